@@ -298,13 +298,13 @@ def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:
     """Cells of one curve were made alike: same base, documents, prompts, dtype, engine."""
     first_rank, first = next(iter(points.items()))
     for rank, cells in points.items():
-        for one, other in zip(first, cells, strict=True):
-            if one.doc_ids != other.doc_ids:
+        for cell, other in zip(first, cells, strict=True):
+            if cell.doc_ids != other.doc_ids:
                 raise RunFolderError(
                     f"the cells of {label} have different documents at ranks {first_rank} and "
                     f"{rank}"
                 )
-            unlike = differences(one.identity.to_dict(), other.identity.to_dict())
+            unlike = differences(cell.identity.to_dict(), other.identity.to_dict())
             if unlike:
                 raise RunFolderError(
                     f"the cells of {label} at ranks {first_rank} and {rank} differ in "

@@ -109,7 +109,7 @@ class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
 
     def at(self, rank: int) -> RankCost | None:
         """The cost of a rank; None where it was not measured."""
-        return next((one for one in self.ranks if one.rank == rank), None)
+        return next((cost for cost in self.ranks if cost.rank == rank), None)
 
 
 class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +172,7 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def adapter(self, name: str) -> AdapterCost | None:
         """The cost of an adapter of the run; None where it was not measured."""
-        return next((one for one in self.adapters if one.name == name), None)
+        return next((adapter for adapter in self.adapters if adapter.name == name), None)
 
     def tokens_per_second(self, cost: RankCost) -> tuple[float, float]:
         """Of prompts and generated, over all prompts together."""
@@ -199,12 +199,13 @@ def read_serving(folder: Path, results: Results) -> ServingRecord | None:
     again = f"delete it, or measure again: `aurac cost CKPT --save {folder}`"
     if record.schema != SERVING_SCHEMA:
         raise RunFolderError(f"{path} has schema {record.schema}", fix=again)
-    shown = {one.sha256: one.name for one in record.adapters}
+    shown = {adapter.sha256: adapter.name for adapter in record.adapters}
     names = names_in_run(shown, record.base_sha256, results, folder, again)
-    for one in record.adapters:
-        if one.name != names[one.sha256]:
+    for adapter in record.adapters:
+        if adapter.name != names[adapter.sha256]:
             raise RunFolderError(
-                f"{path} names {one.name!r} what the run names {names[one.sha256]!r}", fix=again
+                f"{path} names {adapter.name!r} what the run names {names[adapter.sha256]!r}",
+                fix=again,
             )
     return record
 
@@ -226,7 +227,7 @@ def names_in_run(
             expected=f"base {results.provenance.base.name}",
             fix=fix,
         )
-    known = {one.sha256: one.name for one in results.adapters if one.sha256}
+    known = {adapter.sha256: adapter.name for adapter in results.adapters if adapter.sha256}
     listed = ", ".join(f"{name} ({digest[:12]})" for digest, name in known.items())
     for sha256, name in adapters.items():
         if sha256 not in known:

@@ -122,7 +122,7 @@ class Evaluator:
         return cell.task.evaluation(base.model, base.tokenizer, self._options)
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
-        """Attach a variant (None: the base alone) unless it is, and set its rank."""
+        """Attach the truncation if it is not attached already (None detaches all); set its rank."""
         if variant is None:
             self.__exit__()
             return

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from aurac.adapters.truncate import Basis
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
+    from aurac.runs.folder import RequestSettings
     from aurac.runs.plan import Variant
-    from aurac.runs.session import Session
     from aurac.tasks.metrics import Leaf
     from aurac.tasks.task import BuiltTask
 
@@ -40,7 +40,7 @@ _FARTHEST = 12  # exponent at which the search for a maximum beyond that grid en
 def held_out_pairs(task: BuiltTask, count: int = DOCUMENTS) -> list[tuple[str, str]]:
     """(context, reference answer) of the last `count` held-out documents, without examples."""
     share = max(1, count // len(task.leaves))
-    return [_pair(leaf, one) for leaf in task.leaves for one in _documents(leaf)[-share:]]
+    return [_pair(leaf, doc) for leaf in task.leaves for doc in _documents(leaf)[-share:]]
 
 
 def _documents(leaf: Leaf) -> list[Any]:
@@ -122,28 +122,38 @@ def fit_factors(
     return factors
 
 
-def fitted(session: Session, folder: Path) -> list[Variant]:
-    """The variants of a session, those of rescale `fit` with their factors, kept in `folder`."""
-    tasks = [task for task in session.built if not task.members]
-    pairs = sha256_json([pair for task in tasks for pair in held_out_pairs(task)])
-    settings = session.request().settings.to_dict()
+def fitted(
+    variants: Sequence[Variant],
+    tasks: Sequence[BuiltTask],
+    base: Callable[[], LoadedBase],
+    settings: RequestSettings,
+    options: EngineOptions,
+    folder: Path,
+) -> list[Variant]:
+    """The variants, those of rescale `fit` with their factors, which are kept in `folder`.
+
+    `settings` are those of the run's request: other settings have other factors.
+    """
+    leaves = [task for task in tasks if not task.members]
+    pairs = sha256_json([pair for task in leaves for pair in held_out_pairs(task)])
+    recorded = settings.to_dict()
 
     def factors(variant: Variant) -> dict[int, float]:
         paths = {}
         for rank in variant.ranks:
             what = [variant.adapter.sha256, variant.basis, rank, ENGINE_VERSION]
-            paths[rank] = folder / f"{sha256_json([*what, settings, pairs])}.json"
+            paths[rank] = folder / f"{sha256_json([*what, recorded, pairs])}.json"
         known = {rank: factor for rank in paths if (factor := _read(paths[rank])) is not None}
         unknown = [rank for rank in paths if rank not in known]
         if unknown:
-            member, base = variant.member(unknown[-1]), session.base()
-            fits = fit_factors(member, variant.basis, unknown, tasks, base, session.options)
+            member = variant.member(unknown[-1])
+            fits = fit_factors(member, variant.basis, unknown, leaves, base(), options)
             known |= {rank: _keep(paths[rank], fits[rank]) for rank in unknown}
         return {rank: known[rank] for rank in variant.ranks}
 
     return [
         replace(variant, fit_factors=factors(variant)) if variant.rescale == "fit" else variant
-        for variant in session.variants
+        for variant in variants
     ]
 
 

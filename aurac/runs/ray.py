@@ -21,9 +21,8 @@ from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
 from aurac.records.cell import Block
-from aurac.runs.runner import failure_of
+from aurac.runs.runner import Executor, failure_of
 from aurac.runs.settings import NamedCheckpoint, to_plain
-from aurac.runs.workers import Executor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -161,7 +160,7 @@ class _Queue:
         return bool(self._cells or self._running)
 
     def _take_up(self, cell: PlannedCell) -> None:
-        """Open a cell that nobody has or holds; another goes to the end of the line."""
+        """Take the next free cell; a locked one is tried again last."""
         context, key = self._context, cell.identity.key
         state = context.take(cell)
         if state == "held":

@@ -122,8 +122,8 @@ def find_adapter(checkpoint: str, members: Sequence[str], settings: Settings) ->
     if place is not None:
         return place
     places = [_find(_folders_with("adapter_config.json"), [m], content) for m in members]
-    for sha256, one in zip(members, places, strict=True):
-        if one is None:
+    for sha256, place in zip(members, places, strict=True):
+        if place is None:
             raise _absent(CheckpointError, f"adapter {checkpoint}", sha256)
     name = NamedCheckpoint.of(checkpoint).name or Path(checkpoint).name
     return f"{name}={{{','.join(map(str, places))}}}" if len(places) > 1 else str(places[0])

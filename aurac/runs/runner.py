@@ -6,6 +6,7 @@ the cells through locks. A cell that fails leaves a record of its reason and doe
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -24,11 +25,14 @@ from aurac.runs.progress import NoProgress
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Self
+
     from aurac.engine import EngineOptions
     from aurac.models.base import LoadedBase
     from aurac.records.store import CellStore
     from aurac.runs.lock import Locks
     from aurac.runs.plan import PlannedCell
+    from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +108,34 @@ class RunContext:
         self.log.event("failed", key=failure.key, cell=cell.label, reason=failure.reason)
         self.progress.documents(uncounted)
         self.progress.settled(cell, "failed")
+
+
+class Executor:
+    """Computes cells of a session, one set after the other; a context that ends its workers."""
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()  # the workers that were started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._open.__exit__(*error)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End the workers; the next `run` starts others."""
+        self.__exit__(None, None, None)
+
+    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
+        """Until every cell ends as a cell or as a record of failure in the store.
+
+        Raises:
+            BaseModelError: The base cannot be loaded.
+            RunFolderError: The run folder cannot be written.
+            Interrupted: A signal came; what is done is kept.
+            AuracError: The executor itself cannot go on.
+        """
+        raise NotImplementedError
 
 
 class Runner:

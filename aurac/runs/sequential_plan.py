@@ -274,7 +274,7 @@ class Sampler:
             needed = {v.name: counts[task.name, v.name] for v in variants}
             for name, count in needed.items():
                 part = self.cut(task, count)
-                cuts |= {(one.name, name): one for one in (*part.members, part)}
+                cuts |= {(part_task.name, name): part_task for part_task in (*part.members, part)}
             most = self.cut(task, max(needed.values()))
             built += [*most.members, most]
         shared = {f.name: getattr(self.session, f.name) for f in dataclasses.fields(Session)}

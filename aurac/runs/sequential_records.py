@@ -51,10 +51,20 @@ def record_of(
         f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
     )
     if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
-        where += "; answered with the larger error rate that it has since other questions were"
-    same = ("verdict", "documents", "p", "p_adjusted", "estimate", "mean", "low", "high", "level")
+        where += (
+            "; tested at a larger error rate, because other questions were answered before (Holm)"
+        )
     return DecisionRecord(
-        **{name: getattr(decision, name) for name in (*same, "predictive")},
+        verdict=decision.verdict,
+        documents=decision.documents,
+        p=decision.p,
+        p_adjusted=decision.p_adjusted,
+        estimate=decision.estimate,
+        mean=decision.mean,
+        low=decision.low,
+        high=decision.high,
+        level=decision.level,
+        predictive=decision.predictive,
         question=question,  # type: ignore[arg-type]
         task=task,
         a=a,
@@ -108,7 +118,7 @@ def fewer_documents(
     `counts` are (task, adapter) → documents. Adapters without a decision failed, and are left out.
     """
     notes = []
-    about = {(one.task, name) for one in decisions for name in (one.a, one.b)}
+    about = {(d.task, name) for d in decisions for name in (d.a, d.b)}
     for task in dict.fromkeys(task for task, _ in counts):
         by_name = {n: count for (t, n), count in counts.items() if t == task and (t, n) in about}
         most = max(by_name.values(), default=0)
@@ -135,11 +145,13 @@ def rank_sentence(
     return f"{task}: {text}."
 
 
-def short_line(one: DecisionRecord) -> str:
+def short_line(decision: DecisionRecord) -> str:
     """A decision while the run goes on."""
-    who = f"{one.b} − {one.a}" if one.b else one.a + (f" rank {one.rank}" if one.rank else "")
-    z = "" if one.z is None else f", z = {minus(one.z)}, boundary {one.boundary:.2f}"
-    return f"{one.documents} of {one.of} documents of {one.task}: {who}: {one.verdict}{z}"
+    d, who = decision, decision.a
+    if d.b or d.rank:
+        who = f"{d.b} − {d.a}" if d.b else f"{d.a} rank {d.rank}"
+    z = "" if d.z is None else f", z = {minus(d.z)}, boundary {d.boundary:.2f}"
+    return f"{d.documents} of {d.of} documents of {d.task}: {who}: {d.verdict}{z}"
 
 
 def minus(z: float) -> str:

@@ -169,10 +169,10 @@ class SequentialRun(Sweep):
                 family[task, a.name, b.name] = self._series(task, gap)
         records, needs = list[DecisionRecord](), dict[tuple[str, str], int]()
         question = "difference" if every else "margin"
-        for (task, one, other), decision in decide(self.until.design, family).items():
-            records.append(record_of(decision, self.until.design, question, task, one, b=other))
+        for (task, a, b), decision in decide(self.until.design, family).items():
+            records.append(record_of(decision, self.until.design, question, task, a, b=b))
             if decision.needs is not None:
-                needs |= {(task, name): decision.needs for name in (one, other)}
+                needs |= {(task, name): decision.needs for name in (a, b)}
         return records, needs
 
     def _widths(self, areas: Areas) -> tuple[list[DecisionRecord], Counts]:
@@ -206,9 +206,9 @@ class SequentialRun(Sweep):
         self.notes += sentences
         counts, variants = self.sampler.first(whole.variants), []
         for v in whole.variants:
-            seen = {task.name: ranks for (task, one), ranks in losses.items() if one is v and ranks}
+            seen = {task.name: ranks for (task, who), ranks in losses.items() if who is v and ranks}
             for task, ranks in seen.items():
-                counts[task, v.name] = min(len(one.differences) for one in ranks.values())
+                counts[task, v.name] = min(len(series.differences) for series in ranks.values())
             shared = set(v.ranks[-1:]).union(
                 *[set.intersection(*map(set, seen.values()))] if seen else []
             )
@@ -257,7 +257,7 @@ class SequentialRun(Sweep):
 
     def _say(self, decisions: Sequence[DecisionRecord]) -> None:
         """Print what the last look said."""
-        last = max((one.look for one in decisions), default=0)
-        for one in decisions:
-            if self.progress and one.look == last:
-                say(one_line(short_line(one)))
+        last = max((decision.look for decision in decisions), default=0)
+        for decision in decisions:
+            if self.progress and decision.look == last:
+                say(one_line(short_line(decision)))

@@ -130,7 +130,9 @@ class Session:
         if any(variant.rescale == "fit" for variant in self.variants):
             from aurac.runs.fit import fitted  # it loads the engine
 
-            self.variants = fitted(self, folder / "fit")
+            settings = self.request().settings
+            how = self.base, settings, self.options
+            self.variants = fitted(self.variants, self.built, *how, folder / "fit")
 
 
 def open_session(

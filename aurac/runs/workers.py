@@ -32,14 +32,12 @@ from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
 from aurac.runs.plan import shard_of
-from aurac.runs.runner import RunContext, Runner
+from aurac.runs.runner import Executor, RunContext, Runner
 from aurac.runs.session import open_session
 from aurac.runs.settings import from_plain, to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-
-    from typing_extensions import Self
 
     from aurac.runs.plan import PlannedCell
     from aurac.runs.session import Session
@@ -52,34 +50,6 @@ LINE = "%(levelname)s %(name)s: %(message)s"  # of a worker's log; the process a
 _MESSAGE = re.compile(r"(WARNING|ERROR|CRITICAL) (aurac[\w.]*): (.*)")  # see `LINE`
 _OF_WORKERS = "worker"  # a logger that is not aurac's: the command line sends it to the log file
 _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
-
-
-class Executor:
-    """Computes cells of a session, one set after the other; a context that ends its workers."""
-
-    def __init__(self) -> None:
-        self._open = contextlib.ExitStack()  # the workers that were started
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._open.__exit__(*error)  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        """End the workers; the next `run` starts others."""
-        self.__exit__(None, None, None)
-
-    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
-        """Until every cell ends as a cell or as a record of failure in the store.
-
-        Raises:
-            BaseModelError: The base cannot be loaded.
-            RunFolderError: The run folder cannot be written.
-            Interrupted: A signal came; what is done is kept.
-            AuracError: The executor itself cannot go on.
-        """
-        raise NotImplementedError
 
 
 def make_executor(execution: Execution) -> Executor:
@@ -214,7 +184,7 @@ def selection(cells: Sequence[PlannedCell]) -> dict[str, Any] | None:
     places = list(dict.fromkeys(cell.task.places for cell in cells))
     if places in ([], [None]):
         return None
-    at = {one: number for number, one in enumerate(places)}
+    at = {part: number for number, part in enumerate(places)}
     return {"places": places, "cells": [[c.identity.key, at[c.task.places]] for c in cells]}
 
 
