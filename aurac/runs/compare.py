@@ -50,10 +50,10 @@ from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import StoredPoints, adapter_records, failed_cell, gathered, task_record
-from aurac.runs.runner import RunContext
+from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
-from aurac.runs.workers import Executor, make_executor
+from aurac.runs.workers import make_executor
 from aurac.tasks.files import readable, write_requests
 
 if TYPE_CHECKING:

@@ -169,10 +169,10 @@ class SequentialRun(Sweep):
                 family[task, a.name, b.name] = self._series(task, gap)
         records, needs = list[DecisionRecord](), dict[tuple[str, str], int]()
         question = "difference" if every else "margin"
-        for (task, a, b), decision in decide(self.until.design, family).items():
-            records.append(record_of(decision, self.until.design, question, task, a, b=b))
+        for (task, name, other), decision in decide(self.until.design, family).items():
+            records.append(record_of(decision, self.until.design, question, task, name, b=other))
             if decision.needs is not None:
-                needs |= {(task, name): decision.needs for name in (a, b)}
+                needs |= {(task, key): decision.needs for key in (name, other)}
         return records, needs
 
     def _widths(self, areas: Areas) -> tuple[list[DecisionRecord], Counts]:
