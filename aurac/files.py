@@ -10,17 +10,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from aurac.errors import RunFolderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CHUNK = 1 << 22
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
@@ -122,9 +129,67 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError as error:
-        if error.errno not in (*_NO_LINKS, errno.EXDEV, errno.EMLINK):
+        if error.errno not in (*_NO_LINKS, errno.ENOENT, errno.EXDEV, errno.EMLINK):
             raise
-        write_atomic(target, source.read_bytes())
+        with open_stored(source) as file:
+            write_atomic(target, file.read())
+
+
+def open_stored(path: Path) -> BinaryIO:
+    """Open a file of a run; where its folder was packed, its copy in the archive.
+
+    Raises:
+        OSError: It is in neither, or cannot be read.
+        RunFolderError: See `packed`.
+    """
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        content = packed(path.parent).get(path.name)
+        if content is None:
+            raise
+        return io.BytesIO(content)
+
+
+def packed(folder: Path) -> Mapping[str, memoryview]:
+    """Name within `folder` → content of the files in `FOLDER.tar.xz`; empty without one.
+
+    The archive is one that `tar cJf cells.tar.xz cells` makes. It is read into memory whole, since
+    compression spans its members; nothing is written.
+
+    Raises:
+        RunFolderError: It is damaged, or larger than 1 GiB unpacked.
+    """
+    archive = folder.with_name(f"{folder.name}.tar.xz")
+    try:
+        state = archive.stat()
+    except OSError:
+        return {}
+    return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1)
+def _members(archive: Path, folder: str, *_state: int) -> dict[str, memoryview]:
+    import lzma
+    import tarfile
+
+    try:
+        with lzma.open(archive) as file:
+            content = file.read(_LARGEST + 1)
+        if len(content) > _LARGEST:
+            raise OSError(f"more than {_LARGEST:,} bytes unpacked")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+            members = [member for member in tar if member.type == tarfile.REGTYPE]
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
+        fix = f"restore it, or unpack it with `tar xJf {archive.name}` and remove it"
+        raise RunFolderError(f"{archive} cannot be read ({error})", fix=fix) from error
+    files = {}
+    for member in members:
+        parts = PurePath(member.name).parts
+        if parts[:1] == (folder,) and ".." not in parts:
+            start = member.offset_data
+            files["/".join(parts[1:])] = memoryview(content)[start : start + member.size]
+    return files
 
 
 def sweep_scraps(folder: Path) -> int:

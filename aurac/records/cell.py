@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import sha256_json
+from aurac.files import open_stored, sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -279,7 +279,8 @@ _R = TypeVar("_R", bound=msgspec.Struct)
 def read_record(path: Path, kind: type[_R]) -> _R:
     """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        with open_stored(path) as file:
+            return msgspec.json.decode(file.read(), type=kind)
     except (OSError, ValueError, RecursionError) as error:
         raise RunFolderError(f"{path} cannot be read ({error})") from error
 

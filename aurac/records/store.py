@@ -4,6 +4,8 @@ A line is appended whole and carries its own hash; one that was cut off by a kil
 passed over by readers, and its documents are computed again. Two processes that compute the same
 documents do no harm: the first outcome of a document counts. A cell that could not be computed has
 a record of the reason beside them.
+
+A run that is finished may be packed: cells that have no file are looked for in `cells.tar.xz`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,21 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
 
 from aurac.errors import RunFolderError
-from aurac.files import sha256_json, sweep_scraps, write_json
+from aurac.files import (
+    open_stored,
+    packed,
+    sha256_json,
+    sweep_scraps,
+    write_atomic,
+    write_json,
+)
 from aurac.records.cell import (
     CELL_SCHEMA,
     Aggregates,
@@ -36,7 +46,7 @@ from aurac.records.cell import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from aurac.records.cell import CellIdentity, DocumentKey, Line
@@ -105,24 +115,29 @@ class CellStore:
 
     def keys(self) -> set[str]:
         """Keys of all cells that have a file."""
-        return _keys_in(self.folder, _SUFFIX)
+        inside = (name for name in self._packed if name.endswith(_SUFFIX) and "/" not in name)
+        return _keys_in(self.folder, _SUFFIX) | {name.removesuffix(_SUFFIX) for name in inside}
+
+    @cached_property
+    def _packed(self) -> Mapping[str, memoryview]:
+        return packed(self.folder)
 
     def count(self, key: str) -> int:
         """How many of the documents that were asked for are there, by the end of the file.
 
         0 where there is no file, or its last line was cut off.
         """
+        path = self.path(key)
         try:
-            descriptor = os.open(self.path(key), os.O_RDONLY | _BINARY)
+            descriptor = os.open(path, os.O_RDONLY | _BINARY)
         except OSError:
-            return 0
+            return _count(self._packed.get(path.name, b"")[-_TAIL_BYTES:])
         try:
-            number = _COUNT.search(_tail(descriptor, _TAIL_BYTES))
+            return _count(_tail(descriptor, _TAIL_BYTES))
         except OSError:
             return 0
         finally:
             os.close(descriptor)
-        return int(number[1]) if number else 0
 
     def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
         """See `read_cell`."""
@@ -142,6 +157,9 @@ class CellStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.path(identity.key)
+            if path.name in self._packed:
+                with contextlib.suppress(FileExistsError):
+                    write_atomic(path, bytes(self._packed[path.name]), exclusive=True)
             flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY
             descriptor = os.open(path, flags, 0o666)
             try:
@@ -240,12 +258,18 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
 
 def _contents(path: Path) -> Iterator[Line | None]:
     """What each line of a file says; None for one that cannot be used."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
+    with contextlib.suppress(FileNotFoundError), open_stored(path) as lines:
         for line in filter(bytes.strip, lines):
             try:
                 yield decode_line(line, path)
             except ValueError:
                 yield None
+
+
+def _count(tail: bytes | memoryview) -> int:
+    """The number of documents at the end of a cell's last line; 0 without one."""
+    number = _COUNT.search(tail)
+    return int(number[1]) if number else 0
 
 
 def _tail(descriptor: int, size: int) -> bytes:

@@ -19,13 +19,13 @@ from aurac.files import sha256_json, write_json
 from aurac.records.cell import SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
+from aurac.records.store import CellStore
 from aurac.tasks.options import PROMPTING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.records.cell import CellIdentity
-    from aurac.records.store import CellStore
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
         plans[question] = msgspec.structs.replace(known, budget=budget, ranks=labels)
     primary = before.primary
     if request.primary and (not primary or primary.pairs != request.primary.pairs):
-        declared = AFTER if any((folder / "cells").glob("*")) else BEFORE
+        declared = AFTER if CellStore(folder).keys() else BEFORE
         primary = msgspec.structs.replace(request.primary, declared=declared)
     return msgspec.structs.replace(
         before,

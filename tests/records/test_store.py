@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import subprocess
 import sys
+import tarfile
 import threading
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_cells import make_block, make_identity
+from packing import pack
 
 from aurac.errors import RunFolderError
 from aurac.files import (
     link_or_copy,
+    packed,
     process_mark,
     sweep_scraps,
     write_atomic,
@@ -507,3 +511,67 @@ def test_what_forbids_a_comparison():
     assert differences(a, make_identity(rank=8, rescale="keep", adapter_sha256="z").to_dict()) == []
     other = make_identity(dtype="bfloat16", split="validation").to_dict()
     assert differences(a, other) == ["split", "dtype"]
+
+
+# Packed -----------------------------------------------------------------------------------------
+
+
+def test_a_packed_cell_is_read_and_grows_as_one_in_a_file(store):
+    path = fill(store, block(0, 1))
+    content, cell = path.read_bytes(), store.read(IDENTITY.key)
+    archive = pack(store.folder)
+    finished = CellStore(store.run_folder)
+    assert (finished.keys(), finished.count(IDENTITY.key)) == ({IDENTITY.key}, 2)
+    for again in (finished.read(IDENTITY.key), read_cell(path)):
+        assert vars(again) == vars(cell)
+    assert (finished.count("0"), finished.read("0")) == (0, None)
+    assert not store.folder.exists()
+
+    link_or_copy(path, store.run_folder / "copy")
+    assert (store.run_folder / "copy").read_bytes() == content
+    finished.append(IDENTITY, block(2, 3), 4)
+    assert path.read_bytes().startswith(content)
+    assert finished.count(IDENTITY.key) == 4
+    assert [key.id for key in finished.read(IDENTITY.key).documents] == ["0", "1", "2", "3"]
+    archive.unlink()
+    assert CellStore(store.run_folder).keys() == {IDENTITY.key}
+
+
+def test_a_cell_in_a_file_comes_before_its_packed_copy(store):
+    path = fill(store, block(0, 1))
+    content = path.read_bytes()
+    pack(store.folder)
+    path.parent.mkdir()
+    path.write_bytes(content[:-20])
+    assert CellStore(store.run_folder).count(IDENTITY.key) == 0
+    assert read_cell(path).damaged == 1
+
+
+def test_members_outside_the_folder_are_no_files_of_it(tmp_path):
+    link, sparse = tarfile.TarInfo("cells/link"), tarfile.TarInfo("cells/sparse")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    sparse.type = tarfile.GNUTYPE_SPARSE
+    names = ("../a", "/cells/b", "cells/../c", "other/d", "./cells/e", "cells/f/g", "cells")
+    with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as tar:
+        for member in (link, sparse, *map(tarfile.TarInfo, names)):
+            tar.addfile(member)
+    assert packed(tmp_path / "cells").keys() - {""} == {"e", "f/g"}
+    assert CellStore(tmp_path).keys() == set()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "no archive", "large"])
+def test_an_archive_that_cannot_be_read_is_one_clear_error(store, damage, monkeypatch):
+    path = fill(store, block(0, 1))
+    archive = pack(store.folder)
+    content = bytearray(archive.read_bytes())
+    if damage == "large":
+        monkeypatch.setattr("aurac.files._LARGEST", 1000)
+    elif damage == "cut off":
+        del content[-200:]
+    elif damage == "no archive":
+        content = lzma.compress(b"cells" * 1000)
+    else:
+        content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"cells.tar.xz cannot be read \(.*unpack it with"):
+        read_cell(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packing import pack
 
 import aurac
 from aurac.errors import (
@@ -21,6 +22,7 @@ from aurac.errors import (
     TaskError,
     UsageError,
 )
+from aurac.readers import read_curves
 from aurac.records.schema import Results
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare
@@ -248,6 +250,26 @@ def test_a_larger_limit_computes_the_missing_documents_alone(adapters, tmp_path,
     from aurac.records.reader import read_run
 
     assert read_run(less.folder)[0][0].outcomes.shape == (2, 3)
+
+
+def test_a_packed_run_goes_on_as_one_in_files(adapters, tmp_path, computed):
+    settings = COMMON | {"ranks": "1,4", "basis": ["prefix"], "limit": 4}
+    lora, out = [adapters["lora"]], tmp_path / "run"
+    before = compare(lora, [TASK], out=out, **settings).results.to_dict()["curves"]
+    archives = [pack(out / name) for name in ("cells", "documents")]
+    computed.clear()
+    again = compare(lora, [TASK], out=out, **settings)
+    assert again.results.to_dict()["curves"] == before
+    less = compare(lora, [TASK], out=out, **(settings | {"limit": 2}))
+    assert not (out / "cells").exists()
+    whole, part = (read_curves(folder).curves[0].outcomes for folder in (out, less.folder))
+    assert (whole[:, :2] == part).all()
+    assert computed == []
+    more = compare(lora, [TASK], out=out, **(settings | {"limit": 6}))
+    assert computed == [[4, 5]] * 3
+    for archive in archives:
+        archive.unlink()
+    assert (read_curves(more.folder).curves[0].outcomes[:, :4] == whole).all()
 
 
 def test_limits_that_are_no_multiples_of_a_block_give_the_same_scores(adapters, tmp_path, computed):
