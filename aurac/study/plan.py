@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError
+from aurac.files import packed
 from aurac.records.cell import refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.schema import RESULTS_FILE, Results
-from aurac.records.store import CellStore
+from aurac.records.store import CellStore, cannot_write
 from aurac.runs.log import cell_costs
 from aurac.runs.status import Standing, read_plan
 from aurac.study.design import points_of
-from aurac.study.trainings import curves_of, results_of, searches
+from aurac.study.trainings import ADAPTERS, curves_of, results_of, searches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from aurac.study.design import Study
     from aurac.study.trainings import PlannedAdapter, Training
@@ -98,7 +101,8 @@ class Progress:
 
 
 def plan_study(study: Study, path: Path, out: Path) -> Progress:
-    """Count what is there and what is left; nothing is loaded or written."""
+    """Count what is there and what is left; nothing is loaded or computed."""
+    unpack_adapters(out)
     state = read_state(out)
     rates = rates_in(study, state)
     first = converged(searches(study, path), state)
@@ -247,6 +251,26 @@ def edges_in(study: Study, state: State) -> list[str]:
     """`method on task` of the study whose best learning rate is at the end of its grid."""
     edges = state.get("edges", {})
     return [f"{m} on {t}" for t, m in points_of(study) if edges.get(t, {}).get(m)]
+
+
+def unpack_adapters(out: Path) -> None:
+    """Unpack `adapters.tar.xz` where a study has no `adapters/`, whose weights were removed."""
+    folder = out / ADAPTERS
+    if folder.is_dir() or not (files := packed(folder)):
+        return
+    try:
+        with (
+            filelock.FileLock(out / f"{STATE_FILE}.lock"),
+            TemporaryDirectory(dir=out, prefix=".", suffix=".tmp") as scratch,
+        ):
+            for name, content in files.items():
+                path = Path(scratch, ADAPTERS, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if not folder.is_dir():
+                Path(scratch, ADAPTERS).rename(folder)
+    except OSError as error:
+        raise cannot_write(out, error) from error
 
 
 def is_trained(one: Training, out: Path) -> bool:

@@ -31,6 +31,7 @@ from aurac.study.plan import (
     is_trained,
     rates_in,
     read_state,
+    unpack_adapters,
 )
 from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
 from aurac.training.checkpoints import discard, newest_checkpoint
@@ -116,6 +117,7 @@ class StudyRunner:
             out.mkdir(parents=True, exist_ok=True)
             if not (out / ".gitignore").exists():
                 write_atomic(out / ".gitignore", _IGNORED)
+            unpack_adapters(out)
         except OSError as error:
             raise cannot_write(out, error) from error
 

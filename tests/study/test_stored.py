@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+import tarfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -89,10 +90,12 @@ def counted(folder):
     results = json.loads((REPORTS / folder / "results.json").read_text())
     metric = results["tasks"][0]["metric"]
     accuracy = defaultdict(list)
+    with tarfile.open(REPORTS / folder / "cells.tar.xz") as archive:
+        files = {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
     for curve in results["curves"]:
         means = []
         for rank in curve["ranks"]:
-            lines = (REPORTS / folder / curve["cells"][str(rank)]).read_text().splitlines()
+            lines = files[curve["cells"][str(rank)]].splitlines()
             blocks = [line["content"] for line in map(json.loads, lines) if line["kind"] == "block"]
             outcomes = [x for block in blocks for x in block["metrics"][metric]]
             means.append(100 * np.mean(outcomes[: curve["n_docs"]]))

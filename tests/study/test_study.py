@@ -15,6 +15,7 @@ from statistics import fmean
 
 import pytest
 from click.testing import CliRunner
+from packing import pack
 from transformers import TrainerCallback
 
 from aurac.adapters import load_adapter, save_adapter
@@ -484,6 +485,31 @@ def test_a_study_goes_on_without_the_weights_of_finished_adapters(small, tmp_pat
     shutil.rmtree(out / "adapters/choice/lora-lr0.01-seed1")
     run(out, basis=["prefix", "svd"])
     assert len(lines) == 1
+
+
+def test_a_packed_study_has_nothing_left_to_do(small, tmp_path, monkeypatch):
+    path, out, lines = small(drop_weights=True), tmp_path / "out", []
+    study, how = load_study(path), {"device": "cpu", "say": lines.append}
+    report = summarise(study, path, out, run_study(study, path, out, **how)).read_text()
+    results = json.loads((out / "results/choice/results.json").read_text())
+    outlines = {p.relative_to(out): p.read_bytes() for p in out.glob("adapters/*/*/*")}
+    for folder in ("adapters", "results/choice/cells"):
+        pack(out / folder)
+    checkout = shutil.copytree(out, tmp_path / "checkout")
+    monkeypatch.setattr(Evaluator, "_evaluation", None)
+    monkeypatch.setattr("aurac.study.run.train", None)
+    plan = plan_study(study, path, checkout)
+    assert (plan.trainings, plan.cells) == ((2, 2), (4, 4))
+    lines.clear()
+    for folder in (checkout, out):
+        assert summarise(study, path, folder, run_study(study, path, folder, **how)).read_text()
+        again = json.loads((folder / "results/choice/results.json").read_text())
+        assert again["curves"] == results["curves"]
+        assert (folder / "report.md").read_text() == report
+        unpacked = {p.relative_to(folder): p.read_bytes() for p in folder.glob("adapters/*/*/*")}
+        assert unpacked == outlines
+        assert not (folder / "results/choice/cells").exists()
+    assert not lines
 
 
 @pytest.mark.slow
