@@ -5,7 +5,7 @@
 
 gives an inline SVG (every package, an arrow to each one that it imports and does not reach through
 another) and the whole list of imports as a table. A package here is a folder of aurac or a module
-in its root; modules of `PARTS` are drawn as packages of their own.
+in its root.
 """
 
 from __future__ import annotations
@@ -24,10 +24,6 @@ Packages = dict[str, set[str]]
 
 FOUNDATION = ("errors", "files")
 """Imported by nearly all; drawn as the ground, without arrows."""
-_FILES = ("schema", "decisions", "cell", "store", "serving")
-PARTS = {f"runs.{name}": "run files" for name in _FILES}
-"""What readers and reports import of the package that runs them, under the name of its own box."""
-_PURPOSE = {"run files": "runs.schema"}  # the module whose docstring says what a part is
 _HIDDEN = {"__main__"}
 _BOX, _GAP, _FLOOR, _MARGIN = (92, 32), 6, 76, 8
 
@@ -51,7 +47,7 @@ def _package(module: str) -> str | None:
     parts = module.split(".")
     if len(parts) == 1 or parts[1] in _HIDDEN:
         return None
-    return PARTS.get(".".join(parts[1:]), parts[1])
+    return parts[1]
 
 
 def levels(packages: Mapping[str, set[str]]) -> dict[str, int]:
@@ -175,7 +171,7 @@ def _box(package: str, x: float, y: float) -> str:
 
 def purpose(package: str) -> str:
     """The first line of the package's own docstring."""
-    text = importlib.import_module(f"aurac.{_PURPOSE.get(package, package)}").__doc__ or ""
+    text = importlib.import_module(f"aurac.{package}").__doc__ or ""
     return text.strip().splitlines()[0].rstrip(".")
 
 

@@ -115,7 +115,7 @@ def test_the_packages_are_drawn_from_what_the_files_import():
     folders = {p.parent.name for p in root.glob("*/__init__.py")}
     assert {p.stem for p in root.glob("[a-z]*.py")} | folders <= set(packages)
     assert "curves" in packages["stats"]
-    assert "run files" in packages["readers"]
+    assert "records" in packages["readers"]
     assert packages["errors"] == set()
     svg = ET.fromstring(package_graph.draw(packages))
     boxes = {text.text for text in svg.iter("text")}

@@ -1,0 +1,34 @@
+"""What CONTRIBUTING and the page on the architecture say about folders and files is true."""
+
+from __future__ import annotations
+
+import ast
+
+from document_blocks import REPOSITORY
+
+PACKAGE, TESTS = REPOSITORY / "aurac", REPOSITORY / "tests"
+ROOMS = {init.parent.name for init in PACKAGE.glob("*/__init__.py")}
+BESIDE = {"docs", "scripts", "slow"}
+"""Folders of tests that are of no room of the package."""
+
+
+def test_each_room_has_a_folder_of_tests_and_no_other_folder_has_any():
+    folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
+    assert folders == ROOMS | BESIDE
+
+
+def imported(source: str) -> set[str]:
+    """The modules that a file imports from, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_no_test_imports_another():
+    modules = {path.stem for path in TESTS.rglob("test_*.py")}
+    for path in TESTS.rglob("test_*.py"):
+        assert not {name.split(".")[-1] for name in imported(path.read_text())} & modules, path
