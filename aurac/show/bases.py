@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aurac.errors import CurveError
-from aurac.show.content import Cell, Table
 from aurac.show.documents import seeds_of
 from aurac.show.model import LEVEL, as_interval
-from aurac.show.tables import estimate, p_value, rank_titles, share, table
+from aurac.show.table import Cell, Table, estimate, p_value, share, table
+from aurac.show.tables import rank_titles
 from aurac.stats.groups import group_of, together
 from aurac.stats.paired import difference_at
 

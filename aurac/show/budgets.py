@@ -15,10 +15,11 @@ from aurac.curves.display import show_span
 from aurac.errors import CurveError
 from aurac.show import tables
 from aurac.show.comparisons import Compared, Difference
-from aurac.show.content import Bullets, Cell, Section, Table, Text
+from aurac.show.content import Bullets, Section, Text
 from aurac.show.documents import seeds_of
 from aurac.show.escape import one_line
 from aurac.show.model import LEVEL, Interval, as_interval
+from aurac.show.table import Cell, Table, estimate, table
 from aurac.stats.groups import group_of
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _table(task: str, areas: Sequence[BudgetArea], axis: str, name: str) -> Tabl
     rows = tuple(
         (
             Cell(one.curve.label),
-            tables.estimate(one.area),
+            estimate(one.area),
             Cell(show_span(one.span, axis), one.span[0]),
             Cell(tables.rank_range(one.curve)),
             Cell(one.curve.truncation),
@@ -121,4 +122,4 @@ def _table(task: str, areas: Sequence[BudgetArea], axis: str, name: str) -> Tabl
     measured = tables.measured_on(one.curve for one in areas)
     caption = f"{task}: {area_name(axis)} in percent with 95 % intervals, largest first; {measured}"
     titles, last = (f"{area_name(axis)} [95 %]", axis), ("ranks", "truncation")
-    return tables.table(name, caption, rows, "adapter", numeric=titles, last=last)
+    return table(name, caption, rows, "adapter", numeric=titles, last=last)

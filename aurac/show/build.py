@@ -12,17 +12,13 @@ from aurac.show.budgets import section as budget_section
 from aurac.show.caveats import caveats
 from aurac.show.comparisons import find
 from aurac.show.content import (
-    NONE,
     Block,
     Bullets,
-    Cell,
-    Column,
     Examples,
     Fold,
     Picture,
     Report,
     Section,
-    Table,
     Text,
 )
 from aurac.show.documents import questions, samples, speeds
@@ -32,6 +28,7 @@ from aurac.show.model import highlighted, ordered, scored
 from aurac.show.pictures import Pictures
 from aurac.show.serving import serving_blocks
 from aurac.show.stopped import stopped
+from aurac.show.table import NONE, Cell, Column, Table, estimate, p_value, share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,14 +150,14 @@ class Builder:
         choice = self.findings.choices.get(task)
         chosen = choice.chosen if choice and not self.run.sequential else None
         ship = Cell(self.findings.called(chosen)) if chosen else none
-        area = tables.estimate(self.findings.leader_area(best))
+        area = estimate(self.findings.leader_area(best))
         cells = (Cell(task), Cell(best.label), area, ship)
         second = text.runner_up(best, self.run)
         if second is None:
             return (*cells, none, none, none)
         pair = self.findings.pair(best, second)
-        lead = tables.estimate(pair) if pair else tables.share(best.area - second.area)
-        p = tables.p_value(pair.adjusted if pair else None)
+        lead = estimate(pair) if pair else share(best.area - second.area)
+        p = p_value(pair.adjusted if pair else None)
         return (*cells, Cell(second.label), lead, p)
 
     def answer(self) -> Section:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
     from aurac.show.documents import Samples
-
-
-NONE = "–"
+    from aurac.show.table import Table
 
 
 @dataclass(frozen=True)
@@ -24,43 +22,6 @@ class Bullets:
     """A list of plain sentences."""
 
     items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; numbers are set flush right and sort by value."""
-
-    title: str
-    numeric: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table: what is read, what it sorts by, and whether it is among the best.
-
-    `bar` are the low end, the value and the high end of an interval, as shares of the column's
-    range.
-    """
-
-    text: str
-    value: float | None = None
-    best: bool = False
-    bar: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption that says what it shows."""
-
-    name: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    @property
-    def sortable(self) -> bool:
-        """Whether there is a number to sort by and more than one row."""
-        return len(self.rows) > 1 and any(column.numeric for column in self.columns)
 
 
 @dataclass(frozen=True)
@@ -99,7 +60,7 @@ class Fold:
     blocks: tuple[Block, ...]
 
 
-Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Fold"]
+Block = Union[Text, Bullets, "Table", Picture, Examples, Code, "Fold"]
 
 
 @dataclass(frozen=True)

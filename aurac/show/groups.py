@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.show.appearance import LABEL_CHARS, LABEL_SIZE, Styles, key, styles
-from aurac.show.content import Cell, Table
 from aurac.show.documents import outcomes, seeds_of
 from aurac.show.escape import one_line
 from aurac.show.model import LEVEL, Interval, as_interval
-from aurac.show.tables import estimate, number, share, table
+from aurac.show.table import Cell, Table, estimate, number, share, table
 from aurac.stats.groups import group_of
 from aurac.stats.mean import Layout
 from aurac.stats.seeds import mean_of_seeds

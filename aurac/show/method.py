@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.show.content import NONE, Block, Cell, Code, Fold, Section, Table, Text
-from aurac.show.tables import table
+from aurac.show.content import Block, Code, Fold, Section, Text
+from aurac.show.table import NONE, Cell, Table, table
 
 if TYPE_CHECKING:
     from aurac.show.model import Run

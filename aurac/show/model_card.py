@@ -8,7 +8,7 @@ from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
 from aurac.show.comparisons import rank_row
 from aurac.show.escape import markdown, markdown_fence, one_line
-from aurac.show.render import markdown_table
+from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.show.text import area_sentence
 
 if TYPE_CHECKING:
@@ -191,13 +191,14 @@ def _sentence(curve: CurveRow) -> str:
 
 
 def _table(curve: CurveRow) -> str:
-    columns = zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
     rows = [
-        (str(rank), interval(curve.point(at)), count(parameters), size(amount))
-        for at, (rank, parameters, amount) in enumerate(columns)
+        (rank_cell(rank), estimate(curve.point(at)), number(parameters), Cell(size(amount)))
+        for at, (rank, parameters, amount) in enumerate(
+            zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
+        )
     ]
-    head = ["rank", f"{curve.metric} in percent [95 %]", "parameters", "size"]
-    return markdown_table(head, rows, "rrrr")
+    titles = ("rank", f"{curve.metric} in percent [95 %]", "parameters", "size")
+    return table("", "", rows, numeric=titles).markdown()
 
 
 def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:

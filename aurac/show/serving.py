@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import count, size
 from aurac.records.serving import NOISE, against
-from aurac.show import appearance, plots, tables
-from aurac.show.content import NONE, Cell, Table
+from aurac.show import appearance, plots
 from aurac.show.escape import one_line
+from aurac.show.table import NONE, Cell, Table, rank_cell, share, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +172,7 @@ def _table(name: str, task: str, record: ServingRecord, measured: Sequence[Serve
         *("token [95 %]", "tokens/s"),
     )
     last = ("token − largest rank",)
-    return tables.table(name, caption, rows, "adapter", numeric=numeric, last=last)
+    return table(name, caption, rows, "adapter", numeric=numeric, last=last)
 
 
 def _row(
@@ -181,8 +181,8 @@ def _row(
     prefill, decode = record.tokens_per_second(one)
     return (
         Cell(label),
-        tables.rank_cell(one.rank) if one.rank else Cell(NONE),
-        tables.share(accuracy),
+        rank_cell(one.rank) if one.rank else Cell(NONE),
+        share(accuracy),
         Cell(size(one.bytes), one.bytes) if one.rank else Cell(NONE),
         Cell(one.prefill.milliseconds, one.prefill.median),
         Cell(count(prefill), prefill),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurac.show.appearance import AXIS, INK, SERIES
-from aurac.show.content import NONE, Block, Bullets, Cell, Section, Table, Text
+from aurac.show.content import Block, Bullets, Section, Text
 from aurac.show.escape import one_line
 from aurac.show.model import unequal_documents
-from aurac.show.tables import p_value, share, table
+from aurac.show.table import NONE, Cell, Table, p_value, share, table
 from aurac.show.text import LISTED, to
 
 if TYPE_CHECKING:

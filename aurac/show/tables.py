@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurac.analysis.sentences import pairing_note, show_p
+from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
-from aurac.curves.display import count, interval, percent, points, seconds, show_span, signed, size
-from aurac.show.content import NONE, Cell, Column, Table
+from aurac.curves.display import count, percent, points, seconds, show_span, signed, size
+from aurac.show.escape import one_line
 from aurac.show.model import bold_means, ordered
+from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, rank_cell, share, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,48 +18,11 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, Configuration, RankTest
     from aurac.show.comparisons import Difference, Tested
     from aurac.show.documents import Changes, Speed
-    from aurac.show.model import CurveRow, Interval
+    from aurac.show.model import CurveRow
 
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"
-
-
-def table(
-    name: str,
-    caption: str,
-    rows: Iterable[Iterable[Cell]],
-    *titles: str,
-    numeric: Iterable[str] = (),
-    last: Sequence[str] = (),
-) -> Table:
-    """A table with columns of text, then of numbers, and the `last` ones of text again."""
-    heads = (*map(Column, titles), *(Column(t, numeric=True) for t in numeric), *map(Column, last))
-    return Table(name, caption, heads, tuple(map(tuple, rows)))
-
-
-def share(value: float | None) -> Cell:
-    """A fraction in percent, or a difference in points."""
-    return Cell(percent(value), value)
-
-
-def number(value: int | None) -> Cell:
-    """A whole number."""
-    return Cell(count(value), value)
-
-
-def rank_cell(rank: int) -> Cell:
-    """A rank."""
-    return Cell(str(rank), rank)
-
-
-def estimate(value: Interval | Difference | Configuration | None) -> Cell:
-    """A fraction with its interval."""
-    return Cell(interval(value), value.value if value else None)
-
-
-def p_value(p: float | None) -> Cell:
-    """A p value."""
-    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
+_PAPER_NAME, _PAPER_ROWS = 40, 40  # characters of an adapter's name, and rows, that a column holds
 
 
 def measured_on(curves: Iterable[CurveRow]) -> str:
@@ -106,6 +70,32 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
     titles = ("AURAC [95 %]", "linear axis", "mean", "base")
     last = ("ranks", "method", "truncation")
     return table(name, caption, body, "adapter", numeric=titles, last=last)
+
+
+def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> Table:
+    """The headline table of one task for a paper, of its rows with the largest AURAC."""
+    curves = ordered(every)[:_PAPER_ROWS]
+    rows: list[tuple[Cell, ...]] = [
+        (
+            Cell(one_line(c.adapter, _PAPER_NAME)),
+            Cell(c.truncation),
+            Cell(f"{c.ranks[0]}–{c.ranks[-1]}" if len(c.ranks) > 1 else NONE),
+            replace(estimate(c.log2), best=c.id in best),
+            estimate(c.linear),
+            share(c.mean),
+        )
+        for c in curves
+    ]
+    bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
+    if len(bases) == 1:
+        rows.append((Cell("base model"), Cell(""), Cell("0"), *[share(next(iter(bases)))] * 3))
+    metric = ", ".join(dict.fromkeys(curve.metric for curve in every))
+    rest = len(every) - len(curves)
+    left = f" The {rest} lowest rows are left out." if rest else ""
+    caption = f"AURAC on {task} in percent with 95 % intervals, metric {metric}."
+    caption += f"{bold_means(curves, best)}{left}"
+    titles = ("AURAC (log2)", "AURAC (linear)", "mean")
+    return table("", caption, rows, "adapter", "truncation", "ranks", numeric=titles)
 
 
 def rank_range(curve: CurveRow) -> str:

@@ -1,21 +1,42 @@
-"""The closing table of the command line; plain text wherever the output is no terminal."""
+"""The tables of the command line, made of the rows of an analysis or of stored results."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from aurac.curves.display import CurveLine, curve_table
+from aurac.analysis.rows import ScoreRow
+from aurac.curves.area import BUDGETS, area_name, axis_title
+from aurac.curves.display import percent, show_span, size
 from aurac.show.escape import one_line
-from aurac.show.model import Run, as_published, as_run, ordered
+from aurac.show.table import (
+    NONE,
+    Cell,
+    Column,
+    Table,
+    estimate,
+    p_value,
+    rank_cell,
+    share,
+    table,
+)
+from aurac.stats.mean import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rich.console import Group
 
-    from aurac.records.schema import Results
+    from aurac.analysis.choice_rows import Choice, Configuration, RankTest
+    from aurac.analysis.rows import AggregateRow, PairRow
+    from aurac.curves.area import Span
+    from aurac.records.schema import Area, Results
 
+Extra = Callable[["ScoreRow"], "Mapping[str, str]"]
+"""Further columns of a row: title → text."""
+TITLE = "Accuracy and AURAC in percent, largest AURAC first"
 _MAX_ROWS = 40
 
 
@@ -29,38 +50,239 @@ def terminal_table(
         width: Characters in a line: by default the terminal's, 80 without one.
         best: Task and name (`Analysis.candidates`) of the curves that are set in bold.
     """
-    run = as_run(results)
-    width = width or shutil.get_terminal_size((80, 24)).columns
-    rows = [curve for task in run.task_names for curve in ordered(run.of_task(task))]
-    lines = [
-        CurveLine(
-            task=one_line(curve.task),
-            adapter=one_line(curve.adapter),
-            truncation=one_line(f"{curve.basis}/{curve.rescale}{'*' if curve.published else ''}"),
-            accuracy={
-                **({} if curve.baseline is None else {0: curve.baseline}),
-                **dict(zip(curve.ranks, curve.accuracy, strict=True)),
-            },
-            area=curve.log2,
-            bold=(curve.task, curve.name) in best,
+    draws = {name for task in results.tasks if task.drawn is True for name in task.members}
+    rows = [row for row in score_rows(results) if row.task not in draws]
+    groups = {task.name for task in results.tasks if task.members}  # their cells are the members'
+    holes = {(r.label, r.task, rank) for r in rows if r.task not in groups for rank in r.missing}
+    missing = len(holes) + len({failure.task for failure in results.failures if failure.rank == 0})
+    shown = curve_table(
+        rows,
+        best=best,
+        most=_MAX_ROWS,
+        rest="more rows in table.csv",
+        notes=[f"{missing} cells missing"] if missing else [],
+    )
+    return shown.terminal(width or shutil.get_terminal_size((80, 24)).columns, TITLE)
+
+
+def score_rows(results: Results) -> list[ScoreRow]:
+    """The stored curves as rows of an analysis."""
+
+    def stored(area: Area | None, method: str | None) -> Estimate | None:
+        if area is None:
+            return None
+        return Estimate(area.value, area.se, area.low, area.high, method or "not recorded")
+
+    return [
+        ScoreRow(
+            adapter=curve.adapter,
+            task=curve.task,
+            metric=curve.metric,
+            truncation=f"{curve.basis} · {curve.rescale}",
+            other=curve.role != "default",
+            ranks=tuple(
+                r for r, y in zip(curve.ranks, curve.accuracy, strict=True) if y is not None
+            ),
+            accuracy=tuple(y for y in curve.accuracy if y is not None),
+            n_docs=curve.n_docs,
+            seeds=1,
+            baseline=curve.baseline,
+            reason=curve.score_reason,
+            missing=curve.missing,
+            log2=stored(curve.score.log2 if curve.score else None, curve.score_method),
+            linear=stored(curve.score.linear if curve.score else None, curve.score_method),
+            mean=curve.score.mean if curve.score else None,
+            published=curve.role == "published",
         )
-        for curve in rows[:_MAX_ROWS]
+        for curve in results.curves
     ]
-    title = "Accuracy and AURAC in percent, largest AURAC first"
-    return curve_table(lines, width, title=title, caption=_caption(run, len(rows) - len(lines)))
 
 
-def _caption(run: Run, left: int) -> str:
-    metrics = ", ".join(dict.fromkeys(one_line(curve.metric) for curve in run.curves))
-    counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
-    documents = "–".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]])) if counts else "?"
-    # A group's cells are its members'.
-    groups = {task.name for task in run.tasks if task.members}
-    holes = {(c.id, c.task, r) for c in run.curves if c.task not in groups for r in c.missing}
-    missing = len(holes) + len({failure.task for failure in run.failures if failure.rank == 0})
-    parts = [f"metric {metrics}", f"{documents} documents"]
-    published = as_published(run.curves)
-    parts += [f"* {published}"] if published else []
-    parts += [f"{missing} cells missing"] if missing else []
-    parts += [f"{left} more rows in table.csv"] if left > 0 else []
-    return "; ".join(parts)
+def curve_table(
+    rows: Sequence[ScoreRow],
+    *,
+    axis: str = "log2",
+    level: float = 0.95,
+    best: Collection[tuple[str | None, str]] = (),
+    extra: Extra | None = None,
+    ranks: bool = True,
+    areas: bool = True,
+    most: int = 60,
+    rest: str = "more rows: see --json",
+    notes: Iterable[str] = (),
+) -> Table:
+    """A row for each curve, for `Table.terminal`: the accuracy at each rank, and AURAC.
+
+    Args:
+        rows: `Analysis.scores`, or `score_rows` of stored results.
+        axis: Of the analysis.
+        level: Of its intervals.
+        best: Task and label of the rows in bold (`Analysis.candidates`).
+        extra: Further columns of a row, the same for all: title → text.
+        ranks: Whether there is a column for each rank that has room.
+        areas: Whether there is one for AURAC.
+        most: How many rows are shown, those with the largest AURAC of each task.
+        rest: What follows the number of rows that are left out.
+        notes: Ends of the caption.
+    """
+    tasks = list(dict.fromkeys(row.task for row in rows))
+
+    def place(row: ScoreRow) -> tuple[int, float, bool, str]:
+        area = row.headline
+        value = -round(area.value, 12) if area else 1.0
+        return tasks.index(row.task), value, row.other if area else False, row.label if area else ""
+
+    shown = sorted(rows, key=place)[:most]
+    columns: list[tuple[Column, Callable[[ScoreRow], Cell]]] = []
+
+    def add(title: str, text: Callable[[ScoreRow], str], *, numeric: bool = False) -> None:
+        columns.append((Column(title, numeric), lambda row: Cell(one_line(text(row)))))
+
+    if len(tasks) > 1:
+        add("task", lambda row: row.task or NONE)
+    add("adapter", lambda row: row.adapter)
+    add("inference", lambda row: row.truncation.replace(" · ", "/") + "*" * row.published)
+    if any(row.seeds > 1 for row in rows):
+        add("seeds", lambda row: str(row.seeds), numeric=True)
+    if axis in BUDGETS:
+        add(axis, lambda row: _over(axis, row.span)[axis], numeric=True)
+    if extra and shown:
+        for title in extra(shown[0]):
+            add(title, partial(_extra, extra, title), numeric=True)
+    if ranks:
+        columns += _rank_columns(shown)
+    if areas and any(row.headline for row in shown):
+        column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
+        columns.append((column, lambda row: _area(row, best)))
+    left = [f"{len(rows) - most} {rest}"] if len(rows) > most else []
+    caption = one_line("; ".join([*_about(rows), *notes, *left]))
+    body = tuple(tuple(cell(row) for _, cell in columns) for row in shown)
+    return Table("curves", caption, tuple(column for column, _ in columns), body)
+
+
+def _extra(extra: Extra, title: str, row: ScoreRow) -> str:
+    return extra(row)[title]
+
+
+def _area(row: ScoreRow, best: Collection[tuple[str | None, str]]) -> Cell:
+    return estimate(row.headline, best=(row.task, row.label) in best)
+
+
+def _rank_columns(rows: Sequence[ScoreRow]) -> list[tuple[Column, Callable[[ScoreRow], Cell]]]:
+    """A column for each rank, the base first where it is known."""
+    every = {rank for row in rows for rank in (*row.ranks, *row.missing)}
+    every |= {0 for row in rows if row.baseline is not None}
+    titles = ((rank, f"r={rank}" if rank else "base") for rank in sorted(every))
+    return [
+        (Column(title, numeric=True, optional=True), partial(_accuracy, rank))
+        for rank, title in titles
+    ]
+
+
+def _accuracy(rank: int, row: ScoreRow) -> Cell:
+    known = dict(zip(row.ranks, row.accuracy, strict=True))
+    return share(known.get(rank) if rank else row.baseline)
+
+
+def _over(axis: str, span: Span | None) -> dict[str, str]:
+    """The amounts that an area is over, of a budget."""
+    if axis not in BUDGETS:
+        return {}
+    return {axis: NONE if span is None else show_span(span, axis)}
+
+
+def _about(rows: Sequence[ScoreRow]) -> list[str]:
+    """Metric, documents, and what the published truncations are."""
+    metrics = dict.fromkeys(row.metric for row in rows if row.metric)
+    counts = sorted({row.n_docs for row in rows if row.n_docs})
+    parts = [f"metric {', '.join(metrics)}"] if metrics else []
+    if counts:
+        ends = dict.fromkeys([counts[0], counts[-1]])
+        parts.append(f"{'–'.join(map(str, ends))} documents")
+    by_svd = {row.adapter for row in rows if not row.other and row.truncation.startswith("svd")}
+    kinds = {"prefix" if row.adapter in by_svd else "without P" for row in rows if row.published}
+    return parts + ([f"* as published ({', '.join(sorted(kinds))})"] if kinds else [])
+
+
+def pair_table(rows: Sequence[PairRow], *, details: bool = False, most: int = 60) -> Table:
+    """Paired differences in points; with `details` the documents gained and lost at each rank."""
+    several = len({row.task for row in rows}) > 1
+    axis, body = rows[0].axis, []
+    for row in rows[:most]:
+        result = row.result
+        cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
+        cells += [
+            share(row.value) if result is None else estimate(result.estimate),
+            p_value(row.p_holm),
+            share(result.mde if result else None),
+            *map(Cell, _over(row.axis, row.span).values()),
+            Cell(row.reading),
+        ]
+        if details:
+            gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
+            cells.append(Cell(" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)))
+        body.append(cells)
+    level = next((row.result.estimate.level for row in rows if row.result), 0.95)
+    head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
+    head += ["detectable", *_over(axis, None), "reading"]
+    return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
+
+
+def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> Table:
+    """One number for all tasks; why there is none, and with `details` how its interval was made."""
+    reasons = [
+        (row.estimate.method if details else "") if row.estimate else f"no aggregate: {row.reason}"
+        for row in rows
+    ]
+    level = next((row.estimate.level for row in rows if row.estimate), 0.95)
+    head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [{100 * level:g} %]"]
+    body = [
+        [Cell(row.a if row.b is None else f"{row.b} − {row.a}"), estimate(row.estimate)]
+        for row in rows
+    ]
+    if any(reasons):
+        head.append("how")
+        body = [[*cells, Cell(why)] for cells, why in zip(body, reasons, strict=True)]
+    return table("aggregates", "", body, *head)
+
+
+def configuration_table(shown: Iterable[Configuration], choice: Choice) -> Table:
+    """Sizes and accuracies of configurations, and the margin at which each would be named."""
+    rows = [
+        (
+            Cell(one.name),
+            Cell(size(one.bytes), one.bytes),
+            estimate(one, best=one is choice.chosen),
+            margin_cell(one.needed, 2),
+            Cell(ABOVE[one.above_base]),
+        )
+        for one in shown
+    ]
+    titles = ("configuration", "size", "accuracy [95 %, all together]", "margin needed")
+    return table("configurations", "", rows, *titles, "above the base")
+
+
+ABOVE = {True: "yes", False: "not shown", None: NONE}
+"""Whether an accuracy is shown to be above the base."""
+
+
+def margin_cell(needed: float | None, digits: int = 1) -> Cell:
+    """The smallest margin that is enough, in points."""
+    return Cell("none is enough" if needed is None else percent(needed, digits), needed)
+
+
+def rank_test_table(tests: Iterable[RankTest]) -> Table:
+    """What was tested of each rank of a curve, in points."""
+    rows = [
+        (
+            rank_cell(test.rank),
+            share(test.loss),
+            Cell(percent(test.upper, 2), test.upper),
+            Cell("yes" if test.passed else "no"),
+            Cell(f"{percent(test.flip_rate)} %", test.flip_rate),
+            margin_cell(test.margin_needed, 2),
+        )
+        for test in tests
+    ]
+    titles = ("rank", "loss", "upper bound", "within margin", "documents that change")
+    return table("tests", "", rows, *titles, "margin needed")

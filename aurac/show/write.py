@@ -6,11 +6,9 @@ from being run as a formula; Parquet has it as it was.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.analysis.primary import declaration
 from aurac.curves.area import BUDGETS
@@ -21,9 +19,11 @@ from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.comparisons import pooled
 from aurac.show.documents import speeds
-from aurac.show.escape import csv_cell, one_line
+from aurac.show.escape import one_line
 from aurac.show.model import as_run, merge, ordered
 from aurac.show.pictures import unique_slugs
+from aurac.show.table import Row, as_csv, as_parquet
+from aurac.show.tables import paper_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,23 +33,13 @@ if TYPE_CHECKING:
     from aurac.show.comparisons import Difference, Groups
     from aurac.show.model import CurveRow, Interval, Run
 
-Row = dict[str, Any]
 FIGURES, CARDS = "figures", "cards"
 _FAMILIES = ("primary", "exploratory")
-_WHOLE = {
-    *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
-    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
-}
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
 _POINT = (
     *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2", "weight_linear"),
     *("parameters", "bytes", "n_docs", "tokens_per_second", "seconds_per_document", "missing"),
 )
-_TEXT = {
-    *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
-    *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
-    *("truncation", "above_base", "chosen"),
-}
 
 
 def write_report(
@@ -121,7 +111,9 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
         texts = {
             REPORT_FILE: render.markdown(report),
             "report.html": render.html(report),
-            "table.tex": render.latex(run, builder.best()),
+            "table.tex": render.latex(
+                paper_table(task, run.of_task(task), builder.best()) for task in run.task_names
+            ),
             **_cards(builder),
         }
         files = {name: text.encode("utf-8", "backslashreplace") for name, text in texts.items()}
@@ -326,35 +318,3 @@ def _group_rows(builder: Builder) -> Iterator[Row]:
                 "high": value.high,
                 "base_accuracy": group.baseline,
             }
-
-
-def as_csv(rows: Sequence[Row]) -> bytes:
-    """A CSV file with a header."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
-    return buffer.getvalue().encode()
-
-
-def as_parquet(rows: Sequence[Row]) -> bytes:
-    """The same with types: text, 64-bit whole numbers, 64-bit floating point."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def kind(name: str) -> Any:
-        short = name.removeprefix("first_").removeprefix("second_")
-        return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
-
-    schema = pa.schema([(name, kind(name)) for name in rows[0]])
-    # UTF-8 cannot hold unpaired surrogates: they are spelled out.
-    whole = [
-        {
-            name: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
-            for name, v in row.items()
-        }
-        for row in rows
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
-    return buffer.getvalue()

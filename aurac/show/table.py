@@ -1,0 +1,257 @@
+"""Tables without a format, and how a terminal, Markdown, LaTeX, CSV and Parquet show them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aurac.analysis.sentences import show_p
+from aurac.curves.display import count, interval, percent
+from aurac.show import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Group
+
+NONE = "–"
+_NARROW = 60  # columns of a terminal below which every cell may wrap
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+"""Makes what follows in LaTeX as narrow as the column where it is wider."""
+_WHOLE = {
+    *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
+    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
+}
+_TEXT = {
+    *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
+    *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
+    *("truncation", "above_base", "chosen"),
+}
+
+Row = dict[str, Any]
+"""A row of a file of numbers: name of the column → value."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Numbers are set flush right and sort by value. Of the `optional` columns a terminal shows as
+    many as it has room for, spread evenly.
+    """
+
+    title: str
+    numeric: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: what is read, what it sorts by, and whether it is among the best.
+
+    `bar` are the low end, the value and the high end of an interval, as shares of the column's
+    range.
+    """
+
+    text: str
+    value: float | None = None
+    best: bool = False
+    bar: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption that says what it shows."""
+
+    name: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    @property
+    def sortable(self) -> bool:
+        """Whether there is a number to sort by and more than one row."""
+        return len(self.rows) > 1 and any(column.numeric for column in self.columns)
+
+    def plain(self, width: int | None = None) -> str:
+        """Lines of text; where one has too little room, a list of `column: value` for each row.
+
+        A line has `width` characters; by default those of the terminal, or no limit on a pipe.
+        """
+        from tabulate import tabulate
+
+        head = [column.title for column in self.columns]
+        body = [[cell.text for cell in row] for row in self.rows]
+        plain = tabulate(body, headers=head, tablefmt="simple", disable_numparse=True)
+        if width is None and sys.stdout.isatty():
+            width = shutil.get_terminal_size().columns
+        if width is None or max(map(len, plain.splitlines()), default=0) <= width:
+            return plain
+        lines = []
+        for first, *rest in body:
+            lines += textwrap.wrap(f"{head[0]}: {first}", width, subsequent_indent="  ")
+            for name, value in zip(head[1:], rest, strict=True):
+                lines += textwrap.wrap(
+                    f"{name}: {value}",
+                    width,
+                    initial_indent="  ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
+        return "\n".join(lines)
+
+    def terminal(self, width: int, title: str) -> Group:
+        """For rich: title, table and caption within `width` characters, the best in bold."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
+        from rich.table import Table as Lines
+        from rich.text import Text
+
+        lines, shown = Lines(box=SIMPLE_HEAD, pad_edge=False), self._fitting(width)
+        for column in (self.columns[at] for at in shown):
+            if column.numeric:
+                whole = column.optional or width >= _NARROW
+                lines.add_column(column.title, justify="right", no_wrap=whole)
+            else:
+                lines.add_column(column.title, overflow="fold")
+        for row in self.rows:
+            cells = (row[at] for at in shown)
+            lines.add_row(*(Text(c.text, style="bold" if c.best else "") for c in cells))
+        captions = [Text(self.caption)] if self.caption else []
+        return Group(Text(title, style="bold"), lines, *captions)
+
+    def _fitting(self, width: int) -> list[int]:
+        """The places of the columns that have room."""
+        wide = [
+            2 + max(len(column.title), *(len(row[at].text) for row in self.rows))
+            for at, column in enumerate(self.columns)
+        ]
+        optional = [at for at, column in enumerate(self.columns) if column.optional]
+        room = width - sum(size for at, size in enumerate(wide) if at not in optional)
+        most = min(len(optional), max(0, room // max((wide[at] for at in optional), default=1)))
+        if most < len(optional):
+            last = len(optional) - 1
+            spread = range(most) if most > 1 else ()
+            optional = [optional[round(i * last / (most - 1))] for i in spread]
+        return [at for at, c in enumerate(self.columns) if not c.optional or at in optional]
+
+    def markdown(self) -> str:
+        """A table of GitHub's Markdown, escaped, without the caption."""
+        rows = [
+            [("**{}**" if cell.best else "{}").format(escape.markdown(cell.text)) for cell in row]
+            for row in self.rows
+        ]
+        head = [escape.markdown(column.title) for column in self.columns]
+        return markdown_lines(head, rows, [column.numeric for column in self.columns])
+
+    def latex(self) -> str:
+        """For a paper: booktabs, no wider than its column, intervals small, the best in bold."""
+        sides = "".join("r" if column.numeric else "l" for column in self.columns)
+        caption = re.sub(r"(?<=\d) \\%", r"\\,\\%", escape.latex(self.caption))
+        rows = [map(_latex, row, self.columns) for row in self.rows]
+        lines = [
+            *(r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", _FIT),
+            *(rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule"),
+            rf"{' & '.join(escape.latex(column.title) for column in self.columns)} \\",
+            r"\midrule",
+            *(rf"{' & '.join(row)} \\" for row in rows),
+            *(r"\bottomrule", r"\end{tabular}}", r"\end{table}"),
+        ]
+        return "\n".join(lines)
+
+
+def _latex(cell: Cell, column: Column) -> str:
+    number, _, rest = cell.text.partition(" ") if column.numeric else (cell.text, "", "")
+    shown = escape.latex(number)
+    shown = rf"\textbf{{{shown}}}" if cell.best else shown
+    return rf"{shown} {{\small {escape.latex(rest)}}}" if rest else shown
+
+
+def table(
+    name: str,
+    caption: str,
+    rows: Iterable[Iterable[Cell]],
+    *titles: str,
+    numeric: Iterable[str] = (),
+    last: Sequence[str] = (),
+) -> Table:
+    """A table with columns of text, then of numbers, and the `last` ones of text again."""
+    heads = (*map(Column, titles), *(Column(t, numeric=True) for t in numeric), *map(Column, last))
+    return Table(name, caption, heads, tuple(map(tuple, rows)))
+
+
+def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """A table of texts, for commands: `text_table(head, rows).plain()`."""
+    return table("", "", (map(Cell, map(str, row)) for row in rows), *head)
+
+
+def markdown_lines(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]
+) -> str:
+    """A table of cells that are Markdown already; `right` says which columns are flush right."""
+    rule = [" ---: " if side else " --- " for side in right]
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], f"|{'|'.join(rule)}|", *lines[1:]])
+
+
+def share(value: float | None) -> Cell:
+    """A fraction in percent, or a difference in points."""
+    return Cell(percent(value), value)
+
+
+def number(value: int | None) -> Cell:
+    """A whole number."""
+    return Cell(count(value), value)
+
+
+def rank_cell(rank: int) -> Cell:
+    """A rank."""
+    return Cell(str(rank), rank)
+
+
+def estimate(value: Any, *, best: bool = False) -> Cell:
+    """A fraction with its interval, of what has a value, low and high; None is a dash."""
+    return Cell(interval(value), value.value if value else None, best)
+
+
+def p_value(p: float | None) -> Cell:
+    """A p value."""
+    return Cell(NONE if p is None else show_p(p).removeprefix("= "), p)
+
+
+def as_csv(rows: Sequence[Row]) -> bytes:
+    """A CSV file with a header."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: escape.csv_cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue().encode()
+
+
+def as_parquet(rows: Sequence[Row]) -> bytes:
+    """The same with types: text, 64-bit whole numbers, 64-bit floating point."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def kind(name: str) -> Any:
+        short = name.removeprefix("first_").removeprefix("second_")
+        return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
+
+    schema = pa.schema([(name, kind(name)) for name in rows[0]])
+    # UTF-8 cannot hold unpaired surrogates: they are spelled out.
+    whole = [
+        {
+            name: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
+            for name, v in row.items()
+        }
+        for row in rows
+    ]
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
+    return buffer.getvalue()
