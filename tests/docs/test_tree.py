@@ -7,14 +7,14 @@ import ast
 from document_blocks import REPOSITORY
 
 PACKAGE, TESTS = REPOSITORY / "aurac", REPOSITORY / "tests"
-ROOMS = {init.parent.name for init in PACKAGE.glob("*/__init__.py")}
+PACKAGES = {init.parent.name for init in PACKAGE.glob("*/__init__.py")}
 BESIDE = {"docs", "scripts", "slow"}
-"""Folders of tests that are of no room of the package."""
+"""Folders of tests that are of no package."""
 
 
-def test_each_room_has_a_folder_of_tests_and_no_other_folder_has_any():
+def test_each_package_has_a_folder_of_tests_and_no_other_folder_has_any():
     folders = {path.parent.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")}
-    assert folders == ROOMS | BESIDE
+    assert folders == PACKAGES | BESIDE
 
 
 def imported(source: str) -> set[str]:
