@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
 from aurac.stats import power as planning
+from aurac.stats.design import Design
 from aurac.stats.groups import defaults, gather, together
 from aurac.stats.paired import compare, seed_rows
 from aurac.stats.seeds import components
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from aurac.stats.groups import Groups, RecipeGroup
-    from aurac.stats.power import Question
+    from aurac.stats.power import Plan, Question
 
 
 def plan(
@@ -73,6 +75,40 @@ def plan(
         rng=np.random.default_rng(seed),
     )
     return pd.DataFrame([asdict(row) for row in rows])
+
+
+@dataclass(frozen=True)
+class EarlyPlan:
+    """What a run that stops early needs, with the documents that one seed needs as its budget.
+
+    Attributes:
+        budget: Documents at most.
+        power: Probability of an answer.
+        documents: Mean number where the truth is as assumed.
+        none: The same without a difference; for non-inferiority with a loss of the margin.
+        twice: The same at twice the difference; None for non-inferiority.
+    """
+
+    budget: int
+    power: float
+    documents: float
+    none: float
+    twice: float | None
+
+
+def plan_early(
+    rows: Sequence[Plan], question: Question, alpha: float, power: float, comparisons: int
+) -> EarlyPlan | None:
+    """What stopping early needs; None for an interval, or where no plan is of one seed."""
+    total = next((row.documents for row in rows if row.seeds == 1), None)
+    if question == "interval" or total is None:
+        return None
+    margin = question == "non-inferiority"
+    design = Design(alpha=alpha, margin=0.5 if margin else None, one_sided=margin)
+    drift = float(ndtri(power) - ndtri(design.error / design.sides / comparisons))
+    shown, share = design.expected(drift, comparisons)
+    none, twice = (total * design.expected(x, comparisons)[1] for x in (0.0, 2 * drift))
+    return EarlyPlan(total, shown, share * total, none, None if margin else twice)
 
 
 def find_spread(

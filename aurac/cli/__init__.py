@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from aurac.cli._logging import quiet_libraries
+from aurac.cli.logs import quiet_libraries
 from aurac.cli.options import hyphens
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
@@ -44,7 +44,10 @@ SECTIONS = {
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
-_MODULES = {"base": "bundled", "tasks": "bundled", "zoo": "bundled", "export": "report"}
+_MODULES = {
+    **dict.fromkeys(("base", "tasks", "zoo", "doctor"), "here"),
+    **dict.fromkeys(("report", "export"), "runs"),
+}
 """Commands that share a file with another one."""
 
 

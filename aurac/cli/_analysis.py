@@ -9,11 +9,10 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.cli.options import FLAG, INTEGER, NUMBER, options, pairs, repeated
+from aurac.cli.options import options, pairs
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import CurveLine, curve_table, interval, percent, points, show_span
-from aurac.curves.metrics import WantedMetrics, parse_metrics
-from aurac.errors import UsageError
+from aurac.curves.metrics import WantedMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,43 +27,28 @@ FIXED = (
     "beforehand, and are too optimistic here."
 )
 _WIDE = 100  # columns from which a table has room for AURAC beside other columns
-NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
-
-AXIS_HELP = (
-    "log2 or linear (rank); parameters or bytes of the truncated adapter, compared at the amounts "
-    "that all were measured at."
-)
-
 logger = logging.getLogger(__name__)
 
 analysis_options = options(
-    f"""
+    """
     What is read
-    --metric: [TASK=]NAME[,FILTER] where the source holds several metrics. Without TASK it is that
-        of all tasks that have it.
-    --group groups: NAME=ADAPTER,ADAPTER: seeds of one recipe.
+    --metric
+    --group
     --cluster: FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.
     --support: 'common' compares unequal grids on the ranks both have.
 
     Statistics
-    --axis: {AXIS_HELP}
-    --level: Coverage.
-    --alpha: Error rate of non-inferiority and margin tests.
-    --seed: Accepted and not used: nothing is drawn at random.
+    --axis
+    --level FLOAT [0.95]: Coverage.
+    --alpha FLOAT [0.05]: Error rate of non-inferiority and margin tests.
+    --seed INTEGER: Accepted and not used: nothing is drawn at random.
 
     Output
-    --json as_json: Print JSON, with fractions.
-    --details: Methods of intervals, gains and losses, reasons, tests.
+    --json: Print JSON, with fractions.
+    --details
     """,
-    metric=repeated(parse_metrics),
-    groups={"multiple": True},
     cluster={"multiple": True},
-    axis={"default": "log2"},
-    level={**NUMBER, "default": 0.95},
-    alpha={**NUMBER, "default": 0.05},
-    seed={**INTEGER, "default": 0, "expose_value": False, "hidden": True},
-    as_json=FLAG,
-    details=FLAG,
+    seed={"expose_value": False, "hidden": True},
 )
 """Options of every command that analyses curves."""
 
@@ -72,7 +56,7 @@ analysis_options = options(
 def read_sources(
     paths: Sequence[str],
     metric: Mapping[str, str],
-    groups: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
     cluster: Sequence[str] = (),
     primary: Sequence[tuple[str, str]] = (),
 ) -> Curves:
@@ -97,7 +81,7 @@ def read_sources(
                     "group %s joins adapters of several sources: %s; name groups apart with "
                     "--group where they are not seeds of one recipe", name, joined,
                 )  # fmt: skip
-    named = regrouped(recorded, parse_groups(groups))
+    named = regrouped(recorded, groups)
     curves = [c for one in sources for c in one.curves]
     stored = next((one.primary for one in sources if one.primary), None)
     names = (curve.adapter or "adapter" for curve in curves)
@@ -105,18 +89,6 @@ def read_sources(
     declared = declaration(primary, stored, names, named, finished=finished)
     stopped = [record for one in sources for record in one.sequential]
     return Curves(curves, sources[0].kind, named, declared, stopped)
-
-
-def parse_groups(texts: Sequence[str]) -> dict[str, list[str]]:
-    """``NAME=a,b`` options; a UsageError without name or members, or with a name twice."""
-    groups: dict[str, list[str]] = {}
-    for text in texts:
-        name, _, rest = text.partition("=")
-        members = [part.strip() for part in rest.split(",") if part.strip()]
-        if not name or not members or name in groups:
-            raise UsageError(f"--group {text!r}", expected="NAME=ADAPTER,ADAPTER, each name once")
-        groups[name] = members
-    return groups
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int | None = None) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import parse_groups
-from aurac.cli._lm_eval import (
+from aurac.cli._analysis import best_lines, decided_lines, pair_lines, table
+from aurac.cli.lm_eval import (
     LmEvalCommand,
     fewshot_seed,
     lm_eval_options,
@@ -17,27 +19,24 @@ from aurac.cli._lm_eval import (
     number_of_sequences,
 )
 from aurac.cli.options import (
-    COUNT,
-    FLAG,
-    FROM_0,
-    NUMBER,
     checkpoint_options,
-    choice,
-    complete_tasks,
-    folders,
+    command,
     names,
     options,
     pairs,
     parsed,
+    print_json,
     repeated,
-    task_names,
 )
-from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurac.notebook.run import Run
+    from aurac.runs.dryrun import DryRun
     from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
 
@@ -46,118 +45,96 @@ _OPTIONS = options(
     What is evaluated
     --tasks -t: Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that
         form.
-    --limit -L: Only the first so many documents of each task, or a share such as 0.1 (0: all).
-        Default: 100 of a bundled task, all of any other.
-    --split: Which split is evaluated. Default: the one lm-eval takes.
-    --metric: [TASK=]NAME[,FILTER]: what accuracy means. Without TASK it is that of all tasks that
-        have it.
-    --data: TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).
-    --include-path: A folder with further tasks, as lm-eval's YAML.
+    --limit -L NUMBER: Only the first so many documents of each task, or a share such as 0.1 (0:
+        all). Default: 100 of a bundled task, all of any other.
+    --split test|validation: Which split is evaluated. Default: the one lm-eval takes.
+    --metric
+    --data
+    --include-path
     --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
-    --group groups: NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.
+    --group
     --cluster: TASK=FIELD of its documents: those with the same value share a passage.
-    --primary: A,B: a primary comparison of two adapters or groups, declared before there are
-        outcomes. Holm goes over these alone, and all others are exploratory.
-    --reference references: The comparisons of this adapter with each other one are primary.
+    --primary: A primary comparison of two adapters or groups, declared before there are outcomes.
+        Holm goes over these alone, and all others are exploratory.
+    --reference
 
     Stopping early
-    --until: Evaluate a random order of all documents until every pair is decided, or until the
-        interval of every AURAC is W wide.
-    --margin: A fraction, such as 0.02. With --until decided: is each further adapter at most this
-        much worse than the first? With --ranks auto: see there.
+    --until decided|width=W: Evaluate a random order of all documents until every pair is decided,
+        or until the interval of every AURAC is W wide.
+    --margin FLOAT: A fraction, such as 0.02. With --until decided: is each further adapter at most
+        this much worse than the first? With --ranks auto: see there.
     --budget: With --until: most documents of each task, such as 500, or a time such as 30min.
-    --anytime: With --until decided: confidence sequences, which hold whenever you look and need no
-        plan, but more documents.
+    --anytime FLAG: With --until decided: confidence sequences, which hold whenever you look and
+        need no plan, but more documents.
 
     Prompts
-    --num-fewshot -f: Examples in each prompt. Default: the task's own number.
-    --fewshot: Draw examples as lm-eval does, or one fixed header for all documents.
-    --chat-template --apply-chat-template: Put prompts through the tokenizer's chat template.
-    --tokenizer: What prompts go through. Default: the adapters' own where they come with one, else
-        the base's.
-    --system-instruction: Before everything else in each prompt.
+    --num-fewshot
+    --fewshot stock|fixed [stock]: Draw examples as lm-eval does, or one fixed header for all
+        documents.
+    --chat-template --apply-chat-template FLAG: Put prompts through the tokenizer's chat template.
+    --tokenizer base|adapter|FOLDER: What prompts go through. Default: the adapters' own where they
+        come with one, else the base's.
+    --system-instruction TEXT: Before everything else in each prompt.
     --fewshot-as-multiturn: With a chat template: each example as turns of its own (the default), or
         false.
-    --gen-kwargs: Settings of generation beside the task's own: max_gen_toks=64,
+    --gen-kwargs NAME=VALUE,…: Settings of generation beside the task's own: max_gen_toks=64,
         do_sample=true,temperature=0.7, …
-    --repeats: So many sampled answers for each document, each with a seed of its own; the score is
-        their mean. Default: 1.
-    --pass-at: With --repeats: further curves of the chance that one of K samples is right. pass@1
-        is the score itself.
-    --fewshot-seeds: Draw the examples with so many seeds, from --seed on; scores are means over
-        them.
-    --seed: Of the few-shot sampling.
+    --repeats NUMBER INTEGER>=1: So many sampled answers for each document, each with a seed of its
+        own; the score is their mean. Default: 1.
+    --pass-at K,…: With --repeats: further curves of the chance that one of K samples is right.
+        pass@1 is the score itself.
+    --fewshot-seeds NUMBER INTEGER>=1 [1]: Draw the examples with so many seeds, from --seed on;
+        scores are means over them.
+    --seed NUMBER [1234]: Of the few-shot sampling.
 
     Truncation
-    --ranks: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve may lie
-        more than --margin (0.02) from a straight line.
+    --ranks [pow2]: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve
+        may lie more than --margin (0.02) from a straight line.
     --basis: One or more of prefix, svd and energy (the parameters of a uniform rank, spent where
         the singular values are largest); the first is the one compared. auto, the default: svd,
         with the prefix as published beside it; of nested training prefix.
     --rescale: rule, keep, trained, fit; several may be given. Default: each adapter's own.
 
     Hardware
-    --device: cpu, cuda, cuda:N, mps.
-    --dtype: Of the base and the adapters.
-    --batch-size -b: Most sequences in one forward pass; auto, the default, goes by tokens.
-    --batch-tokens: Most tokens in one forward pass.
+    --device
+    --dtype auto|float32|bfloat16|float16 [auto]: Of the base and the adapters.
+    --batch-size -b NUMBER: Most sequences in one forward pass; auto, the default, goes by tokens.
+    --batch-tokens INTEGER>=1: Most tokens in one forward pass.
     --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or
         JSON such as {"": "cpu"}.
-    --trust-remote-code: Let the base model run its own code.
+    --trust-remote-code FLAG: Let the base model run its own code.
 
     The run
     --out --output-path -o: Run folder. Default: runs/<tasks>-<hash>; the same command goes on in
         it.
-    --dry-run: Only say what would run: cells, time, memory, downloads. Nothing is loaded or
+    --dry-run FLAG: Only say what would run: cells, time, memory, downloads. Nothing is loaded or
         fetched.
-    --status: Only say what is done, running, failed and left in --out, with the time left.
-    --retry-failed: Try cells again that failed before.
-    --profile: Write profile.json: where the time went, by kind of work.
-    --json as_json: Print results.json instead of tables.
+    --status FLAG: Only say what is done, running, failed and left in --out, with the time left.
+    --retry-failed
+    --profile FLAG: Write profile.json: where the time went, by kind of work.
+    --json: Print results.json instead of tables.
 
     Many processes and machines
-    --workers: Processes. Default: one for each CUDA device, else one; ray: as many as fit.
-    --executor: Processes of this machine, or a Ray cluster (aurac[ray]).
+    --workers INTEGER>=1: Processes. Default: one for each CUDA device, else one; ray: as many as
+        fit.
+    --executor local|ray [local]: Processes of this machine, or a Ray cluster (aurac[ray]).
     --address: Of the Ray cluster, such as auto or ray://HOST:10001.
     --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
     """,
-    tasks=repeated(task_names, shell_complete=complete_tasks),
-    limit={"type": number_of_documents, "metavar": "NUMBER"},
-    split=choice("test", "validation"),
-    metric=repeated(parse_metrics),
-    data=repeated(folders),
-    include_path={"type": click.Path(exists=True, file_okay=False)},
-    groups=repeated(parse_groups),
+    limit={"type": number_of_documents},
     cluster=repeated(lambda values: pairs(values, "--cluster")),
-    primary={"multiple": True, "metavar": "A,B"},
-    references={"multiple": True, "metavar": "ADAPTER"},
-    until={"metavar": "decided|width=W"},
-    margin=NUMBER,
-    num_fewshot=FROM_0,
-    fewshot=choice("stock", "fixed", default="stock"),
-    tokenizer={"metavar": "base|adapter|FOLDER"},
-    system_instruction={"metavar": "TEXT"},
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
-    gen_kwargs=repeated(parse_gen_kwargs, metavar="NAME=VALUE,…"),
-    repeats={**COUNT, "metavar": "NUMBER"},
-    pass_at=repeated(parse_pass_at, metavar="K,…"),
-    fewshot_seeds={**COUNT, "metavar": "NUMBER", "default": 1},
-    seed={"type": fewshot_seed, "metavar": "NUMBER", "default": 1234},
-    ranks={"default": "pow2"},
+    gen_kwargs=repeated(parse_gen_kwargs),
+    pass_at=repeated(parse_pass_at),
+    seed={"type": fewshot_seed},
     basis=repeated(names, default=["auto"]),
     rescale=repeated(lambda values: names(values) or None),
-    device={"default": "auto"},
-    dtype=choice("auto", "float32", "bfloat16", "float16", default="auto"),
-    batch_size={"type": number_of_sequences, "metavar": "NUMBER"},
-    batch_tokens=COUNT,
+    batch_size={"type": number_of_sequences},
     device_map=parsed(parse_device_map),
     out={"type": click.Path()},
-    workers=COUNT,
-    executor=choice("local", "ray", default="local"),
     shard=parsed(parse_shard),
-    **dict.fromkeys(("anytime", "chat_template", "trust_remote_code", "dry_run"), FLAG),
-    **dict.fromkeys(("status", "retry_failed", "profile", "as_json"), FLAG),
 )
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _LM_EVAL = options(
     """
     As lm-eval spells it
@@ -170,7 +147,7 @@ _LM_EVAL = options(
 )
 
 
-@click.command(
+@command(
     cls=LmEvalCommand,
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
     "130 interrupted.",
@@ -210,16 +187,14 @@ def compare(
 
         if out is None:
             raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
-        return show_status(out, as_json)
+        return show_status(out, as_json=as_json)
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
     from aurac.analysis.primary import parse_pairs
-    from aurac.cli._compare_text import show_dry_run
     from aurac.runs.finished import Request
 
     options["primary"] = tuple(parse_pairs(primary, references))
-    command = shlex.join(["aurac", *sys.argv[1:]])
     early, auto = None, options["ranks"] == "auto"
     if until is not None:
         from aurac.runs.sequential_plan import Until
@@ -233,17 +208,20 @@ def compare(
     elif auto:
         options["margin"] = margin
     if dry_run:
-        options |= {"out": out, "command": command, "until": early}
-        return show_dry_run(checkpoints, tasks, as_json=as_json, **options)
-    return evaluate(Request.of(checkpoints, tasks, out, **options), command, early, as_json=as_json)
+        return _show_dry_run(checkpoints, tasks, out, early, options, as_json=as_json)
+    return evaluate(Request.of(checkpoints, tasks, out, **options), early, as_json=as_json)
 
 
-def evaluate(request: Request, command: str, until: Until | None, *, as_json: bool) -> int:
+def typed_command() -> str:
+    """The command as it was typed, for the record of a run."""
+    return shlex.join(["aurac", *sys.argv[1:]])
+
+
+def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
     """Compare as far as the question needs, and print the results.
 
     A finished run is recognised before anything heavy is loaded.
     """
-    from aurac.cli._compare_text import show_comparison
     from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
 
@@ -255,10 +233,138 @@ def evaluate(request: Request, command: str, until: Until | None, *, as_json: bo
         if until is None:
             from aurac.runs.compare import run
 
-            done = run(request, progress=True, command=command)
+            done = run(request, progress=True, command=typed_command())
         else:
             from aurac.runs.sequential_run import run_until
 
-            done = run_until(request, until, progress=True, command=command)
-    show_comparison(done, as_json=as_json)
+            done = run_until(request, until, progress=True, command=typed_command())
+    _show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
+
+
+def _show_dry_run(
+    checkpoints: Sequence[str],
+    tasks: Sequence[str],
+    out: str | None,
+    until: Until | None,
+    options: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    """Print what `compare` would do with these arguments; nothing is fetched."""
+    from aurac.tasks.index import check_names
+
+    check_names(tasks, options["include_path"])
+    with _offline():
+        from aurac.runs.dryrun import dry_run
+
+        command = typed_command()
+        plan = dry_run(checkpoints, tasks, out=out, command=command, until=until, **options)
+    if as_json:
+        print_json(plan.to_dict())
+    else:
+        click.echo("\n".join(_dry_run_lines(plan)))
+    return 0
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """No library fetches anything; what the environment said before holds again afterwards."""
+    switched = {name: "1" for name in _OFFLINE if name not in os.environ}
+    os.environ.update(switched)
+    try:
+        yield
+    finally:
+        for name in switched:
+            os.environ.pop(name, None)
+
+
+def _dry_run_lines(plan: DryRun) -> list[str]:
+    head = ["task", "curve", "ranks to compute", "already there", "requests each"]
+    rows = []
+    for line in plan.lines:
+        ranks = [",".join(map(str, ranks)) or "–" for ranks in (line.left, line.done)]
+        requests = "?" if line.requests is None else str(line.requests)
+        rows.append([line.task, line.curve, *ranks, requests])
+    left = plan.cells - plan.done - plan.failed
+    there = f", {plan.done} already in {plan.folder}" if plan.done else ""
+    if plan.failed:
+        there += f", {plan.failed} failed before (--retry-failed tries them again)"
+    lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
+    if plan.further:
+        lines.append(
+            f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
+        )
+    lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
+    ends = [_span(end) for end in (plan.seconds_low, plan.seconds_high) if end is not None]
+    time = f"{' to '.join(dict.fromkeys(ends))}, " if ends else ""
+    lines.append(f"time: {time}{plan.seconds_from}")
+    lines.append(_memory(plan))
+    lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
+    return [*lines, *(f"note: {note}" for note in plan.notes)]
+
+
+def _memory(plan: DryRun) -> str:
+    if plan.memory is None:
+        return "memory: not known before the base is here"
+    part = {name: f"{size / 1e9:.2f} GB" for name, size in plan.memory.items()}
+    return (
+        f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
+        f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _show_failures(done: Run) -> None:
+    for failure in done.failures:
+        label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
+        click.echo(f"failed: {label}: {failure.reason}", err=True)
+    if done.failures:
+        click.echo("--retry-failed tries failed cells again", err=True)
+
+
+def _show_comparison(done: Run, *, as_json: bool) -> None:
+    """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
+    if done.shard:
+        number, of = done.shard
+        succeeded = done.cells - len(done.failures)
+        click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
+        _show_failures(done)
+        click.echo("the same command without --shard gathers the results")
+        return
+    if as_json:
+        print_json(done.results.to_dict(), indent=1, ascii_only=False)
+        _show_besides(done, err=True)
+        return
+    from aurac.show import terminal_table
+    from aurac.terminal import stdout_console
+
+    console, known = stdout_console(), None
+    if not done.results.sequential and not done.failures and len(done.results.curves) > 1:
+        known = done.analysis
+    best = known.candidates if known else ()
+    console.print(terminal_table(done.results, width=console.width, best=best))
+    if done.results.rank_choice:
+        click.echo("\n".join(done.results.rank_choice.sentences))
+    if done.results.sequential:
+        click.echo("\n".join(decided_lines([done.results.sequential])))
+    elif known is not None:
+        pairs = (*known.pairs, *known.variants)
+        lines = pair_lines(pairs, "Paired differences on the same documents")
+        lines += [known.primary.sentence] if known.primary else []
+        click.echo("\n".join([*lines, *best_lines(known.best)]))
+    _show_failures(done)
+    click.echo(f"report: {done.folder / 'report.html'}")
+    _show_besides(done)
+
+
+def _show_besides(done: Run, *, err: bool = False) -> None:
+    if done.besides:
+        click.echo(done.besides, err=err)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurac.cli._analysis import table
-from aurac.cli.options import checkpoint_options, print_json
+from aurac.cli.options import checkpoint_options, command, options, print_json
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from aurac.adapters import Adapter, Family
     from aurac.engine.serving import Point, Rounds, Workload
@@ -24,23 +24,22 @@ if TYPE_CHECKING:
     Adapters = Mapping[str, tuple[Adapter | Family, Sequence[int]]]
 
 
-@click.command()
+@command()
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
-@click.option("--ranks", help="pow2 (default), all, or such as 1,2,4; with --save the run's ranks.")
-@click.option("--base", help="Base model, if another than the adapter records.")
-@click.option("--prompt-tokens", type=int, default=256, show_default=True, help="In each prompt.")
-@click.option("--new-tokens", type=int, default=32, show_default=True, help="To generate.")
-@click.option("--batch-size", "batch", type=int, default=1, show_default=True, help="Prompts.")
-@click.option("--repeats", type=int, default=10, show_default=True, help="Rounds that count.")
-@click.option("--dtype", help="float32, bfloat16, float16; by default what suits the device.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="Keep it in this run folder, for its report and for `aurac recommend`.",
+@options(
+    """
+    --ranks: pow2 (default), all, or such as 1,2,4; with --save the run's ranks.
+    --base
+    --prompt-tokens INTEGER [256]: In each prompt.
+    --new-tokens INTEGER [32]: To generate.
+    --batch-size batch INTEGER [1]: Prompts.
+    --repeats INTEGER [10]: Rounds that count.
+    --dtype: float32, bfloat16, float16; by default what suits the device.
+    --device
+    --save RUN PATH: Keep it in this run folder, for its report and for `aurac recommend`.
+    --json
+    """
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def cost(
     checkpoints: tuple[str, ...],

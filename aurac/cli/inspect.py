@@ -9,10 +9,11 @@ import click
 
 from aurac.cli.options import (
     checkpoint_options,
-    hub_options,
+    command,
+    numbers,
     open_checkpoint,
+    options,
     print_json,
-    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -29,24 +30,27 @@ NESTED_LEGEND = (
 )
 
 
-@click.command()
+@command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@click.option("--ranks", help="Ranks of the tables, such as 1,2,4. Default: powers of two.")
-@click.option("--layers", is_flag=True, help="One line of energies for each module.")
-@click.option("--base", help="Base model, where the checkpoint does not name it.")
-@hub_options
-@click.option(
-    "--save", is_flag=True, help="Write what was given beside the checkpoint (aurac.json)."
+@options(
+    """
+    --ranks: Ranks of the tables, such as 1,2,4. Default: powers of two.
+    --layers FLAG: One line of energies for each module.
+    --base: Base model, where the checkpoint does not name it.
+    --revision
+    --subfolder
+    --save FLAG: Write what was given beside the checkpoint (aurac.json).
+    --force FLAG: Let --save replace a side-car.
+    --json
+    """,
+    ranks=numbers("--ranks"),
 )
-@click.option("--force", is_flag=True, help="Let --save replace a side-car.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def inspect(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
-    place: Mapping[str, Any],
     *,
-    ranks: str | None,
+    ranks: tuple[int, ...] | None,
     layers: bool,
     base: str | None,
     save: bool,
@@ -63,11 +67,10 @@ def inspect(
     from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
 
-    adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
-    wanted = whole_numbers(ranks, "--ranks")
-    for r in wanted or ():
+    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
+    for r in ranks or ():
         adapter.check_rank(r)
-    facts = describe(adapter, wanted)
+    facts = describe(adapter, ranks)
     written = save_sidecar(adapter, force=force) if save else None
     if as_json:
         print_json(facts, indent=1)

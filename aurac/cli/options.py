@@ -1,4 +1,4 @@
-"""How commands parse and list their options, and the options that several of them share."""
+"""How commands declare and list their options, and the options that several of them share."""
 
 from __future__ import annotations
 
@@ -6,220 +6,68 @@ import fnmatch
 import functools
 import inspect
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from aurac.adapters import Adapter
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_OTHER = "Other options"
+NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
+_KINDS: Mapping[str, Mapping[str, Any]] = {
+    "FLAG": {"is_flag": True},
+    "INTEGER": {"type": int},
+    "INTEGER>=0": {"type": click.IntRange(min=0)},
+    "INTEGER>=1": {"type": click.IntRange(min=1)},
+    "FLOAT": {"type": float},
+    "PATH": {"type": click.Path(path_type=Path)},
+}
 
 
-def hyphens(name: str) -> str:
-    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command."""
-    return name.replace("_", "-")
-
-
-def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
-    """The options of a command, as its help lists them.
-
-    Args:
-        text: An entry for each option, `--name -n: help`, whose further lines are indented, below
-            the headings that a `GroupedCommand` shows.
-        attributes: By the option's name in Python what `click.option` takes. A default is shown.
-    """
-    entries = re.findall(r"^(?:(-.*?): )?(\S.*(?:\n +.*)*)", inspect.cleandoc(text), re.MULTILINE)
-    rows: list[tuple[str, Decorator]] = []
-    title = _OTHER
-    for names, words in entries:
-        if not names:
-            title = words
-            continue
-        given = attributes.pop(str(click.Option(names.split()).name), {})
-        shown = {"help": " ".join(words.split()), "show_default": "default" in given}
-        rows.append((title, click.option(*names.split(), **{**shown, **given})))
-    if attributes:
-        raise TypeError(f"attributes of no option: {', '.join(attributes)}")
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for heading, option in reversed(rows):
-            command = option(command)
-            vars(command)["__click_params__"][-1].group = heading
-        return command
-
-    return add
-
-
-FLAG: Mapping[str, Any] = {"is_flag": True}
-COUNT: Mapping[str, Any] = {"type": click.IntRange(min=1)}
-FROM_0: Mapping[str, Any] = {"type": click.IntRange(min=0)}
-INTEGER: Mapping[str, Any] = {"type": int}
-NUMBER: Mapping[str, Any] = {"type": float}
-
-
-def choice(*words: str, **attributes: Any) -> dict[str, Any]:
-    """Attributes of an option that is one of these words."""
-    return {"type": click.Choice(words), **attributes}
-
-
-def parsed(parse: Callable[[Any], Any]) -> dict[str, Any]:
+def parsed(parse: Callable[[Any], Any], **attributes: Any) -> dict[str, Any]:
     """Attributes of an option that a command receives as what `parse` makes of its value."""
-    return {"callback": lambda _context, _parameter, value: parse(value)}
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
+        return None if value is None else parse(value)
+
+    return {"callback": callback, **attributes}
 
 
 def repeated(parse: Callable[[Any], Any], **attributes: Any) -> dict[str, Any]:
-    """As `parsed`, of an option that may be given several times."""
-    return {"multiple": True, **parsed(parse), **attributes}
+    """As `parsed`, of an option that may be given several times: `parse` takes all values."""
+    return parsed(parse, multiple=True, **attributes)
 
 
-class GroupedCommand(click.Command):
-    """A command whose help shows the headings of its `options`."""
+def numbers(option: str, such_as: str = "1,2,4", **attributes: Any) -> dict[str, Any]:
+    """Attributes of an option that is whole numbers: `1,2,4` → (1, 2, 4); else a UsageError."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.context_settings.setdefault("token_normalize_func", hyphens)
+    def parse(text: str) -> tuple[int, ...]:
+        try:
+            return tuple(int(part) for part in text.split(","))
+        except ValueError as error:
+            shown = text if len(text) <= 60 else f"{text[:60]}…"
+            expected = f"whole numbers such as {such_as}"
+            raise UsageError(f"{option} {shown!r}", expected=expected) from error
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section for each heading; options without one come last."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            row = parameter.get_help_record(ctx)
-            if row is not None and isinstance(parameter, click.Option):
-                sections.setdefault(getattr(parameter, "group", _OTHER), []).append(row)
-        for title, rows in sorted(sections.items(), key=lambda section: section[0] == _OTHER):
-            with formatter.section(title):
-                formatter.write_dl(rows)
+    return parsed(parse, **attributes)
 
 
-def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
-    """Refuse options, by their names in Python, that were typed and would change nothing.
-
-    Raises:
-        UsageError: One of them was, `when` and with `fix`.
-    """
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        typed = context.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
-        if parameter.name in names and typed:
-            raise UsageError(f"{max(parameter.opts, key=len)} {when}", fix=fix)
-
-
-_CHECKPOINT = options(
-    """
-    Checkpoints that do not describe themselves
-    --method: How it was trained: lora, dylora, matryoshka, nested_loss, …
-    --scaling: Scaling rule: alpha, alpha/r or alpha/sqrt(r).
-    --alpha: Alpha of the scaling rule.
-    --nested-ranks: Nested ranks of the training, such as 1,2,4,8.
-    --mask-type: MatryoshkaLoRA's research code: its --matryoshka_mask_type, diag unless given.
-    --enable-lora: Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.
-    --a-key: Names of the A's in a file of its own, such as {module}.lora_down.weight.
-    --b-key: Names of the B's, such as {module}.lora_up.weight.
-    --alpha-key: Names of an alpha per module, such as {module}.alpha.
-    --key-map: The same one by one, as a JSON or YAML file of module: {A: key, B: key}.
-    """,
-    scaling=choice("none", "rank", "sqrt"),
-    mask_type=choice("diag", "binary"),
-    alpha=NUMBER,
-    key_map={"type": click.Path(path_type=Path)},
-)
-
-
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`."""
-
-    @_CHECKPOINT
-    @functools.wraps(command)
-    def wrapped(**options: Any) -> Any:
-        take = options.pop
-        overrides = {name: take(name) for name in ("method", "scaling", "alpha", "mask_type")}
-        overrides["nested_ranks"] = whole_numbers(take("nested_ranks"), "--nested-ranks")
-        switches = whole_numbers(take("enable_lora"), "--enable-lora")
-        if not set(switches or ()) <= {0, 1}:
-            expected = "one 0 or 1 for each group"
-            raise UsageError("--enable-lora with other numbers", expected=expected)
-        overrides["enable_lora"] = None if switches is None else tuple(map(bool, switches))
-        patterns = {"A": take("a_key"), "B": take("b_key"), "alpha": take("alpha_key")}
-        overrides["keys"] = _keys(patterns, take("key_map"))
-        return command(checkpoint=overrides, **options)
-
-    return wrapped
-
-
-def print_json(content: Any, indent: int | None = 2, **options: Any) -> None:
-    """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=indent, allow_nan=False, **options))
-
-
-def hub_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where in a hub repository one checkpoint lies; gathered into the keyword `place`."""
-
-    @options(
-        """
-        --revision: Revision of a hub id (or OWNER/NAME@REVISION).
-        --subfolder: Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).
-        """,
-    )
-    @functools.wraps(command)
-    def wrapped(revision: str | None, subfolder: str | None, **rest: Any) -> Any:
-        return command(place={"revision": revision, "subfolder": subfolder}, **rest)
-
-    return wrapped
-
-
-def open_checkpoint(path: str, base: str | None, **options: Any) -> Adapter:
-    """An adapter whose weights are read when they are needed; see `load_adapter`."""
-    from aurac.adapters import load_adapter
-    from aurac.models.base import KnownBase
-    from aurac.models.device import return_freed_memory
-
-    return_freed_memory()
-    return load_adapter(path, base=base, bases=KnownBase, lazy=True, **options)
-
-
-def _keys(patterns: dict[str, str | None], path: Path | None) -> dict[str, Any] | None:
-    keys = {side: pattern for side, pattern in patterns.items() if pattern is not None}
-    if path is not None:
-        if keys:
-            raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
-        from aurac.adapters.formats.key_map import read_key_map
-
-        return read_key_map(path)
-    if keys and not {"A", "B"} <= set(keys):
-        raise UsageError("one of --a-key and --b-key alone", expected="both")
-    return keys or None
-
-
-def whole_numbers(text: str | None, option: str, such_as: str = "1,2,4") -> tuple[int, ...] | None:
-    """`1,2,4` → (1, 2, 4); else a UsageError."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        shown = text if len(text) <= 60 else f"{text[:60]}…"
-        raise UsageError(
-            f"{option} {shown!r}", expected=f"whole numbers such as {such_as}"
-        ) from error
-
-
-def names(values: Sequence[str]) -> list[str]:
+def names(values: Iterable[str]) -> list[str]:
     """Values of an option that may be repeated and may hold commas, in order, each once."""
     parts = [part.strip() for value in values for part in value.split(",")]
     return list(dict.fromkeys(part for part in parts if part))
 
 
-def task_names(values: Sequence[str]) -> list[str]:
+def task_names(values: Iterable[str]) -> list[str]:
     """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match."""
     tasks: list[str] = []
     for name in names(values):
@@ -236,22 +84,29 @@ def task_names(values: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def pairs(values: Sequence[str], option: str) -> dict[str, str]:
-    """`KEY=VALUE` options → mapping; a UsageError without `=`, or with a key twice."""
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """`NAME=VALUE` options → mapping; a UsageError without `=`, or with a name twice."""
     mapping: dict[str, str] = {}
     for value in values:
-        key, sign, rest = value.partition("=")
-        if not sign or not key or not rest:
+        name, _, rest = value.partition("=")
+        if not name or not rest:
             raise UsageError(f"{option} {value!r}", expected=f"{option} NAME=VALUE")
-        if key in mapping:
-            raise UsageError(f"{option} names {key} twice", expected="each name once")
-        mapping[key] = rest
+        if name in mapping:
+            raise UsageError(f"{option} names {name} twice", expected="each name once")
+        mapping[name] = rest
     return mapping
 
 
-def folders(values: Sequence[str]) -> dict[str, Path]:
-    """`TASK=FOLDER` options → mapping to paths."""
+def _folders(values: Iterable[str]) -> dict[str, Path]:
     return {task: Path(folder).expanduser() for task, folder in pairs(values, "--data").items()}
+
+
+def _groups(values: Iterable[str]) -> dict[str, list[str]]:
+    groups = {name: names([members]) for name, members in pairs(values, "--group").items()}
+    for name, members in groups.items():
+        if not members:
+            raise UsageError(f"--group {name!r}", expected="NAME=ADAPTER,ADAPTER")
+    return groups
 
 
 def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -262,15 +117,224 @@ def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
 
 
-def complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The built-in recipes."""
-    root = Path(__file__).parents[1] / "training" / "recipes"
-    names = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
-    return [name for name in names if name.startswith(incomplete)]
+def _entries(text: str) -> list[tuple[str, str]]:
+    """What stands before the help of each option, and the help; a heading has nothing before."""
+    entries: list[tuple[str, str]] = []
+    for line in inspect.cleandoc(text).splitlines():
+        before, _, about = line.partition(": ") if line.startswith("-") else ("", "", line)
+        if line.startswith(" "):
+            before, about = entries.pop()
+            about += f" {line.strip()}"
+        if line:
+            entries.append((before, about))
+    return entries
 
 
-def complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The packaged models."""
-    from aurac.models.packaged import PACKAGED
+_SHARED = {
+    entry[0].split()[0]: entry
+    for entry in _entries("""
+        --base: Base model, if another than the adapter records.
+        --device [auto]: cpu, cuda, cuda:N, mps.
+        --tasks -t: Task names.
+        --num-fewshot -f INTEGER>=0: Examples in each prompt. Default: the task's own number.
+        --data: TASK=FOLDER with local splits (.jsonl[.gz], .json, .parquet, .csv).
+        --include-path: A folder with further tasks, as lm-eval's YAML.
+        --metric: [TASK=]NAME[,FILTER]: what accuracy means. Without TASK it is that of all tasks
+            that have it.
+        --group groups: NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.
+        --primary A,B: A primary comparison. Holm goes over these alone, and all others are
+            exploratory. Default: what the run was declared to ask.
+        --reference references ADAPTER: The comparisons of this adapter with each other one are
+            primary.
+        --retry-failed FLAG: Try cells again that failed before.
+        --axis [log2]: log2 or linear (rank); parameters or bytes of the truncated adapter, compared
+            at the amounts that all were measured at.
+        --revision: Revision of a hub id (or OWNER/NAME@REVISION).
+        --subfolder: Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).
+        --details FLAG: Methods of intervals, gains and losses, reasons, tests.
+        --json as_json FLAG: Print JSON.
+    """)
+}
+"""Options that commands name without a help."""
 
-    return [name for name in PACKAGED if name.startswith(incomplete)]
+_SHARED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+    "tasks": repeated(task_names, shell_complete=complete_tasks),
+    "data": repeated(_folders),
+    "include_path": {"type": click.Path(exists=True, file_okay=False)},
+    "metric": repeated(parse_metrics),
+    "groups": repeated(_groups),
+    "primary": {"multiple": True},
+    "references": {"multiple": True},
+}
+"""Attributes of options, by their names in Python, where a command gives none."""
+
+
+def _option(before: str, about: str, given: Mapping[str, Mapping[str, Any]]) -> click.Option:
+    """An option from its entry in the text, and what is given beside it under its name."""
+    spelling, attributes = [], dict[str, Any]()
+    for word in before.split():
+        if word.startswith("-") or (word.isidentifier() and word.islower()):
+            spelling.append(word)
+        elif word.startswith("["):
+            attributes["default"] = word.strip("[]")
+        elif word in _KINDS:
+            attributes |= _KINDS[word]
+        elif "|" in word and word.islower():
+            attributes["type"] = click.Choice(word.split("|"))
+        else:
+            attributes["metavar"] = word
+    name = str(click.Option(spelling).name)
+    attributes |= given.get(name, _SHARED_ATTRIBUTES.get(name, {}))
+    shown = "default" in attributes
+    return click.Option(spelling, help=about, **{"show_default": shown, **attributes})
+
+
+def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
+    """The options of a command, as its help lists them.
+
+    Args:
+        text: An entry for each option, `--name -n KIND [default]: help`, whose further lines are
+            indented, below the headings of the help. KIND is one of `_KINDS`, words `a|b|c` to
+            choose from, or what the help shows for any text. `--name` alone, with a help or
+            without, is a shared option.
+        attributes: By the option's name in Python what else `click.option` takes.
+    """
+    declared: list[click.Option] = []
+    title = ""
+    for before, words in _entries(text):
+        if not before:
+            title = words
+            continue
+        shared, about = _SHARED.get(before, (before, ""))
+        option = _option(shared, words or about, attributes)
+        vars(option)["group"] = title
+        declared.append(option)
+    if unknown := {*attributes} - {str(option.name) for option in declared}:
+        raise TypeError(f"attributes of no option: {', '.join(unknown)}")
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        vars(command).setdefault("__click_params__", []).extend(reversed(declared))
+        return command
+
+    return add
+
+
+class Command(click.Command):
+    """A command whose help shows the headings of its `options`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.context_settings.setdefault("token_normalize_func", hyphens)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each heading; `--help` is among the options that have none."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "group", ""), []).append(row)
+        for number, (title, rows) in enumerate(sections.items()):
+            with formatter.section(title or ("Other options" if number else "Options")):
+                formatter.write_dl(rows)
+
+
+def hyphens(name: str) -> str:
+    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command."""
+    return name.replace("_", "-")
+
+
+command = functools.partial(click.command, cls=Command)
+"""As `click.command`, with headings and either spelling of an option."""
+
+
+def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
+    """Refuse options, by their names in Python, that were typed and would change nothing.
+
+    Raises:
+        UsageError: One of them was, `when` and with `fix`.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        typed = context.get_parameter_source(str(parameter.name)) == ParameterSource.COMMANDLINE
+        if parameter.name in names and typed:
+            raise UsageError(f"{max(parameter.opts, key=len)} {when}", fix=fix)
+
+
+def print_json(content: Any, indent: int | None = 2, *, ascii_only: bool = True) -> None:
+    """JSON on standard output, without NaN."""
+    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=ascii_only)
+    click.echo(text)
+
+
+_CHECKPOINT = options(
+    """
+    Checkpoints that do not describe themselves
+    --method: How it was trained: lora, dylora, matryoshka, nested_loss, …
+    --scaling none|rank|sqrt: Scaling rule: alpha, alpha/r or alpha/sqrt(r).
+    --alpha FLOAT: Alpha of the scaling rule.
+    --nested-ranks: Nested ranks of the training, such as 1,2,4,8.
+    --mask-type diag|binary: MatryoshkaLoRA's research code: its --matryoshka_mask_type, diag unless
+        given.
+    --enable-lora: Groups of loralib's MergedLinear that are on, such as 1,0,1 for GPT-2's q and v.
+    --a-key: Names of the A's in a file of its own, such as {module}.lora_down.weight.
+    --b-key: Names of the B's, such as {module}.lora_up.weight.
+    --alpha-key: Names of an alpha per module, such as {module}.alpha.
+    --key-map PATH: The same one by one, as a JSON or YAML file of module: {A: key, B: key}.
+    """,
+    nested_ranks=numbers("--nested-ranks"),
+    enable_lora=numbers("--enable-lora", "1,0,1"),
+)
+_OVERRIDES = (
+    *("method", "scaling", "alpha", "nested_ranks", "mask_type", "enable_lora"),
+    *("revision", "subfolder"),
+)
+
+
+def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`.
+
+    A command with options `--revision` and `--subfolder` finds them there, too.
+    """
+
+    @_CHECKPOINT
+    @functools.wraps(command)
+    def wrapped(
+        key_map: Path | None,
+        a_key: str | None,
+        b_key: str | None,
+        alpha_key: str | None,
+        **options: Any,
+    ) -> Any:
+        given = {name: options.pop(name) for name in _OVERRIDES if name in options}
+        if switches := given["enable_lora"]:
+            if not set(switches) <= {0, 1}:
+                expected = "one 0 or 1 for each group"
+                raise UsageError("--enable-lora with other numbers", expected=expected)
+            given["enable_lora"] = tuple(map(bool, switches))
+        given["keys"] = _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map)
+        return command(checkpoint=given, **options)
+
+    return wrapped
+
+
+def _keys(patterns: Mapping[str, str | None], path: Path | None) -> dict[str, Any] | None:
+    keys = {side: pattern for side, pattern in patterns.items() if pattern is not None}
+    if path is not None:
+        if keys:
+            raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
+        from aurac.adapters.formats.key_map import read_key_map
+
+        return read_key_map(path)
+    if keys and not {"A", "B"} <= set(keys):
+        raise UsageError("one of --a-key and --b-key alone", expected="both")
+    return keys or None
+
+
+def open_checkpoint(path: str, base: str | None, **overrides: Any) -> Adapter:
+    """An adapter whose weights are read when they are needed; see `load_adapter`."""
+    from aurac.adapters import load_adapter
+    from aurac.models.base import KnownBase
+    from aurac.models.device import return_freed_memory
+
+    return_freed_memory()
+    return load_adapter(path, base=base, bases=KnownBase, lazy=True, **overrides)

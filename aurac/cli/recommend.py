@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import to_builtins
 
 from aurac.cli._analysis import (
-    NOT_SHOWN,
     analysis_options,
     decided_lines,
     pair_lines,
@@ -20,18 +17,13 @@ from aurac.cli._analysis import (
 )
 from aurac.cli._serving import Measured
 from aurac.cli.options import (
-    FROM_0,
-    INTEGER,
-    NUMBER,
-    GroupedCommand,
-    choice,
-    folders,
+    NOT_SHOWN,
+    command,
     names,
     options,
     print_json,
     refuse_given,
     repeated,
-    task_names,
 )
 from aurac.curves.display import declared, interval, percent, seconds, size
 from aurac.errors import UsageError
@@ -51,51 +43,43 @@ _OF_FINISHED = (
 )
 
 
-@click.command(cls=GroupedCommand)
+@command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @options(
     """
     What a configuration has to show; choose before looking
-    --margin --delta margin: Loss of accuracy against the best configuration that is tolerable, such
-        as 0.02. Without it the trade-off of size and accuracy is shown.
-    --min-accuracy: Accuracy that it must have at least, such as 0.5.
-    --reference: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration by default.
-    --require-rank: Exit with 4 unless each adapter may be shipped at rank R or a smaller one.
-    --max-latency-ms: Exit with 4 unless each adapter takes at most MS for a generated token at its
-        rank, unmerged, as `aurac cost --save RUN` measured it.
+    --margin --delta margin FLOAT: Loss of accuracy against the best configuration that is
+        tolerable, such as 0.02. Without it the trade-off of size and accuracy is shown.
+    --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
+    --reference REFERENCE: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration by
+        default.
+    --require-rank R INTEGER: Exit with 4 unless each adapter may be shipped at rank R or a smaller
+        one.
+    --max-latency-ms MS FLOAT: Exit with 4 unless each adapter takes at most MS for a generated
+        token at its rank, unmerged, as `aurac cost --save RUN` measured it.
 
     Evaluate adapters until their rank is decided: RUN is an adapter then
-    --tasks -t: Task names.
+    --tasks
     --until: Goes with --tasks.
     --budget: Most documents of each task, or a time such as 30min.
     --out -o: Run folder.
-    --ranks: pow2, all, or 1,2,4.
+    --ranks [pow2]: pow2, all, or 1,2,4.
     --basis: prefix or svd; auto: prefix after nested training, svd otherwise.
-    --num-fewshot -f: Examples in a prompt.
-    --base: Base model. Default: what the adapter records.
-    --device: cpu, cuda, cuda:N, mps.
-    --data: TASK=FOLDER with local splits.
+    --num-fewshot
+    --base
+    --device
+    --data
     """,
-    margin=NUMBER,
-    min_accuracy=NUMBER,
-    reference={"metavar": "REFERENCE"},
-    require_rank={**INTEGER, "metavar": "R"},
-    max_latency_ms={**NUMBER, "metavar": "MS"},
-    tasks=repeated(task_names),
-    until=choice("decided"),
+    until={"type": click.Choice(["decided"])},
     out={"type": click.Path()},
-    ranks={"default": "pow2"},
     basis=repeated(names, default=["auto"]),
-    num_fewshot=FROM_0,
-    device={"default": "auto"},
-    data=repeated(folders),
 )
 @analysis_options
 def recommend(
     *,
     sources: tuple[str, ...],
     metric: dict[str, str],
-    groups: tuple[str, ...],
+    groups: dict[str, list[str]],
     as_json: bool,
     details: bool,
     cluster: tuple[str, ...],
@@ -176,8 +160,7 @@ def _evaluate(
             raise UsageError(f"--{name.replace('_', '-')} with --until", expected=expected)
     numbers = {"margin": options["margin"], "alpha": options["alpha"], "budget": run.pop("budget")}
     request = Request.of(checkpoints, tasks, run.pop("out"), **run)
-    command = shlex.join(["aurac", *sys.argv[1:]])
-    return evaluate(request, command, Until.of(until, ranks=True, **numbers), as_json=as_json)
+    return evaluate(request, Until.of(until, ranks=True, **numbers), as_json=as_json)
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:

@@ -1,13 +1,16 @@
-"""`aurac runs`."""
+"""Stored runs: `aurac runs`, `aurac report` and `aurac export`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import print_json
+from aurac.cli._analysis import table
+from aurac.cli.options import command, options, print_json
+from aurac.errors import RunFolderError
 from aurac.runs.progress import duration
 
 if TYPE_CHECKING:
@@ -20,10 +23,10 @@ _TO_DO = {
 }
 
 
-@click.command()
+@command()
 @click.argument("arguments", nargs=-1, metavar="[ROOT] | status FOLDER")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def runs(arguments: tuple[str, ...], as_json: bool) -> int:
+@options("--json")
+def runs(arguments: tuple[str, ...], *, as_json: bool) -> int:
     """List the run folders below ROOT (default: runs, else here), or say how one stands.
 
     \b
@@ -36,30 +39,33 @@ def runs(arguments: tuple[str, ...], as_json: bool) -> int:
     if arguments[:1] == ("status",):
         if len(arguments) != 2:
             raise click.UsageError("runs status takes one run folder")
-        return show_status(arguments[1], as_json)
+        return show_status(arguments[1], as_json=as_json)
     if len(arguments) > 1:
         raise click.UsageError("runs takes one folder")
     root = Path(arguments[0]) if arguments else Path("runs" if Path("runs").is_dir() else ".")
-    return _list(root, as_json)
+    return _list(root, as_json=as_json)
 
 
-def show_status(folder: str, as_json: bool) -> int:
+def show_status(folder: str, *, as_json: bool) -> int:
     """Print how a run stands."""
     from aurac.runs.status import read_status
 
     status = read_status(Path(folder))
     if as_json:
-        print_json(status.to_dict(), indent=1, ensure_ascii=False)
+        print_json(status.to_dict(), indent=1, ascii_only=False)
     else:
         click.echo("\n".join(_lines(status)))
     return 0
 
 
+def _number(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
 def _lines(status: Status) -> list[str]:
-    total = "?" if status.total is None else str(status.total)
-    left = "?" if status.left is None else str(status.left)
-    counts = f"running {status.running}, failed {status.failed}, left {left}"
-    lines = [f"{status.folder}: {status.state}", f"  done {status.done} of {total}, {counts}"]
+    counts = f"running {status.running}, failed {status.failed}, left {_number(status.left)}"
+    done = f"  done {status.done} of {_number(status.total)}, {counts}"
+    lines = [f"{status.folder}: {status.state}", done]
     if status.seconds_left is not None and status.seconds_left > 0:
         pace = "at the pace so far" if status.processes else "of computing, once it is started"
         lines.append(f"  about {duration(status.seconds_left)} {pace}")
@@ -71,36 +77,120 @@ def _lines(status: Status) -> list[str]:
     lines += [f"  failed: {failure['cell']}: {failure['reason']}" for failure in status.failures]
     if status.failed:
         lines.append("  --retry-failed tries failed cells again")
-    lines += [f"  {advice}" for state, advice in _TO_DO.items() if state == status.state]
+    if status.state in _TO_DO:
+        lines.append(f"  {_TO_DO[status.state]}")
     return lines + [f"  {note}" for note in status.notes]
 
 
-def _list(root: Path, as_json: bool) -> int:
-    from aurac.cli._analysis import table
-    from aurac.errors import RunFolderError
+def _list(root: Path, *, as_json: bool) -> int:
     from aurac.runs.status import find_runs, read_status
 
     if not root.is_dir():
         raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")
     statuses = [read_status(folder) for folder in find_runs(root)]
     if as_json:
-        print_json([status.to_dict() for status in statuses], indent=1, ensure_ascii=False)
+        print_json([status.to_dict() for status in statuses], indent=1, ascii_only=False)
     elif statuses:
         head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
-        click.echo(table(head, map(_row, statuses)))
+        rows = [
+            [
+                str(status.folder),
+                status.state,
+                f"{status.done}/{_number(status.total)}",
+                str(status.running),
+                str(status.failed),
+                _number(status.left),
+                duration(status.seconds_left) if status.seconds_left else "",
+                ", ".join(status.tasks),
+            ]
+            for status in statuses
+        ]
+        click.echo(table(head, rows))
     else:
         click.echo(f"no run folders at or below {root}")
     return 0
 
 
-def _row(status: Status) -> list[str]:
-    return [
-        str(status.folder),
-        status.state,
-        f"{status.done}/{'?' if status.total is None else status.total}",
-        str(status.running),
-        str(status.failed),
-        "?" if status.left is None else str(status.left),
-        duration(status.seconds_left) if status.seconds_left else "",
-        ", ".join(status.tasks),
-    ]
+@command()
+@click.argument("runs", metavar="RUN [RUN...]", nargs=-1, required=True, type=Path)
+@options(
+    """
+    --out PATH: Folder for the report; a single run is reported in its own folder by default.
+    --delta --margin delta FLOAT: Loss of accuracy against the best configuration that a smaller one
+        may have, chosen before looking; without it the report recommends nothing and shows the
+        trade-off.
+    --group
+    --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
+        in a section and files of its own. May be given twice.
+    --primary
+    --reference
+    --json: Print the written paths as JSON.
+    """,
+    axes={"multiple": True},
+)
+def report(
+    runs: tuple[Path, ...],
+    *,
+    out: Path | None,
+    delta: float | None,
+    groups: dict[str, list[str]],
+    axes: tuple[str, ...],
+    primary: tuple[str, ...],
+    references: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make the report of stored runs again, without a model.
+
+    RUN is a folder that `aurac compare` wrote. Several runs are reported together when they
+    measured the same documents with the same prompts on the same base, and refused otherwise.
+    Adapters whose recorded recipes differ in the seed only are shown as one curve, their mean;
+    --group says so for others.
+
+    \b
+    aurac report runs/first
+    aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
+    aurac report runs/lora runs/matryoshka --out runs/both
+    aurac report runs/first --axis parameters
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.analysis.primary import parse_pairs
+    from aurac.show import write_report
+
+    declared = parse_pairs(primary, references)
+    written = write_report(*runs, out=out, groups=groups, delta=delta, axes=axes, primary=declared)
+    if as_json:
+        print_json({"files": list(map(str, written))}, indent=None)
+        return
+    folders = Counter(path.parent for path in written)
+    main = written[0].parent
+    lines = [str(path) for path in written if path.parent == main]
+    lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {main})]
+    click.echo("\n".join(lines))
+
+
+@command()
+@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@options(
+    """
+    --format [lm-eval]: Whose layout.
+    --out PATH: A new folder.
+    --json: Print the results files as JSON.
+    """,
+    format={"type": click.Choice(["lm-eval"]), "expose_value": False},
+    out={"required": True},
+)
+def export(run: Path, *, out: Path, as_json: bool) -> None:
+    """Write a run's cells as lm-eval's own results and sample logs.
+
+    One folder for each adapter and rank, as `lm_eval --output_path OUT/ADAPTER/rank_R
+    --log_samples` would have made them; no model is loaded. `aurac score OUT` reads them back.
+
+    \b
+    aurac export runs/gsm8k --format lm-eval --out exported
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.exports import export_lm_eval
+
+    written = export_lm_eval(run, out)
+    if as_json:
+        print_json({"files": list(map(str, written))}, indent=None)
+        return
+    click.echo(f"{len(written)} results and their samples in {out}")

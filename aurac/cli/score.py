@@ -8,7 +8,6 @@ import click
 from msgspec import to_builtins
 
 from aurac.cli._analysis import (
-    NOT_SHOWN,
     aggregate_lines,
     analysis_options,
     best_lines,
@@ -18,7 +17,7 @@ from aurac.cli._analysis import (
     read_sources,
     score_notes,
 )
-from aurac.cli.options import NUMBER, GroupedCommand, options, print_json, refuse_given
+from aurac.cli.options import NOT_SHOWN, command, options, print_json, refuse_given
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
 
@@ -29,45 +28,36 @@ if TYPE_CHECKING:
     from aurac.records.decisions import SequentialRecord
 
 
-@click.command(cls=GroupedCommand)
+@command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @options(
     """
     A margin test between two adapters, and nothing else
-    --non-inferior: Is ADAPTER less than --margin worse than --to?
-    --equivalent: Do ADAPTER and --to differ by less than --margin?
-    --to reference: The one that it is compared with.
-    --margin: Difference in AURAC that does not matter, such as 0.02, chosen before looking.
-    """,
-    non_inferior={"metavar": "ADAPTER"},
-    equivalent={"metavar": "ADAPTER"},
-    reference={"metavar": "ADAPTER"},
-    margin=NUMBER,
+    --non-inferior ADAPTER: Is ADAPTER less than --margin worse than --to?
+    --equivalent ADAPTER: Do ADAPTER and --to differ by less than --margin?
+    --to reference ADAPTER: The one that it is compared with.
+    --margin FLOAT: Difference in AURAC that does not matter, such as 0.02, chosen before looking.
+    """
 )
 @analysis_options
 @options(
     """
-    --delta rank_margin: Loss of accuracy against the best rank that a smaller one may have: the
-        smallest such rank of each adapter is shown.
-    --weigh: Aggregates by 'tasks' or 'documents'.
-    --primary: A,B: a primary comparison. Holm goes over these alone, and all others are
-        exploratory. Default: what the run was declared to ask.
-    --reference references: The comparisons of this adapter with each other one are primary.
+    --delta rank_margin FLOAT: Loss of accuracy against the best rank that a smaller one may have:
+        the smallest such rank of each adapter is shown.
+    --weigh [tasks]: Aggregates by 'tasks' or 'documents'.
+    --primary
+    --reference
     --paired-seeds/--independent-seeds: Whether equal seeds of two adapters had the same data in the
-        same order, so that differences are taken within each. Default: as recorded recipes say;
-        a table records none.
+        same order, so that differences are taken within each. Default: as recorded recipes say; a
+        table records none.
     """,
-    paired_seeds={"default": None},
-    rank_margin=NUMBER,
-    weigh={"default": "tasks"},
-    primary={"multiple": True, "metavar": "A,B"},
-    references={"multiple": True, "metavar": "ADAPTER"},
+    paired_seeds={"default": None, "show_default": False},
 )
 def score(
     *,
     sources: tuple[str, ...],
     metric: dict[str, str],
-    groups: tuple[str, ...],
+    groups: dict[str, list[str]],
     as_json: bool,
     details: bool,
     non_inferior: str | None,

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import NOT_SHOWN, table
-from aurac.cli.options import print_json
+from aurac.cli._analysis import table
+from aurac.cli.options import NOT_SHOWN, command, options, print_json
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from aurac.study.design import Study
 
 
-@click.command()
+@command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/NAME by default.")
-@click.option("--retry-failed", is_flag=True, help="Try cells again that failed before.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option("--dry-run", is_flag=True, help="Say what is done and left, and how long it takes.")
-@click.option("--report", is_flag=True, help="Write the report again, without a model.")
-@click.option(
-    "--check",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Train N adapters of a finished study again, and compare their outcomes with those kept.",
+@options(
+    """
+    --out PATH: Folder; runs/NAME by default.
+    --retry-failed
+    --device
+    --dry-run FLAG: Say what is done and left, and how long it takes.
+    --report FLAG: Write the report again, without a model.
+    --check N INTEGER>=1: Train N adapters of a finished study again, and compare their outcomes
+        with those kept.
+    --json
+    """
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def study(
     study: Path,
     out: Path | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import table
-from aurac.cli.options import complete_recipes, pairs, print_json, whole_numbers
+from aurac.cli.options import command, numbers, options, pairs, print_json, repeated
 from aurac.errors import RunFolderError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
@@ -17,38 +17,40 @@ if TYPE_CHECKING:
     from aurac.training.recipe import Recipe
 
 
-@click.command()
-@click.argument("recipe", required=False, shell_complete=complete_recipes)
-@click.option("--base", help="Base model, if another than the recipe's.")
-@click.option(
-    "--set", "overrides", multiple=True, help="KEY=VALUE: change one setting of the recipe."
+def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    root = Path(__file__).parents[1] / "training" / "recipes"  # importing it would load torch
+    names = sorted(p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+@command()
+@click.argument("recipe", required=False, shell_complete=_complete_recipes)
+@options(
+    """
+    --base: Base model, if another than the recipe's.
+    --set overrides: KEY=VALUE: change one setting of the recipe.
+    --seed INTEGER: Seed, if another than the recipe's.
+    --out PATH: Folder of the adapter.
+    --device
+    --force FLAG: Replace what is at --out, and start over.
+    --save-steps INTEGER>=0 [0]: Write a trainer checkpoint every so many steps.
+    --resume FLAG: Go on from the newest trainer checkpoint.
+    --family RANKS: Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac
+        compare` takes the folder as one curve.
+    --list listing FLAG: List the built-in recipes.
+    --json
+    """,
+    overrides=repeated(lambda values: pairs(values, "--set")),
+    family=numbers("--family"),
 )
-@click.option("--seed", type=int, help="Seed, if another than the recipe's.")
-@click.option("--out", type=click.Path(), help="Folder of the adapter.")
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps.")
-@click.option("--force", is_flag=True, help="Replace what is at --out, and start over.")
-@click.option(
-    "--save-steps",
-    type=click.IntRange(min=0),
-    default=0,
-    help="Write a trainer checkpoint every so many steps.",
-)
-@click.option("--resume", is_flag=True, help="Go on from the newest trainer checkpoint.")
-@click.option(
-    "--family",
-    metavar="RANKS",
-    help="Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac compare` "
-    "takes the folder as one curve.",
-)
-@click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def train(
     recipe: str | None,
-    overrides: tuple[str, ...],
-    seed: int | None,
-    out: str | None,
     *,
-    family: str | None,
+    overrides: dict[str, str],
+    base: str | None,
+    seed: int | None,
+    out: Path | None,
+    family: tuple[int, ...] | None,
     listing: bool,
     as_json: bool,
     **options: Any,
@@ -68,14 +70,14 @@ def train(
         return
     if not recipe or not out:
         raise click.UsageError("a recipe and --out are needed (or --list)")
-    loaded = load_recipe(recipe, pairs(overrides, "--set"))
+    loaded = load_recipe(recipe, overrides)
     if seed is not None:
         loaded = replace(loaded, seed=seed)
-    if base := options.pop("base"):
+    if base:
         loaded = replace(loaded, base=base)
-    jobs = [(loaded, Path(out))]
-    if ranks := whole_numbers(family, "--family"):
-        jobs = [(member, Path(out) / label) for label, member in family_members(loaded, ranks)]
+    jobs = [(loaded, out)]
+    if family:
+        jobs = [(member, out / label) for label, member in family_members(loaded, family)]
         jobs = _left(jobs, force=options["force"])
     rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
     if as_json:
@@ -116,10 +118,8 @@ def _trained(
     try:
         done = run(recipe, folder, progress=True, **options)
     except KeyboardInterrupt:
-        newest, text = (
-            newest_checkpoint(folder),
-            "nothing is kept (--save-steps N would keep checkpoints)",
-        )
+        newest = newest_checkpoint(folder)
+        text = "nothing is kept (--save-steps N would keep checkpoints)"
         if newest is not None:
             text = f"the same command with --resume goes on from step {newest[0]}"
         click.echo(f"aurac: interrupted; {text}", err=True)

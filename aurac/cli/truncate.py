@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from aurac.cli.options import (
     checkpoint_options,
-    hub_options,
+    command,
     open_checkpoint,
+    options,
     print_json,
     refuse_given,
 )
@@ -18,47 +18,35 @@ from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from aurac.adapters import Adapter, Prepared
 
 
-@click.command()
+@command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@click.option("--rank", type=int, help="The one rank to cut to.")
-@click.option("--ranks", help="Several at once, as folders r1, r2, …: pow2, all, or such as 1,2,4.")
-@click.option(
-    "--basis",
-    type=click.Choice(["auto", "prefix", "svd", "energy"]),
-    default="auto",
-    show_default=True,
-    help="auto: prefix after nested training, svd otherwise, as compare and recommend take it.",
+@options(
+    """
+    --rank INTEGER: The one rank to cut to.
+    --ranks: Several at once, as folders r1, r2, …: pow2, all, or such as 1,2,4.
+    --basis auto|prefix|svd|energy [auto]: auto: prefix after nested training, svd otherwise, as
+        compare and recommend take it.
+    --rescale rule|keep|trained: What the scale becomes. Default: trained where the weights of
+        training are recorded and not constant, keep for svd, rule otherwise.
+    --out PATH: The adapter folder to write.
+    --merge-into PATH: Write the whole base model, with the rank merged in, to this folder.
+    --dtype float32|bfloat16|float16: Numeric type of the merged model. Default: the base's own.
+    --base: Base model, for --merge-into or where orientation is open.
+    --revision
+    --subfolder
+    --force FLAG: Replace an adapter or model that is already there.
+    --json
+    """
 )
-@click.option(
-    "--rescale",
-    type=click.Choice(["rule", "keep", "trained"]),
-    help="What the scale becomes. Default: trained where the weights of training are recorded and "
-    "not constant, keep for svd, rule otherwise.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="The adapter folder to write.")
-@click.option(
-    "--merge-into",
-    type=click.Path(path_type=Path),
-    help="Write the whole base model, with the rank merged in, to this folder.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Numeric type of the merged model. Default: the base's own.",
-)
-@click.option("--base", help="Base model, for --merge-into or where orientation is open.")
-@hub_options
-@click.option("--force", is_flag=True, help="Replace an adapter or model that is already there.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
     checkpoint: Mapping[str, Any],
-    place: Mapping[str, Any],
     *,
     rank: int | None,
     ranks: str | None,
@@ -87,7 +75,7 @@ def truncate(
         raise UsageError("--out and --merge-into", expected="one of the two")
     if merge_into is None:
         refuse_given(["dtype"], "with --out, which keeps the adapter's type", "leave it out")
-    adapter = open_checkpoint(checkpoint_path, base, **place, **checkpoint)
+    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import cli
-from aurac.cli._lm_eval import fewshot_seed, number_of_documents, number_of_sequences
+from aurac.cli.lm_eval import fewshot_seed, number_of_documents, number_of_sequences
 from aurac.cli.options import task_names
 from aurac.errors import UsageError
 

