@@ -17,7 +17,8 @@ from aurac.curves.metrics import WantedMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from aurac.analysis.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.readers import Curves
     from aurac.records.decisions import SequentialRecord
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from aurac.analysis.record import Changes
     from aurac.records.decisions import DecisionRecord
     from aurac.records.serving import ServingRecord
-    from aurac.show.documents import Changes
     from aurac.show.groups import Group
     from aurac.show.model import CurveRow, Interval, Run
     from aurac.show.serving import Served

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RankTest
+    from aurac.analysis.record import Changes
     from aurac.show.comparisons import Difference, Tested
-    from aurac.show.documents import Changes, Speed
+    from aurac.show.documents import Speed
     from aurac.show.model import CurveRow
 
 _MAX_RANK_COLUMNS = 12
