@@ -122,8 +122,7 @@ def print_curves(
     ranks: bool = True,
 ) -> None:
     """The table of curves, with the accuracies at the `ranks`, and `extra` columns of a row."""
-    from aurac.show.escape import one_line
-    from aurac.terminal import stdout_console
+    from aurac.terminal import one_line, stdout_console
 
     console, rows = stdout_console(), result.scores
     tasks = list(dict.fromkeys(row.task for row in rows))

@@ -14,9 +14,9 @@ from aurac.curves.display import show_span
 from aurac.show import tables
 from aurac.show.comparisons import Compared, Difference, curves_of
 from aurac.show.content import Bullets, Section, Text
-from aurac.show.escape import one_line
 from aurac.show.model import Interval, as_interval
 from aurac.show.table import Cell, Table, estimate, table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,7 +20,6 @@ from aurac.records.reader import recipe_groups, regrouped
 from aurac.records.schema import Areas
 from aurac.show.bases import BasisPair, basis_pairs
 from aurac.show.documents import seeds_of
-from aurac.show.escape import one_line
 from aurac.show.groups import Group, shown_groups
 from aurac.show.model import (
     ALPHA,
@@ -34,6 +33,7 @@ from aurac.show.model import (
     unequal_documents,
 )
 from aurac.stats.groups import check_groups
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.show.appearance import LABEL_CHARS, LABEL_SIZE, Styles, key, styles
-from aurac.show.escape import one_line
 from aurac.show.table import Cell, Table, estimate, number, share, table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

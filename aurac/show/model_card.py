@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
-from aurac.show.escape import markdown, markdown_fence, one_line
+from aurac.show.escape import markdown, markdown_fence
 from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.show.text import area_sentence
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -21,8 +21,8 @@ from aurac.show.appearance import (
     legend_label,
     styles,
 )
-from aurac.show.escape import one_line
 from aurac.show.model import ordered
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -19,11 +19,11 @@ from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.comparisons import pooled
 from aurac.show.documents import speeds
-from aurac.show.escape import one_line
 from aurac.show.model import as_run, merge, ordered
 from aurac.show.pictures import unique_slugs
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
