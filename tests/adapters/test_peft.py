@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.formats.tensors import SafetensorsWriter
+from aurac.adapters.formats.storage import SafetensorsWriter
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
