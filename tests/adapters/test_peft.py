@@ -185,7 +185,7 @@ def test_what_is_said_must_go_together(tmp_path):
     ("changes", "message"),
     [
         ({"r": 3}, "ranks 4 and 4 for .*expected rank 3"),
-        ({"peft_type": "LOHA"}, "LOHA adapter, which is refused: LoHa multiplies"),
+        ({"peft_type": "LOHA"}, "LOHA adapter, which is refused: it is no plain"),
         ({"peft_type": None}, "names no PEFT method"),
         (
             {"use_dora": True},

@@ -24,7 +24,7 @@ from aurac.adapters.formats.sidecar import (
     with_record,
 )
 from aurac.adapters.formats.state_dict import StateDict
-from aurac.errors import CheckpointError, UsageError, first_line
+from aurac.errors import CheckpointError, UsageError
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -163,7 +163,12 @@ def _either(text: str, what: str, inside: str | None, flag: str | None) -> str |
 
 def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     inside = f"{subfolder.strip('/')}/" if subfolder else ""
     files = dict.fromkeys(pattern for kind in FORMATS for pattern in kind.files)
@@ -174,11 +179,15 @@ def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None)
         raise CheckpointError(
             f"{repo} on the hub is gated", fix="log in with an account"
         ) from error
-    except (OSError, ValueError, RuntimeError) as error:  # those of the hub are OSErrors
-        seen = "has no" if isinstance(error, RepositoryNotFoundError) else "did not give"
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        at = f" with revision {revision}" if revision else ""
         raise CheckpointError(
-            f"there is no folder or file {text}, and the hub {seen} {repo} ({first_line(error)})",
-            fix="check the name, the revision and the network",
+            f"there is no folder or file {text}, and no {repo}{at} on the hub that can be seen"
+        ) from error
+    except (OSError, RuntimeError) as error:  # what else the hub raises is an OSError
+        raise CheckpointError(
+            f"there is no folder or file {text}, and the hub cannot be reached to look for it",
+            fix="check the path or the network",
         ) from error
     folder = root / inside if inside else root
     if not folder.exists():

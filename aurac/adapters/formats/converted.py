@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import numpy as np
 import torch
+from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.key_map import KeyMap, sort_tensors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
 from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, PeftAlpha, PeftRank
+from aurac.adapters.formats.sidecar import Format
 from aurac.adapters.formats.state_dict import StateDict, read_factors, stated_or_recorded
 from aurac.adapters.formats.storage import (
     check_factor,
@@ -84,7 +86,7 @@ class _MlxConfig(msgspec.Struct):
     model: Any = None
 
 
-class Mlx:
+class Mlx(Format):
     """Folders of mlx-lm: ``adapters.safetensors`` beside its own config.
 
     A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
@@ -92,14 +94,14 @@ class Mlx:
     """
 
     files = (CONFIG, MLX_WEIGHTS)
-    suffixes = ()
-    complete = True
 
+    @override
     def recognises(self, source: Source) -> bool:
         """Whether it is a folder with such weights, and none of PEFT's."""
         folder = source.path
         return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
 
+    @override
     def read(self, source: Source) -> Adapter:
         """The adapter in the folder."""
         where, weights = source.path / CONFIG, source.path / MLX_WEIGHTS
@@ -137,21 +139,16 @@ class Mlx:
         )
 
 
-class Gguf:
+class Gguf(Format):
     """GGUF files of llama.cpp.
 
     A module computes ``W x + α / R · B (A x)``, or ``W x + B (A x)`` where α is 0. Quantised
     factors come in float32. The base's modules and heads are needed.
     """
 
-    files = ()
     suffixes = (".gguf",)
-    complete = True
 
-    def recognises(self, source: Source) -> bool:
-        """Whether it is such a file."""
-        return source.path.suffix.lower() in self.suffixes and not source.path.is_dir()
-
+    @override
     def read(self, source: Source) -> Adapter:
         """The adapter in the file."""
         path = source.path
@@ -209,12 +206,14 @@ class Torchtune(StateDict):
 
     files = ()
 
+    @override
     def recognises(self, source: Source) -> bool:
         """Whether it is a file whose tensors have torchtune's names."""
         if source.stated.keys is not None or not super().recognises(source):
             return False
         return all(_TORCHTUNE.fullmatch(key) for key in source.tensors)
 
+    @override
     def read(self, source: Source) -> Adapter:
         """The adapter in the file, with the α of the config that torchtune writes beside it."""
         stated = stated_or_recorded(source)

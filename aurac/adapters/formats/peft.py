@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
 import torch
+from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.peft_config import (
@@ -32,6 +33,7 @@ from aurac.adapters.formats.peft_shapes import (
     peft_shapes,
     with_parameters,
 )
+from aurac.adapters.formats.sidecar import Format
 from aurac.adapters.formats.storage import (
     FLOATS,
     SafetensorsFile,
@@ -64,7 +66,7 @@ _FACTOR = re.compile(
 )
 
 
-class Peft:
+class Peft(Format):
     """Folders of PEFT: LoRA with its variants, and AdaLoRA, which is converted to plain LoRA.
 
     What is in a safetensors file is read as an outline. The base settles the order of parameters
@@ -72,13 +74,13 @@ class Peft:
     """
 
     files = (CONFIG, *WEIGHTS)
-    suffixes = ()
-    complete = True
 
+    @override
     def recognises(self, source: Source) -> bool:
         """Whether it is a folder with a config."""
         return (source.path / CONFIG).exists()
 
+    @override
     def read(self, source: Source) -> Adapter:
         """The adapter in the folder."""
         folder = source.path

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -216,8 +216,8 @@ class Source:
         return None if base is None else base.skeleton(needed=needed)
 
 
-class Format(Protocol):
-    """One kind of checkpoint: an object with these, listed in ``aurac.adapters.formats.FORMATS``.
+class Format:
+    """One kind of checkpoint; a new one is a subclass, listed in `aurac.adapters.formats.FORMATS`.
 
     Attributes:
         files: What is fetched of a hub repository, as patterns; a name stands for its folder, too.
@@ -225,15 +225,17 @@ class Format(Protocol):
         complete: Whether its files say how their tensors are named and scaled.
     """
 
-    files: tuple[str, ...]
-    suffixes: tuple[str, ...]
-    complete: bool
+    files: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    complete: bool = True
 
     def recognises(self, source: Source) -> bool:
-        """Whether a folder or file is of this kind; asked in the order of the list."""
+        """Whether a folder or file is of this kind: here, a file with one of the suffixes."""
+        return source.path.suffix.lower() in self.suffixes and not source.path.is_dir()
 
     def read(self, source: Source) -> Adapter:
         """The adapter without its side-car; it may be an outline (``Adapter.values``)."""
+        raise NotImplementedError
 
 
 def with_record(adapter: Adapter, source: Source, *, rescale: bool) -> Adapter:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of, is_conv1d
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft_shapes import stack_blocks
+from aurac.adapters.formats.sidecar import Format
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -40,17 +42,14 @@ Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
 
 
-class StateDict:
+class StateDict(Format):
     """Single files of tensors, by the names of their factors or those that the user gives."""
 
-    files = ("*.pt",)
-    suffixes = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+    files: tuple[str, ...] = ("*.pt",)
+    suffixes: tuple[str, ...] = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
     complete = False
 
-    def recognises(self, source: Source) -> bool:
-        """Whether it is a file with such a suffix."""
-        return source.path.suffix.lower() in self.suffixes and not source.path.is_dir()
-
+    @override
     def read(self, source: Source) -> Adapter:
         """The adapter in a file."""
         return read_factors(source, source.tensors, stated_or_recorded(source))
@@ -213,13 +212,14 @@ def stated_or_recorded(source: Source) -> LoadOverrides:
     """What is stated about a file, or else recorded."""
     stated, recorded = source.stated, source.sidecar
     nesting = recorded.nesting
+    groups = None if recorded.enable_lora is None else tuple(map(bool, recorded.enable_lora))
     return replace(
         stated,
         method=stated.method or (nesting.method if nesting else None),
         scaling=stated.scaling or recorded.rule,
         alpha=recorded.alpha if stated.alpha is None else stated.alpha,
         nested_ranks=stated.nested_ranks or (nesting.ranks if nesting else None),
-        enable_lora=stated.enable_lora or recorded.enable_lora,
+        enable_lora=stated.enable_lora or groups,
         keys=recorded.keys if stated.keys is None else stated.keys,
     )
 

@@ -35,6 +35,10 @@ FLOATS: Final[Mapping[str, torch.dtype]] = {
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
 _TYPE_ORDER: Final = list(_TYPE_NAMES)
 _JSON_LIMIT: Final = 16 * 2**20  # an adapter_config.json is a few kB
+_WORDS: Final = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
+    "array": "a list", "object": "an object", "|": "or",
+}
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
@@ -73,16 +77,15 @@ def checked(record: Mapping[str, Any], kind: type[Record], where: object) -> Rec
     try:
         return msgspec.convert({k: v for k, v in record.items() if v is not None}, kind)
     except msgspec.ValidationError as error:
-        expected, _, place = str(error).partition(" - at ")
+        wanted, _, place = str(error).partition(" - at ")
         key = re.sub(r"\W*(\w*).*", r"\1", place)
         hint = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)
-        words = [
-            w for h in (hint, *get_args(hint)) if get_origin(h) is Literal for w in get_args(h)
-        ]
-        if words and expected.startswith("Invalid"):
-            expected = f"one of {', '.join(map(str, words))}"
-        given = f"{where} gives {key} = {record.get(key)!r}" if key else f"{where} is not usable"
-        expected = expected.replace("`", "").removeprefix("Expected ")
+        literals = [h for h in (hint, *get_args(hint)) if get_origin(h) is Literal]
+        expected = wanted.replace("`", "").removeprefix("Expected ").split(", got")[0]
+        expected = " ".join(_WORDS.get(word, word) for word in expected.split())
+        if literals and wanted.startswith("Invalid"):
+            expected = " or ".join(map(str, get_args(literals[0])))
+        given = f"{where} gives {key} = {record.get(key)!r}" if key else f"{where} lacks a field"
         raise CheckpointError(given[:300], expected=expected) from error
 
 
