@@ -36,8 +36,13 @@ _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
 _TYPE_ORDER: Final = list(_TYPE_NAMES)
 _JSON_LIMIT: Final = 16 * 2**20  # an adapter_config.json is a few kB
 _WORDS: Final = {
-    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "text",
-    "array": "a list", "object": "an object", "|": "or",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "an object",
+    "|": "or",
 }
 Record = TypeVar("Record", bound=msgspec.Struct)
 
