@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.adapters import members_of
-from aurac.adapters.formats.peft import RemovedValues
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.analysis.primary import declaration
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
@@ -54,7 +54,7 @@ from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
 from aurac.runs.workers import make_executor
-from aurac.tasks.files import readable, write_requests
+from aurac.tasks.task import readable, write_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

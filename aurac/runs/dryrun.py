@@ -201,7 +201,7 @@ class _Here(Lookup):
         self, tasks: Sequence[str], settings: Settings, base: LoadedBase, *, partial: bool = False
     ) -> list[BuiltTask]:
         """The tasks whose documents are here."""
-        from aurac.tasks.lm_eval import check_names
+        from aurac.tasks.lm_eval import check_options
 
         built: list[BuiltTask] = []
         if settings.task.chat_template and base.model is None:
@@ -222,7 +222,7 @@ class _Here(Lookup):
                     raise
                 self._lacks(name, f"its data are not here ({error.given})")
         if not partial and not self.absent:
-            check_names(tasks, built, settings.task)
+            check_options(tasks, built, settings.task)
         self.downloads += [f"data of {t}, unless the hub's cache holds them" for t in self.absent]
         return built
 

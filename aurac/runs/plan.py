@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
-from aurac.adapters.formats.peft import RemovedValues
+from aurac.adapters.formats.outline import RemovedValues
 from aurac.adapters.truncate import BASES, RESCALES, default_basis, is_svd, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.records.cell import CellIdentity, DocumentKey
@@ -255,7 +255,6 @@ def _identity(
     variant: Variant | None, rank: int, task: BuiltTask, base: LoadedBase
 ) -> CellIdentity:
     factors = variant.fit_factors if variant else None
-    same = ("num_fewshot", "fewshot", "fewshot_seed", "split", "lm_eval")
     return CellIdentity(
         adapter_sha256=variant.member(rank).sha256 if variant else None,
         base_sha256=base.sha256,
@@ -265,11 +264,15 @@ def _identity(
         fit_factor=factors[rank] if factors else None,
         task=task.leaf.name,
         task_version=str(task.version),
+        num_fewshot=task.num_fewshot,
+        fewshot=task.options.fewshot,
+        fewshot_seed=task.options.seed,
         chat_template=task.template_sha256,
+        split=task.options.split,
         tokenizer=base.tokenizer_sha256,
         dtype=base.dtype,
         device_kind=base.device.split(":")[0],
-        **{name: getattr(task, name) for name in same},
+        lm_eval=task.lm_eval,
         **task.settings,
     )
 

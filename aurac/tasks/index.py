@@ -1,7 +1,6 @@
 """Which tasks lm-eval has and what each needs, read from its YAML files without importing it.
 
-lm-eval parses all of its 14,000 files whenever it is asked for a task. Here they are read once for
-each state of the files: the index is kept in the cache under their names, sizes and times.
+lm-eval parses its 14,000 files in each process; this index is kept under their names and times.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
     Of the names that lm-eval has the nearest are in the message. A folder ``include_path`` holds
     further tasks.
     """
-    included = included_tasks(include_path) if include_path else {}
+    included = included_tasks(include_path)
     for name in names:
         if Path(name).suffix in (".yaml", ".yml") or name in (*BUNDLED, *included):
             continue
@@ -109,8 +108,10 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
             )
 
 
-def included_tasks(folder: Path | str) -> dict[str, IndexRow]:
-    """The tasks of a folder of one's own; a TaskError where there is none."""
+def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
+    """The tasks of a folder of one's own, if one is given; a TaskError where it has none."""
+    if not folder:
+        return {}
     files = [path for path, _, _ in _yaml_files(folder)] if Path(folder).is_dir() else []
     index = read_index(files)
     if not index:
@@ -156,11 +157,7 @@ def _yaml_files(folder: Path | str) -> Iterator[tuple[str, int, int]]:
 
 
 def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
-    """The index of these files, as `lm_eval.tasks.TaskManager` makes it.
-
-    Of two files with one name the first counts. A file that is no task or cannot be read is left
-    out.
-    """
+    """The index of these files, as `lm_eval.tasks.TaskManager` makes it in twice the time."""
     index: dict[str, IndexRow] = {}
     for path in sorted(paths):
         try:
@@ -170,6 +167,11 @@ def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
     return index
 
 
+def _listed(value: Any) -> list[Any]:
+    """A text alone as a list of one, nothing as none."""
+    return [value] if isinstance(value, str) else list(value or [])
+
+
 def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
     kind = "PY_TASK" if "class" in keys else "GROUP" if "group" in keys else "TASK"
     name = keys["group" if kind == "GROUP" else "task"]
@@ -177,8 +179,7 @@ def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
         raise TypeError(f"the name {name!r} is no text")
     if name in index:
         return
-    named = keys.get("tag") or []
-    tags = [named] if isinstance(named, str) else list(named)
+    tags = _listed(keys.get("tag"))
     index[name] = IndexRow(kind, path, sorted(set(tags)))
     if kind != "GROUP":
         for tag in tags:
@@ -190,10 +191,9 @@ def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
 def search(word: str, include_path: Path | str | None = None) -> list[str]:
     """Names that contain a word or match a pattern such as ``mmlu_*``.
 
-    Those from lm-eval's folder of that name come first, then the shortest: there are hundreds of
-    translations.
+    Those from lm-eval's folder of that name come first, then the shortest.
     """
-    rows = {**task_index(), **(included_tasks(include_path) if include_path else {})}
+    rows = {**task_index(), **included_tasks(include_path)}
     pattern = _plain(word) if set("*?[") & set(word) else f"*{_plain(word)}*"
 
     def order(name: str) -> tuple[bool, int, str]:
@@ -211,13 +211,12 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
         documents = len(load_split(name, "test"))
         return _task_facts(name, "BUNDLED", settings)._replace(data="aurac", documents=documents)
     check_names([name], include_path)
-    row = {**task_index(), **(included_tasks(include_path) if include_path else {})}[name]
+    row = {**task_index(), **included_tasks(include_path)}[name]
     if row.path is None:
         return TaskFacts(name, row.kind, members=tuple(row.tags))
     settings = _settings(Path(row.path))
     if row.kind == "GROUP":
-        parts = settings.get("task") or []
-        parts = [parts] if isinstance(parts, str) else parts
+        parts = _listed(settings.get("task"))
         members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
         return TaskFacts(name, row.kind, members=tuple(map(str, members)))
     return _task_facts(name, row.kind, settings)
@@ -258,9 +257,8 @@ def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in seen:
         raise ValueError(f"{path} includes itself")
     settings = dict(_parsed(path, path.stat().st_mtime_ns))
-    includes = settings.pop("include", [])
     beneath: dict[str, Any] = {}
-    for include in [includes] if isinstance(includes, str) else includes:
+    for include in _listed(settings.pop("include", [])):
         beneath |= _settings((path.parent / include).resolve(), (*seen, path))
     return beneath | settings
 

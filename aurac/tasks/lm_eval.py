@@ -1,8 +1,7 @@
 """The border to lm-eval: with `aurac.tasks.upstream` the only module that imports it.
 
-lm-eval's documented surface is ``TaskManager``, ``simple_evaluate`` and the result keys. What is
-used beyond it (building requests, filters, few-shot samplers, the factory's configuration step) is
-reached from these two alone; ``tests/tasks/test_lm_eval_internals.py`` fails when it changes.
+What is used beyond lm-eval's documented surface (requests, filters, samplers, the factory's
+configuration) is held by ``tests/tasks/test_lm_eval_internals.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import logging
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,16 +22,15 @@ from aurac.tasks import BUNDLED, documents, local_data
 from aurac.tasks.metrics import Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
-from aurac.tasks.task import BuiltTask
+from aurac.tasks.task import BuiltTask, cluster_labels
 from aurac.tasks.upstream import (
     OTHER_SEED,
     PYTHON_SEED,
     compile_templates_once,
     doc_hash,
     find_task,
-    metrics_of,
+    integrable_metrics,
     quiet,
-    reference_answers,
     sample_size,
     seeded,
     translated,
@@ -53,25 +50,22 @@ def build_tasks(
     partial: bool = False,
     **fields: Any,
 ) -> list[BuiltTask]:
-    """Looks tasks up and builds their requests, once for every rank and every adapter.
+    """Look tasks up and build their requests, once for every rank and every adapter.
 
-    The prompts are those of ``lm_eval.simple_evaluate([name])`` with its default seeds (and, with
-    ``chat_template``, of ``apply_chat_template=True``); they do not depend on the other names.
+    The prompts are those of ``lm_eval.simple_evaluate([name])`` with its default seeds.
 
     Args:
         names: Bundled tasks, any task, group or tag that lm-eval knows, or paths to YAML files.
         tokenizer: The base's tokenizer; used for its chat template only.
         options: What the tasks are told.
-        partial: There are further tasks, which options may name; see `check_names`.
+        partial: There are further tasks, which options may name; see `check_options`.
         **fields: Fields of `TaskOptions`, in the place of `options`.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
 
     Raises:
-        TaskError: An unknown task or metric, or a task that cannot be run here.
-        DataError: Documents that are broken, missing, or cannot be fetched.
-        UsageError: Options that make no sense.
+        TaskError, DataError, UsageError: Tasks, documents or options that do not serve.
     """
     options = options or TaskOptions(**fields)
     if isinstance(names, str) or not names:
@@ -85,7 +79,7 @@ def build_tasks(
         build = builder.build if options.fewshot_seeds == 1 else builder.drawn
         built = [task for name in dict.fromkeys(names) for task in build(name)]
     if not partial:
-        check_names(names, built, options)
+        check_options(names, built, options)
     built += [
         task.passing(k)
         for task in built
@@ -96,11 +90,10 @@ def build_tasks(
     return built
 
 
-def check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
+def check_options(names: Sequence[str], built: Sequence[BuiltTask], options: TaskOptions) -> None:
     """Refuse options for tasks that are not evaluated, and a task that comes twice.
 
-    A metric that was asked of all tasks and that some of them lack is a warning; so are settings of
-    generation that no task uses.
+    A metric that only some tasks have, and settings of generation that none uses, are warned of.
     """
     known = [task.name for task in built] + list(names)
     for option in ("data", "metric", "cluster"):
@@ -125,10 +118,7 @@ def check_names(names: Sequence[str], built: Sequence[BuiltTask], options: TaskO
 
 
 def _average(draws: Sequence[BuiltTask], seeds: Sequence[int]) -> list[BuiltTask]:
-    """A task under several draws of its examples, each under a name of its own, and the average.
-
-    Refused are a group, and prompts that are the same under every draw.
-    """
+    """A task under several draws of its examples, each under a name of its own, and the average."""
     first, option = draws[0], f"--fewshot-seeds {len(seeds)}"
     if first.group or first.members:
         raise UsageError(f"{option} for group {first.group or first.name!r}", fix="name its tasks")
@@ -172,17 +162,23 @@ class _Builder:
             tasks, group = self._load(requested)
             leaves = [self._requests(name, task) for name, task in tasks.items()]
         parent = group.name if group is not None else None
-        built = [
-            BuiltTask.of_leaf(
-                leaf,
-                metric=self._metric(leaf.name, parent, leaf.integrable),
-                group=parent,
-                cluster=self._cluster(leaf, parent),
-                **self._common(),
-            )
-            for leaf in leaves
-        ]
+        built = [self._built(leaf, parent) for leaf in leaves]
         return built if group is None else [*built, self._pooled(group, built)]
+
+    def _built(self, leaf: Leaf, group: str | None) -> BuiltTask:
+        cluster = self._cluster(leaf, group)
+        contents = (document.content for document in leaf.documents)
+        return BuiltTask(
+            name=leaf.name,
+            version=str(leaf.task.VERSION),
+            metric=self._metric(leaf.name, group, leaf.integrable),
+            options=self.options,
+            template_sha256=self.template_sha256,
+            leaves=(leaf,),
+            group=group,
+            cluster=cluster,
+            clusters=cluster_labels(leaf.name, contents, cluster) if cluster else None,
+        )
 
     def drawn(self, requested: str) -> list[BuiltTask]:
         """The tasks of one name under several draws of the examples, and then their averages."""
@@ -198,7 +194,7 @@ class _Builder:
         manager, name = find_task(requested, self.options.include_path)
         self._requested, self._at = name, None
         try:
-            with self._laying_in(manager):
+            with self._configured(manager):
                 loaded = manager.load([name])
         except AuracError:
             raise
@@ -209,14 +205,14 @@ class _Builder:
         return loaded["tasks"], loaded.get("groups", {}).get(name)
 
     @contextmanager
-    def _laying_in(self, manager: Any) -> Iterator[None]:
-        """Lets every leaf's configuration pass through :meth:`_lay_in` while lm-eval loads it."""
+    def _configured(self, manager: Any) -> Iterator[None]:
+        """Let each leaf's configuration pass through `_configuration` while lm-eval loads it."""
         factory = manager._factory
-        stock = factory._load_full_config
+        original = factory._load_full_config
 
         def full_config(entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-            config: dict[str, Any] = stock(entry, overrides)
-            return self._lay_in(config) if isinstance(config.get("task"), str) else config
+            config: dict[str, Any] = original(entry, overrides)
+            return self._configuration(config) if isinstance(config.get("task"), str) else config
 
         factory._load_full_config = full_config
         try:
@@ -224,7 +220,8 @@ class _Builder:
         finally:
             del factory._load_full_config
 
-    def _lay_in(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _configuration(self, config: dict[str, Any]) -> dict[str, Any]:
+        """With the split and the documents that are evaluated; what cannot be run is refused."""
         leaf = config["task"]
         self._at = leaf
         if config.get("unsafe_code"):
@@ -244,7 +241,7 @@ class _Builder:
         default = config.get("num_fewshot")
         wanted = self.options.num_fewshot
         shown = default if wanted is None or default == 0 else wanted
-        return local_data.lay_in(
+        return local_data.with_local_documents(
             config, files, num_fewshot=shown or 0, held_out=self.options.held_out
         )
 
@@ -302,8 +299,7 @@ class _Builder:
         if name in self._local:
             columns = local_data.prompt_columns(task.config)
             local_data.check_documents(name, (d.content for d in evaluated), columns)
-        integrable, better = metrics_of(task)
-        return Leaf(name, task, evaluated, integrable, better, samples)
+        return Leaf(name, task, evaluated, integrable_metrics(task), samples)
 
     def _set_samples(self, name: str, task: Any) -> int:
         """Have each document answered `repeats` times; how many are scored one by one."""
@@ -369,7 +365,7 @@ class _Builder:
             if key in self.metric:
                 return choose_metric(name, reported, self.metric[key])
         wanted, usable = self.metric.get(ANY_TASK), [key for key, used in reported.items() if used]
-        everywhere = wanted if wanted and matching(wanted, usable) else None  # see `check_names`
+        everywhere = wanted if wanted and matching(wanted, usable) else None  # see `check_options`
         return choose_metric(name, reported, everywhere)
 
     def _cluster(self, leaf: Leaf, group: str | None) -> str | None:
@@ -381,21 +377,8 @@ class _Builder:
         return str(stated) if stated is not None else None
 
     def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
-        named = {"name": group.name, "version": str(group.version)}
-        pooled = BuiltTask.of_group(members, metric="", **named, **self._common())
+        pooled = BuiltTask.of_group(group.name, str(group.version), members)
         usable = {
             key: all(leaf.integrable[key] for leaf in pooled.leaves) for key in pooled.metrics
         }
         return replace(pooled, metric=self._metric(group.name, None, usable))
-
-    def _common(self) -> dict[str, Any]:
-        return {
-            "fewshot": self.options.fewshot,
-            "fewshot_seed": self.options.seed,
-            "chat_template": self.template is not None,
-            "template_sha256": self.template_sha256,
-            "split": self.options.split,
-            "prompting": self.options.prompting(),
-            "lm_eval": version("lm_eval"),
-            "reference": reference_answers,
-        }

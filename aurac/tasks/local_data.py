@@ -1,8 +1,7 @@
-"""Local splits of a task: files in a folder, read, checked, and laid into lm-eval's own definition.
+"""Local splits of a task: files in a folder, read and checked, in the place of a hub's data set.
 
-Only the place the documents come from is changed. Prompts, ``process_docs``, filters and metrics
-stay those of the stock task, so the numbers can be compared with published ones. Nothing here asks
-a hub, and nothing is written to a cache.
+Prompts, ``process_docs``, filters and metrics stay lm-eval's, so that numbers can be compared with
+published ones. Nothing here asks a hub, and nothing is written to a cache.
 """
 
 from __future__ import annotations
@@ -74,14 +73,13 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
     return None
 
 
-def lay_in(
+def with_local_documents(
     config: Mapping[str, Any], files: Files, *, num_fewshot: int, held_out: bool = False
 ) -> dict[str, Any]:
     """A task's configuration, as its YAML gives it, with its documents taken from local files.
 
-    Splits that the run does not need are taken out, so that a zero-shot run asks for the evaluated
-    split alone, and reads no other; ``held_out`` keeps a validation or training split beside it, if
-    it is there. ``custom_dataset`` hands lm-eval the documents, already read.
+    Splits that the run does not need are taken out and not read; ``held_out`` keeps a validation or
+    training split beside the evaluated one, if it is there.
     """
     task = config.get("task")
     if "class" in config:
@@ -102,14 +100,14 @@ def lay_in(
         split: read_split(_files_of(split, files, f"task {task!r} needs the {purpose} split"))
         for split, purpose in needed.items()
     }
-    laid: dict[str, Any] = {**config, "dataset_kwargs": None}
-    laid["custom_dataset"] = lambda **_: splits
+    local: dict[str, Any] = {**config, "dataset_kwargs": None}
+    local["custom_dataset"] = lambda **_: splits  # lm-eval calls it for the documents
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
-        if laid.get(key) and laid[key] not in splits:
-            laid[key] = None
+        if local.get(key) and local[key] not in splits:
+            local[key] = None
     if fewshot_config.get("split") and fewshot_config["split"] not in splits:
-        laid["fewshot_config"] = {**fewshot_config, "split": None}
-    return laid
+        local["fewshot_config"] = {**fewshot_config, "split": None}
+    return local
 
 
 def _files_of(split: str, files: Files, need: str) -> list[Path]:
@@ -155,9 +153,8 @@ def _data_set(path: Path) -> Dataset:
 def prompt_columns(config: Any) -> set[str]:
     """The columns that a task's prompt templates (of lm-eval's ``TaskConfig``) name.
 
-    Templates are Jinja, or the bare name of a column. lm-eval renders a bare name that is no column
-    as that very word, in every prompt, and an empty cell as "None", so both have to be checked
-    here. Templates with a condition may mean to show nothing, and are left alone.
+    lm-eval renders the bare name of a column that is not there as that very word, and an empty cell
+    as "None". Templates with a condition may mean to show nothing, and are left alone.
     """
     from jinja2 import Environment, meta
 
@@ -176,7 +173,7 @@ def prompt_columns(config: Any) -> set[str]:
 
 
 def check_documents(task: str, documents: Iterable[Mapping[str, Any]], columns: set[str]) -> None:
-    """Sees that every document has something in each column that the prompt shows."""
+    """Refuse a document without a value in a column that the prompt shows."""
     for index, document in enumerate(documents):
         for column in sorted(columns):
             if document.get(column) is None:

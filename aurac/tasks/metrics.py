@@ -164,7 +164,6 @@ class Leaf:
     # For each ``name,filter`` that the task declares, whether it is a mean over documents of which
     # more is better
     integrable: Mapping[str, bool]
-    higher_is_better: Mapping[str, bool]  # for each of the same keys
     samples: int = 1  # answers of each document that are scored one by one; 1: as the task does it
 
     @property

@@ -7,7 +7,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
 
 from aurac.errors import UsageError
 
@@ -17,8 +19,16 @@ if TYPE_CHECKING:
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")  # commas split outside of quotes
-_WHOLE = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_k")
-_NUMBERS = ("temperature", "top_p", "min_p", "repetition_penalty")
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_k")
+_WHOLE = (Annotated[int, msgspec.Meta(ge=1)] | None, "a whole number from 1")
+_NUMBER = (Annotated[float, msgspec.Meta(ge=0)] | None, "a number from 0")
+_GENERATION: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(_LENGTHS, _WHOLE),
+    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
+    "do_sample": (bool | None, "true or false"),
+    "until": (str | list[str] | None, 'a text or a list of texts, such as ["Q:"]'),
+}
+"""What settings of generation must be: type and words; others are the model's business."""
 
 PROMPTING = ("system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats")
 """Settings that are part of a cell's identity where they are given, and absent otherwise."""
@@ -176,24 +186,15 @@ def _value(text: str) -> Any:
         return text
 
 
-def _is_texts(value: Any) -> bool:
-    texts = value if isinstance(value, (list, tuple)) else [value]
-    return all(isinstance(text, str) for text in texts)
-
-
 def _check_generation(settings: Mapping[str, Any]) -> None:
-    expected: dict[str, tuple[str, Any]] = {
-        **dict.fromkeys(_WHOLE, ("a whole number from 1", lambda v: type(v) is int and v >= 1)),
-        **dict.fromkeys(
-            _NUMBERS, ("a number from 0", lambda v: type(v) in (int, float) and v >= 0)
-        ),
-        "do_sample": ("true or false", lambda v: type(v) is bool),
-        "until": ('a text or a list of texts, such as ["Q:"]', _is_texts),
-    }
     for name, value in settings.items():
-        wanted, fits = expected.get(name, ("", lambda _: True))
-        if value is not None and not fits(value):
-            raise UsageError(f"--gen-kwargs {name}={value!r}", expected=f"{name}: {wanted}")
+        kind, wanted = _GENERATION.get(name, (Any, ""))
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            raise UsageError(
+                f"--gen-kwargs {name}={value!r}", expected=f"{name}: {wanted}"
+            ) from None
     if settings.get("do_sample") and settings.get("temperature") == 0:
         raise UsageError(
             "--gen-kwargs do_sample=true with temperature=0",

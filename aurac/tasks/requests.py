@@ -1,7 +1,6 @@
 """What is asked of a model: lm-eval's requests, sorted by who answers them, and their identity.
 
-The prompts of a task are built once and tokenised once; the answers are computed anew for every
-state of the model. Nothing that is kept between two evaluations depends on the model's weights.
+Prompts are built and tokenised once; nothing that is kept depends on the model's weights.
 """
 
 from __future__ import annotations
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int], None]
-Reference = Callable[[str, list[tuple[Any, int]], Any, Any, EngineOptions], list[Any]]
-"""lm-eval's own model: (kind, requests with seeds, model, tokenizer, options) to responses."""
 
 SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
 
@@ -48,18 +45,13 @@ _READ_FOR_ONE_WRITTEN, _CHARACTERS = 4, 4  # tokens read in the time of one writ
 
 
 class Requests:
-    """The requests of one task or of several, in order: lm-eval's ``Instance`` objects.
+    """The requests of one task or of several, in order: lm-eval's ``Instance`` objects."""
 
-    ``reference`` answers what is neither a log-likelihood nor a generation that the engine knows,
-    and what the engine says that it does not serve.
-    """
-
-    def __init__(self, instances: Sequence[Any], reference: Reference) -> None:
+    def __init__(self, instances: Sequence[Any]) -> None:
         self.instances = tuple(instances)
-        self.reference = reference
         # As the engine takes them: one for each request, or one for each sample.
         self.generations: dict[int, list[GenerationRequest]] = {}
-        self.kinds = [self._kind(index, one) for index, one in enumerate(self.instances)]
+        self.kinds = [self._kind(index, asked) for index, asked in enumerate(self.instances)]
         self._tokens: dict[str, _Tokens] = {}
 
     def __len__(self) -> int:
@@ -83,8 +75,7 @@ class Requests:
     def effort(self) -> float:
         """About how long one evaluation takes, in characters read: tells tasks of one run apart.
 
-        What a text shares with the one before is read once. Of a generated answer half of what it
-        may have is counted, of every sample, each token like so many read ones.
+        What a text shares with the one before is read once; half of the longest answer is written.
         """
         total, before = 0.0, ""
         for index, instance in enumerate(self.instances):
@@ -117,8 +108,7 @@ class _Tokens:
     kind: str
     tokenizer: Any
     max_length: int
-    # Request number to its one (context, continuation) pair of tokens, or to its ``Prompt``: one,
-    # or as many as samples
+    # Request number to its one (context, continuation) pair of tokens, or to its `Prompt`s
     encoded: dict[int, list[Any]]
     header: tuple[int, ...]  # the beginning that all inputs share
     # Blocks of requests, laid out; kept for the next state of the model
@@ -225,13 +215,16 @@ class Answers:
         return [a * (n // len(a)) for a, n in zip(answers, repeats, strict=True)]
 
     def _from_reference(self, numbers: list[int]) -> list[list[Any]]:
+        """The answers of lm-eval's own model, to what the engine does not serve."""
+        from aurac.tasks.upstream import reference_answers
+
         answered_by("lm-eval")
         instances = [self._requests.instances[number] for number in numbers]
         repeated = [(i, sample_seed(i, j)) for i in instances for j in range(_repeats(i))]
         kind = str(instances[0].request_type)
         engine = (self._model, self._tokenizer, self._options)
         try:
-            responses = iter(self._requests.reference(kind, repeated, *engine))
+            responses = iter(reference_answers(kind, repeated, *engine))
         except Exception as error:
             raise CellError(
                 f"lm-eval's own model could not answer the {kind} requests of task "
@@ -319,12 +312,12 @@ def _whole_requests(progress: Progress, parts: int) -> Progress:
     return count
 
 
-def _shared(one: str, other: str) -> int:
+def _shared(text: str, other: str) -> int:
     """Length of the beginning that two texts share."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(text), len(other))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if text[low:middle] == other[low:middle]:
             low = middle
         else:
             high = middle - 1

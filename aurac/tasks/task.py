@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.metadata import version
 from itertools import accumulate, chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
-from aurac.files import sha256_json
-from aurac.tasks.metrics import Leaf, Outcome, check_scores
+from aurac.files import sha256_json, write_atomic
+from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
 from aurac.tasks.requests import Answers, Requests, documents_sha256, prompts_sha256
 
 if TYPE_CHECKING:
@@ -21,7 +25,10 @@ if TYPE_CHECKING:
     import torch
 
     from aurac.engine import EngineOptions
-    from aurac.tasks.requests import Progress, Reference
+    from aurac.models.base import LoadedBase
+    from aurac.tasks.metrics import Document
+    from aurac.tasks.options import TaskOptions
+    from aurac.tasks.requests import Progress
 
 
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
@@ -50,53 +57,34 @@ class BuiltTask:
     name: str  # lm-eval's name of the task or group
     version: str  # lm-eval's version of it
     metric: str  # the ``name,filter`` that is integrated
-    fewshot: str  # ``stock`` (lm-eval's sampling) or ``fixed`` (one header for all documents)
-    fewshot_seed: int  # of the sampling
-    chat_template: bool  # whether prompts went through the tokenizer's chat template
-    template_sha256: str | None  # of that template; None without one
-    # The split that was asked for; None where it is the one that lm-eval evaluates
-    split: str | None
-    prompting: Mapping[str, Any]  # see `TaskOptions.prompting`
-    lm_eval: str  # version of lm-eval that built the prompts
-    reference: Reference = field(repr=False)
+    options: TaskOptions  # as it was built; of several draws of examples those of the first
+    template_sha256: str | None  # of the chat template that prompts went through, if any
     # lm-eval's tasks with their requests; of a group those of all members
     leaves: tuple[Leaf, ...] = field(repr=False)
     group: str | None = None  # the group that was asked for and brought this task along, if any
-    # A group's leaves, in the order of its documents; they are evaluated, the group is their
-    # documents pooled
+    # A group's leaves, in the order of its documents, which are theirs pooled
     members: tuple[BuiltTask, ...] = ()
-    # Whether the members are the same documents, each with other few-shot examples: the score of a
-    # document is the mean over them
+    # Whether the members are the same documents with other few-shot examples: a score is their mean
     drawn: bool = False
     # The documents' field by which they are clustered; None where they are independent
     cluster: str | None = None
-    # n labels of what documents share, inside the leaves; None as `cluster`
-    clusters: tuple[str, ...] | None = None
+    clusters: tuple[str, ...] | None = None  # n labels of what documents share inside the leaves
     # Of a leaf with some of a task's documents: where they stand there
     places: tuple[int, ...] | None = None
 
     @classmethod
-    def of_leaf(cls, leaf: Leaf, *, cluster: str | None, **common: Any) -> BuiltTask:
-        """A single task; ``common`` are other fields."""
-        contents = (document.content for document in leaf.documents)
+    def of_group(cls, name: str, version: str, members: Sequence[BuiltTask]) -> BuiltTask:
+        """The documents of all ``members`` in their order; the metric is still to be chosen."""
         return cls(
-            name=leaf.name,
-            version=str(leaf.task.VERSION),
-            leaves=(leaf,),
-            cluster=cluster,
-            clusters=cluster_labels(leaf.name, contents, cluster) if cluster else None,
-            **common,
-        )
-
-    @classmethod
-    def of_group(cls, members: Sequence[BuiltTask], **common: Any) -> BuiltTask:
-        """The documents of all ``members`` in their order; ``common`` are other fields."""
-        return cls(
+            name=name,
+            version=version,
+            metric="",
+            options=members[0].options,
+            template_sha256=members[0].template_sha256,
             leaves=tuple(chain.from_iterable(member.leaves for member in members)),
             members=tuple(members),
             cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
             clusters=_clusters_of(members),
-            **common,
         )
 
     def passing(self, k: int) -> BuiltTask:
@@ -130,14 +118,14 @@ class BuiltTask:
 
     @cached_property
     def doc_ids(self) -> tuple[str, ...]:
-        """N identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``."""
+        """The n identities of the documents: lm-eval's ``doc_id``, in a group ``leaf:doc_id``."""
         if self.members and not self.drawn:
             return tuple(f"{m.name}:{doc_id}" for m in self.members for doc_id in m.doc_ids)
         return tuple(str(document.doc_id) for document in self.leaf.documents)
 
     @cached_property
     def doc_hashes(self) -> tuple[str, ...]:
-        """N SHA-256 of the documents, those of lm-eval's samples."""
+        """The n SHA-256 of the documents, those of lm-eval's samples."""
         return tuple(document.doc_hash for leaf in self.leaves for document in leaf.documents)
 
     @cached_property
@@ -157,11 +145,6 @@ class BuiltTask:
         """The ``name,filter`` keys that the task, or every member, declares."""
         first, *others = (leaf.integrable for leaf in self.leaves)
         return tuple(key for key in first if all(key in other for other in others))
-
-    @property
-    def higher_is_better(self) -> dict[str, bool]:
-        """For each of `metrics`."""
-        return {key: self.leaves[0].higher_is_better[key] for key in self.metrics}
 
     @property
     def strata(self) -> tuple[str, ...] | None:
@@ -194,14 +177,14 @@ class BuiltTask:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of `prompting` that concern this task."""
-        own = ("gen_kwargs", "repeats")
-        used = {name: v for name, v in self.prompting.items() if name not in own}
-        return dict(self.prompting) if self.generates else used
+        """Those of `TaskOptions.prompting` that concern this task."""
+        settings = self.options.prompting()
+        generation = () if self.generates else ("gen_kwargs", "repeats")
+        return {name: value for name, value in settings.items() if name not in generation}
 
     @cached_property
     def prompt_hashes(self) -> tuple[str, ...]:
-        """N hashes, each of all requests of a document."""
+        """The n hashes, each of all requests of a document."""
         documents = chain.from_iterable(leaf.documents for leaf in self.leaves)
         return tuple(prompts_sha256(document.instances) for document in documents)
 
@@ -223,7 +206,12 @@ class BuiltTask:
     @cached_property
     def _requests(self) -> Requests:
         instances = list(chain.from_iterable(leaf.instances for leaf in self.leaves))
-        return Requests(instances, self.reference)
+        return Requests(instances)
+
+    @cached_property
+    def lm_eval(self) -> str:
+        """Version of lm-eval, which builds the prompts."""
+        return version("lm_eval")
 
     def identity(self) -> dict[str, Any]:
         """What was asked, as plain JSON: two cells can be paired only if these agree."""
@@ -232,8 +220,8 @@ class BuiltTask:
             "version": self.version,
             "output_type": self.output_type,
             "num_fewshot": self.num_fewshot,
-            "fewshot": self.fewshot,
-            "chat_template": self.chat_template,
+            "fewshot": self.options.fewshot,
+            "chat_template": self.options.chat_template,
             "n_docs": self.n_docs,
             "documents_sha256": self.documents_sha256,
             "prompts_sha256": self.prompts_sha256,
@@ -293,3 +281,120 @@ def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
     if all(member.clusters is None for member in members):
         return None
     return tuple(f"{i}:{label}" for i, m in enumerate(members) for label in m.clusters or m.doc_ids)
+
+
+def readable(task: BuiltTask) -> dict[str, Any]:
+    """The documents of a task for the examples of a report, see `TaskDocuments`.
+
+    In a group the `doc_ids` are `member index:doc_id`.
+    """
+    members = (task,) if task.drawn else task.members or (task,)
+    columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
+    for index, member in enumerate(members):
+        for leaf in member.leaves:
+            for document in leaf.documents:
+                prefix = f"{index}:" if len(members) > 1 else ""
+                question, target, choices = _read(leaf, document.content)
+                columns["doc_ids"].append(f"{prefix}{document.doc_id}")
+                columns["questions"].append(question)
+                columns["targets"].append(target)
+                columns["choices"].append(choices)
+    if not any(columns["choices"]):
+        columns["choices"] = None
+    if not task.members:
+        keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
+        columns["keys"] = [list(key) for key in keys]
+    columns["clusters"] = list(task.clusters) if task.clusters is not None else None
+    return columns
+
+
+def _read(leaf: Leaf, content: Any) -> tuple[str | None, str | None, list[str] | None]:
+    task = leaf.task
+    question, target = task.doc_to_text(content), task.doc_to_target(content)
+    choices = None
+    if task.config.doc_to_choice is not None:
+        choices = [str(choice) for choice in task.doc_to_choice(content)]
+        if isinstance(target, int) and 0 <= target < len(choices):
+            target = choices[target]
+    return (
+        question if isinstance(question, str) else None,
+        target if isinstance(target, str) else None,
+        choices,
+    )
+
+
+def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | None:
+    """Write a task's prompts and documents into a run folder, gzipped lines of JSON.
+
+    The first line describes the task and the base; each other one is a document with its requests.
+    Returned is the path in the run folder; None for a group, whose members have files of their own.
+    """
+    if task.members:
+        return None
+    leaf = task.leaf
+    path = Path("requests") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.jsonl.gz"
+    if not (folder / path).is_file():
+        rows = [_header(leaf, task, base), *(_row(leaf, each) for each in leaf.documents)]
+        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
+        text = "\n".join(lines).encode("utf-8", "surrogatepass")
+        write_atomic(folder / path, gzip.compress(text, 6, mtime=0))
+    return path.as_posix()
+
+
+def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> dict[str, Any]:
+    config = leaf.task.dump_config()
+    files = (config.get("dataset_kwargs") or {}).get("data_files")
+    if isinstance(files, dict):  # where the documents lie is this machine's business
+        config["dataset_kwargs"] = {"data_files": {split: _names(f) for split, f in files.items()}}
+    if isinstance(config.get("metadata"), dict):
+        config["metadata"].pop("config_source", None)
+    return {
+        "task": task.name,
+        "config": plain(config),
+        "version": plain(leaf.task.VERSION),
+        "higher_is_better": plain(leaf.task.higher_is_better()),
+        "original": len(leaf.task.eval_docs),
+        "chat_template": base.tokenizer.chat_template if task.options.chat_template else None,
+        "system_instruction": task.settings.get("system_instruction"),
+        "fewshot_as_multiturn": task.settings.get("fewshot_as_multiturn", True),
+        "model": _model(base),
+    }
+
+
+def _names(files: Any) -> Any:
+    return [_names(file) for file in files] if isinstance(files, list) else Path(str(files)).name
+
+
+def _model(base: LoadedBase) -> dict[str, Any]:
+    """What lm-eval's results say about a model and its tokenizer."""
+    tokenizer = base.tokenizer
+    return {
+        "parameters": sum(p.numel() for p in base.model.parameters()),
+        "max_length": getattr(base.model.config, "max_position_embeddings", None),
+        "eot_token_id": tokenizer.eos_token_id,
+        **{
+            f"{kind}_token": [
+                plain(getattr(tokenizer, f"{kind}_token")),
+                str(getattr(tokenizer, f"{kind}_token_id")),
+            ]
+            for kind in ("pad", "eos", "bos")
+        },
+    }
+
+
+def _row(leaf: Leaf, document: Document) -> dict[str, Any]:
+    target = str(leaf.task.doc_to_target(document.content))
+    arguments = [instance.args for instance in document.instances]
+    return {
+        "doc_id": document.doc_id,
+        "doc": plain(document.content),
+        "target": target,
+        "arguments": plain(arguments),
+        "doc_hash": document.doc_hash,
+        "prompt_hash": _hash(arguments[0][0]),
+        "target_hash": _hash(target),
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

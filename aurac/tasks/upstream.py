@@ -1,7 +1,4 @@
-"""lm-eval as it stands: its tasks, seeds, hashes and errors, its own model, quietly and isolated.
-
-Together with `aurac.tasks.lm_eval` the only place that imports lm-eval.
-"""
+"""lm-eval as it stands, quietly and isolated: tasks, seeds, hashes, errors and its own model."""
 
 from __future__ import annotations
 
@@ -31,6 +28,13 @@ if TYPE_CHECKING:
     from aurac.engine import EngineOptions
 
 
+_log = logging.getLogger(__name__)
+
+PYTHON_SEED = 0
+OTHER_SEED = 1234
+"""The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
+LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
+BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 _UNREACHABLE = frozenset(
     {"ConnectError", "ConnectTimeout", "ConnectionError", "DatasetNotFoundError", "ReadTimeout"}
     | {"HfHubHTTPError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
@@ -38,15 +42,12 @@ _UNREACHABLE = frozenset(
 
 
 def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:
-    """A library's error, raised while a task's documents or prompts were made.
+    """A library's error, raised while the documents or prompts of task ``leaf`` were made.
 
-    lm-eval was working on task ``leaf``, which the user asked for or which ``requested``, a group
-    or tag, brought. ``local``: its documents came from local files.
+    The user asked for it by the name ``requested``; ``local``: its documents came from local files.
     """
-    if isinstance(error, KeyError):
-        reason = f"there is no {error}"
-    else:
-        reason = f"{type(error).__name__}: {error}"
+    missing = isinstance(error, KeyError)
+    reason = f"there is no {error}" if missing else f"{type(error).__name__}: {error}"
     if local:
         return DataError(
             f"local data of task {leaf!r} does not fit its definition ({reason})",
@@ -67,9 +68,6 @@ def unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -96,6 +94,8 @@ def quiet(*, prints: bool = True) -> Iterator[None]:
 
     Without ``prints`` standard output is left alone, for a caller that draws a bar on it.
     """
+    import datasets
+
     output = StringIO()
     with ExitStack() as stack:
         for name in LOGGERS:
@@ -105,7 +105,9 @@ def quiet(*, prints: bool = True) -> Iterator[None]:
             module = importlib.import_module(name)
             silent = partial(_without_bar, module.tqdm)
             stack.enter_context(_replaced(module, {"tqdm": silent}))
-        stack.enter_context(_without_dataset_bars())
+        if not datasets.are_progress_bars_disabled():
+            datasets.disable_progress_bars()
+            stack.callback(datasets.enable_progress_bars)
         caught = stack.enter_context(warnings.catch_warnings(record=True))
         if prints:
             stack.enter_context(redirect_stdout(output))
@@ -128,27 +130,6 @@ def _replaced(owner: Any, attributes: dict[str, Any]) -> Iterator[None]:
 
 def _without_bar(tqdm: Any, *args: Any, **kwargs: Any) -> Any:
     return tqdm(*args, **{**kwargs, "disable": True})
-
-
-@contextmanager
-def _without_dataset_bars() -> Iterator[None]:
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
-PYTHON_SEED = 0
-OTHER_SEED = 1234
-"""The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
-
-LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
-BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
 @cache
@@ -179,11 +160,7 @@ def _with_stock_tasks(manager: Any) -> Any:
 
 
 def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
-    """The manager that knows a task, and the task's name in it.
-
-    ``requested`` is the name of a task, group or tag, or the path of a YAML file. A TaskError gives
-    the names nearest to an unknown one.
-    """
+    """The manager that knows a task, group, tag or YAML file, and its name there."""
     if Path(requested).suffix in (".yaml", ".yml"):
         return _find_file(Path(requested))
     if requested in BUNDLED:
@@ -212,10 +189,9 @@ def _find_file(path: Path) -> tuple[Any, str]:
 
 @cache
 def compile_templates_once() -> None:
-    """lm-eval compiles a prompt's template anew for each document, example and filter.
+    """Keep lm-eval's compiled templates: it compiles them anew for each document and example.
 
-    That is most of the time that building and judging take. A compiled template has no state, so
-    keeping it changes nothing else.
+    That is most of the time that building and judging take; a compiled template has no state.
     """
     from lm_eval.utils import env
 
@@ -227,19 +203,16 @@ def sample_size(task: Any, limit: float) -> int:
     return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
 
 
-def metrics_of(task: Any) -> tuple[dict[str, bool], dict[str, bool]]:
-    """For each ``name,filter``: whether it can be integrated, and whether more is better."""
+def integrable_metrics(task: Any) -> dict[str, bool]:
+    """``name,filter`` → whether it is a mean over documents of which more is better."""
     from lm_eval.api.metrics import mean
 
-    filters = [ensemble.name for ensemble in task._filters]
     better = task.higher_is_better()
-    integrable: dict[str, bool] = {}
-    higher: dict[str, bool] = {}
-    for name, aggregation in task.aggregation().items():
-        for chain in filters:
-            higher[f"{name},{chain}"] = bool(better.get(name, True))
-            integrable[f"{name},{chain}"] = aggregation is mean and bool(better.get(name, True))
-    return integrable, higher
+    return {
+        f"{name},{ensemble.name}": aggregation is mean and bool(better.get(name, True))
+        for name, aggregation in task.aggregation().items()
+        for ensemble in task._filters
+    }
 
 
 def doc_hash(document: Any) -> str:
@@ -253,10 +226,7 @@ def doc_hash(document: Any) -> str:
 def reference_answers(
     kind: str, seeded_requests: list[tuple[Any, int]], model: Any, tokenizer: Any, o: EngineOptions
 ) -> list[Any]:
-    """lm-eval's own Hugging Face model around the live one, for what the engine does not serve.
-
-    Each sample has a seed of its own, so that it does not depend on its block or on others.
-    """
+    """The answers of lm-eval's own Hugging Face model around the live one, each with its seed."""
     from lm_eval.models.huggingface import HFLM
 
     answers: list[Any] = []

@@ -150,7 +150,7 @@ def test_a_choice_made_within_rounding_is_a_near_tie(second: float, ties: int) -
     instance = SimpleNamespace(request_type="loglikelihood")
     document = SimpleNamespace(instances=(instance,) * 3)
     single = SimpleNamespace(instances=(instance,))
-    leaf = Leaf("t", None, (document, single), {}, {})  # type: ignore[arg-type]
+    leaf = Leaf("t", None, (document, single), {})  # type: ignore[arg-type]
     answers = [[(v, False)] for v in (-9.0, second, -5.0, -1.0)]
     assert leaf.near_ties(leaf.documents, answers, logit_noise(torch.float32)) == ties
 

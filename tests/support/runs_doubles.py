@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ from aurac.runs.plan import plan
 from aurac.runs.progress import NoProgress
 from aurac.runs.runner import RunContext, Runner
 from aurac.tasks.metrics import Outcome
+from aurac.tasks.options import TaskOptions
 
 REQUEST = RunRequest(
     settings=RequestSettings(dtype="float32", num_fewshot=5),
@@ -54,10 +56,8 @@ class Task:
     strata: None = None
     output_type: str = "multiple_choice"
     num_fewshot: int = 0
-    fewshot: str = "stock"
-    fewshot_seed: int = 1
+    options: TaskOptions = field(default_factory=partial(TaskOptions, seed=1))
     template_sha256: None = None
-    split: None = None
     settings: dict = field(default_factory=dict)
     lm_eval: str = "0.0"
     aggregated: dict = field(default_factory=dict)

@@ -128,7 +128,7 @@ def test_score_report_and_results_agree(run):
 def test_another_field_computes_nothing_again(place, run, tmp_path, monkeypatch):
     import shutil
 
-    from aurac.tasks.task import BuiltTask
+    from aurac.tasks.task import Evaluation
 
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -136,7 +136,7 @@ def test_another_field_computes_nothing_again(place, run, tmp_path, monkeypatch)
     def forbidden(*_, **__):
         raise AssertionError("a stored cell was evaluated again")
 
-    monkeypatch.setattr(BuiltTask, "evaluate", forbidden)
+    monkeypatch.setattr(Evaluation, "block", forbidden)
     compare(place, copy, "--cluster", "both=answerKey")
     methods = {c["task"]: c["score_method"] for c in results_of(copy)["curves"]}
     assert "4 clusters" in methods["clustered"]

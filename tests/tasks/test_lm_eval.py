@@ -118,7 +118,7 @@ def test_a_fixed_header_is_the_first_examples_for_every_document(tmp_path, token
         f"{header}Question: {row['question']}\nAnswer:" for row in text_rows(8)
     ]
     (stock,) = build_tasks([path], tokenizer=tokenizer, num_fewshot=3)
-    assert (stock.fewshot, fixed.fewshot) == ("stock", "fixed")
+    assert (stock.options.fewshot, fixed.options.fewshot) == ("stock", "fixed")
     assert stock.prompts_sha256 != fixed.prompts_sha256
     assert stock.documents_sha256 == fixed.documents_sha256
 
@@ -130,7 +130,6 @@ def test_what_a_task_says_about_itself(tmp_path, tokenizer):
     assert task.n_requests == 12
     assert task.metrics == ("acc,none", "acc_norm,none", "mcc,none")
     assert task.metric == "acc,none"
-    assert task.higher_is_better == dict.fromkeys(task.metrics, True)
     assert (task.output_type, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
     assert (task.strata, task.group, task.members) == (None, None, ())
 

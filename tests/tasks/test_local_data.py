@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.errors import DataError
-from aurac.tasks.local_data import find_splits, lay_in, match_split, read_split
+from aurac.tasks.local_data import find_splits, match_split, read_split, with_local_documents
 
 
 def rows_of(split):
@@ -153,30 +153,35 @@ CONFIG = {
 def test_only_the_needed_splits_are_asked_for(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", text_rows(2))
     files = find_splits(tmp_path)
-    laid = lay_in(CONFIG, files, num_fewshot=0)
+    laid = with_local_documents(CONFIG, files, num_fewshot=0)
     assert (laid["training_split"], laid["validation_split"]) == (None, None)
     assert (laid["test_split"], laid["doc_to_text"]) == ("test", "{{question}}")
     assert list(laid["custom_dataset"](version=1)) == ["test"]
     assert "custom_dataset" not in CONFIG  # the stock definition is left alone
     with pytest.raises(DataError, match=r"needs the few-shot split 'train'.*holds test"):
-        lay_in(CONFIG, files, num_fewshot=1)
+        with_local_documents(CONFIG, files, num_fewshot=1)
     given = {**CONFIG, "fewshot_config": {"samples": [{"question": "?", "answer": "!"}]}}
-    assert lay_in(given, files, num_fewshot=4)["fewshot_config"] == given["fewshot_config"]
+    assert (
+        with_local_documents(given, files, num_fewshot=4)["fewshot_config"]
+        == given["fewshot_config"]
+    )
     own = {**CONFIG, "fewshot_split": "dev"}
     with pytest.raises(DataError, match="needs the few-shot split 'dev'"):
-        lay_in(own, files, num_fewshot=1)
-    assert lay_in(own, files, num_fewshot=0)["fewshot_split"] is None
+        with_local_documents(own, files, num_fewshot=1)
+    assert with_local_documents(own, files, num_fewshot=0)["fewshot_split"] is None
 
 
 def test_another_split_is_never_evaluated_in_place_of_the_missing_one(tmp_path):
     write_jsonl(tmp_path / "validation.jsonl", text_rows(2))
     with pytest.raises(DataError, match=r"needs the evaluated split 'test'.*expected test\.jsonl"):
-        lay_in(CONFIG, find_splits(tmp_path), num_fewshot=0)
+        with_local_documents(CONFIG, find_splits(tmp_path), num_fewshot=0)
     only_validation = {**CONFIG, "test_split": None}
-    assert lay_in(only_validation, find_splits(tmp_path), num_fewshot=0)["validation_split"]
+    assert with_local_documents(only_validation, find_splits(tmp_path), num_fewshot=0)[
+        "validation_split"
+    ]
 
 
 def test_tasks_that_are_python_classes_take_no_local_data(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", text_rows(2))
     with pytest.raises(DataError, match="Python class"):
-        lay_in({**CONFIG, "class": object}, find_splits(tmp_path), num_fewshot=0)
+        with_local_documents({**CONFIG, "class": object}, find_splits(tmp_path), num_fewshot=0)

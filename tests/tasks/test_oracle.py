@@ -304,14 +304,13 @@ def test_rolling_requests_go_to_lm_evals_own_model(tmp_path, tokenizer, models):
     from lm_eval.models.huggingface import HFLM
 
     from aurac.tasks.requests import Answers, Requests
-    from aurac.tasks.upstream import reference_answers
 
     texts = ["some text", "a longer piece of text, and more"]
     asked = [
         Instance("loglikelihood_rolling", {}, (text,), 0, ("roll", i, 1))
         for i, text in enumerate(texts)
     ]
-    requests = Requests(asked, reference_answers)
+    requests = Requests(asked)
     found = Answers(requests, models[0], tokenizer, EngineOptions()).to(range(len(asked)))
     theirs = HFLM(pretrained=models[0], tokenizer=tokenizer).loglikelihood_rolling(asked)
     assert found == [[value] for value in theirs]

@@ -14,7 +14,7 @@ def effort_of(*requests: tuple[str, Any]) -> float:
         SimpleNamespace(request_type=kinds[type(second)], args=(first, second))
         for first, second in requests
     ]
-    return Requests(asked, lambda *_: []).effort()
+    return Requests(asked).effort()
 
 
 def test_effort_counts_what_is_read_once_and_written_answers_dearly() -> None:

@@ -40,12 +40,7 @@ def include_path() -> Path:
 
 
 def documents(task: str) -> dict[str, Path]:
-    """The gzipped JSON Lines file of each split of a bundled task, verified.
-
-    Raises:
-        TaskError: The task is not one of `BUNDLED`.
-        DataError: A file is missing, damaged, or differs from the published documents.
-    """
+    """The gzipped JSON Lines file of each split of a bundled task, verified."""
     files = _files(task)
     for split in files:
         _lines(task, split)
@@ -67,9 +62,7 @@ def load_split(task: str, split: str) -> list[dict[str, Any]]:
 def dataset(*, task: str, **_: Any) -> datasets.DatasetDict:
     """All splits in memory; lm-eval calls this for `custom_dataset` of the YAML files.
 
-    `dataset_path: json` could read the same files, but it resolves relative `data_files` against
-    the working folder and copies the documents into the cache of `datasets`. The task's metadata,
-    which lm-eval passes too, change nothing.
+    (`dataset_path: json` resolves `data_files` against the working folder and copies them.)
     """
     from datasets import Dataset, DatasetDict
 
