@@ -106,22 +106,19 @@ def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], l
 
 def ours(made: Recipe, examples: list[Any], _: int) -> tuple[list[float], list[float]]:
     """The trainer of `aurac train`; (seconds per step, losses)."""
-    from aurac.training.job import _run_trainer
+    from aurac.training.job import run_trainer
 
     loaded = load_base(made.base)
     model, hook = build_model(made, loaded)
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        history, _, _ = _run_trainer(
+        history, _, _ = run_trainer(
             made,
             model,
             hook,
             examples,
             loaded,
             Path(scratch) / "adapter",
-            resume=False,
-            save_steps=0,
-            progress=False,
             callbacks=[clock],
         )
     hook.remove()

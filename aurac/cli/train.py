@@ -111,9 +111,9 @@ def _trained(
     recipe: Recipe, folder: Path, options: dict[str, Any], *, quiet: bool
 ) -> dict[str, Any]:
     """Train one adapter, print its line, and return its row."""
-    from aurac.training.checkpoints import newest_checkpoint
     from aurac.training.job import is_main_process
     from aurac.training.job import train as run
+    from aurac.training.trainer import newest_checkpoint
 
     try:
         done = run(recipe, folder, progress=True, **options)

@@ -11,7 +11,7 @@ import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
-from aurac.adapters.formats.peft import remove_weights
+from aurac.adapters.formats.outline import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions
@@ -34,9 +34,9 @@ from aurac.study.plan import (
     unpack_adapters,
 )
 from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
-from aurac.training.checkpoints import discard, newest_checkpoint
 from aurac.training.data import located_data, render, training_documents, training_file
 from aurac.training.job import build_model, train
+from aurac.training.trainer import discard, newest_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
-from aurac.errors import DataError
+from aurac.errors import DataError, first_line
 from aurac.readers.rows import SUFFIXES, read_rows
 
 if TYPE_CHECKING:
@@ -54,11 +54,10 @@ def training_file(recipe: Recipe) -> Path:
     """
     path = located_data(recipe.data, recipe.folder)
     if path.is_dir():
-        found = (path / f"train{ending}" for ending in SUFFIXES)
-        file = next((each for each in found if each.is_file()), None)
-        if file is None:
-            raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
-        return file
+        for file in (path / f"train{ending}" for ending in SUFFIXES):
+            if file.is_file():
+                return file
+        raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
     if not path.is_file() or not path.name.endswith(SUFFIXES):
         raise DataError(
             f"no training data at {path}", expected=f"a folder or a file ending in {SUFFIXES}"
@@ -67,14 +66,9 @@ def training_file(recipe: Recipe) -> Path:
 
 
 def located_data(data: str, folder: Path | None) -> Path:
-    """Local data of a recipe or a study: beside its file, else in the current folder.
+    """The path `data` of a recipe or study with its file in `folder`: there, else in the current.
 
-    Args:
-        data: The path that the file names.
-        folder: Where the file is; None: only the current folder counts.
-
-    Raises:
-        DataError: In neither.
+    With no `folder` only the current one counts. A DataError says that it is in neither.
     """
     path = Path(data).expanduser()
     if folder is None or path.is_absolute():
@@ -111,9 +105,8 @@ def _from_hub(source: str) -> list[dict[str, Any]]:
     try:
         rows = load_dataset(name, config or None, split="train")
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(
-            f"data set {name!r} could not be fetched from the hub ({reason})",
+            f"data set {name!r} could not be fetched from the hub ({first_line(error)})",
             expected="a reachable hub, or local data",
             fix="check the network, or give --set data=FOLDER with a train.jsonl in it",
         ) from error
@@ -121,7 +114,7 @@ def _from_hub(source: str) -> list[dict[str, Any]]:
 
 
 def _fields(template: str) -> set[str]:
-    """The fields that a template names; a ValueError or a TemplateError for a malformed one."""
+    """The fields that a template names."""
     if _is_jinja(template):
         return meta.find_undeclared_variables(_jinja().parse(template))
     named = (name for _, name, _, _ in string.Formatter().parse(template) if name)
@@ -153,11 +146,7 @@ def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) ->
 
 
 def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
-    """(prompt, target) of one document.
-
-    Raises:
-        DataError: The document lacks a field that the templates name, or a template is wrong.
-    """
+    """(prompt, target) of a document; a DataError where it does not fit the templates."""
     prompt = recipe.prompt
     try:
         if recipe.prompt_without and any(
@@ -193,13 +182,8 @@ def tokenize(
 ) -> list[dict[str, list[int]]]:
     """Examples {input_ids, labels}: prompt + target + EOS, the prompt masked, cut at max_tokens.
 
-    A tokenizer without EOS adds none, with a warning.
-
     Prompt and target are tokenised apart, so that the seam is where evaluation puts it. Examples
-    whose target was cut away whole are left out.
-
-    Raises:
-        DataError: No example keeps a target token.
+    whose target was cut away whole are left out; where all are, a DataError is raised.
     """
     rendered = [render(recipe, document, n) for n, document in enumerate(documents, 1)]
     prompts = tokenizer([prompt for prompt, _ in rendered])["input_ids"]
@@ -216,9 +200,7 @@ def tokenize(
     if len(examples) < len(rendered):
         logger.warning(
             "%d of %d examples have no target within max_tokens = %d and are left out",
-            len(rendered) - len(examples),
-            len(rendered),
-            recipe.max_tokens,
+            *(len(rendered) - len(examples), len(rendered), recipe.max_tokens),
         )
     if not examples:
         raise DataError(

@@ -24,19 +24,20 @@ from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
-from aurac.training.checkpoints import (
-    LOGGING_STEPS,
-    check_recipe,
-    discard,
-    mean_losses,
-    newest_checkpoint,
-    record_recipe,
-    refuse_to_start_over,
-    scratch_folder,
-)
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
+from aurac.training.trainer import (
+    LOGGING_STEPS,
+    NestedTrainer,
+    StepProgress,
+    check_made_by,
+    discard,
+    mean_losses,
+    newest_checkpoint,
+    record_made_by,
+    scratch_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,14 +106,14 @@ def train(
     _check_lengths(examples, loaded)
     model, hook = build_model(recipe, loaded)
     try:
-        losses, seconds, tokens = _run_trainer(
+        losses, seconds, tokens = run_trainer(
             recipe,
             model,
             hook,
             examples,
             loaded,
             folder,
-            resume=_newest(folder) if resume else None,
+            resume=resume,
             save_steps=save_steps,
             progress=progress,
             callbacks=callbacks,
@@ -146,8 +147,12 @@ def _check_folder(folder: Path, *, force: bool, resume: bool) -> None:
         raise RunFolderError(
             f"{folder} cannot be written ({error})", fix="choose another --out"
         ) from error
-    if not (resume or force):
-        refuse_to_start_over(folder)
+    if not (resume or force) and (newest := newest_checkpoint(folder)):
+        raise RunFolderError(
+            f"{newest[1]} is the checkpoint of an interrupted training, at step {newest[0]}",
+            expected="a training that goes on there",
+            fix="add --resume to go on, or --force to start over without it",
+        )
 
 
 def _check_lengths(examples: Sequence[dict[str, list[int]]], loaded: LoadedBase) -> None:
@@ -205,8 +210,11 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
             f"target_modules = {list(recipe.target_modules)} do not fit the base ({error})",
             fix="name linear layers of the base",
         ) from error
-    if recipe.init == "reference":
-        _reference_init(model, recipe.rank)
+    if recipe.init == "reference":  # as the MatryoshkaLoRA research code draws it
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if ".lora_A." in name:
+                    parameter.uniform_(-1 / math.sqrt(recipe.rank), 1 / math.sqrt(recipe.rank))
     if recipe.gradient_checkpointing:
         # transformers 5.2x renamed the method; older releases of the range have the old name alone.
         enable = getattr(model, "activation_checkpointing_enable", None)
@@ -216,17 +224,7 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
     return model, NestingHook(model, recipe)
 
 
-def _reference_init(model: Any, rank: int) -> None:
-    """A uniform within 1/√R, as the MatryoshkaLoRA research code draws it."""
-    import torch
-
-    for name, parameter in model.named_parameters():
-        if ".lora_A." in name:
-            with torch.no_grad():
-                parameter.uniform_(-1 / math.sqrt(rank), 1 / math.sqrt(rank))
-
-
-def _run_trainer(
+def run_trainer(
     recipe: Recipe,
     model: Any,
     hook: NestingHook,
@@ -234,101 +232,72 @@ def _run_trainer(
     loaded: LoadedBase,
     folder: Path,
     *,
-    resume: Path | None,
-    save_steps: int,
-    progress: bool,
-    callbacks: Sequence[Any],
+    resume: bool = False,
+    save_steps: int = 0,
+    progress: bool = False,
+    callbacks: Sequence[Any] = (),
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
     """Losses, seconds and tokens as of `TrainingResult`."""
     from aurac.training.packing import collator, packed_attention, packs
-    from aurac.training.trainer import (
-        FiniteLoss,
-        NestingCallback,
-        SelectedLogits,
-        StepProgress,
-        TrainingClock,
-    )
 
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
     arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
-    _begin(recipe, loaded, examples, folder, resume=resume, save=save_steps > 0)
-    selected, clock, bar = SelectedLogits(model), TrainingClock(), StepProgress(recipe.name)
-    trainer = _trainer(
+    checkpoint = _checkpoint(recipe, loaded, examples, folder, resume=resume, save=save_steps > 0)
+    bar = StepProgress(recipe.name)
+    trainer = NestedTrainer(
         model,
         examples,
+        name=recipe.name,
+        hook=hook,
         args=arguments,
         data_collator=collator() if packed else Collator(pad),
-        callbacks=[NestingCallback(hook), FiniteLoss(recipe.name), clock, *callbacks]
-        + [bar] * progress,
-        selected=selected,
-        hook=hook,
+        callbacks=[*callbacks, bar] if progress else list(callbacks),
     )
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
         with bar, packed_attention(model) if packed else nullcontext():
-            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finally:
-        selected.remove()
+        trainer.selected.remove()
     losses = mean_losses(trainer.state.log_history)
-    return losses, clock.seconds, _tokens(recipe, examples, trainer.state.global_step)
-
-
-def _trainer(model: Any, examples: Sequence[dict[str, list[int]]], **settings: Any) -> Any:
-    """The Trainer for these examples, without its own prints and bar."""
-    from datasets import Dataset
-    from transformers.trainer_callback import PrinterCallback, ProgressCallback
-
-    from aurac.training.trainer import NestedTrainer
-
-    rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
-    trainer = NestedTrainer(model=model, train_dataset=rows, **settings)
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    return trainer
+    return losses, trainer.clock.seconds, _tokens(recipe, examples, trainer.state.global_step)
 
 
 def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], steps: int) -> int:
-    """Tokens of the examples seen, as many as examples of mean length have.
-
-    The last step of an epoch may have fewer examples than the others.
-    """
+    """Tokens of the examples seen, as many as examples of mean length have."""
     mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
+    # the last step of an epoch may have fewer examples than the others
     epochs, rest = divmod(steps, math.ceil(len(examples) / recipe.batch_size))
     return round(mean_length * (epochs * len(examples) + rest * recipe.batch_size))
 
 
-def _newest(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
-    newest = newest_checkpoint(folder)
-    if newest is not None:
-        return newest[1]
-    logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
-    return None
-
-
-def _begin(
+def _checkpoint(
     recipe: Recipe,
     loaded: LoadedBase,
     examples: list[dict[str, list[int]]],
     folder: Path,
     *,
-    resume: Path | None,
+    resume: bool,
     save: bool,
-) -> None:
-    """Hold the checkpoints that are there against this training, or remove them."""
+) -> Path | None:
+    """The checkpoint to go on from, after a check that it belongs to this training."""
     seen = hashlib.sha256()
     for example in examples:
         seen.update(np.array([*example["input_ids"], *example["labels"]]).tobytes())
     made_by = {**recipe.to_dict(), "base_sha256": loaded.sha256, "data_sha256": seen.hexdigest()}
-    if resume:
-        check_recipe(folder, made_by)
+    newest = newest_checkpoint(folder) if resume else None
+    if newest:
+        check_made_by(folder, made_by)
     elif is_main_process():
         discard(folder, whole=True)
+    if resume and not newest:
+        logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
     if save and is_main_process():
-        record_recipe(folder, made_by)
+        record_made_by(folder, made_by)
+    return newest[1] if newest else None
 
 
 def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
@@ -400,7 +369,7 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     recipe: dict[str, Any] = dict(adapter.recipe or {})
     digest, dtype = recipe.pop("sha256", None), recipe.pop("dtype_used", None)
     method = method_named(str(recipe["method"])).title
-    data = recipe.get("task") or recipe.get("data")
+    data = recipe["task"] or recipe["data"]
     ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))

@@ -6,8 +6,11 @@ import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
 
 from aurac.adapters import Nesting
 from aurac.adapters.methods import TrainingSetup, method_named, methods
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
 
 Scaling = Literal["none", "rank", "sqrt"]
 
-_EITHER = {"task": "data", "data": "task"}
 BUILT_IN = Path(__file__).parent / "recipes"
 _MOST = 1 << 16  # no layer has more components
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -112,6 +114,7 @@ class Recipe:
             value = getattr(self, each.name)
             if isinstance(value, float):
                 self._require(each.name, math.isfinite(value), "a finite number")
+        share = f"of at least 0 for each of the {len(self.ranks)} nested ranks"
         checks = {
             "name": (bool(self.name), "a word"),
             "base": (bool(self.base), "a packaged name, a hub id or a folder"),
@@ -124,13 +127,13 @@ class Recipe:
             "rank_weights": (
                 len(self.rank_weights) in (0, len(self.ranks))
                 and min(self.rank_weights, default=1) >= 0,
-                f"one weight of at least 0 for each of the {len(self.ranks)} nested ranks",
+                f"one weight {share}",
             ),
             "dylora_probabilities": (
                 len(self.dylora_probabilities) in (0, len(self.ranks))
                 and min(self.dylora_probabilities, default=1) >= 0
                 and sum(self.dylora_probabilities or (1,)) > 0,
-                f"one chance of at least 0 for each of the {len(self.ranks)} nested ranks",
+                f"one chance {share}",
             ),
             "target_modules": (bool(self.target_modules), "at least one layer name"),
             "dropout": (0 <= self.dropout < 1, "a number in [0, 1)"),
@@ -185,7 +188,7 @@ class Recipe:
         return Nesting(self.method, self.ranks, weights, update)
 
     def passes(self, step: int) -> Sequence[Pass]:
-        """The passes of optimizer step `step`, counted from 0."""
+        """The passes of an optimizer step, counted from 0."""
         return method_named(self.method).passes(self._setup, step)
 
     @property
@@ -206,9 +209,7 @@ class Recipe:
     def sha256(self) -> str:
         """Hash of everything but name and seed: runs that agree in it are seeds of one recipe."""
         values = self.to_dict()
-        for key in ("name", "seed"):
-            values.pop(key)
-        return sha256_json(values)
+        return sha256_json({key: values[key] for key in values if key not in ("name", "seed")})
 
 
 def built_in_recipes() -> dict[str, Path]:
@@ -237,8 +238,8 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
         raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
     for key, text in (overrides or {}).items():
         values[key] = _override(key, text)
-        if key in _EITHER:  # of the two the one that was typed
-            values.pop(_EITHER[key], None)
+        if key in ("task", "data"):  # of the two the one that was typed
+            values.pop("data" if key == "task" else "task", None)
     recipe = make_recipe(values, where=str(path))
     if "data" in (overrides or {}):  # typed in the current folder
         return recipe
@@ -255,11 +256,10 @@ def read_yaml(path: Path) -> Any:
 
     class UniqueKeys(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002
-            seen: set[str] = set()
-            for key, _ in node.value:
-                if str(key.value) in seen:
+            keys = [str(key.value) for key, _ in node.value]
+            for at, (key, _) in enumerate(node.value):
+                if keys[at] in keys[:at]:
                     raise yaml.YAMLError(f"the key {key.value!r} twice{key.start_mark}")
-                seen.add(str(key.value))
             return super().construct_mapping(node, deep)
 
     try:
@@ -274,8 +274,8 @@ def _override(key: str, text: str) -> Any:
     """The value of `--set key=text` in YAML; a text or a list need no quotes or brackets."""
     import yaml
 
-    hint = get_type_hints(Recipe).get(key)
-    if getattr(hint, "__origin__", None) is tuple and not text.lstrip().startswith(("[", "-")):
+    hint = _hints().get(key)
+    if get_origin(hint) is tuple and not text.lstrip().startswith(("[", "-")):
         text = f"[{text}]"
     try:
         value = yaml.safe_load(text)
@@ -286,14 +286,19 @@ def _override(key: str, text: str) -> Any:
     return text if hint is str and not isinstance(value, str) else value
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    """The type of each setting."""
+    return {name: hint for name, hint in get_type_hints(Recipe).items() if name != "folder"}
+
+
 def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     """A Recipe from plain values, each checked for its type.
 
     Raises:
         RecipeError: Unknown or missing key, wrong type, or value out of range.
     """
-    hints = get_type_hints(Recipe)
-    del hints["folder"]
+    hints = _hints()
     for key in values:
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
@@ -305,43 +310,31 @@ def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     for key in ("name", "method", "rank"):
         if key not in values:
             raise RecipeError(f"{where} has no {key!r}", fix=f"add a line `{key}: …`")
-    typed = {key: _typed(key, value, hints[key], where) for key, value in values.items()}
-    return Recipe(**typed)
+    return Recipe(**{key: _typed(key, value, where) for key, value in values.items()})
 
 
-def _typed(key: str, value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type of the field, or RecipeError."""
-    options = get_args(hint)
-    if getattr(hint, "__origin__", None) is Literal:
-        if value not in options:
-            raise RecipeError(
-                f"{where} has {key} = {value!r}", expected=" or ".join(map(str, options))
-            )
-        return value
-    if getattr(hint, "__origin__", None) is tuple:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(_typed(key, item, options[0], where) for item in items)
-    kind = getattr(hint, "__origin__", hint)
-    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as a string
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise RecipeError(
-            f"{where} has {key} = {value!r} ({type(value).__name__})", expected=kind.__name__
+def _typed(key: str, value: Any, where: str) -> Any:
+    """`value` as the type of the setting, or RecipeError."""
+    hint = _hints()[key]
+    several = get_origin(hint) is tuple
+    kind = get_args(hint)[0] if several else hint
+    try:
+        # YAML reads 1e-3 as a text
+        return msgspec.convert(
+            [value] if several and not isinstance(value, (list, tuple)) else value,
+            hint,
+            strict=kind is not float,
         )
-    return value
+    except msgspec.ValidationError:
+        options = " or ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else None
+        name = f"a list of {kind.__name__}" if several else getattr(kind, "__name__", str(kind))
+        raise RecipeError(
+            f"{where} has {key} = {value!r} ({type(value).__name__})", expected=options or name
+        ) from None
 
 
 def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Recipe]]:
-    """The recipe once for each rank as (label such as `r4`, recipe), nested ranks left out.
-
-    Raises:
-        RankError: No rank, one twice, or one below 1.
-    """
+    """The recipe once for each rank as (label such as `r4`, recipe), nested ranks left out."""
     fresh: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
     return [
         (f"r{rank}", dataclasses.replace(recipe, rank=rank, **fresh))

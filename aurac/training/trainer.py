@@ -1,8 +1,10 @@
-"""The HF Trainer with logits at labels alone, the passes of a method, and the callbacks."""
+"""The HF Trainer with logits at labels alone, a method's passes, callbacks and checkpoints."""
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from contextlib import ExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,25 +13,30 @@ import torch
 from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from aurac.errors import DivergedError
+from aurac.errors import DivergedError, RecipeError
+from aurac.files import write_json
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from typing_extensions import Self
 
     from aurac.training.nesting_hook import NestingHook
+
+LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
+_PREFIX, _STATE, _MADE_BY = "checkpoint-", "trainer_state.json", "recipe.json"
 
 
 class SelectedLogits:
     """Makes a causal LM's head compute logits only at chosen positions.
 
     A pre-hook on the output embedding replaces the hidden states (B, T, H) by the (N, H) rows that
-    are selected, so the model returns logits (N, V) and is still called as a whole. Full-vocabulary
-    logits of masked prompt positions are otherwise the largest cost of training a small model.
+    are selected. Logits of masked prompt positions are otherwise the largest cost of a small model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -56,13 +63,11 @@ class SelectedLogits:
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
-    """Random order, sorted by length within each optimizer step of `step` examples.
+    """Random order, another in each epoch, sorted by length within each step of `step` examples.
 
-    An optimizer step sees a random set of examples; only how they fall into its micro-batches (and
-    processes) follows their length, which saves padding and leaves the gradient as it was. Grouping
-    whole batches by length instead makes each step see examples of one kind, and the HF Trainer's
-    own grouping visits them from the longest to the shortest: a model trained so ends an answer too
-    early. Each epoch has an order of its own.
+    Which examples an optimizer step sees stays random, so that its gradient is as it was; sorting
+    them saves padding. (The HF Trainer's own grouping by length visits them from the longest to the
+    shortest: a model trained so ends an answer too early.)
     """
 
     def __init__(self, lengths: Sequence[int], step: int, seed: int) -> None:
@@ -88,16 +93,29 @@ class NestedTrainer(Trainer):
 
     The loss of a pass is the one of the unchanged Trainer (tokens averaged over the whole optimizer
     step and all processes); only the logits that do not enter it are not computed. The loss of a
-    step is the weighted sum over the method's passes.
+    step is the weighted sum over the method's passes. Prints and bars of the Trainer are off.
     """
 
     _weight = 1.0
 
     def __init__(
-        self, *args: Any, selected: SelectedLogits, hook: NestingHook, **kwargs: Any
+        self,
+        model: Any,
+        examples: Sequence[dict[str, list[int]]],
+        *,
+        name: str,
+        hook: NestingHook,
+        callbacks: Sequence[TrainerCallback],
+        **settings: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        self.selected, self.hook = selected, hook
+        from datasets import Dataset
+
+        self.hook, self.selected, self.clock = hook, SelectedLogits(model), TrainingClock()
+        own = [NestingCallback(hook), FiniteLoss(name), self.clock]
+        rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
+        super().__init__(model, train_dataset=rows, callbacks=[*own, *callbacks], **settings)
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
         self._dtypes = {
             name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
         }
@@ -121,9 +139,9 @@ class NestedTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
         """Every pass of the step, one after another: memory holds the graph of one of them."""
         losses = []
-        for one in self.hook.passes:
-            self.hook.use(one)
-            self._weight = one.weight
+        for each in self.hook.passes:
+            self.hook.use(each)
+            self._weight = each.weight
             losses.append(super().training_step(model, inputs, *args))
         self._weight = 1.0
         return torch.stack(losses).sum()
@@ -181,8 +199,7 @@ class NestingCallback(TrainerCallback):
 class TrainingClock(TrainerCallback):
     """Wall time of a training over all its parts: a checkpoint's log carries that of the earlier.
 
-    It also has the Trainer log where it saves and at the end: its next log counts the steps since
-    the last one, of which a resumed Trainer would otherwise have forgotten some.
+    It also has the Trainer log where it saves and at the end, so that no step is forgotten.
     """
 
     def __init__(self) -> None:
@@ -260,3 +277,74 @@ class StepProgress(TrainerCallback):
         """Show the newest mean loss."""
         if self._bar is not None and logs and "loss" in logs:
             self._bar.update(self._task, loss=f"{float(logs['loss']):.3f}")
+
+
+def scratch_folder(folder: Path) -> Path:
+    """Where the trainer's checkpoints lie until the adapter in `folder` is whole."""
+    return folder.with_name(folder.name + ".training")
+
+
+def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
+    """(optimizer step, checkpoint) of the newest whole one of the adapter that goes to `folder`."""
+    whole = [
+        (int(step), path)
+        for path in scratch_folder(folder).glob(f"{_PREFIX}*")
+        if (step := path.name.removeprefix(_PREFIX)).isdigit()
+        and _json(path / _STATE) is not None  # the trainer writes it last
+    ]
+    return max(whole, default=None)
+
+
+def record_made_by(folder: Path, made_by: dict[str, Any]) -> None:
+    """Keep beside the checkpoints the recipe, data and base that they are made by."""
+    write_json(scratch_folder(folder) / _MADE_BY, made_by)
+
+
+def check_made_by(folder: Path, made_by: dict[str, Any]) -> None:
+    """Refuse checkpoints that were made by another recipe, data or base; names may differ."""
+    before = _json(scratch_folder(folder) / _MADE_BY) or {}
+    changed = [
+        f"{key} was {before.get(key)!r}, is {made_by.get(key)!r}"
+        for key in {**before, **made_by}
+        if key != "name" and before.get(key) != made_by.get(key)
+    ]
+    if changed:
+        raise RecipeError(
+            f"the checkpoints in {scratch_folder(folder)} are of another training "
+            f"({'; '.join(changed)})",
+            expected="the same recipe, data and base as before the interruption",
+            fix="give the same ones, or remove that folder to start over",
+        )
+
+
+def discard(folder: Path, *, whole: bool) -> None:
+    """Remove the checkpoints of `folder`; unless `whole` only where none could be resumed from."""
+    if whole or newest_checkpoint(folder) is None:
+        shutil.rmtree(scratch_folder(folder), ignore_errors=True)
+
+
+def mean_losses(log: Iterable[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
+    """(step, mean loss of the steps since the entry before) at every tenth step and the last.
+
+    What the trainer logs besides, where it saves, is joined to the entry after it.
+    """
+    means, total, counted, step = [], 0.0, 0, 0
+    for row in log:
+        if "loss" not in row:
+            continue
+        steps, step = row["step"] - step, row["step"]
+        total, counted = total + row["loss"] * steps, counted + steps
+        if step % LOGGING_STEPS == 0:
+            means.append((step, total / counted))
+            total, counted = 0.0, 0
+    if counted:
+        means.append((step, total / counted))
+    return tuple(means)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
