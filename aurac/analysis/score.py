@@ -23,7 +23,7 @@ from aurac.curves.area import (
     span_dict,
 )
 from aurac.curves.coerce import as_curve
-from aurac.curves.display import score_html, show_span
+from aurac.curves.display import percent, picture, points, show_span, table, text
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
 from aurac.stats.mean import (
@@ -127,8 +127,29 @@ class Score:
         return self.value
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        return score_html(self)
+        """What a notebook shows: both axes with intervals, the weights, and what to know."""
+        rows = []
+        areas = {"log2": self.log2, "linear": self.linear, self.axis: self.estimate}
+        over = f", {show_span(self.span, self.axis)}" if self.span else ""
+        for axis, area in areas.items():
+            ends = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
+            name = f"{axis}{f' (headline){over}' if axis == self.axis else ''}"
+            rows.append([name, percent(area.value, 2), ends, area.method])
+        rows.append(["mean over ranks", percent(self.mean, 2), "–", ""])
+        weights = [
+            [rank, percent(y), f"{self.weights['log2'][k]:.3f}", f"{self.weights['linear'][k]:.3f}"]
+            for k, (rank, y) in enumerate(zip(self.ranks, self.accuracy, strict=True))
+        ]
+        level = f"{100 * self.estimate.level:g} % interval"
+        drops = [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in self.drops]
+        notes = "".join(f"<li>{text(note)}</li>" for note in [*self.notes, *drops])
+        return (
+            f"<div><p><strong>{area_name(self.axis)} {percent(self.value, 2)} %</strong></p>"
+            f"{table(['axis', 'AURAC (%)', level, 'interval by'], rows)}"
+            f"{picture([('accuracy', self.ranks, self.accuracy)])}"
+            f"{table(['rank', 'accuracy (%)', 'weight, log2', 'weight, linear'], weights)}"
+            f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The ``score`` object of a result file."""

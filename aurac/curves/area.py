@@ -1,9 +1,8 @@
 """The area under a rank-accuracy curve: its quadrature weights and the documents' own areas.
 
 The axis is the rank (log2 or linear), or a budget: the parameters or the bytes of the truncated
-adapter, always log2. AURAC over a budget is another number than AURAC over rank and has its own
-name. Adapters are compared at the amounts that all of them were measured at: straight lines between
-the points of unequal grids differ where a curve bends, so even one curve would differ from itself.
+adapter, always log2, under a name of its own. Adapters are compared at amounts that all of them
+were measured at: on unequal grids even one curve would differ from itself where it bends.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _LISTED = 8
 
 
 def check_axis(axis: str) -> Axis:
-    """The axis itself, if it is one of "log2", "linear", "parameters" and "bytes"."""
+    """The axis itself, if there is one of that name."""
     for known in (*AXES, *BUDGETS):
         if axis == known:
             return known
@@ -73,11 +72,10 @@ def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.f
     Raises:
         CurveError: Fewer than two ranks, a duplicate, or one that is not an integer >= 1.
     """
-    points = np.array(sorted(check_ranks(ranks)), dtype=np.float64)
-    if points.size < 2:
+    known = sorted(check_ranks(ranks))
+    if len(known) < 2:
         raise CurveError(
-            f"an area needs two ranks and got {points.astype(int).tolist()}",
-            expected="at least 2 different ranks",
+            f"an area needs two ranks and got {known}", expected="at least 2 different ranks"
         )
     if check_axis(axis) in BUDGETS:
         raise CurveError(
@@ -85,7 +83,8 @@ def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.f
             expected="a curve that knows its parameters and bytes",
             fix=f"aurac.score(curve, axis={axis!r}).weights",
         )
-    return _trapezoid(np.log2(points) if axis == "log2" else points)
+    x = np.array(known, dtype=np.float64)
+    return _trapezoid(np.log2(x) if axis == "log2" else x)
 
 
 def _trapezoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -98,25 +97,24 @@ def _trapezoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def amounts(curve: Curve, axis: str) -> tuple[int, ...]:
     """The parameters or bytes at each of the K ranks, where known and different at all of them."""
-    known = curve.parameters if axis == "parameters" else curve.sizes
-    unknown = [rank for rank in curve.ranks if rank not in known]
-    if unknown:
-        raise CurveError(
-            f"{curve.label} says nothing of its {axis} at rank {unknown[0]}",
-            expected=f"the {axis} of the truncated adapter at every rank",
-            fix=f"score its run folder, add a column named {axis} to a table, or give "
-            f"Curve({'parameters' if axis == 'parameters' else 'sizes'}={{rank: number}})",
-        )
-    values = tuple(known[rank] for rank in curve.ranks)
-    for at, value in enumerate(values):
-        if value in values[:at]:
-            ranks = curve.ranks[values.index(value)], curve.ranks[at]
+    field = "parameters" if axis == "parameters" else "sizes"
+    known = getattr(curve, field)
+    ranks_of: dict[int, int] = {}
+    for rank in curve.ranks:
+        if rank not in known:
             raise CurveError(
-                f"{curve.label} has {value:,} {axis} at rank {ranks[0]} and at rank {ranks[1]}",
+                f"{curve.label} says nothing of its {axis} at rank {rank}",
+                expected=f"the {axis} of the truncated adapter at every rank",
+                fix=f"score its run folder, add a column named {axis} to a table, or give "
+                f"Curve({field}={{rank: number}})",
+            )
+        if (other := ranks_of.setdefault(known[rank], rank)) != rank:
+            raise CurveError(
+                f"{curve.label} has {known[rank]:,} {axis} at rank {other} and at rank {rank}",
                 expected=f"another number of {axis} at every rank",
                 fix="leave one of these ranks out",
             )
-    return values
+    return tuple(ranks_of)
 
 
 def shared_span(curves: Sequence[Curve], axis: str) -> Span:
@@ -128,18 +126,15 @@ def shared_span(curves: Sequence[Curve], axis: str) -> Span:
     known = [sorted(amounts(curve, axis)) for curve in curves]
     first = min(known, key=lambda values: (len(values), values))  # whichever comes first
     matches = ([_match(amount, first, other) for other in known] for amount in first)
-    shared = [min(found) for found in matches if all(found)]
+    shared = [min(same) for same in matches if all(same)]
     if len(shared) > 1:
         return tuple(map(float, shared))
-    labels = (curve.label for curve in curves)
-    listed = "; ".join(
-        f"{label} {_listed(each)}" for label, each in zip(labels, known, strict=True)
-    )
+    measured = zip(curves, known, strict=True)
+    listed = "; ".join(f"{curve.label} {_listed(values)}" for curve, values in measured)
+    needed = f"at least two at which all were measured, within {100 * ALIKE - 100:.0f} %"
     raise CurveError(
         f"too few amounts of {axis} in common ({listed})",
-        expected=f"two ranks of each curve with different {axis}"
-        if len(curves) == 1
-        else f"at least two at which all were measured, within {ALIKE - 1:.0%}".replace("%", " %"),
+        expected=needed if len(curves) > 1 else f"two ranks of each curve with different {axis}",
         fix=f"evaluate each adapter at ranks with the same {axis}, see --ranks",
     )
 
@@ -163,9 +158,8 @@ def _listed(values: Sequence[float]) -> str:
 def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[np.float64]:
     """What each of a curve's ranks weighs in its area over an axis, (K,), summing to 1.
 
-    Over a budget the area is the trapezoidal rule in x = log2 of the amounts of `span` (by default
-    all of the curve). Each amount has the accuracy of the curve's rank with the nearest one; ranks
-    with other amounts weigh nothing.
+    Over a budget x is log2 of the amounts of `span` (by default all of the curve); each has the
+    accuracy of the rank with the nearest amount, and other ranks weigh nothing.
     """
     if axis in AXES:
         return quadrature_weights(curve.ranks, axis)

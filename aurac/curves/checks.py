@@ -57,10 +57,8 @@ def check_amounts(values: Mapping[Any, Any], what: str) -> dict[int, int]:
 
 def is_missing(label: Any) -> bool:
     """Whether a label is none: empty text, None, NaN, NaT, pandas' NA."""
-    if isinstance(label, str):
+    if label is None or isinstance(label, str):
         return not label
-    if label is None:
-        return True
     same = label == label  # noqa: PLR0124 - NaN is not itself, and NA is neither
     return not isinstance(same, (bool, np.bool_)) or not bool(same)
 
@@ -79,9 +77,7 @@ def check_labelled(labels: Iterable[Any], what: str) -> None:
 def refuse_masked(values: Any, what: str) -> None:
     """Refuse numpy arrays, or lists of them, with masked entries, which numpy would read."""
     parts = values if isinstance(values, (list, tuple)) else (values,)
-    masked = sum(
-        int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray)
-    )
+    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in parts if np.ma.isMA(part))
     if masked:
         raise CurveError(
             f"{masked} masked values in {what}",

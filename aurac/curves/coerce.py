@@ -78,17 +78,16 @@ def _from_row(row: Mapping[str, Any]) -> Curve:
             expected="one for each rank",
         )
     points = list(zip(row["ranks"], row["accuracy"], strict=True))
+    known = [(rank, value) for rank, value in points if value is not None]
     missing = {whole_rank(r): str(why) for r, why in (row.get("missing") or {}).items()}
-    for rank, value in points:
-        if value is None:
-            missing.setdefault(whole_rank(rank), "no reason recorded")
-    known = [(r, v) for r, v in points if v is not None]
+    for rank in (rank for rank, value in points if value is None):
+        missing.setdefault(whole_rank(rank), "no reason recorded")
     labels = {name: row[name] for name in _ROW_LABELS if row.get(name) is not None}
     for column, name in AMOUNTS.items():
         labels[name] = _amounts(row["ranks"], row.get(column) or ())
     return Curve(
-        tuple(r for r, _ in known),
-        tuple(v for _, v in known),
+        tuple(rank for rank, _ in known),
+        tuple(value for _, value in known),
         baseline=row.get("baseline"),
         missing=missing,
         intervals=_intervals(row["ranks"], row.get("accuracy_low"), row.get("accuracy_high")),
@@ -111,10 +110,9 @@ def _intervals(ranks: Any, lows: Any, highs: Any) -> dict[int, tuple[float, floa
 
 def _from_frame(frame: Any) -> Curve:
     names = [str(c) for c in frame.columns]
+    what = f"a table with columns {', '.join(names[:8])}"
     if "rank" not in names:
-        raise CurveError(
-            f"a table with columns {', '.join(names[:8])}", expected="a column named rank"
-        )
+        raise CurveError(what, expected="a column named rank")
     labels: dict[str, Any] = {}
     for name in ("adapter", "task", "metric", "seed"):
         if name in names and len(set(frame[name])) > 1:
@@ -137,10 +135,7 @@ def _from_frame(frame: Any) -> Curve:
         return Curve(tuple(known["rank"]), tuple(known["accuracy"]), **labels)
     if {"doc_id", "score"} <= set(names):
         return _from_long(frame, labels)
-    raise CurveError(
-        f"a table with columns {', '.join(names[:8])}",
-        expected="rank and accuracy, or rank, doc_id and score",
-    )
+    raise CurveError(what, expected="rank and accuracy, or rank, doc_id and score")
 
 
 def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
@@ -168,6 +163,4 @@ def _document_labels(frame: Any, column: str, documents: Sequence[Any]) -> tuple
                 f"document {doc!r} has more than one {column} ({labels[doc]!r} and {text!r})",
                 expected="the same at every rank",
             )
-    if all(label is None for label in labels.values()):
-        return None
-    return tuple(labels.get(doc) for doc in documents)
+    return tuple(labels.get(doc) for doc in documents) if any(labels.values()) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -42,13 +43,10 @@ class Curve:
         doc_hashes: n content hashes; two curves whose hashes differ are not compared.
         clusters: n labels of what documents share (a passage).
         strata: n labels of fixed groups (a benchmark's subjects).
-        adapter: The adapter's name.
-        task: The task's name.
+        adapter, task, base: Names.
         metric: Which of the task's metrics is the accuracy, as ``metric,filter``.
         method: Training method, such as "matryoshka".
-        base: The base model's name.
-        basis: "prefix" or "svd": how the adapter was truncated.
-        rescale: "rule", "keep", "trained" or "fit".
+        basis, rescale: How it was truncated: "prefix" or "svd"; "rule", "keep", "trained" or "fit".
         seed: The training seed.
         data_order: Hash of what fixes the training data and, with the seed, their order: training
             seeds of curves that agree in it are paired.
@@ -187,11 +185,10 @@ class Curve:
             if len(labels) != n:
                 raise CurveError(f"{len(labels)} {name} for {n} documents", expected="one for each")
             check_labelled(labels, name)
-            if not isinstance(labels, tuple) or not all(isinstance(one, str) for one in labels):
-                self._set(**{name: tuple(str(label) for label in labels)})
-        if self.doc_ids is not None and len(set(self.doc_ids)) != len(self.doc_ids):
-            seen: set[str] = set()
-            twice = next(doc for doc in self.doc_ids if doc in seen or seen.add(doc))  # type: ignore[func-returns-value]
+            if not isinstance(labels, tuple) or not all(isinstance(text, str) for text in labels):
+                self._set(**{name: tuple(map(str, labels))})
+        if self.doc_ids is not None and len(set(self.doc_ids)) != n:
+            twice, _ = Counter(self.doc_ids).most_common(1)[0]
             raise CurveError(f"document {twice!r} appears twice")
 
     @property
@@ -223,12 +220,7 @@ class Curve:
 
     @classmethod
     def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:
-        """A curve from per-document scores.
-
-        Args:
-            ranks: K ranks.
-            outcomes: (K, n) scores in [0, 1]: 0/1 or continuous, rows following `ranks`.
-            **labels: Any other field of the class.
+        """A curve from (K, n) scores in [0, 1], rows following the K `ranks`; `labels` are fields.
 
         Raises:
             CurveError: Ragged rows, no documents, a number that is not finite or outside [0, 1].
@@ -290,12 +282,9 @@ class Curve:
             for name in DOCUMENT_LABELS
             if (values := getattr(self, name)) is not None
         }
-        if self.outcomes is not None:
-            changed["outcomes"] = self.outcomes[:, places]
-        if self.draws is not None:
-            changed["draws"] = self.draws[..., places]
-        if self.base_scores is not None:
-            changed["base_scores"] = self.base_scores[places]
+        for name in ("outcomes", "draws", "base_scores"):
+            if (scores := getattr(self, name)) is not None:
+                changed[name] = scores[..., places]
         return replace(self, **changed)
 
 
@@ -331,5 +320,5 @@ def _stack(rows: Any) -> NDArray[np.float64]:
             expected="the same documents at every rank",
         )
     if not arrays or arrays[0].ndim != 1:
-        raise CurveError("outcomes that are no matrix", expected="(ranks, documents)")
+        raise CurveError("outcomes must be a matrix", expected="(ranks, documents)")
     return np.stack(arrays)

@@ -1,7 +1,7 @@
 """Numbers and curves as people read them: percent, points, and what a notebook shows.
 
-Accuracies are fractions everywhere else. Text in HTML is escaped, and isolated (`<bdi>`) so that a
-name cannot turn the line around it; the markup holds no script, no style sheet and no address.
+Text in HTML is escaped, and isolated (`<bdi>`) so that a name cannot turn the line around it; the
+markup holds no script, no style sheet and no address.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import area_name, axis_title
+from aurac.curves.area import axis_title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Group
 
-_MOST_CURVES = 12
+    Line = tuple[str, Sequence[int], Sequence[float | None]]
+    """Name, ranks, accuracies (None where there is none)."""
+
+_MOST_LINES = 12
 _RANK_WIDTH = 7
 _AREA_WIDTH = 24  # the column of areas and the gaps
-
-Points = tuple[str, "Sequence[int]", "Sequence[float | None]"]
-"""Name, ranks, accuracies (None where there is none)."""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -145,7 +145,7 @@ def curve_table(
         table.add_column(head, justify="right", no_wrap=width >= 60)
     for line in lines:
         names = [*([line.task or "–"] * tasks), line.adapter, *([line.truncation] * truncations)]
-        cells = [Text(_line(name)) for name in [*names, *line.extra.values()]]
+        cells = [Text(_one_line(name)) for name in [*names, *line.extra.values()]]
         cells += [Text(percent(line.accuracy.get(rank))) for rank in ranks]
         cells += [Text(interval(line.area), style="bold" if line.bold else "")] * areas
         table.add_row(*cells)
@@ -170,10 +170,10 @@ def _rank_columns(lines: Sequence[CurveLine], width: int) -> list[int]:
 
 def text(value: object) -> str:
     """Any text, harmless in HTML and in one line."""
-    return f"<bdi>{html.escape(_line(value))}</bdi>"
+    return f"<bdi>{html.escape(_one_line(value))}</bdi>"
 
 
-def _line(value: object) -> str:
+def _one_line(value: object) -> str:
     return " ".join(str(value).split())
 
 
@@ -184,9 +184,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
+def picture(lines: Sequence[Line], baseline: float | None = None) -> str:
     """Accuracy in percent against rank of the first twelve curves, as an image within the page."""
-    drawn = [curve for curve in curves[:_MOST_CURVES] if curve[1]]
+    drawn = [line for line in lines[:_MOST_LINES] if line[1]]
     if not drawn:
         return ""
     from matplotlib.figure import Figure  # heavy, and only notebooks draw
@@ -195,7 +195,7 @@ def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
     axes = figure.subplots()
     for name, ranks, values in drawn:
         shown = [float("nan") if value is None else 100 * value for value in values]
-        axes.plot(ranks, shown, marker="o", label=_line(name).replace("$", r"\$"))
+        axes.plot(ranks, shown, marker="o", label=_one_line(name).replace("$", r"\$"))
     if baseline is not None:
         axes.axhline(100 * baseline, color="grey", linestyle="--", label="base")
     ranks = sorted({rank for _, known, _ in drawn for rank in known})
@@ -212,15 +212,15 @@ def picture(curves: Sequence[Points], baseline: float | None = None) -> str:
     return f'<img alt="{label}" src="data:image/png;base64,{data}" style="max-width:100%">'
 
 
-def _described(curves: Sequence[Points]) -> str:
+def _described(lines: Sequence[Line]) -> str:
     """What the picture shows, for a reader who does not see it."""
     parts = []
-    for name, ranks, values in curves:
+    for name, ranks, values in lines:
         known = [(r, v) for r, v in zip(ranks, values, strict=True) if v is not None]
         if known:
             (first, a), (last, b) = known[0], known[-1]
             parts.append(
-                f"{_line(name)}: {percent(a)} % at rank {first}, {percent(b)} % at rank {last}"
+                f"{_one_line(name)}: {percent(a)} % at rank {first}, {percent(b)} % at rank {last}"
             )
     return "Accuracy against rank. " + "; ".join(parts)
 
@@ -243,30 +243,4 @@ def curve_html(curve: Any) -> str:
     return (
         f"<div><p><strong>{text(curve.label)}</strong> · {about}</p>"
         f"{drawn}{table(head, rows)}</div>"
-    )
-
-
-def score_html(score: Any) -> str:
-    """A `aurac.Score`: AURAC on both axes with intervals, the weights, and what to know."""
-    rows = []
-    areas = {"log2": score.log2, "linear": score.linear, score.axis: score.estimate}
-    over = f", {show_span(score.span, score.axis)}" if score.span else ""
-    for axis, area in areas.items():
-        ends = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
-        name = f"{axis}{f' (headline){over}' if axis == score.axis else ''}"
-        rows.append([name, percent(area.value, 2), ends, area.method])
-    rows.append(["mean over ranks", percent(score.mean, 2), "–", ""])
-    weights = [
-        [rank, percent(y), f"{score.weights['log2'][k]:.3f}", f"{score.weights['linear'][k]:.3f}"]
-        for k, (rank, y) in enumerate(zip(score.ranks, score.accuracy, strict=True))
-    ]
-    level = f"{100 * score.estimate.level:g} % interval"
-    drops = [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in score.drops]
-    notes = "".join(f"<li>{text(note)}</li>" for note in [*score.notes, *drops])
-    return (
-        f"<div><p><strong>{area_name(score.axis)} {percent(score.value, 2)} %</strong></p>"
-        f"{table(['axis', 'AURAC (%)', level, 'interval by'], rows)}"
-        f"{picture([('accuracy', score.ranks, score.accuracy)])}"
-        f"{table(['rank', 'accuracy (%)', 'weight, log2', 'weight, linear'], weights)}"
-        f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
     )

@@ -47,10 +47,7 @@ def matching(wanted: str, there: Iterable[str]) -> list[str]:
 def check_asked_of_all(
     wanted: str | None, tasks: Mapping[str, Iterable[str]], error: type[AuracError]
 ) -> None:
-    """Say which tasks lack a metric that was asked of all, or refuse where all of them do.
-
-    `tasks` are those that it was asked of, with their metrics.
-    """
+    """Warn of tasks, given with their metrics, that lack one asked of all; refuse if all do."""
     without = [task for task, keys in tasks.items() if wanted and not matching(wanted, keys)]
     if without and len(without) == len(tasks):
         there = ", ".join(sorted({key for keys in tasks.values() for key in keys}))
@@ -85,22 +82,18 @@ class WantedMetrics:
         keys = sorted(there)
         self._tasks[name] = [key for key in self._tasks.get(name, keys) if key in keys]
         wanted = self.asked.get(name, self.asked.get(ANY_TASK))
-        found = matching(wanted, keys) if wanted else []
-        if len(found) > 1 or (name in self.asked and not found):
-            count = f"{len(found)} metrics" if found else "no metric"
+        same = matching(wanted, keys) if wanted else []
+        if len(same) > 1 or (name in self.asked and not same):
+            count = f"{len(same)} metrics" if same else "no metric"
             raise DataError(
                 f"{name or 'the source'} has {count} {wanted!r}",
-                expected=f"one of {', '.join(found or keys) or 'none'}",
+                expected=f"one of {', '.join(same or keys) or 'none'}",
                 fix="give --metric [TASK=]NAME,FILTER",
             )
-        return found[0] if found else None
+        return same[0] if same else None
 
     def check(self) -> None:
-        """When all tasks are read: see `check_asked_of_all`; a task that is not there is refused.
-
-        Raises:
-            DataError, UsageError: See above.
-        """
+        """When all are read: see `check_asked_of_all`; a task that is not there is refused."""
         for task in sorted(self.asked.keys() - self._tasks.keys() - {ANY_TASK}):
             known = ", ".join(name for name in self._tasks if name) or "no task with a name"
             raise UsageError(f"--metric names {task!r}, which is not there", expected=known)
