@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter
-    from aurac.adapters.formats.load import load_adapter
+    from aurac.adapters.formats import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
     from aurac.analysis.margins import equivalent, non_inferior
@@ -57,7 +57,7 @@ _HOME = {
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.analysis.margins",
-    "load_adapter": "aurac.adapters.formats.load",
+    "load_adapter": "aurac.adapters.formats",
     "load_run": "aurac.notebook.run",
     "non_inferior": "aurac.analysis.margins",
     "plan": "aurac.analysis.pilot",

@@ -27,17 +27,18 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
     "\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]"
 )
+_SPACE = re.compile(r"[ \t\n]+")  # not `\s`: a no-break space is there on purpose
 _ASCII = str.maketrans({"−": "-", "–": "-", "…": "...", "≥": ">=", "≤": "<=", "→": "->", "×": "x"})
 
 
-def spelled(text: str) -> str:
+def spelled(text: object) -> str:
     r"""`text` with control characters and the like as ``\u001b``; of JSON the same content."""
 
     def escape(match: re.Match[str]) -> str:
         units = match[0].encode("utf-16-be", "surrogatepass").hex()
         return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
-    return _HIDDEN.sub(escape, text)
+    return _HIDDEN.sub(escape, str(text))
 
 
 def encodable(text: str, stream: IO[str]) -> str:
@@ -50,9 +51,13 @@ def encodable(text: str, stream: IO[str]) -> str:
     return text
 
 
-def one_line(text: str) -> str:
-    """`text` spelled out and on one line."""
-    return " ".join(spelled(text).split())
+def one_line(text: object, limit: int | None = None) -> str:
+    """`text` spelled out on one line, cut in the middle where it is longer than `limit`."""
+    line = _SPACE.sub(" ", spelled(text)).strip(" ")
+    if limit is None or len(line) <= limit:
+        return line
+    tail = max(1, limit // 3)
+    return f"{line[: limit - tail - 1].rstrip()}…{line[-tail:].lstrip()}"
 
 
 class VisibleStream:

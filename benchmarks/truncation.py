@@ -43,7 +43,7 @@ def write_adapter(folder: Path, layers: int, rank: int) -> None:
     """A PEFT folder of random factors with a side-car."""
     import torch
 
-    from aurac.adapters.formats.tensors import SafetensorsWriter
+    from aurac.adapters.formats.storage import SafetensorsWriter
 
     outline = {}
     for k in range(layers):

@@ -11,7 +11,7 @@ from aurac.adapters.attach import LiveAdapter, adapter_from_peft, attach
 from aurac.adapters.compatibility import check_base, check_fits
 from aurac.adapters.export import save_adapter
 from aurac.adapters.family import Family, make_family, members_of
-from aurac.adapters.formats.load import load_adapter
+from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
 from aurac.adapters.truncate import Prepared, default_basis, default_rescale, prepare, truncate
 

@@ -177,8 +177,8 @@ class Nesting:
 class Values(Protocol):
     """The source of an outline's numbers, read on demand."""
 
-    def factors(self, module: str) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A, B and magnitude of one module, checked to be finite."""
+    def factors(self, module: str, outline: Factors) -> Factors:
+        """The outline of one module with its numbers, checked to be finite."""
 
     def beside_factors(self, key: str) -> Tensor:
         """One tensor beside the factors, checked to be finite."""
@@ -326,10 +326,7 @@ class Adapter:
     def read(self, module: str) -> Factors:
         """One module with its numbers."""
         f = self.modules[module]
-        if self.values is None:
-            return f
-        A, B, magnitude = self.values.factors(module)
-        return replace(f, A=A, B=B, magnitude=magnitude)
+        return f if self.values is None else self.values.factors(module, f)
 
     def read_extra(self, key: str) -> Tensor:
         """One tensor beside the factors with its numbers."""

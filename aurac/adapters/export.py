@@ -29,8 +29,7 @@ from aurac.adapters.formats.peft_config import (
     pattern_name,
 )
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
-from aurac.adapters.formats.tensors import SafetensorsWriter
-from aurac.adapters.formats.untrusted import regular_file
+from aurac.adapters.formats.storage import SafetensorsWriter, regular_file
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError

@@ -18,14 +18,16 @@ from aurac.analysis.comparisons import (
     compare_rows,
     with_robustness,
 )
-from aurac.analysis.rows import AggregateRow, Analysis, Options, PairRow, ScoreRow
+from aurac.analysis.findings import look_closely
+from aurac.analysis.record import Analysis, Budget, Closely
+from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow
 from aurac.analysis.score import score_notes
 from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
 from aurac.errors import CurveError
-from aurac.stats.groups import Groups, RecipeGroup, defaults, gather
+from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, task_weights
 
@@ -39,7 +41,14 @@ _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", RecipeGroup, PairRow)
 
 
-def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Analysis:
+def analyse(
+    curves: Any,
+    *,
+    groups: Groups | None = None,
+    checkpoints: Sequence[Curve] | None = None,
+    budgets: Sequence[str] = (),
+    **options: Any,
+) -> Analysis:
     """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
 
     An adapter's default truncation on a task is the one whose curves have that role, or else its
@@ -51,6 +60,9 @@ def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Ana
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
         groups: ``name -> adapter names`` that are training seeds of one recipe.
+        checkpoints: Single trainings whose own ranks are recommended, as a report does. None: the
+            leading curves are not looked at closely either.
+        budgets: "parameters", "bytes" or both: AURAC over these too.
         **options: Fields of `Options`.
 
     Raises:
@@ -64,13 +76,21 @@ def analyse(curves: Any, *, groups: Groups | None = None, **options: Any) -> Ana
     default, others = defaults(every)
     pairs, variants = compare_rows(default, others, settings)
     recommended = _recommended(every, others, settings)
+    scores = tuple(score_group(group, settings, other=group in others) for group in every)
+    best = best_rows(default, others, (*pairs, *variants), settings)
+    closely = Closely()
+    if checkpoints is not None:
+        singles = [group_of(curve) for curve in checkpoints]
+        closely = look_closely(every, others, scores, best, singles, settings)
     return Analysis(
-        scores=tuple(score_group(group, settings, other=group in others) for group in every),
+        scores=scores,
         pairs=with_robustness(pairs, variants, default, others, settings),
         variants=variants,
         aggregates=_aggregates(default, pairs, settings),
         recommended=recommended,
-        best=best_rows(default, others, (*pairs, *variants), settings),
+        best=best,
+        closely=closely,
+        budgets=tuple(_over_budget(default, others, axis, settings) for axis in budgets),
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
@@ -121,6 +141,42 @@ def _as_curves(source: Any) -> list[Curve]:
     return [as_curve(one) for one in source]
 
 
+def over_budget(curves: Sequence[Curve], axis: str, *, groups: Groups | None = None) -> Budget:
+    """AURAC over a budget of all curves that know it, without pairs.
+
+    Args and errors as of `analyse`.
+    """
+    default, others = defaults(gather(curves, groups))
+    return _over_budget(default, others, check_axis(axis), Options(), pairs=False)
+
+
+def _over_budget(
+    default: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    axis: str,
+    settings: Options,
+    *,
+    pairs: bool = True,
+) -> Budget:
+    settings = replace(settings, axis=axis, strict=False)
+    rows, known, reasons = [], [], []
+    for group in (*default, *others):
+        try:
+            if group.gap is not None:
+                raise CurveError(group.gap)
+            rows.append(score_group(group, settings, other=group in others))
+            known.append(group)
+        except CurveError as error:
+            name = group.label if group in others else group.name
+            reasons.append((group.task, name, error.given))
+    rows.sort(key=lambda row: -(row.budget.value if row.budget else 0.0))
+    if not pairs:
+        return Budget(axis, tuple(rows), reasons=tuple(reasons))
+    first, rest = ([group for group in side if group in known] for side in (default, others))
+    adapters, truncations = compare_rows(first, rest, settings)
+    return Budget(axis, tuple(rows), (*adapters, *truncations), tuple(reasons))
+
+
 def score_curve(curve: Curve) -> ScoreRow:
     """The row that `analyse` gives for a curve, whichever others it is analysed with."""
     return score_group(gather([curve])[0], Options())
@@ -130,6 +186,18 @@ def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> l
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
     pairs, variants = compare_rows(*defaults(gather(curves, groups)), Options(strict=False))
     return [*pairs, *variants]
+
+
+def pool(curves: Sequence[Curve]) -> tuple[ScoreRow, list[Estimate]]:
+    """The row of the training seeds of a recipe, and the mean over them at each rank.
+
+    The notes are on seeds that lie far from the others.
+    """
+    group, settings = group_of(list(curves)), Options()
+    row = score_group(group, settings)
+    notes = tuple(seed_notes(group, settings.axis)) if row.reason is None else ()
+    points = [mean_of_seeds(group.scores(r), group.layout, settings.level) for r in group.ranks]
+    return replace(row, notes=notes), points
 
 
 def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -> ScoreRow:

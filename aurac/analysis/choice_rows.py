@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import sentences
@@ -158,6 +158,7 @@ class RankTest:
         margin_needed: The smallest margin at which the rank passes; None where none is enough.
         method: Which test gave `upper`.
         checkpoints: As `upper`, of the largest loss among the checkpoints evaluated.
+        joint: As `upper`, where it holds for all ranks of the curves that a report tests together.
     """
 
     rank: int
@@ -168,6 +169,7 @@ class RankTest:
     margin_needed: float | None
     method: str
     checkpoints: float
+    joint: float | None = None
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,11 @@ class RecommendRow(Labelled):
         if details and result:
             names = "reference best flip_rate conditional saved seeds checkpoints"
             row |= fields_of(result, names) | {"smallest_delta": result.smallest_margin}
-            tests = [asdict(test) for test in result.tests]
-            row["steps"] = [{"delta_needed": test.pop("margin_needed"), **test} for test in tests]
+            names = "rank loss upper passed flip_rate method checkpoints"
+            row["steps"] = [
+                {"delta_needed": test.margin_needed, **fields_of(test, names)}
+                for test in result.tests
+            ]
         if details:
             row["min_accuracy"] = self.choice.min_accuracy
             row |= {"reason": self.reason, "sentence": self.sentence}

@@ -29,7 +29,8 @@ from aurac.stats.seeds import mean_of_seeds
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.analysis.rows import Analysis, Options, ScoreRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import Options, ScoreRow
     from aurac.records.decisions import Declaration
     from aurac.stats.groups import RecipeGroup
 

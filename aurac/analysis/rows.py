@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
-
-from msgspec import to_builtins
 
 from aurac.analysis import sentences
 from aurac.curves.area import BUDGETS, area_name, span_dict
@@ -14,9 +11,8 @@ from aurac.curves.display import points, show_span
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
-    from aurac.analysis.choice_rows import Choice, RecommendRow
     from aurac.curves.area import Span
     from aurac.records.decisions import Declaration
     from aurac.stats.mean import Estimate
@@ -319,46 +315,3 @@ class BestRow:
         """An element of ``best`` in the detailed JSON."""
         names = "task axis compared level leader candidates untested within apart reason sentences"
         return fields_of(self, names) | _with_method(self.estimate)
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What a set of curves may claim.
-
-    `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`; where
-    `primary` comparisons were declared, these are one family and all others another.
-    `recommended` are the curves, each by itself, where a margin or an accuracy was declared;
-    `choices` the configurations of each task, computed when they are asked for.
-    """
-
-    scores: tuple[ScoreRow, ...]
-    pairs: tuple[PairRow, ...]
-    variants: tuple[PairRow, ...]
-    aggregates: tuple[AggregateRow, ...]
-    recommended: tuple[RecommendRow, ...]
-    best: tuple[BestRow, ...]
-    axis: str
-    level: float
-    primary: Declaration | None = None
-    choose: Callable[[], tuple[Choice, ...]] = field(default=tuple, repr=False)
-
-    @cached_property
-    def choices(self) -> tuple[Choice, ...]:
-        """Of each task, which configuration to ship."""
-        return self.choose()
-
-    @property
-    def candidates(self) -> set[tuple[str | None, str]]:
-        """Task and name (`ScoreRow.label`) of the rows that may be the best of their task."""
-        return {(row.task, name) for row in self.best for name in row.candidates}
-
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
-        """JSON without NaN: scores, pairs, variants, best, recommended; more with `details`."""
-        names = ("scores", "pairs", "variants", "recommended")
-        rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
-        rows["best"] = [row.to_dict() for row in self.best]
-        rows |= {"primary": to_builtins(self.primary)} if self.primary else {}
-        if not details:
-            return rows
-        rows["aggregates"] = [row.to_dict() for row in self.aggregates]
-        return {**rows, "axis": self.axis, "level": self.level}

@@ -17,7 +17,8 @@ from aurac.curves.metrics import WantedMetrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from aurac.analysis.rows import AggregateRow, Analysis, BestRow, PairRow, ScoreRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.readers import Curves
     from aurac.records.decisions import SequentialRecord
 
@@ -121,8 +122,7 @@ def print_curves(
     ranks: bool = True,
 ) -> None:
     """The table of curves, with the accuracies at the `ranks`, and `extra` columns of a row."""
-    from aurac.show.escape import one_line
-    from aurac.terminal import stdout_console
+    from aurac.terminal import one_line, stdout_console
 
     console, rows = stdout_console(), result.scores
     tasks = list(dict.fromkeys(row.task for row in rows))

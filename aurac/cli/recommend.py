@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
-    from aurac.analysis.rows import Analysis, ScoreRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import ScoreRow
     from aurac.readers import Curves
 
 

@@ -24,7 +24,7 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.analysis.rows import Analysis
+    from aurac.analysis.record import Analysis
     from aurac.records.decisions import SequentialRecord
 
 

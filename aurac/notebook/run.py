@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
-    from aurac.analysis.rows import Analysis
+    from aurac.analysis.record import Analysis
     from aurac.curves.curve import Curve
     from aurac.records.reader import StoredCells
     from aurac.records.schema import CurveRecord, FailedCell
@@ -279,11 +279,10 @@ class Run:
             curves = as_run(self.results).of_task(task)
             areas = None
             if axis in BUDGETS:
-                scored, reasons = budget_areas(curves, axis)
-                if not scored:
+                areas, reasons = budget_areas(curves, axis)
+                if not areas:
                     why = " ".join(reasons[:1])
                     raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
-                areas = {one.curve.id: one.area for one in scored}
                 curves = tuple(curve for curve in curves if curve.id in areas)
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             for line in ax.lines:

@@ -32,11 +32,11 @@ from aurac.runs.sequential_records import (
     width_record,
 )
 from aurac.runs.status import add_to_plan
-from aurac.show.escape import one_line
 from aurac.stats.design import Series
 from aurac.stats.intervals import interval
 from aurac.stats.sequential import decide
 from aurac.stats.stopping import smallest_rank, width_reached
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
-from aurac.adapters.formats.load import adapters_in
+from aurac.adapters.formats import adapters_in
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from aurac.curves.display import percent
-from aurac.show.escape import one_line
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

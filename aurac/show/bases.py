@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurac.errors import CurveError
-from aurac.show.documents import seeds_of
-from aurac.show.model import LEVEL, as_interval
 from aurac.show.table import Cell, Table, estimate, p_value, share, table
 from aurac.show.tables import rank_titles
-from aurac.stats.groups import group_of, together
-from aurac.stats.paired import difference_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.show.comparisons import Compared, Difference
-    from aurac.show.model import CurveRow, Interval, Run
+    from aurac.show.model import CurveRow
+    from aurac.stats.mean import Estimate
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class BasisPair:
     prefix: CurveRow
     svd: CurveRow
     difference: Difference | None
-    gaps: Mapping[int, Interval]
+    gaps: Mapping[int, Estimate]
 
     @property
     def label(self) -> str:
@@ -38,30 +34,13 @@ class BasisPair:
         return f"{self.prefix.adapter}, {self.prefix.scale} against {self.svd.scale}"
 
 
-def basis_pairs(run: Run, task: str, compared: Compared) -> list[BasisPair]:
+def basis_pairs(task: str, compared: Compared) -> list[BasisPair]:
     """Every adapter's own prefix truncation against each of its SVD truncations on a task."""
-    curves = run.of_task(task)
     pairs = []
-    for svd in (curve for curve in curves if curve.basis == "svd"):
-        prefixes = [c for c in curves if c.adapter == svd.adapter and c.basis == "prefix"]
-        prefix = next((c for c in prefixes if c.is_default), prefixes[0] if prefixes else None)
-        if prefix is not None:
-            gaps = _gaps(prefix, svd)
-            pairs.append(BasisPair(prefix, svd, compared.between(prefix, svd), gaps))
+    for seen in (row for row in compared.closely.bases if row.task == task):
+        prefix, svd = (compared.row(task, name) for name in (seen.prefix, seen.svd))
+        pairs.append(BasisPair(prefix, svd, compared.between(prefix, svd), seen.gaps))
     return pairs
-
-
-def _gaps(prefix: CurveRow, svd: CurveRow) -> dict[int, Interval]:
-    seeds = seeds_of(prefix), seeds_of(svd)
-    ranks = [rank for rank in prefix.ranks if rank in svd.ranks]
-    if not all(seeds) or not ranks:
-        return {}
-    try:
-        one, other = together([group_of(several).at(ranks) for several in seeds])
-        gaps = {rank: difference_at(other, one, rank, LEVEL) for rank in ranks}
-        return {rank: as_interval(gap.estimate) for rank, gap in gaps.items()}
-    except CurveError:
-        return {}
 
 
 def basis_table(task: str, pairs: Sequence[BasisPair], name: str) -> Table:

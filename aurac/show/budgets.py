@@ -5,26 +5,23 @@ Each area is over the sizes of its own curve, a difference over those that both 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aurac.analysis.analyse import estimate_group
-from aurac.curves.area import ALIKE, area_name, shared_span
-from aurac.curves.coerce import as_curve
+from aurac.analysis.analyse import over_budget
+from aurac.curves.area import ALIKE, area_name
 from aurac.curves.display import show_span
-from aurac.errors import CurveError
 from aurac.show import tables
-from aurac.show.comparisons import Compared, Difference
+from aurac.show.comparisons import Compared, Difference, curves_of
 from aurac.show.content import Bullets, Section, Text
-from aurac.show.documents import seeds_of
-from aurac.show.escape import one_line
-from aurac.show.model import LEVEL, Interval, as_interval
+from aurac.show.model import Interval, as_interval
 from aurac.show.table import Cell, Table, estimate, table
-from aurac.stats.groups import group_of
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
+    from aurac.analysis.record import Budget
     from aurac.curves.area import Span
     from aurac.show.content import Block
     from aurac.show.model import CurveRow, Run
@@ -43,7 +40,7 @@ class BudgetArea:
 
 
 @dataclass(frozen=True)
-class Budget:
+class BudgetView:
     """What a run shows over a budget: areas, the largest first, and differences.
 
     `pairs` are of two default curves, and of two truncations of one adapter; `reasons` say why
@@ -56,33 +53,33 @@ class Budget:
     reasons: tuple[str, ...]
 
 
-def over_budget(run: Run, axis: str) -> Budget:
-    """Look at a run over a budget."""
-    areas, reasons = budget_areas(run.curves, axis)
-    compared = Compared(replace(run, curves=tuple(one.curve for one in areas)), None, axis)
-    untested = (pair for pair in (compared.analysis.pairs if compared.analysis else ()))
-    reasons += [one_line(pair.sentence, 400) for pair in untested if pair.result is None]
-    return Budget(axis, tuple(areas), tuple(compared.pairs), tuple(reasons))
+def shown_budget(budget: Budget, compared: Compared) -> BudgetView:
+    """A budget of the analysis by the rows that the report shows."""
+    areas = [
+        BudgetArea(compared.row(row.task, row.label), as_interval(row.budget), row.span)
+        for row in budget.scores
+        if row.budget and row.span
+    ]
+    reasons = [
+        f"{compared.row(task, name).label} on {one_line(task)}: {one_line(why)}."
+        for task, name, why in budget.reasons
+    ]
+    reasons += [one_line(pair.sentence, 400) for pair in budget.pairs if pair.result is None]
+    pairs = compared.differences(budget.pairs)
+    return BudgetView(budget.axis, tuple(areas), tuple(pairs), tuple(reasons))
 
 
-def budget_areas(curves: Iterable[CurveRow], axis: str) -> tuple[list[BudgetArea], list[str]]:
-    """AURAC over a budget, the largest first, and why other curves have none."""
-    areas, reasons = [], []
-    for row in curves:
-        try:
-            seeds = seeds_of(row) or ([as_curve(row.record)] if row.record else [])
-            group = group_of(seeds)
-            if group.gap is not None:
-                raise CurveError(group.gap)
-            area = as_interval(estimate_group(group, axis, LEVEL))
-            areas.append(BudgetArea(row, area, shared_span(group.curves, axis)))
-        except CurveError as error:
-            reasons.append(f"{row.label} on {one_line(row.task)}: {one_line(error.given)}.")
-    areas.sort(key=lambda one: -one.area.value)
-    return areas, reasons
+def budget_areas(curves: Sequence[CurveRow], axis: str) -> tuple[dict[str, Interval], list[str]]:
+    """AURAC over a budget by the id of a curve, and why other curves have none."""
+    rows = {name: row for row in curves for name in (row.adapter, row.full_name)}
+    rows |= {row.adapter: row for row in curves if row.is_default}
+    known, groups = curves_of(curves)
+    budget = over_budget(known, axis, groups=groups)
+    areas = {rows[row.label].id: as_interval(row.budget) for row in budget.scores if row.budget}
+    return areas, [f"{rows[name].label}: {why}." for _, name, why in budget.reasons]
 
 
-def section(run: Run, budget: Budget, pictures: Pictures) -> Section:
+def section(run: Run, budget: BudgetView, pictures: Pictures) -> Section:
     """The figure, the areas and the differences of each task."""
     name = area_name(budget.axis)
     blocks: list[Block] = [

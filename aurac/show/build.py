@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from aurac.show import tables, text
 from aurac.show.bases import basis_rank_table, basis_table
-from aurac.show.budgets import over_budget
 from aurac.show.budgets import section as budget_section
+from aurac.show.budgets import shown_budget
 from aurac.show.caveats import caveats
 from aurac.show.comparisons import find
 from aurac.show.content import (
@@ -54,8 +54,10 @@ class Builder:
     ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = margin
-        self.findings = find(run, margin)
-        self.budgets = [over_budget(run, axis) for axis in axes]
+        self.findings = find(run, margin, axes)
+        compared = self.findings.compared
+        known = compared.analysis.budgets if compared.analysis else ()
+        self.budgets = [shown_budget(budget, compared) for budget in known]
         tests = self.findings.tests.values()
         smaller = {c.id: row.rank for c, row in tests if row.rank and row.rank < c.ranks[-1]}
         best = self.findings.best

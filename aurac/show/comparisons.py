@@ -1,26 +1,26 @@
-"""Comparisons of curves on the documents that they share; `aurac.stats` computes."""
+"""The analysis of a run, by the rows that its report shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from aurac.analysis.analyse import analyse, score_group, seed_notes
-from aurac.analysis.choice import recommend
+from aurac.analysis.analyse import analyse, pool
 from aurac.analysis.primary import declaration
-from aurac.analysis.rows import BestRow, Options
+from aurac.analysis.record import Closely
+from aurac.analysis.rows import BestRow
 from aurac.curves.coerce import as_curve
+from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.records.reader import recipe_groups, regrouped
 from aurac.records.schema import Areas
 from aurac.show.bases import BasisPair, basis_pairs
-from aurac.show.documents import changes, seeds_of
-from aurac.show.escape import one_line
-from aurac.show.groups import Group, document_groups
+from aurac.show.documents import seeds_of
+from aurac.show.groups import Group, shown_groups
 from aurac.show.model import (
     ALPHA,
     LEVEL,
@@ -28,26 +28,23 @@ from aurac.show.model import (
     Interval,
     Run,
     as_interval,
-    highlighted,
     labelled,
-    ordered,
     scored,
     unequal_documents,
 )
-from aurac.stats.groups import check_groups, group_of
-from aurac.stats.seeds import mean_of_seeds
+from aurac.stats.groups import check_groups
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
-    from aurac.analysis.rows import Analysis, PairRow
+    from aurac.analysis.record import Analysis, Changes
+    from aurac.analysis.rows import PairRow
     from aurac.curves.area import Span
-    from aurac.show.documents import Changes
     from aurac.stats.paired import Difference as PairedDifference
 
 Groups = Mapping[str, Sequence[str]]
 Tested = tuple[CurveRow, "RecommendRow"]
 _PAIRED = 5
-_GROUP_CURVES = 4
 
 
 def pooled(run: Run, groups: Groups | None = None) -> Run:
@@ -98,11 +95,9 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         if seeds is None:
             raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
         curves += seeds
-    group = group_of(curves)
-    score = score_group(group, Options())
+    score, points = pool(curves)
     if score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
-    points = [mean_of_seeds(group.scores(rank), group.layout, LEVEL) for rank in group.ranks]
 
     def shared(column: str) -> tuple[int | None, ...]:
         each = zip(*(getattr(member, column) for member in members), strict=True)
@@ -124,7 +119,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
             log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
         ),
         drops=list(score.drops),
-        score_notes=seed_notes(group, "log2"),
+        score_notes=list(score.notes),
         seed=None,
         members=tuple(members),
     )
@@ -172,31 +167,33 @@ class Difference:
 
 
 class Compared:
-    """The analysis of a run, `aurac.analysis.analyse.analyse`, by the rows that the report shows.
+    """The analysis of a run, by the rows that the report shows.
 
     `analysis` is None where the curves do not fit together; `reason` says why.
     """
 
-    def __init__(self, run: Run, margin: float | None, axis: str = "log2") -> None:
+    def __init__(self, run: Run, margin: float | None, axes: Sequence[str] = ()) -> None:
         self.analysis: Analysis | None = None
         self.reason = "no curve is stored"
         self._rows: dict[tuple[str | None, str], CurveRow] = {}
-        curves, groups = [], {}
+        curves, groups = curves_of(run.curves)
         for row in sorted(run.curves, key=lambda curve: not curve.is_default):
-            seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
-            if row.members:
-                groups[row.adapter] = [row.adapter]
-            curves += [replace(seed, adapter=row.adapter) for seed in seeds]
             for name in (row.adapter, row.full_name):
                 self._rows.setdefault((row.task, name), row)
         try:
             if curves:
                 names = (curve.adapter for curve in curves)
-                how: dict[str, Any] = {"margin": margin, "axis": axis, "strict": False}
+                how: dict[str, Any] = {"margin": margin, "strict": False}
                 how["primary"] = declaration((), run.primary, names, {}, finished=True)
+                how |= {"checkpoints": checkpoints_of(run), "budgets": axes}
                 self.analysis = analyse(curves, groups=groups, **how)
         except CurveError as error:
             self.reason = str(error)
+
+    @property
+    def closely(self) -> Closely:
+        """What was seen at a close look."""
+        return self.analysis.closely if self.analysis else Closely()
 
     def row(self, task: str | None, name: str) -> CurveRow:
         """The row that the analysis calls by this name."""
@@ -224,9 +221,12 @@ class Compared:
     def pairs(self) -> list[Difference]:
         """Every pair that was tested: the one with the larger AURAC minus the other."""
         known = self.analysis
-        every = [*known.pairs, *known.variants] if known else []
-        pairs = (self._difference(pair) for pair in every if pair.result is not None)
-        return [pair if pair.value >= 0 else pair.reversed() for pair in pairs]
+        return self.differences((*known.pairs, *known.variants)) if known else []
+
+    def differences(self, pairs: Iterable[PairRow]) -> list[Difference]:
+        """Those of the pairs that were tested, the row with the larger AURAC minus the other."""
+        tested = (self._difference(pair) for pair in pairs if pair.result is not None)
+        return [pair if pair.value >= 0 else pair.reversed() for pair in tested]
 
     def _difference(self, pair: PairRow) -> Difference:
         result = cast("PairedDifference", pair.result)
@@ -257,13 +257,22 @@ class Compared:
         return {(id(pair.first), id(pair.second)): pair for pair in self.pairs}
 
 
-def rank_row(curve: CurveRow, margin: float | None, alpha: float = ALPHA) -> RecommendRow | None:
-    """The recommended rank of a curve by itself, with its tests; None where none can be tested."""
-    seeds = seeds_of(curve)
-    if not seeds or any(c.ranks != curve.ranks for c in seeds):
-        return None
-    row = recommend(group_of(seeds), Options(margin=margin, alpha=alpha))
-    return row if row.result else None
+def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:
+    """The curves of rows, with documents where there are any, default truncations first; groups."""
+    curves, groups = list[Curve](), {}
+    for row in sorted(rows, key=lambda curve: not curve.is_default):
+        seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
+        if row.members:
+            groups[row.adapter] = [row.adapter]
+        curves += [replace(seed, adapter=row.adapter) for seed in seeds]
+    return curves, groups
+
+
+def checkpoints_of(run: Run) -> list[Curve]:
+    """Single trainings in their default truncation, with the documents of all of their ranks."""
+    rows = [row for curve in run.curves if curve.is_default for row in curve.members or (curve,)]
+    known = ((row, curve) for row in rows for curve in seeds_of(row) or ())
+    return [curve for row, curve in known if curve.ranks == row.ranks]
 
 
 @dataclass(frozen=True)
@@ -274,7 +283,9 @@ class Findings:
     choices: Mapping[str | None, Choice]  # by task: which configuration to ship
     called: Callable[[Configuration], str]  # what the page calls one
     above_base: Mapping[str, Mapping[int, bool]]  # by the id of a curve and by rank
-    tests: Mapping[str, Tested]  # by the id of a default curve, each by itself
+    tests: Mapping[str, Tested]  # by the id of a curve that is looked at, each by itself
+    # By adapter and task: the recommended rank of a single training
+    own: Mapping[tuple[str, str | None], RecommendRow]
     # By id and rank, an upper bound on what it loses, all of a task together
     joint: Mapping[str, Mapping[int, float]]
     # By task: what is said of the largest AURAC; its row, where one is named; the rows that may be
@@ -314,54 +325,42 @@ class Findings:
         return bool(above) and not any(above.values()) if above else False
 
 
-def find(run: Run, margin: float | None) -> Findings:
+def find(run: Run, margin: float | None, axes: Sequence[str] = ()) -> Findings:
     """Look at a run."""
-    compared, large = Compared(run, margin), run.many_tasks
+    compared, large = Compared(run, margin, axes), run.many_tasks
     leaders = {task: _leader(run, task, compared) for task in run.task_names}
     candidates = {
         task: [compared.row(task, name) for name in row.candidates] if row else scored(run, task)
         for task, row in leaders.items()
     }
     best = {task: next(iter(rows), None) for task, rows in candidates.items()}
-    close = {  # looked at closely: the curves in colour, or only the leader
-        task: [row]
-        if large and row
-        else []
-        if large
-        else [curve for curve in highlighted(run, task) if curve.is_default]
-        for task, row in best.items()
-    }
-    tests: dict[str, Tested] = {}
-    joint: dict[str, Mapping[int, float]] = {}
-    for curves in close.values():
-        tested = {c.id: (c, row) for c in curves if (row := rank_row(c, margin))}
-        tests |= tested
-        number = sum(len(row.tests) for _, row in tested.values())  # Bonferroni
-        for curve, _ in tested.values():
-            bounds = rank_row(curve, margin, ALPHA / number)
-            joint[curve.id] = {one.rank: one.upper for one in bounds.tests} if bounds else {}
+    seen = compared.closely
+    tested = [(compared.row(row.task, row.label), row) for row in seen.tests]
+    changes: dict[str, list[Changes]] = {task: [] for task in run.task_names}
+    for item in seen.changes:
+        label = compared.row(item.task, item.label).label
+        changes[item.task].append(replace(item, label=label))
     return Findings(
         margin=margin,
         choices=compared.choices(),
         called=compared.called,
         above_base=compared.above_base(),
-        tests=tests,
-        joint=joint,
+        tests={curve.id: (curve, row) for curve, row in tested},
+        own={(row.adapter, row.task): row for row in seen.checkpoints},
+        joint={
+            curve.id: {test.rank: test.joint for test in row.tests if test.joint is not None}
+            for curve, row in tested
+        },
         leaders={task: row for task, row in leaders.items() if row},
         best=best,
         candidates=candidates,
         pairs={
             task: _shown(compared, best[task], candidates[task], 1 if large else _PAIRED)
-            for task in close
+            for task in run.task_names
         },
-        changes={
-            task: [item for c in curves if (item := changes(c, ends_only=large))]
-            for task, curves in close.items()
-        },
-        groups={
-            task: document_groups(ordered(curves)[:_GROUP_CURVES]) for task, curves in close.items()
-        },
-        bases={task: basis_pairs(run, task, compared) for task in close},
+        changes=changes,
+        groups=shown_groups(run.task_names, compared),
+        bases={task: basis_pairs(task, compared) for task in run.task_names},
         compared=compared,
     )
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice, pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from aurac.records.store import Cell
     from aurac.show.model import CurveRow
 
-# Scores closer than this are the same score written twice.
-_SAME = 1e-9
 RIGHT = 0.5
 _KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}
 # The samples of a page: documents, characters of a text, characters of all.
@@ -140,31 +138,6 @@ class Wording(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Step:
-    """Documents whose score rose or fell when the rank went from `lower` to `upper`."""
-
-    lower: int
-    upper: int
-    gained: int
-    lost: int
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The steps of one curve."""
-
-    label: str
-    task: str
-    n_docs: int
-    steps: tuple[Step, ...]
-
-    @property
-    def pairs(self) -> list[tuple[str, str]]:
-        """The two ranks of each step as text; rank 0 is the base."""
-        return [(str(step.lower) if step.lower else "base", str(step.upper)) for step in self.steps]
-
-
-@dataclass(frozen=True)
 class Sample:
     """A document with the answers of one curve: rank, text, score."""
 
@@ -272,36 +245,6 @@ def questions(curve: CurveRow) -> Mapping[str, Wording]:
     """Questions and references of the curve's task by document."""
     source = _first(curve).source
     return source.questions(curve.task) if source else {}
-
-
-def changes(curve: CurveRow, *, ends_only: bool = False) -> Changes | None:
-    """Documents gained and lost from each rank to the next, the base first; None without cells.
-
-    With `ends_only` from the lowest to the highest rank. A mean over seeds counts the documents of
-    every seed.
-    """
-    ranks = (curve.ranks[0], curve.ranks[-1]) if ends_only else (0, *curve.ranks)
-    parts = [_steps(one, ranks) for one in curve.members or (curve,)]
-    if len({len(steps) for steps, _ in parts}) > 1 or not parts[0][0]:
-        return None
-    together = [
-        Step(same[0].lower, same[0].upper, sum(s.gained for s in same), sum(s.lost for s in same))
-        for same in zip(*(steps for steps, _ in parts), strict=True)
-    ]
-    return Changes(curve.label, curve.task, sum(n for _, n in parts), tuple(together))
-
-
-def _steps(curve: CurveRow, ranks: Sequence[int]) -> tuple[list[Step], int]:
-    """The steps of one checkpoint, and its documents; none where these differ between ranks."""
-    kept = [(rank, one) for rank in ranks if (one := outcomes(curve, rank))]
-    steps = []
-    for (lower, before), (upper, after) in pairwise(kept):
-        if before.doc_ids != after.doc_ids:
-            return [], 0
-        rises = after.scores - before.scores
-        gained, lost = np.count_nonzero(rises > _SAME), np.count_nonzero(rises < -_SAME)
-        steps.append(Step(lower, upper, int(gained), int(lost)))
-    return steps, len(kept[0][1].doc_ids) if kept else 0
 
 
 def _answers(curve: CurveRow) -> dict[int, _Outcomes]:

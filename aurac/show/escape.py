@@ -1,22 +1,18 @@
 """Names, prompts and model outputs are hostile until escaped; one function for each format.
 
 Everything that did not come from this package passes through one of these on its way out. The
-order is always the same: first `visible` turns control characters into harmless text, then the
+order is always the same: first `spelled` turns control characters into harmless text, then the
 format's own rule applies.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 
-_KEEP = {"\n", "\t"}
-# Bidirectional overrides and isolates can reorder a line so that it reads as something else.
-_BIDI = {*"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"}
+from aurac.terminal import one_line, spelled
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~$&.:@])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
-# Not `\s`: a no-break space is there on purpose.
-_SPACE = re.compile(r"[ \t\n]+")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -43,41 +39,14 @@ _LATEX = {
 }
 
 
-def visible(text: object) -> str:
-    r"""`text` with every control, bidirectional and unpaired character spelled out, as `\x1b`.
-
-    Newline and tab stay. The result can be printed on a terminal without moving its cursor.
-    """
-    return "".join(_spelled(char) for char in str(text))
-
-
-def _spelled(char: str) -> str:
-    if char in _KEEP:
-        return char
-    hidden = char in _BIDI or unicodedata.category(char) in {"Cc", "Cs", "Co", "Zl", "Zp"}
-    if not hidden:
-        return char
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def one_line(text: object, limit: int | None = None) -> str:
-    """`visible` text on a single line, cut in the middle where it is longer than `limit`."""
-    line = _SPACE.sub(" ", visible(text)).strip(" ")
-    if limit is None or len(line) <= limit:
-        return line
-    tail = max(1, limit // 3)
-    return f"{line[: limit - tail - 1].rstrip()}…{line[-tail:].lstrip()}"
-
-
 def typeset(text: object) -> str:
-    """`visible` text in which a number and its percent sign stay on one line."""
-    return re.sub(r"(?<=\d) (?=%)", "\u00a0", visible(text))
+    """`spelled` text in which a number and its percent sign stay on one line."""
+    return re.sub(r"(?<=\d) (?=%)", "\u00a0", spelled(text))
 
 
 def shorten(text: object, limit: int) -> str:
-    """`visible` text of at most `limit` characters, saying how many were left out."""
-    shown = visible(text)
+    """`spelled` text of at most `limit` characters, saying how many were left out."""
+    shown = spelled(text)
     if len(shown) <= limit:
         return shown
     return f"{shown[:limit].rstrip()} … ({len(shown) - limit} more characters)"

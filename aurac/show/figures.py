@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.show import appearance
 from aurac.show.appearance import BASE, BASE_LABEL, LABEL_SIZE
-from aurac.show.escape import one_line
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

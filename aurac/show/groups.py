@@ -8,20 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.show.appearance import LABEL_CHARS, LABEL_SIZE, Styles, key, styles
-from aurac.show.documents import outcomes, seeds_of
-from aurac.show.escape import one_line
-from aurac.show.model import LEVEL, Interval, as_interval
 from aurac.show.table import Cell, Table, estimate, number, share, table
-from aurac.stats.groups import group_of
-from aurac.stats.mean import Layout
-from aurac.stats.seeds import mean_of_seeds
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
 
-    from aurac.show.model import CurveRow
+    from aurac.show.comparisons import Compared
+    from aurac.show.model import CurveRow, Interval
+    from aurac.stats.mean import Estimate
 
 _MAX_GROUPS = 60
 
@@ -36,31 +33,18 @@ class Group:
     name: str
     n_docs: int
     curve: CurveRow
-    log2: Interval
-    accuracy: tuple[Interval, ...]
+    log2: Estimate | Interval
+    accuracy: tuple[Estimate, ...]
     baseline: float | None
 
 
-def document_groups(curves: Sequence[CurveRow]) -> list[Group]:
-    """The groups of a task in their stored order, for each of the curves; empty without strata."""
-    groups: list[Group] = []
-    for curve in curves:
-        seeds = seeds_of(curve) if curve.log2 else None
-        strata = np.array((seeds[0].strata or ()) if seeds else ())
-        names = list(dict.fromkeys(strata.tolist()))
-        if not seeds or len(names) < 2:
-            continue
-        recipe = group_of(seeds)
-        values = [recipe.areas("log2"), *(recipe.scores(rank) for rank in curve.ranks)]
-        base = outcomes((curve.members or (curve,))[0], 0)
-        for name in names:
-            keep = strata == name
-            clusters = np.array(recipe.first.clusters)[keep] if recipe.first.clusters else None
-            layout = Layout.make(int(keep.sum()), clusters)
-            area, *points = (as_interval(mean_of_seeds(v[:, keep], layout, LEVEL)) for v in values)
-            known = base is not None and base.scores.size == keep.size
-            baseline = float(base.scores[keep].mean()) if known and base else None
-            groups.append(Group(name, layout.n, curve, area, tuple(points), baseline))
+def shown_groups(tasks: Sequence[str], compared: Compared) -> dict[str, list[Group]]:
+    """The groups of each task in their stored order, for each of a few curves."""
+    groups: dict[str, list[Group]] = {task: [] for task in tasks}
+    for row in compared.closely.strata:
+        curve = compared.row(row.task, row.curve)
+        group = Group(row.stratum, row.n_docs, curve, row.log2, row.accuracy, row.baseline)
+        groups[str(row.task)].append(group)
     return groups
 
 

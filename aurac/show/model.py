@@ -13,7 +13,7 @@ from aurac.errors import RunFolderError
 from aurac.records.cell import differences
 from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.records.serving import read_serving
-from aurac.show.escape import one_line
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

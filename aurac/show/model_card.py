@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
-from aurac.show.comparisons import rank_row
-from aurac.show.escape import markdown, markdown_fence, one_line
+from aurac.show.escape import markdown, markdown_fence
 from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.show.text import area_sentence
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from huggingface_hub import EvalResult
 
+    from aurac.analysis.choice_rows import RecommendRow
     from aurac.records.schema import AdapterRecord
     from aurac.show.model import CurveRow, Interval, Run
 
@@ -27,14 +28,18 @@ METHODS = {
 
 
 def card(
-    run: Run, adapter: AdapterRecord, *, margin: float | None, brief: bool = False
+    run: Run,
+    adapter: AdapterRecord,
+    own: Mapping[tuple[str, str | None], RecommendRow],
+    *,
+    brief: bool = False,
 ) -> str | None:
     """The `README.md` of an adapter's repository; None without a curve, and for a family.
 
     The front matter is what the hub reads: base model, library, tags, and every measured number of
     the adapter's own curve. The text says the same to a reader, in percent. A `brief` card leaves
-    single ranks and tests out, as for a run with many tasks. The smallest rank within the `margin`
-    of the best is that of this adapter alone; without a margin none is named.
+    single ranks and tests out, as for a run with many tasks. What is said of the smallest rank is
+    `own`, by adapter and task: that of this adapter alone.
     """
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
@@ -44,7 +49,7 @@ def card(
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
-            row = rank_row(curve, margin)
+            row = own.get((curve.adapter, curve.task))
             shown = choice_sentences(row.choice, own=True) if row else []
             parts += [_table(curve), markdown(" ".join(shown))]
     published = [

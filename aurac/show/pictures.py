@@ -10,11 +10,12 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.content import Picture
-from aurac.show.escape import one_line, slug
+from aurac.show.escape import slug
 from aurac.show.groups import draw_groups
 from aurac.show.model import as_published, highlighted, ordered, unequal_documents
 from aurac.show.serving import latency_figure
 from aurac.show.stopped import draw_looks
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from aurac.analysis.record import Changes
     from aurac.records.decisions import DecisionRecord
     from aurac.records.serving import ServingRecord
-    from aurac.show.documents import Changes
     from aurac.show.groups import Group
     from aurac.show.model import CurveRow, Interval, Run
     from aurac.show.serving import Served

@@ -21,8 +21,8 @@ from aurac.show.appearance import (
     legend_label,
     styles,
 )
-from aurac.show.escape import one_line
 from aurac.show.model import ordered
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
+    from aurac.analysis.record import Changes
     from aurac.show.appearance import Style, Styles
-    from aurac.show.documents import Changes
     from aurac.show.model import CurveRow, Interval
 
 _MAX_BANDS = 4

@@ -12,6 +12,7 @@ from aurac.show import escape
 from aurac.show.content import Bullets, Code, Examples, Fold, Picture, Text
 from aurac.show.documents import RIGHT
 from aurac.show.table import Table, markdown_lines, text_table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +57,7 @@ def _page(report: Report) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"visible": escape.typeset, "line": escape.one_line}
+    environment.filters |= {"visible": escape.typeset, "line": one_line}
     environment.filters["kind"] = lambda block: type(block).__name__
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

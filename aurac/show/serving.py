@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from aurac.curves.display import count, size
 from aurac.records.serving import NOISE, against
 from aurac.show import appearance, plots
-from aurac.show.escape import one_line
 from aurac.show.table import NONE, Cell, Table, rank_cell, share, table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

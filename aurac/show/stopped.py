@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from aurac.show.appearance import AXIS, INK, SERIES
 from aurac.show.content import Block, Bullets, Section, Text
-from aurac.show.escape import one_line
 from aurac.show.model import unequal_documents
 from aurac.show.table import NONE, Cell, Table, p_value, share, table
 from aurac.show.text import LISTED, to
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

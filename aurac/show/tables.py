@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
 from aurac.curves.display import count, percent, points, seconds, show_span, signed, size
-from aurac.show.escape import one_line
 from aurac.show.model import bold_means, ordered
 from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, rank_cell, share, table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RankTest
+    from aurac.analysis.record import Changes
     from aurac.show.comparisons import Difference, Tested
-    from aurac.show.documents import Changes, Speed
+    from aurac.show.documents import Speed
     from aurac.show.model import CurveRow
 
 _MAX_RANK_COLUMNS = 12

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import ScoreRow
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span, size
-from aurac.show.escape import one_line
 from aurac.show.table import (
     NONE,
     Cell,
@@ -23,6 +22,7 @@ from aurac.show.table import (
     table,
 )
 from aurac.stats.mean import Estimate
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

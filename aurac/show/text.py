@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import interval, percent, size
 from aurac.show.content import Tile
-from aurac.show.escape import one_line
 from aurac.show.model import published_pairs, scored
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,17 +19,17 @@ from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.comparisons import pooled
 from aurac.show.documents import speeds
-from aurac.show.escape import one_line
 from aurac.show.model import as_run, merge, ordered
 from aurac.show.pictures import unique_slugs
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from aurac.curves.area import Span
-    from aurac.show.budgets import Budget
+    from aurac.show.budgets import BudgetView
     from aurac.show.comparisons import Difference, Groups
     from aurac.show.model import CurveRow, Interval, Run
 
@@ -136,7 +136,7 @@ def _cards(builder: Builder) -> dict[str, str]:
     run = builder.run
     cards = {
         f"{names[adapter.name]}.md": model_card.card(
-            run, adapter, margin=builder.margin, brief=builder.large
+            run, adapter, builder.findings.own, brief=builder.large
         )
         for adapter in adapters
     }
@@ -191,7 +191,7 @@ def _score_row(curve: CurveRow) -> Row:
     }
 
 
-def _budget_rows(budget: Budget) -> Iterator[Row]:
+def _budget_rows(budget: BudgetView) -> Iterator[Row]:
     """AURAC over a budget, under its own name, and the range that it is over."""
     for one in budget.areas:
         yield {**_names(one.curve), **_area(one.area, f"aurac_{budget.axis}"), **_span(one.span)}

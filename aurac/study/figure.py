@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from aurac.analysis.rows import Analysis, PairRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import PairRow
     from aurac.stats.mean import Estimate
 
 DIFFERENCES = "differences"

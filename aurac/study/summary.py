@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from aurac.analysis.rows import Analysis, PairRow
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import PairRow
     from aurac.curves.curve import Curve
     from aurac.study.design import Study
     from aurac.study.plan import State

@@ -23,7 +23,7 @@ from benchmarks.calibration.rows import Row, share
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.analysis.rows import Analysis
+    from aurac.analysis.record import Analysis
 
 SIZES = (100, 300)
 SPREADS = (0.0, 0.3, 0.6)  # of seeds, logits: 0, .05 and .1 of AURAC

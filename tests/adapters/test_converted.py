@@ -158,7 +158,7 @@ def test_the_alpha_of_older_mlx_and_torchtune_without_a_config(mlx, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"fine_tune_type": "full"}, "fine_tune_type 'full'"),
+        ({"fine_tune_type": "full"}, "fine_tune_type = 'full'"),
         ({"lora_parameters": None}, "no lora_parameters"),
         ({"lora_parameters": {"rank": 4}}, "no lora_parameters with rank and scale"),
         ({"lora_parameters": {"rank": "4", "scale": 1.0}}, "rank = '4'"),

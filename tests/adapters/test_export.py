@@ -16,7 +16,7 @@ from support.peft_rows import make
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
 from aurac.adapters.export import save_truncations
-from aurac.adapters.formats.tensors import SafetensorsFile, SafetensorsWriter
+from aurac.adapters.formats.storage import SafetensorsFile, SafetensorsWriter
 from aurac.adapters.inspect import describe
 from aurac.adapters.linalg import all_finite, tall_qr, triangle
 from aurac.errors import CheckpointError, RankError, RunFolderError, UsageError

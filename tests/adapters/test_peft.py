@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.formats.tensors import SafetensorsWriter
+from aurac.adapters.formats.storage import SafetensorsWriter
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
@@ -185,7 +185,7 @@ def test_what_is_said_must_go_together(tmp_path):
     ("changes", "message"),
     [
         ({"r": 3}, "ranks 4 and 4 for .*expected rank 3"),
-        ({"peft_type": "LOHA"}, "LOHA adapter, which is refused: LoHa multiplies"),
+        ({"peft_type": "LOHA"}, "LOHA adapter, which is refused: it is no plain"),
         ({"peft_type": None}, "names no PEFT method"),
         (
             {"use_dora": True},

@@ -220,7 +220,7 @@ def agree_alone(run, builder, choice, content):
             assert row.rank == rank
             assert rank is None or {t.rank: t.passed for t in row.tests}[rank]
     for adapter in run.adapters if len(run.adapters) == 1 else ():
-        page = card(run, adapter, margin=choice.margin)
+        page = card(run, adapter, builder.findings.own)
         assert (f"Use rank {rank}: " in page) == (one is not None)
 
 

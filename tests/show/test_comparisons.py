@@ -14,7 +14,6 @@ from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.show import plots, write_report
 from aurac.show.comparisons import find, pooled
-from aurac.show.documents import changes
 from aurac.show.figures import styled
 from aurac.stats import over_seeds
 from aurac.stats.paired import difference
@@ -82,10 +81,16 @@ def test_differences_of_groups_are_over_documents_and_seeds(found):
 
 def test_gained_and_lost_are_those_of_every_seed(found):
     _, run, scores = found
-    step = changes(pooled(run, GROUPS).curves[0], ends_only=True).steps[0]
-    rises = [scores[name][2] - scores[name][0] for name in GROUPS["lora"]]
-    assert step.gained == sum(int((rise > 0).sum()) for rise in rises)
-    assert step.lost == sum(int((rise < 0).sum()) for rise in rises)
+    [item, _] = find(pooled(run, GROUPS), None).changes["word_problems"]
+    assert (item.label, item.n_docs) == ("lora", 240)
+    for step in item.steps:
+        if step.lower == 0:
+            continue
+        places = RANKS.index(step.upper), RANKS.index(step.lower)
+        rises = [scores[name][places[0]] - scores[name][places[1]] for name in GROUPS["lora"]]
+        assert step.gained == sum(int((rise > 0).sum()) for rise in rises)
+        assert step.lost == sum(int((rise < 0).sum()) for rise in rises)
+    assert [step.upper for step in item.steps] == list(RANKS)
 
 
 def test_recorded_recipes_pool_by_themselves(found):

@@ -9,36 +9,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurac.show import escape
+from aurac.terminal import one_line, spelled
 
 
 @pytest.mark.parametrize(
     ("given_text", "shown"),
     [
         ("plain", "plain"),
-        ("\x1b[31mred", "\\x1b[31mred"),  # a terminal would switch its colour
-        ("a\rb", "a\\x0db"),  # a terminal would go back and write over a
+        ("\x1b[31mred", "\\u001b[31mred"),  # a terminal would switch its colour
+        ("a\rb", "a\\u000db"),  # a terminal would go back and write over a
         ("\u202eevil", "\\u202eevil"),  # a reader would see it reversed
-        ("\x9b31m", "\\x9b31m"),  # the one-byte form of an escape sequence
+        ("\x9b31m", "\\u009b31m"),  # the one-byte form of an escape sequence
         ("two\nlines\ttab", "two\nlines\ttab"),
         ("很长", "很长"),
     ],
 )
-def test_visible(given_text, shown):
-    assert escape.visible(given_text) == shown
+def test_spelled(given_text, shown):
+    assert spelled(given_text) == shown
 
 
 @given(st.text())
-def test_visible_leaves_nothing_a_terminal_acts_on(text):
-    shown = escape.visible(text)
+def test_spelled_leaves_nothing_a_terminal_acts_on(text):
+    shown = spelled(text)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     shown.encode("utf-8")  # unpaired surrogates are spelled out
 
 
 def test_one_line_cuts_in_the_middle_and_keeps_no_break_spaces():
-    assert escape.one_line("a\n b\t c") == "a b c"
-    assert escape.one_line("95\u00a0%") == "95\u00a0%"
-    assert escape.one_line("abcdefghijkl", 9) == "abcde…jkl"
-    assert len(escape.one_line("x" * 500, 24)) == 24
+    assert one_line("a\n b\t c") == "a b c"
+    assert one_line("95\u00a0%") == "95\u00a0%"
+    assert one_line("abcdefghijkl", 9) == "abcde…jkl"
+    assert len(one_line("x" * 500, 24)) == 24
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from report_runs import RunMaker, run_from, zoo_run
 from aurac.cli import cli
 from aurac.records.schema import AdapterRecord
 from aurac.show import write_report
+from aurac.show.comparisons import find
 from aurac.show.model_card import card
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
@@ -31,7 +32,7 @@ def run(tmp_path_factory):
 
 def text_of(run, name, **options):
     adapter = next(a for a in run.adapters if a.name == name)
-    return card(run, adapter, margin=0.02, **options)
+    return card(run, adapter, find(run, 0.02).own, **options)
 
 
 def test_the_hub_reads_back_every_number_of_the_default_curve(run):
@@ -95,7 +96,7 @@ def test_a_hostile_name_stays_a_name(tmp_path):
 
 
 def test_an_adapter_without_a_curve_gets_no_card(run):
-    assert card(run, AdapterRecord(name="absent"), margin=0.02) is None
+    assert card(run, AdapterRecord(name="absent"), {}) is None
 
 
 @pytest.mark.parametrize("limit", [None, 20])

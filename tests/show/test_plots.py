@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
+from aurac.analysis.record import Changes, Step
 from aurac.show import appearance, figures, plots
-from aurac.show.documents import Changes, Step
 from aurac.show.groups import Group
 from aurac.show.model import MAX_HIGHLIGHTED, Interval
 from aurac.show.pictures import KEY, Pictures

@@ -41,7 +41,7 @@ def test_no_line_is_wider_than_the_terminal(tmp_path, width):
 def test_markup_and_escapes_are_text(tmp_path):
     maker = RunMaker(tmp_path, n=20).add("[red]x[/red]\x1b[2J", [0.3, 0.6], ranks=(1, 2))
     text = printed(maker.results(), 120)
-    assert "[red]x[/red]\\x1b[2J" in text
+    assert "[red]x[/red]\\u001b[2J" in text
 
 
 def test_missing_cells_are_counted_with_that_of_the_base_and_once_in_a_group(tmp_path):

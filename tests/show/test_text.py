@@ -8,8 +8,8 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.show.caveats import caveats
-from aurac.show.comparisons import find, pooled, rank_row
-from aurac.show.model import ALPHA, Run, as_published
+from aurac.show.comparisons import find, pooled
+from aurac.show.model import Run, as_published
 from aurac.show.model_card import card
 from aurac.show.text import below_base, details, tiles, verdicts
 
@@ -110,7 +110,8 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(run))
     assert not any("the fair comparison" in caveat for caveat in caveats(run))
     assert as_published(run.curves) == "as published (prefix)"
-    card_of = {adapter.name: card(run, adapter, margin=MARGIN) for adapter in run.adapters}
+    own = find(run, MARGIN).own
+    card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
     assert "--basis svd --rescale keep" in card_of["lora"]
     assert "% with the truncation prefix, as published" in card_of["lora"]
 
@@ -127,7 +128,7 @@ def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
 def test_losses_are_against_the_best_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    row = rank_row(curve, MARGIN, ALPHA)
+    _, row = find(run, MARGIN).tests[curve.id]
     best = max(curve.accuracy)
     assert [step.rank for step in row.tests] == [4, 2, 1]
     for step, accuracy in zip(row.tests, reversed(curve.accuracy), strict=True):
@@ -206,7 +207,7 @@ def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
     lines = "\n".join(caveats(run))
     assert "per rank: an adapter trained for each rank" in lines
     assert "trained at one rank only" not in lines
-    assert card(run, run.adapters[0], margin=MARGIN) is None
+    assert card(run, run.adapters[0], {}) is None
 
 
 @pytest.mark.parametrize(

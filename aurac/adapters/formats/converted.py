@@ -13,35 +13,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import msgspec
 import numpy as np
 import torch
+from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.key_map import KeyMap, sort_tensors
-from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes, with_sidecar
-from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, is_peft_alpha, is_peft_rank
-from aurac.adapters.formats.sidecar import read_sidecar, sidecar_path
-from aurac.adapters.formats.tensors import read_tensors
-from aurac.adapters.formats.untrusted import (
+from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
+from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, PeftAlpha, PeftRank
+from aurac.adapters.formats.sidecar import Format
+from aurac.adapters.formats.state_dict import StateDict, read_factors, stated_or_recorded
+from aurac.adapters.formats.storage import (
     check_factor,
-    check_fields,
+    checked,
     read_json,
+    read_tensors,
     reason,
     regular_file,
 )
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
 
-    from aurac.adapters.compatibility import BaseSource
-    from aurac.adapters.nesting import Rule
+    from aurac.adapters.formats.sidecar import Source
 
+_LANGUAGE_MODEL: Final = {"task_type": "CAUSAL_LM"}
 MLX_WEIGHTS: Final = "adapters.safetensors"
 _MLX_KEYS: Final = KeyMap({s: re.compile(rf"(?P<module>.+)\.lora_{s.lower()}") for s in "AB"})
 _MLX_MAGNITUDE: Final = re.compile(r"(?P<module>.+)\.m")
@@ -71,101 +74,115 @@ _TORCHTUNE_MODULES: Final = {
 }
 
 
-def is_mlx(folder: Path) -> bool:
-    """Whether a folder holds an adapter of mlx-lm."""
-    return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
+class _MlxLora(msgspec.Struct):
+    rank: PeftRank
+    scale: PeftAlpha
+    alpha: PeftAlpha | None = None
 
 
-def read_mlx(folder: Path, given: str | None = None) -> Adapter:
-    """The adapter in a folder of mlx-lm: ``adapters.safetensors`` beside its own config.
+class _MlxConfig(msgspec.Struct):
+    lora_parameters: dict[str, Any] = {}
+    fine_tune_type: Literal["lora", "dora"] = "lora"
+    model: Any = None
+
+
+class Mlx(Format):
+    """Folders of mlx-lm: ``adapters.safetensors`` beside its own config.
 
     A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
-    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``. ``given`` is
-    the base's name where the user gives it.
+    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``.
     """
-    config = read_json(folder / CONFIG)
-    kind, rank, scale = _mlx_settings(config, folder / CONFIG)
-    weights = folder / MLX_WEIGHTS
-    tensors = sort_tensors(read_tensors(weights), _MLX_KEYS, weights)
-    modules = {name: _plain(A.mT, B.mT, "none", scale) for name, (A, B) in tensors.pairs.items()}
-    others = dict(tensors.others)
-    if kind == "dora":
-        matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
-        magnitudes = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
-        modules = with_magnitudes(modules, magnitudes, weights)
-    _refuse_others(others, weights)
-    for name, f in modules.items():
-        if f.rank != rank or name.rpartition(".")[2].startswith("embed"):
+
+    files = (CONFIG, MLX_WEIGHTS)
+
+    @override
+    def recognises(self, source: Source) -> bool:
+        """Whether it is a folder with such weights, and none of PEFT's."""
+        folder = source.path
+        return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in the folder."""
+        where, weights = source.path / CONFIG, source.path / MLX_WEIGHTS
+        config = checked(read_json(where), _MlxConfig, where)
+        if not {"rank", "scale"} <= set(config.lora_parameters):
             raise CheckpointError(
-                f"{weights} has factors of rank {f.rank} for {name}",
-                expected=f"linear layers of rank {rank}, which {CONFIG} gives",
+                f"{where} gives no lora_parameters with rank and scale",
+                expected=f"the config that mlx-lm writes beside {MLX_WEIGHTS}",
             )
-    base = config.get("model")
-    return _recorded(
-        folder,
-        given,
-        modules=modules,
-        nesting=Nesting("lora", (rank,)),
-        base=base if isinstance(base, str) else None,
-        notes=(DORA_NOTE,) if kind == "dora" else (),
-        format="mlx",
-    )
-
-
-def _mlx_settings(config: Mapping[str, Any], where: Path) -> tuple[str, int, float]:
-    """``lora`` or ``dora``, the rank and the scale."""
-    kind = config.get("fine_tune_type", "lora")
-    if kind not in ("lora", "dora"):
-        raise CheckpointError(f"{where} has fine_tune_type {kind!r}"[:300], expected="lora or dora")
-    fields = config.get("lora_parameters")
-    if not isinstance(fields, dict) or not {"rank", "scale"} <= set(fields):
-        raise CheckpointError(
-            f"{where} gives no lora_parameters with rank and scale",
-            expected=f"the config that mlx-lm writes beside {MLX_WEIGHTS}",
+        lora = checked(config.lora_parameters, _MlxLora, where)
+        scale = lora.scale if lora.alpha is None else lora.scale * (lora.alpha / lora.rank)
+        tensors = sort_tensors(read_tensors(weights), _MLX_KEYS, weights)
+        modules = {n: _factors(A.mT, B.mT, scale) for n, (A, B) in tensors.pairs.items()}
+        others = dict(tensors.others)
+        if dora := config.fine_tune_type == "dora":
+            matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
+            found = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
+            modules = with_magnitudes(modules, found, weights)
+        _refuse_others(others, weights)
+        for name, f in modules.items():
+            if f.rank != lora.rank or name.rpartition(".")[2].startswith("embed"):
+                raise CheckpointError(
+                    f"{weights} has factors of rank {f.rank} for {name}",
+                    expected=f"linear layers of rank {lora.rank}, which {CONFIG} gives",
+                )
+        return Adapter(
+            name=source.path.name,
+            modules=modules,
+            nesting=Nesting("lora", (lora.rank,)),
+            base=config.model if isinstance(config.model, str) else None,
+            peft_config=_LANGUAGE_MODEL,
+            source=source.path,
+            notes=(DORA_NOTE,) if dora else (),
+            format="mlx",
         )
-    number = ("a finite number", is_peft_alpha)
-    check_fields(
-        fields, {"rank": ("a rank", is_peft_rank), "scale": number, "alpha": number}, where
-    )
-    scale, rank = float(fields["scale"]), int(fields["rank"])
-    if fields.get("alpha") is not None:
-        scale *= fields["alpha"] / rank
-    return kind, rank, scale
 
 
-def read_gguf(
-    path: Path, base: str | None, bases: Callable[[str], BaseSource] | None = None
-) -> Adapter:
-    """The adapter in a GGUF file of llama.cpp.
+class Gguf(Format):
+    """GGUF files of llama.cpp.
 
     A module computes ``W x + α / R · B (A x)``, or ``W x + B (A x)`` where α is 0. Quantised
-    factors come in float32. ``base`` is its name, where the file does not say; ``bases`` lead from
-    a name to the base, whose modules and heads are needed.
+    factors come in float32. The base's modules and heads are needed.
     """
-    fields, contents = _gguf_contents(path)
-    arch, alpha = _gguf_settings(fields, path)
-    url = str(fields.get("general.base_model.0.repo_url", ""))
-    recorded = url.partition("huggingface.co/")[2] or None
-    skeleton = _skeleton(path, base or recorded, bases)
-    # llama.cpp leaves norms of an adapter out too.
-    state = {k: t for k, t in contents.items() if not k.endswith("_norm.weight")}
-    tensors = sort_tensors(state, _GGUF_KEYS, path)
-    _refuse_others(tensors.others, path)
-    names = _gguf_modules(skeleton, arch)
-    unknown = sorted(set(tensors.pairs) - set(names))
-    if unknown:
-        raise CheckpointError(
-            f"{path} has factors for {unknown[0]}, which is no linear layer of the base",
-            fix="it was trained on another base",
+
+    suffixes = (".gguf",)
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in the file."""
+        path = source.path
+        fields, contents = _gguf_contents(path)
+        arch, alpha = _gguf_settings(fields, path)
+        url = str(fields.get("general.base_model.0.repo_url", ""))
+        recorded = url.partition("huggingface.co/")[2] or None
+        skeleton = _skeleton(source, recorded)
+        # llama.cpp leaves norms of an adapter out too.
+        state = {k: t for k, t in contents.items() if not k.endswith("_norm.weight")}
+        tensors = sort_tensors(state, _GGUF_KEYS, path)
+        _refuse_others(tensors.others, path)
+        names = _gguf_modules(skeleton, arch)
+        if unknown := sorted(set(tensors.pairs) - set(names)):
+            raise CheckpointError(
+                f"{path} has factors for {unknown[0]}, which is no linear layer of the base",
+                fix="it was trained on another base",
+            )
+        modules = {}
+        for key, (A, stored) in tensors.pairs.items():
+            name = names[key]
+            B = _reordered(name, stored, skeleton, path) if _GGUF_REORDERS[arch] else stored
+            f = _factors(A, B, alpha or 1.0)
+            modules[name] = replace(f, rule="rank") if alpha else f
+        left_out = len(contents) - len(state)
+        return Adapter(
+            name=path.stem,
+            modules=modules,
+            base=recorded,
+            peft_config=_LANGUAGE_MODEL,
+            source=path,
+            notes=(f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else (),
+            format="gguf",
         )
-    modules = {}
-    for key, (A, B) in tensors.pairs.items():
-        if _GGUF_REORDERS[arch]:
-            B = _reordered(names[key], B, skeleton, path)  # noqa: PLW2901
-        modules[names[key]] = _plain(A, B, "rank" if alpha else "none", alpha or 1.0)
-    left_out = len(contents) - len(state)
-    notes = (f"{left_out} norm weights are left out, as in llama.cpp",) if left_out else ()
-    return _recorded(path, base, modules=modules, base=recorded, notes=notes, format="gguf")
 
 
 def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
@@ -175,7 +192,8 @@ def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
     if fields.get("adapter.alora.invocation_tokens"):
         raise CheckpointError(f"{path} is an aLoRA adapter, which acts after its tokens alone")
     arch, alpha = str(fields.get("general.architecture")), fields.get("adapter.lora.alpha", 0.0)
-    if arch not in _GGUF_REORDERS or not is_peft_alpha(alpha):
+    usable = isinstance(alpha, (int, float)) and abs(alpha) <= 1e9
+    if arch not in _GGUF_REORDERS or not usable:
         raise CheckpointError(
             f"{path} is for architecture {arch} with alpha {alpha!r}"[:300],
             expected=f"one of {', '.join(_GGUF_REORDERS)} and a finite number",
@@ -183,16 +201,41 @@ def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
     return arch, alpha
 
 
-def is_torchtune(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict has torchtune's names."""
-    return bool(state) and all(_TORCHTUNE.fullmatch(key) for key in state)
+class Torchtune(StateDict):
+    """torchtune's ``adapter_0.pt``: plain LoRA with the scale α / R, under names of its own."""
+
+    files = ()
+
+    @override
+    def recognises(self, source: Source) -> bool:
+        """Whether it is a file whose tensors have torchtune's names."""
+        if source.stated.keys is not None or not super().recognises(source):
+            return False
+        return all(_TORCHTUNE.fullmatch(key) for key in source.tensors)
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in the file, with the α of the config that torchtune writes beside it."""
+        stated = stated_or_recorded(source)
+        state = _from_torchtune(source)
+        beside, alpha = source.path.parent / CONFIG, stated.alpha
+        if alpha is None and beside.exists():
+            alpha = checked(read_json(beside), _Alpha, beside).lora_alpha
+        method, scaling = stated.method or "lora", stated.scaling or "rank"
+        stated = replace(stated, method=method, scaling=scaling, alpha=alpha)
+        adapter = read_factors(source, state, stated, "loralib")
+        # What is stated about its training is applied to the adapter afterwards.
+        nesting = None if source.stated.method else Nesting(method, (adapter.rank,))
+        return replace(adapter, nesting=nesting, format="torchtune")
 
 
-def from_torchtune(
-    state: Mapping[str, Tensor], base: BaseSource | None, path: Path
-) -> dict[str, Tensor]:
-    """The tensors of torchtune's ``adapter_0.pt`` under transformers' names, in its order."""
-    skeleton = _skeleton(path, None, None if base is None else lambda _: base)
+class _Alpha(msgspec.Struct):
+    lora_alpha: PeftAlpha | None = None
+
+
+def _from_torchtune(source: Source) -> dict[str, Tensor]:
+    """The tensors of a file under transformers' names, in its order."""
+    path, skeleton = source.path, _skeleton(source)
     kind = str(_text_config(skeleton).model_type)
     if kind not in _TORCHTUNE_REORDERS:
         raise CheckpointError(
@@ -200,7 +243,7 @@ def from_torchtune(
             expected=f"one of {', '.join(_TORCHTUNE_REORDERS)}, whose order of rows is known",
         )
     plain: dict[str, Tensor] = {}
-    for key, tensor in state.items():
+    for key, tensor in source.tensors.items():
         match = _TORCHTUNE.fullmatch(key)
         inner = match and (match["layer"] is None or _TORCHTUNE_MODULES.get(match["module"]))
         if not match or not inner:
@@ -209,17 +252,11 @@ def from_torchtune(
             raise CheckpointError(f"{path} is a DoRA adapter of torchtune's, which is not read")
         module = f"model.layers.{match['layer']}.{inner}" if match["layer"] else "lm_head"
         side = match["side"].upper()
-        if side == "B" and _TORCHTUNE_REORDERS[kind]:
-            tensor = _reordered(module, tensor, skeleton, path)  # noqa: PLW2901
-        plain[f"{module}.lora_{side}"] = tensor
+        turned = side == "B" and _TORCHTUNE_REORDERS[kind]
+        plain[f"{module}.lora_{side}"] = (
+            _reordered(module, tensor, skeleton, path) if turned else tensor
+        )
     return plain
-
-
-def torchtune_alpha(path: Path) -> float | None:
-    """The α in the ``adapter_config.json`` that torchtune writes beside its file."""
-    beside = path.parent / CONFIG
-    alpha = read_json(beside).get("lora_alpha") if beside.exists() else None
-    return float(alpha) if alpha is not None and is_peft_alpha(alpha) else None
 
 
 def _gguf_contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -260,12 +297,12 @@ def _gguf_modules(skeleton: nn.Module, arch: str) -> dict[str, str]:
     return {known: name for name in linear if (known := names.get_name(name)) is not None}
 
 
-def _skeleton(path: Path, name: str | None, bases: Callable[[str], BaseSource] | None) -> nn.Module:
+def _skeleton(source: Source, own: str | None = None) -> nn.Module:
     """The base's modules on the meta device, with its config."""
-    skeleton = None if bases is None else bases(name or "").skeleton(needed=True)
+    skeleton = source.skeleton(own, needed=True)
     if skeleton is None or not hasattr(skeleton, "config"):
         raise CheckpointError(
-            f"{path} can only be read beside its base, which tells the number of heads",
+            f"{source.path} can only be read beside its base, which tells the number of heads",
             fix="give --base",
         )
     return skeleton
@@ -291,8 +328,8 @@ def _text_config(skeleton: nn.Module) -> Any:
     return skeleton.config.get_text_config()  # type: ignore[union-attr, operator]
 
 
-def _plain(A: Tensor, B: Tensor, rule: Rule, alpha: float) -> Factors:
-    return Factors(A.contiguous(), B.contiguous(), float(alpha), rule)
+def _factors(A: Tensor, B: Tensor, scale: float) -> Factors:
+    return Factors(A.contiguous(), B.contiguous(), float(scale), "none")
 
 
 def _refuse_others(others: Mapping[str, Tensor], path: Path) -> None:
@@ -300,15 +337,3 @@ def _refuse_others(others: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path} has a tensor {min(others)!r} beside its factors", expected="factors alone"
         )
-
-
-def _recorded(source: Path, given: str | None, **fields: Any) -> Adapter:
-    """The adapter in a folder or file, with what its side-car records."""
-    name = source.name if source.is_dir() else source.stem
-    adapter = Adapter(name=name, source=source, peft_config={"task_type": "CAUSAL_LM"}, **fields)
-    path = sidecar_path(source)
-    sidecar = read_sidecar(path)
-    if sidecar is None:
-        return adapter
-    sidecar = replace(sidecar, nesting=sidecar.nesting or adapter.nesting)
-    return with_sidecar(adapter, sidecar, path, given=given)

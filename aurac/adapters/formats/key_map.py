@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from aurac.adapters.formats.untrusted import check_factor, finite_number
+from aurac.adapters.formats.storage import check_factor
 from aurac.errors import CheckpointError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _side_name(side: str) -> str:
 
 def _number(tensor: Tensor, module: str, path: Path) -> float:
     value = float(tensor) if tensor.numel() == 1 else None
-    if value is None or not finite_number(value):
+    if value is None or not math.isfinite(value):
         raise CheckpointError(
             f"{path} gives {module} an alpha of shape {tuple(tensor.shape)}", expected="one number"
         )

@@ -1,16 +1,20 @@
-"""PEFT folders: ``adapter_config.json`` beside its weights, under PEFT's own keys."""
+"""PEFT folders: ``adapter_config.json`` beside its weights, under PEFT's own keys.
+
+Weights may have been removed: types and shapes of the tensors, and the hash, remain. That is enough
+to plan an evaluation and to find its stored cells, but not to compute one.
+"""
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
+import torch
+from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
-from aurac.adapters.formats.adalora import adalora_as_lora, is_adalora
-from aurac.adapters.formats.outline import OUTLINE, read_outline
 from aurac.adapters.formats.peft_config import (
     CONFIG,
     MAGNITUDE,
@@ -18,34 +22,43 @@ from aurac.adapters.formats.peft_config import (
     WEIGHTS,
     PeftConfig,
     base_of,
-    is_there,
     owner_of,
     parse_config,
 )
 from aurac.adapters.formats.peft_shapes import (
+    adalora_as_lora,
     factors_from_peft,
+    is_adalora,
     merged_from_peft,
     peft_shapes,
     with_parameters,
 )
-from aurac.adapters.formats.sidecar import SIDECAR, Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.tensors import SafetensorsFile, read_tensors
-from aurac.adapters.formats.untrusted import check_factor, read_json
-from aurac.adapters.nesting import peft_alpha, rule_alpha
+from aurac.adapters.formats.sidecar import Format
+from aurac.adapters.formats.storage import (
+    FLOATS,
+    SafetensorsFile,
+    check_factor,
+    read_json,
+    read_tensors,
+    reason,
+)
 from aurac.errors import CheckpointError
+from aurac.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from aurac.adapters.compatibility import BaseSource
     from aurac.adapters.formats.peft_config import Skeleton
+    from aurac.adapters.formats.sidecar import Source
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
+OUTLINE: Final = "adapter_outline.json"
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
 _TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
@@ -53,53 +66,58 @@ _FACTOR = re.compile(
 )
 
 
-def read_peft(
-    folder: Path,
-    *,
-    lazy: bool = False,
-    given: str | None = None,
-    bases: Callable[[str], BaseSource] | None = None,
-) -> Adapter:
-    """The adapter in a PEFT folder, its side-car included.
+class Peft(Format):
+    """Folders of PEFT: LoRA with its variants, and AdaLoRA, which is converted to plain LoRA.
 
-    With ``lazy`` the numbers stay in the safetensors file: the adapter is an outline, as it always
-    is where they were removed. ``bases`` lead from the base's name to the base, for parameters
-    whose order the config leaves open; ``given`` is its name where the user gives it.
+    What is in a safetensors file is read as an outline. The base settles the order of parameters
+    that the config leaves open.
     """
-    config = read_json(folder / CONFIG)
-    if not is_adalora(config):
-        parse_config(config, folder / CONFIG)  # refused before the weights are read
-    weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
-    removed = not weights and (folder / OUTLINE).exists()
-    if not weights and not removed:
-        files = ", ".join(sorted(path.name for path in folder.glob("*.pt")))
-        raise CheckpointError(
-            f"{folder} has an {CONFIG} but no weights",
-            expected=f"{' or '.join(WEIGHTS)} in it",
-            fix=f"name a file in it, as for torchtune's adapters: {files[:200]}" if files else None,
-        )
+
+    files = (CONFIG, *WEIGHTS)
+
+    @override
+    def recognises(self, source: Source) -> bool:
+        """Whether it is a folder with a config."""
+        return (source.path / CONFIG).exists()
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in the folder."""
+        folder = source.path
+        config = read_json(folder / CONFIG)
+        if not is_adalora(config):
+            parse_config(config, folder / CONFIG)  # refused before the weights are read
+        weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
+        if not weights and not (folder / OUTLINE).exists():
+            files = ", ".join(sorted(path.name for path in folder.glob("*.pt")))
+            raise CheckpointError(
+                f"{folder} has an {CONFIG} but no weights",
+                expected=f"{' or '.join(WEIGHTS)} in it",
+                fix=f"name a file in it, as for torchtune's adapters: {files[:200]}"
+                if files
+                else None,
+            )
+
+        def skeleton(needed: bool) -> torch.nn.Module | None:  # noqa: FBT001
+            return source.skeleton(base_of(config), needed=needed)
+
+        if weights:
+            adapter = _read_weights(config, weights[0], folder.name, skeleton)
+        else:
+            tensors, values = read_outline(folder)
+            adapter = from_state(config, tensors, where=folder, name=folder.name, skeleton=skeleton)
+            adapter = replace(adapter, values=values)
+        notes = _folder_notes(folder, weights)
+        return replace(adapter, source=folder, notes=(*adapter.notes, *notes))
+
+
+def _folder_notes(folder: Path, weights: list[Path]) -> list[str]:
     notes = [f"{weights[1].name} is ignored beside {weights[0].name}"] if len(weights) > 1 else []
     inner = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
     if inner:
         shown = ", ".join(inner[:5]) + (", …" if len(inner) > 5 else "")
         notes.append(f"the folder holds other adapters too, named with their subfolder: {shown}")
-    path = sidecar_path(folder)
-    sidecar = read_sidecar(path)
-
-    def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
-        base = given or (sidecar and sidecar.base) or base_of(config)
-        return None if bases is None else bases(base or "").skeleton(needed=needed)
-
-    if removed:
-        tensors, values = read_outline(folder)
-        adapter = from_state(config, tensors, where=folder, name=folder.name, skeleton=skeleton)
-        adapter = replace(adapter, values=values)
-    else:
-        adapter = _read_weights(config, weights[0], folder.name, skeleton)
-    adapter = replace(adapter, source=folder, notes=(*adapter.notes, *notes))
-    if sidecar is not None:
-        adapter = with_sidecar(adapter, sidecar, path, given=given)
-    return adapter if lazy or removed else adapter.loaded()
+    return notes
 
 
 def _read_weights(
@@ -117,9 +135,7 @@ def _read_weights(
         return from_state(config, state, where=weights, name=name, skeleton=skeleton)
     file = SafetensorsFile(weights)
     adapter = from_state(config, file.outline(), where=weights, name=name, skeleton=skeleton)
-    experts = {n: f.parameter for n, f in adapter.modules.items() if f.kind == "experts"}
-    parsed = replace(parse_config(config, weights), parameters=experts)
-    return replace(adapter, values=StoredValues(file, parsed))
+    return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
 
 
 @dataclass(frozen=True)
@@ -128,18 +144,19 @@ class StoredValues:
 
     file: SafetensorsFile
     config: PeftConfig
-    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def factors(self, module: str) -> tuple[Tensor, Tensor, Tensor | None]:
-        """A and B of a module, in aurac's own shapes, and its magnitude."""
-        suffix, (a, b) = "weight", (f"{PREFIX}{module}.lora_{side}.weight" for side in "AB")
-        if a not in self.file.keys:
-            suffix, (a, b) = "embedding", (f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB")
-        pair = {"A": (suffix, self._read(a)), "B": (suffix, self._read(b))}
-        f = factors_from_peft(module, pair, self.config, self.file.path)
-        f = merged_from_peft(module, f, self.groups.get(module))
-        magnitude = self._read(f"{PREFIX}{module}.{MAGNITUDE}") if self.config.dora else None
-        return f.A, f.B, magnitude
+    def factors(self, module: str, outline: Factors) -> Factors:
+        """The outline of a module with its numbers."""
+        suffix, sides = "weight", [f"{PREFIX}{module}.lora_{side}.weight" for side in "AB"]
+        if sides[0] not in self.file.keys:
+            suffix, sides = "embedding", [f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB"]
+        pair = {side: (suffix, self._read(key)) for side, key in zip("AB", sides, strict=True)}
+        experts = {module: outline.parameter} if outline.kind == "experts" else {}
+        config = msgspec.structs.replace(self.config, parameters=experts)
+        f = factors_from_peft(module, pair, config, self.file.path)
+        f = merged_from_peft(module, f, outline.layout if outline.kind == "merged" else None)
+        magnitude = self._read(f"{PREFIX}{module}.{MAGNITUDE}") if config.use_dora else None
+        return replace(outline, A=f.A, B=f.B, magnitude=magnitude)
 
     def beside_factors(self, key: str) -> Tensor:
         """A tensor beside the factors."""
@@ -147,6 +164,58 @@ class StoredValues:
 
     def _read(self, key: str) -> Tensor:
         return check_factor(self.file.read(key), key, self.file.path)
+
+
+@dataclass(frozen=True)
+class RemovedValues:
+    """In the place of numbers that are no longer there."""
+
+    folder: Path  # where they were
+    sha256: str  # the hash that the adapter had
+
+    def factors(self, module: str, outline: Factors) -> NoReturn:  # noqa: ARG002
+        """Refused, see `refuse`."""
+        self.refuse(f"read {module}")
+
+    def beside_factors(self, key: str) -> NoReturn:
+        """Refused, see `refuse`."""
+        self.refuse(f"read {key}")
+
+    def refuse(self, purpose: str) -> NoReturn:
+        """Say that the weights are needed: always a CheckpointError."""
+        raise CheckpointError(
+            f"the weights of {self.folder} were removed, and are needed to {purpose}",
+            expected=f"{WEIGHTS[0]} in it",
+            fix="restore that file; or remove each such folder and run the study again, which "
+            "trains these adapters again",
+        )
+
+
+def remove_weights(folder: Path, adapter: Adapter) -> None:
+    """Replace the weights of a PEFT folder, unless they are gone, by the outline of its adapter."""
+    weights = folder / WEIGHTS[0]
+    if not weights.exists():
+        return
+    shapes: dict[str, list[str]] = {}
+    names = {dtype: name for name, dtype in FLOATS.items()}
+    for key, tensor in sorted(SafetensorsFile(weights).outline().items()):
+        shapes.setdefault(" ".join(map(str, (names[tensor.dtype], *tensor.shape))), []).append(key)
+    write_json(folder / OUTLINE, {"schema": 1, "sha256": adapter.sha256, "tensors": shapes})
+    weights.unlink()
+
+
+def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
+    """The tensors of a folder without weights, on the meta device."""
+    record = read_json(folder / OUTLINE)
+    tensors: dict[str, Tensor] = {}
+    try:
+        for described, keys in record["tensors"].items():
+            dtype, *shape = described.split()
+            for key in keys:
+                tensors[key] = torch.empty(*map(int, shape), dtype=FLOATS[dtype], device="meta")
+        return dict(sorted(tensors.items())), RemovedValues(folder, str(record["sha256"]))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / OUTLINE} is damaged ({reason(error)})") from error
 
 
 def from_state(
@@ -164,7 +233,7 @@ def from_state(
     modules = {
         module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
     }
-    if parsed.dora:
+    if parsed.use_dora:
         modules = with_magnitudes(modules, magnitudes, where)
     return Adapter(
         name=name,
@@ -192,7 +261,7 @@ def _sorted(
         if _TWICE.sub(".", key) in state.keys() - {key}:
             continue
         match = _FACTOR.fullmatch(short)
-        if config.dora and short.endswith(f".{MAGNITUDE}"):
+        if config.use_dora and short.endswith(f".{MAGNITUDE}"):
             magnitudes[short.removesuffix(f".{MAGNITUDE}")] = check_factor(tensor, key, where)
         elif match is None:
             _check_explained(short, config, where)
@@ -212,88 +281,20 @@ def with_magnitudes(
     """The modules of a DoRA adapter, each of which needs a magnitude vector."""
     unpaired = sorted(set(modules) ^ set(magnitudes))
     if unpaired:
-        one, other = (MAGNITUDE, "factors") if unpaired[0] in modules else ("factors", MAGNITUDE)
+        lacking, other = (
+            (MAGNITUDE, "factors") if unpaired[0] in modules else ("factors", MAGNITUDE)
+        )
         raise CheckpointError(
-            f"{where} is a DoRA adapter without {one} for {unpaired[0]}, which has {other}",
+            f"{where} is a DoRA adapter without {lacking} for {unpaired[0]}, which has {other}",
             expected="both for each module",
             fix="save it again; without its magnitudes a DoRA adapter is another function",
         )
     return {name: replace(f, magnitude=magnitudes[name]) for name, f in modules.items()}
 
 
-def with_sidecar(
-    adapter: Adapter, sidecar: Sidecar, where: Path, *, given: str | None = None
-) -> Adapter:
-    """``adapter`` with the training and scale of its side-car, which may not contradict it.
-
-    The side-car may name another base where its hash decides, where it says that it replaces the
-    checkpoint's own, or where the user ``given`` one decides.
-    """
-    adapter = _with_base(adapter, sidecar, where, given)
-    modules = {}
-    for name, f in adapter.modules.items():
-        lora_alpha = peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
-        merged = merged_from_peft(name, f, sidecar.groups.get(name))
-        modules[name] = _rescaled(merged, lora_alpha, sidecar, where)
-    values = adapter.values
-    if isinstance(values, StoredValues):
-        values = replace(values, groups=sidecar.groups)
-    return replace(
-        adapter,
-        modules=modules,
-        values=values,
-        nesting=sidecar.nesting,
-        base_sha256=sidecar.base_sha256,
-        recipe=sidecar.recipe,
-        seed=sidecar.seed,
-        derived=sidecar.derived,
-    )
-
-
-def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | None) -> Adapter:
-    """``adapter`` on the base that its file and the side-car name."""
-    file, record = adapter.base, sidecar.base
-    known = (record, sidecar.recorded_base)
-    if not file or not record or file in known or given or _same_folder(file, record):
-        return replace(adapter, base=record or file)
-    names = f"{CONFIG if where.name == SIDECAR else 'the file'} names base {file}, {where} {record}"
-    if sidecar.base_sha256 is None:
-        raise CheckpointError(names, expected="one base", fix="give --base, which then decides")
-    here = record if is_there(record) and not is_there(file) else file
-    note = f"{names}; {here} is taken, and its weights have to have the hash that is recorded"
-    # The hash is that of the side-car's.
-    trained_on = record if here == file else None
-    return replace(adapter, base=here, recorded_base=trained_on, notes=(*adapter.notes, note))
-
-
-def _same_folder(a: str, b: str) -> bool:
-    """Whether two names lead to the same folder on this machine."""
-    return is_there(a) and is_there(b) and Path(a).samefile(b)
-
-
-def _rescaled(f: Factors, lora_alpha: float, sidecar: Sidecar, where: Path) -> Factors:
-    """``f`` with the rule and α of the side-car, which must agree with ``lora_alpha``."""
-    rule = f.rule if sidecar.rule is None else sidecar.rule
-    if rule != f.rule and (rule, f.rule) != ("none", "rank"):
-        raise CheckpointError(
-            f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
-            fix="one of them was changed",
-        )
-    alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
-    if sidecar.alpha is not None:
-        recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
-        if not math.isclose(recorded, lora_alpha, rel_tol=1e-9):
-            raise CheckpointError(
-                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
-                fix="one of them was changed",
-            )
-        alpha = float(sidecar.alpha)
-    return replace(f, rule=rule, alpha=alpha)
-
-
 def _check_explained(key: str, config: PeftConfig, where: object) -> None:
     """Refuse a key beside the factors unless the config says why it is there."""
-    saved = tuple(config.carried.get("modules_to_save") or ())
+    saved = tuple(config.modules_to_save)
     path = key.split(".")
     whole_module = owner_of(key, saved) is not None
     biased = config.bias != "none" and path[-1] == "bias" and "lora_B" not in path
@@ -329,7 +330,7 @@ def _notes(
             f"modules have ranks {', '.join(map(str, ranks))}; at rank r a module of a lower rank "
             "keeps its own rank and scale"
         )
-    if config.dora:
+    if config.use_dora:
         notes.append(DORA_NOTE)
     if extras:
         notes.append(

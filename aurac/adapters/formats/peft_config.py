@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
 
 from aurac.adapters.compatibility import module_in_model
-from aurac.adapters.formats.untrusted import check_fields, finite_number
-from aurac.adapters.nesting import is_rank
+from aurac.adapters.formats.storage import checked
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
     # The base's modules, or None; told whether they are needed
     Skeleton = Callable[[bool], nn.Module | None]
+
+# Bounded, so that no file can exhaust memory.
+PeftRank = Annotated[int, Meta(ge=1, le=2**20)]
+PeftAlpha = Annotated[float, Meta(ge=-1e9, le=1e9)]
+_Layer = Annotated[int, Meta(ge=0, le=1000)]
+_Token = Annotated[int, Meta(ge=0)]
 
 CONFIG = "adapter_config.json"
 PREFIX: Final = "base_model.model."
@@ -70,77 +77,43 @@ REFUSED_INITS: Mapping[str, str] = {
     "lora_ga": "LoRA-GA shifts the base by its first update",
     "mica": "MiCA derives B from the base's own weights",
 }
-_TOGETHER: Final = {
-    "it adds trained vectors to the prompt or the cache and changes no weight": (
-        *("ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING"),
-        *("PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
-    ),
-    "it multiplies the base's weights by a rotation": ("BOFT", "HRA", "OFT", "ROAD"),
-    "its update is a function of the base's own weights": (
-        *("DEFT", "FROD", "GLORA", "PSOFT", "TINYLORA"),
-    ),
-    "its update is not of low rank": ("FOURIERFT", "SHIRA", "WAVEFT"),
-}
-REFUSED_TYPES: Final[Mapping[str, str]] = {
-    **{name: why for why, names in _TOGETHER.items() for name in names},
-    "ADAMSS": "AdaMSS adapts clusters of the base's own singular subspaces",
-    "BEFT": "BEFT trains biases alone",
-    "C3A": "C3A is a block-circular convolution",
-    "DELORA": "DeLoRA normalises each component, by the base's norm as well",
-    "GRALORA": "GraLoRA adapts a grid of blocks, each with factors of its own",
-    "HIRA": "HiRA multiplies the base's weights element by element",
-    "IA3": "(IA)3 rescales activations and has no rank",
-    "LILY": "Lily routes between factors that layers share",
-    "LN_TUNING": "it trains normalisation layers and has no rank",
-    "LOHA": "LoHa multiplies two low-rank products element by element",
-    "LOKR": "LoKr is a Kronecker product",
-    "MISS": "MiSS shares one factor across blocks of inputs",
-    "OSF": "OSF trains the base's own singular values and vectors",
-    "PEANUT": "PEANuT is a nonlinear function of the base's weights",
-    "POLY": "Poly mixes several adapters per task",
-    "PVERA": "PVeRA samples its update",
-    "RANDLORA": "RandLoRA sums random bases to full rank",
-    "SHADOW": "ShadowPEFT runs a second network beside the base",
-    "SUPERTUNING": "Super-Tuning changes single entries of the base's weights",
-    "TRAINABLE_TOKENS": "it trains rows of the embedding and has no rank",
-    "UNILORA": "Uni-LoRA reads all factors from one shared vector",
-    "VBLORA": "VB-LoRA composes factors from a bank of shared vectors",
-    "VERA": "VeRA shares frozen random factors between layers",
-    "XLORA": "X-LoRA mixes several adapters per token",
-}
-# Those whose models say that PEFT's own save_as_lora takes them.
-LORA_CONVERTIBLE: Final = frozenset(
-    {"C3A", "DELORA", "FOURIERFT", "GRALORA", "LOHA", "LOKR", "MISS", "PSOFT", "RANDLORA"}
-    | {"TINYLORA", "UNILORA", "VBLORA", "VERA", "WAVEFT"}
-)
-APPROXIMABLE: Final = (
-    "PEFT's save_as_lora makes a plain LoRA adapter of a loaded one, approximately"
-)
 
 
-@dataclass(frozen=True)
-class PeftConfig:
-    """The understood part of an ``adapter_config.json``."""
+class PeftConfig(msgspec.Struct, frozen=True):
+    """The understood part of an ``adapter_config.json``, with PEFT's own defaults."""
 
-    r: int
-    lora_alpha: float
-    rule: Rule
-    bias: str
-    dora: bool
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    carried: Mapping[str, Any]
-    notes: tuple[str, ...]
+    r: PeftRank = 8
+    lora_alpha: PeftAlpha = 8.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    bias: Literal["none", "all", "lora_only"] = "none"
+    rank_pattern: dict[str, PeftRank] = {}
+    alpha_pattern: dict[str, PeftAlpha] = {}
+    fan_in_fan_out: bool = False
+    target_modules: str | list[str] = []
+    exclude_modules: str | list[str] = []
+    modules_to_save: list[str] = []
+    layer_replication: list[tuple[_Layer, _Layer]] = []
+    target_parameters: list[str] = []
+    trainable_token_indices: list[_Token] | dict[str, list[_Token]] = []
+    base_model_name_or_path: str = ""
+    revision: str = ""
+    task_type: str = ""
+    lora_dropout: PeftAlpha = 0.0
+    auto_mapping: dict[str, Any] = {}
+    carried: dict[str, Any] = {}  # the fields that an export carries over, as they were
+    notes: tuple[str, ...] = ()
     # Of ``target_parameters``: module of the factors → parameter, empty where that is open
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = {}
 
-    def rank_of(self, module: str) -> int:
-        """The rank that PEFT gives the factors of a module."""
-        return self.scale_of(pattern_name(module, self.parameters.get(module, "")))[0]
+    @property
+    def rule(self) -> Rule:
+        """The scaling rule."""
+        return "sqrt" if self.use_rslora else "rank"
 
-    def alpha_of(self, module: str) -> float:
-        """The ``lora_alpha`` that PEFT gives the factors of a module."""
-        return self.scale_of(pattern_name(module, self.parameters.get(module, "")))[1]
+    def of(self, module: str) -> tuple[int, float]:
+        """The r and ``lora_alpha`` that PEFT gives the factors of a module."""
+        return self.scale_of(pattern_name(module, self.parameters.get(module, "")))
 
     def scale_of(self, name: str) -> tuple[int, float]:
         """The r and ``lora_alpha`` of what PEFT calls ``name`` when it looks into the patterns."""
@@ -160,19 +133,19 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
     _refuse_fields(config, where)
     _refuse_init(config, where)
     notes = _unknown_fields(config, where)
-    check_fields(config, _TYPES, where)
+    known = checked({k: v for k, v in config.items() if k in UNDERSTOOD}, PeftConfig, where)
+    for field in ("rank_pattern", "alpha_pattern"):
+        if not all(map(_compiles, getattr(known, field))):
+            raise CheckpointError(
+                f"{where} gives {field} = {config[field]!r}"[:300], expected="regular expressions"
+            )
+    ranges = known.layer_replication
+    if not all(a < b for a, b in ranges) or sum(b - a for a, b in ranges) > 1000:
+        raise CheckpointError(
+            f"{where} gives layer_replication = {ranges}"[:300], expected="pairs of layer numbers"
+        )
     carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
-    return PeftConfig(
-        r=_field(config, "r", 8),
-        lora_alpha=float(_field(config, "lora_alpha", 8)),
-        rule="sqrt" if config.get("use_rslora") else "rank",
-        bias=_field(config, "bias", "none"),
-        dora=bool(config.get("use_dora")),
-        rank_pattern=dict(_field(config, "rank_pattern", {})),
-        alpha_pattern={k: float(v) for k, v in _field(config, "alpha_pattern", {}).items()},
-        carried=carried,
-        notes=notes,
-    )
+    return msgspec.structs.replace(known, carried=carried, notes=notes)
 
 
 def base_of(config: Mapping[str, Any]) -> str | None:
@@ -211,11 +184,6 @@ def is_set(value: object) -> bool:
     return value not in (None, False, [], {}, "")
 
 
-def _field(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    value = config.get(key)
-    return default if value is None else value
-
-
 def _refuse_type(config: Mapping[str, Any], where: object) -> None:
     kind = config.get("peft_type")
     if not isinstance(kind, str):
@@ -223,11 +191,10 @@ def _refuse_type(config: Mapping[str, Any], where: object) -> None:
             f"{where} names no PEFT method", expected='a "peft_type" of LORA', fix="check the file"
         )
     if kind.upper() != "LORA":
-        why = REFUSED_TYPES.get(kind.upper(), "it is not a plain low-rank update")
         raise CheckpointError(
-            f"{where} is a {kind[:60]} adapter, which is refused: {why}",
-            expected="a plain LoRA adapter",
-            fix=APPROXIMABLE if kind.upper() in LORA_CONVERTIBLE else None,
+            f"{where} is a {kind[:60]} adapter, which is refused: it is no plain low-rank update",
+            expected="LoRA, with DoRA or rsLoRA if you like, or AdaLoRA",
+            fix="PEFT's save_as_lora makes approximate LoRA adapters of some of the other types",
         )
 
 
@@ -272,16 +239,6 @@ def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
     return module
 
 
-def _is_strings(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(v, str) for v in value)
-
-
-def _is_pattern(value: object, accepts: Callable[[object], bool]) -> bool:
-    if not isinstance(value, dict) or not all(isinstance(k, str) for k in value):
-        return False
-    return all(accepts(v) for v in value.values()) and all(map(_compiles, value))
-
-
 def _compiles(pattern: str) -> bool:
     # A pattern is data from the file; nested repetition would let it run for ever.
     if re.search(r"[+*}]\)?[+*{]", pattern) or len(pattern) > 500:
@@ -291,54 +248,3 @@ def _compiles(pattern: str) -> bool:
     except (re.error, RecursionError, OverflowError):
         return False
     return True
-
-
-def is_peft_rank(value: Any) -> bool:
-    """Whether ``value`` is a rank below a million, so that no file can exhaust memory."""
-    return is_rank(value) and value <= 2**20
-
-
-def is_peft_alpha(value: Any) -> bool:
-    """Whether ``value`` is a finite number of at most 10⁹."""
-    return finite_number(value) and abs(value) <= 1e9
-
-
-def _is_ranges(value: object) -> bool:
-    """A list of [start, end) with at most a thousand layers in all."""
-    if not isinstance(value, list) or not all(isinstance(v, list) and len(v) == 2 for v in value):
-        return False
-    ends = [end for pair in value for end in pair]
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= 1000 for n in ends):
-        return False
-    return all(a < b for a, b in value) and sum(b - a for a, b in value) <= 1000
-
-
-def _is_indices(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(k, str) and _is_indices(v) for k, v in value.items())
-    if not isinstance(value, list):
-        return False
-    return all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
-
-
-_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "r": ("a whole number of at least 1", is_peft_rank),
-    "lora_alpha": ("a finite number", is_peft_alpha),
-    "use_dora": ("true or false", lambda v: isinstance(v, bool)),
-    "use_rslora": ("true or false", lambda v: isinstance(v, bool)),
-    "fan_in_fan_out": ("true or false", lambda v: isinstance(v, bool)),
-    "bias": ("none, all or lora_only", lambda v: v in ("none", "all", "lora_only")),
-    "rank_pattern": ("patterns with ranks", lambda v: _is_pattern(v, is_peft_rank)),
-    "alpha_pattern": ("patterns with numbers", lambda v: _is_pattern(v, is_peft_alpha)),
-    "target_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
-    "exclude_modules": ("names", lambda v: isinstance(v, str) or _is_strings(v)),
-    "modules_to_save": ("a list of names", _is_strings),
-    "layer_replication": ("pairs of layer numbers", _is_ranges),
-    "target_parameters": ("a list of names", _is_strings),
-    "trainable_token_indices": ("a list of token ids", _is_indices),
-    "base_model_name_or_path": ("a string", lambda v: isinstance(v, str)),
-    "revision": ("a string", lambda v: isinstance(v, str)),
-    "task_type": ("a string", lambda v: isinstance(v, str)),
-    "lora_dropout": ("a number", finite_number),
-    "auto_mapping": ("an object", lambda v: isinstance(v, dict)),
-}

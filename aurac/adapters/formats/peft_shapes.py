@@ -6,20 +6,25 @@ does so for plain layers alone: experts, grouped convolutions and merged layers 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from aurac.adapters.adapter import Factors, Kind
 from aurac.adapters.compatibility import module_in_model, name_in_base
-from aurac.adapters.formats.peft_config import CONFIG, PeftConfig
+from aurac.adapters.formats.peft_config import CONFIG, PREFIX, PeftConfig, PeftRank
+from aurac.adapters.formats.storage import check_factor, checked
 from aurac.adapters.nesting import rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
@@ -56,7 +61,7 @@ def with_parameters(
     the factors of the first, ``experts`` those of the last. ``skeleton`` gives the base's modules;
     it is told whether they are needed, because the config leaves ranks or alphas open.
     """
-    targets = config.carried.get("target_parameters", ())
+    targets = config.target_parameters
     wrapped: dict[str, list[str]] = {}
     for name in sorted(modules, key=len, reverse=True) if targets else ():
         wrapped.setdefault(module_in_model(name), []).append(name)
@@ -75,7 +80,7 @@ def with_parameters(
             fix="give --base, a model that can be read here",
         )
     if base is not None:
-        present, repeats = dict(base.named_modules()), config.carried.get("layer_replication", ())
+        present, repeats = dict(base.named_modules()), config.layer_replication
         named = {
             n: _parameters_of(n, present.get(name_in_base(n, repeats)), targets) for n in named
         }
@@ -91,7 +96,7 @@ def with_parameters(
             )
         if leaves:
             parameters |= zip(names, leaves if known else [""] * len(names), strict=True)
-    return replace(config, parameters=parameters)
+    return msgspec.structs.replace(config, parameters=parameters)
 
 
 def _named_parameters(module: str, targets: Iterable[str]) -> list[str]:
@@ -119,7 +124,7 @@ def factors_from_peft(
     (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
     if suffix != suffix_b:
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
-    rank, alpha = config.rank_of(module), config.alpha_of(module)
+    rank, alpha = config.of(module)
     kind, layout, A, B = _canonical(
         module, A, B, suffix=suffix, rank=rank, config=config, where=where
     )
@@ -134,7 +139,7 @@ def factors_from_peft(
     return Factors(A, B, alpha, config.rule, kind, layout, parameter=parameter)
 
 
-def merged_from_peft(name: str, f: Factors, mask: tuple[int, ...] | None) -> Factors:
+def merged_from_peft(name: str, f: Factors, mask: Sequence[int] | None) -> Factors:
     """A merged layer again from the plain one that was exported; ``f`` itself without a mask."""
     if mask is None:
         return f
@@ -210,3 +215,82 @@ def _canonical(
         B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
         return "experts", (experts,), stack_blocks(A, experts), B
     return "linear", (), A, B
+
+
+_ADALORA: Final = "ADALORA"
+_ADALORA_FIELDS: Final = frozenset(
+    {"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"}
+    | {"total_step", "rank_pattern", "r", "lora_alpha", "peft_type", "alpha_pattern", "use_rslora"}
+)
+_ADALORA_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
+
+
+def is_adalora(config: Mapping[str, Any]) -> bool:
+    """Whether a config is AdaLoRA's."""
+    kind = config.get("peft_type")
+    return isinstance(kind, str) and kind.upper() == _ADALORA
+
+
+class _AdaLora(msgspec.Struct):
+    lora_alpha: Annotated[float, Meta(gt=0, le=1e9)] = 8.0
+    init_r: PeftRank = 12
+
+
+def adalora_as_lora(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
+) -> tuple[dict[str, Any], dict[str, Tensor], float, tuple[str, ...]]:
+    """Config, tensors, scale and notes of the plain LoRA adapter that an AdaLoRA adapter is.
+
+    AdaLoRA (arXiv 2303.10512) computes ``B · (A ∘ E) x · α / (r₀ + 1e-5)`` with one number of E per
+    component and r₀ the rank that training began with, whatever ranks its budget left the modules.
+    With E folded into A that is a low-rank update of a constant scale: rule ``none``. The product
+    is the one that PEFT computes, in the same type, so nothing is lost.
+    """
+    fields = checked(config, _AdaLora, where)
+    scale = fields.lora_alpha / (fields.init_r + 1e-5)
+    parts: dict[str, dict[str, Tensor]] = {}
+    plain: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        match = _ADALORA_PART.fullmatch(key.removeprefix(PREFIX))
+        if match is None or not key.startswith(PREFIX):
+            plain[key] = tensor
+        else:
+            parts.setdefault(match["module"], {})[match["side"]] = tensor
+    ranks: dict[str, int] = {}
+    for module, sides in parts.items():
+        A, B, E = _adalora_parts(module, sides, where)
+        if A.shape[0] == 0:
+            continue
+        ranks[module] = A.shape[0]
+        plain[f"{PREFIX}{module}.lora_A.weight"] = check_factor(A * E, f"{module}.lora_A", where)
+        plain[f"{PREFIX}{module}.lora_B.weight"] = B
+    if not ranks:
+        raise CheckpointError(f"{where} has no module with a component left")
+    common = Counter(ranks.values()).most_common(1)[0][0]
+    pattern = {re.escape(name): rank for name, rank in ranks.items() if rank != common}
+    kept = {key: value for key, value in config.items() if key not in _ADALORA_FIELDS}
+    lora = {**kept, "peft_type": "LORA", "r": common, "rank_pattern": pattern, "lora_alpha": 1}
+    order = "its components have no order, so a prefix is arbitrary and svd is the one to use"
+    notes = [f"converted from AdaLoRA: {order}"]
+    if empty := len(parts) - len(ranks):
+        notes.append(f"AdaLoRA left {empty} modules without a component")
+    return lora, plain, scale, tuple(notes)
+
+
+def _adalora_parts(
+    module: str, sides: Mapping[str, Tensor], where: object
+) -> tuple[Tensor, Tensor, Tensor]:
+    missing = [side for side in "ABE" if side not in sides]
+    if missing:
+        raise CheckpointError(f"{where} has no lora_{missing[0]} for {module}")
+    A, B, E = sides["A"], sides["B"], sides["E"]
+    if A.ndim != 2 or B.ndim != 2 or tuple(E.shape) != (A.shape[0], 1) or B.shape[1] != A.shape[0]:
+        shapes = ", ".join(str(tuple(t.shape)) for t in (A, E, B))
+        raise CheckpointError(
+            f"{where} has A, E and B of {shapes} for {module}",
+            expected="(r, in), (r, 1) and (out, r)",
+        )
+    if A.shape[0]:
+        for side, tensor in sides.items():
+            check_factor(tensor, f"{module}.lora_{side}", where)
+    return A, B, E

@@ -6,44 +6,63 @@ warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.formats.untrusted import check_fields, finite_number, read_json
-from aurac.adapters.methods import method_named, methods
-from aurac.adapters.nesting import RULES, UPDATES, Rule, Update
+from aurac.adapters.formats.peft_config import CONFIG, is_there
+from aurac.adapters.formats.peft_shapes import merged_from_peft
+from aurac.adapters.formats.storage import checked, read_json, read_tensors
+from aurac.adapters.methods import method_named
+from aurac.adapters.nesting import RULES, Rule, Update, peft_alpha, rule_alpha
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 from aurac.models.device import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from aurac.adapters.compatibility import BaseSource
 
 SIDECAR = "aurac.json"
 VERSION = 1
-_AS_RECORDED = (
-    *("rule", "alpha", "base", "recorded_base", "base_sha256", "recipe", "seed", "derived", "keys"),
-)
+_Mask = Annotated[list[Literal[0, 1]], Meta(min_length=1, max_length=1000)]
+_Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
 
 
-@dataclass(frozen=True)
-class Sidecar:
+class Sidecar(msgspec.Struct, frozen=True):
     """The recorded facts; a field is ``None`` where nothing is recorded."""
 
-    nesting: Nesting | None = None
+    method: str | None = None
+    nested_ranks: list[Any] | None = None
+    weights: list[_Finite] = []
+    update: Update | None = None
     rule: Rule | None = None
-    alpha: float | None = None
+    alpha: _Finite | None = None
     base: str | None = None
     recorded_base: str | None = None  # the checkpoint's own, which ``base`` replaces on purpose
     base_sha256: str | None = None
-    recipe: Mapping[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
     seed: int | None = None
-    derived: Mapping[str, Any] | None = None
-    enable_lora: tuple[bool, ...] | None = None
-    keys: Mapping[str, Any] | None = None
-    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    derived: dict[str, Any] | None = None
+    enable_lora: _Mask | None = None
+    keys: dict[str, Any] | None = None
+    groups: dict[str, _Mask] = {}
+
+    @property
+    def nesting(self) -> Nesting | None:
+        """How the ranks were trained, where method and ranks are recorded."""
+        if self.method is None or self.nested_ranks is None:
+            return None
+        return Nesting(self.method, tuple(self.nested_ranks), tuple(self.weights), self.update)
 
 
 def sidecar_path(checkpoint: Path) -> Path:
@@ -73,10 +92,10 @@ def to_json(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def read_sidecar(path: Path) -> Sidecar | None:
-    """The side-car at ``path``; ``None`` when there is none."""
+def read_sidecar(path: Path) -> Sidecar:
+    """The side-car at ``path``; an empty one when there is none."""
     if not path.exists():
-        return None
+        return Sidecar()
     record = read_json(path)
     if record.get("aurac_adapter") != VERSION:
         raise CheckpointError(
@@ -84,14 +103,12 @@ def read_sidecar(path: Path) -> Sidecar | None:
             expected=f"version {VERSION}",
             fix="it may come from a newer aurac",
         )
-    check_fields(record, _FIELDS, path)
-    mask = record.get("enable_lora")
-    return Sidecar(
-        nesting=_nesting(record, path),
-        enable_lora=None if mask is None else tuple(map(bool, mask)),
-        groups={name: tuple(mask) for name, mask in (record.get("groups") or {}).items()},
-        **{key: record.get(key) for key in _AS_RECORDED},
-    )
+    sidecar = checked(record, Sidecar, path)
+    try:
+        _ = sidecar.nesting
+    except AuracError as error:
+        raise CheckpointError(f"{path} gives {error}") from error
+    return sidecar
 
 
 def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
@@ -113,53 +130,14 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
         )
     replaced = {} if adapter.recorded_base is None else {"recorded_base": adapter.recorded_base}
     record = {**to_json(adapter), **replaced, **adapter.sidecar_fields}
-    if path.exists() and not force:
-        old = read_json(path)
-        if any(
-            old.get(key) not in (None, value) for key, value in record.items() if key != "versions"
-        ):
-            raise RunFolderError(f"{path} says something else", fix="give --force to replace it")
+    old = read_json(path) if path.exists() and not force else {}
+    if any(old.get(k) not in (None, value) for k, value in record.items() if k != "versions"):
+        raise RunFolderError(f"{path} says something else", fix="give --force to replace it")
     try:
         write_json(path, record)
     except (OSError, ValueError) as error:
         raise RunFolderError(f"cannot write {path}: {error}") from error
     return path
-
-
-def _is_mask(value: object) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= 1000 and {*map(repr, value)} <= {"0", "1"}
-
-
-_FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    "method": ("the name of an installed method", lambda v: isinstance(v, str) and v in methods()),
-    "nested_ranks": ("a list of ranks", lambda v: isinstance(v, list)),
-    "weights": ("a list of numbers", lambda v: isinstance(v, list) and all(map(finite_number, v))),
-    "rule": (f"one of {', '.join(RULES)}", lambda v: v in RULES),
-    "alpha": ("a finite number", finite_number),
-    "update": ("prefix or frozen", lambda v: v in UPDATES),
-    "seed": ("a whole number", lambda v: isinstance(v, int)),
-    **dict.fromkeys(
-        ("base", "recorded_base", "base_sha256"), ("a string", lambda v: isinstance(v, str))
-    ),
-    **dict.fromkeys(("recipe", "derived", "keys"), ("an object", lambda v: isinstance(v, dict))),
-    "enable_lora": ("a list of 0 and 1", _is_mask),
-    "groups": (
-        "a list of 0 and 1 for each merged layer",
-        lambda v: isinstance(v, dict) and all(map(_is_mask, v.values())),
-    ),
-}
-
-
-def _nesting(record: Mapping[str, Any], path: Path) -> Nesting | None:
-    method, ranks = record.get("method"), record.get("nested_ranks")
-    if method is None or ranks is None:
-        return None
-    try:
-        return Nesting(
-            method, tuple(ranks), tuple(record.get("weights") or ()), record.get("update")
-        )
-    except AuracError as error:
-        raise CheckpointError(f"{path} gives {error}") from error
 
 
 @dataclass(frozen=True)
@@ -201,6 +179,129 @@ class LoadOverrides:
             raise UsageError(f"--mask-type {self.mask_type!r}", expected="diag or binary")
         if self.enable_lora is not None and not any(self.enable_lora):
             raise UsageError("--enable-lora without a group that is on", expected="at least one 1")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that is being read, and what is stated and recorded about it.
+
+    Attributes:
+        path: Its folder or file.
+        stated: What the user states.
+        bases: From the name of a base to the base.
+    """
+
+    path: Path
+    stated: LoadOverrides
+    bases: Callable[[str], BaseSource] | None = None
+
+    @cached_property
+    def sidecar(self) -> Sidecar:
+        """What is recorded beside it."""
+        return read_sidecar(sidecar_path(self.path))
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors of a single file."""
+        return read_tensors(self.path)
+
+    def base(self, own: str | None = None) -> BaseSource | None:
+        """The base: the one stated, else recorded, else the file's ``own``; ``None`` without."""
+        name = self.stated.base or self.sidecar.base or own or ""
+        return None if self.bases is None else self.bases(name)
+
+    def skeleton(self, own: str | None = None, *, needed: bool) -> nn.Module | None:
+        """The base's modules on the meta device, or ``None``; fetched only if ``needed``."""
+        base = self.base(own)
+        return None if base is None else base.skeleton(needed=needed)
+
+
+class Format:
+    """One kind of checkpoint; a new one is a subclass, listed in `aurac.adapters.formats.FORMATS`.
+
+    Attributes:
+        files: What is fetched of a hub repository, as patterns; a name stands for its folder, too.
+        suffixes: Of its single files, if it has any.
+        complete: Whether its files say how their tensors are named and scaled.
+    """
+
+    files: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    complete: bool = True
+
+    def recognises(self, source: Source) -> bool:
+        """Whether a folder or file is of this kind: here, a file with one of the suffixes."""
+        return source.path.suffix.lower() in self.suffixes and not source.path.is_dir()
+
+    def read(self, source: Source) -> Adapter:
+        """The adapter without its side-car; it may be an outline (``Adapter.values``)."""
+        raise NotImplementedError
+
+
+def with_record(adapter: Adapter, source: Source, *, rescale: bool) -> Adapter:
+    """``adapter`` with what its side-car records, which may not contradict it.
+
+    The side-car may name another base where its hash decides, where it says that it replaces the
+    checkpoint's own, or where the user gives one. With ``rescale`` its scale is checked and taken.
+    """
+    sidecar, where = source.sidecar, sidecar_path(source.path)
+    modules = dict(adapter.modules)
+    for name, f in adapter.modules.items() if rescale else ():
+        modules[name] = _rescaled(name, f, sidecar, where)
+    return replace(
+        _with_base(adapter, sidecar, where, source.stated.base),
+        modules=modules,
+        nesting=sidecar.nesting or adapter.nesting,
+        base_sha256=sidecar.base_sha256,
+        recipe=sidecar.recipe,
+        seed=sidecar.seed,
+        derived=sidecar.derived,
+    )
+
+
+def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | None) -> Adapter:
+    """``adapter`` on the base that its file and the side-car name."""
+    file, record = adapter.base, sidecar.base
+    known = (record, sidecar.recorded_base)
+    if not file or not record or file in known or given or _same_folder(file, record):
+        return replace(adapter, base=record or file)
+    names = f"{CONFIG if where.name == SIDECAR else 'the file'} names base {file}, {where} {record}"
+    if sidecar.base_sha256 is None:
+        raise CheckpointError(names, expected="one base", fix="give --base, which then decides")
+    here = record if is_there(record) and not is_there(file) else file
+    note = f"{names}; {here} is taken, and its weights have to have the hash that is recorded"
+    # The hash is that of the side-car's.
+    trained_on = record if here == file else None
+    return replace(adapter, base=here, recorded_base=trained_on, notes=(*adapter.notes, note))
+
+
+def _same_folder(a: str, b: str) -> bool:
+    """Whether two names lead to the same folder on this machine."""
+    return is_there(a) and is_there(b) and Path(a).samefile(b)
+
+
+def _rescaled(name: str, plain: Factors, sidecar: Sidecar, where: Path) -> Factors:
+    """Factors with groups, rule and α of the side-car, which must compute the same scale."""
+    f = merged_from_peft(name, plain, sidecar.groups.get(name))
+    if f is plain and sidecar.rule is None and sidecar.alpha is None:
+        return f
+    lora_alpha = peft_alpha(plain.rule, plain.alpha, plain.rank, plain.rank_multiple)
+    rule = f.rule if sidecar.rule is None else sidecar.rule
+    if rule != f.rule and (rule, f.rule) != ("none", "rank"):
+        raise CheckpointError(
+            f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
+            fix="one of them was changed",
+        )
+    alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
+    if sidecar.alpha is not None:
+        recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
+        if not math.isclose(recorded, lora_alpha, rel_tol=1e-9):
+            raise CheckpointError(
+                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
+                fix="one of them was changed",
+            )
+        alpha = float(sidecar.alpha)
+    return replace(f, rule=rule, alpha=alpha)
 
 
 def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:

@@ -18,29 +18,78 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
+from typing_extensions import override
 
-from aurac.adapters.adapter import Adapter, Factors, Nesting
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of, is_conv1d
-from aurac.adapters.formats.converted import from_torchtune, is_torchtune, torchtune_alpha
 from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft_shapes import stack_blocks
-from aurac.adapters.formats.sidecar import Sidecar, read_sidecar, sidecar_path
-from aurac.adapters.formats.tensors import read_tensors
+from aurac.adapters.formats.sidecar import Format
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from torch import Tensor
 
     from aurac.adapters.adapter import Kind
     from aurac.adapters.compatibility import BaseSource
-    from aurac.adapters.formats.sidecar import LoadOverrides
+    from aurac.adapters.formats.sidecar import LoadOverrides, Sidecar, Source
     from aurac.adapters.nesting import Rule
 
 Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
+
+
+class StateDict(Format):
+    """Single files of tensors, by the names of their factors or those that the user gives."""
+
+    files: tuple[str, ...] = ("*.pt",)
+    suffixes: tuple[str, ...] = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+    complete = False
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in a file."""
+        return read_factors(source, source.tensors, stated_or_recorded(source))
+
+
+def read_factors(
+    source: Source,
+    state: Mapping[str, Tensor],
+    stated: LoadOverrides,
+    orientation: Orientation | None = None,
+) -> Adapter:
+    """The adapter of a file's tensors; the base settles an ``orientation`` that they leave open.
+
+    A file may hold a whole model beside the factors, whose tensors are then those of the base.
+    """
+    path, groups = source.path, stated.enable_lora
+    tensors = sort_tensors(state, key_map(stated.keys), path)
+    _check_others(tensors.others, source.base(), path)
+    rule = _scaling(stated, tensors, path)
+    skeleton = source.skeleton(needed=not _shapes_suffice(tensors, groups, path))
+    shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
+    orientation = orientation or shapes.orientation()
+    own = dict(tensors.alphas) if source.stated.alpha is None else {}
+    alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
+    modules = {}
+    for module, alpha in alphas.items():
+        A, B, kind, layout = shapes.canonical(module, orientation)
+        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
+    return Adapter(
+        name=path.stem,
+        modules=modules,
+        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
+        source=path,
+        format=orientation,
+        notes=tuple(_notes(stated, source.sidecar, modules)),
+        sidecar_fields={
+            **({} if groups is None else {"enable_lora": list(map(int, groups))}),
+            **({} if stated.keys is None else {"keys": dict(stated.keys)}),
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -152,61 +201,6 @@ class Shapes:
         return self.groups
 
 
-def read_state_dict(
-    path: Path, overrides: LoadOverrides, bases: Callable[[str], BaseSource] | None = None
-) -> Adapter:
-    """The adapter in a state-dict file, with its side-car ``<file>.aurac.json``.
-
-    ``bases`` lead from a base's name to the base, for orientations that shapes alone leave open and
-    for files that hold a whole model.
-    """
-    recorded = read_sidecar(sidecar_path(path)) or Sidecar()
-    stated = _with_record(overrides, recorded)
-    base = None if bases is None else bases(stated.base or "")
-    state = read_tensors(path)
-    torchtune = stated.keys is None and is_torchtune(state)
-    if torchtune:  # plain LoRA with the scale α / R
-        state = from_torchtune(state, base, path)
-        alpha = torchtune_alpha(path) if stated.alpha is None else stated.alpha
-        method, scaling = stated.method or "lora", stated.scaling or "rank"
-        stated = replace(stated, method=method, scaling=scaling, alpha=alpha)
-    tensors = sort_tensors(state, key_map(stated.keys), path)
-    _check_others(tensors.others, base, path)
-    method, rule = _training(stated, tensors, path)
-    groups = stated.enable_lora
-    suffice = _shapes_suffice(tensors, groups, path)
-    skeleton = None if base is None else base.skeleton(needed=not suffice)
-    shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
-    orientation = "loralib" if torchtune else shapes.orientation()
-    own = dict(tensors.alphas) if overrides.alpha is None else {}
-    alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
-    modules = {}
-    for module, alpha in alphas.items():
-        A, B, kind, layout = shapes.canonical(module, orientation)
-        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
-    R = max(f.rank for f in modules.values())
-    # What is stated about its training is applied to the adapter afterwards.
-    unstated = Nesting(method, (R,)) if torchtune and overrides.method is None else None
-    return Adapter(
-        name=path.stem,
-        modules=modules,
-        nesting=recorded.nesting or unstated,
-        base=recorded.base,
-        base_sha256=recorded.base_sha256,
-        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
-        recipe=recorded.recipe,
-        seed=recorded.seed,
-        source=path,
-        derived=recorded.derived,
-        format="torchtune" if torchtune else orientation,
-        notes=tuple(_notes(stated, recorded, modules)),
-        sidecar_fields={
-            **({} if groups is None else {"enable_lora": list(map(int, groups))}),
-            **({} if stated.keys is None else {"keys": dict(stated.keys)}),
-        },
-    )
-
-
 def _features(base: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[int, int]]:
     """(in, out) of those of ``names`` that the base has, where they are known."""
     modules = {} if base is None else dict(base.named_modules())
@@ -214,36 +208,36 @@ def _features(base: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[i
     return {name: features for name, features in known if features is not None}
 
 
-def _with_record(overrides: LoadOverrides, recorded: Sidecar) -> LoadOverrides:
+def stated_or_recorded(source: Source) -> LoadOverrides:
     """What is stated about a file, or else recorded."""
+    stated, recorded = source.stated, source.sidecar
     nesting = recorded.nesting
+    groups = None if recorded.enable_lora is None else tuple(map(bool, recorded.enable_lora))
     return replace(
-        overrides,
-        method=overrides.method or (nesting.method if nesting else None),
-        scaling=overrides.scaling or recorded.rule,
-        alpha=recorded.alpha if overrides.alpha is None else overrides.alpha,
-        nested_ranks=overrides.nested_ranks or (nesting.ranks if nesting else None),
-        base=overrides.base or recorded.base,
-        enable_lora=overrides.enable_lora or recorded.enable_lora,
-        keys=recorded.keys if overrides.keys is None else overrides.keys,
+        stated,
+        method=stated.method or (nesting.method if nesting else None),
+        scaling=stated.scaling or recorded.rule,
+        alpha=recorded.alpha if stated.alpha is None else stated.alpha,
+        nested_ranks=stated.nested_ranks or (nesting.ranks if nesting else None),
+        enable_lora=stated.enable_lora or groups,
+        keys=recorded.keys if stated.keys is None else stated.keys,
     )
 
 
-def _training(stated: LoadOverrides, tensors: FactorTensors, path: Path) -> tuple[str, Rule]:
-    """Method and scaling rule; both are needed, and so are α and nested ranks."""
-    method, rule = stated.method, stated.scaling
+def _scaling(stated: LoadOverrides, tensors: FactorTensors, path: Path) -> Rule:
+    """The scaling rule; it is needed, and so are method, α and nested ranks."""
     known = {
-        "--method": method is not None,
-        "--scaling": rule is not None,
+        "--method": stated.method is not None,
+        "--scaling": stated.scaling is not None,
         "--alpha": stated.alpha is not None or set(tensors.alphas) == set(tensors.pairs),
-        "--nested-ranks": stated.nested_ranks is not None or method == "lora",
+        "--nested-ranks": stated.nested_ranks is not None or stated.method == "lora",
     }
     missing = [flag for flag, is_known in known.items() if not is_known]
-    if missing or rule is None or method is None:
+    if missing or stated.scaling is None:
         raise CheckpointError(
             f"{path} does not say how it was trained and scaled", fix=f"give {' '.join(missing)}"
         )
-    return method, rule
+    return stated.scaling
 
 
 def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path: Path) -> bool:

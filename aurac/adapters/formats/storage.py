@@ -1,4 +1,4 @@
-"""Files of tensors: untrusted ones are read, and safetensors files are written tensor by tensor.
+"""Files of adapters: JSON and tensors that nobody vouches for, and safetensors files to write.
 
 Nothing that is read is executed (``weights_only``), no allocation follows a header that the file
 does not back, and every fault becomes one :class:`~aurac.errors.CheckpointError`.
@@ -8,22 +8,130 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import stat
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
 
+import msgspec
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from aurac.adapters.formats.untrusted import FLOATS, reason, regular_file, wrong_type
-from aurac.errors import CheckpointError
+from aurac.adapters.linalg import all_finite
+from aurac.errors import CheckpointError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+# The types that factors may have, by their names in safetensors and in the order of its files.
+FLOATS: Final[Mapping[str, torch.dtype]] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
 _TYPE_ORDER: Final = list(_TYPE_NAMES)
+_JSON_LIMIT: Final = 16 * 2**20  # an adapter_config.json is a few kB
+_WORDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "an object",
+    "|": "or",
+}
+Record = TypeVar("Record", bound=msgspec.Struct)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``, which may not be larger than 16 MB."""
+    if regular_file(path) > _JSON_LIMIT:
+        raise CheckpointError(f"{path} is larger than {_JSON_LIMIT // 2**20} MB")
+    try:
+        value = json.loads(
+            path.read_bytes().decode("utf-8"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+        )
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {reason(error)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}", expected="a JSON object")
+    return value
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in unique:
+            raise ValueError(f"the key {key!r} occurs twice")
+        unique[key] = value
+    return unique
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def checked(record: Mapping[str, Any], kind: type[Record], where: object) -> Record:
+    """``record`` as ``kind``, whose defaults also stand for its nulls."""
+    try:
+        return msgspec.convert({k: v for k, v in record.items() if v is not None}, kind)
+    except msgspec.ValidationError as error:
+        wanted, _, place = str(error).partition(" - at ")
+        key = re.sub(r"\W*(\w*).*", r"\1", place)
+        hint = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)
+        literals = [h for h in (hint, *get_args(hint)) if get_origin(h) is Literal]
+        expected = wanted.replace("`", "").removeprefix("Expected ").split(", got")[0]
+        expected = " ".join(_WORDS.get(word, word) for word in expected.split())
+        if literals and wanted.startswith("Invalid"):
+            expected = " or ".join(map(str, get_args(literals[0])))
+        given = f"{where} gives {key} = {record.get(key)!r}" if key else f"{where} lacks a field"
+        raise CheckpointError(given[:300], expected=expected) from error
+
+
+def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
+    """``tensor`` itself if it can serve as a factor: a 16 to 64 bit float, finite, not empty.
+
+    On the meta device type and shape alone are checked.
+    """
+    if tensor.dtype not in FLOATS.values():
+        raise wrong_type(tensor.dtype, key, where)
+    if tensor.numel() == 0:
+        raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
+    if not tensor.is_meta and not all_finite(tensor):
+        raise CheckpointError(f"{key} in {where} holds NaN or infinite values")
+    return tensor
+
+
+def wrong_type(dtype: torch.dtype, key: str, where: object) -> CheckpointError:
+    """The error of a tensor whose type no factor has."""
+    return CheckpointError(
+        f"{key} in {where} is of type {str(dtype).removeprefix('torch.')}",
+        expected="float32, bfloat16, float16 or float64",
+    )
+
+
+def regular_file(path: Path) -> int:
+    """The size of ``path`` in bytes; refused unless it is a regular file."""
+    try:
+        info = path.stat()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
+    if not stat.S_ISREG(info.st_mode):
+        raise CheckpointError(f"{path} is not a regular file")
+    return info.st_size
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, short enough for a one-line message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error)[:200]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
