@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import best_lines, decided_lines, pair_lines, table
 from aurac.cli.lm_eval import (
     LmEvalCommand,
     fewshot_seed,
@@ -280,6 +279,8 @@ def _offline() -> Iterator[None]:
 
 
 def _dry_run_lines(plan: DryRun) -> list[str]:
+    from aurac.show.table import text_table
+
     head = ["task", "curve", "ranks to compute", "already there", "requests each"]
     rows = []
     for line in plan.lines:
@@ -290,7 +291,7 @@ def _dry_run_lines(plan: DryRun) -> list[str]:
     there = f", {plan.done} already in {plan.folder}" if plan.done else ""
     if plan.failed:
         there += f", {plan.failed} failed before (--retry-failed tries them again)"
-    lines = [table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
+    lines = [text_table(head, rows).plain(), "", f"{left} of {plan.cells} cells to compute{there}"]
     if plan.further:
         lines.append(
             f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
@@ -343,7 +344,7 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
         print_json(done.results.to_dict(), indent=1, ascii_only=False)
         _show_besides(done, err=True)
         return
-    from aurac.show import terminal_table
+    from aurac.show import lines, terminal_table
     from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
@@ -354,12 +355,12 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
     if done.results.rank_choice:
         click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
-        click.echo("\n".join(decided_lines([done.results.sequential])))
+        click.echo("\n".join(lines.decided_lines([done.results.sequential])))
     elif known is not None:
         pairs = (*known.pairs, *known.variants)
-        lines = pair_lines(pairs, "Paired differences on the same documents")
-        lines += [known.primary.sentence] if known.primary else []
-        click.echo("\n".join([*lines, *best_lines(known.best)]))
+        text = lines.pair_lines(pairs, "Paired differences on the same documents")
+        text += [known.primary.sentence] if known.primary else []
+        click.echo("\n".join([*text, *lines.best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
     _show_besides(done)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import table
 from aurac.cli.options import checkpoint_options, command, options, print_json
 from aurac.errors import CheckpointError
 
@@ -165,27 +164,30 @@ def _record(
 
 def _text(record: ServingRecord) -> str:
     from aurac.records.serving import against
+    from aurac.show.table import text_table
 
     head = ["rank", "MB", "prompt, ms", "tokens/s", "token, ms", "tokens/s", "token / base"]
-    base = record.merged
     parts = [f"{record.base}, {record.conditions}; medians of {record.repeats} rounds [95 %]"]
     for adapter in record.adapters:
-        full = adapter.full
-        rows = [_row(record, base, "base or merged" if adapter.mergeable else "base")]
-        rows += [[*_row(record, one, str(one.rank)), against(one, full)] for one in adapter.ranks]
-        last = f"token − that at rank {full.rank}"
-        parts += [f"{adapter.name}:\n{table([*head, last], [[*r, ''][:8] for r in rows])}"]
+        base = "base or merged" if adapter.mergeable else "base"
+        rows = [[*_row(record, record.merged, base), ""]]
+        rows += [
+            [*_row(record, cost, str(cost.rank)), against(cost, adapter.full)]
+            for cost in adapter.ranks
+        ]
+        table = text_table([*head, f"token − that at rank {adapter.full.rank}"], rows)
+        parts.append(f"{adapter.name}:\n{table.plain()}")
     return "\n\n".join(parts)
 
 
-def _row(record: ServingRecord, one: RankCost, name: str) -> list[str]:
-    prefill, decode = record.tokens_per_second(one)
+def _row(record: ServingRecord, cost: RankCost, name: str) -> list[str]:
+    prefill, decode = record.tokens_per_second(cost)
     return [
         name,
-        f"{one.bytes / 1e6:.1f}" if one.rank else "–",
-        one.prefill.milliseconds,
+        f"{cost.bytes / 1e6:.1f}" if cost.rank else "–",
+        cost.prefill.milliseconds,
         f"{prefill:.0f}",
-        one.decode.milliseconds,
+        cost.decode.milliseconds,
         f"{decode:.1f}",
-        f"{one.decode.median / record.merged.decode.median:.2f}",
+        f"{cost.decode.median / record.merged.decode.median:.2f}",
     ]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import table
-from aurac.cli.options import command, complete_tasks, options, print_json
+from aurac.cli.options import command, complete_tasks, options, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +63,7 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
         print_json([row._asdict() for row in facts])
         return
     head = ["task", "asks to", "few-shot", "documents", "data", "cost"]
-    click.echo(table(head, map(_task_row, facts)))
+    print_table(head, map(_task_row, facts))
     if len(names) > _SHOWN:
         click.echo(f"and {len(names) - _SHOWN} more; --json lists all")
     if name is None:
@@ -121,7 +120,7 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
             [name, f"{model.megabytes} MB", model.licence, "yes" if packaged_folder(name) else "no"]
             for name, model in PACKAGED.items()
         ]
-        click.echo(table(["base", "download", "licence", "already here"], rows))
+        print_table(["base", "download", "licence", "already here"], rows)
         return
     folder = resolve_base(name or DEFAULT_BASE)
     if as_json:
@@ -159,7 +158,7 @@ def zoo(folder: Path, as_json: bool) -> None:
         [*(str(row[name] or "not recorded") for name in names), f"{row['bytes'] / 1e6:.1f}"]
         for row in rows
     ]
-    click.echo(table(["adapter", "method", "rank", "trained on", "base", "MB"], body))
+    print_table(["adapter", "method", "rank", "trained on", "base", "MB"], body)
 
 
 def _adapter_row(path: Path, adapter: Adapter) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.adapters import Adapter
 
@@ -264,6 +264,13 @@ def print_json(content: Any, indent: int | None = 2, *, ascii_only: bool = True)
     """JSON on standard output, without NaN."""
     text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=ascii_only)
     click.echo(text)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on standard output; where the terminal is too narrow, lines of `column: value`."""
+    from aurac.show.table import text_table
+
+    click.echo(text_table(head, rows).plain())
 
 
 _CHECKPOINT = options(

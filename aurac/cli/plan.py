@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from aurac.cli._analysis import table
 from aurac.cli.options import command, numbers, options, parsed, print_json, refuse_given
 from aurac.curves.display import declared
 from aurac.stats.seeds import INDEPENDENT, PAIRED
@@ -191,6 +190,7 @@ def _seconds(row: Plan, question: str, pace: Pace | None) -> float | None:
 def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
     """The table of a plan and what to know about it."""
     from aurac.runs.progress import duration
+    from aurac.show.table import text_table
 
     columns = {
         "seeds of each recipe": [str(row.seeds) for row in rows],
@@ -205,7 +205,8 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         columns["time"] = ["–" if time is None else duration(time) for time in times]
     if spread.upper is not None:
         columns["at the pilot's upper limits"] = [_documents(row.most) for row in rows]
-    lines = [table([*columns], zip(*columns.values(), strict=True))]
+    body = zip(*columns.values(), strict=True)
+    lines = [text_table([*columns], body).plain()]
     named = [(f"With {row.seeds} seed{'s' if row.seeds > 1 else ''}", row) for row in rows]
     lines += [f"{seeds}: {row.reason}." for seeds, row in named if row.reason]
     lines += [

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from msgspec import to_builtins
 
-from aurac.cli._analysis import (
-    analysis_options,
-    decided_lines,
-    pair_lines,
-    print_curves,
-    read_sources,
-    table,
-)
-from aurac.cli._serving import Measured
+from aurac.cli.analysis import analysis_options, print_curves, read_sources
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
@@ -25,18 +20,28 @@ from aurac.cli.options import (
     refuse_given,
     repeated,
 )
-from aurac.curves.display import declared, interval, percent, seconds, size
+from aurac.curves.display import declared, percent, seconds, size
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import ScoreRow
     from aurac.readers import Curves
+    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
 
 
+class Served(NamedTuple):
+    """An adapter's costs and the measurement that they are from."""
+
+    record: ServingRecord
+    cost: AdapterCost
+
+
+Measured = Callable[["RecommendRow | Configuration"], Served | None]
+"""What was measured of a row's adapter."""
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
     *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
@@ -107,6 +112,7 @@ def recommend(
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.analyse import analyse
+    from aurac.show.lines import place
 
     run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
@@ -124,17 +130,17 @@ def recommend(
         more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
         return _decided(read, options["margin"], asked_more=more, as_json=as_json)
     result = analyse(read.curves, groups=read.groups, **options)
-    measured = Measured(sources, read.groups)
-    gates = _gates(result, measured, require_rank, max_latency_ms)
+    served = partial(_served, _serving(sources), read.groups)
+    gates = _gates(result, served, require_rank, max_latency_ms)
     failing = any(rows for rows, _, _ in gates)
     if as_json:
-        content = _content(result, measured, details=details)
+        content = _content(result, served, details=details)
         print_json({"shown": not failing, **content} if gates else content)
     else:
-        _print(result, measured, details=details)
+        _print(result, served, details=details)
         for rows, passed, failed in gates:
-            labels = [f"{row.label} on {row.task}" if row.task else row.label for row in rows]
-            click.echo("\n" + (f"{failed}: {', '.join(labels)}." if rows else passed))
+            text = f"{failed}: {', '.join(map(place, rows))}." if rows else passed
+            click.echo(f"\n{text}")
     return NOT_SHOWN if failing else 0
 
 
@@ -175,6 +181,8 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
             fix="for a gate run compare on a fixed number of documents, without --until, into "
             "another folder",
         )
+    from aurac.show.lines import decided_lines
+
     if as_json:
         print_json({"ship": [], "sequential": to_builtins(read.sequential)})
     else:
@@ -182,8 +190,54 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
     return 0
 
 
+def _serving(sources: Sequence[str]) -> list[ServingRecord]:
+    """What `aurac cost --save` measured, of the sources that are run folders and have it.
+
+    Raises:
+        RunFolderError: A measurement of another base or of other adapters.
+    """
+    from aurac.records.schema import RESULTS_FILE, Results
+    from aurac.records.serving import read_serving
+
+    paths = [Path(source).expanduser() for source in sources]
+    folders = [path.parent if path.name == RESULTS_FILE else path for path in paths]
+    runs = [folder for folder in folders if (folder / RESULTS_FILE).is_file()]
+    return [record for run in runs if (record := read_serving(run, Results.read(run)))]
+
+
+def _served(
+    records: Sequence[ServingRecord],
+    groups: Mapping[str, Sequence[str]],
+    row: RecommendRow | Configuration,
+) -> Served | None:
+    """What was measured of a row's adapter."""
+    names = (row.adapter, *groups.get(row.adapter, ()))
+    for record in records:
+        if cost := record.cost_of(names, row.truncation.split(" ")[0]):
+            return Served(record, cost)
+    return None
+
+
+def _within(row: RecommendRow, served: Served | None, limit: float) -> bool:
+    """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
+    if row.rank is None:
+        return False
+    cost = served.cost.at(row.rank) if served else None
+    if cost is None or cost.decode.high is None:
+        problem, expected = f"no latency of {row.label} at rank {row.rank} was measured", "one"
+        if cost is not None:
+            problem = f"{len(cost.decode.rounds)} repeats give no interval"
+            expected = "at least 6"
+        raise UsageError(
+            f"--max-latency-ms: {problem}",
+            expected=expected,
+            fix=f"run `aurac cost CKPT --ranks {row.rank},… --save RUN` first",
+        )
+    return 1000 * cost.decode.high <= limit
+
+
 def _gates(
-    result: Analysis, measured: Measured, rank: int | None, latency: float | None
+    result: Analysis, served: Measured, rank: int | None, latency: float | None
 ) -> list[tuple[list[RecommendRow], str, str]]:
     """For each demand the adapters not shown to meet it, and what to say of none or some."""
     rows = [row for row in result.recommended if not row.other]
@@ -193,131 +247,94 @@ def _gates(
         passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
         gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
     if latency is not None:
-        slow = [row for row in rows if not measured.within(row, latency)]
+        slow = [row for row in rows if not _within(row, served(row), latency)]
         most = f"at most {latency:g} ms a generated token"
-        passed = f"Every adapter takes {most} at its rank."
-        gates.append((slow, passed, f"Not shown to take {most}"))
+        gates.append(
+            (slow, f"Every adapter takes {most} at its rank.", f"Not shown to take {most}")
+        )
     return gates
 
 
-def _content(result: Analysis, measured: Measured, *, details: bool) -> dict[str, Any]:
+def _content(result: Analysis, served: Measured, *, details: bool) -> dict[str, Any]:
     from aurac.analysis.comparisons import truncation_advice
 
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
     shown: dict[str, Any] = {name: content[name] for name in names}
-    shown["choices"] = [found.to_dict(details=details) for found in result.choices]
-    shown["ship"] = [_ship(found, measured) for found in result.choices]
+    shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
+    shown["ship"] = [_ship(choice, served) for choice in result.choices]
     if details:
-        shown["truncations"] = [one.to_dict() for one in truncation_advice(result)]
+        shown["truncations"] = [advice.to_dict() for advice in truncation_advice(result)]
     return shown
 
 
-def _ship(found: Choice, measured: Measured) -> dict[str, Any]:
+def _ship(choice: Choice, served: Measured) -> dict[str, Any]:
     """What to ship on a task; an adapter and rank of null where nothing is named."""
-    one = found.chosen
-    empty = {"adapter": None, "rank": None}
-    ship = {"task": found.task, **(one.to_dict() if one else empty), "alpha": found.alpha}
-    served = measured.of(one) if one else None
-    ship |= {"serving": served.to_dict(one.rank)} if served and one else {}
-    return ship | {"sentence": " ".join(found.sentences)}
+    chosen = choice.chosen
+    named = chosen.to_dict() if chosen else {"adapter": None, "rank": None}
+    ship = {"task": choice.task, **named, "alpha": choice.alpha}
+    measured = served(chosen) if chosen else None
+    if measured and chosen:
+        cost, merged = measured.cost.at(chosen.rank), measured.record.merged
+        both = {"unmerged": cost, "merged": merged if measured.cost.mergeable else None}
+        times = {name: _seconds(c) if c else None for name, c in both.items()}
+        ship["serving"] = times if cost else None
+    return ship | {"sentence": " ".join(choice.sentences)}
 
 
-def _print(result: Analysis, measured: Measured, *, details: bool) -> None:
+def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
+    times = {"prompt": cost.prefill, "token": cost.decode}
+    return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}
+
+
+def _print(result: Analysis, served: Measured, *, details: bool) -> None:
     from aurac.analysis.comparisons import truncation_advice
+    from aurac.show import lines
 
-    lines = []
-    for found in result.choices:
-        lines.append(" ".join(found.sentences))
-        one = found.chosen
-        served = measured.of(one) if one else None
-        lines += [served.sentence(one.rank)] if served and one else []
-        if details or not found.declared:
-            shown = found.configurations if details else found.frontier
-            lines += ["", *_trade_off(found, shown)]
-    click.echo("\n".join([*lines, ""]))
+    text = []
+    for choice in result.choices:
+        text.append(" ".join(choice.sentences))
+        chosen = choice.chosen
+        measured = served(chosen) if chosen else None
+        if measured and chosen:
+            text.append(lines.serving_sentence(*measured, chosen.rank))
+        if details or not choice.declared:
+            text += ["", *lines.configuration_lines(choice, every=details)]
+    click.echo("\n".join([*text, ""]))
     if result.recommended:
-        _print_ranks(result, measured)
-    lines = []
+        _print_ranks(result, served)
+    text = []
     for row in result.recommended:
-        lines += [row.sentence] if details or not row.other else []
-        lines += [*_tests(row), ""] if details else []
+        text += [row.sentence] if details or not row.other else []
+        text += [*lines.rank_test_lines(row), ""] if details else []
     if details:
         title = "Which truncation to use for this adapter, paired"
-        lines += pair_lines(result.variants, title, details=True)
-        lines += [row.sentence for row in result.pairs if row.survives is not None]
-    advice = truncation_advice(result)
-    lines += ["", *(one.sentence for one in advice)] if advice else []
-    click.echo("\n" + "\n".join(lines).strip("\n"))
+        text += lines.pair_lines(result.variants, title, details=True)
+        text += [row.sentence for row in result.pairs if row.survives is not None]
+    if advice := truncation_advice(result):
+        text += ["", *(row.sentence for row in advice)]
+    click.echo("\n" + "\n".join(text).strip("\n"))
 
 
-def _trade_off(found: Choice, shown: Sequence[Configuration]) -> list[str]:
-    """Sizes and accuracies, and the margin at which each would be shown to be good enough."""
-    if not shown:
-        return []
-    where = f" on {found.task}" if found.task else ""
-    title = f"Size against accuracy{where}: configurations that no smaller one equals"
-    if len(shown) == len(found.configurations):
-        title = f"Size against accuracy{where}"
-    level = f"{100 * (1 - found.alpha):.3g}"
-    head = ["configuration", "size", "accuracy [95 %, all together]", "margin needed"]
-    body = [
-        [
-            one.name,
-            size(one.bytes),
-            interval(one),
-            "none is enough" if one.needed is None else f"{percent(one.needed, 2)}",
-            {True: "yes", False: "not shown", None: "–"}[one.above_base],
-        ]
-        for one in shown
-    ]
-    note = f"Each margin, in points, is that at which it would be named ({level} % confidence)."
-    return [title, table([*head, "above the base"], body), note]
-
-
-def _print_ranks(result: Analysis, measured: Measured) -> None:
+def _print_ranks(result: Analysis, served: Measured) -> None:
     rows = {(row.task, row.label): row for row in result.recommended}
-    timed = any(measured.of(row) for row in rows.values())
+    timed = any(map(served, rows.values()))
 
     def extra(score: ScoreRow) -> dict[str, str]:
         row = rows[score.task, score.label]
-        one, every = row.choice.chosen, row.choice.configurations
+        chosen, every = row.choice.chosen, row.choice.configurations
         largest = max((c.rank for c in every), default=0)
-        columns = {"use rank": f"{one.rank} of {largest}" if one else "–"}
-        columns["accuracy"] = percent(one.accuracy if one else None)
+        columns = {"use rank": f"{chosen.rank} of {largest}" if chosen else "–"}
+        columns["accuracy"] = percent(chosen.accuracy if chosen else None)
         if any(c.bytes for c in every):
-            columns["size"] = size(one.bytes if one else None)
+            columns["size"] = size(chosen.bytes if chosen else None)
         if any(c.seconds for c in every):
-            columns["a document"] = seconds(one.seconds if one else None)
+            columns["a document"] = seconds(chosen.seconds if chosen else None)
         if timed:
-            served = measured.of(row)
-            cost = served.cost.at(row.rank) if served and row.rank else None
+            measured = served(row)
+            cost = measured.cost.at(row.rank) if measured and row.rank else None
             columns["a token (ms)"] = cost.decode.milliseconds if cost else "–"
         return columns
 
     title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-    print_curves(result, title=title, extra=extra, ranks=False)
-
-
-def _tests(row: RecommendRow) -> list[str]:
-    if row.result is None:
-        return []
-    tests = row.result.tests
-    head = ["rank", "loss", "upper bound", "within margin", "documents that change"]
-    body = [
-        [
-            str(test.rank),
-            percent(test.loss),
-            percent(test.upper, 2),
-            "yes" if test.passed else "no",
-            f"{percent(test.flip_rate)} %",
-            "none is enough" if test.margin_needed is None else percent(test.margin_needed, 2),
-        ]
-        for test in tests
-    ]
-    alpha = row.choice.alpha
-    each, joint = 1.0 - alpha, max(0.0, 1.0 - alpha * len(tests))
-    note = f"each upper bound holds by itself at {100 * each:.3g} %, all {len(tests)} at "
-    notes = [f"{note}{100 * joint:.3g} %"] * (len(tests) > 1)
-    notes += dict.fromkeys(test.method for test in tests)
-    return ["In points:", table([*head, "margin needed"], body), *(f"({note})" for note in notes)]
+    print_curves(result, title, extra)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli._analysis import table
-from aurac.cli.options import command, options, print_json
+from aurac.cli.options import command, options, print_json, print_table
 from aurac.errors import RunFolderError
 from aurac.runs.progress import duration
 
@@ -105,7 +104,7 @@ def _list(root: Path, *, as_json: bool) -> int:
             ]
             for status in statuses
         ]
-        click.echo(table(head, rows))
+        print_table(head, rows)
     else:
         click.echo(f"no run folders at or below {root}")
     return 0

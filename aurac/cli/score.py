@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import to_builtins
 
-from aurac.cli._analysis import (
-    aggregate_lines,
-    analysis_options,
-    best_lines,
-    decided_lines,
-    pair_lines,
-    print_curves,
-    read_sources,
-    score_notes,
-)
+from aurac.cli.analysis import analysis_options, print_curves, read_sources
 from aurac.cli.options import NOT_SHOWN, command, options, print_json, refuse_given
 from aurac.curves.area import axis_title
 from aurac.errors import UsageError
@@ -116,17 +107,19 @@ def score(
 
 
 def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
+    from aurac.show import lines
+
     print_curves(result)
-    lines = score_notes(result.scores, details=details)
-    lines += decided_lines(stopped, alone=False)
+    text = lines.score_lines(result.scores, details=details)
+    text += lines.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
-    lines += pair_lines((*result.pairs, *result.variants), title, details=details)
-    lines += [result.primary.sentence] if result.primary else []
-    lines += aggregate_lines(result.aggregates, details=details)
-    lines += best_lines(result.best)
+    text += lines.pair_lines((*result.pairs, *result.variants), title, details=details)
+    text += [result.primary.sentence] if result.primary else []
+    text += lines.aggregate_lines(result.aggregates, details=details)
+    text += lines.best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]
-    lines += ["", "The smallest rank within the margin", *ranks] if ranks else []
-    click.echo("\n" + "\n".join(lines).strip("\n"))
+    text += ["", "The smallest rank within the margin", *ranks] if ranks else []
+    click.echo("\n" + "\n".join(text).strip("\n"))
 
 
 def _question(

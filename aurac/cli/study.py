@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import table
-from aurac.cli.options import NOT_SHOWN, command, options, print_json
+from aurac.cli.options import NOT_SHOWN, command, options, print_json, print_table
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> N
     for row in plan.methods:
         pace = duration(row.pace) if row.pace else "–"
         rows.append([row.task, row.method, str(row.total), str(row.done), pace])
-    click.echo(table(["task", "method", "trainings", "done", "time of one"], rows))
+    print_table(["task", "method", "trainings", "done", "time of one"], rows)
     for name, seconds in (("training", plan.training_left), ("evaluation", plan.cells_left)):
         left = "not known before one is done"
         if seconds is not None:

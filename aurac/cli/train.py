@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli._analysis import table
-from aurac.cli.options import command, numbers, options, pairs, print_json, repeated
+from aurac.cli.options import command, numbers, options, pairs, print_json, print_table, repeated
 from aurac.errors import RunFolderError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
@@ -152,5 +151,5 @@ def _list_recipes(*, as_json: bool) -> None:
         print_json(rows)
         return
     head = ["recipe", "method", "rank", "data", "base", "length", "examples a step"]
-    click.echo(table(head, [[str(value) for value in row.values()] for row in rows]))
+    print_table(head, [[str(value) for value in row.values()] for row in rows])
     click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")

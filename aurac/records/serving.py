@@ -13,7 +13,7 @@ from aurac.files import write_json
 from aurac.records.cell import read_record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from aurac.records.schema import Results
@@ -170,9 +170,15 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
             rows.append(row)
         return rows
 
-    def adapter(self, name: str) -> AdapterCost | None:
-        """The cost of an adapter of the run; None where it was not measured."""
-        return next((adapter for adapter in self.adapters if adapter.name == name), None)
+    def cost_of(self, names: Iterable[str], basis: str) -> AdapterCost | None:
+        """The cost of an adapter, or of the first of a recipe's seeds, which have one shape.
+
+        None where none was measured, and where a budget spent by energy gives the modules other
+        ranks than those that were.
+        """
+        costs = {adapter.name: adapter for adapter in self.adapters}
+        measured = (costs[name] for name in names if name in costs)
+        return None if basis == "energy" else next(measured, None)
 
     def tokens_per_second(self, cost: RankCost) -> tuple[float, float]:
         """Of prompts and generated, over all prompts together."""

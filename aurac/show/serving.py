@@ -56,13 +56,9 @@ def serving_blocks(
 
 
 def _served(record: ServingRecord, curve: CurveRow) -> Served | None:
-    """A curve with its costs. Seeds of a recipe have one shape: the first measured one is taken.
-
-    A budget spent by energy gives the modules other ranks than those that were measured.
-    """
-    names = [one.adapter for one in curve.members or (curve,)]
-    cost = next(filter(None, map(record.adapter, names)), None)
-    if cost is None or curve.basis == "energy":
+    """A curve with its costs."""
+    cost = record.cost_of([row.adapter for row in curve.members or (curve,)], curve.basis)
+    if cost is None:
         return None
     known = dict(zip(curve.ranks, curve.accuracy, strict=True))
     points = tuple((one, known[one.rank]) for one in cost.ranks if one.rank in known)

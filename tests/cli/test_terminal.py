@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import COMMANDS, cli
-from aurac.cli._analysis import table
 from aurac.cli.logs import log_path, quiet_libraries
 from aurac.training.recipe import built_in_recipes
 
@@ -192,18 +191,6 @@ def test_a_log_begins_again_when_it_is_large(quiet):
     path.write_bytes(b"x" * 5_000_001)
     logging.getLogger("somewhere").warning("new")
     assert path.stat().st_size < 1000
-
-
-def test_tables_fold_on_a_narrow_terminal_and_lose_nothing():
-    head = ["adapter", "difference", "gained/lost"]
-    rows = [["b - a", "+0.0400 [+0.0100, +0.0700]", "1:+3/-2 2:+4/-4 4:+5/-1 8:+9/-3"]]
-    wide = table(head, rows, 120)
-    assert len(wide.splitlines()) == 3
-    narrow = table(head, rows, 30)
-    assert max(map(len, narrow.splitlines())) <= 30
-    assert re.sub(r"\s+", "", narrow) == re.sub(
-        r"\s+", "", f"{head[0]}:{rows[0][0]}{head[1]}:{rows[0][1]}{head[2]}:{rows[0][2]}"
-    )
 
 
 def test_no_colour_and_no_frames_on_a_pipe(tmp_path):

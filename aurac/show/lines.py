@@ -1,0 +1,140 @@
+"""What commands print of an analysis: its tables as text, and the sentences beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.analysis.rows import pairings_of
+from aurac.analysis.sentences import pairing_note
+from aurac.curves.area import axis_title
+from aurac.curves.display import interval, percent, points
+from aurac.records.serving import against
+from aurac.show.terminal import aggregate_table, configuration_table, pair_table, rank_test_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.analysis.choice_rows import Choice, RecommendRow
+    from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
+    from aurac.records.decisions import SequentialRecord
+    from aurac.records.serving import AdapterCost, ServingRecord
+
+FIXED = (
+    "p values and intervals of the pairs below are for a number of documents that was fixed "
+    "beforehand, and are too optimistic here."
+)
+SHOWN = 60  # rows of a table; --json has all of them
+
+
+def place(row: ScoreRow | RecommendRow) -> str:
+    """The adapter, its truncation where that is not the default one, and the task."""
+    return f"{row.label} on {row.task}" if row.task else row.label
+
+
+def score_lines(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
+    """What to know about each score; with details its method, all axes, and where it falls."""
+    lines = []
+    for row in rows:
+        about = [f"no AURAC, {row.reason}"] if row.reason else []
+        about += row.notes
+        if weak := [rank for rank, shown in (row.above_base or {}).items() if not shown]:
+            ranks = "any rank" if row.below_base else f"rank {', '.join(map(str, weak))}"
+            about.append(f"not shown to be above the base at {ranks}")
+        if details:
+            for name in dict.fromkeys(("log2", "linear", row.axis)):
+                area = row.estimate(name)
+                if area is not None:
+                    about.append(f"{axis_title(name)} {interval(area)} %; {area.method}")
+            if row.mean is not None:
+                about.append(f"mean over ranks {percent(row.mean)} %")
+            about += [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in row.drops]
+        lines += [f"{place(row)}: {text}" for text in about]
+    if not details and any(row.headline and row.headline.low is None for row in rows):
+        lines.append("No interval: a point value (no per-document outcomes).")
+    return lines
+
+
+def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) -> list[str]:
+    """The table of paired differences in points; with details a sentence on each."""
+    if not rows:
+        return []
+    lines = ["", title, pair_table(rows, details=details, most=SHOWN).plain()]
+    if any(row.result is not None and row.result.conditional for row in rows):
+        lines.append("Adapters with one training run: conditional on these checkpoints.")
+    if note := pairing_note(pairings_of(rows)):
+        lines.append(note)
+    if details:
+        lines += ["", *(row.sentence for row in rows[:SHOWN])]
+    else:
+        lines += [row.sentence for row in rows[:SHOWN] if row.result is None and row.value is None]
+    if len(rows) > SHOWN:
+        lines.append(f"… and {len(rows) - SHOWN} more pairs: see --json")
+    return lines
+
+
+def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> list[str]:
+    """The aggregates over tasks."""
+    return ["", aggregate_table(rows, details=details).plain()] if rows else []
+
+
+def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) -> list[str]:
+    """What runs that stopped early decided; not `alone`, above tests that do not hold on them."""
+    lines = []
+    for record in records:
+        lines += ["", "Decided from a random sample of the documents", ""]
+        lines += [decision.sentence for decision in record.decisions]
+        lines += ["", *record.notes] if record.notes else []
+    if lines and not alone:
+        lines += ["", FIXED]
+    return lines
+
+
+def best_lines(rows: Sequence[BestRow]) -> list[str]:
+    """What may be said of the largest AURAC of each task."""
+    return ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
+
+
+def configuration_lines(choice: Choice, *, every: bool) -> list[str]:
+    """Sizes and accuracies, and the margin at which each would be shown to be good enough."""
+    shown = choice.configurations if every else choice.frontier
+    if not shown:
+        return []
+    title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
+    if len(shown) < len(choice.configurations):
+        title += ": configurations that no smaller one equals"
+    level = f"{100 * (1 - choice.alpha):.3g}"
+    note = f"Each margin, in points, is that at which it would be named ({level} % confidence)."
+    return [title, configuration_table(shown, choice).plain(), note]
+
+
+def rank_test_lines(row: RecommendRow) -> list[str]:
+    """What was tested of each rank of a curve."""
+    if not row.tests:
+        return []
+    alpha, count = row.choice.alpha, len(row.tests)
+    notes = list(dict.fromkeys(test.method for test in row.tests))
+    if count > 1:
+        each, joint = 100 * (1.0 - alpha), 100 * max(0.0, 1.0 - alpha * count)
+        bound = f"each upper bound holds by itself at {each:.3g} %, all {count} at {joint:.3g} %"
+        notes.insert(0, bound)
+    return ["In points:", rank_test_table(row.tests).plain(), *(f"({note})" for note in notes)]
+
+
+def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str:
+    """The time of a token and of a prompt at a rank, against the largest one and merged."""
+    own, full = cost.at(rank), cost.full
+    if own is None:
+        ranks = ", ".join(str(known.rank) for known in cost.ranks)
+        return f"What rank {rank} costs to serve was not measured (only {ranks})."
+    prefill, decode = record.tokens_per_second(own)
+    text = (
+        f"Served unmerged ({record.conditions}), rank {rank} takes "
+        f"{own.decode.milliseconds} ms a generated token ({decode:.0f} tokens/s) and "
+        f"{own.prefill.milliseconds} ms a prompt ({prefill:.0f} tokens/s)"
+    )
+    if rank != full.rank:
+        text += f"; rank {full.rank} takes {full.decode.milliseconds} ms a token "
+        text += f"(difference: {against(own, full)})"
+    if cost.mergeable:
+        text += f". Merged, any rank takes {record.merged.decode.milliseconds} ms a token"
+    return f"{text}."
