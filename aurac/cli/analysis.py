@@ -13,7 +13,7 @@ from aurac.terminal import stdout_console
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.analysis.rows import Analysis
+    from aurac.analysis.record import Analysis
     from aurac.readers import Curves
     from aurac.show.terminal import Extra
 

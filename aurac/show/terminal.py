@@ -135,17 +135,22 @@ def curve_table(
     shown = sorted(rows, key=place)[:most]
     columns: list[tuple[Column, Callable[[ScoreRow], Cell]]] = []
 
-    def add(title: str, text: Callable[[ScoreRow], str], *, numeric: bool = False) -> None:
-        columns.append((Column(title, numeric), lambda row: Cell(one_line(text(row)))))
+    def add(
+        title: str, text: Callable[[ScoreRow], str], *, numeric: bool = False, where: bool = True
+    ) -> None:
+        if where:
+            columns.append((Column(title, numeric), lambda row: Cell(one_line(text(row)))))
 
-    if len(tasks) > 1:
-        add("task", lambda row: row.task or NONE)
+    add("task", lambda row: row.task or NONE, where=len(tasks) > 1)
     add("adapter", lambda row: row.adapter)
-    add("inference", lambda row: row.truncation.replace(" · ", "/") + "*" * row.published)
-    if any(row.seeds > 1 for row in rows):
-        add("seeds", lambda row: str(row.seeds), numeric=True)
-    if axis in BUDGETS:
-        add(axis, lambda row: _over(axis, row.span)[axis], numeric=True)
+    truncated = any(row.truncation for row in rows)
+    add(
+        "inference",
+        lambda row: row.truncation.replace(" · ", "/") + "*" * row.published,
+        where=truncated,
+    )
+    add("seeds", lambda row: str(row.seeds), numeric=True, where=any(row.seeds > 1 for row in rows))
+    add(axis, lambda row: _over(axis, row.span)[axis], numeric=True, where=axis in BUDGETS)
     if extra and shown:
         for title in extra(shown[0]):
             add(title, partial(_extra, extra, title), numeric=True)
