@@ -3,9 +3,8 @@
     ```{package-graph}
     ```
 
-gives an inline SVG (every package, an arrow to each one that it imports and does not reach through
-another) and the whole list of imports as a table. A package here is a folder of aurac or a module
-in its root.
+gives an inline SVG: every package, and an arrow to each one that it imports and does not reach
+through another. A package here is a folder of aurac or a module in its root.
 """
 
 from __future__ import annotations
@@ -133,7 +132,7 @@ def draw(packages: Packages) -> str:
         'fill="currentColor" fill-opacity=".08" stroke="currentColor" stroke-opacity=".4"/>'
         f'<text x="{width / 2}" y="{ground + 4}" text-anchor="middle">{html.escape(label)}</text>'
     )
-    words = "Each package stands above those that it imports; the table lists every import."
+    words = "Each package stands above those that it imports."
     return (
         f'<svg role="img" aria-label="{words}" viewBox="0 0 {width} {ground + 26}" '
         'font-size="13.5" font-family="sans-serif" fill="currentColor" '
@@ -176,7 +175,7 @@ def purpose(package: str) -> str:
 
 
 class PackageGraph(Directive):
-    """`{package-graph}`: the picture and the table."""
+    """`{package-graph}`: the picture."""
 
     has_content: ClassVar[bool] = False
 
@@ -189,29 +188,7 @@ class PackageGraph(Directive):
         if wrong:
             raise self.error(f"packages of the foundation import others: {wrong}")
         picture = f'<div style="overflow-x:auto">{draw(packages)}</div>'
-        return [nodes.raw("", picture, format="html"), _table(packages)]
-
-
-def _table(packages: Packages) -> nodes.table:
-    head = ("package", "what it is", "imports")
-    group = nodes.tgroup(cols=3)
-    group += [nodes.colspec(colwidth=width) for width in (14, 46, 40)]
-    height = levels(packages)
-    body = nodes.tbody()
-    for package in sorted(packages, key=lambda r: (-height[r], r)):
-        body += _row(
-            (
-                package,
-                purpose(package).replace("`", ""),
-                ", ".join(sorted(packages[package])) or "–",
-            )
-        )
-    group += [nodes.thead("", _row(head)), body]
-    return nodes.table("", group)
-
-
-def _row(cells: tuple[str, ...]) -> nodes.row:
-    return nodes.row("", *(nodes.entry("", nodes.paragraph("", cell)) for cell in cells))
+        return [nodes.raw("", picture, format="html")]
 
 
 def setup(app: object) -> dict[str, bool]:
