@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ _RANKS = (
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 _LABELS = ("adapter", "method", "base", "basis", "rescale", "seed", "data_order")
-Columns = dict[str, dict[str, float]]  # metric,filter -> document -> score
 
 
 @dataclass(frozen=True)
@@ -58,47 +57,35 @@ class Origin:
     arm: str | None = None
 
 
-@dataclass(frozen=True)
-class _LogFile:
-    """One samples file, the groups that were asked for, and what `aurac export` wrote beside it."""
+@dataclass
+class Samples:
+    """The content of one log: by document its scores, hash, and what it shares with others."""
+
+    columns: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric,filter
+    hashes: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """One samples file."""
 
     path: Path
     origin: Origin
     rank: int
     task: str
-    groups: Mapping[str, Sequence[str]]
-    about: Mapping[str, Any]
+    groups: Mapping[str, Sequence[str]]  # those that lm-eval was asked for, with their tasks
+    about: Mapping[str, Any]  # what `aurac export` wrote beside it
+    cluster: str | None  # field of the documents by which they are clustered
+
+    @cached_property
+    def samples(self) -> Samples:
+        """Its content, read once."""
+        return _read_log(self.path, self.cluster)
 
 
-@dataclass
-class Samples:
-    """The content of one log: by document its scores, hash, and what it shares with others."""
-
-    columns: Columns = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Logs:
-    """Logs of one task under one origin: rank → file, and what they say about themselves."""
-
-    cluster: str | None = None
-    files: dict[int, _LogFile] = field(default_factory=dict)
-    read: dict[int, Samples] = field(default_factory=dict)
-
-    def samples(self) -> dict[int, Samples]:
-        """Rank → content, each read once."""
-        for rank in sorted(self.files.keys() - self.read.keys()):
-            self.read[rank] = _read_log(self.files[rank].path, self.cluster)
-        return {rank: self.read[rank] for rank in sorted(self.read)}
-
-    def about(self, name: str) -> dict[str, Any]:
-        """What `aurac export` says under a name, the same at every rank but for the base."""
-        recorded: dict[str, Any] = {}
-        for file in self.files.values():
-            recorded |= file.about.get(name) or {}
-        return recorded
+Logs = dict[int, _Log]  # of one task under one origin, by rank
+Known = dict[tuple[Origin, str], Logs]
 
 
 def read_samples(
@@ -108,60 +95,43 @@ def read_samples(
 ) -> tuple[list[Curve], dict[str, list[str]]]:
     """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and recipe groups.
 
-    A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix: ``8``,
-    ``r8``, ``rank_8``, ``lora-rank-8``; rank 0 is the base. An adapter with logs at rank 0 only is
-    the base of all others. A group that lm-eval was asked for gets a curve of its own, the
-    documents of its tasks pooled, each task a stratum. What `aurac export` wrote is read back as
-    the run that it was: truncations, recipe groups, metrics.
-
-    `cluster` is as of `aurac.readers.read_curves`.
+    A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix; rank 0 is
+    the base. An adapter with logs at rank 0 only is the base of all others. A group that lm-eval
+    was asked for gets a curve of its own, the documents of its tasks pooled, each task a stratum.
+    What `aurac export` wrote is read back as the run that it was.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
             is not there, or documents that differ between ranks.
     """
-    files = _find_logs(root)
-    known: dict[tuple[Origin, str], Logs] = {}
-    for file in files:
-        logs = known.setdefault((file.origin, file.task), Logs(_field(file, cluster or {})))
-        if file.rank in logs.files:
+    files = _find_logs(root, cluster or {})
+    known: Known = {}
+    for log in files:
+        logs = known.setdefault((log.origin, log.task), {})
+        if log.rank in logs:
             raise DataError(
-                f"{logs.files[file.rank].path} and {file.path.name} are both {file.task} at rank "
-                f"{file.rank}",
+                f"{logs[log.rank].path} and {log.path.name} are both {log.task} at rank {log.rank}",
                 expected="one log for each task and rank",
                 fix="keep the one that counts",
             )
-        logs.files[file.rank] = file
-    _lend_base(known)
+        logs[log.rank] = log
+    _share_base(known)
+    known = {key: dict(sorted(logs.items())) for key, logs in known.items()}
     wanted = wanted or WantedMetrics()
-    curves = [(o, t, _curve(o, t, logs, wanted)) for (o, t), logs in known.items()]
-    curves += _grouped(files, known, wanted)
-    order = list(dict.fromkeys(t for f in files for t in f.about.get("metrics") or ()))
-    order += [task for _, task, _ in curves if task not in order]
-    curves.sort(key=lambda one: (not one[0].default, order.index(one[1]), one[0].order))
-    return [curve for _, _, curve in curves], _recipe_groups(files)
-
-
-def _field(file: _LogFile, fields: Mapping[str, str]) -> str | None:
-    """The field that clusters a log's documents: as asked for, else as in the exported run."""
-    for named in (fields, file.about.get("clusters") or {}):
-        for name in (file.task, ""):
-            if name in named:
-                return str(named[name])
-    return None
-
-
-def _recipe_groups(files: Sequence[_LogFile]) -> dict[str, list[str]]:
+    curves = {key: _curve(*key, logs, wanted) for key, logs in known.items()}
+    curves |= _group_curves(files, known, wanted)
+    tasks = [task for log in files for task in log.about.get("metrics") or ()]
+    order = list(dict.fromkeys([*tasks, *(task for _, task in curves)]))
+    keys = sorted(curves, key=lambda key: (not key[0].default, order.index(key[1]), key[0].order))
     groups: dict[str, dict[str, None]] = {}
-    for file in sorted(files, key=lambda f: f.origin.order):
-        if file.origin.arm:
-            groups.setdefault(file.origin.arm, {})[file.origin.adapter] = None
-    return {name: list(members) for name, members in groups.items()}
+    for origin in sorted((log.origin for log in files if log.origin.arm), key=lambda o: o.order):
+        groups.setdefault(str(origin.arm), {})[origin.adapter] = None
+    return [curves[key] for key in keys], {name: list(arm) for name, arm in groups.items()}
 
 
-def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
+def _share_base(known: Known) -> None:
     """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
-    bases = [key for key, logs in known.items() if set(logs.files) == {0}]
+    bases = [key for key, logs in known.items() if set(logs) == {0}]
     if len(bases) == len(known):
         first, task = bases[0]
         raise DataError(f"{first.adapter} on {task} has rank 0 only", expected="ranks from 1 up")
@@ -173,24 +143,31 @@ def _lend_base(known: dict[tuple[Origin, str], Logs]) -> None:
             fix="name the folder of each rank by its number",
         )
     for base in bases:
-        logs = known.pop(base)
-        for (_, task), other in known.items():
-            if task == base[1] and 0 not in other.files:
-                other.files[0], other.read = logs.files[0], {**logs.samples(), **other.read}
+        log = known.pop(base)[0]
+        for (_, task), logs in known.items():
+            if task == base[1]:
+                logs.setdefault(0, log)
+
+
+def _recorded(logs: Logs, name: str, task: str) -> Any:
+    """What `aurac export` says of a task under a name, the same at every rank but for the base."""
+    recorded: dict[str, Any] = {}
+    for log in logs.values():
+        recorded |= log.about.get(name) or {}
+    return recorded.get(task)
 
 
 def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
-    samples = logs.samples()
-    name = _metric(task, wanted, logs.about("metrics").get(task), samples)
-    scores = {rank: one.columns[name] for rank, one in samples.items()}
+    samples = {rank: log.samples for rank, log in logs.items()}
+    name = _metric(task, wanted, _recorded(logs, "metrics", task), samples.values())
+    scores = {rank: log.columns[name] for rank, log in samples.items()}
     hashes = _same_hashes(origin, task, samples)
-    labels = next((one.labels for one in samples.values() if one.labels), None)  # of any rank
+    labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
     base = scores.pop(0, None)
     documents = list(next(iter(scores.values())))
-    gaps = logs.about("missing").get(task) or {}
-    files = {rank: file.about for rank, file in logs.files.items() if rank}
+    whole = base is not None and base.keys() == set(documents)
     amounts = {
-        field: {rank: about[name] for rank, about in files.items() if about.get(name) is not None}
+        field: {r: log.about[name] for r, log in logs.items() if r and log.about.get(name)}
         for name, field in AMOUNTS.items()
     }
     try:
@@ -200,8 +177,10 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             metric=name,
             doc_hashes=tuple(hashes[doc] for doc in documents),
             clusters=tuple(labels[doc] for doc in documents) if labels else None,
-            **_base(base, documents),
-            missing={int(rank): str(why) for rank, why in gaps.items()},
+            base_scores=[base[doc] for doc in documents] if base and whole else None,
+            # where the base lacks a document, its accuracy alone
+            baseline=float(np.mean(list(base.values()))) if base and not whole else None,
+            missing={int(r): str(w) for r, w in (_recorded(logs, "missing", task) or {}).items()},
             **amounts,
             **{label: getattr(origin, label) for label in _LABELS},
         )
@@ -209,21 +188,12 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
 
 
-def _base(scores: Mapping[str, float] | None, documents: Sequence[str]) -> dict[str, Any]:
-    """The base's score of each document; where it lacks one, its accuracy alone."""
-    if not scores:
-        return {}
-    if scores.keys() != set(documents):
-        return {"baseline": float(np.mean(list(scores.values())))}
-    return {"base_scores": [scores[doc] for doc in documents]}
-
-
 def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
     """Document → hash; a document must be the same at every rank."""
     first = next(iter(samples))
     hashes = samples[first].hashes
-    for rank, one in samples.items():
-        if changed := [doc for doc in hashes if one.hashes.get(doc, hashes[doc]) != hashes[doc]]:
+    for rank, log in samples.items():
+        if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
                 f"{task} document {changed[0]} of {origin.adapter} has another text or prompt at "
                 f"rank {rank} than at rank {first}",
@@ -232,11 +202,9 @@ def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> d
     return hashes
 
 
-def _metric(
-    task: str, wanted: WantedMetrics, usual: str | None, samples: Mapping[int, Samples]
-) -> str:
+def _metric(task: str, wanted: WantedMetrics, usual: str | None, samples: Iterable[Samples]) -> str:
     """The one that is wanted, else the `usual` one of an exported run, else a preferred one."""
-    everywhere = set.intersection(*(set(one.columns) for one in samples.values()))
+    everywhere = set.intersection(*(set(log.columns) for log in samples))
     if name := wanted.of(task, everywhere):
         return name
     choices = [usual] if usual else [*PREFERRED, *sorted(everywhere)]
@@ -250,48 +218,47 @@ def _metric(
     )
 
 
-def _grouped(
-    files: Sequence[_LogFile], known: Mapping[tuple[Origin, str], Logs], wanted: WantedMetrics
-) -> list[tuple[Origin, str, Curve]]:
+def _group_curves(
+    files: Sequence[_Log], known: Known, wanted: WantedMetrics
+) -> dict[tuple[Origin, str], Curve]:
     """The groups that were asked for, of every origin that has all their tasks."""
     curves: dict[tuple[Origin, str], Curve] = {}
-    for file in files:
-        origin = file.origin
-        for group, leaves in file.groups.items():
+    for log in files:
+        origin = log.origin
+        for group, leaves in log.groups.items():
             if (origin, group) not in curves and all((origin, leaf) in known for leaf in leaves):
-                members = [(leaf, known[origin, leaf]) for leaf in leaves]
+                members = {leaf: known[origin, leaf] for leaf in leaves}
                 curves[origin, group] = _pooled(origin, group, members, wanted)
-    return [(origin, group, curve) for (origin, group), curve in curves.items()]
+    return curves
 
 
 def _pooled(
-    origin: Origin, group: str, members: Sequence[tuple[str, Logs]], wanted: WantedMetrics
+    origin: Origin, group: str, members: Mapping[str, Logs], wanted: WantedMetrics
 ) -> Curve:
     """The documents of all members in their order, each member a stratum."""
-    every = {(task, rank): one for task, logs in members for rank, one in logs.samples().items()}
-    usual = members[0][1].about("metrics").get(group)
-    name = _metric(group, wanted, usual, dict(enumerate(every.values())))
-    curves = [_curve(origin, task, logs, WantedMetrics({task: name})) for task, logs in members]
+    first = next(iter(members.values()))
+    every = [log.samples for logs in members.values() for log in logs.values()]
+    name = _metric(group, wanted, _recorded(first, "metrics", group), every)
+    chosen = {task: WantedMetrics({task: name}) for task in members}
+    curves = [_curve(origin, task, logs, chosen[task]) for task, logs in members.items()]
     ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
-    gaps = {r: why for curve in curves for r, why in curve.missing.items()}
-    gaps |= {
-        r: "not in the logs of all its tasks" for c in curves for r in c.ranks if r not in ranks
-    }
     if not ranks:
         raise DataError(f"{origin.adapter} on {group}: its tasks have no rank in common")
+    gaps = {r: why for curve in curves for r, why in curve.missing.items()}
+    gaps |= dict.fromkeys((r for c in curves for r in c.ranks), "not in the logs of all its tasks")
     same = [curve.at(ranks) for curve in curves]
     bases = [curve.baseline for curve in curves if curve.baseline is not None]
     scores = [curve.base_scores for curve in curves if curve.base_scores is not None]
     counts = [curve.n_docs or 0 for curve in curves]
     # a document of a member without clusters is one by itself
-    clusters = [f"{i}:{x}" for i, c in enumerate(same) for x in c.clusters or c.doc_ids or ()]
+    clusters = tuple(f"{i}:{x}" for i, c in enumerate(same) for x in c.clusters or c.doc_ids or ())
     return Curve.from_outcomes(
         ranks,
         np.concatenate([curve.outcomes for curve in same if curve.outcomes is not None], axis=1),
         doc_ids=tuple(f"{i}:{doc}" for i, c in enumerate(same) for doc in c.doc_ids or ()),
         doc_hashes=tuple(h for curve in same for h in curve.doc_hashes or ()),
-        strata=tuple(task for (task, _), n in zip(members, counts, strict=True) for _ in range(n)),
-        clusters=tuple(clusters) if any(curve.clusters for curve in same) else None,
+        strata=tuple(np.repeat(list(members), counts).tolist()),
+        clusters=clusters if any(curve.clusters for curve in same) else None,
         baseline=float(np.average(bases, weights=counts)) if len(bases) == len(same) else None,
         base_scores=np.concatenate(scores) if len(scores) == len(same) else None,
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
@@ -303,7 +270,7 @@ def _pooled(
     )
 
 
-def _find_logs(root: Path) -> list[_LogFile]:
+def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
         raise DataError(
@@ -315,7 +282,7 @@ def _find_logs(root: Path) -> list[_LogFile]:
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
-        logs.append(_log_file(root, file, task, beside(file.parent, date)))
+        logs.append(_log(root, file, task, beside(file.parent, date), fields))
     return logs
 
 
@@ -332,7 +299,9 @@ def _results(folder: Path, date: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _log_file(root: Path, file: Path, task: str, results: Mapping[str, Any]) -> _LogFile:
+def _log(
+    root: Path, file: Path, task: str, results: Mapping[str, Any], fields: Mapping[str, str]
+) -> _Log:
     groups = _asked_groups(results.get("group_subtasks"))
     config = (results.get("config") or {}).get("model_args")
     arguments = config if isinstance(config, dict) else {}
@@ -341,11 +310,16 @@ def _log_file(root: Path, file: Path, task: str, results: Mapping[str, Any]) -> 
         try:
             known = {k: about[k] for k in Origin.__dataclass_fields__ if about.get(k) is not None}
             origin = Origin(**{**known, "base": arguments.get("pretrained")})
-            return _LogFile(file, origin, int(about["rank"]), task, groups, about)
+            rank = int(about["rank"])
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the results beside {file} garble {error}") from error
-    adapter, rank = _place(root, file, str(results.get("model_name_sanitized") or ""))
-    return _LogFile(file, Origin(adapter), rank, task, groups, {})
+    else:
+        about = {}
+        adapter, rank = _place(root, file, str(results.get("model_name_sanitized") or ""))
+        origin = Origin(adapter)
+    # as asked for, else as in the exported run
+    stated = [s[n] for s in (fields, about.get("clusters") or {}) for n in (task, "") if n in s]
+    return _Log(file, origin, rank, task, groups, about, str(stated[0]) if stated else None)
 
 
 def _asked_groups(subtasks: Any) -> dict[str, list[str]]:
@@ -381,8 +355,7 @@ def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
     )
 
 
-def _read_log(file: Path, cluster: str | None = None) -> Samples:
-    """The numbers of one log, its documents clustered by the field `cluster`."""
+def _read_log(file: Path, cluster: str | None) -> Samples:
     samples, kinds = Samples(), list[str]()
     try:
         with file.open(encoding="utf-8") as stream:
@@ -402,8 +375,7 @@ def _read_log(file: Path, cluster: str | None = None) -> Samples:
 def _likelihoods(responses: Any) -> str:
     """What a row's answers are: "text", "known" log-likelihoods, all "zero", or some "missing".
 
-    A server that returns no log-probabilities of the prompt gives lm-eval's API models 0.0 for
-    every choice (`parse_logprobs` of lm-eval 0.4.13, an empty sum), and nobody is told.
+    From a server without log-probabilities of the prompt lm-eval takes 0.0 for every choice.
     """
     requests = [request if request not in ([], None) else [[None]] for request in responses or ()]
     pairs = [pair for answers in requests for pair in answers]
@@ -423,22 +395,20 @@ def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
         "log-probabilities of the prompt makes accuracies chance"
     )
     if missing or zero == len(kinds):
-        raise DataError(
-            text,
-            expected="a /v1/completions that gives them for echo with logprobs (vLLM does, by its "
-            "prompt_logprobs; llama.cpp's server does not)",
-            fix="evaluate again there",
+        expected = (
+            "a /v1/completions that gives them for echo with logprobs (vLLM does, by its "
+            "prompt_logprobs; llama.cpp's server does not)"
         )
+        raise DataError(text, expected=expected, fix="evaluate again there")
     if zero:
         logger.warning("%s", text)
 
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
     document = row.get("doc")
-    fields = document if isinstance(document, dict) else {}
-    value = fields.get(field)
+    value = document.get(field) if isinstance(document, dict) else None
     if value is None:
-        there = ", ".join(sorted(fields)) if isinstance(document, dict) else "no document"
+        there = ", ".join(sorted(document)) if isinstance(document, dict) else "no document"
         raise DataError(
             f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
             expected=f"one of {there}",

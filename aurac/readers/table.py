@@ -32,24 +32,18 @@ COLUMNS = (*_TEXT, *_NUMBERS)
 def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], str]:
     """Curves of a table file, and whether they hold "documents" or only "points"."""
     size = path.stat().st_size
-    if size == 0:
-        raise DataError(f"{path} is empty")
-    if size >= LARGEST:
+    if not 0 < size < LARGEST:
         raise DataError(
-            f"{path} has {size / 1e9:.1f} GB",
-            expected=f"less than {LARGEST / 1e9:.0f} GB",
-            fix="split it by task, or write it as parquet",
+            f"{path} has {size / 1e9:.1f} GB" if size else f"{path} is empty",
+            expected=f"less than {LARGEST / 1e9:.0f} GB" if size else None,
+            fix="split it by task, or write it as parquet" if size else None,
         )
     rows = _Rows(read_columns(path, lambda names: _known(names, str(path)), _TEXT), path.name)
     return rows.curves(wanted or WantedMetrics()), "documents" if rows.documents else "points"
 
 
 def curves_from_frame(frame: Any) -> list[Curve]:
-    """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`).
-
-    Raises:
-        DataError: A column is missing or its content cannot be used.
-    """
+    """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`)."""
     import pyarrow as pa
 
     known = _known([str(name) for name in frame.columns], "the table")
@@ -81,7 +75,7 @@ class _Text:
     """A column of text: codes by first appearance, -1 where there is none."""
 
     codes: NDArray[np.int32]
-    words: list[str]
+    texts: list[str]
 
     @classmethod
     def of(cls, column: Any) -> _Text:
@@ -92,12 +86,12 @@ class _Text:
             column = column.cast(pa.string()).dictionary_encode()
         whole = column.unify_dictionaries().combine_chunks()
         codes = whole.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-        words = whole.dictionary.cast(pa.string()).to_pylist()
-        return cls(codes.astype(np.int32, copy=False), words)
+        texts = whole.dictionary.cast(pa.string()).to_pylist()
+        return cls(codes.astype(np.int32, copy=False), texts)
 
     def __getitem__(self, row: int | np.intp) -> str | None:
         code = self.codes[row]
-        return None if code < 0 else self.words[code]
+        return None if code < 0 else self.texts[code]
 
 
 def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
@@ -119,10 +113,7 @@ def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
 
 
 class _Rows:
-    """The rows of an Arrow table, encoded and sorted by curve, rank and document to be sliced.
-
-    `where` is the table's name in messages.
-    """
+    """The rows of an Arrow table, sorted by curve, rank and document; `where` names it."""
 
     def __init__(self, table: Any, where: str) -> None:
         import pyarrow as pa
@@ -161,7 +152,7 @@ class _Rows:
         import pandas as pd
 
         codes: list[tuple[NDArray[Any], int]] = [
-            (t.codes, len(t.words)) for name in _KEYS if (t := self.text.get(name))
+            (t.codes, len(t.texts)) for name in _KEYS if (t := self.text.get(name))
         ]
         if self.seed is not None:
             seeds, known = pd.factorize(self.seed)
@@ -180,7 +171,7 @@ class _Rows:
         self.values = self.values[rows]
         self.seed = None if self.seed is None else self.seed[rows]
         self.amounts = {name: column[rows] for name, column in self.amounts.items()}
-        self.text = {name: _Text(t.codes[rows], t.words) for name, t in self.text.items()}
+        self.text = {name: _Text(t.codes[rows], t.texts) for name, t in self.text.items()}
 
     def _merge_samples(self) -> None:
         """Average the samples of a document, and refuse what appears twice."""
@@ -202,7 +193,7 @@ class _Rows:
                 fix="tell repeated generations apart with a column named sample",
             )
         place = np.cumsum(new) - 1
-        packed = place.astype(np.int64) * (len(sample.words) + 1) + sample.codes + 1
+        packed = place.astype(np.int64) * (len(sample.texts) + 1) + sample.codes + 1
         if np.unique(packed).size != packed.size:
             raise self._error("a sample of a document appears twice at one rank")
         if counts.min() != counts.max():
@@ -237,23 +228,19 @@ class _Rows:
     def curves(self, wanted: WantedMetrics) -> list[Curve]:
         """One curve for each adapter, task, metric and seed."""
         bounds = [*np.flatnonzero(np.diff(self.group, prepend=-1)).tolist(), self.group.size]
-        kept = list(pairwise(bounds))
-        if "metric" in self.text:
-            there: dict[str | None, set[str]] = {}
-            for start, _ in kept:
-                key = self.key(start)
-                there.setdefault(key.get("task"), set()).update(filter(None, [key["metric"]]))
-            metrics = {task: wanted.of(task, names) for task, names in there.items()}
-            asked = [metrics[self.key(start).get("task")] for start, _ in kept]
-            kept = [
-                part
-                for part, metric in zip(kept, asked, strict=True)
-                if metric is None or self.key(part[0])["metric"] in (None, metric)
-            ]
+        there: dict[str | None, set[str]] = {}
+        for start in bounds[:-1] if "metric" in self.text else ():
+            key = self.key(start)
+            there.setdefault(key.get("task"), set()).update(filter(None, [key["metric"]]))
+        metrics = {task: wanted.of(task, names) for task, names in there.items()}
         shared: dict[bytes, tuple[str, ...]] = {}
         build = self._document_curve if self.documents else self._point_curve
         curves = []
-        for start, stop in kept:
+        for start, stop in pairwise(bounds):
+            key = self.key(start)
+            metric = metrics.get(key.get("task"))
+            if metric is not None and key["metric"] not in (None, metric):
+                continue
             try:
                 curves.append(build(start, stop, shared))
             except DataError:
@@ -285,7 +272,7 @@ class _Rows:
                 odd = np.setxor1d(docs, self.doc[a:b])
                 raise self._error(
                     f"{self.label(start)} has other documents at ranks {ranks[0]} and "
-                    f"{self.rank[a]} ({odd.size} differ, {self.text['doc_id'].words[odd[0]]!r} "
+                    f"{self.rank[a]} ({odd.size} differ, {self.text['doc_id'].texts[odd[0]]!r} "
                     "among them)",
                     expected="the same documents at every rank",
                 )
@@ -295,8 +282,8 @@ class _Rows:
             raise self._error(f"{self.label(start)} has rank 0 only", expected="ranks from 1")
         outcomes = np.stack(list(rows.values()))
         outcomes.setflags(write=False)
-        words = self.text["doc_id"].words
-        ids = shared.setdefault(docs.tobytes(), tuple(words[code] for code in docs))
+        texts = self.text["doc_id"].texts
+        ids = shared.setdefault(docs.tobytes(), tuple(texts[code] for code in docs))
         return Curve.from_outcomes(
             list(rows),
             outcomes,
@@ -339,7 +326,7 @@ class _Rows:
                     f"document {documents[a + unlike[0]]!r} of {self.label(a)} has another {name} "
                     f"at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
                 )
-        empty = [code < 0 or is_missing(column.words[code]) for code in first]
+        empty = [code < 0 or is_missing(column.texts[code]) for code in first]
         if all(empty):
             return None
         if any(empty):
@@ -350,7 +337,7 @@ class _Rows:
                 fix="give each a label, one of its own where it shares nothing",
             )
         # The same tuple for the same labels, so that curves are joined without comparing text.
-        labels = tuple(column.words[code] for code in first)
+        labels = tuple(column.texts[code] for code in first)
         return shared.setdefault(name.encode() + first.tobytes(), labels)
 
 

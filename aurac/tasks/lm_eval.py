@@ -105,7 +105,7 @@ def check_options(names: Sequence[str], built: Sequence[BuiltTask], options: Tas
                 )
     asked = {task or ANY_TASK: key for task, key in options.metric.items()}
     usable = {
-        task.name: [k for k in task.metrics if all(leaf.integrable[k] for leaf in task.leaves)]
+        task.name: [key for key, usable in task.integrable.items() if usable]
         for task in built
         if task.group is None and task.name not in asked
     }
@@ -378,7 +378,4 @@ class _Builder:
 
     def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
         pooled = BuiltTask.of_group(group.name, str(group.version), members)
-        usable = {
-            key: all(leaf.integrable[key] for leaf in pooled.leaves) for key in pooled.metrics
-        }
-        return replace(pooled, metric=self._metric(group.name, None, usable))
+        return replace(pooled, metric=self._metric(group.name, None, pooled.integrable))

@@ -1,11 +1,8 @@
 """How answers become scores, and which metric is "accuracy", the one integrated over ranks.
 
-lm-eval has no primary metric: it reports ``name,filter`` keys, several for most tasks. AURAC is a
-mean over documents of a per-document area, so only a metric that lm-eval itself aggregates with
-the plain mean, that lies in [0, 1] for each document, and of which more is better, can be used.
-
-lm-eval keeps a model's responses *in* its requests, and would hand those of the first model back
-for every later one; here each evaluation starts from empty lists and leaves empty lists behind.
+lm-eval reports several ``name,filter`` keys for most tasks. AURAC is a mean over documents of their
+areas: a metric that can be used is aggregated by the plain mean, lies in [0, 1] for each document,
+and more of it is better.
 """
 
 from __future__ import annotations
@@ -33,23 +30,17 @@ DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
     (ANY_TASK, ("acc,none", "exact_match,strict-match", "exact_match,none")),
 )
-"""Task-name pattern and the keys to take, first one reported wins; first pattern that serves wins.
+"""Task-name pattern and the keys to take; the first that is reported wins.
 
-The first two lines are those of the MatryoshkaLoRA research code: ``exact_match,strict-match`` for
-gsm8k and ``acc,none`` elsewhere (arc, hellaswag, winogrande, mmlu, openbookqa). The other two serve
-generative tasks, which report no ``acc``.
+``exact_match,strict-match`` for gsm8k and ``acc,none`` elsewhere are those of the MatryoshkaLoRA
+research code; the others serve generative tasks, which report no ``acc``.
 """
 
 
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
-    """The metric of a task that is integrated, one key of ``reported``.
+    """The metric of a task that is integrated: ``wanted``, a key or its name, else the default.
 
-    Args:
-        task: Name of the task, in lm-eval's spelling.
-        reported: Every ``name,filter`` key the task reports, and whether it can be integrated
-            (aggregated by the mean, more is better).
-        wanted: The key that is wanted, or its name alone; None takes the default of the task's
-            family.
+    ``reported`` says of every ``name,filter`` key whether it can be integrated.
     """
     usable = [key for key, integrable in reported.items() if integrable]
     if wanted is not None:
@@ -75,25 +66,23 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
 
 def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: str) -> str:
     expected = f"one of {_listed(usable)}" if usable else None
-    found = matching(wanted, reported)
-    if not found:
+    keys = matching(wanted, reported)
+    if not keys:
         what = f"task {task!r} does not report the metric {wanted!r}"
         raise TaskError(what, expected=expected or f"one of {_listed(reported)}")
-    if len(found) > 1:
-        raise TaskError(
-            f"task {task!r} has several {wanted!r}", expected=f"one of {_listed(found)}"
-        )
-    if not reported[found[0]]:
+    if len(keys) > 1:
+        raise TaskError(f"task {task!r} has several {wanted!r}", expected=f"one of {_listed(keys)}")
+    if not reported[keys[0]]:
         raise TaskError(
             f"metric {wanted!r} of task {task!r} is not a mean over documents of which more is "
             "better, so it cannot be integrated",
             expected=expected,
         )
-    return found[0]
+    return keys[0]
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:
-    """Sees that the metric which is integrated lies in [0, 1] for every document (n,)."""
+    """Refuse a metric that does not lie in [0, 1] for every document, (n,)."""
     low, high = float(scores.min()), float(scores.max())
     if low < 0 or high > 1:
         raise TaskError(
@@ -126,17 +115,14 @@ def plain(value: Any) -> Any:
 class Outcome:
     """What one state of a model did on some documents of a task, rows in their order."""
 
-    # ``name,filter`` to (n,) scores, one for each document, for every metric that has a number for
-    # each document
+    # ``name,filter`` to (n,) scores, for every metric that has a number for each document
     metrics: dict[str, NDArray[np.float64]]
-    # n entries: the generated text (a list of texts where the task asks for several), or the list
-    # of the choices' log-likelihoods
+    # n entries: the generated text or texts, or the list of the choices' log-likelihoods
     responses: list[Any]
-    # What lm-eval's sample logs hold beyond these: ``greedy`` (n lists of booleans, whether each
-    # choice was what greedy decoding gives; None for generated text), ``filtered`` (filter to n
-    # lists of filtered answers; None in the place of the n where the filter takes each request's
-    # first answer as it is) and ``other`` (``metric,filter`` to n values of the metrics that are no
-    # numbers for a document). With samples each entry is a list, one for each sample.
+    # What lm-eval's sample logs hold beyond these: ``greedy`` (n lists, whether each choice was
+    # what greedy decoding gives; None for text), ``filtered`` (filter to n lists of answers; None
+    # where it takes each first answer as it is) and ``other`` (``metric,filter`` to n values that
+    # are no numbers). With samples each entry is a list, one for each sample.
     logged: dict[str, Any]
     # With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics
     samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -161,9 +147,7 @@ class Leaf:
     name: str
     task: Any  # lm-eval's task object
     documents: tuple[Document, ...]  # the documents that are evaluated, in order
-    # For each ``name,filter`` that the task declares, whether it is a mean over documents of which
-    # more is better
-    integrable: Mapping[str, bool]
+    integrable: Mapping[str, bool]  # see `aurac.tasks.upstream.integrable_metrics`
     samples: int = 1  # answers of each document that are scored one by one; 1: as the task does it
 
     @property
@@ -181,11 +165,11 @@ class Leaf:
         if self.samples == 1:
             return self._judged(documents, answers)
         samples = zip(*answers, strict=True)
-        return _together([self._judged(documents, [[one] for one in each]) for each in samples])
+        return _together([self._judged(documents, [[r] for r in sample]) for sample in samples])
 
     def _judged(self, documents: Sequence[Document], answers: Sequence[list[Any]]) -> Outcome:
         instances = _instances(documents)
-        try:
+        try:  # lm-eval keeps responses in its requests, and would show them to the next model
             for instance, responses in zip(instances, answers, strict=True):
                 instance.resps, instance.filtered_resps = list(responses), {}
             for ensemble in self.task._filters:
@@ -249,10 +233,7 @@ class Leaf:
         return whole, filtered
 
     def aggregates(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, float]:
-        """Values over all documents of the metrics that lm-eval does not aggregate by their mean.
-
-        ``columns`` hold by ``name,filter`` what every document contributed, numbers or not.
-        """
+        """Of what each document contributed, those that lm-eval does not aggregate by the mean."""
         if self.samples > 1:  # they are no columns of one number for each document
             return {}
         values, aggregation = {}, self.task.aggregation()

@@ -39,28 +39,27 @@ class TaskOptions:
     """How tasks are built; the names are those of the command line.
 
     Attributes:
-        num_fewshot: Examples in each prompt. ``None`` takes the task's own number. Tasks that fix
+        num_fewshot: Examples in each prompt; ``None``: the task's own number. Tasks that fix
             themselves to 0 keep 0, as in lm-eval.
         fewshot: ``stock`` samples examples as the task says; ``fixed`` shows the first
-            ``num_fewshot`` examples of the few-shot split to every document: another prompt.
+            ``num_fewshot`` of the few-shot split to every document.
         seed: Of the few-shot sampling.
         fewshot_seeds: Draw the examples with so many seeds, from `seed` on: the score of a document
             is the mean over them.
-        limit: Only the first so many documents of each task; below 1, that share of them. A
-            mapping gives it for the names in it, and leaves the others whole.
+        limit: Only the first so many documents, or below 1 that share of them, of each task or of
+            those that a mapping names.
         split: Evaluate this split of each task; ``None`` takes the one that lm-eval would.
         metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated,
             or its name alone. A task that lacks what was asked of all keeps its default.
-        data: Task to folder with its splits, instead of the hub; for a group one sub-folder for
-            each leaf, named as the leaf or as its data set.
+        data: Task to folder with its splits; for a group with a sub-folder for each leaf, named as
+            the leaf or as its data set.
         chat_template: Whether prompts go through the tokenizer's chat template.
         system_instruction: A text before everything else, with a chat template its system turn.
         fewshot_as_multiturn: With a chat template, whether each example is a turn of the user and
             one of the assistant (``None``, as lm-eval: yes) or all are in one turn of the user.
         gen_kwargs: Settings of generation that replace or extend the task's own, as lm-eval's
-            ``--gen_kwargs``: ``max_gen_toks``, ``until``, ``do_sample``, ``temperature``, …
-        repeats: So many sampled answers for each document, as a task's own ``repeats`` of lm-eval;
-            its score is their mean.
+            ``--gen_kwargs``.
+        repeats: So many sampled answers for each document; its score is their mean.
         pass_at: For each k a further curve: the chance that one of k samples is right.
         include_path: A folder with further tasks as YAML, which come before lm-eval's own.
         cluster: Task or group to the documents' field by which they are clustered; a task's own

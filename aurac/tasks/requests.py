@@ -148,11 +148,7 @@ class _Tokens:
 
 
 class Answers:
-    """Puts requests to one state of a model, block by block.
-
-    What all inputs of a task begin with is computed once and kept between the blocks: use a new
-    object for each state of the model.
-    """
+    """Puts requests to one state of a model, block by block; what inputs share is computed once."""
 
     def __init__(
         self, requests: Requests, model: Any, tokenizer: Any, options: EngineOptions
@@ -164,9 +160,8 @@ class Answers:
     def to(self, indices: Sequence[int], progress: Progress | None = None) -> list[list[Any]]:
         """For each of these requests the list of its responses, as many as the task repeats it.
 
-        A deterministic request is put to the model once, however often it is repeated. ``progress``
-        is called with the number of requests newly answered. A log-likelihood that is no finite
-        number is a CellError.
+        A deterministic request is put to the model once. ``progress`` is called with the number of
+        requests newly answered. A log-likelihood that is no finite number is a CellError.
         """
         by_kind: dict[str, list[int]] = {}
         for index in indices:

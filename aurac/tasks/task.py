@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 
 
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
-    """One label for each document: documents with the same one are a cluster.
-
-    A field, such as `passage`, that is no text counts as its JSON; a document without it is
-    refused.
-    """
+    """One label for each document, its `field` as text or JSON; one without it is refused."""
     labels = []
     for document in documents:
         value = document.get(field) if isinstance(document, Mapping) else None
@@ -88,10 +84,7 @@ class BuiltTask:
         )
 
     def passing(self, k: int) -> BuiltTask:
-        """The same documents under another score: the chance that one of k samples is right.
-
-        It is evaluated with this task, as a group is with its members.
-        """
+        """The same documents under another score: the chance that one of k samples is right."""
         return replace(
             self,
             name=f"{self.name}:pass@{k}",
@@ -101,10 +94,7 @@ class BuiltTask:
         )
 
     def only(self, places: Sequence[int]) -> BuiltTask:
-        """The same task with some of its documents, in this order; their prompts stay as they are.
-
-        A group keeps the order within each of its members, and leaves out those without a document.
-        """
+        """The same task with some of its documents, in this order (of a group, within members)."""
         if self.members:
             ends = list(accumulate(member.n_docs for member in self.members))
             parts = zip(self.members, [0, *ends[:-1]], ends, strict=True)
@@ -141,10 +131,16 @@ class BuiltTask:
         return prompts_sha256(i for leaf in self.leaves for i in leaf.instances)
 
     @property
+    def integrable(self) -> dict[str, bool]:
+        """For each ``name,filter`` that all leaves declare, whether it can be integrated."""
+        declared = [leaf.integrable for leaf in self.leaves]
+        everywhere = (key for key in declared[0] if all(key in other for other in declared))
+        return {key: all(leaf[key] for leaf in declared) for key in everywhere}
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The ``name,filter`` keys that the task, or every member, declares."""
-        first, *others = (leaf.integrable for leaf in self.leaves)
-        return tuple(key for key in first if all(key in other for other in others))
+        return tuple(self.integrable)
 
     @property
     def strata(self) -> tuple[str, ...] | None:
