@@ -264,8 +264,8 @@ class Run:
             UsageError: No such task, several and none was named, or no curve with such an area.
         """
         from aurac.curves.area import BUDGETS, check_axis
-        from aurac.show.budgets import budget_areas
         from aurac.show.figures import styled
+        from aurac.show.findings import budget_areas
         from aurac.show.model import as_run
         from aurac.show.plots import rank_accuracy
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurac.curves.area import ALIKE, area_name
 from aurac.show import tables, text
-from aurac.show.bases import basis_rank_table, basis_table
-from aurac.show.budgets import section as budget_section
-from aurac.show.budgets import shown_budget
 from aurac.show.caveats import caveats
-from aurac.show.comparisons import find
 from aurac.show.content import (
     Block,
     Bullets,
@@ -22,25 +19,32 @@ from aurac.show.content import (
     Text,
 )
 from aurac.show.documents import questions, samples, speeds
-from aurac.show.groups import group_table
+from aurac.show.findings import Findings, oriented
 from aurac.show.method import method
 from aurac.show.model import highlighted, ordered, scored
 from aurac.show.pictures import Pictures
 from aurac.show.serving import serving_blocks
 from aurac.show.stopped import stopped
 from aurac.show.table import NONE, Cell, Column, Table, estimate, p_value, share
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from aurac.show.comparisons import Tested
+    from aurac.analysis.record import Budget
     from aurac.show.model import CurveRow, Run
 
 # With more tasks or rows than this the report summarises; the files have everything.
 _MAX_ROWS = 40
 _FULL_FIGURES = 8
 _GROUP_ROWS = 24
+_BUDGET = (
+    "Here the axis is log2 of the {axis} of the truncated adapter, not its rank. Each area is over "
+    "the sizes that its own curve has; areas over different sizes do not compare. A difference is "
+    "over the sizes that both adapters were measured at (within {alike}); adapters with fewer than "
+    "two of them are not compared."
+)
 
 
 class Builder:
@@ -54,12 +58,10 @@ class Builder:
     ) -> None:
         self.run, self.large = run, run.many_tasks
         self.margin = margin
-        self.findings = find(run, margin, axes)
-        compared = self.findings.compared
-        known = compared.analysis.budgets if compared.analysis else ()
-        self.budgets = [shown_budget(budget, compared) for budget in known]
-        tests = self.findings.tests.values()
-        smaller = {c.id: row.rank for c, row in tests if row.rank and row.rank < c.ranks[-1]}
+        self.findings = Findings(run, margin, axes)
+        tests = self.findings.tests.items()
+        largest = {curve.id: curve.ranks[-1] for curve in run.curves if curve.ranks}
+        smaller = {key: row.rank for key, row in tests if row.rank and row.rank < largest[key]}
         best = self.findings.best
         self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller, best=best)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
@@ -85,7 +87,7 @@ class Builder:
             self.curves(),
             self.scores(),
             self.paired(),
-            *(budget_section(run, budget, self.pictures) for budget in self.budgets),
+            *map(self.budget, self.findings.analysis.budgets),
             self.smaller(),
             self.bases(),
             self.costs(),
@@ -158,8 +160,9 @@ class Builder:
         if second is None:
             return (*cells, none, none, none)
         pair = self.findings.pair(best, second)
-        lead = estimate(pair) if pair else share(best.area - second.area)
-        p = p_value(pair.adjusted if pair else None)
+        known = pair.result if pair else None
+        lead = estimate(known.estimate) if known else share(best.area - second.area)
+        p = p_value(pair.p_holm if pair else None)
         return (*cells, Cell(second.label), lead, p)
 
     def answer(self) -> Section:
@@ -221,11 +224,34 @@ class Builder:
     def paired(self) -> Section:
         """The best curve against the others, on the same documents; all pairs are in a file."""
         blocks = [
-            tables.difference_table(task, pairs, f"paired-{self.slugs[task]}")
+            tables.difference_table(self.findings, task, pairs, f"paired-{self.slugs[task]}")
             for task, pairs in self.findings.pairs.items()
             if pairs and not self.large
         ]
         return Section("paired", "Paired differences", tuple(blocks))
+
+    def budget(self, budget: Budget) -> Section:
+        """AURAC over parameters or bytes: figure, areas and differences of each task."""
+        axis, seen = budget.axis, self.findings
+        blocks: list[Block] = [Text(_BUDGET.format(axis=axis, alike=f"{ALIKE - 1:.0%}"))]
+        for task in self.run.task_names:
+            scores = [row for row in budget.scores if row.task == task]
+            pairs = oriented(pair for pair in budget.pairs if pair.task == task)
+            slug = self.slugs[task]
+            if scores:
+                drawn = {seen.row(task, row.label).id: row.budget for row in scores if row.budget}
+                blocks.append(self.pictures.rank_accuracy(task, axis, areas=drawn))
+                name = f"{axis}-{slug}"
+                blocks.append(tables.budget_table(seen, task, scores[:_MAX_ROWS], name))
+            if pairs:
+                name, shown = f"paired-{axis}-{slug}", pairs[:_MAX_ROWS]
+                blocks.append(tables.difference_table(seen, task, shown, name))
+        reasons = [
+            f"{seen.label(task, name)} on {one_line(task)}: {one_line(why)}."
+            for task, name, why in budget.reasons
+        ]
+        reasons += [one_line(pair.sentence, 400) for pair in budget.pairs if pair.result is None]
+        return Section(f"over-{axis}", area_name(axis), (*blocks, *_bullets(reasons)))
 
     def smaller(self) -> Section:
         """Size against accuracy, and what each rank loses against the best one of its curve."""
@@ -233,22 +259,20 @@ class Builder:
         for task in () if self.large else self.run.task_names:
             choice, name = self.findings.choices.get(task), self.slugs[task]
             if choice and choice.configurations and not self.run.sequential:
-                called = self.findings.called
-                blocks.append(tables.choice_table(task, choice, called, f"choice-{name}"))
-            tested: list[Tested] = [t for t in self.findings.tests.values() if t[0].task == task]
+                blocks.append(tables.choice_table(self.findings, task, choice, f"choice-{name}"))
+            tested = [row for row in self.findings.tests.values() if row.task == task]
             if tested:
-                joint = self.findings.joint
-                blocks.append(tables.loss_table(task, tested, joint, f"losses-{name}"))
+                blocks.append(tables.loss_table(self.findings, task, tested, f"losses-{name}"))
         return Section("smaller", "What a smaller rank loses", tuple(blocks))
 
     def bases(self) -> Section:
         """Prefix against SVD, where the run has both for an adapter."""
         blocks: list[Block] = []
-        for task, pairs in self.findings.bases.items():
-            if pairs:
-                name = self.slugs[task]
-                parts: list[Block] = [basis_table(task, pairs, f"bases-{name}")]
-                by_rank = basis_rank_table(task, pairs, f"bases-{name}-r")
+        for task in self.run.task_names:
+            if self.findings.bases(task):
+                name = f"bases-{self.slugs[task]}"
+                parts: list[Block] = [tables.basis_table(self.findings, task, name)]
+                by_rank = tables.basis_rank_table(self.findings, task, f"{name}-r")
                 parts += [by_rank] if by_rank else []
                 blocks += [Fold(task, tuple(parts))] if self.large else parts
         return Section("bases", "Prefix against SVD", tuple(blocks))
@@ -274,7 +298,8 @@ class Builder:
     def documents(self) -> Section:
         """Documents gained and lost with the rank, and the answers to look through."""
         blocks: list[Block] = []
-        for task, changed in self.findings.changes.items():
+        for task in self.run.task_names:
+            changed = self.findings.changes(task)
             coloured = [c for c in highlighted(self.run, task) if c.is_default]
             if changed and not self.large:
                 blocks.append(self.pictures.changes(task, changed, coloured))
@@ -283,7 +308,7 @@ class Builder:
             if not self.large or task == self.run.task_names[0]:
                 blocks += self._examples(task, coloured)
         if self.large:
-            ends = [item for changed in self.findings.changes.values() for item in changed]
+            ends = [x for task in self.run.task_names for x in self.findings.changes(task)]
             blocks += [tables.end_table(ends, "ends")] if ends else []
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
@@ -304,11 +329,14 @@ class Builder:
     def groups(self) -> Section:
         """Areas on the groups of each task's documents, where it has groups."""
         blocks: list[Block] = []
-        for task, groups in self.findings.groups.items():
-            if groups:
-                table = group_table(task, groups, f"groups-{self.slugs[task]}")
-                few = len({group.name for group in groups}) <= _GROUP_ROWS
-                dots = [self.pictures.groups(task, groups)] if few and not self.large else []
+        for task in self.run.task_names:
+            if strata := self.findings.strata(task):
+                table = tables.group_table(self.findings, task, f"groups-{self.slugs[task]}")
+                few = len({row.stratum for row in strata}) <= _GROUP_ROWS
+                curves = {row.curve: self.findings.row(task, row.curve) for row in strata}
+                dots = (
+                    [self.pictures.groups(task, strata, curves)] if few and not self.large else []
+                )
                 blocks += [Fold(task, (table,))] if self.large else [*dots, table]
         return Section("groups", "Groups of documents", tuple(blocks))
 

@@ -83,7 +83,10 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
             column = fields[name] or [None] * len(record.ranks)
             fields[name] = tuple(column[at] for at in known)
         ranks = tuple(record.ranks[at] for at in known)
-        return cls(**{**fields, "ranks": ranks, "missing": missing, "record": record, **more})
+        name = f"{record.id} · {record.task}"  # a stored id is unique within its task
+        return cls(
+            **{**fields, "id": name, "ranks": ranks, "missing": missing, "record": record, **more}
+        )
 
     @property
     def seeds(self) -> int:

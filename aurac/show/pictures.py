@@ -11,7 +11,6 @@ from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.content import Picture
 from aurac.show.escape import slug
-from aurac.show.groups import draw_groups
 from aurac.show.model import as_published, highlighted, ordered, unequal_documents
 from aurac.show.serving import latency_figure
 from aurac.show.stopped import draw_looks
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from aurac.analysis.record import Changes
+    from aurac.analysis.record import Changes, StratumRow
     from aurac.records.decisions import DecisionRecord
     from aurac.records.serving import ServingRecord
-    from aurac.show.groups import Group
     from aurac.show.model import CurveRow, Interval, Run
     from aurac.show.serving import Served
+    from aurac.stats.mean import Estimate
 
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
@@ -81,7 +80,7 @@ class Pictures:
         axis: str = "log2",
         *,
         inline: bool = True,
-        areas: Mapping[str, Interval] | None = None,
+        areas: Mapping[str, Interval | Estimate] | None = None,
     ) -> Picture:
         """Accuracy against rank, or a budget, for one task; a page shows it where it is `inline`.
 
@@ -240,26 +239,27 @@ class Pictures:
             alt=f"Bars of documents gained and lost on {task}. {'; '.join(bars)}.",
         )
 
-    def groups(self, task: str, groups: Sequence[Group]) -> Picture:
-        """The areas on each group of a task's documents."""
-        curves = list({group.curve.id: group.curve for group in groups}.values())
+    def groups(
+        self, task: str, strata: Sequence[StratumRow], curves: Mapping[str, CurveRow]
+    ) -> Picture:
+        """The areas on each group of a task's documents, of curves by the names in `strata`."""
         values: dict[str, list[str]] = {}
-        for group in groups:
-            value = f"{group.curve.label} {percent(group.log2.value)} %"
-            values.setdefault(group.name, []).append(value)
+        for row in strata:
+            value = f"{curves[row.curve].label} {percent(row.log2.value)} %"
+            values.setdefault(row.stratum, []).append(value)
         listed = "; ".join(f"{name}: {', '.join(several)}" for name, several in values.items())
         top = 0.32 if len(curves) < 2 else 0.44 + 0.22 * -(-len(curves) // 2)
-        make = partial(
-            figures.single,
-            partial(draw_groups, groups=groups, style=self._styles(curves)),
-            left=[one_line(name, appearance.LABEL_CHARS) for name in values],
-            height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
-            top=top,
-        )
+        style = self._styles(list(curves.values()))
         context = self._context(task)
         return self._save(
             f"groups-{self.slugs[task]}",
-            partial(make, title=context),
+            lambda: figures.single(
+                partial(plots.groups, strata=strata, curves=curves, style=style),
+                left=[one_line(name, appearance.LABEL_CHARS) for name in values],
+                height=0.6 + top + len(values) * (0.2 + 0.07 * len(curves)),
+                top=top,
+                title=context,
+            ),
             title=f"AURAC on each group: {context}",
             caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
             alt=f"AURAC on each group of {task}. {listed}.",

@@ -14,6 +14,7 @@ from aurac.show.appearance import (
     BASE_LABEL,
     INK,
     LABEL_CHARS,
+    LABEL_SIZE,
     PAPER,
     REST,
     end_labels,
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from aurac.analysis.record import Changes
+    from aurac.analysis.record import Changes, StratumRow
     from aurac.show.appearance import Style, Styles
     from aurac.show.model import CurveRow, Interval
+    from aurac.stats.mean import Estimate
 
 _MAX_BANDS = 4
 _MAX_MARKS = 16
@@ -46,7 +48,7 @@ def rank_accuracy(
     axis: str = "log2",
     style: Styles | None = None,
     highlight: Collection[str] | None = None,
-    areas: Mapping[str, Interval] | None = None,
+    areas: Mapping[str, Interval | Estimate] | None = None,
     non_inferior: Mapping[str, int] | None = None,
     full: Collection[str] = (),
     labels: bool = True,
@@ -306,4 +308,50 @@ def gained_lost(
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(one_line(changes.label, LABEL_CHARS))
+    return ax
+
+
+def groups(
+    ax: Axes,
+    strata: Sequence[StratumRow],
+    curves: Mapping[str, CurveRow],
+    *,
+    style: Styles | None = None,
+) -> Axes:
+    """The area on each group of documents as a dot with its interval, one row for each group.
+
+    `curves` are the rows by the names that the strata have.
+    """
+    style = style or styles(curves.values())
+    names = list(dict.fromkeys(row.stratum for row in strata))
+    for at, (name, curve) in enumerate(curves.items()):
+        look = style[key(curve)]
+        shown = [row for row in strata if row.curve == name]
+        shift = 0.6 * ((at + 0.5) / len(curves) - 0.5)
+        places = [names.index(row.stratum) + shift for row in shown]
+        ends = np.array([(row.log2.low, row.log2.high) for row in shown], dtype=float)
+        ax.hlines(places, *100 * ends.T, color=look.colour, linewidth=1.0, alpha=0.6)
+        ax.plot(
+            [100 * row.log2.value for row in shown],
+            places,
+            linestyle="none",
+            marker=look.marker,
+            color=look.colour,
+            label=one_line(curve.label, LABEL_CHARS),
+        )
+    ax.set_yticks(range(len(names)), [one_line(name, LABEL_CHARS) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(visible=True, axis="x")
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel("AURAC, log2 axis (%)")
+    if len(curves) > 1:
+        ax.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            ncols=2,
+            borderaxespad=0.2,
+            handletextpad=0.3,
+            fontsize=LABEL_SIZE,
+        )
     return ax

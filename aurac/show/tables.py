@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
 from aurac.curves.display import count, percent, points, seconds, show_span, signed, size
+from aurac.show.findings import significant
 from aurac.show.model import bold_means, ordered
 from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, rank_cell, share, table
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from aurac.analysis.choice_rows import Choice, Configuration, RankTest
-    from aurac.analysis.record import Changes
-    from aurac.show.comparisons import Difference, Tested
+    from aurac.analysis.choice_rows import Choice, RankTest, RecommendRow
+    from aurac.analysis.record import BasisRow, Changes
+    from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.show.documents import Speed
+    from aurac.show.findings import Findings
     from aurac.show.model import CurveRow
+    from aurac.stats.paired import Difference
 
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"
+_MAX_GROUPS = 60
 _PAPER_NAME, _PAPER_ROWS = 40, 40  # characters of an adapter's name, and rows, that a column holds
 
 
@@ -252,42 +256,45 @@ def end_table(changes: Sequence[Changes], name: str) -> Table:
     return table(name, caption, rows, "task", "adapter", "ranks", numeric=titles)
 
 
-def difference_table(task: str, pairs: Sequence[Difference], name: str) -> Table:
+def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
     """One row for each pair, with what the documents could have shown."""
-    axis = pairs[0].axis
-    rows = (
-        (
-            Cell(pair.first.label),
-            Cell(pair.second.label),
-            *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
-            estimate(pair),
-            p_value(pair.adjusted),
-            share(pair.detectable),
-            number(pair.n_docs),
-            Cell(pair.reading),
+    axis, pairings, rows = pairs[0].axis, {}, []
+    for pair in (pair for pair in pairs if pair.result):
+        result, labels = (
+            cast("Difference", pair.result),
+            [seen.label(task, x) for x in (pair.b, pair.a)],
         )
-        for pair in pairs
-    )
+        pairings[" − ".join(labels)] = result.parts.pairing
+        verdict = "significant" if significant(pair) else "not significant"
+        rows.append(
+            (
+                *map(Cell, labels),
+                *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
+                estimate(result.estimate),
+                p_value(pair.p_holm),
+                share(result.mde),
+                number(pair.n_docs),
+                Cell(f"{verdict}, exploratory" if pair.exploratory else verdict),
+            )
+        )
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
         "p is adjusted (Holm) for all pairs of this run, of adapters and of truncations of one "
         "adapter, on every task. Detectable: the difference that the test at this adjusted level "
         "finds with 80 % power."
     )
-    if note := pairing_note({f"{p.first.label} − {p.second.label}": p.pairing for p in pairs}):
+    if note := pairing_note(pairings):
         caption += f" {note}"
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
 
 
-def choice_table(
-    task: str, choice: Choice, called: Callable[[Configuration], str], name: str
-) -> Table:
+def choice_table(seen: Findings, task: str, choice: Choice, name: str) -> Table:
     """Size against accuracy: the configurations that no smaller one equals."""
     rows = [
         (
-            Cell(called(one)),
+            Cell(seen.called(one)),
             Cell(size(one.bytes), one.bytes),
             replace(estimate(one), best=one is choice.chosen),
             Cell("none is enough") if one.needed is None else share(one.needed),
@@ -305,18 +312,16 @@ def choice_table(
     return table(name, caption, rows, "configuration", numeric=titles, last=("above the base",))
 
 
-def loss_table(
-    task: str, tested: Sequence[Tested], joint: Mapping[str, Mapping[int, float]], name: str
-) -> Table:
+def loss_table(seen: Findings, task: str, tested: Sequence[RecommendRow], name: str) -> Table:
     """What each rank loses against the best one of its curve, and which are within the margin."""
-    ranks = sorted({one.rank for _, row in tested for one in row.tests})
+    ranks = sorted({test.rank for row in tested for test in row.tests})
     rows = []
-    for curve, row in tested:
-        steps, bounds = {one.rank: one for one in row.tests}, joint.get(curve.id, {})
-        cells = (_loss_cell(steps.get(rank), bounds.get(rank)) for rank in ranks)
-        best = row.result.best if row.result else None
-        rows.append((Cell(curve.label), Cell(NONE if best is None else str(best)), *cells))
-    margin = tested[0][1].choice.margin
+    for row in tested:
+        tests, best = {test.rank: test for test in row.tests}, row.result and row.result.best
+        cells = (_loss_cell(tests.get(rank)) for rank in ranks)
+        head = seen.label(task, row.label), NONE if best is None else str(best)
+        rows.append((*map(Cell, head), *cells))
+    margin = seen.margin
     bold = (
         ""
         if margin is None
@@ -334,10 +339,100 @@ def loss_table(
     return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
 
 
-def _loss_cell(step: RankTest | None, joint: float | None) -> Cell:
+def _loss_cell(step: RankTest | None) -> Cell:
     if step is None:
         return Cell(NONE)
     if step.upper >= 1.0:  # from too few seeds nothing follows for another one
         return share(step.loss)
-    upper = NONE if joint is None or joint >= 1.0 else percent(joint)
+    upper = NONE if step.joint is None or step.joint >= 1.0 else percent(step.joint)
     return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.passed)
+
+
+def basis_table(seen: Findings, task: str, name: str) -> Table:
+    """AURAC of the same adapter cut in two ways and their paired difference."""
+    rows = []
+    for row, pair in seen.bases(task):
+        known, result = (
+            pair.result if pair else None,
+            "not paired" if pair is None else "not significant",
+        )
+        if known and significant(pair):
+            result = "prefix is better" if known.estimate.value > 0 else "SVD is better"
+        result += ", exploratory" if pair is not None and pair.exploratory else ""
+        rows.append(
+            (
+                Cell(_both_ways(seen, row)),
+                *(estimate(seen.row(task, way).log2) for way in (row.prefix, row.svd)),
+                estimate(known.estimate if known else None),
+                p_value(pair.p_holm if pair else None),
+                share(known.mde if known else None),
+                Cell(result),
+            )
+        )
+    caption = (
+        f"{task}: the same adapter cut to its first components (prefix) and by SVD: AURAC in "
+        "percent, and prefix minus SVD in points over the same documents. p is adjusted (Holm) for "
+        "all pairs of this report."
+    )
+    titles = ("prefix [95 %]", "SVD [95 %]", "difference [95 %]", "p (Holm)", "detectable")
+    return table(name, caption, rows, "adapter", numeric=titles, last=("result",))
+
+
+def basis_rank_table(seen: Findings, task: str, name: str) -> Table | None:
+    """Prefix minus SVD at every rank."""
+    pairs = [row for row, _ in seen.bases(task)]
+    ranks = sorted({rank for row in pairs for rank in row.gaps})
+    rows = [
+        (Cell(_both_ways(seen, p)), *(estimate(p.gaps.get(rank)) for rank in ranks)) for p in pairs
+    ]
+    caption = (
+        f"{task}: accuracy of the prefix minus that of the SVD, in points with 95 % intervals for "
+        "each rank alone, over the same documents."
+    )
+    return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
+
+
+def _both_ways(seen: Findings, row: BasisRow) -> str:
+    """The adapter and both scales."""
+    prefix, svd = (seen.row(row.task, way) for way in (row.prefix, row.svd))
+    return f"{row.adapter}, {prefix.scale} against {svd.scale}"
+
+
+def group_table(seen: Findings, task: str, name: str) -> Table:
+    """One row for each group of documents, one column for each curve."""
+    strata = seen.strata(task)
+    curves = list(dict.fromkeys(row.curve for row in strata))
+    names = list(dict.fromkeys(row.stratum for row in strata))
+    at = {(row.stratum, row.curve): row for row in strata}
+    rows = []
+    for group in names[:_MAX_GROUPS]:
+        first = at[group, curves[0]]
+        areas = (estimate(at[group, curve].log2) for curve in curves)
+        rows.append((Cell(group), number(first.n_docs), share(first.baseline), *areas))
+    left = len(names) - _MAX_GROUPS
+    caption = (
+        f"{task}: AURAC in percent with 95 % intervals on each group of documents. The intervals "
+        "are not adjusted for the number of groups: with many, some stand out by chance."
+        f"{f' {left} more groups are in groups.csv.' if left > 0 else ''}"
+    )
+    titles = ("documents", "base", *(seen.label(task, curve) for curve in curves))
+    return table(name, caption, rows, "group", numeric=titles)
+
+
+def budget_table(seen: Findings, task: str, scores: Sequence[ScoreRow], name: str) -> Table:
+    """AURAC over a budget, and the amounts that it is over."""
+    axis, curves = scores[0].axis, [seen.row(task, row.label) for row in scores]
+    rows = [
+        (
+            Cell(curve.label),
+            estimate(row.budget),
+            Cell(show_span(row.span or (), axis), (row.span or (None,))[0]),
+            Cell(rank_range(curve)),
+            Cell(curve.truncation),
+        )
+        for row, curve in zip(scores, curves, strict=True)
+    ]
+    area = area_name(axis)
+    caption = f"{task}: {area} in percent with 95 % intervals, largest first; {measured_on(curves)}"
+    titles, last = (f"{area} [95 %]", axis), ("ranks", "truncation")
+    return table(name, caption, rows, "adapter", numeric=titles, last=last)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import interval, percent, size
 from aurac.show.content import Tile
+from aurac.show.findings import significant
 from aurac.show.model import published_pairs, scored
 from aurac.terminal import one_line
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
     from aurac.analysis.choice_rows import Choice
     from aurac.analysis.rows import BestRow
-    from aurac.show.comparisons import Findings
+    from aurac.show.findings import Findings
     from aurac.show.model import CurveRow, Run
+    from aurac.stats.paired import Difference
 
 LISTED = 5
 _TRADED = 4  # configurations of a tile
@@ -141,10 +143,11 @@ def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
             return f", {more}. That difference was not tested."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
-    ends = "" if pair.low is None or pair.high is None else f", {to(pair.low, pair.high)}"
+    gap = cast("Difference", pair.result).estimate
+    ends = "" if gap.low is None or gap.high is None else f", {to(gap.low, gap.high)}"
     kind = "exploratory, " if pair.exploratory else ""
-    ahead = f"; its lead over {second.label} ({kind}{percent(pair.value)} points{ends})"
-    if pair.significant:
+    ahead = f"; its lead over {second.label} ({kind}{percent(gap.value)} points{ends})"
+    if significant(pair):
         return f"{ahead}{_sure(best, run, findings)}"
     if 2 in (best.seeds, second.seeds):
         return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
@@ -161,7 +164,7 @@ def _sure(best: CurveRow, run: Run, findings: Findings) -> str:
         return f" is significant, but {names} may be better."
     rows = [c for c in scored(run, best.task) if c.ranks == best.ranks and c is not best]
     pairs = [findings.pair(best, curve) for curve in rows]
-    every = len(pairs) > 1 and all(pair is not None and pair.significant for pair in pairs)
+    every = len(pairs) > 1 and all(map(significant, pairs))
     return f"{' and all others' if every else ''} is significant."
 
 
@@ -178,7 +181,7 @@ def _counted(run: Run, findings: Findings) -> list[str]:
             shown.append(f"{len(ordered) - LISTED} others on {rest}")
         seconds = ((curve, runner_up(curve, run)) for curve in best)
         leads = (findings.pair(curve, second) for curve, second in seconds if second)
-        sure = sum(pair is not None and pair.significant for pair in leads)
+        sure = sum(map(significant, leads))
         lines.append(
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
@@ -276,11 +279,13 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
         ends = f" (95 % interval {to(area.low, area.high)}{wide})"
     head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
     lines.insert(0, head)
-    pair = next((d for d in findings.pairs[task] if d.first is best), None)
-    if pair is not None and not pair.significant and pair.detectable is not None:
+    own = (pair for pair in findings.pairs[task] if findings.row(task, pair.b) is best)
+    pair = next(own, None)
+    least = pair.result.mde if pair and pair.result else None
+    if least is not None and not significant(pair):
         over = "documents and seeds" if best.members else "documents"
         lines.append(
-            f"With these {over} the test detects differences of {percent(pair.detectable)} points "
+            f"With these {over} the test detects differences of {percent(least)} points "
             "or more (80 % power)."
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.primary import declaration
 from aurac.curves.area import BUDGETS
@@ -17,8 +17,8 @@ from aurac.files import write_atomic
 from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
-from aurac.show.comparisons import pooled
 from aurac.show.documents import speeds
+from aurac.show.findings import oriented, pooled
 from aurac.show.model import as_run, merge, ordered
 from aurac.show.pictures import unique_slugs
 from aurac.show.table import Row, as_csv, as_parquet
@@ -28,10 +28,12 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.curves.area import Span
-    from aurac.show.budgets import BudgetView
-    from aurac.show.comparisons import Difference, Groups
+    from aurac.show.findings import Findings, Groups
     from aurac.show.model import CurveRow, Interval, Run
+    from aurac.stats.mean import Estimate
+    from aurac.stats.paired import Difference
 
 FIGURES, CARDS = "figures", "cards"
 _FAMILIES = ("primary", "exploratory")
@@ -149,19 +151,20 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
     run, findings = builder.run, builder.findings
     means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
     curves = [row for curve in means for row in (curve, *curve.members)]
-    bases = [pair.difference for pairs in findings.bases.values() for pair in pairs]
+    bases = [pair for task in run.task_names for _, pair in findings.bases(task) if pair]
+    budgets = findings.analysis.budgets
     return {
         "table": [_score_row(curve) for curve in curves],
         "points": [row for curve in curves for row in _point_rows(curve)],
-        "pairs": [_pair_row(pair) for pair in findings.tested],
-        "bases": [_pair_row(pair) for pair in bases if pair is not None],
-        "configurations": list(_choice_rows(builder)),
-        "losses": list(_loss_rows(builder)),
-        "changes": list(_change_rows(builder)),
-        "groups": list(_group_rows(builder)),
+        "pairs": [_pair_row(findings, pair) for pair in findings.tested],
+        "bases": [_pair_row(findings, pair) for pair in bases],
+        "configurations": [] if run.sequential else list(choice_rows(findings)),
+        "losses": list(_loss_rows(findings)),
+        "changes": list(_change_rows(findings)),
+        "groups": list(_group_rows(findings)),
         "serving": [row for record in run.serving for row in record.rows()],
-        **{f"table_{one.axis}": list(_budget_rows(one)) for one in builder.budgets},
-        **{f"pairs_{one.axis}": [_pair_row(p) for p in one.pairs] for one in builder.budgets},
+        **{f"table_{b.axis}": [_budget_row(findings, row) for row in b.scores] for b in budgets},
+        **{f"pairs_{b.axis}": [_pair_row(findings, p) for p in oriented(b.pairs)] for b in budgets},
     }
 
 
@@ -170,7 +173,7 @@ def _names(curve: CurveRow) -> Row:
     return {name: getattr(curve, name) for name in names}
 
 
-def _area(area: Interval | None, name: str) -> Row:
+def _area(area: Interval | Estimate | None, name: str) -> Row:
     ends = {"": "value", "_se": "se", "_low": "low", "_high": "high"}
     return {f"{name}{end}": getattr(area, key, None) for end, key in ends.items()}
 
@@ -191,10 +194,10 @@ def _score_row(curve: CurveRow) -> Row:
     }
 
 
-def _budget_rows(budget: BudgetView) -> Iterator[Row]:
+def _budget_row(findings: Findings, row: ScoreRow) -> Row:
     """AURAC over a budget, under its own name, and the range that it is over."""
-    for one in budget.areas:
-        yield {**_names(one.curve), **_area(one.area, f"aurac_{budget.axis}"), **_span(one.span)}
+    names = _names(findings.row(row.task, row.label))
+    return {**names, **_area(row.budget, f"aurac_{row.axis}"), **_span(row.span)}
 
 
 def _span(span: Span | None) -> Row:
@@ -223,30 +226,30 @@ def _point_rows(curve: CurveRow) -> list[Row]:
     return [{**_names(curve), **empty, **row} for row in sorted(rows, key=lambda row: row["rank"])]
 
 
-def _pair_row(pair: Difference) -> Row:
+def _pair_row(findings: Findings, pair: PairRow) -> Row:
     """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
+    result = cast("Difference", pair.result)
+    rows = {"first": findings.row(pair.task, pair.b), "second": findings.row(pair.task, pair.a)}
     names = ("adapter", "basis", "rescale")
     return {
-        "task": pair.first.task,
-        **{f"first_{name}": getattr(pair.first, name) for name in names},
-        **{f"second_{name}": getattr(pair.second, name) for name in names},
+        "task": pair.task,
+        **{f"{end}_{name}": getattr(row, name) for end, row in rows.items() for name in names},
         **({"axis": pair.axis} if pair.span else {}),
         **_span(pair.span),
-        "difference": pair.value,
-        "low": pair.low,
-        "high": pair.high,
-        "p_holm": pair.adjusted,
-        "detectable": pair.detectable,
-        "n_docs": pair.n_docs,
-        "interval": pair.method,
+        "difference": result.estimate.value,
+        "low": result.estimate.low,
+        "high": result.estimate.high,
+        "p_holm": pair.p_holm,
+        "detectable": result.mde,
+        "n_docs": pair.n_docs or 0,
+        "interval": result.estimate.method,
         **({} if pair.exploratory is None else {"family": _FAMILIES[pair.exploratory]}),
     }
 
 
-def _choice_rows(builder: Builder) -> Iterator[Row]:
+def choice_rows(findings: Findings) -> Iterator[Row]:
     """One row for each configuration of a task, the smallest first."""
-    findings = builder.findings
-    for choice in findings.choices.values() if not builder.run.sequential else ():
+    for choice in findings.choices.values():
         for one in choice.configurations:
             yield {
                 **{name: getattr(one, name) for name in ("task", "adapter", "truncation", "rank")},
@@ -265,31 +268,30 @@ def _yes(shown: bool | None) -> str | None:  # noqa: FBT001
     return None if shown is None else "yes" if shown else "no"
 
 
-def _loss_rows(builder: Builder) -> Iterator[Row]:
+def _loss_rows(findings: Findings) -> Iterator[Row]:
     """One row for each rank of a curve, against the most accurate one of the curve.
 
     `loss_upper` and `margin_needed` hold at 95 % each by itself, the `loss_upper_joint` of a task
     all together.
     """
-    for curve, row in builder.findings.tests.values():
-        joint = builder.findings.joint.get(curve.id, {})
+    for row in findings.tests.values():
         for step in row.tests:
             yield {
-                **_names(curve),
+                **_names(findings.row(row.task, row.label)),
                 "rank": step.rank,
                 "best_rank": row.result.best if row.result else None,
                 "loss": step.loss,
                 "loss_upper": step.upper,
                 "changed": step.flip_rate,
                 "margin_needed": step.margin_needed,
-                "loss_upper_joint": joint.get(step.rank),
+                "loss_upper_joint": step.joint,
                 "margin": row.choice.margin,
                 "within_margin": _yes(step.passed) if row.choice.margin else None,
             }
 
 
-def _change_rows(builder: Builder) -> Iterator[Row]:
-    for item in (item for changes in builder.findings.changes.values() for item in changes):
+def _change_rows(findings: Findings) -> Iterator[Row]:
+    for item in (item for task in findings.run.task_names for item in findings.changes(task)):
         for step in item.steps:
             yield {
                 "task": item.task,
@@ -302,14 +304,15 @@ def _change_rows(builder: Builder) -> Iterator[Row]:
             }
 
 
-def _group_rows(builder: Builder) -> Iterator[Row]:
+def _group_rows(findings: Findings) -> Iterator[Row]:
     """The area, and the accuracy at each rank, of each curve on each group of documents."""
-    for group in (group for groups in builder.findings.groups.values() for group in groups):
-        ranks: list[int | None] = [None, *group.curve.ranks]
+    for group in findings.analysis.closely.strata:
+        curve = findings.row(group.task, group.curve)
+        ranks: list[int | None] = [None, *curve.ranks]
         for rank, value in zip(ranks, (group.log2, *group.accuracy), strict=True):
             yield {
-                **_names(group.curve),
-                "group": group.name,
+                **_names(curve),
+                "group": group.stratum,
                 "n_docs": group.n_docs,
                 "rank": rank,
                 "measure": "aurac_log2" if rank is None else "accuracy",

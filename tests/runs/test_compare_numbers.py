@@ -12,7 +12,7 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.records.schema import Results
-from aurac.show.comparisons import find, pooled
+from aurac.show.findings import Findings, pooled
 from aurac.show.model import as_run
 
 TASK = "aurac_word_problems_mc"
@@ -84,20 +84,16 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len([row for row in content["pairs"] if row["p"] is not None]) == 3
     pairs = {frozenset((row["a"], row["b"])): row for row in content["pairs"]}
     variants = {frozenset((row["a"], row["b"])): row for row in content["variants"]}
-    shown = find(as_run(Results.read(folder), folder), 0.02).tested
+    shown = Findings(as_run(Results.read(folder), folder), 0.02).tested
     assert len(shown) == len(pairs) + len(variants)
     for item in shown:
-        if item.second.adapter != item.first.adapter:
-            row = pairs[frozenset((item.first.adapter, item.second.adapter))]
-            sign = 1 if row["b"] == item.first.adapter else -1
-        else:
-            row = variants[frozenset((item.first.id, item.second.id))]
-            sign = 1 if row["b"] == item.first.id else -1
-        assert item.adjusted == row["p_holm"]
-        assert item.value == sign * row["difference"]
+        row = (pairs | variants)[frozenset((item.a, item.b))]
+        sign, estimate = (1 if row["b"] == item.b else -1), item.result.estimate
+        assert item.p_holm == row["p_holm"]
+        assert estimate.value == sign * row["difference"]
         ends = sorted((sign * row["low"], sign * row["high"]))
-        assert [item.low, item.high] == ends
-        assert item.detectable == row["mde"]
+        assert [estimate.low, estimate.high] == ends
+        assert item.result.mde == row["mde"]
 
 
 def test_compare_prints_the_p_values_of_score(run):
@@ -120,10 +116,11 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert f"{row['b']} − {row['a']}" in text
     run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
-    every = find(run, 0.02).tested
-    shown = [pair for pair in every if pair.first.adapter != pair.second.adapter]
-    assert [{d.first.adapter, d.second.adapter} for d in shown] == [{"pair", "two"}]
-    assert shown[0].adjusted == row["p_holm"]
+    found = Findings(run, 0.02)
+    names = {row.adapter for row in run.curves}
+    shown = [pair for pair in found.tested if {pair.a, pair.b} <= names]
+    assert [{pair.a, pair.b} for pair in shown] == [{"pair", "two"}]
+    assert shown[0].p_holm == row["p_holm"]
     report = (tmp_path / "run" / "report.md").read_text()
     assert "Intervals cover documents and training seeds (pair 2)." in report
     # The user's word at reading time comes before what was said when the run was made.

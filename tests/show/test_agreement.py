@@ -23,10 +23,11 @@ from aurac.records.schema import Results
 from aurac.show import text
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats
-from aurac.show.comparisons import pooled
+from aurac.show.findings import Findings, pooled, significant
 from aurac.show.model import as_run
 from aurac.show.model_card import card
-from aurac.show.write import _choice_rows
+from aurac.show.tables import difference_table
+from aurac.show.write import choice_rows
 
 RANKS = (1, 2, 4)
 LOW, MIDDLE, HIGH = [0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]
@@ -144,7 +145,8 @@ def check(folder: Path, out: Path) -> None:
         assert top.aurac == pytest.approx(rows[largest])
         assert bool(top.candidate)
         worse = {label_of(run, task, loser(pair)) for pair in _lost(content, task)}
-        worse |= {p.second.label for p in findings.tested if p.significant and p.first.task == task}
+        tested = (pair for pair in findings.tested if pair.task == task and significant(pair))
+        worse |= {findings.label(task, pair.a) for pair in tested}
         assert not worse & bold
     if run.many_tasks:
         (leaders,) = (line for line in text.verdicts(run, findings) if "largest AURAC" in line)
@@ -169,7 +171,7 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
     done, told = (CliRunner().invoke(cli, [*words, *more]) for more in (["--json"], []))
     assert (done.exit_code, told.exit_code) == (0, 0), done.output
     content, frame = json.loads(done.stdout), load_run(folder).choose(margin=margin)
-    files = list(_choice_rows(builder))
+    files = list(choice_rows(findings))
     for ship, row in zip(content["ship"], content["choices"], strict=True):
         task, choice = ship["task"], findings.choices[ship["task"]]
         one = choice.chosen
@@ -215,8 +217,8 @@ def agree_alone(run, builder, choice, content):
     rank = one.rank if one else None
     rows = [row for row in content["recommended"] if row["task"] == choice.task]
     assert [row["rank"] for row in rows] == ([rank] if choice.margin is not None else [])
-    for curve, row in builder.findings.tests.values():
-        if curve.task == choice.task:
+    for row in builder.findings.tests.values():
+        if row.task == choice.task:
             assert row.rank == rank
             assert rank is None or {t.rank: t.passed for t in row.tests}[rank]
     for adapter in run.adapters if len(run.adapters) == 1 else ():
@@ -306,8 +308,9 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
     text_of = CliRunner().invoke(cli, ["score", str(folder)]).output
     assert "Primary comparisons: a and b; declared before the run had outcomes." in text_of
     assert [pair.exploratory for pair in load_run(folder).analysis.pairs] == [False, True, True]
-    findings = Builder(as_run(results, folder), tmp_path).findings
-    assert {p.reading for p in findings.tested} >= {"significant", "not significant, exploratory"}
+    findings = Findings(as_run(results, folder))
+    table = difference_table(findings, "word_problems", findings.tested, "pairs")
+    assert {row[-1].text for row in table.rows} >= {"significant", "not significant, exploratory"}
     assert stored.sentence in caveats(as_run(results, folder))
     other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
     assert "Primary comparisons: a and c; declared after outcomes existed." in other

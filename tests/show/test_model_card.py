@@ -16,7 +16,7 @@ from report_runs import RunMaker, run_from, zoo_run
 from aurac.cli import cli
 from aurac.records.schema import AdapterRecord
 from aurac.show import write_report
-from aurac.show.comparisons import find
+from aurac.show.findings import Findings
 from aurac.show.model_card import card
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 def text_of(run, name, **options):
     adapter = next(a for a in run.adapters if a.name == name)
-    return card(run, adapter, find(run, 0.02).own, **options)
+    return card(run, adapter, Findings(run, 0.02).own, **options)
 
 
 def test_the_hub_reads_back_every_number_of_the_default_curve(run):

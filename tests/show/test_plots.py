@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
-from aurac.analysis.record import Changes, Step
+from aurac.analysis.record import Changes, Step, StratumRow
 from aurac.show import appearance, figures, plots
-from aurac.show.groups import Group
-from aurac.show.model import MAX_HIGHLIGHTED, Interval
+from aurac.show.model import MAX_HIGHLIGHTED
 from aurac.show.pictures import KEY, Pictures
+from aurac.stats.mean import Estimate
 
 TITLE = "a task with a long name · a base with a long name · 1000 documents"
 
@@ -157,8 +157,9 @@ def test_texts_of_gained_and_lost_are_apart(panels, steps):
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_texts_of_groups_are_apart(count, groups, tmp_path):
     curves = run_from(many_curves(tmp_path, count, cells=False).results()).curves
-    found = [
-        Group(f"group number {at:02d}", 30, curve, Interval(value=0.5, low=0.3, high=0.7), (), None)
+    area = Estimate(0.5, 0.1, 0.3, 0.7, "made up")
+    strata = [
+        StratumRow("word_problems", curve.adapter, f"group number {at:02d}", 30, area, (), None)
         for curve in curves
         for at in range(groups)
     ]
@@ -166,7 +167,7 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
     pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={}, best={})
     kept = []
     pictures._save = lambda name, wide, **_: kept.append(wide)
-    pictures.groups("word_problems", found)
+    pictures.groups("word_problems", strata, {curve.adapter: curve for curve in curves})
     with figures.styled():
         assert_apart(kept[0]())
 

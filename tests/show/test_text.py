@@ -8,7 +8,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.show.caveats import caveats
-from aurac.show.comparisons import find, pooled
+from aurac.show.findings import Findings, pooled
 from aurac.show.model import Run, as_published
 from aurac.show.model_card import card
 from aurac.show.text import below_base, details, tiles, verdicts
@@ -24,7 +24,7 @@ def run_of(maker) -> Run:
 
 def said(run):
     """Verdict, tiles as (title, value, lines), and details."""
-    findings = find(run, MARGIN)
+    findings = Findings(run, MARGIN)
     (verdict,) = verdicts(run, findings)
     shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(run, TASK, findings)]
     return verdict, shown, " ".join(details(run, TASK, findings))
@@ -48,7 +48,7 @@ def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     assert "not significantly better than b" in shown[0][2]
     assert "the test detects differences of" in more
     assert "points or more (80 % power)" in more
-    assert {c.label for c in find(run, MARGIN).candidates[TASK]} == {"a", "b"}
+    assert {c.label for c in Findings(run, MARGIN).candidates[TASK]} == {"a", "b"}
 
 
 def test_a_lead_over_more_adapters_than_the_page_lists_is_over_all_of_them(tmp_path):
@@ -110,7 +110,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(run))
     assert not any("the fair comparison" in caveat for caveat in caveats(run))
     assert as_published(run.curves) == "as published (prefix)"
-    own = find(run, MARGIN).own
+    own = Findings(run, MARGIN).own
     card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
     assert "--basis svd --rescale keep" in card_of["lora"]
     assert "% with the truncation prefix, as published" in card_of["lora"]
@@ -118,17 +118,19 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
-    for difference in find(run, MARGIN).pairs[TASK]:
-        gap = difference.first.area - difference.second.area
-        assert difference.value == pytest.approx(gap, abs=1e-12)
-        assert difference.low < gap < difference.high
-        assert difference.n_docs == 100
+    findings = Findings(run, MARGIN)
+    for pair in findings.pairs[TASK]:
+        gap = findings.row(TASK, pair.b).area - findings.row(TASK, pair.a).area
+        estimate = pair.result.estimate
+        assert estimate.value == pytest.approx(gap, abs=1e-12)
+        assert estimate.low < gap < estimate.high
+        assert pair.n_docs == 100
 
 
 def test_losses_are_against_the_best_rank(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2, 4), n=50))
     curve = run.curves[0]
-    _, row = find(run, MARGIN).tests[curve.id]
+    row = Findings(run, MARGIN).tests[curve.id]
     best = max(curve.accuracy)
     assert [step.rank for step in row.tests] == [4, 2, 1]
     for step, accuracy in zip(row.tests, reversed(curve.accuracy), strict=True):
@@ -141,7 +143,7 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     run = run_of(maker)
     (curve,) = run.curves
     shares = [f"{100 * value:.1f}" for value in curve.accuracy]
-    findings = find(run, 0.9)
+    findings = Findings(run, 0.9)
     most = max(range(3), key=lambda at: curve.accuracy[at])
     (sentence,) = details(run, TASK, findings)[-1:]
     assert sentence == (
@@ -152,10 +154,10 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     tile = tiles(run, TASK, findings)[1]
     assert (tile.title, tile.value) == ("Recommended rank", "2")
     assert tile.lines[0] == f"184 kB, accuracy {shares[0]} %"
-    none = tiles(run, TASK, find(run, 0.0001))[1]
+    none = tiles(run, TASK, Findings(run, 0.0001))[1]
     assert (none.title, none.value) == ("Recommended", "none")
     assert none.lines[0].startswith("No configuration is shown to be within 0.01 points of the")
-    asked = tiles(run, TASK, find(run, None))[1]
+    asked = tiles(run, TASK, Findings(run, None))[1]
     assert asked.lines[-1] == "No margin was given: aurac report --margin."
     assert asked.lines[0].startswith("a at rank 2: 184 kB, ")
     assert " points" in asked.lines[0]
@@ -171,7 +173,7 @@ def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_pa
     assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
     assert shown[1][1] == "none"
     assert f"Ship nothing: nothing is shown to be above the base ({base})" in text
-    assert below_base(run, find(run, 0.9)) == [
+    assert below_base(run, Findings(run, 0.9)) == [
         f"a: no rank is shown to be above the base on word_problems ({base})."
     ]
 

@@ -142,7 +142,7 @@ class RunMaker:
         scored = area["log2"][0] is not None
         self.curves.append(
             {
-                "id": f"{adapter} · {basis} · {rescale} · {task}",
+                "id": f"{adapter} · {basis} · {rescale}",
                 "adapter": adapter,
                 "method": method,
                 "base": "tiny-base",

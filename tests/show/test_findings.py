@@ -13,8 +13,8 @@ from report_runs import RunMaker, run_from, stored_scores
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.show import plots, write_report
-from aurac.show.comparisons import find, pooled
 from aurac.show.figures import styled
+from aurac.show.findings import Findings, pooled
 from aurac.stats import over_seeds
 from aurac.stats.paired import difference
 
@@ -67,21 +67,22 @@ def test_a_group_is_the_mean_over_documents_and_seeds(found):
 def test_differences_of_groups_are_over_documents_and_seeds(found):
     _, run, scores = found
     both = pooled(run, GROUPS)
-    (gap,) = find(both, 0.02).pairs["word_problems"]
+    (pair,) = Findings(both, 0.02).pairs["word_problems"]
+    gap = pair.result.estimate
     areas = {
         name: np.einsum("k,skn->sn", [0.25, 0.5, 0.25], np.stack([scores[m] for m in members]))
         for name, members in GROUPS.items()
     }
     oracle = difference(areas["lora"], areas["nested"])
-    assert (gap.first.adapter, gap.second.adapter) == ("nested", "lora")
+    assert (pair.b, pair.a) == ("nested", "lora")
     assert gap.value == pytest.approx(oracle.estimate.value)
     assert (gap.low, gap.high) == pytest.approx((oracle.estimate.low, oracle.estimate.high))
-    assert gap.adjusted == pytest.approx(oracle.p)  # the only test of its family
+    assert pair.p_holm == pytest.approx(oracle.p)  # the only test of its family
 
 
 def test_gained_and_lost_are_those_of_every_seed(found):
     _, run, scores = found
-    [item, _] = find(pooled(run, GROUPS), None).changes["word_problems"]
+    [item, _] = Findings(pooled(run, GROUPS)).changes("word_problems")
     assert (item.label, item.n_docs) == ("lora", 240)
     for step in item.steps:
         if step.lower == 0:

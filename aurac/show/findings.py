@@ -1,0 +1,328 @@
+"""A run beside its analysis, by the rows that its report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from aurac.analysis.analyse import analyse, over_budget, pool
+from aurac.analysis.primary import declaration
+from aurac.analysis.record import Analysis
+from aurac.analysis.rows import BestRow
+from aurac.curves.coerce import as_curve
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+from aurac.records.reader import recipe_groups, regrouped
+from aurac.records.schema import Areas
+from aurac.show.documents import seeds_of
+from aurac.show.model import (
+    ALPHA,
+    LEVEL,
+    CurveRow,
+    Interval,
+    Run,
+    as_interval,
+    labelled,
+    ordered,
+    scored,
+    unequal_documents,
+)
+from aurac.stats.groups import check_groups
+from aurac.terminal import one_line
+
+if TYPE_CHECKING:
+    from aurac.analysis.choice_rows import Configuration
+    from aurac.analysis.record import BasisRow, Changes, StratumRow
+    from aurac.analysis.rows import PairRow
+    from aurac.stats.paired import Difference
+
+Groups = Mapping[str, Sequence[str]]
+_PAIRED = 5
+
+
+def pooled(run: Run, groups: Groups | None = None) -> Run:
+    """The run with one curve for each group of training seeds in place of its checkpoints' curves.
+
+    A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
+    left as it is, and the run's notes say why. `groups` are added to those of the recipes.
+
+    Raises:
+        CurveError: A group names an adapter that the run does not have, or one twice.
+    """
+    check_groups(groups or {}, (adapter.name for adapter in run.adapters))
+    recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
+    curves, notes = list(run.curves), list(run.notes)
+    several = ((name, adapters) for name, adapters in recipes.items() if len(adapters) > 1)
+    for name, adapters in several:
+        others = {curve.adapter for curve in run.curves} - set(adapters)
+        shown = name if name not in others else f"{name} ({len(adapters)} seeds)"
+        for members in _alike(curves, adapters):
+            try:
+                row = _pool(shown, members, len(adapters))
+            except CurveError as error:
+                where = f"{one_line(name)} on {one_line(members[0].task)}"
+                notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
+                continue
+            left = {(member.id, member.task) for member in members[1:]}
+            kept = (curve for curve in curves if (curve.id, curve.task) not in left)
+            curves = [row if curve is members[0] else curve for curve in kept]
+    return replace(run, curves=labelled(curves), notes=tuple(notes))
+
+
+def _alike(curves: Sequence[CurveRow], adapters: Sequence[str]) -> list[list[CurveRow]]:
+    alike: dict[tuple[str, ...], list[CurveRow]] = {}
+    for curve in curves:
+        if curve.adapter in adapters:
+            key = (curve.task, curve.metric, curve.basis, curve.rescale, curve.role)
+            alike.setdefault(key, []).append(curve)
+    return list(alike.values())
+
+
+def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
+    """The mean of the members over documents and seeds."""
+    if len(members) != expected:
+        raise CurveError(f"{len(members)} of {expected} checkpoints were measured")
+    curves = []
+    for member in members:
+        seeds = seeds_of(member)
+        if seeds is None:
+            raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
+        curves += seeds
+    score, points = pool(curves)
+    if score.log2 is None or score.linear is None or score.mean is None:
+        raise CurveError(score.reason or "no AURAC")
+
+    def shared(column: str) -> tuple[int | None, ...]:
+        each = zip(*(getattr(member, column) for member in members), strict=True)
+        return tuple(values[0] if len(set(values)) == 1 else None for values in each)
+
+    first = members[0]
+    return msgspec.structs.replace(
+        first,
+        id=f"{name} · {first.basis} · {first.rescale} · {first.task}",
+        adapter=name,
+        method=first.method if len({member.method for member in members}) == 1 else None,
+        accuracy=score.accuracy,
+        accuracy_low=tuple(point.low for point in points),
+        accuracy_high=tuple(point.high for point in points),
+        parameters=shared("parameters"),
+        bytes=shared("bytes"),
+        cells={},
+        score=Areas(
+            log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
+        ),
+        drops=list(score.drops),
+        score_notes=list(score.notes),
+        seed=None,
+        members=tuple(members),
+    )
+
+
+class Findings:
+    """A run beside its analysis: the rows that its report shows, by the names of the analysis.
+
+    Attributes:
+        run: Whose rows are shown.
+        margin: That was declared for recommendations.
+        analysis: Of the run; empty where the curves do not fit together.
+        choices: Task → which configuration to ship.
+        above_base: Id of a row → whether each of its ranks is shown to be above the base.
+        tests: Id of a row → the tests of its ranks, by itself.
+        own: Adapter and task → the recommended rank of a single training.
+        leaders: Task → what is said of the largest AURAC, where there are rows to compare.
+        candidates: Task → the rows that may be the best, the leader first.
+        best: Task → its leader; None where none is named.
+        tested: Every pair that was tested, the larger AURAC (`b`) minus the other.
+        pairs: Task → the pairs that the page has room for.
+    """
+
+    def __init__(self, run: Run, margin: float | None = None, axes: Sequence[str] = ()) -> None:
+        self.run, self.margin = run, margin
+        self.analysis, reason = _analysis(run, margin, axes)
+        self._rows: dict[tuple[str | None, str], CurveRow] = {}
+        for row in sorted(run.curves, key=lambda curve: not curve.is_default):
+            for name in (row.adapter, row.full_name):
+                self._rows.setdefault((row.task, name), row)
+        known = self.analysis
+        self.choices = {choice.task: choice for choice in known.choices}
+        self.above_base = {
+            self.row(score.task, score.label).id: score.above_base
+            for score in known.scores
+            if score.above_base is not None
+        }
+        seen = known.closely
+        self.tests = {self.row(row.task, row.label).id: row for row in seen.tests}
+        self.own = {(row.adapter, row.task): row for row in seen.checkpoints}
+        said = {task: _leader(run, task, known, reason) for task in run.task_names}
+        self.leaders = {task: row for task, row in said.items() if row}
+        self.candidates = {
+            task: [self.row(task, name) for name in row.candidates] if row else scored(run, task)
+            for task, row in said.items()
+        }
+        self.best = {task: next(iter(rows), None) for task, rows in self.candidates.items()}
+        self.tested = oriented((*known.pairs, *known.variants))
+        sides = ((self.row(p.task, p.b).id, self.row(p.task, p.a).id, p) for p in self.tested)
+        self._by_ids = {(first, second): pair for first, second, pair in sides}
+        most = 1 if run.many_tasks else _PAIRED
+        self.pairs = {task: self._shown(task, most) for task in run.task_names}
+
+    def row(self, task: str | None, name: str) -> CurveRow:
+        """The row that the analysis calls by this name."""
+        return self._rows[task, name]
+
+    def label(self, task: str | None, name: str) -> str:
+        """What the page calls it."""
+        return self.row(task, name).label
+
+    def called(self, one: Configuration) -> str:
+        """What the page calls a configuration."""
+        return f"{self.label(one.task, one.label)} at rank {one.rank}"
+
+    def pair(self, first: CurveRow, second: CurveRow) -> PairRow | None:
+        """The difference `first` minus `second`; None where the two were not tested."""
+        straight = self._by_ids.get((first.id, second.id))
+        back = self._by_ids.get((second.id, first.id))
+        return straight or (turned(back) if back else None)
+
+    def changes(self, task: str) -> list[Changes]:
+        """Documents gained and lost by the rows of a task."""
+        seen = (item for item in self.analysis.closely.changes if item.task == task)
+        return [replace(item, label=self.label(task, item.label)) for item in seen]
+
+    def strata(self, task: str) -> list[StratumRow]:
+        """The groups of a task's documents in their stored order, for each of a few rows."""
+        return [row for row in self.analysis.closely.strata if row.task == task]
+
+    def bases(self, task: str) -> list[tuple[BasisRow, PairRow | None]]:
+        """The adapters of a task that were cut by prefix and by SVD; prefix minus SVD."""
+        seen = (row for row in self.analysis.closely.bases if row.task == task)
+        return [
+            (row, self.pair(self.row(task, row.prefix), self.row(task, row.svd))) for row in seen
+        ]
+
+    def leader(self, curve: CurveRow) -> BestRow | None:
+        """What is said of a curve as the leader of its task; None where it is not."""
+        return self.leaders.get(curve.task) if self.best[curve.task] is curve else None
+
+    def leader_area(self, curve: CurveRow) -> Interval:
+        """AURAC of a curve, of a leader with an interval that allows for its having been picked."""
+        row = self.leader(curve)
+        if row and row.estimate and row.estimate.low is not None:
+            return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
+        return curve.log2 or Interval(value=curve.area)
+
+    def below_base(self, curve: CurveRow) -> bool:
+        """Whether no rank of a curve is shown to be above a base that is known."""
+        above = self.above_base.get(curve.id)
+        return bool(above) and not any(above.values()) if above else False
+
+    def _shown(self, task: str, most: int) -> list[PairRow]:
+        """The pairs that a page has room for, with those that its first sentences rely on.
+
+        They are the leader's, those of its adapter's default truncation with other adapters, and
+        for each row that is worse than another but not than the leader one that shows it.
+        """
+        best = self.best[task]
+        if best is None:
+            return []
+        pairs = [pair for pair in self.tested if pair.task == task]
+        rivals = (row for row in ordered(self.run.of_task(task)) if row is not best)
+        own = [(row, pair) for row in rivals if (pair := self.pair(best, row))]
+        others = [pair for row, pair in own if row.adapter != best.adapter]
+        shown = [*others[:most], *(p for row, p in own if row.adapter == best.adapter)]
+        sides = [(self.row(task, pair.b), self.row(task, pair.a), pair) for pair in pairs]
+        if not best.is_default:
+            default = [x for x in sides if x[0].adapter == best.adapter and x[0].is_default]
+            shown += [pair for _, row, pair in default if row.adapter != best.adapter][:most]
+        settled = {row.id for row in self.candidates[task]}
+        settled |= {row.id for row, pair in own if significant(pair)}
+        for _, row, pair in sides:
+            if significant(pair) and row.id not in settled:
+                settled.add(row.id)
+                shown += [pair] if pair not in shown else []
+        return shown
+
+
+def significant(pair: PairRow | None) -> bool:
+    """Whether a difference was tested and is significant, after Holm."""
+    return pair is not None and pair.p_holm is not None and pair.p_holm <= ALPHA
+
+
+def turned(pair: PairRow) -> PairRow:
+    """The same comparison as a - b."""
+    result = cast("Difference", pair.result)
+    low, high = (
+        None if end is None else -end for end in (result.estimate.high, result.estimate.low)
+    )
+    estimate = replace(result.estimate, value=-result.estimate.value, low=low, high=high)
+    return replace(pair, a=pair.b, b=pair.a, result=replace(result, estimate=estimate))
+
+
+def oriented(pairs: Iterable[PairRow]) -> list[PairRow]:
+    """Those of the pairs that were tested, each as the larger area (`b`) minus the other."""
+    tested = ((pair, pair.result.estimate.value) for pair in pairs if pair.result is not None)
+    return [pair if value >= 0 else turned(pair) for pair, value in tested]
+
+
+def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> tuple[Analysis, str]:
+    """The analysis of a run, or an empty one and the reason why."""
+    curves, groups = curves_of(run.curves)
+    names = (curve.adapter for curve in curves)
+    reason = "no curve is stored"
+    try:
+        if curves:
+            known = analyse(
+                curves,
+                groups=groups,
+                checkpoints=_checkpoints(run),
+                budgets=axes,
+                margin=margin,
+                strict=False,
+                primary=declaration((), run.primary, names, {}, finished=True),
+            )
+            return known, ""
+    except CurveError as error:
+        reason = str(error)
+    return Analysis((), (), (), (), (), (), "log2", LEVEL), reason
+
+
+def _leader(run: Run, task: str, known: Analysis, reason: str) -> BestRow | None:
+    """What is said of the largest AURAC of a task; None where one row or none has an AURAC."""
+    rows = scored(run, task)
+    if len(rows) < 2:
+        return None
+    if documents := unequal_documents(rows):
+        return BestRow(task, len(rows), LEVEL, reason=f"the rows are of {documents} documents")
+    said = next((row for row in known.best if row.task == task), None)
+    return said or BestRow(task, len(rows), LEVEL, reason=reason)
+
+
+def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:
+    """The curves of rows, with documents where there are any, default truncations first; groups."""
+    curves, groups = list[Curve](), {}
+    for row in sorted(rows, key=lambda curve: not curve.is_default):
+        seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
+        if row.members:
+            groups[row.adapter] = [row.adapter]
+        curves += [replace(seed, adapter=row.adapter) for seed in seeds]
+    return curves, groups
+
+
+def _checkpoints(run: Run) -> list[Curve]:
+    """Single trainings in their default truncation, with the documents of all of their ranks."""
+    rows = [row for curve in run.curves if curve.is_default for row in curve.members or (curve,)]
+    known = ((row, curve) for row in rows for curve in seeds_of(row) or ())
+    return [curve for row, curve in known if curve.ranks == row.ranks]
+
+
+def budget_areas(curves: Sequence[CurveRow], axis: str) -> tuple[dict[str, Interval], list[str]]:
+    """AURAC over a budget by the id of a curve of one task, and why other curves have none."""
+    rows = {name: row for row in curves for name in (row.adapter, row.full_name)}
+    rows |= {row.adapter: row for row in curves if row.is_default}
+    known, groups = curves_of(curves)
+    budget = over_budget(known, axis, groups=groups)
+    areas = {rows[row.label].id: as_interval(row.budget) for row in budget.scores if row.budget}
+    return areas, [f"{rows[name].label}: {why}." for _, name, why in budget.reasons]
