@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.display import percent, picture, table, text
+from aurac.curves.display import interval, picture, table, text
 from aurac.errors import UsageError
 from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -69,7 +69,7 @@ class Run:
         """Names of the tasks that have curves."""
         return list(dict.fromkeys(curve.task for curve in self.results.curves))
 
-    @cached_property
+    @property
     def curves(self) -> tuple[Curve, ...]:
         """The curves with their documents, an adapter's default truncation first.
 
@@ -85,14 +85,23 @@ class Run:
         curves, groups = read_run(self.folder)
         return tuple(curves), groups
 
-    def _analysis(self, **options: Any) -> Analysis:
+    def _analysis(
+        self, margin: float | None = None, reference: int | str | None = None
+    ) -> Analysis:
         from aurac.analysis.analyse import analyse
         from aurac.analysis.primary import declaration
 
-        groups, stored = self._read[1], self.results.primary or None
-        names = (curve.adapter for curve in self.curves)
-        primary = declaration((), stored, names, groups, finished=True)
-        return analyse(self.curves, groups=groups, primary=primary, strict=False, **options)
+        curves, groups = self._read
+        names = (curve.adapter for curve in curves)
+        primary = declaration((), self.results.primary or None, names, groups, finished=True)
+        return analyse(
+            curves,
+            groups=groups,
+            strict=False,
+            margin=margin,
+            reference=reference,
+            primary=primary,
+        )
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -108,17 +117,15 @@ class Run:
         seeds, reason (why there is no score), candidate (it may be the best of its task: no other
         row is shown to be better).
         """
-        import pandas as pd
-
-        rows = []
-        for row in self.analysis.scores:
-            values = _values(row, "adapter task metric truncation") | {"default": not row.other}
-            for name, area in (("", row.log2), ("linear_", row.linear)):
-                values[name.rstrip("_") or "aurac"] = area.value if area else None
-                values |= {f"{name}low": area.low, f"{name}high": area.high} if area else {}
-            values |= _values(row, "mean baseline n_docs seeds reason")
-            rows.append(values | {"candidate": (row.task, row.label) in self.analysis.candidates})
-        return pd.DataFrame(rows)
+        rows, best = self.analysis.scores, self.analysis.candidates
+        table = _frame(
+            "adapter task metric truncation default=other aurac=log2.value low=log2.low "
+            "high=log2.high linear=linear.value linear_low=linear.low linear_high=linear.high "
+            "mean baseline n_docs seeds reason",
+            rows,
+        )
+        candidates = [(row.task, row.label) in best for row in rows]
+        return table.assign(default=[not row.other for row in rows], candidate=candidates)
 
     @property
     def points(self) -> DataFrame:
@@ -129,23 +136,19 @@ class Run:
         """
         import pandas as pd
 
-        rows = [
-            {
-                **_values(curve, f"{_LABELS} role"),
-                "rank": rank,
-                "accuracy": curve.accuracy[k],
-                "low": _at(curve.accuracy_low, k),
-                "high": _at(curve.accuracy_high, k),
-                "baseline": curve.baseline,
-                "parameters": _at(curve.parameters, k),
-                "bytes": _at(curve.bytes, k),
-                "n_docs": curve.n_docs,
-                "reason": curve.missing.get(rank),
-            }
-            for curve in self.results.curves
-            for k, rank in enumerate(curve.ranks)
-        ]
-        return pd.DataFrame(rows)
+        rows = []
+        for curve in self.results.curves:
+            labels = (*_labels(curve), curve.role)
+            columns = (curve.accuracy, curve.accuracy_low, curve.accuracy_high)
+            for k, rank in enumerate(curve.ranks):
+                numbers = (column[k] if column else None for column in columns)
+                sizes = (
+                    column[k] if column else None for column in (curve.parameters, curve.bytes)
+                )
+                why = curve.missing.get(rank)
+                rows.append((*labels, rank, *numbers, curve.baseline, *sizes, curve.n_docs, why))
+        names = "rank accuracy low high baseline parameters bytes n_docs reason"
+        return pd.DataFrame(rows, columns=[*_LABELS, "role", *names.split()])
 
     @property
     def pairs(self) -> DataFrame:
@@ -154,16 +157,12 @@ class Run:
         Columns: a, b, task, difference (AURAC of b minus a) with low and high (95 % interval), p,
         p_holm (adjusted for all pairs), n_docs, reason (why they are not compared).
         """
-        import pandas as pd
-
-        rows = []
-        for pair in self.analysis.pairs:
-            estimate = pair.result.estimate if pair.result else None
-            difference = pair.value if estimate is None else estimate.value
-            values = _values(pair, "a b task") | {"difference": difference}
-            values |= _values(estimate, "low high") | _values(pair, "p p_holm n_docs reason")
-            rows.append(values)
-        return pd.DataFrame(rows)
+        rows = self.analysis.pairs
+        names = "low=result.estimate.low high=result.estimate.high p p_holm n_docs reason"
+        table = _frame(f"a b task difference=value {names}", rows)
+        values = [row.result.estimate.value if row.result else row.value for row in rows]
+        table["difference"] = values
+        return table
 
     @property
     def serving(self) -> DataFrame:
@@ -219,17 +218,10 @@ class Run:
         Raises:
             CurveError: A margin outside (0, 1), or a reference that is not there.
         """
-        import pandas as pd
-
-        rows = [
-            _values(row, "adapter task truncation")
-            | {"default": not row.other}
-            | _values(row, "rank")
-            | _values(row.result, "saved")
-            | {"alpha": row.choice.alpha, "sentence": row.sentence}
-            for row in self._analysis(margin=margin, reference=reference).recommended
-        ]
-        return pd.DataFrame(rows).astype({"rank": "Int64"})
+        rows = self._analysis(margin, reference).recommended
+        names = "adapter task truncation default=other rank saved=result.saved alpha=choice.alpha"
+        table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
+        return table.assign(default=[not row.other for row in rows])
 
     def choose(
         self, *, margin: float | None = None, reference: int | str | None = None
@@ -242,15 +234,11 @@ class Run:
 
         Args and errors as of `recommend`; without a margin nothing is chosen.
         """
-        import pandas as pd
-
+        choices = self._analysis(margin, reference).choices
+        rows = [row for choice in choices for row in choice.configurations]
         names = "adapter task truncation rank accuracy low high bytes above_base needed"
-        rows = [
-            _values(one, names) | {"chosen": one is choice.chosen}
-            for choice in self._analysis(margin=margin, reference=reference).choices
-            for one in choice.configurations
-        ]
-        return pd.DataFrame(rows)
+        chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
+        return _frame(names, rows).assign(chosen=chosen)
 
     def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
         """Draw accuracy against rank or size as the report does: bands, legend, a base line.
@@ -270,20 +258,19 @@ class Run:
         from aurac.show.plots import rank_accuracy
 
         check_axis(axis)
-        task = self._task(task)
+        task, areas = self._task(task), None
+        curves = as_run(self.results).of_task(task)
+        if axis in BUDGETS:
+            areas, reasons = budget_areas(curves, axis)
+            if not areas:
+                why = " ".join(reasons[:1])
+                raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
+            curves = tuple(curve for curve in curves if curve.id in areas)
         with styled():
             if ax is None:
                 from matplotlib import pyplot as plt
 
                 _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
-            curves = as_run(self.results).of_task(task)
-            areas = None
-            if axis in BUDGETS:
-                areas, reasons = budget_areas(curves, axis)
-                if not areas:
-                    why = " ".join(reasons[:1])
-                    raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
-                curves = tuple(curve for curve in curves if curve.id in areas)
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             for line in ax.lines:
                 if line.get_gid() == "base":
@@ -326,57 +313,56 @@ class Run:
             curves = [curve for curve in self.results.curves if curve.task == task]
             curves.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
             points = [(curve.id, curve.ranks, curve.accuracy) for curve in curves]
-            head = ["curve", "AURAC, log2 (%)", "95 % interval", "documents"]
+            rows = []
+            for curve in curves:
+                name = f"{curve.id}{' (as published)' if curve.role == 'published' else ''}"
+                area = interval(curve.score.log2) if curve.score else curve.score_reason or "–"
+                rows.append([name, area, curve.n_docs])
             parts.append(f"<p><strong>{text(task)}</strong> · {text(curves[0].metric)}</p>")
             parts.append(picture(points, curves[0].baseline))
-            parts.append(table(head, map(_score_cells, curves)))
+            parts.append(table(["curve", "AURAC, log2 (%) [95 %]", "documents"], rows))
         failed = len(self.failures)
         lost = f" · {failed} cells failed" if failed else ""
         return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"
 
 
-def _score_cells(curve: CurveRecord) -> list[object]:
-    name = f"{curve.id}{' (as published)' if curve.role == 'published' else ''}"
-    if not curve.score:
-        return [name, "–", curve.score_reason or "–", curve.n_docs]
-    area = curve.score.log2
-    between = "–" if area.low is None else f"{percent(area.low)} to {percent(area.high)}"
-    return [name, percent(area.value), between, curve.n_docs]
+_LABELS = ("adapter", "task", "metric", "basis", "rescale")
 
 
-_LABELS = "adapter task metric basis rescale"
+def _labels(curve: CurveRecord) -> tuple[str | None, ...]:
+    return curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale
 
 
-def _values(record: Any, names: str) -> dict[str, Any]:
-    """Some fields of a record, in the order of their names; None of no record."""
-    return {name: record and getattr(record, name) for name in names.split()}
+def _frame(columns: str, rows: Iterable[object]) -> DataFrame:
+    """A column for each word, an attribute of the rows or `name=path.to.one`; None past a None."""
+    import pandas as pd
 
+    def value(row: object, path: str) -> object:
+        for name in path.split("."):
+            row = row if row is None else getattr(row, name)
+        return row
 
-def _at(column: list[Any], place: int) -> Any:
-    return column[place] if column else None
+    names = [word.partition("=") for word in columns.split()]
+    cells = [[value(row, path or name) for name, _, path in names] for row in rows]
+    return pd.DataFrame(cells, columns=[name for name, _, _ in names])
 
 
 def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[DataFrame]:
     """The documents of one point of a curve; of a group's members one after the other."""
     import pandas as pd
 
-    members = cells.read(curve, rank) if curve.files(rank) else []
     documents = cells.documents(curve.task) or TaskDocuments(doc_ids=[])
     questions = dict(zip(documents.doc_ids, documents.questions, strict=False))
     targets = dict(zip(documents.doc_ids, documents.targets, strict=False))
-    drawn = cells.drawn(curve.task)
+    members, drawn = cells.read(curve, rank) if curve.files(rank) else [], cells.drawn(curve.task)
     for number, cell in enumerate(members):
         several = len(members) > 1 and not drawn
         ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
-        yield pd.DataFrame(
-            {
-                **_values(curve, _LABELS),
-                "rank": rank,
-                **({"fewshot_seed": cell.identity.fewshot_seed} if drawn else {}),
-                "doc_id": ids,
-                "score": cell.scores(curve.metric),
-                "response": cell.responses,
-                "question": [questions.get(doc) for doc in ids],
-                "target": [targets.get(doc) for doc in ids],
-            }
-        )
+        columns: dict[str, object] = dict(zip(_LABELS, _labels(curve), strict=True))
+        columns["rank"] = rank
+        if drawn:
+            columns["fewshot_seed"] = cell.identity.fewshot_seed
+        columns |= {"doc_id": ids, "score": cell.scores(curve.metric), "response": cell.responses}
+        columns["question"] = [questions.get(doc) for doc in ids]
+        columns["target"] = [targets.get(doc) for doc in ids]
+        yield pd.DataFrame(columns)

@@ -325,4 +325,5 @@ def budget_areas(curves: Sequence[CurveRow], axis: str) -> tuple[dict[str, Inter
     known, groups = curves_of(curves)
     budget = over_budget(known, axis, groups=groups)
     areas = {rows[row.label].id: as_interval(row.budget) for row in budget.scores if row.budget}
-    return areas, [f"{rows[name].label}: {why}." for _, name, why in budget.reasons]
+    named = [(rows[name].label, why) for _, name, why in budget.reasons]
+    return areas, [f"{why}." if name in why else f"{name}: {why}." for name, why in named]
