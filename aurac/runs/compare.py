@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -49,7 +48,7 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
-from aurac.runs.results import StoredPoints, adapter_records, failed_cell, gathered, task_record
+from aurac.runs.results import CellReader, adapter_records, failed_cell, gathered, task_record
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, limit_of, open_session
 from aurac.runs.status import Standing, add_to_plan
@@ -63,9 +62,6 @@ if TYPE_CHECKING:
     from aurac.runs.settings import Execution
     from aurac.tasks.task import BuiltTask
 
-    Incomplete = Sequence[tuple[PlannedCell, int]]  # cells with the number of documents they have
-
-T = TypeVar("T")
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
@@ -194,13 +190,13 @@ class Sweep:
             failures = [failed_cell(cell, record.reason) for cell, record in records if record]
             results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
             return Run(self.folder, results, (), len(wanted), shard=shard)
-        results = self._filled(cells, partial(gathered, self.session))
+        results = self._results(cells)
         return self._written(choice.of(results) if choice else results, len(cells))
 
     def _chosen(self, cells: list[PlannedCell]) -> tuple[list[PlannedCell], Choice]:
         """Compute round after round, until the curves ask for no further rank."""
         while True:
-            choice = choose(self.session, self._filled(cells, StoredPoints.of))
+            choice = choose(self.session, self._filled(cells))
             if not choice.following:
                 add_to_plan(self.folder, [cell.row for cell in cells])
                 return cells, choice
@@ -211,21 +207,24 @@ class Sweep:
             open_run_folder(self.folder, self.session.tasks, self.session.request(), self.command)
             cells = self._planned()
 
-    def _filled(
-        self,
-        cells: list[PlannedCell],
-        read: Callable[[Sequence[PlannedCell], CellStore], tuple[T, Incomplete]],
-    ) -> T:
+    def _results(self, cells: list[PlannedCell]) -> Results:
+        """Compute what is missing of the cells, and make curves of them."""
+        reader = self._filled(cells)
+        with self.profile.spent("results"):
+            return gathered(self.session, reader)
+
+    def _filled(self, cells: list[PlannedCell]) -> CellReader:
         """Compute what is missing of the cells, and read them; damaged ones are computed again."""
         for _ in range(_MOST_REPAIRS):
             self._compute(cells)
+            reader = CellReader(cells, self.store)
             with self.profile.spent("results"):
-                result, incomplete = read(cells, self.store)
+                incomplete = reader.incomplete()
             if not incomplete:
                 break
             for cell, there in incomplete:
                 self.store.recount(cell.identity, there)
-        return result
+        return reader
 
     def _compute(self, wanted: list[PlannedCell]) -> None:
         todo = _left(wanted, self.store)

@@ -10,15 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 from msgspec import UNSET
 
 from aurac.adapters import default_nested_ranks
 from aurac.analysis.analyse import score_curve
-from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
-from aurac.runs.results import StoredPoints, TaskCells, area_record
+from aurac.runs.results import CellReader, area_record
 from aurac.runs.session import variants_in
 from aurac.runs.status import Standing
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
@@ -26,6 +24,7 @@ from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aurac.curves.curve import Curve
     from aurac.records.schema import Area, Results
     from aurac.records.store import CellStore
     from aurac.runs.session import Session
@@ -58,11 +57,11 @@ class Choice:
         return msgspec.structs.replace(results, curves=curves, rank_choice=self.record)
 
 
-def choose(session: Session, stored: StoredPoints) -> Choice:
+def choose(session: Session, reader: CellReader) -> Choice:
     """The ranks that follow, by the stored default curves of the tasks as they were asked for."""
     cut = session.settings.truncation
     margin = MARGIN if cut.margin is None else cut.margin
-    curves = dict(_curves(session, stored))
+    curves = dict(_curves(session, reader))
     seen = [(curve, gap) for curve in curves.values() for gap in gaps(curve, len(curves))]
     ranks = following((gap for _, gap in seen), margin)
     widest = {(g.low, g.high): (c, g) for c, g in sorted(seen, key=lambda pair: pair[1].departure)}
@@ -106,26 +105,20 @@ def follow(session: Session, store: CellStore) -> bool:
         cells = session.cells()
         if Standing.of((cell.row for cell in cells), store).left:
             return False
-        ranks = choose(session, StoredPoints(cells, store)).following
+        ranks = choose(session, CellReader(cells, store)).following
         if not ranks:
             return True
         add_ranks(session, ranks)
 
 
-def _curves(session: Session, stored: StoredPoints) -> Iterator[tuple[tuple[str, str], Curve]]:
+def _curves(session: Session, reader: CellReader) -> Iterator[tuple[tuple[str, str], Curve]]:
     """(curve, task) → the curves that are compared; none where a cell failed."""
     for task in session.built:
-        cells = TaskCells(task, stored.fetch)
         for variant in session.variants:
-            if task.group is not None or variant.role != "default":
-                continue
-            rows = [cells.scores(variant, rank) for rank in variant.ranks]
-            known = [row for row in rows if not isinstance(row, str)]
-            if len(known) == len(rows):
-                labels = {"adapter": variant.name, "task": task.name}
-                strata = {"strata": task.strata, "clusters": task.clusters}
-                curve = Curve.from_outcomes(variant.ranks, np.stack(known), **labels, **strata)
-                yield (variant.label, task.name), curve
+            if task.group is None and variant.role == "default":
+                curve, missing = reader.curve(task, variant)
+                if curve is not None and not missing:
+                    yield (variant.label, task.name), replace(curve, draws=None)
 
 
 def _sentence(record: RankChoice) -> str:

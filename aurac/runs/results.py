@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace as replaced
 
 from aurac.analysis.analyse import score_curve
-from aurac.curves.area import AXES, quadrature_weights
+from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.records.cell import EngineCounts
 from aurac.records.schema import (
@@ -33,48 +34,38 @@ from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from aurac.records.store import CellStore
+    from aurac.records.store import Cell, CellStore
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.session import Session
     from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
 
 
-def gathered(
-    session: Session, cells: Sequence[PlannedCell], store: CellStore
-) -> tuple[Results, list[tuple[PlannedCell, int]]]:
-    """The content of `results.json` but for tasks and provenance; each cell is read once.
-
-    Beside it the cells that lack documents, with the number that they have.
-    """
+def gathered(session: Session, reader: CellReader) -> Results:
+    """The content of `results.json` but for tasks and provenance."""
     from importlib.metadata import version
 
-    reader = StoredPoints(cells, store)
-    variants, base = session.variants, session.outline.name
     draws = {draw.name for task in session.built if task.drawn for draw in task.members}
     curves = [
-        _curve(v, TaskCells(part, reader.fetch), base, whole=task)
+        _curve(variant, part, reader, session.outline.name, whole=task)
         for task in session.built
-        for v in variants
+        for variant in session.variants
         if task.name not in draws
-        if (part := session.task_of(task, v)) is not None
+        if (part := session.task_of(task, variant)) is not None
     ]
-    results = Results(
+    return Results(
         schema=RESULTS_SCHEMA,
         aurac=version("aurac"),
         curves=curves,
         adapters=adapter_records(session),
         groups={name: list(members) for name, members in session.settings.groups.items()},
-        failures=reader.failures,
-        engine=EngineTotals(
-            **{n: getattr(reader.engine, n) for n in EngineTotals.__struct_fields__}
-        ),
+        failures=list(reader.failures.values()),
+        engine=msgspec.convert(reader.engine(), EngineTotals, from_attributes=True),
     )
-    return results, reader.incomplete
 
 
 def adapter_records(session: Session) -> list[AdapterRecord]:
@@ -83,180 +74,184 @@ def adapter_records(session: Session) -> list[AdapterRecord]:
     return [_adapter(name, first[name]) for name in dict.fromkeys(v.name for v in session.variants)]
 
 
-class StoredPoints:
-    """Reads each cell once, and keeps what curves are made of."""
-
-    def __init__(self, cells: Sequence[PlannedCell], store: CellStore) -> None:
-        self._store = store
-        self._cells = {(cell.row.curve, cell.rank, cell.task.name): cell for cell in cells}
-        self._seen: dict[str, Point | str] = {}
-        self.failures: list[FailedCell] = []
-        self.incomplete: list[tuple[PlannedCell, int]] = []
-        self.engine = EngineCounts()
-
-    @classmethod
-    def of(
-        cls, cells: Sequence[PlannedCell], store: CellStore
-    ) -> tuple[StoredPoints, list[tuple[PlannedCell, int]]]:
-        """All of the cells, and those that lack documents, with the number that they have."""
-        points = cls(cells, store)
-        for cell in cells:
-            points.fetch(cell.variant, cell.rank, cell.task)
-        return points, points.incomplete
-
-    def fetch(self, variant: Variant | None, rank: int, leaf: BuiltTask) -> Point | str:
-        """The point of a curve (None: the base) at a rank, or the reason why there is none."""
-        cell = self._cells[variant.label if variant else None, rank, leaf.name]
-        key = cell.identity.key
-        if key not in self._seen:
-            self._seen[key] = self._read(cell)
-        return self._seen[key]
-
-    def _read(self, cell: PlannedCell) -> Point | str:
-        key = cell.identity.key
-        stored = self._store.read(key, cell.documents)
-        if stored is not None and not stored.missing:
-            self.engine += stored.engine
-            path = self._store.path(key).relative_to(self._store.run_folder)
-            return Point(stored.scores, stored.samples, stored.engine, path.as_posix())
-        record = self._store.failure(key)
-        if record is None:
-            self.incomplete.append((cell, len(stored.documents) if stored else 0))
-            return "not evaluated"
-        self.failures.append(failed_cell(cell, record.reason))
-        return record.reason
-
-
 def failed_cell(cell: PlannedCell, reason: str) -> FailedCell:
     """A cell that could not be computed."""
-    labels = {"adapter": cell.variant.name, "curve": cell.variant.label} if cell.variant else {}
-    return FailedCell(**labels, task=cell.task.name, rank=cell.rank, reason=reason)
+    variant = cell.variant
+    adapter, curve = (variant.name, variant.label) if variant else (None, None)
+    return FailedCell(
+        adapter=adapter, curve=curve, task=cell.task.name, rank=cell.rank, reason=reason
+    )
 
 
-@dataclass(frozen=True)
-class Point:
-    """What `results.json` needs of a stored cell, see `Cell`; its path is in the run folder."""
+class CellReader:
+    """Reads each planned cell once; the cells of a group are those of its tasks, in order.
 
-    scores: Callable[[str], list[float] | None]
-    samples: Mapping[str, Sequence[Sequence[float]]]
-    engine: EngineCounts
-    path: str
+    `failures`: key → each failed cell that was asked for.
+    """
 
+    def __init__(self, planned: Sequence[PlannedCell], store: CellStore) -> None:
+        self._store = store
+        self._planned = {(cell.row.curve, cell.rank, cell.task.name): cell for cell in planned}
+        self._seen: dict[str, Cell | str] = {}
+        self._lacking: dict[str, tuple[PlannedCell, int]] = {}
+        self.failures: dict[str, FailedCell] = {}
 
-@dataclass(frozen=True)
-class TaskCells:
-    """Reads the cells of one task by `StoredPoints.fetch`; a group's are its members', in order."""
+    def incomplete(self) -> list[tuple[PlannedCell, int]]:
+        """Cells that lack documents, with the number that they have; reads all cells."""
+        for cell in self._planned.values():
+            self._read(cell)
+        return list(self._lacking.values())
 
-    task: BuiltTask
-    fetch: Callable[[Variant | None, int, BuiltTask], Point | str]
+    def engine(self) -> EngineCounts:
+        """What the cells cost together."""
+        cells = (cell for cell in self._seen.values() if not isinstance(cell, str))
+        return sum((cell.engine for cell in cells), EngineCounts())
 
-    @property
-    def _leaves(self) -> Sequence[BuiltTask]:
-        return self.task.members or (self.task,)
+    def _read(self, planned: PlannedCell) -> Cell | str:
+        key = planned.identity.key
+        if key not in self._seen:
+            stored = self._store.read(key, planned.documents)
+            if stored is not None and not stored.missing:
+                self._seen[key] = stored
+            elif (record := self._store.failure(key)) is not None:
+                self._seen[key] = record.reason
+            else:
+                self._seen[key] = "not evaluated"
+                self._lacking[key] = planned, len(stored.documents) if stored else 0
+        return self._seen[key]
 
-    def _joined(self, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-        """Of the leaves one after the other; of draws of the examples their mean."""
-        return np.mean(parts, axis=0) if self.task.drawn else np.concatenate(parts)
+    def fetch(
+        self, task: BuiltTask, variant: Variant | None, rank: int
+    ) -> list[tuple[BuiltTask, Cell | str]]:
+        """Each task that this one consists of, with its cell (None: the base's) or why not."""
+        cells = []
+        for leaf in task.members or (task,):
+            planned = self._planned[variant.label if variant else None, rank, leaf.name]
+            cell, key = self._read(planned), planned.identity.key
+            if isinstance(cell, str) and key not in self._lacking:
+                self.failures[key] = failed_cell(planned, cell)
+            cells.append((leaf, cell))
+        return cells
 
-    def scores(self, variant: Variant | None, rank: int) -> NDArray[np.float64] | str:
+    def scores(
+        self, task: BuiltTask, variant: Variant | None, rank: int
+    ) -> NDArray[np.float64] | str:
         """(n,) per-document scores under the task's metric, or the reason for their absence."""
         parts = []
-        for leaf in self._leaves:
-            point = self.fetch(variant, rank, leaf)
-            if isinstance(point, str):
-                return point
-            column = point.scores(self.task.metric)
+        for leaf, cell in self.fetch(task, variant, rank):
+            if isinstance(cell, str):
+                return cell
+            column = cell.scores(task.metric)
             if column is None:
-                unfit = " (outcomes not right or wrong)" if point.samples else ""
-                return f"the cell holds no {self.task.metric}{unfit}"
+                unfit = " (outcomes not right or wrong)" if cell.samples else ""
+                return f"the cell holds no {task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
-        return self._joined(parts)
+        return _joined(task, parts)
 
-    def draws(self, variant: Variant, ranks: Sequence[int]) -> NDArray[np.float64] | None:
-        """(N, K, n) scores under each draw of the few-shot examples; None for one draw."""
-        if not self.task.drawn:
-            return None
-        tables = [
-            TaskCells(replace(draw, metric=self.task.metric), self.fetch)
-            for draw in self.task.members
-        ]
-        return np.array([[table.scores(variant, rank) for rank in ranks] for table in tables])
+    def curve(self, task: BuiltTask, variant: Variant) -> tuple[Curve | None, dict[int, str]]:
+        """The curve of the ranks that have scores, and why the others have none."""
+        columns = {rank: self.scores(task, variant, rank) for rank in variant.ranks}
+        known = {rank: row for rank, row in columns.items() if not isinstance(row, str)}
+        missing = {rank: row for rank, row in columns.items() if isinstance(row, str)}
+        if not known:
+            return None, missing
+        draws = [replace(draw, metric=task.metric) for draw in task.members if task.drawn]
+        under = [[self.scores(draw, variant, rank) for rank in known] for draw in draws]
+        curve = Curve.from_outcomes(
+            tuple(known),
+            np.stack(list(known.values())),
+            adapter=variant.name,
+            task=task.name,
+            basis=variant.basis,
+            rescale=variant.rescale,
+            strata=task.strata,
+            clusters=task.clusters,
+            draws=np.array(under) if under else None,
+        )
+        return curve, missing
 
-    def sampled(self, variant: Variant, ranks: Sequence[int]) -> SamplingRecord | UnsetType:
+    def sampling(
+        self, task: BuiltTask, variant: Variant, ranks: Sequence[int]
+    ) -> SamplingRecord | UnsetType:
         """How much the samples of a document vary, over AURAC of these ranks."""
         weights = quadrature_weights(ranks, "log2") if len(ranks) > 1 else np.ones(len(ranks))
         total: list[NDArray[np.float64]] = []
         for weight, rank in zip(weights, ranks, strict=True):
             parts = []
-            for leaf in self._leaves:
-                point = self.fetch(variant, rank, leaf)
-                rows = None if isinstance(point, str) else point.samples.get(self.task.metric)
+            for leaf, cell in self.fetch(task, variant, rank):
+                rows = None if isinstance(cell, str) else cell.samples.get(task.metric)
                 if rows is None:
                     return UNSET
                 parts.append(weight * np.asarray(rows[: leaf.n_docs], dtype=np.float64))
-            # of several draws the spread within a draw
-            total.append(self._joined(parts))
+            total.append(_joined(task, parts))  # of several draws the spread within a draw
         if not total or len(total[0]) < 2:
             return UNSET
         spread = spread_of_samples(np.sum(total, axis=0))
-        return SamplingRecord(**dataclasses.asdict(spread), share=spread.share)
+        return msgspec.convert(spread, SamplingRecord, from_attributes=True)
 
-    def near_ties(self, variant: Variant | None, rank: int) -> int | None:
+    def near_ties(self, task: BuiltTask, variant: Variant, rank: int) -> int | None:
         """Documents with a decision within rounding; None where that was not counted."""
-        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
-        ties = [None if isinstance(point, str) else point.engine.near_ties for point in points]
+        cells = [cell for _, cell in self.fetch(task, variant, rank)]
+        ties = [None if isinstance(cell, str) else cell.engine.near_ties for cell in cells]
         total = sum(count or 0 for count in ties)
-        return None if None in ties else total // (len(ties) if self.task.drawn else 1)
+        return None if None in ties else total // (len(ties) if task.drawn else 1)
 
-    def paths(self, variant: Variant | None, rank: int) -> str | list[str] | None:
+    def paths(self, task: BuiltTask, variant: Variant | None, rank: int) -> str | list[str] | None:
         """The file behind one point; a group's files in the order of its members."""
-        points = [self.fetch(variant, rank, leaf) for leaf in self._leaves]
-        paths = [part.path for part in points if not isinstance(part, str)]
-        if len(paths) < len(points):
-            return None
-        return paths if self.task.members else paths[0]
+        paths = []
+        for _, cell in self.fetch(task, variant, rank):
+            if isinstance(cell, str):
+                return None
+            path = self._store.path(cell.identity.key)
+            paths.append(path.relative_to(self._store.run_folder).as_posix())
+        return paths if task.members else paths[0]
 
 
-def _curve(variant: Variant, cells: TaskCells, base_name: str, whole: BuiltTask) -> CurveRecord:
-    """A variant on a task, of which `cells` may have the first documents only."""
-    task, adapter = cells.task, variant.adapter
-    columns = {rank: cells.scores(variant, rank) for rank in variant.ranks}
-    known = {rank: column for rank, column in columns.items() if not isinstance(column, str)}
-    missing = {rank: column for rank, column in columns.items() if isinstance(column, str)}
-    baseline, amounts, curve = cells.scores(None, 0), variant.amounts(), None
-    counts = {leaf.name: leaf.n_docs for leaf in task.members or (task,)}
-    labels: dict[str, Any] = {"adapter": variant.name, "task": task.name}
-    labels |= {"basis": variant.basis, "rescale": variant.rescale}
-    if known:
-        outcomes, draws = np.stack(list(known.values())), cells.draws(variant, list(known))
-        pooled = {"strata": task.strata, "clusters": task.clusters, "draws": draws}
-        curve = Curve.from_outcomes(tuple(known), outcomes, **labels, **pooled)
-    return CurveRecord(
-        **labels,
+def _joined(task: BuiltTask, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Of the tasks of a group one after the other; of draws of the examples their mean."""
+    return np.mean(parts, axis=0) if task.drawn else np.concatenate(parts)
+
+
+def _curve(
+    variant: Variant, task: BuiltTask, reader: CellReader, base: str, whole: BuiltTask
+) -> CurveRecord:
+    """A variant on a task, which may be the first documents of the `whole`."""
+    curve, missing = reader.curve(task, variant)
+    baseline, amounts = reader.scores(task, None, 0), variant.amounts()
+    accuracy, low, high = _points(curve, variant.ranks)
+    record = CurveRecord(
         id=variant.label,
-        method=adapter.method,
-        base=base_name,
+        adapter=variant.name,
+        method=variant.adapter.method,
+        base=base,
+        task=task.name,
         metric=task.metric,
+        basis=variant.basis,
+        rescale=variant.rescale,
         default=variant.role == "default",
         role=variant.role,
         ranks=list(variant.ranks),
+        accuracy=accuracy,
+        accuracy_low=low,
+        accuracy_high=high,
         missing=missing,
         baseline=None if isinstance(baseline, str) else float(baseline.mean()),
         baseline_reason=baseline if isinstance(baseline, str) else None,
-        trained_rank=adapter.rank,
+        trained_rank=variant.adapter.rank,
         parameters=[parameters for parameters, _ in amounts],
         bytes=[size for _, size in amounts],
         fit_factors=dict(variant.fit_factors) if variant.fit_factors else None,
         n_docs=task.n_docs,
-        documents=UNSET if task.n_docs == whole.n_docs else counts,
-        near_ties=[cells.near_ties(variant, rank) for rank in variant.ranks],
-        cells={rank: cells.paths(variant, rank) for rank in variant.ranks},
-        baseline_cell=cells.paths(None, 0),
-        sampling=cells.sampled(variant, list(known)),
+        documents=UNSET
+        if task.n_docs == whole.n_docs
+        else {leaf.name: leaf.n_docs for leaf in task.members or (task,)},
+        near_ties=[reader.near_ties(task, variant, rank) for rank in variant.ranks],
+        cells={rank: reader.paths(task, variant, rank) for rank in variant.ranks},
+        baseline_cell=reader.paths(task, None, 0),
+        sampling=reader.sampling(task, variant, curve.ranks if curve else ()),
         fewshot_draws=_drawn(curve),
-        **_points(curve, variant.ranks),
-        **_score_fields(curve, missing),
     )
+    return _scored(record, curve)
 
 
 def _drawn(curve: Curve | None) -> DrawsRecord | UnsetType:
@@ -275,54 +270,59 @@ def _drawn(curve: Curve | None) -> DrawsRecord | UnsetType:
     )
 
 
-def _points(curve: Curve | None, ranks: Sequence[int]) -> dict[str, Any]:
-    """Accuracy and its pointwise 95 % interval at each rank, None where there is no cell."""
-    known = {}
+def _points(curve: Curve | None, ranks: Sequence[int]) -> list[list[float | None]]:
+    """Accuracies and both ends of pointwise 95 % intervals by rank, None where there is no cell."""
+    known: dict[int, tuple[float, float | None, float | None]] = {}
     if curve is not None and curve.outcomes is not None:
         layout, draws = layout_of(curve), curve.draws
-        means = [
-            mean_of_seeds(row[None], layout, 0.95, None if draws is None else draws[:, k])
-            for k, row in enumerate(curve.outcomes)
-        ]
-        known = {r: (m.value, m.low, m.high) for r, m in zip(curve.ranks, means, strict=True)}
+        for k, (rank, row) in enumerate(zip(curve.ranks, curve.outcomes, strict=True)):
+            drawn = None if draws is None else draws[:, k]
+            mean = mean_of_seeds(row[None], layout, 0.95, drawn)
+            known[rank] = mean.value, mean.low, mean.high
     rows = [known.get(rank, (None, None, None)) for rank in ranks]
-    names = ("accuracy", "accuracy_low", "accuracy_high")
-    return {name: [row[k] for row in rows] for k, name in enumerate(names)}
+    return [[row[k] for row in rows] for k in range(3)]
 
 
-def _score_fields(curve: Curve | None, missing: Mapping[int, str]) -> dict[str, Any]:
-    if missing:
-        ranks = ", ".join(map(str, missing))
-        return {"score_reason": f"no accuracy at rank {ranks}: a missing rank is never imputed"}
+def _scored(record: CurveRecord, curve: Curve | None) -> CurveRecord:
+    """The record with AURAC, or with the reason why there is none."""
+    if record.missing:
+        ranks = ", ".join(map(str, record.missing))
+        reason = f"no accuracy at rank {ranks}: a missing rank is never imputed"
+        return replaced(record, score_reason=reason)
     if curve is None or len(curve.ranks) < 2:
-        return {"score_reason": "an area needs at least two ranks"}
+        return replaced(record, score_reason="an area needs at least two ranks")
     row = score_curve(curve)
     if row.log2 is None or row.linear is None or row.mean is None:
-        return {"score_reason": row.reason}
-    return {
-        "score": Areas(log2=area_record(row.log2), linear=area_record(row.linear), mean=row.mean),
-        "score_method": row.log2.method,
-        "score_notes": list(row.notes),
-        "weights": AxisWeights(
-            **{axis: list(map(float, quadrature_weights(curve.ranks, axis))) for axis in AXES}
-        ),
-        "drops": list(row.drops),
-    }
+        return replaced(record, score_reason=row.reason)
+    log2, linear = (quadrature_weights(curve.ranks, axis).tolist() for axis in ("log2", "linear"))
+    return replaced(
+        record,
+        score=Areas(log2=area_record(row.log2), linear=area_record(row.linear), mean=row.mean),
+        score_method=row.log2.method,
+        score_notes=list(row.notes),
+        weights=AxisWeights(log2=log2, linear=linear),
+        drops=list(row.drops),
+    )
 
 
 def area_record(estimate: Estimate) -> Area:
     """An estimate as `results.json` has it."""
-    return Area(**estimate.to_dict())  # type: ignore[arg-type]
+    return Area(value=estimate.value, se=estimate.se, low=estimate.low, high=estimate.high)
 
 
 def _adapter(name: str, variant: Variant) -> AdapterRecord:
     """An adapter under the name that it has in the run."""
     adapter = variant.adapter
-    nesting, same = adapter.nesting, ("format", "sha256", "method", "rule", "alpha", "seed")
+    nesting = adapter.nesting
     return AdapterRecord(
         name=name,
         path=_shown_path(adapter.source),
-        **{field: getattr(adapter, field) for field in same},
+        format=adapter.format,
+        sha256=adapter.sha256,
+        method=adapter.method,
+        rule=adapter.rule,
+        alpha=adapter.alpha,
+        seed=adapter.seed,
         nested_ranks=list(nesting.ranks) if nesting else None,
         weights=list(nesting.weights) if nesting else None,
         update=nesting.update if nesting else None,

@@ -22,7 +22,6 @@ from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
 from aurac.runs.plan import plan
 from aurac.runs.progress import say
-from aurac.runs.results import StoredPoints, TaskCells, gathered
 from aurac.runs.sequential_plan import Part, Sampler, Until, part_of, sequential
 from aurac.runs.sequential_records import (
     fewer_documents,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from aurac.notebook.run import Run
     from aurac.runs.finished import Request
     from aurac.runs.plan import PlannedCell, Variant
+    from aurac.runs.results import CellReader
     from aurac.runs.sequential_plan import Counts
     from aurac.tasks.task import BuiltTask
 
@@ -89,7 +89,7 @@ class SequentialRun(Sweep):
         part = self.session = self.sampler.part(counts, self.session.variants)
         cells = part.cells()
         add_to_plan(self.folder, [cell.row for cell in cells])
-        results = self._filled(cells, partial(gathered, part))
+        results = self._results(cells)
         design, budget = self.until.design, self.until.documents or self.until.seconds
         record = SequentialRecord(
             until=self.until.words,
@@ -107,10 +107,10 @@ class SequentialRun(Sweep):
         open_run_folder(self.folder, part.tasks, part.request(), self.command)
         return self._written(results, len(cells))
 
-    def _points(self, cells: list[PlannedCell]) -> StoredPoints:
+    def _points(self, cells: list[PlannedCell]) -> CellReader:
         """Plan cells, compute what is missing of them, and read them."""
         add_to_plan(self.folder, [cell.row for cell in cells])
-        return self._filled(cells, StoredPoints.of)
+        return self._filled(cells)
 
     def _goes_on(self, needs: Mapping[Any, Any]) -> bool:
         """Whether more documents are needed and the time is not over."""
@@ -120,11 +120,10 @@ class SequentialRun(Sweep):
         return bool(needs)
 
     def _scores(
-        self, points: StoredPoints, variant: Variant, task: BuiltTask, ranks: Sequence[int]
+        self, points: CellReader, variant: Variant, task: BuiltTask, ranks: Sequence[int]
     ) -> NDArray[np.float64] | None:
         """(K, n) scores in the random order of the documents; None where a cell failed."""
-        table = TaskCells(task, points.fetch)
-        rows = [table.scores(variant, rank) for rank in ranks]
+        rows = [points.scores(task, variant, rank) for rank in ranks]
         kept = [row for row in rows if not isinstance(row, str)]
         for row in rows:
             if isinstance(row, str):
