@@ -31,7 +31,6 @@ from aurac.records.schema import (
     TaskRecord,
 )
 from aurac.records.store import CellStore, cannot_write
-from aurac.runs import estimate
 from aurac.runs.finished import Request, Witness
 from aurac.runs.folder import (
     RunRequest,
@@ -133,7 +132,6 @@ def run(
         parts = session, execution, executor, folder, interrupts, profile, progress
         done = (kind or Sweep)(*parts, command, started).whole()
         witness.keep(done)
-        estimate.remember(session.outline, profile)
         return done
 
 

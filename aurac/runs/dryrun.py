@@ -19,9 +19,9 @@ from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.store import CellStore
-from aurac.runs.estimate import Span, estimate, process_age, weight_bytes
 from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
+from aurac.runs.pace import Span, estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, open_session
@@ -136,7 +136,7 @@ def dry_run(
     request = Request.of(checkpoints, tasks, out, **options)
     if until is not None:
         request = sequential(request, until)
-    started, lookup, execution = process_age(), _Here(), request.execution
+    lookup, execution = _Here(), request.execution
     make_executor(execution)  # refuses one that is not installed
     session, notes = _opened(request, until, lookup)
     folder = None
@@ -148,7 +148,7 @@ def dry_run(
     complete = auto and follow(session, store)
     rows = [cell.row for cell in session.cells()]
     standing = Standing.of(rows, store, retry=execution.retry_failed)
-    span, source = _time(session, standing, folder, lookup, started)
+    span, source = _time(session, standing, folder, lookup)
     low, middle, high = (span.low, span.middle, span.high) if span else (None, None, None)
     base = session.outline
     return DryRun(
@@ -270,7 +270,7 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 
 
 def _time(
-    session: Session, standing: Standing, folder: Path | None, lookup: _Here, started: float
+    session: Session, standing: Standing, folder: Path | None, lookup: _Here
 ) -> tuple[Span | None, str]:
     """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:
@@ -283,7 +283,7 @@ def _time(
     for row, requests in standing.left.items():
         left[row.task] += requests
     efforts = {task.name: task.effort / task.n_requests for task in session.built}
-    return estimate(left, efforts, folder, session.outline, started)
+    return estimate(left, efforts, folder, session.outline)
 
 
 def _memory(session: Session) -> dict[str, int] | None:

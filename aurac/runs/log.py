@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 LOGS = "logs"
-_TAIL_BYTES = 1 << 16  # of each log that is read
-_MOST_READ = 32
 
 
 class RunLog:
@@ -70,35 +68,10 @@ class _ToLog(logging.Handler):
         self._log.event("message", level=record.levelname.lower(), text=record.getMessage())
 
 
-def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
-    """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
-    costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for event in _newest_events(run_folder / LOGS):
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            if event.get("event") == "cell" and int(event["requests"]) > 0:
-                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
-    return dict(costs)
-
-
-def _newest_events(logs: Path) -> Iterator[Any]:
-    with contextlib.suppress(OSError):
-        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-                lines = file.read().splitlines()
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
-
-
 class Profile:
-    """Seconds by what they were spent on.
-
-    `effort` is that of the cells that were computed here, see `Requests.effort`.
-    """
+    """Seconds by what they were spent on."""
 
     def __init__(self) -> None:
-        self.effort = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self._began = time.perf_counter()

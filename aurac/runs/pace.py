@@ -1,15 +1,138 @@
-"""The pace of a finished run: seconds for a document at one rank, as its cells record them."""
+"""How long evaluation takes: the pace of finished cells, and an estimate for what is left."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+import os
+import time
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import RunFolderError, UsageError
-from aurac.models.device import machine
-from aurac.records.reader import StoredCells
 from aurac.records.schema import RESULTS_FILE, Results
+from aurac.runs.log import LOGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from aurac.models.base import LoadedBase
+
+_TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs
+_SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
+# FLOP for each parameter and character, over those of the probe: from many texts that share a
+# beginning in large passes, to few texts in small passes that share nothing. Measured on two cores.
+_PROBE_FACTORS = (1.0, 12.0)
+_PROBE_SECONDS, _PROBE_ROWS = 0.25, 256
+_LOADING = (1.0, 6.0)  # seconds for 10^9 bytes of weights
+_ENDING = (2.0, 8.0)  # seconds for results, figures and report
+
+
+def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
+    """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
+    costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for event in _newest_events(run_folder / LOGS):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            if event.get("event") == "cell" and int(event["requests"]) > 0:
+                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
+    return dict(costs)
+
+
+def _newest_events(logs: Path) -> Iterator[Any]:
+    with contextlib.suppress(OSError):
+        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A range of seconds."""
+
+    low: float
+    high: float
+
+    def __add__(self, other: Span) -> Span:
+        return Span(self.low + other.low, self.high + other.high)
+
+    @property
+    def middle(self) -> float:
+        """The geometric mean."""
+        return math.sqrt(self.low * self.high)
+
+    @classmethod
+    def around(cls, seconds: Sequence[float]) -> Span:
+        """The range of some measurements, not narrower than the spread of runs."""
+        middle = Span(min(seconds), max(seconds)).middle
+        return cls(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
+
+
+def estimate(
+    left: Mapping[str, float], efforts: Mapping[str, float], folder: Path | None, base: LoadedBase
+) -> tuple[Span | None, str]:
+    """Seconds for what is left, and where that comes from or why there is none.
+
+    Cells of the same tasks in the run folder tell; without them a short multiplication of matrices
+    is timed. Beside the cells a run takes time to start, to load the base and to write its report.
+
+    Args:
+        left: Task → requests that are to be answered.
+        efforts: Task → effort of a request, see `aurac.tasks.requests.Requests.effort`.
+        folder: The run folder, if there is one.
+        base: Its outline.
+    """
+    costs = cell_costs(folder) if folder else {}
+    parameters = sum(p.numel() for p in base.model.parameters())
+    age, gigabytes = process_age(), weight_bytes(parameters, base.dtype) / 1e9
+    low, high = (rate * gigabytes + ending for rate, ending in zip(_LOADING, _ENDING, strict=True))
+    span = Span(age + low, 2 * age + high)
+    if left.keys() <= costs.keys():
+        number = sum(len(costs[task]) for task in left)
+        for task, requests in left.items():
+            span += Span.around([seconds / count * requests for seconds, count in costs[task]])
+        return span, f"from {number} cells of the same tasks in {folder}"
+    if base.device != "cpu":
+        return None, f"no estimate on {base.device} before one cell of each task is finished"
+    effort = sum(efforts[task] * requests for task, requests in left.items())
+    speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
+    low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
+    return span + Span(low, high), (
+        f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
+        "narrower after a first run"
+    )
+
+
+def process_age() -> float:
+    """Seconds since this process began."""
+    import psutil
+
+    began: float = psutil.Process(os.getpid()).create_time()
+    return max(0.0, time.time() - began)
+
+
+def weight_bytes(parameters: int, dtype: str) -> int:
+    """Of so many parameters."""
+    return parameters * (4 if dtype == "float32" else 2)
+
+
+def _flops_per_second(width: int, dtype: str) -> float:
+    import torch
+
+    kind = getattr(torch, dtype)
+    rows, weight = torch.ones(_PROBE_ROWS, width, dtype=kind), torch.ones(width, width, dtype=kind)
+    torch.mm(rows, weight)  # the first call sets up
+    count, began = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - began) < _PROBE_SECONDS or not count:
+        torch.mm(rows, weight)
+        count += 1
+    return 2.0 * _PROBE_ROWS * width * width * count / seconds
 
 
 @dataclass(frozen=True)
@@ -37,6 +160,9 @@ class Pace:
 
 def pace_of(folder: Path, task: str | None = None) -> Pace | None:
     """The pace of a run on a task (its first by default); None where no cell tells."""
+    from aurac.models.device import machine
+    from aurac.records.reader import StoredCells
+
     results = Results.read(folder)
     stored, seconds, longest = StoredCells(folder, results), list[float](), 0
     rows = [row for row in results.curves if row.default]

@@ -216,7 +216,6 @@ class Runner:
             context.failed(cell, failure, cell.task.n_requests - counter.count)
             stop_if_device_is_lost(error, cell)
             return
-        context.profile.effort += cell.task.effort * requests / cell.task.n_requests
         context.done(cell, time.perf_counter() - started, requests)
 
     def _complete(self, cell: PlannedCell, counter: Counter) -> int:

@@ -17,10 +17,10 @@ from aurac.cli import cli
 from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
 from aurac.records.cell import Failure
 from aurac.records.store import CellStore
-from aurac.runs import estimate
+from aurac.runs import pace
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
-from aurac.runs.log import cell_costs
+from aurac.runs.pace import cell_costs
 from aurac.runs.sequential_plan import Until
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def test_without_a_run_a_probe_gives_the_range(
     adapter, tiny_base_folder, tmp_path, monkeypatch, isolated_cache
 ):
     """At 10^6 FLOP/s, 1 to 12 FLOP a parameter and character; 5 s to start, 2 to 8 to end."""
-    monkeypatch.setattr(estimate, "_flops_per_second", lambda *_: 1e6)
-    monkeypatch.setattr(estimate, "process_age", lambda: 5.0)
+    monkeypatch.setattr(pace, "_flops_per_second", lambda *_: 1e6)
+    monkeypatch.setattr(pace, "process_age", lambda: 5.0)
     found = dry_run([adapter], [TASK], out=tmp_path / "run", **COMMON)
     parameters = parameters_of(tiny_base_folder)
     assert found.memory["weights"] == 4 * parameters
@@ -157,30 +157,7 @@ def test_without_a_run_a_probe_gives_the_range(
 
 
 def test_the_probe_measures_this_machine():
-    assert 1e6 < estimate._flops_per_second(32, "float32") < 1e15
-
-
-def test_earlier_runs_of_the_base_give_a_narrower_range(
-    adapter, tmp_path, isolated_cache, monkeypatch
-):
-    """Two runs at 1 and 4 s for 100 characters, with 10 and 20 s beside the cells."""
-    compare([adapter], [TASK], out=tmp_path / "first", ranks="1", **COMMON)
-    [kept] = (isolated_cache / "speed").iterdir()
-    [row] = json.loads(kept.read_text())
-    assert row["effort"] > 0
-    assert row["seconds"] > 0
-    assert row["beside"] > 0
-    rows = [{"effort": 100, "seconds": s, "beside": b} for s, b in ((1, 10), (4, 20))]
-    kept.write_text(json.dumps(rows))
-    monkeypatch.setattr("aurac.runs.dryrun.process_age", lambda: 3.0)
-    found = dry_run([adapter], [TASK], out=tmp_path / "second", **COMMON)
-    effort = sum(line.effort * len(line.left) for line in found.lines)
-    assert found.seconds_low == pytest.approx(effort / 100 + min(13, (13 * 23) ** 0.5 / 1.5))
-    assert found.seconds_high == pytest.approx(4 * effort / 100 + max(23, (13 * 23) ** 0.5 * 1.5))
-    assert found.seconds_from == "from 2 earlier runs of this base on this machine"
-    kept.write_text("damaged")
-    again = dry_run([adapter], [TASK], out=tmp_path / "second", **COMMON)
-    assert "short measurement" in again.seconds_from
+    assert 1e6 < pace._flops_per_second(32, "float32") < 1e15
 
 
 def test_what_compare_refuses_is_refused(adapter, tmp_path):
