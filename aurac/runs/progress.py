@@ -6,31 +6,42 @@ import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from aurac.terminal import drawn, stderr_console, step_bar
+from rich import progress
+from rich.table import Column, Table
+from rich.text import Text
+
+from aurac.runs.pace import duration
+from aurac.terminal import drawn, one_line, stderr_console, step_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from rich.console import Console, RenderableType
     from typing_extensions import Self
 
     from aurac.records.store import CellStore
-    from aurac.runs.curve_table import CurveTable
     from aurac.runs.interrupts import Interrupts
     from aurac.runs.plan import PlannedCell
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
-_FAILED = "failed"
+_WAITING, _RUNNING, _FAILED = "·", "…", "failed"
+_RANK_WIDTH, _NAME_WIDTH, _BAR_WIDTH = 8, 36, 68  # the last without the description
+_OTHER_LINES = 8
 
 
-class Pace:
+def say(text: str) -> None:
+    """Print a line on standard error, as it is."""
+    stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Tenths:
     """Counts towards a total: when another tenth of it is done, and how long the rest takes."""
 
-    def __init__(self, total: int) -> None:
-        self._total = max(1, total)
+    def __init__(self, total: int, unit: str) -> None:
+        self._total, self._unit = max(1, total), unit
         self._done = self._tenths = 0
         self._started = time.perf_counter()
 
-    def tenth(self, count: int) -> int:
+    def another(self, count: int) -> int:
         """Count on. The percent that are done if another tenth is, before the last; else 0."""
         self._done += count
         tenths = 10 * self._done // self._total
@@ -43,13 +54,14 @@ class Pace:
         """The time since the start."""
         return duration(time.perf_counter() - self._started)
 
-    def left(self, unit: str) -> str:
-        """Units per second so far, and the time left at that rate; nothing where not known."""
+    def times(self) -> str:
+        """The time since the start, units per second, and the time left at that rate."""
         seconds = time.perf_counter() - self._started
         if self._done <= 0 or seconds <= 0:
-            return ""
-        rate = self._done / seconds
-        return f", {rate:.3g} {unit}/s, {duration((self._total - self._done) / rate)} left"
+            return duration(seconds)
+        left = (self._total - self._done) * seconds / self._done
+        rate = f"{self._done / seconds:.3g} {self._unit}/s"
+        return f"{duration(seconds)}, {rate}, {duration(left)} left"
 
 
 @contextmanager
@@ -65,18 +77,13 @@ def counting(title: str, total: int, unit: str) -> Iterator[Callable[[], None]]:
         with drawn(bar):
             yield lambda: bar.advance(task)
         return
-    pace = Pace(total)
+    tenths = Tenths(total, unit)
 
     def step() -> None:
-        if percent := pace.tenth(1):
-            say(f"{title}: {percent} %, {pace.elapsed()}{pace.left(unit)}")
+        if percent := tenths.another(1):
+            say(f"{title}: {percent} %, {tenths.times()}")
 
     yield step
-
-
-def say(text: str) -> None:
-    """Print a line on standard error, as it is."""
-    stderr_console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class NoProgress:
@@ -115,9 +122,8 @@ class SweepProgress(NoProgress):
         self._cells, self._planned = cells, planned
         self._store, self._interrupts = store, interrupts
         self._requests = sum(cell.task.n_requests for cell in cells)
-        self._pace = Pace(self._requests)
+        self._tenths = Tenths(self._requests, "requests")
         self._ended = self._failed = 0
-        self._console = stderr_console()
         self._table: CurveTable | None = None
         self._drawn = ExitStack()
 
@@ -125,21 +131,15 @@ class SweepProgress(NoProgress):
         stored = len(self._planned) - len(self._cells)
         kept = f", {stored} already there" if stored else ""
         say(f"{len(self._cells)} of {len(self._planned)} cells to compute{kept}")
-        if self._console.is_terminal and self._cells:
-            self._draw()
+        if stderr_console().is_terminal and self._cells:
+            table = self._table = CurveTable(stderr_console(), self._planned, self._requests)
+            left = {cell.identity.key for cell in self._cells}
+            for cell in self._planned:
+                if cell.identity.key not in left and table.shows(cell):
+                    table.fill_in(cell, self._accuracy(cell))
+            self._drawn.enter_context(self._interrupts.saying(table.say))
+            self._drawn.enter_context(drawn(table))
         return self
-
-    def _draw(self) -> None:
-        from aurac.runs.curve_table import CurveTable
-
-        table = CurveTable(self._console, self._planned, self._requests)
-        left = {cell.identity.key for cell in self._cells}
-        for cell in self._planned:
-            if cell.identity.key not in left and table.shows(cell):
-                table.fill_in(cell, self._accuracy(cell))
-        self._drawn.enter_context(self._interrupts.saying(table.say))
-        self._drawn.enter_context(drawn(table))
-        self._table = table
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._table is not None:
@@ -147,16 +147,16 @@ class SweepProgress(NoProgress):
         self._drawn.close()
         if self._cells:
             cells = f"{self._ended} of {len(self._cells)} cells"
-            say(f"{cells} finished in {self._pace.elapsed()}")
+            say(f"{cells} finished in {self._tenths.elapsed()}")
 
     def documents(self, count: int) -> None:
         """Advance the bar, or say that another tenth is done."""
         if self._table is not None:
             self._table.count(count)
-        elif percent := self._pace.tenth(count):
+        elif percent := self._tenths.another(count):
             failed = f", {self._failed} failed" if self._failed else ""
             cells = f"{self._ended} of {len(self._cells)} cells{failed}"
-            say(f"{percent} %: {cells}, {self._pace.elapsed()}{self._pace.left('requests')}")
+            say(f"{percent} %: {cells}, {self._tenths.times()}")
 
     def cell(self, cell: PlannedCell) -> None:
         """Name the cell that begins."""
@@ -177,13 +177,88 @@ class SweepProgress(NoProgress):
         return f"{100 * sum(column) / len(column):.1f}" if column else _FAILED
 
 
-def duration(seconds: float) -> str:
-    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
-    parts, rest = [], max(0, round(seconds))
-    for size, unit in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    if len(parts) < 2 and (rest or not parts):
-        parts.append(f"{rest} s")
-    return " ".join(parts[:2])
+class _Rate(progress.ProgressColumn):
+    """Requests per second, of late."""
+
+    def render(self, task: progress.Task) -> Text:
+        return Text(f"{task.speed:.3g} requests/s" if task.speed else "", no_wrap=True)
+
+
+class CurveTable(progress.Progress):
+    """A table with a row for each curve and a column for each rank, above a bar of the requests.
+
+    Where there are too many rows those of the task in progress are shown, where there are too many
+    ranks those that are computed first. `planned` are all cells of the run.
+    """
+
+    def __init__(self, console: Console, planned: Sequence[PlannedCell], requests: int) -> None:
+        curves = dict.fromkeys(_curve(cell) for cell in planned if cell.variant)
+        self._curves = list(curves or dict.fromkeys(map(_curve, planned)))
+        most = max(2, (console.width - _NAME_WIDTH) // _RANK_WIDTH)
+        self._ranks = sorted(list(dict.fromkeys(cell.rank for cell in planned))[:most])
+        self._values = {(*_curve(cell), cell.rank): _WAITING for cell in planned}
+        self._task, self._note, self._terminal = planned[0].task.name, "", console
+        name = Column(
+            max_width=max(12, console.width - _BAR_WIDTH), no_wrap=True, overflow="ellipsis"
+        )
+        super().__init__(
+            progress.TextColumn("{task.description}", markup=False, table_column=name),
+            progress.BarColumn(bar_width=24),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            _Rate(),
+            console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._bar = self.add_task("loading the base model", total=requests)
+
+    def shows(self, cell: PlannedCell) -> bool:
+        """Whether there is a column for its rank."""
+        return cell.rank in self._ranks
+
+    def fill_in(self, cell: PlannedCell, value: str) -> None:
+        """Show what a cell came to."""
+        self._values[(*_curve(cell), cell.rank)] = value
+
+    def begin(self, cell: PlannedCell) -> None:
+        """Mark the cell in progress, and name it at the bar."""
+        self._task = cell.task.name
+        self.fill_in(cell, _RUNNING)
+        self.update(self._bar, description=one_line(cell.label))
+
+    def count(self, requests: int) -> None:
+        """Advance the bar."""
+        self.advance(self._bar, requests)
+
+    def say(self, text: str) -> None:
+        """Show a line below the bar; it is not written here, but when the table is drawn next."""
+        self._note = text
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The table, the bar and the line below it."""
+        most = max(1, self._terminal.height - _OTHER_LINES)
+        shown = {*sorted(self._curves, key=lambda curve: curve[0] != self._task)[:most]}
+        several = len({task for task, _ in self._curves}) > 1
+        table = Table(box=None, pad_edge=False)
+        table.add_column("accuracy, %", overflow="ellipsis", no_wrap=True)
+        for rank in self._ranks:
+            table.add_column(f"r={rank}" if rank else "base", justify="right", no_wrap=True)
+        for task, curve in self._curves:
+            if (task, curve) in shown:
+                name = " · ".join([task] * several + [curve or "base"])
+                places = [(task, curve if rank else None, rank) for rank in self._ranks]
+                values = [Text(self._values.get(place, "")) for place in places]
+                table.add_row(Text(one_line(name)), *values)
+        yield table
+        if len(self._curves) > most:
+            yield Text(f"and {len(self._curves) - most} more curves")
+        yield self.make_tasks_table(self.tasks)
+        if self._note:
+            yield Text(self._note)
+
+
+def _curve(cell: PlannedCell) -> tuple[str, str | None]:
+    return cell.task.name, cell.row.curve
