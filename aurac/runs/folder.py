@@ -143,7 +143,11 @@ def find_run_folder(
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"--out {folder} is a file", expected="a folder")
     if (folder / REQUEST_FILE).is_file():
-        _refuse_newer_run(folder)
+        for name, known in ((REQUEST_FILE, REQUEST_SCHEMA), (RESULTS_FILE, RESULTS_SCHEMA)):
+            schema = None
+            with contextlib.suppress(RunFolderError):  # missing or damaged: it is written again
+                schema = read_record(folder / name, SchemaNumber).schema
+            refuse_newer(schema, known, folder / name)
         _same_run(folder, request, command)
         return folder, True
     temporary = f".{REQUEST_FILE}."  # of another process that begins the same run just now
@@ -164,16 +168,6 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
     return RunFolderError(
         f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
     )
-
-
-def _refuse_newer_run(folder: Path) -> None:
-    """Refuse a run folder that holds files of a newer schema: this aurac would overwrite them."""
-    for name, known in ((REQUEST_FILE, REQUEST_SCHEMA), (RESULTS_FILE, RESULTS_SCHEMA)):
-        try:
-            schema = read_record(folder / name, SchemaNumber).schema
-        except RunFolderError:  # missing or damaged: it can be written again
-            continue
-        refuse_newer(schema, known, folder / name)
 
 
 def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
@@ -205,7 +199,7 @@ def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequ
             return before
     elsewhere = _free_folder(folder, changed)
     again = f"`{_with_out(command, elsewhere)}`" if command else f"--out {elsewhere}"
-    if before is not None and spent:
+    if not reasons:
         raise RunFolderError(
             f"the sequential test in {folder} has another plan ({'; '.join(spent)}), and its error "
             "rate is spent by that plan",
@@ -230,11 +224,7 @@ def _conflicts(
     before: RunRequest, now: RunRequest, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Why `now` cannot be added to the run `before`."""
-
-    def words(value: Any) -> str:
-        return "not given" if value is None else repr(_short(value))
-
-    reasons = [f"{name} was {words(old)}, is {words(new)}" for name, (old, new) in changed.items()]
+    reasons = [f"{name} was {_said(old)}, is {_said(new)}" for name, (old, new) in changed.items()]
     reasons += [
         f"adapter {name} has other content: its weights changed"
         for name, digest in before.adapters.items()
@@ -247,6 +237,10 @@ def _conflicts(
             if now.tasks.get(name, task).first_prompt != task.first_prompt
         ]
     return reasons
+
+
+def _said(value: Any) -> str:
+    return "not given" if value is None else repr(_short(value))
 
 
 def _other_plans(before: RunRequest, now: RunRequest) -> list[str]:
@@ -321,36 +315,33 @@ def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
 
 
 def held_besides(folder: Path, request: RunRequest) -> list[str]:
-    """What a run folder records beyond a request, in words: adapters, tasks, ranks, documents."""
-    held = RunRequest.read(folder)
-    if held is None:
+    """What a run folder records beyond a request, in words: adapters, tasks, documents, ranks."""
+    recorded = RunRequest.read(folder)
+    if recorded is None:
         return []
-    wanted = {(label, rank) for label, ranks in request.curves for rank in ranks}
-    absent = [name for name in held.adapters if name not in request.adapters]
-    parts = [
-        _counted("adapter", absent),
-        _counted("task", [name for name in held.tasks if name not in request.tasks]),
-    ]
+    absent = [name for name in recorded.adapters if name not in request.adapters]
+    tasks = [name for name in recorded.tasks if name not in request.tasks]
+    parts = [_counted("adapter", absent)] if absent else []
+    parts += [_counted("task", tasks)] if tasks else []
     parts += [
-        f"{held.tasks[name].documents} documents of {name}"
+        f"{recorded.tasks[name].documents} documents of {name}"
         for name, task in request.tasks.items()
-        if name in held.tasks and held.tasks[name].documents > task.documents
+        if name in recorded.tasks and recorded.tasks[name].documents > task.documents
     ]
-    curves: dict[tuple[str, ...], list[str]] = {}
-    for label, ranks in held.curves:
-        more = tuple(str(rank) for rank in ranks if (label, rank) not in wanted)
+    wanted, curves = dict(request.curves), dict[tuple[str, ...], list[str]]()
+    for label, ranks in recorded.curves:
+        more = tuple(str(rank) for rank in ranks if rank not in wanted.get(label, ()))
         if more and label.rsplit(" · ", 2)[0] not in absent:
             curves.setdefault(more, []).append(label)
     for more, labels in curves.items():
         whose = labels[0] if len(labels) == 1 else f"{len(labels)} curves"
         parts.append(f"{_counted('rank', more)} of {whose}")
-    return [part for part in parts if part]
+    return parts
 
 
 def _counted(noun: str, names: Sequence[str]) -> str:
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    plural = "s" if len(names) > 1 else ""
-    return f"{noun}{plural} {', '.join(names[:_LISTED])}{more}" if names else ""
+    return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names[:_LISTED])}{more}"
 
 
 def subset_folder(folder: Path, request: RunRequest) -> Path:
@@ -382,26 +373,16 @@ def warn_unused(store: CellStore, planned: Sequence[CellIdentity]) -> list[str]:
     reasons: dict[str, str] = {}
     count = 0
     for key in sorted(unused)[:_MOST_READ]:
-        old = store.read(key, ())
-        difference = _nearest_difference(old.identity.to_dict(), missing) if old else {}
-        reasons.update(difference)
-        count += bool(difference)
+        if (cell := store.read(key, ())) is None:
+            continue
+        old = cell.identity.to_dict()
+        alike = [_unequal(old, new) for new in missing if all(new[n] == old[n] for n in _WHICH)]
+        nearest = min(alike, key=len, default={})
+        count += bool(nearest)
+        for name, (before, now) in nearest.items():
+            reasons[name] = f"{name} was {_short(before)}, is {_short(now)}"
     if reasons:
-        logger.warning(
-            "%s%d cells in %s are not used, because %s",
-            "at least " if len(unused) > _MOST_READ else "",
-            count,
-            store.folder,
-            "; ".join(reasons.values()),
-        )
+        least = "at least " if len(unused) > _MOST_READ else ""
+        why = "; ".join(reasons.values())
+        logger.warning("%s%d cells in %s are not used, because %s", least, count, store.folder, why)
     return sorted(reasons)
-
-
-def _nearest_difference(old: dict[str, Any], missing: list[dict[str, Any]]) -> dict[str, str]:
-    """What a missing cell of the same task, adapter, rank and truncation has instead."""
-    alike = [_unequal(old, new) for new in missing if all(new[n] == old[n] for n in _WHICH)]
-    nearest = min(alike, key=len, default={})
-    return {
-        name: f"{name} was {_short(before)}, is {_short(now)}"
-        for name, (before, now) in nearest.items()
-    }
