@@ -56,7 +56,7 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
     from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, open_run_folder
     from aurac.runs.lock import Locks
     from aurac.runs.log import RunLog
-    from aurac.runs.status import PlanRow, Standing, read_status, write_plan
+    from aurac.runs.status import CellStates, PlanRow, read_status, write_plan
 
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root) / "run"
@@ -99,7 +99,7 @@ def store_costs(cells: int, puts: int = 200) -> dict[str, Any]:
             ),
             "processor_milliseconds_per_cell": round(1000 * processor / puts, 2),
             "seconds_of_the_look_up_of_a_dry_run": round(
-                timed(lambda: Standing.of(plan, store)), 3
+                timed(lambda: CellStates.of(plan, store)), 3
             ),
             "seconds_of_status_from_the_command_line": round(from_the_command_line, 3),
             "mebibytes_of_that_process": round(

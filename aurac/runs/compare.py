@@ -50,7 +50,7 @@ from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import CellReader, adapter_records, failed_cell, gathered, task_record
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, limit_of, open_session
-from aurac.runs.status import Standing, add_to_plan
+from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
 from aurac.tasks.task import readable, write_requests
 
@@ -280,7 +280,7 @@ def _check_primary(session: Session) -> None:
 
 def _left(cells: Sequence[PlannedCell], store: CellStore) -> list[PlannedCell]:
     """The cells that are not done."""
-    left = {row.key for row in Standing.of((cell.row for cell in cells), store).left}
+    left = {row.key for row in CellStates.of((cell.row for cell in cells), store).left}
     return [cell for cell in cells if cell.identity.key in left]
 
 

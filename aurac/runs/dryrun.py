@@ -25,7 +25,7 @@ from aurac.runs.pace import Span, estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, open_session
-from aurac.runs.status import Standing
+from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
 
@@ -147,7 +147,7 @@ def dry_run(
     auto = session.settings.truncation.auto and not lookup.absent
     complete = auto and follow(session, store)
     rows = [cell.row for cell in session.cells()]
-    standing = Standing.of(rows, store, retry=execution.retry_failed)
+    standing = CellStates.of(rows, store, retry=execution.retry_failed)
     span, source = _time(session, standing, folder, lookup)
     low, middle, high = (span.low, span.middle, span.high) if span else (None, None, None)
     base = session.outline
@@ -246,7 +246,7 @@ def _download_of(base: str) -> str | None:
     return f"base {base}: from the hub"
 
 
-def _lines(session: Session, standing: Standing) -> Iterable[Line]:
+def _lines(session: Session, standing: CellStates) -> Iterable[Line]:
     """What is done and left of each curve, in the order of tasks and curves."""
     ranks: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
     states = {"done": standing.done, "failed": standing.failed, "left": standing.left}
@@ -270,7 +270,7 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 
 
 def _time(
-    session: Session, standing: Standing, folder: Path | None, lookup: _Here
+    session: Session, standing: CellStates, folder: Path | None, lookup: _Here
 ) -> tuple[Span | None, str]:
     """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:

@@ -18,7 +18,7 @@ from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
 from aurac.runs.results import CellReader, area_record
 from aurac.runs.session import variants_in
-from aurac.runs.status import Standing
+from aurac.runs.status import CellStates
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def follow(session: Session, store: CellStore) -> bool:
     """Add the ranks of all rounds whose cells are stored; whether the choice is complete."""
     while True:
         cells = session.cells()
-        if Standing.of((cell.row for cell in cells), store).left:
+        if CellStates.of((cell.row for cell in cells), store).left:
             return False
         ranks = choose(session, CellReader(cells, store)).following
         if not ranks:

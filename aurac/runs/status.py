@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def read_plan(folder: Path) -> tuple[list[PlanRow] | None, int]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CellStates:
     """What a store has of planned cells: whole ones, those with a record of failure, and others.
 
     Of these (`left`) it says how many of their requests are to be answered.
@@ -99,7 +99,7 @@ class Standing:
     left: dict[PlanRow, float]
 
     @classmethod
-    def of(cls, rows: Iterable[PlanRow], store: CellStore, *, retry: bool = False) -> Standing:
+    def of(cls, rows: Iterable[PlanRow], store: CellStore, *, retry: bool = False) -> CellStates:
         """Look planned cells up; with `retry` cells that failed are left, too."""
         failures = set() if retry else store.failed_keys()
         done, failed, left = [], [], {}
@@ -146,7 +146,7 @@ class Status:
     failures: tuple[dict[str, str], ...] = ()
     adapters: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -183,23 +183,23 @@ def read_status(folder: Path) -> Status:
         keys = sorted({*store.keys(), *store.failed_keys()})
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
         notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
-    standing = Standing.of(rows, store)
+    progress = CellStates.of(rows, store)
     failures = []
-    for row in standing.failed[:_MOST_FAILURES]:
-        record = store.failure(row.key) if os.access(store.failed, os.R_OK) else None
+    for row in progress.failed[:_MOST_FAILURES]:
+        record = store.failure(row.key)
         reason = record.reason if record else "its record cannot be read"
         failures.append({"cell": row.label, "reason": reason})
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
-    running = [row.label for row in standing.left if row.key in living]
+    running = [row.label for row in progress.left if row.key in living]
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),
-        done=len(standing.done),
+        done=len(progress.done),
         running=len(running),
-        failed=len(standing.failed),
-        left=None if plan is None else len(standing.left) - len(running),
-        seconds_left=_seconds(standing.left, folder, max(1, processes)),
+        failed=len(progress.failed),
+        left=None if plan is None else len(progress.left) - len(running),
+        seconds_left=_seconds(progress.left, folder, max(1, processes)),
         processes=processes,
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
@@ -223,8 +223,7 @@ def _seconds(left: dict[PlanRow, float], folder: Path, processes: int) -> float 
     if not pace:
         return None
     overall = sum(pace.values()) / len(pace)
-    seconds = sum(requests * pace.get(row.task, overall) for row, requests in left.items())
-    return seconds / processes
+    return sum(requests * pace.get(row.task, overall) for row, requests in left.items()) / processes
 
 
 def _living(locks: Path) -> dict[str, str]:
@@ -235,9 +234,8 @@ def _living(locks: Path) -> dict[str, str]:
             owner = read_owner(path)
             if owner is None:
                 continue
-            if same_machine(owner.mark):
-                lives = alive(owner.mark)
-            else:  # for show only: this machine's clock is compared with that of the file system
+            lives = same_machine(owner.mark) and alive(owner.mark)
+            if not same_machine(owner.mark):  # for show only: clocks of two machines are compared
                 lives = abs(time.time() - path.stat().st_mtime) < 2 * LOCK_SECONDS
             if lives:
                 living[path.name] = owner.mark

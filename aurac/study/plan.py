@@ -19,7 +19,7 @@ from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.pace import cell_costs
-from aurac.runs.status import Standing, read_plan
+from aurac.runs.status import CellStates, read_plan
 from aurac.study.design import points_of
 from aurac.study.trainings import ADAPTERS, curves_of, results_of, searches
 
@@ -193,7 +193,7 @@ def _cells(
     if not curves:
         return 0, 0, 0.0
     wanted = {(label, key[1]) for key, label in curves.items()} | {(None, 0)}
-    there = Standing.of(read_plan(folder)[0] or [], CellStore(folder)).done
+    there = CellStates.of(read_plan(folder)[0] or [], CellStore(folder)).done
     limit = study.tasks[task].documents(kind).limit or None
     if (folder / RESULTS_FILE).is_file() and Results.read(folder).headline.limit != limit:
         there = tuple(row for row in there if limit and row.documents >= limit)
