@@ -10,7 +10,7 @@ import click
 
 from aurac.cli.options import command, options, print_json, print_table
 from aurac.errors import RunFolderError
-from aurac.runs.pace import duration
+from aurac.runs.log import duration
 
 if TYPE_CHECKING:
     from aurac.runs.status import Status

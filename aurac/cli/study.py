@@ -107,7 +107,7 @@ def _check(
 def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from aurac.runs.pace import duration
+    from aurac.runs.log import duration
     from aurac.study.plan import plan_study
 
     plan = plan_study(loaded, study, folder)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 LOGS = "logs"
+_TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class RunLog:
@@ -66,6 +68,37 @@ class _ToLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._log.event("message", level=record.levelname.lower(), text=record.getMessage())
+
+
+def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
+    """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
+    costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
+    for event in _newest_events(run_folder / LOGS):
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            if event.get("event") == "cell" and int(event["requests"]) > 0:
+                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
+    return dict(costs)
+
+
+def _newest_events(logs: Path) -> Iterator[Any]:
+    with contextlib.suppress(OSError):
+        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+                lines = file.read().splitlines()
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+def duration(seconds: float) -> str:
+    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
+    parts, rest = [], max(0, round(seconds))
+    for size, unit in _UNITS:
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
 class Profile:

@@ -1,28 +1,24 @@
-"""How long evaluation takes: the pace of finished cells, and an estimate for what is left."""
+"""How long evaluation takes: an estimate for what is left, and the pace of a finished run."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.records.schema import RESULTS_FILE, Results
-from aurac.runs.log import LOGS
+from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.models.base import LoadedBase
 
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs
 _SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
 # FLOP for each parameter and character, over those of the probe: from many texts that share a
 # beginning in large passes, to few texts in small passes that share nothing. Measured on two cores.
@@ -30,37 +26,6 @@ _PROBE_FACTORS = (1.0, 12.0)
 _PROBE_SECONDS, _PROBE_ROWS = 0.25, 256
 _LOADING = (1.0, 6.0)  # seconds for 10^9 bytes of weights
 _ENDING = (2.0, 8.0)  # seconds for results, figures and report
-
-
-def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
-    """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
-    costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for event in _newest_events(run_folder / LOGS):
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            if event.get("event") == "cell" and int(event["requests"]) > 0:
-                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
-    return dict(costs)
-
-
-def _newest_events(logs: Path) -> Iterator[Any]:
-    with contextlib.suppress(OSError):
-        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-                lines = file.read().splitlines()
-            for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
-
-
-def duration(seconds: float) -> str:
-    """Two units at most: `3 d 4 h`, `12 min 5 s`, `8 s`."""
-    parts, rest = [], max(0, round(seconds))
-    for size, unit in _UNITS:
-        count, rest = divmod(rest, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
 
 
 @dataclass(frozen=True)

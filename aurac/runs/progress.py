@@ -10,7 +10,7 @@ from rich import progress
 from rich.table import Column, Table
 from rich.text import Text
 
-from aurac.runs.pace import duration
+from aurac.runs.log import duration
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 
 if TYPE_CHECKING:

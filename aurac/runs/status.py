@@ -24,7 +24,7 @@ from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
-from aurac.runs.pace import cell_costs
+from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

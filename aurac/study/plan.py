@@ -18,7 +18,7 @@ from aurac.records.cell import refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.records.store import CellStore, cannot_write
-from aurac.runs.pace import cell_costs
+from aurac.runs.log import cell_costs
 from aurac.runs.status import CellStates, read_plan
 from aurac.study.design import points_of
 from aurac.study.trainings import ADAPTERS, curves_of, results_of, searches

@@ -17,7 +17,7 @@ from aurac.errors import RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
 from aurac.records.schema import RESULTS_FILE, Results
-from aurac.runs.pace import duration
+from aurac.runs.log import duration
 from aurac.study.design import points_of
 from aurac.study.figure import DIFFERENCES, draw_differences
 from aurac.study.plan import declared_in, edges_in, rates_in

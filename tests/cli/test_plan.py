@@ -17,7 +17,7 @@ from aurac.records.cell import DocumentKey
 from aurac.records.schema import CurveRecord, Results
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE
-from aurac.runs.pace import duration
+from aurac.runs.log import duration
 
 
 @pytest.fixture(scope="module")

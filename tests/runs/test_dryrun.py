@@ -20,7 +20,7 @@ from aurac.records.store import CellStore
 from aurac.runs import pace
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import DryRun, dry_run
-from aurac.runs.pace import cell_costs
+from aurac.runs.log import cell_costs
 from aurac.runs.sequential_plan import Until
 
 if TYPE_CHECKING:

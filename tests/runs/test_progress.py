@@ -6,7 +6,7 @@ from runs_doubles import Task, planned
 
 from aurac.records.store import CellStore
 from aurac.runs.interrupts import Interrupts
-from aurac.runs.pace import duration
+from aurac.runs.log import duration
 from aurac.runs.progress import SweepProgress, counting
 
 
