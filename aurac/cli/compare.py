@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from aurac.notebook.run import Run
     from aurac.runs.dryrun import DryRun
-    from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
+    from aurac.runs.settings import Request
 
 _OPTIONS = options(
     """
@@ -191,7 +191,7 @@ def compare(
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
     from aurac.analysis.primary import parse_pairs
-    from aurac.runs.finished import Request
+    from aurac.runs.settings import Request
 
     options["primary"] = tuple(parse_pairs(primary, references))
     early, auto = None, options["ranks"] == "auto"

@@ -155,8 +155,8 @@ def _evaluate(
 ) -> int:
     """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
     from aurac.cli.compare import evaluate
-    from aurac.runs.finished import Request
     from aurac.runs.sequential_plan import Until
+    from aurac.runs.settings import Request
 
     if not tasks or until is None or options["margin"] is None:
         expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"

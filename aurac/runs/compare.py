@@ -31,7 +31,7 @@ from aurac.records.schema import (
     TaskRecord,
 )
 from aurac.records.store import CellStore, cannot_write
-from aurac.runs.finished import Request, Witness
+from aurac.runs.finished import InputSnapshot
 from aurac.runs.folder import (
     RunRequest,
     find_run_folder,
@@ -50,6 +50,7 @@ from aurac.runs.rank_choice import Choice, add_ranks, choose, further
 from aurac.runs.results import CellReader, adapter_records, failed_cell, gathered, task_record
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, limit_of, open_session
+from aurac.runs.settings import Request
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
 from aurac.tasks.task import readable, write_requests
@@ -128,10 +129,10 @@ def run(
             with profile.spent("load"):
                 session.base()
         folder = open_run_folder(out, tasks, identity, command)
-        witness = Witness(request, session.outline.path, started)
+        snapshot = InputSnapshot(request, session.outline.path, started)
         parts = session, execution, executor, folder, interrupts, profile, progress
         done = (kind or Sweep)(*parts, command, started).whole()
-        witness.keep(done)
+        snapshot.keep(done)
         return done
 
 

@@ -19,12 +19,12 @@ from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.store import CellStore
-from aurac.runs.finished import Request
 from aurac.runs.folder import find_run_folder, recorded_names
 from aurac.runs.pace import Span, estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, open_session
+from aurac.runs.settings import Request
 from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED

@@ -12,26 +12,27 @@ import importlib.util
 import json
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import RunFolderError, UsageError
+import msgspec
+
+from aurac.errors import RunFolderError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.notebook.run import Run
-from aurac.records.cell import ENGINE_VERSION
+from aurac.records.cell import ENGINE_VERSION, read_record
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.settings import NamedCheckpoint, separated, to_plain
+from aurac.runs.settings import NamedCheckpoint, to_plain
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.runs.settings import Execution, Settings
+    from aurac.runs.settings import Request
 
 logger = logging.getLogger(__name__)
 
@@ -43,93 +44,36 @@ _DEVICES = ("nvidia*", "kfd", "dri/render*")
 _DEVICE_SWITCHES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 
-@dataclass(frozen=True)
-class Request:
-    """A comparison as it was asked for; `out` is the run folder that was named."""
+class FinishedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What the cache keeps: a run, hashes of its `inputs` and its folder's `state`."""
 
-    checkpoints: tuple[str, ...]
-    tasks: tuple[str, ...]
-    out: str | None
-    settings: Settings
-    execution: Execution
-
-    @classmethod
-    def of(
-        cls,
-        checkpoints: Sequence[str | Path],
-        tasks: Sequence[str],
-        out: str | Path | None = None,
-        **options: Any,
-    ) -> Request:
-        """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
-        if not checkpoints or not tasks:
-            raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-        settings, execution = separated(options)
-        names = tuple(map(str, checkpoints))
-        return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
-
-    @property
-    def comparable(self) -> bool:
-        """Whether all that it depends on can be compared without building it."""
-        how = self.execution
-        if how.shard or how.profile or how.retry_failed:
-            return False
-        own_tasks = self.settings.task.include_path is not None or any(
-            Path(task).suffix in (".yaml", ".yml") for task in self.tasks
-        )
-        return not own_tasks and all(path.exists() for path in self.places)
-
-    @property
-    def places(self) -> list[Path]:
-        """The folders and files of the checkpoints."""
-        named = [NamedCheckpoint.of(checkpoint) for checkpoint in self.checkpoints]
-        return [Path(path).expanduser() for checkpoint in named for path in checkpoint.paths]
-
-    def record(self) -> Path:
-        """Where the cache keeps what is known of it."""
-        request = [list(self.checkpoints), list(self.tasks), self.out, str(Path.cwd())]
-        text = json.dumps([SCHEMA, *request, to_plain(self.settings)], sort_keys=True, default=str)
-        return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
-
-    def inputs(self, base: Path) -> str:
-        """One hash of all that the cells are made from; `base` is the folder of the base model."""
-        places = self.places
-        # where the configuration of a checkpoint that is one file may stand
-        beside = [
-            j for path in places if path.is_file() for j in sorted(path.parent.glob("*.json"))
-        ]
-        tokenizer = self.settings.model.tokenizer
-        named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
-        content = [*places, *beside, *named, *map(Path, self.settings.task.data.values()), base]
-        code = ["aurac"] if set(self.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
-        return sha256_json(
-            [
-                [list(_contents(path)) for path in content],
-                [list(_states(_package(name))) for name in code],
-                [ENGINE_VERSION, versions(), machine(), _devices()],
-            ]
-        )
+    schema: int = SCHEMA
+    folder: str
+    base: str
+    inputs: str
+    files: list[str]
+    cells: int
+    state: str
 
 
 def recall(request: Request) -> Run | None:
     """The finished run of a request; None where that is not certain."""
     try:
-        if not request.comparable:
+        if not comparable(request):
             return None
-        known = json.loads(request.record().read_text(encoding="utf-8"))
-        folder = Path(known["folder"])
-        if _folder_state(folder) != known["state"]:
+        known = read_record(record_of(request), FinishedRun)
+        folder = Path(known.folder)
+        if _folder_state(folder) != known.state:
             return None
-        if request.inputs(Path(known["base"])) != known["inputs"]:
+        if _inputs(request, Path(known.base)) != known.inputs:
             return None
-        files = tuple(map(Path, known["files"]))
-        return Run(folder, Results.read(folder), files, int(known["cells"]))
-    except (OSError, ValueError, KeyError, TypeError, RunFolderError) as error:
+        return Run(folder, Results.read(folder), tuple(map(Path, known.files)), known.cells)
+    except (OSError, ValueError, RunFolderError) as error:
         logger.debug("no finished run is known (%s)", error)
         return None
 
 
-class Witness:
+class InputSnapshot:
     """Looks at the inputs when a run begins, and keeps them when it has ended.
 
     Files that changed after `started` (seconds since the epoch) may not be those that were read.
@@ -140,8 +84,8 @@ class Witness:
         self._request, self._base = request, base
         self._inputs: str | None = None
         try:
-            if request.comparable and _newest([*request.places, base]) < started:
-                self._inputs = request.inputs(base)
+            if comparable(request) and _newest([*_places(request), base]) < started:
+                self._inputs = _inputs(request, base)
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
 
@@ -149,17 +93,62 @@ class Witness:
         """Remember a finished run; a cache that cannot be written costs time only."""
         if self._inputs is None or done.besides or done.shard or done.results.sequential:
             return
-        record = {"schema": SCHEMA, "folder": str(done.folder), "base": str(self._base)}
-        record |= {"inputs": self._inputs, "files": list(map(str, done.files))}
         try:
-            record |= {"cells": done.cells, "state": _folder_state(done.folder)}
-            path = self._request.record()
-            write_json(path, record)
+            known = FinishedRun(
+                folder=str(done.folder),
+                base=str(self._base),
+                inputs=self._inputs,
+                files=list(map(str, done.files)),
+                cells=done.cells,
+                state=_folder_state(done.folder),
+            )
+            path = record_of(self._request)
+            write_json(path, msgspec.to_builtins(known))
             kept = sorted(path.parent.glob("*.json"), key=lambda p: p.stat().st_mtime)
             for old in kept[:-_KEPT]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             logger.info("the finished run cannot be remembered (%s)", error)
+
+
+def comparable(request: Request) -> bool:
+    """Whether all that a request depends on can be compared without building it."""
+    how, task = request.execution, request.settings.task
+    if how.shard or how.profile or how.retry_failed or task.include_path is not None:
+        return False
+    own = any(Path(name).suffix in (".yaml", ".yml") for name in request.tasks)
+    return not own and all(path.exists() for path in _places(request))
+
+
+def record_of(request: Request) -> Path:
+    """Where the cache keeps what is known of a request."""
+    asked = [*request.checkpoints], [*request.tasks], request.out, str(Path.cwd())
+    text = json.dumps([SCHEMA, *asked, to_plain(request.settings)], sort_keys=True, default=str)
+    return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
+
+
+def _places(request: Request) -> list[Path]:
+    """The folders and files of the checkpoints."""
+    named = [NamedCheckpoint.of(checkpoint) for checkpoint in request.checkpoints]
+    return [Path(path).expanduser() for checkpoint in named for path in checkpoint.paths]
+
+
+def _inputs(request: Request, base: Path) -> str:
+    """One hash of all that the cells are made from; `base` is the folder of the base model."""
+    places, settings = _places(request), request.settings
+    # where the configuration of a checkpoint that is one file may stand
+    beside = [j for path in places if path.is_file() for j in sorted(path.parent.glob("*.json"))]
+    tokenizer = settings.model.tokenizer
+    named = [Path(tokenizer)] if tokenizer not in (None, "base", "adapter") else []
+    content = [*places, *beside, *named, *map(Path, settings.task.data.values()), base]
+    code = ["aurac"] if set(request.tasks) <= set(BUNDLED) else ["aurac", "lm_eval"]
+    return sha256_json(
+        [
+            [list(_contents(path)) for path in content],
+            [list(_states(_package(name))) for name in code],
+            [ENGINE_VERSION, versions(), machine(), _devices()],
+        ]
+    )
 
 
 def _folder_state(folder: Path) -> str:

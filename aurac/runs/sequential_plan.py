@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.runs.finished import Request
     from aurac.runs.folder import RunRequest
     from aurac.runs.plan import PlannedCell, Variant
+    from aurac.runs.settings import Request
     from aurac.tasks.task import BuiltTask
 
     Counts = dict[tuple[str, str], int]  # (task, adapter) → documents

@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.notebook.run import Run
-    from aurac.runs.finished import Request
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.results import CellReader
     from aurac.runs.sequential_plan import Counts
+    from aurac.runs.settings import Request
     from aurac.tasks.task import BuiltTask
 
     Areas = dict[tuple[str, Variant], NDArray[np.float64]]  # (task, adapter) → (n,) in [0, 1]

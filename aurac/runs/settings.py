@@ -257,6 +257,32 @@ def separated(fields: dict[str, Any]) -> tuple[Settings, Execution]:
     return settings, how
 
 
+@dataclass(frozen=True)
+class Request:
+    """A comparison as it was asked for; `out` is the run folder that was named."""
+
+    checkpoints: tuple[str, ...]
+    tasks: tuple[str, ...]
+    out: str | None
+    settings: Settings
+    execution: Execution
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Sequence[str | Path],
+        tasks: Sequence[str],
+        out: str | Path | None = None,
+        **options: Any,
+    ) -> Request:
+        """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
+        if not checkpoints or not tasks:
+            raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+        settings, execution = separated(options)
+        names = tuple(map(str, checkpoints))
+        return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
+
+
 def to_plain(settings: Settings) -> dict[str, Any]:
     """Settings as JSON values, for another process; folders become absolute."""
     plain = dataclasses.asdict(settings)

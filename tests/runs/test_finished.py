@@ -15,8 +15,8 @@ from aurac.notebook.run import Run
 from aurac.records.schema import Results
 from aurac.runs import finished
 from aurac.runs.compare import compare
-from aurac.runs.finished import Request, recall
-from aurac.runs.settings import separated
+from aurac.runs.finished import comparable, recall, record_of
+from aurac.runs.settings import Request, separated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +44,7 @@ def run(made, tmp_path, isolated_cache) -> tuple[Path, Path, Path]:
     adapter, base, out = root / "mine", root / "base", root / "run"
     files = tuple(sorted(out.glob("report.*")))
     done = Run(out, Results.read(out), files, 3)
-    finished.Witness(request(adapter, out), base, LATER).keep(done)
+    finished.InputSnapshot(request(adapter, out), base, LATER).keep(done)
     return adapter, base, out
 
 
@@ -149,7 +149,7 @@ def test_local_documents_are_compared_by_content(run, tmp_path):
     asked = request(adapter, out, data={TASK: data})
     assert recall(asked) is None
     done = recall(request(adapter, out))
-    finished.Witness(asked, base, LATER).keep(done)
+    finished.InputSnapshot(asked, base, LATER).keep(done)
     assert recall(asked) is not None
     keep_times(data / "test.jsonl", flip_last_byte)
     assert recall(asked) is None
@@ -157,19 +157,19 @@ def test_local_documents_are_compared_by_content(run, tmp_path):
 
 def test_what_cannot_be_compared_is_built(tmp_path, run):
     adapter, _, out = run
-    assert not request("owner/on_the_hub", out).comparable
-    assert not request(adapter, out, tasks=[str(tmp_path / "own.yaml")]).comparable
+    assert not comparable(request("owner/on_the_hub", out))
+    assert not comparable(request(adapter, out, tasks=[str(tmp_path / "own.yaml")]))
 
 
 def test_an_input_that_changed_while_it_was_read_is_not_remembered(run, monkeypatch):
     adapter, base, out = run
     done = recall(request(adapter, out))
-    known = request(adapter, out).record()
+    known = record_of(request(adapter, out))
     known.unlink()
     started = (adapter / "adapter_model.safetensors").stat().st_mtime - 1
-    finished.Witness(request(adapter, out), base, started).keep(done)
+    finished.InputSnapshot(request(adapter, out), base, started).keep(done)
     assert not known.exists()
-    finished.Witness(request(adapter, out), base, LATER).keep(done)
+    finished.InputSnapshot(request(adapter, out), base, LATER).keep(done)
     assert known.exists()
 
 
@@ -181,9 +181,9 @@ def test_a_folder_of_documents_may_be_given_as_text_and_old_records_go(run, tmp_
         data = {TASK: str(adapter), "other": str(tmp_path / str(number))}
         (tmp_path / str(number)).mkdir()
         asked = request(adapter, out, data=data)
-        finished.Witness(asked, base, LATER).keep(done)
+        finished.InputSnapshot(asked, base, LATER).keep(done)
         assert recall(asked) is not None
-    assert len(list(asked.record().parent.iterdir())) == 2
+    assert len(list(record_of(asked).parent.iterdir())) == 2
 
 
 def loaded_by(*arguments: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:

@@ -28,10 +28,10 @@ from aurac.records.reader import read_run
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare
 from aurac.runs.evaluator import Evaluator
-from aurac.runs.finished import Request
 from aurac.runs.sequential_plan import Sampler, Until, check_task, sequential
 from aurac.runs.sequential_records import fewer_documents, record_of
 from aurac.runs.sequential_run import run_until
+from aurac.runs.settings import Request
 from aurac.runs.status import read_status
 from aurac.stats.design import Design, Series
 from aurac.stats.sequential import decide
@@ -258,7 +258,7 @@ def test_killed_at_any_moment_it_decides_the_same(three, dropped, tmp_path):
     folder, (adapters, task) = tmp_path / "killed", three
     program = (
         "import sys, json\n"
-        "from aurac.runs.finished import Request\n"
+        "from aurac.runs.settings import Request\n"
         "from aurac.runs.sequential_plan import Until\n"
         "from aurac.runs.sequential_run import run_until\n"
         "adapters, task, out = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
