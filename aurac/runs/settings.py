@@ -165,7 +165,7 @@ class Settings:
 
     @classmethod
     def of(cls, **fields: Any) -> Settings:
-        """From flat keywords, each to the options that have a field of its name.
+        """From flat keywords, each to the options with a field of its name.
 
         `checkpoint` is `overrides`.
 
@@ -174,8 +174,13 @@ class Settings:
         """
         if "checkpoint" in fields:
             fields["overrides"] = fields.pop("checkpoint")
-        parts = {name: _taken(fields, kind) for name, kind in _CONCERNS.items()}
-        return cls(**parts, **fields)
+        return cls(
+            task=_taken(fields, TaskOptions),
+            truncation=_taken(fields, TruncationOptions),
+            model=_taken(fields, ModelOptions),
+            engine=_taken(fields, EngineOptions),
+            **fields,
+        )
 
 
 def _taken(fields: dict[str, Any], kind: type[T]) -> T:
@@ -184,12 +189,6 @@ def _taken(fields: dict[str, Any], kind: type[T]) -> T:
     return kind(**{name: fields.pop(name) for name in names})
 
 
-_CONCERNS: dict[str, type[Any]] = {
-    "task": TaskOptions,
-    "truncation": TruncationOptions,
-    "model": ModelOptions,
-    "engine": EngineOptions,
-}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 EXECUTORS = ("local", "ray")
 
@@ -245,16 +244,15 @@ def separated(fields: dict[str, Any]) -> tuple[Settings, Execution]:
         TypeError: A keyword of neither.
         UsageError: A value out of range, or values that do not go together.
     """
-    fields = dict(fields)
-    how = _taken(fields, Execution)
+    execution = _taken(fields := dict(fields), Execution)
     settings = Settings.of(**fields)
-    if how.shard and settings.truncation.auto:
+    if execution.shard and settings.truncation.auto:
         raise UsageError(
             "--shard with --ranks auto",
             expected="all cells of a round, before the ranks of the next are chosen",
             fix="give --ranks pow2 with each shard, then --ranks auto without --shard",
         )
-    return settings, how
+    return settings, execution
 
 
 @dataclass(frozen=True)
@@ -293,12 +291,18 @@ def to_plain(settings: Settings) -> dict[str, Any]:
 
 def from_plain(plain: Mapping[str, Any]) -> Settings:
     """The inverse of `to_plain`."""
-    parts = {name: kind(**plain[name]) for name, kind in _CONCERNS.items()}
-    data = {task: Path(folder) for task, folder in plain["task"]["data"].items()}
-    parts["task"] = dataclasses.replace(parts["task"], data=data)
-    cuts = plain["truncations"]
-    parts["truncations"] = {name: TruncationOptions(**cut) for name, cut in cuts.items()}
-    return Settings(**{**plain, **parts})
+    task = TaskOptions(**plain["task"])
+    data = {name: Path(folder) for name, folder in task.data.items()}
+    return Settings(
+        task=dataclasses.replace(task, data=data),
+        truncation=TruncationOptions(**plain["truncation"]),
+        truncations={k: TruncationOptions(**cut) for k, cut in plain["truncations"].items()},
+        model=ModelOptions(**plain["model"]),
+        engine=EngineOptions(**plain["engine"]),
+        overrides=plain["overrides"],
+        groups=plain["groups"],
+        primary=plain["primary"],
+    )
 
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
