@@ -27,8 +27,6 @@ from aurac.records.schema import (
     Provenance,
     Results,
     RunSettings,
-    TaskDocuments,
-    TaskRecord,
 )
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.finished import InputSnapshot
@@ -47,20 +45,24 @@ from aurac.runs.log import Profile, RunLog
 from aurac.runs.plan import PlannedCell, shard_of
 from aurac.runs.progress import NoProgress, SweepProgress, say
 from aurac.runs.rank_choice import Choice, add_ranks, choose, further
-from aurac.runs.results import CellReader, adapter_records, failed_cell, gathered, task_record
+from aurac.runs.results import (
+    CellReader,
+    adapter_records,
+    failed_cell,
+    gathered,
+    task_record,
+)
 from aurac.runs.runner import Executor, RunContext
-from aurac.runs.session import Session, limit_of, open_session
+from aurac.runs.session import Session, open_session
 from aurac.runs.settings import Request
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
-from aurac.tasks.task import readable, write_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aurac.records.decisions import SequentialRecord
     from aurac.runs.settings import Execution
-    from aurac.tasks.task import BuiltTask
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
@@ -245,7 +247,7 @@ class Sweep:
         results = msgspec.structs.replace(
             results,
             primary=getattr(RunRequest.read(self.folder), "primary", UNSET),
-            tasks=[_task(self.folder, task, session) for task in session.built],
+            tasks=[task_record(self.folder, task, session) for task in session.built],
             provenance=_provenance(session, self.command, self.started),
         )
         with self._locks.awaited("results"):
@@ -319,22 +321,13 @@ def _decided(place: Path, results: Results) -> SequentialRecord | UnsetType:
     return msgspec.structs.replace(before, notes=[*notes, *grown])
 
 
-def _task(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
-    """A task, with its documents and prompts written beside the cells."""
-    limit = limit_of(task.group or task.name, session.settings)
-    documents = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
-    write_json(folder / documents, TaskDocuments(**readable(task)).to_dict())
-    requests = write_requests(folder, task, session.outline)
-    return task_record(task, limit, documents.as_posix(), requests)
-
-
 def _provenance(session: Session, command: str | None, started: float) -> Provenance:
+    """What produced the results of a run that began at `started`, and ends now."""
     finished = time.time()
     base, settings = session.outline, session.settings
     task, cut, spread = settings.task, settings.truncation, settings.model.device_map
     begun, ended = (dt.datetime.fromtimestamp(s, tz=dt.timezone.utc) for s in (started, finished))
     tokenizer = session.tokenizer.name if base.tokenizer_sha256 else UNSET
-    prompts = ("num_fewshot", "fewshot", "limit", "split", "chat_template")
     return Provenance(
         command=command,
         started=begun.isoformat(timespec="seconds"),
@@ -350,7 +343,11 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
             ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
             basis=list(cut.basis),
             rescale=list(cut.rescale) if cut.rescale else None,
-            **{name: getattr(task, name) for name in prompts},
+            num_fewshot=task.num_fewshot,
+            fewshot=task.fewshot,
+            limit=task.limit,  # type: ignore[arg-type]
+            split=task.split,
+            chat_template=task.chat_template,
             **task.prompting(),
             cluster=dict(task.cluster),
             device_map=spread if isinstance(spread, str | None) else dict(spread),

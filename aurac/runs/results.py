@@ -14,6 +14,7 @@ from msgspec.structs import replace as replaced
 from aurac.analysis.analyse import score_curve
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
+from aurac.files import write_json
 from aurac.records.cell import EngineCounts
 from aurac.records.schema import (
     RESULTS_SCHEMA,
@@ -27,11 +28,14 @@ from aurac.records.schema import (
     FailedCell,
     Results,
     SamplingRecord,
+    TaskDocuments,
     TaskRecord,
 )
+from aurac.runs.session import limit_of
 from aurac.stats.groups import gather
 from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
+from aurac.tasks.task import readable, write_requests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -344,19 +348,19 @@ def _shown_path(source: Path | None) -> str | None:
     return place.relative_to(here).as_posix() if place.is_relative_to(here) else str(source)
 
 
-def task_record(
-    task: BuiltTask, limit: float | None, documents: str, requests: str | None
-) -> TaskRecord:
-    """A task, and the files that its documents and requests lie in."""
+def task_record(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
+    """A task, with its documents and prompts written beside the cells."""
+    documents = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
+    write_json(folder / documents, TaskDocuments(**readable(task)).to_dict())
     return TaskRecord(
         **task.identity(),
         metric=task.metric,
         metrics=list(task.metrics),
         cluster=task.cluster,
-        limit=limit,
+        limit=limit_of(task.group or task.name, session.settings),
         members=[member.name for member in task.members],
         drawn=True if task.drawn else UNSET,
         group=task.group,
-        documents=documents,
-        requests=requests,
+        documents=documents.as_posix(),
+        requests=write_requests(folder, task, session.outline),
     )
