@@ -33,8 +33,8 @@ from aurac.runs.finished import InputSnapshot
 from aurac.runs.folder import (
     RunRequest,
     find_run_folder,
-    held_besides,
     open_run_folder,
+    recorded_besides,
     recorded_names,
     subset_folder,
     warn_unused,
@@ -117,14 +117,19 @@ def run(
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            how: dict[str, Any] = {"names": recorded_names(out), "elsewhere": elsewhere}
-            session = open_session(request.checkpoints, tasks, request.settings, **how)
+            session = open_session(
+                request.checkpoints,
+                tasks,
+                request.settings,
+                names=recorded_names(out),
+                elsewhere=elsewhere,
+            )
         session = begin(session)
         _check_primary(session)
         identity = session.request()
         place, begun = find_run_folder(out, tasks, identity, command)
-        members = (one for adapter in session.adapters.values() for one in members_of(adapter))
-        removed = any(isinstance(one.values, RemovedValues) for one in members)
+        members = [m for adapter in session.adapters.values() for m in members_of(adapter)]
+        removed = any(isinstance(member.values, RemovedValues) for member in members)
         if begun and removed and not (kind or session.settings.fits):
             _check_weights(_left(session.cells(), CellStore(place)))  # before the folder has them
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
@@ -246,16 +251,20 @@ class Sweep:
         request = session.request()
         results = msgspec.structs.replace(
             results,
-            primary=getattr(RunRequest.read(self.folder), "primary", UNSET),
+            primary=recorded.primary if (recorded := RunRequest.read(self.folder)) else UNSET,
             tasks=[task_record(self.folder, task, session) for task in session.built],
             provenance=_provenance(session, self.command, self.started),
         )
         with self._locks.awaited("results"):
-            besides = held_besides(self.folder, request)
-            place = subset_folder(self.folder, request) if besides else self.folder
+            besides, place, text = recorded_besides(self.folder, request), self.folder, ""
             if besides:
+                place = subset_folder(self.folder, request)
                 for name in results.files():
                     link_or_copy(self.folder / name, place / name)
+                text = f"{self.folder} also holds {', '.join(besides)}"
+                whole = self.folder / RESULTS_FILE
+                if whole.is_file():
+                    text += f"; {whole} and the report beside it stay as they are"
             if not results.sequential:
                 results = msgspec.structs.replace(results, sequential=_decided(place, results))
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
@@ -264,12 +273,6 @@ class Sweep:
 
             with self.profile.spent("report"):
                 files = tuple(write_report(place))
-            text = ""
-            if besides:
-                text = f"{self.folder} also holds {', '.join(besides)}"
-                whole = self.folder / RESULTS_FILE
-                if whole.is_file():
-                    text += f"; {whole} and the report beside it stay as they are"
             return Run(place, results, files, cells, besides=text)
 
 
@@ -308,7 +311,8 @@ def _decided(place: Path, results: Results) -> SequentialRecord | UnsetType:
     names = {adapter.name for adapter in results.adapters}
     now = {task.name: task.n_docs or 0 for task in results.tasks}
     if not before or not all(
-        one.task in now and {one.a, one.b or one.a} <= names for one in before.decisions
+        decision.task in now and {decision.a, decision.b or decision.a} <= names
+        for decision in before.decisions
     ):
         return UNSET
     grown = [

@@ -115,12 +115,10 @@ class DryRun:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        values = dataclasses.asdict(self)
-        times = {name: values.pop(name) for name in ("seconds", "seconds_low", "seconds_high")}
-        values |= {name: getattr(self, name) for name in ("cells", "done", "failed")} | times
-        values["lines"] = [{**dataclasses.asdict(one), "left": one.left} for one in self.lines]
-        values["folder"] = None if self.folder is None else str(self.folder)
-        return values
+        counts = {"cells": self.cells, "done": self.done, "failed": self.failed}
+        lines = [{**dataclasses.asdict(line), "left": line.left} for line in self.lines]
+        folder = None if self.folder is None else str(self.folder)
+        return {**dataclasses.asdict(self), **counts, "lines": lines, "folder": folder}
 
 
 def dry_run(

@@ -314,7 +314,7 @@ def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
     )
 
 
-def held_besides(folder: Path, request: RunRequest) -> list[str]:
+def recorded_besides(folder: Path, request: RunRequest) -> list[str]:
     """What a run folder records beyond a request, in words: adapters, tasks, documents, ranks."""
     recorded = RunRequest.read(folder)
     if recorded is None:

@@ -103,7 +103,6 @@ class Session:
         Adapters, tasks, ranks and documents may be added.
         """
         task = self.settings.task
-        prompts = ("seed", "fewshot", "num_fewshot", "chat_template", "split")
         return RunRequest(
             settings=RequestSettings(
                 base_sha256=self.outline.sha256,
@@ -111,7 +110,11 @@ class Session:
                 device_kind=self.outline.device.split(":")[0],
                 batching=self.batching,
                 tokenizer=self.tokenizer.sha256,
-                **{name: getattr(task, name) for name in prompts},
+                seed=task.seed,
+                fewshot=task.fewshot,
+                num_fewshot=task.num_fewshot,
+                chat_template=task.chat_template,
+                split=task.split,
                 **task.prompting(),
             ),
             adapters={name: adapter.sha256 for name, adapter in self.adapters.items()},
@@ -240,21 +243,20 @@ def load_adapters(
         CheckpointError: One that cannot be read, or the same adapter twice.
     """
     overrides = {k: v for k, v in settings.overrides.items() if v is not None}
-    loaded: list[tuple[str | Path, Adapter | Family]] = []
-    hashes: dict[str, str] = {}
+    overrides["base"] = settings.model.base
+    loaded: dict[str, tuple[str | Path, Adapter | Family]] = {}
     for checkpoint in checkpoints:
-        adapter = _load(NamedCheckpoint.of(checkpoint), {**overrides, "base": settings.model.base})
-        if adapter.sha256 in hashes:
+        adapter = _load(NamedCheckpoint.of(checkpoint), overrides)
+        if adapter.sha256 in loaded:
             raise CheckpointError(
-                f"{checkpoint} and {hashes[adapter.sha256]} are the same adapter",
+                f"{checkpoint} and {loaded[adapter.sha256][0]} are the same adapter",
                 expected="different adapters",
                 fix="name each one once",
             )
-        hashes[adapter.sha256] = str(checkpoint)
-        loaded.append((checkpoint, adapter))
-    known = {digest: name for digest, name in (names or {}).items() if digest in hashes}
+        loaded[adapter.sha256] = checkpoint, adapter
+    known = {digest: name for digest, name in (names or {}).items() if digest in loaded}
     named: dict[str, Adapter | Family] = {}
-    for checkpoint, adapter in loaded:
+    for checkpoint, adapter in loaded.values():
         taken = {*named, *known.values()}
         name, number = known.get(adapter.sha256), 2
         if name is None:
@@ -305,9 +307,8 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
 
 def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
     """The curves to draw, one adapter after the other."""
-    cut_of = settings.truncations.get
-    cuts = [(name, a, cut_of(name, settings.truncation)) for name, a in adapters.items()]
-    return [variant for cut in cuts for variant in variants_for(*cut)]
+    cuts, usual = settings.truncations, settings.truncation
+    return [v for n, a in adapters.items() for v in variants_for(n, a, cuts.get(n, usual))]
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:

@@ -36,18 +36,18 @@ class NamedCheckpoint(NamedTuple):
     @classmethod
     def of(cls, text: str | Path) -> NamedCheckpoint:
         """Read it; something that exists is a path."""
-        words = str(text)
-        if _exists(words):
-            return cls(None, (words,))
-        name, sign, path = words.partition("=")
+        given = str(text)
+        if _exists(given):
+            return cls(None, (given,))
+        name, sign, path = given.partition("=")
         if not sign or not name or not path or set(name) & set("/:{\\"):
-            name, path = "", words
+            name, path = "", given
         braces = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", path)
         if braces is None or _exists(path):
             return cls(name or None, (path,))
         head, inside, tail = braces.groups()
         paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
-        return cls(name or Path(head + tail).name.rstrip("_-.") or words, paths, family=True)
+        return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths, family=True)
 
     @property
     def absolute(self) -> str:

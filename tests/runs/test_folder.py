@@ -19,8 +19,8 @@ from aurac.runs.folder import (
     RequestSettings,
     RunRequest,
     find_run_folder,
-    held_besides,
     open_run_folder,
+    recorded_besides,
     recorded_names,
     subset_folder,
     warn_unused,
@@ -102,7 +102,7 @@ def test_a_damaged_record_is_no_run_to_add_to(tmp_path):
 
 def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp_path):
     open_run_folder(tmp_path, ["t"], REQUEST)
-    assert held_besides(tmp_path, REQUEST) == []
+    assert recorded_besides(tmp_path, REQUEST) == []
     other = changed(
         adapters={"a": "1", "b": "2"},
         curves=[("a · prefix · rule", [2, 4]), ("b · prefix · rule", [4])],
@@ -110,8 +110,8 @@ def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp
     )
     assert find_run_folder(tmp_path, ["u"], other) == (tmp_path, True)
     open_run_folder(tmp_path, ["u"], other)
-    assert held_besides(tmp_path, other) == ["task t", "rank 1 of a · prefix · rule"]
-    assert held_besides(tmp_path, REQUEST) == [
+    assert recorded_besides(tmp_path, other) == ["task t", "rank 1 of a · prefix · rule"]
+    assert recorded_besides(tmp_path, REQUEST) == [
         "adapter b",
         "task u",
         "rank 4 of a · prefix · rule",
@@ -131,8 +131,8 @@ def test_documents_may_be_added_and_fewer_are_a_subset(tmp_path):
     for request in (REQUEST, large, REQUEST):
         assert open_run_folder(tmp_path, ["t"], request) == tmp_path
     assert RunRequest.read(tmp_path).tasks == large.tasks
-    assert held_besides(tmp_path, large) == []
-    assert held_besides(tmp_path, REQUEST) == ["9 documents of t"]
+    assert recorded_besides(tmp_path, large) == []
+    assert recorded_besides(tmp_path, REQUEST) == ["9 documents of t"]
     assert subset_folder(tmp_path, REQUEST) != subset_folder(tmp_path, large)
 
 
