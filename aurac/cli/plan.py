@@ -153,7 +153,7 @@ def _assumed(pace: Path | None, question: str, **options: Any) -> dict[str, Any]
 
 
 def _early_text(early: EarlyPlan, question: str, pace: Pace | None) -> str:
-    from aurac.runs.progress import duration
+    from aurac.runs.log import duration
 
     def amount(documents: float) -> str:
         time = f" ({duration(pace.of(documents, question))})" if pace else ""
@@ -189,7 +189,7 @@ def _seconds(row: Plan, question: str, pace: Pace | None) -> float | None:
 
 def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
     """The table of a plan and what to know about it."""
-    from aurac.runs.progress import duration
+    from aurac.runs.log import duration
     from aurac.show.table import text_table
 
     columns = {
