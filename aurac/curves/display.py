@@ -9,22 +9,15 @@ from __future__ import annotations
 import base64
 import html
 import io
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import axis_title
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from rich.console import Group
+    from collections.abc import Iterable, Sequence
 
     Line = tuple[str, Sequence[int], Sequence[float | None]]
     """Name, ranks, accuracies (None where there is none)."""
 
 _MOST_LINES = 12
-_RANK_WIDTH = 7
-_AREA_WIDTH = 24  # the column of areas and the gaps
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -89,83 +82,6 @@ def show_span(span: Sequence[float], axis: str) -> str:
 def signed(number: int) -> str:
     """A whole number with its sign."""
     return f"{number:+d}".replace("-", "−")
-
-
-@dataclass(frozen=True)
-class CurveLine:
-    """A curve in a table for the terminal.
-
-    Attributes:
-        truncation: How it was truncated, such as "prefix/trained".
-        accuracy: Rank → fraction; rank 0 is the base.
-        area: AURAC, with `value`, `low` and `high`; without a column where no line has one.
-        extra: Further columns, name → text, the same for all lines of a table.
-    """
-
-    task: str | None
-    adapter: str
-    truncation: str
-    accuracy: Mapping[int, float | None]
-    area: Any = None
-    bold: bool = False
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-
-def curve_table(
-    lines: Sequence[CurveLine],
-    width: int,
-    *,
-    title: str,
-    caption: str = "",
-    axis: str = "log2",
-    level: float = 0.95,
-) -> Group:
-    """A table of curves: accuracy at each rank as far as there is room, and AURAC, in percent.
-
-    `width` are the characters in a line; `level` is the coverage of the areas' intervals.
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    tasks = len({line.task for line in lines}) > 1
-    truncations = any(line.truncation for line in lines)
-    areas = any(line.area is not None for line in lines)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in [*(["task"] * tasks), "adapter", *(["inference"] * truncations)]:
-        table.add_column(name, overflow="fold")
-    for name in lines[0].extra:
-        table.add_column(name, justify="right", no_wrap=width >= 60)
-    ranks = _rank_columns(lines, width)
-    for rank in ranks:
-        table.add_column(f"r={rank}" if rank else "base", justify="right", no_wrap=True)
-    if areas:
-        head = f"{axis_title(axis)} [{100 * level:g} %]"
-        table.add_column(head, justify="right", no_wrap=width >= 60)
-    for line in lines:
-        names = [*([line.task or "–"] * tasks), line.adapter, *([line.truncation] * truncations)]
-        cells = [Text(_one_line(name)) for name in [*names, *line.extra.values()]]
-        cells += [Text(percent(line.accuracy.get(rank))) for rank in ranks]
-        cells += [Text(interval(line.area), style="bold" if line.bold else "")] * areas
-        table.add_row(*cells)
-    return Group(Text(title, style="bold"), table, *([Text(caption)] if caption else []))
-
-
-def _rank_columns(lines: Sequence[CurveLine], width: int) -> list[int]:
-    """The ranks that have room, spread evenly over all of them."""
-    ranks = sorted({rank for line in lines for rank in line.accuracy})
-    names = max(len(line.adapter) + len(line.truncation) for line in lines)
-    if len({line.task for line in lines}) > 1:
-        names += max(len(line.task or "") for line in lines) + 2
-    names += sum(
-        2 + max(len(name), *(len(ln.extra[name]) for ln in lines)) for name in lines[0].extra
-    )
-    fitting = min(len(ranks), max(0, (width - names - _AREA_WIDTH) // _RANK_WIDTH))
-    if fitting == len(ranks):
-        return ranks
-    last = len(ranks) - 1
-    return [ranks[round(i * last / (fitting - 1))] for i in range(fitting)] if fitting > 1 else []
 
 
 def text(value: object) -> str:
