@@ -137,21 +137,18 @@ def _jinja() -> SandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True
     )
-    environment.filters["regex_replace"] = _regex_replace  # lm-eval's templates have it
+    environment.filters["regex_replace"] = lambda text, pattern, replacement, count=0: re.sub(
+        pattern, replacement, text, count=count
+    )  # lm-eval's templates have it
     return environment
-
-
-def _regex_replace(text: str, pattern: str, replacement: str, count: int = 0) -> str:
-    return re.sub(pattern, replacement, text, count=count)
 
 
 def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
     """(prompt, target) of a document; a DataError where it does not fit the templates."""
     prompt = recipe.prompt
     try:
-        if recipe.prompt_without and any(
-            document.get(name) in (None, "") for name in _fields(prompt)
-        ):
+        empty = any(document.get(name) in (None, "") for name in _fields(prompt))
+        if recipe.prompt_without and empty:
             prompt = recipe.prompt_without
         for template in (prompt, recipe.target):
             if _CONDITION not in template and (missing := _missing(template, document)):
@@ -219,12 +216,12 @@ class Collator:
     def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         """One padded batch of integer tensors."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
-        width = max(len(example["input_ids"]) for example in examples)
-        rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for example in examples:
-            length = len(example["input_ids"])
-            rows["input_ids"].append(example["input_ids"] + [self.pad] * (width - length))
-            rows["attention_mask"].append([1] * length + [0] * (width - length))
-            rows["labels"].append(example["labels"] + [IGNORED] * (width - length))
-        return {key: torch.tensor(value) for key, value in rows.items()}
+        ids = [torch.tensor(example["input_ids"]) for example in examples]
+        labels = [torch.tensor(example["labels"]) for example in examples]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad),
+            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        }
