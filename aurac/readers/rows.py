@@ -44,7 +44,10 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
         rows: list[Row] = read_parquet(path).to_pylist()
         return rows
     if kind == ".csv":
-        return _csv_rows(path, typed=typed)
+        try:
+            return _csv_rows(path, typed=typed)
+        except (OSError, ValueError, csv.Error) as error:
+            raise _unreadable(path, error) from error
     placed = _json_rows(path) if kind == ".json" else _json_lines(path, _text(path))
     if not placed:
         raise DataError(f"{path} is empty", expected="at least one document")
@@ -107,21 +110,18 @@ def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
 
     No cell is taken for a missing number: "NA", "null" and "None" are words of a language too.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows: list[Row] = []
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num} has more or fewer cells than the first",
-                        fix="correct the line",
-                    )
-                rows.append(row)
-        if reader.fieldnames is None:
-            raise ValueError("it is empty")
-    except (OSError, ValueError, csv.Error) as error:
-        raise _unreadable(path, error) from error
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        rows: list[Row] = []
+        for row in reader:
+            if None in row or None in row.values():
+                raise DataError(
+                    f"{path}, line {reader.line_num} has more or fewer cells than the first",
+                    fix="correct the line",
+                )
+            rows.append(row)
+    if reader.fieldnames is None:
+        raise ValueError("it is empty")
     if not typed or not rows:
         return rows
     import pandas as pd
@@ -146,10 +146,10 @@ def read_parquet(path: Path, columns: list[str] | None = None, texts: Container[
     import pyarrow as pa
     from pyarrow import parquet
 
+    encoded = [name for name in columns or () if name in texts]
     try:
-        with path.open("rb") as file:
-            encoded = [name for name in columns or () if name in texts]
-            return parquet.read_table(file, columns=columns, read_dictionary=encoded)
+        with parquet.ParquetFile(path, read_dictionary=encoded) as file:
+            return file.read(columns=columns)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise _unreadable(path, error) from error
 
