@@ -123,7 +123,11 @@ class _Rows:
         self.where = where
         columns = {name: table[name] for name in table.column_names}
         del table  # columns are given up as they are encoded: a leaderboard has 25 million rows
-        self.rank = _whole(_number(columns.pop("rank"), "rank", where), where)
+        rank = _number(columns.pop("rank"), "rank", where)
+        wrong = rank[(rank != np.floor(rank)) | (rank < 0) | (rank > 2**30)]
+        if wrong.size:
+            raise self._error(f"a rank of {wrong[0]:g}", expected="whole numbers from 0 up")
+        self.rank = rank.astype(np.int32)
         self.seed = _number(columns.pop("seed"), "seed", where) if "seed" in columns else None
         self.amounts = {
             name: _number(columns.pop(name), name, where) for name in AMOUNTS if name in columns
@@ -339,10 +343,3 @@ class _Rows:
         # The same tuple for the same labels, so that curves are joined without comparing text.
         labels = tuple(column.texts[code] for code in first)
         return shared.setdefault(name.encode() + first.tobytes(), labels)
-
-
-def _whole(rank: NDArray[np.float64], where: str) -> NDArray[np.int32]:
-    wrong = rank[(rank != np.floor(rank)) | (rank < 0) | (rank > 2**30)]
-    if wrong.size:
-        raise DataError(f"{where} has a rank of {wrong[0]:g}", expected="whole numbers from 0 up")
-    return rank.astype(np.int32)

@@ -163,7 +163,11 @@ class _Builder:
             leaves = [self._requests(name, task) for name, task in tasks.items()]
         parent = group.name if group is not None else None
         built = [self._built(leaf, parent) for leaf in leaves]
-        return built if group is None else [*built, self._pooled(group, built)]
+        if group is None:
+            return built
+        pooled = BuiltTask.of_group(group.name, str(group.version), built)
+        metric = self._metric(group.name, None, pooled.integrable)
+        return [*built, replace(pooled, metric=metric)]
 
     def _built(self, leaf: Leaf, group: str | None) -> BuiltTask:
         cluster = self._cluster(leaf, group)
@@ -238,9 +242,9 @@ class _Builder:
         if files is None:
             return config
         self._local.add(leaf)
-        default = config.get("num_fewshot")
-        wanted = self.options.num_fewshot
-        shown = default if wanted is None or default == 0 else wanted
+        shown, wanted = config.get("num_fewshot"), self.options.num_fewshot
+        if wanted is not None and shown != 0:
+            shown = wanted
         return local_data.with_local_documents(
             config, files, num_fewshot=shown or 0, held_out=self.options.held_out
         )
@@ -375,7 +379,3 @@ class _Builder:
                 return self.options.cluster[name]
         stated = (leaf.task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
-
-    def _pooled(self, group: Any, members: list[BuiltTask]) -> BuiltTask:
-        pooled = BuiltTask.of_group(group.name, str(group.version), members)
-        return replace(pooled, metric=self._metric(group.name, None, pooled.integrable))
