@@ -1,4 +1,4 @@
-"""Writes `docs/results-schema.json` and `docs/cell-schema.json` from the records of a run."""
+"""Writes the JSON Schemas of `docs/` from the records of a run and of its analysis."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from aurac.analysis.record import ANALYSIS_FILE, ANALYSIS_SCHEMA, Analysis
 from aurac.records.cell import CELL_SCHEMA, LINES, Envelope
 from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, Results
 
@@ -38,6 +39,16 @@ def results_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, "title": title, **results, "$defs": definitions}
 
 
+def analysis_schema() -> dict[str, Any]:
+    """JSON Schema of `analysis.json`."""
+    (analysis,), definitions = _schemas_of(Analysis)
+    title = f"{ANALYSIS_FILE}, schema {ANALYSIS_SCHEMA}"
+    return {"$schema": DIALECT, "title": title, **analysis, "$defs": definitions}
+
+
+SCHEMAS = {"analysis": analysis_schema, "cell": cell_schema, "results": results_schema}
+
+
 def _schemas_of(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The JSON Schema of each record, and of the records in them."""
     records, definitions = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
@@ -48,5 +59,5 @@ def _schemas_of(*kinds: type[Any]) -> tuple[list[dict[str, Any]], dict[str, Any]
 
 
 if __name__ == "__main__":
-    for name, schema in {"cell": cell_schema(), "results": results_schema()}.items():
-        (DOCS / f"{name}-schema.json").write_text(json.dumps(schema, indent=1) + "\n")
+    for name, schema in SCHEMAS.items():
+        (DOCS / f"{name}-schema.json").write_text(json.dumps(schema(), indent=1) + "\n")

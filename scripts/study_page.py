@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aurac.analysis.comparisons import compare_pair
+from aurac.analysis.comparisons import compare_pair, finished
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
@@ -141,7 +141,7 @@ def _areas(analysis: dict[str, Any]) -> dict[tuple[str, str], str]:
     areas = {}
     for row in analysis["scores"]:
         area = row["log2"]
-        areas[row["adapter"], row["task"]] = _shown(area["low"], area["value"], area["high"])
+        areas[row["label"], row["task"]] = _shown(area["low"], area["value"], area["high"])
     return areas
 
 
@@ -149,9 +149,9 @@ def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
     """b, a and task → the difference b − a with its interval, and its adjusted p value."""
     found = {}
     for row in (*analysis["pairs"], *analysis["variants"]):
-        low, value, high = (row[name] for name in ("low", "difference", "high"))
-        if value is None:
+        if row["estimate"] is None:
             continue
+        low, value, high = (row["estimate"][name] for name in ("low", "value", "high"))
         p = show_p(row["p_holm"]).removeprefix("= ")
         found[row["b"], row["a"], row["task"]] = f"{_shown(low, value, high)} | {p}"
         found[row["a"], row["b"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
@@ -161,7 +161,7 @@ def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
 def _afterwards(study: str, b: str, a: str) -> str:
     """The difference b − a of two curves of the word problems with its unadjusted p value."""
     every = _word_problems(study)
-    row = compare_pair(every[a], every[b], Options()).to_dict(details=True)
+    row = finished(compare_pair(every[a], every[b], Options())).to_dict(details=True)
     p = show_p(row["p"]).removeprefix("= ")
     return f"{_shown(row['low'], row['difference'], row['high'])} | {p}"
 

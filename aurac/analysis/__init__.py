@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aurac.analysis.analyse import analyse
     from aurac.analysis.choice import non_inferior_rank
-    from aurac.analysis.choice_rows import Choice, Configuration, NonInferiorRank, RankTest
-    from aurac.analysis.margins import MarginTest, margin_test
-    from aurac.analysis.pairs import paired_curves
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
+    from aurac.analysis.comparisons import paired_curves
+    from aurac.analysis.margins import margin_test
+    from aurac.analysis.rows import MarginTest
     from aurac.analysis.score import Bands, bands
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
     "Choice",
     "Configuration",
     "MarginTest",
-    "NonInferiorRank",
+    "RankRow",
     "RankTest",
     "analyse",
     "bands",
@@ -33,9 +34,10 @@ __all__ = [
 _MODULES = {
     "analyse": "analyse",
     "choice": "non_inferior_rank",
-    "choice_rows": "Choice Configuration NonInferiorRank RankTest",
-    "margins": "MarginTest margin_test",
-    "pairs": "paired_curves",
+    "choice_rows": "Choice Configuration RankRow RankTest",
+    "margins": "margin_test",
+    "rows": "MarginTest",
+    "comparisons": "paired_curves",
     "score": "Bands bands",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from aurac.analysis.choice import above_base, choose, recommend
-from aurac.analysis.comparisons import (
-    best_rows,
-    compare_rows,
-    with_robustness,
-)
-from aurac.analysis.findings import look_closely
+from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
+from aurac.analysis.findings import look_closely, truncation_advice
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow
 from aurac.analysis.score import score_notes
@@ -34,7 +30,7 @@ from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, t
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.analysis.choice_rows import Choice, RecommendRow
+    from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.stats.seeds import Components
 
 _Name = TypeVar("_Name")
@@ -47,6 +43,7 @@ def analyse(
     groups: Groups | None = None,
     checkpoints: Sequence[Curve] | None = None,
     budgets: Sequence[str] = (),
+    choices: bool = True,
     **options: Any,
 ) -> Analysis:
     """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
@@ -63,6 +60,7 @@ def analyse(
         checkpoints: Single trainings whose own ranks are recommended, as a report does. None: the
             leading curves are not looked at closely either.
         budgets: "parameters", "bytes" or both: AURAC over these too.
+        choices: Whether to say which configuration to ship, and the margin that each would need.
         **options: Fields of `Options`.
 
     Raises:
@@ -74,7 +72,8 @@ def analyse(
     task_weights({"": 1}, settings.weigh)
     every = gather(_as_curves(curves), groups)
     default, others = defaults(every)
-    pairs, variants = compare_rows(default, others, settings)
+    compared = compare_rows(default, others, settings)
+    pairs, variants = compared.pairs, compared.variants
     recommended = _recommended(every, others, settings)
     scores = tuple(score_group(group, settings, other=group in others) for group in every)
     best = best_rows(default, others, (*pairs, *variants), settings)
@@ -86,15 +85,16 @@ def analyse(
         scores=scores,
         pairs=with_robustness(pairs, variants, default, others, settings),
         variants=variants,
-        aggregates=_aggregates(default, pairs, settings),
+        aggregates=_aggregates(default, compared, settings),
         recommended=recommended,
         best=best,
-        closely=closely,
-        budgets=tuple(_over_budget(default, others, axis, settings) for axis in budgets),
+        advice=truncation_advice(scores, variants, settings.axis),
+        choices=_choices(every, others, settings, recommended) if choices else (),
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
-        choose=lambda: _choices(every, others, settings, recommended),
+        closely=closely,
+        budgets=tuple(_over_budget(default, others, axis, settings) for axis in budgets),
     )
 
 
@@ -107,7 +107,7 @@ def _tasks(groups: Sequence[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]
 
 def _recommended(
     groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
-) -> tuple[RecommendRow, ...]:
+) -> tuple[RankRow, ...]:
     """Each curve by itself, where something was declared that a rank has to show."""
     if settings.margin is None and settings.min_accuracy is None:
         return ()
@@ -119,7 +119,7 @@ def _choices(
     groups: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
-    recommended: Sequence[RecommendRow],
+    recommended: Sequence[RankRow],
 ) -> tuple[Choice, ...]:
     """The configurations of each task; of a task with one curve, what its row says."""
     tasks = _tasks(groups)
@@ -138,7 +138,7 @@ def _as_curves(source: Any) -> list[Curve]:
         return [source]
     if not isinstance(source, Sequence):
         raise CurveError(f"a {type(source).__name__}", expected="curves or a DataFrame")
-    return [as_curve(one) for one in source]
+    return [as_curve(curve) for curve in source]
 
 
 def over_budget(curves: Sequence[Curve], axis: str, *, groups: Groups | None = None) -> Budget:
@@ -159,22 +159,22 @@ def _over_budget(
     pairs: bool = True,
 ) -> Budget:
     settings = replace(settings, axis=axis, strict=False)
-    rows, known, reasons = [], [], []
+    known, reasons = [], []
     for group in (*default, *others):
         try:
             if group.gap is not None:
                 raise CurveError(group.gap)
-            rows.append(score_group(group, settings, other=group in others))
-            known.append(group)
+            known.append((score_group(group, settings, other=group in others), group))
         except CurveError as error:
             name = group.label if group in others else group.name
             reasons.append((group.task, name, error.given))
-    rows.sort(key=lambda row: -(row.budget.value if row.budget else 0.0))
+    known.sort(key=lambda each: -(each[0].budget.value if each[0].budget else 0.0))
+    rows, groups = tuple(row for row, _ in known), [group for _, group in known]
     if not pairs:
-        return Budget(axis, tuple(rows), reasons=tuple(reasons))
-    first, rest = ([group for group in side if group in known] for side in (default, others))
-    adapters, truncations = compare_rows(first, rest, settings)
-    return Budget(axis, tuple(rows), (*adapters, *truncations), tuple(reasons))
+        return Budget(axis, rows, reasons=tuple(reasons))
+    first, rest = ([g for g in groups if (g in others) is other] for other in (False, True))
+    compared = compare_rows(first, rest, settings)
+    return Budget(axis, rows, (*compared.pairs, *compared.variants), tuple(reasons))
 
 
 def score_curve(curve: Curve) -> ScoreRow:
@@ -184,8 +184,8 @@ def score_curve(curve: Curve) -> ScoreRow:
 
 def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> list[PairRow]:
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
-    pairs, variants = compare_rows(*defaults(gather(curves, groups)), Options(strict=False))
-    return [*pairs, *variants]
+    compared = compare_rows(*defaults(gather(curves, groups)), Options(strict=False))
+    return [*compared.pairs, *compared.variants]
 
 
 def pool(curves: Sequence[Curve]) -> tuple[ScoreRow, list[Estimate]]:
@@ -261,7 +261,7 @@ def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:
 
 
 def _aggregates(
-    default: Sequence[RecipeGroup], pairs: Sequence[PairRow], settings: Options
+    default: Sequence[RecipeGroup], compared: Comparisons, settings: Options
 ) -> tuple[AggregateRow, ...]:
     tasks = _tasks_apart(default)
     if len(tasks) < 2:
@@ -273,12 +273,12 @@ def _aggregates(
         documents = {t: group.first.n_docs or 0 for t, group in by_task.items()}
         points = any(not group.has_documents for group in by_task.values())
         rows.append(_aggregated(row, parts, documents, settings, points=points))
-    for (a, b), same in _by_task(((row.a, row.b), row) for row in pairs).items():
+    parts_of = dict(zip(map(id, compared.pairs), compared.parts, strict=True))
+    for (a, b), same in _by_task(((row.a, row.b), row) for row in compared.pairs).items():
         row = AggregateRow(a, b, tuple(tasks), settings.weigh, axis=settings.axis)
-        both = {t: pair.result.parts if pair.result else None for t, pair in same.items()}
         documents = {t: pair.n_docs or 0 for t, pair in same.items()}
-        points = any(pair.value is not None for pair in same.values())
-        parts = {t: both.get(t) for t in tasks}
+        points = any(p.estimate is None and p.value is not None for p in same.values())
+        parts = {t: parts_of[id(same[t])] if t in same else None for t in tasks}
         rows.append(_aggregated(row, parts, documents, settings, points=points))
     return tuple(rows)
 

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.analysis.choice_rows import (
-    Choice,
-    Configuration,
-    NonInferiorRank,
-    RankTest,
-    RecommendRow,
-)
+from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
 from aurac.analysis.rows import Options
+from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
 from aurac.stats.matching import align, labelled
@@ -28,7 +23,7 @@ from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,24 +57,23 @@ def recommend(
     *,
     others: Sequence[RecipeGroup] = (),
     task: Sequence[RecipeGroup] = (),
-) -> RecommendRow:
+) -> RankRow:
     """The smallest rank of one curve, chosen as `choose` does, with its tests."""
     choice, search = _choose([group], settings, others, task)
-    return RecommendRow(
+    row = RankRow(
         adapter=group.name,
         task=group.task,
         truncation=group.truncation,
         other=group in others,
         choice=choice,
-        result=_tested(choice, search) if search else None,
-        published=group.first.role == "published",
-        sizes=group.first.sizes,
     )
+    row = _tested(row, search) if search else row
+    return replace(row, sentence=rank_sentence(row))
 
 
 def non_inferior_rank(
     curves: Any, *, margin: float, alpha: float = 0.05, reference: int | None = None
-) -> NonInferiorRank:
+) -> RankRow:
     """The smallest rank that is shown to lose less than a margin against the best rank.
 
     With a declared `reference` the ranks below it are compared with it alone, downward, each at
@@ -103,9 +97,9 @@ def non_inferior_rank(
     """
     group = curves if isinstance(curves, RecipeGroup) else group_of(curves)
     row = recommend(group, Options(margin=margin, alpha=alpha, reference=reference))
-    if row.result is None:
+    if row.reason is not None:
         raise CurveError(f"{group.first.label} has no rank to recommend: {row.reason}")
-    return row.result
+    return row
 
 
 def above_base(group: RecipeGroup, alpha: float) -> dict[int, bool] | None:
@@ -142,7 +136,7 @@ def _choose(
     try:
         alike = _on_same_documents(every, declared=reference is not None)
     except CurveError as error:
-        return replace(choice, reason=str(error)), None
+        return _said(replace(choice, reason=str(error))), None
     at = every.index(named[0]) if named else 0
     flags = [group in others for group in groups]
     place = (alike[at], named[1]) if named else None
@@ -156,11 +150,11 @@ def _named(reference: str, groups: Sequence[RecipeGroup]) -> Place:
     name, rank = (name, rank) if at else (reference, "")
     for group in groups:
         if name in (group.name, f"{group.name} · {group.truncation}"):
-            found = int(rank) if rank.isdigit() else max(group.ranks, default=0)
-            if found not in group.ranks or not (rank.isdigit() or not at):
+            named = int(rank) if rank.isdigit() else max(group.ranks, default=0)
+            if named not in group.ranks or not (rank.isdigit() or not at):
                 listed = ", ".join(map(str, group.ranks))
                 raise CurveError(f"reference {reference!r}", expected=f"{name}@ one of {listed}")
-            return group, found
+            return group, named
     listed = ", ".join(dict.fromkeys(group.name for group in groups))
     raise CurveError(f"reference {reference!r}", expected=f"a rank, or one of {listed}")
 
@@ -242,15 +236,18 @@ class _Search:
             for group in groups
         ]
         self.references = [
-            one for curve in self.curves for r, one in curve.items() if rank in (None, r)
+            candidate
+            for curve in self.curves
+            for r, candidate in curve.items()
+            if rank in (None, r)
         ]
         if named is not None:
             at = next((i for i, group in enumerate(groups) if group is named[0]), None)
             self.references = [_candidate(*named) if at is None else self.curves[at][named[1]]]
         demands = {
-            id(one): _Demands(group, self.layout, settings.min_accuracy)
+            id(candidate): _Demands(group, self.layout, settings.min_accuracy)
             for group, curve in zip(groups, self.curves, strict=True)
-            for one in curve.values()
+            for candidate in curve.values()
         }
         unasked = settings.margin is None and settings.min_accuracy is not None
         self.procedure = Procedure(
@@ -258,13 +255,13 @@ class _Search:
             references=[] if unasked else self.references,
             layout=self.layout,
             alpha=settings.alpha,
-            met=lambda one, alpha: demands[id(one)].met(one.scores, alpha),
+            met=lambda candidate, alpha: demands[id(candidate)].met(candidate.scores, alpha),
         )
 
     @cached_property
     def best(self) -> Candidate:
         """The most accurate of the references, the smallest of equal ones."""
-        return max(reversed(self.references), key=lambda one: float(one.scores.mean()))
+        return max(reversed(self.references), key=lambda candidate: float(candidate.scores.mean()))
 
     def answer(self, choice: Choice) -> Choice:
         """The choice with its configurations, the smallest first."""
@@ -275,9 +272,9 @@ class _Search:
             self.groups, self.others, self.curves, margins, strict=True
         ):
             above = above_base(group, self.settings.alpha) or {}
-            for at, (rank, one) in enumerate(curve.items()):
+            for at, (rank, candidate) in enumerate(curve.items()):
                 level = 1.0 - (1.0 - self.settings.level) / number
-                ends = mean_of_seeds(one.scores, self.layout, level)
+                ends = mean_of_seeds(candidate.scores, self.layout, level)
                 both = [None, None] if needed is None else map(_possible, needed[at].tolist())
                 recipe, each = both
                 rows.append(
@@ -287,7 +284,7 @@ class _Search:
                         truncation=group.truncation,
                         other=other,
                         rank=rank,
-                        accuracy=float(one.scores.mean()),
+                        accuracy=float(candidate.scores.mean()),
                         low=ends.low,
                         high=ends.high,
                         bytes=group.first.sizes.get(rank),
@@ -302,7 +299,9 @@ class _Search:
             key=lambda row: (row.bytes if sized else row.rank, -row.accuracy, row.label, row.rank)
         )
         least = seeds_needed(self.procedure.levels[0])
-        return replace(choice, configurations=tuple(rows), seeds_needed=least)
+        rare = seeds_needed(choice.alpha, 0.1)
+        choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
+        return _said(_chosen(choice, rows))
 
 
 def _candidate(group: RecipeGroup, rank: int) -> Candidate:
@@ -323,47 +322,67 @@ def _possible(margin: float) -> float | None:
     return margin if margin < 1.0 else None
 
 
-def _tested(choice: Choice, search: _Search) -> NonInferiorRank:
-    """The tests of a single curve, with bounds that hold at alpha each by itself."""
+def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
+    """The choice among configurations, the smallest first."""
+
+    def passing(needed: Callable[[Configuration], float | None]) -> Configuration | None:
+        known = ((row, needed(row)) for row in rows if choice.declared)
+        least = choice.margin
+        return next((r for r, m in known if m is not None and (least is None or m < least)), None)
+
+    frontier: list[Configuration] = []
+    for row in rows:
+        if not frontier or row.accuracy > frontier[-1].accuracy:
+            frontier.append(row)
+    return replace(
+        choice,
+        configurations=tuple(rows),
+        chosen=passing(lambda row: row.needed),
+        in_checkpoints=passing(lambda row: row.checkpoints),
+        best=max(rows, key=lambda row: row.accuracy, default=None),
+        frontier=tuple(frontier),
+        needed=min((row.needed for row in rows if row.needed is not None), default=None),
+    )
+
+
+def _said(choice: Choice) -> Choice:
+    return replace(choice, sentences=tuple(choice_sentences(choice)))
+
+
+def _tested(row: RankRow, search: _Search) -> RankRow:
+    """The row with the tests of a single curve, whose bounds hold at alpha each by itself."""
     (group,), (curve,) = search.groups, search.curves
-    best, alpha, margin = search.best, choice.alpha, choice.margin
-    needed = {row.rank: row.needed for row in choice.configurations}
+    choice, best = row.choice, search.best
+    needed = {each.rank: each.needed for each in choice.configurations}
     tests = []
-    for rank, one in curve.items():
-        against = [other for other in search.references if other is not one]
+    for rank, candidate in curve.items():
+        against = [other for other in search.references if other is not candidate]
         if not against:
             continue
-        bounds = [bound(one, other, search.layout, alpha) for other in against]
-        worst = max(bounds, key=lambda found: found.recipe)
-        own = 0.0 if one in search.references else -1.0  # it may be the best itself
-        least, (loss, _) = needed[rank], one.loss(best)
+        bounds = [bound(candidate, other, search.layout, choice.alpha) for other in against]
+        worst = max(bounds, key=lambda each: each.recipe)
+        own = 0.0 if candidate in search.references else -1.0  # it may be the best itself
+        least, (loss, _) = needed[rank], candidate.loss(best)
         tests.append(
             RankTest(
                 rank=rank,
                 loss=float(loss.mean()),
                 upper=max(worst.recipe, own),
-                passed=None not in (least, margin) and least < margin,  # type: ignore[operator]
+                passed=None not in (least, choice.margin) and least < choice.margin,  # type: ignore[operator]
                 flip_rate=float(np.mean(np.abs(loss) > 1e-12)),
                 margin_needed=least,
                 method=worst.method,
-                checkpoints=max(found.checkpoints for found in bounds),
+                checkpoints=max(each.checkpoints for each in bounds),
             )
         )
-    named = next((rank for rank, one in curve.items() if one is best), None)
+    named = next((rank for rank, candidate in curve.items() if candidate is best), None)
     below = [t.margin_needed for t in tests if t.margin_needed is not None and t.rank != named]
-    found = choice.chosen.rank if choice.chosen else None
-    small, large = (group.first.sizes.get(at or 0) for at in (found, max(curve)))
-    return NonInferiorRank(
-        rank=found,
-        reference=choice.reference,
+    small, large = (group.first.sizes.get(at or 0) for at in (row.rank, max(curve)))
+    return replace(
+        row,
         best=named,
-        margin=margin,
-        alpha=alpha,
-        flip_rate=next((test.flip_rate for test in tests if test.rank == found), 0.0),
-        smallest_margin=min(below, default=None),
         tests=tuple(tests),
-        conditional=group.seeds == 1,
+        flip_rate=next((test.flip_rate for test in tests if test.rank == row.rank), 0.0),
+        smallest_margin=min(below, default=None),
         saved=None if small is None or not large else 1.0 - small / large,
-        seeds=group.seeds,
-        checkpoints=choice.in_checkpoints.rank if choice.in_checkpoints else None,
     )

@@ -14,30 +14,138 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis.pairs import pair_groups
 from aurac.analysis.primary import declared_pairs
-from aurac.analysis.rows import BestRow, PairRow
-from aurac.analysis.sentences import verdict
-from aurac.curves.area import BUDGETS, area_name
-from aurac.curves.display import percent
+from aurac.analysis.rows import BestRow, Options, PairRow
+from aurac.analysis.sentences import best_sentences, pair_sentence, reading
+from aurac.curves.area import BUDGETS, check_axis
 from aurac.errors import CurveError
-from aurac.stats.groups import on_shared_axis, together
-from aurac.stats.mean import NO_DOCUMENTS, Estimate
+from aurac.stats.groups import group_of, on_shared_axis, together
+from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import Family, holm, holm_levels
+from aurac.stats.paired import Difference, compare, gained_and_lost, seed_rows
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import Options, ScoreRow
     from aurac.records.decisions import Declaration
     from aurac.stats.groups import RecipeGroup
+    from aurac.stats.seeds import Components
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """A pair with what its row does not hold: the sources of variance, for aggregates."""
+
+    row: PairRow
+    result: Difference | None = None
+
+    @property
+    def p(self) -> float | None:
+        """Two-sided p value before adjustment."""
+        return self.result.p if self.result else None
+
+
+def paired_curves(
+    a: Any,
+    b: Any,
+    *,
+    axis: str = "log2",
+    level: float = 0.95,
+    support: str | None = None,
+    paired_seeds: bool | None = None,
+) -> PairRow:
+    """Compare two adapters by AURAC on the same documents, b - a.
+
+    ``D_d = b_d - a_d`` of the documents' own areas, then the same formulas as for one adapter.
+
+    Args:
+        a: A `Curve` with outcomes, or what `as_curve` accepts; a list of them are training seeds.
+        b: Another on the same documents; joined on `doc_ids`, by position where neither has any.
+        axis: "log2", "linear", or a budget, "parameters" or "bytes": the areas are over the amounts
+            that both were measured at.
+        level: Coverage.
+        support: "common" to compare curves with unequal ranks on those that both have.
+        paired_seeds: As of `by_seed`: whether the difference is taken within each seed.
+
+    Raises:
+        CurveError: The two cannot be paired; says why.
+    """
+    check_axis(axis)
+    check_level(level)
+    settings = Options(axis=axis, level=level, support=support, paired_seeds=paired_seeds)
+    return finished(paired_test(group_of(a), group_of(b), settings))
+
+
+def paired_test(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
+    """As `paired_curves`, of two recipe groups with documents."""
+    axis = settings.axis
+    first, second = together([a, b], settings.support, axis)
+    rows = seed_rows(first, second, axis, paired_seeds=settings.paired_seeds)
+    single = first.seeds == second.seeds == 1 and first.span is None
+    gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
+    result = compare(**rows, layout=first.layout, level=settings.level)
+    row = PairRow(
+        a=a.name,
+        b=b.name,
+        task=a.task,
+        axis=axis,
+        ranks=first.ranks if first.span is None else (),
+        span=first.span,
+        n_docs=first.first.n_docs,
+        gained=gained,
+        lost=lost,
+    )
+    return PairTest(row, result)
+
+
+def finished(
+    test: PairTest, p_holm: float | None = None, tested_at: float | None = None
+) -> PairRow:
+    """The row of a test with its verdict, after Holm where it is one of a family, in words too."""
+    row, result = test.row, test.result
+    if result is not None:
+        row = replace(
+            row,
+            value=result.estimate.value,
+            estimate=result.estimate,
+            p=result.p,
+            p_holm=p_holm,
+            detectable=replace(result, alpha=tested_at or result.alpha).mde,
+            verdict=verdict(result, p_holm, 1.0 - result.estimate.level),
+            pairing=result.parts.pairing,
+            conditional=result.conditional,
+        )
+    return in_words(row)
+
+
+def in_words(row: PairRow) -> PairRow:
+    """The row with what it shows in words."""
+    return replace(row, reading=reading(row), sentence=pair_sentence(row))
+
+
+def verdict(result: Difference, p_holm: float | None, alpha: float) -> int | None:
+    """`PairRow.verdict`; two seeds say so little of how seeds vary that nothing follows from it."""
+    p = result.p if p_holm is None else p_holm
+    if p is None:
+        return None
+    if p > alpha:
+        return None if result.parts.fewest == 2 else 0
+    return 1 if result.estimate.value > 0 else -1
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All comparisons of an analysis, and the sources of variance of its pairs of adapters."""
+
+    pairs: tuple[PairRow, ...]
+    variants: tuple[PairRow, ...]
+    parts: tuple[Components | None, ...]
 
 
 def compare_rows(
     default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
-) -> tuple[tuple[PairRow, ...], tuple[PairRow, ...]]:
+) -> Comparisons:
     """Every pair of adapters on a task, and every pair of truncations of one adapter.
 
     All of them are one family for Holm, or two where some are declared to be primary. Those of
@@ -49,25 +157,26 @@ def compare_rows(
         for same in _by_task(default).values()
         for a, b in combinations(same, 2)
     ]
-    rows = [*pairs, *_truncation_pairs(default, others, settings)]
+    tests = [*pairs, *_truncation_pairs(default, others, settings)]
     if settings.primary is not None:
-        rows = _declared(rows, settings.primary, default, others, settings)
+        tests = _declared(tests, settings.primary, default, others, settings)
     families = {
-        which: iter(_with_holm([r for r in rows if r.exploratory is which], 1 - settings.level))
-        for which in {row.exploratory for row in rows}
+        which: iter(_with_holm([t for t in tests if t.row.exploratory is which], settings))
+        for which in {test.row.exploratory for test in tests}
     }
-    family = tuple(next(families[row.exploratory]) for row in rows)
-    return family[: len(pairs)], family[len(pairs) :]
+    rows = tuple(next(families[test.row.exploratory]) for test in tests)
+    parts = tuple(test.result.parts if test.result else None for test in pairs)
+    return Comparisons(rows[: len(pairs)], rows[len(pairs) :], parts)
 
 
 def _declared(
-    rows: Sequence[PairRow],
+    tests: Sequence[PairTest],
     declared: Declaration,
     default: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
-) -> list[PairRow]:
-    """The rows and those declared that are not among them, each marked exploratory or not."""
+) -> list[PairTest]:
+    """The tests and those declared that are not among them, each marked exploratory or not."""
     labels = {(group.task, group.name): group.label for group in default}
 
     def key(row: PairRow) -> tuple[str | None, frozenset[str]]:
@@ -76,13 +185,20 @@ def _declared(
 
     pairs = declared_pairs(declared, default, others)
     primary = {(a.task, frozenset((a.label, b.label))): (a, b) for a, b in pairs}
-    there = {key(row) for row in rows}
+    there = {key(test.row) for test in tests}
     more = [
-        replace(compare_pair(a, b, settings), a=a.label, b=b.label)
+        _named(compare_pair(a, b, settings), a.label, b.label)
         for pair, (a, b) in primary.items()
         if pair not in there
     ]
-    return [replace(row, exploratory=key(row) not in primary) for row in (*rows, *more)]
+    return [
+        replace(test, row=replace(test.row, exploratory=key(test.row) not in primary))
+        for test in (*tests, *more)
+    ]
+
+
+def _named(test: PairTest, a: str, b: str) -> PairTest:
+    return replace(test, row=replace(test.row, a=a, b=b))
 
 
 def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
@@ -95,17 +211,14 @@ def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup
     return by_task
 
 
-def _with_holm(rows: Sequence[PairRow], alpha: float) -> tuple[PairRow, ...]:
+def _with_holm(tests: Sequence[PairTest], settings: Options) -> list[PairRow]:
     """The rows of one family with their adjusted p, and the level that each was tested at."""
-    given = [row.p for row in rows]
-    result = []
-    for row, p, level in zip(rows, holm(given), holm_levels(given, alpha), strict=True):
-        pair = row.result and replace(row.result, alpha=level or alpha)
-        result.append(replace(row, p_holm=p, result=pair))
-    return tuple(result)
+    given, alpha = [test.p for test in tests], 1 - settings.level
+    steps = zip(tests, holm(given), holm_levels(given, alpha), strict=True)
+    return [finished(test, p, level or alpha) for test, p, level in steps]
 
 
-def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
+def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
     """One paired difference, b - a, or the reason why there is none.
 
     Raises:
@@ -115,35 +228,28 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairRow:
     row, axis = PairRow(a=a.name, b=b.name, task=a.task, axis=settings.axis), settings.axis
     gap = a.gap or b.gap
     if gap is not None and settings.support is None:
-        return replace(row, reason=gap)
+        return PairTest(replace(row, reason=gap))
     try:
         if a.has_documents and b.has_documents:
-            return pair_groups(
-                a,
-                b,
-                axis=axis,
-                level=settings.level,
-                support=settings.support,
-                paired_seeds=settings.paired_seeds,
-            )
+            return paired_test(a, b, settings)
         a, b = on_shared_axis([a, b], axis, settings.support)
         ranks, value = a.ranks if a.span is None else (), b.point(axis) - a.point(axis)
-        return replace(row, ranks=ranks, span=a.span, value=value, reason=NO_DOCUMENTS)
+        return PairTest(replace(row, ranks=ranks, span=a.span, value=value, reason=NO_DOCUMENTS))
     except CurveError as error:
         if settings.strict:
             raise
-        return replace(row, reason=str(error))
+        return PairTest(replace(row, reason=str(error)))
 
 
 def _truncation_pairs(
     default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
-) -> Iterator[PairRow]:
+) -> Iterator[PairTest]:
     """Every pair of truncations of one adapter, on the ranks they share."""
     common = replace(settings, support="common", strict=False)  # no advice, and why, where too few
     for group in default:
         same = [o for o in others if (o.name, o.task) == (group.name, group.task)]
         for a, b in combinations([group, *same], 2):
-            yield replace(compare_pair(a, b, common), a=a.label, b=b.label)
+            yield _named(compare_pair(a, b, common), a.label, b.label)
 
 
 def with_robustness(
@@ -179,7 +285,7 @@ def with_robustness(
                 p = families[row.exploratory].instead(at, result.p)
                 sign = verdict(result, p, 1 - settings.level)
             verdicts[f"{a.truncation} against {b.truncation}"] = sign
-        rows.append(replace(row, truncations=verdicts) if several else row)
+        rows.append(in_words(replace(row, truncations=verdicts)) if several else row)
     return tuple(rows)
 
 
@@ -198,9 +304,10 @@ def best_rows(
     for task, same in ((task, same) for task, same in by_task.items() if len(same) > 1):
         row = BestRow(task, len(same), settings.level, axis=settings.axis)
         try:
-            rows.append(_best_row(row, same, default, pairs, settings))
+            row = _best_row(row, same, default, pairs, settings)
         except CurveError as error:
-            rows.append(replace(row, reason=str(error)))
+            row = replace(row, reason=str(error))
+        rows.append(replace(row, sentences=tuple(best_sentences(row))))
     return tuple(rows)
 
 
@@ -222,8 +329,9 @@ def _best_row(
     # Equal values are in an order that does not depend on that of the rows.
     alike.sort(key=lambda g: (-round(g.point(axis), 12), labels[g.label] != g.name, g.label))
     first, *rest = (labels[group.label] for group in alike)
-    worse = {labels.get(name, name) for name in _worse(row.task, pairs, 1 - settings.level)}
-    met = [{labels.get(n, n) for n in (p.a, p.b)} for p in pairs if p.task == row.task and p.result]
+    worse = {labels.get(name, name) for name in _worse(row.task, pairs)}
+    here = [pair for pair in pairs if pair.task == row.task and pair.estimate]
+    met = [{labels.get(name, name) for name in (pair.a, pair.b)} for pair in here]
     estimate, lows = _leaders_interval(alike, settings)
     bounded = {labels[full] for full, low in lows.items() if low is not None and low > 0.0}
     bounded = {label for label in bounded - worse if {first, label} not in met}
@@ -257,12 +365,14 @@ def _leaders_interval(
     axis, first, error = settings.axis, groups[0], 1 - settings.level
     if not first.has_documents:
         return Estimate(first.point(axis), None, None, None, NO_DOCUMENTS, settings.level), {}
-    how: dict[str, Any] = {"axis": axis, "level": 1 - error / max(len(groups) - 1, 1)}
+    wide = Options(
+        axis=axis, level=1 - error / max(len(groups) - 1, 1), paired_seeds=settings.paired_seeds
+    )
     known = together([group for group in groups if group.has_documents], axis=axis)
     lows = {}
     for group in known[1:]:
-        pair = pair_groups(group, known[0], **how, paired_seeds=settings.paired_seeds).result
-        lows[group.label] = pair.estimate.low if pair else None
+        gap = paired_test(group, known[0], wide).result
+        lows[group.label] = gap.estimate.low if gap else None
     top = known[0]
     estimate = mean_of_seeds(
         top.areas(axis), top.layout, 1 - error / len(groups), top.drawn_areas(axis)
@@ -270,82 +380,8 @@ def _leaders_interval(
     return estimate, lows
 
 
-def _worse(task: str | None, pairs: Sequence[PairRow], alpha: float) -> Iterator[str]:
+def _worse(task: str | None, pairs: Sequence[PairRow]) -> Iterator[str]:
     """The names of all that a pair on the task shows to be worse."""
-    for pair in (pair for pair in pairs if pair.task == task):
-        sign = pair.result and verdict(pair.result, pair.p_holm, alpha)
-        if sign:
-            yield pair.a if sign > 0 else pair.b
-
-
-@dataclass(frozen=True)
-class Advice:
-    """The truncation of an adapter with the largest AURAC, and what was shown of it."""
-
-    adapter: str
-    task: str | None
-    use: str  # the truncation, as ``basis · rescale``
-    value: float  # its AURAC on the headline axis, a fraction
-    axis: str
-    # Truncations that it is significantly better than (paired, Holm over all truncations)
-    beats: tuple[str, ...]
-    open: tuple[str, ...]  # those to which the difference is not significant
-
-    @property
-    def sentence(self) -> str:
-        """What to use, no more surely than was shown."""
-        where = f" on {self.task}" if self.task else ""
-        text = f"{self.adapter}{where}: {self.use} has the largest {area_name(self.axis)}, "
-        text += f"{percent(self.value)} %"
-        if self.beats:
-            text += f"; it is better than {', '.join(self.beats)}"
-        if self.open:
-            text += f"; its lead over {', '.join(self.open)} is not significant"
-        return f"{text}."
-
-    def to_dict(self) -> dict[str, Any]:
-        """An element of ``truncations``."""
-        return {
-            "adapter": self.adapter,
-            "task": self.task,
-            "use": self.use,
-            f"aurac_{self.axis}" if self.axis in BUDGETS else "aurac": self.value,
-            "better_than": list(self.beats),
-            "not_significant": list(self.open),
-        }
-
-
-def truncation_advice(result: Analysis) -> list[Advice]:
-    """One for every adapter and task that was truncated in several ways and scored in two."""
-    pairs = {(row.a, row.b, row.task): row for row in result.variants}
-    ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
-    for row in (row for row in result.scores if row.log2 is not None):
-        ways.setdefault((row.adapter, row.task), []).append(row)
-    several = (rows for rows in ways.values() if len(rows) > 1)
-    return [_advice(rows, pairs, result.axis, 1 - result.level) for rows in several]
-
-
-def _advice(
-    rows: Sequence[ScoreRow],
-    pairs: dict[tuple[str, str, str | None], PairRow],
-    axis: str,
-    alpha: float,
-) -> Advice:
-    values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
-    top = max(rows, key=lambda row: values[row.truncation])
-    shown: dict[bool, list[str]] = {True: [], False: []}
-    for row in (row for row in rows if row is not top):
-        a, b = (f"{one.adapter} · {one.truncation}" for one in (row, top))
-        pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
-        sign = verdict(pair.result, pair.p_holm, alpha) if pair and pair.result else None
-        better = 1 if pair and pair.b == b else -1
-        shown[sign == better].append(row.truncation)
-    return Advice(
-        adapter=top.adapter,
-        task=top.task,
-        use=top.truncation,
-        value=values[top.truncation],
-        axis=axis,
-        beats=tuple(shown[True]),
-        open=tuple(shown[False]),
-    )
+    for pair in pairs:
+        if pair.task == task and pair.verdict:
+            yield pair.a if pair.verdict > 0 else pair.b

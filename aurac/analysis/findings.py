@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.analysis.choice import recommend
-from aurac.analysis.record import BasisRow, Changes, Closely, Step, StratumRow
+from aurac.analysis.record import Advice, BasisRow, Changes, Closely, Step, StratumRow
+from aurac.analysis.sentences import advice_sentence
 from aurac.errors import CurveError
 from aurac.stats.groups import together
 from aurac.stats.mean import Layout
@@ -22,8 +23,8 @@ from aurac.stats.seeds import mean_of_seeds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.analysis.choice_rows import RecommendRow
-    from aurac.analysis.rows import BestRow, Options, ScoreRow
+    from aurac.analysis.choice_rows import RankRow
+    from aurac.analysis.rows import BestRow, Options, PairRow, ScoreRow
     from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
 
@@ -72,7 +73,7 @@ def look_closely(
     ]
     return Closely(
         tests=tuple(tests),
-        checkpoints=tuple(row for row in alone if row.result),
+        checkpoints=tuple(row for row in alone if row.reason is None),
         strata=tuple(strata),
         changes=tuple(changes),
         bases=tuple(bases),
@@ -111,17 +112,17 @@ def _closest(
 
 def _tested(
     groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
-) -> list[RecommendRow]:
+) -> list[RankRow]:
     """The tests of each curve by itself, and bounds that hold for all of them together."""
     each = [(group, recommend(group, settings, others=others)) for group in groups]
-    known = [(group, row) for group, row in each if row.result]
+    known = [(group, row) for group, row in each if row.reason is None]
     number = sum(len(row.tests) for _, row in known)
     result = []
     for group, row in known:
         joint = replace(settings, alpha=settings.alpha / number) if number else settings
         bounds = {test.rank: test.upper for test in recommend(group, joint).tests}
         tests = tuple(replace(test, joint=bounds.get(test.rank)) for test in row.tests)
-        result.append(replace(row, result=row.result and replace(row.result, tests=tests)))
+        result.append(replace(row, tests=tests))
     return result
 
 
@@ -199,3 +200,37 @@ def _gaps(prefix: RecipeGroup, svd: RecipeGroup, level: float) -> dict[int, Esti
         return {rank: difference_at(second, first, rank, level).estimate for rank in ranks}
     except CurveError:
         return {}
+
+
+def truncation_advice(
+    scores: Sequence[ScoreRow], variants: Sequence[PairRow], axis: str
+) -> tuple[Advice, ...]:
+    """One for every adapter and task that was truncated in several ways and scored in two."""
+    pairs = {(row.a, row.b, row.task): row for row in variants}
+    ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
+    for row in (row for row in scores if row.log2 is not None):
+        ways.setdefault((row.adapter, row.task), []).append(row)
+    return tuple(_advice(rows, pairs, axis) for rows in ways.values() if len(rows) > 1)
+
+
+def _advice(
+    rows: Sequence[ScoreRow], pairs: Mapping[tuple[str, str, str | None], PairRow], axis: str
+) -> Advice:
+    values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
+    top = max(rows, key=lambda row: values[row.truncation])
+    shown: dict[bool, list[str]] = {True: [], False: []}
+    for row in (row for row in rows if row is not top):
+        a, b = (f"{each.adapter} · {each.truncation}" for each in (row, top))
+        pair = pairs.get((a, b, row.task)) or pairs.get((b, a, row.task))
+        better = pair is not None and pair.verdict == (1 if pair.b == b else -1)
+        shown[better].append(row.truncation)
+    advice = Advice(
+        adapter=top.adapter,
+        task=top.task,
+        use=top.truncation,
+        value=values[top.truncation],
+        axis=axis,
+        beats=tuple(shown[True]),
+        open=tuple(shown[False]),
+    )
+    return replace(advice, sentence=advice_sentence(advice))

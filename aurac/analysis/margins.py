@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.rows import MarginTest
 from aurac.analysis.sentences import margin_sentence
-from aurac.curves.area import Span, check_axis, span_dict
+from aurac.curves.area import check_axis
 from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout
@@ -21,86 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
-    from aurac.stats.paired import Difference
-
-
-@dataclass(frozen=True)
-class MarginTest:
-    """Whether adapter a is non-inferior or equivalent to adapter b at a margin, on one task.
-
-    Attributes:
-        margin: How much worse (equivalence: or better) a may be, a fraction.
-        alpha: Error rate of saying so wrongly.
-        equivalent: Whether both sides were asked about.
-        difference: Of a - b, with the interval at ``1 - 2·alpha``: each end is a one-sided bound
-            at alpha.
-        n_docs: Documents that both were evaluated on.
-        a: The adapter in question.
-        b: The one that it is compared with.
-        task: The task.
-        axis: "log2" or "linear" of the rank, or a budget, "parameters" or "bytes".
-        span: Of a budget, the amounts that both were measured at.
-    """
-
-    margin: float
-    alpha: float
-    equivalent: bool
-    difference: Difference
-    n_docs: int
-    a: str = "a"
-    b: str = "b"
-    task: str | None = None
-    axis: str = "log2"
-    span: Span | None = None
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        """The interval; without one everything is possible."""
-        estimate = self.difference.estimate
-        unknown = estimate.low is None or estimate.high is None
-        return (-1.0, 1.0) if unknown else (estimate.low, estimate.high)  # type: ignore[return-value]
-
-    @property
-    def shown(self) -> bool:
-        """Whether the interval lies within the margin: its lower end, for equivalence both."""
-        low, high = self._ends
-        return low > -self.margin and (high < self.margin or not self.equivalent)
-
-    @property
-    def refuted(self) -> bool:
-        """Whether the interval lies outside of the margin as a whole."""
-        low, high = self._ends
-        return high <= -self.margin or (self.equivalent and low >= self.margin)
-
-    @property
-    def verdict(self) -> str:
-        """In a word or two: "non-inferior", "equivalent", "inferior", …, or "not shown"."""
-        if self.shown:
-            return "equivalent" if self.equivalent else "non-inferior"
-        if not self.refuted:
-            return "not shown"
-        return "not equivalent" if self.equivalent else "inferior"
-
-    @property
-    def sentence(self) -> str:
-        """One sentence with the difference, its bounds and the margin."""
-        return margin_sentence(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """An element of ``margin_tests``."""
-        estimate = self.difference.estimate
-        return {
-            **{name: getattr(self, name) for name in ("a", "b", "task", "axis")},
-            **span_dict(self.span),
-            "question": "equivalent" if self.equivalent else "non-inferior",
-            "margin": self.margin,
-            "alpha": self.alpha,
-            "difference": estimate.value,
-            **{name: getattr(estimate, name) for name in ("low", "high", "level", "method")},
-            "pairing": self.difference.parts.pairing,
-            "conditional": self.difference.conditional,
-            **{name: getattr(self, name) for name in ("n_docs", "shown", "verdict", "sentence")},
-        }
 
 
 def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
@@ -186,7 +107,8 @@ def _group_test(
     how: dict[str, Any] = {"margin": margin, "equivalent": equivalent, "alpha": alpha}
     how |= {name: rows[name] for name in ("draws", "matched")}
     test = margin_test(rows["b"], rows["a"], first.layout, **how)
-    return replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
+    test = replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
+    return replace(test, sentence=margin_sentence(test))
 
 
 def margin_test(
@@ -230,9 +152,10 @@ def margin_test(
     if not 0.0 < alpha <= 0.25:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05, at most 0.25")
     result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws, matched=matched)
-    estimate = result.estimate
+    estimate, parts = result.estimate, result.parts
     if estimate.low is not None and estimate.high is not None:
         low, high = skewed_ends(a.mean(axis=0) - b.mean(axis=0), layout, alpha)
-        low, high = min(estimate.low, low), max(estimate.high, high)
-        result = replace(result, estimate=replace(estimate, low=low, high=high))
-    return MarginTest(margin, alpha, equivalent, result, a.shape[1])
+        estimate = replace(estimate, low=min(estimate.low, low), high=max(estimate.high, high))
+    number = a.shape[1]
+    test = MarginTest(margin, alpha, equivalent, estimate, parts.pairing, parts.conditional, number)
+    return replace(test, sentence=margin_sentence(test))

@@ -1,25 +1,57 @@
-"""What a set of curves may claim, as one record: the rows of `analyse` and of a close look."""
+"""What a set of curves may claim, as one record: the rows of `analyse` and of a close look.
+
+`analysis.json` is this record; `docs/analysis-schema.md` describes it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from msgspec import to_builtins
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from aurac.analysis.choice_rows import Choice, RankRow
+from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow, fields_of
+from aurac.curves.area import BUDGETS
+from aurac.records.decisions import Declaration
+from aurac.stats.mean import Estimate
 
-    from aurac.analysis.choice_rows import Choice, RecommendRow
-    from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
-    from aurac.records.decisions import Declaration
-    from aurac.stats.mean import Estimate
+ANALYSIS_FILE, ANALYSIS_SCHEMA = "analysis.json", 1
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The truncation of an adapter with the largest AURAC, and what was shown of it.
+
+    Attributes:
+        use: The truncation, as ``basis · rescale``.
+        value: Its AURAC on the headline axis, a fraction.
+        beats: Truncations that it is significantly better than (paired, Holm over the family).
+        open: Those to which the difference is not significant.
+        sentence: What to use, no more surely than was shown.
+    """
+
+    adapter: str
+    task: str | None
+    use: str
+    value: float
+    axis: str
+    beats: tuple[str, ...]
+    open: tuple[str, ...]
+    sentence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``truncations``."""
+        area = f"aurac_{self.axis}" if self.axis in BUDGETS else "aurac"
+        row = {**fields_of(self, "adapter task use"), area: self.value}
+        return row | {"better_than": list(self.beats), "not_significant": list(self.open)}
 
 
 @dataclass(frozen=True)
 class BasisRow:
-    """One adapter cut to its first components (prefix) and by SVD; names are `ScoreRow.label`.
+    """One adapter cut to its first components (prefix) and by SVD; names are `Named.label`.
 
     `gaps` are prefix minus SVD at each rank that both have, with intervals for each rank alone.
     """
@@ -39,7 +71,7 @@ class StratumRow:
     """
 
     task: str | None
-    curve: str  # `ScoreRow.label`
+    curve: str  # `Named.label`
     stratum: str
     n_docs: int
     log2: Estimate
@@ -61,7 +93,7 @@ class Step:
 class Changes:
     """The steps of one curve; a mean over seeds counts the documents of every seed."""
 
-    label: str  # `ScoreRow.label`
+    label: str  # `Named.label`
     task: str
     n_docs: int
     steps: tuple[Step, ...]
@@ -94,8 +126,8 @@ class Closely:
     `RankTest.joint`; `checkpoints` single trainings; the rest as of their classes.
     """
 
-    tests: tuple[RecommendRow, ...] = ()
-    checkpoints: tuple[RecommendRow, ...] = ()
+    tests: tuple[RankRow, ...] = ()
+    checkpoints: tuple[RankRow, ...] = ()
     strata: tuple[StratumRow, ...] = ()
     changes: tuple[Changes, ...] = ()
     bases: tuple[BasisRow, ...] = ()
@@ -105,34 +137,48 @@ class Closely:
 class Analysis:
     """What a set of curves may claim.
 
-    `variants` compares the truncations of one adapter, in one family (Holm) with `pairs`; where
-    `primary` comparisons were declared, these are one family and all others another.
-    `recommended` are the curves, each by itself, where a margin or an accuracy was declared;
-    `choices` the configurations of each task, computed when they are asked for. `closely` is what a
-    report asks beyond them, `budgets` what was asked over other axes.
+    Attributes:
+        schema: Of the file.
+        scores: AURAC of every curve.
+        pairs: Every two adapters on a task, each in its default truncation.
+        variants: Every two truncations of one adapter, in one family (Holm) with `pairs`; where
+            `primary` comparisons were declared, these are one family and all others another.
+        aggregates: Means over tasks.
+        recommended: The curves, each by itself, where a margin or an accuracy was declared.
+        best: What is said of the largest AURAC of each task.
+        advice: Which truncation of an adapter to use.
+        choices: The configurations of each task; none where they were not asked for.
+        axis, level: Of the headline, and of intervals.
+        primary: The comparisons that were declared to be primary.
+        closely: What a report asks beyond these.
+        budgets: AURAC over other axes, where these were asked for.
+        reason: Why there is no row at all.
     """
 
-    scores: tuple[ScoreRow, ...]
-    pairs: tuple[PairRow, ...]
-    variants: tuple[PairRow, ...]
-    aggregates: tuple[AggregateRow, ...]
-    recommended: tuple[RecommendRow, ...]
-    best: tuple[BestRow, ...]
-    axis: str
-    level: float
+    schema: int = ANALYSIS_SCHEMA
+    scores: tuple[ScoreRow, ...] = ()
+    pairs: tuple[PairRow, ...] = ()
+    variants: tuple[PairRow, ...] = ()
+    aggregates: tuple[AggregateRow, ...] = ()
+    recommended: tuple[RankRow, ...] = ()
+    best: tuple[BestRow, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    choices: tuple[Choice, ...] = ()
+    axis: str = "log2"
+    level: float = 0.95
     primary: Declaration | None = None
     closely: Closely = Closely()
     budgets: tuple[Budget, ...] = ()
-    choose: Callable[[], tuple[Choice, ...]] = field(default=tuple, repr=False)
+    reason: str | None = None
 
-    @cached_property
-    def choices(self) -> tuple[Choice, ...]:
-        """Of each task, which configuration to ship."""
-        return self.choose()
+    def to_json(self) -> str:
+        """The text of `analysis.json`; a ValueError where JSON cannot hold a number."""
+        content = to_builtins(self, str_keys=True)
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     @property
     def candidates(self) -> set[tuple[str | None, str]]:
-        """Task and name (`ScoreRow.label`) of the rows that may be the best of their task."""
+        """Task and name (`Named.label`) of the rows that may be the best of their task."""
         return {(row.task, name) for row in self.best for name in row.candidates}
 
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:

@@ -1,22 +1,15 @@
-"""What an analysis is told, its rows, and the JSON they become."""
+"""What an analysis is told, its rows, and the JSON they become. Names are `Named.label`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aurac.analysis import sentences
-from aurac.curves.area import BUDGETS, area_name, span_dict
-from aurac.curves.display import points, show_span
+from aurac.curves.area import BUDGETS, Span, span_dict
 from aurac.errors import CurveError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from aurac.curves.area import Span
-    from aurac.records.decisions import Declaration
-    from aurac.stats.mean import Estimate
-    from aurac.stats.paired import Difference
+from aurac.records.decisions import Declaration
+from aurac.stats.mean import Estimate
 
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
 
@@ -77,34 +70,41 @@ def _with_method(estimate: Estimate | None) -> dict[str, Any]:
     return {"estimate": estimate.to_dict(), "method": estimate.method}
 
 
-class Labelled:
-    """A row of an adapter under a truncation, which is its default one or not."""
-
-    adapter: str
-    truncation: str
-    other: bool
-
-    @property
-    def label(self) -> str:
-        """The adapter, with its truncation where it is not the default one."""
-        return f"{self.adapter} · {self.truncation}" if self.other else self.adapter
-
-
 @dataclass(frozen=True)
-class ScoreRow(Labelled):
-    """AURAC of one recipe group on one task.
+class Named:
+    """An adapter, or a recipe, on a task under a truncation.
 
-    `log2`, `linear` and `mean` are None with a `reason`. `other` marks a truncation that is not the
-    adapter's default, `published` one that is the method's published one. Where the headline
-    `axis` is a budget, `budget` is AURAC over it, at the amounts of `span`. `above_base` says of
-    each rank whether it is shown to be above the base, each by itself; None without a base.
+    Attributes:
+        other: Whether the truncation is not the adapter's default.
+        label: The adapter, with its truncation where it is not its default one.
     """
 
     adapter: str
     task: str | None
-    metric: str | None
     truncation: str
     other: bool
+    label: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = f"{self.adapter} · {self.truncation}" if self.other else self.adapter
+        object.__setattr__(self, "label", name)
+
+
+@dataclass(frozen=True)
+class ScoreRow(Named):
+    """AURAC of one recipe group on one task.
+
+    Attributes:
+        reason: Why `log2`, `linear` and `mean` are None.
+        missing: Rank → why it has no accuracy.
+        drops: ``(rank, next rank, size)`` wherever accuracy falls.
+        published: Whether the truncation is the published one, where that is not the default.
+        axis: The headline axis; where that is a budget, `budget` is AURAC over the amounts `span`.
+        above_base: Rank → whether it is shown to be above the base, each by itself; None without a
+            base.
+    """
+
+    metric: str | None
     ranks: tuple[int, ...]
     accuracy: tuple[float, ...]
     n_docs: int | None
@@ -155,13 +155,24 @@ class ScoreRow(Labelled):
 
 @dataclass(frozen=True)
 class PairRow:
-    """A paired difference, b - a; `result` is None with a `reason`.
+    """A paired difference, b - a; `estimate` is None with a `reason`.
 
     Attributes:
+        value: The difference; of curves without documents there is no more than that.
+        p: Two-sided, before adjustment; None without a test.
+        p_holm: Adjusted for the family.
+        detectable: The smallest true difference that the test finds with 80 % power, at the level
+            that Holm's procedure left it; None where not even a difference of 1 is.
+        verdict: +1 where b is better, -1 where a is, 0 where neither is significantly; None without
+            a test, and where two seeds are too few for a verdict.
+        pairing: How seeds were compared; None where there are not several.
+        conditional: Whether the claim holds for these checkpoints alone (a single seed).
+        gained, lost: Documents on which b scores higher, and lower, at each rank.
         span: Of a budget, the amounts that both were measured at; None over ranks.
-        truncations: For each way of truncating the two, +1 (b better), -1 (a better), 0 (not
-            significant) or None; empty where each was truncated one way only.
+        truncations: For each way of truncating the two, the verdict; empty where each was truncated
+            one way only.
         exploratory: Whether it is none of the primary comparisons; None where none was declared.
+        reading, sentence: What it shows, in a few words and in full.
     """
 
     a: str
@@ -171,76 +182,38 @@ class PairRow:
     ranks: tuple[int, ...] = ()
     n_docs: int | None = None
     value: float | None = None
-    result: Difference | None = None
+    estimate: Estimate | None = None
+    p: float | None = None
     p_holm: float | None = None
+    detectable: float | None = None
+    verdict: int | None = None
+    pairing: str | None = None
+    conditional: bool | None = None
     gained: tuple[int, ...] | None = None
     lost: tuple[int, ...] | None = None
     reason: str | None = None
     span: Span | None = None
     truncations: Mapping[str, int | None] = field(default_factory=dict)
     exploratory: bool | None = None
-
-    @property
-    def p(self) -> float | None:
-        """Two-sided p value before adjustment."""
-        return None if self.result is None else self.result.p
+    reading: str = ""
+    sentence: str = ""
 
     @property
     def survives(self) -> bool | None:
         """Whether the verdict is the same for every truncation; None with only one."""
         return len(set(self.truncations.values())) == 1 if self.truncations else None
 
-    @property
-    def reading(self) -> str:
-        """What the comparison shows, in a few words."""
-        if self.result is None:
-            return "no test" if self.value is not None else "not compared"
-        sign = sentences.verdict(self.result, self.p_holm, 1.0 - self.result.estimate.level)
-        if sign is None:
-            return "not tested" if self.p is None else "two seeds: no verdict"
-        words = f"{self.b if sign > 0 else self.a} is better" if sign else "not significant"
-        words += ", exploratory" if self.exploratory else ""
-        return words if self.survives is not False else f"{words} (depends on the truncation)"
-
-    @property
-    def sentence(self) -> str:
-        """One sentence that claims no more than the data do."""
-        if self.result is None:
-            where = f" on {self.task}" if self.task else ""
-            if self.value is None:
-                return f"{self.a} and {self.b}{where}: not compared ({self.reason})."
-            value = f"{points(self.value)}, a {self.reason}"
-            return f"{self.b} − {self.a}{where} is {value}.{self._over}"
-        text = (
-            sentences.pair_sentence(self.a, self.b, self.task, self.result, self.p_holm)
-            + self._over
-        )
-        text += " This comparison is exploratory." if self.exploratory else ""
-        if self.survives is None:
-            return text
-        kept = "is the same" if self.survives else "is NOT the same"
-        return f"{text} The verdict {kept} for every truncation that was run."
-
-    @property
-    def _over(self) -> str:
-        if self.span is None:
-            return ""
-        return f" It is a difference of {area_name(self.axis)}, {show_span(self.span, self.axis)}."
-
     def to_dict(self, *, details: bool = False) -> dict[str, Any]:
         """An element of ``pairs``."""
-        estimate = self.result.estimate if self.result else None
-        row = fields_of(self, "a b task axis p p_holm") | _numbers(estimate)
-        value = row.pop("value")
-        row["difference"] = self.value if estimate is None else value
-        row |= span_dict(self.span)
-        row["mde"] = self.result.mde if self.result else None
+        row = fields_of(self, "a b task axis p p_holm") | _numbers(self.estimate)
+        del row["value"]
+        row |= {"difference": self.value, **span_dict(self.span), "mde": self.detectable}
         row |= {} if self.exploratory is None else {"exploratory": self.exploratory}
-        row["pairing"] = self.result.parts.pairing if self.result else None
+        row["pairing"] = self.pairing
         if details:
             row |= fields_of(self, "ranks n_docs gained lost reason sentence")
-            row["method"] = estimate.method if estimate else None
-            row["conditional"] = self.result.conditional if self.result else None
+            row["method"] = self.estimate.method if self.estimate else None
+            row["conditional"] = self.conditional
             row["survives_truncation"] = self.survives
             row["truncations"] = dict(self.truncations)
         return row
@@ -248,8 +221,7 @@ class PairRow:
 
 def pairings_of(rows: Iterable[PairRow]) -> dict[str, str | None]:
     """Pair → how its seeds were compared."""
-    compared = (row for row in rows if row.result is not None)
-    return {f"{row.b} − {row.a}": row.result.parts.pairing for row in compared if row.result}
+    return {f"{row.b} − {row.a}": row.pairing for row in rows if row.estimate}
 
 
 @dataclass(frozen=True)
@@ -272,8 +244,6 @@ class AggregateRow:
 @dataclass(frozen=True)
 class BestRow:
     """The row with the largest AURAC on a task; `leader` is None with a `reason`.
-
-    A row is an adapter in one truncation, and its name here is `ScoreRow.label`.
 
     Attributes:
         task: The task.
@@ -305,13 +275,84 @@ class BestRow:
     axis: str = "log2"
     apart: tuple[str, ...] = ()
     sure: float = 0.95
-
-    @property
-    def sentences(self) -> list[str]:
-        """What may be said of the leader, or why there is none."""
-        return sentences.best_sentences(self)
+    sentences: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """An element of ``best`` in the detailed JSON."""
         names = "task axis compared level leader candidates untested within apart reason sentences"
         return fields_of(self, names) | _with_method(self.estimate)
+
+
+@dataclass(frozen=True)
+class MarginTest:
+    """Whether adapter a is non-inferior or equivalent to adapter b at a margin, on one task.
+
+    Attributes:
+        margin: How much worse (equivalence: or better) a may be, a fraction.
+        alpha: Error rate of saying so wrongly.
+        equivalent: Whether both sides were asked about.
+        estimate: Of a - b, with the interval at ``1 - 2·alpha``: each end is a one-sided bound at
+            alpha.
+        pairing, conditional: As of `PairRow`.
+        n_docs: Documents that both were evaluated on.
+        a: The adapter in question.
+        b: The one that it is compared with.
+        task: The task.
+        axis: "log2" or "linear" of the rank, or a budget, "parameters" or "bytes".
+        span: Of a budget, the amounts that both were measured at.
+        sentence: The difference, its bounds and the margin.
+    """
+
+    margin: float
+    alpha: float
+    equivalent: bool
+    estimate: Estimate
+    pairing: str | None
+    conditional: bool
+    n_docs: int
+    a: str = "a"
+    b: str = "b"
+    task: str | None = None
+    axis: str = "log2"
+    span: Span | None = None
+    sentence: str = ""
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """The interval; without one everything is possible."""
+        estimate = self.estimate
+        unknown = estimate.low is None or estimate.high is None
+        return (-1.0, 1.0) if unknown else (estimate.low, estimate.high)  # type: ignore[return-value]
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval lies within the margin: its lower end, for equivalence both."""
+        low, high = self._ends
+        return low > -self.margin and (high < self.margin or not self.equivalent)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether the interval lies outside of the margin as a whole."""
+        low, high = self._ends
+        return high <= -self.margin or (self.equivalent and low >= self.margin)
+
+    @property
+    def verdict(self) -> str:
+        """In a word or two: "non-inferior", "equivalent", "inferior", …, or "not shown"."""
+        if self.shown:
+            return "equivalent" if self.equivalent else "non-inferior"
+        if not self.refuted:
+            return "not shown"
+        return "not equivalent" if self.equivalent else "inferior"
+
+    def to_dict(self) -> dict[str, Any]:
+        """An element of ``margin_tests``."""
+        return {
+            **fields_of(self, "a b task axis"),
+            **span_dict(self.span),
+            "question": "equivalent" if self.equivalent else "non-inferior",
+            **fields_of(self, "margin alpha"),
+            "difference": self.estimate.value,
+            **fields_of(self.estimate, "low high level method"),
+            **fields_of(self, "pairing conditional n_docs shown verdict sentence"),
+        }

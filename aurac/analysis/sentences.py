@@ -11,10 +11,10 @@ from aurac.curves.display import declared, percent, points, seconds, show_span, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aurac.analysis.choice_rows import Choice, Configuration
-    from aurac.analysis.margins import MarginTest
-    from aurac.analysis.rows import BestRow
-    from aurac.stats.paired import Difference
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
+    from aurac.analysis.record import Advice
+    from aurac.analysis.rows import BestRow, MarginTest, PairRow
+    from aurac.stats.mean import Estimate
 
 
 def show_p(p: float) -> str:
@@ -22,64 +22,72 @@ def show_p(p: float) -> str:
     return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
-def verdict(result: Difference, p_holm: float | None, alpha: float) -> int | None:
-    """+1 where b is better, -1 where a is, 0 where neither is significantly.
-
-    None without a test, and where a group has two seeds and the difference is not significant: they
-    say so little of how seeds vary that nothing follows from it.
-    """
-    p = result.p if p_holm is None else p_holm
-    if p is None:
-        return None
-    if p > alpha:
-        return None if result.parts.fewest == 2 else 0
-    return 1 if result.estimate.value > 0 else -1
+def reading(row: PairRow) -> str:
+    """What a pair shows, in a few words."""
+    if row.estimate is None:
+        return "no test" if row.value is not None else "not compared"
+    if row.verdict is None:
+        return "not tested" if row.p is None else "two seeds: no verdict"
+    better = row.b if row.verdict > 0 else row.a
+    text = f"{better} is better" if row.verdict else "not significant"
+    text += ", exploratory" if row.exploratory else ""
+    return text if row.survives is not False else f"{text} (depends on the truncation)"
 
 
-def pair_sentence(
-    a: str, b: str, task: str | None, result: Difference, p_holm: float | None
-) -> str:
-    """One sentence on a paired difference, b - a."""
-    estimate = result.estimate
-    where = f" on {task}" if task else ""
-    value, low, high = estimate.value, estimate.low, estimate.high
+def pair_sentence(row: PairRow) -> str:
+    """One sentence on a pair that claims no more than the data do."""
+    where = f" on {row.task}" if row.task else ""
+    if row.value is None:
+        return f"{row.a} and {row.b}{where}: not compared ({row.reason})."
+    over = ""
+    if row.span is not None:
+        over = f" It is a difference of {area_name(row.axis)}, {show_span(row.span, row.axis)}."
+    if row.estimate is None:
+        return f"{row.b} − {row.a}{where} is {points(row.value)}, a {row.reason}.{over}"
+    text = _difference(row, row.estimate, where) + over
+    text += " This comparison is exploratory." if row.exploratory else ""
+    if row.survives is None:
+        return text
+    kept = "is the same" if row.survives else "is NOT the same"
+    return f"{text} The verdict {kept} for every truncation that was run."
+
+
+def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
+    a, b, value, low, high = row.a, row.b, estimate.value, estimate.low, estimate.high
     if low is None or high is None:
         return f"{b} − {a}{where} is {points(value)}; nothing more can be said of it."
-    p = result.p if p_holm is None else p_holm
-    alpha = 1.0 - estimate.level
-    sign = verdict(result, p_holm, alpha)
-    if sign == -1:  # name the better one first
+    p = row.p if row.p_holm is None else row.p_holm
+    if row.verdict == -1:  # name the better one first
         a, b, value, low, high = b, a, -value, -high, -low
     ends = f"{_share(estimate.level)} interval {percent(low)} to {percent(high)}"
     scope = "conditional on these checkpoints"
-    if not result.conditional:
-        scope = f"for another draw of documents and training seeds ({_over_seeds(result)})"
+    if not row.conditional:
+        scope = f"for another draw of documents and training seeds ({_over_seeds(row.pairing)})"
     if p is None:
         return f"{b} − {a}{where}: {points(value)} ({ends}), {scope}; not tested."
-    test = f"{'p' if p_holm is None else 'Holm p'} {show_p(p)}"
-    if sign:
+    test = f"{'p' if row.p_holm is None else 'Holm p'} {show_p(p)}"
+    if row.verdict:
         return (
             f"{b} is better than {a}{where} by {points(value)} ({ends}; significant, {test}), "
             f"{scope}."
         )
     head = f"The difference {b} − {a}{where} ({points(value)}, {ends}) is not significant ({test})"
-    if sign is None:
+    if row.verdict is None:
         return (
             f"{head}, {scope}: no verdict, since two seeds of a recipe do not show how much seeds "
             "vary."
         )
     alone = "" if low <= 0.0 <= high else ", although this pair's own interval leaves 0 out"
     missed = ""
-    if result.mde is not None:
-        missed = (
-            f" With these documents the test detects {points(result.mde)} or more (80 % power)."
-        )
+    if row.detectable is not None:
+        least = points(row.detectable)
+        missed = f" With these documents the test detects {least} or more (80 % power)."
     return f"{head}{alone}, {scope}.{missed}"
 
 
-def _over_seeds(result: Difference) -> str:
+def _over_seeds(pairing: str | None) -> str:
     """How seeds were compared, and what is assumed of them."""
-    return f"{result.parts.pairing}; assumes that seeds vary about normally"
+    return f"{pairing}; assumes that seeds vary about normally"
 
 
 def pairing_note(pairings: Mapping[str, str | None]) -> str:
@@ -103,7 +111,7 @@ Called = Callable[["Configuration"], str]
 
 
 def choice_sentences(
-    choice: Choice, *, own: bool = False, called: Called = lambda one: one.name
+    choice: Choice, *, own: bool = False, called: Called = lambda configuration: configuration.name
 ) -> list[str]:
     """Which configuration to ship and what was shown of it, or why none is named.
 
@@ -117,7 +125,7 @@ def choice_sentences(
     if choice.declared and choice.chosen is not None:
         return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
     most = f"the most accurate here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
-    if all(one.above_base is False for one in choice.configurations):
+    if all(each.above_base is False for each in choice.configurations):
         return [f"Ship nothing{where}: nothing is shown to be above {_base(choice)}; {most}."]
     weak = [f"It is not shown to be above {_base(choice)}."]
     weak = weak if choice.best.above_base is False else []
@@ -133,8 +141,16 @@ def choice_sentences(
     return [text, *weak]
 
 
-def _rank(one: Configuration) -> str:
-    return f"rank {one.rank}"
+def rank_sentence(row: RankRow) -> str:
+    """What was shown of the ranks of one curve, in a sentence or several."""
+    where = f"{row.label} on {row.task}" if row.task else row.label
+    if row.reason is not None:
+        return f"{where}: no rank can be tested ({row.reason})."
+    return f"{where}: {' '.join(choice_sentences(row.choice, own=True))}"
+
+
+def _rank(configuration: Configuration) -> str:
+    return f"rank {configuration.rank}"
 
 
 def _base(choice: Choice) -> str:
@@ -153,22 +169,22 @@ def _shown(choice: Choice, called: Called) -> str:
     return " and ".join(parts)
 
 
-def _ship(choice: Choice, one: Configuration, where: str, called: Called) -> list[str]:
+def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> list[str]:
     """What to ship, what it costs, and what was shown."""
-    facts = [size(one.bytes)] if one.bytes else []
-    facts.append(f"accuracy {percent(one.accuracy)} %")
-    facts += [f"{seconds(one.seconds)} a document"] if one.seconds else []
-    head = f"Use {called(one)}" if called is _rank else f"Ship {called(one)}{where}"
+    facts = [size(chosen.bytes)] if chosen.bytes else []
+    facts.append(f"accuracy {percent(chosen.accuracy)} %")
+    facts += [f"{seconds(chosen.seconds)} a document"] if chosen.seconds else []
+    head = f"Use {called(chosen)}" if called is _rank else f"Ship {called(chosen)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
     lines = [
         f"{head}: {', '.join(facts)}.",
         f"It is shown to be {_shown(choice, called)} ({sure}).",
     ]
-    if choice.best is not one and choice.best is not None:
+    if choice.best is not chosen and choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
         lines.append(f"The most accurate is {most}.")
-    if choice.configurations[0] is not one:
+    if choice.configurations[0] is not chosen:
         both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
         lines.append(f"No smaller {'rank' if choice.curves == 1 else 'one'} is shown to be{both}.")
     return lines
@@ -191,17 +207,15 @@ def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[
 
 def _seeds(choice: Choice) -> list[str]:
     """For which seeds the claim about a recipe holds."""
-    from aurac.stats.noninferiority import seeds_needed
-
     if choice.seeds == 1 or choice.margin is None:
         return []
     holds = "For another seed this holds where bad runs are at least one in four"
-    return [f"{holds}; one in ten would need {seeds_needed(choice.alpha, 0.1)} seeds."]
+    return [f"{holds}; one in ten would need {choice.rare_seeds_needed} seeds."]
 
 
 def margin_sentence(test: MarginTest) -> str:
     """One sentence on a margin test: the difference, its bounds and the margin."""
-    estimate = test.difference.estimate
+    estimate = test.estimate
     where = f" on {test.task}" if test.task else ""
     head = {
         "not shown": f"{test.a} is not shown to be "
@@ -218,8 +232,8 @@ def margin_sentence(test: MarginTest) -> str:
     bound = f"one-sided {_share(1 - test.alpha)} bound"
     bound += f"s {low} and {high}" if test.equivalent else ends
     scope = "conditional on these checkpoints"
-    if not test.difference.conditional:
-        scope = f"over documents and training seeds ({_over_seeds(test.difference)})"
+    if not test.conditional:
+        scope = f"over documents and training seeds ({_over_seeds(test.pairing)})"
     return f"{head}: {difference}, {bound}, margin {declared(test.margin)}, {scope}."
 
 
@@ -247,3 +261,15 @@ def best_sentences(row: BestRow) -> list[str]:
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines
+
+
+def advice_sentence(advice: Advice) -> str:
+    """Which truncation to use, no more surely than was shown."""
+    where = f" on {advice.task}" if advice.task else ""
+    text = f"{advice.adapter}{where}: {advice.use} has the largest {area_name(advice.axis)}, "
+    text += f"{percent(advice.value)} %"
+    if advice.beats:
+        text += f"; it is better than {', '.join(advice.beats)}"
+    if advice.open:
+        text += f"; its lead over {', '.join(advice.open)} is not significant"
+    return f"{text}."

@@ -26,7 +26,7 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from aurac.analysis.choice_rows import Choice, Configuration, RecommendRow
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import ScoreRow
     from aurac.readers import Curves
@@ -40,7 +40,7 @@ class Served(NamedTuple):
     cost: AdapterCost
 
 
-Measured = Callable[["RecommendRow | Configuration"], Served | None]
+Measured = Callable[["RankRow | Configuration"], Served | None]
 """What was measured of a row's adapter."""
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
@@ -208,7 +208,7 @@ def _serving(sources: Sequence[str]) -> list[ServingRecord]:
 def _served(
     records: Sequence[ServingRecord],
     groups: Mapping[str, Sequence[str]],
-    row: RecommendRow | Configuration,
+    row: RankRow | Configuration,
 ) -> Served | None:
     """What was measured of a row's adapter."""
     names = (row.adapter, *groups.get(row.adapter, ()))
@@ -218,7 +218,7 @@ def _served(
     return None
 
 
-def _within(row: RecommendRow, served: Served | None, limit: float) -> bool:
+def _within(row: RankRow, served: Served | None, limit: float) -> bool:
     """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
     if row.rank is None:
         return False
@@ -238,7 +238,7 @@ def _within(row: RecommendRow, served: Served | None, limit: float) -> bool:
 
 def _gates(
     result: Analysis, served: Measured, rank: int | None, latency: float | None
-) -> list[tuple[list[RecommendRow], str, str]]:
+) -> list[tuple[list[RankRow], str, str]]:
     """For each demand the adapters not shown to meet it, and what to say of none or some."""
     rows = [row for row in result.recommended if not row.other]
     gates = []
@@ -256,15 +256,13 @@ def _gates(
 
 
 def _content(result: Analysis, served: Measured, *, details: bool) -> dict[str, Any]:
-    from aurac.analysis.comparisons import truncation_advice
-
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
     shown: dict[str, Any] = {name: content[name] for name in names}
     shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
     shown["ship"] = [_ship(choice, served) for choice in result.choices]
     if details:
-        shown["truncations"] = [advice.to_dict() for advice in truncation_advice(result)]
+        shown["truncations"] = [advice.to_dict() for advice in result.advice]
     return shown
 
 
@@ -288,7 +286,6 @@ def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
 
 
 def _print(result: Analysis, served: Measured, *, details: bool) -> None:
-    from aurac.analysis.comparisons import truncation_advice
     from aurac.show import lines
 
     text = []
@@ -311,7 +308,7 @@ def _print(result: Analysis, served: Measured, *, details: bool) -> None:
         title = "Which truncation to use for this adapter, paired"
         text += lines.pair_lines(result.variants, title, details=True)
         text += [row.sentence for row in result.pairs if row.survives is not None]
-    if advice := truncation_advice(result):
+    if advice := result.advice:
         text += ["", *(row.sentence for row in advice)]
     click.echo("\n" + "\n".join(text).strip("\n"))
 

@@ -97,7 +97,7 @@ def score(
             click.echo("\n".join(row.sentence for row in rows))
         return 0 if shown else NOT_SHOWN
     options |= {"margin": rank_margin, "primary": read.primary}
-    result = analyse(read.curves, groups=read.groups, **options)
+    result = analyse(read.curves, groups=read.groups, choices=False, **options)
     if as_json:
         stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
         print_json(result.to_dict(details=details) | stopped)

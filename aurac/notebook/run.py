@@ -158,11 +158,8 @@ class Run:
         p_holm (adjusted for all pairs), n_docs, reason (why they are not compared).
         """
         rows = self.analysis.pairs
-        names = "low=result.estimate.low high=result.estimate.high p p_holm n_docs reason"
-        table = _frame(f"a b task difference=value {names}", rows)
-        values = [row.result.estimate.value if row.result else row.value for row in rows]
-        table["difference"] = values
-        return table
+        names = "low=estimate.low high=estimate.high p p_holm n_docs reason"
+        return _frame(f"a b task difference=value {names}", rows)
 
     @property
     def serving(self) -> DataFrame:
@@ -219,7 +216,7 @@ class Run:
             CurveError: A margin outside (0, 1), or a reference that is not there.
         """
         rows = self._analysis(margin, reference).recommended
-        names = "adapter task truncation default=other rank saved=result.saved alpha=choice.alpha"
+        names = "adapter task truncation default=other rank saved alpha=choice.alpha"
         table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
         return table.assign(default=[not row.other for row in rows])
 

@@ -160,8 +160,8 @@ class Builder:
         if second is None:
             return (*cells, none, none, none)
         pair = self.findings.pair(best, second)
-        known = pair.result if pair else None
-        lead = estimate(known.estimate) if known else share(best.area - second.area)
+        known = pair.estimate if pair else None
+        lead = estimate(known) if known else share(best.area - second.area)
         p = p_value(pair.p_holm if pair else None)
         return (*cells, Cell(second.label), lead, p)
 
@@ -250,7 +250,7 @@ class Builder:
             f"{seen.label(task, name)} on {one_line(task)}: {one_line(why)}."
             for task, name, why in budget.reasons
         ]
-        reasons += [one_line(pair.sentence, 400) for pair in budget.pairs if pair.result is None]
+        reasons += [one_line(pair.sentence, 400) for pair in budget.pairs if not pair.estimate]
         return Section(f"over-{axis}", area_name(axis), (*blocks, *_bullets(reasons)))
 
     def smaller(self) -> Section:

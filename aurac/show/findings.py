@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Configuration
     from aurac.analysis.record import BasisRow, Changes, StratumRow
     from aurac.analysis.rows import PairRow
-    from aurac.stats.paired import Difference
+    from aurac.stats.mean import Estimate
 
 Groups = Mapping[str, Sequence[str]]
 _PAIRED = 5
@@ -141,7 +141,7 @@ class Findings:
 
     def __init__(self, run: Run, margin: float | None = None, axes: Sequence[str] = ()) -> None:
         self.run, self.margin = run, margin
-        self.analysis, reason = _analysis(run, margin, axes)
+        self.analysis = _analysis(run, margin, axes)
         self._rows: dict[tuple[str | None, str], CurveRow] = {}
         for row in sorted(run.curves, key=lambda curve: not curve.is_default):
             for name in (row.adapter, row.full_name):
@@ -156,7 +156,7 @@ class Findings:
         seen = known.closely
         self.tests = {self.row(row.task, row.label).id: row for row in seen.tests}
         self.own = {(row.adapter, row.task): row for row in seen.checkpoints}
-        said = {task: _leader(run, task, known, reason) for task in run.task_names}
+        said = {task: _leader(run, task, known) for task in run.task_names}
         self.leaders = {task: row for task, row in said.items() if row}
         self.candidates = {
             task: [self.row(task, name) for name in row.candidates] if row else scored(run, task)
@@ -253,28 +253,26 @@ def significant(pair: PairRow | None) -> bool:
 
 def turned(pair: PairRow) -> PairRow:
     """The same comparison as a - b."""
-    result = cast("Difference", pair.result)
-    low, high = (
-        None if end is None else -end for end in (result.estimate.high, result.estimate.low)
-    )
-    estimate = replace(result.estimate, value=-result.estimate.value, low=low, high=high)
-    return replace(pair, a=pair.b, b=pair.a, result=replace(result, estimate=estimate))
+    known = cast("Estimate", pair.estimate)
+    low, high = (None if end is None else -end for end in (known.high, known.low))
+    estimate = replace(known, value=-known.value, low=low, high=high)
+    return replace(pair, a=pair.b, b=pair.a, value=estimate.value, estimate=estimate)
 
 
 def oriented(pairs: Iterable[PairRow]) -> list[PairRow]:
     """Those of the pairs that were tested, each as the larger area (`b`) minus the other."""
-    tested = ((pair, pair.result.estimate.value) for pair in pairs if pair.result is not None)
+    tested = ((pair, pair.estimate.value) for pair in pairs if pair.estimate)
     return [pair if value >= 0 else turned(pair) for pair, value in tested]
 
 
-def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> tuple[Analysis, str]:
-    """The analysis of a run, or an empty one and the reason why."""
+def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> Analysis:
+    """The analysis of a run; where its curves do not fit together one without rows, and why."""
     curves, groups = curves_of(run.curves)
     names = (curve.adapter for curve in curves)
     reason = "no curve is stored"
     try:
         if curves:
-            known = analyse(
+            return analyse(
                 curves,
                 groups=groups,
                 checkpoints=_checkpoints(run),
@@ -283,13 +281,12 @@ def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> tuple[Anal
                 strict=False,
                 primary=declaration((), run.primary, names, {}, finished=True),
             )
-            return known, ""
     except CurveError as error:
         reason = str(error)
-    return Analysis((), (), (), (), (), (), "log2", LEVEL), reason
+    return Analysis(reason=reason)
 
 
-def _leader(run: Run, task: str, known: Analysis, reason: str) -> BestRow | None:
+def _leader(run: Run, task: str, known: Analysis) -> BestRow | None:
     """What is said of the largest AURAC of a task; None where one row or none has an AURAC."""
     rows = scored(run, task)
     if len(rows) < 2:
@@ -297,7 +294,7 @@ def _leader(run: Run, task: str, known: Analysis, reason: str) -> BestRow | None
     if documents := unequal_documents(rows):
         return BestRow(task, len(rows), LEVEL, reason=f"the rows are of {documents} documents")
     said = next((row for row in known.best if row.task == task), None)
-    return said or BestRow(task, len(rows), LEVEL, reason=reason)
+    return said or BestRow(task, len(rows), LEVEL, reason=known.reason)
 
 
 def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:

@@ -14,7 +14,7 @@ from aurac.show.terminal import aggregate_table, configuration_table, pair_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.analysis.choice_rows import Choice, RecommendRow
+    from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.records.decisions import SequentialRecord
     from aurac.records.serving import AdapterCost, ServingRecord
@@ -26,7 +26,7 @@ FIXED = (
 SHOWN = 60  # rows of a table; --json has all of them
 
 
-def place(row: ScoreRow | RecommendRow) -> str:
+def place(row: ScoreRow | RankRow) -> str:
     """The adapter, its truncation where that is not the default one, and the task."""
     return f"{row.label} on {row.task}" if row.task else row.label
 
@@ -59,14 +59,14 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     if not rows:
         return []
     lines = ["", title, pair_table(rows, details=details, most=SHOWN).plain()]
-    if any(row.result is not None and row.result.conditional for row in rows):
+    if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     if note := pairing_note(pairings_of(rows)):
         lines.append(note)
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]
     else:
-        lines += [row.sentence for row in rows[:SHOWN] if row.result is None and row.value is None]
+        lines += [row.sentence for row in rows[:SHOWN] if row.value is None]
     if len(rows) > SHOWN:
         lines.append(f"… and {len(rows) - SHOWN} more pairs: see --json")
     return lines
@@ -107,7 +107,7 @@ def configuration_lines(choice: Choice, *, every: bool) -> list[str]:
     return [title, configuration_table(shown, choice).plain(), note]
 
 
-def rank_test_lines(row: RecommendRow) -> list[str]:
+def rank_test_lines(row: RankRow) -> list[str]:
     """What was tested of each rank of a curve."""
     if not row.tests:
         return []

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from aurac.analysis.choice_rows import RecommendRow
+    from aurac.analysis.choice_rows import RankRow
     from aurac.records.schema import AdapterRecord
     from aurac.show.model import CurveRow, Interval, Run
 
@@ -30,7 +30,7 @@ METHODS = {
 def card(
     run: Run,
     adapter: AdapterRecord,
-    own: Mapping[tuple[str, str | None], RecommendRow],
+    own: Mapping[tuple[str, str | None], RankRow],
     *,
     brief: bool = False,
 ) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
@@ -16,13 +16,12 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from aurac.analysis.choice_rows import Choice, RankTest, RecommendRow
+    from aurac.analysis.choice_rows import Choice, RankRow, RankTest
     from aurac.analysis.record import BasisRow, Changes
     from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.show.documents import Speed
     from aurac.show.findings import Findings
     from aurac.show.model import CurveRow
-    from aurac.stats.paired import Difference
 
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"
@@ -259,20 +258,17 @@ def end_table(changes: Sequence[Changes], name: str) -> Table:
 def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
     """One row for each pair, with what the documents could have shown."""
     axis, pairings, rows = pairs[0].axis, {}, []
-    for pair in (pair for pair in pairs if pair.result):
-        result, labels = (
-            cast("Difference", pair.result),
-            [seen.label(task, x) for x in (pair.b, pair.a)],
-        )
-        pairings[" − ".join(labels)] = result.parts.pairing
+    for pair in (pair for pair in pairs if pair.estimate):
+        labels = [seen.label(task, name) for name in (pair.b, pair.a)]
+        pairings[" − ".join(labels)] = pair.pairing
         verdict = "significant" if significant(pair) else "not significant"
         rows.append(
             (
                 *map(Cell, labels),
                 *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
-                estimate(result.estimate),
+                estimate(pair.estimate),
                 p_value(pair.p_holm),
-                share(result.mde),
+                share(pair.detectable),
                 number(pair.n_docs),
                 Cell(f"{verdict}, exploratory" if pair.exploratory else verdict),
             )
@@ -312,12 +308,12 @@ def choice_table(seen: Findings, task: str, choice: Choice, name: str) -> Table:
     return table(name, caption, rows, "configuration", numeric=titles, last=("above the base",))
 
 
-def loss_table(seen: Findings, task: str, tested: Sequence[RecommendRow], name: str) -> Table:
+def loss_table(seen: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
     """What each rank loses against the best one of its curve, and which are within the margin."""
     ranks = sorted({test.rank for row in tested for test in row.tests})
     rows = []
     for row in tested:
-        tests, best = {test.rank: test for test in row.tests}, row.result and row.result.best
+        tests, best = {test.rank: test for test in row.tests}, row.best
         cells = (_loss_cell(tests.get(rank)) for rank in ranks)
         head = seen.label(task, row.label), NONE if best is None else str(best)
         rows.append((*map(Cell, head), *cells))
@@ -352,20 +348,18 @@ def basis_table(seen: Findings, task: str, name: str) -> Table:
     """AURAC of the same adapter cut in two ways and their paired difference."""
     rows = []
     for row, pair in seen.bases(task):
-        known, result = (
-            pair.result if pair else None,
-            "not paired" if pair is None else "not significant",
-        )
+        known = pair.estimate if pair else None
+        result = "not paired" if pair is None else "not significant"
         if known and significant(pair):
-            result = "prefix is better" if known.estimate.value > 0 else "SVD is better"
+            result = "prefix is better" if known.value > 0 else "SVD is better"
         result += ", exploratory" if pair is not None and pair.exploratory else ""
         rows.append(
             (
                 Cell(_both_ways(seen, row)),
                 *(estimate(seen.row(task, way).log2) for way in (row.prefix, row.svd)),
-                estimate(known.estimate if known else None),
+                estimate(known),
                 p_value(pair.p_holm if pair else None),
-                share(known.mde if known else None),
+                share(pair.detectable if pair else None),
                 Cell(result),
             )
         )

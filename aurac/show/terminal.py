@@ -214,12 +214,11 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, most: int = 60
     several = len({row.task for row in rows}) > 1
     axis, body = rows[0].axis, []
     for row in rows[:most]:
-        result = row.result
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [
-            share(row.value) if result is None else estimate(result.estimate),
+            estimate(row.estimate) if row.estimate else share(row.value),
             p_value(row.p_holm),
-            share(result.mde if result else None),
+            share(row.detectable),
             *map(Cell, _over(row.axis, row.span).values()),
             Cell(row.reading),
         ]
@@ -227,7 +226,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, most: int = 60
             gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
             cells.append(Cell(" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)))
         body.append(cells)
-    level = next((row.result.estimate.level for row in rows if row.result), 0.95)
+    level = next((row.estimate.level for row in rows if row.estimate), 0.95)
     head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
     head += ["detectable", *_over(axis, None), "reading"]
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))

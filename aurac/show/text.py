@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.analysis.rows import BestRow
     from aurac.show.findings import Findings
     from aurac.show.model import CurveRow, Run
-    from aurac.stats.paired import Difference
+    from aurac.stats.mean import Estimate
 
 LISTED = 5
 _TRADED = 4  # configurations of a tile
@@ -143,7 +143,7 @@ def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
             return f", {more}. That difference was not tested."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
-    gap = cast("Difference", pair.result).estimate
+    gap = cast("Estimate", pair.estimate)
     ends = "" if gap.low is None or gap.high is None else f", {to(gap.low, gap.high)}"
     kind = "exploratory, " if pair.exploratory else ""
     ahead = f"; its lead over {second.label} ({kind}{percent(gap.value)} points{ends})"
@@ -281,7 +281,7 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
     lines.insert(0, head)
     own = (pair for pair in findings.pairs[task] if findings.row(task, pair.b) is best)
     pair = next(own, None)
-    least = pair.result.mde if pair and pair.result else None
+    least = pair.detectable if pair else None
     if least is not None and not significant(pair):
         over = "documents and seeds" if best.members else "documents"
         lines.append(

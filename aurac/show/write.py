@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.primary import declaration
+from aurac.analysis.record import ANALYSIS_FILE
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings, Groups
     from aurac.show.model import CurveRow, Interval, Run
     from aurac.stats.mean import Estimate
-    from aurac.stats.paired import Difference
 
 FIGURES, CARDS = "figures", "cards"
 _FAMILIES = ("primary", "exploratory")
@@ -113,6 +113,7 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
         texts = {
             REPORT_FILE: render.markdown(report),
             "report.html": render.html(report),
+            ANALYSIS_FILE: builder.findings.analysis.to_json(),
             "table.tex": render.latex(
                 paper_table(task, run.of_task(task), builder.best()) for task in run.task_names
             ),
@@ -228,7 +229,7 @@ def _point_rows(curve: CurveRow) -> list[Row]:
 
 def _pair_row(findings: Findings, pair: PairRow) -> Row:
     """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
-    result = cast("Difference", pair.result)
+    estimate = cast("Estimate", pair.estimate)
     rows = {"first": findings.row(pair.task, pair.b), "second": findings.row(pair.task, pair.a)}
     names = ("adapter", "basis", "rescale")
     return {
@@ -236,13 +237,13 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
         **{f"{end}_{name}": getattr(row, name) for end, row in rows.items() for name in names},
         **({"axis": pair.axis} if pair.span else {}),
         **_span(pair.span),
-        "difference": result.estimate.value,
-        "low": result.estimate.low,
-        "high": result.estimate.high,
+        "difference": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
         "p_holm": pair.p_holm,
-        "detectable": result.mde,
+        "detectable": pair.detectable,
         "n_docs": pair.n_docs or 0,
-        "interval": result.estimate.method,
+        "interval": estimate.method,
         **({} if pair.exploratory is None else {"family": _FAMILIES[pair.exploratory]}),
     }
 
@@ -279,7 +280,7 @@ def _loss_rows(findings: Findings) -> Iterator[Row]:
             yield {
                 **_names(findings.row(row.task, row.label)),
                 "rank": step.rank,
-                "best_rank": row.result.best if row.result else None,
+                "best_rank": row.best,
                 "loss": step.loss,
                 "loss_upper": step.upper,
                 "changed": step.flip_rate,

@@ -32,10 +32,10 @@ def draw_differences(analysis: Analysis, tasks: Sequence[str], out: Path) -> Non
     """
     every = [*analysis.pairs, *analysis.variants]
     rows = [
-        (task, _name(row), row.result.estimate, row.p_holm)
+        (task, _name(row), row.estimate, row.p_holm)
         for task in tasks
         for row in every
-        if row.task == task and row.result
+        if row.task == task and row.estimate
     ]
     if not rows:
         return

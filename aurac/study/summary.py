@@ -10,11 +10,12 @@ from tabulate import tabulate
 
 from aurac.analysis.analyse import analyse, paired_family
 from aurac.analysis.primary import declaration
+from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import pairings_of
 from aurac.analysis.sentences import pairing_note, show_p
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
-from aurac.files import write_atomic, write_json
+from aurac.files import write_atomic
 from aurac.readers import read_curves
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.log import duration
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
     Adapters = Mapping[str, Sequence[PlannedAdapter]]
 
-REPORT_FILE, ANALYSIS_FILE = "report.md", "analysis.json"
+REPORT_FILE = "report.md"
 _TERMS = """
 Truncation: prefix keeps the first r components, svd the best approximation of rank r. Scale: rule
 is the scaling rule at rank r (for MatryoshkaLoRA the published inference, without P), trained has
@@ -85,7 +86,7 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
         few = {method: [n for n in names if n in kept] for method, names in groups.items()}
         two = {(row.task, row.a, row.b): row for row in paired_family(some, groups=few)}
     draw_differences(analysis, [run.headline.name for run in runs.values()], out)
-    write_json(out / ANALYSIS_FILE, analysis.to_dict(details=True))
+    write_atomic(out / ANALYSIS_FILE, analysis.to_json())
     page = _Page(study, path, out, state, runs, places, adapters).lines(analysis, two)
     write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
     return out / REPORT_FILE
@@ -298,8 +299,8 @@ def _pairs(pairs: Sequence[PairRow], two: TwoSeeds) -> Iterable[str]:
     for row in pairs:
         p = "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= ")
         few = two.get((row.task, row.a, row.b))
-        shown = [one.result.estimate if one and one.result else None for one in (row, few)]
-        cells = [interval(shown[0]), p, percent(row.result.mde if row.result else None)]
+        shown = [each.estimate if each else None for each in (row, few)]
+        cells = [interval(shown[0]), p, percent(row.detectable)]
         name = f"{row.b} − {row.a}{', exploratory' if row.exploratory else ''}"
         rows.append([name, *cells, *[interval(shown[1])] * bool(two)])
     yield _table([*head, *["first two seeds alone"] * bool(two)], rows)

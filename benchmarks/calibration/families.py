@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.analysis.analyse import analyse
-from aurac.analysis.sentences import verdict
+from aurac.analysis.comparisons import verdict
 from aurac.curves.curve import Curve
 from aurac.records.decisions import Declaration
 from aurac.stats import difference, holm
@@ -117,7 +117,7 @@ def primaries(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 rows = [row for row in found.pairs if not row.exploratory]
                 if shift:
                     rows = [row for row in rows if (row.a, row.b) == ("a0", "a1")]
-                hits += any(verdict(row.result, row.p_holm, 0.05) for row in rows)
+                hits += any(row.verdict for row in rows)
             what = "all 15 pairs" if declared is None else f"primary {declared[0]}, {declared[1]}"
             claim = "a0 − a1 is found" if shift else "any primary verdict between equal adapters"
             yield Row(
@@ -142,7 +142,7 @@ def _analysed(
 def _false(found: Analysis, true: dict[str, float]) -> bool:
     """Whether a verdict names a row better that is not."""
     for row in (*found.pairs, *found.variants):
-        sign = verdict(row.result, row.p_holm, 0.05)
+        sign = row.verdict
         a, b = (true[name.removesuffix(" · prefix")] for name in (row.a, row.b))
         if sign and sign * (b - a) <= 0:
             return True

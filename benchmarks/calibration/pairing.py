@@ -77,7 +77,7 @@ def power(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 paired_curves(*pair(rng, seeds, gap, order=order, shares=shares))
                 for _ in range(repetitions)
             ]
-            p = np.array([row.p if row.result.estimate.value > 0 else 1.0 for row in rows])
+            p = np.array([row.p if row.estimate.value > 0 else 1.0 for row in rows])
             first, three = (float(np.mean(p <= level)) for level in (HOLM, 0.05 / 3))
             target = "≥ .60" if (seeds, gap, shares, order) == (*settings[0], "same") else "–"
             noise = "" if shares == CLOSE else ", documents as unlike as in reports/study"
@@ -116,8 +116,8 @@ def _first_of(
         size = gap if test == 0 else 0.0
         both = pair(rng, seeds, size, sd=sd, alike=alike, order=order, task=str(test))
         curves += [curve for group in both for curve in group]
-    row = compare_rows(gather(curves), [], Options())[0][0]
-    return row.p, row.result.estimate.value, row.to_dict()["mde"] or 1.0
+    row = compare_rows(gather(curves), [], Options()).pairs[0]
+    return row.p, row.estimate.value, row.to_dict()["mde"] or 1.0
 
 
 def rows(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:

@@ -13,7 +13,6 @@ from scipy import stats
 
 from aurac.analysis import non_inferior_rank, paired_curves
 from aurac.analysis.analyse import analyse
-from aurac.analysis.comparisons import truncation_advice
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
@@ -86,7 +85,7 @@ def test_analysis_equals_the_single_calls():
     a, b = curve(1, adapter="a"), curve(2, 0.3, adapter="b")
     pair = analyse([a, b], axis="linear").pairs[0]
     alone = paired_curves(a, b, axis="linear")
-    assert pair.result == alone.result
+    assert (pair.estimate, pair.p) == (alone.estimate, alone.p)
     assert (pair.gained, pair.lost) == (alone.gained, alone.lost)
 
 
@@ -108,7 +107,7 @@ def test_seeds_form_a_recipe_group():
     result = analyse(curves)
     assert [row.seeds for row in result.scores] == [3, 3]
     (pair,) = result.pairs
-    assert not pair.result.conditional
+    assert not pair.conditional
     assert pair.gained is None  # which seed would it be of?
     assert "for another draw of documents and training seeds" in pair.sentence
     assert result.scores[0].mean == pytest.approx(np.mean([outcomes(s).mean() for s in range(3)]))
@@ -157,7 +156,7 @@ def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
         curve(3, 0.0, adapter="alone", basis="prefix", rescale="rule"),
     ]
     result = analyse(curves)
-    (advice,) = truncation_advice(result)
+    (advice,) = result.advice
     assert (advice.adapter, advice.use) == ("m", "svd · keep")  # the first of two that are equal
     assert advice.beats == ("prefix · rule",)
     assert advice.open == ("svd · fit",)
@@ -167,7 +166,7 @@ def test_which_truncation_to_use_is_the_largest_with_what_was_shown_of_it():
         "is better than prefix · rule; its lead over svd · fit is not significant."
         in advice.sentence
     )
-    assert truncation_advice(analyse(curves[:1])) == []
+    assert analyse(curves[:1]).advice == ()
 
 
 def test_the_verdicts_of_other_truncations_are_adjusted_like_the_pairs_own():
@@ -245,7 +244,7 @@ def test_a_missing_rank_gives_none_with_its_reason():
     assert result.scores[0].log2 is None
     assert result.scores[0].reason == "no accuracy at rank 8: out of memory"
     assert strict(result.to_dict())["scores"][0]["log2"]["value"] is None
-    assert result.pairs[0].result is None
+    assert result.pairs[0].estimate is None
     assert "not compared" in result.pairs[0].sentence
     common = analyse([broken, curve(2, adapter="b")], support="common")
     assert common.pairs[0].ranks == (1, 2, 4)
@@ -262,7 +261,7 @@ def test_a_rank_that_failed_for_one_seed_costs_the_area_of_that_recipe_alone():
     means = np.mean([outcomes(s) for s in (1, 2, 3)], axis=(0, 2))
     assert a.accuracy == pytest.approx(means[[0, 1, 3]])
     assert b.log2.value == pytest.approx(curve(4).accuracy @ quadrature_weights(RANKS, "log2"))
-    assert result.pairs[0].result is None
+    assert result.pairs[0].estimate is None
 
 
 @pytest.mark.parametrize(
@@ -314,7 +313,7 @@ def test_duplicated_runs_are_no_more_data():
     one = analyse(frame({"a": outcomes(1)}))
     two = analyse(frame({"a": outcomes(1), "copy": outcomes(1)}))
     assert two.scores[0].log2 == two.scores[1].log2 == one.scores[0].log2
-    assert two.pairs[0].result.p == 1.0
+    assert two.pairs[0].p == 1.0
 
 
 def test_a_group_may_not_have_the_name_of_another_adapter():
@@ -340,5 +339,5 @@ def test_the_advice_follows_the_sign_of_the_difference():
         Curve.from_outcomes((1, 2, 4, 8), prefix, basis="prefix", rescale="rule", **same),
         Curve.from_outcomes((4, 8), svd, basis="svd", rescale="keep", **same),
     ]
-    (advice,) = truncation_advice(analyse(made, support="common"))
+    (advice,) = analyse(made, support="common").advice
     assert advice.beats == ()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aurac.analysis.analyse import analyse
-from aurac.analysis.sentences import verdict
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
@@ -121,7 +120,7 @@ def test_no_table_contradicts_itself(table):
         assert best.candidates[0] == best.leader
         worse = set()
         for pair in (p for p in (*result.pairs, *result.variants) if p.task == best.task):
-            sign = verdict(pair.result, pair.p_holm, 0.05)
+            sign = pair.verdict
             if sign:
                 worse.add(pair.a if sign > 0 else pair.b)
         worse = {full.get(name, name) for name in worse}
@@ -141,10 +140,10 @@ def plain(result) -> dict:
     for row in result.scores:
         found[row.label, row.task] = (row.log2.value, row.log2.low, row.log2.high, row.other)
     for pair in (*result.pairs, *result.variants):
-        value = pair.result.estimate.value
+        value = pair.estimate.value
         name = tuple(sorted((pair.a, pair.b)))
         sign = 1 if name == (pair.a, pair.b) else -1
-        found[("pair", *name, pair.task)] = (sign * value, pair.p, pair.p_holm, pair.result.mde)
+        found[("pair", *name, pair.task)] = (sign * value, pair.p, pair.p_holm, pair.detectable)
     for row in result.aggregates:
         name = tuple(sorted(filter(None, (row.a, row.b))))
         sign = 1 if row.b is None or name == (row.a, row.b) else -1
@@ -188,7 +187,7 @@ def test_another_order_on_one_task_keeps_the_pair_over_all_tasks():
     result = analyse(made(table))
     assert [(row.a, row.b, row.task) for row in result.pairs] == [("a", "b", "t"), ("a", "b", "u")]
     (both,) = (row for row in result.aggregates if row.b)
-    gaps = [row.result.estimate.value for row in result.pairs]
+    gaps = [row.estimate.value for row in result.pairs]
     assert both.estimate.value == pytest.approx(np.mean(gaps))
 
 

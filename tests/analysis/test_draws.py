@@ -7,7 +7,7 @@ import pytest
 
 import aurac
 from aurac.analysis.analyse import analyse
-from aurac.analysis.pairs import paired_curves
+from aurac.analysis.comparisons import paired_curves
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.groups import gather
@@ -49,7 +49,7 @@ def test_a_shift_that_all_adapters_share_is_no_part_of_their_difference():
     shared = np.array([-0.2, 0.0, 0.2])[:, None, None] + rng.uniform(0.3, 0.5, (1, 3, 200))
     a = shared + rng.normal(0, 0.02, (3, 3, 200))
     b = shared + 0.05 + rng.normal(0, 0.02, (3, 3, 200))
-    pair = paired_curves(curve(a), curve(b, "b")).result
+    pair = paired_curves(curve(a), curve(b, "b"))
     assert pair.estimate.low < 0.05 < pair.estimate.high
     assert pair.estimate.high - pair.estimate.low < 0.06
     (row, _) = analyse([curve(a), curve(b, "b")]).scores
@@ -101,7 +101,7 @@ def test_intervals_cover_another_draw_of_both(draws):
             for one, name in zip(y, "ab", strict=True)
         )
         rows = analyse([a, b])
-        mean, gap = rows.scores[0].log2, rows.pairs[0].result.estimate
+        mean, gap = rows.scores[0].log2, rows.pairs[0].estimate
         covered += mean.low <= 0.5 <= mean.high
         paired += gap.low <= 0.0 <= gap.high
         plain = Curve.from_outcomes(a.ranks, a.outcomes)
@@ -120,7 +120,7 @@ def test_a_margin_test_takes_the_draws_into_account():
     a = curve(np.clip(hard + noise[0], 0, 1), "a")
     b = curve(np.clip(hard + shift[:, None, None] + noise[1], 0, 1), "b")
     test = aurac.non_inferior(b, a, margin=0.05)
-    paired = paired_curves(a, b, level=0.9).result.estimate
-    bounds = test.difference.estimate
+    paired = paired_curves(a, b, level=0.9).estimate
+    bounds = test.estimate
     assert (bounds.low, bounds.high) == pytest.approx((paired.low, paired.high))
     assert not test.shown

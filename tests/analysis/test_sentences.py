@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from stats_draws import rng, two
 
 from aurac.analysis.analyse import analyse
-from aurac.analysis.sentences import pair_sentence, verdict
+from aurac.analysis.comparisons import PairTest, finished
+from aurac.analysis.rows import PairRow
 from aurac.curves.curve import Curve
 from aurac.stats import difference, holm
 
@@ -86,6 +87,11 @@ FEW_CLUSTERS = (
 )
 
 
+def row_of(a: str, b: str, task: str | None, result: Difference, p_holm: float | None) -> PairRow:
+    """The row of an analysis that has this difference."""
+    return finished(PairTest(PairRow(a, b, task, "log2"), result), p_holm)
+
+
 def numbers(result: Difference) -> list[float | None]:
     return [result.estimate.value, result.estimate.low, result.estimate.high, result.p]
 
@@ -120,8 +126,8 @@ def test_the_interval_leaves_0_out_where_p_is_at_most_alpha(data):
 def test_every_sentence_agrees_with_its_interval_and_its_adjusted_p(several):
     result = [data.compare() for data in several]
     for one, p in zip(result, holm([one.p for one in result]), strict=True):
-        text = pair_sentence("a", "b", "t", one, p)
-        sign = verdict(one, p, ALPHA)
+        row = row_of("a", "b", "t", one, p)
+        text, sign = row.sentence, row.verdict
         if "better" in text:
             low, high = one.estimate.low, one.estimate.high
             assert p <= ALPHA
@@ -185,7 +191,7 @@ def test_the_order_of_lines_changes_no_number(seed):
 
     def by_name(result) -> dict:
         rows = [(r.a, r.b, None, r.estimate) for r in result.aggregates]
-        rows += [(r.a, r.b, r.task, r.result.estimate) for r in result.pairs]
+        rows += [(r.a, r.b, r.task, r.estimate) for r in result.pairs]
         rows += [(r.adapter, None, r.task, r.log2) for r in result.scores]
         return {row[:3]: [row[3].value, row[3].low, row[3].high] for row in rows}
 
@@ -208,17 +214,19 @@ def test_other_seeds_on_another_task_give_no_aggregate_and_say_why():
 def test_sentences_claim_no_more_than_the_data():
     a, b = two(6)
     result = difference(a, b)
-    assert verdict(result, result.p, 0.05) == 1
-    text = pair_sentence("lora", "dylora", "gsm8k", result, result.p)
+    row = row_of("lora", "dylora", "gsm8k", result, result.p)
+    assert row.verdict == 1
+    text = row.sentence
     assert text.startswith("dylora is better than lora on gsm8k by 5.7 points (95 % interval")
     assert "; significant, Holm p " in text
     assert "conditional on these checkpoints" in text
     same = difference(a, a[::-1])
-    text = pair_sentence("lora", "dylora", None, same, 1.0)
+    row = row_of("lora", "dylora", None, same, 1.0)
+    text = row.sentence
     assert "is not significant (Holm p = 1.000), conditional" in text
     assert re.search(r"the test detects \d\.\d points or more \(80 % power\)", text)
-    assert verdict(same, 1.0, 0.05) == 0
-    text = pair_sentence("lora", "dylora", None, result, 0.2)
+    assert row.verdict == 0
+    text = row_of("lora", "dylora", None, result, 0.2).sentence
     assert "although this pair's own interval leaves 0 out" in text
 
 
@@ -226,5 +234,6 @@ def test_two_seeds_give_no_verdict_rather_than_a_wrong_one():
     draw = rng(8)
     a, b = draw.random((2, 2, 300)) < 0.5
     result = difference(a.astype(float), b.astype(float))
-    assert verdict(result, result.p, 0.05) is None
-    assert "no verdict, since two seeds" in pair_sentence("a", "b", None, result, result.p)
+    row = row_of("a", "b", None, result, result.p)
+    assert row.verdict is None
+    assert "no verdict, since two seeds" in row.sentence

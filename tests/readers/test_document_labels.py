@@ -106,15 +106,13 @@ def arm(draw: int, *, order: np.ndarray | None = None, labelled: bool, **labels:
 @pytest.mark.parametrize("which", [(True, False), (False, True)])
 def test_labels_of_one_curve_serve_a_pair(which, backwards):
     order = np.arange(N)[::-1] if backwards else None
-    both = paired_curves(arm(1, labelled=True), arm(2, labelled=True)).result.estimate
+    both = paired_curves(arm(1, labelled=True), arm(2, labelled=True)).estimate
     a = arm(1, labelled=which[0], adapter="a")
     b = arm(2, order=order, labelled=which[1], adapter="b")
-    found = paired_curves(a, b).result.estimate
+    found = paired_curves(a, b).estimate
     assert (found.value, found.low, found.high) == pytest.approx((both.value, both.low, both.high))
     (pair,) = analyse([a, b]).pairs
-    assert (pair.result.estimate.low, pair.result.estimate.high) == pytest.approx(
-        (both.low, both.high)
-    )
+    assert (pair.estimate.low, pair.estimate.high) == pytest.approx((both.low, both.high))
 
 
 def test_labels_that_contradict_are_refused():

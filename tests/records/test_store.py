@@ -43,7 +43,7 @@ from aurac.records.schema import Results
 from aurac.records.store import CellStore, documents_hash, read_cell
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from scripts.schemas import cell_schema, results_schema
+from scripts.schemas import SCHEMAS, cell_schema, results_schema
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]
@@ -163,8 +163,8 @@ def test_every_field_changes_the_key(field):
 
 def test_the_schema_in_the_documents_is_that_of_the_records(store):
     """`docs/*-schema.json` are those of the records; what is written follows them."""
-    for name, schema in {"cell": cell_schema(), "results": results_schema()}.items():
-        text = json.dumps(schema, indent=1) + "\n"
+    for name, schema in SCHEMAS.items():
+        text = json.dumps(schema(), indent=1) + "\n"
         assert (REPOSITORY / "docs" / f"{name}-schema.json").read_text() == text
     jsonschema = pytest.importorskip("jsonschema")
     kept = REPOSITORY / "reports" / "word_problems"

@@ -88,12 +88,12 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len(shown) == len(pairs) + len(variants)
     for item in shown:
         row = (pairs | variants)[frozenset((item.a, item.b))]
-        sign, estimate = (1 if row["b"] == item.b else -1), item.result.estimate
+        sign, estimate = (1 if row["b"] == item.b else -1), item.estimate
         assert item.p_holm == row["p_holm"]
         assert estimate.value == sign * row["difference"]
         ends = sorted((sign * row["low"], sign * row["high"]))
         assert [estimate.low, estimate.high] == ends
-        assert item.result.mde == row["mde"]
+        assert item.detectable == row["mde"]
 
 
 def test_compare_prints_the_p_values_of_score(run):

@@ -57,7 +57,7 @@ def test_the_section_has_its_own_name_figures_and_files(folder, tmp_path):
     pair = paired_curves(curves["attention"], curves["linear"], axis="parameters")
     [written] = rows(tmp_path / "pairs_parameters.csv")
     sign = 1 if written["first_adapter"] == "linear" else -1
-    assert sign * float(written["difference"]) == pytest.approx(pair.result.estimate.value)
+    assert sign * float(written["difference"]) == pytest.approx(pair.estimate.value)
     assert (float(written["budget_from"]), float(written["budget_to"])) == pair.span
     areas = {row["adapter"]: row for row in rows(tmp_path / "table_parameters.csv")}
     assert set(areas) == {"attention", "linear"}

@@ -121,7 +121,7 @@ def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     findings = Findings(run, MARGIN)
     for pair in findings.pairs[TASK]:
         gap = findings.row(TASK, pair.b).area - findings.row(TASK, pair.a).area
-        estimate = pair.result.estimate
+        estimate = pair.estimate
         assert estimate.value == pytest.approx(gap, abs=1e-12)
         assert estimate.low < gap < estimate.high
         assert pair.n_docs == 100

@@ -51,7 +51,7 @@ def areas(curve: Curve, *amounts: int) -> np.ndarray:
 def test_a_pair_is_the_difference_of_the_documents_areas_at_the_shared_amounts():
     row = paired_curves(ATTENTION, LINEAR, axis="parameters")
     expected = difference(areas(ATTENTION, 400, 800), areas(LINEAR, 400, 800))
-    ours = row.result.estimate
+    ours = row.estimate
     assert row.span == (400, 800)
     assert [ours.value, ours.low, ours.high] == pytest.approx(
         [expected.estimate.value, expected.estimate.low, expected.estimate.high], abs=1e-9
@@ -95,8 +95,8 @@ def test_identical_outcomes_at_more_ranks_are_no_difference():
     fewer = ATTENTION.at((1, 4, 16))
     row = paired_curves(ATTENTION, fewer, axis="parameters")
     assert row.span == (100, 400, 1600)
-    assert row.result.estimate.value == 0
-    assert row.result.p == 1
+    assert row.estimate.value == 0
+    assert row.p == 1
 
 
 def test_adapters_without_common_amounts_are_refused_with_what_each_has():
@@ -139,7 +139,7 @@ def test_the_command_line(tmp_path):
     content = json.loads(run("score", path, "--axis", "parameters", "--json", "--details"))
     assert content["axis"] == "parameters"
     assert content["pairs"][0]["difference"] == pytest.approx(
-        paired_curves(ATTENTION, LINEAR, axis="parameters").result.estimate.value
+        paired_curves(ATTENTION, LINEAR, axis="parameters").estimate.value
     )
     assert content["scores"][0]["aurac_parameters"]["from"] == 100
     with pytest.raises(AuracError, match="linear on t says nothing of its parameters at rank 1"):

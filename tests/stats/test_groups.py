@@ -30,7 +30,7 @@ def test_curves_are_joined_on_their_documents():
     assert straight.gained == (1, 1)
     assert straight.lost == (0, 1)
     # log2 areas differ by (1/2 + 1/2), 0, 0, -1/2: mean 1/8.
-    assert straight.result.estimate.value == pytest.approx(1 / 8)
+    assert straight.estimate.value == pytest.approx(1 / 8)
 
 
 @pytest.mark.parametrize(

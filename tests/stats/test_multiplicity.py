@@ -54,7 +54,7 @@ def test_the_detectable_difference_is_that_of_the_level_it_was_tested_at():
     assert len(result.pairs) == 6
     for row in result.pairs:
         assert row.p_holm > 0.05
-        estimate = row.result.estimate
+        estimate = row.estimate
         assert row.to_dict()["mde"] == detectable(estimate.se, 299, 1 - 0.05 / 6)
 
 
@@ -98,9 +98,9 @@ def test_no_leader_is_named_at_unequal_ranks():
     result = analyse([a, b.at([1, 2])], strict=False, support="common")
     (row,) = result.best
     assert row.leader is None
-    assert row.sentences == [
-        "No adapter is named the best: the adapters were measured at different ranks."
-    ]
+    assert row.sentences == (
+        "No adapter is named the best: the adapters were measured at different ranks.",
+    )
 
 
 def test_a_candidate_is_left_out_only_where_the_paired_comparison_agrees():

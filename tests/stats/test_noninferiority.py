@@ -44,7 +44,7 @@ def test_against_a_declared_rank_the_sequence_stops_at_the_first_failure():
     # 1000 documents; losses 2, 60, 2 at ranks 8, 4, 2. At a margin of .02 rank 8 passes (CP bound
     # on 2/1000 is .0063), rank 4 fails, and rank 2 stands behind it, each at full alpha.
     result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02, reference=16)
-    assert (result.rank, result.reference, result.best) == (8, 16, 16)
+    assert (result.rank, result.choice.reference, result.best) == (8, 16, 16)
     assert [(s.rank, s.passed) for s in result.tests] == [(8, True), (4, False), (2, False)]
     assert result.tests[0].margin_needed == pytest.approx(highest(2, 1000, 0.05))
     # What rank 2 would have needed is what rank 4 needs.
@@ -65,7 +65,7 @@ def test_against_the_best_a_fifth_of_the_error_is_for_each_rank_alone():
     assert needed[4] > 0.06
     # Rank 2 is behind rank 4, which is worse, and passes alone.
     assert needed[2] == pytest.approx(highest(2, 1000, 0.0025))
-    assert (result.rank, result.reference, result.best) == (2, None, 16)
+    assert (result.rank, result.choice.reference, result.best) == (2, None, 16)
 
 
 def test_where_nothing_is_shown_no_rank_is_named():
@@ -159,7 +159,7 @@ def test_reference_rank_and_bytes():
     result = non_inferior_rank(made, margin=0.01)
     assert (result.rank, result.saved) == (4, 0.75)
     lower = non_inferior_rank(made, margin=0.01, reference=8)
-    assert (lower.reference, lower.rank, lower.saved) == (8, 4, 0.5)
+    assert (lower.choice.reference, lower.rank, lower.saved) == (8, 4, 0.5)
 
 
 def seeds_of(count: int, lost: list[int], n: int = 1500) -> list[Curve]:
@@ -276,7 +276,7 @@ def test_a_largest_rank_without_an_accuracy_is_no_reference():
     assert (row.rank, row.reason) == (None, "no accuracy at rank 4: out of memory")
     with pytest.raises(CurveError, match="no accuracy at rank 4"):
         non_inferior_rank(cut, margin=0.1)
-    assert non_inferior_rank(cut, margin=0.1, reference=2).reference == 2
+    assert non_inferior_rank(cut, margin=0.1, reference=2).choice.reference == 2
 
 
 @pytest.mark.parametrize("wrong", [{"margin": 7}, {"min_accuracy": 0}, {"alpha": 9}])

@@ -13,6 +13,8 @@ from stats_draws import rng
 import aurac
 from aurac.analysis import paired_curves
 from aurac.analysis.analyse import analyse
+from aurac.analysis.comparisons import paired_test
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import difference
@@ -50,9 +52,9 @@ def test_recipes_of_the_same_data_and_order_are_paired_by_seed():
     assert row.p == expected.p
     # Seeds move both alike, so that little of their spread is left in the difference.
     arms = difference(*areas)
-    assert row.result.estimate.se < 0.2 * arms.estimate.se
+    assert row.estimate.se < 0.2 * arms.estimate.se
     assert row.to_dict()["pairing"] == "paired by seed"
-    assert "(4 seeds, paired by seed)" in row.result.estimate.method
+    assert "(4 seeds, paired by seed)" in row.estimate.method
     assert "training seeds (paired by seed; assumes that seeds vary about normally)" in row.sentence
     two = paired_curves(*PAIRS["independent"])
     assert two.p == arms.p
@@ -78,16 +80,16 @@ def test_the_order_of_seeds_changes_nothing(pair, left, right):
     expected = paired_curves(a, b)
     row = paired_curves([a[i] for i in left], [b[i] for i in right])
     assert row.p == pytest.approx(expected.p)
-    assert row.result.estimate.low == pytest.approx(expected.result.estimate.low)
-    assert row.result.parts.pairing == expected.result.parts.pairing
+    assert row.estimate.low == pytest.approx(expected.estimate.low)
+    assert row.pairing == expected.pairing
     margins = [
         aurac.non_inferior([x[i] for i in left], [y[i] for i in right], margin=0.05)
         for x, y, left, right in ((a, b, SAME, SAME), (a, b, left, right))
     ]
-    low, other = (test.difference.estimate.low for test in margins)
+    low, other = (test.estimate.low for test in margins)
     assert low == pytest.approx(other)
-    assert margins[0].difference.parts.pairing == expected.result.parts.pairing
-    assert margins[0].to_dict()["pairing"] == expected.result.parts.pairing
+    assert margins[0].pairing == expected.pairing
+    assert margins[0].to_dict()["pairing"] == expected.pairing
 
 
 SAME = range(len(SEEDS))
@@ -123,7 +125,7 @@ def test_tasks_are_matched_by_seed_in_the_aggregate_of_paired_differences():
     assert row.estimate.low == pytest.approx(expected.estimate.low)
     assert "paired by seed" in row.estimate.method
     seeds = np.array([b.outcomes.mean() - a.outcomes.mean() for a, b in zip(A, B, strict=True)])
-    (pair, _) = alike.pairs
+    pair = paired_test(group_of(A), group_of(B), Options())
     assert pair.result.parts.groups[0].seed_means == pytest.approx(seeds)
     # Of both tasks each seed has the same difference, so that their mean has its spread, too.
     assert row.estimate.se >= np.sqrt(seeds.var(ddof=1) / 4)

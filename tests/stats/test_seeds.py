@@ -14,10 +14,12 @@ from scipy import stats
 from stats_draws import rng, two
 
 from aurac.analysis.analyse import analyse
-from aurac.analysis.pairs import paired_curves
+from aurac.analysis.comparisons import paired_curves, paired_test
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import aggregate, components, difference, over_seeds, task_weights
+from aurac.stats.groups import group_of
 from aurac.stats.mean import Layout
 from aurac.stats.seeds import SeedMeans, far_seeds
 
@@ -74,7 +76,8 @@ def test_two_truncations_are_compared_within_each_checkpoint():
     base = 0.3 + 0.3 * rng(5).random(n)
     a = base + shift + rng(6).normal(0, 0.03, (3, n))
     b = base - shift + rng(7).normal(0, 0.03, (3, n))
-    pair = paired_curves(seeds_of("m", a, basis="prefix"), seeds_of("m", b, basis="svd"))
+    both = seeds_of("m", a, basis="prefix"), seeds_of("m", b, basis="svd")
+    pair, test = paired_curves(*both), paired_test(*map(group_of, both), Options())
     gaps = b - a
     means, average = gaps.mean(axis=1), gaps.mean(axis=0)
     rest = gaps - average - means[:, None] + gaps.mean()
@@ -82,11 +85,11 @@ def test_two_truncations_are_compared_within_each_checkpoint():
     documents = max(average.var(ddof=1) / n - rest_variance, 0.0)
     t = stats.t.ppf(0.975, [n - 1, 2])
     reach = math.sqrt(t[0] ** 2 * documents + t[1] ** 2 * means.var(ddof=1) / 3)
-    parts = replace(pair.result.parts, excess=None)
+    parts = replace(test.result.parts, excess=None)
     assert parts.reach(0.95) == pytest.approx((reach, reach))
     # Documents hardly count here, so this is nearly the t test of the seeds' three differences.
     assert parts.p_value() == pytest.approx(stats.ttest_1samp(means, 0.0).pvalue, rel=0.01)
-    assert pair.result.estimate.method.endswith(
+    assert pair.estimate.method.endswith(
         "gains and losses, the wider on each side, "
         "independent documents, documents × seeds (3 seeds, paired by seed)"
     )
@@ -95,7 +98,8 @@ def test_two_truncations_are_compared_within_each_checkpoint():
 def test_seeds_of_two_adapters_are_two_groups():
     scores = 0.3 + 0.3 * rng(5).random((2, 50))
     for a, b in (("m", "lora"), (None, None)):
-        parts = paired_curves(seeds_of(a, scores), seeds_of(b, scores)).result.parts
+        groups = group_of(seeds_of(a, scores)), group_of(seeds_of(b, scores))
+        parts = paired_test(*groups, Options()).result.parts
         assert [group.seeds for group in parts.groups] == [2, 2]
 
 
