@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,6 @@ _RANKS = (
 )
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
-_LABELS = ("adapter", "method", "base", "basis", "rescale", "seed", "data_order")
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,19 @@ class Origin:
     data_order: str | None = None
     base: str | None = None
     arm: str | None = None
+
+    def label(self, curve: Curve) -> Curve:
+        """The curve with what is known of its adapter."""
+        return replace(
+            curve,
+            adapter=self.adapter,
+            method=self.method,
+            base=self.base,
+            basis=self.basis,
+            rescale=self.rescale,
+            seed=self.seed,
+            data_order=self.data_order,
+        )
 
 
 @dataclass
@@ -123,10 +135,11 @@ def read_samples(
     tasks = [task for log in files for task in log.about.get("metrics") or ()]
     order = list(dict.fromkeys([*tasks, *(task for _, task in curves)]))
     keys = sorted(curves, key=lambda key: (not key[0].default, order.index(key[1]), key[0].order))
+    labelled = [key[0].label(curves[key]) for key in keys]
     groups: dict[str, dict[str, None]] = {}
     for origin in sorted((log.origin for log in files if log.origin.arm), key=lambda o: o.order):
         groups.setdefault(str(origin.arm), {})[origin.adapter] = None
-    return [curves[key] for key in keys], {name: list(arm) for name, arm in groups.items()}
+    return labelled, {name: list(arm) for name, arm in groups.items()}
 
 
 def _share_base(known: Known) -> None:
@@ -182,7 +195,6 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             baseline=float(np.mean(list(base.values()))) if base and not whole else None,
             missing={int(r): str(w) for r, w in (_recorded(logs, "missing", task) or {}).items()},
             **amounts,
-            **{label: getattr(origin, label) for label in _LABELS},
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
@@ -266,7 +278,6 @@ def _pooled(
         parameters=curves[0].parameters,
         task=group,
         metric=name,
-        **{label: getattr(origin, label) for label in _LABELS},
     )
 
 

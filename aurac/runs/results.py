@@ -28,7 +28,6 @@ from aurac.records.schema import (
     FailedCell,
     Results,
     SamplingRecord,
-    TaskDocuments,
     TaskRecord,
 )
 from aurac.runs.session import limit_of
@@ -351,7 +350,7 @@ def _shown_path(source: Path | None) -> str | None:
 def task_record(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
     """A task, with its documents and prompts written beside the cells."""
     documents = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
-    write_json(folder / documents, TaskDocuments(**readable(task)).to_dict())
+    write_json(folder / documents, readable(task).to_dict())
     return TaskRecord(
         **task.identity(),
         metric=task.metric,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
 from aurac.files import sha256_json, write_atomic
+from aurac.records.cell import DocumentKey
+from aurac.records.schema import TaskDocuments
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
 from aurac.tasks.requests import Answers, Requests, documents_sha256, prompts_sha256
 
@@ -279,44 +281,38 @@ def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
     return tuple(f"{i}:{label}" for i, m in enumerate(members) for label in m.clusters or m.doc_ids)
 
 
-def readable(task: BuiltTask) -> dict[str, Any]:
-    """The documents of a task for the examples of a report, see `TaskDocuments`.
-
-    In a group the `doc_ids` are `member index:doc_id`.
-    """
+def readable(task: BuiltTask) -> TaskDocuments:
+    """The documents of a task for the examples of a report."""
     members = (task,) if task.drawn else task.members or (task,)
-    columns: dict[str, Any] = {"doc_ids": [], "questions": [], "targets": [], "choices": []}
+    ids: list[str] = []
+    rows = []
     for index, member in enumerate(members):
+        prefix = f"{index}:" if len(members) > 1 else ""
         for leaf in member.leaves:
-            for document in leaf.documents:
-                prefix = f"{index}:" if len(members) > 1 else ""
-                question, target, choices = _read(leaf, document.content)
-                columns["doc_ids"].append(f"{prefix}{document.doc_id}")
-                columns["questions"].append(question)
-                columns["targets"].append(target)
-                columns["choices"].append(choices)
-    if not any(columns["choices"]):
-        columns["choices"] = None
-    if not task.members:
-        keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
-        columns["keys"] = [list(key) for key in keys]
-    columns["clusters"] = list(task.clusters) if task.clusters is not None else None
-    return columns
+            ids += [f"{prefix}{document.doc_id}" for document in leaf.documents]
+            rows += [_readable(leaf.task, document.content) for document in leaf.documents]
+    questions, targets, choices = map(list, zip(*rows, strict=True))
+    keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
+    return TaskDocuments(
+        doc_ids=ids,
+        questions=questions,
+        targets=targets,
+        choices=choices if any(choices) else None,
+        keys=None if task.members else [DocumentKey(*key) for key in keys],
+        clusters=None if task.clusters is None else list(task.clusters),
+    )
 
 
-def _read(leaf: Leaf, content: Any) -> tuple[str | None, str | None, list[str] | None]:
-    task = leaf.task
+def _readable(task: Any, content: Any) -> tuple[str | None, str | None, list[str] | None]:
+    """Question, reference and choices of a document, where lm-eval's task has a text for them."""
     question, target = task.doc_to_text(content), task.doc_to_target(content)
     choices = None
     if task.config.doc_to_choice is not None:
         choices = [str(choice) for choice in task.doc_to_choice(content)]
         if isinstance(target, int) and 0 <= target < len(choices):
             target = choices[target]
-    return (
-        question if isinstance(question, str) else None,
-        target if isinstance(target, str) else None,
-        choices,
-    )
+    texts = [text if isinstance(text, str) else None for text in (question, target)]
+    return texts[0], texts[1], choices
 
 
 def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | None:

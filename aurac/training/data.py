@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from aurac.readers.rows import Row
     from aurac.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 _CONDITION = "{%"  # a template with one may mean to show nothing
 
 
-def training_documents(recipe: Recipe) -> list[dict[str, Any]]:
+def training_documents(recipe: Recipe) -> list[Row]:
     """The documents that the recipe trains on, in their stored order.
 
     Raises:
@@ -86,7 +87,7 @@ def located_data(data: str, folder: Path | None) -> Path:
     return beside
 
 
-def _bundled(task: str) -> list[dict[str, Any]]:
+def _bundled(task: str) -> list[Row]:
     from aurac.tasks import BUNDLED, load_split
 
     if task not in BUNDLED:
@@ -98,7 +99,7 @@ def _bundled(task: str) -> list[dict[str, Any]]:
     return load_split(task, "train")
 
 
-def _from_hub(source: str) -> list[dict[str, Any]]:
+def _from_hub(source: str) -> list[Row]:
     from datasets import load_dataset
 
     name, _, config = source.removeprefix("hub:").partition(":")
@@ -126,7 +127,7 @@ def _is_jinja(template: str) -> bool:
     return "{{" in template or "{%" in template
 
 
-def _render(template: str, document: dict[str, Any]) -> str:
+def _render(template: str, document: Row) -> str:
     if _is_jinja(template):
         return _jinja().from_string(template).render(**document)
     return template.format(**document)
@@ -143,7 +144,7 @@ def _jinja() -> SandboxedEnvironment:
     return environment
 
 
-def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, str]:
+def render(recipe: Recipe, document: Row, number: int) -> tuple[str, str]:
     """(prompt, target) of a document; a DataError where it does not fit the templates."""
     prompt = recipe.prompt
     try:
@@ -165,7 +166,7 @@ def render(recipe: Recipe, document: dict[str, Any], number: int) -> tuple[str, 
     return texts
 
 
-def _missing(template: str, document: dict[str, Any]) -> str | None:
+def _missing(template: str, document: Row) -> str | None:
     """A field of the template that is None or NaN, which would be trained on as a word."""
     for name in sorted(_fields(template)):
         value = document.get(name, "")
@@ -175,7 +176,7 @@ def _missing(template: str, document: dict[str, Any]) -> str | None:
 
 
 def tokenize(
-    recipe: Recipe, documents: Iterable[dict[str, Any]], tokenizer: Any
+    recipe: Recipe, documents: Iterable[Row], tokenizer: Any
 ) -> list[dict[str, list[int]]]:
     """Examples {input_ids, labels}: prompt + target + EOS, the prompt masked, cut at max_tokens.
 
