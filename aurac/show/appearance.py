@@ -6,6 +6,7 @@ lightness, hold 3:1 against white, and stay apart for the common kinds of colour
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import cycle
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.optimize import isotonic_regression
 
+from aurac.curves.area import BUDGETS
 from aurac.curves.display import percent
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from matplotlib.axes import Axes
 
@@ -141,3 +143,87 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     placed = np.empty(n)
     placed[order] = np.clip(starts, low, max(high - (n - 1) * gap, low)) + places
     return placed.tolist()
+
+
+def horizontal_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
+    """Scale and name the axis of ranks, or of a budget."""
+    if axis != "linear":
+        ax.set_xscale("log", base=2)
+    if axis in BUDGETS:
+        log_ticks(ax)
+        unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
+        ax.set_xlabel(f"{unit}, log2 axis)")
+        return
+    shown = ticks(ranks, axis)
+    ax.set_xticks(shown, [str(rank) for rank in shown])
+    ax.minorticks_off()
+    ax.set_xlabel(f"rank ({axis} axis)")
+    if len(set(ranks)) == 1:
+        only = next(iter(ranks))
+        ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
+
+
+def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
+    """The ranks that the axis names: the ends, and those far enough apart to be read."""
+    listed = sorted(set(ranks))
+    if len(listed) < 2:
+        return listed
+    place = math.log2 if axis == "log2" else float
+    least = (place(listed[-1]) - place(listed[0])) / most
+    shown = [listed[-1]]
+    powers = [rank for rank in listed if rank & (rank - 1) == 0]
+    for rank in [listed[0], *reversed(powers), *reversed(listed)]:
+        if all(abs(place(rank) - place(other)) >= 0.999 * least for other in shown):
+            shown.append(rank)
+    return sorted(shown)
+
+
+def percent_axis(
+    ax: Axes, curves: Sequence[CurveRow], with_band: Sequence[CurveRow], *, base: bool = True
+) -> None:
+    """Label and scale the axis so that lines, seeds, bands and (with `base`) base lines fit."""
+    values = [value for c in curves for one in (c, *c.members) for value in one.accuracy]
+    values += [v for c in with_band for v in (*c.accuracy_low, *c.accuracy_high) if v is not None]
+    values += list(baselines(curves).values()) if base else []
+    names = {curve.metric.split(",")[0] for curve in curves}
+    ax.set_ylabel(f"{one_line(names.pop(), 24) if len(names) == 1 else 'accuracy'} (%)")
+    if not values:
+        return
+    low, high = 100 * min(values), 100 * max(values)
+    pad = max(0.06 * (high - low), (10 - (high - low)) / 2)
+    bottom, top = ax.set_ylim(max(-1.5, low - pad), min(101.5, high + pad))
+    ax.set_yticks([tick for tick in ax.get_yticks() if max(0, bottom) <= tick <= min(100, top)])
+
+
+def log_ticks(ax: Any) -> None:
+    """Plain numbers at 1, 2, 5, 10, … of a logarithmic axis."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
+    """Parameters along the top, where every curve has the same number of bytes for each."""
+    ratios = {
+        round(size / count, 6)
+        for c in curves
+        for size, count in zip(c.bytes, c.parameters, strict=False)
+        if size and count
+    }
+    if len(ratios) == 1:
+        each = ratios.pop()
+        both: Any = (lambda amount: amount / each, lambda number: number * each)
+        top = ax.secondary_xaxis("top", functions=both)
+        log_ticks(top)
+        top.set_xlabel("parameters (millions)")
+
+
+def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
+    """The accuracy at rank 0 by the name of its line; one for each base model."""
+    bases = sorted({(c.base or "", c.baseline) for c in curves if c.baseline is not None})
+    if len(bases) == 1:
+        return {BASE_LABEL: bases[0][1]}
+    return {f"base {name or at}": value for at, (name, value) in enumerate(bases)}

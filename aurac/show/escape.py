@@ -8,8 +8,12 @@ format's own rule applies.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from aurac.terminal import one_line, spelled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+\-!|~$&.:@])")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "|", "%")
@@ -111,3 +115,14 @@ def slug(text: object) -> str:
     """A file name made of `text`: lower-case letters, digits, dot, dash and underscore only."""
     kept = re.sub(r"[^a-z0-9._-]+", "-", str(text).lower()).strip("-._")
     return kept[:60] or "task"
+
+
+def unique_slugs(names: Sequence[str]) -> dict[str, str]:
+    """A file name for each name; two that would share one are numbered."""
+    slugs: dict[str, str] = {}
+    for given in names:
+        name, at = slug(given), 2
+        while name in slugs.values():
+            name, at = f"{slug(given)}-{at}", at + 1
+        slugs[given] = name
+    return slugs

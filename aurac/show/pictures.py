@@ -10,10 +10,8 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.content import Picture
-from aurac.show.escape import slug
+from aurac.show.escape import unique_slugs
 from aurac.show.model import as_published, highlighted, ordered, unequal_documents
-from aurac.show.serving import latency_figure
-from aurac.show.stopped import draw_looks
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -102,21 +100,22 @@ class Pictures:
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
         against, area = axis if axis in BUDGETS else "rank", area_name(axis)
-        if axis != "linear" and self.detailed:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
-        bases = (one_line(label, appearance.LABEL_CHARS) for label in plots.baselines(every))
+        bases = (one_line(label, appearance.LABEL_CHARS) for label in appearance.baselines(every))
         labels = [*bases, *(appearance.legend_label(c, areas) for c in coloured), f"{area} (%)"]
         rest, context = len(every) - len(coloured), self._context(task)
-        return self._save(
+        return self._save_lines(
             name,
-            lambda: figures.single(draw, right=labels, title=context),
-            lambda: figures.column(draw, area=area),
+            draw,
+            labels,
+            paper=axis != "linear" and self.detailed,
+            area=area,
             title=f"Accuracy against {against}: {context}",
             caption=self._curve_caption(task, coloured, axis, rest),
             alt=self._curve_alt(task, coloured, against, rest),
             series=coloured,
             inline=inline,
             axis=axis,
+            context=context,
         )
 
     def overview(self, tasks: Sequence[str]) -> Picture:
@@ -158,7 +157,7 @@ class Pictures:
         plots.rank_accuracy(ax, drawn, style=style, highlight=ids, labels=False)
         ax.set_title(one_line(task, 24), fontsize=9)
         ax.set(xlabel="", ylabel="")
-        shown = plots.ticks({rank for curve in drawn for rank in curve.ranks}, "log2", most=5)
+        shown = appearance.ticks({rank for curve in drawn for rank in curve.ranks}, "log2", most=5)
         ax.set_xticks(shown, [str(rank) for rank in shown])
         ax.tick_params(labelsize=8)
         for artist in (*ax.get_lines(), *ax.collections):
@@ -170,25 +169,24 @@ class Pictures:
 
     def cost(self, task: str, curves: Sequence[CurveRow]) -> Picture:
         """Accuracy against bytes for one task."""
-        draw = partial(plots.cost, curves=curves, style=self._styles(curves))
-        name, context = f"cost-{self.slugs[task]}", self._context(task)
-        if self.detailed:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
-        labels = [appearance.legend_label(curve) for curve in curves]
         ends = [
             f"{c.label} goes from {size(c.bytes[0])} and {percent(c.accuracy[0])} % to "
             f"{size(c.bytes[-1])} and {percent(c.accuracy[-1])} %"
             for c in curves
         ]
-        return self._save(
+        name, context = f"cost-{self.slugs[task]}", self._context(task)
+        return self._save_lines(
             name,
-            lambda: figures.single(draw, right=labels, title=context, top=0.78),
-            lambda: figures.column(draw),
+            partial(plots.cost, curves=curves, style=self._styles(curves)),
+            [appearance.legend_label(curve) for curve in curves],
+            paper=self.detailed,
+            top=0.78,
             title=f"Accuracy against adapter size: {context}",
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
             "parameters; each mark is a rank.",
             alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
             series=curves,
+            context=context,
         )
 
     def latency(
@@ -196,16 +194,23 @@ class Pictures:
     ) -> Picture:
         """Accuracy against the time of a generated token for one task."""
         curves, context = [one.curve for one in measured], self._context(task)
-        draw, caption, words = latency_figure(record, measured, self._styles(curves))
-        labels = [appearance.legend_label(curve) for curve in curves]
-        return self._save(
+        shown = [
+            f"{served.curve.label} takes {served.points[0][0].decode.milliseconds} ms at rank "
+            f"{served.points[0][0].rank} and {served.points[-1][0].decode.milliseconds} ms at rank "
+            f"{served.points[-1][0].rank}"
+            for served in measured
+        ]
+        style = self._styles(curves)
+        return self._save_lines(
             name,
-            lambda: figures.single(draw, right=labels, title=context),
-            lambda: figures.column(draw),
+            partial(plots.latency, record=record, measured=measured, style=style),
+            [appearance.legend_label(curve) for curve in curves],
             title=f"Accuracy against latency: {context}",
-            caption=f"{task}: {caption}",
-            alt=f"Accuracy against the time of a generated token on {task}. {words}",
+            caption=f"{task}: {_latency_caption(record, measured)}",
+            alt=f"Accuracy against the time of a generated token on {task}. {'; '.join(shown)}. "
+            f"The base takes {record.merged.decode.milliseconds} ms.",
             series=curves,
+            context=context,
         )
 
     def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
@@ -265,9 +270,9 @@ class Pictures:
             alt=f"AURAC on each group of {task}. {listed}.",
         )
 
-    def looks(self, decisions: Sequence[DecisionRecord]) -> Picture:
+    def z_paths(self, decisions: Sequence[DecisionRecord]) -> Picture:
         """The paths of z against their boundaries, of a run that stopped early."""
-        draws = [partial(draw_looks, decision=one) for one in decisions]
+        draws = [partial(plots.z_path, decision=one) for one in decisions]
         ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
         return self._save(
             "looks",
@@ -277,6 +282,28 @@ class Pictures:
             "values nearer to 0 at which no answer is to be expected (dotted). The axis ends at "
             "all documents.",
             alt=f"z at each look. {'; '.join(ends)} documents.",
+        )
+
+    def _save_lines(
+        self,
+        name: str,
+        draw: Callable[..., Axes],
+        labels: Sequence[str],
+        *,
+        context: str,
+        paper: bool = False,
+        area: str = "AURAC",
+        top: float = 0.45,
+        **picture: Any,
+    ) -> Picture:
+        """Lines that are named at the right; in a column, and for a paper, below."""
+        if paper:
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
+        return self._save(
+            name,
+            lambda: figures.single(draw, right=labels, title=context, top=top),
+            lambda: figures.column(draw, area=area),
+            **picture,
         )
 
     def _save(
@@ -364,6 +391,20 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
         yield f"{whose} 95 % intervals for each rank alone{over}."
 
 
+def _latency_caption(record: ServingRecord, measured: Sequence[Served]) -> str:
+    caption = (
+        "accuracy against the time of a generated token with the adapter unmerged, measured with "
+        f"aurac cost ({one_line(record.conditions, 90)}). Each mark is a rank."
+    )
+    if record.merged.decode.low is not None:
+        caption += " Lines through it are 95 % intervals of the median."
+    if any(served.unclear for served in measured):
+        caption += " Hollow: the difference to the adapter's largest rank is within noise."
+    if any(served.cost.mergeable for served in measured):
+        caption += " Grey dashed line: merged into the base, which takes as long at every rank."
+    return caption
+
+
 def _hover_texts(curve: CurveRow, axis: str) -> list[str]:
     """A text for each marked point of a curve, from left to right."""
     places, marked = plots.along(curve, axis), plots.marked(curve)
@@ -372,14 +413,3 @@ def _hover_texts(curve: CurveRow, axis: str) -> list[str]:
         for at in sorted(range(len(places)), key=places.__getitem__)
         if curve.ranks[at] in marked
     ]
-
-
-def unique_slugs(names: Sequence[str]) -> dict[str, str]:
-    """A file name for each name; two that would share one are numbered."""
-    slugs: dict[str, str] = {}
-    for task in names:
-        name, at = slug(task), 2
-        while name in slugs.values():
-            name, at = f"{slug(task)}-{at}", at + 1
-        slugs[task] = name
-    return slugs

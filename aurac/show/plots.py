@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,33 +10,42 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.show.appearance import (
     AXIS,
     BASE,
-    BASE_LABEL,
     INK,
     LABEL_CHARS,
     LABEL_SIZE,
     PAPER,
     REST,
+    SERIES,
+    baselines,
     end_labels,
+    horizontal_axis,
     key,
     legend_label,
+    log_ticks,
+    parameter_axis,
+    percent_axis,
     styles,
 )
 from aurac.show.model import ordered
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
     from aurac.analysis.record import Changes, StratumRow
+    from aurac.records.decisions import DecisionRecord
+    from aurac.records.serving import ServingRecord
     from aurac.show.appearance import Style, Styles
     from aurac.show.model import CurveRow, Interval
+    from aurac.show.serving import Served
     from aurac.stats.mean import Estimate
 
 _MAX_BANDS = 4
 _MAX_MARKS = 16
+MERGED = "merged, any rank"
 NAN = float("nan")
 
 
@@ -81,7 +89,7 @@ def rank_accuracy(
             _level(ax, curve, look.colour, f"{name}-full", axis)
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
-    _horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
+    horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     percent_axis(ax, curves, with_band)
     bases = baselines(curves)
     for value in bases.values():
@@ -180,61 +188,22 @@ def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
         band.set_gid(gid)
 
 
-def _horizontal_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
-    if axis != "linear":
-        ax.set_xscale("log", base=2)
-    if axis in BUDGETS:
-        _plain_log_ticks(ax)
-        unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
-        ax.set_xlabel(f"{unit}, log2 axis)")
-        return
-    shown = ticks(ranks, axis)
-    ax.set_xticks(shown, [str(rank) for rank in shown])
-    ax.minorticks_off()
-    ax.set_xlabel(f"rank ({axis} axis)")
-    if len(set(ranks)) == 1:
-        only = next(iter(ranks))
-        ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
+Line = tuple["CurveRow", "Sequence[float]", "Sequence[float]"]
+"""A curve, the places of its ranks along an axis, and its accuracies there."""
 
 
-def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
-    """The ranks that the axis names: the ends, and those far enough apart to be read."""
-    listed = sorted(set(ranks))
-    if len(listed) < 2:
-        return listed
-    place = math.log2 if axis == "log2" else float
-    least = (place(listed[-1]) - place(listed[0])) / most
-    shown = [listed[-1]]
-    powers = [rank for rank in listed if rank & (rank - 1) == 0]
-    for rank in [listed[0], *reversed(powers), *reversed(listed)]:
-        if all(abs(place(rank) - place(other)) >= 0.999 * least for other in shown):
-            shown.append(rank)
-    return sorted(shown)
+def _draw_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
+    """Lines with a mark at each rank, and the scale of accuracy."""
+    for at, (curve, places, accuracy) in enumerate(lines):
+        shares, look = [100 * value for value in accuracy], style[key(curve)].options
+        (line,) = ax.plot(places, shares, label=legend_label(curve), **look)
+        line.set_gid(f"curve-{at}")
+    percent_axis(ax, [curve for curve, *_ in lines], (), base=False)
 
 
-def percent_axis(
-    ax: Axes, curves: Sequence[CurveRow], with_band: Sequence[CurveRow], *, base: bool = True
-) -> None:
-    """Label and scale the axis so that lines, seeds, bands and (with `base`) base lines fit."""
-    values = [value for c in curves for one in (c, *c.members) for value in one.accuracy]
-    values += [v for c in with_band for v in (*c.accuracy_low, *c.accuracy_high) if v is not None]
-    values += list(baselines(curves).values()) if base else []
-    names = {curve.metric.split(",")[0] for curve in curves}
-    ax.set_ylabel(f"{one_line(names.pop(), 24) if len(names) == 1 else 'accuracy'} (%)")
-    if not values:
-        return
-    low, high = 100 * min(values), 100 * max(values)
-    pad = max(0.06 * (high - low), (10 - (high - low)) / 2)
-    bottom, top = ax.set_ylim(max(-1.5, low - pad), min(101.5, high + pad))
-    ax.set_yticks([tick for tick in ax.get_yticks() if max(0, bottom) <= tick <= min(100, top)])
-
-
-def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:
-    """The accuracy at rank 0 by the name of its line; one for each base model."""
-    bases = sorted({(c.base or "", c.baseline) for c in curves if c.baseline is not None})
-    if len(bases) == 1:
-        return {BASE_LABEL: bases[0][1]}
-    return {f"base {name or at}": value for at, (name, value) in enumerate(bases)}
+def _name_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
+    ends = [(legend_label(c), 100 * accuracy[-1], places[-1]) for c, places, accuracy in lines]
+    end_labels(ax, ends, [style[key(curve)].colour for curve, *_ in lines])
 
 
 def cost(
@@ -243,46 +212,70 @@ def cost(
     """Accuracy in percent against the megabytes of an adapter at each rank."""
     style = style or styles(curves)
     drawn = [curve for curve in curves if curve.ranks and all(curve.bytes)]
-    for at, curve in enumerate(drawn):
-        amounts = [amount / 1e6 for amount in curve.bytes if amount]
-        shares = [100 * value for value in curve.accuracy]
-        look = style[key(curve)].options
-        (line,) = ax.plot(amounts, shares, label=legend_label(curve), **look)
-        line.set_gid(f"curve-{at}")
-    percent_axis(ax, drawn, (), base=False)
+    lines = [(c, [amount / 1e6 for amount in c.bytes if amount], c.accuracy) for c in drawn]
+    _draw_lines(ax, lines, style)
     ax.set_xscale("log")
-    _plain_log_ticks(ax)
+    log_ticks(ax)
     ax.set_xlabel("adapter size (MB, log axis)")
-    _parameter_axis(ax, drawn)
+    parameter_axis(ax, drawn)
     if labels:
-        ends = [(legend_label(c), 100 * c.accuracy[-1], (c.bytes[-1] or 0) / 1e6) for c in drawn]
-        end_labels(ax, ends, [style[key(c)].colour for c in drawn])
+        _name_lines(ax, lines, style)
     return ax
 
 
-def _plain_log_ticks(ax: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+def latency(
+    ax: Axes,
+    record: ServingRecord,
+    measured: Sequence[Served],
+    *,
+    style: Styles,
+    labels: bool = True,
+) -> Axes:
+    """Accuracy in percent against the milliseconds of a generated token, unmerged.
 
-    ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    The lines are named at the right edge where `labels` are wanted.
+    """
+    lines = [
+        (
+            one.curve,
+            [1000 * cost.decode.median for cost, _ in one.points],
+            [y for _, y in one.points],
+        )
+        for one in measured
+    ]
+    _draw_lines(ax, lines, style)
+    for served in measured:
+        look, times = style[key(served.curve)], [cost.decode for cost, _ in served.points]
+        lows = [1000 * (t.median if t.low is None else t.low) for t in times]
+        highs = [1000 * (t.median if t.high is None else t.high) for t in times]
+        shares = [100 * accuracy for _, accuracy in served.points]
+        ax.hlines(shares, lows, highs, color=look.colour, linewidth=1, alpha=0.6)
+        if hollow := [(1000 * cost.decode.median, 100 * y) for cost, y in served.unclear]:
+            marks = {**look.options, "linestyle": "none", "markerfacecolor": PAPER}
+            ax.plot(*zip(*hollow, strict=True), **marks, zorder=4)
+    if any(one.cost.mergeable for one in measured):
+        _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
+    ax.set_xlabel("ms for a generated token, unmerged")
+    if labels:
+        _name_lines(ax, lines, style)
+    return ax
 
 
-def _parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
-    """Parameters along the top, where every curve has the same number of bytes for each."""
-    ratios = {
-        round(size / count, 6)
-        for c in curves
-        for size, count in zip(c.bytes, c.parameters, strict=False)
-        if size and count
-    }
-    if len(ratios) == 1:
-        each = ratios.pop()
-        both: Any = (lambda amount: amount / each, lambda number: number * each)
-        top = ax.secondary_xaxis("top", functions=both)
-        _plain_log_ticks(top)
-        top.set_xlabel("parameters (millions)")
+def _level_of_merged(ax: Axes, place: float, *, labels: bool) -> None:
+    """A level at the time of any merged rank, named beside it or in a legend."""
+    line = ax.axvline(place, color=BASE, linewidth=1, label="_" if labels else MERGED)
+    line.set(linestyle=(0, (6, 3)), zorder=1.5)
+    if labels:
+        ax.annotate(
+            "merged",
+            (place, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4, -1),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=BASE,
+        )
 
 
 def gained_lost(
@@ -354,4 +347,27 @@ def groups(
             handletextpad=0.3,
             fontsize=LABEL_SIZE,
         )
+    return ax
+
+
+def z_path(ax: Axes, decision: DecisionRecord) -> Axes:
+    """The path of z against its boundaries, look by look."""
+    documents = [look.documents for look in decision.path]
+    upper, lower = (
+        [x.boundary if x.z * sign >= 0 or x.opposite is None else x.opposite for x in decision.path]
+        for sign in (1, -1)
+    )
+    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
+    sides = ((1, upper),) if decision.question == "rank" else ((1, upper), (-1, lower))
+    for sign, bounds in sides:
+        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
+        edges = [sign * edge for _, edge in inner]
+        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
+    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
+    ax.axhline(0, color=AXIS, linewidth=0.8)
+    ax.set_xlim(0, decision.of)
+    ax.set_xlabel("documents")
+    ax.set_ylabel("z")
+    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
+    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
     return ax

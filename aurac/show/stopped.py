@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.show.appearance import AXIS, INK, SERIES
 from aurac.show.content import Block, Bullets, Section, Text
 from aurac.show.model import unequal_documents
 from aurac.show.table import NONE, Cell, Table, p_value, share, table
 from aurac.show.text import LISTED, to
-from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
 
     from aurac.records.decisions import DecisionRecord
     from aurac.show.model import Run
@@ -43,7 +39,7 @@ def stopped(run: Run, pictures: Pictures) -> Section:
         unequal = ((task, unequal_documents(run.of_task(task))) for task in run.task_names)
         lines += [_APART.format(task=task, documents=count) for task, count in unequal if count]
         blocks = [Text(_STOPPED_EARLY), _table(record.decisions)]
-        blocks += [pictures.looks(drawn)] if drawn else []
+        blocks += [pictures.z_paths(drawn)] if drawn else []
         blocks += [Bullets(tuple(lines))] if lines else []
     return Section("stopped", "Decided early", tuple(blocks))
 
@@ -76,26 +72,3 @@ def _table(decisions: Sequence[DecisionRecord]) -> Table:
             )
         )
     return table("decisions", caption, rows, "task", "question", "verdict", numeric=numeric)
-
-
-def draw_looks(ax: Axes, decision: DecisionRecord) -> Axes:
-    """The path of z against its boundaries, look by look."""
-    documents = [look.documents for look in decision.path]
-    upper, lower = (
-        [x.boundary if x.z * sign >= 0 or x.opposite is None else x.opposite for x in decision.path]
-        for sign in (1, -1)
-    )
-    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
-    sides = ((1, upper),) if decision.question == "rank" else ((1, upper), (-1, lower))
-    for sign, bounds in sides:
-        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
-        edges = [sign * edge for _, edge in inner]
-        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
-    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
-    ax.axhline(0, color=AXIS, linewidth=0.8)
-    ax.set_xlim(0, decision.of)
-    ax.set_xlabel("documents")
-    ax.set_ylabel("z")
-    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
-    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
-    return ax

@@ -19,9 +19,9 @@ from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.documents import speeds
+from aurac.show.escape import unique_slugs
 from aurac.show.findings import oriented, pooled
 from aurac.show.model import as_run, merge, ordered
-from aurac.show.pictures import unique_slugs
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line

@@ -242,7 +242,7 @@ def test_spread_leaves_what_is_apart():
     ],
 )
 def test_ticks(ranks, axis, shown):
-    assert plots.ticks(ranks, axis) == shown
+    assert appearance.ticks(ranks, axis) == shown
 
 
 def test_inline_svg_is_named_scoped_and_themed(tmp_path):
