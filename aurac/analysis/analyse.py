@@ -39,12 +39,12 @@ _Row = TypeVar("_Row", RecipeGroup, PairRow)
 
 def analyse(
     curves: Any,
+    settings: Options | None = None,
     *,
     groups: Groups | None = None,
     checkpoints: Sequence[Curve] | None = None,
     budgets: Sequence[str] = (),
     choices: bool = True,
-    **options: Any,
 ) -> Analysis:
     """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
 
@@ -56,17 +56,17 @@ def analyse(
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
             task, rank, doc_id, score`` (optional ``seed, cluster, stratum, metric, sample``).
+        settings: What is asked; by default nothing but the scores and the pairs.
         groups: ``name -> adapter names`` that are training seeds of one recipe.
         checkpoints: Single trainings whose own ranks are recommended, as a report does. None: the
             leading curves are not looked at closely either.
         budgets: "parameters", "bytes" or both: AURAC over these too.
         choices: Whether to say which configuration to ship, and the margin that each would need.
-        **options: Fields of `Options`.
 
     Raises:
         CurveError: The curves cannot be analysed; says which and why.
     """
-    settings = Options(**options)
+    settings = settings or Options()
     check_axis(settings.axis)
     check_level(settings.level)
     task_weights({"": 1}, settings.weigh)

@@ -22,7 +22,7 @@ from aurac.errors import CurveError
 from aurac.stats.groups import group_of, on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import Family, holm, holm_levels
-from aurac.stats.paired import Difference, compare, gained_and_lost, seed_rows
+from aurac.stats.paired import Difference, gained_and_lost, paired_areas
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
@@ -81,10 +81,9 @@ def paired_test(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
     """As `paired_curves`, of two recipe groups with documents."""
     axis = settings.axis
     first, second = together([a, b], settings.support, axis)
-    rows = seed_rows(first, second, axis, paired_seeds=settings.paired_seeds)
+    areas = paired_areas(first, second, axis, paired_seeds=settings.paired_seeds)
     single = first.seeds == second.seeds == 1 and first.span is None
     gained, lost = gained_and_lost(first.first, second.first) if single else (None, None)
-    result = compare(**rows, layout=first.layout, level=settings.level)
     row = PairRow(
         a=a.name,
         b=b.name,
@@ -96,7 +95,7 @@ def paired_test(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
         gained=gained,
         lost=lost,
     )
-    return PairTest(row, result)
+    return PairTest(row, areas.difference(settings.level))
 
 
 def finished(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis.rows import MarginTest
+from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import margin_sentence
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import skewed_ends
-from aurac.stats.paired import compare, seed_rows
+from aurac.stats.paired import compare, paired_areas
 from aurac.stats.seeds import as_matrix
 
 if TYPE_CHECKING:
@@ -24,7 +24,17 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 
-def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
+def non_inferior(
+    a: Any,
+    b: Any,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    axis: str = "log2",
+    support: str | None = None,
+    paired_seeds: bool | None = None,
+    equivalent: bool = False,
+) -> MarginTest:
     """Is a less than `margin` worse than b in AURAC, on the same documents?
 
     The lower one-sided bound of a - b, from the procedure of the paired interval, has to lie above
@@ -35,9 +45,11 @@ def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest
             training seeds of one recipe.
         b: The adapter that a is compared with, likewise.
         margin: A fraction such as 0.02, chosen before looking.
-        **options: `alpha` (error rate, 0.05), `axis` ("log2", "linear", "parameters" or "bytes"),
-            `support` ("common" compares unequal grids on the ranks both have), `paired_seeds` (as
-            of `paired_curves`).
+        alpha: Error rate.
+        axis: "log2", "linear", "parameters" or "bytes".
+        support: "common" compares unequal grids on the ranks both have.
+        paired_seeds: As of `paired_curves`.
+        equivalent: Ask whether the two differ by less than `margin`.
 
     Raises:
         CurveError: The two cannot be paired, or a number is out of range.
@@ -45,32 +57,52 @@ def non_inferior(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest
     first, second = group_of(a, default="a"), group_of(b, default="b")
     if first.name == second.name:
         first, second = replace(first, name="a"), replace(second, name="b")
-    return _group_test(first, second, margin, **options)
+    settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
+    return _group_test(first, second, margin, settings, equivalent=equivalent)
 
 
-def equivalent(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
+def equivalent(
+    a: Any,
+    b: Any,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    axis: str = "log2",
+    support: str | None = None,
+    paired_seeds: bool | None = None,
+) -> MarginTest:
     """Do a and b differ by less than `margin` in AURAC? Two one-sided tests (TOST).
 
     Args and errors as of `non_inferior`.
     """
-    return non_inferior(a, b, margin=margin, equivalent=True, **options)
+    return non_inferior(
+        a,
+        b,
+        margin=margin,
+        alpha=alpha,
+        axis=axis,
+        support=support,
+        paired_seeds=paired_seeds,
+        equivalent=True,
+    )
 
 
 def margin_tests(
     curves: Sequence[Curve],
     a: str,
     b: str,
-    *,
     margin: float,
+    settings: Options,
+    *,
     groups: Groups | None = None,
-    **options: Any,
+    equivalent: bool = False,
 ) -> list[MarginTest]:
     """One test for each task on which both adapters were evaluated.
 
     That a passes on every task needs no adjustment: each test has the error rate alpha, and all of
     them have to pass (intersection-union test: Berger 1982). a and b name adapters, or groups of
-    seeds; each one's first truncation counts. The options are those of `non_inferior`, and
-    `equivalent`.
+    seeds; each one's first truncation counts. Of the settings axis, alpha, support and paired seeds
+    count.
     """
     known, _ = defaults(gather(curves, groups))
     names = list(dict.fromkeys(group.name for group in known))
@@ -84,29 +116,31 @@ def margin_tests(
     if alone:
         task = min(map(str, alone))
         raise CurveError(f"only one of {a} and {b} was evaluated on {task}")
-    return [_group_test(group, second[task], margin, **options) for task, group in first.items()]
+    return [
+        _group_test(group, second[task], margin, settings, equivalent=equivalent)
+        for task, group in first.items()
+    ]
 
 
 def _group_test(
-    a: RecipeGroup,
-    b: RecipeGroup,
-    margin: float,
-    *,
-    equivalent: bool = False,
-    alpha: float = 0.05,
-    axis: str = "log2",
-    support: str | None = None,
-    paired_seeds: bool | None = None,
+    a: RecipeGroup, b: RecipeGroup, margin: float, settings: Options, *, equivalent: bool
 ) -> MarginTest:
-    check_axis(axis)
+    axis = check_axis(settings.axis)
     for group in (a, b):
         if not group.has_documents:
             raise CurveError(f"{group.name} has no per-document outcomes to test")
-    first, second = together([a, b], support, axis)
-    rows = seed_rows(second, first, axis, paired_seeds=paired_seeds)
-    how: dict[str, Any] = {"margin": margin, "equivalent": equivalent, "alpha": alpha}
-    how |= {name: rows[name] for name in ("draws", "matched")}
-    test = margin_test(rows["b"], rows["a"], first.layout, **how)
+    first, second = together([a, b], settings.support, axis)
+    areas = paired_areas(second, first, axis, paired_seeds=settings.paired_seeds)
+    test = margin_test(
+        areas.b,
+        areas.a,
+        areas.layout,
+        margin=margin,
+        equivalent=equivalent,
+        alpha=settings.alpha,
+        draws=areas.draws,
+        matched=areas.matched,
+    )
     test = replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
     return replace(test, sentence=margin_sentence(test))
 

@@ -15,7 +15,7 @@ from aurac.records.reader import regrouped
 from aurac.stats import power as planning
 from aurac.stats.design import Design
 from aurac.stats.groups import defaults, gather, together
-from aurac.stats.paired import compare, seed_rows
+from aurac.stats.paired import paired_areas
 from aurac.stats.seeds import components
 from aurac.stats.spread import INTERACTION, Spread, spread_of_flips, spread_of_pilot
 
@@ -187,9 +187,8 @@ def _piloted(
                 "the pilot has one adapter", expected="two, whose difference is planned for"
             )
         first, second = together(adapters[:2], axis=axis)
-        rows = seed_rows(first, second, axis, paired_seeds=None if paired_seeds else False)
-        changes = rows["b"][0] - rows["a"][0]
-        parts = compare(**rows, layout=first.layout, level=0.95).parts
+        rows = paired_areas(first, second, axis, paired_seeds=None if paired_seeds else False)
+        changes, parts = rows.b[0] - rows.a[0], rows.difference(0.95).parts
     else:
         first = adapters[0]
         scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]

@@ -112,6 +112,7 @@ def recommend(
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.analyse import analyse
+    from aurac.analysis.rows import Options
     from aurac.show.lines import place
 
     run = {name: options.pop(name) for name in _OF_RUNS}
@@ -129,7 +130,7 @@ def recommend(
         other = (options["min_accuracy"], options["reference"], require_rank, max_latency_ms)
         more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
         return _decided(read, options["margin"], asked_more=more, as_json=as_json)
-    result = analyse(read.curves, groups=read.groups, **options)
+    result = analyse(read.curves, Options(**options), groups=read.groups)
     served = partial(_served, _serving(sources), read.groups)
     gates = _gates(result, served, require_rank, max_latency_ms)
     failing = any(rows for rows, _, _ in gates)

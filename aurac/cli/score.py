@@ -80,6 +80,7 @@ def score(
     from aurac.analysis.analyse import analyse
     from aurac.analysis.margins import margin_tests
     from aurac.analysis.primary import parse_pairs
+    from aurac.analysis.rows import Options
 
     question = _question(non_inferior, equivalent, reference, margin)
     if question:
@@ -87,17 +88,18 @@ def score(
         names = ("rank_margin", "weigh", "level", "details", "primary", "references")
         refuse_given(names, "with a margin test", fix)
     read = read_sources(sources, metric, groups, cluster, parse_pairs(primary, references))
+    settings = Options(margin=rank_margin, primary=read.primary, **options)
     if question:
-        question |= {name: options[name] for name in ("alpha", "axis", "support", "paired_seeds")}
-        rows = margin_tests(read.curves, groups=read.groups, **question)
+        adapter, other, least, both = question
+        asked = read.curves, adapter, other, least, settings
+        rows = margin_tests(*asked, groups=read.groups, equivalent=both)
         shown = all(row.shown for row in rows)
         if as_json:
             print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
         else:
             click.echo("\n".join(row.sentence for row in rows))
         return 0 if shown else NOT_SHOWN
-    options |= {"margin": rank_margin, "primary": read.primary}
-    result = analyse(read.curves, groups=read.groups, choices=False, **options)
+    result = analyse(read.curves, settings, groups=read.groups, choices=False)
     if as_json:
         stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
         print_json(result.to_dict(details=details) | stopped)
@@ -124,10 +126,10 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
 
 def _question(
     non_inferior: str | None, equivalent: str | None, reference: str | None, margin: float | None
-) -> dict[str, Any]:
-    """What `margin_tests` is asked; empty where no such test is."""
+) -> tuple[str, str, float, bool] | None:
+    """Both adapters, the margin, and whether equivalence is asked; None without a margin test."""
     if (non_inferior, equivalent, reference, margin) == (None,) * 4:
-        return {}
+        return None
     adapter = non_inferior if equivalent is None else equivalent
     both = non_inferior is not None and equivalent is not None
     if both or adapter is None or reference is None or margin is None:
@@ -136,5 +138,4 @@ def _question(
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
         )
-    equal = equivalent is not None
-    return {"a": adapter, "b": reference, "margin": margin, "equivalent": equal}
+    return adapter, reference, margin, equivalent is not None

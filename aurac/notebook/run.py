@@ -90,17 +90,15 @@ class Run:
     ) -> Analysis:
         from aurac.analysis.analyse import analyse
         from aurac.analysis.primary import declaration
+        from aurac.analysis.rows import Options
 
         curves, groups = self._read
         names = (curve.adapter for curve in curves)
         primary = declaration((), self.results.primary or None, names, groups, finished=True)
         return analyse(
             curves,
+            Options(strict=False, margin=margin, reference=reference, primary=primary),
             groups=groups,
-            strict=False,
-            margin=margin,
-            reference=reference,
-            primary=primary,
         )
 
     @cached_property

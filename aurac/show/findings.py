@@ -11,7 +11,7 @@ import msgspec
 from aurac.analysis.analyse import analyse, over_budget, pool
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis
-from aurac.analysis.rows import BestRow
+from aurac.analysis.rows import BestRow, Options
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -274,12 +274,14 @@ def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> Analysis:
         if curves:
             return analyse(
                 curves,
+                Options(
+                    margin=margin,
+                    strict=False,
+                    primary=declaration((), run.primary, names, {}, finished=True),
+                ),
                 groups=groups,
                 checkpoints=_checkpoints(run),
                 budgets=axes,
-                margin=margin,
-                strict=False,
-                primary=declaration((), run.primary, names, {}, finished=True),
             )
     except CurveError as error:
         reason = str(error)

@@ -55,8 +55,8 @@ class Difference:
 
         None without a test or any spread, and where not even a difference of 1 is found so.
         """
-        found = None if self.p is None else _detectable(self.parts, self.alpha, self.power)
-        return None if found is None or found >= 1.0 else found
+        least = None if self.p is None else _detectable(self.parts, self.alpha, self.power)
+        return None if least is None or least >= 1.0 else least
 
 
 def difference(
@@ -179,19 +179,42 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
     return (exact if np.isfinite(exact) and abs(exact / normal - 1) < 0.5 else normal) * se
 
 
-def seed_rows(
+@dataclass(frozen=True, eq=False)
+class PairedScores:
+    """The (S, n) scores of two groups that were brought together, as `compare` takes them."""
+
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    layout: Layout
+    names: tuple[Names, Names]
+    draws: NDArray[np.float64] | None
+    matched: bool
+
+    def difference(self, level: float) -> Difference:
+        """The mean difference b - a."""
+        return compare(
+            self.a,
+            self.b,
+            self.layout,
+            level=level,
+            names=self.names,
+            draws=self.draws,
+            matched=self.matched,
+        )
+
+
+def paired_areas(
     a: RecipeGroup, b: RecipeGroup, axis: str, *, paired_seeds: bool | None = None
-) -> dict[str, Any]:
-    """What `compare` is told of two groups that were brought together, matched `by_seed`."""
-    left, right = a.areas(axis), b.areas(axis)
-    names: tuple[Names, Names] = a.names, b.names
+) -> PairedScores:
+    """The documents' areas of two groups that were brought together, matched `by_seed`."""
+    left, right, names = a.areas(axis), b.areas(axis), (a.names, b.names)
+    draws, layout = drawn_difference(a, b, axis), a.layout
     places = by_seed(a, b, paired_seeds=paired_seeds)
-    if places is not None:
-        left, right = left[places[0]], right[places[1]]
-        both = [tuple(dict.fromkeys(a.names[i] + b.names[j])) for i, j in zip(*places, strict=True)]
-        names = both, both
-    draws, matched = drawn_difference(a, b, axis), places is not None
-    return {"a": left, "b": right, "names": names, "draws": draws, "matched": matched}
+    if places is None:
+        return PairedScores(left, right, layout, names, draws, matched=False)
+    both = [tuple(dict.fromkeys(a.names[i] + b.names[j])) for i, j in zip(*places, strict=True)]
+    first, second = places
+    return PairedScores(left[first], right[second], layout, (both, both), draws, matched=True)
 
 
 def difference_at(a: RecipeGroup, b: RecipeGroup, rank: int, level: float) -> Difference:

@@ -11,7 +11,7 @@ from tabulate import tabulate
 from aurac.analysis.analyse import analyse, paired_family
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
-from aurac.analysis.rows import pairings_of
+from aurac.analysis.rows import Options, pairings_of
 from aurac.analysis.sentences import pairing_note, show_p
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
@@ -74,7 +74,9 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     known = {m: [name for name in names if name in there] for m, names in named.items()}
     groups = {m: names for m, names in known.items() if names}
     declared = declaration((), declared_in(study, state), there, groups, finished=True)
-    analysis = analyse(curves, groups=groups, margin=study.margin, primary=declared, strict=False)
+    analysis = analyse(
+        curves, Options(margin=study.margin, primary=declared, strict=False), groups=groups
+    )
     first = {
         (runs[task].headline.name, f"{method}-seed{seed}")
         for task, method in points_of(study)

@@ -13,6 +13,7 @@ import numpy as np
 
 from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import verdict
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.records.decisions import Declaration
 from aurac.stats import difference, holm
@@ -136,7 +137,7 @@ def _analysed(
         for (adapter, other), one in zip(names, scores, strict=True)
     ]  # fmt: skip
     primary = None if declared is None else Declaration(pairs=[declared])
-    return analyse(curves, primary=primary, margin=None)
+    return analyse(curves, Options(primary=primary, margin=None))
 
 
 def _false(found: Analysis, true: dict[str, float]) -> bool:

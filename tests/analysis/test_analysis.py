@@ -13,6 +13,7 @@ from scipy import stats
 
 from aurac.analysis import non_inferior_rank, paired_curves
 from aurac.analysis.analyse import analyse
+from aurac.analysis.rows import Options
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
@@ -41,7 +42,7 @@ def strict(content: dict) -> dict:
 
 
 def test_the_json_of_the_command_line():
-    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], margin=0.1)
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], Options(margin=0.1))
     content = strict(result.to_dict())
     assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     score = content["scores"][0]
@@ -71,7 +72,7 @@ def test_the_json_of_the_command_line():
 
 
 def test_details_name_methods_gains_and_losses():
-    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], margin=0.1)
+    result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], Options(margin=0.1))
     content = strict(result.to_dict(details=True))
     assert content["scores"][0]["method"].startswith("t with 149 df")
     gained = (outcomes(2, 0.3) > outcomes(1)).sum(axis=1).tolist()
@@ -83,7 +84,7 @@ def test_details_name_methods_gains_and_losses():
 
 def test_analysis_equals_the_single_calls():
     a, b = curve(1, adapter="a"), curve(2, 0.3, adapter="b")
-    pair = analyse([a, b], axis="linear").pairs[0]
+    pair = analyse([a, b], Options(axis="linear")).pairs[0]
     alone = paired_curves(a, b, axis="linear")
     assert (pair.estimate, pair.p) == (alone.estimate, alone.p)
     assert (pair.gained, pair.lost) == (alone.gained, alone.lost)
@@ -226,7 +227,7 @@ def test_point_values_have_no_test_and_say_so():
         Curve((1, 2), (0.1, 0.2), adapter="a", task="t"),
         Curve((1, 2), (0.2, 0.3), adapter="b", task="t"),
     ]
-    result = analyse(points, margin=0.1)
+    result = analyse(points, Options(margin=0.1))
     content = strict(result.to_dict())
     assert content["pairs"][0]["difference"] == pytest.approx(0.1)
     assert content["pairs"][0]["p"] is None
@@ -246,7 +247,7 @@ def test_a_missing_rank_gives_none_with_its_reason():
     assert strict(result.to_dict())["scores"][0]["log2"]["value"] is None
     assert result.pairs[0].estimate is None
     assert "not compared" in result.pairs[0].sentence
-    common = analyse([broken, curve(2, adapter="b")], support="common")
+    common = analyse([broken, curve(2, adapter="b")], Options(support="common"))
     assert common.pairs[0].ranks == (1, 2, 4)
 
 
@@ -283,7 +284,7 @@ def test_a_rank_that_failed_for_one_seed_costs_the_area_of_that_recipe_alone():
 )
 def test_refusals(curves, options, words):
     with pytest.raises(AuracError, match=words):
-        analyse(curves, **options)
+        analyse(curves, Options(**options))
 
 
 def frame(adapters: dict[str, np.ndarray], **columns: object) -> pd.DataFrame:
@@ -339,5 +340,5 @@ def test_the_advice_follows_the_sign_of_the_difference():
         Curve.from_outcomes((1, 2, 4, 8), prefix, basis="prefix", rescale="rule", **same),
         Curve.from_outcomes((4, 8), svd, basis="svd", rescale="keep", **same),
     ]
-    (advice,) = analyse(made, support="common").advice
+    (advice,) = analyse(made, Options(support="common")).advice
     assert advice.beats == ()

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aurac.analysis.analyse import analyse
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
@@ -34,7 +35,7 @@ def highest(lost: int, alpha: float) -> float:
 
 
 def choice(curves, **options):
-    (found,) = analyse(curves, **options).choices
+    (found,) = analyse(curves, Options(**options)).choices
     return found
 
 
@@ -91,7 +92,7 @@ def test_above_the_base_is_tested_document_by_document():
     # The base is wrong on 70 documents. Rank 2 gains 30 of them and loses none, rank 1 gains 2.
     base = right(70)
     made = curve("a", {1: right(68), 2: right(40), 4: right(0)}, base_scores=base)
-    result = analyse([made], margin=0.2)
+    result = analyse([made], Options(margin=0.2))
     (row,), (found,) = result.scores, result.choices
     assert made.baseline == pytest.approx(0.93)
     assert row.above_base == {1: False, 2: True, 4: True}
@@ -106,7 +107,7 @@ def test_above_the_base_is_tested_document_by_document():
 
 def test_nothing_below_the_base_is_shipped():
     made = curve("a", {1: right(600), 2: right(500)}, base_scores=right(250))
-    result = analyse([made], margin=0.2)
+    result = analyse([made], Options(margin=0.2))
     assert result.scores[0].below_base
     assert result.choices[0].chosen is None
     (sentence,) = result.choices[0].sentences
@@ -168,8 +169,14 @@ def test_no_small_table_contradicts_itself(n, rows, seeds, labels, base, x, y, s
         for name, svd in rows
         for at in range(seeds)
     ]  # fmt: skip
-    low, high = (analyse(curves, margin=margin, strict=False) for margin in (min(x, y), max(x, y)))
-    (small,), (large,), free = low.choices, high.choices, analyse(curves, strict=False).choices[0]
+    low, high = (
+        analyse(curves, Options(margin=margin, strict=False)) for margin in (min(x, y), max(x, y))
+    )
+    (small,), (large,), free = (
+        low.choices,
+        high.choices,
+        analyse(curves, Options(strict=False)).choices[0],
+    )
     assert free.chosen is None
     needed = [(c.label, c.rank, c.needed, c.checkpoints) for c in free.configurations]
     for found in (small, large):  # what each needs does not depend on the margin

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aurac.analysis.analyse import analyse
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
@@ -78,7 +79,7 @@ def test_pairs_of_adapters_and_of_truncations_are_one_family():
 def test_a_row_without_documents_can_lead_and_rules_nobody_out():
     a = curve("a", 0.0, 1)
     b = Curve(RANKS, (0.9, 0.95, 0.99), adapter="b", task="t")
-    (best,) = analyse([a, b], strict=False).best
+    (best,) = analyse([a, b], Options(strict=False)).best
     assert (best.leader, best.candidates, best.within) == ("b", ("b", "a"), None)
     assert best.estimate.low is None
     assert best.sentences[0].endswith("of 2 (no interval).")
@@ -111,7 +112,7 @@ def made(table: list[tuple[str, bool, str, float, int]]) -> list[Curve]:
 @settings(max_examples=60, deadline=None)
 @given(TABLES)
 def test_no_table_contradicts_itself(table):
-    result = analyse(made(table), strict=False)
+    result = analyse(made(table), Options(strict=False))
     for best in result.best:
         rows = {row.label: row for row in result.scores if row.task == best.task}
         full = {f"{row.adapter} · {row.truncation}": label for label, row in rows.items()}
@@ -165,7 +166,7 @@ def same(one: dict, other: dict) -> None:
 @settings(max_examples=40, deadline=None)
 @given(TABLES.flatmap(lambda table: st.tuples(st.just(table), st.permutations(table))))
 def test_the_order_of_rows_changes_nothing(tables):
-    first, second = (plain(analyse(made(table), strict=False)) for table in tables)
+    first, second = (plain(analyse(made(table), Options(strict=False))) for table in tables)
     same(first, second)
 
 
@@ -199,7 +200,7 @@ def test_declared_pairs_are_a_family_and_all_others_another():
     rows.append(svd("a", 0.8, 9))
     plain_rows = analyse(rows)
     declared = Declaration(pairs=[("b", "a"), ("a · svd", "b")])
-    result = analyse(rows, primary=declared)
+    result = analyse(rows, Options(primary=declared))
     every = [*result.pairs, *result.variants]
     primary = [row for row in every if not row.exploratory]
     # Another truncation against another adapter is no pair otherwise: it is added.
@@ -220,7 +221,7 @@ def test_declared_pairs_are_a_family_and_all_others_another():
 
 def test_a_reference_is_compared_with_each_other_adapter():
     rows = [curve(name, 0.0, at) for at, name in enumerate("abc")]
-    result = analyse(rows, primary=Declaration(pairs=[("b", "*")]))
+    result = analyse(rows, Options(primary=Declaration(pairs=[("b", "*")])))
     assert {(row.a, row.b): row.exploratory for row in result.pairs} == {
         ("a", "b"): False, ("a", "c"): True, ("b", "c"): False,
     }  # fmt: skip
@@ -237,5 +238,6 @@ def test_a_reference_is_compared_with_each_other_adapter():
 def test_names_of_a_declaration_that_nobody_has_are_refused(pair, said):
     with pytest.raises(CurveError, match=said):
         analyse(
-            [curve("a", 0, 1), curve("b", 0, 2), svd("a", 0, 3)], primary=Declaration(pairs=[pair])
+            [curve("a", 0, 1), curve("b", 0, 2), svd("a", 0, 3)],
+            Options(primary=Declaration(pairs=[pair])),
         )

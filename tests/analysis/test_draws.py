@@ -8,6 +8,7 @@ import pytest
 import aurac
 from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import paired_curves
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.groups import gather
@@ -73,7 +74,7 @@ def test_adapters_with_other_draws_are_not_paired():
     with pytest.raises(CurveError, match="other draws of the few-shot examples"):
         paired_curves(curve(draws[:2]), curve(draws, "b"))
     for other in (curve(draws, "b"), plain):
-        (row,) = analyse([curve(draws[:2]), other], strict=False).best
+        (row,) = analyse([curve(draws[:2]), other], Options(strict=False)).best
         assert row.leader is None
         assert "other draws" in row.reason
     (group,) = gather([plain])

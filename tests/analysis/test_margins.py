@@ -10,6 +10,7 @@ from stats_draws import curves, items
 import aurac
 from aurac.analysis import margin_test
 from aurac.analysis.margins import margin_tests
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import best, difference
@@ -91,8 +92,8 @@ def test_clusters_widen_a_margin_test():
         (lambda a, b: aurac.non_inferior(a, b, margin=0.1, alpha=0.5), "alpha 0.5"),
         (lambda a, b: aurac.non_inferior(a, b.at([1, 2]), margin=0.1), "the same ranks"),
         (lambda a, b: aurac.non_inferior({1: 0.2, 2: 0.3}, b, margin=0.1), "no per-document"),
-        (lambda a, b: margin_tests([a, b], "a", "x", margin=0.1), "no adapter 'x'"),
-        (lambda a, b: margin_tests([a, b], "a", "a", margin=0.1), "against itself"),
+        (lambda a, b: margin_tests([a, b], "a", "x", 0.1, Options()), "no adapter 'x'"),
+        (lambda a, b: margin_tests([a, b], "a", "a", 0.1, Options()), "against itself"),
         (lambda a, b: best([]), "no adapters"),
     ],
 )

@@ -13,6 +13,7 @@ from stats_draws import rng
 from aurac.analysis import paired_curves
 from aurac.analysis.analyse import analyse
 from aurac.analysis.margins import non_inferior
+from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
 from aurac.stats import difference
@@ -67,7 +68,7 @@ def test_margin_tests_and_the_leader_are_over_the_amounts_of_all():
     assert test.to_dict()["to"] == 800
     assert "AURAC over parameters linear − attention is" in test.sentence
     third = adapter("third", (2, 4, 5), 200, -0.3)
-    result = analyse([ATTENTION, LINEAR, third], axis="parameters")
+    result = analyse([ATTENTION, LINEAR, third], Options(axis="parameters"))
     own = {c.adapter: areas(c, 400, 800).mean() for c in (ATTENTION, LINEAR, third)}
     assert result.best[0].leader == max(own, key=own.get)
     assert result.best[0].estimate.value == pytest.approx(max(own.values()), abs=1e-9)
@@ -81,11 +82,11 @@ def test_margin_tests_and_the_leader_are_over_the_amounts_of_all():
 def test_points_and_seeds_have_areas_over_a_budget_too():
     a, b = (Curve(c.ranks, c.accuracy, adapter=c.adapter, task="t", parameters=c.parameters)
             for c in (ATTENTION, LINEAR))  # fmt: skip
-    [pair] = analyse([a, b], axis="parameters").pairs
+    [pair] = analyse([a, b], Options(axis="parameters")).pairs
     gap = areas(LINEAR, 400, 800).mean() - areas(ATTENTION, 400, 800).mean()
     assert pair.value == pytest.approx(gap, abs=1e-9)
     seeds = [adapter("energy", (1, 4), each, seed=seed) for seed, each in ((1, 100), (2, 98))]
-    [row] = analyse(seeds, axis="parameters").scores  # what is spent may differ by seed
+    [row] = analyse(seeds, Options(axis="parameters")).scores  # what is spent may differ by seed
     assert row.span == (98, 392)  # the smaller of each
     both = np.mean([areas(seed, *seed.parameters.values()).mean() for seed in seeds])
     assert row.budget.value == pytest.approx(both, abs=1e-9)
@@ -102,11 +103,11 @@ def test_identical_outcomes_at_more_ranks_are_no_difference():
 def test_adapters_without_common_amounts_are_refused_with_what_each_has():
     other = adapter("other", (1, 2, 4), 300)
     with pytest.raises(CurveError) as refused:
-        analyse([ATTENTION, other], axis="parameters")
+        analyse([ATTENTION, other], Options(axis="parameters"))
     assert "attention on t 100, 200, 400, 800, 1,600; other on t 300, 600, 1,200" in str(
         refused.value
     )
-    result = analyse([ATTENTION, other], axis="parameters", strict=False)
+    result = analyse([ATTENTION, other], Options(axis="parameters", strict=False))
     assert "too few amounts of parameters in common" in result.pairs[0].reason
     assert result.best[0].leader is None
 
@@ -114,7 +115,7 @@ def test_adapters_without_common_amounts_are_refused_with_what_each_has():
 def test_a_missing_rank_has_no_area_and_no_pair():
     gone = Curve((1, 4), (0.1, 0.3), adapter="gone", task="t", missing={2: "out of memory"},
                  parameters={1: 100, 4: 400})  # fmt: skip
-    result = analyse([gone, ATTENTION], axis="parameters", strict=False)
+    result = analyse([gone, ATTENTION], Options(axis="parameters", strict=False))
     assert result.scores[0].budget is None
     assert "no accuracy at rank 2" in result.pairs[0].reason
 

@@ -10,6 +10,7 @@ from stats_draws import curves, items, rng
 from statsmodels.stats.multitest import multipletests
 
 from aurac.analysis.analyse import analyse
+from aurac.analysis.rows import Options
 from aurac.stats import best, detectable, difference, holm, interval
 from aurac.stats.multiplicity import holm_levels
 
@@ -95,7 +96,7 @@ def test_the_largest_of_equals_is_covered_and_stays_a_candidate():
 
 def test_no_leader_is_named_at_unequal_ranks():
     a, b = curves(np.random.default_rng(10), "ab")
-    result = analyse([a, b.at([1, 2])], strict=False, support="common")
+    result = analyse([a, b.at([1, 2])], Options(strict=False, support="common"))
     (row,) = result.best
     assert row.leader is None
     assert row.sentences == (

@@ -73,7 +73,7 @@ def test_where_nothing_is_shown_no_rank_is_named():
     # Even no loss at all in 100 documents: along the curve 1 - .045^(1/100) = .0305 > .02.
     assert (result.rank, result.best) == (None, 8)
     assert result.tests[0].margin_needed == pytest.approx(1 - 0.045**0.01)
-    (row,) = analyse([curve(100, {8: 0}, adapter="a", task="t")], margin=0.02).recommended
+    (row,) = analyse([curve(100, {8: 0}, adapter="a", task="t")], Options(margin=0.02)).recommended
     assert row.sentence.startswith("a on t: No rank is shown to be within 2 points of the best")
     assert row.sentence.endswith("It takes a margin of more than 3.05 points.")
 
@@ -272,7 +272,7 @@ def test_a_largest_rank_without_an_accuracy_is_no_reference():
     scores = (rng.random((3, 200)) < 0.5).astype(float)
     curve = Curve.from_outcomes((1, 2, 4), scores, adapter="a", task="t")
     cut = replace(curve.at([1, 2]), missing={4: "out of memory"})
-    (row,) = analyse([cut], margin=0.1).recommended
+    (row,) = analyse([cut], Options(margin=0.1)).recommended
     assert (row.rank, row.reason) == (None, "no accuracy at rank 4: out of memory")
     with pytest.raises(CurveError, match="no accuracy at rank 4"):
         non_inferior_rank(cut, margin=0.1)

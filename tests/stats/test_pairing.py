@@ -137,5 +137,5 @@ def test_no_aggregate_is_made_of_paired_and_independent_seeds():
     (row,) = (r for r in analyse([*A, *B, *other]).aggregates if r.b)
     assert row.estimate is None
     assert "paired by seed on t and of independent seeds on u" in row.reason
-    (row,) = (r for r in analyse([*A, *B, *other], paired_seeds=False).aggregates if r.b)
+    (row,) = (r for r in analyse([*A, *B, *other], Options(paired_seeds=False)).aggregates if r.b)
     assert "independent seeds" in row.estimate.method
