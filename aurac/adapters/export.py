@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from aurac.adapters.attach import merge
+from aurac.adapters.compatibility import check_base
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import (
     CONFIG,
@@ -31,11 +32,11 @@ from aurac.adapters.formats.peft_config import (
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import SafetensorsWriter, regular_file
 from aurac.adapters.nesting import peft_alpha
-from aurac.adapters.truncate import prepare_module, prepare_outline
+from aurac.adapters.truncate import prepare, prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import flush_folder, follow_umask
-from aurac.models.base import MODEL_CONFIG
-from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
+from aurac.models.base import MODEL_CONFIG, load_base
+from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -312,6 +313,25 @@ def save_merged(
         base.model.save_pretrained(into)
         base.tokenizer.save_pretrained(into)
     return folder
+
+
+def merge_into_base(
+    cut: Prepared, rank: int, base: str, folder: Path, *, dtype: str | None, force: bool
+) -> tuple[Path, str]:
+    """As `save_merged`, of the outline of an adapter and the name of a base.
+
+    Returns:
+        The folder and the numeric type that was written, the base's own by default.
+    """
+    adapter = cut.adapter
+    check_free(folder, force=force, holds=MODEL_CONFIG)
+    # A type that is asked for is rounded to once, from float32.
+    loaded = load_base(base, device="cpu", dtype="float32" if dtype else "stored")
+    check_base(adapter, base, loaded.sha256)
+    own = choose_tokenizer(None, loaded, {adapter.name: adapter.source}, {}, chat_template=True)
+    prepared, into = prepare(adapter, cut.basis, cut.rescale), own.adopted_by(loaded)
+    written = save_merged(prepared, rank, into, folder, dtype=dtype, force=force)
+    return written, dtype or loaded.dtype
 
 
 def _outline(prepared: Prepared, r: int) -> Adapter:

@@ -25,6 +25,7 @@ from aurac.cli.options import (
     pairs,
     parsed,
     print_json,
+    print_result,
     repeated,
 )
 from aurac.errors import UsageError
@@ -32,7 +33,7 @@ from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from aurac.notebook.run import Run
     from aurac.runs.dryrun import DryRun
@@ -206,14 +207,10 @@ def compare(
         )
     elif auto:
         options["margin"] = margin
+    request = Request.of(checkpoints, tasks, out, **options)
     if dry_run:
-        return _show_dry_run(checkpoints, tasks, out, early, options, as_json=as_json)
-    return evaluate(Request.of(checkpoints, tasks, out, **options), early, as_json=as_json)
-
-
-def typed_command() -> str:
-    """The command as it was typed, for the record of a run."""
-    return shlex.join(["aurac", *sys.argv[1:]])
+        return _show_dry_run(request, early, as_json=as_json)
+    return evaluate(request, early, as_json=as_json)
 
 
 def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
@@ -232,37 +229,30 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
         if until is None:
             from aurac.runs.compare import run
 
-            done = run(request, progress=True, command=typed_command())
+            done = run(request, progress=True, command=_typed())
         else:
             from aurac.runs.sequential_run import run_until
 
-            done = run_until(request, until, progress=True, command=typed_command())
+            done = run_until(request, until, progress=True, command=_typed())
     _show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
 
-def _show_dry_run(
-    checkpoints: Sequence[str],
-    tasks: Sequence[str],
-    out: str | None,
-    until: Until | None,
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-) -> int:
-    """Print what `compare` would do with these arguments; nothing is fetched."""
+def _typed() -> str:
+    """The command as it was typed, for the record of a run."""
+    return shlex.join(["aurac", *sys.argv[1:]])
+
+
+def _show_dry_run(request: Request, until: Until | None, *, as_json: bool) -> int:
+    """Print what `compare` would do; nothing is fetched."""
     from aurac.tasks.index import check_names
 
-    check_names(tasks, options["include_path"])
+    check_names(request.tasks, request.settings.task.include_path)
     with _offline():
-        from aurac.runs.dryrun import dry_run
+        from aurac.runs.dryrun import plan_request
 
-        command = typed_command()
-        plan = dry_run(checkpoints, tasks, out=out, command=command, until=until, **options)
-    if as_json:
-        print_json(plan.to_dict())
-    else:
-        click.echo("\n".join(_dry_run_lines(plan)))
+        plan = plan_request(request, until, _typed())
+    print_result(plan.to_dict(), "\n".join(_dry_run_lines(plan)), as_json=as_json)
     return 0
 
 
@@ -342,8 +332,13 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
         return
     if as_json:
         print_json(done.results.to_dict(), indent=1, ascii_only=False)
-        _show_besides(done, err=True)
-        return
+    else:
+        _show_results(done)
+    if done.besides:
+        click.echo(done.besides, err=as_json)
+
+
+def _show_results(done: Run) -> None:
     from aurac.show import lines, terminal_table
     from aurac.terminal import stdout_console
 
@@ -363,9 +358,3 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
         click.echo("\n".join([*text, *lines.best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
-    _show_besides(done)
-
-
-def _show_besides(done: Run, *, err: bool = False) -> None:
-    if done.besides:
-        click.echo(done.besides, err=err)

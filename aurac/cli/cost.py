@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import checkpoint_options, command, options, print_json
-from aurac.errors import CheckpointError
+from aurac.cli.options import checkpoint_options, command, options, print_result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from aurac.adapters import Adapter, Family
-    from aurac.engine.serving import Point, Rounds, Workload
-    from aurac.models.base import LoadedBase
     from aurac.records.schema import Results
-    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
-
-    Adapters = Mapping[str, tuple[Adapter | Family, Sequence[int]]]
+    from aurac.records.serving import RankCost, ServingRecord
 
 
 @command()
@@ -63,28 +57,27 @@ def cost(
     aurac cost my_adapter --ranks 4,16 --batch-size 8 --prompt-tokens 512
     aurac cost mine other --save runs/gsm8k    # then: aurac report runs/gsm8k
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.engine.serving import Workload
+    from aurac.engine.serving import Workload, measure
     from aurac.models.base import load_base
     from aurac.records.schema import Results
     from aurac.records.serving import names_in_run
+    from aurac.runs.progress import counting
     from aurac.runs.session import common_base, load_adapters
     from aurac.runs.settings import Settings
 
     work = Workload(**numbers)
     results = Results.read(save) if save else None
-    known = {one.sha256: one.name for one in results.adapters if one.sha256} if results else {}
+    known = {row.sha256: row.name for row in results.adapters if row.sha256} if results else {}
     adapters = load_adapters(checkpoints, Settings.of(base=base, checkpoint=checkpoint), known)
-    wanted = {name: (one, _ranks(ranks, name, one, results)) for name, one in adapters.items()}
+    wanted = {name: (a, _ranks(ranks, name, a, results)) for name, a in adapters.items()}
     loaded = load_base(common_base(adapters, base), dtype=dtype, device=device)
     if save and results:
-        digests = {one.sha256: name for name, one in adapters.items()}
+        digests = {adapter.sha256: name for name, adapter in adapters.items()}
         fix = "give the adapters and the base of the run"
         names_in_run(digests, loaded.sha256, results, save, fix)
-    record = _record(loaded, wanted, work, _measure(loaded.model, wanted, work))
-    if as_json:
-        print_json(record.to_dict())
-    else:
-        click.echo(_text(record))
+    with counting("measuring", work.steps(wanted), "steps") as step:
+        record = measure(loaded, wanted, work, progress=step)
+    print_result(record.to_dict(), _text(record), as_json=as_json)
     if save:
         click.echo(f"Kept in {record.write(save)}; `aurac report {save}` shows it.", err=as_json)
 
@@ -98,68 +91,6 @@ def _ranks(
     curves = [curve for curve in (results.curves if results else ()) if curve.adapter == name]
     evaluated = sorted({rank for curve in curves for rank in curve.ranks})
     return parse_ranks(ranks or evaluated or "pow2", adapter)
-
-
-def _measure(model: Any, adapters: Adapters, work: Workload) -> dict[Point, Rounds]:
-    from aurac.adapters import prepare
-    from aurac.engine.serving import time_ranks
-    from aurac.runs.progress import counting
-
-    prepared = {n: (prepare(_largest(one)), ranks) for n, (one, ranks) in adapters.items()}
-    steps = (work.repeats + 1) * (1 + sum(len(ranks) for _, ranks in prepared.values()))
-    with counting("measuring", steps, "steps") as step:
-        return time_ranks(model, prepared, work, progress=step)
-
-
-def _largest(adapter: Adapter | Family) -> Adapter:
-    """What is timed: of a family its largest member, which cut to r computes what member r does."""
-    from aurac.adapters import Family
-
-    if not isinstance(adapter, Family):
-        return adapter
-    largest = adapter.members[adapter.rank]
-    for rank, member in adapter.members.items():
-        if member.modules.keys() != largest.modules.keys():
-            raise CheckpointError(
-                f"the members of rank {rank} and {adapter.rank} of {adapter.name} adapt different "
-                "modules",
-                fix="measure them one by one",
-            )
-    return largest
-
-
-def _record(
-    loaded: LoadedBase, adapters: Adapters, work: Workload, times: Mapping[Point, Rounds]
-) -> ServingRecord:
-    from importlib.metadata import version
-
-    from aurac.engine.serving import BASE
-    from aurac.models.device import in_use, machine, versions
-    from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
-
-    def at(point: Point, **size: int) -> RankCost:
-        prefill, decode = (Times.of(x) for x in (times[point].prefill, times[point].decode))
-        return RankCost(rank=point[1], prefill=prefill, decode=decode, **size)
-
-    def of(name: str, adapter: Adapter | Family, ranks: Sequence[int]) -> AdapterCost:
-        sizes = {r: {"parameters": adapter.parameters(r), "bytes": adapter.bytes(r)} for r in ranks}
-        costs = [at((name, rank), **sizes[rank]) for rank in ranks]
-        mergeable = not _largest(adapter).peft_config.get("layer_replication")
-        return AdapterCost(name=name, sha256=adapter.sha256, mergeable=mergeable, ranks=costs)
-
-    return ServingRecord(
-        aurac=version("aurac"),
-        measured=dt.datetime.now(tz=dt.timezone.utc).isoformat(timespec="seconds"),
-        base=loaded.name,
-        base_sha256=loaded.sha256,
-        dtype=loaded.dtype,
-        device=loaded.device,
-        **vars(work),
-        machine={**machine(), **in_use(loaded.device)},
-        versions=versions(),
-        merged=at(BASE),
-        adapters=[of(name, *adapter) for name, adapter in adapters.items()],
-    )
 
 
 def _text(record: ServingRecord) -> str:

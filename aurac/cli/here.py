@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import command, complete_tasks, options, print_json, print_table
+from aurac.cli.options import (
+    command,
+    complete_tasks,
+    options,
+    print_json,
+    print_result,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,10 +55,8 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
 
     if name in BUNDLED:
         files = {split: str(path) for split, path in documents(name).items()}
-        if as_json:
-            print_json(files)
-        else:
-            click.echo("\n".join(f"{split}  {path}" for split, path in files.items()))
+        text = "\n".join(f"{split}  {path}" for split, path in files.items())
+        print_result(files, text, as_json=as_json)
         return
     names = search(name, include_path) if name else list(BUNDLED)
     if name in names:
@@ -123,10 +128,7 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
         print_table(["base", "download", "licence", "already here"], rows)
         return
     folder = resolve_base(name or DEFAULT_BASE)
-    if as_json:
-        print_json({**vars(folder), "path": str(folder.path)})
-    else:
-        click.echo(folder.path)
+    print_result({**vars(folder), "path": str(folder.path)}, str(folder.path), as_json=as_json)
 
 
 @command()
@@ -211,25 +213,12 @@ def doctor(*, offline: bool, as_json: bool) -> int:
 
 
 def _show_findings(findings: Sequence[Finding], log: str) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    from aurac.terminal import stdout_console
+    from aurac.terminal import one_line, stdout_console
 
-    console = stdout_console()
     rows = [(*_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
-    rows.append(("", "", "log", log, None))
-    if not console.is_terminal:  # one line each, never folded, so that grep finds it whole
-        for mark, _, what, finding, advice in rows:
-            click.echo(f"{mark:<8} {what:<15} {finding}{f' -> {advice}' if advice else ''}")
-        return
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True)
-    for _ in range(2):
-        grid.add_column(overflow="fold")
-    for mark, style, what, finding, advice in rows:
-        text = Text(finding)
-        if advice:
-            text.append(f"\n→ {advice}", style="dim")
-        grid.add_row(Text(mark, style=style), Text(what), text)
-    console.print(grid)
+    for mark, style, what, value, advice in [*rows, ("", "", "log", log, None)]:
+        line = one_line(f"{value}{f' -> {advice}' if advice else ''}")
+        text = Text.assemble((f"{mark:<8} ", style), f"{what:<15} {line}")
+        stdout_console().print(text, soft_wrap=True)  # never folded, so that grep finds it whole

@@ -17,17 +17,10 @@ from aurac.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 BARS = " ▁▂▃▄▅▆▇█"
-COLUMNS = {"rank": 5, "parameters": 12, "MB": 8, "published": 10, "trained p1": 11}
-COLUMNS |= {"ratio": 6, "distance": 9, "prefix": 7, "svd": 7}  # name → width
-NESTED_COLUMNS = ("trained p1", "ratio", "distance")  # known where the weights of training are
-NESTED_LEGEND = (
-    "published: scale as published (without P); trained p1: weight of the first component",
-    "in training; distance: of the published update from the trained one; prefix, svd: energy",
-    "captured, mean of modules",
-)
+NESTED = ("trained p1", "ratio", "distance")  # columns that are known where P of the training is
 
 
 @command()
@@ -82,13 +75,12 @@ def inspect(
         click.echo(f"wrote {written}", err=True)
 
 
-def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    method = facts["method"] or "not recorded"
+def _heading(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
+    method, derived = facts["method"] or "not recorded", facts["derived"]
     if facts["nested_ranks"]:
         method += f", nested ranks {','.join(map(str, facts['nested_ranks']))}"
     if facts["update"]:
         method += f", update {facts['update']}"
-    derived = facts["derived"]
     if derived and derived.get("trained"):
         method = f"{derived['trained']['method']} before it was cut"
     if facts["dora"]:
@@ -96,8 +88,6 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
     alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
     vllm = f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
-    if facts["vllm_refusal"]:
-        vllm = f"no: {facts['vllm_refusal']}"
     rows = [
         ("adapter", facts["name"]),
         ("format", facts["format"]),
@@ -105,7 +95,7 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("method", method),
         ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
         ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
-        ("vLLM", vllm),
+        ("vLLM", f"no: {facts['vllm_refusal']}" if facts["vllm_refusal"] else vllm),
         ("default", f"{facts['default_basis']}, rescale {facts['default_rescale']}"),
         ("sha256", facts["sha256"]),
     ]
@@ -113,31 +103,40 @@ def _heading(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         how = ", ".join(str(derived.get(key)) for key in ("basis", "rescale", "from_sha256"))
         rows.append(("cut by", how))
     if facts["extra_tensors"]:
-        rows.append(("extra tensors", str(facts["extra_tensors"])))
+        rows.append(("extra tensors", facts["extra_tensors"]))
     return rows
 
 
 def _table(facts: Mapping[str, Any]) -> list[str]:
-    rows, mean = [list(COLUMNS)], facts["energy"]["mean"]
-    for k, row in enumerate(facts["by_rank"]):
-        sizes = [str(row["rank"]), f"{row['parameters']:,}", f"{row['bytes'] / 1e6:.2f}"]
-        weights = row["trained_weights"]
-        scales = (row["published_scale"], ".4g"), (weights[0] if weights else None, ".4g")
-        shares = [
-            (x, ".1%") for x in (row["published_distance"], mean["prefix"][k], mean["svd"][k])
+    """What each rank has; without the columns of nested training where nothing is known of it."""
+    from aurac.show.table import NONE, text_table
+
+    def numbers(values: Iterable[float | None], how: str) -> list[str]:
+        return [NONE if value is None else format(value, how) for value in values]
+
+    rows, mean = facts["by_rank"], facts["energy"]["mean"]
+    columns = {
+        "rank": numbers([row["rank"] for row in rows], "d"),
+        "parameters": numbers([row["parameters"] for row in rows], ",d"),
+        "MB": numbers([row["bytes"] / 1e6 for row in rows], ".2f"),
+        "published": numbers([row["published_scale"] for row in rows], ".4g"),
+        "trained p1": numbers([(row["trained_weights"] or [None])[0] for row in rows], ".4g"),
+        "ratio": numbers([row["ratio_first"] for row in rows], ".3g"),
+        "distance": numbers([row["published_distance"] for row in rows], ".1%"),
+        "prefix": numbers(mean["prefix"], ".1%"),
+        "svd": numbers(mean["svd"], ".1%"),
+    }
+    mixed = " (–: differs between modules)" if NONE in columns["published"] else ""
+    legend = [f"published: scale by the rule{mixed}"]
+    if any({*columns[name]} != {NONE} for name in NESTED):
+        legend = [
+            "published: scale as published (without P); trained p1: weight of the first component",
+            "in training; distance: of the published update from the trained one",
         ]
-        numbers = [*scales, (row["ratio_first"], ".3g"), *shares]
-        rows.append([*sizes, *("–" if x is None else format(x, how) for x, how in numbers)])
-    columns = {name: values for name, *values in zip(*rows, strict=True)}
-    nested = any(set(columns[name]) != {"–"} for name in NESTED_COLUMNS)
-    shown = {name: w for name, w in COLUMNS.items() if nested or name not in NESTED_COLUMNS}
-    mixed = " (–: differs between modules)" if "–" in columns["published"] else ""
-    plain = [
-        f"published: scale by the rule{mixed}",
-        "prefix, svd: energy captured, mean of modules",
-    ]
-    cells = [[f"{x:>{w}}" for x in (name, *columns[name])] for name, w in shown.items()]
-    return [*map(" ".join, zip(*cells, strict=True)), *(NESTED_LEGEND if nested else plain)]
+    else:
+        columns = {name: cells for name, cells in columns.items() if name not in NESTED}
+    table = text_table([*columns], zip(*columns.values(), strict=True)).plain()
+    return [table, *legend, "prefix, svd: energy captured, mean of modules"]
 
 
 def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:

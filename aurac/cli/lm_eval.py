@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import Command, hyphens
+from aurac.cli.options import Command, hyphens, parsed
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
 
@@ -49,30 +49,30 @@ _DEFAULTS = (
 )
 """Model arguments that change nothing."""
 
-_VALUE: Mapping[str, Any] = {}
-_FLAG: Mapping[str, Any] = {"is_flag": True}
 _MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
-_NO_EFFECT = {
-    "--log-samples -s": _FLAG,  # every answer is stored
-    "--config -C": _VALUE,  # read by `LmEvalCommand`
-    "--use-cache -c": _VALUE,  # finished documents are kept in the run folder
+_NO_EFFECT: Mapping[str, Mapping[str, Any]] = {
+    "--log-samples -s": {"is_flag": True},  # every answer is stored
+    "--config -C": {},  # read by `LmEvalCommand`
+    "--use-cache -c": {},  # finished documents are kept in the run folder
     "--cache-requests": _MAY_HAVE_VALUE,  # requests are built once for a run
-    "--max-batch-size": _VALUE,  # auto stays within the memory that is there
-    "--check-integrity": _FLAG,  # of lm-eval's tasks
-    "--verbosity": _VALUE,  # aurac -v
+    "--max-batch-size": {},  # auto stays within the memory that is there
+    "--check-integrity": {"is_flag": True},  # of lm-eval's tasks
+    "--verbosity": {},  # aurac -v
 }
 _NO_COUNTERPART = {
     "--samples -E": "use --limit for the first documents of a task",
     "--predict-only -x": "leave it out: answers and outcomes are both stored",
     "--write-out -w": "leave it out: the folder requests/ of a run holds every prompt",
     "--show-config": "leave it out: the folder requests/ of a run holds the task's settings",
-    "--wandb-args": "leave it out: `aurac export` writes lm-eval's own results for other tools",
-    "--wandb-config-args": "leave it out: `aurac export` writes lm-eval's own results",
-    "--trackio-args": "leave it out: `aurac export` writes lm-eval's own results",
+    **dict.fromkeys(
+        ("--wandb-args", "--wandb-config-args", "--trackio-args"),
+        "leave it out: `aurac export` writes lm-eval's own results for other tools",
+    ),
     "--hf-hub-log-args": "leave it out: the report of a run has a model card for the hub",
     "--metadata": "leave it out: tasks that need it cannot be evaluated",
     "--confirm-run-unsafe-code": "leave it out: tasks that run code cannot be evaluated",
 }
+_INSTEAD = {"ls": "aurac tasks", "validate": "aurac compare ADAPTER --tasks … --dry-run"}
 _OF_FEWSHOT = 1234  # lm-eval's default seed of the few-shot sampling
 _PAIRS = ("--model-args", "-a", "--gen-kwargs")
 _TASKS = ("--tasks", "-t")
@@ -82,23 +82,16 @@ _MODEL = ("--model", "-M", "--model-args", "-a")
 def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The hidden options: accepted without effect, or refused with what to do instead."""
     for names, kind in _NO_EFFECT.items():
-        option = click.option(*names.split(), hidden=True, expose_value=False, **kind)
-        command = option(command)
+        command = click.option(*names.split(), hidden=True, expose_value=False, **kind)(command)
     for names, fix in _NO_COUNTERPART.items():
-        option = click.option(
-            *names.split(),
-            hidden=True,
-            expose_value=False,
-            callback=functools.partial(_refuse, names.split()[0], fix),
-            **_MAY_HAVE_VALUE,
-        )
-        command = option(command)
+        refuse = functools.partial(_refuse, names.split()[0], fix)
+        kind = {**parsed(refuse), **_MAY_HAVE_VALUE}
+        command = click.option(*names.split(), hidden=True, expose_value=False, **kind)(command)
     return command
 
 
-def _refuse(name: str, fix: str, _ctx: click.Context, _par: click.Parameter, value: Any) -> None:
-    if value is not None:
-        raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
+def _refuse(name: str, fix: str, _value: object) -> None:
+    raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
 
 
 class LmEvalCommand(Command):
@@ -111,30 +104,28 @@ class LmEvalCommand(Command):
             return super().parse_args(ctx, args)
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         if "config" in values:
-            args = [*args, *_config_words(values["config"], set(values))]
+            args += _config_words(values["config"], set(values))
             values, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = values.pop("checkpoints", None)
         words = list(words) if isinstance(words, (list, tuple)) else []
         if {"model", "model_args"} & set(values):
             args = self._translated(dict(values), words)
-        elif words[:1] in (["ls"], ["validate"]) and not Path(words[0]).exists():
-            instead = {"ls": "aurac tasks", "validate": "aurac compare ADAPTER --tasks … --dry-run"}
-            raise UsageError(f"lm_eval {words[0]}", fix=f"use: {instead[words[0]]}")
+        elif words and words[0] in _INSTEAD and not Path(words[0]).exists():
+            raise UsageError(f"lm_eval {words[0]}", fix=f"use: {_INSTEAD[words[0]]}")
         return super().parse_args(ctx, args)
 
     def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
         model = values.pop("model", "hf")
         texts = values.pop("model_args", [])
         arguments = named_values(texts, "--model_args", lambda value: value.strip("\"'"))
-        arguments = {name: str(value) for name, value in arguments.items()}
-        overrides, adapters, unknown = read_model_args(arguments)
+        overrides, adapters, unknown = read_model_args({k: str(v) for k, v in arguments.items()})
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
             words = words[1:]
-        if not _DEVICE.fullmatch(str(overrides.get("device", values.get("device", "cpu")))):
-            values.pop("device", None)
-            overrides.pop("device", None)
+        values |= overrides
+        if not _DEVICE.fullmatch(str(values.get("device", "cpu"))):
+            values.pop("device")
         adapters = [*words, *adapters]
-        line = [*(adapters or ["ADAPTER"]), *self._words({**values, **overrides})]
+        line = [*(adapters or ["ADAPTER"]), *self._words(values)]
         use = f"use: {shlex.join(['aurac', 'compare', *line])}"
         if model not in _MODELS:
             raise UsageError(

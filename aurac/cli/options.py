@@ -262,8 +262,12 @@ def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
 
 def print_json(content: Any, indent: int | None = 2, *, ascii_only: bool = True) -> None:
     """JSON on standard output, without NaN."""
-    text = json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=ascii_only)
-    click.echo(text)
+    click.echo(json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=ascii_only))
+
+
+def print_result(content: Any, text: str, *, as_json: bool) -> None:
+    """A result on standard output: its `content` as JSON, or its `text`."""
+    click.echo(json.dumps(content, indent=2, allow_nan=False) if as_json else text)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from aurac.cli.options import command, numbers, options, parsed, print_json, refuse_given
+from aurac.cli.options import command, numbers, options, parsed, print_result, refuse_given
 from aurac.curves.display import declared
 from aurac.stats.seeds import INDEPENDENT, PAIRED
-from aurac.terminal import drawn, stderr_console
+from aurac.terminal import stderr_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from aurac.analysis.pilot import EarlyPlan
@@ -99,7 +98,7 @@ def plan(
     timed = find_pace(pace, spread_options["pilot"], spread_options["task"])
     known = _assumed(pace, question, **spread_options)
     spread = find_spread(question, paired_seeds=paired_seeds, **known)
-    with _progress() as step:
+    with stderr_console().status("simulating studies"):
         rows = plan_documents(
             delta,
             spread,
@@ -110,33 +109,29 @@ def plan(
             comparisons=comparisons,
             paired_seeds=paired_seeds,
             rng=np.random.default_rng(seed),
-            step=step,
         )
     early = plan_early(rows, question, alpha, power, comparisons)
     pairing = None
     if question == "difference" and any(row.seeds > 1 for row in rows):
         pairing = PAIRED if paired_seeds else INDEPENDENT
-    if as_json:
-        content = {
-            "delta": delta,
-            "question": question,
-            "alpha": alpha,
-            "power": power,
-            "comparisons": comparisons,
-            "spread": asdict(spread),
-            "pairing": pairing,
-            "plans": [asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows],
-            "pace": asdict(timed) if timed else None,
-            "early": asdict(early) if early else None,
-        }
-        print_json(content)
-        return
+    content = {
+        "delta": delta,
+        "question": question,
+        "alpha": alpha,
+        "power": power,
+        "comparisons": comparisons,
+        "spread": asdict(spread),
+        "pairing": pairing,
+        "plans": [asdict(row) | {"seconds": _seconds(row, question, timed)} for row in rows],
+        "pace": asdict(timed) if timed else None,
+        "early": asdict(early) if early else None,
+    }
     what = QUESTIONS[question].format(delta=declared(delta))
-    level = f"alpha {alpha:g}, power {power:g}"
-    click.echo(f"Documents needed {what} ({level}; {spread.source}):")
-    lines = [*_lines(rows, spread, question, timed), *_seed_lines(rows, spread, pairing)]
-    lines.append(_paced(timed, question))
-    click.echo("\n".join(lines + ([_early_text(early, question, timed)] if early else [])))
+    asked = f"alpha {alpha:g}, power {power:g}; {spread.source}"
+    lines = [f"Documents needed {what} ({asked}):", *_lines(rows, spread, question, timed)]
+    lines += [*_seed_lines(rows, spread, pairing), _paced(timed, question)]
+    lines += [_early_text(early, question, timed)] if early else []
+    print_result(content, "\n".join(lines), as_json=as_json)
 
 
 def _assumed(pace: Path | None, question: str, **options: Any) -> dict[str, Any]:
@@ -240,24 +235,3 @@ def _seed_lines(rows: Sequence[Plan], spread: Spread, pairing: str | None) -> It
         )
     if pairing:
         yield f"Seeds of the two recipes: {pairing}."
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's standard error."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    console = stderr_console()
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("simulating studies ({task.completed} sizes so far)"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-    task = bar.add_task("", total=None)
-    with drawn(bar):
-        yield lambda: bar.advance(task)

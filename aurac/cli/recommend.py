@@ -2,46 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import to_builtins
 
-from aurac.cli.analysis import analysis_options, print_curves, read_sources
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
     names,
     options,
     print_json,
+    print_result,
     refuse_given,
     repeated,
 )
-from aurac.curves.display import declared, percent, seconds, size
+from aurac.cli.score import analysis_options, print_curves, read_sources
+from aurac.curves.display import declared
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
+    from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import ScoreRow
     from aurac.readers import Curves
-    from aurac.records.serving import AdapterCost, RankCost, ServingRecord
+    from aurac.records.serving import RankCost, ServingCosts
 
 
-class Served(NamedTuple):
-    """An adapter's costs and the measurement that they are from."""
-
-    record: ServingRecord
-    cost: AdapterCost
-
-
-Measured = Callable[["RankRow | Configuration"], Served | None]
-"""What was measured of a row's adapter."""
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
     *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
@@ -113,7 +100,8 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.analyse import analyse
     from aurac.analysis.rows import Options
-    from aurac.show.lines import place
+    from aurac.records.serving import ServingCosts
+    from aurac.show import lines
 
     run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
@@ -131,16 +119,20 @@ def recommend(
         more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
         return _decided(read, options["margin"], asked_more=more, as_json=as_json)
     result = analyse(read.curves, Options(**options), groups=read.groups)
-    served = partial(_served, _serving(sources), read.groups)
+    served = ServingCosts.read(map(Path, sources), read.groups)
     gates = _gates(result, served, require_rank, max_latency_ms)
     failing = any(rows for rows, _, _ in gates)
     if as_json:
         content = _content(result, served, details=details)
         print_json({"shown": not failing, **content} if gates else content)
     else:
-        _print(result, served, details=details)
+        click.echo("\n".join([*lines.ship_lines(result, served, details=details), ""]))
+        if result.recommended:
+            title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
+            print_curves(result, title, lines.rank_columns(result, served))
+        click.echo("\n" + "\n".join(lines.rank_lines(result, details=details)).strip("\n"))
         for rows, passed, failed in gates:
-            text = f"{failed}: {', '.join(map(place, rows))}." if rows else passed
+            text = f"{failed}: {', '.join(map(lines.place, rows))}." if rows else passed
             click.echo(f"\n{text}")
     return NOT_SHOWN if failing else 0
 
@@ -184,46 +176,17 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
         )
     from aurac.show.lines import decided_lines
 
-    if as_json:
-        print_json({"ship": [], "sequential": to_builtins(read.sequential)})
-    else:
-        click.echo("\n".join(decided_lines(read.sequential)).strip("\n"))
+    content = {"ship": [], "sequential": to_builtins(read.sequential)}
+    text = "\n".join(decided_lines(read.sequential)).strip("\n")
+    print_result(content, text, as_json=as_json)
     return 0
 
 
-def _serving(sources: Sequence[str]) -> list[ServingRecord]:
-    """What `aurac cost --save` measured, of the sources that are run folders and have it.
-
-    Raises:
-        RunFolderError: A measurement of another base or of other adapters.
-    """
-    from aurac.records.schema import RESULTS_FILE, Results
-    from aurac.records.serving import read_serving
-
-    paths = [Path(source).expanduser() for source in sources]
-    folders = [path.parent if path.name == RESULTS_FILE else path for path in paths]
-    runs = [folder for folder in folders if (folder / RESULTS_FILE).is_file()]
-    return [record for run in runs if (record := read_serving(run, Results.read(run)))]
-
-
-def _served(
-    records: Sequence[ServingRecord],
-    groups: Mapping[str, Sequence[str]],
-    row: RankRow | Configuration,
-) -> Served | None:
-    """What was measured of a row's adapter."""
-    names = (row.adapter, *groups.get(row.adapter, ()))
-    for record in records:
-        if cost := record.cost_of(names, row.truncation.split(" ")[0]):
-            return Served(record, cost)
-    return None
-
-
-def _within(row: RankRow, served: Served | None, limit: float) -> bool:
+def _within(row: RankRow, served: ServingCosts, limit: float) -> bool:
     """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
     if row.rank is None:
         return False
-    cost = served.cost.at(row.rank) if served else None
+    cost = served.at(row.adapter, row.truncation, row.rank)
     if cost is None or cost.decode.high is None:
         problem, expected = f"no latency of {row.label} at rank {row.rank} was measured", "one"
         if cost is not None:
@@ -238,7 +201,7 @@ def _within(row: RankRow, served: Served | None, limit: float) -> bool:
 
 
 def _gates(
-    result: Analysis, served: Measured, rank: int | None, latency: float | None
+    result: Analysis, served: ServingCosts, rank: int | None, latency: float | None
 ) -> list[tuple[list[RankRow], str, str]]:
     """For each demand the adapters not shown to meet it, and what to say of none or some."""
     rows = [row for row in result.recommended if not row.other]
@@ -248,7 +211,7 @@ def _gates(
         passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
         gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
     if latency is not None:
-        slow = [row for row in rows if not _within(row, served(row), latency)]
+        slow = [row for row in rows if not _within(row, served, latency)]
         most = f"at most {latency:g} ms a generated token"
         gates.append(
             (slow, f"Every adapter takes {most} at its rank.", f"Not shown to take {most}")
@@ -256,7 +219,7 @@ def _gates(
     return gates
 
 
-def _content(result: Analysis, served: Measured, *, details: bool) -> dict[str, Any]:
+def _content(result: Analysis, served: ServingCosts, *, details: bool) -> dict[str, Any]:
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
     shown: dict[str, Any] = {name: content[name] for name in names}
@@ -267,72 +230,20 @@ def _content(result: Analysis, served: Measured, *, details: bool) -> dict[str, 
     return shown
 
 
-def _ship(choice: Choice, served: Measured) -> dict[str, Any]:
+def _ship(choice: Choice, served: ServingCosts) -> dict[str, Any]:
     """What to ship on a task; an adapter and rank of null where nothing is named."""
     chosen = choice.chosen
     named = chosen.to_dict() if chosen else {"adapter": None, "rank": None}
     ship = {"task": choice.task, **named, "alpha": choice.alpha}
-    measured = served(chosen) if chosen else None
+    measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
     if measured and chosen:
-        cost, merged = measured.cost.at(chosen.rank), measured.record.merged
-        both = {"unmerged": cost, "merged": merged if measured.cost.mergeable else None}
-        times = {name: _seconds(c) if c else None for name, c in both.items()}
-        ship["serving"] = times if cost else None
+        record, cost = measured
+        own, merged = cost.at(chosen.rank), record.merged if cost.mergeable else None
+        times = {"unmerged": own, "merged": merged}
+        ship["serving"] = {k: c and _seconds(c) for k, c in times.items()} if own else None
     return ship | {"sentence": " ".join(choice.sentences)}
 
 
 def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
     times = {"prompt": cost.prefill, "token": cost.decode}
     return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}
-
-
-def _print(result: Analysis, served: Measured, *, details: bool) -> None:
-    from aurac.show import lines
-
-    text = []
-    for choice in result.choices:
-        text.append(" ".join(choice.sentences))
-        chosen = choice.chosen
-        measured = served(chosen) if chosen else None
-        if measured and chosen:
-            text.append(lines.serving_sentence(*measured, chosen.rank))
-        if details or not choice.declared:
-            text += ["", *lines.configuration_lines(choice, every=details)]
-    click.echo("\n".join([*text, ""]))
-    if result.recommended:
-        _print_ranks(result, served)
-    text = []
-    for row in result.recommended:
-        text += [row.sentence] if details or not row.other else []
-        text += [*lines.rank_test_lines(row), ""] if details else []
-    if details:
-        title = "Which truncation to use for this adapter, paired"
-        text += lines.pair_lines(result.variants, title, details=True)
-        text += [row.sentence for row in result.pairs if row.survives is not None]
-    if advice := result.advice:
-        text += ["", *(row.sentence for row in advice)]
-    click.echo("\n" + "\n".join(text).strip("\n"))
-
-
-def _print_ranks(result: Analysis, served: Measured) -> None:
-    rows = {(row.task, row.label): row for row in result.recommended}
-    timed = any(map(served, rows.values()))
-
-    def extra(score: ScoreRow) -> dict[str, str]:
-        row = rows[score.task, score.label]
-        chosen, every = row.choice.chosen, row.choice.configurations
-        largest = max((c.rank for c in every), default=0)
-        columns = {"use rank": f"{chosen.rank} of {largest}" if chosen else "–"}
-        columns["accuracy"] = percent(chosen.accuracy if chosen else None)
-        if any(c.bytes for c in every):
-            columns["size"] = size(chosen.bytes if chosen else None)
-        if any(c.seconds for c in every):
-            columns["a document"] = seconds(chosen.seconds if chosen else None)
-        if timed:
-            measured = served(row)
-            cost = measured.cost.at(row.rank) if measured and row.rank else None
-            columns["a token (ms)"] = cost.decode.milliseconds if cost else "–"
-        return columns
-
-    title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-    print_curves(result, title, extra)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import command, options, print_json, print_table
+from aurac.cli.options import command, options, print_json, print_result, print_table
 from aurac.errors import RunFolderError
 from aurac.runs.log import duration
 
@@ -156,14 +156,11 @@ def report(
 
     declared = parse_pairs(primary, references)
     written = write_report(*runs, out=out, groups=groups, delta=delta, axes=axes, primary=declared)
-    if as_json:
-        print_json({"files": list(map(str, written))}, indent=None)
-        return
     folders = Counter(path.parent for path in written)
     main = written[0].parent
     lines = [str(path) for path in written if path.parent == main]
     lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {main})]
-    click.echo("\n".join(lines))
+    print_result({"files": list(map(str, written))}, "\n".join(lines), as_json=as_json)
 
 
 @command()
@@ -189,7 +186,5 @@ def export(run: Path, *, out: Path, as_json: bool) -> None:
     from aurac.exports import export_lm_eval
 
     written = export_lm_eval(run, out)
-    if as_json:
-        print_json({"files": list(map(str, written))}, indent=None)
-        return
-    click.echo(f"{len(written)} results and their samples in {out}")
+    text = f"{len(written)} results and their samples in {out}"
+    print_result({"files": list(map(str, written))}, text, as_json=as_json)

@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import to_builtins
 
-from aurac.cli.analysis import analysis_options, print_curves, read_sources
-from aurac.cli.options import NOT_SHOWN, command, options, print_json, refuse_given
+from aurac.cli.options import (
+    NOT_SHOWN,
+    command,
+    options,
+    pairs,
+    print_json,
+    print_result,
+    refuse_given,
+)
 from aurac.curves.area import axis_title
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import UsageError
+from aurac.terminal import stdout_console
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.analysis.record import Analysis
+    from aurac.readers import Curves
     from aurac.records.decisions import SequentialRecord
+    from aurac.show.terminal import Extra
+
+
+_WIDE = 100  # columns from which a table has room for AURAC beside other columns
+logger = logging.getLogger(__name__)
+
+
+analysis_options = options(
+    """
+    What is read
+    --metric
+    --group
+    --cluster: FIELD or TASK=FIELD of the documents in sample logs: the same value, a cluster.
+    --support: 'common' compares unequal grids on the ranks both have.
+
+    Statistics
+    --axis
+    --level FLOAT [0.95]: Coverage.
+    --alpha FLOAT [0.05]: Error rate of non-inferiority and margin tests.
+    --seed INTEGER: Accepted and not used: nothing is drawn at random.
+
+    Output
+    --json: Print JSON, with fractions.
+    --details
+    """,
+    cluster={"multiple": True},
+    seed={"expose_value": False, "hidden": True},
+)
+"""Options of every command that analyses curves."""
 
 
 @command()
@@ -94,10 +135,8 @@ def score(
         asked = read.curves, adapter, other, least, settings
         rows = margin_tests(*asked, groups=read.groups, equivalent=both)
         shown = all(row.shown for row in rows)
-        if as_json:
-            print_json({"shown": shown, "margin_tests": [row.to_dict() for row in rows]})
-        else:
-            click.echo("\n".join(row.sentence for row in rows))
+        content = {"shown": shown, "margin_tests": [row.to_dict() for row in rows]}
+        print_result(content, "\n".join(row.sentence for row in rows), as_json=as_json)
         return 0 if shown else NOT_SHOWN
     result = analyse(read.curves, settings, groups=read.groups, choices=False)
     if as_json:
@@ -139,3 +178,58 @@ def _question(
             "--margin FRACTION",
         )
     return adapter, reference, margin, equivalent is not None
+
+
+def read_sources(
+    paths: Sequence[str],
+    metric: Mapping[str, str],
+    groups: Mapping[str, Sequence[str]],
+    cluster: Sequence[str] = (),
+    primary: Sequence[tuple[str, str]] = (),
+) -> Curves:
+    """Curves of all sources, with the groups and primary comparisons that are recorded or given."""
+    from aurac.analysis.primary import declaration
+    from aurac.readers import Curves, read_curves
+    from aurac.records.reader import regrouped
+
+    fields = pairs([field if "=" in field else f"*={field}" for field in cluster], "--cluster")
+    fields = {"" if task == "*" else task: field for task, field in fields.items()}
+    wanted = WantedMetrics(metric)
+    sources = [read_curves(Path(path).expanduser(), wanted, fields) for path in paths]
+    wanted.check()
+    recorded: dict[str, list[str]] = {}
+    for source in sources:
+        for name, members in source.groups.items():
+            before = recorded.get(name, [])
+            recorded[name] = list(dict.fromkeys([*before, *members]))
+            if before and len(recorded[name]) > len(before):
+                joined = ", ".join(recorded[name])
+                logger.warning(
+                    "group %s joins adapters of several sources: %s; name groups apart with "
+                    "--group where they are not seeds of one recipe", name, joined,
+                )  # fmt: skip
+    named = regrouped(recorded, groups)
+    curves = [curve for source in sources for curve in source.curves]
+    stored = next((source.primary for source in sources if source.primary), None)
+    names = (curve.adapter or "adapter" for curve in curves)
+    finished = any(source.kind == "run" for source in sources)
+    declared = declaration(primary, stored, names, named, finished=finished)
+    stopped = [record for source in sources for record in source.sequential]
+    return Curves(curves, sources[0].kind, named, declared, stopped)
+
+
+def print_curves(result: Analysis, title: str | None = None, extra: Extra | None = None) -> None:
+    """The table of curves, with the accuracies at the ranks or `extra` columns in their place."""
+    from aurac.show.terminal import TITLE, curve_table
+
+    console = stdout_console()
+    table = curve_table(
+        result.scores,
+        axis=result.axis,
+        level=result.level,
+        best=result.candidates,
+        extra=extra,
+        ranks=extra is None,
+        areas=extra is None or console.width >= _WIDE,
+    )
+    console.print(table.terminal(console.width, title or TITLE))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import NOT_SHOWN, command, options, print_json, print_table
+from aurac.cli.options import NOT_SHOWN, command, options, print_json, print_result, print_table
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,15 +91,12 @@ def _check(
     from aurac.study.check import check_study
 
     rows = check_study(loaded, study, folder, count, **how)
-    if as_json:
-        print_json([row._asdict() for row in rows])
-    else:
-        for row in rows:
-            weights = "the same weights" if row.weights else "other weights"
-            click.echo(
-                f"{row.name} on {row.task}: {weights}, {row.different} of {row.outcomes:,} "
-                "outcomes differ"
-            )
+    lines = [
+        f"{row.name} on {row.task}: {'the same' if row.weights else 'other'} weights, "
+        f"{row.different} of {row.outcomes:,} outcomes differ"
+        for row in rows
+    ]
+    print_result([row._asdict() for row in rows], "\n".join(lines), as_json=as_json)
     if any(row.different for row in rows):
         raise click.exceptions.Exit(NOT_SHOWN)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +68,8 @@ def train(
         return
     if not recipe or not out:
         raise click.UsageError("a recipe and --out are needed (or --list)")
-    loaded = load_recipe(recipe, overrides)
-    if seed is not None:
-        loaded = replace(loaded, seed=seed)
-    if base:
-        loaded = replace(loaded, base=base)
+    given = {"seed": None if seed is None else str(seed), "base": base}
+    loaded = load_recipe(recipe, overrides | {k: v for k, v in given.items() if v is not None})
     jobs = [(loaded, out)]
     if family:
         jobs = [(member, out / label) for label, member in family_members(loaded, family)]

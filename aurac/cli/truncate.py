@@ -11,7 +11,7 @@ from aurac.cli.options import (
     command,
     open_checkpoint,
     options,
-    print_json,
+    print_result,
     refuse_given,
 )
 from aurac.errors import UsageError
@@ -19,8 +19,6 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from aurac.adapters import Adapter, Prepared
 
 
 @command()
@@ -65,7 +63,8 @@ def truncate(
     aurac truncate my_adapter --rank 4 --out my_adapter_r4
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters.export import save_truncations
+    from aurac.adapters.export import merge_into_base, save_truncations
+    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
     from aurac.adapters.truncate import prepare_outline
     from aurac.runs.plan import parse_ranks
 
@@ -81,72 +80,29 @@ def truncate(
     for note in adapter.notes:
         click.echo(f"note: {note}", err=True)
     if merge_into is not None:
-        named = base or adapter.base
-        rows = [_merge(how, wanted, merge_into, base=named, dtype=dtype, force=force)]
-    else:
-        folder = cast("Path", out)  # one of the two is given, as checked above
-        places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
-        written = save_truncations(
-            adapter, places, basis=how.basis, rescale=how.rescale, force=force
+        base = base or adapter.base
+        if len(wanted) != 1:
+            raise UsageError("--merge-into with several ranks", expected="one --rank")
+        if base is None:
+            raise UsageError("--merge-into without a base", fix="give --base")
+        place, kind = merge_into_base(how, wanted[0], base, merge_into, dtype=dtype, force=force)
+        merged = {"folder": str(place), "base": base, "rank": wanted[0], "dtype": kind}
+        text = f"{place}  {base} with rank {wanted[0]} merged in, {kind}"
+        print_result([merged], text, as_json=as_json)
+        return
+    folder = cast("Path", out)  # one of the two is given, as checked above
+    places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
+    written = save_truncations(adapter, places, basis=how.basis, rescale=how.rescale, force=force)
+    rows, lines = [], []
+    for r, cut in written.items():
+        parameters, size = cut.parameters(cut.rank), cut.bytes(cut.rank)
+        most, refusal = max_lora_rank(cut), vllm_refusal(cut)
+        row = {"folder": str(places[r]), "rank": r, "basis": how.basis, "rescale": how.rescale}
+        row |= {"parameters": parameters, "bytes": size}
+        rows.append(row | {"vllm_max_lora_rank": most, "vllm_refusal": refusal})
+        vllm = f"not for vLLM: {refusal}" if refusal else f"vLLM --max-lora-rank {most}"
+        lines.append(
+            f"{places[r]}  rank {r}, {how.basis}, rescale {how.rescale}, "
+            f"{parameters:,} parameters, {size / 1e6:.2f} MB, {vllm}"
         )
-        rows = [_row(how, r, cut, places[r]) for r, cut in written.items()]
-    if as_json:
-        print_json(rows)
-    else:
-        click.echo("\n".join(_line(row) for row in rows))
-
-
-def _row(how: Prepared, r: int, cut: Adapter, place: Path) -> dict[str, Any]:
-    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
-
-    return {
-        "folder": str(place),
-        "rank": r,
-        "basis": how.basis,
-        "rescale": how.rescale,
-        "parameters": cut.parameters(cut.rank),
-        "bytes": cut.bytes(cut.rank),
-        "vllm_max_lora_rank": max_lora_rank(cut),
-        "vllm_refusal": vllm_refusal(cut),
-    }
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    if "basis" not in row:
-        return f"{row['folder']}  {row['base']} with rank {row['rank']} merged in, {row['dtype']}"
-    why = row["vllm_refusal"]
-    return (
-        f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
-        f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
-        + (f"not for vLLM: {why}" if why else f"vLLM --max-lora-rank {row['vllm_max_lora_rank']}")
-    )
-
-
-def _merge(
-    how: Prepared,
-    wanted: tuple[int, ...],
-    out: Path,
-    *,
-    base: str | None,
-    dtype: str | None,
-    force: bool,
-) -> dict[str, Any]:
-    from aurac.adapters import check_base, prepare
-    from aurac.adapters.export import check_free, save_merged
-    from aurac.models.base import MODEL_CONFIG, load_base
-    from aurac.models.tokenizer import choose_tokenizer
-
-    if len(wanted) != 1:
-        raise UsageError("--merge-into with several ranks", expected="one --rank")
-    if base is None:
-        raise UsageError("--merge-into without a base", fix="give --base")
-    check_free(out, force=force, holds=MODEL_CONFIG)
-    # A type that is asked for is rounded to once, from float32.
-    loaded = load_base(base, device="cpu", dtype="float32" if dtype else "stored")
-    adapter = how.adapter
-    check_base(adapter, base, loaded.sha256)
-    own = choose_tokenizer(None, loaded, {adapter.name: adapter.source}, {}, chat_template=True)
-    prepared = prepare(adapter, how.basis, how.rescale)
-    place = save_merged(prepared, wanted[0], own.adopted_by(loaded), out, dtype=dtype, force=force)
-    kind = dtype or loaded.dtype
-    return {"folder": str(place), "base": base, "rank": wanted[0], "dtype": kind}
+    print_result(rows, "\n".join(lines), as_json=as_json)

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import version
 from inspect import signature
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from aurac.adapters import attach
-from aurac.errors import UsageError
+from aurac.adapters import Family, attach, prepare
+from aurac.errors import CheckpointError, UsageError
+from aurac.models.device import in_use, machine, versions
+from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from aurac.adapters import Adapter
     from aurac.adapters.truncate import Prepared
+    from aurac.models.base import LoadedBase
 
 Point = tuple[str | None, int]
 """An adapter's name and a rank; (None, 0) is the base."""
@@ -54,6 +60,74 @@ class Workload:
             if value < 1:
                 option = "batch-size" if name == "batch" else name.replace("_", "-")
                 raise UsageError(f"--{option} {value}", expected="at least 1")
+
+    def steps(self, adapters: Mapping[str, tuple[Any, Sequence[int]]]) -> int:
+        """How often `time_ranks` calls ``progress``."""
+        return (self.repeats + 1) * (1 + sum(len(ranks) for _, ranks in adapters.values()))
+
+
+def measure(
+    loaded: LoadedBase,
+    adapters: Mapping[str, tuple[Adapter | Family, Sequence[int]]],
+    work: Workload,
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> ServingRecord:
+    """What adapters cost at their ranks, and under which conditions; see `time_ranks`.
+
+    Raises:
+        CheckpointError: The members of a family adapt different modules.
+    """
+    largest = {name: _largest(adapter) for name, (adapter, _) in adapters.items()}
+    prepared = {name: (prepare(largest[name]), ranks) for name, (_, ranks) in adapters.items()}
+    times = time_ranks(loaded.model, prepared, work, progress=progress)
+
+    def cost(point: Point, parameters: int = 0, size: int = 0) -> RankCost:
+        prefill, decode = Times.of(times[point].prefill), Times.of(times[point].decode)
+        return RankCost(
+            rank=point[1], parameters=parameters, bytes=size, prefill=prefill, decode=decode
+        )
+
+    costs = [
+        AdapterCost(
+            name=name,
+            sha256=adapter.sha256,
+            mergeable=not largest[name].peft_config.get("layer_replication"),
+            ranks=[cost((name, r), adapter.parameters(r), adapter.bytes(r)) for r in ranks],
+        )
+        for name, (adapter, ranks) in adapters.items()
+    ]
+    return ServingRecord(
+        aurac=version("aurac"),
+        measured=datetime.now(tz=timezone.utc).isoformat(timespec="seconds"),
+        base=loaded.name,
+        base_sha256=loaded.sha256,
+        dtype=loaded.dtype,
+        device=loaded.device,
+        batch=work.batch,
+        prompt_tokens=work.prompt_tokens,
+        new_tokens=work.new_tokens,
+        repeats=work.repeats,
+        machine={**machine(), **in_use(loaded.device)},
+        versions=versions(),
+        merged=cost(BASE),
+        adapters=costs,
+    )
+
+
+def _largest(adapter: Adapter | Family) -> Adapter:
+    """What is timed: of a family its largest member, which cut to r computes what member r does."""
+    if not isinstance(adapter, Family):
+        return adapter
+    largest = adapter.members[adapter.rank]
+    for rank, member in adapter.members.items():
+        if member.modules.keys() != largest.modules.keys():
+            raise CheckpointError(
+                f"the members of rank {rank} and {adapter.rank} of {adapter.name} adapt different "
+                "modules",
+                fix="measure them one by one",
+            )
+    return largest
 
 
 def time_ranks(

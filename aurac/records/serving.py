@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,12 +12,11 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.records.cell import read_record
+from aurac.records.schema import RESULTS_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-
-    from aurac.records.schema import Results
 
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1
@@ -214,6 +214,38 @@ def read_serving(folder: Path, results: Results) -> ServingRecord | None:
                 fix=again,
             )
     return record
+
+
+@dataclass(frozen=True)
+class ServingCosts:
+    """What `aurac cost --save` measured in several runs, whose recipes have the seeds `groups`."""
+
+    records: tuple[ServingRecord, ...]
+    groups: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, sources: Iterable[Path], groups: Mapping[str, Sequence[str]]) -> ServingCosts:
+        """Of those sources that are run folders, or their results.
+
+        Raises:
+            RunFolderError: A measurement of another base or of other adapters.
+        """
+        paths = [source.expanduser() for source in sources]
+        folders = [path.parent if path.name == RESULTS_FILE else path for path in paths]
+        runs = [folder for folder in folders if (folder / RESULTS_FILE).is_file()]
+        records = (read_serving(folder, Results.read(folder)) for folder in runs)
+        return cls(tuple(filter(None, records)), groups)
+
+    def of(self, adapter: str, truncation: str) -> tuple[ServingRecord, AdapterCost] | None:
+        """The cost of an adapter or recipe, in the first run that has one."""
+        names, basis = (adapter, *self.groups.get(adapter, ())), truncation.partition(" ")[0]
+        costs = ((record, record.cost_of(names, basis)) for record in self.records)
+        return next(((record, cost) for record, cost in costs if cost), None)
+
+    def at(self, adapter: str, truncation: str, rank: int | None) -> RankCost | None:
+        """The cost of a rank."""
+        measured = self.of(adapter, truncation)
+        return measured[1].at(rank) if measured and rank is not None else None
 
 
 def names_in_run(

@@ -131,7 +131,11 @@ def dry_run(
     **options: Any,
 ) -> DryRun:
     """What `aurac.compare` would do with the same arguments, or refuse; with `until` at most."""
-    request = Request.of(checkpoints, tasks, out, **options)
+    return plan_request(Request.of(checkpoints, tasks, out, **options), until, command)
+
+
+def plan_request(request: Request, until: Until | None, command: str | None) -> DryRun:
+    """As `dry_run`, of a request."""
     if until is not None:
         request = sequential(request, until)
     lookup, execution = _Here(), request.execution
@@ -139,7 +143,7 @@ def dry_run(
     session, notes = _opened(request, until, lookup)
     folder = None
     if not lookup.downloads:
-        place, begun = find_run_folder(out, session.tasks, session.request(), command)
+        place, begun = find_run_folder(request.out, session.tasks, session.request(), command)
         folder = place if begun else None
     store = CellStore(folder or Path())
     auto = session.settings.truncation.auto and not lookup.absent

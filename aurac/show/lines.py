@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import pairings_of
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import axis_title
-from aurac.curves.display import interval, percent, points
+from aurac.curves.display import interval, percent, points, seconds, size
 from aurac.records.serving import against
+from aurac.show.table import NONE
 from aurac.show.terminal import aggregate_table, configuration_table, pair_table, rank_test_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.analysis.choice_rows import Choice, RankRow
+    from aurac.analysis.record import Analysis
     from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.records.decisions import SequentialRecord
-    from aurac.records.serving import AdapterCost, ServingRecord
+    from aurac.records.serving import AdapterCost, ServingCosts, ServingRecord
+    from aurac.show.terminal import Extra
 
 FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
@@ -138,3 +141,55 @@ def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str
     if cost.mergeable:
         text += f". Merged, any rank takes {record.merged.decode.milliseconds} ms a token"
     return f"{text}."
+
+
+def ship_lines(result: Analysis, served: ServingCosts, *, details: bool) -> list[str]:
+    """Of each task what to ship, what it costs to serve, and the trade-off without a demand."""
+    lines = []
+    for choice in result.choices:
+        lines.append(" ".join(choice.sentences))
+        chosen = choice.chosen
+        measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
+        if measured and chosen:
+            lines.append(serving_sentence(*measured, chosen.rank))
+        if details or not choice.declared:
+            lines += ["", *configuration_lines(choice, every=details)]
+    return lines
+
+
+def rank_lines(result: Analysis, *, details: bool) -> list[str]:
+    """Of each curve its smallest rank; with details all tests, and truncations compared."""
+    lines = []
+    for row in result.recommended:
+        lines += [row.sentence] if details or not row.other else []
+        lines += [*rank_test_lines(row), ""] if details else []
+    if details:
+        title = "Which truncation to use for this adapter, paired"
+        lines += pair_lines(result.variants, title, details=True)
+        lines += [row.sentence for row in result.pairs if row.survives is not None]
+    if result.advice:
+        lines += ["", *(row.sentence for row in result.advice)]
+    return lines
+
+
+def rank_columns(result: Analysis, served: ServingCosts) -> Extra:
+    """Columns of a table of curves: the smallest rank to use, its accuracy, size and speed."""
+    rows = {(row.task, row.label): row for row in result.recommended}
+    timed = any(served.of(row.adapter, row.truncation) for row in rows.values())
+
+    def columns(score: ScoreRow) -> dict[str, str]:
+        row = rows[score.task, score.label]
+        chosen, every = row.choice.chosen, row.choice.configurations
+        largest = max((c.rank for c in every), default=0)
+        cells = {"use rank": f"{chosen.rank} of {largest}" if chosen else NONE}
+        cells["accuracy"] = percent(chosen.accuracy if chosen else None)
+        if any(c.bytes for c in every):
+            cells["size"] = size(chosen.bytes if chosen else None)
+        if any(c.seconds for c in every):
+            cells["a document"] = seconds(chosen.seconds if chosen else None)
+        if timed:
+            cost = served.at(row.adapter, row.truncation, row.rank)
+            cells["a token (ms)"] = cost.decode.milliseconds if cost else NONE
+        return cells
+
+    return columns

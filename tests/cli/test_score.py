@@ -13,7 +13,7 @@ from score_tables import outcomes_table, run
 
 import aurac
 from aurac.cli import cli
-from aurac.cli.analysis import read_sources
+from aurac.cli.score import read_sources
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError
 from aurac.readers import Curves
