@@ -12,6 +12,7 @@ import importlib.util
 import json
 import logging
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from aurac.records.cell import ENGINE_VERSION, read_record
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
-from aurac.runs.settings import NamedCheckpoint, to_plain
+from aurac.runs.settings import NamedCheckpoint
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def comparable(request: Request) -> bool:
 def record_of(request: Request) -> Path:
     """Where the cache keeps what is known of a request."""
     asked = [*request.checkpoints], [*request.tasks], request.out, str(Path.cwd())
-    text = json.dumps([SCHEMA, *asked, to_plain(request.settings)], sort_keys=True, default=str)
+    text = json.dumps([SCHEMA, *asked, asdict(request.settings)], sort_keys=True, default=str)
     return cache_root() / "finished" / f"{sha256_json(text)[:32]}.json"
 
 

@@ -342,3 +342,38 @@ def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[Planned
     dealt = [cell for group in by_task.values() for cell in group]
     share = {cell.identity.key for cell in dealt[number - 1 :: of]}
     return [cell for cell in cells if cell.identity.key in share]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Places of documents in whole tasks, and for each cell its key and which of these places."""
+
+    places: Sequence[tuple[int, ...] | None]
+    cells: Sequence[tuple[str, int]]
+
+
+def selection(cells: Sequence[PlannedCell]) -> Selection | None:
+    """These cells; None means all cells of the worker's session."""
+    places = list(dict.fromkeys(cell.task.places for cell in cells))
+    if places in ([], [None]):
+        return None
+    at = {part: number for number, part in enumerate(places)}
+    return Selection(places, [(cell.identity.key, at[cell.task.places]) for cell in cells])
+
+
+def selected(cells: Sequence[PlannedCell], wanted: Selection | None) -> list[PlannedCell]:
+    """The cells of a `selection`, of those of the whole session."""
+    if wanted is None:
+        return list(cells)
+    by_key = {cell.identity.key: cell for cell in cells}
+    parts: dict[tuple[str, int], BuiltTask] = {}  # what is laid out of a task is laid out once
+    result = []
+    for key, number in wanted.cells:
+        cell, places = by_key[key], wanted.places[number]
+        if places is not None:
+            part = cell.task.name, number
+            if part not in parts:
+                parts[part] = cell.task.only(places)
+            cell = cell.of(parts[part])
+        result.append(cell)
+    return result

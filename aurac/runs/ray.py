@@ -14,7 +14,8 @@ import os
 import socket
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import members_of
@@ -22,7 +23,7 @@ from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
 from aurac.records.cell import Block
 from aurac.runs.runner import Executor, failure_of
-from aurac.runs.settings import NamedCheckpoint, to_plain
+from aurac.runs.settings import NamedCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
+    from aurac.runs.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -245,9 +247,7 @@ class _Queue:
             self._forget(entry)
 
 
-def compute_block(
-    job: dict[str, Any], identity: dict[str, Any], places: list[int]
-) -> Block | Failure:
+def compute_block(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Block | Failure:
     """The task: see `aurac.runs.ray_worker`, which a worker imports when it is first used."""
     share_cores()  # before the import, which loads torch
     from aurac.runs.ray_worker import compute
@@ -255,23 +255,45 @@ def compute_block(
     return compute(job, identity, places)
 
 
-def _job(session: Session) -> dict[str, Any]:
-    """What a worker must know: names, hashes and settings, no weights."""
-    plain = to_plain(session.settings)
-    device = session.outline.device.split(":")[0]
-    model = {**plain["model"], "dtype": session.outline.dtype, "device": device}
-    base = NamedCheckpoint(None, (session.outline.name,))
-    return {
-        "checkpoints": [NamedCheckpoint.of(c).absolute for c in session.checkpoints],
-        "adapters": [[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
-        "names": {adapter.sha256: name for name, adapter in session.adapters.items()},
-        "base": {"name": base.absolute, "sha256": session.outline.sha256},
-        "tasks": list(session.tasks),
-        "settings": {**plain, "model": model},
-        "factors": [
-            [v.adapter.sha256, v.basis, v.fit_factors] for v in session.variants if v.fit_factors
-        ],
-    }
+@dataclass(frozen=True)
+class ClusterJob:
+    """What a worker must know: names, hashes and settings, no weights.
+
+    Attributes:
+        adapters: Hashes of the adapter at each checkpoint, or of the members of a family.
+        names: Hash of an adapter or family → its name in the run.
+        base: Name and hash.
+        factors: (hash, basis) → rank → factor, of rescale `fit`.
+    """
+
+    checkpoints: Sequence[str]
+    adapters: Sequence[list[str]]
+    names: dict[str, str]
+    base: tuple[str, str]
+    tasks: Sequence[str]
+    settings: Settings
+    factors: dict[tuple[str, str], dict[int, float]]
+
+
+def _job(session: Session) -> ClusterJob:
+    settings, outline = session.settings, session.outline
+    data = {task: Path(folder).resolve() for task, folder in settings.task.data.items()}
+    device = outline.device.split(":")[0]
+    return ClusterJob(
+        checkpoints=[NamedCheckpoint.of(c).absolute for c in session.checkpoints],
+        adapters=[[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
+        names={adapter.sha256: name for name, adapter in session.adapters.items()},
+        base=(NamedCheckpoint(None, (outline.name,)).absolute, outline.sha256),
+        tasks=session.tasks,
+        settings=replace(
+            settings,
+            task=replace(settings.task, data=data),
+            model=replace(settings.model, dtype=outline.dtype, device=device),
+        ),
+        factors={
+            (v.adapter.sha256, v.basis): v.fit_factors for v in session.variants if v.fit_factors
+        },
+    )
 
 
 def _ray() -> Any:

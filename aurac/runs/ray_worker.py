@@ -23,13 +23,14 @@ from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
 from aurac.runs.runner import failure_after
 from aurac.runs.session import Session, load_adapters, open_session
-from aurac.runs.settings import NamedCheckpoint, from_plain
+from aurac.runs.settings import NamedCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from aurac.records.cell import Block, Failure
     from aurac.runs.plan import PlannedCell
+    from aurac.runs.ray import ClusterJob
     from aurac.runs.settings import Settings
 
 ROOTS = "AURAC_WEIGHTS"
@@ -44,14 +45,14 @@ _CACHE: dict[str, tuple[dict[str, PlannedCell], Evaluator]] = {}
 """Hash of a job → its cells, and its base with the adapter in use."""
 
 
-def compute(job: dict[str, Any], identity: dict[str, Any], places: list[int]) -> Block | Failure:
+def compute(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Block | Failure:
     """The block of documents at some places of a cell's whole task, or the record of a failure.
 
     Raises:
         UnfitNodeError: This node would compute something else; the difference is named.
         AuracError: The base or an adapter is not on this node.
     """
-    name = sha256_json(job)
+    name = repr(job)
     if name not in _CACHE:
         _CACHE.clear()
         session = _session(job)
@@ -84,19 +85,17 @@ def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNode
     )
 
 
-def _session(job: dict[str, Any]) -> Session:
+def _session(job: ClusterJob) -> Session:
     """The job's session with this node's weights."""
-    settings = from_plain(job["settings"])
-    base = find_base(job["base"]["name"], job["base"]["sha256"])
+    settings, base = job.settings, find_base(*job.base)
     checkpoints = [
         find_adapter(path, members, settings)
-        for path, members in zip(job["checkpoints"], job["adapters"], strict=True)
+        for path, members in zip(job.checkpoints, job.adapters, strict=True)
     ]
     settings = replace(settings, model=replace(settings.model, base=base))
-    session = open_session(checkpoints, job["tasks"], settings, names=job["names"])
-    factors = {(sha256, basis): by_rank for sha256, basis, by_rank in job["factors"]}
+    session = open_session(checkpoints, job.tasks, settings, names=job.names)
     session.variants = [
-        replace(v, fit_factors=factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
+        replace(v, fit_factors=job.factors[v.adapter.sha256, v.basis]) if v.rescale == "fit" else v
         for v in session.variants
     ]
     return session

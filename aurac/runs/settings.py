@@ -281,28 +281,15 @@ class Request:
         return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
 
 
-def to_plain(settings: Settings) -> dict[str, Any]:
-    """Settings as JSON values, for another process; folders become absolute."""
-    plain = dataclasses.asdict(settings)
-    data = settings.task.data
-    plain["task"]["data"] = {task: str(Path(folder).resolve()) for task, folder in data.items()}
-    return plain
+@dataclass(frozen=True)
+class Job:
+    """What a further process of this machine reads first: see `aurac.runs.workers`."""
 
-
-def from_plain(plain: Mapping[str, Any]) -> Settings:
-    """The inverse of `to_plain`."""
-    task = TaskOptions(**plain["task"])
-    data = {name: Path(folder) for name, folder in task.data.items()}
-    return Settings(
-        task=dataclasses.replace(task, data=data),
-        truncation=TruncationOptions(**plain["truncation"]),
-        truncations={k: TruncationOptions(**cut) for k, cut in plain["truncations"].items()},
-        model=ModelOptions(**plain["model"]),
-        engine=EngineOptions(**plain["engine"]),
-        overrides=plain["overrides"],
-        groups=plain["groups"],
-        primary=plain["primary"],
-    )
+    folder: Path
+    checkpoints: Sequence[str]
+    tasks: Sequence[str]
+    settings: Settings
+    shard: tuple[int, int] | None = None
 
 
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:

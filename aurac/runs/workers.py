@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +30,17 @@ from aurac.runs.folder import recorded_names
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.plan import shard_of
+from aurac.runs.plan import selected, selection, shard_of
 from aurac.runs.runner import Executor, RunContext, Runner
 from aurac.runs.session import open_session
-from aurac.runs.settings import from_plain, to_plain
+from aurac.runs.settings import Job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.runs.plan import PlannedCell
+    from aurac.runs.plan import PlannedCell, Selection
     from aurac.runs.session import Session
     from aurac.runs.settings import Execution
-    from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger("aurac.runs.workers")
 
@@ -68,7 +66,7 @@ class LocalExecutor(Executor):
         super().__init__()
         self._execution = execution
         self._workers: list[subprocess.Popen[bytes]] = []
-        self._jobs: list[dict[str, Any]] = []
+        self._jobs: list[Job] = []
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -91,21 +89,15 @@ class LocalExecutor(Executor):
                 session.place_on(devices[0])
             Runner(session.base, session.options, context).run(cells)
 
-    def _job(self, session: Session, context: RunContext, device: str) -> dict[str, Any]:
-        """What a further process reads first."""
-        plain = to_plain(session.settings)
-        return {
-            "folder": str(context.store.run_folder.resolve()),
-            "checkpoints": list(session.checkpoints),
-            "tasks": list(session.tasks),
-            "settings": {**plain, "model": {**plain["model"], "device": device}},
-            "execution": asdict(self._execution),
-        }
+    def _job(self, session: Session, context: RunContext, device: str) -> Job:
+        settings, folder = session.settings, context.store.run_folder.resolve()
+        settings = replace(settings, model=replace(settings.model, device=device))
+        return Job(folder, session.checkpoints, session.tasks, settings, self._execution.shard)
 
 
 @contextlib.contextmanager
 def _others(
-    jobs: Sequence[dict[str, Any]], threads: int, context: RunContext
+    jobs: Sequence[Job], threads: int, context: RunContext
 ) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Further workers; at the end they are told to end, and awaited."""
     workers: list[subprocess.Popen[bytes]] = []
@@ -116,7 +108,7 @@ def _others(
             workers.append(_start(job, threads))
             relays.append(threading.Thread(target=_relay, args=workers[-1:], daemon=True))
             relays[-1].start()
-            device = job["settings"]["model"]["device"]
+            device = job.settings.model.device
             context.log.event("worker", pid=workers[-1].pid, device=device)
         yield workers
         settled = True
@@ -154,7 +146,7 @@ def _divided_threads(workers: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
+def _start(job: Job, threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     share_cores(environment)
     worker = subprocess.Popen(
@@ -169,41 +161,11 @@ def _start(job: dict[str, Any], threads: int) -> subprocess.Popen[bytes]:
     return worker
 
 
-def _send(worker: subprocess.Popen[bytes], content: Any) -> None:
+def _send(worker: subprocess.Popen[bytes], content: Job | Selection | None) -> None:
     if worker.stdin is not None:
         with contextlib.suppress(OSError):
-            worker.stdin.write(json.dumps(content).encode() + b"\n")
+            pickle.dump(content, worker.stdin)
             worker.stdin.flush()
-
-
-def selection(cells: Sequence[PlannedCell]) -> dict[str, Any] | None:
-    """Places of documents in whole tasks, and for each cell its key and which of these places.
-
-    None means all cells of the worker's session.
-    """
-    places = list(dict.fromkeys(cell.task.places for cell in cells))
-    if places in ([], [None]):
-        return None
-    at = {part: number for number, part in enumerate(places)}
-    return {"places": places, "cells": [[c.identity.key, at[c.task.places]] for c in cells]}
-
-
-def selected(cells: Sequence[PlannedCell], wanted: dict[str, Any] | None) -> list[PlannedCell]:
-    """The cells of a `selection`, of those of the whole session."""
-    if wanted is None:
-        return list(cells)
-    by_key = {cell.identity.key: cell for cell in cells}
-    parts: dict[tuple[str, int], BuiltTask] = {}  # what is laid out of a task is laid out once
-    result = []
-    for key, number in wanted["cells"]:
-        cell, places = by_key[key], wanted["places"][number]
-        if places is not None:
-            part = cell.task.name, number
-            if part not in parts:
-                parts[part] = cell.task.only(places)
-            cell = cell.of(parts[part])
-        result.append(cell)
-    return result
 
 
 def _relay(worker: subprocess.Popen[bytes]) -> None:
@@ -239,31 +201,28 @@ def _end(
         logger.warning("a worker ended early %s; %s", how, then)
 
 
-def serve(job: dict[str, Any], selections: Iterable[dict[str, Any] | None]) -> None:
+def serve(job: Job, selections: Iterable[Selection | None]) -> None:
     """Compute the cells of a job, one selection of them after the other."""
-    folder, execution = Path(job["folder"]), job["execution"]
-    names, settings = recorded_names(folder), from_plain(job["settings"])
-    session = open_session(job["checkpoints"], job["tasks"], settings, names=names)
+    folder, names = job.folder, recorded_names(job.folder)
+    session = open_session(job.checkpoints, job.tasks, job.settings, names=names)
     session.fit(folder)
     cells = session.cells()
-    if execution["shard"]:
-        cells = shard_of(cells, *execution["shard"])
+    if job.shard:
+        cells = shard_of(cells, *job.shard)
     with RunLog(folder) as log, Interrupts() as interrupts, Locks(folder) as locks:
         context = RunContext(CellStore(folder), locks, interrupts, log)
         for wanted in selections:
             Runner(session.base, session.options, context).run(selected(cells, wanted))
 
 
-def _lines() -> Iterator[Any]:
+def _received() -> Iterator[Any]:
     """What the process above sends; a signal asks this one to end when that one is gone."""
     received: SimpleQueue[Any] = SimpleQueue()
 
     def read() -> None:
-        rest = b""
-        while data := os.read(0, 1 << 16):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                received.put(json.loads(line))
+        with contextlib.suppress(EOFError):
+            while True:
+                received.put(pickle.load(sys.stdin.buffer))  # noqa: S301 - of the process above
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=read, daemon=True).start()
@@ -274,9 +233,9 @@ def _lines() -> Iterator[Any]:
 def main() -> int:
     """Read the job and serve it; errors of single cells are in the store already."""
     logging.basicConfig(format=LINE)
-    lines = _lines()
+    received = _received()
     try:
-        serve(next(lines), lines)
+        serve(next(received), received)
     except AuracError as error:
         logger.error("a worker cannot serve: %s", error)
         return error.exit_code

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from aurac.errors import UsageError
 from aurac.runs.settings import (
     Execution,
-    Settings,
-    TruncationOptions,
-    from_plain,
     parse_shard,
     separated,
-    to_plain,
 )
 
 
@@ -35,16 +29,3 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
         Execution(address="auto")
     with pytest.raises(TypeError, match="no_such"):
         separated({"no_such": 1})
-
-
-def test_settings_travel_as_json(tmp_path):
-    own = {"a": TruncationOptions(basis=["prefix"], rescale=["fit"], added=[])}
-    choices = {"checkpoint": {"nested_ranks": (1, 2)}, "ranks": (1, 2), "truncations": own}
-    settings = Settings.of(data={"t": tmp_path}, **choices)
-    there = from_plain(json.loads(json.dumps(to_plain(settings))))
-    assert there.task.data == {"t": tmp_path.resolve()}
-    assert tuple(there.truncation.ranks) == (1, 2)
-    assert there.truncations == own
-    assert there.fits
-    assert not Settings.of(ranks=(1, 2)).fits
-    assert to_plain(there) == json.loads(json.dumps(to_plain(settings)))

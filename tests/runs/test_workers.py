@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import pickle
 import subprocess
 import sys
-from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -20,8 +19,8 @@ from aurac.models.device import SPINNING
 from aurac.runs import ray, ray_worker, workers
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
-from aurac.runs.plan import plan
-from aurac.runs.settings import Execution, Settings, to_plain
+from aurac.runs.plan import plan, selected, selection
+from aurac.runs.settings import Execution, Job, Settings
 from aurac.tasks.lm_eval import build_tasks
 from aurac.tasks.options import TaskOptions
 
@@ -97,7 +96,7 @@ def test_workers_stay_for_further_cells_of_the_same_session(tmp_path, monkeypatc
         assert len(started) == 1
         session.settings = Settings.of(limit=3)
         executor.run(session, planned(Task("f", n=2), Task("g", n=2)), run_context(tmp_path))
-        assert [job["settings"]["task"]["limit"] for job, _ in started] == [None, 3]
+        assert [job.settings.task.limit for job, _ in started] == [None, 3]
         assert [worker.poll() is None for _, worker in started] == [False, True]
     assert started[1][1].poll() is not None
 
@@ -106,11 +105,11 @@ def test_a_selection_names_the_same_documents_in_another_process():
     """Of the places of a sample, which the other process knows as those of the whole task."""
     (task,) = build_tasks([TASK], tokenizer=make_tokenizer(), options=TaskOptions(limit=6))
     whole = plan([], [task], base())
-    assert workers.selection(whole) is None
-    assert workers.selected(whole, None) == whole
+    assert selection(whole) is None
+    assert selected(whole, None) == whole
     (cell,) = whole
     sample = cell.of(task.only([4, 1, 3]))
-    (same,) = workers.selected(whole, json.loads(json.dumps(workers.selection([sample]))))
+    (same,) = selected(whole, pickle.loads(pickle.dumps(selection([sample]))))
     assert same.documents == tuple(cell.documents[place] for place in (4, 1, 3))
     assert same.identity == cell.identity
     assert same.task.doc_ids == sample.task.doc_ids == ("4", "1", "3")
@@ -146,7 +145,6 @@ def test_a_worker_names_adapters_as_the_run_folder_does(tiny_base_folder, tmp_pa
     compare([first, second], [TASK], out=out, **SMALL)
     planned = []
     monkeypatch.setattr(workers.Runner, "run", lambda _self, cells: planned.extend(cells))
-    job = {"folder": str(out), "checkpoints": [str(second)], "tasks": [TASK]}
     settings = Settings.of(groups={"other": ["bb/mine"]}, **SMALL)
-    workers.serve({**job, "settings": to_plain(settings), "execution": asdict(Execution())}, [None])
+    workers.serve(Job(out, [str(second)], [TASK], settings), [None])
     assert {cell.identity.rank for cell in planned} == {0, 1, 2, 4}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,7 @@ from aurac.runs import workers
 from aurac.runs.compare import compare
 from aurac.runs.folder import open_run_folder
 from aurac.runs.session import open_session
-from aurac.runs.settings import Execution, Settings, to_plain
+from aurac.runs.settings import Job, Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
@@ -111,7 +111,7 @@ def test_a_worker_that_is_killed_costs_its_cell_at_most(
     compare([adapter], [TASK], out=out, workers=2, **SMALL)
     [(worker, job, threads)] = started
     assert worker.returncode == -signal.SIGKILL
-    assert job["settings"]["model"]["device"] == "cpu"
+    assert job.settings.model.device == "cpu"
     assert threads >= 1
     [ended] = events(out, "worker ended")
     assert ended["early"]
@@ -123,17 +123,11 @@ def test_a_worker_alone_does_a_job_and_ends_with_its_parent(adapter, undisturbed
     """The job of a killed parent: the worker sees its end of the pipe close, and ends."""
     session = open_session([adapter], [TASK], Settings.of(**SMALL))
     out = open_run_folder(tmp_path / "run", [TASK], session.request())
-    job = {
-        "folder": str(out),
-        "checkpoints": [str(adapter)],
-        "tasks": [TASK],
-        "settings": to_plain(session.settings),
-        "execution": asdict(Execution()),
-    }
+    job = Job(out, [str(adapter)], [TASK], session.settings)
 
     def start():
         worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
-        worker.stdin.write(json.dumps(job).encode() + b"\nnull\n")  # all cells of the job
+        worker.stdin.write(pickle.dumps(job) + pickle.dumps(None))  # all cells of the job
         worker.stdin.flush()
         return worker
 
