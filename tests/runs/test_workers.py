@@ -39,7 +39,7 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
         return worker
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
-    job = {"settings": {"model": {"device": "cpu"}}}
+    job = Job(tmp_path, [], [], Settings.of(device="cpu"))
     others = workers._others([job], 1, run_context(tmp_path))
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
