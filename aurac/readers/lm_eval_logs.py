@@ -70,7 +70,7 @@ class Origin:
 
 
 @dataclass
-class Samples:
+class LogContent:
     """The content of one log: by document its scores, hash, and what it shares with others."""
 
     columns: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric,filter
@@ -91,8 +91,8 @@ class _Log:
     cluster: str | None  # field of the documents by which they are clustered
 
     @cached_property
-    def samples(self) -> Samples:
-        """Its content, read once."""
+    def content(self) -> LogContent:
+        """What it holds, read once."""
         return _read_log(self.path, self.cluster)
 
 
@@ -171,7 +171,7 @@ def _recorded(logs: Logs, name: str, task: str) -> Any:
 
 
 def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
-    samples = {rank: log.samples for rank, log in logs.items()}
+    samples = {rank: log.content for rank, log in logs.items()}
     name = _metric(task, wanted, _recorded(logs, "metrics", task), samples.values())
     scores = {rank: log.columns[name] for rank, log in samples.items()}
     hashes = _same_hashes(origin, task, samples)
@@ -200,7 +200,7 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
 
 
-def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> dict[str, str]:
+def _same_hashes(origin: Origin, task: str, samples: Mapping[int, LogContent]) -> dict[str, str]:
     """Document → hash; a document must be the same at every rank."""
     first = next(iter(samples))
     hashes = samples[first].hashes
@@ -214,7 +214,9 @@ def _same_hashes(origin: Origin, task: str, samples: Mapping[int, Samples]) -> d
     return hashes
 
 
-def _metric(task: str, wanted: WantedMetrics, usual: str | None, samples: Iterable[Samples]) -> str:
+def _metric(
+    task: str, wanted: WantedMetrics, usual: str | None, samples: Iterable[LogContent]
+) -> str:
     """The one that is wanted, else the `usual` one of an exported run, else a preferred one."""
     everywhere = set.intersection(*(set(log.columns) for log in samples))
     if name := wanted.of(task, everywhere):
@@ -249,7 +251,7 @@ def _pooled(
 ) -> Curve:
     """The documents of all members in their order, each member a stratum."""
     first = next(iter(members.values()))
-    every = [log.samples for logs in members.values() for log in logs.values()]
+    every = [log.content for logs in members.values() for log in logs.values()]
     name = _metric(group, wanted, _recorded(first, "metrics", group), every)
     chosen = {task: WantedMetrics({task: name}) for task in members}
     curves = [_curve(origin, task, logs, chosen[task]) for task, logs in members.items()]
@@ -366,8 +368,8 @@ def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
     )
 
 
-def _read_log(file: Path, cluster: str | None) -> Samples:
-    samples, kinds = Samples(), list[str]()
+def _read_log(file: Path, cluster: str | None) -> LogContent:
+    samples, kinds = LogContent(), list[str]()
     try:
         with file.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
@@ -427,7 +429,7 @@ def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(row: Mapping[str, Any], samples: Samples, file: Path) -> None:
+def _add(row: Mapping[str, Any], samples: LogContent, file: Path) -> None:
     doc = str(row["doc_id"])
     for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
         value = row.get(name)

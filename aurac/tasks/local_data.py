@@ -101,7 +101,8 @@ def with_local_documents(
         for split, purpose in needed.items()
     }
     local: dict[str, Any] = {**config, "dataset_kwargs": None}
-    local["custom_dataset"] = lambda **_: splits  # lm-eval calls it for the documents
+    # lm-eval calls it for the documents, and records this line of source
+    local["custom_dataset"] = lambda **_: splits
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if local.get(key) and local[key] not in splits:
             local[key] = None

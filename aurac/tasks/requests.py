@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -31,13 +30,13 @@ from aurac.engine.tokens import (
 from aurac.errors import CellError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from aurac.engine.kv_cache import Header
+    from aurac.engine.running import Progress
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int], None]
 
 SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
 

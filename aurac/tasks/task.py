@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import torch
 
     from aurac.engine import EngineOptions
+    from aurac.engine.running import Progress
     from aurac.models.base import LoadedBase
     from aurac.tasks.metrics import Document
     from aurac.tasks.options import TaskOptions
-    from aurac.tasks.requests import Progress
 
 
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:

@@ -123,13 +123,13 @@ class NestingHook:
         check_passes(self.recipe.method, self.passes, self.recipe.rank)
         self.use(self.passes[0])
 
-    def use(self, one: Pass) -> None:
+    def use(self, chosen: Pass) -> None:
         """Put a pass's p (R,) between the factors of every layer."""
-        if one is self._current:
+        if chosen is self._current:
             return
-        self._current = one
+        self._current = chosen
         for p in self._p.values():
-            p.copy_(torch.from_numpy(one.p))
+            p.copy_(torch.from_numpy(chosen.p))
 
     def check_fired(self) -> None:
         """Raise RecipeError if a layer never went through the hook (its P would be missing)."""

@@ -214,8 +214,8 @@ class Recipe:
 
 def built_in_recipes() -> dict[str, Path]:
     """Name (path below the package's recipes, without .yaml) → file."""
-    found = sorted(BUILT_IN.rglob("*.yaml"))
-    return {path.relative_to(BUILT_IN).with_suffix("").as_posix(): path for path in found}
+    files = sorted(BUILT_IN.rglob("*.yaml"))
+    return {path.relative_to(BUILT_IN).with_suffix("").as_posix(): path for path in files}
 
 
 def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
