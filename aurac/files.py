@@ -31,12 +31,7 @@ _LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
-    """Write to a temporary sibling, flush it to disk, and move it over `path`.
-
-    Args:
-        path: The file.
-        data: Its content; text as UTF-8.
-        exclusive: Leave a file that is there already as it is.
+    """Write to a temporary sibling, flush it to disk, and move it over `path`; text as UTF-8.
 
     Raises:
         FileExistsError: `exclusive`, and the file is there.
@@ -78,11 +73,7 @@ def follow_umask(folder: Path) -> None:
 
 
 def _move_beside(name: str, path: Path) -> None:
-    """Give a file its name unless that is taken.
-
-    Raises:
-        FileExistsError: It is.
-    """
+    """Give a file its name; a FileExistsError where that is taken."""
     try:
         os.link(name, path)
         os.unlink(name)  # noqa: PTH108
@@ -105,23 +96,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any, *, exclusive: bool = False) -> None:
-    """Write JSON atomically; NaN and infinities are refused.
-
-    Raises:
-        ValueError: `value` holds a number that JSON cannot.
-        FileExistsError: `exclusive`, and the file is there.
-        OSError: See `write_atomic`.
-    """
+    """Write JSON as `write_atomic`; a ValueError for NaN and infinities."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text, exclusive=exclusive)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file that is only ever replaced as a whole a second name; a copy where that fails.
-
-    Raises:
-        OSError: `source` is not there, or the folder of `target` cannot be written.
-    """
+    """Give a file that is only ever replaced as a whole a second name; a copy where that fails."""
     if target.exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -193,11 +174,7 @@ def _members(archive: Path, folder: str, *_state: int) -> dict[str, memoryview]:
 
 
 def sweep_scraps(folder: Path) -> int:
-    """Remove temporary siblings left by processes of this machine that were killed.
-
-    Returns:
-        How many there were. Those of processes that run, or of other machines, are left alone.
-    """
+    """Remove temporary siblings of killed processes of this machine; how many there were."""
     removed = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
