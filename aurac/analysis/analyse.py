@@ -14,7 +14,7 @@ import numpy as np
 
 from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
-from aurac.analysis.findings import look_closely, truncation_advice
+from aurac.analysis.findings import caveats_of, look_closely, truncation_advice
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow
 from aurac.analysis.score import score_notes
@@ -93,6 +93,7 @@ def analyse(
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
+        caveats=caveats_of(scores),
         closely=closely,
         budgets=tuple(_over_budget(default, others, axis, settings) for axis in budgets),
     )

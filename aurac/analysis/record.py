@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import to_builtins
@@ -119,6 +119,26 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Caveat:
+    """What to know before quoting a number of the analysis.
+
+    Attributes:
+        code: `seeds` (intervals cover documents and `seeds` trainings, which vary about normally),
+            `one training` (another seed of the method is not covered), `note` (of the interval,
+            or a seed far from the others), `below base` (no rank is shown to be above the base,
+            whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all compare),
+            `falls` (accuracy falls by `size` from rank `lower` to `upper`).
+        curves: Whom it is about.
+    """
+
+    code: str
+    task: str | None
+    curves: tuple[str, ...]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Closely:
     """What was seen at a close look.
 
@@ -150,6 +170,7 @@ class Analysis:
         choices: The configurations of each task; none where they were not asked for.
         axis, level: Of the headline, and of intervals.
         primary: The comparisons that were declared to be primary.
+        caveats: What to know before quoting a number.
         closely: What a report asks beyond these.
         budgets: AURAC over other axes, where these were asked for.
         reason: Why there is no row at all.
@@ -167,6 +188,7 @@ class Analysis:
     axis: str = "log2"
     level: float = 0.95
     primary: Declaration | None = None
+    caveats: tuple[Caveat, ...] = ()
     closely: Closely = Closely()
     budgets: tuple[Budget, ...] = ()
     reason: str | None = None

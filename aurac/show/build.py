@@ -115,7 +115,7 @@ class Builder:
 
     def caveats(self) -> list[str]:
         """What a reader has to know before quoting a number of this run."""
-        return [*text.below_base(self.run, self.findings), *caveats(self.run)]
+        return caveats(self.findings)
 
     def _plain(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """With a single task its name is in the title, and need not open every caption."""

@@ -13,6 +13,7 @@ from aurac.show.text import LISTED, some, two_ways
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from aurac.show.findings import Findings
     from aurac.show.model import CurveRow, Run
 
 # Below this many expected documents at the nearer end a reader is told how the interval was made.
@@ -23,20 +24,24 @@ _UNLIKE = 1.05  # times the parameters at one rank
 _CHECKED = 50
 
 
-def caveats(run: Run) -> list[str]:
+def caveats(findings: Findings) -> list[str]:
     """What a reader has to know before quoting a number of this run."""
+    run = findings.run
     return [
+        *_below_base(findings),
         *_seeds(run),
         *((run.primary.sentence,) if run.primary else ()),
         *_scale(run),
         *_methods(run),
-        *_grids(run),
+        *_grids(findings),
         *(run.rank_choice.sentences if run.rank_choice else ()),
         *_sizes(run),
         *_documents(run),
         *_near_ties(run),
         *_sampling(run),
-        *_rest(run),
+        *_limits(run),
+        *_falls(findings),
+        *_bases(run),
         *_missing(run),
         *_bands(run),
     ]
@@ -105,13 +110,17 @@ def _methods(run: Run) -> Iterator[str]:
         )
 
 
-def _grids(run: Run) -> Iterator[str]:
-    unequal = [
-        task
-        for task in run.task_names
-        if len({curve.ranks for curve in run.of_task(task) if curve.log2}) > 1
-    ]
-    if unequal:
+def _below_base(findings: Findings) -> Iterator[str]:
+    weak: dict[str, list[str]] = {}
+    for caveat in findings.caveats("below base"):
+        where = f"{caveat.task} ({percent(caveat.numbers['baseline'])} %)"
+        weak.setdefault(where, []).append(findings.label(caveat.task, caveat.curves[0]))
+    for where, labels in weak.items():
+        yield f"{some(labels)}: no rank is shown to be above the base on {where}."
+
+
+def _grids(findings: Findings) -> Iterator[str]:
+    if unequal := [str(caveat.task) for caveat in findings.caveats("unequal ranks")]:
         yield (
             f"More than one set of ranks on {some(unequal)}. AURAC compares only between rows with "
             "the same ranks."
@@ -206,21 +215,30 @@ def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[st
         yield task, number, f"{low} %" if low == high else f"{low} to {high} %"
 
 
-def _rest(run: Run) -> Iterator[str]:
+def _limits(run: Run) -> Iterator[str]:
     if limited := [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
             "a task, which is not a random sample."
         )
-    falls = [(size, c, a, b) for c in run.curves for a, b, size in c.drops]
+
+
+def _falls(findings: Findings) -> Iterator[str]:
+    falls = findings.caveats("falls")
     if falls:
-        size, curve, lower, upper = max(falls, key=lambda fall: fall[0])
-        falling = len({fall[1].id for fall in falls})
+        worst = max(falls, key=lambda caveat: caveat.numbers["size"])
+        falling = len({(caveat.task, caveat.curves) for caveat in falls})
         where = "1 curve falls" if falling == 1 else f"{falling} curves fall"
+        lower, upper = (round(worst.numbers[end]) for end in ("lower", "upper"))
         yield (
             f"A higher rank is not always better: {where} somewhere. The largest drop is "
-            f"{percent(size)} points, {curve.label} on {curve.task} from rank {lower} to {upper}."
+            f"{percent(worst.numbers['size'])} points, "
+            f"{findings.label(worst.task, worst.curves[0])} on {worst.task} from rank {lower} to "
+            f"{upper}."
         )
+
+
+def _bases(run: Run) -> Iterator[str]:
     absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
     if absent:
         why = (reason or "the base model was not evaluated" for reason in absent.values())

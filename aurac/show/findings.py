@@ -35,7 +35,7 @@ from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Configuration
-    from aurac.analysis.record import BasisRow, Changes, StratumRow
+    from aurac.analysis.record import BasisRow, Caveat, Changes, StratumRow
     from aurac.analysis.rows import PairRow
     from aurac.stats.mean import Estimate
 
@@ -202,6 +202,10 @@ class Findings:
         return [
             (row, self.pair(self.row(task, row.prefix), self.row(task, row.svd))) for row in seen
         ]
+
+    def caveats(self, code: str) -> list[Caveat]:
+        """Those of the analysis with a code."""
+        return [caveat for caveat in self.analysis.caveats if caveat.code == code]
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""

@@ -107,19 +107,6 @@ def _weak(best: CurveRow, findings: Findings) -> str:
     return f", but no rank of it is shown to be above the base ({percent(best.baseline)} %)"
 
 
-def below_base(run: Run, findings: Findings) -> list[str]:
-    """A caveat where no rank of a curve is shown to be above the base."""
-    weak: dict[str, list[str]] = {}
-    for curve in run.curves:
-        if findings.below_base(curve):
-            where = f"{curve.task} ({percent(curve.baseline)} %)"
-            weak.setdefault(where, []).append(curve.label)
-    return [
-        f"{some(labels)}: no rank is shown to be above the base on {where}."
-        for where, labels in weak.items()
-    ]
-
-
 def _apart(row: BestRow | None) -> str:
     """The rows over other ranks, which may have a larger AURAC."""
     return f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""

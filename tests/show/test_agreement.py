@@ -311,7 +311,7 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
     findings = Findings(as_run(results, folder))
     table = difference_table(findings, "word_problems", findings.tested, "pairs")
     assert {row[-1].text for row in table.rows} >= {"significant", "not significant, exploratory"}
-    assert stored.sentence in caveats(as_run(results, folder))
+    assert stored.sentence in caveats(Findings(as_run(results, folder)))
     other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
     assert "Primary comparisons: a and c; declared after outcomes existed." in other
 

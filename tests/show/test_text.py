@@ -11,7 +11,7 @@ from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, pooled
 from aurac.show.model import Run, as_published
 from aurac.show.model_card import card
-from aurac.show.text import below_base, details, tiles, verdicts
+from aurac.show.text import details, tiles, verdicts
 
 TASK = "word_problems"
 MARGIN = 0.02
@@ -64,7 +64,7 @@ def test_unequal_grids_are_not_ranked(tmp_path):
     maker = RunMaker(tmp_path, n=60).add("a", [0.5, 0.6], ranks=(1, 2))
     run = run_of(maker.add("b", [0.5, 0.6, 0.7], ranks=(1, 2, 4)))
     assert "none is named the best" in said(run)[0]
-    assert any("same ranks" in caveat for caveat in caveats(run))
+    assert any("same ranks" in caveat for caveat in caveats(Findings(run)))
 
 
 def test_equal_scores_share_the_lead(tmp_path):
@@ -91,7 +91,7 @@ def test_the_published_inference_is_set_beside_the_default(tmp_path):
     assert "with the trained P" in shown[2][2]
     assert "as published (without P)" in shown[2][2]
     assert "As published (without P), matryoshka has an AURAC of" in more
-    assert any("Say which one you quote" in c for c in caveats(run))
+    assert any("Say which one you quote" in c for c in caveats(Findings(run)))
 
 
 def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_path):
@@ -107,8 +107,8 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     both = f"{default:.1f} % by SVD and {other:.1f} % by prefix, as published"
     assert ("Truncation", change, f"lora: {both}") in shown
     assert f"As published (prefix), lora has an AURAC of {other:.1f} %: the truncation" in more
-    assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(run))
-    assert not any("the fair comparison" in caveat for caveat in caveats(run))
+    assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(Findings(run)))
+    assert not any("the fair comparison" in caveat for caveat in caveats(Findings(run)))
     assert as_published(run.curves) == "as published (prefix)"
     own = Findings(run, MARGIN).own
     card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
@@ -173,7 +173,7 @@ def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_pa
     assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
     assert shown[1][1] == "none"
     assert f"Ship nothing: nothing is shown to be above the base ({base})" in text
-    assert below_base(run, Findings(run, 0.9)) == [
+    assert caveats(Findings(run, 0.9))[:1] == [
         f"a: no rank is shown to be above the base on word_problems ({base})."
     ]
 
@@ -185,7 +185,7 @@ def test_caveats_fit_the_run(tmp_path):
     maker.tasks[TASK]["limit"] = 50
     maker.curves[1].update(baseline=None, baseline_reason="it ran out of memory")
     maker.adapters["unknown"]["notes"] = [DORA_NOTE, "another"]
-    lines = "\n".join(caveats(run_of(maker)))
+    lines = "\n".join(caveats(Findings(run_of(maker))))
     for part in (
         "One training run each",
         "falls: trained at one rank only",
@@ -206,7 +206,7 @@ def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
     maker = RunMaker(tmp_path, n=30).add("per rank", [0.3, 0.6], ranks=(1, 2), method="lora")
     maker.adapters["per rank"]["format"] = "family"
     run = run_of(maker)
-    lines = "\n".join(caveats(run))
+    lines = "\n".join(caveats(Findings(run)))
     assert "per rank: an adapter trained for each rank" in lines
     assert "trained at one rank only" not in lines
     assert card(run, run.adapters[0], {}) is None
@@ -219,14 +219,14 @@ def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
 def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, shown):
     maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
     maker.curves[0]["near_ties"] = [1, 1]
-    assert "within the rounding" not in "\n".join(caveats(run_of(maker)))
+    assert "within the rounding" not in "\n".join(caveats(Findings(run_of(maker))))
     maker.curves[0]["near_ties"] = counts
-    assert shown in "\n".join(caveats(run_of(maker)))
+    assert shown in "\n".join(caveats(Findings(run_of(maker))))
 
 
 def test_no_caveat_without_its_cause(tmp_path):
     maker = RunMaker(tmp_path, n=250).add("a", [0.3, 0.6], ranks=(1, 2), method="matryoshka")
-    lines = "\n".join(caveats(run_of(maker)))
+    lines = "\n".join(caveats(Findings(run_of(maker))))
     for part in (
         "one rank only",
         "Few documents",
@@ -243,7 +243,7 @@ def test_several_seeds_change_the_first_caveat(tmp_path):
     maker = RunMaker(tmp_path, n=50)
     maker.add("a1", [0.3, 0.6], ranks=(1, 2), seed=1).add("a2", [0.3, 0.6], ranks=(1, 2), seed=2)
     maker.add("b", [0.3, 0.6], ranks=(1, 2))
-    first, second, *_ = caveats(pooled(run_of(maker), {"a": ["a1", "a2"]}))
+    first, second, *_ = caveats(Findings(pooled(run_of(maker), {"a": ["a1", "a2"]})))
     assert first.startswith("Intervals cover documents and training seeds (a 2). They and the")
     assert "assume that seeds vary about normally" in first
     assert second.startswith("b: one training run each")
