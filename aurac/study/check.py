@@ -10,19 +10,20 @@ import numpy as np
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
+from aurac.study.design import chosen_adapters
 from aurac.study.plan import rates_in, read_state
 from aurac.study.run import StudyRunner
 from aurac.study.summary import finished, place_of
-from aurac.study.trainings import chosen_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from aurac.study.design import Study
-    from aurac.study.trainings import PlannedAdapter
+    from aurac.study.design import PlannedAdapter, Study
+
+    Outcomes = dict[tuple[str | None, ...], NDArray[np.float64]]
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +59,9 @@ def check_study(
 ) -> list[Checked]:
     """Train `count` adapters of the results again, evenly spread over the design.
 
-    Args:
-        study: The study.
-        path: Its file.
-        out: Its folder. What is made again lies in `check` below it, and is not made once more.
-        count: Adapters; a family counts as one, and all of its adapters are trained.
-        device: See `run_study`.
-        progress: See `run_study`.
-        say: See `run_study`.
+    A family counts as one, and all of its adapters are trained. What is made again lies in `check`
+    below the study's folder, and is not made once more. The other arguments are those of
+    `run_study`.
 
     Raises:
         UsageError: More adapters than the study has.
@@ -77,49 +73,44 @@ def check_study(
     places = {task: place_of(task, state, out) for task in study.tasks}
     for task, place in places.items():
         finished(study, task, adapters, place)
-    every = [one for method in adapters.values() for one in method]
-    if not 1 <= count <= len(every):
-        raise UsageError(f"--check {count}", expected=f"1 to {len(every)}, the study's adapters")
-    StudyRunner(study, path, out, device, say, progress=progress).check_data()
-    wanted = [every[(2 * k + 1) * len(every) // (2 * count)] for k in range(count)]
-    again = StudyRunner(study, path, out / CHECKS, device, say, progress=progress)
+    most = len(adapters)
+    if not 1 <= count <= most:
+        raise UsageError(f"--check {count}", expected=f"1 to {most}, the study's adapters")
+    StudyRunner(study, path, out, device, say, progress).check_data()
+    wanted = [adapters[(2 * k + 1) * most // (2 * count)] for k in range(count)]
+    again = StudyRunner(study, path, out / CHECKS, device, say, progress)
     again.train_all(wanted)
-    return [row for task, place in places.items() for row in _compared(again, place, task, wanted)]
+    rows = []
+    for task, place in places.items():
+        if here := [adapter for adapter in wanted if adapter.task == task]:
+            made = _outcomes(again.compare(task, here, "results").folder)
+            kept, roots = _outcomes(place), (out, again.out)
+            rows += [_compared(adapter, kept, made, roots) for adapter in here]
+    return rows
 
 
-def _compared(
-    again: StudyRunner, place: Path, task: str, wanted: Sequence[PlannedAdapter]
-) -> Iterator[Checked]:
-    """Evaluate the adapters of a task that were trained again, and compare them."""
-    here = [one for one in wanted if one.task == task]
-    if not here:
-        return
-    done = again.compare(task, here, "results")
-    kept, made = (_outcomes(folder) for folder in (place, done.folder))
-    roots = again.out.parent, again.out
-    for one in here:
-        keys = [key for key in made if key[0] == one.recipe.name]
-        pairs = [(kept[key], made[key]) for key in keys if key in kept]
-        if len(pairs) < len(keys) or any(a.shape != b.shape for a, b in pairs):
-            raise RunFolderError(
-                f"{place} has other documents or ranks of {one.recipe.name}",
-                expected="those of the study's file",
-                fix="run the study to its end before --check",
-            )
-        weights = (
-            {load_adapter(root / each.folder, lazy=True).sha256 for root in roots}
-            for each in one.trainings
-        )
-        yield Checked(
-            task,
-            one.recipe.name,
-            weights=all(len(hashes) == 1 for hashes in weights),
-            outcomes=sum(b.size for _, b in pairs),
-            different=sum(int(np.count_nonzero(a != b)) for a, b in pairs),
-        )
-
-
-def _outcomes(folder: Path) -> dict[tuple[str | None, ...], NDArray[np.float64]]:
+def _outcomes(folder: Path) -> Outcomes:
     """(adapter, basis, rescale) → (K, n) outcomes of a run's curves."""
     curves = read_curves(folder).curves
     return {(c.adapter, c.basis, c.rescale): c.outcomes for c in curves if c.outcomes is not None}
+
+
+def _compared(
+    adapter: PlannedAdapter, kept: Outcomes, made: Outcomes, roots: Sequence[Path]
+) -> Checked:
+    name = adapter.recipe.name
+    outcomes = different = 0
+    for key in (key for key in made if key[0] == name):
+        if key not in kept or kept[key].shape != made[key].shape:
+            raise RunFolderError(
+                f"{roots[0]} has other documents or ranks of {name}",
+                expected="those of the study's file",
+                fix="run the study to its end before --check",
+            )
+        outcomes += made[key].size
+        different += int(np.count_nonzero(made[key] != kept[key]))
+    hashes = [
+        {load_adapter(root / folder, lazy=True).sha256 for root in roots}
+        for folder in adapter.trainings
+    ]
+    return Checked(adapter.task, name, all(len(h) == 1 for h in hashes), outcomes, different)

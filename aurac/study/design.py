@@ -1,17 +1,33 @@
-"""What a study does: tasks × methods × learning rates × seeds."""
+"""What a study does: tasks × methods × learning rates × seeds, and the adapters that follow."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import torch
 from msgspec import structs
 
+from aurac.adapters import Adapter, Factors, make_family
+from aurac.adapters.methods import method_named
 from aurac.adapters.truncate import BasisOption, Rescale  # noqa: TC001 - msgspec reads the hints
+from aurac.errors import AuracError, RecipeError, RunFolderError
+from aurac.runs.plan import ranks_of
+from aurac.runs.session import variants_for
 from aurac.runs.settings import TruncationOptions
+from aurac.training.recipe import Recipe, family_members, make_recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from aurac.runs.plan import Variant
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]  # NumPy takes no other
+ADAPTERS = "adapters"
+_SET = {"base", "learning_rate", "name", "seed"}  # fields of recipes that the study sets
 
 
 class Documents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,16 +145,24 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     drop_weights: bool = False
 
+    @property
+    def points(self) -> list[tuple[str, str]]:
+        """Every (task, method) of the design, in the order of the file."""
+        return [(task, method) for task in self.tasks for method in self.methods_of(task)]
+
     def methods_of(self, task: str) -> list[str]:
         """The methods that are compared on a task, in the order of the study."""
         wanted = self.tasks[task].methods
         return [name for name in self.methods if name in wanted or not wanted]
 
+    def plain_methods(self, task: str) -> list[str]:
+        """Those that are no families."""
+        return [name for name in self.methods_of(task) if not self.methods[name].family]
+
     def plan_of(self, task: str, method: str) -> MethodPlan:
         """A method with the settings that it has on a task."""
         special = self.tasks[task].methods.get(method, MethodSettings())
-        values = {name: getattr(special, name) for name in special.__struct_fields__}
-        values = {name: value for name, value in values.items() if value}
+        values = {name: value for name, value in structs.asdict(special).items() if value}
         if "learning_rates" in values:  # either of the two takes the place of the method's own
             values.setdefault("learning_rates_of", "")
         elif "learning_rates_of" in values:
@@ -154,8 +178,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         plan = self.plan_of(task, method)
         if plan.learning_rates_of or plan.learning_rates or not plan.family:
             return plan.learning_rates_of or method
-        plain = [n for n in self.methods_of(task) if not self.methods[n].family]
-        twin = next((n for n in plain if self.methods[n].recipe == plan.recipe), None)
+        same = (n for n in self.plain_methods(task) if self.methods[n].recipe == plan.recipe)
+        twin = next(same, None)
         return self.rates_from(task, twin) if twin else method
 
     def rates_of(self, task: str, method: str) -> list[float]:
@@ -168,12 +192,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.plan_of(task, method).seeds or self.seeds
 
     def truncation_of(self, task: str, method: str | None, *, final: bool) -> TruncationOptions:
-        """Which curves of a method's adapters are drawn; the search has the compared one alone.
+        """Which curves of a method's adapters are drawn; None: of one that says nothing of it.
 
-        Args:
-            task: The task.
-            method: The method; None: one that says nothing of it.
-            final: Of the results, not of the search.
+        `final` is of the results; the search has the compared curve alone.
         """
         plan = self.plan_of(task, method) if method else MethodPlan(recipe={})
         basis, rescale = plan.basis or self.basis, plan.rescale or self.rescale
@@ -183,6 +204,146 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return TruncationOptions(self.search_ranks, *first, published=False)
 
 
-def points_of(study: Study) -> list[tuple[str, str]]:
-    """Every (task, method) of the design."""
-    return [(task, method) for task in study.tasks for method in study.methods_of(task)]
+class PlannedAdapter(msgspec.Struct, frozen=True):
+    """An adapter, or a family of one adapter for each rank, that gives a curve.
+
+    Attributes:
+        task, method: Names of the study.
+        recipe: How it is trained, for a family at the largest rank; its name is that of the curve.
+        trainings: Folder within the study's → recipe: one, or for a family one for each rank.
+    """
+
+    task: str
+    method: str
+    recipe: Recipe
+    trainings: dict[str, Recipe]
+
+    def checkpoint(self, out: Path) -> str:
+        """What `aurac.compare` takes, in the study's folder."""
+        names = [recipe.name for recipe in self.trainings.values()]
+        folder = out / ADAPTERS / self.task
+        if names == [self.recipe.name]:
+            return str(folder / self.recipe.name)
+        return f"{self.recipe.name}={folder}/{{{','.join(names)}}}"
+
+
+def trainings_of(adapters: Iterable[PlannedAdapter]) -> dict[str, Recipe]:
+    """Folder → recipe of all that is trained, each once."""
+    return {folder: r for adapter in adapters for folder, r in adapter.trainings.items()}
+
+
+def planned(
+    study: Study, path: Path, task: str, method: str, rate: float, seed: int
+) -> PlannedAdapter:
+    """The adapter or family of a method on a task, at a learning rate and a training seed.
+
+    Where a plain method of the study trains a family's adapter of the largest rank by the same
+    recipe, that one is used. Relative data are looked for beside `path`, the study's file.
+
+    Raises:
+        RecipeError: A recipe field that does not exist or is out of range.
+    """
+    recipe = _recipe(study, path, task, method, rate, seed)
+    trained = [recipe]
+    if study.methods[method].family:
+        others = [
+            _recipe(study, path, task, name, rate, seed) for name in study.plain_methods(task)
+        ]
+        known = {_as_member(other).sha256: other for other in others}
+        trained = [
+            known.get(member.sha256) or replace(member, name=f"{recipe.name}-{label}")
+            for label, member in family_members(recipe, ranks_of(study.ranks, recipe.rank))
+        ]
+    return PlannedAdapter(task, method, recipe, {f"{ADAPTERS}/{task}/{r.name}": r for r in trained})
+
+
+def _as_member(recipe: Recipe) -> Recipe:
+    """The recipe as a family writes it: without the nested ranks that its method ignores."""
+    if method_named(recipe.method).nested:
+        return recipe
+    [(_, member)] = family_members(recipe, [recipe.rank])
+    return member
+
+
+def _recipe(study: Study, path: Path, task: str, method: str, rate: float, seed: int) -> Recipe:
+    where = f"{path}, {method} on {task},"
+    values = {**study.recipe, **study.tasks[task].recipe, **study.methods[method].recipe}
+    if own := sorted(_SET & values.keys()):
+        raise RecipeError(
+            f"{where} a recipe with {', '.join(own)}",
+            expected="`base`, `learning_rates` and `seeds` beside `recipe`",
+        )
+    values |= {"name": f"{method}-lr{rate:g}-seed{seed}", "learning_rate": rate, "seed": seed}
+    try:
+        return replace(make_recipe({**values, "base": study.base}), folder=path.parent)
+    except AuracError as error:
+        fix = (error.fix or "correct the file").partition(" or with --set")[0]
+        raise RecipeError(f"{where} {error.given}", expected=error.expected, fix=fix) from error
+
+
+def curves_of(study: Study, adapter: PlannedAdapter, *, final: bool) -> list[Variant]:
+    """The curves of the results (`final`) or of the search that are drawn of an adapter.
+
+    It need not be trained; the `source` of its adapters is the folder of their training.
+
+    Raises:
+        UsageError: A basis and a scale that do not go together.
+    """
+    name, outlines = (
+        adapter.recipe.name,
+        [
+            Adapter(
+                name=recipe.name,
+                modules={"module": _factors(recipe)},
+                nesting=recipe.nesting,
+                recipe=recipe.to_dict(),
+                source=Path(folder),
+            )
+            for folder, recipe in adapter.trainings.items()
+        ],
+    )
+    whole = make_family(name, outlines) if study.methods[adapter.method].family else outlines[0]
+    truncation = study.truncation_of(adapter.task, adapter.method, final=final)
+    return variants_for(name, whole, truncation)
+
+
+def _factors(recipe: Recipe) -> Factors:
+    """Those of a module of one input and one output, without numbers."""
+    A, B = (torch.empty(shape, device="meta") for shape in ((recipe.rank, 1), (1, recipe.rank)))
+    return Factors(A, B, recipe.alpha, recipe.scaling)
+
+
+def searches(study: Study, path: Path) -> Iterator[PlannedAdapter]:
+    """What the search for learning rates trains; nothing for a grid of one value."""
+    for task, method in study.points:
+        rates = study.rates_of(task, method) if study.rates_from(task, method) == method else ()
+        for rate in rates if len(rates) > 1 else ():
+            yield planned(study, path, task, method, rate, study.search_seed)
+
+
+def results_of(
+    study: Study, path: Path, rates: Mapping[str, Mapping[str, float]] | None = None
+) -> Iterator[PlannedAdapter]:
+    """What the results are made from, by task and method.
+
+    `rates` are task → method → learning rate; where one is not known, the first of the grid counts.
+    """
+    for task, method in study.points:
+        known = (rates or {}).get(task, {})
+        rate = known.get(method) or known.get(study.rates_from(task, method))
+        rate = rate or study.rates_of(task, method)[0]
+        for seed in study.seeds_of(task, method):
+            yield planned(study, path, task, method, rate, seed)
+
+
+def chosen_adapters(
+    study: Study, path: Path, rates: Mapping[str, Mapping[str, float]]
+) -> list[PlannedAdapter]:
+    """What the results are made from; a RunFolderError where a rate was not chosen yet."""
+    for task, method in study.points:
+        if method not in rates.get(task, {}):
+            raise RunFolderError(
+                f"{path}: no learning rate of {method} on {task} was chosen yet",
+                fix="first run the study to its end",
+            )
+    return list(results_of(study, path, rates))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -20,14 +20,15 @@ from aurac.records.schema import RESULTS_FILE, Results
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.log import cell_costs
 from aurac.runs.status import CellStates, read_plan
-from aurac.study.design import points_of
-from aurac.study.trainings import ADAPTERS, curves_of, results_of, searches
+from aurac.study.design import ADAPTERS, curves_of, results_of, searches, trainings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.study.design import Study
-    from aurac.study.trainings import PlannedAdapter, Training
+    from aurac.study.design import PlannedAdapter, Study
+    from aurac.training.recipe import Recipe
+
+    Key = tuple[str, str, int]  # task, method and rank of a training
 
 STATE_FILE = "study.json"
 STATE_SCHEMA = 2
@@ -59,24 +60,22 @@ def declared_in(study: Study, state: State) -> Declaration | None:
     return Declaration(pairs=study.primary, declared=when)
 
 
-@dataclass
+@dataclass(frozen=True)
 class MethodProgress:
     """The trainings of a method on a task, those of the search included.
 
-    Attributes:
-        task, method: Names of the study.
-        done, total: Trainings. One that a family shares with another method is that method's.
-        pace: Mean seconds of those done; None where that is not known.
+    One that a family shares with another method is that method's. `pace` is the mean seconds of
+    those done; None where that is not known.
     """
 
     task: str
     method: str
-    done: int = 0
-    total: int = 0
-    pace: float | None = None
+    done: int
+    total: int
+    pace: float | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
     """Where a study stands.
 
@@ -86,8 +85,7 @@ class Progress:
         methods: The trainings by task and method.
         training_left, cells_left: Seconds of one process at the pace of what is done; None where
             nothing comparable is done.
-        rates: Task → method → learning rate, where it is known.
-        edges: `method on task` whose best learning rate is at the end of its grid.
+        rates, edges: As `rates_in` and `edges_in` say.
     """
 
     searches: tuple[int, int]
@@ -96,8 +94,8 @@ class Progress:
     methods: list[MethodProgress]
     training_left: float | None
     cells_left: float | None
-    rates: dict[str, dict[str, float]] = field(default_factory=dict)
-    edges: list[str] = field(default_factory=list)
+    rates: dict[str, dict[str, float]]
+    edges: list[str]
 
 
 def plan_study(study: Study, path: Path, out: Path) -> Progress:
@@ -105,74 +103,69 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     unpack_adapters(out)
     state = read_state(out)
     rates = rates_in(study, state)
-    first = converged(searches(study, path), state)
-    last = list(results_of(study, path, rates))
-    methods, training_left = _trainings(study, [*first, *last], out, state.get("seconds", {}))
-    kinds = [_cells(study, task, "search", first, out) for task in study.tasks]
-    kinds += [_cells(study, task, "results", last, out) for task in study.tasks]
-    known = [seconds for _, _, seconds in kinds if seconds is not None]
+    tried = converged(searches(study, path), state)
+    final = list(results_of(study, path, rates))
+    methods, training_left = _trainings(study, [*tried, *final], out, state.get("seconds", {}))
+    cells = [_cells(study, task, "search", tried, out) for task in study.tasks]
+    cells += [_cells(study, task, "results", final, out) for task in study.tasks]
     return Progress(
-        searches=_count(first, out),
-        trainings=_count(last, out),
-        cells=(sum(done for done, _, _ in kinds), sum(total for _, total, _ in kinds)),
+        searches=_count(tried, out),
+        trainings=_count(final, out),
+        cells=(sum(done for done, _, _ in cells), sum(total for _, total, _ in cells)),
         methods=methods,
         training_left=training_left,
-        cells_left=sum(known) if len(known) == len(kinds) else None,
+        cells_left=_sum(seconds for _, _, seconds in cells),
         rates=rates,
         edges=edges_in(study, state),
     )
 
 
-def diverged(one: Training, state: State) -> bool:
-    """Whether a training of the search diverged, which is not tried again."""
-    return bool(state.get("diverged", {}).get(one.folder.as_posix()) == one.recipe.sha256)
-
-
 def converged(adapters: Iterable[PlannedAdapter], state: State) -> list[PlannedAdapter]:
-    """The adapters without a training that diverged."""
-    return [one for one in adapters if not any(diverged(each, state) for each in one.trainings)]
+    """The adapters without a training that diverged in the search, which is not tried again."""
+    gone = state.get("diverged", {})
+    return [a for a in adapters if all(gone.get(f) != r.sha256 for f, r in a.trainings.items())]
 
 
 def _count(adapters: Iterable[PlannedAdapter], out: Path) -> tuple[int, int]:
-    trainings = {training.folder: training for one in adapters for training in one.trainings}
-    return sum(is_trained(one, out) for one in trainings.values()), len(trainings)
+    trainings = trainings_of(adapters)
+    return sum(is_trained(out / folder, r) for folder, r in trainings.items()), len(trainings)
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None where one of them is not known."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return sum(known) if len(known) == len(listed) else None
 
 
 def _trainings(
     study: Study, adapters: Sequence[PlannedAdapter], out: Path, seconds: dict[str, float]
 ) -> tuple[list[MethodProgress], float | None]:
-    """Each method's trainings, and the seconds of those left.
+    """Each method's trainings, and the seconds of those left."""
+    keys: dict[str, Key] = {}
+    for adapter in sorted(adapters, key=lambda adapter: study.methods[adapter.method].family):
+        for folder, recipe in adapter.trainings.items():
+            keys.setdefault(folder, (adapter.task, adapter.method, recipe.rank))
+    known = [(key, seconds[folder]) for folder, key in keys.items() if folder in seconds]
+    left = [folder for folder in keys if not (out / folder).is_dir()]
+    methods = []
+    for point in study.points:
+        own = {folder for folder, key in keys.items() if key[:2] == point}
+        paces = [seconds[folder] for folder in own if folder in seconds]
+        pace = fmean(paces) if paces else None
+        methods.append(MethodProgress(*point, len(own.difference(left)), len(own), pace))
+    return methods, _sum(_pace(keys[folder], known) for folder in left)
 
-    The pace of a training is that of those done on the same task by the same method at the same
-    rank; else by the same method; else of all on the task; else of all.
+
+def _pace(key: Key, known: Sequence[tuple[Key, float]]) -> float | None:
+    """Mean seconds of the trainings of the same task, method and rank.
+
+    Where there are none, those of the same task and method, of the task, or all.
     """
-    owners: dict[str, tuple[str, str, int]] = {}
-    for one in sorted(adapters, key=lambda one: study.methods[one.method].family):
-        for training in one.trainings:
-            key = (one.task, one.method, training.recipe.rank)
-            owners.setdefault(training.folder.as_posix(), key)
-    paces: dict[tuple[Any, ...], list[float]] = {}
-    for folder, key in owners.items():
-        for length in range(len(key) + 1) if folder in seconds else ():
-            paces.setdefault(key[:length], []).append(seconds[folder])
-    plans = {
-        (task, method): MethodProgress(task, method, pace=_mean(paces.get((task, method))))
-        for task, method in points_of(study)
-    }
-    left: list[float | None] = []
-    for folder, key in owners.items():
-        there = (out / folder).is_dir()
-        plan = plans[key[:2]]
-        plan.total, plan.done = plan.total + 1, plan.done + there
-        if not there:
-            near = (paces[key[:n]] for n in range(len(key), -1, -1) if key[:n] in paces)
-            left.append(_mean(next(near, None)))
-    known = [time for time in left if time is not None]
-    return list(plans.values()), sum(known) if len(known) == len(left) else None
-
-
-def _mean(values: Sequence[float] | None) -> float | None:
-    return fmean(values) if values else None
+    for length in (3, 2, 1, 0):
+        if same := [seconds for other, seconds in known if other[:length] == key[:length]]:
+            return fmean(same)
+    return None
 
 
 def _cells(
@@ -182,33 +175,31 @@ def _cells(
 
     A cell that two curves share, as a family's of the largest rank, is one.
     """
-    final, folder = kind == "results", out / kind / task
     curves: dict[tuple[Any, ...], str] = {}
-    for one in adapters:
-        for variant in curves_of(study, one, final=final) if one.task == task else ():
+    for adapter in (a for a in adapters if a.task == task):
+        for variant in curves_of(study, adapter, final=kind == "results"):
             for rank in variant.ranks:
                 source = variant.member(rank).source
                 key = (source, rank, variant.basis, variant.rescale_at(rank))
                 curves.setdefault(key, variant.label)
     if not curves:
         return 0, 0, 0.0
-    wanted = {(label, key[1]) for key, label in curves.items()} | {(None, 0)}
+    folder = out / kind / task
+    wanted = {(None, 0), *((label, key[1]) for key, label in curves.items())}  # with the base
     there = CellStates.of(read_plan(folder)[0] or [], CellStore(folder)).done
     limit = study.tasks[task].documents(kind).limit or None
     if (folder / RESULTS_FILE).is_file() and Results.read(folder).headline.limit != limit:
         there = tuple(row for row in there if limit and row.documents >= limit)
     done = len(wanted & {(row.curve, row.rank) for row in there})
-    if done == len(wanted):
-        return done, done, 0.0
-    each = _seconds_of_a_cell(study, task, kind, out)
-    return done, len(wanted), None if each is None else each * (len(wanted) - done)
+    left = len(wanted) - done
+    each = _seconds_of_a_cell(study, task, kind, out) if left else 0.0
+    return done, len(wanted), None if each is None else each * left
 
 
 def _seconds_of_a_cell(study: Study, task: str, kind: str, out: Path) -> float | None:
     """From the cells of the same run; else from the other run's, for as many documents."""
-    plan = study.tasks[task]
-    limits = {each: plan.documents(each).limit for each in ("search", "results")}
-    other = "search" if kind == "results" else "results"
+    plan, other = study.tasks[task], "search" if kind == "results" else "results"
+    limits = {each: plan.documents(each).limit for each in (kind, other)}
     for run in (kind, other):
         costs = [cost for costs in cell_costs(out / run / task).values() for cost in costs]
         share = 1.0 if run == kind else limits[kind] / limits[run] if limits[run] else 0.0
@@ -238,11 +229,10 @@ def read_state(out: Path) -> State:
 
 def rates_in(study: Study, state: State) -> dict[str, dict[str, float]]:
     """Task → method → the learning rate that was chosen, where its grid still has that."""
-    stored = state.get("rates", {})
-    known = {(t, m): stored.get(t, {}).get(m) for t, m in points_of(study)}
     rates: dict[str, dict[str, float]] = {}
-    for (task, method), rate in known.items():
-        if rate in study.rates_of(task, method):
+    for task, method in study.points:
+        rate = state.get("rates", {}).get(task, {}).get(method)
+        if rate is not None and rate in study.rates_of(task, method):
             rates.setdefault(task, {})[method] = rate
     return rates
 
@@ -250,7 +240,7 @@ def rates_in(study: Study, state: State) -> dict[str, dict[str, float]]:
 def edges_in(study: Study, state: State) -> list[str]:
     """`method on task` of the study whose best learning rate is at the end of its grid."""
     edges = state.get("edges", {})
-    return [f"{m} on {t}" for t, m in points_of(study) if edges.get(t, {}).get(m)]
+    return [f"{m} on {t}" for t, m in study.points if edges.get(t, {}).get(m)]
 
 
 def unpack_adapters(out: Path) -> None:
@@ -273,20 +263,14 @@ def unpack_adapters(out: Path) -> None:
         raise cannot_write(out, error) from error
 
 
-def is_trained(one: Training, out: Path) -> bool:
-    """Whether the adapter is there.
-
-    Raises:
-        RunFolderError: What is there was trained by another recipe.
-    """
-    folder = out / one.folder
+def is_trained(folder: Path, recipe: Recipe) -> bool:
+    """Whether the adapter of a folder is there; a RunFolderError if it is of another recipe."""
     if not folder.is_dir():
         return False
-    recorded = (load_adapter(folder, lazy=True).recipe or {}).get("sha256")
-    if recorded != one.recipe.sha256:
+    if (load_adapter(folder, lazy=True).recipe or {}).get("sha256") != recipe.sha256:
         raise RunFolderError(
             f"{folder} was trained by another recipe than the study's",
-            expected=f"the recipe with the SHA-256 {one.recipe.sha256}",
+            expected=f"the recipe with the SHA-256 {recipe.sha256}",
             fix="choose another --out, or remove that folder",
         )
     return True

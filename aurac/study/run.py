@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -22,29 +22,27 @@ from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
 from aurac.runs.settings import ModelOptions, separated
 from aurac.show import write_report
+from aurac.study.design import results_of, searches, trainings_of
 from aurac.study.plan import (
     STATE_FILE,
     STATE_SCHEMA,
     converged,
     declared_in,
-    diverged,
     is_trained,
     rates_in,
     read_state,
     unpack_adapters,
 )
-from aurac.study.trainings import PlannedAdapter, Training, results_of, searches
 from aurac.training.data import located_data, render, training_documents, training_file
 from aurac.training.job import build_model, train
 from aurac.training.trainer import discard, newest_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from aurac.models.base import LoadedBase
     from aurac.notebook.run import Run
-    from aurac.study.design import Documents, Study
+    from aurac.study.design import Documents, PlannedAdapter, Study
     from aurac.study.plan import State
     from aurac.tasks.task import BuiltTask
     from aurac.training.recipe import Recipe
@@ -52,9 +50,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _IGNORED = "*.lock\n*.training/\n.*.tmp/\nlocks/\nlogs/\n/check/\n"
-_AT_EDGE = "the best learning rate of %s on %s is at the end of its grid"
 _SAVE_STEPS = 50  # optimizer steps between the checkpoints of a training
-_WAIT = 2.0  # seconds between looks at a training that another process does
 
 
 def run_study(
@@ -85,8 +81,7 @@ def run_study(
         AuracError: A recipe, data or a task that cannot be used; adapters of other recipes or data
             in the folder; a cell of the search that failed.
     """
-    how = {"progress": progress, "retry_failed": retry_failed}
-    runner = StudyRunner(study, path, out, device, say, **how)
+    runner = StudyRunner(study, path, out, device, say, progress, retry_failed)
     runner.check_data()
     if declared := declared_in(study, runner.state):
         runner.keep(primary=msgspec.to_builtins(declared))
@@ -97,43 +92,42 @@ def run_study(
     return runner.state
 
 
+@dataclass
 class StudyRunner:
-    """Trains and evaluates what is not there yet in the folder of a study."""
+    """Trains and evaluates what is not there yet in the folder of a study, see `run_study`."""
 
-    def __init__(
-        self,
-        study: Study,
-        path: Path,
-        out: Path,
-        device: str | None,
-        say: Callable[[str], None],
-        **how: bool,
-    ) -> None:
-        self.study, self.path, self.out, self.device = study, path, out, device
-        self.say, self.how = say, how
-        self.state, self.checked = read_state(out), False
-        self.rates: dict[str, dict[str, float]] = {}
+    study: Study
+    path: Path
+    out: Path
+    device: str | None
+    say: Callable[[str], None]
+    progress: bool = False
+    retry_failed: bool = False
+    rates: dict[str, dict[str, float]] = field(init=False, default_factory=dict)
+    checked: bool = field(init=False, default=False)  # whether all tasks can be used
+
+    def __post_init__(self) -> None:
+        self.state = read_state(self.out)
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            if not (out / ".gitignore").exists():
-                write_atomic(out / ".gitignore", _IGNORED)
-            unpack_adapters(out)
+            self.out.mkdir(parents=True, exist_ok=True)
+            if not (self.out / ".gitignore").exists():
+                write_atomic(self.out / ".gitignore", _IGNORED)
         except OSError as error:
-            raise cannot_write(out, error) from error
+            raise cannot_write(self.out, error) from error
+        unpack_adapters(self.out)
 
     def keep(self, **values: dict[str, Any]) -> None:
         """Merge values into `study.json`, which other processes may have changed."""
         with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
-            known: dict[str, Any] = {**read_state(self.out), "schema": STATE_SCHEMA}
-            known = _merged(known, values)
+            known = _merged({**read_state(self.out), "schema": STATE_SCHEMA}, values)
             known |= {"study": msgspec.to_builtins(self.study), "versions": versions()}
             write_json(self.out / STATE_FILE, known)
             self.state = read_state(self.out)
 
     def recipes(self) -> list[Recipe]:
         """One of each way of training, at some rate and seed."""
-        found = {(one.task, one.method): one.recipe for one in results_of(self.study, self.path)}
-        return list(found.values())
+        every = results_of(self.study, self.path)
+        return list({(adapter.task, adapter.method): adapter.recipe for adapter in every}.values())
 
     def check_data(self) -> dict[str, str]:
         """Hash the local training data: data, as recipes name them → SHA-256.
@@ -144,14 +138,15 @@ class StudyRunner:
         """
         local = {r.data: r for r in self.recipes() if r.data and not r.data.startswith("hub:")}
         hashes = {data: sha256_file(training_file(recipe)) for data, recipe in local.items()}
-        rates = rates_in(self.study, self.state)
+        rates, known = rates_in(self.study, self.state), self.state.get("data", {})
         every = [*searches(self.study, self.path), *results_of(self.study, self.path, rates)]
-        there = [t for one in every for t in one.trainings if (self.out / t.folder).is_dir()]
-        for data, digest in self.state.get("data", {}).items():
-            used = [one.folder for one in there if one.recipe.data == data]
-            if used and hashes.get(data, digest) != digest:
+        for folder, recipe in trainings_of(every).items():
+            digest = known.get(recipe.data)
+            changed = digest and hashes.get(recipe.data, digest) != digest
+            if changed and (self.out / folder).is_dir():
                 raise RunFolderError(
-                    f"the training data {data} have changed since {self.out / used[0]} was trained",
+                    f"the training data {recipe.data} have changed since {self.out / folder} was "
+                    "trained",
                     expected=f"data with the SHA-256 {digest}",
                     fix="restore the data or choose another --out",
                 )
@@ -159,43 +154,42 @@ class StudyRunner:
 
     def search(self, task: str) -> None:
         """Choose each method's learning rate on the task by its AURAC on validation documents."""
-        study = self.study
-        wanted = [one for one in searches(study, self.path) if one.task == task]
-        methods = study.methods_of(task)
+        study, methods = self.study, self.study.methods_of(task)
+        wanted = [adapter for adapter in searches(study, self.path) if adapter.task == task]
         chosen = {m: r[0] for m in methods if len(r := study.rates_of(task, m)) == 1}
         edges = dict.fromkeys(methods, False)
-        if wanted:
-            self.train_all(wanted, searching=True)
-            fine = converged(wanted, read_state(self.out))
-            if not fine:
-                raise RecipeError(
-                    f"every training of the search on {task} diverged", fix="lower learning_rates"
-                )
-            done = self.compare(task, fine, "search")
-            if done.failures:
-                raise RunFolderError(
-                    f"{len(done.failures)} cells of the search on {task} failed "
-                    f"({done.failures[0].reason})",
-                    expected="an AURAC of every learning rate",
-                    fix="remove the cause, and give --retry-failed",
-                )
-            for method in {one.method: None for one in wanted}:
-                grid = {
-                    one.recipe.learning_rate: done.results.areas.get(one.recipe.name)
-                    for one in wanted
-                    if one.method == method
-                }
-                chosen[method], edges[method] = best_rate(grid, f"{method} on {task}")
-                self.say(f"{task}: {method} uses learning rate {chosen[method]:g}")
-                if edges[method]:
-                    logger.warning(_AT_EDGE, method, task)
+        areas = self._searched(task, wanted) if wanted else {}
+        for method in dict.fromkeys(adapter.method for adapter in wanted):
+            own = [adapter.recipe for adapter in wanted if adapter.method == method]
+            grid = {recipe.learning_rate: areas.get(recipe.name) for recipe in own}
+            chosen[method], edges[method] = best_rate(grid, f"{method} on {task}")
+            edge = ", which is at the end of its grid" if edges[method] else ""
+            self.say(f"{task}: {method} uses learning rate {chosen[method]:g}{edge}")
         self.rates[task] = {method: chosen[study.rates_from(task, method)] for method in methods}
         self.keep(rates={task: self.rates[task]}, edges={task: edges})
+
+    def _searched(self, task: str, wanted: Sequence[PlannedAdapter]) -> dict[str, float]:
+        """Name → AURAC of the adapters of a search that did not diverge."""
+        self.train_all(wanted, searching=True)
+        fine = converged(wanted, read_state(self.out))
+        if not fine:
+            raise RecipeError(
+                f"every training of the search on {task} diverged", fix="lower learning_rates"
+            )
+        done = self.compare(task, fine, "search")
+        if done.failures:
+            raise RunFolderError(
+                f"{len(done.failures)} cells of the search on {task} failed "
+                f"({done.failures[0].reason})",
+                expected="an AURAC of every learning rate",
+                fix="remove the cause, and give --retry-failed",
+            )
+        return done.results.areas
 
     def evaluate(self, task: str) -> None:
         """Train every seed at the chosen rates and evaluate all adapters of the task together."""
         every = results_of(self.study, self.path, self.rates)
-        wanted = [one for one in every if one.task == task]
+        wanted = [adapter for adapter in every if adapter.task == task]
         self.train_all(wanted)
         done = self.compare(task, wanted, "results")
         if done.failures:
@@ -206,37 +200,55 @@ class StudyRunner:
         elif self.study.drop_weights:
             tried = [one for one in searches(self.study, self.path) if one.task == task]
             with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
-                fine = converged((*tried, *wanted), self.state)
-                for folder in {t.folder for one in fine for t in one.trainings}:
+                for folder in trainings_of(converged((*tried, *wanted), self.state)):
                     remove_weights(self.out / folder, load_adapter(self.out / folder, lazy=True))
 
     def train_all(self, wanted: Sequence[PlannedAdapter], *, searching: bool = False) -> None:
         """Train what is not there; an adapter that another process trains is waited for.
 
-        A training that diverges stops the study, but for `searching`: another rate is chosen then.
+        A training that diverges stops the study, but for `searching`: another rate is chosen then,
+        and the rest of its family is not trained.
         """
-        trainings = {training.folder: training for one in wanted for training in one.trainings}
-        if searching:
-            trainings = self.converging(wanted)
-        left, waiting = [one for one in trainings.values() if not is_trained(one, self.out)], False
+        every = converged(wanted, self.state) if searching else wanted
+        trainings = trainings_of(every).items()
+        left = [name for name, recipe in trainings if not is_trained(self.out / name, recipe)]
         if left and not self.checked:
             self.check_tasks()
-        while left:
-            before, left = left, []
-            for one in before:
-                if searching and one.folder not in self.converging(wanted):
-                    continue  # a family without one of its adapters is no use
-                if not (is_trained(one, self.out) or self.train_one(one, searching=searching)):
-                    left.append(one)
-            if left and not waiting:
-                self.say(f"waiting for another process, which trains {left[0].recipe.name}")
-            if waiting := bool(left):
-                time.sleep(_WAIT)
+        busy = [name for name in left if not self.train_one(name, wanted, searching=searching)]
+        for name in busy:
+            self.say(f"waiting for another process, which trains {Path(name).name}")
+            self.train_one(name, wanted, searching=searching, timeout=-1)
 
-    def converging(self, wanted: Sequence[PlannedAdapter]) -> dict[Path, Training]:
-        """The trainings of what has not diverged, by folder."""
-        fine = converged(wanted, self.state)
-        return {training.folder: training for one in fine for training in one.trainings}
+    def train_one(
+        self, name: str, wanted: Sequence[PlannedAdapter], *, searching: bool, timeout: float = 0
+    ) -> bool:
+        """Train the adapter of a folder; False where another process does, after the timeout."""
+        folder, recipe = self.out / name, trainings_of(wanted)[name]
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder.with_name(folder.name + ".lock"), timeout=timeout):
+                fine = converged(wanted, read_state(self.out)) if searching else wanted
+                if is_trained(folder, recipe) or name not in trainings_of(fine):
+                    return True
+                self.say(f"{folder.parent.name}: training {recipe.name}")
+                done = train(
+                    recipe,
+                    folder,
+                    device=self.device,
+                    progress=self.progress,
+                    save_steps=_SAVE_STEPS,
+                    resume=newest_checkpoint(folder) is not None,
+                )
+                self.keep(seconds={name: done.seconds}, losses={name: done.losses})
+        except filelock.Timeout:
+            return False
+        except DivergedError as error:
+            if not searching:
+                raise
+            logger.warning("%s; its learning rate is left out", error)
+            discard(folder, whole=True)
+            self.keep(diverged={name: recipe.sha256})
+        return True
 
     def check_tasks(self) -> None:
         """Read all documents before anything is trained, so that a mistake costs no training.
@@ -245,11 +257,11 @@ class StudyRunner:
             AuracError: Data or a task that cannot be used.
         """
         texts = ("task", "data", "documents", "prompt", "prompt_without", "target")
-        different = {tuple(getattr(r, name) for name in texts): r for r in self.recipes()}
-        for recipe in different.values():
+        recipes = self.recipes()
+        for recipe in {tuple(getattr(r, name) for name in texts): r for r in recipes}.values():
             for number, document in enumerate(training_documents(recipe), 1):
                 render(recipe, document, number)
-        for recipe in {recipe.target_modules: recipe for recipe in self.recipes()}.values():
+        for recipe in {recipe.target_modules: recipe for recipe in recipes}.values():
             build_model(recipe, self._base(ModelOptions()))[1].remove()
         names: dict[str, str] = {}
         for task in self.study.tasks:
@@ -261,7 +273,7 @@ class StudyRunner:
                     expected="each task once",
                     fix="give the task of one YAML file another name",
                 )
-            if any(one.task == task for one in searches(self.study, self.path)):
+            if any(adapter.task == task for adapter in searches(self.study, self.path)):
                 seen = {digest for each in tested for digest in each.doc_hashes}
                 if seen >= {d for each in self._built(task, "search") for d in each.doc_hashes}:
                     raise RecipeError(
@@ -289,30 +301,6 @@ class StudyRunner:
         """The base without its weights."""
         return Lookup().outline(self.study.base, options, elsewhere=False)
 
-    def train_one(self, one: Training, *, searching: bool) -> bool:
-        """Train an adapter unless another process does; False: it does."""
-        folder = self.out / one.folder
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder.with_name(folder.name + ".lock"), timeout=0):
-                if folder.is_dir() or (searching and diverged(one, read_state(self.out))):
-                    return True
-                self.say(f"{one.task}: training {one.recipe.name}")
-                how: dict[str, Any] = {"progress": self.how["progress"], "save_steps": _SAVE_STEPS}
-                how |= {"resume": newest_checkpoint(folder) is not None}
-                done = train(one.recipe, folder, device=self.device, **how)
-                name = one.folder.as_posix()
-                self.keep(seconds={name: done.seconds}, losses={name: done.losses})
-        except filelock.Timeout:
-            return False
-        except DivergedError as error:
-            if not searching:
-                raise
-            logger.warning("%s; its learning rate is left out", error)
-            discard(folder, whole=True)
-            self.keep(diverged={one.folder.as_posix(): one.recipe.sha256})
-        return True
-
     def compare(self, task: str, wanted: Sequence[PlannedAdapter], kind: str) -> Run:
         """Evaluate the adapters of one task; cells that are there are not computed again.
 
@@ -321,21 +309,23 @@ class StudyRunner:
         """
         study, plan, final = self.study, self.study.tasks[task], kind == "results"
         groups: dict[str, list[str]] = {}
-        for one in wanted:
-            groups.setdefault(one.method, []).append(one.recipe.name)
+        for adapter in wanted:
+            groups.setdefault(adapter.method, []).append(adapter.recipe.name)
         folder = self.out / kind / task
         try:
             done = compare(
-                [one.checkpoint(self.out) for one in wanted],
+                [adapter.checkpoint(self.out) for adapter in wanted],
                 [self.evaluated(task)],
                 out=folder,
                 truncations={
-                    one.recipe.name: study.truncation_of(task, one.method, final=final)
-                    for one in wanted
+                    adapter.recipe.name: study.truncation_of(task, adapter.method, final=final)
+                    for adapter in wanted
                 },
                 **asdict(study.truncation_of(task, None, final=final)),
                 groups={m: names for m, names in groups.items() if final and len(names) > 1},
-                **{**self.options_of(task, plan.documents(kind)), **self.how},
+                progress=self.progress,
+                retry_failed=self.retry_failed,
+                **self.options_of(task, plan.documents(kind)),
             )
         finally:
             if plan.drop_documents:
@@ -374,10 +364,8 @@ def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:
     """The learning rate with the highest AURAC, and whether it is at an end of the grid.
 
-    Of equal values the smallest rate is taken.
-
-    `grid` is learning rate → AURAC, None where it could not be evaluated; a RecipeError about
-    `what` says that none was.
+    Of equal values the smallest rate is taken. `grid` is learning rate → AURAC, None where it could
+    not be evaluated; a RecipeError about `what` says that none was.
     """
     known = {rate: value for rate, value in sorted(grid.items()) if value is not None}
     if not known:

@@ -1,53 +1,63 @@
-"""The results of a study: one analysis over all of its tasks, as tables and a page."""
+"""The results of a study: one analysis over all of its tasks, as tables, a figure and a page."""
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
-
-from tabulate import tabulate
+from functools import partial
+from itertools import cycle
+from statistics import fmean
+from typing import TYPE_CHECKING
 
 from aurac.analysis.analyse import analyse, paired_family
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import Options, pairings_of
-from aurac.analysis.sentences import pairing_note, show_p
+from aurac.analysis.sentences import pairing_note
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.readers import read_curves
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.log import duration
-from aurac.study.design import points_of
-from aurac.study.figure import DIFFERENCES, draw_differences
-from aurac.study.plan import declared_in, edges_in, rates_in
-from aurac.study.trainings import chosen_adapters, curves_of, searches
+from aurac.show import escape, figures
+from aurac.show.appearance import AXIS, PAPER, SERIES
+from aurac.show.table import Column, estimate, text_table
+from aurac.show.terminal import aggregate_table, curve_table, pair_table
+from aurac.study.design import chosen_adapters, curves_of, searches
+from aurac.study.plan import converged, declared_in, edges_in, rates_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.axes import Axes
+
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import PairRow
     from aurac.curves.curve import Curve
-    from aurac.study.design import Study
+    from aurac.stats.mean import Estimate
+    from aurac.study.design import PlannedAdapter, Study
     from aurac.study.plan import State
-    from aurac.study.trainings import PlannedAdapter
 
     TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
-    Adapters = Mapping[str, Sequence[PlannedAdapter]]
 
-REPORT_FILE = "report.md"
+REPORT_FILE, DIFFERENCES = "report.md", "differences"
+_ROW = 0.21  # inches of the figure
 _TERMS = """
 Truncation: prefix keeps the first r components, svd the best approximation of rank r. Scale: rule
 is the scaling rule at rank r (for MatryoshkaLoRA the published inference, without P), trained has
 the trained P, keep is the scale of the trained rank, fit is keep times a factor fitted per rank.
 
-Accuracy and AURAC are in percent. Intervals (95 %) are over documents and, where a method has
-several, training seeds; those of one seed say nothing about another training. p values are adjusted
-(Holm) for all pairs of methods and all pairs of truncations on all tasks together. Detectable is
-the difference that the test, at its adjusted level, finds with a power of 80 %."""
+Accuracy and AURAC are in percent, differences b − a are of AURAC (log2 axis), in points. Intervals
+(95 %) are over documents and, where a method has several, training seeds; those of one seed say
+nothing about another training. p values are adjusted (Holm) for all pairs of methods and all pairs
+of truncations on all tasks together. Detectable is the difference that the test, at its adjusted
+level, finds with a power of 80 %."""
+_MEANS = """
+## All tasks
+
+Means over the tasks, all with the same weight, for equal seeds on each task.
+"""
 
 
 def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
@@ -69,29 +79,46 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     runs = {task: finished(study, task, adapters, places[task]) for task in study.tasks}
     curves = [curve for task in runs for curve in _curves(runs[task], adapters, places[task])]
     there = {curve.adapter for curve in curves}
-    seeds = {m: dict.fromkeys(one.recipe.seed for one in each) for m, each in adapters.items()}
-    named = {m: [f"{m}-seed{seed}" for seed in each] for m, each in seeds.items()}
-    known = {m: [name for name in names if name in there] for m, names in named.items()}
-    groups = {m: names for m, names in known.items() if names}
+    groups = _groups(adapters, there)
     declared = declaration((), declared_in(study, state), there, groups, finished=True)
-    analysis = analyse(
-        curves, Options(margin=study.margin, primary=declared, strict=False), groups=groups
-    )
-    first = {
-        (runs[task].headline.name, f"{method}-seed{seed}")
-        for task, method in points_of(study)
-        for seed in study.seeds_of(task, method)[:2]
-    }
-    some, two = [curve for curve in curves if (curve.task, curve.adapter) in first], {}
-    if len(some) < len(curves):
-        kept = {curve.adapter for curve in some}
-        few = {method: [n for n in names if n in kept] for method, names in groups.items()}
-        two = {(row.task, row.a, row.b): row for row in paired_family(some, groups=few)}
-    draw_differences(analysis, [run.headline.name for run in runs.values()], out)
+    options = Options(margin=study.margin, primary=declared, strict=False)
+    analysis = analyse(curves, options, groups=groups)
+    tasks = {task: run.headline.name for task, run in runs.items()}
+    two = _two_seeds(study, adapters, tasks, curves)
+    page = [f"# {study.name}\n", *([f"{study.question}\n"] if study.question else [])]
+    page += [*_design(study, path, out, state), _cost(study, adapters, state)]
+    if draw_differences(analysis, list(tasks.values()), out):
+        page.append(f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)")
+    for task, run in runs.items():
+        page += [f"\n## {task}\n", *_data(task, run, adapters, state)]
+        page += _results(tasks[task], analysis, two)
+        where = f"{places[task].relative_to(out).as_posix()}/report.md"
+        page.append(f"\n[The report of this task]({where}) has its documents, hashes and versions.")
+    if len(runs) > 1:
+        means = aggregate_table(analysis.aggregates).markdown()
+        page.append(f"{_MEANS}\n{means}")
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
-    page = _Page(study, path, out, state, runs, places, adapters).lines(analysis, two)
     write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
     return out / REPORT_FILE
+
+
+def _two_seeds(
+    study: Study,
+    adapters: Sequence[PlannedAdapter],
+    tasks: Mapping[str, str],
+    curves: Sequence[Curve],
+) -> TwoSeeds:
+    """The pairs of the first two seeds of each method alone; none where there are no more."""
+    first = {
+        (tasks[task], f"{method}-seed{seed}")
+        for task, method in study.points
+        for seed in study.seeds_of(task, method)[:2]
+    }
+    some = [curve for curve in curves if (curve.task, curve.adapter) in first]
+    if len(some) == len(curves):
+        return {}
+    pairs = paired_family(some, groups=_groups(adapters, {curve.adapter for curve in some}))
+    return {(row.task, row.a, row.b): row for row in pairs}
 
 
 def place_of(task: str, state: State, out: Path) -> Path:
@@ -99,7 +126,7 @@ def place_of(task: str, state: State, out: Path) -> Path:
     return out / state.get("results", {}).get(task, f"results/{task}")
 
 
-def finished(study: Study, task: str, adapters: Adapters, folder: Path) -> Results:
+def finished(study: Study, task: str, adapters: Sequence[PlannedAdapter], folder: Path) -> Results:
     """The results of a task.
 
     Raises:
@@ -108,207 +135,192 @@ def finished(study: Study, task: str, adapters: Adapters, folder: Path) -> Resul
     if not (folder / RESULTS_FILE).is_file():
         raise RunFolderError(f"{folder} has no results yet", fix="first run the study to its end")
     run = Results.read(folder)
-    here = [one for each in adapters.values() for one in each if one.task == task]
-    labels = {curve.label for one in here for curve in curves_of(study, one, final=True)}
-    lost = {str(failure.curve) for failure in run.failures}
-    if differing := (labels ^ {curve.id for curve in run.curves}) - lost:
-        raise RunFolderError(
-            f"{folder} and the study's file differ in {len(differing)} curves ({min(differing)})",
-            fix="first run the study to its end, or give the file of these results",
-        )
-    recorded = {one.name: (one.recipe or {}).get("sha256") for one in run.adapters}
-    test, split = study.tasks[task].test, run.provenance.settings.split
-    hashes = {one.recipe.name: one.trainings[-1].recipe.sha256 for one in here}
+    here = [adapter for adapter in adapters if adapter.task == task]
+    labels = {curve.label for adapter in here for curve in curves_of(study, adapter, final=True)}
+    differing = labels ^ {curve.id for curve in run.curves}
+    differing -= {str(failure.curve) for failure in run.failures}
+    recorded = {adapter.name: (adapter.recipe or {}).get("sha256") for adapter in run.adapters}
+    hashes = {a.recipe.name: list(a.trainings.values())[-1].sha256 for a in here}
     other = [f"the recipe of {name}" for name in hashes if recorded.get(name) != hashes[name]]
+    test, split = study.tasks[task].test, run.provenance.settings.split
     if (run.headline.limit, split) != (test.limit or None, test.split):
         other.append("documents")
+    if differing:
+        other = [f"{len(differing)} curves ({min(differing)})"]
     if other:
         raise RunFolderError(
             f"{folder} was made by another study; what differs: {', '.join(other)}",
-            expected="the recipes and test documents of its file",
+            expected="the curves, recipes and test documents of its file",
             fix="first run the study to its end, or give the file of these results",
         )
     return run
 
 
-def _curves(run: Results, adapters: Adapters, folder: Path) -> list[Curve]:
-    """The curves of a task; tasks match by seed, so names are without their learning rates.
+def _seed_name(adapter: PlannedAdapter) -> str:
+    """Tasks match by seed, so names are without their learning rates."""
+    return f"{adapter.method}-seed{adapter.recipe.seed}"
 
-    Adapters with a rank that failed are left out.
-    """
-    every = [one for each in adapters.values() for one in each]
-    names = {one.recipe.name: f"{one.method}-seed{one.recipe.seed}" for one in every}
-    curves = read_curves(folder).curves
+
+def _groups(adapters: Sequence[PlannedAdapter], there: set[str | None]) -> dict[str, list[str]]:
+    """Method → the names of its seeds that are there."""
+    groups: dict[str, list[str]] = {}
+    for name, adapter in {_seed_name(adapter): adapter for adapter in adapters}.items():
+        if name in there:
+            groups.setdefault(adapter.method, []).append(name)
+    return groups
+
+
+def _curves(run: Results, adapters: Sequence[PlannedAdapter], folder: Path) -> list[Curve]:
+    """The curves of a task; adapters with a rank that failed are left out."""
+    names = {adapter.recipe.name: _seed_name(adapter) for adapter in adapters}
     failed = {failure.adapter for failure in run.failures}
+    curves = read_curves(folder).curves
     here = [c for c in curves if c.task == run.headline.name and c.adapter not in failed]
     return [replace(curve, adapter=names[str(curve.adapter)]) for curve in here]
 
 
-class _Page(NamedTuple):
-    """What the report is written from, beside the analysis; `runs` are the results by task."""
-
-    study: Study
-    path: Path
-    out: Path
-    state: State
-    runs: Mapping[str, Results]
-    places: Mapping[str, Path]
-    adapters: Adapters
-
-    def lines(self, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
-        yield f"# {self.study.name}\n"
-        if self.study.question:
-            yield f"{self.study.question}\n"
-        yield "## Design\n"
-        yield from self.design()
-        yield "\nTraining of one seed, with the wall time of its optimizer steps:\n"
-        yield from self.cost()
-        if analysis.pairs or analysis.variants:
-            yield f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)"
-        for task, run in self.runs.items():
-            yield f"\n## {task}\n"
-            yield from self.documents(task, run)
-            yield from _task(run.headline.name, analysis, two)
-            place = self.places[task].relative_to(self.out).as_posix()
-            yield f"\n[Report of this task]({place}/report.md)"
-        if len(self.runs) > 1:
-            yield "\n## All tasks\n"
-            yield "Means over the tasks, all with the same weight, for equal seeds on each task.\n"
-            every = [row for row in analysis.aggregates if row.estimate]
-            rows = [[f"{r.b} − {r.a}" if r.b else r.a, interval(r.estimate)] for r in every]
-            yield _table(["AURAC or b − a", "mean [95 %]"], rows) if rows else "There are none."
-            others = Counter(row.reason for row in analysis.aggregates if not row.estimate)
-            for reason, count in others.items():
-                yield f"\n{count} others have no mean: {reason}."
-
-    def design(self) -> Iterable[str]:
-        study, rows = self.study, []
-        places, gone = self.state.get("searches", {}), self.state.get("diverged", {})
-        folders = {task: self.out / places.get(task, f"search/{task}") for task in study.tasks}
-        tried = {(one.task, one.recipe.name): one for one in searches(study, self.path)}
-        areas = {
-            t: Results.read(f).areas for t, f in folders.items() if (f / RESULTS_FILE).is_file()
-        }
-        for task, method in points_of(study):
-            source, rates = study.rates_from(task, method), study.rates_of(task, method)
-            found = areas.get(task, {})
-            names = [f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in rates]
-            known = [
-                "diverged"
-                if (one := tried.get((task, name)))
-                and any(each.folder.as_posix() in gone for each in one.trainings)
-                else percent(found.get(name))
-                for name in names
-            ]
-            shown = [f"{rate:g} ({area})" for rate, area in zip(rates, known, strict=True)]
-            grid = ", ".join(shown) if len(rates) > 1 else f"{rates[0]:g}"
-            chosen = f"{rates_in(study, self.state)[task][method]:g}"
-            seeds = ", ".join(map(str, study.seeds_of(task, method)))
-            rows.append([task, method, grid if source == method else f"as {source}", chosen, seeds])
-        yield _table(["task", "method", "learning rates", "chosen", "seeds"], rows)
-        yield (
-            "\nThe learning rate with the highest AURAC on validation documents (in brackets; log2 "
-            f"axis, ranks {study.search_ranks}, seed {study.search_seed}) is chosen."
-            if any(len(study.rates_of(*point)) > 1 for point in points_of(study))
-            else "\nLearning rates are those of the study's file, without a search."
-        )
-        if edges := edges_in(study, self.state):
-            yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
-        yield f"{_TERMS}\n"
-        if declared := declared_in(study, self.state):
-            yield f"{declared.sentence}\n"
-        every = [run.provenance for run in self.runs.values()]
-        bases = [f"{p.base.name} (weights SHA-256 {p.base.sha256})" for p in every]
-        versions = [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in every]
-        machines = [f"{p.machine.get('cpu')}, {p.device}, {p.dtype}" for p in every]
-        for name, each in ("Base model", bases), ("Last run on", machines), ("Versions", versions):
-            yield f"- {name}: {'; '.join(dict.fromkeys(each))}"
-
-    def documents(self, task: str, run: Results) -> Iterable[str]:
-        record, split = run.headline, self.study.tasks[task].test.split
-        base = next((c.baseline for c in run.curves if c.task == record.name), None)
-        yield (
-            f"{record.n_docs:,} documents{f' of the {split} split' * bool(split)} (SHA-256 "
-            f"{record.documents_sha256}), {record.metric}"
-            f"{f', {record.num_fewshot}-shot' * (record.num_fewshot is not None)}. "
-            f"Accuracy of the base model: {percent(base)}."
-        )
-        known, every = self.state.get("data", {}), self.adapters.values()
-        used = dict.fromkeys(one.recipe.data for each in every for one in each if one.task == task)
-        if digests := [known[data] for data in used if data in known]:
-            yield f"Training data: SHA-256 {', '.join(digests)}."
-        if run.failures:
-            out = ", ".join(dict.fromkeys(str(one.adapter or "base") for one in run.failures))
-            yield (
-                f"{len(run.failures)} evaluations failed ({run.failures[0].reason}); what they are "
-                f"of is left out below: {out}."
-            )
-        yield ""
-
-    def cost(self) -> Iterable[str]:
-        rows = [
-            [method, *(_trained(every, task, self.state) for task in self.runs)]
-            for method, every in self.adapters.items()
-        ]
-        yield _table(["method", *self.runs], rows)
-        if any(plan.family for plan in self.study.methods.values()):
-            yield "\nOf a family: all of its adapters, also one that another method has."
+def _design(study: Study, path: Path, out: Path, state: State) -> Iterable[str]:
+    """What was compared, the search for learning rates, and what the tables below mean."""
+    known, rates, rows = _searched(study, path, out, state), rates_in(study, state), []
+    for task, method in study.points:
+        source, grid = study.rates_from(task, method), study.rates_of(task, method)
+        names = {rate: f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in grid}
+        shown = [f"{rate:g} ({known.get((task, name), '–')})" for rate, name in names.items()]
+        text = ", ".join(shown) if len(grid) > 1 else f"{grid[0]:g}"
+        text = text if source == method else f"as {source}"
+        seeds = ", ".join(map(str, study.seeds_of(task, method)))
+        rows.append([task, method, text, f"{rates[task][method]:g}", seeds])
+    head = ["task", "method", "learning rates", "chosen", "seeds"]
+    yield f"## Design\n\n{text_table(head, rows).markdown()}"
+    yield (
+        "\nThe learning rate with the highest AURAC on validation documents (in brackets; log2 "
+        f"axis, ranks {study.search_ranks}, seed {study.search_seed}) is chosen."
+        if any(len(study.rates_of(*point)) > 1 for point in study.points)
+        else "\nLearning rates are those of the study's file, without a search."
+    )
+    if edges := edges_in(study, state):
+        yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
+    yield _TERMS
+    if declared := declared_in(study, state):
+        yield f"\n{declared.sentence}"
 
 
-def _trained(every: Sequence[PlannedAdapter], task: str, state: State) -> str:
+def _searched(study: Study, path: Path, out: Path, state: State) -> dict[tuple[str, str], str]:
+    """(task, adapter) of the search → its AURAC, or that it diverged."""
+    shown: dict[tuple[str, str], str] = {}
+    for task in study.tasks:
+        folder = out / state.get("searches", {}).get(task, f"search/{task}")
+        areas = Results.read(folder).areas if (folder / RESULTS_FILE).is_file() else {}
+        shown |= {(task, name): percent(area) for name, area in areas.items()}
+    tried = list(searches(study, path))
+    fine = converged(tried, state)
+    return shown | {(a.task, a.recipe.name): "diverged" for a in tried if a not in fine}
+
+
+def _cost(study: Study, adapters: Sequence[PlannedAdapter], state: State) -> str:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
-    seeds = [one for one in every if one.task == task]
-    if not seeds:
-        return "–"
-    each = seeds[0].trainings
-    text = f"{len(each)} adapters" if len(each) > 1 else "1 adapter"
-    if all(one.recipe.steps for one in each):
-        text += f", {sum(one.recipe.steps for one in each):,} steps"
-    known = state.get("seconds", {})
-    times = [known.get(one.folder.as_posix()) for seed in seeds for one in seed.trainings]
-    seconds = [time for time in times if time is not None]
-    return text if len(seconds) < len(times) else f"{text}, {duration(sum(seconds) / len(seeds))}"
+    seconds = state.get("seconds", {})
+
+    def cost(method: str, task: str) -> str:
+        seeds = [a.trainings for a in adapters if (a.method, a.task) == (method, task)]
+        if not seeds:
+            return "–"
+        steps = [recipe.steps for recipe in seeds[0].values()]
+        text = f"{len(steps)} adapters" if len(steps) > 1 else "1 adapter"
+        text += f", {sum(steps):,} steps" if all(steps) else ""
+        if not all(seconds.keys() >= trainings.keys() for trainings in seeds):
+            return text
+        return f"{text}, {duration(fmean(sum(map(seconds.__getitem__, s)) for s in seeds))}"
+
+    rows = [[method, *(cost(method, task) for task in study.tasks)] for method in study.methods]
+    text = "\nTraining of one seed, with the wall time of its optimizer steps"
+    if any(plan.family for plan in study.methods.values()):
+        text += " (of a family: of all of its adapters, also one that another method has)"
+    return f"{text}:\n\n{text_table(['method', *study.tasks], rows).markdown()}"
 
 
-def _task(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
+def _data(
+    task: str, run: Results, adapters: Sequence[PlannedAdapter], state: State
+) -> Iterable[str]:
+    known = state.get("data", {})
+    used = dict.fromkeys(a.recipe.data for a in adapters if a.task == task)
+    if digests := [known[data] for data in used if data in known]:
+        yield f"Training data: SHA-256 {', '.join(digests)}.\n"
+    if run.failures:
+        names = ", ".join(dict.fromkeys(str(row.adapter or "base") for row in run.failures))
+        yield (
+            f"{len(run.failures)} evaluations failed ({run.failures[0].reason}); what they are of "
+            f"is left out below: {names}.\n"
+        )
+
+
+def _results(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
     scores = [row for row in analysis.scores if row.task == task]
-    ranks = sorted({rank for row in scores for rank in row.ranks})
-    rows = []
-    for row in sorted(scores, key=lambda row: -(row.log2.value if row.log2 else -1)):
-        known = dict(zip(row.ranks, row.accuracy, strict=True))
-        cells = [percent(known.get(rank)) for rank in ranks]
-        areas = interval(row.log2), interval(row.linear)
-        rows.append([row.adapter, row.truncation, str(row.seeds), *cells, *areas])
-    areas = "AURAC, log2 [95 %]", "AURAC, linear [95 %]"
-    yield _table(["method", "truncation", "seeds", *map(str, ranks), *areas], rows)
-    yield ""
+    shown = curve_table(scores, extra=lambda row: {"AURAC linear [95 %]": interval(row.linear)})
+    yield f"{shown.markdown()}\n\n{escape.markdown(shown.caption)}"
     for row in scores:
-        yield from (f"- {row.label}: {note}." for note in row.notes)
-    yield from _pairs([row for row in analysis.pairs if row.task == task], two)
-    other = [row for row in analysis.variants if row.task == task]
-    if other:
-        yield "\nThe same adapters, truncated in another way:\n"
-        yield from _pairs(other, two)
-    yield ""
+        yield from (f"\n- {row.label}: {note}." for note in row.notes)
+    if pairs := [row for row in (*analysis.pairs, *analysis.variants) if row.task == task]:
+        shown = pair_table(pairs)
+        if two:
+            few = [two.get((row.task, row.a, row.b)) for row in pairs]
+            last = [estimate(row.estimate if row else None) for row in few]
+            rows = tuple((*row, cell) for row, cell in zip(shown.rows, last, strict=True))
+            columns = (*shown.columns, Column("first two seeds alone"))
+            shown = replace(shown, columns=columns, rows=rows)
+        yield f"\n{shown.markdown()}\n\n{pairing_note(pairings_of(pairs))}"
     for recommended in analysis.recommended:
         if recommended.task == task and not recommended.other:
-            yield f"- {recommended.sentence}"
+            yield f"\n{recommended.sentence}"
 
 
-def _pairs(pairs: Sequence[PairRow], two: TwoSeeds) -> Iterable[str]:
-    head = ["difference of AURAC (log2), points", "[95 %]", "adjusted p", "detectable"]
-    rows = []
-    for row in pairs:
-        p = "–" if row.p_holm is None else show_p(row.p_holm).removeprefix("= ")
-        few = two.get((row.task, row.a, row.b))
-        shown = [each.estimate if each else None for each in (row, few)]
-        cells = [interval(shown[0]), p, percent(row.detectable)]
-        name = f"{row.b} − {row.a}{', exploratory' if row.exploratory else ''}"
-        rows.append([name, *cells, *[interval(shown[1])] * bool(two)])
-    yield _table([*head, *["first two seeds alone"] * bool(two)], rows)
-    if note := pairing_note(pairings_of(pairs)):
-        yield f"\n{note}"
+def draw_differences(analysis: Analysis, tasks: Sequence[str], out: Path) -> bool:
+    """Write `differences.svg` and `.png`: every difference with its interval, task by task.
+
+    False: no two curves were compared, and nothing is written.
+    """
+    rows: dict[str, list[tuple[str, Estimate, float | None]]] = {task: [] for task in tasks}
+    for row in (*analysis.pairs, *analysis.variants):
+        if row.estimate and row.task in rows:
+            rows[row.task].append((_difference(row), row.estimate, row.p_holm))
+    names = [name for each in rows.values() for name, _, _ in each]
+    if not names:
+        return False
+    with figures.styled():
+        figure = figures.single(
+            partial(_draw, rows=rows),
+            title="AURAC, log2 axis: difference in points (filled: adjusted p < .05)",
+            left=names,
+            height=_ROW * (len(names) + len(tasks)) + 1.0,
+        )
+        figures.save(figure, out / DIFFERENCES)
+    return True
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return tabulate(rows, headers=head, tablefmt="github", disable_numparse=True)
+def _difference(row: PairRow) -> str:
+    """`b − a`; two truncations of one adapter without naming it twice."""
+    (a, _, first), (b, _, second) = (side.partition(" · ") for side in (row.a, row.b))
+    return f"{a}: {second} − {first}" if a == b else f"{row.b} − {row.a}"
+
+
+def _draw(ax: Axes, *, rows: Mapping[str, Sequence[tuple[str, Estimate, float | None]]]) -> Axes:
+    """A line with the name of each task, and below it a line for each difference."""
+    labels: list[str] = []
+    for colour, (task, differences) in zip(cycle(SERIES), rows.items(), strict=False):
+        labels += [task] if differences else []
+        for name, shown, p in differences:
+            at, value = len(labels), 100 * shown.value
+            labels.append(name)
+            face = colour if p is not None and p < 1 - shown.level else PAPER
+            if shown.low is not None and shown.high is not None:
+                ax.hlines(at, 100 * shown.low, 100 * shown.high, color=colour, linewidth=1.2)
+            ax.plot(value, at, marker="o", color=colour, markerfacecolor=face)
+    ax.axvline(0, color=AXIS, linewidth=0.8)
+    ax.set_yticks(range(len(labels)), labels)
+    for label in ax.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in rows else "normal")
+    ax.set_ylim(len(labels) - 0.5, -0.6)
+    ax.grid(visible=True, axis="x")
+    ax.grid(visible=False, axis="y")
+    ax.tick_params(axis="y", length=0)
+    return ax

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 from document_blocks import REPOSITORY, blocks
@@ -14,9 +16,9 @@ from aurac.errors import (
 )
 from aurac.records.decisions import AFTER, BEFORE
 from aurac.study import load_study, plan_study
+from aurac.study.design import chosen_adapters, curves_of, results_of, searches
 from aurac.study.plan import declared_in
 from aurac.study.run import best_rate
-from aurac.study.trainings import chosen_adapters, curves_of, results_of, searches
 
 LORA = {"recipe": {"method": "lora"}}
 FAMILY = {**LORA, "family": True}
@@ -50,8 +52,7 @@ def test_the_trainings_are_those_of_the_design(write):
     assert (first.recipe.learning_rate, first.recipe.seed, first.recipe.rank) == (0.01, 1, 4)
     assert [one.recipe.seed for one in rest] == [2, 3]
     assert first.recipe.sha256 == rest[0].recipe.sha256  # seeds of one recipe
-    [training] = first.trainings
-    assert training.folder.as_posix() == "adapters/choice/lora-lr0.01-seed1"
+    assert first.trainings == {"adapters/choice/lora-lr0.01-seed1": first.recipe}
 
 
 def test_without_a_basis_a_method_is_cut_as_compare_cuts_its_adapters(write):
@@ -81,15 +82,15 @@ def test_a_family_has_a_training_for_each_rank_and_shares_the_largest(write, con
         0.01
     ]  # those of lora, which has the same recipe
     [family, *_] = of_method("per_rank", results_of(study, path))
-    assert [one.recipe.rank for one in family.trainings] == [1, 2, 4]
-    assert [one.folder.name for one in family.trainings] == [
+    assert [recipe.rank for recipe in family.trainings.values()] == [1, 2, 4]
+    assert [Path(folder).name for folder in family.trainings] == [
         "per_rank-lr0.01-seed1-r1",
         "per_rank-lr0.01-seed1-r2",
         "lora-lr0.01-seed1",
     ]
     [lora, *_] = of_method("lora", results_of(study, path))
-    assert family.trainings[-1] == lora.trainings[0]
-    assert {one.recipe.seed for one in family.trainings} == {1}
+    assert list(family.trainings.items())[-1:] == list(lora.trainings.items())
+    assert {recipe.seed for recipe in family.trainings.values()} == {1}
 
 
 def test_a_family_with_rates_of_its_own_is_searched(write, content):
@@ -99,7 +100,7 @@ def test_a_family_with_rates_of_its_own_is_searched(write, content):
     found = [one for one in searches(study, path) if one.method == "per_rank"]
     assert [one.recipe.name for one in found] == ["per_rank-lr1-seed1", "per_rank-lr2-seed1"]
     # no method has its recipe: nothing is shared
-    assert [one.folder.name[-3:] for one in found[0].trainings] == ["-r1", "-r2", "-r4"]
+    assert [folder[-3:] for folder in found[0].trainings] == ["-r1", "-r2", "-r4"]
 
     path = write(methods={**content["methods"], "x": {**family, "learning_rates_of": "matryoshka"}})
     study = load_study(path)
@@ -110,7 +111,7 @@ def test_a_family_with_rates_of_its_own_is_searched(write, content):
 def test_explicit_ranks_are_those_of_a_family(write):
     path = write(ranks="1,3,4")
     [family, *_] = of_method("per_rank", results_of(load_study(path), path))
-    assert [one.recipe.rank for one in family.trainings] == [1, 3, 4]
+    assert [recipe.rank for recipe in family.trainings.values()] == [1, 3, 4]
 
 
 def test_a_task_has_methods_and_settings_of_its_own(write, content):
@@ -252,7 +253,7 @@ def test_a_method_without_a_chosen_rate_is_one_clear_error(write):
     path = write()
     study = load_study(path)
     rates = {task: dict.fromkeys(study.methods, 0.1) for task in study.tasks}
-    assert set(chosen_adapters(study, path, rates)) == set(study.methods)
+    assert {a.method for a in chosen_adapters(study, path, rates)} == set(study.methods)
     last = list(study.methods)[-1]
     del rates[next(iter(rates))][last]
     with pytest.raises(RunFolderError, match=f"no learning rate of {last} on"):

@@ -144,7 +144,7 @@ def turned(value, low, high):
 @pytest.mark.parametrize("page", QUOTING, ids=lambda page: page.parent.name)
 def test_numbers_with_an_interval_are_those_of_the_reports_and_tables(page):
     sources = [PAGE, *(REPORTS / s / "report.md" for s in ("study", "longer_training"))]
-    known = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    known = "\n".join(source.read_text(encoding="utf-8") for source in sources).replace("\\", "")
     rows = "\n".join(line for line in known.splitlines() if line.startswith("|"))
     number = r"(−?\d+\.\d)"
     between = rf"(?: points| %)?(?: of AURAC)? \[{number}, {number}\]"
