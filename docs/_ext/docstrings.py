@@ -34,8 +34,8 @@ def check_members(
 ) -> bool | None:
     """Warn of a public function, class or property that autodoc would silently leave out."""
     described = inspect.isroutine(obj) or inspect.isclass(obj) or isinstance(obj, property)
-    if getattr(obj, "__module__", "aurac").split(".")[0] == "functools":  # imported, not ours
-        return None
+    if getattr(obj, "__module__", "aurac").split(".")[0] in {"collections", "functools"}:
+        return None  # imported, not ours
     if skip and described and not name.startswith("_") and not inspect.getdoc(obj):
         _log.warning("%s %s has no docstring", what, getattr(obj, "__qualname__", name))
     return None
