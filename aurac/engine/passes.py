@@ -66,7 +66,7 @@ class ForwardPass:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ScoringPlan:
     """All passes of a layout, in an order in which cached prefixes nest."""
 
     steps: tuple[ForwardPass, ...]  # the passes
@@ -258,7 +258,7 @@ class _Planner:
             self.visit(first, last, trunk)
 
 
-def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
+def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> ScoringPlan:
     """The passes that score a layout, of at most ``budget`` tokens; kept for the next rank.
 
     The first ``header`` tokens, with which every input begins and none of which is scored, are in
@@ -271,7 +271,7 @@ def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> Plan:
         planner.cached = header
         planner.visit(0, len(tree.rows), header)
         steps = _with_pairs(layout, planner.steps)
-        layout.plans[key] = Plan(
+        layout.plans[key] = ScoringPlan(
             tuple(steps), planner.cached, layout.finished_by([step.pair for step in steps])
         )
     return layout.plans[key]

@@ -102,7 +102,9 @@ def plan(
     rng = np.random.default_rng(SEED) if rng is None else rng
     rows = []
     for count in counts:
-        study = Study(delta, spread, count, question, alpha / comparisons, rng, step, paired_seeds)
+        study = SimulatedStudy(
+            delta, spread, count, question, alpha / comparisons, rng, step, paired_seeds
+        )
         row = study.plan_for_any_share(power)
         if spread.upper is not None:
             most = replace(study, spread=spread.upper).plan_for_any_share(power, check=False)
@@ -132,7 +134,7 @@ def _possible(delta: float, spread: Spread) -> Spread:
 
 
 @dataclass(frozen=True)
-class Study:
+class SimulatedStudy:
     """A study that asks one question with a number of seeds, to be simulated.
 
     `alpha` is the error rate of the single test; the rest is as of `plan`.

@@ -59,13 +59,6 @@ def _check_names(study: Study, path: Path) -> None:
         unknown = sorted(plan.methods.keys() - study.methods.keys())
         given = f"{path}: {task} has the methods {', '.join(unknown)}"
         _refuse(unknown, given, f"some of {', '.join(study.methods)}")
-    evaluated = [plan.task for plan in study.tasks.values()]
-    _refuse(
-        len(set(evaluated)) != len(evaluated),
-        f"{path} evaluates a task twice ({', '.join(evaluated)})",
-        "each task once",
-        "make another way of training a method of its own, such as one with more steps",
-    )
     try:
         check_pairs(study.primary, study.methods)
     except AuracError as error:

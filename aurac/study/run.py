@@ -271,7 +271,8 @@ class StudyRunner:
                 raise RecipeError(
                     f"{self.path}: {other} and {task} are both {tested[-1].name} for lm-eval",
                     expected="each task once",
-                    fix="give the task of one YAML file another name",
+                    fix="give the task of one YAML file another name; another way of training, "
+                    "such as more steps, is a method of its own",
                 )
             if any(adapter.task == task for adapter in searches(self.study, self.path)):
                 seen = {digest for each in tested for digest in each.doc_hashes}

@@ -10,7 +10,7 @@ import pytest
 from aurac.errors import CurveError
 from aurac.stats import Spread, components, difference, plan, spread_of_flips, spread_of_pilot
 from aurac.stats.mean import Layout
-from aurac.stats.power import Study
+from aurac.stats.power import SimulatedStudy
 from aurac.stats.spread import INTERACTION, Outcomes
 
 
@@ -34,7 +34,7 @@ def test_plan_by_hand():
 def test_the_formula_by_hand():
     def start(question, alpha=0.05):
         rng = np.random.default_rng(0)
-        return Study(0.02, Spread(0.15), 1, question, alpha, rng).formula(0.8)
+        return SimulatedStudy(0.02, Spread(0.15), 1, question, alpha, rng).formula(0.8)
 
     assert start("difference") == pytest.approx(0.15 * (2.8016 / 0.02) ** 2, rel=0.005)
     # A certificate is one-sided: (1.645 + .8416).
@@ -51,7 +51,7 @@ def test_small_differences_have_the_power_of_the_normal_approximation(question, 
     delta, flips = 0.002, 0.15
     documents = round(quantiles**2 * flips / delta**2)
     rng = np.random.default_rng(0)
-    study = Study(delta, spread_of_flips(flips), 1, question, alpha=0.05, rng=rng)
+    study = SimulatedStudy(delta, spread_of_flips(flips), 1, question, alpha=0.05, rng=rng)
     assert study.power(documents, 400) == pytest.approx(0.8, abs=0.06)  # three standard errors
 
 

@@ -234,12 +234,6 @@ def test_methods_of_different_rank_are_refused(write):
         load_study(write(methods=methods))
 
 
-def test_a_task_that_is_evaluated_twice_is_refused(write, content):
-    twice = {"one": content["tasks"]["choice"], "two": content["tasks"]["choice"]}
-    with pytest.raises(RecipeError, match="evaluates a task twice"):
-        load_study(write(tasks=twice))
-
-
 def test_the_best_rate_and_whether_a_better_one_may_exist():
     assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.3}, "x") == (2e-3, False)
     assert best_rate({1e-3: 0.2, 2e-3: 0.4, 4e-3: 0.4}, "x") == (2e-3, False)  # ties: the smaller

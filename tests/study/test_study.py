@@ -326,9 +326,10 @@ def test_tasks_of_the_same_name_are_refused(small, sums, tmp_path):
         folder.mkdir()
         shutil.copy(tmp_path / "sums.yaml", folder)
     tasks = {name: {**sums, "task": f"{name}/sums.yaml"} for name in ("a", "b")}
-    path = small(tasks=tasks, methods={"lora": LORA})
-    with pytest.raises(RecipeError, match="a and b are both sums"):
-        run_study(load_study(path), path, tmp_path / "out", device="cpu")
+    for same in (tasks, {"a": tasks["a"], "b": tasks["a"]}):
+        path = small(tasks=same, methods={"lora": LORA})
+        with pytest.raises(RecipeError, match="a and b are both sums"):
+            run_study(load_study(path), path, tmp_path / "out", device="cpu")
 
 
 def test_data_may_be_corrected_before_anything_is_trained_on_them(small, tmp_path):
