@@ -47,6 +47,8 @@ COMMANDS = {name: text for section in SECTIONS.values() for name, text in sectio
 _MODULES = {
     **dict.fromkeys(("base", "tasks", "zoo", "doctor"), "here"),
     **dict.fromkeys(("report", "export"), "runs"),
+    **dict.fromkeys(("inspect", "truncate", "cost"), "adapters"),
+    **dict.fromkeys(("train", "study"), "training"),
 }
 """Commands that share a file with another one."""
 

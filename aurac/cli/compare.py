@@ -18,6 +18,7 @@ from aurac.cli.lm_eval import (
     number_of_sequences,
 )
 from aurac.cli.options import (
+    as_table,
     checkpoint_options,
     command,
     names,
@@ -269,8 +270,6 @@ def _offline() -> Iterator[None]:
 
 
 def _dry_run_lines(plan: DryRun) -> list[str]:
-    from aurac.show.table import text_table
-
     head = ["task", "curve", "ranks to compute", "already there", "requests each"]
     rows = []
     for line in plan.lines:
@@ -281,7 +280,7 @@ def _dry_run_lines(plan: DryRun) -> list[str]:
     there = f", {plan.done} already in {plan.folder}" if plan.done else ""
     if plan.failed:
         there += f", {plan.failed} failed before (--retry-failed tries them again)"
-    lines = [text_table(head, rows).plain(), "", f"{left} of {plan.cells} cells to compute{there}"]
+    lines = [as_table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
     if plan.further:
         lines.append(
             f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
@@ -331,7 +330,7 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
         click.echo("the same command without --shard gathers the results")
         return
     if as_json:
-        print_json(done.results.to_dict(), indent=1, ascii_only=False)
+        print_json(done.results.to_dict())
     else:
         _show_results(done)
     if done.besides:

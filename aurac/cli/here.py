@@ -8,14 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import (
-    command,
-    complete_tasks,
-    options,
-    print_json,
-    print_result,
-    print_table,
-)
+from aurac.cli.options import as_table, command, complete_tasks, options, print_json, print_result
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +61,7 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
         print_json([row._asdict() for row in facts])
         return
     head = ["task", "asks to", "few-shot", "documents", "data", "cost"]
-    print_table(head, map(_task_row, facts))
+    click.echo(as_table(head, map(_task_row, facts)))
     if len(names) > _SHOWN:
         click.echo(f"and {len(names) - _SHOWN} more; --json lists all")
     if name is None:
@@ -117,15 +110,14 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
     from aurac.models.base import resolve_base
     from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
 
-    if listing and as_json:
-        print_json([{"name": n, **dataclasses.asdict(m)} for n, m in PACKAGED.items()])
-        return
     if listing:
         rows = [
             [name, f"{model.megabytes} MB", model.licence, "yes" if packaged_folder(name) else "no"]
             for name, model in PACKAGED.items()
         ]
-        print_table(["base", "download", "licence", "already here"], rows)
+        content = [{"name": n, **dataclasses.asdict(m)} for n, m in PACKAGED.items()]
+        text = as_table(["base", "download", "licence", "already here"], rows)
+        print_result(content, text, as_json=as_json)
         return
     folder = resolve_base(name or DEFAULT_BASE)
     print_result({**vars(folder), "path": str(folder.path)}, str(folder.path), as_json=as_json)
@@ -152,15 +144,13 @@ def zoo(folder: Path, as_json: bool) -> None:
             fix="run it in the root of the sources, or name a folder",
         )
     rows = [_adapter_row(path, load_adapter(path)) for path in paths]
-    if as_json:
-        print_json(rows)
-        return
     names = ("path", "method", "rank", "trained_on", "base")
     body = [
         [*(str(row[name] or "not recorded") for name in names), f"{row['bytes'] / 1e6:.1f}"]
         for row in rows
     ]
-    print_table(["adapter", "method", "rank", "trained on", "base", "MB"], body)
+    head = ["adapter", "method", "rank", "trained on", "base", "MB"]
+    print_result(rows, as_table(head, body), as_json=as_json)
 
 
 def _adapter_row(path: Path, adapter: Adapter) -> dict[str, Any]:

@@ -260,21 +260,24 @@ def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
             raise UsageError(f"{max(parameter.opts, key=len)} {when}", fix=fix)
 
 
-def print_json(content: Any, indent: int | None = 2, *, ascii_only: bool = True) -> None:
+def print_json(content: Any) -> None:
     """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=indent, allow_nan=False, ensure_ascii=ascii_only))
+    click.echo(json.dumps(content, indent=2, allow_nan=False))
 
 
 def print_result(content: Any, text: str, *, as_json: bool) -> None:
     """A result on standard output: its `content` as JSON, or its `text`."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False) if as_json else text)
+    if as_json:
+        print_json(content)
+    else:
+        click.echo(text)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on standard output; where the terminal is too narrow, lines of `column: value`."""
+def as_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as text; where the terminal is too narrow, lines of `column: value`."""
     from aurac.show.table import text_table
 
-    click.echo(text_table(head, rows).plain())
+    return text_table(head, rows).plain()
 
 
 _CHECKPOINT = options(

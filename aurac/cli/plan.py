@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from aurac.cli.options import command, numbers, options, parsed, print_result, refuse_given
+from aurac.cli.options import (
+    as_table,
+    command,
+    numbers,
+    options,
+    parsed,
+    print_result,
+    refuse_given,
+)
 from aurac.curves.display import declared
 from aurac.stats.seeds import INDEPENDENT, PAIRED
 from aurac.terminal import stderr_console
@@ -185,7 +193,6 @@ def _seconds(row: Plan, question: str, pace: Pace | None) -> float | None:
 def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | None) -> list[str]:
     """The table of a plan and what to know about it."""
     from aurac.runs.log import duration
-    from aurac.show.table import text_table
 
     columns = {
         "seeds of each recipe": [str(row.seeds) for row in rows],
@@ -200,8 +207,7 @@ def _lines(rows: Sequence[Plan], spread: Spread, question: str, pace: Pace | Non
         columns["time"] = ["–" if time is None else duration(time) for time in times]
     if spread.upper is not None:
         columns["at the pilot's upper limits"] = [_documents(row.most) for row in rows]
-    body = zip(*columns.values(), strict=True)
-    lines = [text_table([*columns], body).plain()]
+    lines = [as_table([*columns], zip(*columns.values(), strict=True))]
     named = [(f"With {row.seeds} seed{'s' if row.seeds > 1 else ''}", row) for row in rows]
     lines += [f"{seeds}: {row.reason}." for seeds, row in named if row.reason]
     lines += [

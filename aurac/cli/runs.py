@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import command, options, print_json, print_result, print_table
+from aurac.cli.options import as_table, command, options, print_json, print_result
 from aurac.errors import RunFolderError
 from aurac.runs.log import duration
 
@@ -50,10 +50,7 @@ def show_status(folder: str, *, as_json: bool) -> int:
     from aurac.runs.status import read_status
 
     status = read_status(Path(folder))
-    if as_json:
-        print_json(status.to_dict(), indent=1, ascii_only=False)
-    else:
-        click.echo("\n".join(_lines(status)))
+    print_result(status.to_dict(), "\n".join(_lines(status)), as_json=as_json)
     return 0
 
 
@@ -88,7 +85,7 @@ def _list(root: Path, *, as_json: bool) -> int:
         raise RunFolderError(f"{root} is no folder", expected="a folder with run folders in it")
     statuses = [read_status(folder) for folder in find_runs(root)]
     if as_json:
-        print_json([status.to_dict() for status in statuses], indent=1, ascii_only=False)
+        print_json([status.to_dict() for status in statuses])
     elif statuses:
         head = ["run", "state", "done", "running", "failed", "left", "time left", "tasks"]
         rows = [
@@ -104,7 +101,7 @@ def _list(root: Path, *, as_json: bool) -> int:
             ]
             for status in statuses
         ]
-        print_table(head, rows)
+        click.echo(as_table(head, rows))
     else:
         click.echo(f"no run folders at or below {root}")
     return 0

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import load_adapter
-from aurac.cli.inspect import inspect
+from aurac.cli.adapters import inspect
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.base import KnownBase
 

@@ -22,8 +22,7 @@ from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.adapters.attach import merge
-from aurac.cli.inspect import inspect
-from aurac.cli.truncate import truncate
+from aurac.cli.adapters import inspect, truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.base import KnownBase
 

@@ -12,7 +12,7 @@ from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
 from aurac.adapters.inspect import describe, max_lora_rank, vllm_refusal
-from aurac.cli.inspect import inspect
+from aurac.cli.adapters import inspect
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4))

@@ -1,0 +1,365 @@
+"""Adapters by themselves: `aurac inspect`, `aurac truncate` and `aurac cost`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from aurac.cli.options import (
+    as_table,
+    checkpoint_options,
+    command,
+    numbers,
+    open_checkpoint,
+    options,
+    print_result,
+    refuse_given,
+)
+from aurac.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.adapters import Adapter, Family
+    from aurac.records.schema import Results
+    from aurac.records.serving import RankCost, ServingRecord
+
+
+BARS = " ▁▂▃▄▅▆▇█"
+NESTED = ("trained p1", "ratio", "distance")  # columns that are known where P of the training is
+
+
+@command()
+@click.argument("checkpoint_path", metavar="CKPT")
+@options(
+    """
+    --ranks: Ranks of the tables, such as 1,2,4. Default: powers of two.
+    --layers FLAG: One line of energies for each module.
+    --base: Base model, where the checkpoint does not name it.
+    --revision
+    --subfolder
+    --save FLAG: Write what was given beside the checkpoint (aurac.json).
+    --force FLAG: Let --save replace a side-car.
+    --json
+    """,
+    ranks=numbers("--ranks"),
+)
+@checkpoint_options
+def inspect(
+    checkpoint_path: str,
+    checkpoint: Mapping[str, Any],
+    *,
+    ranks: tuple[int, ...] | None,
+    layers: bool,
+    base: str | None,
+    save: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Say what a checkpoint is: format, method, ranks, scaling, sizes, and where its energy lies.
+
+    \b
+    aurac inspect my_adapter
+    aurac inspect lora_adapters_step=00160.pt --method matryoshka --scaling sqrt --alpha 1 \\
+        --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.adapters.formats.sidecar import save_sidecar
+    from aurac.adapters.inspect import describe
+
+    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
+    for r in ranks or ():
+        adapter.check_rank(r)
+    facts = describe(adapter, ranks)
+    written = save_sidecar(adapter, force=force) if save else None
+    lines = [f"{label:<14}{value}" for label, value in _heading(facts)]
+    lines += ["", *_table(facts), "", *_pictures(facts, layers=layers)]
+    lines += [f"note: {note}" for note in facts["notes"]]
+    print_result(facts, "\n".join(lines), as_json=as_json)
+    if written is not None:
+        click.echo(f"wrote {written}", err=True)
+
+
+def _heading(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
+    method, derived = facts["method"] or "not recorded", facts["derived"]
+    if facts["nested_ranks"]:
+        method += f", nested ranks {','.join(map(str, facts['nested_ranks']))}"
+    if facts["update"]:
+        method += f", update {facts['update']}"
+    if derived and derived.get("trained"):
+        method = f"{derived['trained']['method']} before it was cut"
+    if facts["dora"]:
+        method += ", DoRA with trained magnitudes"
+    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
+    alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
+    vllm = f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+    rows = [
+        ("adapter", facts["name"]),
+        ("format", facts["format"]),
+        ("base", facts["base"] or "not recorded"),
+        ("method", method),
+        ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
+        ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
+        ("vLLM", f"no: {facts['vllm_refusal']}" if facts["vllm_refusal"] else vllm),
+        ("default", f"{facts['default_basis']}, rescale {facts['default_rescale']}"),
+        ("sha256", facts["sha256"]),
+    ]
+    if derived:
+        how = ", ".join(str(derived.get(key)) for key in ("basis", "rescale", "from_sha256"))
+        rows.append(("cut by", how))
+    if facts["extra_tensors"]:
+        rows.append(("extra tensors", facts["extra_tensors"]))
+    return rows
+
+
+def _table(facts: Mapping[str, Any]) -> list[str]:
+    """What each rank has; without the columns of nested training where nothing is known of it."""
+    from aurac.show.table import NONE
+
+    def numbers(values: Iterable[float | None], how: str) -> list[str]:
+        return [NONE if value is None else format(value, how) for value in values]
+
+    rows, mean = facts["by_rank"], facts["energy"]["mean"]
+    columns = {
+        "rank": numbers([row["rank"] for row in rows], "d"),
+        "parameters": numbers([row["parameters"] for row in rows], ",d"),
+        "MB": numbers([row["bytes"] / 1e6 for row in rows], ".2f"),
+        "published": numbers([row["published_scale"] for row in rows], ".4g"),
+        "trained p1": numbers([(row["trained_weights"] or [None])[0] for row in rows], ".4g"),
+        "ratio": numbers([row["ratio_first"] for row in rows], ".3g"),
+        "distance": numbers([row["published_distance"] for row in rows], ".1%"),
+        "prefix": numbers(mean["prefix"], ".1%"),
+        "svd": numbers(mean["svd"], ".1%"),
+    }
+    mixed = " (–: differs between modules)" if NONE in columns["published"] else ""
+    legend = [f"published: scale by the rule{mixed}"]
+    if any({*columns[name]} != {NONE} for name in NESTED):
+        legend = [
+            "published: scale as published (without P); trained p1: weight of the first component",
+            "in training; distance: of the published update from the trained one",
+        ]
+    else:
+        columns = {name: cells for name, cells in columns.items() if name not in NESTED}
+    table = as_table([*columns], zip(*columns.values(), strict=True))
+    return [table, *legend, "prefix, svd: energy captured, mean of modules"]
+
+
+def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:
+    """Energy per rank as bars, by kind of module or for each module."""
+    modules: Mapping[str, Mapping[str, Sequence[float | None]]] = facts["energy"]["modules"]
+    groups: dict[str, list[str]] = {}
+    for name in modules:
+        groups.setdefault(name if layers else name.rpartition(".")[2], []).append(name)
+    width = max(map(len, groups))
+    ranks = ",".join(map(str, facts["energy"]["ranks"]))
+    lines = [f"{'energy at':<{width}}  ranks {ranks}, a full block is all of it"]
+    for label, names in groups.items() if layers else sorted(groups.items()):
+        bars = []
+        for basis in ("prefix", "svd"):
+            columns = zip(*(modules[name][basis] for name in names), strict=True)
+            bars.append(f"{basis} |{''.join(map(_bar, columns))}|")
+        lines.append(f"{label:<{width}}  {'  '.join(bars)}")
+    return lines
+
+
+def _bar(column: Sequence[float | None]) -> str:
+    known = [x for x in column if x is not None]
+    if not known:
+        return "?"
+    mean = min(max(math.fsum(known) / len(known), 0.0), 1.0)
+    return BARS[round(mean * (len(BARS) - 1))]
+
+
+@command()
+@click.argument("checkpoint_path", metavar="CKPT")
+@options(
+    """
+    --rank INTEGER: The one rank to cut to.
+    --ranks: Several at once, as folders r1, r2, …: pow2, all, or such as 1,2,4.
+    --basis auto|prefix|svd|energy [auto]: auto: prefix after nested training, svd otherwise, as
+        compare and recommend take it.
+    --rescale rule|keep|trained: What the scale becomes. Default: trained where the weights of
+        training are recorded and not constant, keep for svd, rule otherwise.
+    --out PATH: The adapter folder to write.
+    --merge-into PATH: Write the whole base model, with the rank merged in, to this folder.
+    --dtype float32|bfloat16|float16: Numeric type of the merged model. Default: the base's own.
+    --base: Base model, for --merge-into or where orientation is open.
+    --revision
+    --subfolder
+    --force FLAG: Replace an adapter or model that is already there.
+    --json
+    """
+)
+@checkpoint_options
+def truncate(
+    checkpoint_path: str,
+    checkpoint: Mapping[str, Any],
+    *,
+    rank: int | None,
+    ranks: str | None,
+    basis: Any,
+    rescale: Any,
+    out: Path | None,
+    merge_into: Path | None,
+    dtype: str | None,
+    base: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Cut an adapter to a smaller rank; the result loads in plain PEFT and says what it is.
+
+    \b
+    aurac truncate my_adapter --rank 4 --out my_adapter_r4
+    aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.adapters.export import merge_into_base, save_truncations
+    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
+    from aurac.adapters.truncate import prepare_outline
+    from aurac.runs.plan import parse_ranks
+
+    if (rank is None) == (ranks is None):
+        raise UsageError("--rank and --ranks", expected="one of the two")
+    if (out is None) == (merge_into is None):
+        raise UsageError("--out and --merge-into", expected="one of the two")
+    if merge_into is None:
+        refuse_given(["dtype"], "with --out, which keeps the adapter's type", "leave it out")
+    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
+    wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
+    how = prepare_outline(adapter, basis, rescale)
+    for note in adapter.notes:
+        click.echo(f"note: {note}", err=True)
+    if merge_into is not None:
+        base = base or adapter.base
+        if len(wanted) != 1:
+            raise UsageError("--merge-into with several ranks", expected="one --rank")
+        if base is None:
+            raise UsageError("--merge-into without a base", fix="give --base")
+        place, kind = merge_into_base(how, wanted[0], base, merge_into, dtype=dtype, force=force)
+        merged = {"folder": str(place), "base": base, "rank": wanted[0], "dtype": kind}
+        text = f"{place}  {base} with rank {wanted[0]} merged in, {kind}"
+        print_result([merged], text, as_json=as_json)
+        return
+    folder = cast("Path", out)  # one of the two is given, as checked above
+    places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
+    written = save_truncations(adapter, places, basis=how.basis, rescale=how.rescale, force=force)
+    rows, lines = [], []
+    for r, cut in written.items():
+        parameters, size = cut.parameters(cut.rank), cut.bytes(cut.rank)
+        most, refusal = max_lora_rank(cut), vllm_refusal(cut)
+        row = {"folder": str(places[r]), "rank": r, "basis": how.basis, "rescale": how.rescale}
+        row |= {"parameters": parameters, "bytes": size}
+        rows.append(row | {"vllm_max_lora_rank": most, "vllm_refusal": refusal})
+        vllm = f"not for vLLM: {refusal}" if refusal else f"vLLM --max-lora-rank {most}"
+        lines.append(
+            f"{places[r]}  rank {r}, {how.basis}, rescale {how.rescale}, "
+            f"{parameters:,} parameters, {size / 1e6:.2f} MB, {vllm}"
+        )
+    print_result(rows, "\n".join(lines), as_json=as_json)
+
+
+@command()
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
+@options(
+    """
+    --ranks: pow2 (default), all, or such as 1,2,4; with --save the run's ranks.
+    --base
+    --prompt-tokens INTEGER [256]: In each prompt.
+    --new-tokens INTEGER [32]: To generate.
+    --batch-size batch INTEGER [1]: Prompts.
+    --repeats INTEGER [10]: Rounds that count.
+    --dtype: float32, bfloat16, float16; by default what suits the device.
+    --device
+    --save RUN PATH: Keep it in this run folder, for its report and for `aurac recommend`.
+    --json
+    """
+)
+@checkpoint_options
+def cost(
+    checkpoints: tuple[str, ...],
+    checkpoint: Mapping[str, Any],
+    *,
+    ranks: str | None,
+    base: str | None,
+    dtype: str | None,
+    device: str,
+    save: Path | None,
+    as_json: bool,
+    **numbers: int,
+) -> None:
+    """Measure what each rank costs to serve on this machine: prompts and generated tokens.
+
+    The adapters are not merged, as a server with several adapters runs them. The row of rank 0 is
+    the base, and any rank that is merged into it. In each round the base and every rank are timed
+    once.
+
+    \b
+    aurac cost my_adapter
+    aurac cost my_adapter --ranks 4,16 --batch-size 8 --prompt-tokens 512
+    aurac cost mine other --save runs/gsm8k    # then: aurac report runs/gsm8k
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.engine.serving import Workload, measure
+    from aurac.models.base import load_base
+    from aurac.records.schema import Results
+    from aurac.records.serving import names_in_run
+    from aurac.runs.progress import counting
+    from aurac.runs.session import common_base, load_adapters
+    from aurac.runs.settings import Settings
+
+    work = Workload(**numbers)
+    results = Results.read(save) if save else None
+    known = {row.sha256: row.name for row in results.adapters if row.sha256} if results else {}
+    adapters = load_adapters(checkpoints, Settings.of(base=base, checkpoint=checkpoint), known)
+    wanted = {name: (a, _ranks(ranks, name, a, results)) for name, a in adapters.items()}
+    loaded = load_base(common_base(adapters, base), dtype=dtype, device=device)
+    if save and results:
+        digests = {adapter.sha256: name for name, adapter in adapters.items()}
+        fix = "give the adapters and the base of the run"
+        names_in_run(digests, loaded.sha256, results, save, fix)
+    with counting("measuring", work.steps(wanted), "steps") as step:
+        record = measure(loaded, wanted, work, progress=step)
+    print_result(record.to_dict(), _text(record), as_json=as_json)
+    if save:
+        click.echo(f"Kept in {record.write(save)}; `aurac report {save}` shows it.", err=as_json)
+
+
+def _ranks(
+    ranks: str | None, name: str, adapter: Adapter | Family, results: Results | None
+) -> tuple[int, ...]:
+    """The ranks that were asked for, or those at which the run has an accuracy."""
+    from aurac.runs.plan import parse_ranks
+
+    curves = [curve for curve in (results.curves if results else ()) if curve.adapter == name]
+    evaluated = sorted({rank for curve in curves for rank in curve.ranks})
+    return parse_ranks(ranks or evaluated or "pow2", adapter)
+
+
+def _text(record: ServingRecord) -> str:
+    from aurac.records.serving import against
+
+    head = ["rank", "MB", "prompt, ms", "tokens/s", "token, ms", "tokens/s", "token / base"]
+    parts = [f"{record.base}, {record.conditions}; medians of {record.repeats} rounds [95 %]"]
+    for adapter in record.adapters:
+        base = "base or merged" if adapter.mergeable else "base"
+        rows = [[*_row(record, record.merged, base), ""]]
+        rows += [
+            [*_row(record, cost, str(cost.rank)), against(cost, adapter.full)]
+            for cost in adapter.ranks
+        ]
+        last = f"token − that at rank {adapter.full.rank}"
+        parts.append(f"{adapter.name}:\n{as_table([*head, last], rows)}")
+    return "\n\n".join(parts)
+
+
+def _row(record: ServingRecord, cost: RankCost, name: str) -> list[str]:
+    prefill, decode = record.tokens_per_second(cost)
+    return [
+        name,
+        f"{cost.bytes / 1e6:.1f}" if cost.rank else "–",
+        cost.prefill.milliseconds,
+        f"{prefill:.0f}",
+        cost.decode.milliseconds,
+        f"{decode:.1f}",
+        f"{cost.decode.median / record.merged.decode.median:.2f}",
+    ]
