@@ -22,12 +22,11 @@ from scipy.special import betaincinv, ndtr, ndtri, stdtrit
 
 from aurac.curves.area import quadrature_weights
 from aurac.stats.boundaries import boundaries, futility_bounds, spent
-from aurac.stats.design import Design, Series
+from aurac.stats.design import Design, Series, width_reached
 from aurac.stats.intervals import ENOUGH, SYMMETRIC, interval
 from aurac.stats.noninferiority import FEW
 from aurac.stats.paired import difference
 from aurac.stats.sequential import decide
-from aurac.stats.stopping import width_reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable

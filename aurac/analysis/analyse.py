@@ -16,7 +16,7 @@ from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
 from aurac.analysis.findings import caveats_of, look_closely, truncation_advice
 from aurac.analysis.record import Analysis, Budget, Closely
-from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow
+from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
 from aurac.analysis.score import score_notes
 from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
@@ -99,20 +99,13 @@ def analyse(
     )
 
 
-def _tasks(groups: Sequence[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
-    tasks: dict[str | None, list[RecipeGroup]] = {}
-    for group in groups:
-        tasks.setdefault(group.task, []).append(group)
-    return tasks
-
-
 def _recommended(
     groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
 ) -> tuple[RankRow, ...]:
     """Each curve by itself, where something was declared that a rank has to show."""
     if settings.margin is None and settings.min_accuracy is None:
         return ()
-    tasks = _tasks(groups)
+    tasks = grouped(groups, lambda group: group.task)
     return tuple(recommend(g, settings, others=others, task=tasks[g.task]) for g in groups)
 
 
@@ -123,7 +116,7 @@ def _choices(
     recommended: Sequence[RankRow],
 ) -> tuple[Choice, ...]:
     """The configurations of each task; of a task with one curve, what its row says."""
-    tasks = _tasks(groups)
+    tasks = grouped(groups, lambda group: group.task)
     alone = {row.task: row.choice for row in recommended if len(tasks[row.task]) == 1}
     return tuple(
         alone.get(task) or choose(same, settings, others=others) for task, same in tasks.items()

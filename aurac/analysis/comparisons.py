@@ -15,13 +15,13 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.primary import declared_pairs
-from aurac.analysis.rows import BestRow, Options, PairRow
+from aurac.analysis.rows import BestRow, Options, PairRow, grouped
 from aurac.analysis.sentences import best_sentences, pair_sentence, reading
 from aurac.curves.area import BUDGETS, check_axis
 from aurac.errors import CurveError
 from aurac.stats.groups import group_of, on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
-from aurac.stats.multiplicity import Family, holm, holm_levels
+from aurac.stats.multiplicity import HolmFamily, holm, holm_levels
 from aurac.stats.paired import Difference, gained_and_lost, paired_areas
 from aurac.stats.seeds import mean_of_seeds
 
@@ -201,13 +201,9 @@ def _named(test: PairTest, a: str, b: str) -> PairTest:
 
 
 def _by_task(groups: Iterable[RecipeGroup]) -> dict[str | None, list[RecipeGroup]]:
-    by_name: dict[str, list[RecipeGroup]] = {}
-    for group in groups:
-        by_name.setdefault(group.name, []).append(group)
-    by_task: dict[str | None, list[RecipeGroup]] = {}
-    for group in (group for same in by_name.values() for group in same):
-        by_task.setdefault(group.task, []).append(group)
-    return by_task
+    """The groups of each task, in the order in which their names were first given."""
+    by_name = grouped(groups, lambda group: group.name).values()
+    return grouped((group for same in by_name for group in same), lambda group: group.task)
 
 
 def _with_holm(tests: Sequence[PairTest], settings: Options) -> list[PairRow]:
@@ -264,13 +260,11 @@ def with_robustness(
     """
     if not others:
         return tuple(pairs)
-    ways: dict[tuple[str, str | None], list[RecipeGroup]] = {}
-    for group in [*default, *others]:
-        ways.setdefault((group.name, group.task), []).append(group)
+    ways = grouped([*default, *others], lambda group: (group.name, group.task))
     common = replace(settings, support="common", strict=False)
     every = (*pairs, *variants)
     families = {
-        which: Family([row.p if row.exploratory is which else None for row in every])
+        which: HolmFamily([row.p if row.exploratory is which else None for row in every])
         for which in {row.exploratory for row in every}
     }
     rows = []

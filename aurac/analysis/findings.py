@@ -13,6 +13,7 @@ import numpy as np
 
 from aurac.analysis.choice import recommend
 from aurac.analysis.record import Advice, BasisRow, Caveat, Changes, Closely, Step, StratumRow
+from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import advice_sentence
 from aurac.errors import CurveError
 from aurac.stats.groups import together
@@ -217,10 +218,8 @@ def caveats_of(scores: Sequence[ScoreRow]) -> tuple[Caveat, ...]:
         for lower, upper, size in row.drops:
             fall = {"lower": float(lower), "upper": float(upper), "size": size}
             caveats.append(Caveat("falls", *own, fall))
-    scored: dict[str | None, list[ScoreRow]] = {}
-    for row in (row for row in scores if row.log2 is not None):
-        scored.setdefault(row.task, []).append(row)
-    for task, rows in scored.items():
+    scored = (row for row in scores if row.log2 is not None)
+    for task, rows in grouped(scored, lambda row: row.task).items():
         if len({row.ranks for row in rows}) > 1:
             caveats.append(Caveat("unequal ranks", task, tuple(row.label for row in rows)))
     return tuple(caveats)
@@ -231,9 +230,8 @@ def truncation_advice(
 ) -> tuple[Advice, ...]:
     """One for every adapter and task that was truncated in several ways and scored in two."""
     pairs = {(row.a, row.b, row.task): row for row in variants}
-    ways: dict[tuple[str, str | None], list[ScoreRow]] = {}
-    for row in (row for row in scores if row.log2 is not None):
-        ways.setdefault((row.adapter, row.task), []).append(row)
+    scored = (row for row in scores if row.log2 is not None)
+    ways = grouped(scored, lambda row: (row.adapter, row.task))
     return tuple(_advice(rows, pairs, axis) for rows in ways.values() if len(rows) > 1)
 
 

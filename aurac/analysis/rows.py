@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aurac.curves.area import BUDGETS, Span, span_dict
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
 from aurac.stats.mean import Estimate
 
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 _NOTHING: dict[str, float | None] = {"value": None, "se": None, "low": None, "high": None}
 
 
@@ -52,6 +54,14 @@ class Options:
             value = getattr(self, name)
             if value is not None and not 0.0 < value < most:
                 raise CurveError(f"{name} {value:g}", expected=f"a fraction between 0 and {most:g}")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items with the same key together, in the order in which they are met."""
+    result: dict[Key, list[Item]] = {}
+    for item in items:
+        result.setdefault(key(item), []).append(item)
+    return result
 
 
 def fields_of(row: object, names: str) -> dict[str, Any]:

@@ -369,8 +369,8 @@ def _simultaneous(
 
 
 def _ends(result: Sequence[Estimate]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    low = tuple(float(one.low if one.low is not None else 0.0) for one in result)
-    return low, tuple(float(one.high if one.high is not None else 1.0) for one in result)
+    low = tuple(float(0.0 if rank.low is None else rank.low) for rank in result)
+    return low, tuple(float(1.0 if rank.high is None else rank.high) for rank in result)
 
 
 def max_t(

@@ -14,8 +14,7 @@ import numpy as np
 from aurac.errors import UsageError
 from aurac.runs.folder import SequentialPlan
 from aurac.runs.session import Session
-from aurac.stats.design import LEAST_STEP, Design
-from aurac.stats.stopping import document_order
+from aurac.stats.design import LEAST_STEP, Design, document_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -31,10 +31,9 @@ from aurac.runs.sequential_records import (
     width_record,
 )
 from aurac.runs.status import add_to_plan
-from aurac.stats.design import Series
+from aurac.stats.design import Series, width_reached
 from aurac.stats.intervals import interval
-from aurac.stats.sequential import decide
-from aurac.stats.stopping import smallest_rank, width_reached
+from aurac.stats.sequential import decide, smallest_rank
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:

@@ -175,8 +175,8 @@ def stopping(
         if sides == 1 or edge <= 0.0:
             density = density.between(max(low, edge) if sides == 1 else low, high, *step)
         else:
-            one, two = density.between(low, -edge, *step), density.between(edge, high, *step)
-            nodes, mass = np.append(one.nodes, two.nodes), np.append(one.mass, two.mass)
+            under, over = density.between(low, -edge, *step), density.between(edge, high, *step)
+            nodes, mass = np.append(under.nodes, over.nodes), np.append(under.mass, over.mass)
             density = _Density(nodes, mass, t)
         futile[k] = max(left - density.mass.sum(), 0.0)
     return Stopping(upper, lower, futile)

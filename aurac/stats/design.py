@@ -1,4 +1,4 @@
-"""What a sequential test asks, of which documents, and its answer."""
+"""What a sequential test asks, of which documents in which order, and its answer."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from aurac.errors import CurveError
 from aurac.stats.boundaries import boundaries, futility_bounds, stopping
+from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ LOOKS = 20
 LEAST_STEP = 10  # documents between looks
 GAMMA = -2.5  # docs/explain/stopping-early.md compares values
 FUTILITY = 0.02
+LEAST_FOR_WIDTH = 30
 _ALIKE = 1e-12
 
 
@@ -177,3 +179,59 @@ class Decision:
     def decided(self) -> bool:
         """Whether no more documents are needed."""
         return self.verdict != "continue"
+
+
+def width_reached(
+    values: NDArray[np.float64],
+    width: float,
+    *,
+    level: float = 0.95,
+    clusters: Sequence[Any] | None = None,
+    strata: Sequence[Any] | None = None,
+) -> bool:
+    """Whether the interval for the mean of `values` (n,) in [0, 1] is at most `width` wide.
+
+    Stopping at the first such look keeps the coverage (Chow and Robbins 1965), with the guard
+    against a variance that is too small by chance: `LEAST_FOR_WIDTH` units, and ``1/n`` added to
+    the variance of a document.
+
+    Raises:
+        CurveError: A width that is not above 0 and below 1.
+    """
+    if not 0.0 < width < 1.0:
+        raise CurveError(f"width {width:g}", expected="a fraction such as 0.02 for two points")
+    layout = Layout.make(values.size, clusters, strata)
+    if layout.groups < LEAST_FOR_WIDTH:
+        return False
+    estimate = interval(values, level=level, clusters=clusters, strata=strata)
+    if estimate.low is None or estimate.high is None or estimate.se is None:
+        return False
+    wider = np.sqrt(1.0 + 1.0 / (layout.n * estimate.se) ** 2)  # s² + 1/n in the place of s²
+    return bool((estimate.high - estimate.low) * wider <= width)
+
+
+def document_order(
+    count: int,
+    seed: int,
+    *,
+    clusters: Sequence[Any] | None = None,
+    strata: Sequence[Any] | None = None,
+) -> NDArray[np.intp]:
+    """A random order of documents whose every beginning is a fair sample of them.
+
+    Clusters stay together. Strata are sampled in proportion: every beginning has the share of each,
+    but for less than one document.
+
+    Returns (count,) places of the documents, in the order of evaluation.
+    """
+    rng = np.random.default_rng(seed)
+    layout = Layout.make(count, clusters)
+    units = np.arange(count) if layout.clusters is None else layout.clusters
+    order = np.argsort(rng.permutation(layout.groups)[units], kind="stable")
+    if strata is None:
+        return order
+    codes = np.unique(np.asarray(strata), return_inverse=True)[1][order]
+    where = np.empty(count)
+    for code, size in enumerate(np.bincount(codes)):
+        where[codes == code] = (np.arange(size) + rng.random()) / size
+    return order[np.argsort(where, kind="stable")]

@@ -193,9 +193,9 @@ def gather(curves: Sequence[Curve], groups: Groups | None = None) -> list[Recipe
         metrics.setdefault(curve.task, set()).add(curve.metric)
     leading: dict[tuple[str | None, str | None], Curve] = {}
     result = []
-    for (name, task, metric, *_), found in members.items():
-        found.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
-        seeds = _where_all_are(found)
+    for (name, task, metric, *_), same in members.items():
+        same.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
+        seeds = _where_all_are(same)
         _check_seeds(str(name), seeds, grouped=name in (groups or {}))
         seeds[0] = ordered_like(leading.setdefault((task, metric), seeds[0]), seeds[0])
         shown = f"{task} ({metric})" if len(metrics[task]) > 1 and metric else task

@@ -68,7 +68,7 @@ def holm_levels(p_values: Sequence[float | None], alpha: float) -> list[float | 
     return levels
 
 
-class Family:
+class HolmFamily:
     """A family of tests in which one p value may be tried in the place of another."""
 
     def __init__(self, p_values: Sequence[float | None]) -> None:
@@ -133,7 +133,7 @@ def best(
         CurveError: No adapters, or unequal numbers of documents.
     """
     check_level(level)
-    matrices = [as_matrix(one) for one in scores]
+    matrices = [as_matrix(each) for each in scores]
     if not matrices:
         raise CurveError("no adapters", expected="at least one")
     documents = [matrix.shape[1] for matrix in matrices]

@@ -134,7 +134,7 @@ class Procedure:
         Of many configurations None stands for a curve of which none is below `limit`, nor the
         smallest of all.
         """
-        order = sorted(self.references, key=lambda one: -float(one.scores.mean()))
+        order = sorted(self.references, key=lambda candidate: -float(candidate.scores.mean()))
         first = [self._curve(curve, order[:1]) for curve in self.curves]  # no larger than the whole
         few, smallest = sum(map(len, self.curves)) <= EXACT, np.inf
         result: list[NDArray[np.float64] | None] = [None] * len(first)
@@ -165,10 +165,10 @@ class Procedure:
     ) -> NDArray[np.float64]:
         """(K, J, 2) bounds on the losses; infinite where another demand is not met."""
         result = np.zeros((len(curve), max(len(references), 1), 2))
-        for at, one in enumerate(curve):
-            met = self.met(one, alpha)
+        for at, candidate in enumerate(curve):
+            met = self.met(candidate, alpha)
             if any(met) and references:
-                result[at] = uppers(one, references, self.layout, alpha)
+                result[at] = uppers(candidate, references, self.layout, alpha)
             result[at, :, np.logical_not(met)] = np.inf
         return result
 

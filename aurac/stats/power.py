@@ -295,10 +295,10 @@ class SimulatedStudy:
         n, df = 30.0, 29.0
         for _ in range(20):
             quantiles = t_quantile(1.0 - self._tail, df) + t_quantile(chance, df)
-            room = self.delta**2 - quantiles**2 * between
-            if room <= 0.0:
+            left = self.delta**2 - quantiles**2 * between
+            if left <= 0.0:
                 return 5_000
-            n = min(LIMIT, max(2.0, quantiles**2 * variance / room))
+            n = min(LIMIT, max(2.0, quantiles**2 * variance / left))
             df = max(n - 1.0, 1.0)
         if self.question == "non-inferiority":  # no loss in n documents is not enough before
             n = max(n, np.log(self.alpha) / np.log1p(-self.delta))

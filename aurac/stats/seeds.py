@@ -264,9 +264,9 @@ def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Comp
     df = document * document / spread if spread > 0 else float("inf")  # Satterthwaite's
     value = sum(weights[task] * part.value for task, part in parts.items())
     draws = tuple(
-        SeedMeans(weights[task] * one.seed_means, weights[task] ** 2 * one.rest, one.names)
+        SeedMeans(weights[task] * draw.seed_means, weights[task] ** 2 * draw.rest, draw.names)
         for task, part in parts.items()
-        for one in part.draws
+        for draw in part.draws
     )
     excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
 
@@ -328,7 +328,7 @@ def describe(parts: Components) -> str:
         text = f"documents × seeds ({seeds} seeds{how})"
         text += ", conditional on the single checkpoint" if parts.conditional else ""
     if parts.draws:
-        counts = " and ".join(dict.fromkeys(str(one.seeds) for one in parts.draws))
+        counts = " and ".join(dict.fromkeys(str(draw.seeds) for draw in parts.draws))
         text += f", few-shot examples ({counts} draws)"
     return text
 

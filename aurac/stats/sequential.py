@@ -37,7 +37,7 @@ from aurac.stats.noninferiority import loss_bound, skewed_ends
 from aurac.stats.paired import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,6 +86,44 @@ def decide(design: Design, family: Mapping[K, Series]) -> dict[K, Decision]:
         key: path.decision(p, float(q if q is not None else 1.0))
         for key, path, p, q in zip(family, paths, p_values, adjusted, strict=True)
     }
+
+
+@dataclass(frozen=True)
+class RankDecision:
+    """The smallest non-inferior rank, as far as the documents so far say."""
+
+    rank: int  # the smallest shown to be non-inferior so far; the reference where none is
+    asks: int | None  # the rank whose documents are needed next; None when decided
+    decisions: Mapping[int, Decision]  # of each rank that was looked at, from the largest down
+
+    @property
+    def decided(self) -> bool:
+        """Whether the sequence has ended."""
+        return self.asks is None
+
+
+def smallest_rank(
+    design: Design, reference: int, ranks: Sequence[int], losses: Mapping[int, Series]
+) -> RankDecision:
+    """Go down the ranks while each is shown to be non-inferior to the reference.
+
+    A fixed sequence of tests at full alpha, each of them sequential: a rank is asked about only
+    when every larger one has passed, and the sequence ends at the first that does not (Maurer,
+    Hothorn and Lehmacher 1995; Glimm, Maurer and Bretz 2010).
+
+    `ranks` are those below the reference, in descending order; `losses` are for each rank with
+    documents the scores at the rank minus those at the reference.
+    """
+    passed, decisions = reference, dict[int, Decision]()
+    for rank in ranks:
+        if rank in losses:
+            decisions[rank] = decide(design, {rank: losses[rank]})[rank]
+        if rank not in losses or not decisions[rank].decided:
+            return RankDecision(passed, rank, decisions)
+        if decisions[rank].verdict != "non-inferior":
+            break
+        passed = rank
+    return RankDecision(passed, None, decisions)
 
 
 def _settle(design: Design, paths: list[_Path], opened: list[_Path]) -> None:

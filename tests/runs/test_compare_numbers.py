@@ -151,12 +151,12 @@ def test_unequal_grids_are_said_and_the_run_still_ends_well(adapters, tiny_base_
 
 
 def test_holm_with_one_p_value_instead_of_another():
-    from aurac.stats.multiplicity import Family, holm
+    from aurac.stats.multiplicity import HolmFamily, holm
 
     draw = random.Random(1)
     for _ in range(200):
         p_values = [draw.choice([None, draw.random() ** 3]) for _ in range(draw.randint(1, 8))]
-        family = Family(p_values)
+        family = HolmFamily(p_values)
         for at, known in enumerate(p_values):
             if known is None:
                 continue

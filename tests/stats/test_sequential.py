@@ -16,9 +16,8 @@ from aurac.stats.boundaries import (
     sequential_p,
     stopping,
 )
-from aurac.stats.design import GAMMA, Design, Series
-from aurac.stats.sequential import decide
-from aurac.stats.stopping import document_order, smallest_rank, width_reached
+from aurac.stats.design import GAMMA, Design, Series, document_order, width_reached
+from aurac.stats.sequential import decide, smallest_rank
 
 TWENTY = tuple((k + 1) / 20 for k in range(20))
 
