@@ -6,9 +6,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import ALIKE, area_name
-from aurac.show import tables, text
+from aurac.show import sentences, tables
 from aurac.show.caveats import caveats
-from aurac.show.content import (
+from aurac.show.documents import questions, samples, speeds
+from aurac.show.findings import Findings, oriented
+from aurac.show.model import highlighted, ordered, scored
+from aurac.show.pictures import Pictures
+from aurac.show.render import (
     Block,
     Bullets,
     Examples,
@@ -18,13 +22,15 @@ from aurac.show.content import (
     Section,
     Text,
 )
-from aurac.show.documents import questions, samples, speeds
-from aurac.show.findings import Findings, oriented
-from aurac.show.method import method
-from aurac.show.model import highlighted, ordered, scored
-from aurac.show.pictures import Pictures
-from aurac.show.serving import serving_blocks
-from aurac.show.stopped import stopped
+from aurac.show.sections import (
+    change_table,
+    cost_table,
+    end_table,
+    method,
+    serving_blocks,
+    speed_table,
+    stopped,
+)
 from aurac.show.table import NONE, Cell, Column, Table, estimate, p_value, share
 from aurac.terminal import one_line
 
@@ -59,11 +65,7 @@ class Builder:
         self.run, self.large = run, run.many_tasks
         self.margin = margin
         self.findings = Findings(run, margin, axes)
-        tests = self.findings.tests.items()
-        largest = {curve.id: curve.ranks[-1] for curve in run.curves if curve.ranks}
-        smaller = {key: row.rank for key, row in tests if row.rank and row.rank < largest[key]}
-        best = self.findings.best
-        self.pictures = Pictures(run, folder, margin=self.margin, non_inferior=smaller, best=best)
+        self.pictures = Pictures(self.findings, folder)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
 
@@ -98,10 +100,10 @@ class Builder:
             method(run),
         ]
         return Report(
-            title=text.title(run),
-            lead=text.lead(run),
-            verdict=text.verdicts(run, self.findings),
-            tiles=text.tiles(run, run.task_names[0], self.findings)
+            title=sentences.title(run),
+            lead=sentences.lead(run),
+            verdict=sentences.verdicts(run, self.findings),
+            tiles=sentences.tiles(run, run.task_names[0], self.findings)
             if single and not run.sequential
             else (),
             first=self._plain(first),
@@ -156,7 +158,7 @@ class Builder:
         ship = Cell(self.findings.called(chosen)) if chosen else none
         area = estimate(self.findings.leader_area(best))
         cells = (Cell(task), Cell(best.label), area, ship)
-        second = text.runner_up(best, self.run)
+        second = sentences.runner_up(best, self.run)
         if second is None:
             return (*cells, none, none, none)
         pair = self.findings.pair(best, second)
@@ -169,7 +171,7 @@ class Builder:
         """What stands behind the verdict, in sentences."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            lines = text.details(self.run, task, self.findings)
+            lines = sentences.details(self.run, task, self.findings)
             several = len(self.run.task_names) > 1 and lines
             blocks += [Text(f"{task}:")] if several else []
             blocks += _bullets(lines)
@@ -285,10 +287,10 @@ class Builder:
             coloured = [curve for curve in curves if curve.ranks and all(curve.bytes)]
             name = self.slugs[task]
             if coloured:
-                table = tables.cost_table(task, coloured, f"cost-table-{name}")
+                table = cost_table(task, coloured, f"cost-table-{name}")
                 blocks += [self.pictures.cost(task, coloured), *([table] if table else [])]
             measured = {c.label: speeds(c) for c in ordered(curves)}
-            speed = tables.speed_table(task, measured, f"speed-{name}")
+            speed = speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
             blocks += serving_blocks(self.run, self.pictures, task, curves)
         if self.large and blocks:
@@ -303,13 +305,13 @@ class Builder:
             coloured = [c for c in highlighted(self.run, task) if c.is_default]
             if changed and not self.large:
                 blocks.append(self.pictures.changes(task, changed, coloured))
-                table = tables.change_table(task, changed, f"changes-table-{self.slugs[task]}")
+                table = change_table(task, changed, f"changes-table-{self.slugs[task]}")
                 blocks.append(Fold("These numbers as a table", (table,)))
             if not self.large or task == self.run.task_names[0]:
                 blocks += self._examples(task, coloured)
         if self.large:
             ends = [x for task in self.run.task_names for x in self.findings.changes(task)]
-            blocks += [tables.end_table(ends, "ends")] if ends else []
+            blocks += [end_table(ends, "ends")] if ends else []
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:
@@ -345,7 +347,7 @@ class Builder:
         published = any(curve.published == "without P" for curve in self.run.curves)
         lines = [
             f"{term}: {meaning}"
-            for term, meaning in text.GLOSSARY.items()
+            for term, meaning in sentences.GLOSSARY.items()
             if published or "trained P" not in term
         ]
         blocks = (Fold("The words of this report", _bullets(lines)),) if self.run.curves else ()

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
-from aurac.show.documents import seeds_of
-from aurac.show.model import published_pairs
-from aurac.show.text import LISTED, some, two_ways
+from aurac.show.model import seeds_of
+from aurac.show.sentences import LISTED, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -2,123 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-import msgspec
-
-from aurac.analysis.analyse import analyse, over_budget, pool
+from aurac.analysis.analyse import analyse, over_budget
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis
 from aurac.analysis.rows import BestRow, Options
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.records.reader import recipe_groups, regrouped
-from aurac.records.schema import Areas
-from aurac.show.documents import seeds_of
 from aurac.show.model import (
-    ALPHA,
     LEVEL,
     CurveRow,
     Interval,
     Run,
     as_interval,
-    labelled,
     ordered,
     scored,
+    seeds_of,
     unequal_documents,
 )
-from aurac.stats.groups import check_groups
-from aurac.terminal import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from aurac.analysis.choice_rows import Configuration
     from aurac.analysis.record import BasisRow, Caveat, Changes, StratumRow
     from aurac.analysis.rows import PairRow
     from aurac.stats.mean import Estimate
 
-Groups = Mapping[str, Sequence[str]]
 _PAIRED = 5
-
-
-def pooled(run: Run, groups: Groups | None = None) -> Run:
-    """The run with one curve for each group of training seeds in place of its checkpoints' curves.
-
-    A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
-    left as it is, and the run's notes say why. `groups` are added to those of the recipes.
-
-    Raises:
-        CurveError: A group names an adapter that the run does not have, or one twice.
-    """
-    check_groups(groups or {}, (adapter.name for adapter in run.adapters))
-    recipes = regrouped(recipe_groups(run.adapters, run.groups), groups or {})
-    curves, notes = list(run.curves), list(run.notes)
-    several = ((name, adapters) for name, adapters in recipes.items() if len(adapters) > 1)
-    for name, adapters in several:
-        others = {curve.adapter for curve in run.curves} - set(adapters)
-        shown = name if name not in others else f"{name} ({len(adapters)} seeds)"
-        for members in _alike(curves, adapters):
-            try:
-                row = _pool(shown, members, len(adapters))
-            except CurveError as error:
-                where = f"{one_line(name)} on {one_line(members[0].task)}"
-                notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
-                continue
-            left = {(member.id, member.task) for member in members[1:]}
-            kept = (curve for curve in curves if (curve.id, curve.task) not in left)
-            curves = [row if curve is members[0] else curve for curve in kept]
-    return replace(run, curves=labelled(curves), notes=tuple(notes))
-
-
-def _alike(curves: Sequence[CurveRow], adapters: Sequence[str]) -> list[list[CurveRow]]:
-    alike: dict[tuple[str, ...], list[CurveRow]] = {}
-    for curve in curves:
-        if curve.adapter in adapters:
-            key = (curve.task, curve.metric, curve.basis, curve.rescale, curve.role)
-            alike.setdefault(key, []).append(curve)
-    return list(alike.values())
-
-
-def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
-    """The mean of the members over documents and seeds."""
-    if len(members) != expected:
-        raise CurveError(f"{len(members)} of {expected} checkpoints were measured")
-    curves = []
-    for member in members:
-        seeds = seeds_of(member)
-        if seeds is None:
-            raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
-        curves += seeds
-    score, points = pool(curves)
-    if score.log2 is None or score.linear is None or score.mean is None:
-        raise CurveError(score.reason or "no AURAC")
-
-    def shared(column: str) -> tuple[int | None, ...]:
-        each = zip(*(getattr(member, column) for member in members), strict=True)
-        return tuple(values[0] if len(set(values)) == 1 else None for values in each)
-
-    first = members[0]
-    return msgspec.structs.replace(
-        first,
-        id=f"{name} · {first.basis} · {first.rescale} · {first.task}",
-        adapter=name,
-        method=first.method if len({member.method for member in members}) == 1 else None,
-        accuracy=score.accuracy,
-        accuracy_low=tuple(point.low for point in points),
-        accuracy_high=tuple(point.high for point in points),
-        parameters=shared("parameters"),
-        bytes=shared("bytes"),
-        cells={},
-        score=Areas(
-            log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
-        ),
-        drops=list(score.drops),
-        score_notes=list(score.notes),
-        seed=None,
-        members=tuple(members),
-    )
 
 
 class Findings:
@@ -131,6 +45,7 @@ class Findings:
         choices: Task → which configuration to ship.
         above_base: Id of a row → whether each of its ranks is shown to be above the base.
         tests: Id of a row → the tests of its ranks, by itself.
+        non_inferior: Id of a row → its smallest rank within the margin, if not its largest.
         own: Adapter and task → the recommended rank of a single training.
         leaders: Task → what is said of the largest AURAC, where there are rows to compare.
         candidates: Task → the rows that may be the best, the leader first.
@@ -155,6 +70,9 @@ class Findings:
         }
         seen = known.closely
         self.tests = {self.row(row.task, row.label).id: row for row in seen.tests}
+        each = ((key, row.rank) for key, row in self.tests.items())
+        largest = {curve.id: curve.ranks[-1] for curve in run.curves if curve.ranks}
+        self.non_inferior = {key: rank for key, rank in each if rank and rank < largest[key]}
         self.own = {(row.adapter, row.task): row for row in seen.checkpoints}
         said = {task: _leader(run, task, known) for task in run.task_names}
         self.leaders = {task: row for task, row in said.items() if row}
@@ -252,7 +170,7 @@ class Findings:
 
 def significant(pair: PairRow | None) -> bool:
     """Whether a difference was tested and is significant, after Holm."""
-    return pair is not None and pair.p_holm is not None and pair.p_holm <= ALPHA
+    return pair is not None and bool(pair.verdict)
 
 
 def turned(pair: PairRow) -> PairRow:
@@ -260,7 +178,17 @@ def turned(pair: PairRow) -> PairRow:
     known = cast("Estimate", pair.estimate)
     low, high = (None if end is None else -end for end in (known.high, known.low))
     estimate = replace(known, value=-known.value, low=low, high=high)
-    return replace(pair, a=pair.b, b=pair.a, value=estimate.value, estimate=estimate)
+    return replace(
+        pair,
+        a=pair.b,
+        b=pair.a,
+        value=estimate.value,
+        estimate=estimate,
+        verdict=None if pair.verdict is None else -pair.verdict,
+        gained=pair.lost,
+        lost=pair.gained,
+        truncations={way: sign and -sign for way, sign in pair.truncations.items()},
+    )
 
 
 def oriented(pairs: Iterable[PairRow]) -> list[PairRow]:

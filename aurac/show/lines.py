@@ -10,7 +10,8 @@ from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, seconds, size
 from aurac.records.serving import against
 from aurac.show.table import NONE
-from aurac.show.terminal import aggregate_table, configuration_table, pair_table, rank_test_table
+from aurac.show.tables import configuration_table
+from aurac.show.terminal import aggregate_table, pair_table, rank_test_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,13 @@ def configuration_lines(choice: Choice, *, every: bool) -> list[str]:
         title += ": configurations that no smaller one equals"
     level = f"{100 * (1 - choice.alpha):.3g}"
     note = f"Each margin, in points, is that at which it would be named ({level} % confidence)."
-    return [title, configuration_table(shown, choice).plain(), note]
+    return [
+        title,
+        configuration_table(
+            shown, choice, accuracy="accuracy [95 %, all together]", digits=2
+        ).plain(),
+        note,
+    ]
 
 
 def rank_test_lines(row: RankRow) -> list[str]:

@@ -1,40 +1,37 @@
-"""What a report shows of `results.json`: curves in order, named apart; several runs merged."""
+"""What a report shows of `results.json` and its cells: curves in order, named apart."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
+from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
 from aurac.errors import RunFolderError
-from aurac.records.cell import differences
+from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.records.serving import read_serving
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from aurac.curves.curve import Curve
     from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
     from aurac.records.schema import AdapterRecord, FailedCell, Provenance
     from aurac.records.serving import ServingRecord
-    from aurac.show.documents import Source
+    from aurac.records.store import Cell
     from aurac.stats.mean import Estimate
 
-ALPHA = 0.05
-# With more tasks than this a report summarises, and looks closely at the leaders only.
-MANY_TASKS = 4
-MAX_HIGHLIGHTED = 8
 _NAME = 60  # characters of an adapter's name in sentences and tables; files have it whole
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 _SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
-_TRAINED = "with the trained P"
 _PREFIX, _WITHOUT_P = "prefix", "without P"  # what the published inference is
-
 LEVEL = 0.95  # of every interval
 
 Interval = Area
@@ -43,6 +40,100 @@ Interval = Area
 def as_interval(estimate: Estimate) -> Interval:
     """What a report shows of an estimate."""
     return Interval(**estimate.to_dict())  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens computed for each second inside the model, and wall seconds for each document."""
+
+    tokens: float
+    seconds: float
+
+
+class _Cells(StoredCells):
+    """Remembers how fast the cells that it read were computed, so that none is read for that."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        super().__init__(folder, results)
+        self.speeds: dict[tuple[str, ...], Speed | None] = {}
+
+    def read(self, curve: CurveRecord, rank: int) -> list[Cell]:
+        cells = super().read(curve, rank)
+        n_docs = sum(len(cell.documents) for cell in cells)
+        forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
+        tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
+        wall = sum(cell.seconds for cell in cells)
+        speed = Speed(tokens / forward, wall / n_docs) if n_docs and forward else None
+        self.speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
+        return cells
+
+
+class Source:
+    """The documents of one run folder, read when they are asked for; all paths lie within it."""
+
+    def __init__(self, folder: Path, results: Results) -> None:
+        self.folder, self.results = folder, results
+        for path in results.files():
+            inside(folder, path)
+        self._reader = CurveReader(folder, results)
+        self._reader.cells = self._stored = _Cells(folder, results)
+        self.cells = lru_cache(maxsize=512)(self._cells)
+        self.curve = lru_cache(maxsize=4096)(self._curve)
+        self.questions = lru_cache(maxsize=64)(self._questions)
+
+    def _cells(self, curve: CurveRecord, rank: int) -> list[Cell] | None:
+        """The cells of a curve at a rank (0 is the base), of a group one for each member.
+
+        None where they were not kept, or are damaged.
+        """
+        try:
+            cells = self._stored.read(curve, rank)
+        except RunFolderError:
+            return None
+        return cells if cells and all(c.scores(curve.metric) is not None for c in cells) else None
+
+    def _curve(self, curve: CurveRow) -> Curve | None:
+        """The curve with its documents, for `aurac.stats`.
+
+        None when a cell is missing or damaged, when the ranks have other documents, or when the
+        documents do not average to the accuracy that `results.json` states.
+        """
+        stored = curve.record
+        if stored is None or not curve.ranks or not all(map(curve.files, curve.ranks)):
+            return None
+        try:
+            read = self._reader.curve(stored, curve.metric)
+        except RunFolderError:
+            return None
+        agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
+        return read if agrees and read.outcomes is not None else None
+
+    def speed(self, curve: CurveRecord, rank: int) -> Speed | None:
+        """How fast a cell was computed; None where that was not counted."""
+        paths = tuple(curve.files(rank))
+        if paths not in self._stored.speeds:
+            self.cells(curve, rank)
+        return self._stored.speeds.get(paths)
+
+    def _questions(self, task: str) -> Mapping[str, Wording]:
+        """Questions and references of a task by document; empty where the run kept none."""
+        try:
+            content = self._stored.documents(task)
+        except RunFolderError:
+            content = None
+        if content is None:
+            return {}
+        choices = content.choices or [None] * len(content.doc_ids)
+        rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)
+        return {doc: Wording(q or "", target or "", tuple(c or ())) for doc, q, target, c in rows}
+
+
+class Wording(NamedTuple):
+    """What a document asks."""
+
+    question: str = ""
+    target: str = ""
+    choices: tuple[str, ...] = ()
 
 
 class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
@@ -104,11 +195,6 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         return f"{self.adapter} · {self.basis} · {self.rescale}"
 
     @property
-    def name(self) -> str:
-        """What the analysis calls the row: the adapter, unless it is another truncation of it."""
-        return self.adapter if self.is_default else self.full_name
-
-    @property
     def log2(self) -> Interval | None:
         """AURAC on the log2 axis, the headline."""
         return self.score.log2 if self.score else None
@@ -144,7 +230,11 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         """How the truncated adapter is scaled, in words."""
         if self.published == _WITHOUT_P:
             return as_published([self])
-        return _TRAINED if self.rescale == "trained" else _SCALES.get(self.rescale, self.rescale)
+        return (
+            "with the trained P"
+            if self.rescale == "trained"
+            else _SCALES.get(self.rescale, self.rescale)
+        )
 
     @property
     def truncation(self) -> str:
@@ -212,17 +302,6 @@ def scored(run: Run, task: str) -> list[CurveRow]:
     return ordered(curve for curve in run.of_task(task) if curve.log2)
 
 
-def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
-    """Default curves (of a task) beside their adapter as published."""
-    return [
-        (default, curve)
-        for curve in run.curves
-        if curve.role == "published" and curve.log2 and task in (None, curve.task)
-        for default in scored(run, curve.task)
-        if default.is_default and default.adapter == curve.adapter
-    ]
-
-
 def as_published(curves: Iterable[CurveRow]) -> str:
     """What the published curves among these are, in words; empty without one."""
     kinds = sorted({curve.published for curve in curves if curve.published})
@@ -235,23 +314,14 @@ def unequal_documents(curves: Iterable[CurveRow]) -> str:
     return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
 
 
-def bold_means(curves: Collection[CurveRow], best: Collection[str]) -> str:
-    """What bold says in a table of scores, a sentence after a space; empty where none is bold."""
-    if documents := unequal_documents(curves):
-        return f" The rows are of {documents} documents, so none is the best."
-    if not any(curve.id in best for curve in curves):
-        return ""
-    return " Bold: the largest, and all that no other row is shown to be better than."
-
-
 def highlighted(run: Run, task: str) -> list[CurveRow]:
     """The curves in colour: the best, the best default ones, other truncations of these."""
     curves = [curve for curve in run.of_task(task) if curve.ranks]
-    default = ordered([c for c in curves if c.is_default])[:MAX_HIGHLIGHTED]
+    default = ordered([c for c in curves if c.is_default])[:MOST_CLOSE]
     names = {curve.adapter for curve in default}
     rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
     every = dict.fromkeys(curve.id for curve in (*ordered(curves)[:1], *default, *rest))
-    ids = {*list(every)[:MAX_HIGHLIGHTED]}
+    ids = {*list(every)[:MOST_CLOSE]}
     return [curve for curve in curves if curve.id in ids]
 
 
@@ -260,8 +330,6 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
 
     The cells' paths are relative to `folder` and lie within it; without it there are no documents.
     """
-    from aurac.show.documents import Source
-
     source = Source(folder, results) if folder else None
     serving = read_serving(folder, results) if folder else None
     seeds = {adapter.name: adapter.seed for adapter in results.adapters}
@@ -322,100 +390,9 @@ def _label(curve: CurveRow, ways: set[tuple[str, str]], published: bool) -> str:
     return f"{name} ({basis}, {scale})"
 
 
-# What has to be the same for the numbers of one task to stand in one table.
-_TASK_KEYS = {
-    "documents_sha256": "other documents",
-    "prompts_sha256": "other prompts",
-    "metric": "another metric",
-    "num_fewshot": "another number of few-shot examples",
-    "limit": "another limit",
-    "version": "another version of the task",
-}
-
-
-def merge(runs: Sequence[Run]) -> Run:
-    """One run with the curves of all.
-
-    The same curve in two runs (one adapter hash, one truncation) is shown once.
-
-    Raises:
-        RunFolderError: The runs differ in base, numeric type, documents, prompts or metric, or use
-            one adapter name for two checkpoints.
-    """
-    first = runs[0]
-    tasks: dict[str, tuple[Run, TaskRecord]] = {}
-    adapters: dict[str, tuple[Run, AdapterRecord]] = {}
-    curves: dict[tuple[str, ...], CurveRow] = {}
-    for run in runs:
-        ours, theirs = first.provenance[0], run.provenance[0]
-        bases = (made.base.sha256 or made.base.name for made in (ours, theirs))
-        _same(first, run, "another base model", *bases)
-        _same(first, run, "another numeric type", ours.dtype, theirs.dtype)
-        _same_cells(first, run)
-        for task in run.tasks:
-            origin, known = tasks.setdefault(task.name, (run, task))
-            for key, what in _TASK_KEYS.items():
-                where = f"{what} on {one_line(task.name)}"
-                _same(origin, run, where, getattr(known, key), getattr(task, key))
-        for adapter in run.adapters:
-            origin, other = adapters.setdefault(adapter.name, (run, adapter))
-            what = f"another adapter named {one_line(adapter.name)}"
-            _same(origin, run, what, other.sha256, adapter.sha256)
-        _add_curves(curves, run)
-    every: dict[str, Any] = {
-        name: tuple(one for run in runs for one in getattr(run, name))
-        for name in ("failures", "provenance", "roots", "serving")
-    }
-    return replace(
-        first,
-        curves=labelled(list(curves.values())),
-        tasks=tuple(task for _, task in tasks.values()),
-        adapters=tuple(adapter for _, adapter in adapters.values()),
-        groups={name: members for run in runs for name, members in run.groups.items()},
-        primary=next((run.primary for run in runs if run.primary), None),
-        **every,
-    )
-
-
-def _add_curves(curves: dict[tuple[str, ...], CurveRow], run: Run) -> None:
-    for curve in run.curves:
-        identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
-        row = curves.setdefault(identity, curve)
-        if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
-            raise RunFolderError(
-                f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
-                f"{_place(run)}",
-                expected="one result for one curve",
-                fix="report the runs one by one",
-            )
-
-
-def _same_cells(first: Run, other: Run) -> None:
-    ours, theirs = _identities(first), _identities(other)
-    for task in ours.keys() & theirs.keys():
-        for name in differences(ours[task], theirs[task]):
-            what = f"their cells differ in {name}"
-            _same(first, other, what, ours[task].get(name), theirs[task].get(name))
-
-
-def _identities(run: Run) -> dict[str, dict[str, Any]]:
-    """What one stored cell of each task says about how it was made."""
-    identities: dict[str, dict[str, Any]] = {}
-    for curve in run.curves:
-        if curve.task not in identities and curve.source and curve.ranks:
-            for cell in (curve.source.cells(curve, curve.ranks[0]) or [])[:1]:
-                identities[curve.task] = cell.identity.to_dict()
-    return identities
-
-
-def _same(first: Run, other: Run, what: str, a: object, b: object) -> None:
-    if a != b:
-        values = f"{one_line(a, 24)} and {one_line(b, 24)}"
-        raise RunFolderError(
-            f"{_place(first)} and {_place(other)} cannot be compared: {what} ({values})",
-            fix="report them one by one, or measure them again alike",
-        )
-
-
-def _place(run: Run) -> str:
-    return one_line(run.roots[0].name) if run.roots else "the other run"
+def seeds_of(curve: CurveRow) -> list[Curve] | None:
+    """The curve's checkpoints with their documents; None where any of them has none."""
+    rows = curve.members or (curve,)
+    curves = (row.source.curve(row) if row.source and row.ranks else None for row in rows)
+    known = [one for one in curves if one is not None]
+    return known if len(known) == len(rows) else None

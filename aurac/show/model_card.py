@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
+from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
+from aurac.show.sentences import area_sentence
 from aurac.show.table import Cell, estimate, number, rank_cell, table
-from aurac.show.text import area_sentence
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -20,10 +23,12 @@ if TYPE_CHECKING:
     from aurac.records.schema import AdapterRecord
     from aurac.show.model import CurveRow, Interval, Run
 
+# Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",
     "dylora": "DyLoRA (arXiv 2210.07558)",
     "matryoshka": "MatryoshkaLoRA (arXiv 2605.07850)",
+    "nested_loss": "nested losses (after arXiv 2205.13147)",
 }
 
 
@@ -172,7 +177,18 @@ def _yaml(content: Any) -> str:
 
 
 def _dataset(curve: CurveRow) -> tuple[str, str] | None:
-    return curve.source.dataset(curve.task) if curve.source else None
+    """The hub's id of the task's data set and its configuration; None where that is not known."""
+    if curve.source is None:
+        return None
+    where = curve.source.results.task(curve.task).requests
+    try:
+        path = inside(curve.source.folder, where or "")
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            config = json.loads(next(lines))["config"]
+    except (OSError, EOFError, ValueError, KeyError, StopIteration):
+        return None
+    name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
+    return name if name[0].count("/") == 1 else None
 
 
 def _opening(adapter: AdapterRecord, curve: CurveRow) -> str:

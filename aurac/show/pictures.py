@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
-from aurac.show.content import Picture
 from aurac.show.escape import unique_slugs
 from aurac.show.model import as_published, highlighted, ordered, unequal_documents
+from aurac.show.render import Picture
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from aurac.analysis.record import Changes, StratumRow
     from aurac.records.decisions import DecisionRecord
     from aurac.records.serving import ServingRecord
-    from aurac.show.model import CurveRow, Interval, Run
-    from aurac.show.serving import Served
+    from aurac.show.documents import Served
+    from aurac.show.findings import Findings
+    from aurac.show.model import CurveRow, Interval
     from aurac.stats.mean import Estimate
 
 _PANEL_CURVES = 30
@@ -40,21 +41,13 @@ class Pictures:
     """Draws figures into one folder and remembers the files.
 
     Where the run has few tasks, each point in a page carries its numbers, figures have a narrow
-    form for telephones, and there are PDFs for papers. `non_inferior` are the smallest ranks within
-    `margin` by the id of their curve, `best` the curve with the largest AURAC of each task.
+    form for telephones, and there are PDFs for papers.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        folder: Path,
-        *,
-        margin: float | None,
-        non_inferior: Mapping[str, int],
-        best: Mapping[str, CurveRow | None],
-    ) -> None:
-        self.run, self.folder, self.detailed = run, folder, not run.many_tasks
-        self.margin, self.non_inferior, self.best = margin, non_inferior, best
+    def __init__(self, findings: Findings, folder: Path) -> None:
+        run = self.run = findings.run
+        self.folder, self.detailed, self.margin = folder, not run.many_tasks, findings.margin
+        self.non_inferior, self.best = findings.non_inferior, findings.best
         self.styles = appearance.styles(run.curves)
         self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
         self.files: list[Path] = []
@@ -190,7 +183,7 @@ class Pictures:
         )
 
     def latency(
-        self, name: str, task: str, record: ServingRecord, measured: Sequence[Served]
+        self, name: str, task: str, record: ServingRecord, measured: Sequence[Served], caption: str
     ) -> Picture:
         """Accuracy against the time of a generated token for one task."""
         curves, context = [one.curve for one in measured], self._context(task)
@@ -206,7 +199,7 @@ class Pictures:
             partial(plots.latency, record=record, measured=measured, style=style),
             [appearance.legend_label(curve) for curve in curves],
             title=f"Accuracy against latency: {context}",
-            caption=f"{task}: {_latency_caption(record, measured)}",
+            caption=f"{task}: {caption}",
             alt=f"Accuracy against the time of a generated token on {task}. {'; '.join(shown)}. "
             f"The base takes {record.merged.decode.milliseconds} ms.",
             series=curves,
@@ -389,20 +382,6 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
         whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
         over = " over documents and seeds" if any(c.members for c in bands) else ""
         yield f"{whose} 95 % intervals for each rank alone{over}."
-
-
-def _latency_caption(record: ServingRecord, measured: Sequence[Served]) -> str:
-    caption = (
-        "accuracy against the time of a generated token with the adapter unmerged, measured with "
-        f"aurac cost ({one_line(record.conditions, 90)}). Each mark is a rank."
-    )
-    if record.merged.decode.low is not None:
-        caption += " Lines through it are 95 % intervals of the median."
-    if any(served.unclear for served in measured):
-        caption += " Hollow: the difference to the adapter's largest rank is within noise."
-    if any(served.cost.mergeable for served in measured):
-        caption += " Grey dashed line: merged into the base, which takes as long at every rank."
-    return caption
 
 
 def _hover_texts(curve: CurveRow, axis: str) -> list[str]:

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from aurac.records.decisions import DecisionRecord
     from aurac.records.serving import ServingRecord
     from aurac.show.appearance import Style, Styles
+    from aurac.show.documents import Served
     from aurac.show.model import CurveRow, Interval
-    from aurac.show.serving import Served
     from aurac.stats.mean import Estimate
 
 _MAX_BANDS = 4

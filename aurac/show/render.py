@@ -1,15 +1,14 @@
-"""The content of a report as HTML, Markdown and LaTeX; no number is made here."""
+"""The content of a report, and the same as HTML, Markdown and LaTeX; no number is made here."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from aurac.show import escape
-from aurac.show.content import Bullets, Code, Examples, Fold, Picture, Text
 from aurac.show.documents import RIGHT
 from aurac.show.table import Table, markdown_lines, text_table
 from aurac.terminal import one_line
@@ -17,12 +16,95 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aurac.show.content import Block, Report
-    from aurac.show.documents import Sample
+    from aurac.show.documents import Sample, Samples
 
 LIMIT = 1_900_000  # bytes of a page
 _TEMPLATES = Path(__file__).parent / "templates"
 _CODE = 20_000
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph of plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of plain sentences."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its file beside the report, SVG to inline (wide, narrow), caption, alt text."""
+
+    name: str
+    caption: str
+    alt: str
+    file: str
+    svgs: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Documents with their answers at several ranks; a page may have all to look through."""
+
+    intro: str
+    samples: Samples
+    browse: bool
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to be copied as it is."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that most readers skip, behind a summary line."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Fold"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the first screen, with what it is and what to know about it."""
+
+    title: str
+    value: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the report."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole report, in reading order."""
+
+    title: str  # what was compared
+    lead: str  # on what
+    verdict: tuple[str, ...]  # the answer, a sentence for each task
+    tiles: tuple[Tile, ...]  # its numbers, for a single task
+    first: tuple[Block, ...]  # beside them the chart, or for several tasks a table and an overview
+    sections: tuple[Section, ...]  # the rest
+    version: str  # of aurac
 
 
 def html(report: Report) -> str:

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
-from aurac.curves.display import count, percent, points, seconds, show_span, signed, size
+from aurac.curves.display import count, percent, points, show_span, size
 from aurac.show.findings import significant
-from aurac.show.model import bold_means, ordered
-from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, rank_cell, share, table
+from aurac.show.model import ordered, unequal_documents
+from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from aurac.analysis.choice_rows import Choice, RankRow, RankTest
-    from aurac.analysis.record import BasisRow, Changes
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
+    from aurac.analysis.record import BasisRow
     from aurac.analysis.rows import PairRow, ScoreRow
-    from aurac.show.documents import Speed
     from aurac.show.findings import Findings
     from aurac.show.model import CurveRow
 
@@ -102,6 +101,15 @@ def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> 
     return table("", caption, rows, "adapter", "truncation", "ranks", numeric=titles)
 
 
+def bold_means(curves: Collection[CurveRow], best: Collection[str]) -> str:
+    """What bold says in a table of scores, a sentence after a space; empty where none is bold."""
+    if documents := unequal_documents(curves):
+        return f" The rows are of {documents} documents, so none is the best."
+    if not any(curve.id in best for curve in curves):
+        return ""
+    return " Bold: the largest, and all that no other row is shown to be better than."
+
+
 def rank_range(curve: CurveRow) -> str:
     """The ranks of a curve in few characters."""
     if not curve.ranks:
@@ -172,87 +180,12 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     return table(name, caption, rows.values(), "axis", numeric=titles) if rows else None
 
 
-def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
-    """Parameters and bytes with the accuracy there: a row for each rank where all cost the same."""
-
-    def cost(curve: CurveRow, at: int) -> tuple[Cell, ...]:
-        amount = curve.bytes[at]
-        return rank_cell(curve.ranks[at]), number(curve.parameters[at]), Cell(size(amount), amount)
-
-    curves, first = ordered(curves), curves[0]
-    if len({(curve.ranks, curve.parameters, curve.bytes) for curve in curves}) == 1:
-        each = (
-            (*cost(first, at), *(share(curve.accuracy[at]) for curve in curves))
-            for at in range(len(first.ranks))
-        )
-        caption = f"{task}: what an adapter costs at each rank, and the accuracy there in percent."
-        titles = ("parameters", "size", *(curve.label for curve in curves))
-        return table(name, caption, each, "rank", numeric=titles)
-    rows = [
-        (Cell(curve.label), *cost(curve, at), share(curve.accuracy[at]))
-        for curve in curves
-        for at in sorted({0, len(curve.ranks) // 2, len(curve.ranks) - 1})
-        if curve.ranks and (curve.parameters[at], curve.bytes[at]) != (None, None)
-    ]
-    caption = f"{task}: what the adapter costs at its lowest, middle and highest rank."
-    titles = ("rank", "parameters", "size", "accuracy (%)")
-    return table(name, caption, rows, "adapter", numeric=titles) if rows else None
-
-
-def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str) -> Table | None:
-    """Tokens for each second in the model and time for each document, by curve and rank."""
-    ranks = sorted({rank for by_rank in speeds.values() for rank in by_rank})
-    if not ranks:
-        return None
-
-    def cell(speed: Speed | None) -> Cell:
-        if speed is None:
-            return Cell(NONE)
-        return Cell(f"{count(speed.tokens)}/s, {seconds(speed.seconds)}", speed.tokens)
-
-    caption = (
-        f"{task}: measured during this run: tokens computed in each second inside the model, and "
-        "wall time for each document. Documents share batches and prefixes, so this is the "
-        "speed of an evaluation, not the latency of one answer."
-    )
-    rows = (
-        (Cell(label), *(cell(by_rank.get(rank)) for rank in ranks))
-        for label, by_rank in speeds.items()
-    )
-    return table(name, caption, rows, "adapter", numeric=rank_titles(ranks))
-
-
-def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
-    """Documents gained and lost, one row for each step of each curve."""
-    rows = (
-        (
-            Cell(item.label),
-            Cell(f"{a} → {b}", step.upper),
-            number(step.gained),
-            number(step.lost),
-            Cell(signed(step.gained - step.lost), step.gained - step.lost),
-            share((step.gained + step.lost) / item.n_docs),
-        )
-        for item in changes
-        for step, (a, b) in zip(item.steps, item.pairs, strict=True)
-    )
-    caption = f"{task}: documents whose score rose or fell against the next lower rank."
-    titles = ("step", "gained", "lost", "net", "changed (%)")
-    return table(name, caption, rows, "adapter", numeric=titles)
-
-
-def end_table(changes: Sequence[Changes], name: str) -> Table:
-    """Documents gained and lost from the lowest to the highest rank, one row for each curve."""
-    rows = (
-        (
-            *map(Cell, (item.task, item.label, " → ".join(item.pairs[0]))),
-            *map(number, (item.steps[0].gained, item.steps[0].lost, item.n_docs)),
-        )
-        for item in changes
-    )
-    caption = "Documents that the leading curve of each task gains and loses with the rank."
-    titles = ("gained", "lost", "documents")
-    return table(name, caption, rows, "task", "adapter", "ranks", numeric=titles)
+def pair_cells(pair: PairRow | None) -> tuple[Cell, Cell, Cell]:
+    """Difference with interval, adjusted p, and the difference that the test detects."""
+    if pair is None:
+        return Cell(NONE), Cell(NONE), Cell(NONE)
+    value = estimate(pair.estimate) if pair.estimate else share(pair.value)
+    return value, p_value(pair.p_holm), share(pair.detectable)
 
 
 def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
@@ -266,9 +199,7 @@ def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: 
             (
                 *map(Cell, labels),
                 *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
-                estimate(pair.estimate),
-                p_value(pair.p_holm),
-                share(pair.detectable),
+                *pair_cells(pair),
                 number(pair.n_docs),
                 Cell(f"{verdict}, exploratory" if pair.exploratory else verdict),
             )
@@ -288,24 +219,42 @@ def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: 
 
 def choice_table(seen: Findings, task: str, choice: Choice, name: str) -> Table:
     """Size against accuracy: the configurations that no smaller one equals."""
-    rows = [
-        (
-            Cell(seen.called(one)),
-            Cell(size(one.bytes), one.bytes),
-            replace(estimate(one), best=one is choice.chosen),
-            Cell("none is enough") if one.needed is None else share(one.needed),
-            Cell({True: "yes", False: "not shown", None: NONE}[one.above_base]),
-        )
-        for one in choice.frontier
-    ]
     caption = (
         f"{task}: size against accuracy in percent (95 % intervals that hold together) of the "
         f"configurations that no smaller one equals, of {len(choice.configurations)}. Margin "
         "needed: the points at which one would be named, since it is shown to be within them of "
         "the best configuration (5 % error, the choice included). Above the base: each by itself."
     )
-    titles = ("size", "accuracy [95 %]", "margin needed")
-    return table(name, caption, rows, "configuration", numeric=titles, last=("above the base",))
+    shown = configuration_table(choice.frontier, choice, called=seen.called)
+    return replace(shown, name=name, caption=caption)
+
+
+def configuration_table(
+    shown: Iterable[Configuration],
+    choice: Choice,
+    *,
+    called: Callable[[Configuration], str] = lambda one: one.name,
+    accuracy: str = "accuracy [95 %]",
+    digits: int = 1,
+) -> Table:
+    """Sizes and accuracies of configurations, and the margin at which each would be named."""
+    rows = [
+        (
+            Cell(called(one)),
+            Cell(size(one.bytes), one.bytes),
+            estimate(one, best=one is choice.chosen),
+            margin_cell(one.needed, digits),
+            Cell({True: "yes", False: "not shown", None: NONE}[one.above_base]),
+        )
+        for one in shown
+    ]
+    titles = ("size", accuracy, "margin needed")
+    return table("", "", rows, "configuration", numeric=titles, last=("above the base",))
+
+
+def margin_cell(needed: float | None, digits: int = 1) -> Cell:
+    """The smallest margin that is enough, in points."""
+    return Cell("none is enough" if needed is None else percent(needed, digits), needed)
 
 
 def loss_table(seen: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
@@ -357,9 +306,7 @@ def basis_table(seen: Findings, task: str, name: str) -> Table:
             (
                 Cell(_both_ways(seen, row)),
                 *(estimate(seen.row(task, way).log2) for way in (row.prefix, row.svd)),
-                estimate(known),
-                p_value(pair.p_holm if pair else None),
-                share(pair.detectable if pair else None),
+                *pair_cells(pair),
                 Cell(result),
             )
         )

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import ScoreRow
 from aurac.curves.area import BUDGETS, area_name, axis_title
-from aurac.curves.display import percent, show_span, size
+from aurac.curves.display import percent, show_span
+from aurac.show.model import as_run
 from aurac.show.table import (
     NONE,
     Cell,
     Column,
     Table,
     estimate,
-    p_value,
     rank_cell,
     share,
     table,
 )
+from aurac.show.tables import margin_cell, pair_cells
 from aurac.stats.mean import Estimate
 from aurac.terminal import one_line
 
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from aurac.analysis.choice_rows import Choice, Configuration, RankTest
+    from aurac.analysis.choice_rows import RankTest
     from aurac.analysis.rows import AggregateRow, PairRow
     from aurac.curves.area import Span
-    from aurac.records.schema import Area, Results
+    from aurac.records.schema import Results
+    from aurac.show.model import CurveRow
 
 Extra = Callable[["ScoreRow"], "Mapping[str, str]"]
 """Further columns of a row: title → text."""
+_Column = tuple[Column, Callable[["ScoreRow"], Cell]]
 TITLE = "Accuracy and AURAC in percent, largest AURAC first"
 _MAX_ROWS = 40
 
@@ -50,8 +53,7 @@ def terminal_table(
         width: Characters in a line: by default the terminal's, 80 without one.
         best: Task and name (`Analysis.candidates`) of the curves that are set in bold.
     """
-    draws = {name for task in results.tasks if task.drawn is True for name in task.members}
-    rows = [row for row in score_rows(results) if row.task not in draws]
+    rows = [_stored_row(curve) for curve in as_run(results).curves]
     groups = {task.name for task in results.tasks if task.members}  # their cells are the members'
     holes = {(r.label, r.task, rank) for r in rows if r.task not in groups for rank in r.missing}
     missing = len(holes) + len({failure.task for failure in results.failures if failure.rank == 0})
@@ -65,37 +67,24 @@ def terminal_table(
     return shown.terminal(width or shutil.get_terminal_size((80, 24)).columns, TITLE)
 
 
-def score_rows(results: Results) -> list[ScoreRow]:
-    """The stored curves as rows of an analysis."""
-
-    def stored(area: Area | None, method: str | None) -> Estimate | None:
-        if area is None:
-            return None
-        return Estimate(area.value, area.se, area.low, area.high, method or "not recorded")
-
-    return [
-        ScoreRow(
-            adapter=curve.adapter,
-            task=curve.task,
-            metric=curve.metric,
-            truncation=f"{curve.basis} · {curve.rescale}",
-            other=curve.role != "default",
-            ranks=tuple(
-                r for r, y in zip(curve.ranks, curve.accuracy, strict=True) if y is not None
-            ),
-            accuracy=tuple(y for y in curve.accuracy if y is not None),
-            n_docs=curve.n_docs,
-            seeds=1,
-            baseline=curve.baseline,
-            reason=curve.score_reason,
-            missing=curve.missing,
-            log2=stored(curve.score.log2 if curve.score else None, curve.score_method),
-            linear=stored(curve.score.linear if curve.score else None, curve.score_method),
-            mean=curve.score.mean if curve.score else None,
-            published=curve.role == "published",
-        )
-        for curve in results.curves
-    ]
+def _stored_row(curve: CurveRow) -> ScoreRow:
+    """A stored curve as a row of an analysis."""
+    area, method = curve.log2, curve.score_method or "not recorded"
+    return ScoreRow(
+        adapter=curve.adapter,
+        task=curve.task,
+        metric=curve.metric,
+        truncation=f"{curve.basis} · {curve.rescale}",
+        other=not curve.is_default,
+        ranks=curve.ranks,
+        accuracy=curve.accuracy,
+        n_docs=curve.n_docs,
+        seeds=1,
+        baseline=curve.baseline,
+        missing=curve.missing,
+        log2=Estimate(area.value, area.se, area.low, area.high, method) if area else None,
+        published=curve.role == "published",
+    )
 
 
 def curve_table(
@@ -114,7 +103,7 @@ def curve_table(
     """A row for each curve, for `Table.terminal`: the accuracy at each rank, and AURAC.
 
     Args:
-        rows: `Analysis.scores`, or `score_rows` of stored results.
+        rows: `Analysis.scores`, or rows of stored results.
         axis: Of the analysis.
         level: Of its intervals.
         best: Task and label of the rows in bold (`Analysis.candidates`).
@@ -133,29 +122,8 @@ def curve_table(
         return tasks.index(row.task), value, row.other if area else False, row.label if area else ""
 
     shown = sorted(rows, key=place)[:most]
-    columns: list[tuple[Column, Callable[[ScoreRow], Cell]]] = []
-
-    def add(
-        title: str, text: Callable[[ScoreRow], str], *, numeric: bool = False, where: bool = True
-    ) -> None:
-        if where:
-            columns.append((Column(title, numeric), lambda row: Cell(one_line(text(row)))))
-
-    add("task", lambda row: row.task or NONE, where=len(tasks) > 1)
-    add("adapter", lambda row: row.adapter)
-    truncated = any(row.truncation for row in rows)
-    add(
-        "inference",
-        lambda row: row.truncation.replace(" · ", "/") + "*" * row.published,
-        where=truncated,
-    )
-    add("seeds", lambda row: str(row.seeds), numeric=True, where=any(row.seeds > 1 for row in rows))
-    add(axis, lambda row: _over(axis, row.span)[axis], numeric=True, where=axis in BUDGETS)
-    if extra and shown:
-        for title in extra(shown[0]):
-            add(title, partial(_extra, extra, title), numeric=True)
-    if ranks:
-        columns += _rank_columns(shown)
+    columns = [*_name_columns(rows, axis), *_extra_columns(shown, extra)]
+    columns += _rank_columns(shown) if ranks else []
     if areas and any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
         columns.append((column, lambda row: _area(row, best)))
@@ -163,6 +131,35 @@ def curve_table(
     caption = one_line("; ".join([*_about(rows), *notes, *left]))
     body = tuple(tuple(cell(row) for _, cell in columns) for row in shown)
     return Table("curves", caption, tuple(column for column, _ in columns), body)
+
+
+def _column(title: str, text: Callable[[ScoreRow], str], *, numeric: bool = False) -> _Column:
+    return Column(title, numeric), lambda row: Cell(one_line(text(row)))
+
+
+def _name_columns(rows: Sequence[ScoreRow], axis: str) -> list[_Column]:
+    """What tells the rows apart; nothing that all have alike."""
+    every = [
+        (len({row.task for row in rows}) > 1, _column("task", lambda row: row.task or NONE)),
+        (True, _column("adapter", lambda row: row.adapter)),
+        (
+            any(row.truncation for row in rows),
+            _column(
+                "inference", lambda row: row.truncation.replace(" · ", "/") + "*" * row.published
+            ),
+        ),
+        (
+            any(row.seeds > 1 for row in rows),
+            _column("seeds", lambda row: str(row.seeds), numeric=True),
+        ),
+        (axis in BUDGETS, _column(axis, lambda row: _over(axis, row.span)[axis], numeric=True)),
+    ]
+    return [column for wanted, column in every if wanted]
+
+
+def _extra_columns(rows: Sequence[ScoreRow], extra: Extra | None) -> list[_Column]:
+    titles = extra(rows[0]) if extra and rows else ()
+    return [_column(x, partial(_extra, extra, x), numeric=True) for x in titles] if extra else []
 
 
 def _extra(extra: Extra, title: str, row: ScoreRow) -> str:
@@ -173,7 +170,7 @@ def _area(row: ScoreRow, best: Collection[tuple[str | None, str]]) -> Cell:
     return estimate(row.headline, best=(row.task, row.label) in best)
 
 
-def _rank_columns(rows: Sequence[ScoreRow]) -> list[tuple[Column, Callable[[ScoreRow], Cell]]]:
+def _rank_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
     """A column for each rank, the base first where it is known."""
     every = {rank for row in rows for rank in (*row.ranks, *row.missing)}
     every |= {0 for row in rows if row.baseline is not None}
@@ -216,9 +213,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, most: int = 60
     for row in rows[:most]:
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [
-            estimate(row.estimate) if row.estimate else share(row.value),
-            p_value(row.p_holm),
-            share(row.detectable),
+            *pair_cells(row),
             *map(Cell, _over(row.axis, row.span).values()),
             Cell(row.reading),
         ]
@@ -248,31 +243,6 @@ def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> T
         head.append("how")
         body = [[*cells, Cell(why)] for cells, why in zip(body, reasons, strict=True)]
     return table("aggregates", "", body, *head)
-
-
-def configuration_table(shown: Iterable[Configuration], choice: Choice) -> Table:
-    """Sizes and accuracies of configurations, and the margin at which each would be named."""
-    rows = [
-        (
-            Cell(one.name),
-            Cell(size(one.bytes), one.bytes),
-            estimate(one, best=one is choice.chosen),
-            margin_cell(one.needed, 2),
-            Cell(ABOVE[one.above_base]),
-        )
-        for one in shown
-    ]
-    titles = ("configuration", "size", "accuracy [95 %, all together]", "margin needed")
-    return table("configurations", "", rows, *titles, "above the base")
-
-
-ABOVE = {True: "yes", False: "not shown", None: NONE}
-"""Whether an accuracy is shown to be above the base."""
-
-
-def margin_cell(needed: float | None, digits: int = 1) -> Cell:
-    """The smallest margin that is enough, in points."""
-    return Cell("none is enough" if needed is None else percent(needed, digits), needed)
 
 
 def rank_test_table(tests: Iterable[RankTest]) -> Table:

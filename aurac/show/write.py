@@ -18,10 +18,11 @@ from aurac.files import write_atomic
 from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
+from aurac.show.combine import merge, pooled
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
-from aurac.show.findings import oriented, pooled
-from aurac.show.model import as_run, merge, ordered
+from aurac.show.findings import oriented
+from aurac.show.model import as_run, ordered
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
     from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.curves.area import Span
-    from aurac.show.findings import Findings, Groups
+    from aurac.show.combine import Groups
+    from aurac.show.findings import Findings
     from aurac.show.model import CurveRow, Interval, Run
     from aurac.stats.mean import Estimate
 

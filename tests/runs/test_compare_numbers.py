@@ -12,7 +12,8 @@ from support.adapters import save_with_peft
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.records.schema import Results
-from aurac.show.findings import Findings, pooled
+from aurac.show.combine import pooled
+from aurac.show.findings import Findings
 from aurac.show.model import as_run
 
 TASK = "aurac_word_problems_mc"

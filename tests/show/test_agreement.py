@@ -20,10 +20,11 @@ from aurac.cli import cli
 from aurac.notebook.run import load_run
 from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
 from aurac.records.schema import Results
-from aurac.show import text
+from aurac.show import sentences
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats
-from aurac.show.findings import Findings, pooled, significant
+from aurac.show.combine import pooled
+from aurac.show.findings import Findings, significant
 from aurac.show.model import as_run
 from aurac.show.model_card import card
 from aurac.show.tables import difference_table
@@ -104,7 +105,9 @@ KINDS = {
 
 def label_of(run, task, name):
     """What the report's tables call the row that the analysis calls `name`."""
-    return next(curve.label for curve in run.of_task(task) if curve.name == name)
+    rows = {curve.full_name: curve.label for curve in run.of_task(task)}
+    rows |= {curve.adapter: curve.label for curve in run.of_task(task) if curve.is_default}
+    return rows[name]
 
 
 def check(folder: Path, out: Path) -> None:
@@ -116,7 +119,7 @@ def check(folder: Path, out: Path) -> None:
     content = json.loads(done.stdout)
     named = {row["task"]: row for row in content["best"]}
     scores = load_run(folder).scores
-    shown = dict(zip(run.task_names, text.verdicts(run, findings), strict=False))
+    shown = dict(zip(run.task_names, sentences.verdicts(run, findings), strict=False))
     for task in run.task_names:
         rows = {row.label: row.area for row in run.of_task(task) if row.log2}
         largest = max(rows, key=rows.get)
@@ -131,7 +134,7 @@ def check(folder: Path, out: Path) -> None:
         bold = {row[0].text for row in table.rows if row[1].best}
         if not run.many_tasks:
             assert re.sub(f"^{task}: ", "", shown[task]).startswith(largest)
-            assert text.tiles(run, task, findings)[0].lines[0] == largest
+            assert sentences.tiles(run, task, findings)[0].lines[0] == largest
         assert builder._leader(task)[1].text == largest
         candidates = scores[(scores.task == task) & scores.candidate]
         if len(rows) == 1:
@@ -149,7 +152,7 @@ def check(folder: Path, out: Path) -> None:
         worse |= {findings.label(task, pair.a) for pair in tested}
         assert not worse & bold
     if run.many_tasks:
-        (leaders,) = (line for line in text.verdicts(run, findings) if "largest AURAC" in line)
+        (leaders,) = (line for line in sentences.verdicts(run, findings) if "largest AURAC" in line)
         for best in findings.best.values():
             assert best.label in leaders
 
@@ -184,10 +187,10 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
         called = findings.called(one) if one else None
         assert (builder._leader(task)[3].text == called) == (one is not None)
         if not run.many_tasks and findings.best[task]:
-            tile = text.tiles(run, task, findings)[1]
+            tile = sentences.tiles(run, task, findings)[1]
             alone = str(one.rank) if one and choice.curves == 1 else called
             assert (tile.title.startswith("Recommended"), tile.value) == (True, alone or "none")
-            said = text.details(run, task, findings)[-1]
+            said = sentences.details(run, task, findings)[-1]
             assert (
                 said.startswith(f"Ship {called}:")
                 if one
@@ -294,7 +297,7 @@ def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp
     )
     run = replace(as_run(Results.read(maker.folder), maker.folder), sequential=record)
     builder = Builder(run, tmp_path)
-    assert text.verdicts(run, builder.findings) == ("b is better than a.",)
+    assert sentences.verdicts(run, builder.findings) == ("b is better than a.",)
     assert builder.best() == set()
 
 

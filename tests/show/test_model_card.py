@@ -13,11 +13,12 @@ import yaml
 from huggingface_hub import ModelCard
 from report_runs import RunMaker, run_from, zoo_run
 
+from aurac.adapters.methods import Dylora, Lora, Matryoshka, NestedLoss
 from aurac.cli import cli
 from aurac.records.schema import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
-from aurac.show.model_card import card
+from aurac.show.model_card import METHODS, card
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 
@@ -93,6 +94,10 @@ def test_a_hostile_name_stays_a_name(tmp_path):
     body = re.sub(r"(?ms)^(`{3,}).*?^\1$", "", text.split("\n---\n", 1)[1])
     assert "<script>" not in body
     assert "](javascript:" not in body.replace("\\](", "")
+
+
+def test_every_method_has_its_title():
+    assert {m.name: m.title for m in (Lora, Dylora, Matryoshka, NestedLoss)} == METHODS
 
 
 def test_an_adapter_without_a_curve_gets_no_card(run):

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
+from aurac.analysis.findings import MOST_CLOSE
 from aurac.analysis.record import Changes, Step, StratumRow
 from aurac.show import appearance, figures, plots
-from aurac.show.model import MAX_HIGHLIGHTED
+from aurac.show.findings import Findings
 from aurac.show.pictures import KEY, Pictures
 from aurac.stats.mean import Estimate
 
@@ -26,8 +27,8 @@ TITLE = "a task with a long name · a base with a long name · 1000 documents"
 def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
-    labels = [appearance.legend_label(curve) for curve in curves[:MAX_HIGHLIGHTED]]
+    highlight = {curve.id for curve in curves[:MOST_CLOSE]}
+    labels = [appearance.legend_label(curve) for curve in curves[:MOST_CLOSE]]
     with figures.styled():
         figure = figures.single(
             lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
@@ -124,7 +125,7 @@ SHAPES = ["one", "two", "six", "twenty", "flat", "same end", "single rank", "mis
 @pytest.mark.parametrize("case", SHAPES)
 def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
     curves = run_from(CASES[case](tmp_path).results()).curves
-    highlight = {curve.id for curve in curves[:MAX_HIGHLIGHTED]}
+    highlight = {curve.id for curve in curves[:MOST_CLOSE]}
     some = [curve for curve in curves if curve.id in highlight]
     draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
     with figures.styled(small=True):
@@ -164,7 +165,7 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
         for at in range(groups)
     ]
     run = run_from(many_curves(tmp_path, count, cells=False).results())
-    pictures = Pictures(run, tmp_path, margin=0.02, non_inferior={}, best={})
+    pictures = Pictures(Findings(run, 0.02), tmp_path)
     kept = []
     pictures._save = lambda name, wide, **_: kept.append(wide)
     pictures.groups("word_problems", strata, {curve.adapter: curve for curve in curves})

@@ -11,7 +11,7 @@ from aurac.records.schema import Results
 from aurac.show import write_report
 from aurac.show.build import Builder
 from aurac.show.model import as_run
-from aurac.show.serving import serving_blocks
+from aurac.show.sections import serving_blocks
 
 
 def blocks_of(folder, figures):

@@ -22,8 +22,7 @@ from aurac.errors import AuracError
 from aurac.readers import read_curves
 from aurac.records.reader import StoredCells
 from aurac.records.schema import Results
-from aurac.show.documents import seeds_of
-from aurac.show.model import as_run
+from aurac.show.model import as_run, seeds_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,10 +8,11 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.show.caveats import caveats
-from aurac.show.findings import Findings, pooled
+from aurac.show.combine import pooled
+from aurac.show.findings import Findings
 from aurac.show.model import Run, as_published
 from aurac.show.model_card import card
-from aurac.show.text import details, tiles, verdicts
+from aurac.show.sentences import details, tiles, verdicts
 
 TASK = "word_problems"
 MARGIN = 0.02

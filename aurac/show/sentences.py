@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import interval, percent, size
-from aurac.show.content import Tile
 from aurac.show.findings import significant
-from aurac.show.model import published_pairs, scored
+from aurac.show.model import scored
+from aurac.show.render import Tile
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -318,6 +318,17 @@ def _choice_details(run: Run, task: str, findings: Findings) -> list[str]:
 def area_sentence(curve: CurveRow) -> str:
     """AURAC of a curve with its interval, or why there is none."""
     return f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
+
+
+def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
+    """Default curves (of a task) beside their adapter as published."""
+    return [
+        (default, curve)
+        for curve in run.curves
+        if curve.role == "published" and curve.log2 and task in (None, curve.task)
+        for default in scored(run, curve.task)
+        if default.is_default and default.adapter == curve.adapter
+    ]
 
 
 GLOSSARY = {
