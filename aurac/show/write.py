@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
+from aurac.analysis.rows import fields_of
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
@@ -172,8 +173,7 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
 
 
 def _names(curve: CurveRow) -> Row:
-    names = ("task", "adapter", "basis", "rescale", "role", "metric", "seeds", "seed")
-    return {name: getattr(curve, name) for name in names}
+    return fields_of(curve, "task adapter basis rescale role metric seeds seed")
 
 
 def _area(area: Interval | Estimate | None, name: str) -> Row:
@@ -233,10 +233,13 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
     """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
     estimate = cast("Estimate", pair.estimate)
     rows = {"first": findings.row(pair.task, pair.b), "second": findings.row(pair.task, pair.a)}
-    names = ("adapter", "basis", "rescale")
     return {
         "task": pair.task,
-        **{f"{end}_{name}": getattr(row, name) for end, row in rows.items() for name in names},
+        **{
+            f"{end}_{name}": value
+            for end, row in rows.items()
+            for name, value in fields_of(row, "adapter basis rescale").items()
+        },
         **({"axis": pair.axis} if pair.span else {}),
         **_span(pair.span),
         "difference": estimate.value,
@@ -255,11 +258,7 @@ def choice_rows(findings: Findings) -> Iterator[Row]:
     for choice in findings.choices.values():
         for one in choice.configurations:
             yield {
-                **{name: getattr(one, name) for name in ("task", "adapter", "truncation", "rank")},
-                "accuracy": one.accuracy,
-                "low": one.low,
-                "high": one.high,
-                "bytes": one.bytes,
+                **fields_of(one, "task adapter truncation rank accuracy low high bytes"),
                 "above_base": _yes(one.above_base),
                 "margin_needed": one.needed,
                 "margin": choice.margin,
@@ -319,8 +318,6 @@ def _group_rows(findings: Findings) -> Iterator[Row]:
                 "n_docs": group.n_docs,
                 "rank": rank,
                 "measure": "aurac_log2" if rank is None else "accuracy",
-                "value": value.value,
-                "low": value.low,
-                "high": value.high,
+                **fields_of(value, "value low high"),
                 "base_accuracy": group.baseline,
             }
