@@ -140,45 +140,41 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         request = sequential(request, until)
     lookup, execution = _Here(), request.execution
     make_executor(execution)  # refuses one that is not installed
-    session, notes = _opened(request, until, lookup)
+    session = open_session(
+        request.checkpoints,
+        request.tasks,
+        request.settings,
+        names=recorded_names(out),
+        elsewhere=execution.executor == "ray",
+        lookup=lookup,
+    )
+    if until is not None:
+        session = part_of(session, until, whole=True)
+        lookup.notes += _notes_on_stopping(session, until)
     folder = None
     if not lookup.downloads:
         place, begun = find_run_folder(request.out, session.tasks, session.request(), command)
         folder = place if begun else None
     store = CellStore(folder or Path())
-    auto = session.settings.truncation.auto and not lookup.absent
-    complete = auto and follow(session, store)
+    complete = session.settings.truncation.auto and not lookup.absent and follow(session, store)
     rows = [cell.row for cell in session.cells()]
-    standing = CellStates.of(rows, store, retry=execution.retry_failed)
-    span, source = _time(session, standing, folder, lookup)
-    low, middle, high = (span.low, span.middle, span.high) if span else (None, None, None)
-    base = session.outline
+    states = CellStates.of(rows, store, retry=execution.retry_failed)
+    span, source = _time(session, states, folder, lookup)
     return DryRun(
-        lines=(*_lines(session, standing), *_unseen(session, lookup.absent)),
+        lines=(*_lines(session, states), *_unseen(session, lookup.absent)),
         folder=folder,
-        base=base.name,
-        device=base.device,
-        dtype=base.dtype,
+        base=session.outline.name,
+        device=session.outline.device,
+        dtype=session.outline.dtype,
         seconds_from=source,
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
-        notes=(*notes, *_notes_on_cells(session, execution)),
-        seconds=middle,
-        seconds_low=low,
-        seconds_high=high,
+        notes=(*lookup.notes, *_notes_on_cells(session, execution)),
+        seconds=span.middle if span else None,
+        seconds_low=span.low if span else None,
+        seconds_high=span.high if span else None,
     )
-
-
-def _opened(request: Request, until: Until | None, lookup: _Here) -> tuple[Session, list[str]]:
-    """The session for all documents that a request may need, and what to know of it."""
-    names, elsewhere = recorded_names(request.out), request.execution.executor == "ray"
-    what = request.checkpoints, request.tasks, request.settings
-    session = open_session(*what, names=names, elsewhere=elsewhere, lookup=lookup)
-    if until is None:
-        return session, list(lookup.notes)
-    session = part_of(session, until, whole=True)
-    return session, [*lookup.notes, *_notes_on_stopping(session, until)]
 
 
 class _Here(Lookup):
@@ -248,16 +244,16 @@ def _download_of(base: str) -> str | None:
     return f"base {base}: from the hub"
 
 
-def _lines(session: Session, standing: CellStates) -> Iterable[Line]:
+def _lines(session: Session, states: CellStates) -> Iterable[Line]:
     """What is done and left of each curve, in the order of tasks and curves."""
     ranks: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
-    states = {"done": standing.done, "failed": standing.failed, "left": standing.left}
-    for state, rows in states.items():
+    kinds = {"done": states.done, "failed": states.failed, "left": states.left}
+    for state, rows in kinds.items():
         for row in rows:
             ranks[row.task, row.curve, state].append(row.rank)
     for task in session.built:
         for curve in () if task.members else (None, *(v.label for v in session.variants)):
-            done, failed, left = (tuple(sorted(ranks[task.name, curve, s])) for s in states)
+            done, failed, left = (tuple(sorted(ranks[task.name, curve, k])) for k in kinds)
             everything = tuple(sorted((*done, *failed, *left)))
             sizes = task.n_requests, task.effort
             yield Line(curve or BASE, task.name, everything, done, failed, *sizes)
@@ -272,29 +268,27 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 
 
 def _time(
-    session: Session, standing: CellStates, folder: Path | None, lookup: _Here
+    session: Session, states: CellStates, folder: Path | None, lookup: _Here
 ) -> tuple[Span | None, str]:
     """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:
         return None, "no estimate: the documents of a task were not looked up"
-    if not standing.left:
+    if not states.left:
         return Span(0.0, 0.0), "nothing is left to compute"
     if session.outline.model is None:
         return None, "no estimate: the base is not here; one finished cell gives one"
     left: dict[str, float] = defaultdict(float)
-    for row, requests in standing.left.items():
+    for row, requests in states.left.items():
         left[row.task] += requests
     efforts = {task.name: task.effort / task.n_requests for task in session.built}
     return estimate(left, efforts, folder, session.outline)
 
 
 def _memory(session: Session) -> dict[str, int] | None:
-    base = session.outline
-    if base.model is None:
+    if session.outline.model is None:
         return None
-    weights = weight_bytes(sum(p.numel() for p in base.model.parameters()), base.dtype)
     adapters = sum(adapter.bytes(adapter.rank) for adapter in session.adapters.values())
-    parts = {"weights": weights, "adapters": adapters, "beside": _OVERHEAD}
+    parts = {"weights": weight_bytes(session.outline), "adapters": adapters, "beside": _OVERHEAD}
     return {**parts, "total": sum(parts.values())}
 
 

@@ -65,8 +65,7 @@ def estimate(
         base: Its outline.
     """
     costs = cell_costs(folder) if folder else {}
-    parameters = sum(p.numel() for p in base.model.parameters())
-    age, gigabytes = process_age(), weight_bytes(parameters, base.dtype) / 1e9
+    age, gigabytes = process_age(), weight_bytes(base) / 1e9
     low, high = (rate * gigabytes + ending for rate, ending in zip(_LOADING, _ENDING, strict=True))
     span = Span(age + low, 2 * age + high)
     if left.keys() <= costs.keys():
@@ -76,6 +75,7 @@ def estimate(
         return span, f"from {number} cells of the same tasks in {folder}"
     if base.device != "cpu":
         return None, f"no estimate on {base.device} before one cell of each task is finished"
+    parameters = sum(p.numel() for p in base.model.parameters())
     effort = sum(efforts[task] * requests for task, requests in left.items())
     speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
     low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
@@ -93,9 +93,10 @@ def process_age() -> float:
     return max(0.0, time.time() - began)
 
 
-def weight_bytes(parameters: int, dtype: str) -> int:
-    """Of so many parameters."""
-    return parameters * (4 if dtype == "float32" else 2)
+def weight_bytes(base: LoadedBase) -> int:
+    """Of its parameters in its dtype."""
+    size = 4 if base.dtype == "float32" else 2
+    return size * int(sum(p.numel() for p in base.model.parameters()))
 
 
 def _flops_per_second(width: int, dtype: str) -> float:
