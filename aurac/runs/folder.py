@@ -34,7 +34,6 @@ REQUEST_SCHEMA = 1
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
 _LISTED = 5  # names in a message
-_OF_PLANS = ("margin", "alpha", "anytime")
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
 _OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer", *PROMPTING}
 """Settings that change the documents or the prompts of every task."""
@@ -247,13 +246,19 @@ def _other_plans(before: RunRequest, now: RunRequest) -> list[str]:
     """How a sequential test that was begun differs from the one that is asked for."""
     reasons = []
     for question, plan in now.sequential.items():
-        begun = before.sequential.get(question, plan)
-        pairs = {name: (getattr(begun, name), getattr(plan, name)) for name in _OF_PLANS}
-        for name in ("budget", "ranks"):
-            old, new = getattr(begun, name), getattr(plan, name)
-            pairs |= {f"{name} of {key}": (old[key], new[key]) for key in new if key in old}
-        reasons += [f"{name} was {o}, is {n}" for name, (o, n) in pairs.items() if o != n]
+        begun = _fixed(before.sequential.get(question, plan))
+        for name, new in _fixed(plan).items():
+            if begun.get(name, new) != new:
+                reasons.append(f"{name} was {begun[name]}, is {new}")
     return reasons
+
+
+def _fixed(plan: SequentialPlan) -> dict[str, Any]:
+    """What a plan fixes, by the name of it."""
+    budgets = {f"budget of {task}": most for task, most in plan.budget.items()}
+    ranks = {f"ranks of {label}": ranks for label, ranks in plan.ranks.items()}
+    own = {"margin": plan.margin, "alpha": plan.alpha, "anytime": plan.anytime}
+    return {**own, **budgets, **ranks}
 
 
 def _short(value: Any) -> Any:

@@ -186,11 +186,8 @@ def variants_of(
     Raises:
         UsageError: An unknown basis or rescale, or one that this adapter cannot have.
     """
-    options = ((bases, ("auto", *BASES), "basis"), (rescales or (), RESCALES, "rescale"))
-    for values, known, option in options:
-        for value in values:
-            if value not in known:
-                raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
+    _check_known(bases, ("auto", *BASES), "basis")
+    _check_known(rescales or (), RESCALES, "rescale")
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
         rescale = default_rescale(adapter.member(ranks[-1]))
         return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
@@ -212,6 +209,12 @@ def variants_of(
     if beside and ("prefix", "rule") not in wanted:
         variants.append(Variant(name, adapter, "prefix", "rule", "published", ranks))
     return variants
+
+
+def _check_known(values: Sequence[str], known: Sequence[str], option: str) -> None:
+    for value in values:
+        if value not in known:
+            raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
 
 
 def _auto(

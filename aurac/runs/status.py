@@ -183,23 +183,23 @@ def read_status(folder: Path) -> Status:
         keys = sorted({*store.keys(), *store.failed_keys()})
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
         notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
-    progress = CellStates.of(rows, store)
+    states = CellStates.of(rows, store)
     failures = []
-    for row in progress.failed[:_MOST_FAILURES]:
+    for row in states.failed[:_MOST_FAILURES]:
         record = store.failure(row.key)
         reason = record.reason if record else "its record cannot be read"
         failures.append({"cell": row.label, "reason": reason})
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
-    running = [row.label for row in progress.left if row.key in living]
+    running = [row.label for row in states.left if row.key in living]
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),
-        done=len(progress.done),
+        done=len(states.done),
         running=len(running),
-        failed=len(progress.failed),
-        left=None if plan is None else len(progress.left) - len(running),
-        seconds_left=_seconds(progress.left, folder, max(1, processes)),
+        failed=len(states.failed),
+        left=None if plan is None else len(states.left) - len(running),
+        seconds_left=_seconds(states.left, folder, max(1, processes)),
         processes=processes,
         results=(folder / "results.json").is_file(),
         report=(folder / REPORT_FILE).is_file(),
