@@ -205,17 +205,16 @@ class CurveReader:
         parts = [_scores(row.task, cells, metric) for cells in points.values()]
         drawn = self.cells.drawn(row.task)
         labels = self._labels(row, points[plain.ranks[0]][: 1 if drawn else None])
-        joined = [np.mean(part, axis=0) if drawn else np.concatenate(part) for part in parts]
         count = max(len(labels["doc_ids"]), 1)
         known = plain.baseline if metric == row.metric else None  # it is that of the row's metric
         base = self._base(row, metric, points[plain.ranks[0]])
         if base is not None and known is not None and abs(base.mean() - known) > _SAME:
             base = None
         try:
-            return Curve.from_outcomes(
+            return pooled_curve(
                 plain.ranks,
-                np.stack(joined),
-                draws=np.stack([np.stack(part) for part in parts], axis=1) if drawn else None,
+                parts,
+                drawn=drawn,
                 prompts=self._results.task(row.task).prompts_sha256,
                 baseline=known,
                 base_scores=base,
@@ -247,8 +246,7 @@ class CurveReader:
             return None
         if not parts:
             return None
-        drawn = self.cells.drawn(row.task)
-        scores = np.mean(parts, axis=0) if drawn else np.concatenate(parts)
+        scores = pooled(parts, drawn=self.cells.drawn(row.task))
         return [doc for cell in cells for doc in cell.doc_ids], scores
 
     def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> dict[str, Any]:
@@ -280,6 +278,24 @@ class CurveReader:
             return None
         labels = dict(zip(content.doc_ids, content.clusters or (), strict=True))
         return self._same([labels[doc] for doc in doc_ids])
+
+
+def pooled(parts: Sequence[NDArray[np.float64]], *, drawn: bool) -> NDArray[np.float64]:
+    """(n,) scores of the tasks of a group one after the other; of draws of examples their mean."""
+    return np.mean(parts, axis=0) if drawn else np.concatenate(parts)
+
+
+def pooled_curve(
+    ranks: Sequence[int],
+    parts: Sequence[Sequence[NDArray[np.float64]]],
+    *,
+    drawn: bool,
+    **labels: Any,
+) -> Curve:
+    """The curve of the scores of each cell at each rank; `labels` are fields of `Curve`."""
+    outcomes = np.stack([pooled(part, drawn=drawn) for part in parts])
+    draws = np.stack([np.stack(part) for part in parts], axis=1) if drawn else None
+    return Curve.from_outcomes(ranks, outcomes, draws=draws, **labels)
 
 
 def _scores(task: str, cells: Sequence[Cell], metric: str) -> list[NDArray[np.float64]]:

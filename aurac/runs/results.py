@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +12,9 @@ from msgspec.structs import replace as replaced
 
 from aurac.analysis.analyse import score_curve
 from aurac.curves.area import quadrature_weights
-from aurac.curves.curve import Curve
 from aurac.files import write_json
 from aurac.records.cell import EngineCounts
+from aurac.records.reader import pooled, pooled_curve
 from aurac.records.schema import (
     RESULTS_SCHEMA,
     AdapterRecord,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from aurac.curves.curve import Curve
     from aurac.records.store import Cell, CellStore
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.session import Session
@@ -136,10 +136,10 @@ class CellReader:
             cells.append((leaf, cell))
         return cells
 
-    def scores(
+    def _parts(
         self, task: BuiltTask, variant: Variant | None, rank: int
-    ) -> NDArray[np.float64] | str:
-        """(n,) per-document scores under the task's metric, or the reason for their absence."""
+    ) -> list[NDArray[np.float64]] | str:
+        """The scores of each cell under the task's metric, or the reason for their absence."""
         parts = []
         for leaf, cell in self.fetch(task, variant, rank):
             if isinstance(cell, str):
@@ -149,27 +149,32 @@ class CellReader:
                 unfit = " (outcomes not right or wrong)" if cell.samples else ""
                 return f"the cell holds no {task.metric}{unfit}"
             parts.append(np.asarray(column[: leaf.n_docs], dtype=np.float64))
-        return _joined(task, parts)
+        return parts
+
+    def scores(
+        self, task: BuiltTask, variant: Variant | None, rank: int
+    ) -> NDArray[np.float64] | str:
+        """(n,) per-document scores under the task's metric, or the reason for their absence."""
+        parts = self._parts(task, variant, rank)
+        return parts if isinstance(parts, str) else pooled(parts, drawn=task.drawn)
 
     def curve(self, task: BuiltTask, variant: Variant) -> tuple[Curve | None, dict[int, str]]:
         """The curve of the ranks that have scores, and why the others have none."""
-        columns = {rank: self.scores(task, variant, rank) for rank in variant.ranks}
-        known = {rank: row for rank, row in columns.items() if not isinstance(row, str)}
-        missing = {rank: row for rank, row in columns.items() if isinstance(row, str)}
+        columns = {rank: self._parts(task, variant, rank) for rank in variant.ranks}
+        known = {rank: parts for rank, parts in columns.items() if not isinstance(parts, str)}
+        missing = {rank: parts for rank, parts in columns.items() if isinstance(parts, str)}
         if not known:
             return None, missing
-        draws = [replace(draw, metric=task.metric) for draw in task.members if task.drawn]
-        under = [[self.scores(draw, variant, rank) for rank in known] for draw in draws]
-        curve = Curve.from_outcomes(
+        curve = pooled_curve(
             tuple(known),
-            np.stack(list(known.values())),
+            list(known.values()),
+            drawn=task.drawn,
             adapter=variant.name,
             task=task.name,
             basis=variant.basis,
             rescale=variant.rescale,
             strata=task.strata,
             clusters=task.clusters,
-            draws=np.array(under) if under else None,
         )
         return curve, missing
 
@@ -186,7 +191,7 @@ class CellReader:
                 if rows is None:
                     return UNSET
                 parts.append(weight * np.asarray(rows[: leaf.n_docs], dtype=np.float64))
-            total.append(_joined(task, parts))  # of several draws the spread within a draw
+            total.append(pooled(parts, drawn=task.drawn))  # the spread within a draw
         if not total or len(total[0]) < 2:
             return UNSET
         spread = spread_of_samples(np.sum(total, axis=0))
@@ -208,11 +213,6 @@ class CellReader:
             path = self._store.path(cell.identity.key)
             paths.append(path.relative_to(self._store.run_folder).as_posix())
         return paths if task.members else paths[0]
-
-
-def _joined(task: BuiltTask, parts: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Of the tasks of a group one after the other; of draws of the examples their mean."""
-    return np.mean(parts, axis=0) if task.drawn else np.concatenate(parts)
 
 
 def _curve(
