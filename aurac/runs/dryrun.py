@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.store import CellStore
 from aurac.runs.folder import find_run_folder, recorded_names
-from aurac.runs.pace import Span, estimate, weight_bytes
+from aurac.runs.pace import estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
 from aurac.runs.session import Lookup, open_session
@@ -159,7 +160,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
     complete = session.settings.truncation.auto and not lookup.absent and follow(session, store)
     rows = [cell.row for cell in session.cells()]
     states = CellStates.of(rows, store, retry=execution.retry_failed)
-    span, source = _time(session, states, folder, lookup)
+    ends, source = _time(session, states, folder, lookup)
     return DryRun(
         lines=(*_lines(session, states), *_unseen(session, lookup.absent)),
         folder=folder,
@@ -171,9 +172,9 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
         notes=(*lookup.notes, *_notes_on_cells(session, execution)),
-        seconds=span.middle if span else None,
-        seconds_low=span.low if span else None,
-        seconds_high=span.high if span else None,
+        seconds=math.sqrt(ends[0] * ends[1]) if ends else None,
+        seconds_low=ends[0] if ends else None,
+        seconds_high=ends[1] if ends else None,
     )
 
 
@@ -269,12 +270,12 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 
 def _time(
     session: Session, states: CellStates, folder: Path | None, lookup: _Here
-) -> tuple[Span | None, str]:
+) -> tuple[tuple[float, float] | None, str]:
     """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:
         return None, "no estimate: the documents of a task were not looked up"
     if not states.left:
-        return Span(0.0, 0.0), "nothing is left to compute"
+        return (0.0, 0.0), "nothing is left to compute"
     if session.outline.model is None:
         return None, "no estimate: the base is not here; one finished cell gives one"
     left: dict[str, float] = defaultdict(float)

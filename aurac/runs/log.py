@@ -12,6 +12,8 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -70,25 +72,26 @@ class _ToLog(logging.Handler):
         self._log.event("message", level=record.levelname.lower(), text=record.getMessage())
 
 
+class _CellEvent(msgspec.Struct, tag_field="event", tag="cell"):
+    task: str
+    seconds: float
+    requests: int
+
+
 def cell_costs(run_folder: Path) -> dict[str, list[tuple[float, int]]]:
     """Task → (seconds, requests) of its cells in the newest lines of the newest logs."""
     costs: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    for event in _newest_events(run_folder / LOGS):
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            if event.get("event") == "cell" and int(event["requests"]) > 0:
-                costs[event["task"]].append((float(event["seconds"]), int(event["requests"])))
-    return dict(costs)
-
-
-def _newest_events(logs: Path) -> Iterator[Any]:
     with contextlib.suppress(OSError):
-        for path in sorted(logs.glob("*.jsonl"))[-_MOST_READ:]:
+        for path in sorted((run_folder / LOGS).glob("*.jsonl"))[-_MOST_READ:]:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
                 lines = file.read().splitlines()
             for line in lines:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+                with contextlib.suppress(ValueError):  # another event, or cut off
+                    event = msgspec.json.decode(line, type=_CellEvent)
+                    if event.requests > 0:
+                        costs[event.task].append((event.seconds, event.requests))
+    return dict(costs)
 
 
 def duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from aurac.models.base import LoadedBase
 
@@ -28,32 +28,10 @@ _LOADING = (1.0, 6.0)  # seconds for 10^9 bytes of weights
 _ENDING = (2.0, 8.0)  # seconds for results, figures and report
 
 
-@dataclass(frozen=True)
-class Span:
-    """A range of seconds."""
-
-    low: float
-    high: float
-
-    def __add__(self, other: Span) -> Span:
-        return Span(self.low + other.low, self.high + other.high)
-
-    @property
-    def middle(self) -> float:
-        """The geometric mean."""
-        return math.sqrt(self.low * self.high)
-
-    @classmethod
-    def around(cls, seconds: Sequence[float]) -> Span:
-        """The range of some measurements, not narrower than the spread of runs."""
-        middle = Span(min(seconds), max(seconds)).middle
-        return cls(min(*seconds, middle / _SPREAD), max(*seconds, middle * _SPREAD))
-
-
 def estimate(
     left: Mapping[str, float], efforts: Mapping[str, float], folder: Path | None, base: LoadedBase
-) -> tuple[Span | None, str]:
-    """Seconds for what is left, and where that comes from or why there is none.
+) -> tuple[tuple[float, float] | None, str]:
+    """The least and the most seconds for what is left, and what tells or why nothing does.
 
     Cells of the same tasks in the run folder tell; without them a short multiplication of matrices
     is timed. Beside the cells a run takes time to start, to load the base and to write its report.
@@ -66,20 +44,23 @@ def estimate(
     """
     costs = cell_costs(folder) if folder else {}
     age, gigabytes = process_age(), weight_bytes(base) / 1e9
-    low, high = (rate * gigabytes + ending for rate, ending in zip(_LOADING, _ENDING, strict=True))
-    span = Span(age + low, 2 * age + high)
+    low = age + _LOADING[0] * gigabytes + _ENDING[0]
+    high = 2 * age + _LOADING[1] * gigabytes + _ENDING[1]
     if left.keys() <= costs.keys():
-        number = sum(len(costs[task]) for task in left)
         for task, requests in left.items():
-            span += Span.around([seconds / count * requests for seconds, count in costs[task]])
-        return span, f"from {number} cells of the same tasks in {folder}"
+            seconds = [spent / count * requests for spent, count in costs[task]]
+            middle = math.sqrt(min(seconds) * max(seconds))
+            low += min(*seconds, middle / _SPREAD)
+            high += max(*seconds, middle * _SPREAD)
+        number = sum(len(costs[task]) for task in left)
+        return (low, high), f"from {number} cells of the same tasks in {folder}"
     if base.device != "cpu":
         return None, f"no estimate on {base.device} before one cell of each task is finished"
     parameters = sum(p.numel() for p in base.model.parameters())
     effort = sum(efforts[task] * requests for task, requests in left.items())
     speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
-    low, high = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
-    return span + Span(low, high), (
+    least, most = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
+    return (low + least, high + most), (
         f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
         "narrower after a first run"
     )

@@ -135,7 +135,7 @@ class SweepProgress(NoProgress):
             table = self._table = CurveTable(stderr_console(), self._planned, self._requests)
             left = {cell.identity.key for cell in self._cells}
             for cell in self._planned:
-                if cell.identity.key not in left and table.shows(cell):
+                if cell.identity.key not in left:
                     table.fill_in(cell, self._accuracy(cell))
             self._drawn.enter_context(self._interrupts.saying(table.say))
             self._drawn.enter_context(drawn(table))
@@ -167,7 +167,7 @@ class SweepProgress(NoProgress):
         """Fill in what has ended."""
         failed = outcome.startswith("failed")
         self._ended, self._failed = self._ended + 1, self._failed + failed
-        if self._table is not None and self._table.shows(cell):
+        if self._table is not None:
             self._table.fill_in(cell, _FAILED if failed else self._accuracy(cell))
 
     def _accuracy(self, cell: PlannedCell) -> str:
@@ -214,10 +214,6 @@ class CurveTable(progress.Progress):
             redirect_stderr=False,
         )
         self._bar = self.add_task("loading the base model", total=requests)
-
-    def shows(self, cell: PlannedCell) -> bool:
-        """Whether there is a column for its rank."""
-        return cell.rank in self._ranks
 
     def fill_in(self, cell: PlannedCell, value: str) -> None:
         """Show what a cell came to."""
