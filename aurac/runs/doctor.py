@@ -45,6 +45,19 @@ class Finding:
         return vars(self) | {"facts": self.facts or {}}
 
 
+def _judged(
+    what: str,
+    found: str,
+    advice: str,
+    facts: dict[str, Any],
+    *,
+    fine: bool,
+    otherwise: State = "note",
+) -> Finding:
+    """With the advice where it is not fine."""
+    return Finding(what, "ok" if fine else otherwise, found, None if fine else advice, facts)
+
+
 def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
     """Look at everything; with `network` ask, for `timeout` seconds, whether the hub answers."""
     packages, extras = _packages()
@@ -52,9 +65,8 @@ def examine(*, network: bool = True, timeout: float = 3.0) -> list[Finding]:
         _python(),
         *packages,
         _processor(),
-        _torch(),
+        *_torch(),
         _waiting(),
-        _accelerator(),
         _memory(),
         _disk("cache folder", cache_root(), "problem", "set AURAC_CACHE to a folder to write to"),
         _disk("working folder", Path.cwd(), "note", "give --out"),
@@ -74,9 +86,9 @@ def _python() -> Finding:
         text = f"{version}, aurac is not installed"
         return Finding("python", "problem", text, "pip install -e .")
     facts = {"version": version, "wanted": wanted, "aurac": metadata.version("aurac")}
-    if SpecifierSet(wanted).contains(version, prereleases=True):
-        return Finding("python", "ok", version, facts=facts)
-    return Finding("python", "problem", version, f"use a Python that is {wanted}", facts)
+    fine = SpecifierSet(wanted).contains(version, prereleases=True)
+    fix = f"use a Python that is {wanted}"
+    return _judged("python", version, fix, facts, fine=fine, otherwise="problem")
 
 
 def _packages() -> tuple[list[Finding], list[Finding]]:
@@ -110,12 +122,12 @@ def _packages() -> tuple[list[Finding], list[Finding]]:
     text = ", ".join(f"{name} {fitting[name]}" for name in named)
     text += f" and {len(fitting) - len(named)} more in range"
     return [Finding("packages", "ok", text, facts=fitting), *wrong], [
-        Finding(
+        _judged(
             f"extra {extra}",
-            "note" if absent else "ok",
             f"without {', '.join(absent)}" if absent else "installed",
-            f"pip install -e '.[{extra}]'" if absent else None,
+            f"pip install -e '.[{extra}]'",
             {"missing": absent},
+            fine=not absent,
         )
         for extra, absent in lacking.items()
     ]
@@ -128,12 +140,13 @@ def _processor() -> Finding:
     return Finding("processor", "ok", text, facts={**hardware, "usable_cores": usable})
 
 
-def _torch() -> Finding:
+def _torch() -> list[Finding]:
+    """Torch, and the accelerator that it finds."""
     try:
         import torch
     except (ImportError, OSError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        return Finding("torch", "problem", lines[0], "pip install torch (see pytorch.org)")
+        return [Finding("torch", "problem", lines[0], "pip install torch (see pytorch.org)")]
     probes = {"AMX": "_is_amx_tile_supported", "AVX-512-BF16": "_is_avx512_bf16_supported"}
     fast = [k for k, probe in probes.items() if getattr(torch.cpu, probe, lambda: False)()]
     version, cuda, threads = torch.__version__, torch.version.cuda, torch.get_num_threads()
@@ -145,7 +158,16 @@ def _torch() -> Finding:
     limit = os.environ.get("OMP_NUM_THREADS")
     fix = f"OMP_NUM_THREADS={limit} sets the threads; unset it to use all cores" if limit else None
     facts = {"version": version, "cuda": cuda, "threads": threads, "dtype": dtype}
-    return Finding("torch", "ok", text, fix, {**facts, "device": device, "bf16": fast})
+    here = Finding("torch", "ok", text, fix, {**facts, "device": device, "bf16": fast})
+    if torch.cuda.is_available():
+        cards = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
+        text = ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)
+        named = [{"name": card.name, "bytes": card.total_memory} for card in cards]
+        return [here, Finding("accelerator", "ok", text, facts={"cuda": named})]
+    if torch.backends.mps.is_available():
+        return [here, Finding("accelerator", "ok", "Apple GPU (mps)", facts={"mps": True})]
+    advice = "a small base and the bundled tasks take minutes; larger ones want a GPU"
+    return [here, Finding("accelerator", "note", "none; everything runs on the CPU", advice)]
 
 
 def _waiting() -> Finding:
@@ -161,35 +183,15 @@ def _waiting() -> Finding:
     return Finding("waiting threads", "note", "spin: slow beside busy processes", advice)
 
 
-def _accelerator() -> Finding:
-    try:
-        import torch
-    except (ImportError, OSError):
-        return Finding("accelerator", "note", "unknown without torch")
-    if torch.cuda.is_available():
-        cards = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
-        text = ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)
-        facts = [{"name": card.name, "bytes": card.total_memory} for card in cards]
-        return Finding("accelerator", "ok", text, facts={"cuda": facts})
-    if torch.backends.mps.is_available():
-        return Finding("accelerator", "ok", "Apple GPU (mps)", facts={"mps": True})
-    advice = "a small base and the bundled tasks take minutes; larger ones want a GPU"
-    return Finding("accelerator", "note", "none; everything runs on the CPU", advice)
-
-
 def _memory() -> Finding:
     import psutil
 
     memory, limit = psutil.virtual_memory(), _memory_limit()
     total, free = min(memory.total, limit), min(memory.available, limit)
-    text, facts = (
-        f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free",
-        {"total": total, "free": free},
-    )
-    if free >= _SMALLEST_MEMORY:
-        return Finding("memory", "ok", text, facts=facts)
+    text = f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB free"
     advice = "the packaged base wants about 3 GiB: close something large"
-    return Finding("memory", "note", text, advice, facts)
+    facts = {"total": total, "free": free}
+    return _judged("memory", text, advice, facts, fine=free >= _SMALLEST_MEMORY)
 
 
 def _memory_limit() -> int:
@@ -207,9 +209,8 @@ def _disk(what: str, place: Path, unwritable: State, advice: str) -> Finding:
         return Finding(what, unwritable, text, advice, {"path": str(place)})
     free = shutil.disk_usage(existing).free
     text, facts = f"{place}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
-    if free >= _SMALLEST_DISK:
-        return Finding(what, "ok", text, facts=facts)
-    return Finding(what, "note", text, "the packaged base and its conversion want 1 GiB", facts)
+    advice = "the packaged base and its conversion want 1 GiB"
+    return _judged(what, text, advice, facts, fine=free >= _SMALLEST_DISK)
 
 
 def _packaged_base() -> Finding:
