@@ -49,7 +49,7 @@ from aurac.runs.results import (
     CellReader,
     adapter_records,
     failed_cell,
-    gathered,
+    results_of,
     task_record,
 )
 from aurac.runs.runner import Executor, RunContext
@@ -138,7 +138,7 @@ def run(
         folder = open_run_folder(out, tasks, identity, command)
         snapshot = InputSnapshot(request, session.outline.path, started)
         parts = session, execution, executor, folder, interrupts, profile, progress
-        done = (kind or Sweep)(*parts, command, started).whole()
+        done = (kind or Sweep)(*parts, command, started).run()
         snapshot.keep(done)
         return done
 
@@ -160,7 +160,7 @@ class Sweep:
     def __post_init__(self) -> None:
         self.store, self.log = CellStore(self.folder), RunLog(self.folder)
 
-    def whole(self) -> Run:
+    def run(self) -> Run:
         """Compute what is missing, gather, write."""
         try:
             with self.log, Locks(self.folder) as self._locks, self.executor:
@@ -217,7 +217,7 @@ class Sweep:
         """Compute what is missing of the cells, and make curves of them."""
         reader = self._filled(cells)
         with self.profile.spent("results"):
-            return gathered(self.session, reader)
+            return results_of(self.session, reader)
 
     def _filled(self, cells: list[PlannedCell]) -> CellReader:
         """Compute what is missing of the cells, and read them; damaged ones are computed again."""

@@ -139,7 +139,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
     """As `dry_run`, of a request."""
     if until is not None:
         request = sequential(request, until)
-    lookup, execution = _Here(), request.execution
+    lookup, execution = LocalLookup(), request.execution
     make_executor(execution)  # refuses one that is not installed
     session = open_session(
         request.checkpoints,
@@ -178,7 +178,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
     )
 
 
-class _Here(Lookup):
+class LocalLookup(Lookup):
     """Finds what is on this machine, and notes what would be fetched."""
 
     def __init__(self) -> None:
@@ -269,7 +269,7 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
 
 
 def _time(
-    session: Session, states: CellStates, folder: Path | None, lookup: _Here
+    session: Session, states: CellStates, folder: Path | None, lookup: LocalLookup
 ) -> tuple[tuple[float, float] | None, str]:
     """As `estimate`, for what is left; or why there is no estimate."""
     if lookup.absent:

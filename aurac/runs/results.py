@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from aurac.tasks.task import BuiltTask
 
 
-def gathered(session: Session, reader: CellReader) -> Results:
+def results_of(session: Session, reader: CellReader) -> Results:
     """The content of `results.json` but for tasks and provenance."""
     from importlib.metadata import version
 
