@@ -45,13 +45,10 @@ _OVERHEAD = 1_000_000_000
 
 @dataclass(frozen=True)
 class Line:
-    """The cells of one curve: a variant of an adapter on a task; rank 0 alone is the base.
+    """The cells of one curve on a task: all ranks, those `done`, those that `failed` before.
 
-    Attributes:
-        curve: Label of the variant; "base" for rank 0.
-        ranks: All ranks; those whose cells are `done`, and those that `failed` before.
-        requests: Requests of one cell; None where the documents were not looked up.
-        effort: What one cell reads and writes, in characters: see `Requests.effort`.
+    `requests` and `effort` (characters, see `Requests.effort`) are of one cell; None where the
+    documents were not looked up. The base is the curve "base", rank 0.
     """
 
     curve: str
@@ -75,14 +72,11 @@ class DryRun:
     Attributes:
         lines: One for each curve on each task.
         folder: The run folder that was looked into; None if there is none yet.
-        base, device, dtype: What would compute.
         seconds_from: Where the estimate comes from, or why there is none.
         memory: Bytes: weights, adapters, beside them; the sum under "total".
-        downloads: What would be fetched.
         further: How many cells may follow at most (ranks `auto`); the time is without them.
         notes: What was not looked up, and why.
-        seconds, seconds_low, seconds_high: The time for what is left, the middle and the ends of a
-            range; None where nothing is known.
+        seconds, seconds_low, seconds_high: Middle and ends of a range; None without an estimate.
     """
 
     lines: tuple[Line, ...]
@@ -209,25 +203,21 @@ class LocalLookup(Lookup):
         for name in tasks:
             local = name in BUNDLED or name in settings.task.data
             hub = not local and Path(name).suffix not in (".yaml", ".yml")
-            if hub and not constants.HF_HUB_OFFLINE:
-                self._lacks(name, "its data may have to be fetched, so they were not looked up")
-                continue
-            try:
-                built += super().build([name], settings, base, partial=True)
-            except TaskError:
-                raise
-            except AuracError as error:
-                if local:
-                    raise
-                self._lacks(name, f"its data are not here ({error.given})")
+            why = "its data may have to be fetched, so they were not looked up"
+            if not hub or constants.HF_HUB_OFFLINE:
+                try:
+                    built += super().build([name], settings, base, partial=True)
+                    continue
+                except AuracError as error:
+                    if local or isinstance(error, TaskError):
+                        raise
+                    why = f"its data are not here ({error.given})"
+            self.absent.append(name)
+            self.notes.append(f"{name}: {why}")
         if not partial and not self.absent:
             check_options(tasks, built, settings.task)
         self.downloads += [f"data of {t}, unless the hub's cache holds them" for t in self.absent]
         return built
-
-    def _lacks(self, task: str, why: str) -> None:
-        self.absent.append(task)
-        self.notes.append(f"{task}: {why}")
 
 
 def _download_of(base: str) -> str | None:

@@ -31,7 +31,7 @@ from aurac.runs.settings import NamedCheckpoint
 from aurac.tasks import BUNDLED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from aurac.runs.settings import Request
 
@@ -77,15 +77,16 @@ def recall(request: Request) -> Run | None:
 class InputSnapshot:
     """Looks at the inputs when a run begins, and keeps them when it has ended.
 
-    Files that changed after `started` (seconds since the epoch) may not be those that were read.
-    `base` is the folder of the base model.
+    Files that changed after `started` (since the epoch) may not be those that were read.
     """
 
     def __init__(self, request: Request, base: Path, started: float) -> None:
         self._request, self._base = request, base
         self._inputs: str | None = None
         try:
-            if comparable(request) and _newest([*_places(request), base]) < started:
+            read = [row for path in (*_places(request), base) for row in _states(path)]
+            newest = max((changed for _, _, changed, _ in read), default=0) / 1e9
+            if newest < started and comparable(request):
                 self._inputs = _inputs(request, base)
         except (OSError, ValueError) as error:
             logger.debug("the inputs cannot be compared later (%s)", error)
@@ -178,11 +179,6 @@ def _files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in _UNCOUNTED]
         yield from (Path(parent) / name for name in names if not name.startswith("."))
-
-
-def _newest(paths: Iterable[str | Path]) -> float:
-    times = (row[2] for path in paths for row in _states(Path(path).expanduser()))
-    return max(times, default=0) / 1e9
 
 
 def _package(name: str) -> Path:

@@ -68,8 +68,7 @@ class RequestedTask(Record, frozen=True, kw_only=True):
 class SequentialPlan(Record, frozen=True, kw_only=True):
     """How sequential tests spend their error rate, fixed by the first run in a folder.
 
-    `budget` is task → most documents (null at any time: confidence sequences need none), `ranks`
-    the curves that are compared, or whose ranks are searched, by label.
+    `budget`: task → most documents (null at any time); `ranks`: of the compared curves, by label.
     """
 
     alpha: float
@@ -132,8 +131,7 @@ def find_run_folder(
 ) -> tuple[Path, bool]:
     """The folder that a request runs in, and whether a run has begun there; nothing is written.
 
-    Without `out` it is one below `runs`, named for tasks and request. The command line is for
-    suggesting another one.
+    Without `out` it is one below `runs`, named for tasks and request. `command` suggests another.
 
     Raises:
         RunFolderError: It holds another run or other files, or cannot be read.
@@ -366,10 +364,7 @@ def remove_texts(folder: Path) -> None:
 
 
 def warn_unused(store: CellStore, planned: Sequence[CellIdentity]) -> list[str]:
-    """Warn of cells in the folder that differ from planned ones in their settings alone.
-
-    Returns the fields of the cells' identities that differ, as the warning names them.
-    """
+    """Warn of cells in the folder that differ from planned ones in settings; returns which."""
     keys, there = {identity.key for identity in planned}, store.keys()
     unused = there - keys
     missing = [identity.to_dict() for identity in planned if identity.key not in there]

@@ -37,8 +37,8 @@ def _write(text: str, *, ends: bool = False) -> None:
 class Interrupts:
     """Turns signals into an orderly end; a context, and without effect beside the main thread.
 
-    Within `working()` a signal is only remembered, and `check()` raises at a safe place. Elsewhere
-    it raises at once. A second signal ends the process at once. Standard error tells of both.
+    A signal raises at once, but within `working()` where `check()` is called; a second one ends the
+    process. Standard error tells of both.
     """
 
     def __init__(self) -> None:

@@ -32,10 +32,9 @@ FOLDER = "locks"
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """What a lock's file says of the process that holds it: see `aurac.files.process_mark`.
+    """A lock's file: its process (`aurac.files.process_mark`), by one random `token` for all locks.
 
-    It draws one `token` for all its locks. `deaths` are processes before it that ended while they
-    held the lock, since something of the work was last kept.
+    `deaths`: processes that ended holding the lock since something of the work was last kept.
     """
 
     token: str = ""
@@ -44,7 +43,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class Locks:
-    """The locks of one process, in `locks/` of a run folder; use as a context.
+    """The locks of one process in a run folder; use as a context.
 
     A lock may stay untouched for `seconds` of the monotonic `clock`; an owner that makes no `step`
     for `stall_seconds` falls silent.
@@ -104,15 +103,13 @@ class Locks:
         if key in self._held and not self.lost(key):
             return True
         self._held.pop(key, None)
-        path = self.folder / key
-        deaths = 0
+        path, deaths = self.folder / key, 0
         if path.exists():
             before = read_owner(path) or Owner()
             if not self._is_gone(key, before):
                 return False
             deaths = before.deaths + 1
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            path.unlink(missing_ok=True)
         return self._create(path, Owner(self._token, process_mark(), deaths))
 
     @contextlib.contextmanager

@@ -26,9 +26,9 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class RunLog:
-    """Appends events to `logs/<run id>.jsonl`; a log that cannot be written never stops a run.
+    """Appends events, and as a context what aurac warns of, to `logs/<run id>.jsonl`.
 
-    As a context it also keeps what aurac warns of. Without a run folder it keeps nothing.
+    A log that cannot be written never stops a run. Without a run folder it keeps nothing.
     """
 
     def __init__(self, run_folder: Path | None) -> None:

@@ -95,10 +95,9 @@ def _flops_per_second(width: int, dtype: str) -> float:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a document costs inside the evaluation; starting and the report are beside it.
+    """Wall `seconds` of the evaluation for a document at one rank: the mean over curves and ranks.
 
-    `seconds` of wall time are for a document at one rank, the mean over curves and `ranks` of one;
-    `source` names the run, its base and its device.
+    `ranks` are those of one curve; `source` names the run, its base and its device.
     """
 
     seconds: float

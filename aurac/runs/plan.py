@@ -212,9 +212,8 @@ def variants_of(
 
 
 def _check_known(values: Sequence[str], known: Sequence[str], option: str) -> None:
-    for value in values:
-        if value not in known:
-            raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
+    for value in {*values} - {*known}:
+        raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
 
 
 def _auto(
@@ -230,13 +229,11 @@ def _auto(
 def plan(
     variants: Iterable[Variant], tasks: Sequence[BuiltTask], base: LoadedBase
 ) -> list[PlannedCell]:
-    """All cells in the order they run: coarse ranks first, for every variant and task.
+    """All cells in the order they run: each variant's full rank, the base, lowest ranks, bisection.
 
-    Each variant's full rank, then the base, then each variant's lowest rank, then bisection: after
-    a third of the work every curve has its ends, its baseline and its middle. Within a level tasks
-    that take several times as long as others come first, so that many processes end together; of
-    tasks that take about as long each variant's stand together and it is attached once, the curves
-    that are compared before those shown beside them.
+    After a third of the work every curve has its ends, its baseline and its middle. Within a level
+    tasks that take several times as long come first, so that many processes end together; else the
+    cells of a variant stand together and it is attached once, the compared curves first.
     """
     keys = {task.name: documents_of(task) for task in tasks}
 
@@ -294,9 +291,8 @@ def blocks_of(places: Sequence[int], size: int) -> list[list[int]]:
 def block_size(task: BuiltTask, device_kind: str) -> int:
     """Documents in a block: what a kill loses at most, with batches of its own.
 
-    Larger on an accelerator, whose batches are. On a CPU larger for short generated answers, since
-    a block ends with a few long ones in flight: two ranks of 384 bundled word problems take 206
-    passes in one block and 408 in three.
+    Larger on a CPU for short generated answers, since a block ends with a few long ones in flight:
+    two ranks of 384 bundled word problems take 206 passes in one block and 408 in three.
     """
     size = BLOCK_DOCUMENTS.get(device_kind, _ACCELERATOR_BLOCK)
     if device_kind != "cpu" or task.output_type != "generate_until":
@@ -336,13 +332,10 @@ def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
 def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[PlannedCell]:
     """The cells of shard `number` (from 1) of `of`, in the order of the plan.
 
-    The cells of each task are dealt out in turn, and each task goes on where the last one ended, so
-    that every shard gets its share of every task, within one cell, and of all cells.
+    Cells are dealt out task by task: every shard gets its share of every task, within one cell.
     """
-    by_task: dict[str, list[PlannedCell]] = {}
-    for cell in cells:
-        by_task.setdefault(cell.task.name, []).append(cell)
-    dealt = [cell for group in by_task.values() for cell in group]
+    tasks = list(dict.fromkeys(cell.task.name for cell in cells))
+    dealt = sorted(cells, key=lambda cell: tasks.index(cell.task.name))
     share = {cell.identity.key for cell in dealt[number - 1 :: of]}
     return [cell for cell in cells if cell.identity.key in share]
 

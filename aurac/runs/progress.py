@@ -108,8 +108,7 @@ class NoProgress:
 class SweepProgress(NoProgress):
     """A table of curves with the time left; on a pipe, a line for each tenth of the requests.
 
-    `cells` will be computed, `planned` are all of the run. What `interrupts` says while the table
-    is drawn stands below that.
+    `cells` will be computed, `planned` are all. What `interrupts` says stands below the table.
     """
 
     def __init__(
@@ -185,10 +184,9 @@ class _Rate(progress.ProgressColumn):
 
 
 class CurveTable(progress.Progress):
-    """A table with a row for each curve and a column for each rank, above a bar of the requests.
+    """A row for each curve and a column for each rank of the `planned` cells, above a bar.
 
-    Where there are too many rows those of the task in progress are shown, where there are too many
-    ranks those that are computed first. `planned` are all cells of the run.
+    Of too many rows those of the task in progress are shown, of too many ranks the first computed.
     """
 
     def __init__(self, console: Console, planned: Sequence[PlannedCell], requests: int) -> None:

@@ -24,10 +24,7 @@ T = TypeVar("T")
 
 
 class NamedCheckpoint(NamedTuple):
-    """What a person names: `PATH`, `NAME=PATH`, or `PATH` with `{1,2,4}` in it for a family.
-
-    A path is a folder, a file or a hub id; a family has one for each word in the braces.
-    """
+    """`PATH` (folder, file or hub id), `NAME=PATH`, or a family: `PATH` with `{1,2,4}` in it."""
 
     name: str | None
     paths: tuple[str, ...]
@@ -72,12 +69,10 @@ class TruncationOptions:
     Attributes:
         ranks: `pow2`, `all`, explicit ranks, or `auto`: the powers of two, and further ranks where
             a curve bends (docs/explain/aurac.md).
-        basis: One or more of `prefix`, `svd`, `energy`; the first is the one compared. `auto`:
-            SVD, and the prefix beside it as published, of an adapter trained without nesting;
-            the prefix of a nested one.
+        basis: One or more of `prefix`, `svd`, `energy`; the first is compared. `auto`: the prefix
+            of an adapter trained nested, SVD of another with its prefix beside it as published.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
-        published: Draw adapters with a trained P under the published inference, too, and with
-            `auto` the prefix beside SVD.
+        published: Draw the published inference, too: of a trained P, and with `auto` the prefix.
         margin: Of `auto`: how far a rank that is not evaluated may lie from the straight line
             between its neighbours, a fraction; None: `aurac.stats.gaps.MARGIN`.
         added: The further ranks of `auto` so far; a run adds to them itself.
@@ -165,13 +160,7 @@ class Settings:
 
     @classmethod
     def of(cls, **fields: Any) -> Settings:
-        """From flat keywords, each to the options with a field of its name.
-
-        `checkpoint` is `overrides`.
-
-        Raises:
-            TypeError: A keyword of none of them.
-        """
+        """From flat keywords (`checkpoint`: overrides); a TypeError where no field has the name."""
         if "checkpoint" in fields:
             fields["overrides"] = fields.pop("checkpoint")
         return cls(
@@ -238,12 +227,7 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def separated(fields: dict[str, Any]) -> tuple[Settings, Execution]:
-    """Keywords of both kinds, each to where it belongs.
-
-    Raises:
-        TypeError: A keyword of neither.
-        UsageError: A value out of range, or values that do not go together.
-    """
+    """Flat keywords of both; a UsageError for values out of range or that do not go together."""
     execution = _taken(fields := dict(fields), Execution)
     settings = Settings.of(**fields)
     if execution.shard and settings.truncation.auto:

@@ -46,8 +46,7 @@ class PlanRow(msgspec.Struct, frozen=True, array_like=True):
     @property
     def label(self) -> str:
         """As in progress and messages."""
-        who = "base" if self.curve is None else f"{self.curve} · rank {self.rank}"
-        return f"{self.task} · {who}"
+        return f"{self.task} · {f'{self.curve} · rank {self.rank}' if self.curve else 'base'}"
 
 
 class _PlanHead(msgspec.Struct, omit_defaults=True):
@@ -65,10 +64,7 @@ def add_to_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None
 
 
 def write_plan(folder: Path, rows: Sequence[PlanRow], further: int = 0) -> None:
-    """Keep the plan: a line with its hash, and a line with its rows.
-
-    At most `further` cells may follow when these are done (`--ranks auto`).
-    """
+    """Keep the plan: a line with its hash and the cells that may follow, and one with its rows."""
     body = msgspec.json.encode(rows)
     head = msgspec.json.encode(_PlanHead(hashlib.sha256(body).hexdigest(), further))
     write_atomic(folder / PLAN_FILE, head + b"\n" + body + b"\n")
@@ -89,10 +85,7 @@ def read_plan(folder: Path) -> tuple[list[PlanRow] | None, int]:
 
 @dataclass(frozen=True)
 class CellStates:
-    """What a store has of planned cells: whole ones, those with a record of failure, and others.
-
-    Of these (`left`) it says how many of their requests are to be answered.
-    """
+    """Planned cells: whole ones in a store, failed ones, and the others with requests to answer."""
 
     done: tuple[PlanRow, ...]
     failed: tuple[PlanRow, ...]
@@ -116,19 +109,10 @@ class CellStates:
 
 @dataclass(frozen=True)
 class Status:
-    """How a run stands.
+    """How a run stands: cells in each state, of `left` those that nobody works on.
 
-    Attributes:
-        total: Planned cells; None where the plan cannot be read.
-        done, running, failed, left: Cells in each state; `left` counts those that nobody works on,
-            None as `total`.
-        seconds_left: Estimate; None without anything to go by.
-        processes: How many show life.
-        results, report: Whether they are there, whole.
-        running_cells: Labels.
-        further: How many cells may follow at most, when the planned ones are done.
-        failures: The first few: a cell's label under `cell`, and the `reason`.
-        notes: What could not be read.
+    `total`, `left` and `seconds_left` are None where the plan or the logs do not tell; `further` is
+    how many cells may follow at most (`--ranks auto`), `notes` what could not be read.
     """
 
     folder: Path
@@ -231,14 +215,12 @@ def _living(locks: Path) -> dict[str, str]:
     living = {}
     with contextlib.suppress(OSError):
         for path in locks.glob("*"):
-            owner = read_owner(path)
-            if owner is None:
-                continue
-            lives = same_machine(owner.mark) and alive(owner.mark)
-            if not same_machine(owner.mark):  # for show only: clocks of two machines are compared
+            mark = owner.mark if (owner := read_owner(path)) else ""
+            lives = same_machine(mark) and alive(mark)
+            if mark and not same_machine(mark):  # for show: clocks of two machines are compared
                 lives = abs(time.time() - path.stat().st_mtime) < 2 * LOCK_SECONDS
             if lives:
-                living[path.name] = owner.mark
+                living[path.name] = mark
     return living
 
 
@@ -248,9 +230,7 @@ def find_runs(root: Path, depth: int = 3) -> list[Path]:
         return [root]
     if depth == 0:
         return []
-    runs = []
+    inner: list[str] = []
     with contextlib.suppress(OSError), os.scandir(root) as entries:
         inner = [e.path for e in entries if e.is_dir(follow_symlinks=False) and e.name[0] != "."]
-        for path in sorted(inner):
-            runs += find_runs(Path(path), depth - 1)
-    return runs
+    return [run for path in sorted(inner) for run in find_runs(Path(path), depth - 1)]
