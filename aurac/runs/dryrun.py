@@ -139,7 +139,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         request.checkpoints,
         request.tasks,
         request.settings,
-        names=recorded_names(out),
+        names=recorded_names(request.out),
         elsewhere=execution.executor == "ray",
         lookup=lookup,
     )
