@@ -23,7 +23,7 @@ from aurac.errors import AuracError, UsageError
 from aurac.models.device import share_cores
 from aurac.records.cell import Block
 from aurac.runs.runner import Executor, failure_of
-from aurac.runs.settings import NamedCheckpoint
+from aurac.runs.settings import ClusterJob, NamedCheckpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
-    from aurac.runs.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -253,26 +252,6 @@ def compute_block(job: ClusterJob, identity: dict[str, Any], places: list[int]) 
     from aurac.runs.ray_worker import compute
 
     return compute(job, identity, places)
-
-
-@dataclass(frozen=True)
-class ClusterJob:
-    """What a worker must know: names, hashes and settings, no weights.
-
-    Attributes:
-        adapters: Hashes of the adapter at each checkpoint, or of the members of a family.
-        names: Hash of an adapter or family → its name in the run.
-        base: Name and hash.
-        factors: (hash, basis) → rank → factor, of rescale `fit`.
-    """
-
-    checkpoints: Sequence[str]
-    adapters: Sequence[list[str]]
-    names: dict[str, str]
-    base: tuple[str, str]
-    tasks: Sequence[str]
-    settings: Settings
-    factors: dict[tuple[str, str], dict[int, float]]
 
 
 def _job(session: Session) -> ClusterJob:

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from aurac.records.cell import Block, Failure
     from aurac.runs.plan import PlannedCell
-    from aurac.runs.ray import ClusterJob
-    from aurac.runs.settings import Settings
+    from aurac.runs.settings import ClusterJob, Settings
 
 ROOTS = "AURAC_WEIGHTS"
 T = TypeVar("T")

@@ -276,6 +276,26 @@ class Job:
     shard: tuple[int, int] | None = None
 
 
+@dataclass(frozen=True)
+class ClusterJob:
+    """What a worker of a Ray cluster must know: names, hashes and settings, no weights.
+
+    Attributes:
+        adapters: Hashes of the adapter at each checkpoint, or of the members of a family.
+        names: Hash of an adapter or family → its name in the run.
+        base: Name and hash.
+        factors: (hash, basis) → rank → factor, of rescale `fit`.
+    """
+
+    checkpoints: Sequence[str]
+    adapters: Sequence[list[str]]
+    names: dict[str, str]
+    base: tuple[str, str]
+    tasks: Sequence[str]
+    settings: Settings
+    factors: dict[tuple[str, str], dict[int, float]]
+
+
 def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
     """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
     if text is None or text in DEVICE_MAPS:
