@@ -6,17 +6,24 @@ for what was declared before the outcomes were known; so a declaration says when
 
 from __future__ import annotations
 
+import logging
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurac.curves.metrics import WantedMetrics
 from aurac.errors import CurveError
+from aurac.readers import Curves, read_curves
 from aurac.records.decisions import AFTER, EACH, Declaration
+from aurac.records.reader import regrouped
 from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from aurac.stats.groups import RecipeGroup
+
+logger = logging.getLogger(__name__)
 
 
 def parse_pairs(texts: Iterable[str], references: Iterable[str] = ()) -> list[tuple[str, str]]:
@@ -121,3 +128,44 @@ def _named(
     raise CurveError(
         f"a primary comparison of {name!r}", expected=f"one of {', '.join(dict.fromkeys(known))}"
     )
+
+
+def read_sources(
+    paths: Iterable[str | Path],
+    metric: Mapping[str, str] | None = None,
+    *,
+    groups: Mapping[str, Sequence[str]],
+    clusters: Mapping[str, str] | None = None,
+    primary: Sequence[tuple[str, str]] = (),
+) -> Curves:
+    """The curves of several sources, with the groups and primary comparisons of all.
+
+    Args:
+        paths: What `read_curves` reads.
+        metric: Task → which, where a source holds several.
+        groups: Name → adapters that are seeds of one recipe, in the place of recorded groups.
+        clusters: Task ("" for all) → field of its documents in sample logs.
+        primary: Pairs of names that are declared now; without any those that a source records.
+    """
+    wanted = WantedMetrics(metric)
+    sources = [read_curves(Path(path).expanduser(), wanted, clusters) for path in paths]
+    wanted.check()
+    recorded: dict[str, list[str]] = {}
+    for source in sources:
+        for name, members in source.groups.items():
+            before = recorded.get(name, [])
+            recorded[name] = list(dict.fromkeys([*before, *members]))
+            if before and len(recorded[name]) > len(before):
+                joined = ", ".join(recorded[name])
+                logger.warning(
+                    "group %s joins adapters of several sources: %s; name groups apart with "
+                    "--group where they are not seeds of one recipe", name, joined,
+                )  # fmt: skip
+    named = regrouped(recorded, groups)
+    curves = [curve for source in sources for curve in source.curves]
+    stored = next((source.primary for source in sources if source.primary), None)
+    names = (curve.adapter or "adapter" for curve in curves)
+    finished = any(source.kind == "run" for source in sources)
+    declared = declaration(primary, stored, names, named, finished=finished)
+    stopped = [record for source in sources for record in source.sequential]
+    return Curves(curves, sources[0].kind, named, declared, stopped)

@@ -84,13 +84,13 @@ def task_names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+def pairs(values: Iterable[str], option: str, of: str = "VALUE") -> dict[str, str]:
     """`NAME=VALUE` options → mapping; a UsageError without `=`, or with a name twice."""
     mapping: dict[str, str] = {}
     for value in values:
         name, _, rest = value.partition("=")
         if not name or not rest:
-            raise UsageError(f"{option} {value!r}", expected=f"{option} NAME=VALUE")
+            raise UsageError(f"{option} {value!r}", expected=f"{option} NAME={of}")
         if name in mapping:
             raise UsageError(f"{option} names {name} twice", expected="each name once")
         mapping[name] = rest
@@ -98,15 +98,16 @@ def pairs(values: Iterable[str], option: str) -> dict[str, str]:
 
 
 def _folders(values: Iterable[str]) -> dict[str, Path]:
-    return {task: Path(folder).expanduser() for task, folder in pairs(values, "--data").items()}
+    folders = pairs(values, "--data", "FOLDER")
+    return {task: Path(folder).expanduser() for task, folder in folders.items()}
 
 
 def _groups(values: Iterable[str]) -> dict[str, list[str]]:
-    groups = {name: names([members]) for name, members in pairs(values, "--group").items()}
-    for name, members in groups.items():
-        if not members:
-            raise UsageError(f"--group {name!r}", expected="NAME=ADAPTER,ADAPTER")
-    return groups
+    groups = pairs(values, "--group", "ADAPTER,ADAPTER")
+    members = {name: names([adapters]) for name, adapters in groups.items()}
+    if empty := [name for name in members if not members[name]]:
+        raise UsageError(f"--group {empty[0]!r} without members", expected="NAME=ADAPTER,ADAPTER")
+    return members
 
 
 def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -18,7 +18,7 @@ from aurac.cli.options import (
     refuse_given,
     repeated,
 )
-from aurac.cli.score import analysis_options, print_curves, read_sources
+from aurac.cli.score import analysis_options, print_curves
 from aurac.curves.display import declared
 from aurac.errors import UsageError
 
@@ -75,7 +75,7 @@ def recommend(
     groups: dict[str, list[str]],
     as_json: bool,
     details: bool,
-    cluster: tuple[str, ...],
+    cluster: dict[str, str],
     require_rank: int | None,
     max_latency_ms: float | None,
     tasks: list[str],
@@ -99,6 +99,7 @@ def recommend(
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.analyse import analyse
+    from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
     from aurac.records.serving import ServingCosts
     from aurac.show import lines
@@ -113,7 +114,7 @@ def recommend(
     reference = options["reference"]
     options["reference"] = int(reference) if reference and reference.isdigit() else reference
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
-    read = read_sources(sources, metric, groups, cluster)
+    read = read_sources(sources, metric, groups=groups, clusters=cluster)
     if read.sequential:
         other = (options["min_accuracy"], options["reference"], require_rank, max_latency_ms)
         more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,23 +15,27 @@ from aurac.cli.options import (
     print_json,
     print_result,
     refuse_given,
+    repeated,
 )
 from aurac.curves.area import axis_title
-from aurac.curves.metrics import WantedMetrics
 from aurac.errors import UsageError
 from aurac.terminal import stdout_console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from aurac.analysis.record import Analysis
-    from aurac.readers import Curves
     from aurac.records.decisions import SequentialRecord
     from aurac.show.terminal import Extra
 
 
 _WIDE = 100  # columns from which a table has room for AURAC beside other columns
-logger = logging.getLogger(__name__)
+
+
+def _clusters(values: Sequence[str]) -> dict[str, str]:
+    """Task ("" for all) → field."""
+    fields = pairs([value if "=" in value else f"*={value}" for value in values], "--cluster")
+    return {"" if task == "*" else task: field for task, field in fields.items()}
 
 
 analysis_options = options(
@@ -48,14 +50,12 @@ analysis_options = options(
     --axis
     --level FLOAT [0.95]: Coverage.
     --alpha FLOAT [0.05]: Error rate of non-inferiority and margin tests.
-    --seed INTEGER: Accepted and not used: nothing is drawn at random.
 
     Output
     --json: Print JSON, with fractions.
     --details
     """,
-    cluster={"multiple": True},
-    seed={"expose_value": False, "hidden": True},
+    cluster=repeated(_clusters),
 )
 """Options of every command that analyses curves."""
 
@@ -96,7 +96,7 @@ def score(
     equivalent: str | None,
     reference: str | None,
     margin: float | None,
-    cluster: tuple[str, ...],
+    cluster: dict[str, str],
     primary: tuple[str, ...],
     references: tuple[str, ...],
     rank_margin: float | None,
@@ -120,7 +120,7 @@ def score(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.analyse import analyse
     from aurac.analysis.margins import margin_tests
-    from aurac.analysis.primary import parse_pairs
+    from aurac.analysis.primary import parse_pairs, read_sources
     from aurac.analysis.rows import Options
 
     question = _question(non_inferior, equivalent, reference, margin)
@@ -128,12 +128,14 @@ def score(
         fix = "leave it out, or ask without the margin test"
         names = ("rank_margin", "weigh", "level", "details", "primary", "references")
         refuse_given(names, "with a margin test", fix)
-    read = read_sources(sources, metric, groups, cluster, parse_pairs(primary, references))
+    given = parse_pairs(primary, references)
+    read = read_sources(sources, metric, groups=groups, clusters=cluster, primary=given)
     settings = Options(margin=rank_margin, primary=read.primary, **options)
     if question:
         adapter, other, least, both = question
-        asked = read.curves, adapter, other, least, settings
-        rows = margin_tests(*asked, groups=read.groups, equivalent=both)
+        rows = margin_tests(
+            read.curves, adapter, other, least, settings, groups=read.groups, equivalent=both
+        )
         shown = all(row.shown for row in rows)
         content = {"shown": shown, "margin_tests": [row.to_dict() for row in rows]}
         print_result(content, "\n".join(row.sentence for row in rows), as_json=as_json)
@@ -178,44 +180,6 @@ def _question(
             "--margin FRACTION",
         )
     return adapter, reference, margin, equivalent is not None
-
-
-def read_sources(
-    paths: Sequence[str],
-    metric: Mapping[str, str],
-    groups: Mapping[str, Sequence[str]],
-    cluster: Sequence[str] = (),
-    primary: Sequence[tuple[str, str]] = (),
-) -> Curves:
-    """Curves of all sources, with the groups and primary comparisons that are recorded or given."""
-    from aurac.analysis.primary import declaration
-    from aurac.readers import Curves, read_curves
-    from aurac.records.reader import regrouped
-
-    fields = pairs([field if "=" in field else f"*={field}" for field in cluster], "--cluster")
-    fields = {"" if task == "*" else task: field for task, field in fields.items()}
-    wanted = WantedMetrics(metric)
-    sources = [read_curves(Path(path).expanduser(), wanted, fields) for path in paths]
-    wanted.check()
-    recorded: dict[str, list[str]] = {}
-    for source in sources:
-        for name, members in source.groups.items():
-            before = recorded.get(name, [])
-            recorded[name] = list(dict.fromkeys([*before, *members]))
-            if before and len(recorded[name]) > len(before):
-                joined = ", ".join(recorded[name])
-                logger.warning(
-                    "group %s joins adapters of several sources: %s; name groups apart with "
-                    "--group where they are not seeds of one recipe", name, joined,
-                )  # fmt: skip
-    named = regrouped(recorded, groups)
-    curves = [curve for source in sources for curve in source.curves]
-    stored = next((source.primary for source in sources if source.primary), None)
-    names = (curve.adapter or "adapter" for curve in curves)
-    finished = any(source.kind == "run" for source in sources)
-    declared = declaration(primary, stored, names, named, finished=finished)
-    stopped = [record for source in sources for record in source.sequential]
-    return Curves(curves, sources[0].kind, named, declared, stopped)
 
 
 def print_curves(result: Analysis, title: str | None = None, extra: Extra | None = None) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aurac.analysis.record import Analysis
     from aurac.curves.curve import Curve
+    from aurac.readers import Curves
     from aurac.records.reader import StoredCells
     from aurac.records.schema import CurveRecord, FailedCell
 
@@ -76,30 +77,23 @@ class Run:
         Raises:
             RunFolderError: A cell is missing or damaged.
         """
-        return self._read[0]
+        return tuple(self._read.curves)
 
     @cached_property
-    def _read(self) -> tuple[tuple[Curve, ...], dict[str, list[str]]]:
-        from aurac.records.reader import read_run
+    def _read(self) -> Curves:
+        from aurac.analysis.primary import read_sources
 
-        curves, groups = read_run(self.folder)
-        return tuple(curves), groups
+        return read_sources([self.folder], groups={})
 
     def _analysis(
         self, margin: float | None = None, reference: int | str | None = None
     ) -> Analysis:
         from aurac.analysis.analyse import analyse
-        from aurac.analysis.primary import declaration
         from aurac.analysis.rows import Options
 
-        curves, groups = self._read
-        names = (curve.adapter for curve in curves)
-        primary = declaration((), self.results.primary or None, names, groups, finished=True)
-        return analyse(
-            curves,
-            Options(strict=False, margin=margin, reference=reference, primary=primary),
-            groups=groups,
-        )
+        read = self._read
+        settings = Options(strict=False, margin=margin, reference=reference, primary=read.primary)
+        return analyse(read.curves, settings, groups=read.groups)
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -136,17 +130,14 @@ class Run:
 
         rows = []
         for curve in self.results.curves:
-            labels = (*_labels(curve), curve.role)
-            columns = (curve.accuracy, curve.accuracy_low, curve.accuracy_high)
+            baseline = [curve.baseline] * len(curve.ranks)
+            accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
             for k, rank in enumerate(curve.ranks):
-                numbers = (column[k] if column else None for column in columns)
-                sizes = (
-                    column[k] if column else None for column in (curve.parameters, curve.bytes)
-                )
+                numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
                 why = curve.missing.get(rank)
-                rows.append((*labels, rank, *numbers, curve.baseline, *sizes, curve.n_docs, why))
-        names = "rank accuracy low high baseline parameters bytes n_docs reason"
-        return pd.DataFrame(rows, columns=[*_LABELS, "role", *names.split()])
+                rows.append((*_labels(curve), curve.role, rank, *numbers, curve.n_docs, why))
+        names = "role rank accuracy low high baseline parameters bytes n_docs reason"
+        return pd.DataFrame(rows, columns=[*_LABELS, *names.split()])
 
     @property
     def pairs(self) -> DataFrame:

@@ -13,10 +13,7 @@ from score_tables import outcomes_table, run
 
 import aurac
 from aurac.cli import cli
-from aurac.cli.score import read_sources
-from aurac.curves.curve import Curve
 from aurac.errors import AuracError
-from aurac.readers import Curves
 
 ROOT = Path(aurac.__file__).parents[1]
 
@@ -180,17 +177,6 @@ def test_a_process_of_its_own_exits_with_2_and_loads_no_torch(table, tmp_path):
     )
     assert done.stderr.strip() == "set()"
     assert json.loads(done.stdout)["scores"]
-
-
-def test_groups_of_one_name_in_two_sources_are_joined_with_a_warning(monkeypatch, caplog):
-    def read(path, *_):
-        member = path.name
-        curve = Curve((1, 2), (0.1, 0.2), adapter=member, task="t")
-        return Curves([curve], "run", {"recipe": [member]})
-
-    monkeypatch.setattr("aurac.readers.read_curves", read)
-    assert read_sources(["a", "b"], None, {}).groups == {"recipe": ["a", "b"]}
-    assert "group recipe joins adapters of several sources: a, b" in caplog.text
 
 
 def test_primary_comparisons_are_a_family_and_others_are_labelled(table):
