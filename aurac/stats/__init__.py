@@ -12,21 +12,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aurac.stats.intervals import interval
     from aurac.stats.mean import Layout
-    from aurac.stats.multiplicity import Best, best, holm
+    from aurac.stats.multiplicity import holm
     from aurac.stats.paired import Difference, detectable, difference
     from aurac.stats.power import Plan, plan
     from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
     from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
-    "Best",
     "Components",
     "Difference",
     "Layout",
     "Plan",
     "Spread",
     "aggregate",
-    "best",
     "components",
     "detectable",
     "difference",
@@ -42,7 +40,7 @@ __all__ = [
 _MODULES = {
     "intervals": "interval",
     "mean": "Layout",
-    "multiplicity": "Best best holm",
+    "multiplicity": "holm",
     "paired": "Difference detectable difference",
     "power": "Plan plan",
     "seeds": "Components aggregate components over_seeds task_weights",

@@ -13,7 +13,7 @@ from aurac.analysis.margins import margin_tests
 from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats import best, difference
+from aurac.stats import difference
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import skewed_ends
 
@@ -94,7 +94,6 @@ def test_clusters_widen_a_margin_test():
         (lambda a, b: aurac.non_inferior({1: 0.2, 2: 0.3}, b, margin=0.1), "no per-document"),
         (lambda a, b: margin_tests([a, b], "a", "x", 0.1, Options()), "no adapter 'x'"),
         (lambda a, b: margin_tests([a, b], "a", "a", 0.1, Options()), "against itself"),
-        (lambda a, b: best([]), "no adapters"),
     ],
 )
 def test_margin_refusals(call, words):
