@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from aurac.cli.logs import quiet_libraries
-from aurac.cli.options import hyphens
 from aurac.errors import AuracError
 from aurac.models.device import share_cores
 from aurac.terminal import spelled, visible_streams
@@ -90,10 +89,7 @@ class LazyGroup(click.Group):
                 formatter.write_dl(list(commands.items()))
 
 
-@click.group(
-    cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": hyphens},
-)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries beneath say, too.")
 def cli(verbose: bool) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.analysis.record import Analysis
     from aurac.readers import Curves
-    from aurac.records.serving import RankCost, ServingCosts
+    from aurac.records.serving import ServingCosts
 
 
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
@@ -189,10 +189,10 @@ def _within(row: RankRow, served: ServingCosts, limit: float) -> bool:
         return False
     cost = served.at(row.adapter, row.truncation, row.rank)
     if cost is None or cost.decode.high is None:
-        problem, expected = f"no latency of {row.label} at rank {row.rank} was measured", "one"
+        problem = f"no latency of {row.label} at rank {row.rank} was measured"
+        expected = "a measurement in the run folder"
         if cost is not None:
-            problem = f"{len(cost.decode.rounds)} repeats give no interval"
-            expected = "at least 6"
+            problem, expected = f"{len(cost.decode.rounds)} repeats give no interval", "at least 6"
         raise UsageError(
             f"--max-latency-ms: {problem}",
             expected=expected,
@@ -240,11 +240,6 @@ def _ship(choice: Choice, served: ServingCosts) -> dict[str, Any]:
     if measured and chosen:
         record, cost = measured
         own, merged = cost.at(chosen.rank), record.merged if cost.mergeable else None
-        times = {"unmerged": own, "merged": merged}
-        ship["serving"] = {k: c and _seconds(c) for k, c in times.items()} if own else None
+        times = {"unmerged": own and own.seconds, "merged": merged and merged.seconds}
+        ship["serving"] = times if own else None
     return ship | {"sentence": " ".join(choice.sentences)}
-
-
-def _seconds(cost: RankCost) -> dict[str, dict[str, float | None]]:
-    times = {"prompt": cost.prefill, "token": cost.decode}
-    return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}

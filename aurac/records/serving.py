@@ -90,6 +90,12 @@ class RankCost(msgspec.Struct, frozen=True, kw_only=True):
     prefill: Times
     decode: Times
 
+    @property
+    def seconds(self) -> dict[str, dict[str, float | None]]:
+        """The median of a prompt and of a token, with the ends of its interval."""
+        times = {"prompt": self.prefill, "token": self.decode}
+        return {k: {"median": t.median, "low": t.low, "high": t.high} for k, t in times.items()}
+
 
 class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
     """What an adapter of the run costs at its ranks, in ascending order.
