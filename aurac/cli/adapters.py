@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from aurac.adapters import Adapter, Family
+    from aurac.adapters import Adapter, Family, Prepared
     from aurac.records.schema import Results
     from aurac.records.serving import RankCost, ServingRecord
 
@@ -215,7 +215,6 @@ def truncate(
     aurac truncate my_adapter --ranks pow2 --basis svd --out my_adapter_svd
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters.export import merge_into_base, save_truncations
-    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
     from aurac.adapters.truncate import prepare_outline
     from aurac.runs.plan import parse_ranks
 
@@ -244,19 +243,32 @@ def truncate(
     folder = cast("Path", out)  # one of the two is given, as checked above
     places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
     written = save_truncations(adapter, places, basis=how.basis, rescale=how.rescale, force=force)
-    rows, lines = [], []
-    for r, cut in written.items():
-        parameters, size = cut.parameters(cut.rank), cut.bytes(cut.rank)
-        most, refusal = max_lora_rank(cut), vllm_refusal(cut)
-        row = {"folder": str(places[r]), "rank": r, "basis": how.basis, "rescale": how.rescale}
-        row |= {"parameters": parameters, "bytes": size}
-        rows.append(row | {"vllm_max_lora_rank": most, "vllm_refusal": refusal})
-        vllm = f"not for vLLM: {refusal}" if refusal else f"vLLM --max-lora-rank {most}"
-        lines.append(
-            f"{places[r]}  rank {r}, {how.basis}, rescale {how.rescale}, "
-            f"{parameters:,} parameters, {size / 1e6:.2f} MB, {vllm}"
-        )
-    print_result(rows, "\n".join(lines), as_json=as_json)
+    rows = [_cut_row(how, r, cut, places[r]) for r, cut in written.items()]
+    print_result(rows, "\n".join(map(_cut_line, rows)), as_json=as_json)
+
+
+def _cut_row(how: Prepared, rank: int, cut: Adapter, folder: Path) -> dict[str, Any]:
+    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
+
+    return {
+        "folder": str(folder),
+        "rank": rank,
+        "basis": how.basis,
+        "rescale": how.rescale,
+        "parameters": cut.parameters(cut.rank),
+        "bytes": cut.bytes(cut.rank),
+        "vllm_max_lora_rank": max_lora_rank(cut),
+        "vllm_refusal": vllm_refusal(cut),
+    }
+
+
+def _cut_line(row: Mapping[str, Any]) -> str:
+    most, refusal = row["vllm_max_lora_rank"], row["vllm_refusal"]
+    return (
+        f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
+        f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
+        + (f"not for vLLM: {refusal}" if refusal else f"vLLM --max-lora-rank {most}")
+    )
 
 
 @command()

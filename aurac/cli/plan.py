@@ -119,9 +119,8 @@ def plan(
             rng=np.random.default_rng(seed),
         )
     early = plan_early(rows, question, alpha, power, comparisons)
-    pairing = None
-    if question == "difference" and any(row.seeds > 1 for row in rows):
-        pairing = PAIRED if paired_seeds else INDEPENDENT
+    several = question == "difference" and any(row.seeds > 1 for row in rows)
+    pairing = (PAIRED if paired_seeds else INDEPENDENT) if several else None
     content = {
         "delta": delta,
         "question": question,
