@@ -234,22 +234,24 @@ class Builder:
 
     def budget(self, budget: Budget) -> Section:
         """AURAC over parameters or bytes: figure, areas and differences of each task."""
-        axis, seen = budget.axis, self.findings
+        axis, findings = budget.axis, self.findings
         blocks: list[Block] = [Text(_BUDGET.format(axis=axis, alike=f"{ALIKE - 1:.0%}"))]
         for task in self.run.task_names:
             scores = [row for row in budget.scores if row.task == task]
             pairs = oriented(pair for pair in budget.pairs if pair.task == task)
             slug = self.slugs[task]
             if scores:
-                drawn = {seen.row(task, row.label).id: row.budget for row in scores if row.budget}
+                drawn = {
+                    findings.row(task, row.label).id: row.budget for row in scores if row.budget
+                }
                 blocks.append(self.pictures.rank_accuracy(task, axis, areas=drawn))
                 name = f"{axis}-{slug}"
-                blocks.append(tables.budget_table(seen, task, scores[:_MAX_ROWS], name))
+                blocks.append(tables.budget_table(findings, task, scores[:_MAX_ROWS], name))
             if pairs:
                 name, shown = f"paired-{axis}-{slug}", pairs[:_MAX_ROWS]
-                blocks.append(tables.difference_table(seen, task, shown, name))
+                blocks.append(tables.difference_table(findings, task, shown, name))
         reasons = [
-            f"{seen.label(task, name)} on {one_line(task)}: {one_line(why)}."
+            f"{findings.label(task, name)} on {one_line(task)}: {one_line(why)}."
             for task, name, why in budget.reasons
         ]
         reasons += [one_line(pair.sentence, 400) for pair in budget.pairs if not pair.estimate]

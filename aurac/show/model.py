@@ -50,36 +50,33 @@ class Speed:
     seconds: float
 
 
-class _Cells(StoredCells):
-    """Remembers how fast the cells that it read were computed, so that none is read for that."""
+class Source(StoredCells):
+    """The documents of one run folder, read when they are asked for; all paths lie within it.
+
+    It remembers how fast the cells that it read were computed, so that none is read for that.
+    """
 
     def __init__(self, folder: Path, results: Results) -> None:
         super().__init__(folder, results)
-        self.speeds: dict[tuple[str, ...], Speed | None] = {}
+        self.results, self._speeds = results, dict[tuple[str, ...], Speed | None]()
+        for path in results.files():
+            inside(folder, path)
+        self._reader = CurveReader(folder, results)
+        self._reader.cells = self
+        self.cells = lru_cache(maxsize=512)(self._cells)
+        self.curve = lru_cache(maxsize=4096)(self._curve)
+        self.questions = lru_cache(maxsize=64)(self._questions)
 
     def read(self, curve: CurveRecord, rank: int) -> list[Cell]:
+        """As of `StoredCells`."""
         cells = super().read(curve, rank)
         n_docs = sum(len(cell.documents) for cell in cells)
         forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
         tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
         wall = sum(cell.seconds for cell in cells)
         speed = Speed(tokens / forward, wall / n_docs) if n_docs and forward else None
-        self.speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
+        self._speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
         return cells
-
-
-class Source:
-    """The documents of one run folder, read when they are asked for; all paths lie within it."""
-
-    def __init__(self, folder: Path, results: Results) -> None:
-        self.folder, self.results = folder, results
-        for path in results.files():
-            inside(folder, path)
-        self._reader = CurveReader(folder, results)
-        self._reader.cells = self._stored = _Cells(folder, results)
-        self.cells = lru_cache(maxsize=512)(self._cells)
-        self.curve = lru_cache(maxsize=4096)(self._curve)
-        self.questions = lru_cache(maxsize=64)(self._questions)
 
     def _cells(self, curve: CurveRecord, rank: int) -> list[Cell] | None:
         """The cells of a curve at a rank (0 is the base), of a group one for each member.
@@ -87,7 +84,7 @@ class Source:
         None where they were not kept, or are damaged.
         """
         try:
-            cells = self._stored.read(curve, rank)
+            cells = self.read(curve, rank)
         except RunFolderError:
             return None
         return cells if cells and all(c.scores(curve.metric) is not None for c in cells) else None
@@ -111,14 +108,14 @@ class Source:
     def speed(self, curve: CurveRecord, rank: int) -> Speed | None:
         """How fast a cell was computed; None where that was not counted."""
         paths = tuple(curve.files(rank))
-        if paths not in self._stored.speeds:
+        if paths not in self._speeds:
             self.cells(curve, rank)
-        return self._stored.speeds.get(paths)
+        return self._speeds.get(paths)
 
     def _questions(self, task: str) -> Mapping[str, Wording]:
         """Questions and references of a task by document; empty where the run kept none."""
         try:
-            content = self._stored.documents(task)
+            content = self.documents(task)
         except RunFolderError:
             content = None
         if content is None:

@@ -188,11 +188,11 @@ def pair_cells(pair: PairRow | None) -> tuple[Cell, Cell, Cell]:
     return value, p_value(pair.p_holm), share(pair.detectable)
 
 
-def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
+def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
     """One row for each pair, with what the documents could have shown."""
     axis, pairings, rows = pairs[0].axis, {}, []
     for pair in (pair for pair in pairs if pair.estimate):
-        labels = [seen.label(task, name) for name in (pair.b, pair.a)]
+        labels = [findings.label(task, name) for name in (pair.b, pair.a)]
         pairings[" − ".join(labels)] = pair.pairing
         verdict = "significant" if significant(pair) else "not significant"
         rows.append(
@@ -217,7 +217,7 @@ def difference_table(seen: Findings, task: str, pairs: Sequence[PairRow], name: 
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
 
 
-def choice_table(seen: Findings, task: str, choice: Choice, name: str) -> Table:
+def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Table:
     """Size against accuracy: the configurations that no smaller one equals."""
     caption = (
         f"{task}: size against accuracy in percent (95 % intervals that hold together) of the "
@@ -225,7 +225,7 @@ def choice_table(seen: Findings, task: str, choice: Choice, name: str) -> Table:
         "needed: the points at which one would be named, since it is shown to be within them of "
         "the best configuration (5 % error, the choice included). Above the base: each by itself."
     )
-    shown = configuration_table(choice.frontier, choice, called=seen.called)
+    shown = configuration_table(choice.frontier, choice, called=findings.called)
     return replace(shown, name=name, caption=caption)
 
 
@@ -257,16 +257,16 @@ def margin_cell(needed: float | None, digits: int = 1) -> Cell:
     return Cell("none is enough" if needed is None else percent(needed, digits), needed)
 
 
-def loss_table(seen: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
+def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
     """What each rank loses against the best one of its curve, and which are within the margin."""
     ranks = sorted({test.rank for row in tested for test in row.tests})
     rows = []
     for row in tested:
         tests, best = {test.rank: test for test in row.tests}, row.best
         cells = (_loss_cell(tests.get(rank)) for rank in ranks)
-        head = seen.label(task, row.label), NONE if best is None else str(best)
+        head = findings.label(task, row.label), NONE if best is None else str(best)
         rows.append((*map(Cell, head), *cells))
-    margin = seen.margin
+    margin = findings.margin
     bold = (
         ""
         if margin is None
@@ -293,10 +293,10 @@ def _loss_cell(step: RankTest | None) -> Cell:
     return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.passed)
 
 
-def basis_table(seen: Findings, task: str, name: str) -> Table:
+def basis_table(findings: Findings, task: str, name: str) -> Table:
     """AURAC of the same adapter cut in two ways and their paired difference."""
     rows = []
-    for row, pair in seen.bases(task):
+    for row, pair in findings.bases(task):
         known = pair.estimate if pair else None
         result = "not paired" if pair is None else "not significant"
         if known and significant(pair):
@@ -304,8 +304,8 @@ def basis_table(seen: Findings, task: str, name: str) -> Table:
         result += ", exploratory" if pair is not None and pair.exploratory else ""
         rows.append(
             (
-                Cell(_both_ways(seen, row)),
-                *(estimate(seen.row(task, way).log2) for way in (row.prefix, row.svd)),
+                Cell(_both_ways(findings, row)),
+                *(estimate(findings.row(task, way).log2) for way in (row.prefix, row.svd)),
                 *pair_cells(pair),
                 Cell(result),
             )
@@ -319,12 +319,13 @@ def basis_table(seen: Findings, task: str, name: str) -> Table:
     return table(name, caption, rows, "adapter", numeric=titles, last=("result",))
 
 
-def basis_rank_table(seen: Findings, task: str, name: str) -> Table | None:
+def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
     """Prefix minus SVD at every rank."""
-    pairs = [row for row, _ in seen.bases(task)]
+    pairs = [row for row, _ in findings.bases(task)]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
     rows = [
-        (Cell(_both_ways(seen, p)), *(estimate(p.gaps.get(rank)) for rank in ranks)) for p in pairs
+        (Cell(_both_ways(findings, p)), *(estimate(p.gaps.get(rank)) for rank in ranks))
+        for p in pairs
     ]
     caption = (
         f"{task}: accuracy of the prefix minus that of the SVD, in points with 95 % intervals for "
@@ -333,15 +334,15 @@ def basis_rank_table(seen: Findings, task: str, name: str) -> Table | None:
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
 
 
-def _both_ways(seen: Findings, row: BasisRow) -> str:
+def _both_ways(findings: Findings, row: BasisRow) -> str:
     """The adapter and both scales."""
-    prefix, svd = (seen.row(row.task, way) for way in (row.prefix, row.svd))
+    prefix, svd = (findings.row(row.task, way) for way in (row.prefix, row.svd))
     return f"{row.adapter}, {prefix.scale} against {svd.scale}"
 
 
-def group_table(seen: Findings, task: str, name: str) -> Table:
+def group_table(findings: Findings, task: str, name: str) -> Table:
     """One row for each group of documents, one column for each curve."""
-    strata = seen.strata(task)
+    strata = findings.strata(task)
     curves = list(dict.fromkeys(row.curve for row in strata))
     names = list(dict.fromkeys(row.stratum for row in strata))
     at = {(row.stratum, row.curve): row for row in strata}
@@ -356,13 +357,13 @@ def group_table(seen: Findings, task: str, name: str) -> Table:
         "are not adjusted for the number of groups: with many, some stand out by chance."
         f"{f' {left} more groups are in groups.csv.' if left > 0 else ''}"
     )
-    titles = ("documents", "base", *(seen.label(task, curve) for curve in curves))
+    titles = ("documents", "base", *(findings.label(task, curve) for curve in curves))
     return table(name, caption, rows, "group", numeric=titles)
 
 
-def budget_table(seen: Findings, task: str, scores: Sequence[ScoreRow], name: str) -> Table:
+def budget_table(findings: Findings, task: str, scores: Sequence[ScoreRow], name: str) -> Table:
     """AURAC over a budget, and the amounts that it is over."""
-    axis, curves = scores[0].axis, [seen.row(task, row.label) for row in scores]
+    axis, curves = scores[0].axis, [findings.row(task, row.label) for row in scores]
     rows = [
         (
             Cell(curve.label),
