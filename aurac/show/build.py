@@ -102,8 +102,8 @@ class Builder:
         return Report(
             title=sentences.title(run),
             lead=sentences.lead(run),
-            verdict=sentences.verdicts(run, self.findings),
-            tiles=sentences.tiles(run, run.task_names[0], self.findings)
+            verdict=sentences.verdicts(self.findings),
+            tiles=sentences.tiles(self.findings, run.task_names[0])
             if single and not run.sequential
             else (),
             first=self._plain(first),
@@ -171,7 +171,7 @@ class Builder:
         """What stands behind the verdict, in sentences."""
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
-            lines = sentences.details(self.run, task, self.findings)
+            lines = sentences.details(self.findings, task)
             several = len(self.run.task_names) > 1 and lines
             blocks += [Text(f"{task}:")] if several else []
             blocks += _bullets(lines)

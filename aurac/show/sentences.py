@@ -65,8 +65,9 @@ def lead(run: Run) -> str:
     return "; ".join(parts)
 
 
-def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
+def verdicts(findings: Findings) -> tuple[str, ...]:
     """The answer: a sentence for each task, or two for many tasks together."""
+    run = findings.run
     if not run.task_names:
         return (_NO_CURVE,)
     if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
@@ -74,13 +75,14 @@ def verdicts(run: Run, findings: Findings) -> tuple[str, ...]:
         rest = len(decided) - LISTED
         return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if run.many_tasks:
-        return tuple(_counted(run, findings))
+        return tuple(_counted(findings))
     if len(run.task_names) == 1:
-        return (_verdict(run, run.task_names[0], findings),)
-    return tuple(f"{task}: {_verdict(run, task, findings)}" for task in run.task_names)
+        return (_verdict(findings, run.task_names[0]),)
+    return tuple(f"{task}: {_verdict(findings, task)}" for task in run.task_names)
 
 
-def _verdict(run: Run, task: str, findings: Findings) -> str:
+def _verdict(findings: Findings, task: str) -> str:
+    run = findings.run
     rows = scored(run, task)
     if not rows:
         reasons = [c.score_reason for c in run.of_task(task) if c.score_reason]
@@ -97,7 +99,7 @@ def _verdict(run: Run, task: str, findings: Findings) -> str:
     if len(equal) > 1:
         return f"{some(equal)} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
     head = f"{best.label} has the largest AURAC ({percent(best.area)} %){weak}"
-    return f"{head}{_lead(best, run, findings)}{apart}"
+    return f"{head}{_lead(findings, best)}{apart}"
 
 
 def _weak(best: CurveRow, findings: Findings) -> str:
@@ -118,9 +120,9 @@ def runner_up(best: CurveRow, run: Run) -> CurveRow | None:
     return next((curve for curve in rows if curve is not best), None)
 
 
-def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
+def _lead(findings: Findings, best: CurveRow) -> str:
     """How sure the leader's lead is, to follow its AURAC."""
-    second = runner_up(best, run)
+    second = runner_up(best, findings.run)
     if second is None:
         return "."
     pair = findings.pair(best, second)
@@ -135,13 +137,13 @@ def _lead(best: CurveRow, run: Run, findings: Findings) -> str:
     kind = "exploratory, " if pair.exploratory else ""
     ahead = f"; its lead over {second.label} ({kind}{percent(gap.value)} points{ends})"
     if significant(pair):
-        return f"{ahead}{_sure(best, run, findings)}"
+        return f"{ahead}{_sure(findings, best)}"
     if 2 in (best.seeds, second.seeds):
         return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
     return f"{ahead} is not significant."
 
 
-def _sure(best: CurveRow, run: Run, findings: Findings) -> str:
+def _sure(findings: Findings, best: CurveRow) -> str:
     """Over which rows a lead is significant, where it is over the runner-up."""
     others = [curve for curve in findings.candidates[best.task] if curve is not best]
     names = some(curve.label for curve in others)
@@ -149,14 +151,15 @@ def _sure(best: CurveRow, run: Run, findings: Findings) -> str:
         return f" is significant, that over {names} is not."
     if others:
         return f" is significant, but {names} may be better."
-    rows = [c for c in scored(run, best.task) if c.ranks == best.ranks and c is not best]
+    rows = [c for c in scored(findings.run, best.task) if c.ranks == best.ranks and c is not best]
     pairs = [findings.pair(best, curve) for curve in rows]
     every = len(pairs) > 1 and all(map(significant, pairs))
     return f"{' and all others' if every else ''} is significant."
 
 
-def _counted(run: Run, findings: Findings) -> list[str]:
+def _counted(findings: Findings) -> list[str]:
     """Which row leads on how many tasks, and on how many of them significantly."""
+    run = findings.run
     best = [curve for task in run.task_names if (curve := findings.best[task])]
     wins = Counter(curve.label for curve in best)
     ordered = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
@@ -179,7 +182,7 @@ def _counted(run: Run, findings: Findings) -> list[str]:
     return lines
 
 
-def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
+def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
     """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
     best = findings.best[task]
     if best is None:
@@ -187,7 +190,7 @@ def tiles(run: Run, task: str, findings: Findings) -> tuple[Tile, ...]:
     parts = [_best_tile(best, findings)]
     if choice := findings.choices.get(task):
         parts.append(_choice_tile(choice, findings))
-    if pairs := published_pairs(run, task):
+    if pairs := published_pairs(findings.run, task):
         default, other = next((p for p in pairs if best in p), pairs[0])
         change = f"{percent(abs(default.area - other.area))} points"
         title = _CHOICES[other.published].capitalize()
@@ -247,8 +250,9 @@ def _needs(margin: float | None) -> str:
     return "no margin is enough" if margin is None else f"needs {percent(margin)} points"
 
 
-def details(run: Run, task: str, findings: Findings) -> list[str]:
+def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
+    run = findings.run
     rows, best = scored(run, task), findings.best[task]
     unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
     left = some(f"{c.label} ({c.score_reason or 'no AURAC'})" for c in unscored)
@@ -285,7 +289,7 @@ def details(run: Run, task: str, findings: Findings) -> list[str]:
                 f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
                 "default truncations; --primary adds a pair."
             )
-    return [*lines, *_published(run, task, best), *_choice_details(run, task, findings)]
+    return [*lines, *_published(run, task, best), *_choice_details(findings, task)]
 
 
 def _grid(curve: CurveRow) -> str:
@@ -307,8 +311,9 @@ def _published(run: Run, task: str, best: CurveRow) -> list[str]:
     return lines
 
 
-def _choice_details(run: Run, task: str, findings: Findings) -> list[str]:
+def _choice_details(findings: Findings, task: str) -> list[str]:
     """What to ship and why; of a run that stopped early its decisions say it."""
+    run = findings.run
     choice = findings.choices.get(task)
     if choice is None or run.sequential:
         return []

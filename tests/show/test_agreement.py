@@ -119,7 +119,7 @@ def check(folder: Path, out: Path) -> None:
     content = json.loads(done.stdout)
     named = {row["task"]: row for row in content["best"]}
     scores = load_run(folder).scores
-    shown = dict(zip(run.task_names, sentences.verdicts(run, findings), strict=False))
+    shown = dict(zip(run.task_names, sentences.verdicts(findings), strict=False))
     for task in run.task_names:
         rows = {row.label: row.area for row in run.of_task(task) if row.log2}
         largest = max(rows, key=rows.get)
@@ -134,7 +134,7 @@ def check(folder: Path, out: Path) -> None:
         bold = {row[0].text for row in table.rows if row[1].best}
         if not run.many_tasks:
             assert re.sub(f"^{task}: ", "", shown[task]).startswith(largest)
-            assert sentences.tiles(run, task, findings)[0].lines[0] == largest
+            assert sentences.tiles(findings, task)[0].lines[0] == largest
         assert builder._leader(task)[1].text == largest
         candidates = scores[(scores.task == task) & scores.candidate]
         if len(rows) == 1:
@@ -152,7 +152,7 @@ def check(folder: Path, out: Path) -> None:
         worse |= {findings.label(task, pair.a) for pair in tested}
         assert not worse & bold
     if run.many_tasks:
-        (leaders,) = (line for line in sentences.verdicts(run, findings) if "largest AURAC" in line)
+        (leaders,) = (line for line in sentences.verdicts(findings) if "largest AURAC" in line)
         for best in findings.best.values():
             assert best.label in leaders
 
@@ -187,10 +187,10 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
         called = findings.called(one) if one else None
         assert (builder._leader(task)[3].text == called) == (one is not None)
         if not run.many_tasks and findings.best[task]:
-            tile = sentences.tiles(run, task, findings)[1]
+            tile = sentences.tiles(findings, task)[1]
             alone = str(one.rank) if one and choice.curves == 1 else called
             assert (tile.title.startswith("Recommended"), tile.value) == (True, alone or "none")
-            said = sentences.details(run, task, findings)[-1]
+            said = sentences.details(findings, task)[-1]
             assert (
                 said.startswith(f"Ship {called}:")
                 if one
@@ -297,7 +297,7 @@ def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp
     )
     run = replace(as_run(Results.read(maker.folder), maker.folder), sequential=record)
     builder = Builder(run, tmp_path)
-    assert sentences.verdicts(run, builder.findings) == ("b is better than a.",)
+    assert sentences.verdicts(builder.findings) == ("b is better than a.",)
     assert builder.best() == set()
 
 

@@ -26,9 +26,9 @@ def run_of(maker) -> Run:
 def said(run):
     """Verdict, tiles as (title, value, lines), and details."""
     findings = Findings(run, MARGIN)
-    (verdict,) = verdicts(run, findings)
-    shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(run, TASK, findings)]
-    return verdict, shown, " ".join(details(run, TASK, findings))
+    (verdict,) = verdicts(findings)
+    shown = [(t.title, t.value, " ".join(t.lines)) for t in tiles(findings, TASK)]
+    return verdict, shown, " ".join(details(findings, TASK))
 
 
 def test_a_clear_lead_is_significant(tmp_path):
@@ -146,19 +146,19 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     shares = [f"{100 * value:.1f}" for value in curve.accuracy]
     findings = Findings(run, 0.9)
     most = max(range(3), key=lambda at: curve.accuracy[at])
-    (sentence,) = details(run, TASK, findings)[-1:]
+    (sentence,) = details(findings, TASK)[-1:]
     assert sentence == (
         f"Ship a at rank 2: 184 kB, accuracy {shares[0]} %, 5 ms a document. It is shown to be "
         "within 90 points of the best (95 % confidence, conditional on these checkpoints). The "
         f"most accurate is a at rank {curve.ranks[most]}, {shares[most]} %."
     )
-    tile = tiles(run, TASK, findings)[1]
+    tile = tiles(findings, TASK)[1]
     assert (tile.title, tile.value) == ("Recommended rank", "2")
     assert tile.lines[0] == f"184 kB, accuracy {shares[0]} %"
-    none = tiles(run, TASK, Findings(run, 0.0001))[1]
+    none = tiles(Findings(run, 0.0001), TASK)[1]
     assert (none.title, none.value) == ("Recommended", "none")
     assert none.lines[0].startswith("No configuration is shown to be within 0.01 points of the")
-    asked = tiles(run, TASK, Findings(run, None))[1]
+    asked = tiles(Findings(run, None), TASK)[1]
     assert asked.lines[-1] == "No margin was given: aurac report --margin."
     assert asked.lines[0].startswith("a at rank 2: 184 kB, ")
     assert " points" in asked.lines[0]
