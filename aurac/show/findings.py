@@ -95,9 +95,9 @@ class Findings:
         """What the page calls it."""
         return self.row(task, name).label
 
-    def called(self, one: Configuration) -> str:
+    def called(self, configuration: Configuration) -> str:
         """What the page calls a configuration."""
-        return f"{self.label(one.task, one.label)} at rank {one.rank}"
+        return f"{self.label(configuration.task, configuration.label)} at rank {configuration.rank}"
 
     def pair(self, first: CurveRow, second: CurveRow) -> PairRow | None:
         """The difference `first` minus `second`; None where the two were not tested."""

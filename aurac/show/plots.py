@@ -237,11 +237,11 @@ def latency(
     """
     lines = [
         (
-            one.curve,
-            [1000 * cost.decode.median for cost, _ in one.points],
-            [y for _, y in one.points],
+            served.curve,
+            [1000 * cost.decode.median for cost, _ in served.points],
+            [y for _, y in served.points],
         )
-        for one in measured
+        for served in measured
     ]
     _draw_lines(ax, lines, style)
     for served in measured:
@@ -253,7 +253,7 @@ def latency(
         if hollow := [(1000 * cost.decode.median, 100 * y) for cost, y in served.unclear]:
             marks = {**look.options, "linestyle": "none", "markerfacecolor": PAPER}
             ax.plot(*zip(*hollow, strict=True), **marks, zorder=4)
-    if any(one.cost.mergeable for one in measured):
+    if any(served.cost.mergeable for served in measured):
         _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
     ax.set_xlabel("ms for a generated token, unmerged")
     if labels:

@@ -90,23 +90,29 @@ def _decision_table(decisions: Sequence[DecisionRecord]) -> Table:
     )
     numeric = ("documents", "look", "z", "boundary", "estimate", "interval", "p")
     rows = []
-    for one in decisions[:_MAX_DECISIONS]:
-        who = f"{one.b} - {one.a}" if one.b else one.a
-        who += f", rank {one.rank}" if one.rank else ""
-        value = one.mean if one.estimate is None else one.estimate
-        unknown = one.low is None or one.high is None
+    for decision in decisions[:_MAX_DECISIONS]:
+        who = f"{decision.b} - {decision.a}" if decision.b else decision.a
+        who += f", rank {decision.rank}" if decision.rank else ""
+        value = decision.mean if decision.estimate is None else decision.estimate
+        unknown = decision.low is None or decision.high is None
         rows.append(
             (
-                Cell(one.task),
+                Cell(decision.task),
                 Cell(who),
-                Cell(one.verdict),
-                Cell(f"{one.documents:,} of {one.of:,}", one.documents),
-                Cell(f"{one.look} of {one.looks}", one.look),
-                Cell(NONE if one.z is None else f"{one.z:.2f}".replace("-", "−"), one.z),
-                Cell(NONE if one.boundary is None else f"{one.boundary:.2f}", one.boundary),
+                Cell(decision.verdict),
+                Cell(f"{decision.documents:,} of {decision.of:,}", decision.documents),
+                Cell(f"{decision.look} of {decision.looks}", decision.look),
+                Cell(
+                    NONE if decision.z is None else f"{decision.z:.2f}".replace("-", "−"),
+                    decision.z,
+                ),
+                Cell(
+                    NONE if decision.boundary is None else f"{decision.boundary:.2f}",
+                    decision.boundary,
+                ),
                 share(value),
-                Cell(NONE if unknown else to(one.low, one.high)),
-                p_value(one.p_adjusted),
+                Cell(NONE if unknown else to(decision.low, decision.high)),
+                p_value(decision.p_adjusted),
             )
         )
     return table("decisions", caption, rows, "task", "question", "verdict", numeric=numeric)
@@ -234,9 +240,9 @@ def _serving_table(
     for served in measured:
         shown, full = plots.marked(served.curve), served.cost.full
         rows += [
-            _serving_row(record, one, served.curve.label, against(one, full), accuracy)
-            for one, accuracy in served.points
-            if one.rank in shown
+            _serving_row(record, cost, served.curve.label, against(cost, full), accuracy)
+            for cost, accuracy in served.points
+            if cost.rank in shown
         ]
     caption = (
         f"{task}: what serving takes, measured with aurac cost on "
@@ -254,17 +260,17 @@ def _serving_table(
 
 
 def _serving_row(
-    record: ServingRecord, one: RankCost, label: str, gap: str, accuracy: float | None = None
+    record: ServingRecord, cost: RankCost, label: str, gap: str, accuracy: float | None = None
 ) -> tuple[Cell, ...]:
-    prefill, decode = record.tokens_per_second(one)
+    prefill, decode = record.tokens_per_second(cost)
     return (
         Cell(label),
-        rank_cell(one.rank) if one.rank else Cell(NONE),
+        rank_cell(cost.rank) if cost.rank else Cell(NONE),
         share(accuracy),
-        Cell(size(one.bytes), one.bytes) if one.rank else Cell(NONE),
-        Cell(one.prefill.milliseconds, one.prefill.median),
+        Cell(size(cost.bytes), cost.bytes) if cost.rank else Cell(NONE),
+        Cell(cost.prefill.milliseconds, cost.prefill.median),
         Cell(count(prefill), prefill),
-        Cell(one.decode.milliseconds, one.decode.median),
+        Cell(cost.decode.milliseconds, cost.decode.median),
         Cell(f"{decode:.1f}" if decode < 100 else count(decode), decode),
         Cell(gap or NONE),
     )

@@ -230,18 +230,18 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
 def _choice_tile(choice: Choice, findings: Findings) -> Tile:
     """What to ship; without a margin the sizes and accuracies to choose from."""
     head, *rest = choice_sentences(choice, called=findings.called)
-    one = choice.chosen
-    if one is not None:
+    chosen = choice.chosen
+    if chosen is not None:
         title = "Recommended rank" if choice.curves == 1 else "Recommended"
-        value = str(one.rank) if choice.curves == 1 else findings.called(one)
-        amount = f"{size(one.bytes)}, " if one.bytes else ""
-        return Tile(title, value, (f"{amount}accuracy {percent(one.accuracy)} %", *rest[:2]))
+        value = str(chosen.rank) if choice.curves == 1 else findings.called(chosen)
+        amount = f"{size(chosen.bytes)}, " if chosen.bytes else ""
+        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:2]))
     if choice.declared or choice.best is None or choice.best.above_base is False:
         return Tile("Recommended", "none", (head, *rest))
     lines = [
-        f"{findings.called(one)}: {f'{size(one.bytes)}, ' if one.bytes else ''}{interval(one)} %, "
-        f"{_needs(one.needed)}"
-        for one in choice.frontier[-_TRADED:]
+        f"{findings.called(each)}: {f'{size(each.bytes)}, ' if each.bytes else ''}"
+        f"{interval(each)} %, {_needs(each.needed)}"
+        for each in choice.frontier[-_TRADED:]
     ]
     return Tile("Recommended", "none", (*lines, "No margin was given: aurac report --margin."))
 

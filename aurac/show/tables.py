@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import pairing_note
@@ -233,20 +234,20 @@ def configuration_table(
     shown: Iterable[Configuration],
     choice: Choice,
     *,
-    called: Callable[[Configuration], str] = lambda one: one.name,
+    called: Callable[[Configuration], str] = attrgetter("name"),
     accuracy: str = "accuracy [95 %]",
     digits: int = 1,
 ) -> Table:
     """Sizes and accuracies of configurations, and the margin at which each would be named."""
     rows = [
         (
-            Cell(called(one)),
-            Cell(size(one.bytes), one.bytes),
-            estimate(one, best=one is choice.chosen),
-            margin_cell(one.needed, digits),
-            Cell({True: "yes", False: "not shown", None: NONE}[one.above_base]),
+            Cell(called(configuration)),
+            Cell(size(configuration.bytes), configuration.bytes),
+            estimate(configuration, best=configuration is choice.chosen),
+            margin_cell(configuration.needed, digits),
+            Cell({True: "yes", False: "not shown", None: NONE}[configuration.above_base]),
         )
-        for one in shown
+        for configuration in shown
     ]
     titles = ("size", accuracy, "margin needed")
     return table("", "", rows, "configuration", numeric=titles, last=("above the base",))

@@ -256,13 +256,13 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
 def choice_rows(findings: Findings) -> Iterator[Row]:
     """One row for each configuration of a task, the smallest first."""
     for choice in findings.choices.values():
-        for one in choice.configurations:
+        for configuration in choice.configurations:
             yield {
-                **fields_of(one, "task adapter truncation rank accuracy low high bytes"),
-                "above_base": _yes(one.above_base),
-                "margin_needed": one.needed,
+                **fields_of(configuration, "task adapter truncation rank accuracy low high bytes"),
+                "above_base": _yes(configuration.above_base),
+                "margin_needed": configuration.needed,
                 "margin": choice.margin,
-                "chosen": _yes(one is choice.chosen),
+                "chosen": _yes(configuration is choice.chosen),
             }
 
 
