@@ -35,7 +35,6 @@ from aurac.runs.folder import (
     find_run_folder,
     open_run_folder,
     recorded_besides,
-    recorded_names,
     subset_folder,
     warn_unused,
 )
@@ -53,7 +52,7 @@ from aurac.runs.results import (
     task_record,
 )
 from aurac.runs.runner import Executor, RunContext
-from aurac.runs.session import Session, open_session
+from aurac.runs.session import Session, open_request
 from aurac.runs.settings import Request
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
@@ -117,14 +116,7 @@ def run(
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
         with profile.spent("build"):
-            session = open_session(
-                request.checkpoints,
-                tasks,
-                request.settings,
-                names=recorded_names(out),
-                elsewhere=elsewhere,
-            )
-        session = begin(session)
+            session = begin(open_request(request))
         _check_primary(session)
         identity = session.request()
         place, begun = find_run_folder(out, tasks, identity, command)

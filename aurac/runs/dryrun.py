@@ -20,11 +20,11 @@ from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.store import CellStore
-from aurac.runs.folder import find_run_folder, recorded_names
+from aurac.runs.folder import find_run_folder
 from aurac.runs.pace import estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import part_of, sequential
-from aurac.runs.session import Lookup, open_session
+from aurac.runs.session import Lookup, open_request
 from aurac.runs.settings import Request
 from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
@@ -135,14 +135,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         request = sequential(request, until)
     lookup, execution = LocalLookup(), request.execution
     make_executor(execution)  # refuses one that is not installed
-    session = open_session(
-        request.checkpoints,
-        request.tasks,
-        request.settings,
-        names=recorded_names(request.out),
-        elsewhere=execution.executor == "ray",
-        lookup=lookup,
-    )
+    session = open_request(request, lookup)
     if until is not None:
         session = part_of(session, until, whole=True)
         lookup.notes += _notes_on_stopping(session, until)

@@ -22,7 +22,7 @@ from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
 from aurac.records.decisions import BEFORE, Declaration
-from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
+from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, recorded_names
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.settings import NamedCheckpoint
 from aurac.stats.groups import check_groups
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.engine import EngineOptions
-    from aurac.runs.settings import ModelOptions, Settings, TruncationOptions
+    from aurac.runs.settings import ModelOptions, Request, Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
@@ -174,6 +174,18 @@ def open_session(
     return Session(*request, settings, adapters, base, variants, built, tokenizer, loaded)
 
 
+def open_request(request: Request, lookup: Lookup | None = None) -> Session:
+    """As `open_session`, with the names that the run folder has given to its adapters."""
+    return open_session(
+        request.checkpoints,
+        request.tasks,
+        request.settings,
+        names=recorded_names(request.out),
+        elsewhere=request.execution.executor == "ray",
+        lookup=lookup,
+    )
+
+
 def _tokenizer(
     adapters: Mapping[str, Adapter | Family], base: LoadedBase, settings: Settings
 ) -> Tokenizer:
@@ -227,8 +239,7 @@ class Lookup:
         limits = {name: limit_of(name, settings) for name in tasks}
         limit = {name: limit for name, limit in limits.items() if limit is not None}
         options = replace(settings.task, limit=limit, held_out=settings.fits)
-        tokenizer = base.tokenizer
-        return build_tasks(list(tasks), tokenizer=tokenizer, options=options, partial=partial)
+        return build_tasks(list(tasks), tokenizer=base.tokenizer, options=options, partial=partial)
 
 
 def load_adapters(

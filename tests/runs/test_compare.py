@@ -414,7 +414,7 @@ def test_a_base_that_cannot_be_used_is_one_line_and_leaves_no_folder(adapters, t
 
 def test_ray_that_is_missing_is_noticed_before_anything_is_read_or_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)  # as an import of what is not installed
-    monkeypatch.setattr("aurac.runs.compare.open_session", None)
+    monkeypatch.setattr("aurac.runs.compare.open_request", None)
     for call in (compare, dry_run):
         with pytest.raises(UsageError, match=r"Ray, which is not.*pip install 'aurac\[ray\]'"):
             call([tmp_path / "none"], [TASK], out=tmp_path / "run", executor="ray", **COMMON)
