@@ -168,11 +168,7 @@ def read_status(folder: Path) -> Status:
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
         notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
     states = CellStates.of(rows, store)
-    failures = []
-    for row in states.failed[:_MOST_FAILURES]:
-        record = store.failure(row.key)
-        reason = record.reason if record else "its record cannot be read"
-        failures.append({"cell": row.label, "reason": reason})
+    failed = [(row.label, store.failure(row.key)) for row in states.failed[:_MOST_FAILURES]]
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
     running = [row.label for row in states.left if row.key in living]
@@ -189,7 +185,10 @@ def read_status(folder: Path) -> Status:
         report=(folder / REPORT_FILE).is_file(),
         running_cells=tuple(sorted(running)),
         further=further,
-        failures=tuple(failures),
+        failures=tuple(
+            {"cell": cell, "reason": record.reason if record else "its record cannot be read"}
+            for cell, record in failed
+        ),
         adapters=tuple(request.adapters if request else ()),
         tasks=tuple(request.tasks if request else ()),
         notes=notes,
