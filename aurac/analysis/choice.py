@@ -17,7 +17,7 @@ from aurac.analysis.rows import Options
 from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.errors import CurveError
 from aurac.stats.groups import RecipeGroup, group_of
-from aurac.stats.matching import align, labelled
+from aurac.stats.matching import labelled
 from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
@@ -169,12 +169,7 @@ def _on_same_documents(groups: Sequence[RecipeGroup], *, declared: bool) -> list
         alone = len(groups) == len(group.ranks) == 1
         if not group.ranks or alone or (group.lost and not declared):
             raise CurveError(group.lost or group.gap or "no rank")
-    first, result = groups[0].first, []
-    for group in groups:
-        curves = tuple(align(first, curve) for curve in group.curves)
-        same = all(new is old for new, old in zip(curves, group.curves, strict=True))
-        result.append(group if same else replace(group, curves=curves, _areas={}))
-    return result
+    return [group.like(groups[0].first) for group in groups]
 
 
 @dataclass(eq=False)
@@ -227,10 +222,7 @@ class _Search:
         self.layout = layout_of(labelled(firsts[0], firsts))
         rank = settings.reference if isinstance(settings.reference, int) else None
         for group in groups if rank is not None else ():
-            if rank not in group.ranks:
-                raise CurveError(f"reference rank {rank}", expected=f"one of {group.ranks}")
-            if rank == min(group.ranks):
-                raise CurveError(f"{group.first.label} has no rank below {rank} to recommend")
+            _check_reference(rank, group)
         self.curves = [
             {r: _candidate(group, r) for r in reversed(group.ranks) if rank is None or r <= rank}
             for group in groups
@@ -302,6 +294,13 @@ class _Search:
         rare = seeds_needed(choice.alpha, 0.1)
         choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
         return _said(_chosen(choice, rows))
+
+
+def _check_reference(rank: int | None, group: RecipeGroup) -> None:
+    if rank not in group.ranks:
+        raise CurveError(f"reference rank {rank}", expected=f"one of {group.ranks}")
+    if rank == min(group.ranks):
+        raise CurveError(f"{group.first.label} has no rank below {rank} to recommend")
 
 
 def _candidate(group: RecipeGroup, rank: int) -> Candidate:

@@ -331,7 +331,8 @@ def _best_row(
     candidates = (first, *(label for label in rest if label not in worse | bounded))
     untested = [label for label in candidates[1:] if {first, label} not in met]
     families = max(1, len({p.exploratory for p in pairs if p.p is not None})) + bool(bounded)
-    known = len(lows) == len(rest) and None not in lows.values()
+    known = [-low for low in lows.values() if low is not None]
+    shared = {group.label for group in alike}
     return replace(
         row,
         compared=len(alike),
@@ -340,10 +341,8 @@ def _best_row(
         candidates=candidates,
         untested=tuple(untested),
         sure=1 - families * (1 - row.level),
-        within=max(0.0, *(-low for low in lows.values() if low is not None)) if known else None,
-        apart=tuple(
-            label for full, label in labels.items() if full not in {g.label for g in alike}
-        ),
+        within=max(0.0, *known) if len(known) == len(rest) else None,
+        apart=tuple(label for full, label in labels.items() if full not in shared),
     )
 
 

@@ -158,6 +158,12 @@ class RecipeGroup:
             rows.append(curve.outcomes[curve.ranks.index(rank)])
         return np.stack(rows)
 
+    def like(self, first: Curve) -> RecipeGroup:
+        """The same group with its documents in the order of a curve; refused where they differ."""
+        curves = tuple(align(first, curve) for curve in self.curves)
+        same = all(new is old for new, old in zip(curves, self.curves, strict=True))
+        return self if same else replace(self, curves=curves, _areas={})
+
     def at(self, ranks: Sequence[int]) -> RecipeGroup:
         """The same group at some of its ranks."""
         if tuple(ranks) == self.ranks and self.gap is None:
@@ -280,11 +286,7 @@ def together(
         CurveError: Ranks, documents, prompts, task or metric differ; says where.
     """
     first, *others = on_shared_axis(groups, axis, support)
-    result = [first]
-    for group in others:
-        curves = tuple(align(first.first, curve) for curve in group.curves)
-        same = all(new is old for new, old in zip(curves, group.curves, strict=True))
-        result.append(group if same else replace(group, curves=curves, _areas={}))
+    result = [first, *(group.like(first.first) for group in others)]
     firsts = [group.first for group in result]
     for place, group in enumerate(result):
         first_curve = labelled(group.first, firsts)
