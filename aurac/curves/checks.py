@@ -88,10 +88,7 @@ def refuse_masked(values: Any, what: str) -> None:
 
 def fractions(values: Iterable[Any], what: str) -> list[float]:
     """Numbers as Python floats; one that is not finite or outside [0, 1] is refused."""
-    try:
-        numbers = [float(v) for v in values]
-    except (TypeError, ValueError):
-        raise CurveError(f"{what} that are not numbers", expected="fractions in [0, 1]") from None
+    numbers = [float(v) for v in values]
     check_unit_interval(np.asarray(numbers, dtype=np.float64), what)
     return numbers
 

@@ -19,21 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Curves:
-    """What was read.
+    """What was read."""
 
-    Attributes:
-        curves: In the order of the source; an adapter's default truncation before others.
-        kind: "documents", "points", "samples" or "run".
-        groups: ``name -> adapters`` that the source records as seeds of one recipe.
-        primary: The primary comparisons that the source records.
-        sequential: What runs that stopped early decided; tests for a fixed number of documents do
-            not hold on theirs.
-    """
-
-    curves: Sequence[Curve]
-    kind: str
+    curves: Sequence[Curve]  # in the order of the source; default truncations before others
+    kind: str  # "documents", "points", "samples" or "run"
+    # name → adapters that the source records as seeds of one recipe
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     primary: Declaration | None = None
+    # Of runs that stopped early: tests for a fixed number of documents do not hold on theirs
     sequential: Sequence[SequentialRecord] = ()
 
 

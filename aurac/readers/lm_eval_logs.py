@@ -309,15 +309,15 @@ def _results(folder: Path, date: str) -> dict[str, Any]:
         content = json.loads(same[0].read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{same[0]} is no lm-eval results file ({error})") from error
-    return content if isinstance(content, dict) else {}
+    return content  # type: ignore[no-any-return]
 
 
 def _log(
     root: Path, file: Path, task: str, results: Mapping[str, Any], fields: Mapping[str, str]
 ) -> _Log:
-    groups = _asked_groups(results.get("group_subtasks"))
+    groups = _asked_groups(results.get("group_subtasks") or {})
     config = (results.get("config") or {}).get("model_args")
-    arguments = config if isinstance(config, dict) else {}
+    arguments = config if isinstance(config, dict) else {}  # lm-eval's own are one text
     about = arguments.get("aurac")
     if isinstance(about, dict):
         try:
@@ -335,17 +335,13 @@ def _log(
     return _Log(file, origin, rank, task, groups, about, str(stated[0]) if stated else None)
 
 
-def _asked_groups(subtasks: Any) -> dict[str, list[str]]:
+def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Group → leaves, of the groups that are in no other: those that were asked for."""
-    if not isinstance(subtasks, dict):
-        return {}
-    known = {str(g): [str(t) for t in has] for g, has in subtasks.items() if has}
+    known = {group: has for group, has in subtasks.items() if has}
     inner = {task for has in known.values() for task in has}
 
-    def leaves(name: str, above: tuple[str, ...] = ()) -> list[str]:
-        if name not in known or name in above:
-            return [name]
-        return [leaf for task in known[name] for leaf in leaves(task, (*above, name))]
+    def leaves(name: str) -> list[str]:
+        return [leaf for task in known[name] for leaf in leaves(task)] if name in known else [name]
 
     return {group: leaves(group) for group in known if group not in inner}
 
@@ -418,13 +414,12 @@ def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
 
 
 def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
-    document = row.get("doc")
-    value = document.get(field) if isinstance(document, dict) else None
+    document = row.get("doc") or {}
+    value = document.get(field)
     if value is None:
-        there = ", ".join(sorted(document)) if isinstance(document, dict) else "no document"
         raise DataError(
             f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
-            expected=f"one of {there}",
+            expected=f"one of {', '.join(sorted(document)) or 'no fields'}",
         )
     return value if isinstance(value, str) else json.dumps(value)
 

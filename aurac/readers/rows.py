@@ -48,7 +48,7 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
             return _csv_rows(path, typed=typed)
         except (OSError, ValueError, csv.Error) as error:
             raise _unreadable(path, error) from error
-    placed = _json_rows(path) if kind == ".json" else _json_lines(path, _text(path))
+    placed = _json_rows(path)
     if not placed:
         raise DataError(f"{path} is empty", expected="at least one document")
     first = placed[0][1]
@@ -74,35 +74,26 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
 
 
-def _json_lines(path: Path, text: str) -> list[tuple[str, Any]]:
-    """Where each row stands, and the row."""
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((f"line {number}", json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{path}, line {number} is not JSON ({error.msg} at character {error.pos + 1})",
-                    expected="one JSON object on each line",
-                ) from error
-    return rows
-
-
 def _json_rows(path: Path) -> list[tuple[str, Any]]:
+    """Where each row stands, and the row; hubs have JSON Lines under the name .json, too."""
     text = _text(path)
+    if suffix_of(path) == ".json" and text.lstrip().startswith("["):
+        rows = _parsed(path, text, 1)
+        return [(f"entry {number}", row) for number, row in enumerate(rows, start=1)]
+    lines = enumerate(text.split("\n"), start=1)
+    return [(f"line {n}", _parsed(path, line, n)) for n, line in lines if line.strip()]
+
+
+def _parsed(path: Path, text: str, number: int) -> Any:
+    """JSON that begins at a line of the file."""
     try:
-        rows = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON Lines under the name .json, as hubs often have it
-            return _json_lines(path, text)
         raise DataError(
-            f"{path}, line {error.lineno} is not JSON ({error.msg} at character {error.colno})",
-            expected="a list of objects",
+            f"{path}, line {number + error.lineno - 1} is not JSON "
+            f"({error.msg} at character {error.colno})",
+            expected="one JSON object on each line, or in a .json file a list of objects",
         ) from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} holds a JSON {type(rows).__name__}", expected="a list of objects")
-    return [(f"entry {number}", row) for number, row in enumerate(rows, start=1)]
 
 
 def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
@@ -133,7 +124,7 @@ def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
 
 def _nested(cells: list[Any]) -> list[Any]:
     """Cells that are all JSON lists or objects, parsed; others as they are."""
-    if not all(isinstance(cell, str) and cell.startswith(("{", "[")) for cell in cells):
+    if not all(str(cell).startswith(("{", "[")) for cell in cells):
         return cells
     try:
         return [json.loads(cell) for cell in cells]

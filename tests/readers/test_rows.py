@@ -25,7 +25,7 @@ from aurac.readers.rows import read_columns, read_rows
             r"test\.jsonl\.gz cannot be read",
         ),
         ("test.json", '[{"a": 1},\n {"a" 2}]', r"test\.json, line 2 is not JSON"),
-        ("test.json", '{"a": {"b": 1}}', "holds a JSON dict; expected a list of objects"),
+        ("test.json", '{"a":\n{"b": 1}}', "line 1 is not JSON .*a list of objects"),
         ("test.json", "[]", "is empty"),
         ("test.json", '[{"a": 1}, 3]', "entry 2 is a JSON int"),
         ("test.parquet", "not parquet", "cannot be read as parquet"),
