@@ -116,13 +116,14 @@ def questions(curve: CurveRow) -> Mapping[str, Wording]:
 def _answers(curve: CurveRow) -> dict[int, _Outcomes]:
     """Rank (0: the base) → its documents and responses, of the ranks that have both alike."""
     first, kept = _first(curve), dict[int, _Outcomes]()
-    source = first.source
-    for rank in (0, *first.ranks) if source else ():
-        cells = source.cells(first, rank) if source else None
+    if (source := first.source) is None:
+        return kept
+    for rank in (0, *first.ranks):
+        cells = source.cells(first, rank)
         if not cells:
             continue
         columns = [np.asarray(cell.scores(first.metric)) for cell in cells]
-        if source and source.results.task(first.task).drawn is True:
+        if source.results.task(first.task).drawn is True:
             cells, columns = cells[:1], [np.mean(columns, axis=0)]  # answers of the first draw
         prefix = [f"{at}:" if len(cells) > 1 else "" for at in range(len(cells))]
         ids = tuple(at + d.id for at, c in zip(prefix, cells, strict=True) for d in c.documents)

@@ -126,7 +126,9 @@ def curve_table(
     columns += _rank_columns(shown) if ranks else []
     if areas and any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
-        columns.append((column, lambda row: _area(row, best)))
+        columns.append(
+            (column, lambda row: estimate(row.headline, best=(row.task, row.label) in best))
+        )
     left = [f"{len(rows) - most} {rest}"] if len(rows) > most else []
     caption = one_line("; ".join([*_about(rows), *notes, *left]))
     body = tuple(tuple(cell(row) for _, cell in columns) for row in shown)
@@ -164,10 +166,6 @@ def _extra_columns(rows: Sequence[ScoreRow], extra: Extra | None) -> list[_Colum
 
 def _extra(extra: Extra, title: str, row: ScoreRow) -> str:
     return extra(row)[title]
-
-
-def _area(row: ScoreRow, best: Collection[tuple[str | None, str]]) -> Cell:
-    return estimate(row.headline, best=(row.task, row.label) in best)
 
 
 def _rank_columns(rows: Sequence[ScoreRow]) -> list[_Column]:

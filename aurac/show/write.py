@@ -137,17 +137,12 @@ def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> 
 
 
 def _cards(builder: Builder) -> dict[str, str]:
-    adapters = builder.run.adapters
-    names = unique_slugs([adapter.name for adapter in adapters])
-    run = builder.run
-    cards = {
-        f"{names[adapter.name]}.md": model_card.card(
-            run, adapter, builder.findings.own, brief=builder.large
-        )
-        for adapter in adapters
-    }
-    for adapter in adapters:
-        cards[f"{names[adapter.name]}.eval_results.yaml"] = model_card.eval_results(run, adapter)
+    run, own, cards = builder.run, builder.findings.own, dict[str, str | None]()
+    names = unique_slugs([adapter.name for adapter in run.adapters])
+    for adapter in run.adapters:
+        name = names[adapter.name]
+        cards[f"{name}.md"] = model_card.card(run, adapter, own, brief=builder.large)
+        cards[f"{name}.eval_results.yaml"] = model_card.eval_results(run, adapter)
     return {f"{CARDS}/{name}": text for name, text in cards.items() if text}
 
 
