@@ -61,7 +61,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
     (
         r"py:class",
-        r"Axis|Basis(Option)?|BaseSource|CellStore|Groups?|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
+        r"Axis|Basis(Option)?|CellStore|Groups?|KnownBase|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
     ),
     (
         r"py:.*",

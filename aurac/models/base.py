@@ -36,11 +36,7 @@ class Base:
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base model in memory: `model` in eval mode without gradients, and its tokenizer.
-
-    `device_map` says which part lies where, of a model that was spread over several devices;
-    `tokenizer_sha256` which tokenizer it is, where it is not the base's own.
-    """
+    """A base model in memory: `model` in eval mode without gradients, and its tokenizer."""
 
     name: str
     path: Path
@@ -49,8 +45,8 @@ class LoadedBase:
     tokenizer: Any
     dtype: str
     device: str
-    device_map: dict[str, str] | None = None
-    tokenizer_sha256: str | None = None
+    device_map: dict[str, str] | None = None  # part → device, of a model that is spread
+    tokenizer_sha256: str | None = None  # where it is not the base's own tokenizer
 
 
 def resolve_base(name: str) -> Base:
@@ -107,11 +103,10 @@ def _from_hub(name: str) -> Base:
             expected="a reachable hub, or a local model folder",
             fix=f"check the name and the network, or give --base FOLDER, or use {DEFAULT_BASE}",
         ) from error
-    local = _local(name, Path(folder))
-    return Base(name, local.path, local.sha256, packaged=False)
+    return _local(name, Path(folder))
 
 
-_OFFLOADED: list[Any] = []  # temporary folders, which live as long as the process
+_OFFLOADED: list[Any] = []  # folders for what is offloaded to disk, until the process ends
 
 
 def load_model(
@@ -121,16 +116,11 @@ def load_model(
     trust_remote_code: bool = False,
     device_map: str | Mapping[str, Any] | None = None,
 ) -> Any:
-    """The model of a base on disk.
-
-    Raises:
-        BaseModelError: A folder that transformers cannot load, or weights that are not complete.
-    """
+    """The model of a base on disk; a BaseModelError where it cannot be loaded or lacks weights."""
     from transformers import AutoModelForCausalLM
 
     spread: dict[str, Any] = {}
     if device_map is not None:
-        # What is offloaded to disk may be written there; it goes when the process ends.
         folder = tempfile.TemporaryDirectory(prefix="aurac-offload-", ignore_cleanup_errors=True)
         _OFFLOADED.append(folder)
         spread = {"device_map": device_map, "offload_folder": folder.name}
@@ -208,26 +198,23 @@ def load_base(
     spread = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
-    return LoadedBase(
-        name=name,
-        path=base.path,
-        sha256=base.sha256,
-        model=model,
-        tokenizer=tokenizer,
-        dtype=dtype,
-        device=place,
-        device_map={p or "all": str(where) for p, where in spread.items()} if spread else None,
-    )
+    places = {part or "all": str(where) for part, where in spread.items()} if spread else None
+    return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
 
 
 class KnownBase:
-    """One base, looked at while a checkpoint is read; errors as of `resolve_base`."""
+    """One base, looked at while a checkpoint is read; errors as of `resolve_base`.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    A `model` in memory, on the meta device or not, takes the place of the one that `name` names.
+    """
+
+    def __init__(self, name: str, model: torch.nn.Module | None = None) -> None:
+        self._name, self._model = name, model
 
     def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
         """The model's modules on the meta device; fetched only if `needed`, else `None`."""
+        if self._model is not None:
+            return self._model
         folder = _on_this_machine(self._name)
         if folder is None and needed and self._name:
             folder = resolve_base(self._name).path
@@ -253,8 +240,8 @@ class KnownBase:
         """The model with its numbers, in the types they are stored in; empty without a name."""
         import torch
 
-        if not self._name:
-            return torch.nn.Module()
+        if self._model is not None or not self._name:
+            return torch.nn.Module() if self._model is None else self._model
         return load_model(resolve_base(self._name), "auto")
 
 

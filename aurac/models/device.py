@@ -1,4 +1,4 @@
-"""This machine: hardware, versions, device, dtype, and how the C library keeps memory."""
+"""This machine (hardware, versions, device, dtype, memory), and our own attention in a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.errors import BaseModelError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
     import torch
 
@@ -24,19 +24,20 @@ _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "t
 KINDS = ("cpu", "cuda", "mps")
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
 WAIT_POLICY = "OMP_WAIT_POLICY"
+# Of `difference`. Seen on the packaged base (30 layers, bf16): rounding alone puts two passes up to
+# 0.16 apart; a missing mask gives 1.0 to 1.7, a sequence that sees another one or positions off by
+# one 0.3 and more.
+_TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 2.2e-1}
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 SPINNING = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any OpenMP, of GNU's, of LLVM's
 
 
 def share_cores(environment: MutableMapping[str, str] | None = None) -> None:
-    """Let threads that wait for each other sleep, unless the user has said how they wait.
+    """Let OpenMP's threads sleep while they wait for each other, unless the user chose otherwise.
 
-    By default OpenMP's threads spin at the end of each parallel loop. Beside another busy process
-    one of them is often not running, and the others spin until it is: on two cores a comparison
-    took 26 times as long (docs/benchmarks-engine.md). An OpenMP library reads the variable when it
-    is loaded, so this has to come before torch is imported.
-
-    Args:
-        environment: Variables of a process that is to be started; None: of this one.
+    By default they spin: beside another busy process, on two cores, a comparison took 26 times as
+    long (docs/benchmarks-engine.md). The variable is read when torch is imported, so this comes
+    before. `environment` is that of a process that is to be started; None: of this one.
     """
     environment = os.environ if environment is None else environment
     if not any(name in environment for name in SPINNING):
@@ -90,22 +91,20 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
         )
     if dtype not in (None, "auto"):
         return getattr(torch, str(dtype))
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        fast = True  # of other machines: capability 8 or later is taken for granted
-    elif device.startswith("cuda"):
-        fast = torch.cuda.get_device_capability(device)[0] >= 8
+    fast = False
+    if device.startswith("cuda"):  # of other machines capability 8 or later is taken for granted
+        here = torch.cuda.is_available()
+        fast = not here or torch.cuda.get_device_capability(device)[0] >= 8
     elif device == "cpu":
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    else:
-        fast = False
     return torch.bfloat16 if fast else torch.float32
 
 
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that memory did not suffice."""
     message = str(error).lower()
-    return isinstance(error, MemoryError) or any(words in message for words in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(phrase in message for phrase in _OUT_OF_MEMORY)
 
 
 def versions() -> dict[str, str]:
@@ -153,9 +152,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST, _SMALL = -1, -3, 1 << 30, 1
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next pass; whether it took the setting.
 
-    A pass frees and allocates the same few megabytes in every layer. By default glibc returns them
-    to the system and fetches them again page by page, about a third of a large pass on a CPU. The
-    process holds on to its peak instead, which the token budget bounds.
+    By default glibc returns a layer's few megabytes to the system and fetches them again page by
+    page, about a third of a large pass on a CPU. The process keeps its peak instead.
     """
     # Older glibc takes no more than half a heap; to be refused after the other setting took would
     # freeze the threshold where it stands, below every activation.
@@ -164,10 +162,9 @@ def keep_freed_memory() -> bool:
 
 
 def keep_few_kernels() -> None:
-    """Bound what torch and oneDNN keep of their kernels, unless the user has: .5 MB for each shape.
+    """Bound the kernels that torch and oneDNN keep (.5 MB for each shape), unless the user has.
 
-    In 16 bit on a CPU each pass brings shapes of its own. By default both keep a thousand kernels,
-    of which nearly none is asked for again. Counts from the first product on that oneDNN computes.
+    In 16 bit on a CPU each pass brings shapes of its own. It counts from oneDNN's first product on.
     """
     for name in _KERNEL_CACHES:
         os.environ.setdefault(name, str(_KERNELS))
@@ -183,13 +180,10 @@ def return_freed_memory() -> bool:
 
 
 def _set(option: int, value: int) -> bool:
-    if not sys.platform.startswith("linux"):
-        return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return sys.platform.startswith("linux") and bool(ctypes.CDLL(None).mallopt(option, value))
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(option, value))
 
 
 def device_of(model: Any) -> torch.device:
@@ -206,3 +200,47 @@ def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if callable(inner) else model
+
+
+class UnsupportedAttentionError(Exception):
+    """The model asks its attention for something that the function does not do."""
+
+
+def tolerance(model: Any) -> float:
+    """The greatest `difference` between a model's own logits and packed ones."""
+    dtype = str(next(iter(model.parameters())).dtype)
+    return _TOLERANCE.get(dtype.removeprefix("torch."), 0.1)
+
+
+def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
+    """Distance between logits (n, V), relative to the spread of the expected ones."""
+    spread = (expected - expected.mean(dim=-1, keepdim=True)).norm()
+    return float((logits.float() - expected).norm() / spread)
+
+
+def refuse_unsupported(mask: Any, dropout: float, arguments: Mapping[str, Any]) -> None:
+    """Refuse a mask, dropout, and the sinks and biases among a layer's further arguments."""
+    names = [name for name in _UNSUPPORTED if arguments.get(name) is not None]
+    if mask is not None or dropout or names:
+        raise UnsupportedAttentionError(f"attention with {names or 'a mask or dropout'}")
+
+
+@contextlib.contextmanager
+def attention_of(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Give every part of the model this attention function; their own come back on leaving."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(name, function)
+    configs: dict[int, Any] = {}
+    for part in unwrapped(model).modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", None) is not None:
+            configs.setdefault(id(config), config)
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        for config, _ in before:
+            config._attn_implementation = name
+        yield
+    finally:
+        for config, own in before:
+            config._attn_implementation = own

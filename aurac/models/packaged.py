@@ -58,8 +58,12 @@ DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
 
 def packaged_folder(name: str) -> Path | None:
     """Where the packaged model `name` lies on this machine; None until it has been fetched."""
-    target = cache_root() / "bases" / f"{name}-{_CONVERSION}"
+    target = _place(name)
     return target if (target / _RECORD).is_file() else None
+
+
+def _place(name: str) -> Path:
+    return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 
 
 def packaged_weights(name: str) -> tuple[Path, str]:
@@ -70,19 +74,18 @@ def packaged_weights(name: str) -> tuple[Path, str]:
     """
     from filelock import FileLock
 
-    root = cache_root() / "bases"
-    target = root / f"{name}-{_CONVERSION}"
-    if not (target / _RECORD).is_file():
+    target = _place(name)
+    if packaged_folder(name) is None:
         try:
-            root.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise BaseModelError(
-                f"the cache folder {root} cannot be written ({error.strerror})",
+                f"the cache folder {target.parent} cannot be written ({error.strerror})",
                 expected="a writable cache",
                 fix="set AURAC_CACHE to a folder that you may write",
             ) from error
         with FileLock(str(target) + ".lock"):
-            if not (target / _RECORD).is_file():
+            if packaged_folder(name) is None:
                 _build_packaged(name, PACKAGED[name], target)
     record = json.loads((target / _RECORD).read_text())
     return target, record["weights_sha256"]
@@ -151,8 +154,7 @@ def _check_sha256(path: Path, expected: str) -> None:
 def _convert_gguf(gguf: Path, folder: Path) -> None:
     """De-quantise the GGUF to fp32 and write an ordinary Llama folder (weights, config, tokenizer).
 
-    The loaded object itself refuses to be saved while it carries its quantisation config, so a
-    fresh model is built from the plain config and takes over the weights.
+    With its quantisation config the loaded model refuses to be saved: a fresh one gets the weights.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM

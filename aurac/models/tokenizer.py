@@ -117,8 +117,8 @@ def _of_adapters(
             fix="leave --tokenizer out",
         )
     loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
-    different = {name: one for name, one in loaded.items() if one.tokenizer is not None}
-    kinds = {one.sha256 for one in different.values()}
+    different = {name: own for name, own in loaded.items() if own.tokenizer is not None}
+    kinds = {own.sha256 for own in different.values()}
     if len(kinds) > 1 or (different and not requested and len(different) < len(adapters)):
         listed = ", ".join(
             f"{n}: {'its own' if n in different else 'the base’s'}" for n in adapters
@@ -146,7 +146,7 @@ def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, i
 
 
 def _rows(model: Any) -> int:
-    return int(model.get_input_embeddings().weight.shape[0]) if model is not None else 0
+    return 0 if model is None else int(model.get_input_embeddings().weight.shape[0])
 
 
 def _say(choice: Tokenizer, base: LoadedBase) -> None:

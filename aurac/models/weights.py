@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -13,7 +14,7 @@ from aurac.files import sha256_file, sha256_json
 from aurac.models import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -31,15 +32,13 @@ def check_complete(name: str, model: nn.Module, loading: Mapping[str, Any]) -> N
     transformers fills what a file lacks with random numbers and only says so in `loading`, its
     `output_loading_info`.
     """
-    unlike = sorted(
+    wrong = sorted(
         f"{key} has shape {tuple(stored)} where the model has {tuple(shape)}"
         for key, stored, shape in loading.get("mismatched_keys") or ()
     )
     parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    lacking = [f"{key} is missing" for key in sorted(loading.get("missing_keys") or ())]
-    lacking = [line for line in lacking if line.removesuffix(" is missing") in parameters]
-    wrong = [*unlike, *lacking]
-    if wrong:
+    missing = sorted(parameters & set(loading.get("missing_keys") or ()))
+    if wrong := [*wrong, *(f"{key} is missing" for key in missing)]:
         more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise BaseModelError(
             f"the weights of base {name!r} do not fit its config.json "
@@ -107,15 +106,11 @@ def sha256_weights(folder: Path) -> str:
     from safetensors import SafetensorError, safe_open
 
     digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        files = sorted(folder.glob("pytorch_model*.bin"))
-        if not files:
-            raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
-        for path in files:
-            digest.update(path.name.encode())
-            digest.update(sha256_file(path).encode())
-        return digest.hexdigest()
+    files, pickled = (sorted(folder.glob(name)) for name in ("*.safetensors", "pytorch_model*.bin"))
+    if not files and not pickled:
+        raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
+    for path in () if files else pickled:
+        digest.update(path.name.encode() + sha256_file(path).encode())
     try:
         opened = [safe_open(path, framework="pt", backend="pread") for path in files]
         tensors = sorted((name, k) for k, file in enumerate(opened) for name in file.offset_keys())
@@ -128,20 +123,17 @@ def sha256_weights(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class quiet_transformers:  # noqa: N801 - reads as a statement, like contextlib's own
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
     """Within this block transformers shows neither progress bars nor advice."""
+    from transformers.utils import logging as hf_logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging as hf_logging
-
-        self._bars = hf_logging.is_progress_bar_enabled()
-        self._level = hf_logging.get_verbosity()
-        hf_logging.disable_progress_bar()
-        hf_logging.set_verbosity_error()
-
-    def __exit__(self, *_: object) -> None:
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.set_verbosity(self._level)
-        if self._bars:
+    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
             hf_logging.enable_progress_bar()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import DataCollatorWithFlattening
 
-from aurac.models.attention import (
+from aurac.models.device import (
     UnsupportedAttentionError,
     attention_of,
     difference,

@@ -194,7 +194,7 @@ class Recipe:
     @property
     def _setup(self) -> TrainingSetup:
         return self.nesting.setup(
-            self.rank, self.scaling, self.alpha, seed=self.seed, options=self.method_options
+            self.rank, self.scaling, self.alpha, self.seed, self.method_options
         )
 
     def to_dict(self) -> dict[str, Any]:
