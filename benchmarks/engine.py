@@ -187,9 +187,8 @@ def engine_side(
     """The model, the requests, what lays them out, and what answers a layout at a rank."""
     from aurac.engine import EngineOptions
     from aurac.engine.answers import generate, loglikelihoods
-    from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
-    from aurac.engine.tokens import GenerationLayout, GenerationRequest
+    from aurac.engine.tokens import GenerationLayout, GenerationRequest, ScoringLayout
 
     model, tokenizer, instances, set_rank = prepare(work, args)
     options = EngineOptions()

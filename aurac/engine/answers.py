@@ -14,13 +14,13 @@ import torch
 from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.counts import answered_by, current
 from aurac.engine.decoding import Decoder
-from aurac.engine.kv_cache import Header, header_tokens
-from aurac.engine.passes import plan_scoring
-from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
+from aurac.engine.passes import PrefixTree
 from aurac.engine.probe import serves_packed
 from aurac.engine.reference import decode_plain, plainly_greedy, score_rows
 from aurac.engine.running import (
+    Header,
     evaluating,
+    header_tokens,
     laid_out,
     packed_model,
     pass_tokens,
@@ -28,7 +28,7 @@ from aurac.engine.running import (
     score_logits,
 )
 from aurac.engine.sampling import plainly_sampling
-from aurac.engine.tokens import GenerationLayout
+from aurac.engine.tokens import GenerationLayout, ScoringLayout
 from aurac.models.device import device_of
 
 if TYPE_CHECKING:
@@ -90,13 +90,12 @@ def score_packed(
     options: EngineOptions,
     progress: Progress | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Score every pair of the layout, whose inputs all begin with the header.
+    """(n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
 
-    Returns:
-        (n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
+    All inputs of the layout begin with the header.
     """
     answered_by("packed", layout.tree.n_nodes - header.computed_tokens)
-    plan = plan_scoring(layout, options.batch_tokens or pass_tokens(model), len(header))
+    plan = layout.plan(options.batch_tokens or pass_tokens(model), len(header))
     header.cache.reserve(plan.cached)
     device = device_of(model)
     logprob = torch.zeros(len(layout.pair_node), device=device)
@@ -146,9 +145,7 @@ def generate(
         sampled = any(prompt.sampling for prompt in layout.prompts)
         greedy = plainly_greedy(model) and (not sampled or plainly_sampling(model))
         if options.packed and not greedy:
-            log.info(
-                "the model's own generation answers: its settings are more than greedy decoding"
-            )
+            log.info("the model's own generation answers: its settings add to greedy decoding")
         if greedy and serves_packed(model, layout.longest, options):
             answers = _decode_packed(model, tokenizer, layout, header, options, finished)
         elif sampled:

@@ -1,4 +1,4 @@
-"""Attention over packed subtrees, over a cached prefix, and over decoding slots.
+"""Attention over packed subtrees, over a cached prefix, and over decoding slots; their caches.
 
 ``AttentionMetadata`` says what the tokens of one pass see. The products are plain batched matrix
 products over blocks of queries, which on a CPU in bf16 are about three times as fast as the
@@ -18,11 +18,79 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aurac.engine.kv_cache import KeyValuePair, PrefixCache, SlotCache
     from aurac.engine.passes import ForwardPass, Group
 
-
 _BLOCK = 128
+_STEP = 32  # widths of decoding slots that are read
+KeyValuePair = tuple[Tensor, Tensor]
+
+
+class SlotCache:
+    """Keys and values of the sequences that are being decoded, per layer: (slots, Hkv, width, d).
+
+    The width follows the longest sequence in flight in small steps, so that attention reads a
+    contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence
+    or a wrong draft before.
+    """
+
+    def __init__(self, slots: int, width: int) -> None:
+        self.slots = slots
+        self.width = width
+        self.layers: list[KeyValuePair] = []
+
+    def layer(self, number: int, key: Tensor, value: Tensor) -> KeyValuePair:
+        """The stored tensors of a layer, made where these (T, Hkv, d) are its first."""
+        while len(self.layers) <= number:
+            shape = (self.slots, key.shape[1], self.width)
+            self.layers.append(
+                (key.new_zeros(*shape, key.shape[2]), value.new_zeros(*shape, value.shape[2]))
+            )
+        return self.layers[number]
+
+    def write(self, layer: int, slot: Tensor, place: Tensor, key: Tensor, value: Tensor) -> None:
+        """Put (T, Hkv, d) keys and values at (slot, place), both (T,)."""
+        for store, new in zip(self.layer(layer, key, value), (key, value), strict=True):
+            store[slot, :, place] = new
+
+    def move(self, source: Tensor, target: Tensor) -> None:
+        """Copy whole slots."""
+        for pair in self.layers:
+            for store in pair:
+                store[target] = store[source]
+
+    def resize(self, slots: int, width: int) -> None:
+        """Change the number of slots and their width; what fits is kept."""
+        keep, wide = min(slots, self.slots), min(width, self.width)
+        for i, pair in enumerate(self.layers):
+            fresh = []
+            for store in pair:
+                new = store.new_zeros(slots, store.shape[1], width, store.shape[3])
+                new[:keep, :, :wide] = store[:keep, :, :wide]
+                fresh.append(new)
+            self.layers[i] = (fresh[0], fresh[1])
+        self.slots, self.width = slots, width
+
+
+class PrefixCache:
+    """Keys and values of one shared prefix, per layer: the only slot of a cache of its length."""
+
+    def __init__(self, capacity: int) -> None:
+        self._cache = SlotCache(1, capacity)
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for a prefix of this length; what is there is kept."""
+        if capacity > self._cache.width:
+            self._cache.resize(1, capacity)
+
+    def write(self, layer: int, start: int, key: Tensor, value: Tensor) -> None:
+        """Put (T, Hkv, d) keys and values at ``start``."""
+        for store, new in zip(self._cache.layer(layer, key, value), (key, value), strict=True):
+            store[0, :, start : start + len(new)] = new.transpose(0, 1)
+
+    def read(self, layer: int, length: int) -> KeyValuePair:
+        """(Hkv, length, d) keys and values."""
+        key, value = self._cache.layers[layer]
+        return key[0, :, :length], value[0, :, :length]
 
 
 @dataclass(frozen=True)
@@ -94,9 +162,6 @@ def _blocks(end: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
         stop = min(start + _BLOCK, length)
         closed = np.flatnonzero(shortest[:start] < stop)
         yield Block(start, stop, int(closed[0]) if len(closed) else start)
-
-
-_STEP = 32  # widths of decoding slots that are read
 
 
 class ScoreRule(NamedTuple):

@@ -1,8 +1,8 @@
 """What an evaluation cost and how close its decisions were, counted while it runs.
 
-Without a ``recording`` block nothing is counted. The counts of a cell go into its file, beside its
-answers. ``watched`` sees every pass of every path (packed, plain, the model's own generation,
-lm-eval's loop) through hooks on the model itself: time, broken logits, a safe place to stop.
+Without a ``recording`` block nothing is counted. ``watched`` sees every pass of every path (packed,
+plain, the model's own generation, lm-eval's loop) through hooks on the model itself: time, broken
+logits, a safe place to stop.
 """
 
 from __future__ import annotations
@@ -55,7 +55,13 @@ class Record:
     def size(self, model: Any) -> tuple[int, int, bool]:
         """Weights of the linear layers but the head, those of the head, whether the clock tells."""
         if id(model) not in self._sizes:
-            self._sizes[id(model)] = _size(model)
+            import torch
+
+            head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+            outer = head.weight.numel() if hasattr(head, "weight") else 0
+            inner = (m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+            clocked = next(iter(model.parameters())).device.type == "cpu"
+            self._sizes[id(model)] = sum(m.weight.numel() for m in inner), outer, clocked
         return self._sizes[id(model)]
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,23 +125,10 @@ def counted_pass(model: Any, tokens: int, rows: int) -> Iterator[None]:
     record.flops += 2.0 * (body * tokens + head * rows)
 
 
-def _size(model: Any) -> tuple[int, int, bool]:
-    import torch
-
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    outer = head.weight.numel() if head is not None and hasattr(head, "weight") else 0
-    body = 0
-    for module in model.modules():
-        if isinstance(module, torch.nn.Linear) and module is not head:
-            body += module.weight.numel()
-    return body, outer, next(iter(model.parameters())).device.type == "cpu"
-
-
 def not_finite(logits: torch.Tensor) -> torch.Tensor:
     """Whether any row of logits (…, vocabulary) has a NaN, an infinity, or no token left.
 
-    A row's maximum is NaN where any of its logits is, and -inf where all are; single logits of -inf
-    are how some models rule tokens out. A tenth of the cost of isfinite.
+    Single logits of -inf are how some models rule tokens out. A tenth of the cost of isfinite.
     """
     return ~logits.amax(dim=-1).isfinite().all()
 
@@ -149,10 +142,7 @@ def overflow() -> CellError:
 
 
 class Watch:
-    """What was seen of the passes within one `watched` block: their number and time.
-
-    On an accelerator the time is only whole if it was asked to wait for each pass.
-    """
+    """Number and time of the passes within one `watched` block."""
 
     def __init__(
         self, before: Callable[[], None] | None, *, wait: bool, device: torch.device
@@ -169,11 +159,7 @@ class Watch:
         self._since = time.perf_counter()
 
     def end(self, _model: Any, _inputs: Any, output: Any) -> None:
-        """A pass has ended; on an accelerator its result may still be on the way.
-
-        On a CPU broken logits are refused at once: the passes that would follow are not worth their
-        time.
-        """
+        """A pass has ended; on an accelerator its result may still be on the way."""
         import torch
 
         logits = getattr(output, "logits", None)

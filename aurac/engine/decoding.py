@@ -6,10 +6,9 @@ flight is one token of a decoding pass. One that has ended leaves, the last ones
 holes, and waiting prompts take the freed slots.
 
 A pass over a few sequences costs the reading of all weights, whether it carries one token of each
-or eight. What a text repeats can be drafted: the pass then carries the draft tokens as well, and
-its own greedy choices tell up to where they are right. The text is what it is without them, up to
-rounding. This is prompt lookup, which transformers' own generation has as
-``prompt_lookup_num_tokens`` for single sequences. Sampled texts are not drafted.
+or eight. What a greedy text repeats is drafted (prompt lookup, ``prompt_lookup_num_tokens`` in
+transformers): the pass carries the draft tokens as well, and its own choices tell up to where they
+are right. The text is what it is without them, up to rounding.
 """
 
 from __future__ import annotations
@@ -21,17 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from aurac.engine.attention import decoding_metadata, pass_metadata
-from aurac.engine.kv_cache import SlotCache
+from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
 from aurac.engine.passes import (
     BRANCH_TOKENS,
+    PrefixTree,
     batch_subtrees,
     joined_rows,
     make_pass,
     make_subtree,
     subtree_paths,
 )
-from aurac.engine.prefix_tree import PrefixTree
 from aurac.engine.reference import eos_token_ids
 from aurac.engine.running import cached_tokens, forward, packed_model, pass_tokens
 from aurac.engine.sampling import Chooser, Draws
@@ -42,8 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurac.engine import EngineOptions
-    from aurac.engine.kv_cache import Header
     from aurac.engine.passes import Subtree
+    from aurac.engine.running import Header
     from aurac.engine.tokens import Prompt
 
 
@@ -58,8 +56,7 @@ _TRUST = 4  # draft tokens for each token in a row that was right, from the seco
 class PromptLookup:
     """Continues a text as it went on where its last tokens stood before.
 
-    It drafts only while it would have been right: what it would have drafted for each token is
-    compared with what came, which costs a look-up and no pass. Nine of ten drafts are right then.
+    It drafts only while it would have been right lately; nine of ten drafts are right then.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -97,10 +94,10 @@ class PromptLookup:
         return next((self._after[e] for e in endings if e in self._after), None)
 
 
-def shortened(drafts: Sequence[list[int]], room: int) -> list[list[int]]:
-    """The drafts, all cut to the greatest length at which they take no more than ``room``."""
+def shortened(drafts: Sequence[list[int]], most: int) -> list[list[int]]:
+    """The drafts, all cut to the greatest length at which they have at most so many tokens."""
     cut = max(map(len, drafts))
-    while sum(min(len(d), cut) for d in drafts) > room:
+    while sum(min(len(d), cut) for d in drafts) > most:
         cut -= 1
     return [d[:cut] for d in drafts]
 
@@ -174,7 +171,12 @@ class Decoder:
         self._shared, self._header, self._store = header, len(header), header.cache
         tables = {until: StopTable(tokenizer, until) for until in {p.until for p in prompts}}
         self._waiting = deque(
-            Stream(i, p, tables[p.until], draws=Draws.of(p.sampling, self._device))
+            Stream(
+                number=i,
+                prompt=p,
+                stops=tables[p.until],
+                draws=Draws(p.sampling, self._device) if p.sampling else None,
+            )
             for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
         )
         self._most = min(options.batch_size or MOST_SLOTS, len(prompts))
@@ -188,7 +190,7 @@ class Decoder:
         with packed_model(self._model):
             self._shared.compute(self._model)
             while self._waiting or self._active:
-                if self._waiting and len(self._active) <= _REFILL * self._room():
+                if self._waiting and len(self._active) <= _REFILL * self._slots_allowed():
                     self._admit()
                 if self._active:
                     self._advance()
@@ -198,7 +200,7 @@ class Decoder:
         """Places that a sequence needs for its next pass."""
         return sequence.length + 1 - self._header
 
-    def _room(self) -> int:
+    def _slots_allowed(self) -> int:
         """How many slots the budget allows at the width that the longest needs."""
         widest = max(self._own(s) for s in (*self._active, *list(self._waiting)[:1]))
         return max(1, min(self._most, self._budget // (widest + _GROWTH)))
@@ -218,41 +220,35 @@ class Decoder:
             slots_of.setdefault(row, []).append(base + i)
         runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
         subtrees = [make_subtree(tree, low, high, self._header) for low, high in runs]
-        run_of = {id(subtree): run for subtree, run in zip(subtrees, runs, strict=True)}
         ended = []
         for batch in batch_subtrees(subtrees, self._batch_tokens):
-            ended += self._prefill(batch, tree, [run_of[id(u)] for u in batch], slots_of)
+            ended += self._prefill(batch, tree, slots_of)
         self._release(ended)
 
     def _admitted(self) -> int:
         """How many waiting prompts go next: samples of one prompt together, if slots can do it."""
-        room, waiting = self._room(), self._waiting
-        count = whole = min(max(room - len(self._active), 1), len(waiting))
+        slots, waiting = self._slots_allowed(), self._waiting
+        count = whole = min(max(slots - len(self._active), 1), len(waiting))
         while 0 < whole < len(waiting) and self._siblings(whole - 1, whole):
             whole -= 1
         if whole or not self._active:
             return whole or count
-        fits = room >= len(waiting) or not self._siblings(0, room)
+        fits = slots >= len(waiting) or not self._siblings(0, slots)
         return 0 if fits else count
 
-    def _siblings(self, one: int, other: int) -> bool:
-        return self._waiting[one].prompt.tokens == self._waiting[other].prompt.tokens
+    def _siblings(self, a: int, b: int) -> bool:
+        return self._waiting[a].prompt.tokens == self._waiting[b].prompt.tokens
 
     def _prefill(
-        self,
-        subtrees: Sequence[Subtree],
-        tree: PrefixTree,
-        runs: Sequence[tuple[int, int]],
-        slots_of: Mapping[int, Sequence[int]],
+        self, subtrees: Sequence[Subtree], tree: PrefixTree, slots_of: Mapping[int, Sequence[int]]
     ) -> list[int]:
         """One pass over subtrees of prompts, copied into their slots; the slots that have ended."""
         paths: list[Any] = []
         slots: list[int] = []
         at = 0
-        for subtree, (low, high) in zip(subtrees, runs, strict=True):
-            for row, path in zip(
-                range(low, high), subtree_paths(tree, low, high, self._header), strict=True
-            ):
+        for subtree in subtrees:
+            low, high = subtree.rows
+            for row, path in enumerate(subtree_paths(tree, low, high, self._header), start=low):
                 paths += [path + at] * len(slots_of[row])
                 slots += slots_of[row]
             at += len(subtree)

@@ -1,4 +1,8 @@
-"""Batches of a prefix tree: which tokens run in which forward pass, and who sees whom.
+"""Distinct prefixes, and batches of them: which tokens run in which pass, and who sees whom.
+
+The distinct inputs of a task form a prefix tree. Sorted lexicographically, each input adds the
+tokens after its longest common prefix with the one before it, so the sorted list *is* the tree in
+depth-first order and needs no pointers.
 
 A forward pass carries *subtrees*: whole subtrees below a prefix whose keys and values are already
 cached. Its tokens stand in one row without padding, so the linear layers compute every distinct
@@ -11,7 +15,7 @@ when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is t
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,13 +24,60 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
-
 IntArray = NDArray[np.int64]
 
 BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one subtree
 SAVED_TOKENS = 256  # sharing less than this is not worth a pass of its own
 _SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of the longest
+
+
+def common_prefix(a: IntArray, b: IntArray) -> int:
+    """Number of leading entries on which two vectors agree."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(a[:n] != b[:n])
+    return int(differ[0]) if len(differ) else n
+
+
+def shared_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
+    """Number of leading tokens on which all sequences agree."""
+    first, last = min(sequences), max(sequences)
+    return common_prefix(np.asarray(first), np.asarray(last))
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixTree:
+    """Distinct token sequences, sorted, with what each adds to the one before."""
+
+    rows: tuple[IntArray, ...]  # distinct inputs in lexicographic order
+    # (n_rows,) length of the prefix that row i shares with row i-1; 0 for the first
+    shared: IntArray
+    # (n_rows + 1,) row i's own nodes are ``offsets[i]:offsets[i + 1]``, for the positions
+    # ``shared[i]:len(rows[i])``
+    offsets: IntArray
+
+    @classmethod
+    def build(cls, sequences: Sequence[tuple[int, ...]]) -> tuple[PrefixTree, IntArray]:
+        """The tree of the sequences, and the row index of each of them."""
+        distinct = sorted(set(sequences))
+        index = {sequence: i for i, sequence in enumerate(distinct)}
+        rows = tuple(np.asarray(sequence, dtype=np.int64) for sequence in distinct)
+        shared = np.zeros(len(rows), dtype=np.int64)
+        for i in range(1, len(rows)):
+            shared[i] = common_prefix(rows[i - 1], rows[i])
+        new = np.asarray([len(r) for r in rows], dtype=np.int64) - shared
+        offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(new)])
+        return cls(rows, shared, offsets), np.asarray([index[s] for s in sequences], dtype=np.int64)
+
+    @property
+    def n_nodes(self) -> int:
+        """Number of distinct prefixes: the tokens that must be computed, each once."""
+        return int(self.offsets[-1])
+
+    def node(self, row: int, position: int) -> int:
+        """The node at a position of a row, whichever row owns it."""
+        while position < self.shared[row]:
+            row -= 1
+        return int(self.offsets[row] + position - self.shared[row])
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +88,7 @@ class Subtree:
     positions: IntArray  # (L,) positions in the full input
     end: IntArray  # (L,) end of each token's subtree, as an index into the subtree
     nodes: IntArray  # (L,) node numbers of the tree
+    rows: tuple[int, int] = (0, 1)  # first row of the tree, and the one after the last
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -73,11 +125,6 @@ class ScoringPlan:
     cached: int  # longest cached prefix in tokens
     finished: tuple[int, ...]  # for each pass, how many requests have their last answer in it
 
-    @property
-    def computed(self) -> int:
-        """Tokens that the linear layers compute."""
-        return sum(len(step.tokens) for step in self.steps)
-
 
 def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
     """The subtree of rows ``low:high`` below their first ``depth`` tokens."""
@@ -101,6 +148,7 @@ def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
         positions=np.concatenate([np.arange(s, s + n) for s, n in spans]),
         end=end,
         nodes=np.concatenate(nodes),
+        rows=(low, high),
     )
 
 
@@ -179,13 +227,13 @@ def make_pass(subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -
 def batch_subtrees(subtrees: Sequence[Subtree], budget: int) -> list[list[Subtree]]:
     """Subtrees in batches of at most ``budget`` tokens (or one subtree), longest first."""
     batches: list[list[Subtree]] = []
-    room = 0
+    left = 0
     for subtree in sorted(subtrees, key=len, reverse=True):
-        if not batches or len(subtree) > room:
+        if not batches or len(subtree) > left:
             batches.append([])
-            room = budget
+            left = budget
         batches[-1].append(subtree)
-        room -= len(subtree)
+        left -= len(subtree)
     return batches
 
 
@@ -216,14 +264,14 @@ def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]
     return _together(tree, [(row, row + 1) for row in range(len(tree.rows))], depth, most)
 
 
-class _Planner:
-    """Walks the tree depth first and emits passes."""
+class Planner:
+    """Walks the tree depth first and emits passes, with the nodes of their tokens."""
 
-    def __init__(self, tree: PrefixTree, budget: int) -> None:
+    def __init__(self, tree: PrefixTree, budget: int, cached: int) -> None:
         self._tree = tree
         self._budget = budget
         self.steps: list[tuple[ForwardPass, IntArray]] = []
-        self.cached = 0
+        self.cached = cached  # longest prefix
 
     def _emit(self, subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> None:
         step = make_pass(subtrees, prefix, keep=keep)
@@ -251,47 +299,8 @@ class _Planner:
         for batch in batch_subtrees(subtrees, self._budget):
             self._emit(batch, depth)
         for first, last, trunk in trunks:
-            one, n = make_subtree(tree, first, first + 1, depth), trunk - depth
-            cut = Subtree(one.tokens[:n], one.positions[:n], np.full(n, n), one.nodes[:n])
+            whole, n = make_subtree(tree, first, first + 1, depth), trunk - depth
+            cut = Subtree(whole.tokens[:n], whole.positions[:n], np.full(n, n), whole.nodes[:n])
             self._emit([cut], depth, keep=True)
             self.cached = max(self.cached, trunk)
             self.visit(first, last, trunk)
-
-
-def plan_scoring(layout: ScoringLayout, budget: int, header: int = 0) -> ScoringPlan:
-    """The passes that score a layout, of at most ``budget`` tokens; kept for the next rank.
-
-    The first ``header`` tokens, with which every input begins and none of which is scored, are in
-    the cache before the first pass.
-    """
-    key = ("scoring", budget, header)
-    if key not in layout.plans:
-        tree = layout.tree
-        planner = _Planner(tree, budget)
-        planner.cached = header
-        planner.visit(0, len(tree.rows), header)
-        steps = _with_pairs(layout, planner.steps)
-        layout.plans[key] = ScoringPlan(
-            tuple(steps), planner.cached, layout.finished_by([step.pair for step in steps])
-        )
-    return layout.plans[key]
-
-
-def _with_pairs(
-    layout: ScoringLayout, steps: Sequence[tuple[ForwardPass, IntArray]]
-) -> list[ForwardPass]:
-    """Give every scored pair to the first pass that computes its node."""
-    bounds = np.searchsorted(layout.pair_node, np.arange(layout.tree.n_nodes + 1))
-    counts = np.diff(bounds)
-    done = np.zeros(layout.tree.n_nodes, dtype=bool)
-    result = []
-    for step, nodes in steps:
-        select = np.flatnonzero((counts[nodes] > 0) & ~done[nodes])
-        _, once = np.unique(nodes[select], return_index=True)
-        select = select[np.sort(once)]
-        done[nodes[select]] = True
-        pair = [np.arange(bounds[n], bounds[n + 1]) for n in nodes[select].tolist()]
-        rows = np.repeat(np.arange(len(select)), counts[nodes[select]])
-        pairs = np.concatenate([np.zeros(0, dtype=np.int64), *pair])
-        result.append(replace(step, select=select, pair=pairs, pair_row=rows))
-    return result

@@ -22,14 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine.attention import AttentionMetadata, decoding_metadata, pass_metadata
+from aurac.engine.attention import (
+    AttentionMetadata,
+    PrefixCache,
+    SlotCache,
+    decoding_metadata,
+    pass_metadata,
+)
 from aurac.engine.counts import not_finite, overflow, recording
-from aurac.engine.kv_cache import PrefixCache, SlotCache
-from aurac.engine.passes import Subtree, chain_subtree, make_pass, make_subtree
-from aurac.engine.prefix_tree import PrefixTree
+from aurac.engine.passes import PrefixTree, Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.running import accepts, forward, packed_model
-from aurac.models.attention import difference, tolerance
-from aurac.models.device import device_of, unwrapped
+from aurac.models.device import device_of, difference, tolerance, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aurac.engine.counts import answered_by, counted_pass
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from aurac.engine import EngineOptions
-    from aurac.engine.prefix_tree import PrefixTree, ScoringLayout
-    from aurac.engine.tokens import Prompt
-
-IntArray = NDArray[np.int64]
+    from aurac.engine.passes import IntArray, PrefixTree
+    from aurac.engine.tokens import Prompt, ScoringLayout
 
 
 def covering_rows(tree: PrefixTree) -> IntArray:
@@ -61,11 +58,7 @@ def row_batches(
 def score_rows(
     model: Any, layout: ScoringLayout, options: EngineOptions, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Score every pair of the layout.
-
-    Returns:
-        (n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU.
-    """
+    """(n_pairs,) float32 log-probabilities and (n_pairs,) bool argmax hits, on the CPU."""
     tree = layout.tree
     answered_by("rows", tree.n_nodes)
     owner = np.searchsorted(tree.offsets, layout.pair_node, side="right") - 1
@@ -80,9 +73,8 @@ def score_rows(
     hit = torch.zeros(len(layout.pair_node), dtype=torch.bool)
     for rows, pairs, done in zip(rows_of, pairs_of, layout.finished_by(pairs_of), strict=True):
         place = np.searchsorted(np.sort(rows), cover[pairs])
-        logits, row = _row_logits(
-            model, [tree.rows[r] for r in np.sort(rows)], place, position[pairs]
-        )
+        sequences = [tree.rows[r] for r in np.sort(rows)]
+        logits, row = _row_logits(model, sequences, place, position[pairs])
         logprob[pairs], hit[pairs] = (
             part.cpu() for part in score_logits(logits, row, layout.pair_token[pairs])
         )
@@ -94,10 +86,9 @@ def score_rows(
 def _row_logits(
     model: Any, rows: Sequence[IntArray], row: IntArray, column: IntArray
 ) -> tuple[Tensor, IntArray]:
-    """Logits of one padded batch of token sequences where they are wanted.
+    """(k, V) logits of one padded batch at the distinct places that are wanted.
 
-    The places are (m,) sequences ``row`` and positions ``column``. Returned are (k, V) logits of
-    the distinct places, and the (m,) index of each place among them.
+    Places are (m,) sequences ``row`` and positions ``column``; the index of each comes second.
     """
     device = device_of(model)
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)

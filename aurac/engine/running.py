@@ -14,6 +14,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,17 +24,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.attention import AttentionMetadata, ScoreRule, pass_metadata
+from aurac.engine.attention import AttentionMetadata, PrefixCache, ScoreRule, pass_metadata
 from aurac.engine.counts import counted_pass
+from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass, shared_prefix
 from aurac.engine.tokens import resolve_max_length
-from aurac.models.attention import UnsupportedAttentionError, attention_of, refuse_unsupported
-from aurac.models.device import device_of, keep_few_kernels, keep_freed_memory, unwrapped
+from aurac.models.device import (
+    UnsupportedAttentionError,
+    attention_of,
+    device_of,
+    keep_few_kernels,
+    keep_freed_memory,
+    refuse_unsupported,
+    unwrapped,
+)
 
 if TYPE_CHECKING:
-    from aurac.engine.kv_cache import PrefixCache
     from aurac.engine.passes import ForwardPass
-    from aurac.engine.prefix_tree import ScoringLayout
-    from aurac.engine.tokens import GenerationLayout
+    from aurac.engine.tokens import GenerationLayout, ScoringLayout
 
 Progress = Callable[[int], None]
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
@@ -61,15 +68,12 @@ def accepts(model: Any, name: str) -> bool:
     return name in inspect.signature(unwrapped(model).forward).parameters
 
 
+_SHORTEST = 16  # tokens; a shorter header is computed with each input
 _LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
 
 
 def cached_tokens(model: Any) -> int:
-    """How many tokens' keys and values may be held while decoding, unless it is said otherwise.
-
-    The more sequences are in flight, the fewer passes read the weights; a small model's are cheap
-    to hold.
-    """
+    """How many tokens' keys and values may be kept while decoding: 32,768, or what 2 GiB take."""
     config: Any = getattr(unwrapped(model), "config", None)
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()
@@ -126,8 +130,7 @@ def score_logits(
 def _is_first_of_best(logits: Tensor, row: Tensor, token: Tensor, among_best: Tensor) -> Tensor:
     """Whether tokens are their rows' argmax; of equal logits the first is.
 
-    On a CPU argmax costs several times as much as the maximum, so that only rows where a scored
-    token has it are looked at.
+    On a CPU argmax costs several maxima: only rows where a scored token has it are looked at.
     """
     rows, place = row[among_best].unique(return_inverse=True)
     result = among_best.clone()
@@ -201,6 +204,42 @@ def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> Tensor:
     """(S, V) logits of a planned pass, read at its first place where it selects none."""
     select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
     return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
+
+
+@dataclass(eq=False)
+class Header:
+    """Tokens with which every input begins, and their keys and values for one state of a model."""
+
+    tokens: tuple[int, ...] = ()  # the (h,) tokens; empty where the inputs share too little
+    # Their keys and values, once `computed`
+    cache: PrefixCache = field(default_factory=lambda: PrefixCache(0))
+    computed: bool = False  # whether a pass has filled the cache
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def computed_tokens(self) -> int:
+        """How many of its tokens a pass has computed."""
+        return len(self) if self.computed else 0
+
+    def compute(self, model: Any) -> None:
+        """Fill the cache, the first time; call it within `packed_model`."""
+        if self.computed or not self.tokens:
+            return
+        self.cache.reserve(len(self))
+        run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
+        self.computed = True
+
+
+def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
+    """The beginning that all inputs (at least one) share; empty if it is not worth a pass.
+
+    It has at most ``most`` tokens: the token after it must be computed with each input.
+    """
+    length = min(shared_prefix(inputs), most)
+    worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS
+    return inputs[0][:length] if worth else ()
 
 
 def _hooked(*modules: Any) -> bool:

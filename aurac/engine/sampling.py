@@ -43,11 +43,6 @@ class Draws:
     sampling: Sampling
     device: torch.device
 
-    @classmethod
-    def of(cls, sampling: Sampling | None, device: torch.device) -> Draws | None:
-        """None for a text that is decoded greedily."""
-        return None if sampling is None else cls(sampling, device)
-
     @cached_property
     def generator(self) -> torch.Generator:
         """Its random numbers, from its seed on."""
@@ -64,8 +59,8 @@ class Chooser:
     def __call__(self, logits: Tensor, draws: Sequence[Draws | None]) -> list[Token]:
         """A token for each row of (n, V) logits, which are overwritten: drawn, or the best one."""
         rows_of: dict[Settings | None, list[int]] = {}
-        for row, one in enumerate(draws):
-            rows_of.setdefault(one.sampling.settings if one else None, []).append(row)
+        for row, draw in enumerate(draws):
+            rows_of.setdefault(draw.sampling.settings if draw else None, []).append(row)
         tokens: dict[int, Token] = {}
         for settings, rows in rows_of.items():
             part = logits if len(rows) == len(draws) else logits[rows]
@@ -74,7 +69,7 @@ class Chooser:
                 continue
             if settings not in self._warpers:
                 self._warpers[settings] = Warper(self.model, settings)
-            generators = [one.generator for row in rows if (one := draws[row])]
+            generators = [draw.generator for row in rows if (draw := draws[row])]
             tokens.update(zip(rows, self._warpers[settings].draw(part, generators), strict=True))
         return [tokens[row] for row in range(len(draws))]
 

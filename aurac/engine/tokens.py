@@ -1,15 +1,24 @@
-"""Between text and tokens, by the rules of lm-eval's ``HFLM``: pairs, prompts, stop strings."""
+"""Between text and tokens, by the rules of lm-eval's ``HFLM``: pairs, prompts, stop strings.
+
+A layout of a task's requests depends on the tokenizer and the length limit, never on the weights:
+it is built once and serves every rank and adapter.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aurac.engine import UnsupportedRequestError
+from aurac.engine.passes import Planner, PrefixTree, ScoringPlan
 from aurac.errors import TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from aurac.engine.passes import ForwardPass, IntArray
 
 
 DEFAULT_MAX_LENGTH = 2048
@@ -47,11 +56,7 @@ def _encode_all(tokenizer: Any, texts: Sequence[str], **kwargs: Any) -> list[lis
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> dict[str, list[int]]:
-    """Tokens of each distinct text.
-
-    No special tokens are added to a text that begins with ``prefix``, the text of the
-    beginning-of-sequence token if there is one.
-    """
+    """Tokens of each distinct text, without special ones where it begins with ``prefix`` (BOS)."""
     distinct = list(dict.fromkeys(texts))
     begun = [t for t in distinct if prefix is not None and t.startswith(prefix)]
     plain = [t for t in distinct if prefix is None or not t.startswith(prefix)]
@@ -95,6 +100,108 @@ def encode_pairs(
             )
         encoded.append((list(ctx), list(cont)))
     return encoded
+
+
+def model_input(
+    context: Sequence[int], continuation: Sequence[int], max_length: int
+) -> tuple[int, ...]:
+    """What a model reads to score a continuation: all but the last token, cut on the left."""
+    if len(continuation) > max_length:
+        raise TaskError(
+            f"a continuation of {len(continuation)} tokens",
+            expected=f"at most the model's length, {max_length}",
+        )
+    return tuple([*context, *continuation][-(max_length + 1) :][:-1])
+
+
+@dataclass(frozen=True, eq=False)
+class ScoringLayout:
+    """Log-likelihood requests as a prefix tree with scored (node, next token) pairs."""
+
+    tree: PrefixTree  # the distinct model inputs
+    pair_node: IntArray  # (n_pairs,) ascending node whose logits are read
+    pair_token: IntArray  # (n_pairs,) the token that is scored there
+    request_pairs: tuple[IntArray, ...]  # for each request, the indices of its pairs, in order
+    max_length: int  # longest input in tokens
+    # Passes over this layout, by token budget and length of the header
+    _plans: dict[tuple[int, int], ScoringPlan] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def build(
+        cls, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
+    ) -> ScoringLayout:
+        """Tokenise (context, continuation) pairs and lay them out."""
+        return cls.from_tokens(encode_pairs(tokenizer, pairs), max_length)
+
+    @classmethod
+    def from_tokens(
+        cls, encoded: Sequence[tuple[Sequence[int], Sequence[int]]], max_length: int
+    ) -> ScoringLayout:
+        """Lay out tokenised pairs; inputs keep their last ``max_length`` tokens."""
+        inputs = [model_input(*pair, max_length) for pair in encoded]
+        tree, row_of = PrefixTree.build(inputs)
+        index_of: dict[tuple[int, int], int] = {}
+        requests = []
+        for row, (_, continuation) in zip(row_of.tolist(), encoded, strict=True):
+            start = len(tree.rows[row]) - len(continuation)
+            keys = [(tree.node(row, start + j), token) for j, token in enumerate(continuation)]
+            requests.append([index_of.setdefault(key, len(index_of)) for key in keys])
+        order = sorted(index_of, key=lambda key: key[0])
+        place = np.empty(len(index_of), dtype=np.int64)
+        place[[index_of[key] for key in order]] = np.arange(len(index_of))
+        table = np.asarray(order, dtype=np.int64).reshape(-1, 2)
+        return cls(
+            tree=tree,
+            pair_node=table[:, 0].copy(),
+            pair_token=table[:, 1].copy(),
+            request_pairs=tuple(place[np.asarray(r, dtype=np.int64)] for r in requests),
+            max_length=max_length,
+        )
+
+    def __len__(self) -> int:
+        return len(self.request_pairs)
+
+    def finished_by(self, parts: Sequence[IntArray]) -> tuple[int, ...]:
+        """How many requests have the last of their pairs in each part, in order."""
+        part_of = np.zeros(len(self.pair_node), dtype=np.int64)
+        for number, pairs in enumerate(parts):
+            part_of[pairs] = number
+        last = [int(part_of[index].max()) for index in self.request_pairs]
+        return tuple(np.bincount(last, minlength=len(parts)).tolist())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest input."""
+        return max(len(row) for row in self.tree.rows)
+
+    def plan(self, budget: int, header: int = 0) -> ScoringPlan:
+        """The passes that score it, of at most ``budget`` tokens; kept for the next rank.
+
+        The first ``header`` tokens, with which every input begins and none of which is scored, are
+        in the cache before the first pass.
+        """
+        if (budget, header) not in self._plans:
+            planner = Planner(self.tree, budget, cached=header)
+            planner.visit(0, len(self.tree.rows), header)
+            steps = tuple(self._with_pairs(planner.steps))
+            finished = self.finished_by([step.pair for step in steps])
+            self._plans[budget, header] = ScoringPlan(steps, planner.cached, finished)
+        return self._plans[budget, header]
+
+    def _with_pairs(self, steps: Sequence[tuple[ForwardPass, IntArray]]) -> Iterator[ForwardPass]:
+        """Give every scored pair to the first pass that computes its node."""
+        bounds = np.searchsorted(self.pair_node, np.arange(self.tree.n_nodes + 1))
+        counts = np.diff(bounds)
+        done = np.zeros(self.tree.n_nodes, dtype=bool)
+        for step, nodes in steps:
+            select = np.flatnonzero((counts[nodes] > 0) & ~done[nodes])
+            _, once = np.unique(nodes[select], return_index=True)
+            select = select[np.sort(once)]
+            done[nodes[select]] = True
+            pair = [np.arange(bounds[n], bounds[n + 1]) for n in nodes[select].tolist()]
+            rows = np.repeat(np.arange(len(select)), counts[nodes[select]])
+            pairs = np.concatenate([np.zeros(0, dtype=np.int64), *pair])
+            yield replace(step, select=select, pair=pairs, pair_row=rows)
 
 
 DEFAULT_NEW_TOKENS = 256
@@ -151,7 +258,7 @@ class GenerationRequest:
             values = [(name, kwargs.get(name)) for name in _SAMPLED]
             sampling = Sampling(seed, tuple((n, float(v)) for n, v in values if v is not None))
         if most_new_tokens(kwargs) < 1:
-            raise UnsupportedRequestError("a limit of no new token", expected="at least 1")
+            raise UnsupportedRequestError("max_new_tokens below 1", expected="at least 1")
         unknown = sorted(set(kwargs) - _SILENT - set(_SAMPLED if sampling else ()))
         if unknown:
             raise UnsupportedRequestError(
@@ -173,10 +280,7 @@ class Prompt:
 
     @property
     def order(self) -> tuple[int, tuple[int, ...]]:
-        """Longest first, so that slots are made wide once; similar ones as they begin.
-
-        A beginning that neighbours share is computed once.
-        """
+        """Longest first, so that slots are made wide once; similar ones as they begin."""
         return -(len(self.tokens) // _SIMILAR_LENGTH), self.tokens
 
 
@@ -219,14 +323,14 @@ def tokenise(
     tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
     prompts = []
     for request in requests:
-        room = max_length - request.max_new_tokens
-        if room < 1:
+        most = max_length - request.max_new_tokens
+        if most < 1:
             raise TaskError(
                 f"{request.max_new_tokens} new tokens with a model length of {max_length}",
                 expected="room for a prompt",
                 fix="raise the length or lower the task's limit",
             )
-        context = tuple(tokens[request.context][-room:])
+        context = tuple(tokens[request.context][-most:])
         if not context:
             raise TaskError("a prompt without tokens", expected="a non-empty context")
         until = request.until if eos in request.until else (*request.until, eos)
@@ -242,9 +346,8 @@ class StopTable:
     """The stop strings of a request.
 
     ``stopped`` is ``HFLM``'s own test: a stop string lies in the decoded last tokens, as many as
-    the stop string itself has and two more. One that was not there a token ago must end in, or lie
-    inside, the newest token's text: ``may_stop`` tells from that text alone, so that nearly every
-    decoding step costs one dictionary look-up and no detokenisation.
+    the stop string itself has and two more. ``may_stop`` tells from the newest token's text alone
+    whether one can end there, so that nearly every step costs one look-up and no detokenisation.
     """
 
     def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.counts import answered_by
-from aurac.engine.prefix_tree import ScoringLayout, model_input
 from aurac.engine.tokens import (
     GenerationLayout,
     GenerationRequest,
+    ScoringLayout,
     encode_pairs,
+    model_input,
     most_new_tokens,
     resolve_max_length,
     samples_text,
@@ -32,8 +33,7 @@ from aurac.errors import CellError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from aurac.engine.kv_cache import Header
-    from aurac.engine.running import Progress
+    from aurac.engine.running import Header, Progress
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class _Tokens:
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
         from aurac.engine.answers import shared_header
-        from aurac.engine.kv_cache import header_tokens
+        from aurac.engine.running import header_tokens
 
         encoded: dict[int, list[Any]]
         if kind == "generation":
@@ -182,8 +182,7 @@ class Answers:
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
         from aurac.engine.answers import generate, loglikelihoods
-        from aurac.engine.kv_cache import Header
-        from aurac.engine.running import require_causal
+        from aurac.engine.running import Header, require_causal
 
         if kind not in ("loglikelihood", "generation"):
             return None

@@ -14,10 +14,9 @@ from engine_models import tiny, tokenizer, words
 from aurac.engine import EngineOptions
 from aurac.engine.answers import generate, loglikelihoods
 from aurac.engine.counts import counted_pass, logit_noise, recording, watched
-from aurac.engine.prefix_tree import ScoringLayout
 from aurac.engine.probe import probe
 from aurac.engine.running import laid_out
-from aurac.engine.tokens import GenerationRequest
+from aurac.engine.tokens import GenerationRequest, ScoringLayout
 from aurac.errors import CellError
 from aurac.tasks.metrics import Leaf
 

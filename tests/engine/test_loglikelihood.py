@@ -23,10 +23,9 @@ from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions
 from aurac.engine.answers import loglikelihoods
-from aurac.engine.prefix_tree import ScoringLayout
 from aurac.engine.probe import probe
 from aurac.engine.running import evaluating, laid_out
-from aurac.engine.tokens import encode_pairs
+from aurac.engine.tokens import ScoringLayout, encode_pairs
 from aurac.errors import TaskError
 
 TOLERANCE = 1e-4
