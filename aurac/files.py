@@ -14,6 +14,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 CHUNK = 1 << 22
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
@@ -99,6 +100,39 @@ def write_json(path: Path, value: Any, *, exclusive: bool = False) -> None:
     """Write JSON as `write_atomic`; a ValueError for NaN and infinities."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomic(path, text, exclusive=exclusive)
+
+
+@contextlib.contextmanager
+def fresh_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
+
+    When the block fails the new folder is removed and ``target`` stays as it was. RunFolderError
+    when the file system refuses.
+    """
+    target = Path.cwd() / target
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir()
+        yield fresh
+        follow_umask(fresh)
+        for path in (path for path in fresh.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        flush_folder(fresh)
+        if target.exists():
+            target.rename(old)
+        fresh.rename(target)
+        flush_folder(target.parent)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise RunFolderError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

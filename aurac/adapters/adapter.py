@@ -12,27 +12,24 @@ import re
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.methods import TrainingSetup, fixed_diagonal, method_named
+from aurac.adapters.methods import Nesting, fixed_diagonal
 from aurac.adapters.nesting import (
     RULES,
-    UPDATES,
     Rule,
-    Update,
-    check_nested_ranks,
-    check_weights,
     is_rank,
+    peft_alpha,
     scale,
 )
 from aurac.errors import CheckpointError, RankError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,6 +37,7 @@ if TYPE_CHECKING:
 _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
 )
+T = TypeVar("T")
 Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
 
 
@@ -56,14 +54,12 @@ class Factors:
         rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
         kind: The kind of module. ``merged`` is loralib's ``MergedLinear``, one matrix whose outputs
             are equal groups, some of them adapted.
-        layout: What is needed to restore a format's own shapes: the kernel of a convolution, (E,)
-            for a stack of E experts, one 0 or 1 per group of a merged layer, the number of groups
-            and the kernel of a grouped convolution.
+        layout: The kernel of a convolution, (E,) for a stack of E experts, one 0 or 1 per group of
+            a merged layer, the number of groups and the kernel of a grouped convolution.
         magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
             module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
             rank; ``None`` for plain LoRA.
-        parameter: For experts, the parameter of the module that is adapted (PEFT's
-            ``target_parameters``); empty where it is not known.
+        parameter: For experts, the parameter that is adapted; empty where it is not known.
     """
 
     A: Tensor
@@ -111,6 +107,12 @@ class Factors:
         return self.blocks if self.kind in ("merged", "grouped_conv") else 1
 
     @property
+    def peft_scale(self) -> tuple[int, float]:
+        """The r and ``lora_alpha`` with which a plain PEFT layer computes the same scale."""
+        multiple = self.rank_multiple
+        return self.rank * multiple, peft_alpha(self.rule, self.alpha, self.rank, multiple)
+
+    @property
     def features(self) -> tuple[int, int]:
         """(in, out) of the base's own module; for experts that of one of them."""
         inside, out = self.A.shape[1] // self.blocks, self.B.shape[0] // self.blocks
@@ -131,47 +133,6 @@ class Factors:
         """All of the module at rank ``r``: ``A[:r]``, ``B[:, :r]`` and any magnitude, as views."""
         r = min(r, self.rank)
         return [self.A[:r], self.B[:, :r], *([] if self.magnitude is None else [self.magnitude])]
-
-
-@dataclass(frozen=True)
-class Nesting:
-    """How the ranks were trained.
-
-    Attributes:
-        method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step), ``dylora``
-            (one nested rank drawn per step), ``nested_loss`` (a loss for each nested rank), or the
-            method of another package.
-        ranks: S, ascending.
-        weights: One per nested rank: w_r of the sum for ``matryoshka``, of the losses for
-            ``nested_loss``, the odds of being drawn for ``dylora``.
-        update: For ``dylora`` which rows learn: ``prefix`` (1..b) or ``frozen`` (only b).
-    """
-
-    method: str
-    ranks: tuple[int, ...]
-    weights: tuple[float, ...] = ()
-    update: Update | None = None
-
-    def __post_init__(self) -> None:
-        method_named(self.method)
-        if self.update is not None and self.update not in UPDATES:
-            raise UsageError(f"update {self.update!r}", expected=f"one of {', '.join(UPDATES)}")
-        ranks = check_nested_ranks(self.ranks)
-        object.__setattr__(self, "ranks", ranks)
-        object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
-
-    def setup(
-        self,
-        R: int,
-        rule: Rule,
-        alpha: float,
-        *,
-        seed: int = 0,
-        options: Mapping[str, Any] | None = None,
-    ) -> TrainingSetup:
-        """What the method needs to know of a training of rank R."""
-        more = (seed, self.update, options or {})
-        return TrainingSetup(R, self.ranks, self.weights, rule, alpha, *more)
 
 
 class Values(Protocol):
@@ -205,7 +166,7 @@ class Adapter:
         derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
         format: The name of the format that it was read from.
         sidecar_fields: What its file's side-car needs besides (key map, groups) to be read again.
-        values: The source of the numbers when the tensors here are on the meta device (an outline).
+        values: The source of the numbers where the tensors are on the meta device (an outline).
     """
 
     name: str
@@ -247,7 +208,7 @@ class Adapter:
     @property
     def export_rank(self) -> int:
         """The largest r of a plain PEFT layer in an export."""
-        return max(f.rank * f.rank_multiple for f in self.modules.values())
+        return max(f.peft_scale[0] for f in self.modules.values())
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -257,23 +218,25 @@ class Adapter:
     @property
     def rule(self) -> Rule | None:
         """The scaling rule, or ``None`` when modules differ."""
-        rules = {f.rule for f in self.modules.values()}
-        return rules.pop() if len(rules) == 1 else None
+        return only(f.rule for f in self.modules.values())
 
     @property
     def alpha(self) -> float | None:
         """The α of the scaling rule, or ``None`` when modules differ."""
-        alphas = {f.alpha for f in self.modules.values()}
-        return alphas.pop() if len(alphas) == 1 else None
+        return only(f.alpha for f in self.modules.values())
+
+    @property
+    def repeats(self) -> Sequence[Sequence[int]]:
+        """PEFT's ``layer_replication``: ranges [start, end) of the base's layers, in a row."""
+        return self.peft_config.get("layer_replication") or ()
 
     @property
     def vocabulary(self) -> int | None:
         """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
-        shapes = {
-            f"{n}.weight": f.features[0] for n, f in self.modules.items() if f.kind == "embedding"
-        }
-        shapes |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
-        return max((rows for key, rows in shapes.items() if _EMBEDDING.search(key)), default=None)
+        embeddings = {n: f for n, f in self.modules.items() if f.kind == "embedding"}
+        rows = {f"{name}.weight": f.features[0] for name, f in embeddings.items()}
+        rows |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        return max((n for key, n in rows.items() if _EMBEDDING.search(key)), default=None)
 
     @property
     def dora(self) -> bool:
@@ -289,12 +252,10 @@ class Adapter:
     def training(self) -> dict[str, Any]:
         """How its ranks were trained, as JSON; ``None`` for each part that is not recorded."""
         n = self.nesting
-        return {
-            "method": self.method,
-            "nested_ranks": None if n is None else list(n.ranks),
-            "weights": None if n is None else list(n.weights),
-            "update": None if n is None else n.update,
-        }
+        if n is None:
+            return dict.fromkeys(("method", "nested_ranks", "weights", "update"))
+        parts = (n.method, list(n.ranks), list(n.weights), n.update)
+        return dict(zip(("method", "nested_ranks", "weights", "update"), parts, strict=True))
 
     @cached_property
     def sha256(self) -> str:
@@ -363,7 +324,7 @@ class Adapter:
 
     def bytes(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
         """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
-        return sum(t.numel() * t.element_size() for t in self._tensors(r, ranks))
+        return sum(t.nbytes for t in self._tensors(r, ranks))
 
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
@@ -386,8 +347,8 @@ class Adapter:
     def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
         if self.nesting is None:
             return None
-        options = (self.recipe or {}).get("method_options")
-        setup = self.nesting.setup(f.rank, f.rule, f.alpha, options=options)
+        options = (self.recipe or {}).get("method_options") or {}
+        setup = self.nesting.setup(f.rank, f.rule, f.alpha, 0, options)
         return fixed_diagonal(self.nesting.method, setup)
 
     def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
@@ -396,6 +357,12 @@ class Adapter:
         self.check_rank(r)
         cuts = (t for n, f in self.modules.items() for t in f.tensors((ranks or {}).get(n, r)))
         return [*cuts, *self.extras.values()]
+
+
+def only(values: Iterable[T]) -> T | None:
+    """The one value that all are, or ``None`` when they differ."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:

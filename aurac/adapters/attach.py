@@ -1,4 +1,4 @@
-"""An adapter on a live model: attached once, its rank switched without reloading; or merged in.
+"""An adapter on a live model: attached once, its rank switched without reloading.
 
 PEFT's own layers are injected, so that every linear path it knows (Conv1D, quantised, experts)
 computes exactly what a loaded checkpoint would. A rank is chosen by giving those layers the first r
@@ -8,38 +8,31 @@ puts the base's own modules back.
 
 from __future__ import annotations
 
-import json
-import math
+import copy
 import re
 import warnings
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name, name_in_base
-from aurac.adapters.formats.peft import from_state
+from aurac.adapters.formats.peft_config import owner_of
 from aurac.adapters.formats.peft_shapes import peft_shapes
-from aurac.adapters.nesting import Rule, peft_alpha
-from aurac.adapters.restore import (
-    BaseState,
-    ExtraTensors,
-    number_of_layers,
-    put_structure,
-    structure,
-)
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from aurac.adapters.adapter import Adapter, Factors, Nesting
+    from peft import LoraConfig
+
+    from aurac.adapters.adapter import Adapter, Factors
     from aurac.adapters.truncate import Prepared
 
 NAME = "aurac"
 _HALF = (torch.float16, torch.bfloat16)
+_DELTA = ".token_adapter.trainable_tokens_delta"
 
 
 class LiveAdapter:
@@ -55,13 +48,12 @@ class LiveAdapter:
         self.prepared = prepared
         self._rank = 0
         self._closed = False
-        self._repeats = bool(prepared.adapter.peft_config.get("layer_replication"))
         self._base = BaseState(model)
         self._extras = ExtraTensors(model, prepared.adapter.extras, prepared.adapter.peft_config)
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._injected = structure(model), number_of_layers(model)
+            self._injected = Structure(model)
             for name, layer in self._layers.items():
                 A, B = prepared.modules[name]
                 self._factors[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
@@ -95,10 +87,8 @@ class LiveAdapter:
             for name, layer in self._layers.items():
                 self._set_factors(name, layer, ranks[name])
                 layer.scaling[NAME] = scaling[name]
-        if self._repeats and r == 0:
-            self._base.restore_structure()
-        elif self._repeats:
-            put_structure(self.model, *self._injected)
+        if self.prepared.adapter.repeats:
+            (self._injected if r else self._base.structure).restore()
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -147,83 +137,23 @@ def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Itera
         live.remove()
 
 
-def adapter_from_peft(
-    model: Any,
-    adapter_name: str = "default",
-    *,
-    nesting: Nesting | None,
-    rule: Rule,
-    alpha: float,
-    base: str | None = None,
-    base_sha256: str | None = None,
-    recipe: Mapping[str, Any] | None = None,
-    seed: int | None = None,
-    name: str = "adapter",
-) -> Adapter:
-    """The adapter in a live ``PeftModel``, its factors copied to the CPU.
-
-    Args:
-        model: The ``PeftModel``.
-        adapter_name: Which of its adapters.
-        nesting: How its ranks are being trained.
-        rule: The scaling rule that training used.
-        alpha: The α of that rule. For ``none`` PEFT itself has ``lora_alpha = α·R``.
-        base: The base's name.
-        base_sha256: The base's content hash.
-        recipe: The recipe.
-        seed: The seed.
-        name: What to call it.
-
-    Raises:
-        CheckpointError: When the model's own scale is not the one that is claimed, or it has a
-            feature that is refused.
-    """
-    from peft import get_peft_model_state_dict
-
-    # As the JSON that PEFT would save; it keeps some fields as sets.
-    config = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
-    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
-    copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
-    modules = {}
-    for module, f in adapter.modules.items():
-        lora_alpha = peft_alpha(rule, alpha, f.rank)
-        same_rule = (f.rule == "sqrt") == (rule == "sqrt")
-        if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
-            raise CheckpointError(
-                f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
-                expected=f"{lora_alpha:g}: rule {rule} with alpha {alpha:g} at rank {f.rank}",
-            )
-        modules[module] = replace(f, rule=rule, alpha=float(alpha))
-    return replace(
-        adapter,
-        modules=modules,
-        nesting=nesting,
-        base=base or adapter.base,
-        base_sha256=base_sha256,
-        recipe=recipe,
-        seed=seed,
-    )
-
-
 def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     training = {id(m): m.training for m in model.modules()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            config = LoraConfig(**_peft_options(adapter, model))
+            config = _lora_config(adapter, model)
             inject_adapter_in_model(config, model, adapter_name=NAME, low_cpu_mem_usage=True)
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise CheckpointError(
                 f"PEFT cannot place adapter {adapter.name!r} in base {model_name(model)}: {error}"
             ) from error
     layers = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
-    mismatched = sorted(set(layers) ^ set(adapter.modules))
-    if mismatched:
+    if mismatched := sorted(set(layers) ^ set(adapter.modules)):
         raise CheckpointError(
             f"adapter {adapter.name!r} and base {model_name(model)} disagree about {mismatched[0]}"
             + (f" and {len(mismatched) - 1} more" if len(mismatched) > 1 else "")
@@ -233,28 +163,29 @@ def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
     return layers
 
 
-def _peft_options(adapter: Adapter, model: nn.Module) -> dict[str, Any]:
-    """The fields of a ``LoraConfig`` that names the adapter's modules, at the lowest rank."""
+def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
+    """PEFT's config that names the adapter's modules, at the lowest rank."""
+    from peft import LoraConfig
+
     modules = adapter.modules
     names = [name for name, f in modules.items() if f.kind != "experts"]
     ends = tuple(f".{name}" for name in names)  # PEFT takes a name for the end of others too
     beyond = [n for n, _ in model.named_modules() if n.endswith(ends) and n not in modules]
-    repeats = adapter.peft_config.get("layer_replication") or ()
-    in_base = [model.get_submodule(name_in_base(name, repeats)) for name in names]
+    in_base = [model.get_submodule(name_in_base(name, adapter.repeats)) for name in names]
     groups = {re.escape(n): f.blocks for n, f in modules.items() if f.kind == "grouped_conv"}
-    return {
-        "r": 1,
-        "lora_alpha": 1,
+    return LoraConfig(
+        r=1,
+        lora_alpha=1,
         # As a list: of some bases with experts PEFT reads a pattern as the last names alone.
-        "target_modules": names,
-        "exclude_modules": "|".join(map(re.escape, beyond)) or None,
-        "rank_pattern": groups,  # a grouped convolution takes no rank below its number of groups
-        "target_parameters": list(adapter.peft_config.get("target_parameters") or ()) or None,
-        "fan_in_fan_out": any(map(is_conv1d, in_base)),
-        "layer_replication": [tuple(pair) for pair in repeats] or None,
-        "use_dora": adapter.dora,
-        "inference_mode": True,
-    }
+        target_modules=names,
+        exclude_modules="|".join(map(re.escape, beyond)) or None,
+        rank_pattern=groups,  # a grouped convolution takes no rank below its number of groups
+        target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
+        fan_in_fan_out=any(map(is_conv1d, in_base)),
+        layer_replication=[(start, end) for start, end in adapter.repeats] or None,
+        use_dora=adapter.dora,
+        inference_mode=True,
+    )
 
 
 def _copy(tensor: Tensor, layer: Any, *, half: bool) -> Tensor:
@@ -294,51 +225,146 @@ def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
     return A, B
 
 
-def _whole(tensor: Tensor) -> Tensor:
-    """The tensor; of one that FSDP has sharded all its parts, for which every process must ask."""
-    gathered = getattr(tensor.detach(), "full_tensor", None)
-    return gathered() if callable(gathered) else tensor.detach()
+class Structure:
+    """A model's modules with their children, in order, and the number of layers in its config."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._config = getattr(model, "config", None)
+        self._layers = getattr(self._config, "num_hidden_layers", None)
+        self._children = [(module, dict(module._modules)) for module in model.modules()]
+
+    def restore(self) -> None:
+        """Give each module its children back."""
+        for module, children in self._children:
+            if module._modules != children:
+                module._modules.clear()
+                module._modules.update(children)
+        if self._config is not None and isinstance(self._layers, int):
+            self._config.num_hidden_layers = self._layers
 
 
-def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
-    """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
+class BaseState:
+    """A model's structure, attributes, modes and gradient flags at one moment."""
 
-    The rows of a DoRA adapter's modules then get its magnitudes as their norms. Modules whose
-    weight cannot take the update and tensors beside the factors are refused.
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.structure = Structure(model)
+        self._attributes = set(vars(model))
+        self._gradients = [(p, p.requires_grad) for p in model.parameters()]
+        self._training = [(m, m.training) for m in model.modules()]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        self.structure.restore()
+        for module, training in self._training:
+            module.training = training
+        for attribute in set(vars(self._model)) - self._attributes:
+            delattr(self._model, attribute)
+        self.freeze(on=False)
+
+    def freeze(self, *, on: bool) -> None:
+        """Freeze the base's parameters as PEFT does, or give them their own gradient flags back.
+
+        torch multiplies some inputs by a frozen weight in another order, which changes last bits.
+        """
+        for parameter, needed in self._gradients:
+            parameter.requires_grad_(needed and not on)
+
+
+class ExtraTensors:
+    """Replacements for modules of a base that can be switched on and off.
+
+    Whole modules (``modules_to_save``) and token rows are put in copies of the base's modules, so
+    that tied weights elsewhere stay the base's own where PEFT leaves them so. Biases and embedding
+    matrices that PEFT writes into the base itself are swapped in place.
     """
-    adapter = prepared.adapter
-    adapter.check_rank(rank)
-    check_fits(adapter, model)
-    if adapter.extras or adapter.peft_config.get("layer_replication"):
+
+    def __init__(
+        self, model: nn.Module, extras: Mapping[str, Tensor], config: Mapping[str, Any]
+    ) -> None:
+        self._model = model
+        self._modules: dict[str, tuple[nn.Module, nn.Module]] = {}
+        self._values: list[tuple[Tensor, Tensor, Tensor]] = []
+        saved = tuple(config.get("modules_to_save") or ())
+        copies: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in extras.items():
+            owner = owner_of(key, saved)
+            if key.endswith(_DELTA):
+                self._add_tokens(key.removesuffix(_DELTA), tensor, config)
+            elif owner is not None:
+                copies.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = tensor
+            else:
+                self._add_value(key, tensor)
+        for owner, state in copies.items():
+            self._add_module(owner, state)
+
+    def switch(self, *, on: bool) -> None:
+        """Put the replacements in, or the base's own back."""
+        for name, (original, replacement) in self._modules.items():
+            parent, _, child = name.rpartition(".")
+            modules = self._model.get_submodule(parent)._modules
+            modules[child] = replacement if on else original
+        for parameter, original_value, value in self._values:
+            parameter.data = value if on else original_value
+
+    def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
+        original = _find(self._model, name)
+        replacement = copy.deepcopy(original)
+        expected = replacement.state_dict()
+        wrong = [k for k in {*expected, *state} if k not in expected or k not in state]
+        wrong += [k for k in state if k in expected and state[k].shape != expected[k].shape]
+        if wrong:
+            raise CheckpointError(
+                f"the adapter's own copy of {name} does not fit the base's: {min(wrong)}"
+            )
+        replacement.load_state_dict(dict(state))
+        self._modules[name] = (original, replacement)
+
+    def _add_tokens(self, name: str, rows: Tensor, config: Mapping[str, Any]) -> None:
+        original = _find(self._model, name)
+        indices = _token_indices(name, config)
+        weight = getattr(original, "weight", None)
+        if (
+            weight is None
+            or rows.shape != (len(indices), weight.shape[1])
+            or max(indices) >= len(weight)
+        ):
+            raise CheckpointError(f"the adapter's token rows do not fit {name} of the base")
+        changed = weight.detach().clone()
+        changed[torch.tensor(indices, device=changed.device)] = rows.to(changed)
+        tied = [n for n, m in self._model.named_modules() if getattr(m, "weight", None) is weight]
+        for other in tied:
+            module = _find(self._model, other)
+            replacement = copy.copy(module)
+            replacement._parameters = dict(module._parameters)
+            replacement.weight = nn.Parameter(changed, requires_grad=False)
+            self._modules[other] = (module, replacement)
+
+    def _add_value(self, key: str, value: Tensor) -> None:
+        key = key.replace(".base_layer.", ".")
+        parameters = dict(self._model.named_parameters(remove_duplicate=False))
+        if key not in parameters or parameters[key].shape != value.shape:
+            raise CheckpointError(f"the adapter has a tensor {key} that does not fit the base")
+        parameter = parameters[key]
+        self._values.append((parameter, parameter.data, value.to(parameter)))
+
+
+def _token_indices(name: str, config: Mapping[str, Any]) -> list[int]:
+    indices = config.get("trainable_token_indices")
+    if isinstance(indices, dict):
+        indices = next((v for k, v in indices.items() if name == k or name.endswith(f".{k}")), None)
+    if not indices:
         raise CheckpointError(
-            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
-            expected="low-rank factors alone, to be merged",
-            fix="merge it with PEFT",
+            f"the adapter has token rows for {name} but no trainable_token_indices"
         )
-    ranks = prepared.module_ranks(rank)
-    targets = {name: _weight(model, name, prepared) for name in adapter.modules}
-    for name, (weight, transposed) in targets.items():
-        f, r, (A, B) = adapter.modules[name], ranks[name], prepared.modules[name]
-        A, B = peft_shapes(f, A[:r].double(), B[:, :r].double())
-        update = prepared.scaling(name, rank, r) * (B @ A)
-        update = (update.T if transposed else update).to(weight.device)
-        merged = weight.data.double() + update
-        if f.magnitude is not None:
-            norms = merged.norm(dim=0 if transposed else 1, keepdim=True)
-            merged *= f.magnitude.to(weight.device).double().view_as(norms) / norms
-        weight.data = merged.to(weight.dtype)
+    return list(indices)
 
 
-def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[Tensor, bool]:
-    """The weight of a linear layer, and whether it is kept as (in, out)."""
-    kind = prepared.adapter.modules[name].kind
-    module = model.get_submodule(name) if kind in ("linear", "merged") else None
-    weight = getattr(module, "weight", None)
-    conv1d = module is not None and is_conv1d(module)
-    plain = conv1d or type(module) is nn.Linear
-    if weight is None or not weight.dtype.is_floating_point or not plain:
-        raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")
-    shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
-    if len(shared) > 1:
-        raise CheckpointError(f"{name} shares its weight with {shared[0]}, which would change too")
-    return weight, conv1d
+def _find(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError as error:
+        raise CheckpointError(
+            f"the adapter replaces {name}, which the base does not have",
+            fix="it was trained on another base",
+        ) from error

@@ -1,13 +1,12 @@
-"""An adapter and its base: what a reader asks of the base, and whether the two fit."""
+"""Whether an adapter and a base fit, and what the modules of a base are."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Protocol, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor, nn
-from typing_extensions import override
 
 from aurac.errors import CheckpointError, UsageError
 
@@ -19,37 +18,10 @@ if TYPE_CHECKING:
 _LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>\..+)?")
 
 
-class BaseSource(Protocol):
-    """The base model, whose shapes or numbers settle what a file leaves open."""
-
-    def skeleton(self, *, needed: bool) -> nn.Module | None:
-        """The model's modules on the meta device; fetched only if ``needed``, else ``None``."""
-
-    def whole(self) -> nn.Module:
-        """The model with its numbers."""
-
-
-class ModelInMemory(BaseSource):
-    """A base that is loaded already; on the meta device it serves for its shapes alone."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-
-    @override
-    def skeleton(self, *, needed: bool) -> nn.Module:
-        return self._model
-
-    @override
-    def whole(self) -> nn.Module:
-        return self._model
-
-
 def check_fits(adapter: Adapter, model: nn.Module) -> None:
-    """Refuse an adapter whose modules ``model`` lacks, or has with other features.
+    """Refuse an adapter whose modules ``model`` lacks or has with other features (CheckpointError).
 
-    Raises:
-        CheckpointError: For a module that the base lacks, or whose features differ.
-        UsageError: When the model carries an adapter already.
+    A model that carries an adapter already is a UsageError.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -59,9 +31,8 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
     ):
         raise UsageError("a model that carries an adapter already", fix="give the plain base model")
     base = model_name(model)
-    repeats = adapter.peft_config.get("layer_replication") or ()
     for name, f in adapter.modules.items():
-        plain = name_in_base(module_in_model(name), repeats)
+        plain = name_in_base(module_in_model(name), adapter.repeats)
         wrong = _misfit(f, name, plain, present.get(plain), base)
         if wrong:
             raise CheckpointError(
@@ -97,20 +68,17 @@ def _parameter_misfit(f: Factors, plain: str, module: nn.Module, base: str) -> s
 
 
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
-    """Check that the base in use is the one whose hash the adapter's record holds.
+    """Refuse a base whose weights have another hash than the adapter's record, if both are known.
 
     Args:
         adapter: The adapter.
         name: The name of the base in use.
-        sha256: The content hash of its weights, if known.
-
-    Raises:
-        CheckpointError: Both hashes are known and differ.
+        sha256: The content hash of its weights.
     """
-    if sha256 is None or adapter.base_sha256 is None or adapter.base_sha256 == sha256:
+    if sha256 is None or adapter.base_sha256 in (None, sha256):
         return
     recorded = adapter.recorded_base or adapter.base
-    trained, now = adapter.base_sha256[:12], sha256[:12]
+    trained, now = str(adapter.base_sha256)[:12], sha256[:12]
     if recorded == name:
         raise CheckpointError(
             f"the weights of base {name} have changed since adapter {adapter.name!r} was trained "

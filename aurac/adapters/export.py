@@ -8,38 +8,35 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
-import shutil
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
 
-from aurac.adapters.attach import merge
-from aurac.adapters.compatibility import check_base
+from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import (
     CONFIG,
     PREFIX,
-    WEIGHTS,
     base_fields,
     is_set,
     pattern_name,
 )
+from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
-from aurac.adapters.formats.storage import SafetensorsWriter, regular_file
-from aurac.adapters.nesting import peft_alpha
+from aurac.adapters.formats.storage import WEIGHTS, SafetensorsWriter, regular_file
 from aurac.adapters.truncate import prepare, prepare_module, prepare_outline
 from aurac.errors import CheckpointError, RunFolderError
-from aurac.files import flush_folder, follow_umask
+from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import BasisOption, Prepared, Rescale
@@ -113,52 +110,15 @@ def _tokenizer_files(adapter: Adapter) -> dict[str, bytes]:
     return files
 
 
-@contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder to fill; it is synced and renamed to ``target`` at the end.
-
-    When the block fails the new folder is removed and ``target`` stays as it was. RunFolderError
-    when the file system refuses.
-    """
-    target = Path.cwd() / target
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        yield fresh
-        follow_umask(fresh)
-        for path in (path for path in fresh.rglob("*") if path.is_file()):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        flush_folder(fresh)
-        if target.exists():
-            target.rename(old)
-        fresh.rename(target)
-        flush_folder(target.parent)
-    except OSError as error:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise RunFolderError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
 def peft_config(adapter: Adapter) -> dict[str, Any]:
     """The ``adapter_config.json`` with which plain PEFT computes the adapter's own scale.
 
     Ranks and alphas go into the uniform fields; modules that differ from the most common value go
     into the patterns. Rule none is written as ``lora_alpha = α·R``.
     """
-    ranks = {name: f.rank * f.rank_multiple for name, f in adapter.modules.items()}
-    alphas = {
-        name: peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple)
-        for name, f in adapter.modules.items()
-    }
-    rank, rank_pattern = _common(adapter, ranks)
-    alpha, alpha_pattern = _common(adapter, alphas)
+    scales = {name: f.peft_scale for name, f in adapter.modules.items()}
+    rank, rank_pattern = _common(adapter, {name: r for name, (r, _) in scales.items()})
+    alpha, alpha_pattern = _common(adapter, {name: alpha for name, (_, alpha) in scales.items()})
     kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
     rslora = {f.rule == "sqrt" for f in adapter.modules.values()}
     if len(rslora) > 1:
@@ -343,3 +303,47 @@ def _outline(prepared: Prepared, r: int) -> Adapter:
         modules[name] = replace(cut, magnitude=magnitude)
     extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
     return replace(prepared.assemble(modules, {"rank": r}), extras=extras, values=None)
+
+
+def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
+    """Add ``s · B[:, :r] · A[:r]`` to the weights of ``model`` in place, in fp64, rounded once.
+
+    The rows of a DoRA adapter's modules then get its magnitudes as their norms. Modules whose
+    weight cannot take the update and tensors beside the factors are refused.
+    """
+    adapter = prepared.adapter
+    adapter.check_rank(rank)
+    check_fits(adapter, model)
+    if adapter.extras or adapter.repeats:
+        raise CheckpointError(
+            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
+            expected="low-rank factors alone, to be merged",
+            fix="merge it with PEFT",
+        )
+    ranks = prepared.module_ranks(rank)
+    targets = {name: _weight(model, name, prepared) for name in adapter.modules}
+    for name, (weight, transposed) in targets.items():
+        f, r, (A, B) = adapter.modules[name], ranks[name], prepared.modules[name]
+        A, B = peft_shapes(f, A[:r].double(), B[:, :r].double())
+        update = prepared.scaling(name, rank, r) * (B @ A)
+        update = (update.T if transposed else update).to(weight.device)
+        merged = weight.data.double() + update
+        if f.magnitude is not None:
+            norms = merged.norm(dim=0 if transposed else 1, keepdim=True)
+            merged *= f.magnitude.to(weight.device).double().view_as(norms) / norms
+        weight.data = merged.to(weight.dtype)
+
+
+def _weight(model: nn.Module, name: str, prepared: Prepared) -> tuple[Tensor, bool]:
+    """The weight of a linear layer, and whether it is kept as (in, out)."""
+    kind = prepared.adapter.modules[name].kind
+    module = model.get_submodule(name) if kind in ("linear", "merged") else None
+    weight = getattr(module, "weight", None)
+    conv1d = module is not None and is_conv1d(module)
+    plain = conv1d or type(module) is nn.Linear
+    if weight is None or not weight.dtype.is_floating_point or not plain:
+        raise CheckpointError(f"{name} is not a plain linear layer, so nothing is merged into it")
+    shared = [n for n, p in model.named_parameters(remove_duplicate=False) if p is weight]
+    if len(shared) > 1:
+        raise CheckpointError(f"{name} shares its weight with {shared[0]}, which would change too")
+    return weight, conv1d

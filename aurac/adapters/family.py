@@ -11,18 +11,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.adapter import only
 from aurac.errors import CheckpointError, RankError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from aurac.adapters.adapter import Adapter, Factors
     from aurac.adapters.nesting import Rule
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +67,22 @@ class Family:
     @property
     def method(self) -> str | None:
         """The training method, or ``None`` when members differ."""
-        return self._shared(lambda member: member.method)
+        return only(member.method for member in self.members.values())
 
     @property
     def rule(self) -> Rule | None:
         """The scaling rule, or ``None`` when members differ."""
-        return self._shared(lambda member: member.rule)
+        return only(member.rule for member in self.members.values())
 
     @property
     def alpha(self) -> float | None:
         """The α of the scaling rule, or ``None`` when members differ."""
-        return self._shared(lambda member: member.alpha)
+        return only(member.alpha for member in self.members.values())
 
     @property
     def seed(self) -> int | None:
         """The training seed, or ``None`` when members differ."""
-        return self._shared(lambda member: member.seed)
+        return only(member.seed for member in self.members.values())
 
     @property
     def base(self) -> str | None:
@@ -120,10 +119,6 @@ class Family:
         """The size of the tensors of the member of rank ``r``; 0 at rank 0."""
         return self.member(r).bytes(r) if r else 0
 
-    def _shared(self, value: Callable[[Adapter], T]) -> T | None:
-        values = {value(member) for member in self.members.values()}
-        return values.pop() if len(values) == 1 else None
-
 
 def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = None) -> Family:
     """The family of ``adapters``, each of which stands at its own rank.
@@ -136,21 +131,29 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
         twin = members.setdefault(adapter.rank, adapter)
         if twin is not adapter:
             raise CheckpointError(
-                f"family {name!r} has two adapters of rank {adapter.rank}, {_place(twin)} and "
-                f"{_place(adapter)}",
+                f"family {name!r} has two adapters of rank {adapter.rank}, "
+                f"{twin.source or twin.name} and {adapter.source or adapter.name}",
                 expected="one adapter for each rank",
             )
     for what in ("base", "base_sha256"):
         bases = {getattr(a, what): a for a in members.values() if getattr(a, what) is not None}
         if len(bases) > 1:
-            listed = "; ".join(f"{_place(a)} on {str(base)[:80]}" for base, a in bases.items())
+            listed = "; ".join(
+                f"{a.source or a.name} on {str(base)[:80]}" for base, a in bases.items()
+            )
             raise CheckpointError(
                 f"the members of family {name!r} were trained on different bases ({listed})",
                 expected="adapters of one base",
                 fix="give --base if these names mean the same model" if what == "base" else None,
             )
+    runs = list(members.values())
+    cost = f"{len(runs)} runs, {sum(run.parameters(run.rank) for run in runs):,} parameters"
+    counts = ((run.recipe or {}).get("steps") for run in runs)
+    steps = [count for count in counts if isinstance(count, int)]
+    if len(steps) == len(runs):
+        cost += f", {sum(steps):,} steps"
     notes = [f"one adapter trained for each rank: {', '.join(map(str, members))}"]
-    notes.append(f"their trainings together: {_cost(members.values())}")
+    notes.append(f"their trainings together: {cost}")
     noted = dict.fromkeys(note for a in members.values() for note in a.notes)
     return Family(name, members, source, (*notes, *noted))
 
@@ -158,18 +161,3 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
 def members_of(adapter: Adapter | Family) -> tuple[Adapter, ...]:
     """The adapters of a family, or the adapter itself."""
     return tuple(adapter.members.values()) if isinstance(adapter, Family) else (adapter,)
-
-
-def _cost(members: Iterable[Adapter]) -> str:
-    """What it took to train all of them, as far as it is recorded."""
-    each = list(members)
-    parameters = sum(member.parameters(member.rank) for member in each)
-    text = f"{len(each)} runs, {parameters:,} parameters"
-    steps = [(member.recipe or {}).get("steps") for member in each]
-    if all(isinstance(count, int) for count in steps):
-        text += f", {sum(steps):,} steps"  # type: ignore[arg-type]
-    return text
-
-
-def _place(adapter: Adapter) -> str:
-    return str(adapter.source or adapter.name)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from aurac.adapters.adapter import only
 from aurac.adapters.linalg import singular_values, triangles
-from aurac.adapters.nesting import default_nested_ranks, peft_alpha
+from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale
 
 if TYPE_CHECKING:
@@ -115,16 +116,14 @@ def _part(
 
 
 def _at_rank(adapter: Adapter, r: int, parts: Sequence[_Part]) -> dict[str, Any]:
-    published = {part.published for part in parts}
-    kinds = {part.trained for part in parts}
-    trained = kinds.pop() if len(kinds) == 1 else None
+    trained = only(part.trained for part in parts)
     distance, size = (math.fsum(values) for values in zip(*(q[2:] for q in parts), strict=True))
     first = parts[0].published
     return {
         "rank": r,
         "parameters": adapter.parameters(r),
         "bytes": adapter.bytes(r),
-        "published_scale": first if len(published) == 1 else None,
+        "published_scale": only(part.published for part in parts),
         "trained_weights": None if trained is None else list(trained),
         "ratio_first": trained[0] / first if trained and first else None,
         "published_distance": math.sqrt(max(distance, 0.0) / size) if size > 0 else None,
@@ -187,15 +186,14 @@ def vllm_refusal(adapter: Adapter) -> str | None:
     """Why vLLM would not serve an export, or would serve it wrongly; ``None`` when it serves it."""
     factors = adapter.modules.values()
     kinds = {f.kind for f in factors} - {"linear", "merged"}
-    ranks = {f.rank * f.rank_multiple for f in factors}
-    alphas = {peft_alpha(f.rule, f.alpha, f.rank, f.rank_multiple) for f in factors}
+    scales = [f.peft_scale for f in factors]
     reasons = {
         "it does not serve DoRA": adapter.dora,
         "it does not load tensors beside the low-rank factors": bool(adapter.extras),
-        "it does not repeat layers": bool(adapter.peft_config.get("layer_replication")),
+        "it does not repeat layers": bool(adapter.repeats),
         f"it does not serve factors of {', '.join(sorted(kinds))} as PEFT lays them out": kinds,
         "it knows one rank and one alpha for all modules, and would scale some wrongly": (
-            len(ranks) > 1 or len(alphas) > 1
+            only(scales) is None
         ),
         f"it serves ranks up to {VLLM_RANKS[-1]}": max_lora_rank(adapter) is None,
     }

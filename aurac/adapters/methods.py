@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from typing_extensions import override
 
-from aurac.adapters.nesting import rank_weights
+from aurac.adapters.nesting import UPDATES, check_nested_ranks, check_weights, rank_weights
 from aurac.errors import RecipeError, UsageError
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.adapters.adapter import Adapter
-    from aurac.adapters.nesting import Rule
+    from aurac.adapters.nesting import Rule, Update
 
 ENTRY_POINTS: Final = "aurac.methods"
 
@@ -117,8 +116,8 @@ class Method:
         """
         return None if self.nested else setup.prefix(setup.rank)
 
-    def finish(self, adapter: Adapter) -> Adapter:
-        """The trained adapter with its components in the order in which truncation keeps them."""
+    def finish(self, adapter: Any) -> Any:
+        """The trained `Adapter` with its components in the order in which truncation keeps them."""
         return adapter
 
 
@@ -248,6 +247,40 @@ def method_named(name: str) -> Method:
     return _KNOWN[name]
 
 
+@dataclass(frozen=True)
+class Nesting:
+    """How the ranks were trained.
+
+    Attributes:
+        method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step), ``dylora``
+            (one nested rank drawn per step), ``nested_loss`` (a loss for each nested rank), or the
+            method of another package.
+        ranks: S, ascending.
+        weights: One per nested rank: w_r of the sum for ``matryoshka``, of the losses for
+            ``nested_loss``, the odds of being drawn for ``dylora``.
+        update: For ``dylora`` which rows learn: ``prefix`` (1..b) or ``frozen`` (only b).
+    """
+
+    method: str
+    ranks: tuple[int, ...]
+    weights: tuple[float, ...] = ()
+    update: Update | None = None
+
+    def __post_init__(self) -> None:
+        method_named(self.method)
+        if self.update is not None and self.update not in UPDATES:
+            raise UsageError(f"update {self.update!r}", expected=f"one of {', '.join(UPDATES)}")
+        ranks = check_nested_ranks(self.ranks)
+        object.__setattr__(self, "ranks", ranks)
+        object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
+
+    def setup(
+        self, R: int, rule: Rule, alpha: float, seed: int, options: Mapping[str, Any]
+    ) -> TrainingSetup:
+        """What the method needs to know of a training of rank R."""
+        return TrainingSetup(R, self.ranks, self.weights, rule, alpha, seed, self.update, options)
+
+
 def orders_components(name: str | None) -> bool:
     """Whether the method of that name puts the components in an order after training."""
     return type(methods().get(name or "", Lora())).finish is not Method.finish
@@ -275,10 +308,10 @@ def check_passes(name: str, passes: Any, rank: int) -> None:
     Raises:
         RecipeError: No passes, or one without a finite number for each component.
     """
-    for one in passes or [None]:
-        if not (isinstance(one, Pass) and _numbers(one.p, rank) and math.isfinite(one.weight)):
+    for each in passes or [None]:
+        if not (isinstance(each, Pass) and _numbers(each.p, rank) and math.isfinite(each.weight)):
             raise RecipeError(
-                f"method {name!r} gave the pass {one!r:.200}",
+                f"method {name!r} gave the pass {each!r:.200}",
                 expected=f"one aurac.Pass or more, each with an array of {rank} finite numbers",
                 fix="correct its passes()",
             )

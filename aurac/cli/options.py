@@ -337,7 +337,7 @@ def _keys(patterns: Mapping[str, str | None], path: Path | None) -> dict[str, An
     if path is not None:
         if keys:
             raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
-        from aurac.adapters.formats.key_map import read_key_map
+        from aurac.adapters.formats.state_dict import read_key_map
 
         return read_key_map(path)
     if keys and not {"A", "B"} <= set(keys):

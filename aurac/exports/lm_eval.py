@@ -10,15 +10,14 @@ it again.
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import re
-import secrets
-import shutil
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
+from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
 from aurac.records.schema import Results
 
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 BASE = "base"
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One folder: a curve (None: the base) at a rank, and for each task a curve with its cell."""
 
     folder: str
@@ -42,17 +40,13 @@ class Point:
 
 
 def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
-    """Write a run as lm-eval's results and sample logs.
-
-    Args:
-        run_folder: What `aurac compare` wrote.
-        out: A folder that is not there yet, or empty.
+    """Write a run as lm-eval's results and sample logs into a new or empty folder.
 
     Returns:
         The ``results_*.json`` files, one for each adapter (or truncation of one) and rank.
 
     Raises:
-        RunFolderError: No results, or a run that did not keep its prompts.
+        RunFolderError: No results, a run that did not keep its prompts, or no place to write.
         UsageError: `out` holds files.
     """
     results = Results.read(run_folder)
@@ -66,21 +60,9 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
         )
     shared = {task.name: _requests(run_folder, task) for task in _leaves(results)}
     stored = StoredCells(run_folder, results)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
-        temporary.mkdir()
-        try:
-            written = [_write(p, temporary, stored, results, shared) for p in _points(results)]
-            if out.exists():
-                out.rmdir()
-            temporary.rename(out)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise UsageError(f"--out {out} cannot be written ({error.strerror})") from error
-    return [out / path.relative_to(temporary) for path in written]
+    with fresh_folder(out) as folder:
+        written = [_write(point, folder, stored, results, shared) for point in _points(results)]
+    return [out / path.relative_to(folder) for path in written]
 
 
 def _leaves(results: Results) -> list[TaskRecord]:
@@ -109,11 +91,9 @@ def _points(results: Results) -> list[Point]:
     names = {task.name for task in _leaves(results)}
     rows = [row for row in results.curves if row.task in names]
     points = [Point(BASE, 0, None, _cells(rows, 0))]
-    curves: dict[str, list[CurveRecord]] = {}
-    for row in rows:
-        curves.setdefault(row.id, []).append(row)
     taken = {BASE}
-    for same in curves.values():
+    for curve in dict.fromkeys(row.id for row in rows):
+        same = [row for row in rows if row.id == curve]
         folder = _folder(same[0], taken)
         ranks = sorted({rank for row in same for rank in row.ranks})
         points += [Point(folder, rank, same[0], _cells(same, rank)) for rank in ranks]
@@ -130,9 +110,8 @@ def _folder(curve: CurveRecord, taken: set[str]) -> str:
     """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
     adapter = safe(curve.adapter)
     name = adapter if curve.default else f"{adapter}@{curve.basis}-{curve.rescale}"
-    number, free = 2, name
-    while free in taken:
-        free, number = f"{name}-{number}", number + 1
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    free = next(name for name in names if name not in taken)
     taken.add(free)
     return free
 
@@ -171,7 +150,10 @@ def _model_args(point: Point, results: Results) -> dict[str, Any]:
     adapter = next(a for a in results.adapters if a.name == curve.adapter)
     groups = recipe_groups(results.adapters, results.groups)
     about |= {
-        **{name: getattr(curve, name) for name in ("adapter", "basis", "rescale", "default")},
+        "adapter": curve.adapter,
+        "basis": curve.basis,
+        "rescale": curve.rescale,
+        "default": curve.default,
         "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
         "method": curve.method,
         "seed": adapter.seed,

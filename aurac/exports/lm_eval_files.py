@@ -6,8 +6,7 @@ import datetime as dt
 import hashlib
 import math
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from aurac.records.store import Cell
 
 
-@dataclass(frozen=True)
-class Requests:
+class Requests(NamedTuple):
     """What all cells of a task share: lm-eval's configuration, documents and prompts."""
 
     header: Mapping[str, Any]
@@ -36,11 +34,7 @@ def safe(name: str) -> str:
 
 
 def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
-    """One cell's rows, filter after filter, documents in order, keys in lm-eval's order.
-
-    Raises:
-        RunFolderError: The cell is about other documents than the task's.
-    """
+    """One cell's rows, filter after filter, documents in order, keys in lm-eval's order."""
     rows = shared.rows[: len(cell.documents)]
     if [str(row["doc_id"]) for row in rows] != cell.doc_ids:
         raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
@@ -54,8 +48,8 @@ def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
                 "doc": row["doc"],
                 "target": row["target"],
                 "arguments": {
-                    f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(one)}
-                    for i, one in enumerate(row["arguments"])
+                    f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(arguments)}
+                    for i, arguments in enumerate(row["arguments"])
                 },
                 "resps": responses,
                 "filtered_resps": _filtered(cell, chain, index, responses),
@@ -80,13 +74,13 @@ def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:
         return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
     if len(row["arguments"]) == 1:  # one request, asked once or several times
         return [as_text(kept) if isinstance(kept, list) else [str(kept)]]
-    return [as_text(one) if isinstance(one, list) else [str(one)] for one in kept]
+    return [as_text(each) if isinstance(each, list) else [str(each)] for each in kept]
 
 
 def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[Any]:
     rows = cell.logged.filtered[chain]
     if rows is None or rows[index] is None:  # the filter takes the first response
-        return [one[0] for one in responses]
+        return [response[0] for response in responses]
     text = as_text(rows[index])
     return text if isinstance(text, list) else [text]
 
@@ -105,18 +99,14 @@ def aggregated(
     results: Results,
     model_args: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``results_DATE.json``, keys in lm-eval's order.
-
-    `cells` and `shared` are by task; `model_args` identify the adapter and its rank.
-    """
+    """The content of ``results_DATE.json``, keys in lm-eval's order; cells are by task."""
     groups = {
         task.name: task.members
         for task in results.tasks
         if task.members and set(task.members) <= set(cells)
     }
-    single = {name: _task(name, cell) for name, cell in cells.items()}
     pooled = {name: _group(name, members, cells) for name, members in groups.items()}
-    rows = {**single, **pooled}
+    rows = {name: _task(name, cell) for name, cell in cells.items()} | pooled
     headers = {name: shared[name].header for name in cells}
     first = next(iter(headers.values()))
     better = {name: dict(header["higher_is_better"]) for name, header in headers.items()}
@@ -158,9 +148,9 @@ def _task(name: str, cell: Cell) -> dict[str, Any]:
 
 def _mean(column: Sequence[float]) -> tuple[float, float | str]:
     values = np.asarray(column, dtype=np.float64)
-    if values.size < 2:
-        return float(values.mean()), NOT_GIVEN
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
+    several = values.size > 1
+    error = float(values.std(ddof=1) / math.sqrt(values.size)) if several else NOT_GIVEN
+    return float(values.mean()), error
 
 
 def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, Any]:

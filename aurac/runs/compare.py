@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.adapters import members_of
-from aurac.adapters.formats.peft import RemovedValues
+from aurac.adapters.formats.storage import RemovedValues
 from aurac.analysis.primary import declaration
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json

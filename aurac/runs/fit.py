@@ -102,8 +102,8 @@ def fit_factors(
 ) -> dict[int, float]:
     """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
     from aurac.engine.answers import loglikelihoods
-    from aurac.engine.prefix_tree import ScoringLayout
     from aurac.engine.running import laid_out
+    from aurac.engine.tokens import ScoringLayout
 
     pairs = [pair for task in tasks if not task.members for pair in held_out_pairs(task)]
     layout = laid_out(ScoringLayout, base.model, base.tokenizer, pairs, options)

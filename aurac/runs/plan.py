@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
-from aurac.adapters.formats.peft import RemovedValues
+from aurac.adapters.formats.storage import RemovedValues
 from aurac.adapters.truncate import BASES, RESCALES, default_basis, is_svd, prepare_outline
 from aurac.errors import RankError, UsageError
 from aurac.records.cell import CellIdentity, DocumentKey

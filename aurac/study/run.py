@@ -11,7 +11,7 @@ import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
-from aurac.adapters.formats.peft import remove_weights
+from aurac.adapters.formats.storage import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
 from aurac.models.device import versions

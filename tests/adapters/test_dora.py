@@ -13,8 +13,7 @@ from support.adapters import load_with_peft, logits, save_with_peft, tiny_llama
 from support.hostile_files import run_aurac
 
 from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter, truncate
-from aurac.adapters.attach import merge
-from aurac.adapters.export import save_truncations
+from aurac.adapters.export import merge, save_truncations
 from aurac.adapters.inspect import describe
 from aurac.engine.running import fused_adapters
 from aurac.errors import CheckpointError

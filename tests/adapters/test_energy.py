@@ -15,7 +15,7 @@ from support.hostile_files import run_aurac
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.export import save_truncations
-from aurac.adapters.formats.peft import remove_weights
+from aurac.adapters.formats.storage import remove_weights
 from aurac.errors import RankError, UsageError
 from aurac.runs.plan import Variant
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.attach import merge
+from aurac.adapters.export import merge
 from aurac.cli.adapters import inspect, truncate
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.base import KnownBase

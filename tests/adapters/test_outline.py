@@ -15,7 +15,7 @@ from aurac.adapters import (
     prepare,
     save_adapter,
 )
-from aurac.adapters.formats.peft import OUTLINE, remove_weights
+from aurac.adapters.formats.storage import OUTLINE, remove_weights
 from aurac.errors import CheckpointError
 
 

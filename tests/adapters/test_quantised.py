@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.attach import merge
+from aurac.adapters.export import merge
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, load_base, resolve_base
 

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
 from aurac.adapters import truncate as truncate_adapter
-from aurac.adapters.attach import merge
+from aurac.adapters.export import merge
 from aurac.cli.adapters import truncate
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 

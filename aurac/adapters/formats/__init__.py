@@ -6,14 +6,14 @@ user states about it and does not fit is a ``UsageError``.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.adapters.compatibility import ModelInMemory
 from aurac.adapters.formats.converted import Gguf, Mlx, Torchtune
-from aurac.adapters.formats.peft import Peft, RemovedValues
+from aurac.adapters.formats.peft import Peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import (
     SIDECAR,
@@ -24,7 +24,9 @@ from aurac.adapters.formats.sidecar import (
     with_record,
 )
 from aurac.adapters.formats.state_dict import StateDict
+from aurac.adapters.formats.storage import RemovedValues
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.base import KnownBase
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from aurac.adapters.adapter import Adapter
-    from aurac.adapters.compatibility import BaseSource
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), Gguf(), Torchtune(), StateDict()]
 _AMBIGUOUS: Final = (".bin", ".safetensors")  # in a folder more likely a model's weights
@@ -48,7 +49,7 @@ def load_adapter(
     path: str | Path,
     *,
     base_model: nn.Module | None = None,
-    bases: Callable[[str], BaseSource] | None = None,
+    bases: Callable[[str], KnownBase] | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     name: str | None = None,
@@ -79,8 +80,7 @@ def load_adapter(
     stated = LoadOverrides(**overrides)
     local, inside = _locate(str(path), revision, subfolder)
     if base_model is not None:
-        model = ModelInMemory(base_model)
-        bases = lambda _: model  # noqa: E731
+        bases = functools.partial(KnownBase, model=base_model)
     try:
         adapter = _read(Source(_adapter_path(local, inside), stated, bases))
         if not lazy and not isinstance(adapter.values, RemovedValues):

@@ -20,13 +20,19 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from aurac.adapters.adapter import Adapter, Factors, Nesting
-from aurac.adapters.formats.key_map import KeyMap, sort_tensors
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
-from aurac.adapters.formats.peft_config import CONFIG, WEIGHTS, PeftAlpha, PeftRank
+from aurac.adapters.formats.peft_config import CONFIG, PeftAlpha, PeftRank
 from aurac.adapters.formats.sidecar import Format
-from aurac.adapters.formats.state_dict import StateDict, read_factors, stated_or_recorded
+from aurac.adapters.formats.state_dict import (
+    KeyMap,
+    StateDict,
+    read_factors,
+    sort_tensors,
+    stated_or_recorded,
+)
 from aurac.adapters.formats.storage import (
+    WEIGHTS,
     check_factor,
     checked,
     read_json,
@@ -34,6 +40,7 @@ from aurac.adapters.formats.storage import (
     reason,
     regular_file,
 )
+from aurac.adapters.methods import Nesting
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -118,8 +125,8 @@ class Mlx(Format):
         others = dict(tensors.others)
         if dora := config.fine_tune_type == "dora":
             matches = ((_MLX_MAGNITUDE.fullmatch(key), key) for key in tensors.others)
-            found = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
-            modules = with_magnitudes(modules, found, weights)
+            norms = {m["module"]: check_factor(others.pop(k), k, weights) for m, k in matches if m}
+            modules = with_magnitudes(modules, norms, weights)
         _refuse_others(others, weights)
         for name, f in modules.items():
             if f.rank != lora.rank or name.rpartition(".")[2].startswith("embed"):

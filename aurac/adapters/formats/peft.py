@@ -1,17 +1,13 @@
-"""PEFT folders: ``adapter_config.json`` beside its weights, under PEFT's own keys.
-
-Weights may have been removed: types and shapes of the tensors, and the hash, remain. That is enough
-to plan an evaluation and to find its stored cells, but not to compute one.
-"""
+"""PEFT's own adapters: a folder with ``adapter_config.json`` and weights, or a live model."""
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-import torch
 from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
@@ -19,7 +15,6 @@ from aurac.adapters.formats.peft_config import (
     CONFIG,
     MAGNITUDE,
     PREFIX,
-    WEIGHTS,
     PeftConfig,
     base_of,
     owner_of,
@@ -30,35 +25,38 @@ from aurac.adapters.formats.peft_shapes import (
     factors_from_peft,
     is_adalora,
     merged_from_peft,
+    own_shapes,
     peft_shapes,
     with_parameters,
 )
 from aurac.adapters.formats.sidecar import Format
 from aurac.adapters.formats.storage import (
-    FLOATS,
+    OUTLINE,
+    WEIGHTS,
     SafetensorsFile,
     check_factor,
     read_json,
+    read_outline,
     read_tensors,
-    reason,
 )
+from aurac.adapters.nesting import peft_alpha
 from aurac.errors import CheckpointError
-from aurac.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from aurac.adapters.formats.peft_config import Skeleton
     from aurac.adapters.formats.sidecar import Source
+    from aurac.adapters.methods import Nesting
+    from aurac.adapters.nesting import Rule
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
-OUTLINE: Final = "adapter_outline.json"
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
 _TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
@@ -98,7 +96,7 @@ class Peft(Format):
                 else None,
             )
 
-        def skeleton(needed: bool) -> torch.nn.Module | None:  # noqa: FBT001
+        def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
             return source.skeleton(base_of(config), needed=needed)
 
         if weights:
@@ -135,7 +133,7 @@ def _read_weights(
         return from_state(config, state, where=weights, name=name, skeleton=skeleton)
     file = SafetensorsFile(weights)
     adapter = from_state(config, file.outline(), where=weights, name=name, skeleton=skeleton)
-    return replace(adapter, values=StoredValues(file, parse_config(config, weights)))
+    return replace(adapter, values=StoredValues(file))
 
 
 @dataclass(frozen=True)
@@ -143,20 +141,17 @@ class StoredValues:
     """The numbers of a PEFT adapter in a safetensors file, read one module at a time."""
 
     file: SafetensorsFile
-    config: PeftConfig
 
     def factors(self, module: str, outline: Factors) -> Factors:
         """The outline of a module with its numbers."""
-        suffix, sides = "weight", [f"{PREFIX}{module}.lora_{side}.weight" for side in "AB"]
-        if sides[0] not in self.file.keys:
-            suffix, sides = "embedding", [f"{PREFIX}{module}.lora_embedding_{s}" for s in "AB"]
-        pair = {side: (suffix, self._read(key)) for side, key in zip("AB", sides, strict=True)}
-        experts = {module: outline.parameter} if outline.kind == "experts" else {}
-        config = msgspec.structs.replace(self.config, parameters=experts)
-        f = factors_from_peft(module, pair, config, self.file.path)
-        f = merged_from_peft(module, f, outline.layout if outline.kind == "merged" else None)
-        magnitude = self._read(f"{PREFIX}{module}.{MAGNITUDE}") if config.use_dora else None
-        return replace(outline, A=f.A, B=f.B, magnitude=magnitude)
+        A, B = (self._read(key) for key in _factor_keys(module, outline))
+        if outline.kind == "merged":
+            plain = replace(outline, A=A, B=B, kind="linear", layout=())
+            return merged_from_peft(module, plain, outline.layout)
+        A, B = own_shapes(outline.kind, outline.layout, A, B)
+        dora = outline.magnitude is not None
+        magnitude = self._read(f"{PREFIX}{module}.{MAGNITUDE}") if dora else None
+        return replace(outline, A=A, B=B, magnitude=magnitude)
 
     def beside_factors(self, key: str) -> Tensor:
         """A tensor beside the factors."""
@@ -164,58 +159,6 @@ class StoredValues:
 
     def _read(self, key: str) -> Tensor:
         return check_factor(self.file.read(key), key, self.file.path)
-
-
-@dataclass(frozen=True)
-class RemovedValues:
-    """In the place of numbers that are no longer there."""
-
-    folder: Path  # where they were
-    sha256: str  # the hash that the adapter had
-
-    def factors(self, module: str, outline: Factors) -> NoReturn:  # noqa: ARG002
-        """Refused, see `refuse`."""
-        self.refuse(f"read {module}")
-
-    def beside_factors(self, key: str) -> NoReturn:
-        """Refused, see `refuse`."""
-        self.refuse(f"read {key}")
-
-    def refuse(self, purpose: str) -> NoReturn:
-        """Say that the weights are needed: always a CheckpointError."""
-        raise CheckpointError(
-            f"the weights of {self.folder} were removed, and are needed to {purpose}",
-            expected=f"{WEIGHTS[0]} in it",
-            fix="restore that file; or remove each such folder and run the study again, which "
-            "trains these adapters again",
-        )
-
-
-def remove_weights(folder: Path, adapter: Adapter) -> None:
-    """Replace the weights of a PEFT folder, unless they are gone, by the outline of its adapter."""
-    weights = folder / WEIGHTS[0]
-    if not weights.exists():
-        return
-    shapes: dict[str, list[str]] = {}
-    names = {dtype: name for name, dtype in FLOATS.items()}
-    for key, tensor in sorted(SafetensorsFile(weights).outline().items()):
-        shapes.setdefault(" ".join(map(str, (names[tensor.dtype], *tensor.shape))), []).append(key)
-    write_json(folder / OUTLINE, {"schema": 1, "sha256": adapter.sha256, "tensors": shapes})
-    weights.unlink()
-
-
-def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
-    """The tensors of a folder without weights, on the meta device."""
-    record = read_json(folder / OUTLINE)
-    tensors: dict[str, Tensor] = {}
-    try:
-        for described, keys in record["tensors"].items():
-            dtype, *shape = described.split()
-            for key in keys:
-                tensors[key] = torch.empty(*map(int, shape), dtype=FLOATS[dtype], device="meta")
-        return dict(sorted(tensors.items())), RemovedValues(folder, str(record["sha256"]))
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / OUTLINE} is damaged ({reason(error)})") from error
 
 
 def from_state(
@@ -317,7 +260,7 @@ def _notes(
     config: PeftConfig, modules: Mapping[str, Factors], extras: Mapping[str, Tensor]
 ) -> list[str]:
     notes = []
-    if "layer_replication" in config.carried:
+    if config.layer_replication:
         if extras:
             raise CheckpointError(
                 "layer_replication together with tensors beside the factors is refused",
@@ -340,11 +283,15 @@ def _notes(
     return notes
 
 
+def _factor_keys(name: str, f: Factors) -> tuple[str, str]:
+    """PEFT's own keys of A and B."""
+    a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
+    return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
+
+
 def module_state(name: str, f: Factors) -> dict[str, Tensor]:
     """The tensors of one module under PEFT's own keys and in PEFT's own shapes."""
-    a, b = ("embedding_A", "embedding_B") if f.kind == "embedding" else ("A.weight", "B.weight")
-    A, B = peft_shapes(f, f.A, f.B)
-    state = {f"{PREFIX}{name}.lora_{a}": A, f"{PREFIX}{name}.lora_{b}": B}
+    state = dict(zip(_factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
     if f.magnitude is not None:
         state[f"{PREFIX}{name}.{MAGNITUDE}"] = f.magnitude
     return state
@@ -357,3 +304,68 @@ def peft_state(adapter: Adapter) -> dict[str, Tensor]:
         state.update(module_state(name, f))
     state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
     return state
+
+
+def adapter_from_peft(
+    model: Any,
+    adapter_name: str = "default",
+    *,
+    nesting: Nesting | None,
+    rule: Rule,
+    alpha: float,
+    base: str | None = None,
+    base_sha256: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    name: str = "adapter",
+) -> Adapter:
+    """The adapter in a live ``PeftModel``, its factors copied to the CPU.
+
+    Args:
+        model: The ``PeftModel``.
+        adapter_name: Which of its adapters.
+        nesting: How its ranks are being trained.
+        rule: The scaling rule that training used.
+        alpha: The α of that rule. For ``none`` PEFT itself has ``lora_alpha = α·R``.
+        base: The base's name.
+        base_sha256: The base's content hash.
+        recipe: The recipe.
+        seed: The seed.
+        name: What to call it.
+
+    Raises:
+        CheckpointError: When the model's own scale is not the one that is claimed, or it has a
+            feature that is refused.
+    """
+    from peft import get_peft_model_state_dict
+
+    # As the JSON that PEFT would save; it keeps some fields as sets.
+    config = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
+    state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
+    adapter = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
+    modules = {}
+    for module, f in adapter.modules.items():
+        lora_alpha = peft_alpha(rule, alpha, f.rank)
+        same_rule = (f.rule == "sqrt") == (rule == "sqrt")
+        if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
+            raise CheckpointError(
+                f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
+                expected=f"{lora_alpha:g}: rule {rule} with alpha {alpha:g} at rank {f.rank}",
+            )
+        modules[module] = replace(f, rule=rule, alpha=float(alpha))
+    return replace(
+        adapter,
+        modules=modules,
+        nesting=nesting,
+        base=base or adapter.base,
+        base_sha256=base_sha256,
+        recipe=recipe,
+        seed=seed,
+    )
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """The tensor; of one that FSDP has sharded all its parts, for which every process must ask."""
+    gathered = getattr(tensor.detach(), "full_tensor", None)
+    return gathered() if callable(gathered) else tensor.detach()

@@ -36,7 +36,6 @@ _Token = Annotated[int, Meta(ge=0)]
 CONFIG = "adapter_config.json"
 PREFIX: Final = "base_model.model."
 MAGNITUDE: Final = "lora_magnitude_vector"
-WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED: Final = (
     *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
@@ -56,7 +55,7 @@ UNDERSTOOD = frozenset(
     | {"rank_pattern", "use_dora", "use_rslora"}
 )
 # Initialisations that leave the base as it is; with any other the adapter belongs to another base.
-PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+_PLAIN_INITS: Final = ("gaussian", "orthogonal", "eva")
 REFUSED_FIELDS: Mapping[str, str] = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
     "arrow_config": "Arrow routes between several adapters",
@@ -69,7 +68,7 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "use_qalora": "QALoRA pools its inputs",
     "velora_config": "VeLoRA compresses activations with state of its own",
 }
-REFUSED_INITS: Mapping[str, str] = {
+_REFUSED_INITS: Mapping[str, str] = {
     "pissa": "PiSSA moves the leading components out of the base",
     "olora": "OLoRA moves a QR factor out of the base",
     "corda": "CorDA moves components out of the base",
@@ -117,9 +116,8 @@ class PeftConfig(msgspec.Struct, frozen=True):
 
     def scale_of(self, name: str) -> tuple[int, float]:
         """The r and ``lora_alpha`` of what PEFT calls ``name`` when it looks into the patterns."""
-        rank = self.rank_pattern.get(_pattern_key(self.rank_pattern, name), self.r)
-        alpha = self.alpha_pattern.get(_pattern_key(self.alpha_pattern, name), self.lora_alpha)
-        return rank, alpha
+        rank = _matching(self.rank_pattern, name, self.r)
+        return rank, _matching(self.alpha_pattern, name, self.lora_alpha)
 
 
 def pattern_name(module: str, parameter: str) -> str:
@@ -129,10 +127,7 @@ def pattern_name(module: str, parameter: str) -> str:
 
 def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
     """Check the fields of an ``adapter_config.json``."""
-    _refuse_type(config, where)
-    _refuse_fields(config, where)
-    _refuse_init(config, where)
-    notes = _unknown_fields(config, where)
+    notes = _check_fields(config, where)
     known = checked({k: v for k, v in config.items() if k in UNDERSTOOD}, PeftConfig, where)
     for field in ("rank_pattern", "alpha_pattern"):
         if not all(map(_compiles, getattr(known, field))):
@@ -184,8 +179,14 @@ def is_set(value: object) -> bool:
     return value not in (None, False, [], {}, "")
 
 
-def _refuse_type(config: Mapping[str, Any], where: object) -> None:
-    kind = config.get("peft_type")
+def _check_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
+    """Refuse another method, initialisation or field than those that are understood.
+
+    Returns:
+        A note for each unknown field that is unset.
+    """
+    kind, init = config.get("peft_type"), config.get("init_lora_weights", True)
+    plain = "a plain LoRA adapter"
     if not isinstance(kind, str):
         raise CheckpointError(
             f"{where} names no PEFT method", expected='a "peft_type" of LORA', fix="check the file"
@@ -196,47 +197,31 @@ def _refuse_type(config: Mapping[str, Any], where: object) -> None:
             expected="LoRA, with DoRA or rsLoRA if you like, or AdaLoRA",
             fix="PEFT's save_as_lora makes approximate LoRA adapters of some of the other types",
         )
-
-
-def _refuse_fields(config: Mapping[str, Any], where: object) -> None:
     for key, why in REFUSED_FIELDS.items():
         if is_set(config.get(key)):
-            raise CheckpointError(
-                f"{where} sets {key}, which is refused: {why}", expected="a plain LoRA adapter"
-            )
-
-
-def _refuse_init(config: Mapping[str, Any], where: object) -> None:
-    init = config.get("init_lora_weights", True)
-    if init is None or isinstance(init, bool) or init in PLAIN_INITS:
-        return
-    known = str(init).split("_niter_", maxsplit=1)[0]
-    why = REFUSED_INITS.get(known, "it is not known what that does to the base")
-    raise CheckpointError(
-        f"{where} was initialised with {init!r}, which is refused: {why}",
-        expected="an adapter of the unchanged base",
-        fix="convert it: PEFT's save_pretrained takes path_initial_model_for_weight_conversion",
-    )
-
-
-def _unknown_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
-    notes = []
-    for key in sorted(set(config) - UNDERSTOOD - set(REFUSED_FIELDS)):
+            raise CheckpointError(f"{where} sets {key}, which is refused: {why}", expected=plain)
+    if not (init is None or isinstance(init, bool) or init in _PLAIN_INITS):
+        known = str(init).split("_niter_", maxsplit=1)[0]
+        why = _REFUSED_INITS.get(known, "it is not known what that does to the base")
+        raise CheckpointError(
+            f"{where} was initialised with {init!r}, which is refused: {why}",
+            expected="an adapter of the unchanged base",
+            fix="convert it: PEFT's save_pretrained takes path_initial_model_for_weight_conversion",
+        )
+    unknown = sorted(set(config) - UNDERSTOOD - set(REFUSED_FIELDS))
+    for key in unknown:
         if is_set(config[key]):
             raise CheckpointError(
                 f"{where} sets {key!r} = {str(config[key])[:60]!r}, which is not understood",
                 fix="it may come from a newer PEFT; aurac will not guess what it does",
             )
-        notes.append(f"the config has an unknown field {key!r}, which is unset")
-    return tuple(notes)
+    return tuple(f"the config has an unknown field {key!r}, which is unset" for key in unknown)
 
 
-def _pattern_key(patterns: Mapping[str, Any], module: str) -> str:
-    """The first pattern that ends ``module``, as PEFT matches them."""
-    for key in patterns:
-        if re.match(rf"(.*\.)?({key})$", module):
-            return key
-    return module
+def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    """The value of the first pattern that ends ``module``, as PEFT matches them."""
+    ending = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
+    return next(ending, patterns.get(module, default))
 
 
 def _compiles(pattern: str) -> bool:

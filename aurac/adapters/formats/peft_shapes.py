@@ -49,6 +49,19 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return A, B
 
 
+def own_shapes(kind: Kind, layout: tuple[int, ...], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The inverse of :func:`peft_shapes`, but for merged layers: A (R, in) and B (out, R)."""
+    if kind in ("conv", "grouped_conv"):
+        A, B = A.flatten(1), B.flatten(1)
+        return (stack_blocks(A, layout[0]) if kind == "grouped_conv" else A), B
+    if kind == "experts":
+        experts, rank = layout[0], A.shape[0] // layout[0]
+        # PEFT lays the components of B out with the experts varying fastest.
+        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
+        return stack_blocks(A, experts), B
+    return A, B
+
+
 def with_parameters(
     config: PeftConfig,
     modules: Iterable[str],
@@ -125,9 +138,8 @@ def factors_from_peft(
     if suffix != suffix_b:
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
     rank, alpha = config.of(module)
-    kind, layout, A, B = _canonical(
-        module, A, B, suffix=suffix, rank=rank, config=config, where=where
-    )
+    kind, layout = _kind(module, A, B, suffix, config, where)
+    A, B = own_shapes(kind, layout, A, B)
     groups = layout[0] if kind == "grouped_conv" else 1
     if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
         raise CheckpointError(
@@ -185,36 +197,30 @@ def _plain_from_merged(A: Tensor, B: Tensor, mask: tuple[int, ...]) -> tuple[Ten
     return A.reshape(r * g, -1), whole.reshape(-1, r * g)
 
 
-def _canonical(
-    module: str, A: Tensor, B: Tensor, *, suffix: str, rank: int, config: PeftConfig, where: object
-) -> tuple[Kind, tuple[int, ...], Tensor, Tensor]:
-    """A as (R, in), B as (out, R), and what is needed to go back."""
+def _kind(
+    module: str, A: Tensor, B: Tensor, suffix: str, config: PeftConfig, where: object
+) -> tuple[Kind, tuple[int, ...]]:
+    """The kind and layout of a module's factors in PEFT's own shapes."""
+    shapes = f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
     if suffix == "embedding" and A.ndim == B.ndim == 2:
-        return "embedding", (), A, B
+        return "embedding", ()
     if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
         kernel = tuple(A.shape[2:])
         if any(n != 1 for n in B.shape[2:]):
             raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
         groups = A.shape[0] // B.shape[1]
         if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
-            A = stack_blocks(A.flatten(1), groups)
-            return "grouped_conv", (groups, *kernel), A, B.flatten(1)
-        return "conv", kernel, A.flatten(1), B.flatten(1)
+            return "grouped_conv", (groups, *kernel)
+        return "conv", kernel
     if A.ndim != 2 or B.ndim != 2:
-        raise CheckpointError(
-            f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
-        )
-    if module in config.parameters:
-        experts = A.shape[0] // rank
-        if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
-            raise CheckpointError(
-                f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}",
-                expected=f"a multiple of rank {rank} on both",
-            )
-        # PEFT lays the components of B out with the experts varying fastest.
-        B = B.reshape(-1, rank, experts).permute(2, 0, 1).reshape(-1, rank)
-        return "experts", (experts,), stack_blocks(A, experts), B
-    return "linear", (), A, B
+        raise CheckpointError(shapes)
+    if module not in config.parameters:
+        return "linear", ()
+    rank = config.of(module)[0]
+    experts = A.shape[0] // rank
+    if experts < 1 or A.shape[0] != experts * rank or B.shape[1] != experts * rank:
+        raise CheckpointError(shapes, expected=f"a multiple of rank {rank} on both")
+    return "experts", (experts,)
 
 
 _ADALORA: Final = "ADALORA"

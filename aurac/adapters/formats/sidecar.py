@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from aurac.adapters.adapter import Adapter, Factors, Nesting
 from aurac.adapters.formats.peft_config import CONFIG, is_there
 from aurac.adapters.formats.peft_shapes import merged_from_peft
 from aurac.adapters.formats.storage import checked, read_json, read_tensors
-from aurac.adapters.methods import method_named
+from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import RULES, Rule, Update, peft_alpha, rule_alpha
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from aurac.adapters.compatibility import BaseSource
+    from aurac.adapters.adapter import Adapter, Factors
+    from aurac.models.base import KnownBase
 
 SIDECAR = "aurac.json"
 VERSION = 1
@@ -193,7 +193,7 @@ class Source:
 
     path: Path
     stated: LoadOverrides
-    bases: Callable[[str], BaseSource] | None = None
+    bases: Callable[[str], KnownBase] | None = None
 
     @cached_property
     def sidecar(self) -> Sidecar:
@@ -205,7 +205,7 @@ class Source:
         """All tensors of a single file."""
         return read_tensors(self.path)
 
-    def base(self, own: str | None = None) -> BaseSource | None:
+    def base(self, own: str | None = None) -> KnownBase | None:
         """The base: the one stated, else recorded, else the file's ``own``; ``None`` without."""
         name = self.stated.base or self.sidecar.base or own or ""
         return None if self.bases is None else self.bases(name)
@@ -285,7 +285,7 @@ def _rescaled(name: str, plain: Factors, sidecar: Sidecar, where: Path) -> Facto
     f = merged_from_peft(name, plain, sidecar.groups.get(name))
     if f is plain and sidecar.rule is None and sidecar.alpha is None:
         return f
-    lora_alpha = peft_alpha(plain.rule, plain.alpha, plain.rank, plain.rank_multiple)
+    lora_alpha = plain.peft_scale[1]
     rule = f.rule if sidecar.rule is None else sidecar.rule
     if rule != f.rule and (rule, f.rule) != ("none", "rank"):
         raise CheckpointError(

@@ -12,34 +12,38 @@ DyLoRA's code multiplies both factors by √(R/b) and the product by α/R: α/b 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import torch
-from torch import nn
+import yaml
+from torch import Tensor, nn
 from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import features_of, is_conv1d
-from aurac.adapters.formats.key_map import FactorTensors, key_map, sort_tensors
 from aurac.adapters.formats.peft_shapes import stack_blocks
 from aurac.adapters.formats.sidecar import Format
-from aurac.errors import CheckpointError
+from aurac.adapters.formats.storage import check_factor
+from aurac.errors import CheckpointError, UsageError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from torch import Tensor
-
     from aurac.adapters.adapter import Kind
-    from aurac.adapters.compatibility import BaseSource
     from aurac.adapters.formats.sidecar import LoadOverrides, Sidecar, Source
     from aurac.adapters.nesting import Rule
+    from aurac.models.base import KnownBase
 
 Orientation = Literal["research", "loralib"]
-Pairs = Mapping[str, tuple["Tensor", "Tensor"]]
+Pairs = Mapping[str, tuple[Tensor, Tensor]]
+_USUAL_NAMES: Final = {
+    side: re.compile(rf"(?:base_model\.model\.)?(?P<module>.+)\.lora_{side}(?:\.weight)?")
+    for side in "AB"
+}
 
 
 class StateDict(Format):
@@ -70,7 +74,11 @@ def read_factors(
     _check_others(tensors.others, source.base(), path)
     rule = _scaling(stated, tensors, path)
     skeleton = source.skeleton(needed=not _shapes_suffice(tensors, groups, path))
-    shapes = Shapes(tensors.pairs, _features(skeleton, tensors.pairs), groups, path)
+    own_modules = {} if skeleton is None else dict(skeleton.named_modules())
+    base = {name: own_modules[name] for name in tensors.pairs if name in own_modules}
+    features = {name: known for name, m in base.items() if (known := features_of(m)) is not None}
+    turned = any(map(is_conv1d, base.values()))  # where it is not known, PEFT corrects the field
+    shapes = Shapes(tensors.pairs, features, groups, path)
     orientation = orientation or shapes.orientation()
     own = dict(tensors.alphas) if source.stated.alpha is None else {}
     alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
@@ -81,7 +89,7 @@ def read_factors(
     return Adapter(
         name=path.stem,
         modules=modules,
-        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": _in_conv1d(skeleton, modules)},
+        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": turned},
         source=path,
         format=orientation,
         notes=tuple(_notes(stated, source.sidecar, modules)),
@@ -161,12 +169,9 @@ class Shapes:
         return fits
 
     def _loralib_fits(self, A: Tensor, B: Tensor, known: tuple[int, int]) -> bool:
-        inside, out = known
-        on = A.shape[0] // B.shape[1]
-        if A.shape[1] != inside:
-            return False
-        if on == 1 and (B.shape[0] == out or self.groups is None):
-            return B.shape[0] == out
+        (inside, out), on = known, A.shape[0] // B.shape[1]
+        if A.shape[1] != inside or B.shape[0] == out or (on == 1 and self.groups is None):
+            return A.shape[1] == inside and B.shape[0] == out
         return out % (B.shape[0] // on) == 0 and B.shape[0] <= out
 
     def _mask(self, module: str) -> Sequence[bool] | None:
@@ -199,13 +204,6 @@ class Shapes:
                 expected=f"one 0 or 1 for each group, {on} of them 1",
             )
         return self.groups
-
-
-def _features(base: nn.Module | None, names: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """(in, out) of those of ``names`` that the base has, where they are known."""
-    modules = {} if base is None else dict(base.named_modules())
-    known = ((name, features_of(modules[name])) for name in names if name in modules)
-    return {name: features for name, features in known if features is not None}
 
 
 def stated_or_recorded(source: Source) -> LoadOverrides:
@@ -252,13 +250,6 @@ def _shapes_suffice(tensors: FactorTensors, groups: Sequence[bool] | None, path:
     return True
 
 
-def _in_conv1d(base: nn.Module | None, modules: Mapping[str, Factors]) -> bool:
-    """PEFT's ``fan_in_fan_out``; without the base false, and PEFT corrects it when it loads."""
-    return base is not None and any(
-        is_conv1d(m) for name, m in base.named_modules() if name in modules
-    )
-
-
 def _notes(
     stated: LoadOverrides, recorded: Sidecar, modules: Mapping[str, Factors]
 ) -> Iterable[str]:
@@ -274,7 +265,7 @@ def _notes(
         )
 
 
-def _check_others(others: Mapping[str, Tensor], base: BaseSource | None, path: Path) -> None:
+def _check_others(others: Mapping[str, Tensor], base: KnownBase | None, path: Path) -> None:
     """Refuse a tensor beside the factors unless it equals the base's own."""
     if not others:
         return
@@ -289,3 +280,121 @@ def _check_others(others: Mapping[str, Tensor], base: BaseSource | None, path: P
             )
         if not torch.equal(in_base.cpu().to(tensor.dtype), tensor):
             raise CheckpointError(f"{path} has a tensor {key!r} that differs from the base's own")
+
+
+class FactorTensors(NamedTuple):
+    """The tensors of a file, sorted, in the file's own shapes."""
+
+    pairs: Pairs  # A and B by module path
+    alphas: Mapping[str, float]  # the α that the file itself gives a module
+    others: Mapping[str, Tensor]  # every other tensor
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """From a key of a file to (module, side)."""
+
+    # A regular expression with a group ``module`` for each side
+    patterns: Mapping[str, re.Pattern[str]] = field(default_factory=dict)
+    # Keys that are named one by one
+    names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def lookup(self, key: str) -> tuple[str, str] | None:
+        """The module and side of ``key``; ``None`` when it is no factor."""
+        matches = ((pattern.fullmatch(key), side) for side, pattern in self.patterns.items())
+        return self.names.get(key) or next(((m["module"], s) for m, s in matches if m), None)
+
+
+def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
+    """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
+
+    It is ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
+    pattern, or ``{module: {"A": key, "B": key[, "alpha": key]}, …}``.
+    """
+    if mapping is None:
+        return KeyMap(patterns=_USUAL_NAMES)
+    if _names_sides(mapping):
+        patterns = {}
+        for side, text in mapping.items():
+            head, _, tail = text.partition("{module}")
+            if text.count("{module}") != 1:
+                given = f"a key pattern {text!r} for {_side_name(side)}"
+                raise UsageError(given, expected="{module} in it, once")
+            patterns[side] = re.compile(f"{re.escape(head)}(?P<module>.+){re.escape(tail)}")
+        return KeyMap(patterns=patterns)
+    names: dict[str, tuple[str, str]] = {}
+    for module, keys in mapping.items():
+        if not _names_sides(keys):
+            raise UsageError(
+                f"a key map that gives {module!r} {str(keys)[:80]}",
+                expected='patterns "A" and "B" with {module}, or for each module its "A" and "B"',
+            )
+        for side, key in keys.items():
+            if key in names:
+                raise UsageError(f"a key map that uses {key!r} twice", expected="each key once")
+            names[key] = (module, side)
+    if not names:
+        raise UsageError("an empty key map", expected="at least one module")
+    return KeyMap(names=names)
+
+
+def _names_sides(value: object) -> bool:
+    """Whether ``value`` gives A and B, and at most α beside them, a text each."""
+    return (
+        isinstance(value, Mapping)
+        and {"A", "B"} <= set(value) <= {"A", "B", "alpha"}
+        and all(isinstance(text, str) for text in value.values())
+    )
+
+
+def read_key_map(path: Path) -> dict[str, Any]:
+    """The key map in a JSON or YAML file."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"the key map {path} cannot be read: {first_line(error)}") from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UsageError(f"the key map {path} holds no mapping", expected="module: {A: …, B: …}")
+    return value
+
+
+def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> FactorTensors:
+    """Sort the tensors of a file into pairs of factors, alphas and others.
+
+    Refused are a factor twice, half a pair, no factors at all, a tensor that cannot be a factor,
+    and a key that the map names and the file lacks.
+    """
+    missing = sorted(set(keys.names) - set(state))
+    if missing:
+        raise CheckpointError(f"{path} has no tensor {missing[0]!r}, which the key map names")
+    halves: dict[str, dict[str, Tensor]] = {}
+    others: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        entry = keys.lookup(key)
+        if entry is None:
+            others[key] = tensor
+            continue
+        module, side = entry
+        half = halves.setdefault(module, {})
+        if side in half:
+            raise CheckpointError(f"{path} has {_side_name(side)} of {module} twice")
+        half[side] = check_factor(tensor, key, path)
+    if not halves:
+        raise CheckpointError(
+            f"{path} holds no lora_A and lora_B tensors",
+            fix="check the file, or give --a-key and --b-key if they have other names",
+        )
+    for module, half in halves.items():
+        if not {"A", "B"} <= set(half):
+            sides = " and ".join(map(_side_name, half))
+            raise CheckpointError(f"{path} has only {sides} for {module}")
+        if "alpha" in half and half["alpha"].numel() != 1:
+            given = f"{path} gives {module} an alpha of shape {tuple(half['alpha'].shape)}"
+            raise CheckpointError(given, expected="one number")
+    alphas = {module: float(half["alpha"]) for module, half in halves.items() if "alpha" in half}
+    pairs = {module: (half["A"], half["B"]) for module, half in halves.items()}
+    return FactorTensors(pairs, alphas, others)
+
+
+def _side_name(side: str) -> str:
+    return side if side == "alpha" else f"lora_{side}"

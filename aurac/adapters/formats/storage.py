@@ -12,7 +12,18 @@ import re
 import stat
 import zipfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    get_args,
+    get_origin,
+)
 
 import msgspec
 import torch
@@ -21,10 +32,15 @@ from torch import Tensor
 
 from aurac.adapters.linalg import all_finite
 from aurac.errors import CheckpointError, first_line
+from aurac.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aurac.adapters.adapter import Adapter, Factors
+
+WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+OUTLINE: Final = "adapter_outline.json"
 # The types that factors may have, by their names in safetensors and in the order of its files.
 FLOATS: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
@@ -85,13 +101,21 @@ def checked(record: Mapping[str, Any], kind: type[Record], where: object) -> Rec
         wanted, _, place = str(error).partition(" - at ")
         key = re.sub(r"\W*(\w*).*", r"\1", place)
         hint = next((f.type for f in msgspec.structs.fields(kind) if f.name == key), None)
-        literals = [h for h in (hint, *get_args(hint)) if get_origin(h) is Literal]
-        expected = wanted.replace("`", "").removeprefix("Expected ").split(", got")[0]
+        expected = re.sub(r"`| \| null", "", wanted).removeprefix("Expected ").split(", got")[0]
         expected = " ".join(_WORDS.get(word, word) for word in expected.split())
-        if literals and wanted.startswith("Invalid"):
-            expected = " or ".join(map(str, get_args(literals[0])))
-        given = f"{where} gives {key} = {record.get(key)!r}" if key else f"{where} lacks a field"
-        raise CheckpointError(given[:300], expected=expected) from error
+        if wanted.startswith("Invalid"):
+            expected = " or ".join(map(str, _words_of(hint)))
+        if not key:  # of the record as a whole
+            raise CheckpointError(f"{where}: {wanted}") from error
+        given = f"{where} gives {key} = {record.get(key)!r}"[:300]
+        raise CheckpointError(given, expected=expected) from error
+
+
+def _words_of(hint: Any) -> list[Any]:
+    """The values that a type allows by a `Literal` in it."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [word for part in get_args(hint) for word in _words_of(part)]
 
 
 def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
@@ -100,7 +124,7 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     On the meta device type and shape alone are checked.
     """
     if tensor.dtype not in FLOATS.values():
-        raise wrong_type(tensor.dtype, key, where)
+        raise _wrong_type(tensor.dtype, key, where)
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
     if not tensor.is_meta and not all_finite(tensor):
@@ -108,8 +132,7 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     return tensor
 
 
-def wrong_type(dtype: torch.dtype, key: str, where: object) -> CheckpointError:
-    """The error of a tensor whose type no factor has."""
+def _wrong_type(dtype: torch.dtype, key: str, where: object) -> CheckpointError:
     return CheckpointError(
         f"{key} in {where} is of type {str(dtype).removeprefix('torch.')}",
         expected="float32, bfloat16, float16 or float64",
@@ -225,7 +248,7 @@ class SafetensorsFile:
             entry = self._file.get_slice(key)
             dtype = FLOATS.get(entry.get_dtype())
             if dtype is None:
-                raise wrong_type(self.read(key).dtype, key, self.path)
+                raise _wrong_type(self.read(key).dtype, key, self.path)
             outline[key] = torch.empty(entry.get_shape(), dtype=dtype, device="meta")
         return outline
 
@@ -304,3 +327,60 @@ def _layout(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Span], int]
         for key, t in outline.items()
     }
     return len(text).to_bytes(8, "little") + text, spans, start + end
+
+
+@dataclass(frozen=True)
+class RemovedValues:
+    """In the place of numbers that are no longer there."""
+
+    folder: Path  # where they were
+    sha256: str  # the hash that the adapter had
+
+    def factors(self, module: str, outline: Factors) -> NoReturn:  # noqa: ARG002
+        """Refused, see `refuse`."""
+        self.refuse(f"read {module}")
+
+    def beside_factors(self, key: str) -> NoReturn:
+        """Refused, see `refuse`."""
+        self.refuse(f"read {key}")
+
+    def refuse(self, purpose: str) -> NoReturn:
+        """Say that the weights are needed: always a CheckpointError."""
+        raise CheckpointError(
+            f"the weights of {self.folder} were removed, and are needed to {purpose}",
+            expected=f"{WEIGHTS[0]} in it",
+            fix="restore that file; or remove each such folder and run the study again, which "
+            "trains these adapters again",
+        )
+
+
+def remove_weights(folder: Path, adapter: Adapter) -> None:
+    """Replace the weights of a PEFT folder, unless they are gone, by the outline of its adapter.
+
+    Types and shapes of the tensors, and the hash, remain: enough to plan an evaluation and to find
+    its stored cells, but not to compute one.
+    """
+    weights = folder / WEIGHTS[0]
+    if not weights.exists():
+        return
+    shapes: dict[str, list[str]] = {}
+    for key, tensor in sorted(SafetensorsFile(weights).outline().items()):
+        shapes.setdefault(
+            " ".join(map(str, (_TYPE_NAMES[tensor.dtype], *tensor.shape))), []
+        ).append(key)
+    write_json(folder / OUTLINE, {"schema": 1, "sha256": adapter.sha256, "tensors": shapes})
+    weights.unlink()
+
+
+def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
+    """The tensors of a folder without weights, on the meta device."""
+    record = read_json(folder / OUTLINE)
+    tensors: dict[str, Tensor] = {}
+    try:
+        for described, keys in record["tensors"].items():
+            dtype, *shape = described.split()
+            for key in keys:
+                tensors[key] = torch.empty(*map(int, shape), dtype=FLOATS[dtype], device="meta")
+        return dict(sorted(tensors.items())), RemovedValues(folder, str(record["sha256"]))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / OUTLINE} is damaged ({reason(error)})") from error
