@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import BasisOption, Prepared, Rescale
-    from aurac.models.base import LoadedBase
 
 
 def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
@@ -249,36 +248,13 @@ def _write_tensors(prepared: Prepared, files: Mapping[int, SafetensorsWriter]) -
             file.put(f"{PREFIX}{key}", extra)
 
 
-def save_merged(
-    prepared: Prepared,
-    rank: int,
-    base: LoadedBase,
-    folder: Path,
-    *,
-    dtype: str | None = None,
-    force: bool = False,
-) -> Path:
-    """Merge into a base and write it as a plain model folder, complete or not at all.
-
-    ``dtype`` is the type to write, that of the base in memory by default; ``force`` replaces a
-    folder that holds a model. Errors as in :func:`merge` and :func:`check_free`.
-    """
-    check_free(folder, force=force, holds=MODEL_CONFIG)
-    if folder.exists() and folder.resolve() == base.path.resolve():
-        raise RunFolderError(f"{folder} is the base itself", fix="choose another folder")
-    merge(base.model, prepared, rank)
-    if dtype is not None:
-        base.model.to(getattr(torch, dtype))
-    with fresh_folder(folder) as into:
-        base.model.save_pretrained(into)
-        base.tokenizer.save_pretrained(into)
-    return folder
-
-
 def merge_into_base(
     cut: Prepared, rank: int, base: str, folder: Path, *, dtype: str | None, force: bool
 ) -> tuple[Path, str]:
-    """As `save_merged`, of the outline of an adapter and the name of a base.
+    """Merge the outline of an adapter into the base of that name, and write a plain model folder.
+
+    It appears complete or not at all; ``force`` replaces one that holds a model. Errors as in
+    :func:`merge` and :func:`check_free`.
 
     Returns:
         The folder and the numeric type that was written, the base's own by default.
@@ -287,11 +263,18 @@ def merge_into_base(
     check_free(folder, force=force, holds=MODEL_CONFIG)
     # A type that is asked for is rounded to once, from float32.
     loaded = load_base(base, device="cpu", dtype="float32" if dtype else "stored")
+    if folder.exists() and folder.resolve() == loaded.path.resolve():
+        raise RunFolderError(f"{folder} is the base itself", fix="choose another folder")
     check_base(adapter, base, loaded.sha256)
     own = choose_tokenizer(None, loaded, {adapter.name: adapter.source}, {}, chat_template=True)
-    prepared, into = prepare(adapter, cut.basis, cut.rescale), own.adopted_by(loaded)
-    written = save_merged(prepared, rank, into, folder, dtype=dtype, force=force)
-    return written, dtype or loaded.dtype
+    adopted = own.adopted_by(loaded)
+    merge(adopted.model, prepare(adapter, cut.basis, cut.rescale), rank)
+    if dtype is not None:
+        adopted.model.to(getattr(torch, dtype))
+    with fresh_folder(folder) as into:
+        adopted.model.save_pretrained(into)
+        adopted.tokenizer.save_pretrained(into)
+    return folder, dtype or loaded.dtype
 
 
 def _outline(prepared: Prepared, r: int) -> Adapter:
