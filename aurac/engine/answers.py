@@ -145,7 +145,9 @@ def generate(
         sampled = any(prompt.sampling for prompt in layout.prompts)
         greedy = plainly_greedy(model) and (not sampled or plainly_sampling(model))
         if options.packed and not greedy:
-            log.info("the model's own generation answers: its settings add to greedy decoding")
+            log.info(
+                "the model's own generation answers: its settings are more than greedy decoding"
+            )
         if greedy and serves_packed(model, layout.longest, options):
             answers = _decode_packed(model, tokenizer, layout, header, options, finished)
         elif sampled:
