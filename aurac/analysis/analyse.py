@@ -25,7 +25,8 @@ from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
-from aurac.stats.seeds import aggregate, components, far_seeds, mean_of_seeds, task_weights
+from aurac.stats.multiplicity import aggregate, task_weights
+from aurac.stats.seeds import components, far_seeds, mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -282,15 +283,15 @@ def _tasks_apart(default: Sequence[RecipeGroup]) -> list[str]:
 
     So are the members of a group that stand beside it, and a second metric of the same task.
     """
-    held: dict[str, Counter[str]] = {}
+    documents: dict[str, Counter[str]] = {}
     for group in default:
-        held.setdefault(group.task or "", Counter(group.first.doc_hashes or ()))
-    largest_first = sorted(held, key=lambda task: (-held[task].total(), task))
+        documents.setdefault(group.task or "", Counter(group.first.doc_hashes or ()))
+    largest_first = sorted(documents, key=lambda task: (-documents[task].total(), task))
     kept: list[str] = []
     for task in largest_first:
-        if not (held[task] and any(held[task] <= held[other] for other in kept)):
+        if not (documents[task] and any(documents[task] <= documents[other] for other in kept)):
             kept.append(task)
-    return [task for task in held if task in kept]
+    return [task for task in documents if task in kept]
 
 
 def _by_task(named: Iterable[tuple[_Name, _Row]]) -> dict[_Name, dict[str, _Row]]:

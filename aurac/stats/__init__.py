@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from aurac.stats.intervals import interval
     from aurac.stats.mean import Layout
-    from aurac.stats.multiplicity import holm
+    from aurac.stats.multiplicity import aggregate, holm, task_weights
     from aurac.stats.paired import Difference, detectable, difference
     from aurac.stats.power import Plan, plan
-    from aurac.stats.seeds import Components, aggregate, components, over_seeds, task_weights
+    from aurac.stats.seeds import Components, components, over_seeds
     from aurac.stats.spread import Spread, spread_of_flips, spread_of_pilot
 
 __all__ = [
@@ -40,10 +40,10 @@ __all__ = [
 _MODULES = {
     "intervals": "interval",
     "mean": "Layout",
-    "multiplicity": "holm",
+    "multiplicity": "aggregate holm task_weights",
     "paired": "Difference detectable difference",
     "power": "Plan plan",
-    "seeds": "Components aggregate components over_seeds task_weights",
+    "seeds": "Components components over_seeds",
     "spread": "Spread spread_of_flips spread_of_pilot",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -40,8 +40,6 @@ from aurac.stats.mean import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
 SMALLEST_P = 1e-15
@@ -235,78 +233,13 @@ def far_seeds(group: SeedMeans) -> list[int]:
     return far
 
 
-def weigh(parts: Mapping[str, Components], weights: Mapping[str, float]) -> Components:
-    """A weighted sum over tasks whose documents are independent and whose seeds are the same.
-
-    Each seed's checkpoint met every task, so its means are added over tasks, matched by the seed's
-    name, before their spread is taken. Tasks with other seeds are refused.
-    """
-    kinds: dict[bool, str] = {}
-    for task, part in parts.items():
-        kinds.setdefault(part.paired, task)
-    if len(kinds) > 1:
-        raise CurveError(
-            f"differences are paired by seed on {kinds[True]} and of independent seeds on "
-            f"{kinds[False]}",
-            expected="the same on all tasks",
-            fix="set paired_seeds=False (--independent-seeds)",
-        )
-    groups = []
-    for same in zip(*(part.groups for part in parts.values()), strict=True):
-        by_task = dict(zip(parts, same, strict=True))
-        rows = _matched(by_task)
-        means = np.sum([weights[task] * row for task, row in rows.items()], axis=0)
-        rest = sum(weights[task] ** 2 * group.rest for task, group in by_task.items())
-        groups.append(SeedMeans(means, rest, same[0].names))
-    terms = [(weights[t] ** 2 * p.document, p.document_df) for t, p in parts.items()]
-    document = sum(v for v, _ in terms)
-    spread = sum(v * v / df for v, df in terms if v > 0 and df > 0)
-    df = document * document / spread if spread > 0 else float("inf")  # Satterthwaite's
-    value = sum(weights[task] * part.value for task, part in parts.items())
-    draws = tuple(
-        SeedMeans(weights[task] * draw.seed_means, weights[task] ** 2 * draw.rest, draw.names)
-        for task, part in parts.items()
-        for draw in part.draws
-    )
-    excesses = [(weights[t] ** 2, p.excess) for t, p in parts.items() if p.excess is not None]
-
-    def excess(level: float) -> tuple[float, float]:
-        ends = [(w * down, w * up) for w, f in excesses for down, up in [f(level)]]
-        return sum(down for down, _ in ends), sum(up for _, up in ends)
-
-    together = excess if excesses else None
-    return Components(value, tuple(groups), document, df, draws, together, paired=True in kinds)
-
-
-def _matched(groups: Mapping[str, SeedMeans]) -> dict[str, NDArray[np.float64]]:
-    """For each task the seed means of one group, in the order of the first task's seeds."""
-    (first_task, first), *_ = groups.items()
-    rows = {}
-    for task, group in groups.items():
-        ours, theirs = first.names, group.names
-        if set(ours) != set(theirs) or group.seeds != first.seeds or len(set(ours)) != len(ours):
-            raise CurveError(
-                f"other seeds on {task} ({_list(group)}) than on {first_task} ({_list(first)})",
-                expected="the same seeds on all tasks, since each is matched with itself",
-                fix="evaluate every seed on every task, or leave the other seeds out",
-            )
-        place = {name: i for i, name in enumerate(theirs)}
-        rows[task] = group.seed_means[[place[name] for name in ours]]
-    return rows
-
-
-def _list(group: SeedMeans) -> str:
-    parts = (name if isinstance(name, tuple) else (name,) for name in group.names)
-    return ", ".join(" ".join(str(x) for x in part if x is not None) or "?" for part in parts)
-
-
 def estimate_from(
-    parts: Components, level: float, words: str, limits: tuple[float, float]
+    parts: Components, level: float, about: str, limits: tuple[float, float]
 ) -> Estimate:
     """The interval from components, cut to `limits`."""
     down, up = parts.reach(level)
     if not np.isfinite(parts.document) or max(down, up) <= 0.0:
-        return Estimate(parts.value, None, None, None, f"point value (no spread), {words}", level)
+        return Estimate(parts.value, None, None, None, f"point value (no spread), {about}", level)
     low, high = max(limits[0], parts.value - down), min(limits[1], parts.value + up)
     several = any(source.seeds > 1 for source in (*parts.groups, *parts.draws))
     method = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
@@ -314,7 +247,7 @@ def estimate_from(
         method += ", wider or shorter near 0 and 1"
     elif parts.excess is not None:
         method += " or MOVER interval of gains and losses, the wider on each side"
-    method += f", {words}, {describe(parts)}"
+    method += f", {about}, {describe(parts)}"
     df = None if several else parts.document_df
     return Estimate(parts.value, parts.se or None, low, high, method, level, df)
 
@@ -386,59 +319,3 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or array.size == 0:
         raise CurveError(f"scores of shape {array.shape}", expected="(seeds, documents)")
     return array
-
-
-def task_weights(documents: Mapping[str, int], by: str = "tasks") -> dict[str, float]:
-    """What each task weighs in an aggregate, summing to 1.
-
-    Args:
-        documents: Documents of each task.
-        by: "tasks": all alike; "documents": in proportion to their documents.
-
-    Raises:
-        CurveError: Another word, or no tasks.
-    """
-    if not documents:
-        raise CurveError("an aggregate of no tasks")
-    if by == "tasks":
-        return dict.fromkeys(documents, 1.0 / len(documents))
-    if by == "documents":
-        total = sum(documents.values())
-        return {task: n / total for task, n in documents.items()}
-    raise CurveError(f"tasks weighed by {by!r}", expected="'tasks' or 'documents'")
-
-
-def aggregate(
-    parts: Mapping[str, Components | None],
-    documents: Mapping[str, int],
-    *,
-    by: str = "tasks",
-    level: float = 0.95,
-    signed: bool = False,
-) -> Estimate:
-    """The weighted mean over tasks of a recipe group's AURAC or of a paired difference.
-
-    Tasks have documents of their own, so their document terms add; training seeds are shared, so
-    seed means are averaged over tasks, matched by seed, before their spread is taken.
-
-    Args:
-        parts: For each task its components (`aurac.stats.components`); None for a missing
-            task.
-        documents: Documents of each task.
-        by: "tasks" or "documents".
-        level: Coverage.
-        signed: Whether the numbers are differences, in [-1, 1].
-
-    Raises:
-        CurveError: A task is missing, or tasks have other seeds: no aggregate is made.
-    """
-    absent = [task for task, part in parts.items() if part is None]
-    if absent:
-        raise CurveError(
-            f"no result on {', '.join(absent)}", fix="no aggregate is made of the other tasks"
-        )
-    weights = task_weights({task: documents[task] for task in parts}, by)
-    known = {task: part for task, part in parts.items() if part is not None}
-    total = weigh(known, weights)
-    words = f"{len(known)} tasks weighing {'the same' if by == 'tasks' else 'by their documents'}"
-    return estimate_from(total, level, words, (-1.0 if signed else 0.0, 1.0))

@@ -80,9 +80,9 @@ def spread_of_flips(flip_rate: float, shift: float = 0.0) -> Spread:
         raise CurveError(f"flip rate {flip_rate:g}", expected="a share in (0, 1]")
     if abs(shift) > flip_rate:
         raise CurveError(f"a shift of {shift:g} with a flip rate of {flip_rate:g}")
-    words = f"flip rate {flip_rate:g}"
+    source = f"flip rate {flip_rate:g}"
     document = flip_rate - shift * shift
-    return Spread(document, source=words, changed=flip_rate, interaction=INTERACTION)
+    return Spread(document, source=source, changed=flip_rate, interaction=INTERACTION)
 
 
 def spread_of_pilot(
@@ -115,11 +115,11 @@ def spread_of_pilot(
     if changes is not None:
         changed = float(np.mean(np.abs(changes) > 1e-12))
         document += parts.value**2  # the mean square: a plan has an effect of its own
-    words = f"pilot of {documents} documents"
+    source = f"pilot of {documents} documents"
     if many:
-        words += f" × {', '.join(str(group.seeds) for group in parts.groups)} seeds"
-        words += f", {parts.pairing}" if parts.pairing else ""
-    result = Spread(document, seed, rest, arms * len(parts.groups), words, changed)
+        source += f" × {', '.join(str(group.seeds) for group in parts.groups)} seeds"
+        source += f", {parts.pairing}" if parts.pairing else ""
+    result = Spread(document, seed, rest, arms * len(parts.groups), source, changed)
     unseen = 0.0 if many else INTERACTION
     result = replace(result, mean=abs(parts.value), interaction=unseen)
     between = mean(group.seeds * group.between / arms for group in many)
