@@ -79,7 +79,7 @@ def write(path: Path, adapters: int) -> None:
 
 def leaderboard(adapters: int, path: Path | None) -> None:
     """Analyse all pairs and report time and peak memory of this process."""
-    from aurac.analysis.analyse import analyse
+    from aurac.analysis.whole import analyse
     from aurac.curves.curve import Curve
     from aurac.readers import read_curves
 

@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from aurac.analysis.analyse import analyse
     from aurac.analysis.choice import non_inferior_rank
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
     from aurac.analysis.comparisons import paired_curves
     from aurac.analysis.margins import margin_test
     from aurac.analysis.rows import MarginTest
     from aurac.analysis.score import Bands, bands
+    from aurac.analysis.whole import analyse
 
 __all__ = [
     "Bands",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "analyse": "analyse",
+    "whole": "analyse",
     "choice": "non_inferior_rank",
     "choice_rows": "Choice Configuration RankRow RankTest",
     "margins": "margin_test",

@@ -98,9 +98,9 @@ def recommend(
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis.analyse import analyse
     from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
+    from aurac.analysis.whole import analyse
     from aurac.records.serving import ServingCosts
     from aurac.show import lines
 

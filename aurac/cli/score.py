@@ -118,10 +118,10 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis.analyse import analyse
     from aurac.analysis.margins import margin_tests
     from aurac.analysis.primary import parse_pairs, read_sources
     from aurac.analysis.rows import Options
+    from aurac.analysis.whole import analyse
 
     question = _question(non_inferior, equivalent, reference, margin)
     if question:

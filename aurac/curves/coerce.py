@@ -111,7 +111,7 @@ def _from_frame(frame: Any) -> Curve:
         if name in names and len(set(frame[name])) > 1:
             raise CurveError(
                 f"a table of {len(set(frame[name]))} {name}s is no single curve",
-                fix=f"select one {name}, or use aurac.analysis.analyse.analyse for all of them",
+                fix=f"select one {name}, or use aurac.analysis.whole.analyse for all of them",
             )
         if name in names and name != "seed" and len(frame):
             labels[name] = str(frame[name].iloc[0])

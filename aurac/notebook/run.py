@@ -88,8 +88,8 @@ class Run:
     def _analysis(
         self, margin: float | None = None, reference: int | str | None = None
     ) -> Analysis:
-        from aurac.analysis.analyse import analyse
         from aurac.analysis.rows import Options
+        from aurac.analysis.whole import analyse
 
         read = self._read
         settings = Options(strict=False, margin=margin, reference=reference, primary=read.primary)

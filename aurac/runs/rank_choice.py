@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET
 
 from aurac.adapters import default_nested_ranks
-from aurac.analysis.analyse import score_curve
+from aurac.analysis.whole import score_curve
 from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
 from aurac.runs.results import CellReader, area_record

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as replaced
 
-from aurac.analysis.analyse import score_curve
+from aurac.analysis.whole import score_curve
 from aurac.curves.area import quadrature_weights
 from aurac.files import write_json
 from aurac.records.cell import EngineCounts

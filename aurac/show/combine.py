@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.analysis.analyse import pool
+from aurac.analysis.whole import pool
 from aurac.errors import CurveError, RunFolderError
 from aurac.records.cell import differences
 from aurac.records.reader import recipe_groups, regrouped

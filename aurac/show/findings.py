@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from aurac.analysis.analyse import analyse, over_budget
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis
 from aurac.analysis.rows import BestRow, Options
+from aurac.analysis.whole import analyse, over_budget
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError

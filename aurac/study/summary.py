@@ -8,11 +8,11 @@ from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from aurac.analysis.analyse import analyse, paired_family
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import Options, pairings_of
 from aurac.analysis.sentences import pairing_note
+from aurac.analysis.whole import analyse, paired_family
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import verdict
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.records.decisions import Declaration
 from aurac.stats import difference, holm

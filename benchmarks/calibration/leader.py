@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.analysis import margin_test, non_inferior_rank
-from aurac.analysis.analyse import analyse
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.stats import difference, interval
 from benchmarks.calibration.rows import Row

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 from scipy.stats import norm
 
-from aurac.analysis.analyse import paired_family
+from aurac.analysis.whole import paired_family
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.stats import components, difference, over_seeds, plan, spread_of_pilot

@@ -11,9 +11,9 @@ from score_tables import run
 from stats_draws import rng
 
 from aurac.analysis import paired_curves
-from aurac.analysis.analyse import analyse
 from aurac.analysis.margins import non_inferior
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
 from aurac.stats import difference

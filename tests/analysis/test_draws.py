@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import aurac
-from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import paired_curves
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats.groups import gather

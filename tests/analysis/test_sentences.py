@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stats_draws import rng, two
 
-from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import PairTest, finished
 from aurac.analysis.rows import PairRow
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.stats import difference, holm
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.analysis import paired_curves
-from aurac.analysis.analyse import analyse
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError, DataError
 from aurac.readers.table import curves_from_frame

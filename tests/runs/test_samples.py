@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import random_adapter
 
-from aurac.analysis.analyse import analyse
+from aurac.analysis.whole import analyse
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval import export_lm_eval

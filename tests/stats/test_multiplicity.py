@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from stats_draws import curves, items, rng
 from statsmodels.stats.multitest import multipletests
 
-from aurac.analysis.analyse import analyse
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.stats import detectable, difference, holm, interval
 from aurac.stats.multiplicity import holm_levels

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from aurac.analysis import non_inferior_rank
-from aurac.analysis.analyse import analyse
 from aurac.analysis.choice import recommend
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import interval

@@ -12,9 +12,9 @@ from stats_draws import rng
 
 import aurac
 from aurac.analysis import paired_curves
-from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import paired_test
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import difference

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from stats_draws import rng, two
 
-from aurac.analysis.analyse import analyse
 from aurac.analysis.comparisons import paired_curves, paired_test
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import aggregate, components, difference, over_seeds, task_weights

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import math
+import pkgutil
+import types
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+import aurac.analysis
+import aurac.stats
 from aurac.analysis import non_inferior_rank, paired_curves
-from aurac.analysis.analyse import analyse
 from aurac.analysis.rows import Options
+from aurac.analysis.whole import analyse
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
 from aurac.stats.groups import gather
 
 RANKS = (1, 2, 4, 8)
+
+
+@pytest.mark.parametrize("package", [aurac, aurac.analysis, aurac.stats])
+def test_a_public_name_is_no_module_once_all_modules_are_loaded(package):
+    """A module of the same name would take its place."""
+    for module in pkgutil.iter_modules(package.__path__):
+        if package is not aurac and not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+    taken = [n for n in package.__all__ if isinstance(getattr(package, n), types.ModuleType)]
+    assert taken == []
 
 
 def rng(seed: int = 0) -> np.random.Generator:
