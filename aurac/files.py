@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CHUNK = 1 << 22
-_BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = 1 << 30  # bytes of an archive, unpacked
@@ -40,24 +39,20 @@ def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> N
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     payload = data.encode("utf-8") if isinstance(data, str) else data
-    name = str(path.with_name(f".{path.name}.{process_mark()}.{secrets.token_hex(4)}"))
     # Unlike tempfile's, readable by whom the umask lets read.
-    descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _BINARY, 0o666)
+    made = path.with_name(f".{path.name}.{process_mark()}.{secrets.token_hex(4)}")
     try:
-        try:
-            rest = memoryview(payload)
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with made.open("xb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
         if exclusive:
-            _move_beside(name, path)
+            _move_beside(made, path)
         else:
-            os.replace(name, path)  # noqa: PTH105
+            made.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)  # noqa: PTH108
+            made.unlink()
         raise
     flush_folder(path.parent)
 
@@ -73,17 +68,17 @@ def follow_umask(folder: Path) -> None:
             path.chmod(mode)
 
 
-def _move_beside(name: str, path: Path) -> None:
+def _move_beside(made: Path, path: Path) -> None:
     """Give a file its name; a FileExistsError where that is taken."""
     try:
-        os.link(name, path)
-        os.unlink(name)  # noqa: PTH108
+        path.hardlink_to(made)
+        made.unlink()
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
         if path.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
-        os.replace(name, path)  # noqa: PTH105
+        made.replace(path)
 
 
 def flush_folder(folder: Path) -> None:
@@ -142,10 +137,8 @@ def link_or_copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (*_NO_LINKS, errno.ENOENT, errno.EXDEV, errno.EMLINK):
-            raise
+        target.hardlink_to(source)
+    except OSError:
         with open_stored(source) as file:
             write_atomic(target, file.read())
 

@@ -62,10 +62,7 @@ def _from_mapping(by_rank: Mapping[Any, Any]) -> Curve:
     values = list(by_rank.values())
     if values and all(isinstance(v, Mapping) for v in values):
         return Curve.from_documents(by_rank)
-    several = (isinstance(v, (Sequence, np.ndarray)) and not isinstance(v, str) for v in values)
-    if values and all(several):
-        return Curve.from_outcomes(by_rank, values)
-    return Curve(tuple(by_rank), tuple(values))
+    return _from_columns(by_rank, values)
 
 
 def _from_row(row: Mapping[str, Any]) -> Curve:

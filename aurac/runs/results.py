@@ -354,7 +354,7 @@ def task_record(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
     return TaskRecord(
         **task.identity(),
         metric=task.metric,
-        metrics=list(task.metrics),
+        metrics=list(task.integrable),
         cluster=task.cluster,
         limit=limit_of(task.group or task.name, session.settings),
         members=[member.name for member in task.members],

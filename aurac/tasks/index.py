@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from aurac.engine.tokens import DEFAULT_NEW_TOKENS, most_new_tokens
+from aurac.engine.tokens import most_new_tokens
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
-_NEAR, _NEARLY_AS_NEAR = 0.7, 0.1  # similarity of difflib: the least, and the loss to the best
+_NEAR = 0.75  # the least similarity of difflib
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -125,12 +125,7 @@ def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """At most three names that are spelled nearly as `name`, the nearest first."""
     plain = {_plain(each): each for each in known}
-    scored = [
-        (difflib.SequenceMatcher(None, each, _plain(name)).ratio(), each)
-        for each in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_NEAR)
-    ]
-    best = max(scored, default=(0.0, ""))[0]
-    return [plain[each] for score, each in scored if score >= best - _NEARLY_AS_NEAR]
+    return [plain[each] for each in difflib.get_close_matches(_plain(name), plain, cutoff=_NEAR)]
 
 
 def _plain(name: str) -> str:
@@ -222,23 +217,25 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     return _task_facts(name, row.kind, settings)
 
 
+def why_refused(settings: Mapping[str, Any]) -> str | None:
+    """Why aurac does not evaluate a task with this YAML; None where it does."""
+    if settings.get("unsafe_code"):
+        return "runs code that the model writes"
+    if settings.get("doc_to_image") or settings.get("doc_to_audio"):
+        return "shows images or sounds"
+    if settings.get("output_type") == "loglikelihood_rolling":
+        return "has a perplexity, not an accuracy"
+    return None
+
+
 def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
     if kind == "PY_TASK":
         return TaskFacts(name, kind)
-    refused = None
-    if settings.get("unsafe_code"):
-        refused = "runs code that the model writes"
-    elif settings.get("doc_to_image") or settings.get("doc_to_audio"):
-        refused = "shows images or sounds"
-    elif settings.get("output_type") == "loglikelihood_rolling":
-        refused = "has a perplexity, not an accuracy"
     path, subset = settings.get("dataset_path"), settings.get("dataset_name")
     split = settings.get("test_split") or settings.get("validation_split")
     output = settings.get("output_type", "generate_until")
-    writes = 0
-    if output == "generate_until":
-        limits = settings.get("generation_kwargs") or {}
-        writes = most_new_tokens(limits) if isinstance(limits, dict) else DEFAULT_NEW_TOKENS
+    limits = settings.get("generation_kwargs") or {}
+    writes = most_new_tokens(limits) if output == "generate_until" else 0
     return TaskFacts(
         name,
         kind,
@@ -248,7 +245,7 @@ def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
         split=split,
         documents=_cached_size(path, subset, split),
         writes=writes,
-        refused=refused,
+        refused=why_refused(settings),
     )
 
 

@@ -19,6 +19,7 @@ from aurac.engine.tokens import samples_text
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
 from aurac.tasks import BUNDLED, documents, local_data
+from aurac.tasks.index import why_refused
 from aurac.tasks.metrics import Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
@@ -228,10 +229,8 @@ class _Builder:
         """With the split and the documents that are evaluated; what cannot be run is refused."""
         leaf = config["task"]
         self._at = leaf
-        if config.get("unsafe_code"):
-            raise TaskError(f"task {leaf!r} runs code that the model writes, which aurac does not")
-        if config.get("doc_to_image") or config.get("doc_to_audio"):
-            raise TaskError(f"task {leaf!r} shows images or sounds; only text tasks are evaluated")
+        if reason := why_refused(config):
+            raise TaskError(f"task {leaf!r} {reason}", expected="a text task with an accuracy")
         if (split := self.options.split) is not None:
             named = config.get(f"{split}_split")
             if not named:

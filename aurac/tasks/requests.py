@@ -239,14 +239,6 @@ class Answers:
                     )
 
 
-def documents_sha256(doc_ids: Iterable[str], doc_hashes: Iterable[str]) -> str:
-    """One hash of documents and their order."""
-    digest = hashlib.sha256()
-    for doc_id, doc_hash in zip(doc_ids, doc_hashes, strict=True):
-        digest.update(f"{doc_id} {doc_hash}\n".encode())
-    return digest.hexdigest()
-
-
 def prompts_sha256(instances: Iterable[Any]) -> str:
     """One hash of every request: its kind, context, continuation or generation settings, order."""
     digest = hashlib.sha256()

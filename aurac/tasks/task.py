@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from aurac.files import sha256_json, write_atomic
 from aurac.records.cell import DocumentKey
 from aurac.records.schema import TaskDocuments
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
-from aurac.tasks.requests import Answers, Requests, documents_sha256, prompts_sha256
+from aurac.tasks.requests import Answers, Requests, prompts_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,12 +36,11 @@ def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str
     """One label for each document, its `field` as text or JSON; one without it is refused."""
     labels = []
     for document in documents:
-        value = document.get(field) if isinstance(document, Mapping) else None
+        value = document.get(field)
         if value is None:
-            there = ", ".join(sorted(map(str, document))) if isinstance(document, Mapping) else ""
             raise DataError(
                 f"a document of task {task!r} has no field {field!r} to cluster by",
-                expected=f"one of {there}" if there else None,
+                expected=f"one of {', '.join(sorted(map(str, document)))}",
             )
         labels.append(value if isinstance(value, str) else json.dumps(value, default=str))
     return tuple(labels)
@@ -123,7 +121,8 @@ class BuiltTask:
     @cached_property
     def documents_sha256(self) -> str:
         """One hash of all documents and their order."""
-        return documents_sha256(self.doc_ids, self.doc_hashes)
+        documents = zip(self.doc_ids, self.doc_hashes, strict=True)
+        return _hash("".join(f"{doc_id} {doc_hash}\n" for doc_id, doc_hash in documents))
 
     @cached_property
     def prompts_sha256(self) -> str:
@@ -138,11 +137,6 @@ class BuiltTask:
         declared = [leaf.integrable for leaf in self.leaves]
         everywhere = (key for key in declared[0] if all(key in other for other in declared))
         return {key: all(leaf[key] for leaf in declared) for key in everywhere}
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """The ``name,filter`` keys that the task, or every member, declares."""
-        return tuple(self.integrable)
 
     @property
     def strata(self) -> tuple[str, ...] | None:
@@ -338,8 +332,7 @@ def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> dict[str, Any]:
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if isinstance(files, dict):  # where the documents lie is this machine's business
         config["dataset_kwargs"] = {"data_files": {split: _names(f) for split, f in files.items()}}
-    if isinstance(config.get("metadata"), dict):
-        config["metadata"].pop("config_source", None)
+    (config.get("metadata") or {}).pop("config_source", None)
     return {
         "task": task.name,
         "config": plain(config),

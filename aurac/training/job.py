@@ -47,21 +47,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training run left behind.
+    """What a training run left behind."""
 
-    Attributes:
-        adapter: The adapter, as saved.
-        folder: Where it was saved.
-        losses: (optimizer step, mean loss since the entry before) in order.
-        seconds: Wall time of the optimizer steps.
-        tokens: Tokens of the examples seen, padding not counted.
-    """
-
-    adapter: Adapter
-    folder: Path
-    losses: tuple[tuple[int, float], ...]
-    seconds: float
-    tokens: int
+    adapter: Adapter  # as saved
+    folder: Path  # where it was saved
+    losses: tuple[tuple[int, float], ...]  # (optimizer step, mean loss since the entry before)
+    seconds: float  # wall time of the optimizer steps
+    tokens: int  # of the examples seen, padding not counted
 
 
 def train(
@@ -106,17 +98,13 @@ def train(
     _check_lengths(examples, loaded)
     model, hook = build_model(recipe, loaded)
     try:
-        losses, seconds, tokens = run_trainer(
-            recipe,
-            model,
-            hook,
-            examples,
-            loaded,
-            folder,
-            resume=resume,
-            save_steps=save_steps,
-            progress=progress,
-            callbacks=callbacks,
+        arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
+        checkpoint = _checkpoint(
+            recipe, loaded, examples, folder, resume=resume, save=save_steps > 0
+        )
+        shown = StepProgress(recipe.name) if progress else None
+        losses, seconds, tokens = _run_trainer(
+            recipe, model, hook, examples, loaded, arguments, checkpoint, shown, callbacks
         )
         adapter = _trained(recipe, model, loaded)
     except DivergedError:
@@ -224,18 +212,16 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
     return model, NestingHook(model, recipe)
 
 
-def run_trainer(
+def _run_trainer(
     recipe: Recipe,
     model: Any,
     hook: NestingHook,
     examples: list[dict[str, list[int]]],
     loaded: LoadedBase,
-    folder: Path,
-    *,
-    resume: bool = False,
-    save_steps: int = 0,
-    progress: bool = False,
-    callbacks: Sequence[Any] = (),
+    arguments: Any,
+    checkpoint: Path | None,
+    bar: StepProgress | None,
+    callbacks: Sequence[Any],
 ) -> tuple[tuple[tuple[int, float], ...], float, int]:
     """Losses, seconds and tokens as of `TrainingResult`."""
     from aurac.training.packing import collator, packed_attention, packs
@@ -243,9 +229,6 @@ def run_trainer(
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     # Packing was measured on CPUs only.
     packed = loaded.device == "cpu" and packs(model, examples, pad)
-    arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
-    checkpoint = _checkpoint(recipe, loaded, examples, folder, resume=resume, save=save_steps > 0)
-    bar = StepProgress(recipe.name)
     trainer = NestedTrainer(
         model,
         examples,
@@ -253,12 +236,12 @@ def run_trainer(
         hook=hook,
         args=arguments,
         data_collator=collator() if packed else Collator(pad),
-        callbacks=[*callbacks, bar] if progress else list(callbacks),
+        callbacks=[*callbacks, bar] if bar else list(callbacks),
     )
     if loaded.device == "cpu":
         keep_freed_memory()
     try:
-        with bar, packed_attention(model) if packed else nullcontext():
+        with bar or nullcontext(), packed_attention(model) if packed else nullcontext():
             trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     finally:
         trainer.selected.remove()

@@ -41,8 +41,7 @@ class SelectedLogits:
 
     def __init__(self, model: Any) -> None:
         self._positions: torch.Tensor | None = None
-        head = model.get_output_embeddings()
-        self._handle = head.register_forward_pre_hook(self._select) if head is not None else None
+        self._handle = model.get_output_embeddings().register_forward_pre_hook(self._select)
 
     def _select(
         self, _: Any, arguments: tuple[torch.Tensor, ...]
@@ -58,8 +57,7 @@ class SelectedLogits:
 
     def remove(self) -> None:
         """Take the pre-hook off."""
-        if self._handle is not None:
-            self._handle.remove()
+        self._handle.remove()
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
@@ -110,10 +108,10 @@ class NestedTrainer(Trainer):
     ) -> None:
         from datasets import Dataset
 
-        self.hook, self.selected, self.clock = hook, SelectedLogits(model), TrainingClock()
-        own = [NestingCallback(hook), FiniteLoss(name), self.clock]
+        self.hook, self.selected = hook, SelectedLogits(model)
+        self.clock = StepCallback(name, hook)
         rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
-        super().__init__(model, train_dataset=rows, callbacks=[*own, *callbacks], **settings)
+        super().__init__(model, train_dataset=rows, callbacks=[self.clock, *callbacks], **settings)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self._dtypes = {
@@ -178,31 +176,15 @@ class NestedTrainer(Trainer):
         return (loss, {"loss": loss, "logits": logits}) if return_outputs else loss
 
 
-class NestingCallback(TrainerCallback):
-    """Sets the passes before each optimizer step and checks once that every layer has used it."""
+class StepCallback(TrainerCallback):
+    """Sets the passes of each optimizer step, keeps the time, and stops what has diverged.
 
-    def __init__(self, hook: NestingHook) -> None:
-        self.hook = hook
-        self._checked = False
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The Trainer calls this once per optimizer step, before its first forward pass."""
-        self.hook.set_step(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the first step every hook must have fired."""
-        if not self._checked:
-            self.hook.check_fired()
-            self._checked = True
-
-
-class TrainingClock(TrainerCallback):
-    """Wall time of a training over all its parts: a checkpoint's log carries that of the earlier.
-
-    It also has the Trainer log where it saves and at the end, so that no step is forgotten.
+    A checkpoint's log carries the time of the parts before it. The Trainer is also made to log
+    where it saves and at the end, so that no step is forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, hook: NestingHook) -> None:
+        self._name, self._hook, self._checked = name, hook, False
         self._before, self._started = 0.0, perf_counter()
 
     @property
@@ -215,34 +197,31 @@ class TrainingClock(TrainerCallback):
         self._before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self._started = perf_counter()
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The Trainer calls this once per optimizer step, before its first forward pass."""
+        self._hook.set_step(state.global_step)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """After the Trainer's own callback, which decides whether to save.
+        """After the first step every hook must have fired.
 
         A checkpoint of the last step is left out: resumed, the Trainer would make one step more.
         """
+        if not self._checked:
+            self._hook.check_fired()
+            self._checked = True
         last = state.global_step >= state.max_steps
         control.should_log |= control.should_save or last
         control.should_save &= not last
 
-    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """The entry is in the log already."""
-        state.log_history[-1]["seconds"] = self.seconds
-
-
-class FiniteLoss(TrainerCallback):
-    """Stops a training that has diverged."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Raise DivergedError where the mean loss is no number."""
+        """The entry is in the log already; DivergedError where its mean loss is no number."""
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             raise DivergedError(
-                f"training {self.name!r} diverged: the loss is not finite at step "
+                f"training {self._name!r} diverged: the loss is not finite at step "
                 f"{state.global_step}",
                 fix="lower learning_rate, or use dtype float32",
             )
+        state.log_history[-1]["seconds"] = self.seconds
 
 
 class StepProgress(TrainerCallback):

@@ -128,7 +128,7 @@ def test_what_a_task_says_about_itself(tmp_path, tokenizer):
     assert task.doc_ids == ("0", "1", "2")
     assert task.n_docs == 3
     assert task.n_requests == 12
-    assert task.metrics == ("acc,none", "acc_norm,none", "mcc,none")
+    assert tuple(task.integrable) == ("acc,none", "acc_norm,none", "mcc,none")
     assert task.metric == "acc,none"
     assert (task.output_type, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
     assert (task.strata, task.group, task.members) == (None, None, ())
@@ -159,9 +159,7 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer, c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_fewshot": -1}, "num_fewshot -1"),
         ({"limit": 0}, "limit 0"),
-        ({"fewshot": "first"}, "stock or fixed"),
         ({"chat_template": True}, "no chat template"),
     ],
 )
