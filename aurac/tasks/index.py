@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
-_NEAR = 0.75  # the least similarity of difflib
+_NEAR, _NEARLY_AS_NEAR = 0.7, 0.1  # similarity of difflib: the least, and the loss to the best
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -125,7 +125,12 @@ def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """At most three names that are spelled nearly as `name`, the nearest first."""
     plain = {_plain(each): each for each in known}
-    return [plain[each] for each in difflib.get_close_matches(_plain(name), plain, cutoff=_NEAR)]
+    scored = [
+        (difflib.SequenceMatcher(None, each, _plain(name)).ratio(), each)
+        for each in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_NEAR)
+    ]
+    best = max(scored, default=(0.0, ""))[0]
+    return [plain[each] for score, each in scored if score >= best - _NEARLY_AS_NEAR]
 
 
 def _plain(name: str) -> str:

@@ -94,7 +94,7 @@ KNOWN = ["arc_easy", "arc_es", "arc_te", "gsm8k", "gsm8k_cot", "hellaswag", "hel
     ("typed", "near"),
     [
         ("arc_esay", ["arc_easy", "arc_es"]),
-        ("ARC-Easy", ["arc_easy", "arc_es"]),
+        ("ARC-Easy", ["arc_easy"]),
         ("gms8k", ["gsm8k"]),
         ("hellaswg", ["hellaswag"]),
         ("something else", []),

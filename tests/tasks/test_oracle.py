@@ -325,7 +325,7 @@ def test_a_task_without_an_accuracy_is_refused(tmp_path, tokenizer):
         kind="loglikelihood_rolling",
         metric="word_perplexity",
     )
-    with pytest.raises(TaskError, match="word_perplexity,none"):
+    with pytest.raises(TaskError, match="has a perplexity, not an accuracy"):
         build_tasks([str(path)], tokenizer=tokenizer)
 
 
