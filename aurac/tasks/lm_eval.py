@@ -322,9 +322,7 @@ class _Builder:
             raise UsageError(
                 f"--repeats {wanted} for task {name!r}, which {kind}",
                 expected="a task whose answers are sampled",
-                fix="give --gen-kwargs do_sample=true,temperature=0.8"
-                if kind == "is greedy"
-                else "leave the task out",
+                fix="give --gen-kwargs do_sample=true,temperature=0.8, or leave the task out",
             )
         if (task.get_config("repeats") or 1) > 1:
             raise UsageError(

@@ -21,7 +21,7 @@ from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
 from aurac.errors import DivergedError, RecipeError, RunFolderError
-from aurac.files import write_atomic
+from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
 from aurac.training.data import Collator, tokenize, training_documents
@@ -29,13 +29,13 @@ from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
 from aurac.training.trainer import (
     LOGGING_STEPS,
+    MADE_BY,
     NestedTrainer,
     StepProgress,
     check_made_by,
     discard,
     mean_losses,
     newest_checkpoint,
-    record_made_by,
     scratch_folder,
 )
 
@@ -279,7 +279,7 @@ def _checkpoint(
     if resume and not newest:
         logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
     if save and is_main_process():
-        record_made_by(folder, made_by)
+        write_json(scratch_folder(folder) / MADE_BY, made_by)
     return newest[1] if newest else None
 
 

@@ -16,7 +16,6 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from aurac.errors import DivergedError, RecipeError
-from aurac.files import write_json
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from aurac.training.nesting_hook import NestingHook
 
 LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
-_PREFIX, _STATE, _MADE_BY = "checkpoint-", "trainer_state.json", "recipe.json"
+_PREFIX, _STATE = "checkpoint-", "trainer_state.json"
+MADE_BY = "recipe.json"  # beside checkpoints: the recipe, data and base that they are made by
 
 
 class SelectedLogits:
@@ -274,14 +274,9 @@ def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     return max(whole, default=None)
 
 
-def record_made_by(folder: Path, made_by: dict[str, Any]) -> None:
-    """Keep beside the checkpoints the recipe, data and base that they are made by."""
-    write_json(scratch_folder(folder) / _MADE_BY, made_by)
-
-
 def check_made_by(folder: Path, made_by: dict[str, Any]) -> None:
     """Refuse checkpoints that were made by another recipe, data or base; names may differ."""
-    before = _json(scratch_folder(folder) / _MADE_BY) or {}
+    before = _json(scratch_folder(folder) / MADE_BY) or {}
     changed = [
         f"{key} was {before.get(key)!r}, is {made_by.get(key)!r}"
         for key in {**before, **made_by}
