@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aurac.analysis.score import Score, score
     from aurac.curves.area import quadrature_weights
     from aurac.curves.curve import Curve
-    from aurac.notebook.run import Run, load_run
+    from aurac.notebook import Run, load_run
     from aurac.runs.compare import compare
     from aurac.stats.mean import Estimate
     from aurac.training import train
@@ -52,13 +52,13 @@ _HOME = {
     "Estimate": "aurac.stats.mean",
     "Method": "aurac.adapters.methods",
     "Pass": "aurac.adapters.methods",
-    "Run": "aurac.notebook.run",
+    "Run": "aurac.notebook",
     "Score": "aurac.analysis.score",
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
     "equivalent": "aurac.analysis.margins",
     "load_adapter": "aurac.adapters.formats",
-    "load_run": "aurac.notebook.run",
+    "load_run": "aurac.notebook",
     "non_inferior": "aurac.analysis.margins",
     "plan": "aurac.analysis.pilot",
     "quadrature_weights": "aurac.curves.area",

@@ -36,7 +36,7 @@ from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aurac.notebook.run import Run
+    from aurac.notebook import Run
     from aurac.runs.dryrun import DryRun
     from aurac.runs.sequential_plan import Until
     from aurac.runs.settings import Request

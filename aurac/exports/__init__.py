@@ -1,7 +1,170 @@
-"""A run in the layout of other tools; numbers in, files out, no model."""
+"""A run folder → lm-eval's own results and samples, a folder for each adapter and rank.
+
+``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as `lm_eval
+--output_path OUT/ADAPTER/rank_R --log_samples` would have written them; the base lies in
+``OUT/base/rank_0``. What lm-eval has no word for (truncation, recipe groups, the metric that is
+the accuracy) is in ``config.model_args`` under ``aurac``, where `aurac.readers.lm_eval_logs` finds
+it again.
+"""
 
 from __future__ import annotations
 
-from aurac.exports.lm_eval import export_lm_eval
+import gzip
+import itertools
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-__all__ = ["export_lm_eval"]
+from aurac.errors import RunFolderError, UsageError
+from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
+from aurac.files import fresh_folder
+from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
+from aurac.records.schema import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.records.schema import CurveRecord, TaskRecord
+
+BASE = "base"
+
+
+class Point(NamedTuple):
+    """One folder: a curve (None: the base) at a rank, and for each task a curve with its cell."""
+
+    folder: str
+    rank: int
+    curve: CurveRecord | None
+    cells: Mapping[str, CurveRecord]
+
+
+def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
+    """Write a run as lm-eval's results and sample logs into a new or empty folder.
+
+    Returns:
+        The ``results_*.json`` files, one for each adapter (or truncation of one) and rank.
+
+    Raises:
+        RunFolderError: No results, a run that did not keep its prompts, or no place to write.
+        UsageError: `out` holds files.
+    """
+    results = Results.read(run_folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out} holds files", expected="a new or an empty folder")
+    if drawn := [task.name for task in results.tasks if task.drawn is True]:
+        raise UsageError(
+            f"{run_folder} has several draws of the few-shot examples of {drawn[0]}",
+            expected="one draw, as lm-eval's results have",
+            fix="run `aurac compare` without --fewshot-seeds into another folder and export that",
+        )
+    shared = {task.name: _requests(run_folder, task) for task in _leaves(results)}
+    stored = StoredCells(run_folder, results)
+    with fresh_folder(out) as folder:
+        written = [_write(point, folder, stored, results, shared) for point in _points(results)]
+    return [out / path.relative_to(folder) for path in written]
+
+
+def _leaves(results: Results) -> list[TaskRecord]:
+    return [task for task in results.tasks if not task.members]
+
+
+def _requests(run_folder: Path, task: TaskRecord) -> Requests:
+    where = task.requests
+    if not where:
+        raise RunFolderError(
+            f"{run_folder} did not keep the prompts of {task.name}",
+            fix="run the same `aurac compare` again, which adds them",
+        )
+    try:
+        with gzip.open(inside(run_folder, where), "rt", encoding="utf-8", newline="\n") as lines:
+            header, *rows = (json.loads(line) for line in lines)
+    except (OSError, EOFError, ValueError, gzip.BadGzipFile) as error:
+        raise RunFolderError(
+            f"{run_folder / where} cannot be read ({error})",
+            fix="delete it and run the same `aurac compare` again, which makes it anew",
+        ) from error
+    return Requests(header, rows)
+
+
+def _points(results: Results) -> list[Point]:
+    names = {task.name for task in _leaves(results)}
+    rows = [row for row in results.curves if row.task in names]
+    points = [Point(BASE, 0, None, _cells(rows, 0))]
+    taken = {BASE}
+    for curve in dict.fromkeys(row.id for row in rows):
+        same = [row for row in rows if row.id == curve]
+        folder = _folder(same[0], taken)
+        ranks = sorted({rank for row in same for rank in row.ranks})
+        points += [Point(folder, rank, same[0], _cells(same, rank)) for rank in ranks]
+    return [point for point in points if point.cells]
+
+
+def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, CurveRecord]:
+    """Task → a curve that has this rank; of the base the one with the most documents."""
+    with_most_last = sorted(rows, key=lambda row: row.n_docs or 0)
+    return {row.task: row for row in with_most_last if row.files(rank)}
+
+
+def _folder(curve: CurveRecord, taken: set[str]) -> str:
+    """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
+    adapter = safe(curve.adapter)
+    name = adapter if curve.default else f"{adapter}@{curve.basis}-{curve.rescale}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    free = next(name for name in names if name not in taken)
+    taken.add(free)
+    return free
+
+
+def _write(
+    point: Point, out: Path, stored: StoredCells, results: Results, shared: Mapping[str, Requests]
+) -> Path:
+    model = str(results.provenance.base.name)
+    folder = out / point.folder / f"rank_{point.rank}" / safe(model)
+    folder.mkdir(parents=True)
+    moment = re.sub(r"[+Z].*$", "", str(results.provenance.finished)).replace(":", "-")
+    date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
+    cells = {}
+    for task, curve in point.cells.items():
+        (cells[task],) = stored.read(curve, point.rank)
+        with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
+            for row in sample_rows(cells[task], shared[task]):
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    content = aggregated(cells, shared, results, _model_args(point, results))
+    path = folder / f"results_{date}.json"
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def _model_args(point: Point, results: Results) -> dict[str, Any]:
+    provenance = results.provenance
+    args = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
+    about: dict[str, Any] = {
+        "rank": point.rank,
+        "metrics": {task.name: task.metric for task in results.tasks},
+        "clusters": {task.name: task.cluster for task in _leaves(results) if task.cluster},
+    }
+    curve = point.curve
+    if curve is None:
+        return {**args, "aurac": {"adapter": BASE, **about}}
+    adapter = next(a for a in results.adapters if a.name == curve.adapter)
+    groups = recipe_groups(results.adapters, results.groups)
+    about |= {
+        "adapter": curve.adapter,
+        "basis": curve.basis,
+        "rescale": curve.rescale,
+        "default": curve.default,
+        "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
+        "method": curve.method,
+        "seed": adapter.seed,
+        "data_order": data_order(adapter.recipe),
+        "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
+        "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
+        "parameters": dict(zip(curve.ranks, curve.parameters, strict=False)).get(point.rank),
+        "missing": {
+            row.task: {str(rank): reason for rank, reason in row.missing.items()}
+            for row in results.curves
+            if row.id == curve.id and row.missing
+        },
+    }
+    return {**args, "peft": adapter.path, "aurac": about}

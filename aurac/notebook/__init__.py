@@ -1,1 +1,354 @@
-"""A finished run in Python: `load_run` and `Run`."""
+"""A finished run as tables, pictures and answers, without a model: what a notebook works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.display import interval, picture, table, text
+from aurac.errors import UsageError
+from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+    from aurac.analysis.record import Analysis
+    from aurac.curves.curve import Curve
+    from aurac.readers import Curves
+    from aurac.records.reader import StoredCells
+    from aurac.records.schema import CurveRecord, FailedCell
+
+
+def load_run(path: str | Path) -> Run:
+    """Open the results of `aurac compare`; nothing heavy is loaded.
+
+    Args:
+        path: The run folder, or its `results.json`.
+
+    Raises:
+        RunFolderError: There are no results, or they cannot be read.
+    """
+    folder = Path(path).expanduser()
+    folder = folder.parent if folder.name == RESULTS_FILE else folder
+    results = Results.read(folder)
+    ranks = [(curve, rank) for curve in results.curves for rank in (0, *curve.ranks)]
+    return Run(folder, results, cells=len({file for c, rank in ranks for file in c.files(rank)}))
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """The results of a run; accuracies, areas and differences are fractions.
+
+    Attributes:
+        folder: The run folder; where that holds more than was asked for, a folder in it.
+        results: The content of `results.json`; of a shard nothing but its failures.
+        files: What was written.
+        cells: How many cells were planned; of a shard, in its share.
+        shard: (number, of) where only that share was computed.
+        besides: What else the run folder holds, in words; empty where there is nothing else.
+    """
+
+    folder: Path
+    results: Results
+    files: tuple[Path, ...] = ()
+    cells: int = 0
+    shard: tuple[int, int] | None = None
+    besides: str = ""
+
+    @property
+    def failures(self) -> list[FailedCell]:
+        """Cells that could not be evaluated; the command line exits with 3 if there are any."""
+        return self.results.failures
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the tasks that have curves."""
+        return list(dict.fromkeys(curve.task for curve in self.results.curves))
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The curves with their documents, an adapter's default truncation first.
+
+        Raises:
+            RunFolderError: A cell is missing or damaged.
+        """
+        return tuple(self._read.curves)
+
+    @cached_property
+    def _read(self) -> Curves:
+        from aurac.analysis.primary import read_sources
+
+        return read_sources([self.folder], groups={})
+
+    def _analysis(
+        self, margin: float | None = None, reference: int | str | None = None
+    ) -> Analysis:
+        from aurac.analysis.rows import Options
+        from aurac.analysis.whole import analyse
+
+        read = self._read
+        settings = Options(strict=False, margin=margin, reference=reference, primary=read.primary)
+        return analyse(read.curves, settings, groups=read.groups)
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The whole analysis on the log2 axis: rows, pairs, the candidates for the best."""
+        return self._analysis()
+
+    @property
+    def scores(self) -> DataFrame:
+        """A row for each adapter (or recipe group), truncation and task, the default ones first.
+
+        Columns: adapter, task, metric, truncation, default, aurac (log2 axis) with low and high
+        (95 % interval), linear with linear_low and linear_high, mean, baseline (the base), n_docs,
+        seeds, reason (why there is no score), candidate (it may be the best of its task: no other
+        row is shown to be better).
+        """
+        rows, best = self.analysis.scores, self.analysis.candidates
+        table = _frame(
+            "adapter task metric truncation default=other aurac=log2.value low=log2.low "
+            "high=log2.high linear=linear.value linear_low=linear.low linear_high=linear.high "
+            "mean baseline n_docs seeds reason",
+            rows,
+        )
+        candidates = [(row.task, row.label) in best for row in rows]
+        return table.assign(default=[not row.other for row in rows], candidate=candidates)
+
+    @property
+    def points(self) -> DataFrame:
+        """A row for each curve and rank.
+
+        Columns: adapter, task, metric, basis, rescale, role, rank, accuracy with low and high
+        (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why there is none).
+        """
+        import pandas as pd
+
+        rows = []
+        for curve in self.results.curves:
+            baseline = [curve.baseline] * len(curve.ranks)
+            accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
+            for k, rank in enumerate(curve.ranks):
+                numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
+                why = curve.missing.get(rank)
+                rows.append((*_labels(curve), curve.role, rank, *numbers, curve.n_docs, why))
+        names = "role rank accuracy low high baseline parameters bytes n_docs reason"
+        return pd.DataFrame(rows, columns=[*_LABELS, *names.split()])
+
+    @property
+    def pairs(self) -> DataFrame:
+        """A row for each two adapters on a task, compared on the same documents.
+
+        Columns: a, b, task, difference (AURAC of b minus a) with low and high (95 % interval), p,
+        p_holm (adjusted for all pairs), n_docs, reason (why they are not compared).
+        """
+        rows = self.analysis.pairs
+        names = "low=estimate.low high=estimate.high p p_holm n_docs reason"
+        return _frame(f"a b task difference=value {names}", rows)
+
+    @property
+    def serving(self) -> DataFrame:
+        """A row for each rank that `aurac cost --save` timed, the base (and any merged rank) first.
+
+        Columns: adapter (missing: the base), rank, parameters, bytes, and of prompt (a forward pass
+        over the prompts) and token (one further token for each) the median seconds with low and
+        high (95 % interval). Empty where nothing was measured.
+
+        Raises:
+            RunFolderError: The measurement is of another base or of other adapters.
+        """
+        import pandas as pd
+
+        from aurac.records.serving import read_serving
+
+        record = read_serving(self.folder, self.results)
+        return pd.DataFrame(record.rows() if record else [])
+
+    @cached_property
+    def samples(self) -> DataFrame:
+        """A row for each curve, rank (0: the base) and document.
+
+        Columns: adapter, task, metric, basis, rescale, rank, doc_id, score, response, question,
+        target.
+
+        Raises:
+            RunFolderError: A cell is missing or damaged.
+        """
+        import pandas as pd
+
+        from aurac.records.reader import StoredCells
+
+        cells = StoredCells(self.folder, self.results)
+        frames = [
+            frame
+            for curve in self.results.curves
+            for rank in (0, *curve.ranks)
+            for frame in _samples(curve, rank, cells)
+        ]
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def recommend(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
+        """The smallest rank within the margin of each adapter, truncation and task, by itself.
+
+        Columns: adapter, task, truncation, default, rank, saved (share of the adapter's size),
+        alpha, sentence. rank is missing where none is shown to be within the margin.
+
+        Args:
+            margin: Loss of accuracy that is tolerable, a fraction, chosen before looking.
+            reference: A rank, ``ADAPTER`` or ``ADAPTER@RANK`` to compare with; None: the best rank.
+
+        Raises:
+            CurveError: A margin outside (0, 1), or a reference that is not there.
+        """
+        rows = self._analysis(margin, reference).recommended
+        names = "adapter task truncation default=other rank saved alpha=choice.alpha"
+        table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
+        return table.assign(default=[not row.other for row in rows])
+
+    def choose(
+        self, *, margin: float | None = None, reference: int | str | None = None
+    ) -> DataFrame:
+        """Every configuration (adapter, truncation, rank) of a task, the smallest first.
+
+        Columns: adapter, task, truncation, rank, accuracy with low and high (95 %, all together),
+        bytes, above_base, needed (the margin at which it is shown to be within it of the best),
+        chosen (the smallest within the margin).
+
+        Args and errors as of `recommend`; without a margin nothing is chosen.
+        """
+        choices = self._analysis(margin, reference).choices
+        rows = [row for choice in choices for row in choice.configurations]
+        names = "adapter task truncation rank accuracy low high bytes above_base needed"
+        chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
+        return _frame(names, rows).assign(chosen=chosen)
+
+    def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
+        """Draw accuracy against rank or size as the report does: bands, legend, a base line.
+
+        Args:
+            task: Which; may be left out where there is one.
+            axis: "log2" or "linear" of the rank, "parameters" or "bytes".
+            ax: Where to draw; a figure of its own by default.
+
+        Raises:
+            UsageError: No such task, several and none was named, or no curve with such an area.
+        """
+        from aurac.curves.area import BUDGETS, check_axis
+        from aurac.show.figures import styled
+        from aurac.show.findings import budget_areas
+        from aurac.show.model import as_run
+        from aurac.show.plots import rank_accuracy
+
+        check_axis(axis)
+        task, areas = self._task(task), None
+        curves = as_run(self.results).of_task(task)
+        if axis in BUDGETS:
+            areas, reasons = budget_areas(curves, axis)
+            if not areas:
+                why = " ".join(reasons[:1])
+                raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
+            curves = tuple(curve for curve in curves if curve.id in areas)
+        with styled():
+            if ax is None:
+                from matplotlib import pyplot as plt
+
+                _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
+            rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
+            for line in ax.lines:
+                if line.get_gid() == "base":
+                    line.set_label("base (rank 0)")
+            ax.set_title(task.replace("$", r"\$"))
+            ax.legend()
+        return ax
+
+    def _task(self, name: str | None) -> str:
+        """The task of this name, or the only one."""
+        if name is None and len(self.tasks) == 1:
+            return self.tasks[0]
+        if name is None or name not in self.tasks:
+            known = f"one of {', '.join(self.tasks)}"
+            raise UsageError(f"task={name!r} of a run of {len(self.tasks)}", expected=known)
+        return name
+
+    def report(self, out: str | Path | None = None, **options: Any) -> list[Path]:
+        """Write the report again.
+
+        Args:
+            out: Where; the run folder by default.
+            options: See `aurac.show.write_report`.
+        """
+        from aurac.show import write_report
+
+        return write_report(self.folder, out=Path(out) if out else None, **options)
+
+    def __repr__(self) -> str:
+        curves = self.results.curves
+        adapters = len({curve.adapter for curve in curves})
+        lines = [f"Run({str(self.folder)!r}: {adapters} adapters on {', '.join(self.tasks)}"]
+        lines += [f"{len(self.failures)} cells failed"] if self.failures else []
+        return "; ".join(lines) + ")"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: for each task a picture and the AURAC of every curve."""
+        parts = []
+        for task in self.tasks:
+            curves = [curve for curve in self.results.curves if curve.task == task]
+            curves.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
+            points = [(curve.id, curve.ranks, curve.accuracy) for curve in curves]
+            rows = []
+            for curve in curves:
+                name = f"{curve.id}{' (as published)' if curve.role == 'published' else ''}"
+                area = interval(curve.score.log2) if curve.score else curve.score_reason or "–"
+                rows.append([name, area, curve.n_docs])
+            parts.append(f"<p><strong>{text(task)}</strong> · {text(curves[0].metric)}</p>")
+            parts.append(picture(points, curves[0].baseline))
+            parts.append(table(["curve", "AURAC, log2 (%) [95 %]", "documents"], rows))
+        failed = len(self.failures)
+        lost = f" · {failed} cells failed" if failed else ""
+        return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"
+
+
+_LABELS = ("adapter", "task", "metric", "basis", "rescale")
+
+
+def _labels(curve: CurveRecord) -> tuple[str | None, ...]:
+    return curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale
+
+
+def _frame(columns: str, rows: Iterable[object]) -> DataFrame:
+    """A column for each word, an attribute of the rows or `name=path.to.one`; None past a None."""
+    import pandas as pd
+
+    def value(row: object, path: str) -> object:
+        for name in path.split("."):
+            row = row if row is None else getattr(row, name)
+        return row
+
+    names = [word.partition("=") for word in columns.split()]
+    cells = [[value(row, path or name) for name, _, path in names] for row in rows]
+    return pd.DataFrame(cells, columns=[name for name, _, _ in names])
+
+
+def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[DataFrame]:
+    """The documents of one point of a curve; of a group's members one after the other."""
+    import pandas as pd
+
+    documents = cells.documents(curve.task) or TaskDocuments(doc_ids=[])
+    questions = dict(zip(documents.doc_ids, documents.questions, strict=False))
+    targets = dict(zip(documents.doc_ids, documents.targets, strict=False))
+    members, drawn = cells.read(curve, rank) if curve.files(rank) else [], cells.drawn(curve.task)
+    for number, cell in enumerate(members):
+        several = len(members) > 1 and not drawn
+        ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
+        columns: dict[str, object] = dict(zip(_LABELS, _labels(curve), strict=True))
+        columns["rank"] = rank
+        if drawn:
+            columns["fewshot_seed"] = cell.identity.fewshot_seed
+        columns |= {"doc_id": ids, "score": cell.scores(curve.metric), "response": cell.responses}
+        columns["question"] = [questions.get(doc) for doc in ids]
+        columns["target"] = [targets.get(doc) for doc in ids]
+        yield pd.DataFrame(columns)

@@ -17,7 +17,7 @@ from aurac.analysis.primary import declaration
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
-from aurac.notebook.run import Run
+from aurac.notebook import Run
 from aurac.records.reader import recipe_groups
 from aurac.records.schema import (
     REPORT_FILE,

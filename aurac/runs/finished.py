@@ -22,7 +22,7 @@ from aurac.errors import RunFolderError
 from aurac.files import sha256_file, sha256_json, write_json
 from aurac.models import cache_root
 from aurac.models.device import machine, versions
-from aurac.notebook.run import Run
+from aurac.notebook import Run
 from aurac.records.cell import ENGINE_VERSION, read_record
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.lock import FOLDER as LOCKS

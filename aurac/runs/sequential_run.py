@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.notebook.run import Run
+    from aurac.notebook import Run
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.results import CellReader
     from aurac.runs.sequential_plan import Counts

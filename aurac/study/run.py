@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from aurac.models.base import LoadedBase
-    from aurac.notebook.run import Run
+    from aurac.notebook import Run
     from aurac.study.design import Documents, PlannedAdapter, Study
     from aurac.study.plan import State
     from aurac.tasks.task import BuiltTask

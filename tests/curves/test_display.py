@@ -13,7 +13,7 @@ import pytest
 import aurac
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points
-from aurac.notebook.run import Run
+from aurac.notebook import Run
 from aurac.records.schema import Results
 
 HOSTILE = [

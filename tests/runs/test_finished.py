@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from small_runs import TASK, random_adapter
 
-from aurac.notebook.run import Run
+from aurac.notebook import Run
 from aurac.records.schema import Results
 from aurac.runs import finished
 from aurac.runs.compare import compare

@@ -12,7 +12,7 @@ from small_runs import random_adapter
 from aurac.analysis.whole import analyse
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import RunFolderError, UsageError
-from aurac.exports.lm_eval import export_lm_eval
+from aurac.exports import export_lm_eval
 from aurac.records.cell import Block, decode_line
 from aurac.records.reader import read_run
 from aurac.runs.compare import compare

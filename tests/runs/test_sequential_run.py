@@ -23,7 +23,7 @@ from small_runs import events
 
 from aurac.curves.area import document_areas
 from aurac.errors import RunFolderError, UsageError
-from aurac.notebook.run import load_run
+from aurac.notebook import load_run
 from aurac.records.reader import read_run
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare

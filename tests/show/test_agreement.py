@@ -17,7 +17,7 @@ from msgspec import structs
 from report_runs import RunMaker
 
 from aurac.cli import cli
-from aurac.notebook.run import load_run
+from aurac.notebook import load_run
 from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
 from aurac.records.schema import Results
 from aurac.show import sentences

@@ -11,7 +11,7 @@ import aurac
 from aurac.analysis import paired_curves
 from aurac.curves.display import percent
 from aurac.errors import UsageError
-from aurac.notebook.run import load_run
+from aurac.notebook import load_run
 from aurac.show import write_report
 
 NAME = "AURAC over parameters"
