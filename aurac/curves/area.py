@@ -77,8 +77,12 @@ def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.f
         raise CurveError(
             f"an area needs two ranks and got {known}", expected="at least 2 different ranks"
         )
-    if axis not in AXES:
-        raise CurveError(f"axis {axis!r} of ranks", expected="'log2' or 'linear'")
+    if check_axis(axis) in BUDGETS:
+        raise CurveError(
+            f"weights of ranks over {axis}",
+            expected="a curve that knows its parameters and bytes",
+            fix=f"aurac.score(curve, axis={axis!r}).weights",
+        )
     x = np.array(known, dtype=np.float64)
     return _trapezoid(np.log2(x) if axis == "log2" else x)
 

@@ -88,7 +88,10 @@ def refuse_masked(values: Any, what: str) -> None:
 
 def fractions(values: Iterable[Any], what: str) -> list[float]:
     """Numbers as Python floats; one that is not finite or outside [0, 1] is refused."""
-    numbers = [float(v) for v in values]
+    try:
+        numbers = [float(v) for v in values]
+    except (TypeError, ValueError):
+        raise CurveError(f"{what} that are not numbers", expected="fractions in [0, 1]") from None
     check_unit_interval(np.asarray(numbers, dtype=np.float64), what)
     return numbers
 

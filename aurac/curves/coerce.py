@@ -67,6 +67,13 @@ def _from_mapping(by_rank: Mapping[Any, Any]) -> Curve:
 
 def _from_row(row: Mapping[str, Any]) -> Curve:
     """A curve of ``results.json``: null accuracies are missing ranks with their reason."""
+    if "accuracy" not in row:
+        raise CurveError("a row with ranks and no accuracy", expected="both, as in results.json")
+    if len(row["ranks"]) != len(row["accuracy"]):
+        raise CurveError(
+            f"{len(row['accuracy'])} accuracies for {len(row['ranks'])} ranks",
+            expected="one for each rank",
+        )
     points = list(zip(row["ranks"], row["accuracy"], strict=True))
     known = [(rank, value) for rank, value in points if value is not None]
     missing = {whole_rank(r): str(why) for r, why in (row.get("missing") or {}).items()}

@@ -305,7 +305,14 @@ def _outcome_array(values: Any) -> NDArray[np.float64]:
 
 
 def _stack(rows: Any) -> NDArray[np.float64]:
-    arrays = [np.asarray(row, dtype=np.float64) for row in rows]
+    for row in rows:
+        refuse_masked(row, "document scores")
+    try:
+        arrays = [np.asarray(row, dtype=np.float64) for row in rows]
+    except (TypeError, ValueError):
+        raise CurveError(
+            "document scores that are not numbers", expected="fractions in [0, 1]"
+        ) from None
     lengths = [row.size for row in arrays]
     if len(set(lengths)) > 1:
         raise CurveError(

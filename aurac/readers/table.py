@@ -32,11 +32,11 @@ COLUMNS = (*_TEXT, *_NUMBERS)
 def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], str]:
     """Curves of a table file, and whether they hold "documents" or only "points"."""
     size = path.stat().st_size
-    if size >= LARGEST:
+    if not 0 < size < LARGEST:
         raise DataError(
-            f"{path} has {size / 1e9:.1f} GB",
-            expected=f"less than {LARGEST / 1e9:.0f} GB",
-            fix="split it by task, or write it as parquet",
+            f"{path} has {size / 1e9:.1f} GB" if size else f"{path} is empty",
+            expected=f"less than {LARGEST / 1e9:.0f} GB" if size else None,
+            fix="split it by task, or write it as parquet" if size else None,
         )
     rows = _Rows(read_columns(path, lambda names: _known(names, str(path)), _TEXT), path.name)
     return rows.curves(wanted or WantedMetrics()), "documents" if rows.documents else "points"
@@ -330,9 +330,16 @@ class _Rows:
                     f"document {documents[a + unlike[0]]!r} of {self.label(a)} has another {name} "
                     f"at rank {self.rank[a]} than at rank {self.rank[cuts[0]]}"
                 )
-        # The same tuple for the same labels, so that curves are joined without comparing text;
-        # `Curve` refuses labels of some documents only.
-        labels = tuple("" if code < 0 else column.texts[code] for code in first)
-        if not any(labels):
+        empty = [code < 0 or is_missing(column.texts[code]) for code in first]
+        if all(empty):
             return None
+        if any(empty):
+            raise self._error(
+                f"document {documents[cuts[0] + empty.index(True)]!r} of {self.label(cuts[0])} "
+                f"has no {name} ({sum(empty)} of {len(empty)} have none)",
+                expected=f"a {name} for every document of a task, or for none",
+                fix="give each a label, one of its own where it shares nothing",
+            )
+        # The same tuple for the same labels, so that curves are joined without comparing text.
+        labels = tuple(column.texts[code] for code in first)
         return shared.setdefault(name.encode() + first.tobytes(), labels)

@@ -234,8 +234,10 @@ def _hub(timeout: float) -> Finding:
     import urllib.request
 
     address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    if not address.startswith(("http://", "https://")):
+        return Finding("hub", "note", f"HF_ENDPOINT is {address!r}", "make it an https address")
     try:
-        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - the user's own
+        request = urllib.request.Request(address, method="HEAD")  # noqa: S310 - checked above
         urllib.request.urlopen(request, timeout=timeout).close()  # noqa: S310 - as above
     except urllib.error.HTTPError:
         pass  # it answers

@@ -60,8 +60,17 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
     """The files of the split that a task calls ``wanted``, under that name or a usual alias."""
     if wanted in files:
         return files[wanted]
-    names = next((names for names in ALIASES if wanted in names), ())
-    return next((files[name] for name in names if name in files), None)
+    for names in ALIASES:
+        if wanted in names:
+            matches = [name for name in names if name in files]
+            if len(matches) > 1:
+                raise DataError(
+                    f"{' and '.join(matches)} could both be the split {wanted!r} in "
+                    f"{files[matches[0]][0].parent}",
+                    fix=f"name one of them {wanted}",
+                )
+            return files[matches[0]] if matches else None
+    return None
 
 
 def with_local_documents(
@@ -75,7 +84,8 @@ def with_local_documents(
     task = config.get("task")
     if "class" in config:
         raise DataError(f"task {task!r} is a Python class of lm-eval and takes no local data")
-    fewshot_config = dict(config.get("fewshot_config") or {})
+    fewshot_config = config.get("fewshot_config")
+    fewshot_config = dict(fewshot_config) if isinstance(fewshot_config, dict) else {}
     fewshot = fewshot_config.get("split", config.get("fewshot_split"))
     evaluated = config.get("test_split") or config.get("validation_split")
     needed = {str(evaluated): "evaluated"}
@@ -116,13 +126,16 @@ def read_split(paths: Sequence[Path]) -> Dataset:
     """One split as lm-eval wants it, in memory; all files need documents with the same columns."""
     from datasets import concatenate_datasets
 
-    try:
-        split = concatenate_datasets([_data_set(path) for path in paths])
-    except ValueError as error:
-        raise DataError(f"the shards of {paths[0]} do not fit together ({error})") from error
-    if not len(split):
-        raise DataError(f"{paths[0]} holds no document")
-    return split
+    parts = [_data_set(path) for path in paths]
+    for part, path in zip(parts, paths, strict=True):
+        if not len(part):
+            raise DataError(f"{path} holds no document")
+        if part.column_names != parts[0].column_names:
+            raise DataError(
+                f"{path} has other columns ({', '.join(part.column_names)}) than the shard "
+                f"before it ({', '.join(parts[0].column_names)})"
+            )
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def _data_set(path: Path) -> Dataset:

@@ -104,23 +104,36 @@ class TaskOptions:
 
     def check(self) -> None:
         """Refuse, as a UsageError, numbers out of range and options that do not go together."""
+        if self.num_fewshot is not None and self.num_fewshot < 0:
+            raise UsageError(f"num_fewshot {self.num_fewshot} is negative", expected="0 or more")
         limits = self.limit.values() if isinstance(self.limit, Mapping) else [self.limit]
         for value in limits:
             if value is not None and value <= 0:
                 raise UsageError(
                     f"limit {value} leaves no document", expected="1 or more, or a share"
                 )
+        if self.fewshot not in ("stock", "fixed"):
+            raise UsageError(
+                f"few-shot mode {self.fewshot!r} is unknown", expected="stock or fixed"
+            )
         if self.fewshot_as_multiturn and not self.chat_template:
             raise UsageError(
                 "--fewshot-as-multiturn without a chat template", fix="give --chat-template as well"
             )
         _check_generation(self.gen_kwargs)
+        self._check_samples()
+
+    def _check_samples(self) -> None:
+        if self.fewshot_seeds < 1:
+            raise UsageError(f"--fewshot-seeds {self.fewshot_seeds}", expected="1 or more")
         if self.fewshot_seeds > 1 and self.fewshot == "fixed":
             raise UsageError(
                 f"--fewshot-seeds {self.fewshot_seeds} with --fewshot fixed",
                 expected="examples that are drawn",
                 fix="leave one of the two out",
             )
+        if self.repeats is not None and self.repeats < 1:
+            raise UsageError(f"--repeats {self.repeats}", expected="1 sample or more")
         for k in self.pass_at:
             if not 1 <= k <= (self.repeats or 1):
                 raise UsageError(
@@ -181,3 +194,8 @@ def _check_generation(settings: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"--gen-kwargs {name}={value!r}", expected=f"{name}: {wanted}"
             ) from None
+    if settings.get("do_sample") and settings.get("temperature") == 0:
+        raise UsageError(
+            "--gen-kwargs do_sample=true with temperature=0",
+            expected="a temperature above 0 to sample, or do_sample=false",
+        )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Scaling = Literal["none", "rank", "sqrt"]
 
 BUILT_IN = Path(__file__).parent / "recipes"
+_MOST = 1 << 16  # no layer has more components
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -105,7 +106,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raise RecipeError on the first value out of range."""
-        self._require("rank", self.rank >= 1, "1 or more")  # the others need it
+        self._require("rank", 1 <= self.rank <= _MOST, f"1 to {_MOST:,}")  # the others need it
         self._require("method", self.method in methods(), ", ".join(methods()))
         method = method_named(self.method)
         ranks = self.nested_ranks
@@ -115,6 +116,8 @@ class Recipe:
                 self._require(each.name, math.isfinite(value), "a finite number")
         share = f"of at least 0 for each of the {len(self.ranks)} nested ranks"
         checks = {
+            "name": (bool(self.name), "a word"),
+            "base": (bool(self.base), "a packaged name, a hub id or a folder"),
             "seed": (0 <= self.seed < 2**32, "0 to 4294967295"),
             "alpha": (self.alpha > 0, "a positive number"),
             "nested_ranks": (

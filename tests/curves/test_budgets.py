@@ -102,7 +102,7 @@ def test_scores_over_different_things_are_not_compared():
         (lambda: aurac.score({1: 0.1, 2: 0.3}, axis="parameters"), "nothing of its parameters"),
         (lambda: aurac.score(SMALL, axis="bytes"), "attention says nothing of its bytes at rank 1"),
         (lambda: aurac.score(SMALL, axis="flops"), "axis 'flops'.*'parameters' or 'bytes'"),
-        (lambda: aurac.quadrature_weights([1, 2], "bytes"), "axis 'bytes' of ranks"),
+        (lambda: aurac.quadrature_weights([1, 2], "bytes"), "weights of ranks over bytes"),
         (lambda: Curve((1,), (0.1,), parameters={1: 0}), "parameters of 0 at rank 1"),
         (lambda: Curve((1,), (0.1,), sizes={1: 0.5}), "sizes of 0.5 at rank 1"),
         (

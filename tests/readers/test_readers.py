@@ -133,7 +133,7 @@ def test_point_tables(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "has columns none"),
+        ("", "is empty"),
         (HEAD, "no rows"),
         ("adapter,score\na,1\n", "has columns adapter, score"),
         (HEAD + BODY + "a,t,2,x,1\n", "document 'x' appears 2 times at rank 2"),

@@ -159,7 +159,9 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer, c
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"num_fewshot": -1}, "num_fewshot -1"),
         ({"limit": 0}, "limit 0"),
+        ({"fewshot": "first"}, "stock or fixed"),
         ({"chat_template": True}, "no chat template"),
     ],
 )

@@ -81,6 +81,14 @@ def test_split_names_and_their_aliases(tmp_path, wanted, name):
     assert match_split("test", find_splits(tmp_path)) is None
 
 
+def test_a_split_under_two_aliases_is_not_guessed(tmp_path):
+    for name in ("dev", "val"):
+        write_jsonl(tmp_path / f"{name}.jsonl", text_rows(1))
+    with pytest.raises(DataError, match="val and dev could both be"):
+        match_split("validation", find_splits(tmp_path))
+    assert match_split("dev", find_splits(tmp_path)) == [tmp_path / "dev.jsonl"]
+
+
 def test_folders_that_cannot_serve(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         find_splits(tmp_path / "nowhere")
@@ -107,10 +115,10 @@ def test_broken_splits_are_named(tmp_path, name, content, message):
         read_split([tmp_path / name])
 
 
-def test_shards_must_fit_together(tmp_path):
+def test_shards_must_have_the_same_columns(tmp_path):
     first = write_jsonl(tmp_path / "test-0-of-2.jsonl", [{"a": 1}])
-    second = write_jsonl(tmp_path / "test-1-of-2.jsonl", [{"a": "x"}])
-    with pytest.raises(DataError, match="do not fit together"):
+    second = write_jsonl(tmp_path / "test-1-of-2.jsonl", [{"b": 1}])
+    with pytest.raises(DataError, match="other columns"):
         read_split([first, second])
 
 

@@ -152,7 +152,10 @@ def test_where_a_recipe_lies_is_no_part_of_it(tmp_path):
         {"epochs": float("inf")},
         {"max_grad_norm": float("nan")},
         {"weight_decay": -1.0},
+        {"rank": 10**12},
         {"rank": -1},
+        {"name": ""},
+        {"base": ""},
     ],
 )
 def test_a_value_out_of_range_is_refused(wrong):
