@@ -30,30 +30,7 @@ def record_of(
 ) -> DecisionRecord:
     """A decision as `results.json` has it."""
     last = decision.path[-1]
-    margin = points(design.margin) if design.margin else ""
-    who, than = (f"rank {rank} of {a}", f"rank {top}") if rank else (str(b), a)
-    heads = {
-        "superior": f"{who} is better than {than}",
-        "inferior": f"{who} is worse than {than}" + (f" by more than {margin}" if margin else ""),
-        "non-inferior": f"{who} is at most {margin} worse than {than}",
-        "futile": f"{who} against {than}: no answer is to be expected",
-        "continue": f"{who} against {than}: not decided yet",
-    }
-    head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
-    what = "accuracy" if rank else "AURAC"
-    numbers = (
-        f"{what} differs by {percent(decision.estimate)} points "
-        f"({100 * decision.level:g} % interval {percent(decision.low)} to "
-        f"{percent(decision.high)}), adjusted p {show_p(decision.p_adjusted)}"
-    )
-    where = (
-        f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
-        f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
-    )
-    if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
-        where += (
-            "; tested at a larger error rate, because other questions were answered before (Holm)"
-        )
+    names = ("accuracy", f"rank {rank} of {a}", f"rank {top}") if rank else ("AURAC", str(b), a)
     return DecisionRecord(
         verdict=decision.verdict,
         documents=decision.documents,
@@ -76,8 +53,36 @@ def record_of(
         z=last.z,
         boundary=last.boundary,
         path=msgspec.convert(decision.path, list[LookRecord], from_attributes=True),
-        sentence=f"{task}: {head}: {numbers} ({where}).",
+        sentence=f"{task}: {_in_words(decision, design, *names)}.",
     )
+
+
+def _in_words(decision: Decision, design: Design, what: str, who: str, than: str) -> str:
+    """What was decided of `who` against `than`, and on which documents."""
+    last = decision.path[-1]
+    margin = points(design.margin) if design.margin else ""
+    heads = {
+        "superior": f"{who} is better than {than}",
+        "inferior": f"{who} is worse than {than}" + (f" by more than {margin}" if margin else ""),
+        "non-inferior": f"{who} is at most {margin} worse than {than}",
+        "futile": f"{who} against {than}: no answer is to be expected",
+        "continue": f"{who} against {than}: not decided yet",
+    }
+    head = heads.get(decision.verdict, f"{who} against {than}: {decision.verdict}")
+    numbers = (
+        f"{what} differs by {percent(decision.estimate)} points "
+        f"({100 * decision.level:g} % interval {percent(decision.low)} to "
+        f"{percent(decision.high)}), adjusted p {show_p(decision.p_adjusted)}"
+    )
+    where = (
+        f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
+        f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
+    )
+    if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
+        where += (
+            "; tested at a larger error rate, because other questions were answered already (Holm)"
+        )
+    return f"{head}: {numbers} ({where})"
 
 
 def width_record(
