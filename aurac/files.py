@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from typing import TypeAlias
+
+    Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 CHUNK = 1 << 22
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from scipy.special import ndtri
@@ -23,9 +23,39 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pandas import DataFrame
+    from typing_extensions import Unpack
 
     from aurac.stats.groups import Groups, RecipeGroup
     from aurac.stats.power import Plan, Question
+
+
+class PilotOptions(TypedDict, total=False):
+    """Which part of a pilot a spread is learnt from.
+
+    Attributes:
+        between: Two adapters; None: the first two.
+        rank: Of non-inferiority: the rank in mind; None: the one below the largest.
+        task: One task; None: the first.
+        metric: Where the pilot holds several.
+        groups: Name → adapters that are seeds of one recipe.
+        axis: The axis of AURAC.
+    """
+
+    between: Sequence[str] | None
+    rank: int | None
+    task: str | None
+    metric: str | None
+    groups: Groups | None
+    axis: str
+
+
+class SpreadOptions(PilotOptions, total=False):
+    """The keywords of `find_spread`."""
+
+    pilot: str | Path | None
+    sd: float | None
+    flip_rate: float | None
+    seed_sd: float | None
 
 
 def plan(
@@ -38,7 +68,7 @@ def plan(
     comparisons: int = 1,
     paired_seeds: bool = True,
     seed: int = 0,
-    **spread: Any,
+    **spread: Unpack[SpreadOptions],
 ) -> DataFrame:
     """How many documents a question needs, before any compute is spent, as `aurac plan` says it.
 
@@ -119,7 +149,7 @@ def find_spread(
     flip_rate: float | None = None,
     seed_sd: float | None = None,
     paired_seeds: bool = True,
-    **which: Any,
+    **which: Unpack[PilotOptions],
 ) -> Spread:
     """The spread of a pilot, or the one that is assumed.
 
@@ -131,8 +161,7 @@ def find_spread(
         seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
         paired_seeds: Whether a pilot's difference is taken within each seed, where its recipes
             share data and order.
-        which: Of a pilot: `between` (two adapters), `rank` (for non-inferiority), `task`,
-            `metric`, `groups` (name → adapters that are seeds of one recipe), `axis`.
+        which: Of a pilot, see `PilotOptions`.
 
     Raises:
         UsageError: No spread, or one that does not fit the question.
@@ -173,7 +202,7 @@ def _piloted(
     question: Question,
     *,
     paired_seeds: bool,
-    between: Sequence[str] = (),
+    between: Sequence[str] | None = None,
     rank: int | None = None,
     task: str | None = None,
     metric: str | None = None,
@@ -200,7 +229,7 @@ def _piloted(
 
 def _of_pilot(
     pilot: str | Path,
-    between: Sequence[str],
+    between: Sequence[str] | None,
     task: str | None,
     metric: str | None,
     groups: Groups | None,
@@ -215,7 +244,7 @@ def _of_pilot(
         raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
     if not all(group.has_documents for group in result.values()):
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    for name in between:
+    for name in between or ():
         if name not in result:
             raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")
     return [result[name] for name in between or result]

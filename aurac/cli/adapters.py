@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -10,10 +11,12 @@ import click
 from aurac.cli.options import (
     as_table,
     checkpoint_options,
+    checkpoint_overrides,
     command,
     numbers,
     open_checkpoint,
     options,
+    parsed,
     print_result,
     refuse_given,
 )
@@ -45,13 +48,14 @@ NESTED = ("trained p1", "ratio", "distance")  # columns that are known where P o
     --force FLAG: Let --save replace a side-car.
     --json
     """,
-    ranks=numbers("--ranks"),
+    ranks=parsed(numbers("--ranks")),
 )
 @checkpoint_options
 def inspect(
     checkpoint_path: str,
-    checkpoint: Mapping[str, Any],
     *,
+    revision: str | None,
+    subfolder: str | None,
     ranks: tuple[int, ...] | None,
     layers: bool,
     base: str | None,
@@ -69,7 +73,7 @@ def inspect(
     from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
 
-    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
+    adapter = open_checkpoint(checkpoint_path, base, revision, subfolder)
     for r in ranks or ():
         adapter.check_rank(r)
     facts = describe(adapter, ranks)
@@ -195,8 +199,9 @@ def _bar(column: Sequence[float | None]) -> str:
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
-    checkpoint: Mapping[str, Any],
     *,
+    revision: str | None,
+    subfolder: str | None,
     rank: int | None,
     ranks: str | None,
     basis: Any,
@@ -224,7 +229,7 @@ def truncate(
         raise UsageError("--out and --merge-into", expected="one of the two")
     if merge_into is None:
         refuse_given(["dtype"], "with --out, which keeps the adapter's type", "leave it out")
-    adapter = open_checkpoint(checkpoint_path, base, **checkpoint)
+    adapter = open_checkpoint(checkpoint_path, base, revision, subfolder)
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:
@@ -243,32 +248,41 @@ def truncate(
     folder = cast("Path", out)  # one of the two is given, as checked above
     places = {r: folder if rank is not None else folder / f"r{r}" for r in wanted}
     written = save_truncations(adapter, places, basis=how.basis, rescale=how.rescale, force=force)
-    rows = [_cut_row(how, r, cut, places[r]) for r, cut in written.items()]
-    print_result(rows, "\n".join(map(_cut_line, rows)), as_json=as_json)
+    rows = [CutRow.of(how, r, cut, places[r]) for r, cut in written.items()]
+    print_result(rows, "\n".join(row.line for row in rows), as_json=as_json)
 
 
-def _cut_row(how: Prepared, rank: int, cut: Adapter, folder: Path) -> dict[str, Any]:
-    from aurac.adapters.inspect import max_lora_rank, vllm_refusal
+@dataclass(frozen=True)
+class CutRow:
+    """What `aurac truncate` says of a folder that it wrote."""
 
-    return {
-        "folder": str(folder),
-        "rank": rank,
-        "basis": how.basis,
-        "rescale": how.rescale,
-        "parameters": cut.parameters(cut.rank),
-        "bytes": cut.bytes(cut.rank),
-        "vllm_max_lora_rank": max_lora_rank(cut),
-        "vllm_refusal": vllm_refusal(cut),
-    }
+    folder: Path
+    rank: int
+    basis: str
+    rescale: str
+    parameters: int
+    bytes: int
+    vllm_max_lora_rank: int | None
+    vllm_refusal: str | None
 
+    @classmethod
+    def of(cls, how: Prepared, rank: int, cut: Adapter, folder: Path) -> CutRow:
+        """Of a truncation as it was written."""
+        from aurac.adapters.inspect import max_lora_rank, vllm_refusal
 
-def _cut_line(row: Mapping[str, Any]) -> str:
-    most, refusal = row["vllm_max_lora_rank"], row["vllm_refusal"]
-    return (
-        f"{row['folder']}  rank {row['rank']}, {row['basis']}, rescale {row['rescale']}, "
-        f"{row['parameters']:,} parameters, {row['bytes'] / 1e6:.2f} MB, "
-        + (f"not for vLLM: {refusal}" if refusal else f"vLLM --max-lora-rank {most}")
-    )
+        size = cut.parameters(cut.rank), cut.bytes(cut.rank)
+        vllm = max_lora_rank(cut), vllm_refusal(cut)
+        return cls(folder, rank, how.basis, how.rescale, *size, *vllm)
+
+    @property
+    def line(self) -> str:
+        """The same in words."""
+        vllm = f"vLLM --max-lora-rank {self.vllm_max_lora_rank}"
+        return (
+            f"{self.folder}  rank {self.rank}, {self.basis}, rescale {self.rescale}, "
+            f"{self.parameters:,} parameters, {self.bytes / 1e6:.2f} MB, "
+            + (f"not for vLLM: {self.vllm_refusal}" if self.vllm_refusal else vllm)
+        )
 
 
 @command()
@@ -283,14 +297,13 @@ def _cut_line(row: Mapping[str, Any]) -> str:
     --repeats INTEGER [10]: Rounds that count.
     --dtype: float32, bfloat16, float16; by default what suits the device.
     --device
-    --save RUN PATH: Keep it in this run folder, for its report and for `aurac recommend`.
+    --save <RUN> PATH: Keep it in this run folder, for its report and for `aurac recommend`.
     --json
     """
 )
 @checkpoint_options
 def cost(
     checkpoints: tuple[str, ...],
-    checkpoint: Mapping[str, Any],
     *,
     ranks: str | None,
     base: str | None,
@@ -322,7 +335,8 @@ def cost(
     work = Workload(**numbers)
     results = Results.read(save) if save else None
     known = {row.sha256: row.name for row in results.adapters if row.sha256} if results else {}
-    adapters = load_adapters(checkpoints, Settings.of(base=base, checkpoint=checkpoint), known)
+    settings = Settings.of(base=base, overrides=checkpoint_overrides())
+    adapters = load_adapters(checkpoints, settings, known)
     wanted = {name: (a, _ranks(ranks, name, a, results)) for name, a in adapters.items()}
     loaded = load_base(common_base(adapters, base), dtype=dtype, device=device)
     if save and results:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,6 +20,7 @@ from aurac.cli.lm_eval import (
 from aurac.cli.options import (
     as_table,
     checkpoint_options,
+    checkpoint_overrides,
     command,
     names,
     options,
@@ -36,18 +37,20 @@ from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from typing_extensions import Unpack
+
     from aurac.notebook import Run
     from aurac.runs.dryrun import DryRun
     from aurac.runs.sequential_plan import Until
-    from aurac.runs.settings import Request
+    from aurac.runs.settings import Request, RequestOptions
 
 _OPTIONS = options(
     """
     What is evaluated
     --tasks -t: Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that
         form.
-    --limit -L NUMBER: Only the first so many documents of each task, or a share such as 0.1 (0:
-        all). Default: 100 of a bundled task, all of any other.
+    --limit -L <NUMBER>: Only the first so many documents of each task, or a share such as 0.1
+        (0: all). Default: 100 of a bundled task, all of any other.
     --split test|validation: Which split is evaluated. Default: the one lm-eval takes.
     --metric
     --data
@@ -55,13 +58,13 @@ _OPTIONS = options(
     --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
     --group
     --cluster: TASK=FIELD of its documents: those with the same value share a passage.
-    --primary: A primary comparison of two adapters or groups, declared before there are outcomes.
-        Holm goes over these alone, and all others are exploratory.
+    --primary asked <A,B>: A primary comparison of two adapters or groups, declared before there
+        are outcomes. Holm goes over these alone, and all others are exploratory.
     --reference
 
     Stopping early
-    --until decided|width=W: Evaluate a random order of all documents until every pair is decided,
-        or until the interval of every AURAC is W wide.
+    --until <decided|width=W>: Evaluate a random order of all documents until every pair is
+        decided, or until the interval of every AURAC is W wide.
     --margin FLOAT: A fraction, such as 0.02. With --until decided: is each further adapter at most
         this much worse than the first? With --ranks auto: see there.
     --budget: With --until: most documents of each task, such as 500, or a time such as 30min.
@@ -73,20 +76,20 @@ _OPTIONS = options(
     --fewshot stock|fixed [stock]: Draw examples as lm-eval does, or one fixed header for all
         documents.
     --chat-template --apply-chat-template FLAG: Put prompts through the tokenizer's chat template.
-    --tokenizer base|adapter|FOLDER: What prompts go through. Default: the adapters' own where they
-        come with one, else the base's.
-    --system-instruction TEXT: Before everything else in each prompt.
+    --tokenizer <base|adapter|FOLDER>: What prompts go through. Default: the adapters' own where
+        they come with one, else the base's.
+    --system-instruction <TEXT>: Before everything else in each prompt.
     --fewshot-as-multiturn: With a chat template: each example as turns of its own (the default), or
         false.
-    --gen-kwargs NAME=VALUE,…: Settings of generation beside the task's own: max_gen_toks=64,
+    --gen-kwargs <NAME=VALUE,…>: Settings of generation beside the task's own: max_gen_toks=64,
         do_sample=true,temperature=0.7, …
-    --repeats NUMBER INTEGER>=1: So many sampled answers for each document, each with a seed of its
-        own; the score is their mean. Default: 1.
-    --pass-at K,…: With --repeats: further curves of the chance that one of K samples is right.
+    --repeats <NUMBER> INTEGER>=1: So many sampled answers for each document, each with a seed of
+        its own; the score is their mean. Default: 1.
+    --pass-at <K,…>: With --repeats: further curves of the chance that one of K samples is right.
         pass@1 is the score itself.
-    --fewshot-seeds NUMBER INTEGER>=1 [1]: Draw the examples with so many seeds, from --seed on;
+    --fewshot-seeds <NUMBER> INTEGER>=1 [1]: Draw the examples with so many seeds, from --seed on;
         scores are means over them.
-    --seed NUMBER [1234]: Of the few-shot sampling.
+    --seed <NUMBER> [1234]: Of the few-shot sampling.
 
     Truncation
     --ranks [pow2]: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve
@@ -99,7 +102,7 @@ _OPTIONS = options(
     Hardware
     --device
     --dtype auto|float32|bfloat16|float16 [auto]: Of the base and the adapters.
-    --batch-size -b NUMBER: Most sequences in one forward pass; auto, the default, goes by tokens.
+    --batch-size -b <NUMBER>: Most sequences in one forward pass; auto, the default, goes by tokens.
     --batch-tokens INTEGER>=1: Most tokens in one forward pass.
     --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or
         JSON such as {"": "cpu"}.
@@ -122,6 +125,7 @@ _OPTIONS = options(
     --address: Of the Ray cluster, such as auto or ray://HOST:10001.
     --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
     """,
+    asked={"multiple": True},
     limit={"type": number_of_documents},
     cluster=repeated(lambda values: pairs(values, "--cluster")),
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
@@ -167,12 +171,11 @@ def compare(
     status: bool,
     dry_run: bool,
     until: str | None,
-    margin: float | None,
     budget: str | None,
     anytime: bool,
-    primary: tuple[str, ...],
+    asked: tuple[str, ...],
     references: tuple[str, ...],
-    **options: Any,
+    **options: Unpack[RequestOptions],
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
 
@@ -195,19 +198,19 @@ def compare(
     from aurac.analysis.primary import parse_pairs
     from aurac.runs.settings import Request
 
-    options["primary"] = tuple(parse_pairs(primary, references))
-    early, auto = None, options["ranks"] == "auto"
+    options["primary"] = tuple(parse_pairs(asked, references))
+    options["overrides"] = checkpoint_overrides()
+    early, margin = None, options["margin"]
     if until is not None:
         from aurac.runs.sequential_plan import Until
 
         early = Until.of(until, margin=margin, budget=budget, anytime=anytime)
-    elif budget is not None or anytime or (margin is not None and not auto):
+        options["margin"] = None
+    elif budget is not None or anytime or (margin is not None and options["ranks"] != "auto"):
         raise UsageError(
             "--margin, --budget or --anytime without --until",
             fix="give --until decided, or --margin with --ranks auto",
         )
-    elif auto:
-        options["margin"] = margin
     request = Request.of(checkpoints, tasks, out, **options)
     if dry_run:
         return _show_dry_run(request, early, as_json=as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -143,31 +143,38 @@ def zoo(folder: Path, as_json: bool) -> None:
             expected="a folder such as adapters_zoo of the sources",
             fix="run it in the root of the sources, or name a folder",
         )
-    rows = [_adapter_row(path, load_adapter(path)) for path in paths]
-    names = ("path", "method", "rank", "trained_on", "base")
-    body = [
-        [*(str(row[name] or "not recorded") for name in names), f"{row['bytes'] / 1e6:.1f}"]
-        for row in rows
-    ]
+    rows = [ZooRow.of(path, load_adapter(path)) for path in paths]
+    body = []
+    for row in rows:
+        words = (row.path, row.method, row.rank, row.trained_on, row.base)
+        body.append([*(str(word or "not recorded") for word in words), f"{row.bytes / 1e6:.1f}"])
     head = ["adapter", "method", "rank", "trained on", "base", "MB"]
     print_result(rows, as_table(head, body), as_json=as_json)
 
 
-def _adapter_row(path: Path, adapter: Adapter) -> dict[str, Any]:
-    recipe = adapter.recipe or {}
-    data = recipe.get("task") or recipe.get("data")
-    steps = ""
-    if recipe.get("steps"):
-        steps = f", {recipe['steps']} steps of {recipe['batch_size']} examples"
-    return {
-        "path": str(path),
-        "method": adapter.method,
-        "rank": adapter.rank,
-        "base": adapter.base,
-        "trained_on": f"{data}{steps}" if data else None,
-        "bytes": adapter.bytes(adapter.rank),
-        "sha256": adapter.sha256,
-    }
+@dataclasses.dataclass(frozen=True)
+class ZooRow:
+    """What `aurac zoo` says of an adapter."""
+
+    path: Path
+    method: str | None
+    rank: int
+    base: str | None
+    trained_on: str | None
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path, adapter: Adapter) -> ZooRow:
+        """Of an adapter and the recipe that it records."""
+        recipe = adapter.recipe or {}
+        data, steps = recipe.get("task") or recipe.get("data"), ""
+        if recipe.get("steps"):
+            steps = f", {recipe['steps']} steps of {recipe['batch_size']} examples"
+        trained_on = f"{data}{steps}" if data else None
+        size = adapter.bytes(adapter.rank)
+        named = adapter.method, adapter.rank, adapter.base, trained_on
+        return cls(path, *named, size, adapter.sha256)
 
 
 @command(
@@ -187,7 +194,7 @@ def doctor(*, offline: bool, as_json: bool) -> int:
     aurac doctor
     aurac doctor --offline --json
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.cli.logs import log_path
+    from aurac.cli import log_path
     from aurac.runs.doctor import examine
 
     findings, log = examine(network=not offline), str(log_path())

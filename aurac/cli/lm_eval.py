@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import Command, hyphens, parsed
+from aurac.cli.options import Attributes, Command, hyphens, parsed
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    Words = dict[str, str | bool | list[str]]  # options as click's parser gives them
 
 _MODELS = ("hf", "huggingface", "hf-auto")
 _DTYPES = {"float": "float32", "half": "float16", "torch.bfloat16": "bfloat16"}
@@ -49,8 +51,8 @@ _DEFAULTS = (
 )
 """Model arguments that change nothing."""
 
-_MAY_HAVE_VALUE: Mapping[str, Any] = {"is_flag": False, "flag_value": "true"}
-_NO_EFFECT: Mapping[str, Mapping[str, Any]] = {
+_MAY_HAVE_VALUE: Attributes = {"is_flag": False, "flag_value": "true"}
+_NO_EFFECT: Mapping[str, Attributes] = {
     "--log-samples -s": {"is_flag": True},  # every answer is stored
     "--config -C": {},  # read by `LmEvalCommand`
     "--use-cache -c": {},  # finished documents are kept in the run folder
@@ -85,7 +87,7 @@ def lm_eval_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command = click.option(*names.split(), hidden=True, expose_value=False, **kind)(command)
     for names, fix in _NO_COUNTERPART.items():
         refuse = functools.partial(_refuse, names.split()[0], fix)
-        kind = {**parsed(refuse), **_MAY_HAVE_VALUE}
+        kind = parsed(refuse, **_MAY_HAVE_VALUE)
         command = click.option(*names.split(), hidden=True, expose_value=False, **kind)(command)
     return command
 
@@ -114,9 +116,10 @@ class LmEvalCommand(Command):
             raise UsageError(f"lm_eval {words[0]}", fix=f"use: {_INSTEAD[words[0]]}")
         return super().parse_args(ctx, args)
 
-    def _translated(self, values: dict[str, Any], words: list[str]) -> list[str]:
+    def _translated(self, values: Words, words: list[str]) -> list[str]:
         model = values.pop("model", "hf")
         texts = values.pop("model_args", [])
+        texts = texts if isinstance(texts, list) else []
         arguments = named_values(texts, "--model_args", lambda value: value.strip("\"'"))
         overrides, adapters, unknown = read_model_args({k: str(v) for k, v in arguments.items()})
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
@@ -150,7 +153,7 @@ class LmEvalCommand(Command):
             )
         return line
 
-    def _words(self, values: Mapping[str, Any]) -> list[str]:
+    def _words(self, values: Words) -> list[str]:
         """Options as they are written, in the order of the help, without hidden ones."""
         words = []
         for option in self.params:
@@ -238,17 +241,17 @@ def fewshot_seed(text: Any) -> int:
     return int(seeds[-1])
 
 
-def read_model_args(arguments: Mapping[str, str]) -> tuple[dict[str, Any], list[str], list[str]]:
+def read_model_args(arguments: Mapping[str, str]) -> tuple[Words, list[str], list[str]]:
     """Options of `compare`, adapters, and arguments that have no meaning here."""
     defaults = (*_DEFAULTS, f"tokenizer={arguments.get('pretrained')}")
     rest = {name: value for name, value in arguments.items() if f"{name}={value}" not in defaults}
-    options: dict[str, Any] = {
+    options: Words = {
         option: _DTYPES.get(rest[name], rest[name])
         for name, option in _RENAMED.items()
         if name in rest
     }
     if "revision" in rest and "base" in options:
-        options["base"] += f"@{rest['revision']}"
+        options["base"] = f"{rest['pretrained']}@{rest['revision']}"
     if rest.pop("parallelize", None) == "True":
         options.setdefault("device_map", "auto")
     if rest.pop("trust_remote_code", None) == "True":

@@ -7,10 +7,11 @@ import functools
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import click
 from click.core import ParameterSource
+from msgspec import to_builtins
 
 from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
@@ -18,12 +19,33 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from typing_extensions import Unpack
+
     from aurac.adapters import Adapter
+    from aurac.runs.settings import Overrides
 
     Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 NOT_SHOWN = 4  # exit code of a gate: what was asked for is not shown by the data
-_KINDS: Mapping[str, Mapping[str, Any]] = {
+
+
+class Attributes(TypedDict, total=False):
+    """What `click.option` takes beside names and help."""
+
+    callback: Callable[[click.Context, click.Parameter, Any], Any]
+    default: Any
+    expose_value: bool
+    flag_value: Any
+    is_flag: bool
+    metavar: str
+    multiple: bool
+    required: bool
+    shell_complete: Callable[[click.Context, click.Parameter, str], list[str]]
+    show_default: bool
+    type: click.ParamType[Any] | type[int | float | bool] | Callable[[str], Any]
+
+
+_KINDS: Mapping[str, Attributes] = {
     "FLAG": {"is_flag": True},
     "INTEGER": {"type": int},
     "INTEGER>=0": {"type": click.IntRange(min=0)},
@@ -33,22 +55,22 @@ _KINDS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def parsed(parse: Callable[[Any], Any], **attributes: Any) -> dict[str, Any]:
+def parsed(parse: Callable[[Any], Any], **attributes: Unpack[Attributes]) -> Attributes:
     """Attributes of an option that a command receives as what `parse` makes of its value."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> Any:
         return None if value is None else parse(value)
 
-    return {"callback": callback, **attributes}
+    return {**attributes, "callback": callback}
 
 
-def repeated(parse: Callable[[Any], Any], **attributes: Any) -> dict[str, Any]:
+def repeated(parse: Callable[[Any], Any], **attributes: Unpack[Attributes]) -> Attributes:
     """As `parsed`, of an option that may be given several times: `parse` takes all values."""
-    return parsed(parse, multiple=True, **attributes)
+    return {**parsed(parse, **attributes), "multiple": True}
 
 
-def numbers(option: str, such_as: str = "1,2,4", **attributes: Any) -> dict[str, Any]:
-    """Attributes of an option that is whole numbers: `1,2,4` → (1, 2, 4); else a UsageError."""
+def numbers(option: str, such_as: str = "1,2,4") -> Callable[[str], tuple[int, ...]]:
+    """How the text of an option becomes whole numbers: `1,2,4` → (1, 2, 4); else a UsageError."""
 
     def parse(text: str) -> tuple[int, ...]:
         try:
@@ -58,7 +80,7 @@ def numbers(option: str, such_as: str = "1,2,4", **attributes: Any) -> dict[str,
             expected = f"whole numbers such as {such_as}"
             raise UsageError(f"{option} {shown!r}", expected=expected) from error
 
-    return parsed(parse, **attributes)
+    return parse
 
 
 def names(values: Iterable[str]) -> list[str]:
@@ -143,9 +165,9 @@ _SHARED = {
         --metric: [TASK=]NAME[,FILTER]: what accuracy means. Without TASK it is that of all tasks
             that have it.
         --group groups: NAME=ADAPTER,ADAPTER: training seeds of one recipe, compared as one.
-        --primary A,B: A primary comparison. Holm goes over these alone, and all others are
+        --primary <A,B>: A primary comparison. Holm goes over these alone, and all others are
             exploratory. Default: what the run was declared to ask.
-        --reference references ADAPTER: The comparisons of this adapter with each other one are
+        --reference references <ADAPTER>: The comparisons of this adapter with each other one are
             primary.
         --retry-failed FLAG: Try cells again that failed before.
         --axis [log2]: log2 or linear (rank); parameters or bytes of the truncated adapter, compared
@@ -158,7 +180,7 @@ _SHARED = {
 }
 """Options that commands name without a help."""
 
-_SHARED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+_SHARED_ATTRIBUTES: Mapping[str, Attributes] = {
     "tasks": repeated(task_names, shell_complete=complete_tasks),
     "data": repeated(_folders),
     "include_path": {"type": click.Path(exists=True, file_okay=False)},
@@ -170,35 +192,40 @@ _SHARED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 """Attributes of options, by their names in Python, where a command gives none."""
 
 
-def _option(before: str, about: str, given: Mapping[str, Mapping[str, Any]]) -> click.Option:
+def _option(before: str, about: str, given: Mapping[str, Attributes]) -> click.Option:
     """An option from its entry in the text, and what is given beside it under its name."""
-    spelling, attributes = [], dict[str, Any]()
+    spelling, attributes = [], Attributes()
     for word in before.split():
         if word.startswith("-") or (word.isidentifier() and word.islower()):
             spelling.append(word)
         elif word.startswith("["):
             attributes["default"] = word.strip("[]")
+        elif word.startswith("<"):
+            attributes["metavar"] = word.strip("<>")
+        elif "|" in word:
+            attributes["type"] = click.Choice(word.split("|"))
         elif word in _KINDS:
             attributes |= _KINDS[word]
-        elif "|" in word and word.islower():
-            attributes["type"] = click.Choice(word.split("|"))
         else:
-            attributes["metavar"] = word
+            raise TypeError(f"{before}: {word} is no kind of option")
     name = str(click.Option(spelling).name)
     attributes |= given.get(name, _SHARED_ATTRIBUTES.get(name, {}))
-    shown = "default" in attributes
-    return click.Option(spelling, help=about, **{"show_default": shown, **attributes})
+    attributes.setdefault("show_default", "default" in attributes)
+    return click.Option(spelling, help=about, **attributes)
 
 
-def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
+def options(text: str, **attributes: Attributes) -> Decorator:
     """The options of a command, as its help lists them.
 
     Args:
         text: An entry for each option, `--name -n KIND [default]: help`, whose further lines are
             indented, below the headings of the help. KIND is one of `_KINDS`, words `a|b|c` to
-            choose from, or what the help shows for any text. `--name` alone, with a help or
+            choose from, or `<what the help shows>` for any text. `--name` alone, with a help or
             without, is a shared option.
         attributes: By the option's name in Python what else `click.option` takes.
+
+    Raises:
+        TypeError: An entry that cannot be read, or attributes of no option.
     """
     declared: list[click.Option] = []
     title = ""
@@ -207,6 +234,8 @@ def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
             title = words
             continue
         shared, about = _SHARED.get(before, (before, ""))
+        if not (words or about):
+            raise TypeError(f"{before} is no shared option")
         option = _option(shared, words or about, attributes)
         vars(option)["group"] = title
         declared.append(option)
@@ -222,10 +251,6 @@ def options(text: str, **attributes: Mapping[str, Any]) -> Decorator:
 
 class Command(click.Command):
     """A command whose help shows the headings of its `options`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.context_settings.setdefault("token_normalize_func", hyphens)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each heading; `--help` is among the options that have none."""
@@ -244,7 +269,9 @@ def hyphens(name: str) -> str:
     return name.replace("_", "-")
 
 
-command = functools.partial(click.command, cls=Command)
+command = functools.partial(
+    click.command, cls=Command, context_settings={"token_normalize_func": hyphens}
+)
 """As `click.command`, with headings and either spelling of an option."""
 
 
@@ -262,8 +289,9 @@ def refuse_given(names: Iterable[str], when: str, fix: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """JSON on standard output, without NaN."""
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
+    """JSON on standard output, of records too; without NaN."""
+    plain = to_builtins(content, enc_hook=str, str_keys=True)
+    click.echo(json.dumps(plain, indent=2, allow_nan=False))
 
 
 def print_result(content: Any, text: str, *, as_json: bool) -> None:
@@ -281,7 +309,28 @@ def as_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text_table(head, rows).plain()
 
 
-_CHECKPOINT = options(
+_STATED = "aurac.checkpoint"  # where a context keeps what is stated of a checkpoint
+
+
+def _stated(parse: Callable[[Any], Any] = lambda value: value) -> Attributes:
+    """Attributes of an option that `checkpoint_overrides` reads, not the command."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        stated = context.meta.setdefault(_STATED, {})
+        stated[parameter.name] = None if value is None else parse(value)
+
+    return {"callback": callback, "expose_value": False}
+
+
+def _switches(text: str) -> tuple[bool, ...]:
+    switches = numbers("--enable-lora", "1,0,1")(text)
+    if not set(switches) <= {0, 1}:
+        expected = "one 0 or 1 for each group"
+        raise UsageError("--enable-lora with other numbers", expected=expected)
+    return tuple(map(bool, switches))
+
+
+checkpoint_options = options(
     """
     Checkpoints that do not describe themselves
     --method: How it was trained: lora, dylora, matryoshka, nested_loss, …
@@ -296,60 +345,46 @@ _CHECKPOINT = options(
     --alpha-key: Names of an alpha per module, such as {module}.alpha.
     --key-map PATH: The same one by one, as a JSON or YAML file of module: {A: key, B: key}.
     """,
-    nested_ranks=numbers("--nested-ranks"),
-    enable_lora=numbers("--enable-lora", "1,0,1"),
+    **dict.fromkeys(("method", "scaling", "alpha", "mask_type"), _stated()),
+    **dict.fromkeys(("a_key", "b_key", "alpha_key", "key_map"), _stated()),
+    nested_ranks=_stated(numbers("--nested-ranks")),
+    enable_lora=_stated(_switches),
 )
-_OVERRIDES = (
-    *("method", "scaling", "alpha", "nested_ranks", "mask_type", "enable_lora"),
-    *("revision", "subfolder"),
-)
+"""What a checkpoint's file may not say; a command asks `checkpoint_overrides` for it."""
 
 
-def checkpoint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What a checkpoint's file may not say; gathered into the keyword `checkpoint`.
-
-    A command with options `--revision` and `--subfolder` finds them there, too.
-    """
-
-    @_CHECKPOINT
-    @functools.wraps(command)
-    def wrapped(
-        key_map: Path | None,
-        a_key: str | None,
-        b_key: str | None,
-        alpha_key: str | None,
-        **options: Any,
-    ) -> Any:
-        given = {name: options.pop(name) for name in _OVERRIDES if name in options}
-        if switches := given["enable_lora"]:
-            if not set(switches) <= {0, 1}:
-                expected = "one 0 or 1 for each group"
-                raise UsageError("--enable-lora with other numbers", expected=expected)
-            given["enable_lora"] = tuple(map(bool, switches))
-        given["keys"] = _keys({"A": a_key, "B": b_key, "alpha": alpha_key}, key_map)
-        return command(checkpoint=given, **options)
-
-    return wrapped
-
-
-def _keys(patterns: Mapping[str, str | None], path: Path | None) -> dict[str, Any] | None:
-    keys = {side: pattern for side, pattern in patterns.items() if pattern is not None}
+def checkpoint_overrides() -> Overrides:
+    """What the options of `checkpoint_options` state in this command."""
+    given = dict(click.get_current_context().meta[_STATED])
+    path: Path | None = given.pop("key_map")
+    keys = {side: given.pop(f"{side.lower()}_key") for side in ("A", "B", "alpha")}
+    patterns = {side: pattern for side, pattern in keys.items() if pattern is not None}
     if path is not None:
-        if keys:
+        if patterns:
             raise UsageError("--key-map beside --a-key, --b-key or --alpha-key", expected="one way")
         from aurac.adapters.formats.state_dict import read_key_map
 
-        return read_key_map(path)
-    if keys and not {"A", "B"} <= set(keys):
+        return cast("Overrides", {**given, "keys": read_key_map(path)})
+    if patterns and not {"A", "B"} <= set(patterns):
         raise UsageError("one of --a-key and --b-key alone", expected="both")
-    return keys or None
+    return cast("Overrides", {**given, "keys": patterns or None})
 
 
-def open_checkpoint(path: str, base: str | None, **overrides: Any) -> Adapter:
+def open_checkpoint(
+    path: str, base: str | None, revision: str | None, subfolder: str | None
+) -> Adapter:
     """An adapter whose weights are read when they are needed; see `load_adapter`."""
     from aurac.adapters import load_adapter
     from aurac.models.base import KnownBase
     from aurac.models.device import return_freed_memory
 
     return_freed_memory()
-    return load_adapter(path, base=base, bases=KnownBase, lazy=True, **overrides)
+    return load_adapter(
+        path,
+        base=base,
+        bases=KnownBase,
+        revision=revision,
+        subfolder=subfolder,
+        lazy=True,
+        **checkpoint_overrides(),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from aurac.analysis.pilot import EarlyPlan
+    from typing_extensions import Unpack
+
+    from aurac.analysis.pilot import EarlyPlan, SpreadOptions
     from aurac.runs.pace import Pace
     from aurac.stats.power import Plan, Question
     from aurac.stats.spread import Spread
@@ -71,8 +73,9 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
         "type": click.Choice([*QUESTIONS, *_FORMER]),
         "metavar": "|".join(QUESTIONS),
     },
+    between=parsed(lambda text: [name.strip() for name in text.split(",") if name]),
     metric={},
-    seeds=numbers("--seeds", "1,3,5"),
+    seeds=parsed(numbers("--seeds", "1,3,5")),
     paired_seeds={"default": True},
 )
 def plan(
@@ -87,7 +90,7 @@ def plan(
     power: float,
     comparisons: int,
     as_json: bool,
-    **spread_options: Any,
+    **spread_options: Unpack[SpreadOptions],
 ) -> None:
     """How many documents and seeds a question needs, before any compute is spent.
 
@@ -104,7 +107,7 @@ def plan(
     from aurac.stats.power import plan as plan_documents
 
     timed = find_pace(pace, spread_options["pilot"], spread_options["task"])
-    known = _assumed(pace, question, **spread_options)
+    known = _assumed(pace, question, spread_options)
     spread = find_spread(question, paired_seeds=paired_seeds, **known)
     with stderr_console().status("simulating studies"):
         rows = plan_documents(
@@ -141,7 +144,7 @@ def plan(
     print_result(content, "\n".join(lines), as_json=as_json)
 
 
-def _assumed(pace: Path | None, question: str, **options: Any) -> dict[str, Any]:
+def _assumed(pace: Path | None, question: str, options: SpreadOptions) -> SpreadOptions:
     """What `find_spread` is told: of a pilot, or what is assumed without one."""
     if question != "non-inferiority":
         refuse_given(["rank"], f"for the question {question}", "give --question non-inferiority")
@@ -149,9 +152,9 @@ def _assumed(pace: Path | None, question: str, **options: Any) -> dict[str, Any]
         of_pilots = ["between", "rank", "metric", "groups", "axis"]
         of_pilots += ["task"] if pace is None else []
         refuse_given(of_pilots, "without a pilot", "give --pilot, too")
-        return {name: options[name] for name in ("sd", "flip_rate", "seed_sd")}
-    between = [name.strip() for name in (options["between"] or "").split(",") if name]
-    return {**options, "between": between}
+        sd, flip_rate, seed_sd = options["sd"], options["flip_rate"], options["seed_sd"]
+        return {"sd": sd, "flip_rate": flip_rate, "seed_sd": seed_sd}
+    return options
 
 
 def _early_text(early: EarlyPlan, question: str, pace: Pace | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from msgspec import to_builtins
@@ -13,6 +13,7 @@ from aurac.cli.options import (
     command,
     names,
     options,
+    parsed,
     print_json,
     print_result,
     refuse_given,
@@ -23,8 +24,10 @@ from aurac.curves.display import declared
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
+    from aurac.adapters.truncate import BasisOption
     from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.analysis.record import Analysis
+    from aurac.files import Json
     from aurac.readers import Curves
     from aurac.records.serving import ServingCosts
 
@@ -44,11 +47,11 @@ _OF_FINISHED = (
     --margin --delta margin FLOAT: Loss of accuracy against the best configuration that is
         tolerable, such as 0.02. Without it the trade-off of size and accuracy is shown.
     --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
-    --reference REFERENCE: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration by
-        default.
-    --require-rank R INTEGER: Exit with 4 unless each adapter may be shipped at rank R or a smaller
-        one.
-    --max-latency-ms MS FLOAT: Exit with 4 unless each adapter takes at most MS for a generated
+    --reference <REFERENCE>: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration
+        by default.
+    --require-rank <R> INTEGER: Exit with 4 unless each adapter may be shipped at rank R or a
+        smaller one.
+    --max-latency-ms <MS> FLOAT: Exit with 4 unless each adapter takes at most MS for a generated
         token at its rank, unmerged, as `aurac cost --save RUN` measured it.
 
     Evaluate adapters until their rank is decided: RUN is an adapter then
@@ -66,6 +69,7 @@ _OF_FINISHED = (
     until={"type": click.Choice(["decided"])},
     out={"type": click.Path()},
     basis=repeated(names, default=["auto"]),
+    reference=parsed(lambda text: int(text) if text.isdigit() else text),
 )
 @analysis_options
 def recommend(
@@ -80,7 +84,21 @@ def recommend(
     max_latency_ms: float | None,
     tasks: list[str],
     until: str | None,
-    **options: Any,
+    budget: str | None,
+    out: str | None,
+    margin: float | None,
+    min_accuracy: float | None,
+    reference: int | str | None,
+    axis: str,
+    level: float,
+    alpha: float,
+    support: str | None,
+    ranks: str,
+    basis: list[BasisOption],
+    num_fewshot: int | None,
+    base: str | None,
+    device: str,
+    data: dict[str, Path],
 ) -> int:
     """The smallest configuration that you can ship: an adapter, its truncation and its rank.
 
@@ -104,22 +122,51 @@ def recommend(
     from aurac.records.serving import ServingCosts
     from aurac.show import lines
 
-    run = {name: options.pop(name) for name in _OF_RUNS}
     if tasks or until:
         refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
-        return _evaluate(sources, tasks, until, run, options, as_json=as_json)
-    undeclared = options["margin"] is None and options["min_accuracy"] is None
+        against = {"--reference": reference, "--min-accuracy": min_accuracy}
+        if not tasks or until is None or margin is None:
+            expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
+            raise UsageError("--tasks, --until and --margin go together", expected=expected)
+        for option in (name for name, value in against.items() if value is not None):
+            expected = "the largest of --ranks as the reference, and a margin"
+            raise UsageError(f"{option} with --until", expected=expected)
+        from aurac.cli.compare import evaluate
+        from aurac.runs.sequential_plan import Until
+        from aurac.runs.settings import Request
+
+        decided = Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
+        request = Request.of(
+            sources,
+            tasks,
+            out,
+            ranks=ranks,
+            basis=basis,
+            num_fewshot=num_fewshot,
+            base=base,
+            device=device,
+            data=data,
+        )
+        return evaluate(request, decided, as_json=as_json)
+    undeclared = margin is None and min_accuracy is None
     if undeclared and (require_rank is not None or max_latency_ms is not None):
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
-    reference = options["reference"]
-    options["reference"] = int(reference) if reference and reference.isdigit() else reference
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups=groups, clusters=cluster)
     if read.sequential:
-        other = (options["min_accuracy"], options["reference"], require_rank, max_latency_ms)
+        other = (min_accuracy, reference, require_rank, max_latency_ms)
         more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
-        return _decided(read, options["margin"], asked_more=more, as_json=as_json)
-    result = analyse(read.curves, Options(**options), groups=read.groups)
+        return _decided(read, margin, asked_more=more, as_json=as_json)
+    settings = Options(
+        axis=axis,
+        level=level,
+        margin=margin,
+        min_accuracy=min_accuracy,
+        alpha=alpha,
+        support=support,
+        reference=reference,
+    )
+    result = analyse(read.curves, settings, groups=read.groups)
     served = ServingCosts.read(map(Path, sources), read.groups)
     gates = _gates(result, served, require_rank, max_latency_ms)
     failing = any(rows for rows, _, _ in gates)
@@ -136,32 +183,6 @@ def recommend(
             text = f"{failed}: {', '.join(map(lines.place, rows))}." if rows else passed
             click.echo(f"\n{text}")
     return NOT_SHOWN if failing else 0
-
-
-def _evaluate(
-    checkpoints: tuple[str, ...],
-    tasks: list[str],
-    until: str | None,
-    run: dict[str, Any],
-    options: dict[str, Any],
-    *,
-    as_json: bool,
-) -> int:
-    """Evaluate adapters rank by rank until the smallest non-inferior rank is known."""
-    from aurac.cli.compare import evaluate
-    from aurac.runs.sequential_plan import Until
-    from aurac.runs.settings import Request
-
-    if not tasks or until is None or options["margin"] is None:
-        expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
-        raise UsageError("--tasks, --until and --margin go together", expected=expected)
-    for name in ("reference", "min_accuracy"):
-        if options[name] is not None:
-            expected = "the largest of --ranks as the reference, and a margin"
-            raise UsageError(f"--{name.replace('_', '-')} with --until", expected=expected)
-    numbers = {"margin": options["margin"], "alpha": options["alpha"], "budget": run.pop("budget")}
-    request = Request.of(checkpoints, tasks, run.pop("out"), **run)
-    return evaluate(request, Until.of(until, ranks=True, **numbers), as_json=as_json)
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
@@ -220,10 +241,10 @@ def _gates(
     return gates
 
 
-def _content(result: Analysis, served: ServingCosts, *, details: bool) -> dict[str, Any]:
+def _content(result: Analysis, served: ServingCosts, *, details: bool) -> dict[str, Json]:
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
-    shown: dict[str, Any] = {name: content[name] for name in names}
+    shown: dict[str, Json] = {name: content[name] for name in names}
     shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
     shown["ship"] = [_ship(choice, served) for choice in result.choices]
     if details:
@@ -231,7 +252,7 @@ def _content(result: Analysis, served: ServingCosts, *, details: bool) -> dict[s
     return shown
 
 
-def _ship(choice: Choice, served: ServingCosts) -> dict[str, Any]:
+def _ship(choice: Choice, served: ServingCosts) -> dict[str, Json]:
     """What to ship on a task; an adapter and rank of null where nothing is named."""
     chosen = choice.chosen
     named = chosen.to_dict() if chosen else {"adapter": None, "rank": None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from msgspec import to_builtins
@@ -65,9 +65,9 @@ analysis_options = options(
 @options(
     """
     A margin test between two adapters, and nothing else
-    --non-inferior ADAPTER: Is ADAPTER less than --margin worse than --to?
-    --equivalent ADAPTER: Do ADAPTER and --to differ by less than --margin?
-    --to reference ADAPTER: The one that it is compared with.
+    --non-inferior <ADAPTER>: Is ADAPTER less than --margin worse than --to?
+    --equivalent <ADAPTER>: Do ADAPTER and --to differ by less than --margin?
+    --to reference <ADAPTER>: The one that it is compared with.
     --margin FLOAT: Difference in AURAC that does not matter, such as 0.02, chosen before looking.
     """
 )
@@ -100,7 +100,12 @@ def score(
     primary: tuple[str, ...],
     references: tuple[str, ...],
     rank_margin: float | None,
-    **options: Any,
+    axis: str,
+    level: float,
+    alpha: float,
+    support: str | None,
+    weigh: str,
+    paired_seeds: bool | None,
 ) -> int | None:
     """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
 
@@ -130,7 +135,16 @@ def score(
         refuse_given(names, "with a margin test", fix)
     given = parse_pairs(primary, references)
     read = read_sources(sources, metric, groups=groups, clusters=cluster, primary=given)
-    settings = Options(margin=rank_margin, primary=read.primary, **options)
+    settings = Options(
+        axis=axis,
+        level=level,
+        margin=rank_margin,
+        alpha=alpha,
+        support=support,
+        weigh=weigh,
+        primary=read.primary,
+        paired_seeds=paired_seeds,
+    )
     if question:
         adapter, other, least, both = question
         rows = margin_tests(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +15,7 @@ from aurac.cli.options import (
     numbers,
     options,
     pairs,
+    parsed,
     print_json,
     print_result,
     repeated,
@@ -22,7 +24,10 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.runs.interrupts import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aurac.study.design import Study
+    from aurac.training.job import TrainingResult
     from aurac.training.recipe import Recipe
 
 
@@ -44,13 +49,13 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
     --force FLAG: Replace what is at --out, and start over.
     --save-steps INTEGER>=0 [0]: Write a trainer checkpoint every so many steps.
     --resume FLAG: Go on from the newest trainer checkpoint.
-    --family RANKS: Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac
+    --family <RANKS>: Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac
         compare` takes the folder as one curve.
     --list listing FLAG: List the built-in recipes.
     --json
     """,
     overrides=repeated(lambda values: pairs(values, "--set")),
-    family=numbers("--family"),
+    family=parsed(numbers("--family")),
 )
 def train(
     recipe: str | None,
@@ -60,9 +65,12 @@ def train(
     seed: int | None,
     out: Path | None,
     family: tuple[int, ...] | None,
+    device: str,
+    force: bool,
+    resume: bool,
+    save_steps: int,
     listing: bool,
     as_json: bool,
-    **options: Any,
 ) -> None:
     """Train an adapter from a recipe (a built-in name or a .yaml file).
 
@@ -84,13 +92,26 @@ def train(
     jobs = [(loaded, out)]
     if family:
         jobs = [(member, out / label) for label, member in family_members(loaded, family)]
-        jobs = _left(jobs, force=options["force"])
-    rows = [_trained(job, folder, options, quiet=as_json) for job, folder in jobs]
-    if as_json:
-        from aurac.training.job import is_main_process  # loads torch, which a list needs not
+        jobs = _left(jobs, force=force)
+    from aurac.training.job import is_main_process, train  # loads torch, which a list needs not
 
-        if is_main_process():
-            print_json(rows)
+    run = functools.partial(
+        train, device=device, force=force, resume=resume, save_steps=save_steps, progress=True
+    )
+    done = [_trained(run, job, folder, quiet=as_json) for job, folder in jobs]
+    if as_json and is_main_process():
+        print_json(
+            [
+                {
+                    "folder": folder,
+                    "seconds": result.seconds,
+                    "tokens": result.tokens,
+                    "losses": result.losses,
+                    "sha256": result.adapter.sha256,
+                }
+                for (_, folder), result in zip(jobs, done, strict=True)
+            ]
+        )
 
 
 def _left(jobs: list[tuple[Recipe, Path]], *, force: bool) -> list[tuple[Recipe, Path]]:
@@ -114,15 +135,14 @@ def _left(jobs: list[tuple[Recipe, Path]], *, force: bool) -> list[tuple[Recipe,
 
 
 def _trained(
-    recipe: Recipe, folder: Path, options: dict[str, Any], *, quiet: bool
-) -> dict[str, Any]:
-    """Train one adapter, print its line, and return its row."""
+    run: Callable[[Recipe, Path], TrainingResult], recipe: Recipe, folder: Path, *, quiet: bool
+) -> TrainingResult:
+    """Train one adapter, and print its line."""
     from aurac.training.job import is_main_process
-    from aurac.training.job import train as run
     from aurac.training.trainer import newest_checkpoint
 
     try:
-        done = run(recipe, folder, progress=True, **options)
+        done = run(recipe, folder)
     except KeyboardInterrupt:
         newest = newest_checkpoint(folder)
         text = "nothing is kept (--save-steps N would keep checkpoints)"
@@ -134,8 +154,7 @@ def _trained(
         last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
         rate = done.tokens / done.seconds
         click.echo(f"{folder}: {done.seconds:.0f} s, {rate:.0f} tokens/s{last}")
-    row = {"folder": str(folder), "seconds": done.seconds, "tokens": done.tokens}
-    return {**row, "losses": done.losses, "sha256": done.adapter.sha256}
+    return done
 
 
 def _list_recipes(*, as_json: bool) -> None:
@@ -169,7 +188,7 @@ def _list_recipes(*, as_json: bool) -> None:
     --device
     --dry-run FLAG: Say what is done and left, and how long it takes.
     --report FLAG: Write the report again, without a model.
-    --check N INTEGER>=1: Train N adapters of a finished study again, and compare their outcomes
+    --check <N> INTEGER>=1: Train N adapters of a finished study again, and compare their outcomes
         with those kept.
     --json
     """
@@ -205,10 +224,8 @@ def study(
     if dry_run:
         _print_plan(loaded, study, folder, as_json=as_json)
         return
-    how: dict[str, Any] = {"device": device, "progress": True}
-    how["say"] = lambda line: click.echo(line, err=True)
     if check:
-        _check(loaded, study, folder, check, how, as_json=as_json)
+        _check(loaded, study, folder, check, device, as_json=as_json)
         return
     from aurac.records.schema import Results
     from aurac.study.plan import edges_in, rates_in, read_state
@@ -219,7 +236,9 @@ def study(
     else:
         from aurac.study.run import run_study
 
-        state = run_study(loaded, study, folder, retry_failed=retry_failed, **how)
+        state = run_study(
+            loaded, study, folder, device=device, retry_failed=retry_failed, progress=True, say=_say
+        )
     written = summarise(loaded, study, folder, state)
     if as_json:
         edges = edges_in(loaded, state)
@@ -231,12 +250,16 @@ def study(
         raise click.exceptions.Exit(3)
 
 
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
 def _check(
-    loaded: Study, study: Path, folder: Path, count: int, how: dict[str, Any], *, as_json: bool
+    loaded: Study, study: Path, folder: Path, count: int, device: str, *, as_json: bool
 ) -> None:
     from aurac.study.check import check_study
 
-    rows = check_study(loaded, study, folder, count, **how)
+    rows = check_study(loaded, study, folder, count, device=device, progress=True, say=_say)
     lines = [
         f"{row.name} on {row.task}: {'the same' if row.weights else 'other'} weights, "
         f"{row.different} of {row.outcomes:,} outcomes differ"

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, TypeVar, cast
 
 from aurac.engine import EngineOptions
 from aurac.errors import UsageError
@@ -17,6 +17,9 @@ from aurac.tasks.options import TaskOptions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from typing_extensions import Unpack
+
+    from aurac.adapters.nesting import Rule
     from aurac.adapters.truncate import BasisOption, Rescale
 
 
@@ -127,6 +130,70 @@ class ModelOptions:
     tokenizer: str | None = None
 
 
+class Overrides(TypedDict, total=False):
+    """What an adapter's file does not say, as `LoadOverrides` describes it."""
+
+    method: str | None
+    scaling: Rule | None
+    alpha: float | None
+    nested_ranks: Sequence[int] | None
+    mask_type: Literal["diag", "binary"] | None
+    enable_lora: Sequence[bool] | None
+    keys: Mapping[str, Any] | None
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The fields of `Settings` and of its parts as keywords."""
+
+    num_fewshot: int | None
+    fewshot: Literal["stock", "fixed"]
+    seed: int
+    fewshot_seeds: int
+    limit: float | Mapping[str, float] | None
+    split: Literal["test", "validation"] | None
+    metric: Mapping[str, str]
+    data: Mapping[str, Path]
+    chat_template: bool
+    system_instruction: str | None
+    fewshot_as_multiturn: bool | None
+    gen_kwargs: Mapping[str, Any]
+    repeats: int | None
+    pass_at: Sequence[int]
+    include_path: Path | str | None
+    cluster: Mapping[str, str]
+    ranks: str | Sequence[int]
+    basis: Sequence[BasisOption]
+    rescale: Sequence[Rescale] | None
+    published: bool
+    margin: float | None
+    base: str | None
+    dtype: str | None
+    device: str | None
+    device_map: str | Mapping[str, Any] | None
+    trust_remote_code: bool
+    tokenizer: str | None
+    batch_tokens: int | None
+    max_length: int | None
+    batch_size: int | None
+    cache_tokens: int | None
+    packed: bool
+    truncations: Mapping[str, TruncationOptions]
+    overrides: Overrides
+    groups: Mapping[str, Sequence[str]]
+    primary: Sequence[tuple[str, str]]
+
+
+class RequestOptions(SettingsOptions, total=False):
+    """The keywords of `aurac.compare`: `SettingsOptions`, and the fields of `Execution`."""
+
+    executor: Literal["local", "ray"]
+    workers: int | None
+    address: str | None
+    shard: tuple[int, int] | None
+    retry_failed: bool
+    profile: bool
+
+
 @dataclass(frozen=True)
 class Settings:
     """What a comparison may be told.
@@ -138,7 +205,7 @@ class Settings:
         truncations: Which curves of single adapters, by name in the run, in place of `truncation`.
         model: The base.
         engine: Budgets of the engine.
-        overrides: What the adapters' files do not say: method, scaling, alpha, nested_ranks.
+        overrides: What the adapters' files do not say.
         groups: Recipe group → names of the adapters that are seeds of one recipe.
         primary: Pairs of names that are the primary comparisons; `*`: each other adapter.
     """
@@ -148,7 +215,7 @@ class Settings:
     truncations: Mapping[str, TruncationOptions] = field(default_factory=dict)
     model: ModelOptions = field(default_factory=ModelOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Overrides = field(default_factory=Overrides)
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     primary: Sequence[tuple[str, str]] = ()
 
@@ -159,25 +226,20 @@ class Settings:
         return any("fit" in (cut.rescale or ()) for cut in cuts)
 
     @classmethod
-    def of(cls, **fields: Any) -> Settings:
-        """From flat keywords (`checkpoint`: overrides); a TypeError where no field has the name."""
-        if "checkpoint" in fields:
-            fields["overrides"] = fields.pop("checkpoint")
-        return cls(
-            task=_taken(fields, TaskOptions),
-            truncation=_taken(fields, TruncationOptions),
-            model=_taken(fields, ModelOptions),
-            engine=_taken(fields, EngineOptions),
-            **fields,
-        )
+    def of(cls, **fields: Unpack[SettingsOptions]) -> Settings:
+        """From flat keywords; a TypeError where no field has the name."""
+        parts: dict[str, Any] = {name: _taken(kind, fields) for name, kind in _PARTS.items()}
+        flat = {f.name for part in _PARTS.values() for f in dataclasses.fields(part)}
+        parts |= {name: value for name, value in fields.items() if name not in flat}
+        return cls(**parts)
 
 
-def _taken(fields: dict[str, Any], kind: type[T]) -> T:
-    """An object of the keywords that it has fields for, which are taken out."""
-    names = [f.name for f in dataclasses.fields(kind) if f.name in fields]  # type: ignore[arg-type]
-    return kind(**{name: fields.pop(name) for name in names})
-
-
+_PARTS: Mapping[str, type] = {
+    "task": TaskOptions,
+    "truncation": TruncationOptions,
+    "model": ModelOptions,
+    "engine": EngineOptions,
+}
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 EXECUTORS = ("local", "ray")
 
@@ -226,10 +288,17 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
     return number, of
 
 
-def separated(fields: dict[str, Any]) -> tuple[Settings, Execution]:
+def _taken(kind: type[T], fields: Mapping[str, object]) -> T:
+    """An object of the keywords that it has fields for."""
+    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in fields.items() if name in names})
+
+
+def separated(fields: RequestOptions) -> tuple[Settings, Execution]:
     """Flat keywords of both; a UsageError for values out of range or that do not go together."""
-    execution = _taken(fields := dict(fields), Execution)
-    settings = Settings.of(**fields)
+    execution = _taken(Execution, fields)
+    own = {name: value for name, value in fields.items() if not hasattr(execution, name)}
+    settings = Settings.of(**cast("SettingsOptions", own))
     if execution.shard and settings.truncation.auto:
         raise UsageError(
             "--shard with --ranks auto",
@@ -255,7 +324,7 @@ class Request:
         checkpoints: Sequence[str | Path],
         tasks: Sequence[str],
         out: str | Path | None = None,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> Request:
         """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
         if not checkpoints or not tasks:
@@ -296,7 +365,7 @@ class ClusterJob:
     factors: dict[tuple[str, str], dict[int, float]]
 
 
-def parse_device_map(text: str | None) -> str | dict[str, Any] | None:
+def parse_device_map(text: str | None) -> str | dict[str, int | str] | None:
     """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
     if text is None or text in DEVICE_MAPS:
         return text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import filelock
 import msgspec
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from aurac.models.base import LoadedBase
     from aurac.notebook import Run
+    from aurac.runs.settings import RequestOptions
     from aurac.study.design import Documents, PlannedAdapter, Study
     from aurac.study.plan import State
     from aurac.tasks.task import BuiltTask
@@ -292,7 +293,7 @@ class StudyRunner:
         cuts = [study.truncation_of(task, m, final=True).rescale for m in study.methods_of(task)]
         fits = kind == "results" and any("fit" in (each or ()) for each in cuts)
         options = self.options_of(task, study.tasks[task].documents(kind))
-        settings, _ = separated({**options, **({"rescale": ["fit"]} if fits else {})})
+        settings, _ = separated({**options, "rescale": ["fit"]} if fits else options)
         built = Lookup().build([self.evaluated(task)], settings, self._base(settings.model))
         for each in built if fits else ():
             held_out_pairs(each)
@@ -344,13 +345,12 @@ class StudyRunner:
         beside = self.path.parent / name
         return str(beside) if beside.suffix in (".yaml", ".yml") else name
 
-    def options_of(self, task: str, documents: Documents) -> dict[str, Any]:
+    def options_of(self, task: str, documents: Documents) -> RequestOptions:
         """What `aurac.compare` is told of a task, the base and the device."""
-        options = dict(self.study.tasks[task].options)
-        for name, folder in options.get("data", {}).items():
-            options["data"] = {**options["data"], name: located_data(folder, self.path.parent)}
-        how = {"base": self.study.base, "device": self.device}
-        return {**options, **how, "split": documents.split, "limit": documents.limit}
+        options, beside = self.study.tasks[task].options, self.path.parent
+        data = {name: located_data(at, beside) for name, at in options.get("data", {}).items()}
+        how = {"base": self.study.base, "device": self.device, "data": data}
+        return cast("RequestOptions", {**options, **how, **msgspec.structs.asdict(documents)})
 
 
 def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -261,7 +261,7 @@ def test_a_comparison_asks_the_base_too_in_this_process_and_in_a_worker(tmp_path
 
     torch.save(merged_factors((1, 0, 1), torch.float32), tmp_path / "merged.pt")
     overrides = {**OVERRIDES, "enable_lora": (True, False, True), "keys": None}
-    settings = Settings.of(base=str(base_folder), checkpoint=overrides)
+    settings = Settings.of(base=str(base_folder), overrides=overrides)
     far = pickle.loads(pickle.dumps(settings))
     adapters = [load_adapters([tmp_path / "merged.pt"], each)["merged"] for each in (settings, far)]
     assert adapters[0].sha256 == adapters[1].sha256

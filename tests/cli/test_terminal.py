@@ -15,8 +15,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from aurac.cli import COMMANDS, cli
-from aurac.cli.logs import log_path, quiet_libraries
+from aurac.cli import COMMANDS, cli, log_path, quiet_libraries
+from aurac.cli.options import options
 from aurac.training.recipe import built_in_recipes
 
 
@@ -49,6 +49,19 @@ def test_every_option_says_what_it_is(name):
     for option in command.params:
         if isinstance(option, click.Option) and not (option.hidden or shown & set(option.opts)):
             assert option.help, f"{name} {option.opts}"
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrong"),
+    [
+        ("--limit INTEGRE: A number.", "INTEGRE is no kind of option"),
+        ("--limit TEXT: A word.", "TEXT is no kind of option"),
+        ("--limit", "--limit is no shared option"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_an_error_at_import(entry, wrong):
+    with pytest.raises(TypeError, match=wrong):
+        options(entry)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -149,7 +149,7 @@ ABOVE = r"""
 import logging, sys, time
 from pathlib import Path
 from runs_doubles import Task, planned
-from aurac.cli.logs import quiet_libraries
+from aurac.cli import quiet_libraries
 from aurac.terminal import visible_streams
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.progress import SweepProgress
