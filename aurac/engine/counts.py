@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.errors import CellError
 from aurac.models.device import device_of, unwrapped
+from aurac.records.cell import EngineCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,19 +65,19 @@ class Record:
             self._sizes[id(model)] = sum(m.weight.numel() for m in inner), outer, clocked
         return self._sizes[id(model)]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
+    def counts(self) -> EngineCounts:
+        """As a cell keeps them."""
         seconds = None if self.forward_seconds is None else round(self.forward_seconds, 3)
-        return {
-            "computed_tokens": self.computed,
-            "distinct_tokens": self.distinct,
-            "passes": self.passes,
-            "forward_seconds": seconds,
-            "flops": self.flops,
+        return EngineCounts(
+            computed_tokens=self.computed,
+            distinct_tokens=self.distinct,
+            passes=self.passes,
+            forward_seconds=seconds,
+            flops=self.flops,
             # What a model's own generation or lm-eval's loop decided was not looked at.
-            "near_ties": None if self.paths & {"generate", "lm-eval"} else self.near_ties,
-            "paths": sorted(self.paths),
-        }
+            near_ties=None if self.paths & {"generate", "lm-eval"} else self.near_ties,
+            paths=sorted(self.paths),
+        )
 
 
 _CURRENT: ContextVar[Record | None] = ContextVar("aurac_record", default=None)
@@ -152,7 +153,7 @@ class Watch:
         self._broken: torch.Tensor | None = None
         self._since = 0.0
 
-    def begin(self, *_: Any) -> None:
+    def begin(self, *_: object) -> None:
         """A pass begins."""
         if self._before is not None:
             self._before()

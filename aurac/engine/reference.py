@@ -115,7 +115,7 @@ def pad_token_id(tokenizer: Any) -> int | None:
 
 
 def _stopper(table: StopTable, length: int) -> Callable[..., Tensor]:
-    def stopped(tokens: Tensor, _scores: Any, **_: Any) -> Tensor:
+    def stopped(tokens: Tensor, _scores: object, **_: object) -> Tensor:
         ends = [table.stopped(row) for row in tokens[:, length:].tolist()]
         return torch.tensor(ends, dtype=torch.bool, device=tokens.device)
 

@@ -152,7 +152,7 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    **kwargs: Any,
+    **kwargs: object,
 ) -> tuple[Tensor, None]:
     """Attention of a transformers layer under the current metadata, which is the mask.
 
@@ -286,7 +286,7 @@ def _fused_forward(layer: Any) -> Callable[..., Tensor]:
     scale = float(layer.scaling[name])
     factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
         if args or kwargs or x.dtype != weight.dtype:
             return original(x, *args, **kwargs)
         out = functional.linear(x, weight, bias if factor is None else None)

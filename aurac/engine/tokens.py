@@ -48,11 +48,12 @@ def prefix_token_id(tokenizer: Any) -> int:
     raise TaskError("the tokenizer has neither a BOS nor an EOS token", fix="set one of them")
 
 
-def _encode_all(tokenizer: Any, texts: Sequence[str], **kwargs: Any) -> list[list[int]]:
+def _encode_all(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
     if not texts:
         return []
     # verbose=False: the warning about a model's length would come before the truncation.
-    return list(tokenizer(list(texts), verbose=False, **kwargs)["input_ids"])
+    encoded = tokenizer(list(texts), verbose=False, add_special_tokens=special)
+    return list(encoded["input_ids"])
 
 
 def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> dict[str, list[int]]:
@@ -61,7 +62,7 @@ def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> di
     begun = [t for t in distinct if prefix is not None and t.startswith(prefix)]
     plain = [t for t in distinct if prefix is None or not t.startswith(prefix)]
     encoded = dict(zip(plain, _encode_all(tokenizer, plain), strict=True))
-    encoded.update(zip(begun, _encode_all(tokenizer, begun, add_special_tokens=False), strict=True))
+    encoded.update(zip(begun, _encode_all(tokenizer, begun, special=False), strict=True))
     return encoded
 
 
@@ -78,9 +79,7 @@ def encode_pairs(
     prefix = prefix_token_id(tokenizer)
     moved = [(c.rstrip(), c[len(c.rstrip()) :] + continuation) for c, continuation in pairs]
     bare = list(dict.fromkeys(c for (raw, _), (_, c) in zip(pairs, moved, strict=True) if not raw))
-    bare_tokens = dict(
-        zip(bare, _encode_all(tokenizer, bare, add_special_tokens=False), strict=True)
-    )
+    bare_tokens = dict(zip(bare, _encode_all(tokenizer, bare, special=False), strict=True))
     texts = [t for context, rest in moved if context for t in (context, context + rest)]
     whole = encode_texts(tokenizer, texts, tokenizer.decode(prefix))
     encoded = []

@@ -9,23 +9,23 @@ it again.
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from aurac.errors import RunFolderError, UsageError
-from aurac.exports.lm_eval_files import Requests, aggregated, safe, sample_rows
+from aurac.exports.lm_eval_files import aggregated, safe, sample_rows
 from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
+from aurac.records.requests import StoredRequests
 from aurac.records.schema import Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.records.schema import CurveRecord, TaskRecord
+    from aurac.records.schema import AdapterRecord, CurveRecord, TaskRecord
 
 BASE = "base"
 
@@ -69,22 +69,13 @@ def _leaves(results: Results) -> list[TaskRecord]:
     return [task for task in results.tasks if not task.members]
 
 
-def _requests(run_folder: Path, task: TaskRecord) -> Requests:
-    where = task.requests
-    if not where:
+def _requests(run_folder: Path, task: TaskRecord) -> StoredRequests:
+    if not task.requests:
         raise RunFolderError(
             f"{run_folder} did not keep the prompts of {task.name}",
             fix="run the same `aurac compare` again, which adds them",
         )
-    try:
-        with gzip.open(inside(run_folder, where), "rt", encoding="utf-8", newline="\n") as lines:
-            header, *rows = (json.loads(line) for line in lines)
-    except (OSError, EOFError, ValueError, gzip.BadGzipFile) as error:
-        raise RunFolderError(
-            f"{run_folder / where} cannot be read ({error})",
-            fix="delete it and run the same `aurac compare` again, which makes it anew",
-        ) from error
-    return Requests(header, rows)
+    return StoredRequests.read(inside(run_folder, task.requests))
 
 
 def _points(results: Results) -> list[Point]:
@@ -117,7 +108,11 @@ def _folder(curve: CurveRecord, taken: set[str]) -> str:
 
 
 def _write(
-    point: Point, out: Path, stored: StoredCells, results: Results, shared: Mapping[str, Requests]
+    point: Point,
+    out: Path,
+    stored: StoredCells,
+    results: Results,
+    shared: Mapping[str, StoredRequests],
 ) -> Path:
     model = str(results.provenance.base.name)
     folder = out / point.folder / f"rank_{point.rank}" / safe(model)
@@ -130,24 +125,26 @@ def _write(
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             for row in sample_rows(cells[task], shared[task]):
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-    content = aggregated(cells, shared, results, _model_args(point, results))
+    name = point.curve.adapter if point.curve else None
+    adapter = next((a for a in results.adapters if a.name == name), None)
+    args = _model_args(point, results, adapter)
+    content = aggregated(cells, shared, results, args, adapter)
     path = folder / f"results_{date}.json"
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
 
 
-def _model_args(point: Point, results: Results) -> dict[str, Any]:
+def _model_args(point: Point, results: Results, adapter: AdapterRecord | None) -> dict[str, object]:
     provenance = results.provenance
     args = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
-    about: dict[str, Any] = {
+    about: dict[str, object] = {
         "rank": point.rank,
         "metrics": {task.name: task.metric for task in results.tasks},
         "clusters": {task.name: task.cluster for task in _leaves(results) if task.cluster},
     }
     curve = point.curve
-    if curve is None:
+    if curve is None or adapter is None:
         return {**args, "aurac": {"adapter": BASE, **about}}
-    adapter = next(a for a in results.adapters if a.name == curve.adapter)
     groups = recipe_groups(results.adapters, results.groups)
     about |= {
         "adapter": curve.adapter,

@@ -6,25 +6,18 @@ import datetime as dt
 import hashlib
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aurac.errors import RunFolderError
-from aurac.readers.lm_eval_logs import HASHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from aurac.records.schema import Results
+    from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
+    from aurac.records.schema import AdapterRecord, Results
     from aurac.records.store import Cell
-
-
-class Requests(NamedTuple):
-    """What all cells of a task share: lm-eval's configuration, documents and prompts."""
-
-    header: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
 
 
 def safe(name: str) -> str:
@@ -33,10 +26,10 @@ def safe(name: str) -> str:
     return cleaned if cleaned.strip(". ") else f"__{len(cleaned)}"
 
 
-def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
+def sample_rows(cell: Cell, shared: StoredRequests) -> Iterator[dict[str, object]]:
     """One cell's rows, filter after filter, documents in order, keys in lm-eval's order."""
     rows = shared.rows[: len(cell.documents)]
-    if [str(row["doc_id"]) for row in rows] != cell.doc_ids:
+    if [str(row.doc_id) for row in rows] != cell.doc_ids:
         raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
     for chain in cell.logged.filtered:
         metrics = _metrics(cell, chain)
@@ -44,35 +37,37 @@ def sample_rows(cell: Cell, shared: Requests) -> Iterator[dict[str, Any]]:
             responses = _responses(cell, index, row)
             values = {name: column[index] for name, column in metrics.items()}
             yield {
-                "doc_id": row["doc_id"],
-                "doc": row["doc"],
-                "target": row["target"],
+                "doc_id": row.doc_id,
+                "doc": row.doc,
+                "target": row.target,
                 "arguments": {
                     f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(arguments)}
-                    for i, arguments in enumerate(row["arguments"])
+                    for i, arguments in enumerate(row.arguments)
                 },
                 "resps": responses,
                 "filtered_resps": _filtered(cell, chain, index, responses),
                 "filter": chain,
                 "metrics": list(values),
-                **{name: row[name] for name in HASHES},
+                "doc_hash": row.doc_hash,
+                "prompt_hash": row.prompt_hash,
+                "target_hash": row.target_hash,
                 **values,
             }
 
 
-def _metrics(cell: Cell, chain: str) -> dict[str, Any]:
+def _metrics(cell: Cell, chain: str) -> dict[str, Sequence[object]]:
     """Name → column of the metrics under a filter, those that are no numbers included."""
-    columns = {**cell.metrics, **cell.logged.other}
+    columns: dict[str, Sequence[object]] = {**cell.metrics, **cell.logged.other}
     split = {key: key.rpartition(",") for key in columns}
     return {name: columns[key] for key, (name, _, of) in split.items() if of == chain}
 
 
-def _responses(cell: Cell, index: int, row: Mapping[str, Any]) -> list[Any]:
+def _responses(cell: Cell, index: int, row: RequestRow) -> list[Any]:
     """For each request its responses, every part as text, as lm-eval writes them."""
     kept, greedy = cell.responses[index], cell.logged.greedy
     if greedy is not None:
         return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
-    if len(row["arguments"]) == 1:  # one request, asked once or several times
+    if len(row.arguments) == 1:  # one request, asked once or several times
         return [as_text(kept) if isinstance(kept, list) else [str(kept)]]
     return [as_text(each) if isinstance(each, list) else [str(each)] for each in kept]
 
@@ -95,10 +90,11 @@ NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 
 def aggregated(
     cells: Mapping[str, Cell],
-    shared: Mapping[str, Requests],
+    shared: Mapping[str, StoredRequests],
     results: Results,
-    model_args: Mapping[str, Any],
-) -> dict[str, Any]:
+    model_args: Mapping[str, object],
+    adapter: AdapterRecord | None,
+) -> dict[str, object]:
     """The content of ``results_DATE.json``, keys in lm-eval's order; cells are by task."""
     groups = {
         task.name: task.members
@@ -109,33 +105,33 @@ def aggregated(
     rows = {name: _task(name, cell) for name, cell in cells.items()} | pooled
     headers = {name: shared[name].header for name in cells}
     first = next(iter(headers.values()))
-    better = {name: dict(header["higher_is_better"]) for name, header in headers.items()}
+    better = {name: header.higher_is_better for name, header in headers.items()}
     better |= {g: {k: v for m in has for k, v in better[m].items()} for g, has in groups.items()}
-    versions = {name: header["version"] for name, header in headers.items()}
+    versions = {name: header.version for name, header in headers.items()}
     versions |= {task.name: task.version for task in results.tasks if task.members}
     tasks = sorted(results.tasks, key=lambda task: task.name)
     return {
         "results": rows,
         **({"groups": pooled} if pooled else {}),
         "group_subtasks": groups,
-        "configs": {name: header["config"] for name, header in headers.items()},
+        "configs": {name: header.config for name, header in headers.items()},
         "versions": {name: v for name, v in sorted(versions.items()) if name in rows},
         "n-shot": {task.name: task.num_fewshot for task in tasks if task.name in rows},
         "higher_is_better": dict(sorted(better.items())),
         "n-samples": {
-            name: {"original": headers[name]["original"], "effective": len(cell.doc_ids)}
+            name: {"original": headers[name].original, "effective": len(cell.doc_ids)}
             for name, cell in cells.items()
         },
-        "config": _config(results, first["model"], model_args),
-        **_surroundings(results, first["model"]),
+        "config": _config(results, first.model, model_args, adapter),
+        **_surroundings(results, first.model),
         "task_hashes": {name: _hash(cell, shared[name]) for name, cell in cells.items()},
         **_identity(str(results.provenance.base.name), first),
         "total_evaluation_time_seconds": str(sum(cell.seconds for cell in cells.values())),
     }
 
 
-def _task(name: str, cell: Cell) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(cell.doc_ids)}
+def _task(name: str, cell: Cell) -> dict[str, object]:
+    row: dict[str, object] = {"name": name, "alias": name, "sample_len": len(cell.doc_ids)}
     aggregate = cell.aggregates
     for key in [*cell.metrics, *(k for k in aggregate if k not in cell.metrics)]:
         metric, _, chain = key.rpartition(",")
@@ -153,10 +149,10 @@ def _mean(column: Sequence[float]) -> tuple[float, float | str]:
     return float(values.mean()), error
 
 
-def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, Any]:
+def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, object]:
     """The documents of all members pooled, with lm-eval's pooled standard error."""
     size = sum(len(cells[m].doc_ids) for m in members)
-    row: dict[str, Any] = {"alias": name, "name": name, "sample_len": size}
+    row: dict[str, object] = {"alias": name, "name": name, "sample_len": size}
     counts = {}
     for key in cells[members[0]].metrics:
         columns = [cells[m].metrics.get(key) for m in members]
@@ -173,15 +169,17 @@ def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict
 
 
 def _config(
-    results: Results, model: Mapping[str, Any], model_args: Mapping[str, Any]
-) -> dict[str, Any]:
+    results: Results,
+    model: ModelFacts,
+    model_args: Mapping[str, object],
+    adapter: AdapterRecord | None,
+) -> dict[str, object]:
     provenance = results.provenance
-    adapters = {a.name: a.sha256 for a in results.adapters}
-    peft = {"peft_sha": adapters[model_args["aurac"]["adapter"]]} if model_args.get("peft") else {}
+    peft = {"peft_sha": adapter.sha256} if adapter and adapter.path else {}
     return {
         "model": "hf",
         "model_args": dict(model_args),
-        "model_num_parameters": model["parameters"],
+        "model_num_parameters": model.parameters,
         "model_dtype": f"torch.{provenance.dtype}",
         "model_revision": "main",
         "model_sha": provenance.base.sha256 or "",
@@ -200,7 +198,7 @@ def _config(
     }
 
 
-def _surroundings(results: Results, model: Mapping[str, Any]) -> dict[str, Any]:
+def _surroundings(results: Results, model: ModelFacts) -> dict[str, object]:
     provenance, versions = results.provenance, results.provenance.versions
     facts = {**provenance.machine, **versions}
     return {
@@ -210,30 +208,30 @@ def _surroundings(results: Results, model: Mapping[str, Any]) -> dict[str, Any]:
         "transformers_version": versions.get("transformers"),
         "lm_eval_version": versions.get("lm-eval"),
         "upper_git_hash": None,
-        "tokenizer_pad_token": model["pad_token"],
-        "tokenizer_eos_token": model["eos_token"],
-        "tokenizer_bos_token": model["bos_token"],
-        "eot_token_id": model["eot_token_id"],
-        "max_length": model["max_length"],
+        "tokenizer_pad_token": model.pad_token,
+        "tokenizer_eos_token": model.eos_token,
+        "tokenizer_bos_token": model.bos_token,
+        "eot_token_id": model.eot_token_id,
+        "max_length": model.max_length,
     }
 
 
-def _hash(cell: Cell, shared: Requests) -> str:
+def _hash(cell: Cell, shared: StoredRequests) -> str:
     """Over the hashes of every sample, each filter's one after the other."""
-    once = "".join(str(row[name]) for row in shared.rows for name in HASHES)
+    once = "".join(f"{row.doc_hash}{row.prompt_hash}{row.target_hash}" for row in shared.rows)
     text = once * len(cell.logged.filtered)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _identity(name: str, header: Mapping[str, Any]) -> dict[str, Any]:
-    template, system = header["chat_template"], header.get("system_instruction")
+def _identity(name: str, header: RequestsHeader) -> dict[str, object]:
+    template, system = header.chat_template, header.system_instruction
     return {
         "model_source": "hf",
         "model_name": name,
         "model_name_sanitized": safe(name),
         "system_instruction": system,
         "system_instruction_sha": _sha256(system),
-        "fewshot_as_multiturn": header.get("fewshot_as_multiturn", True),
+        "fewshot_as_multiturn": header.fewshot_as_multiturn,
         "chat_template": template,
         "chat_template_sha": _sha256(template),
     }

@@ -114,7 +114,7 @@ def load_model(
     dtype: Any,
     *,
     trust_remote_code: bool = False,
-    device_map: str | Mapping[str, Any] | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
 ) -> Any:
     """The model of a base on disk; a BaseModelError where it cannot be loaded or lacks weights."""
     from transformers import AutoModelForCausalLM
@@ -137,7 +137,7 @@ def load_model(
             )
     except Exception as error:
         raise _not_loaded(base.name, error) from error
-    check_complete(base.name, model, loading)
+    check_complete(base.name, model, loading["missing_keys"], loading["mismatched_keys"])
     return model
 
 
@@ -160,7 +160,7 @@ def load_base(
     dtype: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
-    device_map: str | Mapping[str, Any] | None = None,
+    device_map: str | Mapping[str, int | str] | None = None,
 ) -> LoadedBase:
     """Load base `name` for evaluation or training (frozen, eval mode).
 

@@ -127,16 +127,16 @@ def _cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, str | int | None]:
     """The hardware, without anything that names the host or its user."""
     return {"system": platform.system(), "cpu": _cpu_model(), "cores": os.cpu_count()}
 
 
-def in_use(device: str) -> dict[str, Any]:
+def in_use(device: str) -> dict[str, str | int]:
     """What this process computes on: device, threads, and the name of a GPU."""
     import torch
 
-    described: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    described: dict[str, str | int] = {"device": device, "threads": torch.get_num_threads()}
     if device.startswith("cuda") and torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name(device)
     return described
@@ -218,7 +218,7 @@ def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
     return float((logits.float() - expected).norm() / spread)
 
 
-def refuse_unsupported(mask: Any, dropout: float, arguments: Mapping[str, Any]) -> None:
+def refuse_unsupported(mask: Any, dropout: float, arguments: Mapping[str, object]) -> None:
     """Refuse a mask, dropout, and the sinks and biases among a layer's further arguments."""
     names = [name for name in _UNSUPPORTED if arguments.get(name) is not None]
     if mask is not None or dropout or names:

@@ -7,14 +7,14 @@ import hashlib
 import logging
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.errors import BaseModelError
 from aurac.files import sha256_file, sha256_json
 from aurac.models import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -26,19 +26,23 @@ _AGAIN = "download or save the model again"
 _LISTED = 3  # tensors that a message names
 
 
-def check_complete(name: str, model: nn.Module, loading: Mapping[str, Any]) -> None:
+def check_complete(
+    name: str,
+    model: nn.Module,
+    missing: Collection[str],
+    mismatched: Iterable[tuple[str, Sequence[int], Sequence[int]]],
+) -> None:
     """Check that every parameter came from the files of base `name`, in its own shape.
 
-    transformers fills what a file lacks with random numbers and only says so in `loading`, its
-    `output_loading_info`.
+    transformers fills what a file lacks with random numbers and only says so in its
+    `output_loading_info`: names that are missing, and (name, stored shape, shape of the model).
     """
     wrong = sorted(
         f"{key} has shape {tuple(stored)} where the model has {tuple(shape)}"
-        for key, stored, shape in loading.get("mismatched_keys") or ()
+        for key, stored, shape in mismatched
     )
     parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    missing = sorted(parameters & set(loading.get("missing_keys") or ()))
-    if wrong := [*wrong, *(f"{key} is missing" for key in missing)]:
+    if wrong := [*wrong, *(f"{key} is missing" for key in sorted(parameters & set(missing)))]:
         more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise BaseModelError(
             f"the weights of base {name!r} do not fit its config.json "

@@ -18,7 +18,7 @@ from aurac.engine.counts import watched
 from aurac.engine.running import cached_tokens, pass_tokens
 from aurac.errors import AuracError
 from aurac.models.device import no_memory
-from aurac.records.cell import Block, Budgets, EngineCounts, Logged
+from aurac.records.cell import Block, Budgets
 from aurac.runs.log import Profile, RunLog
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ class Evaluator:
             metrics={key: [float(x) for x in column] for key, column in outcome.metrics.items()},
             responses=outcome.responses,
             samples={key: rows.tolist() for key, rows in outcome.samples.items()} or UNSET,
-            logged=Logged(**outcome.logged),
-            engine=EngineCounts(**outcome.engine),
+            logged=outcome.logged,
+            engine=outcome.engine,
             budgets=msgspec.convert(options, Budgets, from_attributes=True),
             seconds=round(seconds, 3),
             notes=list(self._notes),

@@ -20,7 +20,7 @@ from aurac.records.cell import SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.records.store import CellStore
-from aurac.tasks.options import PROMPTING
+from aurac.tasks.options import Prompting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,10 @@ _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5
 _LISTED = 5  # names in a message
 _WHICH = ("task", "rank", "basis", "rescale", "adapter_sha256")
-_OF_PROMPTS = {"split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer", *PROMPTING}
+_OF_PROMPTS = {
+    *("split", "num_fewshot", "fewshot", "seed", "chat_template", "tokenizer"),
+    *Prompting.__annotations__,
+}
 """Settings that change the documents or the prompts of every task."""
 
 

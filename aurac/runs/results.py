@@ -351,8 +351,8 @@ def task_record(folder: Path, task: BuiltTask, session: Session) -> TaskRecord:
     """A task, with its documents and prompts written beside the cells."""
     documents = Path("documents") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.json"
     write_json(folder / documents, readable(task).to_dict())
-    return TaskRecord(
-        **task.identity(),
+    return msgspec.structs.replace(
+        task.identity(),
         metric=task.metric,
         metrics=list(task.integrable),
         cluster=task.cluster,

@@ -18,6 +18,7 @@ import numpy as np
 
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, CellError, TaskError
+from aurac.records.cell import EngineCounts, Logged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,11 +124,10 @@ class Outcome:
     # what greedy decoding gives; None for text), ``filtered`` (filter to n lists of answers; None
     # where it takes each first answer as it is) and ``other`` (``metric,filter`` to n values that
     # are no numbers). With samples each entry is a list, one for each sample.
-    logged: dict[str, Any]
+    logged: Logged
     # With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics
     samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    # What it cost and how many decisions were near ties (``Record.to_dict``)
-    engine: Mapping[str, Any] = field(default_factory=dict)
+    engine: EngineCounts = field(default_factory=EngineCounts)  # with the number of near ties
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,13 +190,13 @@ class Leaf:
         return Outcome(
             metrics={key: np.array([float(v) for v in c]) for key, c in numbers.items()},
             responses=[_kept(*part) for part in parts],
-            logged={
-                "greedy": [[bool(r[0][1]) for r in part] for _, part in parts] if choice else None,
-                "filtered": filtered,
-                "other": {
+            logged=Logged(
+                greedy=[[bool(r[0][1]) for r in part] for _, part in parts] if choice else None,
+                filtered=filtered,
+                other={
                     key: [plain(v) for v in c] for key, c in columns.items() if key not in numbers
                 },
-            },
+            ),
         )
 
     def near_ties(
@@ -261,22 +261,21 @@ def _together(rounds: Sequence[Outcome]) -> Outcome:
         return [list(row) for row in zip(*columns, strict=True)]
 
     def answers(each: Outcome, chain: str) -> list[Any]:
-        rows = each.logged["filtered"][chain]
+        rows = each.logged.filtered[chain]
         return each.responses if rows is None else [row[0] for row in rows]
 
-    filtered, other = first.logged["filtered"], [each.logged["other"] for each in rounds]
+    filtered, other = first.logged.filtered, [each.logged.other for each in rounds]
     return Outcome(
         metrics={key: scores.mean(axis=1) for key, scores in samples.items()},
         responses=by_document(each.responses for each in rounds),
-        logged={
-            "greedy": None,
-            "filtered": {c: by_document(answers(each, c) for each in rounds) for c in filtered},
-            "other": {
+        logged=Logged(
+            filtered={c: by_document(answers(each, c) for each in rounds) for c in filtered},
+            other={
                 key: by_document(columns[key] for columns in other)
                 for key in other[0]
                 if all(key in columns for columns in other)
             },
-        },
+        ),
         samples=samples,
     )
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import msgspec
 
@@ -30,8 +30,14 @@ _GENERATION: dict[str, tuple[Any, str]] = {
 }
 """What settings of generation must be: type and words; others are the model's business."""
 
-PROMPTING = ("system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats")
-"""Settings that are part of a cell's identity where they are given, and absent otherwise."""
+
+class Prompting(TypedDict, total=False):
+    """Settings that are part of a cell's identity where they are given, and absent otherwise."""
+
+    system_instruction: str
+    fewshot_as_multiturn: bool
+    gen_kwargs: str
+    repeats: int
 
 
 @dataclass(frozen=True)
@@ -89,16 +95,16 @@ class TaskOptions:
         """How many documents of a task, or which share of them; ``None`` for all."""
         return self.limit.get(task) if isinstance(self.limit, Mapping) else self.limit
 
-    def prompting(self) -> dict[str, Any]:
-        """Those of `PROMPTING` that are not lm-eval's defaults."""
-        settings: dict[str, Any] = {}
+    def prompting(self) -> Prompting:
+        """What is not lm-eval's default."""
+        settings: Prompting = {}
         if self.system_instruction:
             settings["system_instruction"] = self.system_instruction
         if self.chat_template and self.fewshot_as_multiturn is False:
             settings["fewshot_as_multiturn"] = False
         if self.gen_kwargs:
             settings["gen_kwargs"] = json.dumps(dict(self.gen_kwargs), sort_keys=True)
-        if (self.repeats or 1) > 1:
+        if self.repeats and self.repeats > 1:
             settings["repeats"] = self.repeats
         return settings
 

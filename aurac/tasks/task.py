@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
-from aurac.files import sha256_json, write_atomic
+from aurac.files import sha256_json
 from aurac.records.cell import DocumentKey
-from aurac.records.schema import TaskDocuments
+from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
+from aurac.records.schema import TaskDocuments, TaskRecord
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
 from aurac.tasks.requests import Answers, Requests, prompts_sha256
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aurac.engine.running import Progress
     from aurac.models.base import LoadedBase
     from aurac.tasks.metrics import Document
-    from aurac.tasks.options import TaskOptions
+    from aurac.tasks.options import Prompting, TaskOptions
 
 
 def cluster_labels(task: str, documents: Iterable[Any], field: str) -> tuple[str, ...]:
@@ -168,11 +168,13 @@ class BuiltTask:
         return any(leaf.task.OUTPUT_TYPE == "generate_until" for leaf in self.leaves)
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Prompting:
         """Those of `TaskOptions.prompting` that concern this task."""
         settings = self.options.prompting()
-        generation = () if self.generates else ("gen_kwargs", "repeats")
-        return {name: value for name, value in settings.items() if name not in generation}
+        if not self.generates:
+            settings.pop("gen_kwargs", None)
+            settings.pop("repeats", None)
+        return settings
 
     @cached_property
     def prompt_hashes(self) -> tuple[str, ...]:
@@ -205,21 +207,21 @@ class BuiltTask:
         """Version of lm-eval, which builds the prompts."""
         return version("lm_eval")
 
-    def identity(self) -> dict[str, Any]:
-        """What was asked, as plain JSON: two cells can be paired only if these agree."""
-        return {
-            "name": self.name,
-            "version": self.version,
-            "output_type": self.output_type,
-            "num_fewshot": self.num_fewshot,
-            "fewshot": self.options.fewshot,
-            "chat_template": self.options.chat_template,
-            "n_docs": self.n_docs,
-            "documents_sha256": self.documents_sha256,
-            "prompts_sha256": self.prompts_sha256,
-            "lm_eval": self.lm_eval,
+    def identity(self) -> TaskRecord:
+        """What was asked: two cells can be paired only if these agree."""
+        return TaskRecord(
+            name=self.name,
+            version=self.version,
+            output_type=self.output_type,
+            num_fewshot=self.num_fewshot,
+            fewshot=self.options.fewshot,
+            chat_template=self.options.chat_template,
+            n_docs=self.n_docs,
+            documents_sha256=self.documents_sha256,
+            prompts_sha256=self.prompts_sha256,
+            lm_eval=self.lm_eval,
             **self.settings,
-        }
+        )
 
     def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:
         """Puts the requests to the model as it is now, block by block."""
@@ -265,7 +267,7 @@ class Evaluation:
                 fix=f"name one with --metric {task.name}=NAME,FILTER",
             )
         check_scores(task.name, task.metric, outcome.metrics[task.metric])
-        return replace(outcome, engine=record.to_dict())
+        return replace(outcome, engine=record.counts())
 
 
 def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:
@@ -310,9 +312,8 @@ def _readable(task: Any, content: Any) -> tuple[str | None, str | None, list[str
 
 
 def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | None:
-    """Write a task's prompts and documents into a run folder, gzipped lines of JSON.
+    """Write a task's prompts and documents into a run folder.
 
-    The first line describes the task and the base; each other one is a document with its requests.
     Returned is the path in the run folder; None for a group, whose members have files of their own.
     """
     if task.members:
@@ -320,65 +321,58 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
     leaf = task.leaf
     path = Path("requests") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.jsonl.gz"
     if not (folder / path).is_file():
-        rows = [_header(leaf, task, base), *(_row(leaf, each) for each in leaf.documents)]
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-        text = "\n".join(lines).encode("utf-8", "surrogatepass")
-        write_atomic(folder / path, gzip.compress(text, 6, mtime=0))
+        rows = [_row(leaf, document) for document in leaf.documents]
+        StoredRequests(_header(leaf, task, base), rows).write(folder / path)
     return path.as_posix()
 
 
-def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> dict[str, Any]:
+def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> RequestsHeader:
     config = leaf.task.dump_config()
     files = (config.get("dataset_kwargs") or {}).get("data_files")
     if isinstance(files, dict):  # where the documents lie is this machine's business
         config["dataset_kwargs"] = {"data_files": {split: _names(f) for split, f in files.items()}}
     (config.get("metadata") or {}).pop("config_source", None)
-    return {
-        "task": task.name,
-        "config": plain(config),
-        "version": plain(leaf.task.VERSION),
-        "higher_is_better": plain(leaf.task.higher_is_better()),
-        "original": len(leaf.task.eval_docs),
-        "chat_template": base.tokenizer.chat_template if task.options.chat_template else None,
-        "system_instruction": task.settings.get("system_instruction"),
-        "fewshot_as_multiturn": task.settings.get("fewshot_as_multiturn", True),
-        "model": _model(base),
-    }
+    return RequestsHeader(
+        task=task.name,
+        config=plain(config),
+        version=plain(leaf.task.VERSION),
+        higher_is_better=plain(leaf.task.higher_is_better()),
+        original=len(leaf.task.eval_docs),
+        chat_template=base.tokenizer.chat_template if task.options.chat_template else None,
+        system_instruction=task.settings.get("system_instruction"),
+        fewshot_as_multiturn=task.settings.get("fewshot_as_multiturn", True),
+        model=_model(base),
+    )
 
 
 def _names(files: Any) -> Any:
     return [_names(file) for file in files] if isinstance(files, list) else Path(str(files)).name
 
 
-def _model(base: LoadedBase) -> dict[str, Any]:
-    """What lm-eval's results say about a model and its tokenizer."""
+def _model(base: LoadedBase) -> ModelFacts:
     tokenizer = base.tokenizer
-    return {
-        "parameters": sum(p.numel() for p in base.model.parameters()),
-        "max_length": getattr(base.model.config, "max_position_embeddings", None),
-        "eot_token_id": tokenizer.eos_token_id,
-        **{
-            f"{kind}_token": [
-                plain(getattr(tokenizer, f"{kind}_token")),
-                str(getattr(tokenizer, f"{kind}_token_id")),
-            ]
-            for kind in ("pad", "eos", "bos")
-        },
-    }
+    return ModelFacts(
+        parameters=sum(p.numel() for p in base.model.parameters()),
+        max_length=getattr(base.model.config, "max_position_embeddings", None),
+        eot_token_id=tokenizer.eos_token_id,
+        pad_token=[plain(tokenizer.pad_token), str(tokenizer.pad_token_id)],
+        eos_token=[plain(tokenizer.eos_token), str(tokenizer.eos_token_id)],
+        bos_token=[plain(tokenizer.bos_token), str(tokenizer.bos_token_id)],
+    )
 
 
-def _row(leaf: Leaf, document: Document) -> dict[str, Any]:
+def _row(leaf: Leaf, document: Document) -> RequestRow:
     target = str(leaf.task.doc_to_target(document.content))
     arguments = [instance.args for instance in document.instances]
-    return {
-        "doc_id": document.doc_id,
-        "doc": plain(document.content),
-        "target": target,
-        "arguments": plain(arguments),
-        "doc_hash": document.doc_hash,
-        "prompt_hash": _hash(arguments[0][0]),
-        "target_hash": _hash(target),
-    }
+    return RequestRow(
+        doc_id=document.doc_id,
+        doc=plain(document.content),
+        target=target,
+        arguments=plain(arguments),
+        doc_hash=document.doc_hash,
+        prompt_hash=_hash(arguments[0][0]),
+        target_hash=_hash(target),
+    )
 
 
 def _hash(text: str) -> str:

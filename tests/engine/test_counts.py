@@ -160,7 +160,7 @@ def test_without_a_recording_nothing_is_counted() -> None:
     with counted_pass(tiny("llama"), 5, 1):
         pass
     assert record.passes == 0
-    assert record.to_dict()["computed_tokens"] == 0
+    assert record.counts().computed_tokens == 0
 
 
 def test_an_unknown_dtype_is_taken_for_the_coarsest() -> None:
@@ -175,8 +175,8 @@ def test_what_a_models_own_generation_decides_is_not_counted_as_no_near_tie(
     twin.generation_config.repetition_penalty = 1.0001
     with recording() as record, caplog.at_level("INFO", "aurac"):
         generate(twin, tokenizer(), [GenerationRequest("fox", (), 2)], options=EngineOptions())
-    assert record.to_dict()["near_ties"] is None
-    assert record.to_dict()["paths"] == ["generate"]
+    assert record.counts().near_ties is None
+    assert record.counts().paths == ["generate"]
     assert "more than greedy decoding" in caplog.text
 
 

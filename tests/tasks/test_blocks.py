@@ -42,9 +42,9 @@ def test_a_fixed_header_is_computed_once_for_a_state_of_the_model(
     evaluation = task.evaluation(models[0], tokenizer, EngineOptions())
     parts = [evaluation.block(range(k, k + 2)).engine for k in range(0, task.n_docs - 1, 2)]
     again = task.evaluation(models[0], tokenizer, EngineOptions()).block([0, 1]).engine
-    header = parts[0]["computed_tokens"] - parts[1]["computed_tokens"]
+    header = parts[0].computed_tokens - parts[1].computed_tokens
     assert header > 60  # the examples are in the first block alone
-    assert again["computed_tokens"] == parts[0]["computed_tokens"]  # another state: once more
-    total = sum(part["computed_tokens"] for part in parts)
-    assert total <= 1.1 * whole["computed_tokens"]
-    assert sum(part["distinct_tokens"] for part in parts) <= total
+    assert again.computed_tokens == parts[0].computed_tokens  # another state: once more
+    total = sum(part.computed_tokens for part in parts)
+    assert total <= 1.1 * whole.computed_tokens
+    assert sum(part.distinct_tokens for part in parts) <= total

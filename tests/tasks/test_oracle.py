@@ -229,8 +229,8 @@ def test_samples_have_a_seed_each_and_are_scored_one_by_one(tmp_path, tokenizer,
         assert four.samples[key].shape == (6, 4)
         assert column == pytest.approx(four.samples[key].mean(axis=1))
         assert list(four.samples[key][:, 0]) == list(one.metrics[key])
-    first = [[row[0] for row in rows] for rows in four.logged["filtered"].values()]
-    assert first == [[row[0] for row in rows] for rows in one.logged["filtered"].values()]
+    first = [[row[0] for row in rows] for rows in four.logged.filtered.values()]
+    assert first == [[row[0] for row in rows] for rows in one.logged.filtered.values()]
 
 
 def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
