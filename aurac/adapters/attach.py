@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
     from aurac.adapters.adapter import Adapter, Factors
     from aurac.adapters.truncate import Prepared
@@ -49,7 +50,7 @@ class LiveAdapter:
         self._rank = 0
         self._closed = False
         self._base = BaseState(model)
-        self._extras = ExtraTensors(model, prepared.adapter.extras, prepared.adapter.peft_config)
+        self._extras = ExtraTensors(model, prepared.adapter)
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         try:
             self._layers = _inject(model, prepared.adapter)
@@ -137,7 +138,7 @@ def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Itera
         live.remove()
 
 
-def _inject(model: nn.Module, adapter: Adapter) -> dict[str, Any]:
+def _inject(model: nn.Module, adapter: Adapter) -> dict[str, LoraLayer]:
     """PEFT's layers around the adapter's modules, by module path, empty and on the meta device."""
     from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
@@ -279,18 +280,18 @@ class ExtraTensors:
     matrices that PEFT writes into the base itself are swapped in place.
     """
 
-    def __init__(
-        self, model: nn.Module, extras: Mapping[str, Tensor], config: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: nn.Module, adapter: Adapter) -> None:
         self._model = model
         self._modules: dict[str, tuple[nn.Module, nn.Module]] = {}
         self._values: list[tuple[Tensor, Tensor, Tensor]] = []
-        saved = tuple(config.get("modules_to_save") or ())
+        saved = tuple(adapter.peft_config.get("modules_to_save") or ())
+        rows = adapter.peft_config.get("trainable_token_indices")
         copies: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in extras.items():
+        for key, tensor in adapter.extras.items():
             owner = owner_of(key, saved)
             if key.endswith(_DELTA):
-                self._add_tokens(key.removesuffix(_DELTA), tensor, config)
+                name = key.removesuffix(_DELTA)
+                self._add_tokens(name, tensor, _token_indices(name, rows))
             elif owner is not None:
                 copies.setdefault(owner, {})[key.removeprefix(f"{owner}.")] = tensor
             else:
@@ -320,9 +321,8 @@ class ExtraTensors:
         replacement.load_state_dict(dict(state))
         self._modules[name] = (original, replacement)
 
-    def _add_tokens(self, name: str, rows: Tensor, config: Mapping[str, Any]) -> None:
+    def _add_tokens(self, name: str, rows: Tensor, indices: list[int]) -> None:
         original = _find(self._model, name)
-        indices = _token_indices(name, config)
         weight = getattr(original, "weight", None)
         if (
             weight is None
@@ -349,8 +349,7 @@ class ExtraTensors:
         self._values.append((parameter, parameter.data, value.to(parameter)))
 
 
-def _token_indices(name: str, config: Mapping[str, Any]) -> list[int]:
-    indices = config.get("trainable_token_indices")
+def _token_indices(name: str, indices: list[int] | dict[str, list[int]] | None) -> list[int]:
     if isinstance(indices, dict):
         indices = next((v for k, v in indices.items() if name == k or name.endswith(f".{k}")), None)
     if not indices:

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import (
     CONFIG,
     PREFIX,
+    Number,
     base_fields,
     is_set,
     pattern_name,
@@ -109,7 +110,7 @@ def _tokenizer_files(adapter: Adapter) -> dict[str, bytes]:
     return files
 
 
-def peft_config(adapter: Adapter) -> dict[str, Any]:
+def peft_config(adapter: Adapter) -> dict[str, object]:
     """The ``adapter_config.json`` with which plain PEFT computes the adapter's own scale.
 
     Ranks and alphas go into the uniform fields; modules that differ from the most common value go
@@ -144,7 +145,7 @@ def peft_config(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _common(adapter: Adapter, values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _common(adapter: Adapter, values: Mapping[str, Number]) -> tuple[Number, dict[str, Number]]:
     """The most common value, and a PEFT pattern for each module that has another one."""
     common = Counter(values.values()).most_common(1)[0][0]
     patterns = {}
@@ -166,7 +167,7 @@ def _as_whole(number: float) -> int | float:
     return int(number) if float(number).is_integer() else float(number)
 
 
-def _dump(value: Mapping[str, Any]) -> str:
+def _dump(value: Mapping[str, object]) -> str:
     try:
         return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:

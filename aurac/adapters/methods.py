@@ -275,7 +275,7 @@ class Nesting:
         object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
 
     def setup(
-        self, R: int, rule: Rule, alpha: float, seed: int, options: Mapping[str, Any]
+        self, R: int, rule: Rule, alpha: float, seed: int, options: Mapping[str, object]
     ) -> TrainingSetup:
         """What the method needs to know of a training of rank R."""
         return TrainingSetup(R, self.ranks, self.weights, rule, alpha, seed, self.update, options)

@@ -10,7 +10,7 @@ import functools
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from aurac.adapters.formats.converted import Gguf, Mlx, Torchtune
 from aurac.adapters.formats.peft import Peft
@@ -30,11 +30,13 @@ from aurac.models.base import KnownBase
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
     from aurac.adapters.adapter import Adapter
+    from aurac.adapters.formats.sidecar import KeyNames
+    from aurac.adapters.nesting import Rule, Update
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), Gguf(), Torchtune(), StateDict()]
 _AMBIGUOUS: Final = (".bin", ".safetensors")  # in a folder more likely a model's weights
@@ -54,7 +56,16 @@ def load_adapter(
     subfolder: str | None = None,
     name: str | None = None,
     lazy: bool = False,
-    **overrides: Any,
+    method: str | None = None,
+    scaling: Rule | None = None,
+    alpha: float | None = None,
+    nested_ranks: Sequence[int] | None = None,
+    weights: Sequence[float] | None = None,
+    mask_type: Literal["diag", "binary"] | None = None,
+    update: Update | None = None,
+    base: str | None = None,
+    enable_lora: Sequence[bool] | None = None,
+    keys: KeyNames | None = None,
 ) -> Adapter:
     """Read an adapter from a folder, a file or a hub id.
 
@@ -69,15 +80,26 @@ def load_adapter(
         name: What to call it; the last part of the path by default.
         lazy: Read the numbers of a PEFT safetensors file only when they are asked for, module by
             module (``Adapter.walk``, ``Adapter.loaded``).
-        **overrides: What the file does not say, or says wrongly: ``method``, ``scaling``,
-            ``alpha``, ``nested_ranks``, ``weights``, ``update``, ``base``, ``enable_lora`` and
-            ``keys``, the fields of :class:`~aurac.adapters.formats.sidecar.LoadOverrides`.
+        method: How it was trained; this and what follows where the file does not say it, or says
+            it wrongly.
+        scaling: Its scaling rule.
+        alpha: The α of that rule.
+        nested_ranks: S, the nested ranks.
+        weights: One weight per nested rank.
+        mask_type: The same for MatryoshkaLoRA's research code: ``diag`` adds the nested ranks up
+            (weights of 1), ``binary`` takes their mean (1 / |S|).
+        update: DyLoRA's update.
+        base: The name of its base model.
+        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
+        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
+            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
 
     Raises:
         CheckpointError: When it is missing, damaged, refused, or does not say enough.
         UsageError: When what is given does not fit together.
     """
-    stated = LoadOverrides(**overrides)
+    training = (nested_ranks, weights, mask_type, update)
+    stated = LoadOverrides(method, scaling, alpha, *training, base, enable_lora, keys)
     local, inside = _locate(str(path), revision, subfolder)
     if base_model is not None:
         bases = functools.partial(KnownBase, model=base_model)

@@ -192,20 +192,19 @@ class Gguf(Format):
         )
 
 
-def _gguf_settings(fields: Mapping[str, Any], path: Path) -> tuple[str, float]:
+def _gguf_settings(fields: Mapping[str, object], path: Path) -> tuple[str, float]:
     """The architecture and α."""
     if fields.get("general.type") != "adapter" or fields.get("adapter.type") != "lora":
         raise CheckpointError(f"{path} is a GGUF file but no LoRA adapter", fix="check the file")
     if fields.get("adapter.alora.invocation_tokens"):
         raise CheckpointError(f"{path} is an aLoRA adapter, which acts after its tokens alone")
     arch, alpha = str(fields.get("general.architecture")), fields.get("adapter.lora.alpha", 0.0)
-    usable = isinstance(alpha, (int, float)) and abs(alpha) <= 1e9
-    if arch not in _GGUF_REORDERS or not usable:
-        raise CheckpointError(
-            f"{path} is for architecture {arch} with alpha {alpha!r}"[:300],
-            expected=f"one of {', '.join(_GGUF_REORDERS)} and a finite number",
-        )
-    return arch, alpha
+    if isinstance(alpha, (int, float)) and abs(alpha) <= 1e9 and arch in _GGUF_REORDERS:
+        return arch, alpha
+    raise CheckpointError(
+        f"{path} is for architecture {arch} with alpha {alpha!r}"[:300],
+        expected=f"one of {', '.join(_GGUF_REORDERS)} and a finite number",
+    )
 
 
 class Torchtune(StateDict):
@@ -266,7 +265,7 @@ def _from_torchtune(source: Source) -> dict[str, Tensor]:
     return plain
 
 
-def _gguf_contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _gguf_contents(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     """The fields and the tensors of a GGUF file, dequantised; those in float16 stay so."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
@@ -274,8 +273,8 @@ def _gguf_contents(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     class Reader(GGUFReader):
         """A reader that stops where the file ends, instead of reading nothing without an end."""
 
-        def _get(self, offset: int, dtype: Any, count: int = 1, *rest: Any, **more: Any) -> Any:
-            value = super()._get(offset, dtype, count, *rest, **more)
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            value = super()._get(offset, dtype, count, override_order)
             if len(value) != int(count):
                 raise ValueError("it claims more than it holds")
             return value

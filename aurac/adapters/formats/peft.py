@@ -16,7 +16,6 @@ from aurac.adapters.formats.peft_config import (
     MAGNITUDE,
     PREFIX,
     PeftConfig,
-    base_of,
     owner_of,
     parse_config,
 )
@@ -82,11 +81,12 @@ class Peft(Format):
     def read(self, source: Source) -> Adapter:
         """The adapter in the folder."""
         folder = source.path
-        config = read_json(folder / CONFIG)
-        if not is_adalora(config):
-            parse_config(config, folder / CONFIG)  # refused before the weights are read
+        record = read_json(folder / CONFIG)
+        # What is refused is refused before the weights are read.
+        config = None if is_adalora(record) else parse_config(record, folder / CONFIG)
+        base = config.base if config else None
         weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
-        if not weights and not (folder / OUTLINE).exists():
+        if not weights and (config is None or not (folder / OUTLINE).exists()):
             files = ", ".join(sorted(path.name for path in folder.glob("*.pt")))
             raise CheckpointError(
                 f"{folder} has an {CONFIG} but no weights",
@@ -97,9 +97,11 @@ class Peft(Format):
             )
 
         def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
-            return source.skeleton(base_of(config), needed=needed)
+            return source.skeleton(base, needed=needed)
 
-        if weights:
+        if config is None:
+            adapter = _from_adalora(record, weights[0], folder.name)
+        elif weights:
             adapter = _read_weights(config, weights[0], folder.name, skeleton)
         else:
             tensors, values = read_outline(folder)
@@ -118,16 +120,16 @@ def _folder_notes(folder: Path, weights: list[Path]) -> list[str]:
     return notes
 
 
-def _read_weights(
-    config: Mapping[str, Any], weights: Path, name: str, skeleton: Skeleton
-) -> Adapter:
+def _from_adalora(record: Mapping[str, object], weights: Path, name: str) -> Adapter:
+    config, state, scale, notes = adalora_as_lora(record, read_tensors(weights), weights)
+    adapter = from_state(config, state, where=weights, name=name)
+    modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
+    notes = (*notes, *adapter.notes)
+    return replace(adapter, modules=modules, notes=notes, format="peft, from AdaLoRA")
+
+
+def _read_weights(config: PeftConfig, weights: Path, name: str, skeleton: Skeleton) -> Adapter:
     """The adapter of a config and its weights; for safetensors without numbers (an outline)."""
-    if is_adalora(config):
-        plain, state, scale, notes = adalora_as_lora(config, read_tensors(weights), weights)
-        adapter = from_state(plain, state, where=weights, name=name)
-        modules = {n: replace(f, rule="none", alpha=scale) for n, f in adapter.modules.items()}
-        notes = (*notes, *adapter.notes)
-        return replace(adapter, modules=modules, notes=notes, format="peft, from AdaLoRA")
     if weights.suffix != ".safetensors":
         state = read_tensors(weights)
         return from_state(config, state, where=weights, name=name, skeleton=skeleton)
@@ -162,7 +164,7 @@ class StoredValues:
 
 
 def from_state(
-    config: Mapping[str, Any],
+    config: PeftConfig,
     state: Mapping[str, Tensor],
     *,
     where: object,
@@ -170,20 +172,19 @@ def from_state(
     skeleton: Skeleton = lambda _needed: None,
 ) -> Adapter:
     """The adapter of a PEFT config and a state dict in PEFT's own key format."""
-    parsed = parse_config(config, where)
-    pairs, magnitudes, extras = _sorted(state, parsed, where)
-    parsed = with_parameters(parsed, pairs, skeleton, where)
+    pairs, magnitudes, extras = _sorted(state, config, where)
+    config = with_parameters(config, pairs, skeleton, where)
     modules = {
-        module: factors_from_peft(module, pair, parsed, where) for module, pair in pairs.items()
+        module: factors_from_peft(module, pair, config, where) for module, pair in pairs.items()
     }
-    if parsed.use_dora:
+    if config.use_dora:
         modules = with_magnitudes(modules, magnitudes, where)
     return Adapter(
         name=name,
         modules=modules,
-        base=base_of(parsed.carried),
-        peft_config={**parsed.carried, **({"bias": parsed.bias} if parsed.bias != "none" else {})},
-        notes=(*parsed.notes, *_notes(parsed, modules, extras)),
+        base=config.base,
+        peft_config={**config.carried, **({"bias": config.bias} if config.bias != "none" else {})},
+        notes=(*config.notes, *_notes(config, modules, extras)),
         extras=extras,
     )
 

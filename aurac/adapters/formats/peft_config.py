@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -32,6 +32,7 @@ PeftRank = Annotated[int, Meta(ge=1, le=2**20)]
 PeftAlpha = Annotated[float, Meta(ge=-1e9, le=1e9)]
 _Layer = Annotated[int, Meta(ge=0, le=1000)]
 _Token = Annotated[int, Meta(ge=0)]
+Number = TypeVar("Number", int, float)
 
 CONFIG = "adapter_config.json"
 PREFIX: Final = "base_model.model."
@@ -110,6 +111,14 @@ class PeftConfig(msgspec.Struct, frozen=True):
         """The scaling rule."""
         return "sqrt" if self.use_rslora else "rank"
 
+    @property
+    def base(self) -> str | None:
+        """The base that it names, as ``owner/name@revision`` where it asks for a revision."""
+        name, revision = self.base_model_name_or_path, self.revision
+        if revision in ("", "main") or not _HUB_ID.fullmatch(name) or is_there(name):
+            return name or None
+        return f"{name}@{revision}"
+
     def of(self, module: str) -> tuple[int, float]:
         """The r and ``lora_alpha`` that PEFT gives the factors of a module."""
         return self.scale_of(pattern_name(module, self.parameters.get(module, "")))
@@ -125,7 +134,7 @@ def pattern_name(module: str, parameter: str) -> str:
     return f"{module_in_model(module)}.{parameter}" if parameter else module
 
 
-def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
+def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
     """Check the fields of an ``adapter_config.json``."""
     notes = _check_fields(config, where)
     known = checked({k: v for k, v in config.items() if k in UNDERSTOOD}, PeftConfig, where)
@@ -143,21 +152,13 @@ def parse_config(config: Mapping[str, Any], where: object) -> PeftConfig:
     return msgspec.structs.replace(known, carried=carried, notes=notes)
 
 
-def base_of(config: Mapping[str, Any]) -> str | None:
-    """The base that a config names, as ``owner/name@revision`` where it asks for a revision."""
-    name, revision = config.get("base_model_name_or_path"), config.get("revision")
-    if not name or not revision or revision == "main" or not _HUB_ID.fullmatch(name):
-        return name or None
-    return name if is_there(name) else f"{name}@{revision}"
-
-
 def is_there(base: str) -> bool:
     """Whether the name of a base is that of something on this machine; any text may be asked."""
     return os.path.exists(base)  # noqa: PTH110 - pathlib's raises for names that are too long
 
 
 def base_fields(base: str | None) -> dict[str, str | None]:
-    """The fields of a config that name ``base``: the inverse of :func:`base_of`."""
+    """The fields of a config that name ``base``: the inverse of `PeftConfig.base`."""
     name, at, revision = (base or "").partition("@")
     if not at or not _HUB_ID.fullmatch(name) or is_there(str(base)):
         return {"base_model_name_or_path": base, "revision": None}
@@ -179,7 +180,7 @@ def is_set(value: object) -> bool:
     return value not in (None, False, [], {}, "")
 
 
-def _check_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
+def _check_fields(config: Mapping[str, object], where: object) -> tuple[str, ...]:
     """Refuse another method, initialisation or field than those that are understood.
 
     Returns:
@@ -218,7 +219,7 @@ def _check_fields(config: Mapping[str, Any], where: object) -> tuple[str, ...]:
     return tuple(f"the config has an unknown field {key!r}, which is unset" for key in unknown)
 
 
-def _matching(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+def _matching(patterns: Mapping[str, Number], module: str, default: Number) -> Number:
     """The value of the first pattern that ends ``module``, as PEFT matches them."""
     ending = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
     return next(ending, patterns.get(module, default))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import torch
@@ -18,7 +18,13 @@ from torch import Tensor
 
 from aurac.adapters.adapter import Factors, Kind
 from aurac.adapters.compatibility import module_in_model, name_in_base
-from aurac.adapters.formats.peft_config import CONFIG, PREFIX, PeftConfig, PeftRank
+from aurac.adapters.formats.peft_config import (
+    CONFIG,
+    PREFIX,
+    PeftConfig,
+    PeftRank,
+    parse_config,
+)
 from aurac.adapters.formats.storage import check_factor, checked
 from aurac.adapters.nesting import rule_alpha
 from aurac.errors import CheckpointError
@@ -231,7 +237,7 @@ _ADALORA_FIELDS: Final = frozenset(
 _ADALORA_PART = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ABE])")
 
 
-def is_adalora(config: Mapping[str, Any]) -> bool:
+def is_adalora(config: Mapping[str, object]) -> bool:
     """Whether a config is AdaLoRA's."""
     kind = config.get("peft_type")
     return isinstance(kind, str) and kind.upper() == _ADALORA
@@ -243,8 +249,8 @@ class _AdaLora(msgspec.Struct):
 
 
 def adalora_as_lora(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], where: object
-) -> tuple[dict[str, Any], dict[str, Tensor], float, tuple[str, ...]]:
+    config: Mapping[str, object], state: Mapping[str, Tensor], where: object
+) -> tuple[PeftConfig, dict[str, Tensor], float, tuple[str, ...]]:
     """Config, tensors, scale and notes of the plain LoRA adapter that an AdaLoRA adapter is.
 
     AdaLoRA (arXiv 2303.10512) computes ``B · (A ∘ E) x · α / (r₀ + 1e-5)`` with one number of E per
@@ -280,7 +286,7 @@ def adalora_as_lora(
     notes = [f"converted from AdaLoRA: {order}"]
     if empty := len(parts) - len(ranks):
         notes.append(f"AdaLoRA left {empty} modules without a component")
-    return lora, plain, scale, tuple(notes)
+    return parse_config(lora, where), plain, scale, tuple(notes)
 
 
 def _adalora_parts(

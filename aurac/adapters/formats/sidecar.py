@@ -7,6 +7,7 @@ warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +26,7 @@ from aurac.files import write_json
 from aurac.models.device import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ SIDECAR = "aurac.json"
 VERSION = 1
 _Mask = Annotated[list[Literal[0, 1]], Meta(min_length=1, max_length=1000)]
 _Finite = Annotated[float, Meta(ge=-1e300, le=1e300)]
+KeyNames = Mapping[str, str | Mapping[str, str]]  # see `keys` of `load_adapter`
 
 
 class Sidecar(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ class Sidecar(msgspec.Struct, frozen=True):
     seed: int | None = None
     derived: dict[str, Any] | None = None
     enable_lora: _Mask | None = None
-    keys: dict[str, Any] | None = None
+    keys: KeyNames | None = None
     groups: dict[str, _Mask] = {}
 
     @property
@@ -72,7 +74,7 @@ def sidecar_path(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.name}.{SIDECAR}")
 
 
-def to_json(adapter: Adapter) -> dict[str, Any]:
+def to_json(adapter: Adapter) -> dict[str, object]:
     """The side-car of an adapter as a JSON object."""
     trained, installed = adapter.training, versions()
     groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
@@ -142,22 +144,7 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class LoadOverrides:
-    """What the user states about an adapter file; ``None`` leaves what is recorded.
-
-    Attributes:
-        method: How it was trained.
-        scaling: Its scaling rule.
-        alpha: The α of that rule.
-        nested_ranks: S, the nested ranks.
-        weights: One weight per nested rank.
-        mask_type: The same for MatryoshkaLoRA's research code: ``diag`` adds the nested ranks up
-            (weights of 1), ``binary`` takes their mean (1 / |S|).
-        update: DyLoRA's update.
-        base: The name of its base model.
-        enable_lora: For loralib's ``MergedLinear``, which of a layer's groups are on.
-        keys: For a file with names of its own: ``{"A": pattern, "B": pattern[, "alpha": pattern]}``
-            with ``{module}`` in each, or for each module its ``{"A": key, "B": key}``.
-    """
+    """What the user states about an adapter file, see ``load_adapter``; ``None``: as recorded."""
 
     method: str | None = None
     scaling: Rule | None = None
@@ -168,7 +155,7 @@ class LoadOverrides:
     update: Update | None = None
     base: str | None = None
     enable_lora: Sequence[bool] | None = None
-    keys: Mapping[str, Any] | None = None
+    keys: KeyNames | None = None
 
     def __post_init__(self) -> None:
         if self.method is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeGuard
 
 import torch
 import yaml
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.adapters.adapter import Kind
-    from aurac.adapters.formats.sidecar import LoadOverrides, Sidecar, Source
+    from aurac.adapters.formats.sidecar import KeyNames, LoadOverrides, Sidecar, Source
     from aurac.adapters.nesting import Rule
     from aurac.models.base import KnownBase
 
@@ -305,7 +305,7 @@ class KeyMap:
         return self.names.get(key) or next(((m["module"], s) for m, s in matches if m), None)
 
 
-def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
+def key_map(mapping: KeyNames | None) -> KeyMap:
     """The map that a user gives; by default ``<module>.lora_A`` and ``.lora_B`` as PEFT has them.
 
     It is ``{"A": pattern, "B": pattern[, "alpha": pattern]}`` with ``{module}`` once in each
@@ -338,7 +338,7 @@ def key_map(mapping: Mapping[str, Any] | None) -> KeyMap:
     return KeyMap(names=names)
 
 
-def _names_sides(value: object) -> bool:
+def _names_sides(value: object) -> TypeGuard[Mapping[str, str]]:
     """Whether ``value`` gives A and B, and at most α beside them, a text each."""
     return (
         isinstance(value, Mapping)
@@ -347,7 +347,7 @@ def _names_sides(value: object) -> bool:
     )
 
 
-def read_key_map(path: Path) -> dict[str, Any]:
+def read_key_map(path: Path) -> dict[str, str | Mapping[str, str]]:
     """The key map in a JSON or YAML file."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML

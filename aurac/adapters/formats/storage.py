@@ -63,7 +63,7 @@ _WORDS: Final = {
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """The JSON object in ``path``, which may not be larger than 16 MB."""
     if regular_file(path) > _JSON_LIMIT:
         raise CheckpointError(f"{path} is larger than {_JSON_LIMIT // 2**20} MB")
@@ -80,8 +80,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique: dict[str, Any] = {}
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    unique: dict[str, object] = {}
     for key, value in pairs:
         if key in unique:
             raise ValueError(f"the key {key!r} occurs twice")
@@ -93,7 +93,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def checked(record: Mapping[str, Any], kind: type[Record], where: object) -> Record:
+def checked(record: Mapping[str, object], kind: type[Record], where: object) -> Record:
     """``record`` as ``kind``, whose defaults also stand for its nulls."""
     try:
         return msgspec.convert({k: v for k, v in record.items() if v is not None}, kind)
@@ -372,15 +372,20 @@ def remove_weights(folder: Path, adapter: Adapter) -> None:
     weights.unlink()
 
 
+class _Outline(msgspec.Struct):
+    sha256: str
+    tensors: dict[str, list[str]]  # type and shape to the names of the tensors
+
+
 def read_outline(folder: Path) -> tuple[dict[str, Tensor], RemovedValues]:
     """The tensors of a folder without weights, on the meta device."""
-    record = read_json(folder / OUTLINE)
+    outline = checked(read_json(folder / OUTLINE), _Outline, folder / OUTLINE)
     tensors: dict[str, Tensor] = {}
     try:
-        for described, keys in record["tensors"].items():
+        for described, keys in outline.tensors.items():
             dtype, *shape = described.split()
             for key in keys:
                 tensors[key] = torch.empty(*map(int, shape), dtype=FLOATS[dtype], device="meta")
-        return dict(sorted(tensors.items())), RemovedValues(folder, str(record["sha256"]))
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        return dict(sorted(tensors.items())), RemovedValues(folder, outline.sha256)
+    except (KeyError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{folder / OUTLINE} is damaged ({reason(error)})") from error
