@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -145,6 +146,27 @@ class Values(Protocol):
         """One tensor beside the factors, checked to be finite."""
 
 
+class TrainingRecord(msgspec.Struct, frozen=True):
+    """A `Nesting` as files have it; ``None`` where it is not recorded."""
+
+    method: str | None = None
+    nested_ranks: list[int] | None = None
+    weights: list[float] | None = None
+    update: str | None = None
+
+
+class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an adapter was cut from another one; ``None`` for what is not recorded."""
+
+    basis: str | None = None
+    rescale: str | None = None
+    rank: int | None = None
+    from_rank: int | None = None
+    from_sha256: str | None = None
+    trained: TrainingRecord | None = None  # of the one that it was cut from
+    fit_factor: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Adapter:
     """A low-rank adapter, whatever file it came from.
@@ -163,7 +185,7 @@ class Adapter:
         notes: What limits or explains its results, one sentence each.
         extras: Tensors beside the low-rank factors (whole modules, biases, token rows), by key in
             the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
-        derived: How it was cut from another adapter (basis, rescale, rank, from which sha256).
+        derived: How it was cut from another adapter.
         format: The name of the format that it was read from.
         sidecar_fields: What its file's side-car needs besides (key map, groups) to be read again.
         values: The source of the numbers where the tensors are on the meta device (an outline).
@@ -176,12 +198,12 @@ class Adapter:
     recorded_base: str | None = None
     base_sha256: str | None = None
     peft_config: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, Any] | None = None
+    recipe: Mapping[str, object] | None = None
     seed: int | None = None
     source: Path | None = None
     notes: tuple[str, ...] = ()
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    derived: Mapping[str, Any] | None = None
+    derived: Derived | None = None
     format: str = "peft"
     sidecar_fields: Mapping[str, Any] = field(default_factory=dict)
     values: Values | None = None
@@ -249,13 +271,12 @@ class Adapter:
         return None if self.nesting is None else self.nesting.method
 
     @property
-    def training(self) -> dict[str, Any]:
-        """How its ranks were trained, as JSON; ``None`` for each part that is not recorded."""
+    def training(self) -> TrainingRecord:
+        """How its ranks were trained."""
         n = self.nesting
         if n is None:
-            return dict.fromkeys(("method", "nested_ranks", "weights", "update"))
-        parts = (n.method, list(n.ranks), list(n.weights), n.update)
-        return dict(zip(("method", "nested_ranks", "weights", "update"), parts, strict=True))
+            return TrainingRecord()
+        return TrainingRecord(n.method, list(n.ranks), list(n.weights), n.update)
 
     @cached_property
     def sha256(self) -> str:
@@ -280,7 +301,7 @@ class Adapter:
         for key in sorted(self.extras):
             digest.update(key.encode())
             _hash_tensor(digest, self.read_extra(key))
-        nesting = None if self.nesting is None else list(self.training.values())
+        nesting = None if self.nesting is None else msgspec.structs.astuple(self.training)
         digest.update(json.dumps(nesting).encode())
         self.__dict__["sha256"] = digest.hexdigest()
 
@@ -347,8 +368,9 @@ class Adapter:
     def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
         if self.nesting is None:
             return None
-        options = (self.recipe or {}).get("method_options") or {}
-        setup = self.nesting.setup(f.rank, f.rule, f.alpha, 0, options)
+        options = (self.recipe or {}).get("method_options")
+        own = options if isinstance(options, dict) else {}
+        setup = self.nesting.setup(f.rank, f.rule, f.alpha, 0, own)
         return fixed_diagonal(self.nesting.method, setup)
 
     def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from aurac.adapters.adapter import Adapter, Derived
 from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import (
@@ -39,7 +40,6 @@ from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aurac.adapters.adapter import Adapter
     from aurac.adapters.truncate import BasisOption, Prepared, Rescale
 
 
@@ -286,7 +286,7 @@ def _outline(prepared: Prepared, r: int) -> Adapter:
         magnitude = None if f.magnitude is None else f.magnitude.to("meta")
         modules[name] = replace(cut, magnitude=magnitude)
     extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
-    return replace(prepared.assemble(modules, {"rank": r}), extras=extras, values=None)
+    return replace(prepared.assemble(modules, Derived(rank=r)), extras=extras, values=None)
 
 
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:

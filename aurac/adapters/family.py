@@ -11,7 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.adapters.adapter import only
 from aurac.errors import CheckpointError, RankError
@@ -90,7 +90,7 @@ class Family:
         return next((m.base for m in self.members.values() if m.base), None)
 
     @property
-    def recipe(self) -> Mapping[str, Any] | None:
+    def recipe(self) -> Mapping[str, object] | None:
         """The recipe of the largest member, with the ranks; ``None`` unless all record one."""
         recipes = [member.recipe for member in self.members.values()]
         last = recipes[-1]

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 import numpy as np
 
 from aurac.adapters.adapter import only
@@ -48,7 +49,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "sha256": adapter.sha256,
         "base": adapter.base,
         "base_sha256": adapter.base_sha256,
-        **adapter.training,
+        **msgspec.structs.asdict(adapter.training),
         "rule": adapter.rule,
         "alpha": adapter.alpha,
         "trained_rank": adapter.rank,
@@ -59,7 +60,7 @@ def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, 
         "extra_tensors": len(adapter.extras),
         "default_basis": default_basis(adapter),
         "default_rescale": default_rescale(adapter, default_basis(adapter)),
-        "derived": None if adapter.derived is None else dict(adapter.derived),
+        "derived": msgspec.to_builtins(adapter.derived),
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
         "by_rank": by_rank,

@@ -20,12 +20,13 @@ rank of its own, at least 1.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aurac.adapters.adapter import Derived
 from aurac.adapters.family import Family
 from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
 from aurac.adapters.methods import orders_components
@@ -112,7 +113,7 @@ class Prepared:
         rule, alpha = self._rule(f, r)
         return replace(f, A=A, B=B, rule=rule, alpha=alpha)
 
-    def assemble(self, modules: Mapping[str, Factors], record: Mapping[str, Any]) -> Adapter:
+    def assemble(self, modules: Mapping[str, Factors], record: Derived) -> Adapter:
         """The adapter of modules that were cut, with the record of the truncation."""
         return replace(
             self.adapter,
@@ -144,23 +145,18 @@ class Prepared:
             kept *= _factor(self.fit_factors, r)
         return "none", kept
 
-    def record(self, r: int) -> dict[str, Any]:
+    def record(self, r: int) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
-        before = self.adapter.derived or {}
-        record: dict[str, Any] = {
-            "basis": before.get("basis", "prefix") if self.basis == "prefix" else self.basis,
-            "rescale": self.rescale,
-            "rank": r,
-            "from_rank": before.get("from_rank", self.adapter.rank),
-            "from_sha256": before.get("from_sha256", self.adapter.sha256),
-        }
-        if self.adapter.nesting is not None:
-            record["trained"] = self.adapter.training
-        elif "trained" in before:
-            record["trained"] = before["trained"]
-        if self.rescale == "fit":
-            record["fit_factor"] = _factor(self.fit_factors, r)
-        return record
+        adapter, before = self.adapter, self.adapter.derived or Derived()
+        return Derived(
+            basis=before.basis or "prefix" if self.basis == "prefix" else self.basis,
+            rescale=self.rescale,
+            rank=r,
+            from_rank=before.from_rank or adapter.rank,
+            from_sha256=before.from_sha256 or adapter.sha256,
+            trained=before.trained if adapter.nesting is None else adapter.training,
+            fit_factor=_factor(self.fit_factors, r) if self.rescale == "fit" else None,
+        )
 
 
 def truncate(
@@ -198,8 +194,8 @@ def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:
     """
     if is_svd(adapter):
         return "svd"
-    record = _derived(adapter, "trained") or adapter.training
-    ordered = len(record["nested_ranks"] or ()) > 1 or orders_components(record["method"])
+    record = (adapter.derived or Derived()).trained or adapter.training
+    ordered = len(record.nested_ranks or ()) > 1 or orders_components(record.method)
     if ordered or rescale in ("rule", "trained") or default_rescale(adapter) == "trained":
         return "prefix"
     return "svd"
@@ -209,7 +205,7 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
     """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
     if basis != "prefix" or is_svd(adapter):
         return "keep"
-    if _derived(adapter, "rescale") == "trained":
+    if (adapter.derived or Derived()).rescale == "trained":
         return "trained"
     for name in adapter.modules:
         p = adapter.rank_weights(name)
@@ -268,7 +264,7 @@ def _check_rescale(
         )
     if rescale == "fit" and not fit_factors:
         raise UsageError("rescale fit without factors", fix="fit them on held-out documents first")
-    recorded = adapter.nesting is not None or _derived(adapter, "rescale") == "trained"
+    recorded = adapter.nesting or (adapter.derived or Derived()).rescale == "trained"
     if rescale == "trained" and not recorded:
         raise UsageError(
             f"rescale trained for adapter {adapter.name!r}, whose training is not recorded",
@@ -363,8 +359,4 @@ def _factor(factors: Mapping[int, float] | None, r: int) -> float:
 
 def is_svd(adapter: Adapter) -> bool:
     """Whether its components are those of an SVD already."""
-    return _derived(adapter, "basis") in ("svd", "energy")
-
-
-def _derived(adapter: Adapter, key: str) -> Any:
-    return None if adapter.derived is None else adapter.derived.get(key)
+    return (adapter.derived or Derived()).basis in ("svd", "energy")

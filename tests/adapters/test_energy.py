@@ -91,7 +91,7 @@ def test_a_live_model_an_export_and_a_streamed_file_agree(tmp_path):
     config = json.loads((places[3] / "adapter_config.json").read_text())
     assert config["rank_pattern"]
     again = load_adapter(places[3])
-    assert (again.derived["basis"], again.derived["rank"]) == ("energy", 3)
+    assert (again.derived.basis, again.derived.rank) == ("energy", 3)
 
 
 def test_the_command_line_writes_it(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -124,7 +125,7 @@ def test_truncating_twice_is_truncating_once(first, second, how, rule):
     assert twice.modules["m"].scale(second) == pytest.approx(
         once.modules["m"].scale(second), rel=1e-15
     )
-    assert twice.derived["from_sha256"] == once.derived["from_sha256"] == a.sha256
+    assert twice.derived.from_sha256 == once.derived.from_sha256 == a.sha256
 
 
 @pytest.mark.parametrize("method", ["lora", "matryoshka"])
@@ -191,7 +192,7 @@ def own_methods(monkeypatch):
 def test_components_in_a_trained_order_are_cut_to_a_prefix_others_by_svd(nesting, expected):
     a = one_module(nesting=nesting and Nesting(*nesting))
     assert default_basis(a) == expected
-    assert truncate(a, 4).derived["basis"] == expected
+    assert truncate(a, 4).derived.basis == expected
     assert default_basis(a, "rule") == "prefix"  # only a prefix has the scaling rule's order
     for basis in ("prefix", "svd"):  # what was cut once is cut again as it was trained and cut
         again = default_basis(truncate(a, 4, basis=basis))
@@ -211,7 +212,7 @@ def test_a_lower_module_rank_keeps_its_own_scale():
 def test_truncation_records_where_it_came_from():
     a = one_module()
     cut = truncate(a, 4, basis="svd")
-    assert cut.derived == {
+    assert msgspec.to_builtins(cut.derived) == {
         "basis": "svd",
         "rescale": "keep",
         "rank": 4,

@@ -316,7 +316,7 @@ def adapter_from_peft(
     alpha: float,
     base: str | None = None,
     base_sha256: str | None = None,
-    recipe: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, object] | None = None,
     seed: int | None = None,
     name: str = "adapter",
 ) -> Adapter:
@@ -340,30 +340,33 @@ def adapter_from_peft(
     """
     from peft import get_peft_model_state_dict
 
+    where = f"model adapter {adapter_name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
-    config = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
+    record = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(config, copied, where=f"model adapter {adapter_name!r}", name=name)
-    modules = {}
-    for module, f in adapter.modules.items():
-        lora_alpha = peft_alpha(rule, alpha, f.rank)
-        same_rule = (f.rule == "sqrt") == (rule == "sqrt")
-        if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
-            raise CheckpointError(
-                f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
-                expected=f"{lora_alpha:g}: rule {rule} with alpha {alpha:g} at rank {f.rank}",
-            )
-        modules[module] = replace(f, rule=rule, alpha=float(alpha))
+    adapter = from_state(parse_config(record, where), copied, where=where, name=name)
     return replace(
         adapter,
-        modules=modules,
+        modules={n: _with_rule(n, f, rule, float(alpha)) for n, f in adapter.modules.items()},
         nesting=nesting,
         base=base or adapter.base,
         base_sha256=base_sha256,
         recipe=recipe,
         seed=seed,
     )
+
+
+def _with_rule(module: str, f: Factors, rule: Rule, alpha: float) -> Factors:
+    """The factors under the rule that training used, which has to give PEFT's own scale."""
+    lora_alpha = peft_alpha(rule, alpha, f.rank)
+    same_rule = (f.rule == "sqrt") == (rule == "sqrt")
+    if not same_rule or not math.isclose(f.alpha, lora_alpha, rel_tol=1e-9):
+        raise CheckpointError(
+            f"{module} of the model scales with lora_alpha {f.alpha:g} ({f.rule})",
+            expected=f"{lora_alpha:g}: rule {rule} with alpha {alpha:g} at rank {f.rank}",
+        )
+    return replace(f, rule=rule, alpha=alpha)
 
 
 def _whole(tensor: Tensor) -> Tensor:

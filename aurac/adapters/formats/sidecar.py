@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from aurac.adapters.adapter import Derived  # noqa: TC001 - msgspec reads it
 from aurac.adapters.formats.peft_config import CONFIG, is_there
 from aurac.adapters.formats.peft_shapes import merged_from_peft
 from aurac.adapters.formats.storage import checked, read_json, read_tensors
@@ -54,7 +55,7 @@ class Sidecar(msgspec.Struct, frozen=True):
     base_sha256: str | None = None
     recipe: dict[str, Any] | None = None
     seed: int | None = None
-    derived: dict[str, Any] | None = None
+    derived: Derived | None = None
     enable_lora: _Mask | None = None
     keys: KeyNames | None = None
     groups: dict[str, _Mask] = {}
@@ -80,15 +81,17 @@ def to_json(adapter: Adapter) -> dict[str, object]:
     groups = {name: list(f.layout) for name, f in adapter.modules.items() if f.kind == "merged"}
     return {
         "aurac_adapter": VERSION,
-        **{key: trained[key] for key in ("method", "nested_ranks", "weights")},
+        "method": trained.method,
+        "nested_ranks": trained.nested_ranks,
+        "weights": trained.weights,
         "rule": adapter.rule,
         "alpha": adapter.alpha,
-        "update": trained["update"],
+        "update": trained.update,
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
         "base": adapter.base,
         "base_sha256": adapter.base_sha256,
-        "derived": None if adapter.derived is None else dict(adapter.derived),
+        "derived": msgspec.to_builtins(adapter.derived),
         "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
         **({"groups": groups} if groups else {}),
     }
