@@ -52,9 +52,11 @@ def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> C
     from aurac.engine.tokens import GenerationRequest
     from aurac.models.base import load_base
     from aurac.tasks.lm_eval import build_tasks
+    from aurac.tasks.options import TaskOptions
 
     base = load_base(args.base, dtype=args.dtype)
-    (task,) = build_tasks([args.task], tokenizer=base.tokenizer, limit=args.documents)
+    options = TaskOptions(limit=args.documents)
+    (task,) = build_tasks([args.task], tokenizer=base.tokenizer, options=options)
     asked: list[Any] = [one.args for one in task.leaves[0].instances]
     answer: Any = loglikelihoods
     if task.leaves[0].instances[0].request_type != "loglikelihood":

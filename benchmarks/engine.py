@@ -112,19 +112,19 @@ def prepare(
 
     from aurac.models.base import load_base
     from aurac.tasks.lm_eval import build_tasks
+    from aurac.tasks.options import TaskOptions
 
     if args.threads:
         torch.set_num_threads(args.threads)
     base = load_base(args.base, dtype=work.dtype)
     data = {name: Path(folder) for name, _, folder in (d.partition("=") for d in args.data)}
-    (task,) = build_tasks(
-        [work.task],
-        tokenizer=base.tokenizer,
+    options = TaskOptions(
         num_fewshot=work.shots,
         limit=args.documents if args.memory else min(work.documents, args.documents or 10**9),
         data={work.task: data[work.task]} if work.task in data else {},
         fewshot=work.fewshot,
     )
+    (task,) = build_tasks([work.task], tokenizer=base.tokenizer, options=options)
     torch.manual_seed(0)
     config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=PROJECTIONS, inference_mode=True)
     inject_adapter_in_model(config, base.model, adapter_name="a")

@@ -17,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import yaml
+from msgspec import UNSET
 
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import TaskError
@@ -26,7 +28,7 @@ from aurac.models import cache_root
 from aurac.tasks import BUNDLED, load_split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,46 @@ class TaskFacts(NamedTuple):
     writes: int | None = None  # most tokens that are generated for each document; 0 where none are
     members: tuple[str, ...] = ()  # tasks of a group or tag
     refused: str | None = None  # why aurac does not evaluate it
+
+
+class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
+    """What is read of a task's or group's YAML; any value may stand there."""
+
+    task: Any = None
+    group: Any = UNSET
+    class_: Any = UNSET
+    tag: Any = None
+    output_type: Any = "generate_until"
+    num_fewshot: Any = None
+    dataset_path: Any = None
+    dataset_name: Any = None
+    training_split: Any = None
+    validation_split: Any = None
+    test_split: Any = None
+    fewshot_split: Any = None
+    fewshot_config: Any = None
+    generation_kwargs: Any = None
+    unsafe_code: Any = None
+    doc_to_image: Any = None
+    doc_to_audio: Any = None
+
+    @property
+    def kind(self) -> str:
+        """As in `IndexRow`."""
+        if self.class_ is not UNSET:
+            return "PY_TASK"
+        return "TASK" if self.group is UNSET else "GROUP"
+
+    @property
+    def refused(self) -> str | None:
+        """Why aurac does not evaluate such a task; None where it does."""
+        if self.unsafe_code:
+            return "runs code that the model writes"
+        if self.doc_to_image or self.doc_to_audio:
+            return "shows images or sounds"
+        if self.output_type == "loglikelihood_rolling":
+            return "has a perplexity, not an accuracy"
+        return None
 
 
 @cache
@@ -161,7 +203,7 @@ def read_index(paths: Iterable[str]) -> dict[str, IndexRow]:
     index: dict[str, IndexRow] = {}
     for path in sorted(paths):
         try:
-            _add(index, path, _settings(Path(path)))
+            _add(index, path, _read(Path(path)))
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
             logger.debug("no task in %s (%s)", path, error)
     return index
@@ -172,14 +214,14 @@ def _listed(value: Any) -> list[Any]:
     return [value] if isinstance(value, str) else list(value or [])
 
 
-def _add(index: dict[str, IndexRow], path: str, keys: dict[str, Any]) -> None:
-    kind = "PY_TASK" if "class" in keys else "GROUP" if "group" in keys else "TASK"
-    name = keys["group" if kind == "GROUP" else "task"]
+def _add(index: dict[str, IndexRow], path: str, settings: TaskYaml) -> None:
+    kind = settings.kind
+    name = settings.group if kind == "GROUP" else settings.task
     if not isinstance(name, str):
         raise TypeError(f"the name {name!r} is no text")
     if name in index:
         return
-    tags = _listed(keys.get("tag"))
+    tags = _listed(settings.tag)
     index[name] = IndexRow(kind, path, sorted(set(tags)))
     if kind != "GROUP":
         for tag in tags:
@@ -207,61 +249,52 @@ def search(word: str, include_path: Path | str | None = None) -> list[str]:
 def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     """What a task needs; nothing is fetched. An unknown one is refused with the nearest names."""
     if name in BUNDLED:
-        settings = _settings(Path(__file__).parent / "bundled" / f"{name}.yaml")
+        settings = _read(Path(__file__).parent / "bundled" / f"{name}.yaml")
         documents = len(load_split(name, "test"))
         return _task_facts(name, "BUNDLED", settings)._replace(data="aurac", documents=documents)
     check_names([name], include_path)
     row = {**task_index(), **included_tasks(include_path)}[name]
     if row.path is None:
         return TaskFacts(name, row.kind, members=tuple(row.tags))
-    settings = _settings(Path(row.path))
+    settings = _read(Path(row.path))
     if row.kind == "GROUP":
-        parts = _listed(settings.get("task"))
+        parts = _listed(settings.task)
         members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
         return TaskFacts(name, row.kind, members=tuple(map(str, members)))
     return _task_facts(name, row.kind, settings)
 
 
-def why_refused(settings: Mapping[str, Any]) -> str | None:
-    """Why aurac does not evaluate a task with this YAML; None where it does."""
-    if settings.get("unsafe_code"):
-        return "runs code that the model writes"
-    if settings.get("doc_to_image") or settings.get("doc_to_audio"):
-        return "shows images or sounds"
-    if settings.get("output_type") == "loglikelihood_rolling":
-        return "has a perplexity, not an accuracy"
-    return None
-
-
-def _task_facts(name: str, kind: str, settings: Mapping[str, Any]) -> TaskFacts:
+def _task_facts(name: str, kind: str, settings: TaskYaml) -> TaskFacts:
     if kind == "PY_TASK":
         return TaskFacts(name, kind)
-    path, subset = settings.get("dataset_path"), settings.get("dataset_name")
-    split = settings.get("test_split") or settings.get("validation_split")
-    output = settings.get("output_type", "generate_until")
-    limits = settings.get("generation_kwargs") or {}
-    writes = most_new_tokens(limits) if output == "generate_until" else 0
+    path, subset = settings.dataset_path, settings.dataset_name
+    split = settings.test_split or settings.validation_split
+    generates = settings.output_type == "generate_until"
     return TaskFacts(
         name,
         kind,
-        output_type=output,
-        num_fewshot=int(settings.get("num_fewshot") or 0),
+        output_type=settings.output_type,
+        num_fewshot=int(settings.num_fewshot or 0),
         data=f"{path} ({subset})" if path and subset else path,
         split=split,
         documents=_cached_size(path, subset, split),
-        writes=writes,
-        refused=why_refused(settings),
+        writes=most_new_tokens(settings.generation_kwargs or {}) if generates else 0,
+        refused=settings.refused,
     )
 
 
-def _settings(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path) -> TaskYaml:
     """A YAML file with what it includes beneath it; a ValueError or TypeError for any other."""
+    return msgspec.convert(_merged(path), TaskYaml)
+
+
+def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, object]:
     if path in seen:
         raise ValueError(f"{path} includes itself")
     settings = dict(_parsed(path, path.stat().st_mtime_ns))
-    beneath: dict[str, Any] = {}
+    beneath: dict[str, object] = {}
     for include in _listed(settings.pop("include", [])):
-        beneath |= _settings((path.parent / include).resolve(), (*seen, path))
+        beneath |= _merged((path.parent / include).resolve(), (*seen, path))
     return beneath | settings
 
 

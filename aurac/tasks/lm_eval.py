@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aurac.curves.metrics import ANY_TASK, check_asked_of_all, matching
 from aurac.engine.tokens import samples_text
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.files import sha256_json
 from aurac.tasks import BUNDLED, documents, local_data
-from aurac.tasks.index import why_refused
+from aurac.tasks.index import TaskYaml
 from aurac.tasks.metrics import Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
@@ -40,6 +42,8 @@ from aurac.tasks.upstream import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lm_eval.api.task import ConfigurableTask
+
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +53,6 @@ def build_tasks(
     tokenizer: Any,
     options: TaskOptions | None = None,
     partial: bool = False,
-    **fields: Any,
 ) -> list[BuiltTask]:
     """Look tasks up and build their requests, once for every rank and every adapter.
 
@@ -60,7 +63,6 @@ def build_tasks(
         tokenizer: The base's tokenizer; used for its chat template only.
         options: What the tasks are told.
         partial: There are further tasks, which options may name; see `check_options`.
-        **fields: Fields of `TaskOptions`, in the place of `options`.
 
     Returns:
         One entry for each task. A group gives one for each leaf and then one for itself, pooled.
@@ -68,7 +70,7 @@ def build_tasks(
     Raises:
         TaskError, DataError, UsageError: Tasks, documents or options that do not serve.
     """
-    options = options or TaskOptions(**fields)
+    options = options or TaskOptions()
     if isinstance(names, str) or not names:
         raise TaskError("no task was given", expected="a list of at least one name")
     options.check()
@@ -195,7 +197,7 @@ class _Builder:
         self.options = options
         return [task for same in zip(*draws, strict=True) for task in _average(same, seeds)]
 
-    def _load(self, requested: str) -> tuple[dict[str, Any], Any | None]:
+    def _load(self, requested: str) -> tuple[dict[str, ConfigurableTask], Any | None]:
         manager, name = find_task(requested, self.options.include_path)
         self._requested, self._at = name, None
         try:
@@ -215,8 +217,10 @@ class _Builder:
         factory = manager._factory
         original = factory._load_full_config
 
-        def full_config(entry: Any, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-            config: dict[str, Any] = original(entry, overrides)
+        def full_config(
+            entry: Any, overrides: dict[str, object] | None = None
+        ) -> dict[str, object]:
+            config: dict[str, object] = original(entry, overrides)
             return self._configuration(config) if isinstance(config.get("task"), str) else config
 
         factory._load_full_config = full_config
@@ -225,36 +229,37 @@ class _Builder:
         finally:
             del factory._load_full_config
 
-    def _configuration(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _configuration(self, config: dict[str, object]) -> dict[str, object]:
         """With the split and the documents that are evaluated; what cannot be run is refused."""
-        leaf = config["task"]
-        self._at = leaf
-        if reason := why_refused(config):
-            raise TaskError(f"task {leaf!r} {reason}", expected="a text task with an accuracy")
+        settings = msgspec.convert(config, TaskYaml)
+        leaf = self._at = settings.task
+        if settings.refused:
+            given = f"task {leaf!r} {settings.refused}"
+            raise TaskError(given, expected="a text task with an accuracy")
         if (split := self.options.split) is not None:
-            named = config.get(f"{split}_split")
-            if not named:
-                there = [s for s in ("test", "validation") if config.get(f"{s}_split")]
-                raise TaskError(f"task {leaf!r} has no {split} split", expected=" or ".join(there))
-            config = {**config, "test_split": named, "validation_split": None}
-        files = self._files(config)
+            splits = {"test": settings.test_split, "validation": settings.validation_split}
+            if not splits[split]:
+                there = " or ".join(name for name, named in splits.items() if named)
+                raise TaskError(f"task {leaf!r} has no {split} split", expected=there)
+            config = {**config, "test_split": splits[split], "validation_split": None}
+        files = self._files(settings)
         if files is None:
             return config
         self._local.add(leaf)
-        shown, wanted = config.get("num_fewshot"), self.options.num_fewshot
+        shown, wanted = settings.num_fewshot, self.options.num_fewshot
         if wanted is not None and shown != 0:
             shown = wanted
         return local_data.with_local_documents(
             config, files, num_fewshot=shown or 0, held_out=self.options.held_out
         )
 
-    def _files(self, config: Mapping[str, Any]) -> local_data.Files | None:
-        leaf = config["task"]
+    def _files(self, settings: TaskYaml) -> local_data.Files | None:
+        leaf = settings.task
         if leaf in self.options.data:
             return local_data.find_splits(Path(self.options.data[leaf]))
         if self._requested in self.options.data:
             folder = Path(self.options.data[self._requested])
-            for name in (leaf, config.get("dataset_name")):
+            for name in (leaf, settings.dataset_name):
                 if name and (folder / name).is_dir():
                     return local_data.find_splits(folder / name)
             raise DataError(

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aurac.errors import DataError
 from aurac.readers.rows import SUFFIXES, read_parquet, read_rows, suffix_of
+from aurac.tasks.index import TaskYaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,40 +77,40 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
 
 
 def with_local_documents(
-    config: Mapping[str, Any], files: Files, *, num_fewshot: int, held_out: bool = False
-) -> dict[str, Any]:
+    config: Mapping[str, object], files: Files, *, num_fewshot: int, held_out: bool = False
+) -> dict[str, object]:
     """A task's configuration, as its YAML gives it, with its documents taken from local files.
 
     Splits that the run does not need are taken out and not read; ``held_out`` keeps a validation or
     training split beside the evaluated one, if it is there.
     """
-    task = config.get("task")
-    if "class" in config:
+    settings = msgspec.convert(config, TaskYaml)
+    task = settings.task
+    if settings.kind == "PY_TASK":
         raise DataError(f"task {task!r} is a Python class of lm-eval and takes no local data")
-    fewshot_config = config.get("fewshot_config")
-    fewshot_config = dict(fewshot_config) if isinstance(fewshot_config, dict) else {}
-    fewshot = fewshot_config.get("split", config.get("fewshot_split"))
-    evaluated = config.get("test_split") or config.get("validation_split")
+    shots = settings.fewshot_config if isinstance(settings.fewshot_config, dict) else {}
+    fewshot = shots.get("split", settings.fewshot_split)
+    evaluated = settings.test_split or settings.validation_split
     needed = {str(evaluated): "evaluated"}
-    if num_fewshot > 0 and (fewshot or not fewshot_config.get("samples")):
-        shown = fewshot or config.get("training_split") or config.get("validation_split")
+    if num_fewshot > 0 and (fewshot or not shots.get("samples")):
+        shown = fewshot or settings.training_split or settings.validation_split
         needed.setdefault(str(shown or evaluated), "few-shot")
     if held_out:
-        beside = [config.get("validation_split"), config.get("training_split")]
+        beside = [settings.validation_split, settings.training_split]
         usable = [s for s in beside if s and s != evaluated and match_split(s, files)]
         needed.update(dict.fromkeys(usable[:1], "held-out"))
     splits = {
         split: read_split(_files_of(split, files, f"task {task!r} needs the {purpose} split"))
         for split, purpose in needed.items()
     }
-    local: dict[str, Any] = {**config, "dataset_kwargs": None}
+    local: dict[str, object] = {**config, "dataset_kwargs": None}
     # lm-eval calls it for the documents, and records this line of source
     local["custom_dataset"] = lambda **_: splits
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if local.get(key) and local[key] not in splits:
             local[key] = None
-    if fewshot_config.get("split") and fewshot_config["split"] not in splits:
-        local["fewshot_config"] = {**fewshot_config, "split": None}
+    if shots.get("split") and shots["split"] not in splits:
+        local["fewshot_config"] = {**shots, "split": None}
     return local
 
 
@@ -173,7 +176,9 @@ def prompt_columns(config: Any) -> set[str]:
     return columns
 
 
-def check_documents(task: str, documents: Iterable[Mapping[str, Any]], columns: set[str]) -> None:
+def check_documents(
+    task: str, documents: Iterable[Mapping[str, object]], columns: set[str]
+) -> None:
     """Refuse a document without a value in a column that the prompt shows."""
     for index, document in enumerate(documents):
         for column in sorted(columns):

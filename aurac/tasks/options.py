@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")  # commas split outside of quotes
+T = TypeVar("T")
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "top_k")
 _WHOLE = (Annotated[int, msgspec.Meta(ge=1)] | None, "a whole number from 1")
 _NUMBER = (Annotated[float, msgspec.Meta(ge=0)] | None, "a number from 0")
@@ -149,16 +150,16 @@ class TaskOptions:
                 )
 
 
-def parse_gen_kwargs(values: Iterable[str]) -> dict[str, Any]:
+def parse_gen_kwargs(values: Iterable[str]) -> dict[str, object]:
     """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it."""
     settings = named_values(values, "--gen-kwargs", _value)
     _check_generation(settings)
     return settings
 
 
-def named_values(texts: Iterable[str], option: str, read: Callable[[str], Any]) -> dict[str, Any]:
+def named_values(texts: Iterable[str], option: str, read: Callable[[str], T]) -> dict[str, T]:
     """``a=1,b=2`` with values as `read` makes them, or a JSON object; else a UsageError."""
-    values: dict[str, Any] = {}
+    values: dict[str, T] = {}
     for text in texts:
         if text.lstrip().startswith("{"):
             try:
@@ -182,7 +183,7 @@ def parse_pass_at(values: Iterable[str]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> object:
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:
@@ -191,7 +192,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _check_generation(settings: Mapping[str, Any]) -> None:
+def _check_generation(settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
         kind, wanted = _GENERATION.get(name, (Any, ""))
         try:

@@ -99,12 +99,13 @@ def quiet(*, prints: bool = True) -> Iterator[None]:
     output = StringIO()
     with ExitStack() as stack:
         for name in LOGGERS:
-            to_root = {"handlers": [logging.NullHandler()], "propagate": True}
-            stack.enter_context(_replaced(logging.getLogger(name), to_root))
+            logger = logging.getLogger(name)
+            stack.enter_context(_replaced(logger, "handlers", value=[logging.NullHandler()]))
+            stack.enter_context(_replaced(logger, "propagate", value=True))
         for name in BAR_MODULES:
             module = importlib.import_module(name)
             silent = partial(_without_bar, module.tqdm)
-            stack.enter_context(_replaced(module, {"tqdm": silent}))
+            stack.enter_context(_replaced(module, "tqdm", value=silent))
         if not datasets.are_progress_bars_disabled():
             datasets.disable_progress_bars()
             stack.callback(datasets.enable_progress_bars)
@@ -119,16 +120,16 @@ def quiet(*, prints: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(owner: Any, attributes: dict[str, Any]) -> Iterator[None]:
-    before = {name: getattr(owner, name) for name in attributes}
-    vars(owner).update(attributes)
+def _replaced(owner: Any, name: str, *, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    vars(owner)[name] = value
     try:
         yield
     finally:
-        vars(owner).update(before)
+        vars(owner)[name] = before
 
 
-def _without_bar(tqdm: Any, *args: Any, **kwargs: Any) -> Any:
+def _without_bar(tqdm: Any, *args: object, **kwargs: object) -> Any:
     return tqdm(*args, **{**kwargs, "disable": True})
 
 

@@ -234,8 +234,8 @@ def _run_trainer(
         examples,
         name=recipe.name,
         hook=hook,
-        args=arguments,
-        data_collator=collator() if packed else Collator(pad),
+        arguments=arguments,
+        collator=collator() if packed else Collator(pad),
         callbacks=[*callbacks, bar] if bar else list(callbacks),
     )
     if loaded.device == "cpu":

@@ -210,7 +210,7 @@ def fused_forward(
     """The forward of a fusible layer; p (R,) fp32 is read, and ``called`` called, at each call."""
     base, down, up = layer.base_layer, layer.lora_A[name], layer.lora_B[name]
 
-    def forward(x: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    def forward(x: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         called()
         # The weights are looked up at each call: sharding a model replaces them.
         weights = base.weight, base.bias, down.weight, up.weight

@@ -19,7 +19,7 @@ from aurac.errors import RecipeError
 from aurac.files import sha256_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.adapters.methods import Pass
 
@@ -197,7 +197,7 @@ class Recipe:
             self.rank, self.scaling, self.alpha, self.seed, self.method_options
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
@@ -292,7 +292,7 @@ def _hints() -> dict[str, Any]:
     return {name: hint for name, hint in get_type_hints(Recipe).items() if name != "folder"}
 
 
-def make_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
     """A Recipe from plain values, each checked for its type.
 
     Raises:

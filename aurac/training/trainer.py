@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from aurac.errors import DivergedError, RecipeError
@@ -20,7 +20,7 @@ from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from typing_extensions import Self
@@ -103,15 +103,17 @@ class NestedTrainer(Trainer):
         *,
         name: str,
         hook: NestingHook,
+        arguments: TrainingArguments,
+        collator: Callable[..., Any],
         callbacks: Sequence[TrainerCallback],
-        **settings: Any,
     ) -> None:
         from datasets import Dataset
 
         self.hook, self.selected = hook, SelectedLogits(model)
         self.clock = StepCallback(name, hook)
         rows = Dataset.from_list([{**e, "length": len(e["input_ids"])} for e in examples])
-        super().__init__(model, train_dataset=rows, callbacks=[self.clock, *callbacks], **settings)
+        every = [self.clock, *callbacks]
+        super().__init__(model, arguments, collator, train_dataset=rows, callbacks=every)
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self._dtypes = {
@@ -134,7 +136,9 @@ class NestedTrainer(Trainer):
             if name in self._dtypes:
                 parameter.data = parameter.data.to(self._dtypes[name])
 
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+    def training_step(
+        self, model: Any, inputs: dict[str, torch.Tensor], *args: Any
+    ) -> torch.Tensor:
         """Every pass of the step, one after another: memory holds the graph of one of them."""
         losses = []
         for each in self.hook.passes:
@@ -147,7 +151,7 @@ class NestedTrainer(Trainer):
     def compute_loss(
         self,
         model: Any,
-        inputs: dict[str, Any],
+        inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,  # noqa: FBT001, FBT002 - the Trainer's own signature
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
@@ -192,16 +196,16 @@ class StepCallback(TrainerCallback):
         """Since the first step, without what lies between an interruption and its resumption."""
         return self._before + perf_counter() - self._started
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """The log is that of the checkpoint by now."""
         self._before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)
         self._started = perf_counter()
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """The Trainer calls this once per optimizer step, before its first forward pass."""
         self._hook.set_step(state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """After the first step every hook must have fired.
 
         A checkpoint of the last step is left out: resumed, the Trainer would make one step more.
@@ -213,7 +217,7 @@ class StepCallback(TrainerCallback):
         control.should_log |= control.should_save or last
         control.should_save &= not last
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         """The entry is in the log already; DivergedError where its mean loss is no number."""
         if not math.isfinite((logs or {}).get("loss", 0.0)):
             raise DivergedError(
@@ -238,7 +242,7 @@ class StepProgress(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._drawn.close()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Open the bar."""
         if not state.is_world_process_zero or not stderr_console().is_terminal:
             return
@@ -247,12 +251,12 @@ class StepProgress(TrainerCallback):
         self._bar.update(self._task, completed=state.global_step)
         self._drawn.enter_context(drawn(self._bar))
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Advance."""
         if self._bar is not None:
             self._bar.update(self._task, completed=state.global_step)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         """Show the newest mean loss."""
         if self._bar is not None and logs and "loss" in logs:
             self._bar.update(self._task, loss=f"{float(logs['loss']):.3f}")
@@ -274,7 +278,7 @@ def newest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     return max(whole, default=None)
 
 
-def check_made_by(folder: Path, made_by: dict[str, Any]) -> None:
+def check_made_by(folder: Path, made_by: Mapping[str, object]) -> None:
     """Refuse checkpoints that were made by another recipe, data or base; names may differ."""
     before = _json(scratch_folder(folder) / MADE_BY) or {}
     changed = [
@@ -297,7 +301,7 @@ def discard(folder: Path, *, whole: bool) -> None:
         shutil.rmtree(scratch_folder(folder), ignore_errors=True)
 
 
-def mean_losses(log: Iterable[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
+def mean_losses(log: Iterable[Mapping[str, float]]) -> tuple[tuple[int, float], ...]:
     """(step, mean loss of the steps since the entry before) at every tenth step and the last.
 
     What the trainer logs besides, where it saves, is joined to the entry after it.
@@ -306,7 +310,7 @@ def mean_losses(log: Iterable[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
     for row in log:
         if "loss" not in row:
             continue
-        steps, step = row["step"] - step, row["step"]
+        steps, step = int(row["step"]) - step, int(row["step"])
         total, counted = total + row["loss"] * steps, counted + steps
         if step % LOGGING_STEPS == 0:
             means.append((step, total / counted))
@@ -316,7 +320,7 @@ def mean_losses(log: Iterable[dict[str, Any]]) -> tuple[tuple[int, float], ...]:
     return tuple(means)
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(path: Path) -> dict[str, object] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

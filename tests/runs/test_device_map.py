@@ -16,6 +16,7 @@ from harness_doubles import (
     write_text_task,
 )
 from support.adapters import save_with_peft
+from support.tasks import build_tasks
 
 from aurac.adapters import attach, load_adapter, prepare
 from aurac.cli import cli
@@ -23,7 +24,6 @@ from aurac.engine import EngineOptions
 from aurac.errors import UsageError
 from aurac.models.base import load_base
 from aurac.runs.settings import parse_device_map
-from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

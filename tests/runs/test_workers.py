@@ -13,6 +13,7 @@ import pytest
 from harness_doubles import make_tokenizer
 from runs_doubles import Model, Task, base, planned, run_context
 from small_runs import SMALL, TASK, random_adapter
+from support.tasks import build_tasks
 
 from aurac.engine import EngineOptions
 from aurac.models.device import SPINNING
@@ -21,7 +22,6 @@ from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import plan, selected, selection
 from aurac.runs.settings import Execution, Job, Settings
-from aurac.tasks.lm_eval import build_tasks
 from aurac.tasks.options import TaskOptions
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_doubles import simple_evaluate, stay_offline
+from support.tasks import build_tasks
 
 from aurac.engine import EngineOptions
-from aurac.tasks.lm_eval import build_tasks
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

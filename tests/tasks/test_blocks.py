@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness_doubles import write_choice_task, write_text_task
+from support.tasks import build_tasks
 
 from aurac.engine import EngineOptions
-from aurac.tasks.lm_eval import build_tasks
 
 
 def built(write, folder, tokenizer, **options):

@@ -19,11 +19,11 @@ from harness_doubles import (
     write_jsonl,
     write_text_task,
 )
+from support.tasks import build_tasks
 
 from aurac.errors import DataError, TaskError, UsageError
 from aurac.tasks import lm_eval as harness
 from aurac.tasks import upstream as stock
-from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 

@@ -17,10 +17,10 @@ from harness_doubles import (
     write_task,
     write_text_task,
 )
+from support.tasks import build_tasks
 
 from aurac.engine import EngineOptions
 from aurac.errors import CellError, TaskError, UsageError
-from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 from harness_doubles import choice_rows, make_model, write_jsonl
+from support.tasks import build_tasks
 
 from aurac.engine import EngineOptions
 from aurac.errors import DataError, TaskError
-from aurac.tasks.lm_eval import build_tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

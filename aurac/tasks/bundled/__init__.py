@@ -10,7 +10,7 @@ import hashlib
 import json
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.errors import DataError, TaskError
 
@@ -47,7 +47,7 @@ def documents(task: str) -> dict[str, Path]:
     return files
 
 
-def load_split(task: str, split: str) -> list[dict[str, Any]]:
+def load_split(task: str, split: str) -> list[dict[str, object]]:
     """The documents of one split ("train", "validation" or "test"), verified.
 
     Raises:
@@ -59,7 +59,7 @@ def load_split(task: str, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in _lines(task, split).splitlines()]
 
 
-def dataset(*, task: str, **_: Any) -> datasets.DatasetDict:
+def dataset(*, task: str, **_: object) -> datasets.DatasetDict:
     """All splits in memory; lm-eval calls this for `custom_dataset` of the YAML files.
 
     (`dataset_path: json` resolves `data_files` against the working folder and copies them.)

@@ -1,0 +1,11 @@
+"""Tasks as a test asks for them."""
+
+from __future__ import annotations
+
+from aurac.tasks import lm_eval
+from aurac.tasks.options import TaskOptions
+
+
+def build_tasks(names, *, tokenizer, **options):
+    """`aurac.tasks.lm_eval.build_tasks` with the fields of `TaskOptions` as keywords."""
+    return lm_eval.build_tasks(names, tokenizer=tokenizer, options=TaskOptions(**options))
