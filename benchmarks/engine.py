@@ -35,6 +35,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aurac.models.device import SPINNING, WAIT_POLICY, share_cores
 
 if TYPE_CHECKING:
@@ -233,7 +235,7 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
         seconds.append(clock() - start)
         # A second adapter needs neither the layout nor the base again.
         second.append(sum(s for s, rank in zip(spent, ranks, strict=True) if rank))
-        counts = record.to_dict()
+        counts = msgspec.structs.asdict(record.counts())
     return {
         "seconds": seconds,
         "second": second,
