@@ -26,15 +26,15 @@ import torch
 
 from aurac.models.base import load_base
 from aurac.models.device import machine, versions
-from aurac.training import Recipe, make_recipe
+from aurac.training import Recipe, make_recipe, train
 from aurac.training.data import Collator, tokenize, training_documents
-from aurac.training.job import build_model
 
 
 def recipe(method: str, base: str, steps: int) -> Recipe:
-    """R = 32 on all projections, 16 examples a step."""
+    """R = 32 on all projections, 16 examples a step, as many as the steps need."""
     values = {"name": method, "method": method, "rank": 32, "task": "aurac_word_problems"}
-    return make_recipe(values | {"base": base, "steps": steps, "batch_size": 16})
+    sizes = {"steps": steps, "batch_size": 16, "documents": 16 * steps}
+    return make_recipe(values | {"base": base} | sizes)
 
 
 class Clock:
@@ -55,11 +55,6 @@ class Clock:
                 self.at.append(time.perf_counter())
 
         return _Clock()
-
-
-def fixed_batches(examples: list[dict[str, list[int]]], steps: int) -> list[dict[str, list[int]]]:
-    """The first 16 · steps examples: every way sees the same ones."""
-    return examples[: 16 * steps]
 
 
 def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], list[float]]:
@@ -104,25 +99,12 @@ def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], l
     return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)], losses
 
 
-def ours(made: Recipe, examples: list[Any], _: int) -> tuple[list[float], list[float]]:
+def ours(made: Recipe, _: list[Any], __: int) -> tuple[list[float], list[float]]:
     """The trainer of `aurac train`; (seconds per step, losses)."""
-    from aurac.training.job import run_trainer
-
-    loaded = load_base(made.base)
-    model, hook = build_model(made, loaded)
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
-        history, _, _ = run_trainer(
-            made,
-            model,
-            hook,
-            examples,
-            loaded,
-            Path(scratch) / "adapter",
-            callbacks=[clock],
-        )
-    hook.remove()
-    losses = [loss for step, loss in history if step % 10 == 0]
+        trained = train(made, Path(scratch) / "adapter", callbacks=[clock])
+    losses = [loss for step, loss in trained.losses if step % 10 == 0]
     return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)], losses
 
 
@@ -140,7 +122,7 @@ def main() -> None:
     }
     loaded = load_base(args.base)
     made = next(iter(ways.values()))[1]
-    examples = fixed_batches(tokenize(made, training_documents(made), loaded.tokenizer), args.steps)
+    examples = tokenize(made, training_documents(made), loaded.tokenizer)
     tokens = sum(len(e["input_ids"]) for e in examples) / args.steps
     del loaded
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -32,22 +32,13 @@ class ModelFacts(Record, frozen=True, kw_only=True):
 
 
 class RequestsHeader(Record, frozen=True, kw_only=True):
-    """What all cells of a task share.
-
-    Attributes:
-        task: Its name.
-        config, version, higher_is_better: As lm-eval has them.
-        original: Documents of the split.
-        chat_template: The one that prompts went through, if any.
-        system_instruction, fewshot_as_multiturn: As the task was told.
-        model: The base.
-    """
+    """What all cells of a task share; config, version and higher_is_better as lm-eval has them."""
 
     task: str
     config: dict[str, Any]
     version: Any
     higher_is_better: dict[str, Any]
-    original: int
+    original: int  # documents of the split
     chat_template: Any
     system_instruction: str | None = None
     fewshot_as_multiturn: bool = True
@@ -73,7 +64,7 @@ class StoredRequests(NamedTuple):
     rows: Sequence[RequestRow]
 
     def write(self, path: Path) -> None:
-        """Write it; half of a character (a lone surrogate) is kept."""
+        """Write it; lone surrogates are kept."""
         lines = (json.dumps(row.to_dict(), ensure_ascii=False) for row in (self.header, *self.rows))
         text = "\n".join(lines).encode("utf-8", "surrogatepass")
         write_atomic(path, gzip.compress(text, 6, mtime=0))
