@@ -42,6 +42,8 @@ from aurac.training.trainer import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import TrainerCallback, TrainingArguments
+
 logger = logging.getLogger(__name__)
 
 
@@ -66,7 +68,7 @@ def train(
     resume: bool = False,
     save_steps: int = 0,
     progress: bool = False,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Train the adapter of a recipe and save it to the folder `out`.
 
@@ -94,19 +96,15 @@ def train(
     _check_folder(folder, force=force, resume=resume)
     documents = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
-    examples = tokenize(recipe, documents, loaded.tokenizer)
-    _check_lengths(examples, loaded)
+    training = _Training(recipe, loaded, tokenize(recipe, documents, loaded.tokenizer), folder)
+    training.check_lengths()
     model, hook = build_model(recipe, loaded)
     try:
         arguments = _arguments(recipe, loaded, scratch_folder(folder), save_steps)
-        checkpoint = _checkpoint(
-            recipe, loaded, examples, folder, resume=resume, save=save_steps > 0
-        )
-        shown = StepProgress(recipe.name) if progress else None
-        losses, seconds, tokens = _run_trainer(
-            recipe, model, hook, examples, loaded, arguments, checkpoint, shown, callbacks
-        )
-        adapter = _trained(recipe, model, loaded)
+        checkpoint = training.checkpoint(resume=resume, save=save_steps > 0)
+        bar = StepProgress(recipe.name) if progress else None
+        losses, seconds, tokens = training.run(model, hook, arguments, checkpoint, bar, callbacks)
+        adapter = training.adapter(model)
     except DivergedError:
         if is_main_process():
             discard(folder, whole=True)
@@ -143,32 +141,102 @@ def _check_folder(folder: Path, *, force: bool, resume: bool) -> None:
         )
 
 
-def _check_lengths(examples: Sequence[dict[str, list[int]]], loaded: LoadedBase) -> None:
-    """Refuse examples that are longer than the base's positions."""
-    longest = max(len(example["input_ids"]) for example in examples)
-    config = loaded.model.config
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None and longest > positions:
-        raise RecipeError(
-            f"a training example of {longest} tokens for a base of {positions} positions",
-            fix=f"set max_tokens to {positions} at most",
+@dataclass(frozen=True)
+class _Training:
+    """A recipe whose base and examples are in memory."""
+
+    recipe: Recipe
+    loaded: LoadedBase
+    examples: list[dict[str, list[int]]]
+    folder: Path  # of the adapter
+
+    def check_lengths(self) -> None:
+        """Refuse examples that are longer than the base's positions."""
+        longest = max(len(example["input_ids"]) for example in self.examples)
+        config = self.loaded.model.config
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and longest > positions:
+            raise RecipeError(
+                f"a training example of {longest} tokens for a base of {positions} positions",
+                fix=f"set max_tokens to {positions} at most",
+            )
+
+    def checkpoint(self, *, resume: bool, save: bool) -> str | None:
+        """The checkpoint to go on from, after a check that it belongs to this training."""
+        seen, folder = hashlib.sha256(), self.folder
+        for example in self.examples:
+            seen.update(np.array([*example["input_ids"], *example["labels"]]).tobytes())
+        base = {"base_sha256": self.loaded.sha256, "data_sha256": seen.hexdigest()}
+        made_by = self.recipe.to_dict() | base
+        newest = newest_checkpoint(folder) if resume else None
+        if newest:
+            check_made_by(folder, made_by)
+        elif is_main_process():
+            discard(folder, whole=True)
+        if resume and not newest:
+            logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
+        if save and is_main_process():
+            write_json(scratch_folder(folder) / MADE_BY, made_by)
+        return str(newest[1]) if newest else None
+
+    def run(
+        self,
+        model: Any,
+        hook: NestingHook,
+        arguments: TrainingArguments,
+        checkpoint: str | None,
+        bar: StepProgress | None,
+        callbacks: Sequence[TrainerCallback],
+    ) -> tuple[tuple[tuple[int, float], ...], float, int]:
+        """Train, and return losses, seconds and tokens as of `TrainingResult`."""
+        from aurac.training.packing import collator, packed_attention, packs
+
+        tokenizer, cpu = self.loaded.tokenizer, self.loaded.device == "cpu"
+        pad = tokenizer.pad_token_id or tokenizer.eos_token_id or 0  # never attended to
+        packed = cpu and packs(model, self.examples, pad)  # packing was measured on CPUs only
+        trainer = NestedTrainer(
+            model,
+            self.examples,
+            name=self.recipe.name,
+            hook=hook,
+            arguments=arguments,
+            collator=collator() if packed else Collator(pad),
+            callbacks=[*callbacks, bar] if bar else callbacks,
         )
+        if cpu:
+            keep_freed_memory()
+        try:
+            with bar or nullcontext(), packed_attention(model) if packed else nullcontext():
+                trainer.train(resume_from_checkpoint=checkpoint)
+        finally:
+            trainer.selected.remove()
+        state = trainer.state
+        seconds = trainer.clock.seconds
+        return mean_losses(state.log_history), seconds, self.tokens(state.global_step)
 
+    def adapter(self, model: Any) -> Adapter:
+        """The adapter that is in the model now, with where it comes from."""
+        recipe, loaded = self.recipe, self.loaded
+        adapter = adapter_from_peft(
+            model,
+            nesting=recipe.nesting,
+            rule=recipe.scaling,
+            alpha=recipe.alpha,
+            base=loaded.name,
+            base_sha256=loaded.sha256,
+            recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
+            seed=recipe.seed,
+            name=recipe.name,
+        )
+        return method_named(recipe.method).finish(adapter)
 
-def _trained(recipe: Recipe, model: Any, loaded: LoadedBase) -> Adapter:
-    """The adapter that is in the model now, with where it comes from."""
-    adapter = adapter_from_peft(
-        model,
-        nesting=recipe.nesting,
-        rule=recipe.scaling,
-        alpha=recipe.alpha,
-        base=loaded.name,
-        base_sha256=loaded.sha256,
-        recipe={**recipe.to_dict(), "sha256": recipe.sha256, "dtype_used": loaded.dtype},
-        seed=recipe.seed,
-        name=recipe.name,
-    )
-    return method_named(recipe.method).finish(adapter)
+    def tokens(self, steps: int) -> int:
+        """Tokens of the examples seen, as many as examples of mean length have."""
+        count, batch = len(self.examples), self.recipe.batch_size
+        mean_length = sum(len(example["input_ids"]) for example in self.examples) / count
+        # the last step of an epoch may have fewer examples than the others
+        epochs, rest = divmod(steps, math.ceil(count / batch))
+        return round(mean_length * (epochs * count + rest * batch))
 
 
 def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
@@ -212,78 +280,9 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
     return model, NestingHook(model, recipe)
 
 
-def _run_trainer(
-    recipe: Recipe,
-    model: Any,
-    hook: NestingHook,
-    examples: list[dict[str, list[int]]],
-    loaded: LoadedBase,
-    arguments: Any,
-    checkpoint: Path | None,
-    bar: StepProgress | None,
-    callbacks: Sequence[Any],
-) -> tuple[tuple[tuple[int, float], ...], float, int]:
-    """Losses, seconds and tokens as of `TrainingResult`."""
-    from aurac.training.packing import collator, packed_attention, packs
-
-    pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    # Packing was measured on CPUs only.
-    packed = loaded.device == "cpu" and packs(model, examples, pad)
-    trainer = NestedTrainer(
-        model,
-        examples,
-        name=recipe.name,
-        hook=hook,
-        arguments=arguments,
-        collator=collator() if packed else Collator(pad),
-        callbacks=[*callbacks, bar] if bar else list(callbacks),
-    )
-    if loaded.device == "cpu":
-        keep_freed_memory()
-    try:
-        with bar or nullcontext(), packed_attention(model) if packed else nullcontext():
-            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    finally:
-        trainer.selected.remove()
-    losses = mean_losses(trainer.state.log_history)
-    return losses, trainer.clock.seconds, _tokens(recipe, examples, trainer.state.global_step)
-
-
-def _tokens(recipe: Recipe, examples: Sequence[dict[str, list[int]]], steps: int) -> int:
-    """Tokens of the examples seen, as many as examples of mean length have."""
-    mean_length = sum(len(e["input_ids"]) for e in examples) / len(examples)
-    # the last step of an epoch may have fewer examples than the others
-    epochs, rest = divmod(steps, math.ceil(len(examples) / recipe.batch_size))
-    return round(mean_length * (epochs * len(examples) + rest * recipe.batch_size))
-
-
-def _checkpoint(
-    recipe: Recipe,
-    loaded: LoadedBase,
-    examples: list[dict[str, list[int]]],
-    folder: Path,
-    *,
-    resume: bool,
-    save: bool,
-) -> Path | None:
-    """The checkpoint to go on from, after a check that it belongs to this training."""
-    seen = hashlib.sha256()
-    for example in examples:
-        seen.update(np.array([*example["input_ids"], *example["labels"]]).tobytes())
-    made_by = {**recipe.to_dict(), "base_sha256": loaded.sha256, "data_sha256": seen.hexdigest()}
-    newest = newest_checkpoint(folder) if resume else None
-    if newest:
-        check_made_by(folder, made_by)
-    elif is_main_process():
-        discard(folder, whole=True)
-    if resume and not newest:
-        logger.warning("no checkpoint in %s: training begins at step 0", scratch_folder(folder))
-    if save and is_main_process():
-        write_json(scratch_folder(folder) / MADE_BY, made_by)
-    return newest[1] if newest else None
-
-
-def _arguments(recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int) -> Any:
+def _arguments(
+    recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int
+) -> TrainingArguments:
     from transformers import TrainingArguments
 
     processes = int(os.environ["WORLD_SIZE"]) if _distributed() else 1
