@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from aurac.curves.area import BUDGETS, Span, span_dict
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
+from aurac.records.schema import Area
 from aurac.stats.mean import Estimate
 
 Item = TypeVar("Item")
@@ -68,6 +69,11 @@ def fields_of(row: object, names: str) -> dict[str, Any]:
     """Some fields of a row, in the order of their names."""
     values = {name: getattr(row, name) for name in names.split()}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def area_record(estimate: Estimate) -> Area:
+    """An estimate as `results.json` has it."""
+    return Area(value=estimate.value, se=estimate.se, low=estimate.low, high=estimate.high)
 
 
 def _numbers(estimate: Estimate | None) -> dict[str, float | None]:

@@ -15,6 +15,7 @@ import numpy as np
 from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
 from aurac.analysis.findings import caveats_of, look_closely, truncation_advice
+from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
 from aurac.analysis.score import score_notes
@@ -23,6 +24,7 @@ from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
 from aurac.errors import CurveError
+from aurac.records.run import seeds_of
 from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import aggregate, task_weights
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from aurac.analysis.choice_rows import Choice, RankRow
+    from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.seeds import Components
 
 _Name = TypeVar("_Name")
@@ -172,6 +175,58 @@ def _over_budget(
     return Budget(axis, rows, (*compared.pairs, *compared.variants), tuple(reasons))
 
 
+def analyse_run(run: StoredRun, margin: float | None, axes: Sequence[str]) -> Analysis:
+    """The analysis of a run; where its curves do not fit together one without rows, and why."""
+    curves, groups = curves_of(run.curves)
+    names = (curve.adapter for curve in curves)
+    reason = "no curve is stored"
+    try:
+        if curves:
+            return analyse(
+                curves,
+                Options(
+                    margin=margin,
+                    strict=False,
+                    primary=declaration((), run.primary, names, {}, finished=True),
+                ),
+                groups=groups,
+                checkpoints=_checkpoints(run),
+                budgets=axes,
+            )
+    except CurveError as error:
+        reason = str(error)
+    return Analysis(reason=reason)
+
+
+def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:
+    """The curves of rows, with documents where there are any, default truncations first; groups."""
+    curves, groups = list[Curve](), {}
+    for row in sorted(rows, key=lambda curve: not curve.is_default):
+        seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
+        if row.members:
+            groups[row.adapter] = [row.adapter]
+        curves += [replace(seed, adapter=row.adapter) for seed in seeds]
+    return curves, groups
+
+
+def _checkpoints(run: StoredRun) -> list[Curve]:
+    """Single trainings in their default truncation, with the documents of all of their ranks."""
+    rows = [row for curve in run.curves if curve.is_default for row in curve.members or (curve,)]
+    known = ((row, curve) for row in rows for curve in seeds_of(row) or ())
+    return [curve for row, curve in known if curve.ranks == row.ranks]
+
+
+def budget_areas(curves: Sequence[CurveRow], axis: str) -> tuple[dict[str, Estimate], list[str]]:
+    """AURAC over a budget by the id of a curve of one task, and why other curves have none."""
+    rows = {name: row for row in curves for name in (row.adapter, row.full_name)}
+    rows |= {row.adapter: row for row in curves if row.is_default}
+    known, groups = curves_of(curves)
+    budget = over_budget(known, axis, groups=groups)
+    areas = {rows[row.label].id: row.budget for row in budget.scores if row.budget}
+    named = [(rows[name].label, why) for _, name, why in budget.reasons]
+    return areas, [f"{why}." if name in why else f"{name}: {why}." for name, why in named]
+
+
 def score_curve(curve: Curve) -> ScoreRow:
     """The row that `analyse` gives for a curve, whichever others it is analysed with."""
     return score_group(gather([curve])[0], Options())
@@ -181,18 +236,6 @@ def paired_family(curves: Sequence[Curve], *, groups: Groups | None = None) -> l
     """The pairs and the variants of `analyse`, and nothing else; pairs that cannot be say why."""
     compared = compare_rows(*defaults(gather(curves, groups)), Options(strict=False))
     return [*compared.pairs, *compared.variants]
-
-
-def pool(curves: Sequence[Curve]) -> tuple[ScoreRow, list[Estimate]]:
-    """The row of the training seeds of a recipe, and the mean over them at each rank.
-
-    The notes are on seeds that lie far from the others.
-    """
-    group, settings = group_of(list(curves)), Options()
-    row = score_group(group, settings)
-    notes = tuple(seed_notes(group, settings.axis)) if row.reason is None else ()
-    points = [mean_of_seeds(group.scores(r), group.layout, settings.level) for r in group.ranks]
-    return replace(row, notes=notes), points
 
 
 def score_group(group: RecipeGroup, settings: Options, *, other: bool = False) -> ScoreRow:

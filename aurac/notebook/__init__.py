@@ -237,15 +237,15 @@ class Run:
         Raises:
             UsageError: No such task, several and none was named, or no curve with such an area.
         """
+        from aurac.analysis.whole import budget_areas
         from aurac.curves.area import BUDGETS, check_axis
+        from aurac.records.run import stored_run
         from aurac.show.figures import styled
-        from aurac.show.findings import budget_areas
-        from aurac.show.model import as_run
         from aurac.show.plots import rank_accuracy
 
         check_axis(axis)
         task, areas = self._task(task), None
-        curves = as_run(self.results).of_task(task)
+        curves = stored_run(self.results).of_task(task)
         if axis in BUDGETS:
             areas, reasons = budget_areas(curves, axis)
             if not areas:

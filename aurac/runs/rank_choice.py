@@ -13,10 +13,11 @@ import msgspec
 from msgspec import UNSET
 
 from aurac.adapters import default_nested_ranks
+from aurac.analysis.rows import area_record
 from aurac.analysis.whole import score_curve
 from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
-from aurac.runs.results import CellReader, area_record
+from aurac.runs.results import CellReader
 from aurac.runs.session import variants_in
 from aurac.runs.status import CellStates
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit

@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as replaced
 
+from aurac.analysis.rows import area_record
 from aurac.analysis.whole import score_curve
 from aurac.curves.area import quadrature_weights
 from aurac.files import write_json
@@ -18,7 +19,6 @@ from aurac.records.reader import pooled, pooled_curve
 from aurac.records.schema import (
     RESULTS_SCHEMA,
     AdapterRecord,
-    Area,
     Areas,
     AxisWeights,
     CurveRecord,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from aurac.records.store import Cell, CellStore
     from aurac.runs.plan import PlannedCell, Variant
     from aurac.runs.session import Session
-    from aurac.stats.mean import Estimate
     from aurac.tasks.task import BuiltTask
 
 
@@ -306,11 +305,6 @@ def _scored(record: CurveRecord, curve: Curve | None) -> CurveRecord:
         weights=AxisWeights(log2=log2, linear=linear),
         drops=list(row.drops),
     )
-
-
-def area_record(estimate: Estimate) -> Area:
-    """An estimate as `results.json` has it."""
-    return Area(value=estimate.value, se=estimate.se, low=estimate.low, high=estimate.high)
 
 
 def _adapter(name: str, variant: Variant) -> AdapterRecord:

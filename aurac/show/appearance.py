@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from aurac.show.model import CurveRow, Interval
+    from aurac.records.run import CurveRow
+    from aurac.records.schema import Area
     from aurac.stats.mean import Estimate
 
 INK, AXIS, GRID = "#22262b", "#6f7780", "#e3e6e9"
@@ -82,7 +83,7 @@ def key(curve: CurveRow) -> tuple[str, str, str]:
     return curve.adapter, curve.basis, curve.rescale
 
 
-def legend_label(curve: CurveRow, areas: Mapping[str, Interval | Estimate] | None = None) -> str:
+def legend_label(curve: CurveRow, areas: Mapping[str, Area | Estimate] | None = None) -> str:
     """Name and AURAC of a curve, at the end of its line or in a legend."""
     area = curve.log2 if areas is None else areas[curve.id]
     number = percent(area.value) if area else ""

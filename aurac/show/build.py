@@ -9,8 +9,7 @@ from aurac.curves.area import ALIKE, area_name
 from aurac.show import sentences, tables
 from aurac.show.caveats import caveats
 from aurac.show.documents import questions, samples, speeds
-from aurac.show.findings import Findings, oriented
-from aurac.show.model import highlighted, ordered, scored
+from aurac.show.findings import Findings, highlighted, ordered, oriented, scored
 from aurac.show.pictures import Pictures
 from aurac.show.render import (
     Block,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.analysis.record import Budget
-    from aurac.show.model import CurveRow, Run
+    from aurac.records.run import CurveRow, StoredRun
 
 # With more tasks or rows than this the report summarises; the files have everything.
 _MAX_ROWS = 40
@@ -60,11 +59,12 @@ class Builder:
     """
 
     def __init__(
-        self, run: Run, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
+        self, run: StoredRun, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
     ) -> None:
-        self.run, self.large = run, run.many_tasks
+        self.run = run
         self.margin = margin
         self.findings = Findings(run, margin, axes)
+        self.large = self.findings.many
         self.pictures = Pictures(self.findings, folder)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
-from aurac.show.model import seeds_of
+from aurac.records.run import seeds_of
 from aurac.show.sentences import LISTED, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
-    from aurac.show.model import CurveRow, Run
 
 # Below this many expected documents at the nearer end a reader is told how the interval was made.
 _FEW_EVENTS = 30
@@ -46,7 +46,7 @@ def caveats(findings: Findings) -> list[str]:
     ]
 
 
-def _seeds(run: Run) -> Iterator[str]:
+def _seeds(run: StoredRun) -> Iterator[str]:
     several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
     single = {curve.adapter for curve in run.curves if not curve.members and curve.ranks}
     if several:
@@ -68,7 +68,7 @@ def _seeds(run: Run) -> Iterator[str]:
     yield from run.notes
 
 
-def _scale(run: Run) -> Iterator[str]:
+def _scale(run: StoredRun) -> Iterator[str]:
     pairs = published_pairs(run)
     for default, curve in pairs[:LISTED]:
         yield (
@@ -79,7 +79,7 @@ def _scale(run: Run) -> Iterator[str]:
         yield f"{len(pairs) - LISTED} more adapters and tasks have both in the tables."
 
 
-def _methods(run: Run) -> Iterator[str]:
+def _methods(run: StoredRun) -> Iterator[str]:
     families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
     if families:
         yield (
@@ -126,7 +126,7 @@ def _grids(findings: Findings) -> Iterator[str]:
         )
 
 
-def _sizes(run: Run) -> Iterator[str]:
+def _sizes(run: StoredRun) -> Iterator[str]:
     """Adapters that differ in size at the same rank, by more than what `energy` leaves unspent."""
     sized: dict[int, dict[str, int]] = {}
     for curve in run.curves if len(run.adapters) > 1 else ():
@@ -144,7 +144,7 @@ def _sizes(run: Run) -> Iterator[str]:
             return
 
 
-def _documents(run: Run) -> Iterator[str]:
+def _documents(run: StoredRun) -> Iterator[str]:
     few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
     if few:
         smallest = min(few.values())
@@ -166,7 +166,7 @@ def _documents(run: Run) -> Iterator[str]:
         )
 
 
-def _near_ties(run: Run) -> Iterator[str]:
+def _near_ties(run: StoredRun) -> Iterator[str]:
     """The curve and rank of each task with the largest share of near ties, from one in fifty on."""
     dtypes = {str(p.dtype) for p in run.provenance if p.dtype}
     worst: dict[str, tuple[float, CurveRow, int, int]] = {}
@@ -183,7 +183,7 @@ def _near_ties(run: Run) -> Iterator[str]:
         )
 
 
-def _sampling(run: Run) -> Iterator[str]:
+def _sampling(run: StoredRun) -> Iterator[str]:
     """How much of the variance of each task's scores comes from samples, and from the examples."""
     records = [(c.task, c.record) for c in run.curves if c.record]
     samples = [(task, record.sampling) for task, record in records]
@@ -214,7 +214,7 @@ def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[st
         yield task, number, f"{low} %" if low == high else f"{low} to {high} %"
 
 
-def _limits(run: Run) -> Iterator[str]:
+def _limits(run: StoredRun) -> Iterator[str]:
     if limited := [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
@@ -237,7 +237,7 @@ def _falls(findings: Findings) -> Iterator[str]:
         )
 
 
-def _bases(run: Run) -> Iterator[str]:
+def _bases(run: StoredRun) -> Iterator[str]:
     absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
     if absent:
         why = (reason or "the base model was not evaluated" for reason in absent.values())
@@ -250,7 +250,7 @@ def _bases(run: Run) -> Iterator[str]:
         yield f"{some(names)}: {note}."
 
 
-def _missing(run: Run) -> Iterator[str]:
+def _missing(run: StoredRun) -> Iterator[str]:
     holes = [(c, rank, why) for c in run.curves for rank, why in c.missing.items()]
     for curve, rank, why in holes[:LISTED]:
         yield f"{curve.label} on {curve.task}, rank {rank}: missing ({why}). It is not filled in."
@@ -265,7 +265,7 @@ def _missing(run: Run) -> Iterator[str]:
         yield f"{len(failures) - LISTED} more cells failed; results.json lists them."
 
 
-def _bands(run: Run) -> Iterator[str]:
+def _bands(run: StoredRun) -> Iterator[str]:
     """What pairs and bands are not."""
     curves = run.curves if len(run.curves) <= _CHECKED else ()
     if absent := [c.label for c in curves if c.ranks and seeds_of(c) is None]:

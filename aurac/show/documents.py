@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.records.run import Wording
 from aurac.records.serving import NOISE, against
 from aurac.show.escape import shorten
-from aurac.show.model import Wording
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from aurac.records.run import CurveRow, Speed
     from aurac.records.serving import AdapterCost, RankCost, ServingRecord
-    from aurac.show.model import CurveRow, Speed
 
 RIGHT = 0.5
 _KINDS = {"gained with the rank": 2, "lost with the rank": 1, "wrong at every rank shown": 1}

@@ -5,34 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from aurac.analysis.primary import declaration
-from aurac.analysis.record import Analysis
-from aurac.analysis.rows import BestRow, Options
-from aurac.analysis.whole import analyse, over_budget
-from aurac.curves.coerce import as_curve
-from aurac.curves.curve import Curve
-from aurac.errors import CurveError
-from aurac.show.model import (
-    LEVEL,
-    CurveRow,
-    Interval,
-    Run,
-    as_interval,
-    ordered,
-    scored,
-    seeds_of,
-    unequal_documents,
-)
+from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
+from aurac.analysis.rows import BestRow
+from aurac.analysis.whole import analyse_run
+from aurac.records.run import PREFIX, WITHOUT_P
+from aurac.records.schema import Area
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.analysis.choice_rows import Configuration
-    from aurac.analysis.record import BasisRow, Caveat, Changes, StratumRow
+    from aurac.analysis.record import Analysis, BasisRow, Caveat, Changes, StratumRow
     from aurac.analysis.rows import PairRow
+    from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.mean import Estimate
 
 _PAIRED = 5
+_LEVEL = 0.95  # of every interval
+_SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
 
 
 class Findings:
@@ -41,6 +31,7 @@ class Findings:
     Attributes:
         run: Whose rows are shown.
         margin: That was declared for recommendations.
+        many: Whether there are so many tasks that the report summarises.
         analysis: Of the run; empty where the curves do not fit together.
         choices: Task → which configuration to ship.
         above_base: Id of a row → whether each of its ranks is shown to be above the base.
@@ -54,9 +45,12 @@ class Findings:
         pairs: Task → the pairs that the page has room for.
     """
 
-    def __init__(self, run: Run, margin: float | None = None, axes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, run: StoredRun, margin: float | None = None, axes: Sequence[str] = ()
+    ) -> None:
         self.run, self.margin = run, margin
-        self.analysis = _analysis(run, margin, axes)
+        self.many = len(run.task_names) > MANY_TASKS
+        self.analysis = analyse_run(run, margin, axes)
         self._rows: dict[tuple[str | None, str], CurveRow] = {}
         for row in sorted(run.curves, key=lambda curve: not curve.is_default):
             for name in (row.adapter, row.full_name):
@@ -84,7 +78,7 @@ class Findings:
         self.tested = oriented((*known.pairs, *known.variants))
         sides = ((self.row(p.task, p.b).id, self.row(p.task, p.a).id, p) for p in self.tested)
         self._by_ids = {(first, second): pair for first, second, pair in sides}
-        most = 1 if run.many_tasks else _PAIRED
+        most = 1 if self.many else _PAIRED
         self.pairs = {task: self._shown(task, most) for task in run.task_names}
 
     def row(self, task: str | None, name: str) -> CurveRow:
@@ -129,12 +123,12 @@ class Findings:
         """What is said of a curve as the leader of its task; None where it is not."""
         return self.leaders.get(curve.task) if self.best[curve.task] is curve else None
 
-    def leader_area(self, curve: CurveRow) -> Interval:
+    def leader_area(self, curve: CurveRow) -> Area:
         """AURAC of a curve, of a leader with an interval that allows for its having been picked."""
         row = self.leader(curve)
         if row and row.estimate and row.estimate.low is not None:
-            return Interval(value=curve.area, low=row.estimate.low, high=row.estimate.high)
-        return curve.log2 or Interval(value=curve.area)
+            return Area(value=curve.area, low=row.estimate.low, high=row.estimate.high)
+        return curve.log2 or Area(value=curve.area)
 
     def below_base(self, curve: CurveRow) -> bool:
         """Whether no rank of a curve is shown to be above a base that is known."""
@@ -197,64 +191,70 @@ def oriented(pairs: Iterable[PairRow]) -> list[PairRow]:
     return [pair if value >= 0 else turned(pair) for pair, value in tested]
 
 
-def _analysis(run: Run, margin: float | None, axes: Sequence[str]) -> Analysis:
-    """The analysis of a run; where its curves do not fit together one without rows, and why."""
-    curves, groups = curves_of(run.curves)
-    names = (curve.adapter for curve in curves)
-    reason = "no curve is stored"
-    try:
-        if curves:
-            return analyse(
-                curves,
-                Options(
-                    margin=margin,
-                    strict=False,
-                    primary=declaration((), run.primary, names, {}, finished=True),
-                ),
-                groups=groups,
-                checkpoints=_checkpoints(run),
-                budgets=axes,
-            )
-    except CurveError as error:
-        reason = str(error)
-    return Analysis(reason=reason)
-
-
-def _leader(run: Run, task: str, known: Analysis) -> BestRow | None:
+def _leader(run: StoredRun, task: str, known: Analysis) -> BestRow | None:
     """What is said of the largest AURAC of a task; None where one row or none has an AURAC."""
     rows = scored(run, task)
     if len(rows) < 2:
         return None
     if documents := unequal_documents(rows):
-        return BestRow(task, len(rows), LEVEL, reason=f"the rows are of {documents} documents")
+        return BestRow(task, len(rows), _LEVEL, reason=f"the rows are of {documents} documents")
     said = next((row for row in known.best if row.task == task), None)
-    return said or BestRow(task, len(rows), LEVEL, reason=known.reason)
+    return said or BestRow(task, len(rows), _LEVEL, reason=known.reason)
 
 
-def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:
-    """The curves of rows, with documents where there are any, default truncations first; groups."""
-    curves, groups = list[Curve](), {}
-    for row in sorted(rows, key=lambda curve: not curve.is_default):
-        seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
-        if row.members:
-            groups[row.adapter] = [row.adapter]
-        curves += [replace(seed, adapter=row.adapter) for seed in seeds]
-    return curves, groups
+def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
+    """Curves by falling AURAC; those without a score come last, in the order of the run.
+
+    Equal ones are in the order of `aurac.analysis.rows.BestRow`.
+    """
+
+    def place(curve: CurveRow) -> tuple[float, bool, str]:
+        if curve.log2 is None:
+            return 1.0, False, ""
+        return -round(curve.area, 12), not curve.is_default, curve.full_name
+
+    return sorted(curves, key=place)
 
 
-def _checkpoints(run: Run) -> list[Curve]:
-    """Single trainings in their default truncation, with the documents of all of their ranks."""
-    rows = [row for curve in run.curves if curve.is_default for row in curve.members or (curve,)]
-    known = ((row, curve) for row in rows for curve in seeds_of(row) or ())
-    return [curve for row, curve in known if curve.ranks == row.ranks]
+def scored(run: StoredRun, task: str) -> list[CurveRow]:
+    """The curves of a task that have an area, the largest first."""
+    return ordered(curve for curve in run.of_task(task) if curve.log2)
 
 
-def budget_areas(curves: Sequence[CurveRow], axis: str) -> tuple[dict[str, Interval], list[str]]:
-    """AURAC over a budget by the id of a curve of one task, and why other curves have none."""
-    rows = {name: row for row in curves for name in (row.adapter, row.full_name)}
-    rows |= {row.adapter: row for row in curves if row.is_default}
-    known, groups = curves_of(curves)
-    budget = over_budget(known, axis, groups=groups)
-    areas = {rows[row.label].id: as_interval(row.budget) for row in budget.scores if row.budget}
-    named = [(rows[name].label, why) for _, name, why in budget.reasons]
-    return areas, [f"{why}." if name in why else f"{name}: {why}." for name, why in named]
+def as_published(curves: Iterable[CurveRow]) -> str:
+    """What the published curves among these are, in words; empty without one."""
+    kinds = sorted({curve.published for curve in curves if curve.published})
+    return f"as published ({', '.join(kinds)})" if kinds else ""
+
+
+def unequal_documents(curves: Iterable[CurveRow]) -> str:
+    """The numbers of documents in words, where curves of one task have not the same; else empty."""
+    counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
+    return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
+
+
+def highlighted(run: StoredRun, task: str) -> list[CurveRow]:
+    """The curves in colour: the best, the best default ones, other truncations of these."""
+    curves = [curve for curve in run.of_task(task) if curve.ranks]
+    default = ordered([c for c in curves if c.is_default])[:MOST_CLOSE]
+    names = {curve.adapter for curve in default}
+    rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
+    every = dict.fromkeys(curve.id for curve in (*ordered(curves)[:1], *default, *rest))
+    ids = {*list(every)[:MOST_CLOSE]}
+    return [curve for curve in curves if curve.id in ids]
+
+
+def scale(curve: CurveRow) -> str:
+    """How the truncated adapter is scaled, in words."""
+    if curve.published == WITHOUT_P:
+        return as_published([curve])
+    if curve.rescale == "trained":
+        return "with the trained P"
+    return _SCALES.get(curve.rescale, curve.rescale)
+
+
+def truncation(curve: CurveRow) -> str:
+    """Basis and scale, in words."""
+    if curve.published == PREFIX:
+        return "prefix, as published"
+    return f"{'SVD' if curve.basis == 'svd' else curve.basis}, {scale(curve)}"

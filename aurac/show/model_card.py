@@ -10,6 +10,7 @@ from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
 from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
+from aurac.show.findings import truncation
 from aurac.show.sentences import area_sentence
 from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.terminal import one_line
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from aurac.analysis.choice_rows import RankRow
-    from aurac.records.schema import AdapterRecord
-    from aurac.show.model import CurveRow, Interval, Run
+    from aurac.records.run import CurveRow, StoredRun
+    from aurac.records.schema import AdapterRecord, Area
 
 # Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
 METHODS = {
@@ -33,7 +34,7 @@ METHODS = {
 
 
 def card(
-    run: Run,
+    run: StoredRun,
     adapter: AdapterRecord,
     own: Mapping[tuple[str, str | None], RankRow],
     *,
@@ -58,8 +59,8 @@ def card(
             shown = choice_sentences(row.choice, own=True) if row else []
             parts += [_table(curve), markdown(" ".join(shown))]
     published = [
-        f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {curve.truncation}. The "
-        "truncation is part of the result."
+        f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {truncation(curve)}. "
+        "The truncation is part of the result."
         for curve in curves
         if curve.published and curve.log2
     ]
@@ -75,7 +76,7 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _curves(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+def _curves(run: StoredRun, adapter: AdapterRecord) -> list[CurveRow]:
     """An adapter's curves; none of a family, which is not one repository."""
     if adapter.format == "family":
         return []
@@ -83,7 +84,7 @@ def _curves(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
     return [curve for curve in rows if curve.adapter == adapter.name and curve.ranks]
 
 
-def _default(run: Run, adapter: AdapterRecord) -> list[CurveRow]:
+def _default(run: StoredRun, adapter: AdapterRecord) -> list[CurveRow]:
     return [curve for curve in _curves(run, adapter) if curve.is_default]
 
 
@@ -92,7 +93,7 @@ def _list(lines: Sequence[str]) -> str:
 
 
 def _front_matter(
-    run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow], *, brief: bool
+    run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow], *, brief: bool
 ) -> str:
     from huggingface_hub import ModelCardData
 
@@ -107,7 +108,7 @@ def _front_matter(
     return _yaml(dict(data.to_dict()))  # type: ignore[no-untyped-call]
 
 
-def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
+def _results(run: StoredRun, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
     metric = curve.metric.split(",")[0]
     results = [
         _result(run, curve, "aurac", f"AURAC, {axis} axis", area, {})
@@ -121,7 +122,7 @@ def _results(run: Run, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
 
 
 def _result(
-    run: Run, curve: CurveRow, kind: str, title: str, value: Interval, more: dict[str, Any]
+    run: StoredRun, curve: CurveRow, kind: str, title: str, value: Area, more: dict[str, Any]
 ) -> EvalResult:
     from huggingface_hub import EvalResult
 
@@ -147,7 +148,7 @@ def _result(
     )
 
 
-def eval_results(run: Run, adapter: AdapterRecord) -> str | None:
+def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
     """`.eval_results/aurac.yaml` of an adapter's repository: percent at the highest rank.
 
     None without a data set of the hub that was evaluated as a whole. The form is that of
@@ -222,8 +223,8 @@ def _table(curve: CurveRow) -> str:
     return table("", "", rows, numeric=titles).markdown()
 
 
-def _measured(run: Run, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
-    lines = [f"truncation: {'; '.join(dict.fromkeys(curve.truncation for curve in curves))}"]
+def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
+    lines = [f"truncation: {'; '.join(dict.fromkeys(truncation(curve) for curve in curves))}"]
     for curve in curves:
         task = run.task(curve.task)
         limit = " (the first ones of the task)" if task.limit else ""

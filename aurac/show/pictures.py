@@ -10,7 +10,7 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.escape import unique_slugs
-from aurac.show.model import as_published, highlighted, ordered, unequal_documents
+from aurac.show.findings import as_published, highlighted, ordered, unequal_documents
 from aurac.show.render import Picture
 from aurac.terminal import one_line
 
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from aurac.analysis.record import Changes, StratumRow
     from aurac.records.decisions import DecisionRecord
+    from aurac.records.run import CurveRow
+    from aurac.records.schema import Area
     from aurac.records.serving import ServingRecord
     from aurac.show.documents import Served
     from aurac.show.findings import Findings
-    from aurac.show.model import CurveRow, Interval
     from aurac.stats.mean import Estimate
 
 _PANEL_CURVES = 30
@@ -46,7 +47,7 @@ class Pictures:
 
     def __init__(self, findings: Findings, folder: Path) -> None:
         run = self.run = findings.run
-        self.folder, self.detailed, self.margin = folder, not run.many_tasks, findings.margin
+        self.folder, self.detailed, self.margin = folder, not findings.many, findings.margin
         self.non_inferior, self.best = findings.non_inferior, findings.best
         self.styles = appearance.styles(run.curves)
         self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
@@ -71,7 +72,7 @@ class Pictures:
         axis: str = "log2",
         *,
         inline: bool = True,
-        areas: Mapping[str, Interval | Estimate] | None = None,
+        areas: Mapping[str, Area | Estimate] | None = None,
     ) -> Picture:
         """Accuracy against rank, or a budget, for one task; a page shows it where it is `inline`.
 

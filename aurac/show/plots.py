@@ -26,7 +26,7 @@ from aurac.show.appearance import (
     percent_axis,
     styles,
 )
-from aurac.show.model import ordered
+from aurac.show.findings import ordered
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
 
     from aurac.analysis.record import Changes, StratumRow
     from aurac.records.decisions import DecisionRecord
+    from aurac.records.run import CurveRow
+    from aurac.records.schema import Area
     from aurac.records.serving import ServingRecord
     from aurac.show.appearance import Style, Styles
     from aurac.show.documents import Served
-    from aurac.show.model import CurveRow, Interval
     from aurac.stats.mean import Estimate
 
 _MAX_BANDS = 4
@@ -56,7 +57,7 @@ def rank_accuracy(
     axis: str = "log2",
     style: Styles | None = None,
     highlight: Collection[str] | None = None,
-    areas: Mapping[str, Interval | Estimate] | None = None,
+    areas: Mapping[str, Area | Estimate] | None = None,
     non_inferior: Mapping[str, int] | None = None,
     full: Collection[str] = (),
     labels: bool = True,

@@ -11,7 +11,7 @@ from aurac.curves.display import count, seconds, signed, size
 from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
-from aurac.show.model import ordered, unequal_documents
+from aurac.show.findings import ordered, unequal_documents
 from aurac.show.render import Block, Bullets, Code, Fold, Section, Text
 from aurac.show.sentences import LISTED, to
 from aurac.show.table import NONE, Cell, Table, number, p_value, rank_cell, share, table
@@ -21,9 +21,9 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from aurac.analysis.record import Changes
     from aurac.records.decisions import DecisionRecord
+    from aurac.records.run import CurveRow, Speed, StoredRun
     from aurac.records.serving import RankCost, ServingRecord
     from aurac.show.documents import Served
-    from aurac.show.model import CurveRow, Run, Speed
     from aurac.show.pictures import Pictures
 
 _MAX_DECISIONS = 60
@@ -68,7 +68,7 @@ _ADAPTER_KEYS = {
 }
 
 
-def stopped(run: Run, pictures: Pictures) -> Section:
+def stopped(run: StoredRun, pictures: Pictures) -> Section:
     """What a run that stopped early decided, and which numbers below that touches."""
     record, blocks = run.sequential, list[Block]()
     if record is not None:
@@ -119,7 +119,7 @@ def _decision_table(decisions: Sequence[DecisionRecord]) -> Table:
 
 
 def serving_blocks(
-    run: Run, pictures: Pictures, task: str, curves: Sequence[CurveRow]
+    run: StoredRun, pictures: Pictures, task: str, curves: Sequence[CurveRow]
 ) -> list[Block]:
     """A figure and a table for each measurement; none where there is none."""
     blocks: list[Block] = []
@@ -276,7 +276,7 @@ def _serving_row(
     )
 
 
-def method(run: Run) -> Section:
+def method(run: StoredRun) -> Section:
     """Everything that is needed to run it again, or to doubt it."""
     blocks: list[Block] = []
     for item in run.provenance:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import interval, percent, size
-from aurac.show.findings import significant
-from aurac.show.model import scored
+from aurac.show.findings import scale, scored, significant
 from aurac.show.render import Tile
 from aurac.terminal import one_line
 
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
     from aurac.analysis.choice_rows import Choice
     from aurac.analysis.rows import BestRow
+    from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
-    from aurac.show.model import CurveRow, Run
     from aurac.stats.mean import Estimate
 
 LISTED = 5
@@ -40,7 +39,7 @@ def some(names: Iterable[str]) -> str:
     return f"{', '.join(listed[:LISTED])} and {len(listed) - LISTED} more"
 
 
-def title(run: Run) -> str:
+def title(run: StoredRun) -> str:
     """What was compared, in a line."""
     adapters = list(dict.fromkeys(curve.adapter for curve in run.curves))
     tasks = run.task_names
@@ -49,7 +48,7 @@ def title(run: Run) -> str:
     return one_line(f"{who or 'no adapter'} on {where or 'no task'}", 120)
 
 
-def lead(run: Run) -> str:
+def lead(run: StoredRun) -> str:
     """Base, ranks and documents, in a line."""
     bases = dict.fromkeys(str(c.base) for c in run.curves if c.base)
     ranks = sorted({rank for curve in run.curves for rank in curve.ranks})
@@ -74,7 +73,7 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
         decided = [one.sentence for one in run.sequential.decisions]
         rest = len(decided) - LISTED
         return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
-    if run.many_tasks:
+    if findings.many:
         return tuple(_counted(findings))
     if len(run.task_names) == 1:
         return (_verdict(findings, run.task_names[0]),)
@@ -114,7 +113,7 @@ def _apart(row: BestRow | None) -> str:
     return f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
 
 
-def runner_up(best: CurveRow, run: Run) -> CurveRow | None:
+def runner_up(best: CurveRow, run: StoredRun) -> CurveRow | None:
     """The row with the next AURAC over the same ranks; None where there is no other."""
     rows = (curve for curve in scored(run, best.task) if curve.ranks == best.ranks)
     return next((curve for curve in rows if curve is not best), None)
@@ -202,7 +201,7 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
 
 def two_ways(default: CurveRow, published: CurveRow) -> str:
     """The AURAC of an adapter as it is compared, and as published."""
-    words = default.scale, published.scale
+    words = scale(default), scale(published)
     if published.published == "prefix":
         words = "by SVD", "by prefix, as published"
     first, second = (percent(curve.area) for curve in (default, published))
@@ -298,7 +297,7 @@ def _grid(curve: CurveRow) -> str:
     return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
 
 
-def _published(run: Run, task: str, best: CurveRow) -> list[str]:
+def _published(run: StoredRun, task: str, best: CurveRow) -> list[str]:
     lines = []
     for default, curve in published_pairs(run, task)[:2]:
         others = (c for c in scored(run, task) if c.adapter != curve.adapter)
@@ -325,7 +324,7 @@ def area_sentence(curve: CurveRow) -> str:
     return f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
 
 
-def published_pairs(run: Run, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
+def published_pairs(run: StoredRun, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
     """Default curves (of a task) beside their adapter as published."""
     return [
         (default, curve)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
 from aurac.curves.display import count, percent, points, show_span, size
-from aurac.show.findings import significant
-from aurac.show.model import ordered, unequal_documents
+from aurac.show.findings import ordered, scale, significant, truncation, unequal_documents
 from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
 from aurac.terminal import one_line
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
     from aurac.analysis.record import BasisRow
     from aurac.analysis.rows import PairRow, ScoreRow
+    from aurac.records.run import CurveRow
     from aurac.show.findings import Findings
-    from aurac.show.model import CurveRow
 
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"
@@ -67,7 +66,7 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
             share(c.baseline),
             Cell(rank_range(c)),
             Cell(c.method or "not recorded"),
-            Cell(c.truncation),
+            Cell(truncation(c)),
         )
         for c in rows
     )
@@ -82,7 +81,7 @@ def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> 
     rows: list[tuple[Cell, ...]] = [
         (
             Cell(one_line(c.adapter, _PAPER_NAME)),
-            Cell(c.truncation),
+            Cell(truncation(c)),
             Cell(f"{c.ranks[0]}–{c.ranks[-1]}" if len(c.ranks) > 1 else NONE),
             replace(estimate(c.log2), best=c.id in best),
             estimate(c.linear),
@@ -338,7 +337,7 @@ def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
 def _both_ways(findings: Findings, row: BasisRow) -> str:
     """The adapter and both scales."""
     prefix, svd = (findings.row(row.task, way) for way in (row.prefix, row.svd))
-    return f"{row.adapter}, {prefix.scale} against {svd.scale}"
+    return f"{row.adapter}, {scale(prefix)} against {scale(svd)}"
 
 
 def group_table(findings: Findings, task: str, name: str) -> Table:
@@ -371,7 +370,7 @@ def budget_table(findings: Findings, task: str, scores: Sequence[ScoreRow], name
             estimate(row.budget),
             Cell(show_span(row.span or (), axis), (row.span or (None,))[0]),
             Cell(rank_range(curve)),
-            Cell(curve.truncation),
+            Cell(truncation(curve)),
         )
         for row, curve in zip(scores, curves, strict=True)
     ]

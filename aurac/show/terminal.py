@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import ScoreRow
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span
-from aurac.show.model import as_run
+from aurac.records.run import stored_run
 from aurac.show.table import (
     NONE,
     Cell,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import RankTest
     from aurac.analysis.rows import AggregateRow, PairRow
     from aurac.curves.area import Span
+    from aurac.records.run import CurveRow
     from aurac.records.schema import Results
-    from aurac.show.model import CurveRow
 
 Extra = Callable[["ScoreRow"], "Mapping[str, str]"]
 """Further columns of a row: title → text."""
@@ -53,7 +53,7 @@ def terminal_table(
         width: Characters in a line: by default the terminal's, 80 without one.
         best: Task and name (`Analysis.candidates`) of the curves that are set in bold.
     """
-    rows = [_stored_row(curve) for curve in as_run(results).curves]
+    rows = [_stored_row(curve) for curve in stored_run(results).curves]
     groups = {task.name for task in results.tasks if task.members}  # their cells are the members'
     holes = {(r.label, r.task, rank) for r in rows if r.task not in groups for rank in r.missing}
     missing = len(holes) + len({failure.task for failure in results.failures if failure.rank == 0})

@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from aurac.analysis.combine import merge, pooled
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import fields_of
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
+from aurac.records.run import stored_run
 from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
-from aurac.show.combine import merge, pooled
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
-from aurac.show.findings import oriented
-from aurac.show.model import as_run, ordered
+from aurac.show.findings import ordered, oriented
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line
@@ -31,11 +31,12 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from aurac.analysis.combine import Groups
     from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.curves.area import Span
-    from aurac.show.combine import Groups
+    from aurac.records.run import CurveRow, StoredRun
+    from aurac.records.schema import Area
     from aurac.show.findings import Findings
-    from aurac.show.model import CurveRow, Interval, Run
     from aurac.stats.mean import Estimate
 
 FIGURES, CARDS = "figures", "cards"
@@ -98,7 +99,7 @@ def write_report(
         raise RunFolderError(
             f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
         )
-    runs = [as_run(Results.read(folder), folder) for folder in folders]
+    runs = [stored_run(Results.read(folder), folder) for folder in folders]
     target = Path(out) if out is not None else folders[0]
     run = pooled(merge(runs) if len(runs) > 1 else runs[0], groups)
     if primary:
@@ -107,7 +108,7 @@ def write_report(
     return _write(run, target, delta, tuple(dict.fromkeys(axes)))
 
 
-def _write(run: Run, target: Path, delta: float | None, axes: Sequence[str]) -> list[Path]:
+def _write(run: StoredRun, target: Path, delta: float | None, axes: Sequence[str]) -> list[Path]:
     figures = target / FIGURES
     try:
         figures.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def _names(curve: CurveRow) -> Row:
     return fields_of(curve, "task adapter basis rescale role metric seeds seed")
 
 
-def _area(area: Interval | Estimate | None, name: str) -> Row:
+def _area(area: Area | Estimate | None, name: str) -> Row:
     ends = {"": "value", "_se": "se", "_low": "low", "_high": "high"}
     return {f"{name}{end}": getattr(area, key, None) for end, key in ends.items()}
 

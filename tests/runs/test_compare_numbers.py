@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from support.adapters import save_with_peft
 
+from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.errors import CurveError
+from aurac.records.run import stored_run
 from aurac.records.schema import Results
-from aurac.show.combine import pooled
 from aurac.show.findings import Findings
-from aurac.show.model import as_run
 
 TASK = "aurac_word_problems_mc"
 NAMES = ("one", "two", "three")
@@ -85,7 +85,7 @@ def test_the_report_adjusts_in_the_family_of_score(run):
     assert len([row for row in content["pairs"] if row["p"] is not None]) == 3
     pairs = {frozenset((row["a"], row["b"])): row for row in content["pairs"]}
     variants = {frozenset((row["a"], row["b"])): row for row in content["variants"]}
-    shown = Findings(as_run(Results.read(folder), folder), 0.02).tested
+    shown = Findings(stored_run(Results.read(folder), folder), 0.02).tested
     assert len(shown) == len(pairs) + len(variants)
     for item in shown:
         row = (pairs | variants)[frozenset((item.a, item.b))]
@@ -116,7 +116,7 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
     assert f"{row['b']} − {row['a']}" in text
-    run = pooled(as_run(Results.read(tmp_path / "run"), tmp_path / "run"))
+    run = pooled(stored_run(Results.read(tmp_path / "run"), tmp_path / "run"))
     found = Findings(run, 0.02)
     names = {row.adapter for row in run.curves}
     shown = [pair for pair in found.tested if {pair.a, pair.b} <= names]

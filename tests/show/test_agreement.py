@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from msgspec import structs
 from report_runs import RunMaker
 
+from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.notebook import load_run
 from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
+from aurac.records.run import stored_run
 from aurac.records.schema import Results
 from aurac.show import sentences
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats
-from aurac.show.combine import pooled
 from aurac.show.findings import Findings, significant
-from aurac.show.model import as_run
 from aurac.show.model_card import card
 from aurac.show.tables import difference_table
 from aurac.show.write import choice_rows
@@ -111,7 +111,7 @@ def label_of(run, task, name):
 
 
 def check(folder: Path, out: Path) -> None:
-    run = pooled(as_run(Results.read(folder), folder))
+    run = pooled(stored_run(Results.read(folder), folder))
     builder = Builder(run, out)
     findings = builder.findings
     done = CliRunner().invoke(cli, ["score", str(folder), "--json"])
@@ -132,7 +132,7 @@ def check(folder: Path, out: Path) -> None:
             if getattr(block, "name", "") == f"aurac-{builder.slugs[task]}"
         )
         bold = {row[0].text for row in table.rows if row[1].best}
-        if not run.many_tasks:
+        if not findings.many:
             assert re.sub(f"^{task}: ", "", shown[task]).startswith(largest)
             assert sentences.tiles(findings, task)[0].lines[0] == largest
         assert builder._leader(task)[1].text == largest
@@ -151,7 +151,7 @@ def check(folder: Path, out: Path) -> None:
         tested = (pair for pair in findings.tested if pair.task == task and significant(pair))
         worse |= {findings.label(task, pair.a) for pair in tested}
         assert not worse & bold
-    if run.many_tasks:
+    if findings.many:
         (leaders,) = (line for line in sentences.verdicts(findings) if "largest AURAC" in line)
         for best in findings.best.values():
             assert best.label in leaders
@@ -167,7 +167,7 @@ def place(one) -> tuple | None:
 
 def check_choice(folder: Path, out: Path, margin: float | None) -> None:
     """What to ship: command line, JSON, DataFrame, report and card name one configuration."""
-    run = pooled(as_run(Results.read(folder), folder))
+    run = pooled(stored_run(Results.read(folder), folder))
     builder = Builder(run, out, margin)
     findings, words = builder.findings, ["recommend", str(folder)]
     words += [] if margin is None else ["--margin", str(margin)]
@@ -186,7 +186,7 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
         assert [place(found) for found in marked] == ([place(one)] if one else [])
         called = findings.called(one) if one else None
         assert (builder._leader(task)[3].text == called) == (one is not None)
-        if not run.many_tasks and findings.best[task]:
+        if not findings.many and findings.best[task]:
             tile = sentences.tiles(findings, task)[1]
             alone = str(one.rank) if one and choice.curves == 1 else called
             assert (tile.title.startswith("Recommended"), tile.value) == (True, alone or "none")
@@ -295,7 +295,7 @@ def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp
     record = SequentialRecord(
         until="decided", alpha=0.05, gamma=-2, futility=0.1, order_seed=1, decisions=[decision]
     )
-    run = replace(as_run(Results.read(maker.folder), maker.folder), sequential=record)
+    run = replace(stored_run(Results.read(maker.folder), maker.folder), sequential=record)
     builder = Builder(run, tmp_path)
     assert sentences.verdicts(builder.findings) == ("b is better than a.",)
     assert builder.best() == set()
@@ -311,10 +311,10 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
     text_of = CliRunner().invoke(cli, ["score", str(folder)]).output
     assert "Primary comparisons: a and b; declared before the run had outcomes." in text_of
     assert [pair.exploratory for pair in load_run(folder).analysis.pairs] == [False, True, True]
-    findings = Findings(as_run(results, folder))
+    findings = Findings(stored_run(results, folder))
     table = difference_table(findings, "word_problems", findings.tested, "pairs")
     assert {row[-1].text for row in table.rows} >= {"significant", "not significant, exploratory"}
-    assert stored.sentence in caveats(Findings(as_run(results, folder)))
+    assert stored.sentence in caveats(Findings(stored_run(results, folder)))
     other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
     assert "Primary comparisons: a and c; declared after outcomes existed." in other
 

@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from report_runs import RunMaker, run_from, stored_scores
 
+from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.show import plots, write_report
-from aurac.show.combine import pooled
 from aurac.show.figures import styled
 from aurac.show.findings import Findings
 from aurac.stats import over_seeds

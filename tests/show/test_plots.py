@@ -17,7 +17,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 from aurac.analysis.findings import MOST_CLOSE
 from aurac.analysis.record import Changes, Step, StratumRow
 from aurac.show import appearance, figures, plots
-from aurac.show.findings import Findings
+from aurac.show.findings import Findings, highlighted
 from aurac.show.pictures import KEY, Pictures
 from aurac.stats.mean import Estimate
 
@@ -268,3 +268,15 @@ def test_a_full_disk_is_an_os_error(kind, tmp_path):
     (tmp_path / f"figure.{kind}").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         figures.save(Figure(), tmp_path / "figure", formats=(kind,))
+
+
+def test_the_best_other_truncations_are_highlighted_after_the_default_curves(tmp_path):
+    maker = RunMaker(tmp_path, n=20, cells=False)
+    for at in range(MOST_CLOSE - 1):
+        maker.add(f"a{at}", [0.1, 0.1], ranks=(1, 2))
+    for basis, accuracy in (("energy", 0.5), ("svd", 0.9)):
+        maker.add("a0", [accuracy] * 2, ranks=(1, 2), basis=basis, rescale="keep", role="extra")
+    run = run_from(maker.results())
+    shown = highlighted(run, run.task_names[0])
+    assert [(c.adapter, c.basis) for c in shown if not c.is_default] == [("a0", "svd")]
+    assert len(shown) == MOST_CLOSE

@@ -7,10 +7,10 @@ import pytest
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
+from aurac.analysis.combine import pooled
+from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
-from aurac.show.combine import pooled
-from aurac.show.findings import Findings
-from aurac.show.model import Run, as_published
+from aurac.show.findings import Findings, as_published, truncation
 from aurac.show.model_card import card
 from aurac.show.sentences import details, tiles, verdicts
 
@@ -18,7 +18,7 @@ TASK = "word_problems"
 MARGIN = 0.02
 
 
-def run_of(maker) -> Run:
+def run_of(maker) -> StoredRun:
     maker.write()
     return run_from(maker.results(), maker.folder)
 
@@ -71,8 +71,9 @@ def test_unequal_grids_are_not_ranked(tmp_path):
 def test_equal_scores_share_the_lead(tmp_path):
     run = run_of(many_curves(tmp_path, 1, ranks=(1, 2), n=30))
     twin = msgspec.structs.replace(run.curves[0], adapter="twin", label="twin", id="twin")
-    both = Run(
-        (run.curves[0], twin), *(getattr(run, n) for n in Run.__dataclass_fields__ if n != "curves")
+    both = StoredRun(
+        (run.curves[0], twin),
+        *(getattr(run, n) for n in StoredRun.__dataclass_fields__ if n != "curves"),
     )
     assert "adapter-00, twin have the same AURAC" in said(both)[0]
 
@@ -101,7 +102,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     maker.add("lora", [0.3, 0.7], ranks=(1, 2), role="published")
     run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2), method="dylora"))
     assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
-    assert [c.truncation for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
+    assert [truncation(c) for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
     _, shown, more = said(run)
     default, other = (100 * curve.area for curve in run.curves[:2])
     change = f"{default - other:.1f} points"

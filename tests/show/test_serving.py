@@ -7,15 +7,15 @@ import csv
 import pytest
 from report_runs import RunMaker, ramp, served, zoo_run
 
+from aurac.records.run import stored_run
 from aurac.records.schema import Results
 from aurac.show import write_report
 from aurac.show.build import Builder
-from aurac.show.model import as_run
 from aurac.show.sections import serving_blocks
 
 
 def blocks_of(folder, figures):
-    builder = Builder(as_run(Results.read(folder), folder), figures)
+    builder = Builder(stored_run(Results.read(folder), folder), figures)
     names = {block.name: block for block in builder.costs().blocks}
     return names.get("latency-word_problems"), names.get("serving-word_problems")
 
@@ -99,6 +99,6 @@ def test_one_seed_speaks_for_a_recipe_and_runs_keep_their_own_measurement(tmp_pa
 
 def test_without_a_measurement_there_is_nothing(tmp_path, figures):
     folder = zoo_run(tmp_path / "run", n=60).write()
-    run = as_run(Results.read(folder), folder)
+    run = stored_run(Results.read(folder), folder)
     assert run.serving == ()
     assert serving_blocks(run, Builder(run, figures).pictures, "word_problems", run.curves) == []

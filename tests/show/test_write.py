@@ -365,7 +365,7 @@ def test_a_folder_that_cannot_be_written(zoo, tmp_path):
 
 
 def test_a_groups_cells_are_pooled_as_strata(tmp_path):
-    from aurac.show.model import seeds_of
+    from aurac.records.run import seeds_of
 
     maker = RunMaker(tmp_path, n=30).add("a", [0.3, 0.6], ranks=(1, 2))
     row = maker.curves[0]

@@ -10,10 +10,10 @@ import numpy as np
 from made_cells import make_identity, store_cell
 
 from aurac.records.cell import DocumentKey
+from aurac.records.run import stored_run
 from aurac.records.schema import Results
 from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
 from aurac.records.store import read_cell
-from aurac.show.model import as_run
 
 ZOO = {
     # name: (method, rescale, accuracy at the lowest and the highest rank, role)
@@ -38,7 +38,7 @@ def weights(ranks, axis):
 
 def run_from(results, folder=None):
     """A parsed `results.json` as the report takes it."""
-    return as_run(results_from(results), folder)
+    return stored_run(results_from(results), folder)
 
 
 def results_from(results):

@@ -21,8 +21,8 @@ from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.readers import read_curves
 from aurac.records.reader import StoredCells
+from aurac.records.run import seeds_of, stored_run
 from aurac.records.schema import Results
-from aurac.show.model import as_run, seeds_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -108,7 +108,7 @@ def test_the_standard_error_is_cr2_by_hand(run):
 def test_score_report_and_results_agree(run):
     content = scored(run)
     rows = {(r["adapter"], r["task"]): r for r in content["scores"]}
-    parsed = as_run(Results.read(run), run)
+    parsed = stored_run(Results.read(run), run)
     for curve, known in zip(results_of(run)["curves"], parsed.curves, strict=True):
         if not curve["default"]:
             continue

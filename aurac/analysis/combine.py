@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.analysis.whole import pool
+from aurac.analysis.rows import Options, area_record
+from aurac.analysis.whole import score_group, seed_notes
 from aurac.errors import CurveError, RunFolderError
 from aurac.records.cell import differences
 from aurac.records.reader import recipe_groups, regrouped
+from aurac.records.run import labelled, seeds_of
 from aurac.records.schema import Areas
-from aurac.show.model import as_interval, labelled, seeds_of
-from aurac.stats.groups import check_groups
+from aurac.stats.groups import check_groups, group_of
+from aurac.stats.seeds import mean_of_seeds
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
+    from aurac.analysis.rows import ScoreRow
+    from aurac.curves.curve import Curve
+    from aurac.records.run import CurveRow, StoredRun
     from aurac.records.schema import AdapterRecord, TaskRecord
-    from aurac.show.model import CurveRow, Run
+    from aurac.stats.mean import Estimate
 
 Groups = Mapping[str, Sequence[str]]
 
 
-def pooled(run: Run, groups: Groups | None = None) -> Run:
+def pooled(run: StoredRun, groups: Groups | None = None) -> StoredRun:
     """The run with one curve for each group of training seeds in place of its checkpoints' curves.
 
     A group whose checkpoints cannot be pooled (a missing rank, other documents, no documents) is
@@ -72,7 +77,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         if seeds is None:
             raise CurveError(f"the stored documents of {member.adapter} are missing or damaged")
         curves += seeds
-    score, points = pool(curves)
+    score, points = _mean(curves)
     if score.log2 is None or score.linear is None or score.mean is None:
         raise CurveError(score.reason or "no AURAC")
 
@@ -93,13 +98,25 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         bytes=shared("bytes"),
         cells={},
         score=Areas(
-            log2=as_interval(score.log2), linear=as_interval(score.linear), mean=score.mean
+            log2=area_record(score.log2), linear=area_record(score.linear), mean=score.mean
         ),
         drops=list(score.drops),
         score_notes=list(score.notes),
         seed=None,
         members=tuple(members),
     )
+
+
+def _mean(curves: Sequence[Curve]) -> tuple[ScoreRow, list[Estimate]]:
+    """The row of the training seeds of a recipe, and the mean over them at each rank.
+
+    The notes are on seeds that lie far from the others.
+    """
+    group, settings = group_of(list(curves)), Options()
+    row = score_group(group, settings)
+    notes = tuple(seed_notes(group, settings.axis)) if row.reason is None else ()
+    points = [mean_of_seeds(group.scores(r), group.layout, settings.level) for r in group.ranks]
+    return replace(row, notes=notes), points
 
 
 # What has to be the same for the numbers of one task to stand in one table.
@@ -113,7 +130,7 @@ _TASK_KEYS = {
 }
 
 
-def merge(runs: Sequence[Run]) -> Run:
+def merge(runs: Sequence[StoredRun]) -> StoredRun:
     """One run with the curves of all.
 
     The same curve in two runs (one adapter hash, one truncation) is shown once.
@@ -123,8 +140,8 @@ def merge(runs: Sequence[Run]) -> Run:
             one adapter name for two checkpoints.
     """
     first = runs[0]
-    tasks: dict[str, tuple[Run, TaskRecord]] = {}
-    adapters: dict[str, tuple[Run, AdapterRecord]] = {}
+    tasks: dict[str, tuple[StoredRun, TaskRecord]] = {}
+    adapters: dict[str, tuple[StoredRun, AdapterRecord]] = {}
     curves: dict[tuple[str, ...], CurveRow] = {}
     for run in runs:
         ours, theirs = first.provenance[0], run.provenance[0]
@@ -157,20 +174,20 @@ def merge(runs: Sequence[Run]) -> Run:
     )
 
 
-def _add_curves(curves: dict[tuple[str, ...], CurveRow], run: Run) -> None:
+def _add_curves(curves: dict[tuple[str, ...], CurveRow], run: StoredRun) -> None:
     for curve in run.curves:
         identity = (curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale)
         row = curves.setdefault(identity, curve)
         if row.ranks != curve.ranks or row.accuracy != curve.accuracy:
             raise RunFolderError(
                 f"{one_line(curve.label)} on {one_line(curve.task)} has other numbers in "
-                f"{_place(run)}",
+                f"{_folder_of(run)}",
                 expected="one result for one curve",
                 fix="report the runs one by one",
             )
 
 
-def _same_cells(first: Run, other: Run) -> None:
+def _same_cells(first: StoredRun, other: StoredRun) -> None:
     ours, theirs = _identities(first), _identities(other)
     for task in ours.keys() & theirs.keys():
         for name in differences(ours[task], theirs[task]):
@@ -178,7 +195,7 @@ def _same_cells(first: Run, other: Run) -> None:
             _same(first, other, what, ours[task].get(name), theirs[task].get(name))
 
 
-def _identities(run: Run) -> dict[str, dict[str, Any]]:
+def _identities(run: StoredRun) -> dict[str, dict[str, Any]]:
     """What one stored cell of each task says about how it was made."""
     identities: dict[str, dict[str, Any]] = {}
     for curve in run.curves:
@@ -188,14 +205,14 @@ def _identities(run: Run) -> dict[str, dict[str, Any]]:
     return identities
 
 
-def _same(first: Run, other: Run, what: str, a: object, b: object) -> None:
+def _same(first: StoredRun, other: StoredRun, what: str, a: object, b: object) -> None:
     if a != b:
         values = f"{one_line(a, 24)} and {one_line(b, 24)}"
         raise RunFolderError(
-            f"{_place(first)} and {_place(other)} cannot be compared: {what} ({values})",
+            f"{_folder_of(first)} and {_folder_of(other)} cannot be compared: {what} ({values})",
             fix="report them one by one, or measure them again alike",
         )
 
 
-def _place(run: Run) -> str:
+def _folder_of(run: StoredRun) -> str:
     return one_line(run.roots[0].name) if run.roots else "the other run"

@@ -1,4 +1,4 @@
-"""Reading results.json: what is refused, sorted and left out."""
+"""Reading a run folder: what is refused, sorted and left out."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ import json
 import pytest
 from report_runs import RunMaker, run_from, zoo_run
 
-from aurac.analysis.findings import MOST_CLOSE
 from aurac.errors import RunFolderError
 from aurac.records.schema import Results
-from aurac.show.model import highlighted
 
 
 def results(folder):
@@ -31,18 +29,6 @@ def test_ranks_are_sorted_with_everything_that_follows_them(tmp_path):
     turned = run_from(given, tmp_path).curves[0]
     for name in ("ranks", "accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes"):
         assert getattr(turned, name) == getattr(straight, name)
-
-
-def test_the_best_other_truncations_are_highlighted_after_the_default_curves(tmp_path):
-    maker = RunMaker(tmp_path, n=20, cells=False)
-    for at in range(MOST_CLOSE - 1):
-        maker.add(f"a{at}", [0.1, 0.1], ranks=(1, 2))
-    for basis, accuracy in (("energy", 0.5), ("svd", 0.9)):
-        maker.add("a0", [accuracy] * 2, ranks=(1, 2), basis=basis, rescale="keep", role="extra")
-    run = run_from(maker.results())
-    shown = highlighted(run, run.task_names[0])
-    assert [(c.adapter, c.basis) for c in shown if not c.is_default] == [("a0", "svd")]
-    assert len(shown) == MOST_CLOSE
 
 
 def test_a_null_accuracy_is_a_missing_rank_not_a_zero(tmp_path):

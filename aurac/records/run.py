@@ -1,4 +1,4 @@
-"""What a report shows of `results.json` and its cells: curves in order, named apart."""
+"""A run folder as a report takes it: curves named apart, with documents that are read on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
 from aurac.errors import RunFolderError
 from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
@@ -18,7 +17,7 @@ from aurac.records.serving import read_serving
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from aurac.curves.curve import Curve
@@ -26,20 +25,10 @@ if TYPE_CHECKING:
     from aurac.records.schema import AdapterRecord, FailedCell, Provenance
     from aurac.records.serving import ServingRecord
     from aurac.records.store import Cell
-    from aurac.stats.mean import Estimate
 
 _NAME = 60  # characters of an adapter's name in sentences and tables; files have it whole
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
-_SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
-_PREFIX, _WITHOUT_P = "prefix", "without P"  # what the published inference is
-LEVEL = 0.95  # of every interval
-
-Interval = Area
-
-
-def as_interval(estimate: Estimate) -> Interval:
-    """What a report shows of an estimate."""
-    return Interval(**estimate.to_dict())  # type: ignore[arg-type]
+PREFIX, WITHOUT_P = "prefix", "without P"  # what the published inference is
 
 
 @dataclass(frozen=True)
@@ -50,10 +39,10 @@ class Speed:
     seconds: float
 
 
-class Source(StoredCells):
+class StoredDocuments(StoredCells):
     """The documents of one run folder, read when they are asked for; all paths lie within it.
 
-    It remembers how fast the cells that it read were computed, so that none is read for that.
+    Caches each cell's speed.
     """
 
     def __init__(self, folder: Path, results: Results) -> None:
@@ -152,7 +141,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     published: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
-    source: Source | None = None
+    source: StoredDocuments | None = None
     record: CurveRecord | None = None
 
     @classmethod
@@ -192,12 +181,12 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         return f"{self.adapter} · {self.basis} · {self.rescale}"
 
     @property
-    def log2(self) -> Interval | None:
+    def log2(self) -> Area | None:
         """AURAC on the log2 axis, the headline."""
         return self.score.log2 if self.score else None
 
     @property
-    def linear(self) -> Interval | None:
+    def linear(self) -> Area | None:
         """AURAC on the linear axis."""
         return self.score.linear if self.score else None
 
@@ -217,32 +206,14 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         both = msgspec.structs.asdict(self.weights) if self.weights else {}
         return {axis: w for axis, w in both.items() if w and len(w) == len(self.ranks)}
 
-    def point(self, at: int) -> Interval:
+    def point(self, at: int) -> Area:
         """The accuracy at one of the ranks, by its place."""
         low, high = self.accuracy_low[at], self.accuracy_high[at]
-        return Interval(value=self.accuracy[at], low=low, high=high)
-
-    @property
-    def scale(self) -> str:
-        """How the truncated adapter is scaled, in words."""
-        if self.published == _WITHOUT_P:
-            return as_published([self])
-        return (
-            "with the trained P"
-            if self.rescale == "trained"
-            else _SCALES.get(self.rescale, self.rescale)
-        )
-
-    @property
-    def truncation(self) -> str:
-        """Basis and scale, in words."""
-        if self.published == _PREFIX:
-            return "prefix, as published"
-        return f"{'SVD' if self.basis == 'svd' else self.basis}, {self.scale}"
+        return Area(value=self.accuracy[at], low=low, high=high)
 
 
 @dataclass(frozen=True)
-class Run:
+class StoredRun:
     """One run, or several that may be compared, as the report shows them."""
 
     curves: tuple[CurveRow, ...]
@@ -266,11 +237,6 @@ class Run:
         listed = [task.name for task in self.tasks if task.name in seen]
         return tuple(dict.fromkeys([*listed, *seen]))
 
-    @property
-    def many_tasks(self) -> bool:
-        """Whether the report summarises."""
-        return len(self.task_names) > MANY_TASKS
-
     def of_task(self, task: str) -> tuple[CurveRow, ...]:
         """The curves of one task, in the order of the run."""
         return tuple(curve for curve in self.curves if curve.task == task)
@@ -280,54 +246,12 @@ class Run:
         return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))
 
 
-def ordered(curves: Iterable[CurveRow]) -> list[CurveRow]:
-    """Curves by falling AURAC; those without a score come last, in the order of the run.
-
-    Equal ones are in the order of `aurac.analysis.rows.BestRow`.
-    """
-
-    def place(curve: CurveRow) -> tuple[float, bool, str]:
-        if curve.log2 is None:
-            return 1.0, False, ""
-        return -round(curve.area, 12), not curve.is_default, curve.full_name
-
-    return sorted(curves, key=place)
-
-
-def scored(run: Run, task: str) -> list[CurveRow]:
-    """The curves of a task that have an area, the largest first."""
-    return ordered(curve for curve in run.of_task(task) if curve.log2)
-
-
-def as_published(curves: Iterable[CurveRow]) -> str:
-    """What the published curves among these are, in words; empty without one."""
-    kinds = sorted({curve.published for curve in curves if curve.published})
-    return f"as published ({', '.join(kinds)})" if kinds else ""
-
-
-def unequal_documents(curves: Iterable[CurveRow]) -> str:
-    """The numbers of documents in words, where curves of one task have not the same; else empty."""
-    counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
-    return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
-
-
-def highlighted(run: Run, task: str) -> list[CurveRow]:
-    """The curves in colour: the best, the best default ones, other truncations of these."""
-    curves = [curve for curve in run.of_task(task) if curve.ranks]
-    default = ordered([c for c in curves if c.is_default])[:MOST_CLOSE]
-    names = {curve.adapter for curve in default}
-    rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
-    every = dict.fromkeys(curve.id for curve in (*ordered(curves)[:1], *default, *rest))
-    ids = {*list(every)[:MOST_CLOSE]}
-    return [curve for curve in curves if curve.id in ids]
-
-
-def as_run(results: Results, folder: Path | None = None) -> Run:
+def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
     """What the report shows of a `results.json`.
 
     The cells' paths are relative to `folder` and lie within it; without it there are no documents.
     """
-    source = Source(folder, results) if folder else None
+    source = StoredDocuments(folder, results) if folder else None
     serving = read_serving(folder, results) if folder else None
     seeds = {adapter.name: adapter.seed for adapter in results.adapters}
     rows = [
@@ -335,7 +259,7 @@ def as_run(results: Results, folder: Path | None = None) -> Run:
         for record in results.curves
     ]
     draws = {name for task in results.tasks if task.drawn is True for name in task.members}
-    return Run(
+    return StoredRun(
         curves=labelled(rows),
         tasks=tuple(task for task in results.tasks if task.name not in draws),
         adapters=tuple(results.adapters),
@@ -362,7 +286,7 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
             known.add((curve.basis, curve.rescale))
     rows = []
     for row in curves:
-        kind = _PREFIX if row.adapter in by_svd else _WITHOUT_P
+        kind = PREFIX if row.adapter in by_svd else WITHOUT_P
         curve = msgspec.structs.replace(row, published=kind if row.role == "published" else "")
         label = _label(curve, ways[row.adapter], row.adapter in published)
         rows.append(msgspec.structs.replace(curve, label=label))
