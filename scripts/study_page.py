@@ -161,7 +161,8 @@ def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
 def _afterwards(study: str, b: str, a: str) -> str:
     """The difference b − a of two curves of the word problems with its unadjusted p value."""
     every = _word_problems(study)
-    row = finished(compare_pair(every[a], every[b], Options())).to_dict(details=True)
+    pair = finished(compare_pair(every[a], every[b], Options()))
+    row: dict[str, Any] = pair.to_dict(details=True)
     p = show_p(row["p"]).removeprefix("= ")
     return f"{_shown(row['low'], row['difference'], row['high'])} | {p}"
 

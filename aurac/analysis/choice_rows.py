@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import Named, fields_of
+
+if TYPE_CHECKING:
+    from aurac.files import Json
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Configuration(Named):
         """The accuracy, as of an estimate."""
         return self.accuracy
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values; the adapter's name stands apart from its truncation."""
         names = "adapter truncation rank accuracy low high bytes above_base needed checkpoints"
         return fields_of(self, names) | {"seconds_per_document": self.seconds}
@@ -100,7 +103,7 @@ class Choice:
         """Whether a margin or an accuracy was declared; without, nothing is chosen."""
         return self.margin is not None or self.min_accuracy is not None
 
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``choices``."""
         row = fields_of(self, "task margin min_accuracy alpha reference needed seeds reason")
         for name in ("chosen", "in_checkpoints", "best"):
@@ -191,9 +194,9 @@ class RankRow(Named):
         """The smallest rank that passes in every one of the checkpoints evaluated."""
         return self.choice.in_checkpoints.rank if self.choice.in_checkpoints else None
 
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``recommended``; the rank is None where none passes or is tested."""
-        row: dict[str, Any] = {"adapter": self.label, **fields_of(self, "task rank")}
+        row: dict[str, Json] = {"adapter": self.label, **fields_of(self, "task rank")}
         row |= {"delta": self.choice.margin, "alpha": self.choice.alpha}
         if details and self.reason is None:
             row["reference"] = self.choice.reference

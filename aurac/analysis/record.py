@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from msgspec import to_builtins
 
@@ -17,6 +17,9 @@ from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow, fields
 from aurac.curves.area import BUDGETS
 from aurac.records.decisions import Declaration
 from aurac.stats.mean import Estimate
+
+if TYPE_CHECKING:
+    from aurac.files import Json
 
 ANALYSIS_FILE, ANALYSIS_SCHEMA = "analysis.json", 1
 
@@ -42,7 +45,7 @@ class Advice:
     open: tuple[str, ...]
     sentence: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """An element of ``truncations``."""
         area = f"aurac_{self.axis}" if self.axis in BUDGETS else "aurac"
         row = {**fields_of(self, "adapter task use"), area: self.value}
@@ -203,10 +206,12 @@ class Analysis:
         """Task and name (`Named.label`) of the rows that may be the best of their task."""
         return {(row.task, name) for row in self.best for name in row.candidates}
 
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """JSON without NaN: scores, pairs, variants, best, recommended; more with `details`."""
         names = ("scores", "pairs", "variants", "recommended")
-        rows = {n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names}
+        rows: dict[str, Json] = {
+            n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names
+        }
         rows["best"] = [row.to_dict() for row in self.best]
         rows |= {"primary": to_builtins(self.primary)} if self.primary else {}
         if not details:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aurac.curves.area import BUDGETS, Span, span_dict
 from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
 from aurac.records.schema import Area
 from aurac.stats.mean import Estimate
+
+if TYPE_CHECKING:
+    from aurac.files import Json
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -65,7 +68,7 @@ def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list
     return result
 
 
-def fields_of(row: object, names: str) -> dict[str, Any]:
+def fields_of(row: object, names: str) -> dict[str, Json]:
     """Some fields of a row, in the order of their names."""
     values = {name: getattr(row, name) for name in names.split()}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -80,7 +83,7 @@ def _numbers(estimate: Estimate | None) -> dict[str, float | None]:
     return estimate.to_dict() if estimate else dict(_NOTHING)
 
 
-def _with_method(estimate: Estimate | None) -> dict[str, Any]:
+def _with_method(estimate: Estimate | None) -> dict[str, Json]:
     if estimate is None:
         return {"estimate": None, "method": None}
     return {"estimate": estimate.to_dict(), "method": estimate.method}
@@ -153,7 +156,7 @@ class ScoreRow(Named):
         """AURAC on the headline axis."""
         return {"log2": self.log2, "linear": self.linear}.get(self.axis, self.budget)
 
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``scores``."""
         row = {"adapter": self.label, **fields_of(self, "task ranks n_docs")}
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
@@ -162,7 +165,7 @@ class ScoreRow(Named):
         if details:
             row |= fields_of(self, "metric seeds accuracy baseline reason notes")
             above = self.above_base
-            row["above_base"] = above and {str(r): shown for r, shown in above.items()}
+            row["above_base"] = None if above is None else {str(r): x for r, x in above.items()}
             row["drops"] = [list(drop) for drop in self.drops]
             row["method"] = self.headline.method if self.headline else None
             row["missing"] = {str(r): why for r, why in self.missing.items()}
@@ -219,7 +222,7 @@ class PairRow:
         """Whether the verdict is the same for every truncation; None with only one."""
         return len(set(self.truncations.values())) == 1 if self.truncations else None
 
-    def to_dict(self, *, details: bool = False) -> dict[str, Any]:
+    def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``pairs``."""
         row = fields_of(self, "a b task axis p p_holm") | _numbers(self.estimate)
         del row["value"]
@@ -252,7 +255,7 @@ class AggregateRow:
     reason: str | None = None
     axis: str = "log2"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """An element of ``aggregates`` in the detailed JSON."""
         return fields_of(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
 
@@ -293,7 +296,7 @@ class BestRow:
     sure: float = 0.95
     sentences: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """An element of ``best`` in the detailed JSON."""
         names = "task axis compared level leader candidates untested within apart reason sentences"
         return fields_of(self, names) | _with_method(self.estimate)
@@ -361,7 +364,7 @@ class MarginTest:
             return "not shown"
         return "not equivalent" if self.equivalent else "inferior"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """An element of ``margin_tests``."""
         return {
             **fields_of(self, "a b task axis"),

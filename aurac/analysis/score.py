@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.area import Span
     from aurac.curves.curve import Curve
+    from aurac.files import Json
     from aurac.stats.mean import Layout
 
 
@@ -151,9 +152,9 @@ class Score:
             f"{f'<ul>{notes}</ul>' if notes else ''}</div>"
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """The ``score`` object of a result file."""
-        areas: dict[str, Any] = {"log2": self.log2.to_dict(), "linear": self.linear.to_dict()}
+        areas: dict[str, Json] = {"log2": self.log2.to_dict(), "linear": self.linear.to_dict()}
         if self.budget is not None:
             areas[f"aurac_{self.axis}"] = self.budget.to_dict() | span_dict(self.span)
         return {**areas, "mean": self.mean}

@@ -200,8 +200,7 @@ def doctor(*, offline: bool, as_json: bool) -> int:
     findings, log = examine(network=not offline), str(log_path())
     broken = [finding for finding in findings if finding.state == "problem"]
     if as_json:
-        content = [finding.to_dict() for finding in findings]
-        print_json({"ready": not broken, "log": log, "findings": content})
+        print_json({"ready": not broken, "log": log, "findings": findings})
     else:
         _show_findings(findings, log)
         names = ", ".join(finding.what for finding in broken)

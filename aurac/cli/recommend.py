@@ -256,11 +256,12 @@ def _ship(choice: Choice, served: ServingCosts) -> dict[str, Json]:
     """What to ship on a task; an adapter and rank of null where nothing is named."""
     chosen = choice.chosen
     named = chosen.to_dict() if chosen else {"adapter": None, "rank": None}
-    ship = {"task": choice.task, **named, "alpha": choice.alpha}
+    ship: dict[str, Json] = {"task": choice.task, **named, "alpha": choice.alpha}
     measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
     if measured and chosen:
         record, cost = measured
         own, merged = cost.at(chosen.rank), record.merged if cost.mergeable else None
-        times = {"unmerged": own and own.seconds, "merged": merged and merged.seconds}
+        times = {"unmerged": own.seconds if own else None}
+        times["merged"] = merged.seconds if merged else None
         ship["serving"] = times if own else None
     return ship | {"sentence": " ".join(choice.sentences)}

@@ -215,7 +215,7 @@ def study(
     aurac study nested.yaml --out runs/nested --report
     aurac study nested.yaml --out runs/nested --check 2
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study.load import load_study
+    from aurac.study import load_study
 
     if sum((dry_run, report, check is not None)) > 1:
         raise UsageError("--dry-run, --report and --check together", expected="one of them")

@@ -7,7 +7,7 @@ were measured at: on unequal grids even one curve would differ from itself where
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.curves.curve import Curve
+    from aurac.files import Json
 
 Axis = Literal["log2", "linear", "parameters", "bytes"]
 Span = tuple[float, ...]
@@ -51,7 +52,7 @@ def axis_title(axis: str) -> str:
     return area_name(axis) if axis in BUDGETS else f"AURAC {axis}"
 
 
-def span_dict(span: Span | None) -> dict[str, Any]:
+def span_dict(span: Span | None) -> dict[str, Json]:
     """The amounts of an area over a budget as JSON; nothing over ranks."""
     return {} if span is None else {"from": span[0], "to": span[-1], "amounts": list(span)}
 

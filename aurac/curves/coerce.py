@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aurac.curves.checks import is_missing, whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
+
+if TYPE_CHECKING:
+    from aurac.curves.curve import CurveFields
 
 AMOUNTS = {"parameters": "parameters", "bytes": "sizes"}  # column → field of `Curve`
 _ROW_LABELS = (
@@ -110,7 +113,7 @@ def _from_frame(frame: Any) -> Curve:
     what = f"a table with columns {', '.join(names[:8])}"
     if "rank" not in names:
         raise CurveError(what, expected="a column named rank")
-    labels: dict[str, Any] = {}
+    labels: Any = {}  # fields of the curve
     for name in ("adapter", "task", "metric", "seed"):
         if name in names and len(set(frame[name])) > 1:
             raise CurveError(
@@ -135,7 +138,7 @@ def _from_frame(frame: Any) -> Curve:
     raise CurveError(what, expected="rank and accuracy, or rank, doc_id and score")
 
 
-def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
+def _from_long(frame: Any, labels: CurveFields) -> Curve:
     scores: dict[int, dict[Any, float]] = {}
     ranks = map(whole_rank, frame["rank"])
     for rank, doc, value in zip(ranks, frame["doc_id"], frame["score"], strict=True):
@@ -144,9 +147,11 @@ def _from_long(frame: Any, labels: dict[str, Any]) -> Curve:
             raise CurveError(f"document {doc!r} appears twice at rank {rank}")
         row[doc] = value
     documents = list(next(iter(scores.values()), ()))
-    for column, name in (("cluster", "clusters"), ("stratum", "strata")):
-        if column in set(map(str, frame.columns)):
-            labels[name] = _document_labels(frame, column, documents)
+    columns = set(map(str, frame.columns))
+    if "cluster" in columns:
+        labels["clusters"] = _document_labels(frame, "cluster", documents)
+    if "stratum" in columns:
+        labels["strata"] = _document_labels(frame, "stratum", documents)
     return Curve.from_documents(scores, **labels)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -24,9 +24,53 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
 
 DOCUMENT_LABELS = ("doc_ids", "doc_hashes", "clusters", "strata")
+
+
+class DocumentLabels(TypedDict, total=False):
+    """The fields of `Curve` that label its documents."""
+
+    doc_ids: tuple[str, ...] | None
+    doc_hashes: tuple[str, ...] | None
+    clusters: tuple[str, ...] | None
+    strata: tuple[str, ...] | None
+
+
+class CurveLabels(TypedDict, total=False):
+    """The fields of `Curve` that say whose it is."""
+
+    adapter: str | None
+    task: str | None
+    metric: str | None
+    method: str | None
+    base: str | None
+    basis: str | None
+    rescale: str | None
+    seed: int | None
+    role: str | None
+    data_order: str | None
+
+
+class Amounts(TypedDict, total=False):
+    """The fields of `Curve` that are amounts of each rank."""
+
+    sizes: Mapping[int, int]
+    parameters: Mapping[int, int]
+
+
+class CurveFields(DocumentLabels, CurveLabels, Amounts, total=False):
+    """The fields of `Curve` beside ranks, accuracies and outcomes."""
+
+    prompts: str | None
+    baseline: float | None
+    missing: Mapping[int, str]
+    intervals: Mapping[int, tuple[float, float]]
+    seconds: Mapping[int, float]
+    draws: NDArray[np.float64] | None
+    base_scores: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,21 +145,21 @@ class Curve:
         if self.base_scores is not None:
             self._set_base(self.base_scores)
         if self.baseline is not None:
-            self._set(baseline=fractions([self.baseline], "baseline")[0])
+            self._set("baseline", fractions([self.baseline], "baseline")[0])
         order = np.argsort(ranks, kind="stable")
-        self._set(
-            ranks=tuple(ranks[i] for i in order),
-            accuracy=tuple(float(accuracy[i]) for i in order),
-            missing=MappingProxyType({int(r): str(w) for r, w in self.missing.items()}),
-            sizes=MappingProxyType(check_amounts(self.sizes, "sizes")),
-            parameters=MappingProxyType(check_amounts(self.parameters, "parameters")),
-            seconds=MappingProxyType({int(r): float(s) for r, s in self.seconds.items()}),
-        )
-        self._set(intervals=MappingProxyType(self._checked_intervals()))
+        self._set("ranks", tuple(ranks[i] for i in order))
+        self._set("accuracy", tuple(float(accuracy[i]) for i in order))
+        missing = {int(r): str(why) for r, why in self.missing.items()}
+        self._set("missing", MappingProxyType(missing))
+        for name in ("sizes", "parameters"):
+            self._set(name, MappingProxyType(check_amounts(getattr(self, name), name)))
+        seconds = {int(r): float(s) for r, s in self.seconds.items()}
+        self._set("seconds", MappingProxyType(seconds))
+        self._set("intervals", MappingProxyType(self._checked_intervals()))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         if self.draws is not None:
-            self._set(draws=np.asarray(self.draws, dtype=np.float64)[:, order])
+            self._set("draws", np.asarray(self.draws, dtype=np.float64)[:, order])
         self._check_documents()
 
     def _checked_intervals(self) -> dict[int, tuple[float, float]]:
@@ -131,9 +175,8 @@ class Curve:
             result[int(rank)] = (low, high)
         return result
 
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def _set_outcomes(self, values: Any, order: NDArray[np.intp]) -> None:
         outcomes = _outcome_array(values)
@@ -153,7 +196,7 @@ class Curve:
                 f"that average {means[worst]:.6g}",
                 fix="use Curve.from_outcomes, which computes the accuracies",
             )
-        self._set(outcomes=outcomes)
+        self._set("outcomes", outcomes)
 
     def _set_base(self, values: Any) -> None:
         refuse_masked(values, "scores of the base")
@@ -171,7 +214,8 @@ class Curve:
                 f"baseline {self.baseline:.6g} with base_scores that average {mean:.6g}",
                 fix="leave baseline out: it is their mean",
             )
-        self._set(base_scores=scores, baseline=mean)
+        self._set("base_scores", scores)
+        self._set("baseline", mean)
 
     def _check_documents(self) -> None:
         n = self.n_docs
@@ -186,7 +230,7 @@ class Curve:
                 raise CurveError(f"{len(labels)} {name} for {n} documents", expected="one for each")
             check_labelled(labels, name)
             if not isinstance(labels, tuple) or not all(isinstance(text, str) for text in labels):
-                self._set(**{name: tuple(map(str, labels))})
+                self._set(name, tuple(map(str, labels)))
         if self.doc_ids is not None and len(set(self.doc_ids)) != n:
             twice, _ = Counter(self.doc_ids).most_common(1)[0]
             raise CurveError(f"document {twice!r} appears twice")
@@ -219,7 +263,9 @@ class Curve:
         return curve_html(self)
 
     @classmethod
-    def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:
+    def from_outcomes(
+        cls, ranks: Iterable[int], outcomes: Any, **labels: Unpack[CurveFields]
+    ) -> Curve:
         """A curve from (K, n) scores in [0, 1], rows following the K `ranks`; `labels` are fields.
 
         Raises:
@@ -229,7 +275,9 @@ class Curve:
         return cls(tuple(ranks), tuple(array.mean(axis=1)), outcomes=array, **labels)
 
     @classmethod
-    def from_documents(cls, scores: Mapping[int, Mapping[Any, float]], **labels: Any) -> Curve:
+    def from_documents(
+        cls, scores: Mapping[int, Mapping[Any, float]], **labels: Unpack[CurveFields]
+    ) -> Curve:
         """A curve from ``rank -> {document: score}``; every rank must have the same documents.
 
         Raises:
@@ -249,7 +297,8 @@ class Curve:
                     expected="the same documents at every rank",
                 )
         rows = [[scores[rank][doc] for doc in first] for rank in ranks]
-        return cls.from_outcomes(ranks, rows, doc_ids=tuple(map(str, first)), **labels)
+        labels["doc_ids"] = tuple(map(str, first))
+        return cls.from_outcomes(ranks, rows, **labels)
 
     def at(self, ranks: Iterable[int]) -> Curve:
         """The same curve at some of its ranks; missing ranks are left behind.

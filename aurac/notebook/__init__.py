@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aurac.curves.display import interval, picture, table, text
 from aurac.errors import UsageError
 from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aurac.analysis.record import Analysis
     from aurac.curves.curve import Curve
     from aurac.readers import Curves
-    from aurac.records.reader import StoredCells
+    from aurac.records.reader import Groups, StoredCells
     from aurac.records.schema import CurveRecord, FailedCell
 
 
@@ -274,16 +274,30 @@ class Run:
             raise UsageError(f"task={name!r} of a run of {len(self.tasks)}", expected=known)
         return name
 
-    def report(self, out: str | Path | None = None, **options: Any) -> list[Path]:
+    def report(
+        self,
+        out: str | Path | None = None,
+        *,
+        groups: Groups | None = None,
+        delta: float | None = None,
+        axes: Sequence[str] = (),
+        primary: Sequence[tuple[str, str]] = (),
+    ) -> list[Path]:
         """Write the report again.
 
         Args:
             out: Where; the run folder by default.
-            options: See `aurac.show.write_report`.
+            groups: See `aurac.show.write_report`, as of the others.
+            delta: The loss of accuracy that a smaller configuration may have.
+            axes: Budgets to integrate over as well.
+            primary: The primary comparisons.
         """
         from aurac.show import write_report
 
-        return write_report(self.folder, out=Path(out) if out else None, **options)
+        folder = Path(out) if out else None
+        return write_report(
+            self.folder, out=folder, groups=groups, delta=delta, axes=axes, primary=primary
+        )
 
     def __repr__(self) -> str:
         curves = self.results.curves

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
@@ -19,6 +19,8 @@ from aurac.errors import AuracError, DataError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from aurac.files import Json
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,34 @@ class Origin:
         )
 
 
+class Exported(msgspec.Struct):
+    """What `aurac export` says beside a log: of the run, and of the point that the log is of."""
+
+    rank: int
+    metrics: dict[str, str] | None = None
+    clusters: dict[str, str] | None = None
+    missing: dict[str, dict[str, str]] | None = None
+    parameters: int | None = None
+    bytes: int | None = None
+
+
+class _Model(msgspec.Struct):
+    pretrained: str | None = None
+    aurac: dict[str, Any] | None = None
+
+
+class _Config(msgspec.Struct):
+    model_args: _Model | str | None = None  # lm-eval's own are one text
+
+
+class _LmEvalResults(msgspec.Struct):
+    """What is read of lm-eval's results file."""
+
+    config: _Config | None = None
+    group_subtasks: dict[str, list[str]] | None = None
+    model_name_sanitized: str | None = None
+
+
 @dataclass
 class LogContent:
     """The content of one log: by document its scores, hash, and what it shares with others."""
@@ -87,7 +117,7 @@ class _Log:
     rank: int
     task: str
     groups: Mapping[str, Sequence[str]]  # those that lm-eval was asked for, with their tasks
-    about: Mapping[str, Any]  # what `aurac export` wrote beside it
+    about: Exported
     cluster: str | None  # field of the documents by which they are clustered
 
     @cached_property
@@ -132,7 +162,7 @@ def read_samples(
     wanted = wanted or WantedMetrics()
     curves = {key: _curve(*key, logs, wanted) for key, logs in known.items()}
     curves |= _group_curves(files, known, wanted)
-    tasks = [task for log in files for task in log.about.get("metrics") or ()]
+    tasks = [task for log in files for task in log.about.metrics or ()]
     order = list(dict.fromkeys([*tasks, *(task for _, task in curves)]))
     keys = sorted(curves, key=lambda key: (not key[0].default, order.index(key[1]), key[0].order))
     labelled = [key[0].label(curves[key]) for key in keys]
@@ -162,26 +192,24 @@ def _share_base(known: Known) -> None:
                 logs.setdefault(0, log)
 
 
-def _recorded(logs: Logs, name: str, task: str) -> Any:
-    """What `aurac export` says of a task under a name, the same at every rank but for the base."""
-    recorded: dict[str, Any] = {}
-    for log in logs.values():
-        recorded |= log.about.get(name) or {}
-    return recorded.get(task)
+def _metric_of(logs: Logs, task: str) -> str | None:
+    """The metric of a task that `aurac export` says, the same at every rank."""
+    known = [log.about.metrics or {} for log in logs.values()]
+    return next((metrics[task] for metrics in reversed(known) if task in metrics), None)
 
 
 def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
     samples = {rank: log.content for rank, log in logs.items()}
-    name = _metric(task, wanted, _recorded(logs, "metrics", task), samples.values())
+    name = _metric(task, wanted, _metric_of(logs, task), samples.values())
     scores = {rank: log.columns[name] for rank, log in samples.items()}
     hashes = _same_hashes(origin, task, samples)
     labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
     base = scores.pop(0, None)
     documents = list(next(iter(scores.values())))
     whole = base is not None and base.keys() == set(documents)
-    amounts = {
-        field: {r: log.about[name] for r, log in logs.items() if r and log.about.get(name)}
-        for name, field in AMOUNTS.items()
+    about = {rank: log.about for rank, log in logs.items()}
+    missing = {
+        r: why for each in about.values() for r, why in (each.missing or {}).get(task, {}).items()
     }
     try:
         return Curve.from_documents(
@@ -193,8 +221,9 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             base_scores=[base[doc] for doc in documents] if base and whole else None,
             # where the base lacks a document, its accuracy alone
             baseline=float(np.mean(list(base.values()))) if base and not whole else None,
-            missing={int(r): str(w) for r, w in (_recorded(logs, "missing", task) or {}).items()},
-            **amounts,
+            missing={int(rank): why for rank, why in missing.items()},
+            parameters={r: each.parameters for r, each in about.items() if r and each.parameters},
+            sizes={r: each.bytes for r, each in about.items() if r and each.bytes},
         )
     except AuracError as error:
         raise DataError(f"{origin.adapter} on {task}: {error}") from error
@@ -252,7 +281,7 @@ def _pooled(
     """The documents of all members in their order, each member a stratum."""
     first = next(iter(members.values()))
     every = [log.content for logs in members.values() for log in logs.values()]
-    name = _metric(group, wanted, _recorded(first, "metrics", group), every)
+    name = _metric(group, wanted, _metric_of(first, group), every)
     chosen = {task: WantedMetrics({task: name}) for task in members}
     curves = [_curve(origin, task, logs, chosen[task]) for task, logs in members.items()]
     ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
@@ -299,40 +328,38 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     return logs
 
 
-def _results(folder: Path, date: str) -> dict[str, Any]:
+def _results(folder: Path, date: str) -> _LmEvalResults:
     """lm-eval's results of the same moment, or the only ones beside the samples; else empty."""
     files = sorted(folder.glob("results_*.json"))
     same = [file for file in files if date and date in file.name] or files
     if len(same) != 1:
-        return {}
+        return _LmEvalResults()
     try:
-        content = json.loads(same[0].read_text(encoding="utf-8"))
+        content = json.loads(same[0].read_text(encoding="utf-8"))  # may hold NaN
+        return msgspec.convert(content, _LmEvalResults)
     except (OSError, ValueError) as error:
         raise DataError(f"{same[0]} is no lm-eval results file ({error})") from error
-    return content  # type: ignore[no-any-return]
 
 
 def _log(
-    root: Path, file: Path, task: str, results: Mapping[str, Any], fields: Mapping[str, str]
+    root: Path, file: Path, task: str, results: _LmEvalResults, fields: Mapping[str, str]
 ) -> _Log:
-    groups = _asked_groups(results.get("group_subtasks") or {})
-    config = (results.get("config") or {}).get("model_args")
-    arguments = config if isinstance(config, dict) else {}  # lm-eval's own are one text
-    about = arguments.get("aurac")
-    if isinstance(about, dict):
+    groups = _asked_groups(results.group_subtasks or {})
+    model = results.config.model_args if results.config else None
+    about = origin = None
+    if isinstance(model, _Model) and model.aurac is not None:
+        known = {name: value for name, value in model.aurac.items() if value is not None}
         try:
-            known = {k: about[k] for k in Origin.__dataclass_fields__ if about.get(k) is not None}
-            origin = Origin(**{**known, "base": arguments.get("pretrained")})
-            rank = int(about["rank"])
-        except (KeyError, TypeError, ValueError) as error:
+            about = msgspec.convert(known, Exported, strict=False)
+            origin = msgspec.convert({**known, "base": model.pretrained}, Origin)
+        except msgspec.ValidationError as error:
             raise DataError(f"the results beside {file} garble {error}") from error
-    else:
-        about = {}
-        adapter, rank = _place(root, file, str(results.get("model_name_sanitized") or ""))
-        origin = Origin(adapter)
+    if about is None or origin is None:
+        adapter, rank = _place(root, file, results.model_name_sanitized or "")
+        about, origin = Exported(rank), Origin(adapter)
     # as asked for, else as in the exported run
-    stated = [s[n] for s in (fields, about.get("clusters") or {}) for n in (task, "") if n in s]
-    return _Log(file, origin, rank, task, groups, about, str(stated[0]) if stated else None)
+    stated = [s[n] for s in (fields, about.clusters or {}) for n in (task, "") if n in s]
+    return _Log(file, origin, about.rank, task, groups, about, stated[0] if stated else None)
 
 
 def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -369,10 +396,14 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
     try:
         with file.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
-                _add(row, samples, file)
+                doc, names = str(row["doc_id"]), row.get("metrics")
+                names = names or [name for name in ("acc", "exact_match") if name in row]
+                scores = {f"{n},{row.get('filter', 'none')}": row.get(n) for n in names}
+                _add(samples, doc, scores, file)
+                samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
                 kinds.append(_likelihoods(row.get("resps")))
                 if cluster is not None:
-                    samples.labels[str(row["doc_id"])] = _label(row, cluster, file)
+                    samples.labels[doc] = _label(doc, row.get("doc") or {}, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error})") from error
     if not samples.columns:
@@ -413,24 +444,22 @@ def _check_likelihoods(kinds: Sequence[str], file: Path) -> None:
         logger.warning("%s", text)
 
 
-def _label(row: Mapping[str, Any], field: str, file: Path) -> str:
-    document = row.get("doc") or {}
+def _label(doc_id: str, document: Mapping[str, Json], field: str, file: Path) -> str:
     value = document.get(field)
     if value is None:
         raise DataError(
-            f"{file}: document {row['doc_id']} has no field {field!r} to cluster by",
+            f"{file}: document {doc_id} has no field {field!r} to cluster by",
             expected=f"one of {', '.join(sorted(document)) or 'no fields'}",
         )
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(row: Mapping[str, Any], samples: LogContent, file: Path) -> None:
-    doc = str(row["doc_id"])
-    for name in row.get("metrics") or [k for k in ("acc", "exact_match") if k in row]:
-        value = row.get(name)
+def _add(samples: LogContent, doc: str, scores: Mapping[str, Json], file: Path) -> None:
+    """Add the scores of a document, by metric,filter, that are numbers."""
+    for name, value in scores.items():
         if isinstance(value, (int, float)):
-            column = samples.columns.setdefault(f"{name},{row.get('filter', 'none')}", {})
+            column = samples.columns.setdefault(name, {})
             if doc in column:
-                raise DataError(f"{file} has document {doc} twice under {name}")
+                shown = name.rpartition(",")[0]
+                raise DataError(f"{file} has document {doc} twice under {shown}")
             column[doc] = float(value)
-    samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from aurac.curves.curve import Amounts, CurveLabels
 
 LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
 _KEYS = ("adapter", "task", "metric")
@@ -214,9 +216,9 @@ class _Rows:
     def _error(self, what: str, **more: str) -> DataError:
         return DataError(f"{self.where}: {what}", **more)
 
-    def key(self, row: int | np.intp) -> dict[str, Any]:
+    def key(self, row: int | np.intp) -> CurveLabels:
         """The labels of a row's curve."""
-        labels: dict[str, Any] = {name: self.text[name][row] for name in _KEYS if name in self.text}
+        labels = cast("CurveLabels", {n: self.text[n][row] for n in _KEYS if n in self.text})
         if self.seed is not None and np.isfinite(self.seed[row]):
             labels["seed"] = int(self.seed[row])
         return labels
@@ -262,9 +264,9 @@ class _Rows:
         if not known:
             raise self._error(f"{self.label(start)} has no accuracy at any rank from 1 up")
         missing = {rank: "empty in the table" for rank in points if rank not in known}
-        labels = {**self.key(start), "baseline": baseline, "missing": missing}
-        labels |= self._amounts(range(start, stop + 1))
-        return Curve(tuple(known), tuple(known.values()), **labels)
+        amounts = self._amounts(range(start, stop + 1))
+        y, labels = tuple(known.values()), self.key(start)
+        return Curve(tuple(known), y, baseline=baseline, missing=missing, **labels, **amounts)
 
     def _document_curve(self, start: int, stop: int, shared: dict[bytes, tuple[str, ...]]) -> Curve:
         ranks = self.rank[start:stop]
@@ -299,7 +301,7 @@ class _Rows:
             **self.key(start),
         )
 
-    def _amounts(self, cuts: Iterable[int]) -> dict[str, dict[int, float]]:
+    def _amounts(self, cuts: Iterable[int]) -> Amounts:
         """Parameters and bytes by rank, where known; the rows of a rank lie between two cuts."""
         amounts: dict[str, dict[int, float]] = {AMOUNTS[name]: {} for name in self.amounts}
         for a, b in pairwise(cuts):
@@ -313,7 +315,7 @@ class _Rows:
                     )
                 if known.size:
                     amounts[AMOUNTS[name]][int(self.rank[a])] = float(known[0])
-        return amounts
+        return cast("Amounts", amounts)
 
     def _labels(
         self, name: str, cuts: list[int], shared: dict[bytes, tuple[str, ...]]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from aurac.files import Json
+
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
 _OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats"}
@@ -76,7 +78,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     engine: int = ENGINE_VERSION
     lm_eval: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values, without the optional ones that are not given."""
         values = msgspec.structs.asdict(self)
         return {n: v for n, v in values.items() if v not in (None, UNSET) or n not in _OPTIONAL}
@@ -90,7 +92,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 _MAY_DIFFER = {"adapter_sha256", "rank", "basis", "rescale", "fit_factor"}
 
 
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def differences(a: Mapping[str, Json], b: Mapping[str, Json]) -> list[str]:
     """The fields that forbid drawing cells of these identities in one curve or comparison."""
     names = [name for name in CellIdentity.__struct_fields__ if name not in _MAY_DIFFER]
     return [name for name in names if a.get(name) != b.get(name)]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from typing_extensions import Unpack
 
+    from aurac.curves.curve import CurveFields, DocumentLabels
+    from aurac.files import Json
     from aurac.records.cell import DocumentKey
     from aurac.records.schema import AdapterRecord, CurveRecord
     from aurac.records.store import Cell
@@ -37,10 +41,6 @@ logger = logging.getLogger(__name__)
 _SAME = 1e-6  # accuracies nearer than this are one accuracy, stored twice
 
 Groups = dict[str, list[str]]
-_AS_RECORDED = (
-    *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
-    *("missing", "sizes", "parameters", "data_order"),
-)
 # Of a recipe, what decides which examples each optimizer step sees. `batch_size` is that of a step,
 # however it is accumulated.
 _DATA = (
@@ -205,22 +205,24 @@ class CurveReader:
         parts = [_scores(row.task, cells, metric) for cells in points.values()]
         drawn = self.cells.drawn(row.task)
         labels = self._labels(row, points[plain.ranks[0]][: 1 if drawn else None])
-        count = max(len(labels["doc_ids"]), 1)
+        count = max(len(labels["doc_ids"] or ()), 1)
         known = plain.baseline if metric == row.metric else None  # it is that of the row's metric
         base = self._base(row, metric, points[plain.ranks[0]])
         if base is not None and known is not None and abs(base.mean() - known) > _SAME:
             base = None
         try:
-            return pooled_curve(
-                plain.ranks,
-                parts,
-                drawn=drawn,
+            made = pooled_curve(plain.ranks, parts, drawn=drawn)
+            return replace(
+                plain,
+                accuracy=made.accuracy,
+                outcomes=made.outcomes,
+                draws=made.draws,
+                intervals={},
                 prompts=self._results.task(row.task).prompts_sha256,
                 baseline=known,
                 base_scores=base,
                 seconds={r: sum(cell.seconds for cell in points[r]) / count for r in points},
                 **labels,
-                **{name: getattr(plain, name) for name in _AS_RECORDED},
             )
         except AuracError as error:
             raise RunFolderError(f"the cells of {plain.label}: {error}") from error
@@ -249,7 +251,7 @@ class CurveReader:
         scores = pooled(parts, drawn=self.cells.drawn(row.task))
         return [doc for cell in cells for doc in cell.doc_ids], scores
 
-    def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> dict[str, Any]:
+    def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> DocumentLabels:
         """What is known of the documents of cells that stand one after the other."""
         several = len(cells) > 1
         ids = [f"{i}:{d.id}" if several else d.id for i, c in enumerate(cells) for d in c.documents]
@@ -290,12 +292,13 @@ def pooled_curve(
     parts: Sequence[Sequence[NDArray[np.float64]]],
     *,
     drawn: bool,
-    **labels: Any,
+    **labels: Unpack[CurveFields],
 ) -> Curve:
     """The curve of the scores of each cell at each rank; `labels` are fields of `Curve`."""
     outcomes = np.stack([pooled(part, drawn=drawn) for part in parts])
-    draws = np.stack([np.stack(part) for part in parts], axis=1) if drawn else None
-    return Curve.from_outcomes(ranks, outcomes, draws=draws, **labels)
+    if drawn:
+        labels["draws"] = np.stack([np.stack(part) for part in parts], axis=1)
+    return Curve.from_outcomes(ranks, outcomes, **labels)
 
 
 def _scores(task: str, cells: Sequence[Cell], metric: str) -> list[NDArray[np.float64]]:
@@ -328,7 +331,7 @@ def _check_alike(label: str, points: Mapping[int, Sequence[Cell]]) -> None:
                 )
 
 
-def data_order(recipe: Mapping[str, Any] | None) -> str | None:
+def data_order(recipe: Mapping[str, Json] | None) -> str | None:
     """`Curve.data_order` of a recorded recipe; None where it does not say all."""
     if recipe is None or not all(name in recipe for name in _DATA):
         return None

@@ -20,6 +20,8 @@ from aurac.records.decisions import (  # noqa: TC001 - msgspec reads them
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aurac.files import Json
+
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
 SUBSETS = "subsets"
@@ -31,7 +33,7 @@ _NUMBER = methodcaller("item")  # one of numpy as one of Python's
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a JSON file of the run folder; its keys are the fields, in this order."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain JSON values."""
         return dict(msgspec.to_builtins(self, str_keys=True, enc_hook=_NUMBER))
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from aurac.files import Json
+
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1
 _LEVEL = 0.95
@@ -149,10 +151,9 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
     merged: RankCost
     adapters: list[AdapterCost]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain JSON values."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        return dict(msgspec.to_builtins(self))
 
     def write(self, folder: Path) -> Path:
         """Write it as `serving.json` of a run folder, in the place of an earlier one."""
@@ -163,12 +164,12 @@ class ServingRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise RunFolderError(f"{path} cannot be written ({error.strerror})") from error
         return path
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[dict[str, str | float | None]]:
         """A flat row for the base (without an adapter) and for each rank, times in seconds."""
         costs = [("", self.merged), *((a.name, cost) for a in self.adapters for cost in a.ranks)]
         rows = []
         for name, cost in costs:
-            row: dict[str, Any] = {"adapter": name or None, "rank": cost.rank}
+            row: dict[str, str | float | None] = {"adapter": name or None, "rank": cost.rank}
             row |= {"parameters": cost.parameters, "bytes": cost.bytes}
             for kind, times in (("prompt", cost.prefill), ("token", cost.decode)):
                 ends = {f"{kind}_low": times.low, f"{kind}_high": times.high}

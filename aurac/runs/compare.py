@@ -6,7 +6,7 @@ import datetime as dt
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -60,8 +60,10 @@ from aurac.runs.workers import make_executor
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from typing_extensions import Unpack
+
     from aurac.records.decisions import SequentialRecord
-    from aurac.runs.settings import Execution
+    from aurac.runs.settings import Execution, RequestOptions
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
@@ -75,7 +77,7 @@ def compare(
     out: str | Path | None = None,
     progress: bool = False,
     command: str | None = None,
-    **options: Any,
+    **options: Unpack[RequestOptions],
 ) -> Run:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 

@@ -12,14 +12,19 @@ import os
 import platform
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from aurac.models import cache_root
 from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurac.files import Json
 
 State = Literal["ok", "note", "problem"]
 _GIB = 1 << 30
@@ -38,18 +43,14 @@ class Finding:
     state: State
     found: str
     advice: str | None = None
-    facts: dict[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return vars(self) | {"facts": self.facts or {}}
+    facts: Mapping[str, Json] = field(default_factory=dict)
 
 
 def _judged(
     what: str,
     found: str,
     advice: str,
-    facts: dict[str, Any],
+    facts: Mapping[str, Json],
     *,
     fine: bool,
     otherwise: State = "note",
@@ -162,7 +163,7 @@ def _torch() -> list[Finding]:
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(k) for k in range(torch.cuda.device_count())]
         text = ", ".join(f"{card.name} ({card.total_memory / _GIB:.0f} GiB)" for card in cards)
-        named = [{"name": card.name, "bytes": card.total_memory} for card in cards]
+        named: Json = [{"name": card.name, "bytes": card.total_memory} for card in cards]
         return [here, Finding("accelerator", "ok", text, facts={"cuda": named})]
     if torch.backends.mps.is_available():
         return [here, Finding("accelerator", "ok", "Apple GPU (mps)", facts={"mps": True})]
@@ -208,7 +209,8 @@ def _disk(what: str, place: Path, unwritable: State, advice: str) -> Finding:
         text = f"{place} cannot be written"
         return Finding(what, unwritable, text, advice, {"path": str(place)})
     free = shutil.disk_usage(existing).free
-    text, facts = f"{place}, {free / _GIB:.1f} GiB free", {"path": str(place), "free": free}
+    text = f"{place}, {free / _GIB:.1f} GiB free"
+    facts: dict[str, Json] = {"path": str(place), "free": free}
     advice = "the packaged base and its conversion want 1 GiB"
     return _judged(what, text, advice, facts, fine=free >= _SMALLEST_DISK)
 

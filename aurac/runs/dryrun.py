@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
 
@@ -33,9 +33,12 @@ from aurac.tasks import BUNDLED
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from typing_extensions import Unpack
+
+    from aurac.files import Json
     from aurac.runs.sequential_plan import Until
     from aurac.runs.session import Session
-    from aurac.runs.settings import Execution, ModelOptions, Settings
+    from aurac.runs.settings import Execution, ModelOptions, RequestOptions, Settings
     from aurac.tasks.task import BuiltTask
 
 BASE = "base"
@@ -108,7 +111,7 @@ class DryRun:
         """Those that failed before."""
         return sum(len(line.failed) for line in self.lines)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values."""
         counts = {"cells": self.cells, "done": self.done, "failed": self.failed}
         lines = [{**dataclasses.asdict(line), "left": line.left} for line in self.lines]
@@ -123,7 +126,7 @@ def dry_run(
     out: str | Path | None = None,
     command: str | None = None,
     until: Until | None = None,
-    **options: Any,
+    **options: Unpack[RequestOptions],
 ) -> DryRun:
     """What `aurac.compare` would do with the same arguments, or refuse; with `until` at most."""
     return plan_request(Request.of(checkpoints, tasks, out, **options), until, command)

@@ -23,8 +23,9 @@ from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from aurac.files import Json
     from aurac.records.cell import CellIdentity
 
 logger = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
     return Path("runs") / f"{name}-{sha256_json(same)[:8]}"
 
 
-def _unplanned(request: RunRequest) -> dict[str, Any]:
+def _unplanned(request: RunRequest) -> dict[str, Json]:
     """A request without the plan of its tests, for names of folders."""
     tests = ("sequential", "primary")
     return {name: value for name, value in request.to_dict().items() if name not in tests}
@@ -189,7 +190,7 @@ def _unplanned(request: RunRequest) -> dict[str, Any]:
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
     """The request that a run folder records; refuses a run that this one cannot be added to."""
     before = RunRequest.read(folder)
-    changed: dict[str, tuple[Any, Any]] = {}
+    changed: dict[str, tuple[Json, Json]] = {}
     reasons = [f"its {REQUEST_FILE} cannot be read"]
     if before is not None:
         changed = _unequal(before.settings.to_dict(), request.settings.to_dict())
@@ -214,14 +215,14 @@ def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequ
     )
 
 
-def _unequal(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def _unequal(before: Mapping[str, Json], now: Mapping[str, Json]) -> dict[str, tuple[Json, Json]]:
     """Name → what it was and is, where that is not the same; None where it was left out."""
     pairs = {name: (before.get(name), now.get(name)) for name in {**now, **before}}
     return {name: (old, new) for name, (old, new) in pairs.items() if old != new}
 
 
 def _conflicts(
-    before: RunRequest, now: RunRequest, changed: dict[str, tuple[Any, Any]]
+    before: RunRequest, now: RunRequest, changed: dict[str, tuple[Json, Json]]
 ) -> list[str]:
     """Why `now` cannot be added to the run `before`."""
     reasons = [f"{name} was {_said(old)}, is {_said(new)}" for name, (old, new) in changed.items()]
@@ -254,7 +255,7 @@ def _other_plans(before: RunRequest, now: RunRequest) -> list[str]:
     return reasons
 
 
-def _fixed(plan: SequentialPlan) -> dict[str, Any]:
+def _fixed(plan: SequentialPlan) -> dict[str, Json]:
     """What a plan fixes, by the name of it."""
     budgets = {f"budget of {task}": most for task, most in plan.budget.items()}
     ranks = {f"ranks of {label}": ranks for label, ranks in plan.ranks.items()}
@@ -266,7 +267,7 @@ def _short(value: Any) -> Any:
     return value[:12] if isinstance(value, str) and len(value) == 64 else value
 
 
-def _free_folder(folder: Path, changed: dict[str, tuple[Any, Any]]) -> Path:
+def _free_folder(folder: Path, changed: dict[str, tuple[Json, Json]]) -> Path:
     """A folder beside this one that is not there, named for the first setting that changed."""
     name, (_, value) = next(iter(changed.items()), ("", (None, None)))
     named = value is not None and re.fullmatch(r"[\w.]{1,12}", str(value)) is not None

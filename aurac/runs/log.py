@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from typing_extensions import Self
+
+    from aurac.files import Json
 
 LOGS = "logs"
 _TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs
@@ -46,7 +48,7 @@ class RunLog:
         logging.getLogger("aurac").removeHandler(self._handler)
         self.event("end", how="done" if kind is None else kind.__name__)
 
-    def event(self, event: str, **fields: Any) -> None:
+    def event(self, event: str, **fields: Json) -> None:
         """One line: the event, the run's id, wall time for people, monotonic time for sums."""
         if self._path is None:
             return
@@ -131,7 +133,7 @@ class Profile:
         self.seconds[on] += seconds
         self.counts[on] += count
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values: total, parts with their shares, and what no part covers."""
         total = time.perf_counter() - self._began
         parts = {

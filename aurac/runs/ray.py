@@ -28,7 +28,7 @@ from aurac.runs.settings import ClusterJob, NamedCheckpoint
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from aurac.records.cell import Failure
+    from aurac.records.cell import CellIdentity, Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.runner import RunContext
     from aurac.runs.session import Session
@@ -147,7 +147,7 @@ class _Queue:
         while len(self._running) < most:
             entry = next((entry for entry in self._open.values() if entry.waiting), None)
             if entry is not None:
-                identity, places = entry.cell.identity.to_dict(), entry.waiting.popleft()
+                identity, places = entry.cell.identity, entry.waiting.popleft()
                 whole = entry.cell.task.places  # the worker has all documents of the task
                 places = places if whole is None else [whole[place] for place in places]
                 reference = self._task.remote(self._job, identity, places)
@@ -246,7 +246,7 @@ class _Queue:
             self._forget(entry)
 
 
-def compute_block(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Block | Failure:
+def compute_block(job: ClusterJob, identity: CellIdentity, places: list[int]) -> Block | Failure:
     """The task: see `aurac.runs.ray_worker`, which a worker imports when it is first used."""
     share_cores()  # before the import, which loads torch
     from aurac.runs.ray_worker import compute

@@ -13,11 +13,10 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aurac.adapters import members_of
 from aurac.errors import AuracError, BaseModelError, CheckpointError
-from aurac.files import sha256_json
 from aurac.models import cache_root
 from aurac.models.base import resolve_base
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
@@ -28,7 +27,7 @@ from aurac.runs.settings import NamedCheckpoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from aurac.records.cell import Block, Failure
+    from aurac.records.cell import Block, CellIdentity, Failure
     from aurac.runs.plan import PlannedCell
     from aurac.runs.settings import ClusterJob, Settings
 
@@ -44,7 +43,7 @@ _CACHE: dict[str, tuple[dict[str, PlannedCell], Evaluator]] = {}
 """Hash of a job → its cells, and its base with the adapter in use."""
 
 
-def compute(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Block | Failure:
+def compute(job: ClusterJob, identity: CellIdentity, places: list[int]) -> Block | Failure:
     """The block of documents at some places of a cell's whole task, or the record of a failure.
 
     Raises:
@@ -58,9 +57,9 @@ def compute(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Blo
         cells = {cell.identity.key: cell for cell in session.cells()}
         _CACHE[name] = cells, Evaluator(session.base, session.options)
     cells, evaluator = _CACHE[name]
-    cell = cells.get(sha256_json(identity))
+    cell = cells.get(identity.key)
     if cell is None:
-        raise _unfit(identity, [cell.identity.to_dict() for cell in cells.values()])
+        raise _unfit(identity, [cell.identity for cell in cells.values()])
     evaluator.base()
     started = time.perf_counter()
     try:
@@ -73,11 +72,12 @@ def compute(job: ClusterJob, identity: dict[str, Any], places: list[int]) -> Blo
     return block
 
 
-def _unfit(identity: dict[str, Any], planned: list[dict[str, Any]]) -> UnfitNodeError:
+def _unfit(identity: CellIdentity, planned: Sequence[CellIdentity]) -> UnfitNodeError:
     """The fields in which the nearest cell of this node differs from the identity."""
-    different = [[k for k in identity if cell[k] != identity[k]] for cell in planned]
-    cell, names = min(zip(planned, different, strict=True), key=lambda pair: len(pair[1]))
-    nearest = [f"{name} {cell[name]!r} for {identity[name]!r}" for name in names]
+    wanted, found = identity.to_dict(), [cell.to_dict() for cell in planned]
+    different = [[k for k in wanted if cell.get(k) != wanted[k]] for cell in found]
+    cell, names = min(zip(found, different, strict=True), key=lambda pair: len(pair[1]))
+    nearest = [f"{name} {cell.get(name)!r} for {wanted[name]!r}" for name in names]
     return UnfitNodeError(
         f"a worker would compute other cells ({'; '.join(nearest)})",
         expected="the same packages, documents and kind of device on every node",

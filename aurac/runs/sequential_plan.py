@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
 import numpy as np
@@ -68,7 +68,8 @@ class Until:
         margin: float | None = None,
         budget: str | None = None,
         ranks: bool = False,
-        **rest: Any,
+        alpha: float = 0.05,
+        anytime: bool = False,
     ) -> Until:
         """From the words of the command line.
 
@@ -85,7 +86,7 @@ class Until:
                     f"--until {until!r}",
                     expected="decided, or width=0.02 for an interval two points wide",
                 )
-            for name, option in {"margin": margin, "anytime": rest.get("anytime")}.items():
+            for name, option in {"margin": margin, "anytime": anytime}.items():
                 if option:
                     raise UsageError(f"--{name} with --until width=…", fix="leave one of them out")
         if margin is not None and not 0.0 < margin < 1.0:
@@ -93,7 +94,7 @@ class Until:
                 f"--margin {margin:g}", expected="a fraction above 0, such as 0.02 for two points"
             )
         documents, seconds = _budget(budget)
-        design = Design(margin=margin, one_sided=ranks, **rest)
+        design = Design(alpha=alpha, margin=margin, one_sided=ranks, anytime=anytime)
         return cls(design, width, documents, seconds, ranks)
 
 
@@ -215,6 +216,13 @@ class Part(Session):
         return msgspec.structs.replace(request, tasks=tasks, curves=curves, sequential=self.plans)
 
 
+class SampleLabels(TypedDict):
+    """Labels of sampled documents, one for each; None where there are none."""
+
+    clusters: Sequence[str] | None
+    strata: Sequence[str] | None
+
+
 class Sampler:
     """Random orders of the documents of a session, and its parts.
 
@@ -256,11 +264,14 @@ class Sampler:
         rank[order] = np.arange(order.size)
         return np.argsort(rank[self._places(self._task(name), count)])
 
-    def labels(self, name: str, count: int) -> dict[str, Any]:
+    def labels(self, name: str, count: int) -> SampleLabels:
         """Clusters and strata of the first documents, in the random order."""
         task, first = self._task(name), self.orders[name][:count]
-        labels = {"clusters": task.clusters, "strata": task.strata}
-        return {k: None if v is None else [v[place] for place in first] for k, v in labels.items()}
+
+        def sampled(labels: Sequence[str] | None) -> list[str] | None:
+            return None if labels is None else [labels[place] for place in first]
+
+        return {"clusters": sampled(task.clusters), "strata": sampled(task.strata)}
 
     def _task(self, name: str) -> BuiltTask:
         return next(task for task in self.tasks if task.name == name)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.engine import EngineOptions
-    from aurac.runs.settings import ModelOptions, Request, Settings, TruncationOptions
+    from aurac.runs.settings import ModelOptions, Overrides, Request, Settings, TruncationOptions
     from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
@@ -253,8 +253,7 @@ def load_adapters(
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
     """
-    overrides = {k: v for k, v in settings.overrides.items() if v is not None}
-    overrides["base"] = settings.model.base
+    overrides: Overrides = {**settings.overrides, "base": settings.model.base}
     loaded: dict[str, tuple[str | Path, Adapter | Family]] = {}
     for checkpoint in checkpoints:
         adapter = _load(NamedCheckpoint.of(checkpoint), overrides)
@@ -280,7 +279,7 @@ def load_adapters(
     return named
 
 
-def _load(checkpoint: NamedCheckpoint, overrides: Mapping[str, Any]) -> Adapter | Family:
+def _load(checkpoint: NamedCheckpoint, overrides: Overrides) -> Adapter | Family:
     """The adapter or the family of a checkpoint, see `load_adapter` and `make_family`."""
     paths = checkpoint.paths
     folder = Path(paths[0]).expanduser()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
-    from aurac.adapters.nesting import Rule
+    from aurac.adapters.nesting import Rule, Update
     from aurac.adapters.truncate import BasisOption, Rescale
 
 
@@ -137,7 +137,10 @@ class Overrides(TypedDict, total=False):
     scaling: Rule | None
     alpha: float | None
     nested_ranks: Sequence[int] | None
+    weights: Sequence[float] | None
     mask_type: Literal["diag", "binary"] | None
+    update: Update | None
+    base: str | None
     enable_lora: Sequence[bool] | None
     keys: Mapping[str, Any] | None
 

@@ -13,7 +13,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -28,6 +28,8 @@ from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from aurac.files import Json
 
 PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20
@@ -145,7 +147,7 @@ class Status:
             return "no report" if self.results else "no results"
         return "failed" if self.failed else "done"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Plain values."""
         values = dataclasses.asdict(self)
         if self.seconds_left is not None:

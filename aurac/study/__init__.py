@@ -1,11 +1,146 @@
-"""Studies: one validated file becomes trained adapters, evaluations, tables and a report."""
+"""Studies: one file becomes trained adapters, evaluations, tables and a report.
+
+The file is read and checked here, before anything runs.
+"""
 
 from __future__ import annotations
 
-from aurac.study.design import Study
-from aurac.study.load import load_study
+import re
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import get_type_hints
+
+import msgspec
+
+from aurac.analysis.primary import check_pairs
+from aurac.engine import EngineOptions
+from aurac.errors import AuracError, RecipeError
+from aurac.runs.plan import ranks_of
+from aurac.runs.settings import Execution, ModelOptions
+from aurac.study.design import Study, TaskPlan, curves_of, results_of, searches
 from aurac.study.plan import Progress, plan_study
 from aurac.study.run import run_study
 from aurac.study.summary import summarise
+from aurac.tasks.options import TaskOptions
+from aurac.training.recipe import read_yaml
 
 __all__ = ["Progress", "Study", "load_study", "plan_study", "run_study", "summarise"]
+
+# options of `compare` that the study sets
+_CHOSEN = {"base", "device", "held_out", "limit", "retry_failed", "shard", "split"}
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study and check every recipe that it implies.
+
+    Raises:
+        RecipeError: The file cannot be read, has an unknown or missing field, or implies a recipe
+            with a value out of range.
+    """
+    path = Path(path)
+    try:
+        study = msgspec.convert(read_yaml(path), Study, strict=False)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"{path}: {error}", fix="correct the file") from error
+    _check_names(study, path)
+    for task, plan in study.tasks.items():
+        _check_options(f"{path}, {task}: options", plan)
+    for task, method in study.points:
+        _check_method(study, f"{path}, {task}:", task, method)
+    _check_recipes(study, path)
+    return study
+
+
+def _refuse(wrong: object, given: str, expected: str, fix: str | None = None) -> None:
+    if wrong:
+        raise RecipeError(given, expected=expected, fix=fix)
+
+
+def _check_names(study: Study, path: Path) -> None:
+    for name in ("tasks", "methods", "basis"):
+        _refuse(not getattr(study, name), f"{path} has no {name}", "at least one")
+    for name in (study.name, *study.tasks, *study.methods):
+        fine = re.fullmatch(r"[\w.-]*[^\W_][\w.-]*", name)
+        _refuse(not fine, f"{path}: the name {name!r}", "letters, digits, '.', '-' and '_'")
+    for task, plan in study.tasks.items():
+        unknown = sorted(plan.methods.keys() - study.methods.keys())
+        given = f"{path}: {task} has the methods {', '.join(unknown)}"
+        _refuse(unknown, given, f"some of {', '.join(study.methods)}")
+    try:
+        check_pairs(study.primary, study.methods)
+    except AuracError as error:
+        raise RecipeError(f"{path}: primary: {error}") from error
+
+
+def _check_options(where: str, plan: TaskPlan) -> None:
+    names = {"Mapping": Mapping, "Sequence": Sequence, "Path": str}  # as in YAML
+    kinds = (TaskOptions, ModelOptions, EngineOptions, Execution)
+    hints = {n: hint for kind in kinds for n, hint in get_type_hints(kind, localns=names).items()}
+    known = sorted(hints.keys() - _CHOSEN)
+    unknown = sorted(plan.options.keys() - set(known))
+    _refuse(unknown, f"{where} {', '.join(unknown)}", f"some of {', '.join(known)}")
+    for name, value in plan.options.items():
+        try:
+            msgspec.convert(value, hints[name])
+        except msgspec.ValidationError as error:
+            raise RecipeError(f"{where} {name} = {value!r}: {error}", fix="correct it") from error
+
+
+def _check_method(study: Study, where: str, task: str, method: str) -> None:
+    plan = study.plan_of(task, method)
+    source, others = plan.learning_rates_of, [m for m in study.methods_of(task) if m != method]
+    _refuse(
+        source and (source not in others or study.rates_from(task, source) != source),
+        f"{where} learning_rates_of = {source!r} of {method}",
+        "another method on this task that has learning rates of its own",
+    )
+    given = f"{where} learning_rates and learning_rates_of of {method}"
+    _refuse(source and plan.learning_rates, given, "one of the two")
+    _refuse(
+        plan.family and (plan.basis or plan.rescale),
+        f"{where} basis or rescale of the family {method}",
+        "neither: each adapter of a family is evaluated as it was trained",
+    )
+    rates, seeds = study.rates_of(task, method), study.seeds_of(task, method)
+    for name, values, expected in (
+        ("learning_rates", rates, "values that differ in 6 digits"),
+        ("seeds", seeds, "each value once"),
+    ):
+        given = f"{where} no {name} of {method}"
+        _refuse(not values, given, f"`{name}` of the method or the study")
+        twice = len({f"{value:g}" for value in values}) != len(values)
+        _refuse(twice, f"{where} {name} = {values} of {method}", expected)
+    plain = () if plan.family else study.plain_methods(task)
+    for other in takewhile(lambda name: name != method, plain):
+        shared = set(rates) & set(study.rates_of(task, other))
+        _refuse(
+            shared and study.methods[other].recipe == plan.recipe,
+            f"{where} {other} and {method} train the same adapters",
+            "other recipes or learning rates",
+            "make further `basis` and `rescale` settings of one method",
+        )
+
+
+def _check_recipes(study: Study, path: Path) -> None:
+    """Make every recipe and curve of the design, which checks them; all have one trained rank."""
+    tried, final = list(searches(study, path)), list(results_of(study, path))
+    R = final[0].recipe.rank
+    for spec in (study.ranks, study.search_ranks):
+        try:
+            ranks = ranks_of(spec, R)
+        except AuracError as error:
+            raise RecipeError(f"{path}: ranks {spec}: {error}") from error
+        outside = len(ranks) < 2 or not 1 <= min(ranks) <= max(ranks) <= R
+        given, expected = f"{path}: ranks {spec}", f"two or more, from 1 to the trained rank {R}"
+        _refuse(outside, given, expected)
+    for adapter in (*tried, *final):
+        rank, method = adapter.recipe.rank, adapter.method
+        given = f"{path}: rank {rank} of {method} and {R} of {final[0].method}"
+        _refuse(rank != R, given, "one trained rank")
+        try:
+            curves_of(study, adapter, final=True)
+            if adapter in tried:
+                curves_of(study, adapter, final=False)
+        except AuracError as error:
+            raise RecipeError(f"{path}, {method}: {error}") from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import filelock
 import msgspec
@@ -39,6 +40,8 @@ from aurac.training.trainer import discard, newest_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from typing_extensions import Unpack
 
     from aurac.models.base import LoadedBase
     from aurac.notebook import Run
@@ -117,7 +120,7 @@ class StudyRunner:
             raise cannot_write(self.out, error) from error
         unpack_adapters(self.out)
 
-    def keep(self, **values: dict[str, Any]) -> None:
+    def keep(self, **values: Unpack[State]) -> None:
         """Merge values into `study.json`, which other processes may have changed."""
         with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
             known = _merged({**read_state(self.out), "schema": STATE_SCHEMA}, values)
@@ -240,7 +243,7 @@ class StudyRunner:
                     save_steps=_SAVE_STEPS,
                     resume=newest_checkpoint(folder) is not None,
                 )
-                self.keep(seconds={name: done.seconds}, losses={name: done.losses})
+                self.keep(seconds={name: done.seconds}, losses={name: list(done.losses)})
         except filelock.Timeout:
             return False
         except DivergedError as error:
@@ -313,21 +316,21 @@ class StudyRunner:
         groups: dict[str, list[str]] = {}
         for adapter in wanted:
             groups.setdefault(adapter.method, []).append(adapter.recipe.name)
-        folder = self.out / kind / task
+        folder, options = self.out / kind / task, self.options_of(task, plan.documents(kind))
+        options["truncations"] = {
+            adapter.recipe.name: study.truncation_of(task, adapter.method, final=final)
+            for adapter in wanted
+        }
+        options["groups"] = {m: names for m, names in groups.items() if final and len(names) > 1}
+        options["retry_failed"] = self.retry_failed
         try:
             done = compare(
                 [adapter.checkpoint(self.out) for adapter in wanted],
                 [self.evaluated(task)],
                 out=folder,
-                truncations={
-                    adapter.recipe.name: study.truncation_of(task, adapter.method, final=final)
-                    for adapter in wanted
-                },
-                **asdict(study.truncation_of(task, None, final=final)),
-                groups={m: names for m, names in groups.items() if final and len(names) > 1},
                 progress=self.progress,
-                retry_failed=self.retry_failed,
-                **self.options_of(task, plan.documents(kind)),
+                **asdict(study.truncation_of(task, None, final=final)),
+                **options,
             )
         finally:
             if plan.drop_documents:
@@ -336,7 +339,8 @@ class StudyRunner:
             remove_texts(done.folder)
             write_report(done.folder)
         place = {task: done.folder.relative_to(self.out).as_posix()}
-        self.keep(**{"results" if final else "searches": place})
+        kept: State = {"results": place} if final else {"searches": place}
+        self.keep(**kept)
         return done
 
     def evaluated(self, task: str) -> str:
@@ -353,12 +357,15 @@ class StudyRunner:
         return cast("RequestOptions", {**options, **how, **msgspec.structs.asdict(documents)})
 
 
-def _merged(known: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _merged(known: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
     """`known` with `values`; what both hold as mappings is merged in the same way."""
     merged = dict(known)
     for name, value in values.items():
-        both = isinstance(value, dict) and isinstance(known.get(name), dict)
-        merged[name] = _merged(known[name], value) if both else value
+        before = known.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[name] = _merged(before, value)
+        else:
+            merged[name] = value
     return merged
 
 

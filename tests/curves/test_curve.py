@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aurac.curves.coerce import as_curve
-from aurac.curves.curve import Curve
+from aurac.curves.curve import Curve, CurveFields
 from aurac.errors import CurveError
 
 FOUR = [[0, 0, 1, 1], [0, 1, 1, 1]]  # accuracies 1/2 and 3/4
@@ -166,3 +168,8 @@ def test_order_of_ranks_never_matters(points, random):
     one, other = as_curve(points), as_curve(dict(shuffled))
     assert one.ranks == other.ranks == tuple(sorted(points))
     assert one.accuracy == other.accuracy
+
+
+def test_the_labels_of_a_curve_are_its_fields():
+    names = {f.name for f in dataclasses.fields(Curve)} - {"ranks", "accuracy", "outcomes"}
+    assert set(CurveFields.__annotations__) == names

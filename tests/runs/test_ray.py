@@ -46,7 +46,7 @@ class FakeRay:
         self._evaluator = Evaluator(lambda: base(Model()), EngineOptions())
 
     def remote(self, _job, identity, places):
-        return (identity["task"], tuple(places))
+        return (identity.task, tuple(places))
 
     def wait(self, references, **_):
         return [references[-1]], references[:-1]

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from aurac.adapters.formats.sidecar import LoadOverrides
+from aurac.engine import EngineOptions
 from aurac.errors import UsageError
 from aurac.runs.settings import (
     Execution,
+    ModelOptions,
+    Overrides,
+    RequestOptions,
+    Settings,
+    SettingsOptions,
+    TruncationOptions,
     parse_shard,
     separated,
 )
+from aurac.tasks.options import TaskOptions
 
 
 def test_shards_are_numbered_from_one():
@@ -29,3 +40,14 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
         Execution(address="auto")
     with pytest.raises(TypeError, match="no_such"):
         separated({"no_such": 1})
+
+
+def test_the_keywords_are_the_fields_of_the_records():
+    kinds = (TaskOptions, TruncationOptions, ModelOptions, EngineOptions, Settings)
+    fields = {f.name for kind in kinds for f in dataclasses.fields(kind)}
+    parts, made = {"task", "truncation", "model", "engine"}, {"added", "held_out"}
+    assert set(SettingsOptions.__annotations__) == fields - parts - made
+    both = set(RequestOptions.__annotations__) - set(SettingsOptions.__annotations__)
+    assert both == {f.name for f in dataclasses.fields(Execution)}
+    stated = {f.name for f in dataclasses.fields(LoadOverrides)}
+    assert set(Overrides.__annotations__) == stated
