@@ -379,12 +379,7 @@ def open_checkpoint(
     from aurac.models.device import return_freed_memory
 
     return_freed_memory()
+    stated: Overrides = {**checkpoint_overrides(), "base": base}
     return load_adapter(
-        path,
-        base=base,
-        bases=KnownBase,
-        revision=revision,
-        subfolder=subfolder,
-        lazy=True,
-        **checkpoint_overrides(),
+        path, bases=KnownBase, revision=revision, subfolder=subfolder, lazy=True, **stated
     )
