@@ -257,7 +257,7 @@ class GenerationRequest:
             values = [(name, kwargs.get(name)) for name in _SAMPLED]
             sampling = Sampling(seed, tuple((n, float(v)) for n, v in values if v is not None))
         if most_new_tokens(kwargs) < 1:
-            raise UnsupportedRequestError("max_new_tokens below 1", expected="at least 1")
+            raise UnsupportedRequestError("max_new_tokens must be at least 1")
         unknown = sorted(set(kwargs) - _SILENT - set(_SAMPLED if sampling else ()))
         if unknown:
             raise UnsupportedRequestError(

@@ -285,14 +285,6 @@ def _arguments(
 ) -> TrainingArguments:
     from transformers import TrainingArguments
 
-    processes = int(os.environ["WORLD_SIZE"]) if _distributed() else 1
-    per_device, rest = divmod(recipe.batch_size // recipe.accumulation, processes)
-    if rest or not per_device:
-        raise RecipeError(
-            f"batch_size / accumulation = {recipe.batch_size // recipe.accumulation} cannot be "
-            f"shared by {processes} processes",
-            expected="a multiple of the number of processes",
-        )
     if 0 < recipe.steps <= recipe.warmup_steps:
         logger.warning(
             "warmup_steps = %d is not below steps = %d: no step has the full learning rate",
@@ -303,7 +295,7 @@ def _arguments(
         output_dir=str(scratch),
         max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=per_device,
+        per_device_train_batch_size=_per_device(recipe.batch_size // recipe.accumulation),
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
@@ -327,6 +319,17 @@ def _arguments(
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1
     return arguments
+
+
+def _per_device(examples: int) -> int:
+    """The examples of a forward pass that each process takes."""
+    processes = int(os.environ["WORLD_SIZE"]) if _distributed() else 1
+    if examples % processes:
+        raise RecipeError(
+            f"batch_size / accumulation = {examples} cannot be shared by {processes} processes",
+            expected="a multiple of the number of processes",
+        )
+    return examples // processes
 
 
 def _distributed() -> bool:
