@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,59 +23,111 @@ from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from aurac.adapters.adapter import Adapter, Factors
+    from aurac.adapters.adapter import Adapter, Derived, Factors
 
 FAR = 0.1  # distance of the published from the trained update above which a note warns
 VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> dict[str, Any]:
-    """Everything that ``aurac inspect`` shows, as JSON values; by default for powers of two."""
+class AtRank(msgspec.Struct):
+    """An adapter at one rank; a scale or weights that differ between modules are ``None``."""
+
+    rank: int
+    parameters: int
+    bytes: int
+    published_scale: float | None
+    trained_weights: list[float] | None
+    ratio_first: float | None
+    published_distance: float | None
+
+
+Shares = dict[str, list[float | None]]  # basis to the share of the energy at each rank
+
+
+class Energy(msgspec.Struct):
+    """Shares of the energy at some ranks, the mean over modules and those of each module."""
+
+    ranks: list[int]
+    mean: Shares
+    modules: dict[str, Shares]
+
+
+class Description(msgspec.Struct, kw_only=True):
+    """Everything that ``aurac inspect`` shows, in the order of its JSON."""
+
+    name: str
+    source: str | None
+    format: str
+    sha256: str
+    base: str | None
+    base_sha256: str | None
+    method: str | None
+    nested_ranks: list[int] | None
+    weights: list[float] | None
+    update: str | None
+    rule: str | None
+    alpha: float | None
+    trained_rank: int
+    modules: int
+    module_ranks: dict[int, int]
+    dtypes: list[str]
+    dora: bool
+    extra_tensors: int
+    default_basis: str
+    default_rescale: str
+    derived: Derived | None
+    recipe: Mapping[str, object] | None
+    seed: int | None
+    by_rank: list[AtRank]
+    energy: Energy
+    vllm_max_lora_rank: int | None
+    vllm_refusal: str | None
+    notes: list[str]
+
+
+def describe(adapter: Adapter, ranks: Sequence[int] | None = None) -> Description:
+    """What an adapter is, by default at powers of two; it is read once, a module at a time."""
     shown = tuple(ranks or default_nested_ranks(adapter.rank))
     measured = {name: _measure(adapter, name, f, shown) for name, f in adapter.walk()}
     ranks_of_modules = Counter(f.rank for f in adapter.modules.values())
     by_rank = [
         _at_rank(adapter, r, [m.parts[k] for m in measured.values()]) for k, r in enumerate(shown)
     ]
-    layers = {name: measured[name].energy for name in adapter.modules}
-    return {
-        "name": adapter.name,
-        "source": None if adapter.source is None else str(adapter.source),
-        "format": adapter.format,
-        "sha256": adapter.sha256,
-        "base": adapter.base,
-        "base_sha256": adapter.base_sha256,
-        **msgspec.structs.asdict(adapter.training),
-        "rule": adapter.rule,
-        "alpha": adapter.alpha,
-        "trained_rank": adapter.rank,
-        "modules": len(adapter.modules),
-        "module_ranks": {str(r): n for r, n in sorted(ranks_of_modules.items())},
-        "dtypes": sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
-        "dora": adapter.dora,
-        "extra_tensors": len(adapter.extras),
-        "default_basis": default_basis(adapter),
-        "default_rescale": default_rescale(adapter, default_basis(adapter)),
-        "derived": msgspec.to_builtins(adapter.derived),
-        "recipe": None if adapter.recipe is None else dict(adapter.recipe),
-        "seed": adapter.seed,
-        "by_rank": by_rank,
-        "energy": {
-            "ranks": list(shown),
-            "mean": {
-                basis: [_mean([e[basis][k] for e in layers.values()]) for k in range(len(shown))]
-                for basis in ("prefix", "svd")
-            },
-            "modules": layers,
-        },
-        "vllm_max_lora_rank": max_lora_rank(adapter),
-        "vllm_refusal": vllm_refusal(adapter),
-        "notes": [*adapter.notes, *_remarks(adapter, by_rank)],
-    }
+    trained, basis = adapter.training, default_basis(adapter)
+    return Description(
+        name=adapter.name,
+        source=None if adapter.source is None else str(adapter.source),
+        format=adapter.format,
+        sha256=adapter.sha256,
+        base=adapter.base,
+        base_sha256=adapter.base_sha256,
+        method=trained.method,
+        nested_ranks=trained.nested_ranks,
+        weights=trained.weights,
+        update=trained.update,
+        rule=adapter.rule,
+        alpha=adapter.alpha,
+        trained_rank=adapter.rank,
+        modules=len(adapter.modules),
+        module_ranks=dict(sorted(ranks_of_modules.items())),
+        dtypes=sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
+        dora=adapter.dora,
+        extra_tensors=len(adapter.extras),
+        default_basis=basis,
+        default_rescale=default_rescale(adapter, basis),
+        derived=adapter.derived,
+        recipe=adapter.recipe,
+        seed=adapter.seed,
+        by_rank=by_rank,
+        energy=_energies(shown, {name: measured[name].energy for name in adapter.modules}),
+        vllm_max_lora_rank=max_lora_rank(adapter),
+        vllm_refusal=vllm_refusal(adapter),
+        notes=[*adapter.notes, *_remarks(adapter, by_rank)],
+    )
 
 
 class _Part(NamedTuple):
@@ -90,7 +142,7 @@ class _Part(NamedTuple):
 class _Measured(NamedTuple):
     """Energy and distances of one module, from one pass over it."""
 
-    energy: dict[str, list[float | None]]
+    energy: Shares
     parts: list[_Part]
 
 
@@ -116,19 +168,19 @@ def _part(
     return _Part(s, tuple(map(float, trained)), apart, size)
 
 
-def _at_rank(adapter: Adapter, r: int, parts: Sequence[_Part]) -> dict[str, Any]:
+def _at_rank(adapter: Adapter, r: int, parts: Sequence[_Part]) -> AtRank:
     trained = only(part.trained for part in parts)
     distance, size = (math.fsum(values) for values in zip(*(q[2:] for q in parts), strict=True))
     first = parts[0].published
-    return {
-        "rank": r,
-        "parameters": adapter.parameters(r),
-        "bytes": adapter.bytes(r),
-        "published_scale": only(part.published for part in parts),
-        "trained_weights": None if trained is None else list(trained),
-        "ratio_first": trained[0] / first if trained and first else None,
-        "published_distance": math.sqrt(max(distance, 0.0) / size) if size > 0 else None,
-    }
+    return AtRank(
+        rank=r,
+        parameters=adapter.parameters(r),
+        bytes=adapter.bytes(r),
+        published_scale=only(part.published for part in parts),
+        trained_weights=None if trained is None else list(trained),
+        ratio_first=trained[0] / first if trained and first else None,
+        published_distance=math.sqrt(max(distance, 0.0) / size) if size > 0 else None,
+    )
 
 
 def _energy(
@@ -136,7 +188,7 @@ def _energy(
     p: NDArray[np.float64],
     sigma: NDArray[np.float64],
     ranks: Sequence[int],
-) -> dict[str, list[float | None]]:
+) -> Shares:
     """The share of a module's energy that each rank captures, in both bases."""
     products = np.outer(p, p) * gram
     total = float(products.sum())
@@ -151,12 +203,16 @@ def _energy(
     }
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
+def _energies(ranks: Sequence[int], modules: dict[str, Shares]) -> Energy:
+    mean: Shares = {}
+    for basis in ("prefix", "svd"):
+        columns = zip(*(shares[basis] for shares in modules.values()), strict=True)
+        known = [[value for value in column if value is not None] for column in columns]
+        mean[basis] = [float(np.mean(values)) if values else None for values in known]
+    return Energy(list(ranks), mean, modules)
 
 
-def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
+def _remarks(adapter: Adapter, by_rank: Sequence[AtRank]) -> list[str]:
     remarks = []
     if adapter.nesting is None and adapter.derived is None:
         remarks.append(
@@ -165,12 +221,12 @@ def _remarks(adapter: Adapter, by_rank: Sequence[dict[str, Any]]) -> list[str]:
         )
     elif adapter.method == "lora":
         remarks.append("plain LoRA has no order in its ranks, so it is cut by SVD")
-    far = by_rank[-1]["published_distance"] or 0.0
+    last = by_rank[-1]
+    far, ratio = last.published_distance or 0.0, last.ratio_first
     if far > FAR:
-        ratio = by_rank[-1]["ratio_first"]
         remarks.append(
             f"as published (without P) it is {far:.0%} away from the trained function at rank "
-            f"{by_rank[-1]['rank']}"
+            f"{last.rank}"
             + (f"; its first component was trained {ratio:.3g} times as strong" if ratio else "")
         )
     if adapter.base is None:

@@ -23,10 +23,11 @@ from aurac.cli.options import (
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from aurac.adapters import Adapter, Family, Prepared
+    from aurac.adapters.inspect import Description
     from aurac.records.schema import Results
     from aurac.records.serving import RankCost, ServingRecord
 
@@ -80,60 +81,61 @@ def inspect(
     written = save_sidecar(adapter, force=force) if save else None
     lines = [f"{label:<14}{value}" for label, value in _heading(facts)]
     lines += ["", *_table(facts), "", *_pictures(facts, layers=layers)]
-    lines += [f"note: {note}" for note in facts["notes"]]
+    lines += [f"note: {note}" for note in facts.notes]
     print_result(facts, "\n".join(lines), as_json=as_json)
     if written is not None:
         click.echo(f"wrote {written}", err=True)
 
 
-def _heading(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
-    method, derived = facts["method"] or "not recorded", facts["derived"]
-    if facts["nested_ranks"]:
-        method += f", nested ranks {','.join(map(str, facts['nested_ranks']))}"
-    if facts["update"]:
-        method += f", update {facts['update']}"
-    if derived and derived.get("trained"):
-        method = f"{derived['trained']['method']} before it was cut"
-    if facts["dora"]:
+def _heading(facts: Description) -> list[tuple[str, str]]:
+    method, derived = facts.method or "not recorded", facts.derived
+    if facts.nested_ranks:
+        method += f", nested ranks {','.join(map(str, facts.nested_ranks))}"
+    if facts.update:
+        method += f", update {facts.update}"
+    if derived and derived.trained:
+        method = f"{derived.trained.method} before it was cut"
+    if facts.dora:
         method += ", DoRA with trained magnitudes"
-    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts["module_ranks"].items())
-    alpha = "per module" if facts["alpha"] is None else f"{facts['alpha']:g}"
-    vllm = f"yes, with --max-lora-rank {facts['vllm_max_lora_rank']}"
+    ranks = ", ".join(f"{n} of rank {r}" for r, n in facts.module_ranks.items())
+    alpha = "per module" if facts.alpha is None else f"{facts.alpha:g}"
+    vllm = f"yes, with --max-lora-rank {facts.vllm_max_lora_rank}"
     rows = [
-        ("adapter", facts["name"]),
-        ("format", facts["format"]),
-        ("base", facts["base"] or "not recorded"),
+        ("adapter", facts.name),
+        ("format", facts.format),
+        ("base", facts.base or "not recorded"),
         ("method", method),
-        ("scaling", f"{facts['rule'] or 'mixed'}, alpha {alpha}"),
-        ("modules", f"{facts['modules']} ({ranks}), {'/'.join(facts['dtypes'])}"),
-        ("vLLM", f"no: {facts['vllm_refusal']}" if facts["vllm_refusal"] else vllm),
-        ("default", f"{facts['default_basis']}, rescale {facts['default_rescale']}"),
-        ("sha256", facts["sha256"]),
+        ("scaling", f"{facts.rule or 'mixed'}, alpha {alpha}"),
+        ("modules", f"{facts.modules} ({ranks}), {'/'.join(facts.dtypes)}"),
+        ("vLLM", f"no: {facts.vllm_refusal}" if facts.vllm_refusal else vllm),
+        ("default", f"{facts.default_basis}, rescale {facts.default_rescale}"),
+        ("sha256", facts.sha256),
     ]
     if derived:
-        how = ", ".join(str(derived.get(key)) for key in ("basis", "rescale", "from_sha256"))
-        rows.append(("cut by", how))
-    if facts["extra_tensors"]:
-        rows.append(("extra tensors", facts["extra_tensors"]))
+        rows.append(("cut by", f"{derived.basis}, {derived.rescale}, {derived.from_sha256}"))
+    if facts.extra_tensors:
+        rows.append(("extra tensors", str(facts.extra_tensors)))
     return rows
 
 
-def _table(facts: Mapping[str, Any]) -> list[str]:
+def _table(facts: Description) -> list[str]:
     """What each rank has; without the columns of nested training where nothing is known of it."""
     from aurac.show.table import NONE
 
     def numbers(values: Iterable[float | None], how: str) -> list[str]:
         return [NONE if value is None else format(value, how) for value in values]
 
-    rows, mean = facts["by_rank"], facts["energy"]["mean"]
+    rows, mean = facts.by_rank, facts.energy.mean
     columns = {
-        "rank": numbers([row["rank"] for row in rows], "d"),
-        "parameters": numbers([row["parameters"] for row in rows], ",d"),
-        "MB": numbers([row["bytes"] / 1e6 for row in rows], ".2f"),
-        "published": numbers([row["published_scale"] for row in rows], ".4g"),
-        "trained p1": numbers([(row["trained_weights"] or [None])[0] for row in rows], ".4g"),
-        "ratio": numbers([row["ratio_first"] for row in rows], ".3g"),
-        "distance": numbers([row["published_distance"] for row in rows], ".1%"),
+        "rank": numbers([row.rank for row in rows], "d"),
+        "parameters": numbers([row.parameters for row in rows], ",d"),
+        "MB": numbers([row.bytes / 1e6 for row in rows], ".2f"),
+        "published": numbers([row.published_scale for row in rows], ".4g"),
+        "trained p1": numbers(
+            [w[0] if (w := row.trained_weights) else None for row in rows], ".4g"
+        ),
+        "ratio": numbers([row.ratio_first for row in rows], ".3g"),
+        "distance": numbers([row.published_distance for row in rows], ".1%"),
         "prefix": numbers(mean["prefix"], ".1%"),
         "svd": numbers(mean["svd"], ".1%"),
     }
@@ -150,14 +152,14 @@ def _table(facts: Mapping[str, Any]) -> list[str]:
     return [table, *legend, "prefix, svd: energy captured, mean of modules"]
 
 
-def _pictures(facts: Mapping[str, Any], *, layers: bool) -> list[str]:
+def _pictures(facts: Description, *, layers: bool) -> list[str]:
     """Energy per rank as bars, by kind of module or for each module."""
-    modules: Mapping[str, Mapping[str, Sequence[float | None]]] = facts["energy"]["modules"]
+    modules = facts.energy.modules
     groups: dict[str, list[str]] = {}
     for name in modules:
         groups.setdefault(name if layers else name.rpartition(".")[2], []).append(name)
     width = max(map(len, groups))
-    ranks = ",".join(map(str, facts["energy"]["ranks"]))
+    ranks = ",".join(map(str, facts.energy.ranks))
     lines = [f"{'energy at':<{width}}  ranks {ranks}, a full block is all of it"]
     for label, names in groups.items() if layers else sorted(groups.items()):
         bars = []

@@ -79,8 +79,8 @@ def test_magnitudes_count_and_identify(folder):
 
 def test_inspect_says_that_rank_0_is_not_the_limit(folder):
     facts = describe(load_adapter(folder))
-    assert facts["dora"]
-    assert facts["vllm_refusal"] == "it does not serve DoRA"
+    assert facts.dora
+    assert facts.vllm_refusal == "it does not serve DoRA"
     code, out, _ = run_aurac("inspect", folder)
     assert code == 0
     assert "DoRA with trained magnitudes" in out

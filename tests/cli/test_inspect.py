@@ -34,24 +34,24 @@ def run(*arguments):
 
 
 def test_scales_weights_and_distance_by_hand(adapter):
-    row = describe(adapter)["by_rank"][1]
+    row = describe(adapter).by_rank[1]
     # S = {1, 2, 4}, alpha 2, sqrt: s = 2, √2, 1. At rank 2 published √2; p = (3 + √2, 1 + √2).
-    assert row["rank"] == 2
-    assert row["published_scale"] == pytest.approx(math.sqrt(2))
-    assert row["trained_weights"] == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2)])
-    assert row["ratio_first"] == pytest.approx((3 + math.sqrt(2)) / math.sqrt(2))
-    p = torch.tensor(row["trained_weights"], dtype=torch.float64)
+    assert row.rank == 2
+    assert row.published_scale == pytest.approx(math.sqrt(2))
+    assert row.trained_weights == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2)])
+    assert row.ratio_first == pytest.approx((3 + math.sqrt(2)) / math.sqrt(2))
+    p = torch.tensor(row.trained_weights, dtype=torch.float64)
     apart = whole = 0.0
     for f in adapter.modules.values():
         A, B = f.A[:2].double(), f.B[:, :2].double()
         trained = B @ torch.diag(p) @ A
         apart += (trained - math.sqrt(2) * B @ A).square().sum().item()
         whole += trained.square().sum().item()
-    assert row["published_distance"] == pytest.approx(math.sqrt(apart / whole))
+    assert row.published_distance == pytest.approx(math.sqrt(apart / whole))
 
 
 def test_energies_are_those_of_the_dense_update(adapter):
-    energy = describe(adapter, (1, 2, 3, 4))["energy"]["modules"]
+    energy = describe(adapter, (1, 2, 3, 4)).energy.modules
     p = torch.tensor([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1], dtype=torch.float64)
     for name, f in adapter.modules.items():
         A, B = f.A.double(), f.B.double()
