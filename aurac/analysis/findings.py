@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.analysis.choice import recommend
-from aurac.analysis.record import Advice, BasisRow, Caveat, Changes, Closely, Step, StratumRow
+from aurac.analysis.record import Advice, BasisRow, Changes, Closely, Step, StratumRow
 from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import advice_sentence
 from aurac.errors import CurveError
@@ -201,28 +201,6 @@ def _gaps(prefix: RecipeGroup, svd: RecipeGroup, level: float) -> dict[int, Esti
         return {rank: difference_at(second, first, rank, level).estimate for rank in ranks}
     except CurveError:
         return {}
-
-
-def caveats_of(scores: Sequence[ScoreRow]) -> tuple[Caveat, ...]:
-    """The caveats that follow from the scores, in their order."""
-    caveats = []
-    for row in scores:
-        own = row.task, (row.label,)
-        if row.seeds > 1:
-            caveats.append(Caveat("seeds", *own, {"seeds": float(row.seeds)}))
-        elif row.ranks:
-            caveats.append(Caveat("one training", *own))
-        caveats += [Caveat("note", *own, note=note) for note in row.notes]
-        if row.below_base and row.baseline is not None:
-            caveats.append(Caveat("below base", *own, {"baseline": row.baseline}))
-        for lower, upper, size in row.drops:
-            fall = {"lower": float(lower), "upper": float(upper), "size": size}
-            caveats.append(Caveat("falls", *own, fall))
-    scored = (row for row in scores if row.log2 is not None)
-    for task, rows in grouped(scored, lambda row: row.task).items():
-        if len({row.ranks for row in rows}) > 1:
-            caveats.append(Caveat("unequal ranks", task, tuple(row.label for row in rows)))
-    return tuple(caveats)
 
 
 def truncation_advice(

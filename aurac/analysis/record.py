@@ -126,12 +126,23 @@ class Caveat:
     """What to know before quoting a number of the analysis.
 
     Attributes:
-        code: `seeds` (intervals cover documents and `seeds` trainings, which vary about normally),
-            `one training` (another seed of the method is not covered), `note` (of the interval,
-            or a seed far from the others), `below base` (no rank is shown to be above the base,
-            whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all compare),
-            `falls` (accuracy falls by `size` from rank `lower` to `upper`).
-        curves: Whom it is about.
+        code: Of any curves: `seeds` (intervals cover documents and `seeds` trainings, which vary
+            about normally), `one training` (another seed of the method is not covered), `note` (of
+            the interval, or a seed far from the others), `below base` (no rank is shown to be above
+            the base, whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all
+            compare), `falls` (accuracy falls by `size` from rank `lower` to `upper`). Of a stored
+            run: `as published` (AURAC `default` and `published` of an adapter cut both ways),
+            `one rank each` (an adapter for each rank, none truncated), `trained at one rank` (and
+            truncated without nesting), `not cut by svd` (those of them without that comparison),
+            `unknown method`, `unequal sizes` (at `rank` the two have `small` and `large`
+            parameters), `few documents` (`n_docs`), `few events` (about `events` right, or wrong),
+            `near ties` (of `n_docs`, `documents` have a decision within the rounding that `note`
+            names, at `rank`), `samples` and `draws` (a mean over `number`, which causes a share
+            from `low` to `high` of the variance), `limit` (of the first documents), `no base`,
+            `not the base` (that is no limit of small ranks), `missing` and `failed` (at `rank`),
+            `no documents` (stored ones are missing, damaged, or give another accuracy).
+        curves: Whom it is about: `Named.label`, or adapters. None of a failed cell is the base.
+        note: In words, or why.
     """
 
     code: str

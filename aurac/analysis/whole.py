@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aurac.analysis.caveats import caveats_of, caveats_of_run
 from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
-from aurac.analysis.findings import caveats_of, look_closely, truncation_advice
+from aurac.analysis.findings import look_closely, truncation_advice
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
@@ -178,24 +179,15 @@ def _over_budget(
 def analyse_run(run: StoredRun, margin: float | None, axes: Sequence[str]) -> Analysis:
     """The analysis of a run; where its curves do not fit together one without rows, and why."""
     curves, groups = curves_of(run.curves)
-    names = (curve.adapter for curve in curves)
-    reason = "no curve is stored"
+    declared = declaration((), run.primary, (c.adapter for c in curves), {}, finished=True)
+    settings = Options(margin=margin, strict=False, primary=declared)
+    singles, result = _checkpoints(run), Analysis(reason="no curve is stored")
     try:
         if curves:
-            return analyse(
-                curves,
-                Options(
-                    margin=margin,
-                    strict=False,
-                    primary=declaration((), run.primary, names, {}, finished=True),
-                ),
-                groups=groups,
-                checkpoints=_checkpoints(run),
-                budgets=axes,
-            )
+            result = analyse(curves, settings, groups=groups, checkpoints=singles, budgets=axes)
     except CurveError as error:
-        reason = str(error)
-    return Analysis(reason=reason)
+        result = Analysis(reason=str(error))
+    return replace(result, caveats=(*result.caveats, *caveats_of_run(run)))
 
 
 def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:

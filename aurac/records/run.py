@@ -177,8 +177,13 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
 
     @property
     def full_name(self) -> str:
-        """The adapter with its truncation, as the analysis names it."""
+        """The adapter with its truncation."""
         return f"{self.adapter} · {self.basis} · {self.rescale}"
+
+    @property
+    def name(self) -> str:
+        """As the analysis names it: the adapter, with its truncation if that is not its default."""
+        return self.adapter if self.is_default else self.full_name
 
     @property
     def log2(self) -> Area | None:

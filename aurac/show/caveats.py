@@ -1,4 +1,4 @@
-"""The caveats that apply to this run and no other."""
+"""The caveats that apply to this run and no other: a sentence for each code of the analysis."""
 
 from __future__ import annotations
 
@@ -6,21 +6,50 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
-from aurac.records.run import seeds_of
 from aurac.show.sentences import LISTED, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from aurac.records.run import CurveRow, StoredRun
+    from aurac.analysis.record import Caveat
+    from aurac.records.run import StoredRun
     from aurac.show.findings import Findings
 
-# Below this many expected documents at the nearer end a reader is told how the interval was made.
-_FEW_EVENTS = 30
-_FEW_DOCUMENTS = 200
-_UNLIKE = 1.05  # times the parameters at one rank
-# Reading every cell of a larger run only to check it would take minutes.
-_CHECKED = 50
+# One sentence for all caveats with a code.
+_TOGETHER = {
+    "one rank each": "{who}: an adapter trained for each rank, not one that is truncated. Its "
+    "sizes are of one rank; to serve all ranks takes all of them.",
+    "unknown method": "{who}: the checkpoint does not record how it was trained, so it is scaled "
+    "as its own configuration says and, unless --basis says otherwise, cut by SVD. Give "
+    "--method and --nested-ranks if its ranks were nested.",
+    "unequal ranks": "More than one set of ranks on {tasks}. AURAC compares only between rows with "
+    "the same ranks.",
+    "few events": "{who}: few correct (or few wrong) answers, so each end of the interval is the "
+    "wider of Clopper and Pearson's and of Student's t on the logit.",
+    "no base": "No base line on {tasks} ({notes}).",
+    "no documents": "{who}: the stored documents are missing, damaged, or do not average to the "
+    "accuracies of results.json, so nothing is paired with them.",
+}
+# A sentence for each of the first few caveats with a code, and one for the number of the others.
+_EACH = {
+    "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
+    "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
+    "give other answers; --dtype float32 has fewer such documents.",
+    "samples": "On {task}, {number:.0f} sampled answers of each document are averaged. Sampling "
+    "causes {share} of the variance of AURAC, the choice of documents the rest. The intervals "
+    "cover both.",
+    "draws": "On {task}, scores are means over {number:.0f} draws of the few-shot examples, the "
+    "same for all adapters. The draws cause {share} of the variance of AURAC. The intervals of "
+    "AURAC, accuracies and pairs hold for other draws too, a recommended rank for these draws "
+    "only.",
+    "missing": "{who} on {task}, rank {rank:.0f}: missing ({note}). It is not filled in.",
+    "failed": "{who} on {task}, rank {rank:.0f}: failed ({note}).",
+}
+_OTHERS = {
+    "missing": "{} more cells are missing; points.csv has the reasons.",
+    "failed": "{} more cells failed; results.json lists them.",
+}
+_ADAPTERS = ("one rank each", "trained at one rank", "unknown method", "not the base", "failed")
 
 
 def caveats(findings: Findings) -> list[str]:
@@ -30,25 +59,71 @@ def caveats(findings: Findings) -> list[str]:
         *_below_base(findings),
         *_seeds(run),
         *((run.primary.sentence,) if run.primary else ()),
-        *_scale(run),
-        *_methods(run),
-        *_grids(findings),
+        *_scale(findings),
+        *_together(findings, "one rank each"),
+        *_cut(findings),
+        *_together(findings, "unknown method"),
+        *_together(findings, "unequal ranks"),
         *(run.rank_choice.sentences if run.rank_choice else ()),
-        *_sizes(run),
-        *_documents(run),
-        *_near_ties(run),
-        *_sampling(run),
-        *_limits(run),
+        *_sizes(findings),
+        *_few_documents(findings),
+        *_together(findings, "few events"),
+        *_each(findings, "near ties"),
+        *_each(findings, "samples"),
+        *_each(findings, "draws"),
+        *_limits(findings),
         *_falls(findings),
-        *_bases(run),
-        *_missing(run),
+        *_together(findings, "no base"),
+        *(f"{some(c.curves)}: {c.note}." for c in findings.caveats("not the base")),
+        *_each(findings, "missing"),
+        *_each(findings, "failed"),
+        *_together(findings, "no documents"),
         *_bands(run),
     ]
 
 
+def _who(findings: Findings, *found: Caveat) -> str:
+    """Whom caveats are about, as the page calls them."""
+    names = (
+        name if caveat.code in _ADAPTERS else findings.label(caveat.task, name)
+        for caveat in found
+        for name in caveat.curves
+    )
+    return some(names) or "the base model"
+
+
+def _together(findings: Findings, code: str) -> Iterator[str]:
+    if found := findings.caveats(code):
+        tasks, notes = (some(str(getattr(c, name)) for c in found) for name in ("task", "note"))
+        yield _TOGETHER[code].format(who=_who(findings, *found), tasks=tasks, notes=notes)
+
+
+def _each(findings: Findings, code: str) -> Iterator[str]:
+    found = findings.caveats(code)
+    for c in found[:LISTED]:
+        fields = {"task": c.task, "note": c.note, "share": _share(c), **c.numbers}
+        yield _EACH[code].format(who=_who(findings, c), **fields)
+    if code in _OTHERS and len(found) > LISTED:
+        yield _OTHERS[code].format(len(found) - LISTED)
+
+
+def _share(caveat: Caveat) -> str:
+    low, high = (percent(caveat.numbers.get(end), 0) for end in ("low", "high"))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _below_base(findings: Findings) -> Iterator[str]:
+    weak: dict[str, list[Caveat]] = {}
+    for caveat in findings.caveats("below base"):
+        where = f"{caveat.task} ({percent(caveat.numbers['baseline'])} %)"
+        weak.setdefault(where, []).append(caveat)
+    for where, found in weak.items():
+        yield f"{_who(findings, *found)}: no rank is shown to be above the base on {where}."
+
+
 def _seeds(run: StoredRun) -> Iterator[str]:
     several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
-    single = {curve.adapter for curve in run.curves if not curve.members and curve.ranks}
+    single = [curve.adapter for curve in run.curves if not curve.members and curve.ranks]
     if several:
         counts = ", ".join(f"{name} {n}" for name, n in several.items())
         few = " Two seeds do not show how much seeds vary, and three little."
@@ -68,8 +143,8 @@ def _seeds(run: StoredRun) -> Iterator[str]:
     yield from run.notes
 
 
-def _scale(run: StoredRun) -> Iterator[str]:
-    pairs = published_pairs(run)
+def _scale(findings: Findings) -> Iterator[str]:
+    pairs = published_pairs(findings)
     for default, curve in pairs[:LISTED]:
         yield (
             f"On {curve.task}, {curve.adapter} has an AURAC of {two_ways(default, curve)}. Say "
@@ -79,143 +154,40 @@ def _scale(run: StoredRun) -> Iterator[str]:
         yield f"{len(pairs) - LISTED} more adapters and tasks have both in the tables."
 
 
-def _methods(run: StoredRun) -> Iterator[str]:
-    families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
-    if families:
-        yield (
-            f"{some(families)}: an adapter trained for each rank, not one that is truncated. Its "
-            "sizes are of one rank; to serve all ranks takes all of them."
-        )
-    cut = [
-        curve.adapter
-        for curve in run.curves
-        if (curve.method, curve.basis, curve.is_default) == ("lora", "prefix", True)
-        and curve.adapter not in families
-        and curve.ranks
-        and (curve.trained_rank is None or curve.ranks[0] < curve.trained_rank)
-    ]
-    if cut:
-        by_svd = {curve.adapter for curve in run.curves if curve.basis == "svd"}
+def _cut(findings: Findings) -> Iterator[str]:
+    if cut := findings.caveats("trained at one rank"):
         absent = " Truncation by SVD, the fair comparison, is not in this run."
         yield (
-            f"{some(cut)}: trained at one rank only, so nothing prepared it for truncation to its "
-            f"first components.{'' if set(cut) <= by_svd else absent}"
-        )
-    if unknown := [curve.adapter for curve in run.curves if curve.method is None]:
-        yield (
-            f"{some(unknown)}: the checkpoint does not record how it was trained, so it is scaled "
-            "as its own configuration says and, unless --basis says otherwise, cut by SVD. Give "
-            "--method and --nested-ranks if its ranks were nested."
+            f"{_who(findings, *cut)}: trained at one rank only, so nothing prepared it for "
+            "truncation to its first components."
+            f"{absent if findings.caveats('not cut by svd') else ''}"
         )
 
 
-def _below_base(findings: Findings) -> Iterator[str]:
-    weak: dict[str, list[str]] = {}
-    for caveat in findings.caveats("below base"):
-        where = f"{caveat.task} ({percent(caveat.numbers['baseline'])} %)"
-        weak.setdefault(where, []).append(findings.label(caveat.task, caveat.curves[0]))
-    for where, labels in weak.items():
-        yield f"{some(labels)}: no rank is shown to be above the base on {where}."
-
-
-def _grids(findings: Findings) -> Iterator[str]:
-    if unequal := [str(caveat.task) for caveat in findings.caveats("unequal ranks")]:
+def _sizes(findings: Findings) -> Iterator[str]:
+    for caveat in findings.caveats("unequal sizes"):
+        small, large = (findings.label(None, name) for name in caveat.curves)
+        rank, less, more = (round(caveat.numbers[name]) for name in ("rank", "small", "large"))
         yield (
-            f"More than one set of ranks on {some(unequal)}. AURAC compares only between rows with "
-            "the same ranks."
+            f"Equal ranks are not equal sizes: at rank {rank}, {large} has {whole(more)} "
+            f"parameters and {small} {whole(less)}. aurac report --axis parameters compares "
+            "adapters over the parameters that both have."
         )
 
 
-def _sizes(run: StoredRun) -> Iterator[str]:
-    """Adapters that differ in size at the same rank, by more than what `energy` leaves unspent."""
-    sized: dict[int, dict[str, int]] = {}
-    for curve in run.curves if len(run.adapters) > 1 else ():
-        for rank, amount in zip(curve.ranks, curve.parameters, strict=True):
-            if amount and curve.is_default:
-                sized.setdefault(rank, {})[curve.label] = amount
-    for rank, by_name in sized.items():
-        small, large = (end(by_name, key=lambda n: by_name[n]) for end in (min, max))
-        if by_name[large] > _UNLIKE * by_name[small]:
-            yield (
-                f"Equal ranks are not equal sizes: at rank {rank}, {large} has "
-                f"{whole(by_name[large])} parameters and {small} {whole(by_name[small])}. aurac "
-                "report --axis parameters compares adapters over the parameters that both have."
-            )
-            return
-
-
-def _documents(run: StoredRun) -> Iterator[str]:
-    few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
-    if few:
-        smallest = min(few.values())
+def _few_documents(findings: Findings) -> Iterator[str]:
+    counts = {c.task: round(c.numbers["n_docs"]) for c in findings.caveats("few documents")}
+    if counts:
+        least = min(counts.values())
         yield (
-            f"Few documents: {some(f'{task} ({n})' for task, n in few.items())}. With {smallest} "
+            f"Few documents: {some(f'{task} ({n})' for task, n in counts.items())}. With {least} "
             f"documents the accuracy at one rank is known to about "
-            f"±{percent(0.98 / smallest**0.5, 0)} points at worst."
-        )
-    near = [
-        curve.label
-        for curve in run.curves
-        if curve.log2 and curve.n_docs
-        if curve.n_docs * min(curve.area, 1 - curve.area) < _FEW_EVENTS
-    ]
-    if near:
-        yield (
-            f"{some(near)}: few correct (or few wrong) answers, so each end of the interval is the "
-            "wider of Clopper and Pearson's and of Student's t on the logit."
+            f"±{percent(0.98 / least**0.5, 0)} points at worst."
         )
 
 
-def _near_ties(run: StoredRun) -> Iterator[str]:
-    """The curve and rank of each task with the largest share of near ties, from one in fifty on."""
-    dtypes = {str(p.dtype) for p in run.provenance if p.dtype}
-    worst: dict[str, tuple[float, CurveRow, int, int]] = {}
-    for curve in run.curves:
-        for rank, count in zip(curve.ranks, curve.near_ties, strict=False):
-            share = (count or 0) / (curve.n_docs or 1)
-            if share > max(worst.get(curve.task, (0.02,))[0], 0.02):
-                worst[curve.task] = (share, curve, rank, count or 0)
-    for task, (_, curve, rank, count) in list(worst.items())[:LISTED]:
-        yield (
-            f"On {task}, up to {count} of {curve.n_docs} documents ({curve.label}, rank {rank}) "
-            f"have a token or choice decided within the rounding of {' and '.join(dtypes)}. "
-            "Another machine can give other answers; --dtype float32 has fewer such documents."
-        )
-
-
-def _sampling(run: StoredRun) -> Iterator[str]:
-    """How much of the variance of each task's scores comes from samples, and from the examples."""
-    records = [(c.task, c.record) for c in run.curves if c.record]
-    samples = [(task, record.sampling) for task, record in records]
-    for task, count, share in _shares((t, s.samples, s.share) for t, s in samples if s):
-        yield (
-            f"On {task}, {count} sampled answers of each document are averaged. Sampling causes "
-            f"{share} of the variance of AURAC, the choice of documents the rest. The intervals "
-            "cover both."
-        )
-    draws = [(task, record.fewshot_draws) for task, record in records]
-    for task, count, share in _shares((t, d.draws, d.share) for t, d in draws if d):
-        yield (
-            f"On {task}, scores are means over {count} draws of the few-shot examples, the same "
-            f"for all adapters. The draws cause {share} of the variance of AURAC. The intervals "
-            "of AURAC, accuracies and pairs hold for other draws too, a recommended rank for these "
-            "draws only."
-        )
-
-
-def _shares(known: Iterable[tuple[str, int, float | None]]) -> Iterator[tuple[str, int, str]]:
-    """(task, number, share of the variance in percent, as a range over its curves)."""
-    shares: dict[tuple[str, int], list[float]] = {}
-    for task, number, share in known:
-        if share is not None:
-            shares.setdefault((task, number), []).append(share)
-    for (task, number), each in list(shares.items())[:LISTED]:
-        low, high = (percent(end(each), 0) for end in (min, max))
-        yield task, number, f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def _limits(run: StoredRun) -> Iterator[str]:
-    if limited := [f"{task.name} ({task.limit})" for task in run.tasks if task.limit]:
+def _limits(findings: Findings) -> Iterator[str]:
+    if limited := [f"{c.task} ({c.numbers['limit']:.9g})" for c in findings.caveats("limit")]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
             "a task, which is not a random sample."
@@ -223,56 +195,19 @@ def _limits(run: StoredRun) -> Iterator[str]:
 
 
 def _falls(findings: Findings) -> Iterator[str]:
-    falls = findings.caveats("falls")
-    if falls:
+    if falls := findings.caveats("falls"):
         worst = max(falls, key=lambda caveat: caveat.numbers["size"])
         falling = len({(caveat.task, caveat.curves) for caveat in falls})
         where = "1 curve falls" if falling == 1 else f"{falling} curves fall"
         lower, upper = (round(worst.numbers[end]) for end in ("lower", "upper"))
         yield (
             f"A higher rank is not always better: {where} somewhere. The largest drop is "
-            f"{percent(worst.numbers['size'])} points, "
-            f"{findings.label(worst.task, worst.curves[0])} on {worst.task} from rank {lower} to "
-            f"{upper}."
+            f"{percent(worst.numbers['size'])} points, {_who(findings, worst)} on {worst.task} "
+            f"from rank {lower} to {upper}."
         )
-
-
-def _bases(run: StoredRun) -> Iterator[str]:
-    absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
-    if absent:
-        why = (reason or "the base model was not evaluated" for reason in absent.values())
-        yield f"No base line on {some(absent)} ({some(why)})."
-    known: dict[str, list[str]] = {}  # of which the base is not the limit of small ranks
-    for adapter in run.adapters:
-        for note in (note for note in adapter.notes if "rank 0" in note):
-            known.setdefault(note, []).append(adapter.name)
-    for note, names in known.items():
-        yield f"{some(names)}: {note}."
-
-
-def _missing(run: StoredRun) -> Iterator[str]:
-    holes = [(c, rank, why) for c in run.curves for rank, why in c.missing.items()]
-    for curve, rank, why in holes[:LISTED]:
-        yield f"{curve.label} on {curve.task}, rank {rank}: missing ({why}). It is not filled in."
-    if len(holes) > LISTED:
-        yield f"{len(holes) - LISTED} more cells are missing; points.csv has the reasons."
-    known = {(c.adapter, c.task, rank) for c, rank, _ in holes}
-    failures = [f for f in run.failures if (f.adapter, f.task, f.rank) not in known]
-    for failure in failures[:LISTED]:
-        who = failure.adapter or "the base model"
-        yield f"{who} on {failure.task}, rank {failure.rank}: failed ({failure.reason})."
-    if len(failures) > LISTED:
-        yield f"{len(failures) - LISTED} more cells failed; results.json lists them."
 
 
 def _bands(run: StoredRun) -> Iterator[str]:
-    """What pairs and bands are not."""
-    curves = run.curves if len(run.curves) <= _CHECKED else ()
-    if absent := [c.label for c in curves if c.ranks and seeds_of(c) is None]:
-        yield (
-            f"{some(absent)}: the stored documents are missing, damaged, or do not average to the "
-            "accuracies of results.json, so nothing is paired with them."
-        )
     if any(low is not None for curve in run.curves for low in curve.accuracy_low):
         yield (
             "Bands are 95 % intervals for each rank alone, not for the whole curve. Overlapping "

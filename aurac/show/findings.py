@@ -55,6 +55,7 @@ class Findings:
         for row in sorted(run.curves, key=lambda curve: not curve.is_default):
             for name in (row.adapter, row.full_name):
                 self._rows.setdefault((row.task, name), row)
+                self._rows.setdefault((None, name), row)
         known = self.analysis
         self.choices = {choice.task: choice for choice in known.choices}
         self.above_base = {
@@ -82,7 +83,7 @@ class Findings:
         self.pairs = {task: self._shown(task, most) for task in run.task_names}
 
     def row(self, task: str | None, name: str) -> CurveRow:
-        """The row that the analysis calls by this name."""
+        """The row that the analysis calls by this name; without a task the first one."""
         return self._rows[task, name]
 
     def label(self, task: str | None, name: str) -> str:

@@ -189,7 +189,7 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
     parts = [_best_tile(best, findings)]
     if choice := findings.choices.get(task):
         parts.append(_choice_tile(choice, findings))
-    if pairs := published_pairs(findings.run, task):
+    if pairs := published_pairs(findings, task):
         default, other = next((p for p in pairs if best in p), pairs[0])
         change = f"{percent(abs(default.area - other.area))} points"
         title = _CHOICES[other.published].capitalize()
@@ -288,7 +288,7 @@ def details(findings: Findings, task: str) -> list[str]:
                 f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
                 "default truncations; --primary adds a pair."
             )
-    return [*lines, *_published(run, task, best), *_choice_details(findings, task)]
+    return [*lines, *_published(findings, task, best), *_choice_details(findings, task)]
 
 
 def _grid(curve: CurveRow) -> str:
@@ -297,10 +297,10 @@ def _grid(curve: CurveRow) -> str:
     return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
 
 
-def _published(run: StoredRun, task: str, best: CurveRow) -> list[str]:
+def _published(findings: Findings, task: str, best: CurveRow) -> list[str]:
     lines = []
-    for default, curve in published_pairs(run, task)[:2]:
-        others = (c for c in scored(run, task) if c.adapter != curve.adapter)
+    for default, curve in published_pairs(findings, task)[:2]:
+        others = (c for c in scored(findings.run, task) if c.adapter != curve.adapter)
         beaten = default is best and any(curve.area < c.area for c in others)
         lines.append(
             f"As published ({curve.published}), {curve.adapter} has an AURAC of "
@@ -324,15 +324,10 @@ def area_sentence(curve: CurveRow) -> str:
     return f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
 
 
-def published_pairs(run: StoredRun, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
+def published_pairs(findings: Findings, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
     """Default curves (of a task) beside their adapter as published."""
-    return [
-        (default, curve)
-        for curve in run.curves
-        if curve.role == "published" and curve.log2 and task in (None, curve.task)
-        for default in scored(run, curve.task)
-        if default.is_default and default.adapter == curve.adapter
-    ]
+    known = (c for c in findings.caveats("as published") if task in (None, c.task))
+    return [(findings.row(c.task, c.curves[0]), findings.row(c.task, c.curves[1])) for c in known]
 
 
 GLOSSARY = {

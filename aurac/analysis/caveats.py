@@ -1,0 +1,176 @@
+"""Caveats: what to know before quoting a number, as codes with numbers (`record.Caveat`)."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+from aurac.analysis.record import Caveat
+from aurac.analysis.rows import grouped
+from aurac.records.run import seeds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from aurac.analysis.rows import ScoreRow
+    from aurac.records.run import StoredRun
+
+# Below this many expected documents at the nearer end a reader is told how the interval was made.
+_FEW_EVENTS = 30
+_FEW_DOCUMENTS = 200
+_UNLIKE = 1.05  # times the parameters at one rank, more than what `energy` leaves unspent
+_TIES = 0.02  # of the documents
+# Reading every cell of a larger run only to check it would take minutes.
+_CHECKED = 50
+
+
+def _caveat(code: str, task: str | None, *curves: str, note: str = "", **numbers: float) -> Caveat:
+    return Caveat(code, task, curves, {name: float(n) for name, n in numbers.items()}, note)
+
+
+def caveats_of(scores: Sequence[ScoreRow]) -> tuple[Caveat, ...]:
+    """The caveats that follow from the scores, in their order."""
+    caveats = []
+    for row in scores:
+        own = row.task, row.label
+        if row.seeds > 1:
+            caveats.append(_caveat("seeds", *own, seeds=row.seeds))
+        elif row.ranks:
+            caveats.append(_caveat("one training", *own))
+        caveats += [_caveat("note", *own, note=note) for note in row.notes]
+        if row.below_base and row.baseline is not None:
+            caveats.append(_caveat("below base", *own, baseline=row.baseline))
+        for lower, upper, size in row.drops:
+            caveats.append(_caveat("falls", *own, lower=lower, upper=upper, size=size))
+    scored = (row for row in scores if row.log2 is not None)
+    for task, rows in grouped(scored, lambda row: row.task).items():
+        if len({row.ranks for row in rows}) > 1:
+            caveats.append(_caveat("unequal ranks", task, *(row.label for row in rows)))
+    return tuple(caveats)
+
+
+def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
+    """The caveats that follow from what a run has stored, in the order of a report."""
+    return (
+        *_published(run),
+        *_training(run),
+        *_sizes(run),
+        *_few(run),
+        *_near_ties(run),
+        *_drawn(run),
+        *(_caveat("limit", task.name, limit=task.limit) for task in run.tasks if task.limit),
+        *_bases(run),
+        *_missing(run),
+        *_unread(run),
+    )
+
+
+def _published(run: StoredRun) -> Iterator[Caveat]:
+    scored = [curve for curve in run.curves if curve.log2]
+    for curve in (curve for curve in scored if curve.role == "published"):
+        for own in (c for c in scored if (c.adapter, c.task) == (curve.adapter, curve.task)):
+            if own.is_default:
+                yield _caveat(
+                    *("as published", curve.task, own.name, curve.name),
+                    default=own.area,
+                    published=curve.area,
+                )
+
+
+def _training(run: StoredRun) -> Iterator[Caveat]:
+    """Adapters that were not trained to be truncated, or of which nobody knows."""
+    families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
+    cut = [
+        curve.adapter
+        for curve in run.curves
+        if (curve.method, curve.basis, curve.is_default) == ("lora", "prefix", True)
+        and curve.adapter not in families
+        and curve.ranks
+        and (curve.trained_rank is None or curve.ranks[0] < curve.trained_rank)
+    ]
+    by_svd = {curve.adapter for curve in run.curves if curve.basis == "svd"}
+    named = {
+        "one rank each": families,
+        "trained at one rank": cut,
+        "not cut by svd": [name for name in cut if name not in by_svd],
+        "unknown method": [curve.adapter for curve in run.curves if curve.method is None],
+    }
+    return (_caveat(code, None, *dict.fromkeys(names)) for code, names in named.items() if names)
+
+
+def _sizes(run: StoredRun) -> Iterator[Caveat]:
+    """The first rank at which adapters differ in size."""
+    sized: dict[int, dict[str, tuple[int, str]]] = {}
+    for curve in run.curves if len(run.adapters) > 1 else ():
+        for rank, amount in zip(curve.ranks, curve.parameters, strict=True):
+            if amount and curve.is_default:
+                sized.setdefault(rank, {})[curve.label] = amount, curve.name
+    for rank, by_label in sized.items():
+        (small, a), (large, b) = (end(by_label.values(), key=itemgetter(0)) for end in (min, max))
+        if large > _UNLIKE * small:
+            yield _caveat("unequal sizes", None, a, b, rank=rank, small=small, large=large)
+            return
+
+
+def _few(run: StoredRun) -> Iterator[Caveat]:
+    """Too few documents, or too few right or wrong answers, for the plain interval."""
+    few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
+    yield from (_caveat("few documents", task, n_docs=n) for task, n in few.items())
+    for curve in (curve for curve in run.curves if curve.log2 and curve.n_docs):
+        if (events := (curve.n_docs or 0) * min(curve.area, 1 - curve.area)) < _FEW_EVENTS:
+            yield _caveat("few events", curve.task, curve.name, events=events)
+
+
+def _near_ties(run: StoredRun) -> Iterator[Caveat]:
+    """The curve and rank of each task with the largest share of near ties."""
+    dtypes = " and ".join(dict.fromkeys(str(p.dtype) for p in run.provenance if p.dtype))
+    shares, worst = dict[str, float](), dict[str, Caveat]()
+    for curve in run.curves:
+        of = curve.n_docs or 1
+        for rank, count in zip(curve.ranks, curve.near_ties, strict=False):
+            if (share := (count or 0) / of) > shares.get(curve.task, _TIES):
+                shares[curve.task] = share
+                worst[curve.task] = _caveat(
+                    *("near ties", curve.task, curve.name),
+                    note=dtypes,
+                    rank=rank,
+                    documents=count or 0,
+                    n_docs=of,
+                )
+    return iter(worst.values())
+
+
+def _drawn(run: StoredRun) -> Iterator[Caveat]:
+    """How much of the variance of each task's scores comes from samples, and from the examples."""
+    records = [(c.task, c.record) for c in run.curves if c.record]
+    samples = ((task, s.samples, s.share) for task, c in records if (s := c.sampling))
+    draws = ((task, d.draws, d.share) for task, c in records if (d := c.fewshot_draws))
+    for code, known in (("samples", samples), ("draws", draws)):
+        for (task, number), each in grouped(known, itemgetter(0, 1)).items():
+            if shares := [share for *_, share in each if share is not None]:
+                yield _caveat(code, task, number=number, low=min(shares), high=max(shares))
+
+
+def _bases(run: StoredRun) -> Iterator[Caveat]:
+    absent = {c.task: c.baseline_reason for c in run.curves if c.baseline is None and c.ranks}
+    for task, reason in absent.items():
+        yield _caveat("no base", task, note=reason or "the base model was not evaluated")
+    noted = ((note, a.name) for a in run.adapters for note in a.notes if "rank 0" in note)
+    for note, each in grouped(noted, itemgetter(0)).items():
+        yield _caveat("not the base", None, *(name for _, name in each), note=note)
+
+
+def _missing(run: StoredRun) -> Iterator[Caveat]:
+    holes = [(c, rank, why) for c in run.curves for rank, why in c.missing.items()]
+    for curve, rank, why in holes:
+        yield _caveat("missing", curve.task, curve.name, rank=rank, note=why)
+    known = {(curve.adapter, curve.task, rank) for curve, rank, _ in holes}
+    for f in (f for f in run.failures if (f.adapter, f.task, f.rank) not in known):
+        names = (f.adapter,) if f.adapter else ()
+        yield _caveat("failed", f.task, *names, rank=f.rank, note=f.reason)
+
+
+def _unread(run: StoredRun) -> Iterator[Caveat]:
+    for curve in run.curves if len(run.curves) <= _CHECKED else ():
+        if curve.ranks and seeds_of(curve) is None:
+            yield _caveat("no documents", curve.task, curve.name)
