@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aurac.adapters.formats import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
     from aurac.adapters.truncate import truncate
-    from aurac.analysis.margins import equivalent, non_inferior
+    from aurac.analysis.equivalence import equivalent, non_inferior
     from aurac.analysis.pilot import plan
     from aurac.analysis.score import Score, score
     from aurac.curves.area import quadrature_weights
@@ -56,10 +56,10 @@ _HOME = {
     "Score": "aurac.analysis.score",
     "TrainingSetup": "aurac.adapters.methods",
     "compare": "aurac.runs.compare",
-    "equivalent": "aurac.analysis.margins",
+    "equivalent": "aurac.analysis.equivalence",
     "load_adapter": "aurac.adapters.formats",
     "load_run": "aurac.notebook",
-    "non_inferior": "aurac.analysis.margins",
+    "non_inferior": "aurac.analysis.equivalence",
     "plan": "aurac.analysis.pilot",
     "quadrature_weights": "aurac.curves.area",
     "register_method": "aurac.adapters.methods",

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from aurac.analysis.comparisons import compare_pair, finished
+from aurac.analysis.groups import RecipeGroup, gather, together
+from aurac.analysis.pairing import difference_at
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.records.reader import read_run
-from aurac.stats.groups import RecipeGroup, gather, together
-from aurac.stats.paired import difference_at
 
 REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"

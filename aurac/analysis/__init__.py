@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aurac.analysis.choice import non_inferior_rank
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
     from aurac.analysis.comparisons import paired_curves
-    from aurac.analysis.margins import margin_test
+    from aurac.analysis.equivalence import margin_test
     from aurac.analysis.rows import MarginTest
     from aurac.analysis.score import Bands, bands
     from aurac.analysis.whole import analyse
@@ -35,7 +35,7 @@ _MODULES = {
     "whole": "analyse",
     "choice": "non_inferior_rank",
     "choice_rows": "Choice Configuration RankRow RankTest",
-    "margins": "margin_test",
+    "equivalence": "margin_test",
     "rows": "MarginTest",
     "comparisons": "paired_curves",
     "score": "Bands bands",

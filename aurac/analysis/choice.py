@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
+from aurac.analysis.groups import RecipeGroup, group_of
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import choice_sentences, rank_sentence
+from aurac.curves.matching import labelled
 from aurac.errors import CurveError
-from aurac.stats.groups import RecipeGroup, group_of
-from aurac.stats.matching import labelled
 from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aurac.analysis.groups import check_groups, group_of
 from aurac.analysis.rows import Options, area_record
 from aurac.analysis.whole import score_group, seed_notes
 from aurac.errors import CurveError, RunFolderError
@@ -15,7 +16,6 @@ from aurac.records.cell import differences
 from aurac.records.reader import recipe_groups, regrouped
 from aurac.records.run import labelled, seeds_of
 from aurac.records.schema import Areas
-from aurac.stats.groups import check_groups, group_of
 from aurac.stats.seeds import mean_of_seeds
 from aurac.terminal import one_line
 

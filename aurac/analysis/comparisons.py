@@ -14,22 +14,23 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.groups import group_of, on_shared_axis, together
+from aurac.analysis.pairing import gained_and_lost, paired_areas
 from aurac.analysis.primary import declared_pairs
 from aurac.analysis.rows import BestRow, Options, PairRow, grouped
 from aurac.analysis.sentences import best_sentences, pair_sentence, reading
 from aurac.curves.area import BUDGETS, check_axis
 from aurac.errors import CurveError
-from aurac.stats.groups import group_of, on_shared_axis, together
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import HolmFamily, holm, holm_levels
-from aurac.stats.paired import Difference, gained_and_lost, paired_areas
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from aurac.analysis.groups import RecipeGroup
     from aurac.records.decisions import Declaration
-    from aurac.stats.groups import RecipeGroup
+    from aurac.stats.paired import Difference
     from aurac.stats.seeds import Components
 
 

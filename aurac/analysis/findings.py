@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from aurac.analysis.choice import recommend
+from aurac.analysis.groups import together
+from aurac.analysis.pairing import difference_at
 from aurac.analysis.record import Advice, BasisRow, Changes, Closely, Step, StratumRow
 from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import advice_sentence
 from aurac.errors import CurveError
-from aurac.stats.groups import together
 from aurac.stats.mean import Layout
-from aurac.stats.paired import difference_at
 from aurac.stats.seeds import mean_of_seeds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.analysis.choice_rows import RankRow
+    from aurac.analysis.groups import RecipeGroup
     from aurac.analysis.rows import BestRow, Options, PairRow, ScoreRow
-    from aurac.stats.groups import RecipeGroup
     from aurac.stats.mean import Estimate
 
 MANY_TASKS = 4  # with more, only the leaders are looked at closely

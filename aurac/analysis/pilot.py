@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 from scipy.special import ndtri
 
+from aurac.analysis.groups import defaults, gather, together
+from aurac.analysis.pairing import paired_areas
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
 from aurac.stats import power as planning
 from aurac.stats.design import Design
-from aurac.stats.groups import defaults, gather, together
-from aurac.stats.paired import paired_areas
 from aurac.stats.seeds import components
 from aurac.stats.spread import INTERACTION, Spread, spread_of_flips, spread_of_pilot
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from typing_extensions import Unpack
 
-    from aurac.stats.groups import Groups, RecipeGroup
+    from aurac.analysis.groups import Groups, RecipeGroup
     from aurac.stats.power import Plan, Question
 
 

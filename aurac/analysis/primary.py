@@ -11,17 +11,17 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurac.analysis.groups import check_groups
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import CurveError
 from aurac.readers import Curves, read_curves
 from aurac.records.decisions import AFTER, EACH, Declaration
 from aurac.records.reader import regrouped
-from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from aurac.stats.groups import RecipeGroup
+    from aurac.analysis.groups import RecipeGroup
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from aurac.analysis.caveats import caveats_of, caveats_of_run
 from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
 from aurac.analysis.findings import look_closely, truncation_advice
+from aurac.analysis.groups import Groups, RecipeGroup, defaults, gather, group_of
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
@@ -26,7 +27,6 @@ from aurac.curves.curve import Curve
 from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.records.run import seeds_of
-from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import aggregate, task_weights
 from aurac.stats.seeds import components, far_seeds, mean_of_seeds

@@ -341,7 +341,7 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
 
 
 def _show_results(done: Run) -> None:
-    from aurac.show import lines, terminal_table
+    from aurac.show import terminal_table, terminal_text
     from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
@@ -352,11 +352,11 @@ def _show_results(done: Run) -> None:
     if done.results.rank_choice:
         click.echo("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
-        click.echo("\n".join(lines.decided_lines([done.results.sequential])))
+        click.echo("\n".join(terminal_text.decided_lines([done.results.sequential])))
     elif known is not None:
         pairs = (*known.pairs, *known.variants)
-        text = lines.pair_lines(pairs, "Paired differences on the same documents")
+        text = terminal_text.pair_lines(pairs, "Paired differences on the same documents")
         text += [known.primary.sentence] if known.primary else []
-        click.echo("\n".join([*text, *lines.best_lines(known.best)]))
+        click.echo("\n".join([*text, *terminal_text.best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

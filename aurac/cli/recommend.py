@@ -120,7 +120,7 @@ def recommend(
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
     from aurac.records.serving import ServingCosts
-    from aurac.show import lines
+    from aurac.show import terminal_text
 
     if tasks or until:
         refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
@@ -174,13 +174,13 @@ def recommend(
         content = _content(result, served, details=details)
         print_json({"shown": not failing, **content} if gates else content)
     else:
-        click.echo("\n".join([*lines.ship_lines(result, served, details=details), ""]))
+        click.echo("\n".join([*terminal_text.ship_lines(result, served, details=details), ""]))
         if result.recommended:
             title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-            print_curves(result, title, lines.rank_columns(result, served))
-        click.echo("\n" + "\n".join(lines.rank_lines(result, details=details)).strip("\n"))
+            print_curves(result, title, terminal_text.rank_columns(result, served))
+        click.echo("\n" + "\n".join(terminal_text.rank_lines(result, details=details)).strip("\n"))
         for rows, passed, failed in gates:
-            text = f"{failed}: {', '.join(map(lines.place, rows))}." if rows else passed
+            text = f"{failed}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
             click.echo(f"\n{text}")
     return NOT_SHOWN if failing else 0
 
@@ -196,7 +196,7 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
             fix="for a gate run compare on a fixed number of documents, without --until, into "
             "another folder",
         )
-    from aurac.show.lines import decided_lines
+    from aurac.show.terminal_text import decided_lines
 
     content = {"ship": [], "sequential": to_builtins(read.sequential)}
     text = "\n".join(decided_lines(read.sequential)).strip("\n")

@@ -123,7 +123,7 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis.margins import margin_tests
+    from aurac.analysis.equivalence import margin_tests
     from aurac.analysis.primary import parse_pairs, read_sources
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
@@ -164,16 +164,16 @@ def score(
 
 
 def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
-    from aurac.show import lines
+    from aurac.show import terminal_text
 
     print_curves(result)
-    text = lines.score_lines(result.scores, details=details)
-    text += lines.decided_lines(stopped, alone=False)
+    text = terminal_text.score_lines(result.scores, details=details)
+    text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
-    text += lines.pair_lines((*result.pairs, *result.variants), title, details=details)
+    text += terminal_text.pair_lines((*result.pairs, *result.variants), title, details=details)
     text += [result.primary.sentence] if result.primary else []
-    text += lines.aggregate_lines(result.aggregates, details=details)
-    text += lines.best_lines(result.best)
+    text += terminal_text.aggregate_lines(result.aggregates, details=details)
+    text += terminal_text.best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
     click.echo("\n" + "\n".join(text).strip("\n"))

@@ -10,6 +10,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as replaced
 
+from aurac.analysis.groups import gather
 from aurac.analysis.rows import area_record
 from aurac.analysis.whole import score_curve
 from aurac.curves.area import quadrature_weights
@@ -30,7 +31,6 @@ from aurac.records.schema import (
     TaskRecord,
 )
 from aurac.runs.session import limit_of
-from aurac.stats.groups import gather
 from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
 from aurac.tasks.task import readable, write_requests

@@ -15,6 +15,7 @@ from msgspec import UNSET
 
 from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
 from aurac.adapters.formats import adapters_in
+from aurac.analysis.groups import check_groups
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
@@ -25,7 +26,6 @@ from aurac.records.decisions import BEFORE, Declaration
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, recorded_names
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
 from aurac.runs.settings import NamedCheckpoint
-from aurac.stats.groups import check_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,8 +14,8 @@ from aurac.show.pictures import Pictures
 from aurac.show.render import (
     Block,
     Bullets,
+    Collapsed,
     Examples,
-    Fold,
     Picture,
     Report,
     Section,
@@ -186,7 +186,7 @@ class Builder:
                 self.pictures.rank_accuracy(task, inline=at < most) for at, task in enumerate(tasks)
             ]
             shown = tuple(pictures[:most])
-            blocks += [Fold("A larger figure for each task", shown)] if self.large else shown
+            blocks += [Collapsed("A larger figure for each task", shown)] if self.large else shown
             if left := len(tasks[most:]):
                 files = f"The larger figures of the other {left} tasks are in the folder figures."
                 blocks.append(Text(files))
@@ -196,7 +196,7 @@ class Builder:
             blocks.append(tables.rank_table(task, shown_curves, name, above))
         if not self.large and tasks:
             linear = tuple(self.pictures.rank_accuracy(task, "linear") for task in tasks)
-            blocks.append(Fold("The same on a linear rank axis", linear))
+            blocks.append(Collapsed("The same on a linear rank axis", linear))
         return Section("curves", "Accuracy at every rank", tuple(blocks))
 
     def scores(self) -> Section:
@@ -217,8 +217,8 @@ class Builder:
                     tables.aurac_table(task, seeds, (), f"seeds-{name}"),
                     tables.rank_table(task, seeds, f"seeds-{name}-r"),
                 )
-                parts.append(Fold("The single checkpoints behind the means over seeds", inner))
-            blocks += [Fold(task, tuple(parts))] if self.large else parts
+                parts.append(Collapsed("The single checkpoints behind the means over seeds", inner))
+            blocks += [Collapsed(task, tuple(parts))] if self.large else parts
         weights = tables.weight_table(self.run.curves, "weights")
         blocks += [weights] if weights else []
         return Section("aurac", "AURAC", tuple(blocks))
@@ -278,7 +278,7 @@ class Builder:
                 parts: list[Block] = [tables.basis_table(self.findings, task, name)]
                 by_rank = tables.basis_rank_table(self.findings, task, f"{name}-r")
                 parts += [by_rank] if by_rank else []
-                blocks += [Fold(task, tuple(parts))] if self.large else parts
+                blocks += [Collapsed(task, tuple(parts))] if self.large else parts
         return Section("bases", "Prefix against SVD", tuple(blocks))
 
     def costs(self) -> Section:
@@ -308,7 +308,7 @@ class Builder:
             if changed and not self.large:
                 blocks.append(self.pictures.changes(task, changed, coloured))
                 table = change_table(task, changed, f"changes-table-{self.slugs[task]}")
-                blocks.append(Fold("These numbers as a table", (table,)))
+                blocks.append(Collapsed("These numbers as a table", (table,)))
             if not self.large or task == self.run.task_names[0]:
                 blocks += self._examples(task, coloured)
         if self.large:
@@ -341,7 +341,7 @@ class Builder:
                 dots = (
                     [self.pictures.groups(task, strata, curves)] if few and not self.large else []
                 )
-                blocks += [Fold(task, (table,))] if self.large else [*dots, table]
+                blocks += [Collapsed(task, (table,))] if self.large else [*dots, table]
         return Section("groups", "Groups of documents", tuple(blocks))
 
     def words(self) -> Section:
@@ -352,7 +352,9 @@ class Builder:
             for term, meaning in sentences.GLOSSARY.items()
             if published or "trained P" not in term
         ]
-        blocks = (Fold("The words of this report", _bullets(lines)),) if self.run.curves else ()
+        blocks = (
+            (Collapsed("The words of this report", _bullets(lines)),) if self.run.curves else ()
+        )
         return Section("words", "Glossary", blocks)
 
 
@@ -362,7 +364,7 @@ def _bullets(lines: Sequence[str]) -> tuple[Block, ...]:
 
 def _without(block: Block, opening: str) -> Block:
     """A block whose caption or text no longer begins with `opening`."""
-    if isinstance(block, Fold):
+    if isinstance(block, Collapsed):
         return replace(block, blocks=tuple(_without(inner, opening) for inner in block.blocks))
     if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
         return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))

@@ -66,14 +66,14 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Collapsed:
     """Blocks that most readers skip, behind a summary line."""
 
     summary: str
     blocks: tuple[Block, ...]
 
 
-Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Fold"]
+Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Collapsed"]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def html(report: Report) -> str:
 def _without_fold(block: Block) -> Block:
     if isinstance(block, Examples):
         return replace(block, browse=False)
-    if isinstance(block, Fold):
+    if isinstance(block, Collapsed):
         left = "left out of this page for its size, see report.md and the files."
         return Text(f"{block.summary}: {left}")
     return block
@@ -185,7 +185,7 @@ def _markdown(block: Block) -> str:
             shown = "\n\n".join([plain(intro), *map(_example, samples.examples())])
         case Code(text):
             shown = escape.markdown_fence(text, _CODE, "sh")
-        case Fold(summary, blocks):
+        case Collapsed(summary, blocks):
             inner = "\n\n".join(map(_markdown, blocks))
             shown = f"<details><summary>{plain(summary)}</summary>\n\n{inner}\n\n</details>"
     return shown

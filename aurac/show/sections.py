@@ -12,7 +12,7 @@ from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
 from aurac.show.findings import ordered, unequal_documents
-from aurac.show.render import Block, Bullets, Code, Fold, Section, Text
+from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
 from aurac.show.sentences import LISTED, to
 from aurac.show.table import NONE, Cell, Table, number, p_value, rank_cell, share, table
 from aurac.show.tables import rank_titles
@@ -289,10 +289,10 @@ def method(run: StoredRun) -> Section:
         rows = [adapter.to_dict() for adapter in run.adapters]
         adapters = _listing("adapters", "Adapters", _ADAPTER_KEYS, rows)
         many = len(adapters.rows) > _MANY_ADAPTERS
-        blocks.append(Fold("Adapters", (adapters,)) if many else adapters)
+        blocks.append(Collapsed("Adapters", (adapters,)) if many else adapters)
     recipes = [{"adapter": a.name, **a.recipe} for a in run.adapters if a.recipe]
     if recipes:
-        blocks.append(Fold("How the adapters were trained", _recipes(recipes)))
+        blocks.append(Collapsed("How the adapters were trained", _recipes(recipes)))
     for at, item in enumerate(run.provenance):
         if rows := _facts(msgspec.to_builtins(item)):
             keys, caption = {"what": "what", "value": "value"}, "Settings and versions"

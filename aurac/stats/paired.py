@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.errors import CurveError
-from aurac.stats.groups import by_seed
 from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
 from aurac.stats.seeds import Components, Names, as_matrix, components, estimate_from
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from aurac.curves.curve import Curve
-    from aurac.stats.groups import RecipeGroup
 
 POWER = 0.8
 _DRAWS = 1024  # of the variances behind a detectable difference
@@ -177,73 +174,3 @@ def detectable(se: float, df: float, level: float = 0.95, power: float = POWER) 
     exact = float(nctdtrinc(df, 1.0 - power, critical))
     # It gives up on some few degrees of freedom; the sum is close there.
     return (exact if np.isfinite(exact) and abs(exact / normal - 1) < 0.5 else normal) * se
-
-
-@dataclass(frozen=True, eq=False)
-class PairedScores:
-    """The (S, n) scores of two groups that were brought together, as `compare` takes them."""
-
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    layout: Layout
-    names: tuple[Names, Names]
-    draws: NDArray[np.float64] | None
-    matched: bool
-
-    def difference(self, level: float) -> Difference:
-        """The mean difference b - a."""
-        return compare(
-            self.a,
-            self.b,
-            self.layout,
-            level=level,
-            names=self.names,
-            draws=self.draws,
-            matched=self.matched,
-        )
-
-
-def paired_areas(
-    a: RecipeGroup, b: RecipeGroup, axis: str, *, paired_seeds: bool | None = None
-) -> PairedScores:
-    """The documents' areas of two groups that were brought together, matched `by_seed`."""
-    left, right, names = a.areas(axis), b.areas(axis), (a.names, b.names)
-    draws, layout = drawn_difference(a, b, axis), a.layout
-    places = by_seed(a, b, paired_seeds=paired_seeds)
-    if places is None:
-        return PairedScores(left, right, layout, names, draws, matched=False)
-    both = [tuple(dict.fromkeys(a.names[i] + b.names[j])) for i, j in zip(*places, strict=True)]
-    first, second = places
-    return PairedScores(left[first], right[second], layout, (both, both), draws, matched=True)
-
-
-def difference_at(a: RecipeGroup, b: RecipeGroup, rank: int, level: float) -> Difference:
-    """The difference b - a of the accuracy at one rank, of two groups brought together."""
-    left, right, places = a.scores(rank), b.scores(rank), by_seed(a, b)
-    if places is not None:
-        left, right = left[places[0]], right[places[1]]
-    return compare(left, right, a.layout, level=level, matched=places is not None)
-
-
-def drawn_difference(a: RecipeGroup, b: RecipeGroup, axis: str) -> NDArray[np.float64] | None:
-    """(N, n) difference b - a under each draw of the few-shot examples; None without draws."""
-    left, right = a.drawn_areas(axis), b.drawn_areas(axis)
-    if left is None and right is None:
-        return None
-    if left is None or right is None or left.shape != right.shape:
-        raise CurveError(
-            f"{a.name} and {b.name} have other draws of the few-shot examples",
-            expected="the same draws for both",
-        )
-    return np.asarray(right - left)
-
-
-def gained_and_lost(a: Curve, b: Curve) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Documents on which b scores higher, and lower, at each rank; documents in the same order."""
-    if a.outcomes is None or b.outcomes is None:
-        raise CurveError("no per-document outcomes to compare")
-    ours, theirs = a.outcomes, b.outcomes
-    if a.right is not None and b.right is not None:  # eight times less to read
-        ours, theirs = a.right, b.right  # type: ignore[assignment]
-    gained = tuple(int(np.count_nonzero(row)) for row in theirs > ours)
-    return gained, tuple(int(np.count_nonzero(row)) for row in theirs < ours)

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from aurac.analysis.choice import choose
+from aurac.analysis.groups import gather
 from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
-from aurac.stats.groups import gather
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 
 from aurac.analysis import paired_curves
 from aurac.analysis.comparisons import compare_rows
+from aurac.analysis.groups import gather
 from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
-from aurac.stats.groups import gather
 from benchmarks.calibration.rows import Row
 from benchmarks.calibration.study import CLOSE, RANKS, SHARES, STEEP, WEIGHTS, draw, moved
 

@@ -11,7 +11,7 @@ from score_tables import run
 from stats_draws import rng
 
 from aurac.analysis import paired_curves
-from aurac.analysis.margins import non_inferior
+from aurac.analysis.equivalence import non_inferior
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve

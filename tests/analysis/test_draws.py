@@ -7,11 +7,11 @@ import pytest
 
 import aurac
 from aurac.analysis.comparisons import paired_curves
+from aurac.analysis.groups import gather
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-from aurac.stats.groups import gather
 from aurac.stats.mean import t_quantile
 
 

@@ -17,12 +17,12 @@ from scipy import stats
 import aurac.analysis
 import aurac.stats
 from aurac.analysis import non_inferior_rank, paired_curves
+from aurac.analysis.groups import gather
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
-from aurac.stats.groups import gather
 
 RANKS = (1, 2, 4, 8)
 

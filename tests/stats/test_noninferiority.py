@@ -12,12 +12,12 @@ from scipy import stats
 
 from aurac.analysis import non_inferior_rank
 from aurac.analysis.choice import recommend
+from aurac.analysis.groups import group_of
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import interval
-from aurac.stats.groups import group_of
 from aurac.stats.intervals import mover
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import exact_bound, loss_bound, seeds_needed, upper_bounds

@@ -14,12 +14,12 @@ from scipy import stats
 from stats_draws import rng, two
 
 from aurac.analysis.comparisons import paired_curves, paired_test
+from aurac.analysis.groups import group_of
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import aggregate, components, difference, over_seeds, task_weights
-from aurac.stats.groups import group_of
 from aurac.stats.mean import Layout
 from aurac.stats.seeds import SeedMeans, far_seeds
 

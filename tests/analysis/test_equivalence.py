@@ -9,7 +9,7 @@ from stats_draws import curves, items
 
 import aurac
 from aurac.analysis import margin_test
-from aurac.analysis.margins import margin_tests
+from aurac.analysis.equivalence import margin_tests
 from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError

@@ -30,7 +30,7 @@ FIXED = (
 SHOWN = 60  # rows of a table; --json has all of them
 
 
-def place(row: ScoreRow | RankRow) -> str:
+def row_name(row: ScoreRow | RankRow) -> str:
     """The adapter, its truncation where that is not the default one, and the task."""
     return f"{row.label} on {row.task}" if row.task else row.label
 
@@ -52,7 +52,7 @@ def score_lines(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
             if row.mean is not None:
                 about.append(f"mean over ranks {percent(row.mean)} %")
             about += [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in row.drops]
-        lines += [f"{place(row)}: {text}" for text in about]
+        lines += [f"{row_name(row)}: {text}" for text in about]
     if not details and any(row.headline and row.headline.low is None for row in rows):
         lines.append("No interval: a point value (no per-document outcomes).")
     return lines

@@ -13,13 +13,13 @@ from stats_draws import rng
 import aurac
 from aurac.analysis import paired_curves
 from aurac.analysis.comparisons import paired_test
+from aurac.analysis.groups import group_of, together
+from aurac.analysis.pairing import by_seed, difference_at
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import difference
-from aurac.stats.groups import by_seed, group_of, together
-from aurac.stats.paired import difference_at
 
 N, SEEDS = 120, (3, 5, 8, 9)
 BOTH = st.permutations(range(len(SEEDS)))

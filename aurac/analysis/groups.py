@@ -1,7 +1,7 @@
 """Recipe groups: the curves that are training seeds of one recipe, and what groups have in common.
 
 `gather` brings the seeds of a group, and `together` several groups, into one order of the
-documents (`aurac.stats.matching`).
+documents (`aurac.curves.matching`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
+from aurac.curves.matching import align, labelled, matched, ordered_like
 from aurac.errors import CurveError
-from aurac.stats.matching import align, labelled, matched, ordered_like
 from aurac.stats.mean import layout_of
 
 if TYPE_CHECKING:
@@ -225,35 +225,6 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
     seeds = _where_all_are([as_curve(curve) for curve in several])
     _check_seeds(seeds[0].label, seeds, grouped=True)
     return RecipeGroup(seeds[0].adapter or default, seeds[0].task, matched(seeds))
-
-
-def by_seed(
-    a: RecipeGroup, b: RecipeGroup, *, paired_seeds: bool | None = None
-) -> tuple[list[int], list[int]] | None:
-    """Places in a and in b of the curves that belong together; None: two independent arms.
-
-    Truncations of the same checkpoints belong together, and so do checkpoints of two recipes that
-    have the same seeds, each once, and for a seed the same data in the same order.
-
-    Args:
-        a: Of one task.
-        b: Another.
-        paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
-            as the recipes say.
-    """
-    if not 1 < a.seeds == b.seeds:
-        return None
-    left, right = ({c.seed: place for place, c in enumerate(g.curves)} for g in (a, b))
-    same = {(c.adapter, c.seed): place for place, c in enumerate(b.curves)}
-    if None not in (c.adapter for c in a.curves) and same.keys() == set(a.names):
-        places = [same[name] for name in a.names]
-        return (list(range(a.seeds)), places) if len(same) == a.seeds else None
-    if None in left or left.keys() != right.keys() or len(left) < a.seeds:
-        return None
-    pairs = [(a.curves[left[seed]], b.curves[right[seed]]) for seed in left]
-    if paired_seeds is None:
-        paired_seeds = all(x.data_order and x.data_order == y.data_order for x, y in pairs)
-    return (list(left.values()), [right[seed] for seed in left]) if paired_seeds else None
 
 
 def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aurac.analysis.groups import Groups, RecipeGroup, defaults, gather, group_of, together
+from aurac.analysis.pairing import paired_areas
 from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import margin_sentence
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
-from aurac.stats.groups import Groups, RecipeGroup, defaults, gather, group_of, together
 from aurac.stats.mean import Layout
 from aurac.stats.noninferiority import skewed_ends
-from aurac.stats.paired import compare, paired_areas
+from aurac.stats.paired import compare
 from aurac.stats.seeds import as_matrix
 
 if TYPE_CHECKING:
@@ -61,30 +62,12 @@ def non_inferior(
     return _group_test(first, second, margin, settings, equivalent=equivalent)
 
 
-def equivalent(
-    a: Any,
-    b: Any,
-    *,
-    margin: float,
-    alpha: float = 0.05,
-    axis: str = "log2",
-    support: str | None = None,
-    paired_seeds: bool | None = None,
-) -> MarginTest:
+def equivalent(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
     """Do a and b differ by less than `margin` in AURAC? Two one-sided tests (TOST).
 
-    Args and errors as of `non_inferior`.
+    Args, options and errors as of `non_inferior`.
     """
-    return non_inferior(
-        a,
-        b,
-        margin=margin,
-        alpha=alpha,
-        axis=axis,
-        support=support,
-        paired_seeds=paired_seeds,
-        equivalent=True,
-    )
+    return non_inferior(a, b, margin=margin, equivalent=True, **options)
 
 
 def margin_tests(
