@@ -6,8 +6,9 @@ than numpy, and a notebook that only integrates numbers never waits for torch.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from aurac.lazy import lazily
 
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter
@@ -47,41 +48,34 @@ __all__ = [
     "truncate",
 ]
 
-_HOME = {
-    "Curve": "aurac.curves.curve",
-    "Estimate": "aurac.stats.mean",
-    "Method": "aurac.adapters.methods",
-    "Pass": "aurac.adapters.methods",
-    "Run": "aurac.notebook",
-    "Score": "aurac.analysis.score",
-    "TrainingSetup": "aurac.adapters.methods",
-    "compare": "aurac.runs.compare",
-    "equivalent": "aurac.analysis.equivalence",
-    "load_adapter": "aurac.adapters.formats",
-    "load_run": "aurac.notebook",
-    "non_inferior": "aurac.analysis.equivalence",
-    "plan": "aurac.analysis.pilot",
-    "quadrature_weights": "aurac.curves.area",
-    "register_method": "aurac.adapters.methods",
-    "save_adapter": "aurac.adapters.export",
-    "score": "aurac.analysis.score",
-    "train": "aurac.training",
-    "truncate": "aurac.adapters.truncate",
-}
+_public, _names = lazily(
+    __name__,
+    {
+        "curves.curve": "Curve",
+        "stats.mean": "Estimate",
+        "adapters.methods": "Method Pass TrainingSetup register_method",
+        "notebook": "Run load_run",
+        "analysis.score": "Score score",
+        "runs.compare": "compare",
+        "analysis.equivalence": "equivalent non_inferior",
+        "adapters.formats": "load_adapter",
+        "analysis.pilot": "plan",
+        "curves.area": "quadrature_weights",
+        "adapters.export": "save_adapter",
+        "training": "train",
+        "adapters.truncate": "truncate",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from the module it lives in, the first time it is asked for."""
+    """The version, or a public name, imported from its module when it is asked for."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("aurac")
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+    return _public(name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*_names(), "__version__"]

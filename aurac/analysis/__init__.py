@@ -5,8 +5,9 @@ Each takes a `Curve`, or what `as_curve` accepts; several are training seeds of 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from aurac.lazy import lazily
 
 if TYPE_CHECKING:
     from aurac.analysis.choice import non_inferior_rank
@@ -31,24 +32,15 @@ __all__ = [
     "paired_curves",
 ]
 
-_MODULES = {
-    "whole": "analyse",
-    "choice": "non_inferior_rank",
-    "choice_rows": "Choice Configuration RankRow RankTest",
-    "equivalence": "margin_test",
-    "rows": "MarginTest",
-    "comparisons": "paired_curves",
-    "score": "Bands bands",
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> object:
-    """Load a module when one of its names is used: `aurac.score` needs few of them."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"aurac.analysis.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "whole": "analyse",
+        "choice": "non_inferior_rank",
+        "choice_rows": "Choice Configuration RankRow RankTest",
+        "equivalence": "margin_test",
+        "rows": "MarginTest",
+        "comparisons": "paired_curves",
+        "score": "Bands bands",
+    },
+)

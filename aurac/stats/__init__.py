@@ -6,8 +6,9 @@ Everything takes plain arrays, ``(n,)`` scores per document or ``(S, n)`` for S 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from aurac.lazy import lazily
 
 if TYPE_CHECKING:
     from aurac.stats.intervals import interval
@@ -37,24 +38,15 @@ __all__ = [
     "task_weights",
 ]
 
-_MODULES = {
-    "intervals": "interval",
-    "mean": "Layout",
-    "multiplicity": "aggregate holm task_weights",
-    "paired": "Difference detectable difference",
-    "power": "Plan plan",
-    "seeds": "Components components over_seeds",
-    "spread": "Spread spread_of_flips spread_of_pilot",
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-
-
-def __getattr__(name: str) -> object:
-    """Load a module when one of its names is used: `aurac.score` needs few of them."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"aurac.stats.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "intervals": "interval",
+        "mean": "Layout",
+        "multiplicity": "aggregate holm task_weights",
+        "paired": "Difference detectable difference",
+        "power": "Plan plan",
+        "seeds": "Components components over_seeds",
+        "spread": "Spread spread_of_flips spread_of_pilot",
+    },
+)
