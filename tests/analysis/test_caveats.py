@@ -1,0 +1,36 @@
+"""Caveats of a stored run: each is a code with the numbers behind it."""
+
+from __future__ import annotations
+
+from report_runs import RunMaker, run_from
+
+from aurac.analysis.caveats import caveats_of_run
+
+
+def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
+    maker = RunMaker(tmp_path, n=50, cells=False)
+    maker.add("a", [0.5, 0.6], ranks=(1, 2), missing={4: "out of memory"})
+    maker.add("b", [0.5, 0.6], ranks=(1, 2), method="dylora")
+    maker.curves[1]["parameters"] = [92_160, 184_320]  # twice those of a: 46,080 for each rank
+    maker.curves[1]["near_ties"] = [1, 2]  # of 50: rank 1 has no more than one in fifty
+    results = maker.results()
+    results["failures"] = [
+        {"adapter": "a", "task": "word_problems", "rank": 4, "reason": "out of memory"},
+        {"adapter": None, "task": "word_problems", "rank": 0, "reason": "gone"},
+    ]
+    codes = {caveat.code: caveat for caveat in caveats_of_run(run_from(results))}
+    assert codes["trained at one rank"].curves == codes["not cut by svd"].curves == ("a",)
+    sizes = codes["unequal sizes"]
+    assert (sizes.curves, sizes.numbers) == (
+        ("a", "b"),
+        {"rank": 1.0, "small": 46_080.0, "large": 92_160.0},
+    )
+    assert codes["few documents"].numbers == {"n_docs": 50.0}
+    ties = codes["near ties"]
+    assert (ties.curves, ties.note) == (("b",), "float32")
+    assert ties.numbers == {"rank": 2.0, "documents": 2.0, "n_docs": 50.0}
+    hole = codes["missing"]  # the failed cell behind it is not said twice
+    assert (hole.curves, hole.numbers, hole.note) == (("a",), {"rank": 4.0}, "out of memory")
+    failed = codes["failed"]
+    assert (failed.curves, failed.numbers, failed.note) == ((), {"rank": 0.0}, "gone")
+    assert not {"as published", "no base", "limit", "samples"} & codes.keys()
