@@ -22,7 +22,6 @@ from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import plan, selected, selection
 from aurac.runs.settings import Execution, Job, Settings
-from aurac.tasks.options import TaskOptions
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_workers_stay_for_further_cells_of_the_same_session(tmp_path, monkeypatc
 
 def test_a_selection_names_the_same_documents_in_another_process():
     """Of the places of a sample, which the other process knows as those of the whole task."""
-    (task,) = build_tasks([TASK], tokenizer=make_tokenizer(), options=TaskOptions(limit=6))
+    (task,) = build_tasks([TASK], tokenizer=make_tokenizer(), limit=6)
     whole = plan([], [task], base())
     assert selection(whole) is None
     assert selected(whole, None) == whole
