@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from aurac.lazy import lazily
+import lazy_loader
 
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter
@@ -48,22 +48,22 @@ __all__ = [
     "truncate",
 ]
 
-_public, _names = lazily(
+_public, _names, _ = lazy_loader.attach(
     __name__,
-    {
-        "curves.curve": "Curve",
-        "stats.mean": "Estimate",
-        "adapters.methods": "Method Pass TrainingSetup register_method",
-        "notebook": "Run load_run",
-        "analysis.score": "Score score",
-        "runs.compare": "compare",
-        "analysis.equivalence": "equivalent non_inferior",
-        "adapters.formats": "load_adapter",
-        "analysis.pilot": "plan",
-        "curves.area": "quadrature_weights",
-        "adapters.export": "save_adapter",
-        "training": "train",
-        "adapters.truncate": "truncate",
+    submod_attrs={
+        "curves.curve": ["Curve"],
+        "stats.mean": ["Estimate"],
+        "adapters.methods": ["Method", "Pass", "TrainingSetup", "register_method"],
+        "notebook": ["Run", "load_run"],
+        "analysis.score": ["Score", "score"],
+        "runs.compare": ["compare"],
+        "analysis.equivalence": ["equivalent", "non_inferior"],
+        "adapters.formats": ["load_adapter"],
+        "analysis.pilot": ["plan"],
+        "curves.area": ["quadrature_weights"],
+        "adapters.export": ["save_adapter"],
+        "training": ["train"],
+        "adapters.truncate": ["truncate"],
     },
 )
 

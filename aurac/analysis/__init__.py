@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.lazy import lazily
+import lazy_loader
 
 if TYPE_CHECKING:
     from aurac.analysis.choice import non_inferior_rank
@@ -32,15 +32,15 @@ __all__ = [
     "paired_curves",
 ]
 
-__getattr__, __dir__ = lazily(
+__getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
-    {
-        "whole": "analyse",
-        "choice": "non_inferior_rank",
-        "choice_rows": "Choice Configuration RankRow RankTest",
-        "equivalence": "margin_test",
-        "rows": "MarginTest",
-        "comparisons": "paired_curves",
-        "score": "Bands bands",
+    submod_attrs={
+        "whole": ["analyse"],
+        "choice": ["non_inferior_rank"],
+        "choice_rows": ["Choice", "Configuration", "RankRow", "RankTest"],
+        "equivalence": ["margin_test"],
+        "rows": ["MarginTest"],
+        "comparisons": ["paired_curves"],
+        "score": ["Bands", "bands"],
     },
 )

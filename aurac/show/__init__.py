@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.lazy import lazily
+import lazy_loader
 
 if TYPE_CHECKING:
     from aurac.show.terminal import terminal_table
@@ -16,4 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["terminal_table", "write_report"]
 
-__getattr__, __dir__ = lazily(__name__, {"terminal": "terminal_table", "write": "write_report"})
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__, submod_attrs={"terminal": ["terminal_table"], "write": ["write_report"]}
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aurac.lazy import lazily
+import lazy_loader
 
 if TYPE_CHECKING:
     from aurac.stats.intervals import interval
@@ -38,15 +38,15 @@ __all__ = [
     "task_weights",
 ]
 
-__getattr__, __dir__ = lazily(
+__getattr__, __dir__, _ = lazy_loader.attach(
     __name__,
-    {
-        "intervals": "interval",
-        "mean": "Layout",
-        "multiplicity": "aggregate holm task_weights",
-        "paired": "Difference detectable difference",
-        "power": "Plan plan",
-        "seeds": "Components components over_seeds",
-        "spread": "Spread spread_of_flips spread_of_pilot",
+    submod_attrs={
+        "intervals": ["interval"],
+        "mean": ["Layout"],
+        "multiplicity": ["aggregate", "holm", "task_weights"],
+        "paired": ["Difference", "detectable", "difference"],
+        "power": ["Plan", "plan"],
+        "seeds": ["Components", "components", "over_seeds"],
+        "spread": ["Spread", "spread_of_flips", "spread_of_pilot"],
     },
 )
