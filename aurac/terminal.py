@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
     "\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010ffff]"
 )
+_TOGETHER = re.compile(r"`[^`]*`|\d %| [·−]|use: .*")
 _SPACE = re.compile(r"[ \t\n]+")  # not `\s`: a no-break space is there on purpose
 _ASCII = str.maketrans({"−": "-", "–": "-", "…": "...", "≥": ">=", "≤": "<=", "→": "->", "×": "x"})
 
@@ -58,6 +61,29 @@ def one_line(text: object, limit: int | None = None) -> str:
         return line
     tail = max(1, limit // 3)
     return f"{line[: limit - tail - 1].rstrip()}…{line[-tail:].lstrip()}"
+
+
+def terminal_width(*, error: bool = False) -> int | None:
+    """Characters in a line of standard output, or error, where that is a terminal; else None."""
+    stream = sys.stderr if error else sys.stdout
+    return shutil.get_terminal_size().columns if stream.isatty() else None
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """`text` with its long lines broken between words; what is in backquotes stays together.
+
+    Further lines are as far to the right as the first one.
+    """
+    if width is None:
+        return text
+    fold = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    lines = text.split("\n")
+    for at, line in enumerate(lines):
+        if len(line) > width:
+            fold.subsequent_indent = " " * (len(line) - len(line.lstrip(" ")))
+            kept = _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), line)
+            lines[at] = fold.fill(kept).replace("\0", " ")
+    return "\n".join(lines)
 
 
 class VisibleStream:

@@ -22,6 +22,9 @@ def show_p(p: float) -> str:
     return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
 
 
+DEPENDS = " (depends on the truncation)"
+
+
 def reading(row: PairRow) -> str:
     """What a pair shows, in a few words."""
     if row.estimate is None:
@@ -31,7 +34,7 @@ def reading(row: PairRow) -> str:
     better = row.b if row.verdict > 0 else row.a
     text = f"{better} is better" if row.verdict else "not significant"
     text += ", exploratory" if row.exploratory else ""
-    return text if row.survives is not False else f"{text} (depends on the truncation)"
+    return text if row.survives is not False else text + DEPENDS
 
 
 def pair_sentence(row: PairRow) -> str:

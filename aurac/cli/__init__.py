@@ -19,7 +19,7 @@ import click
 from aurac.errors import AuracError
 from aurac.models import cache_root
 from aurac.models.device import share_cores
-from aurac.terminal import spelled, visible_streams
+from aurac.terminal import spelled, terminal_width, visible_streams, wrapped
 
 SECTIONS = {
     "Compare adapters": {
@@ -131,10 +131,11 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except AuracError as error:
-        sys.stderr.write(spelled(f"aurac: error: {error}\n"))
+        sys.stderr.write(spelled(_folded(f"aurac: error: {error}\n")))
         status = error.exit_code
     except click.ClickException as error:
         with visible_streams():
+            error.message = _folded(error.message)
             error.show()
         status = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):  # the latter within a command
@@ -146,12 +147,16 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _folded(text: str) -> str:
+    return wrapped(text, terminal_width(error=True))
+
+
 class Line(logging.Formatter):
     """`aurac: warning: …`, one line without a traceback, which only the log keeps."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Its text."""
-        return f"aurac: {record.levelname.lower()}: {record.getMessage()}"
+        return _folded(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
 
 
 class Screen(logging.StreamHandler):  # type: ignore[type-arg]

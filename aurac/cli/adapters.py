@@ -18,6 +18,7 @@ from aurac.cli.options import (
     options,
     parsed,
     print_result,
+    print_text,
     refuse_given,
 )
 from aurac.errors import UsageError
@@ -143,8 +144,9 @@ def _table(facts: Description) -> list[str]:
     legend = [f"published: scale by the rule{mixed}"]
     if any({*columns[name]} != {NONE} for name in NESTED):
         legend = [
-            "published: scale as published (without P); trained p1: weight of the first component",
-            "in training; distance: of the published update from the trained one",
+            "published: scale as published (without P)",
+            "trained p1: weight of the first component in training",
+            "distance: of the published update from the trained one",
         ]
     else:
         columns = {name: cells for name, cells in columns.items() if name not in NESTED}
@@ -235,7 +237,7 @@ def truncate(
     wanted = (adapter.check_rank(rank),) if rank is not None else parse_ranks(ranks or "", adapter)
     how = prepare_outline(adapter, basis, rescale)
     for note in adapter.notes:
-        click.echo(f"note: {note}", err=True)
+        print_text(f"note: {note}", error=True)
     if merge_into is not None:
         base = base or adapter.base
         if len(wanted) != 1:
@@ -349,7 +351,8 @@ def cost(
         record = measure(loaded, wanted, work, progress=step)
     print_result(record.to_dict(), _text(record), as_json=as_json)
     if save:
-        click.echo(f"Kept in {record.write(save)}; `aurac report {save}` shows it.", err=as_json)
+        text = f"Kept in {record.write(save)}; `aurac report {save}` shows it."
+        print_text(text, error=as_json)
 
 
 def _ranks(

@@ -28,6 +28,7 @@ from aurac.cli.options import (
     parsed,
     print_json,
     print_result,
+    print_text,
     repeated,
 )
 from aurac.errors import UsageError
@@ -318,7 +319,7 @@ def _span(seconds: float) -> str:
 def _show_failures(done: Run) -> None:
     for failure in done.failures:
         label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
-        click.echo(f"failed: {label}: {failure.reason}", err=True)
+        print_text(f"failed: {label}: {failure.reason}", error=True)
     if done.failures:
         click.echo("--retry-failed tries failed cells again", err=True)
 
@@ -337,7 +338,7 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
     else:
         _show_results(done)
     if done.besides:
-        click.echo(done.besides, err=as_json)
+        print_text(done.besides, error=as_json)
 
 
 def _show_results(done: Run) -> None:
@@ -350,13 +351,13 @@ def _show_results(done: Run) -> None:
     best = known.candidates if known else ()
     console.print(terminal_table(done.results, width=console.width, best=best))
     if done.results.rank_choice:
-        click.echo("\n".join(done.results.rank_choice.sentences))
+        print_text("\n".join(done.results.rank_choice.sentences))
     if done.results.sequential:
-        click.echo("\n".join(terminal_text.decided_lines([done.results.sequential])))
+        print_text("\n".join(terminal_text.decided_lines([done.results.sequential])))
     elif known is not None:
         pairs = (*known.pairs, *known.variants)
         text = terminal_text.pair_lines(pairs, "Paired differences on the same documents")
         text += [known.primary.sentence] if known.primary else []
-        click.echo("\n".join([*text, *terminal_text.best_lines(known.best)]))
+        print_text("\n".join([*text, *terminal_text.best_lines(known.best)]))
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

@@ -217,4 +217,5 @@ def _show_findings(findings: Sequence[Finding], log: str) -> None:
     for mark, style, what, value, advice in [*rows, ("", "", "log", log, None)]:
         line = one_line(f"{value}{f' -> {advice}' if advice else ''}")
         text = Text.assemble((f"{mark:<8} ", style), f"{what:<15} {line}")
-        stdout_console().print(text, soft_wrap=True)  # never folded, so that grep finds it whole
+        console = stdout_console()
+        console.print(text, soft_wrap=not console.is_terminal)  # on a pipe grep finds it whole

@@ -15,6 +15,7 @@ from msgspec import to_builtins
 
 from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
+from aurac.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -299,7 +300,12 @@ def print_result(content: Any, text: str, *, as_json: bool) -> None:
     if as_json:
         print_json(content)
     else:
-        click.echo(text)
+        print_text(text)
+
+
+def print_text(text: str, *, error: bool = False) -> None:
+    """Text on standard output, or error; on a terminal long lines are broken between words."""
+    click.echo(wrapped(text, terminal_width(error=error)), err=error)
 
 
 def as_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

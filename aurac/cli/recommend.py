@@ -16,6 +16,7 @@ from aurac.cli.options import (
     parsed,
     print_json,
     print_result,
+    print_text,
     refuse_given,
     repeated,
 )
@@ -174,14 +175,14 @@ def recommend(
         content = _content(result, served, details=details)
         print_json({"shown": not failing, **content} if gates else content)
     else:
-        click.echo("\n".join([*terminal_text.ship_lines(result, served, details=details), ""]))
+        print_text("\n".join([*terminal_text.ship_lines(result, served, details=details), ""]))
         if result.recommended:
             title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
             print_curves(result, title, terminal_text.rank_columns(result, served))
-        click.echo("\n" + "\n".join(terminal_text.rank_lines(result, details=details)).strip("\n"))
+        print_text("\n" + "\n".join(terminal_text.rank_lines(result, details=details)).strip("\n"))
         for rows, passed, failed in gates:
             text = f"{failed}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
-            click.echo(f"\n{text}")
+            print_text(f"\n{text}")
     return NOT_SHOWN if failing else 0
 
 

@@ -14,6 +14,7 @@ from aurac.cli.options import (
     pairs,
     print_json,
     print_result,
+    print_text,
     refuse_given,
     repeated,
 )
@@ -176,7 +177,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     text += terminal_text.best_lines(result.best)
     ranks = [row.sentence for row in result.recommended if details or not row.other]
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
-    click.echo("\n" + "\n".join(text).strip("\n"))
+    print_text("\n" + "\n".join(text).strip("\n"))
 
 
 def _question(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-import sys
-import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import count, interval, percent
 from aurac.show import escape
+from aurac.show.layout import Series, lay_out
+from aurac.terminal import terminal_width, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 NONE = "–"
-_NARROW = 60  # columns of a terminal below which every cell may wrap
 _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 """Makes what follows in LaTeX as narrow as the column where it is wider."""
 _WHOLE = {
@@ -40,15 +38,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
-
-    Numbers are set flush right and sort by value. Of the `optional` columns a terminal shows as
-    many as it has room for, spread evenly.
-    """
+    """A column of a table. Numbers are set flush right and sort by value."""
 
     title: str
     numeric: bool = False
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,66 +73,27 @@ class Table:
         return len(self.rows) > 1 and any(column.numeric for column in self.columns)
 
     def plain(self, width: int | None = None) -> str:
-        """Lines of text; where one has too little room, a list of `column: value` for each row.
+        """Lines of text with all cells; see `aurac.show.layout` for a table that is too wide.
 
         A line has `width` characters; by default those of the terminal, or no limit on a pipe.
         """
-        from tabulate import tabulate
-
-        head = [column.title for column in self.columns]
-        body = [[cell.text for cell in row] for row in self.rows]
-        plain = tabulate(body, headers=head, tablefmt="simple", disable_numparse=True)
-        if width is None and sys.stdout.isatty():
-            width = shutil.get_terminal_size().columns
-        if width is None or max(map(len, plain.splitlines()), default=0) <= width:
-            return plain
-        lines = []
-        for first, *rest in body:
-            lines += textwrap.wrap(f"{head[0]}: {first}", width, subsequent_indent="  ")
-            for name, value in zip(head[1:], rest, strict=True):
-                lines += textwrap.wrap(
-                    f"{name}: {value}",
-                    width,
-                    initial_indent="  ",
-                    subsequent_indent="    ",
-                    break_on_hyphens=False,
-                )
-        return "\n".join(lines)
+        return lay_out(self._series(), terminal_width() if width is None else width)
 
     def terminal(self, width: int, title: str) -> Group:
         """For rich: title, table and caption within `width` characters, the best in bold."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table as Lines
         from rich.text import Text
 
-        lines, shown = Lines(box=SIMPLE_HEAD, pad_edge=False), self._fitting(width)
-        for column in (self.columns[at] for at in shown):
-            if column.numeric:
-                whole = column.optional or width >= _NARROW
-                lines.add_column(column.title, justify="right", no_wrap=whole)
-            else:
-                lines.add_column(column.title, overflow="fold")
-        for row in self.rows:
-            cells = (row[at] for at in shown)
-            lines.add_row(*(Text(c.text, style="bold" if c.best else "") for c in cells))
-        captions = [Text(self.caption)] if self.caption else []
-        return Group(Text(title, style="bold"), lines, *captions)
+        body = Text.from_ansi(lay_out(self._series(bold=True), width))
+        captions = [Text(wrapped(self.caption, width))] if self.caption else []
+        return Group(Text(title, style="bold"), Text(), body, *captions)
 
-    def _fitting(self, width: int) -> list[int]:
-        """The places of the columns that have room."""
-        wide = [
-            2 + max(len(column.title), *(len(row[at].text) for row in self.rows))
-            for at, column in enumerate(self.columns)
-        ]
-        optional = [at for at, column in enumerate(self.columns) if column.optional]
-        room = width - sum(size for at, size in enumerate(wide) if at not in optional)
-        most = min(len(optional), max(0, room // max((wide[at] for at in optional), default=1)))
-        if most < len(optional):
-            last = len(optional) - 1
-            spread = range(most) if most > 1 else ()
-            optional = [optional[round(i * last / (most - 1))] for i in spread]
-        return [at for at, c in enumerate(self.columns) if not c.optional or at in optional]
+    def _series(self, *, bold: bool = False) -> list[Series]:
+        series = []
+        for at, column in enumerate(self.columns):
+            best = frozenset(i for i, row in enumerate(self.rows) if bold and row[at].best)
+            series.append(Series(column.title, tuple(row[at].text for row in self.rows), best))
+        return series
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown, escaped, without the caption."""

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import ScoreRow
+from aurac.analysis.sentences import DEPENDS
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span
 from aurac.records.run import stored_run
@@ -173,10 +174,7 @@ def _rank_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
     every = {rank for row in rows for rank in (*row.ranks, *row.missing)}
     every |= {0 for row in rows if row.baseline is not None}
     titles = ((rank, f"r={rank}" if rank else "base") for rank in sorted(every))
-    return [
-        (Column(title, numeric=True, optional=True), partial(_accuracy, rank))
-        for rank, title in titles
-    ]
+    return [(Column(title, numeric=True), partial(_accuracy, rank)) for rank, title in titles]
 
 
 def _accuracy(rank: int, row: ScoreRow) -> Cell:
@@ -204,25 +202,47 @@ def _about(rows: Sequence[ScoreRow]) -> list[str]:
     return parts + ([f"* as published ({', '.join(sorted(kinds))})"] if kinds else [])
 
 
-def pair_table(rows: Sequence[PairRow], *, details: bool = False, most: int = 60) -> Table:
-    """Paired differences in points; with `details` the documents gained and lost at each rank."""
+def pair_table(
+    rows: Sequence[PairRow], *, details: bool = False, short: bool = False, most: int = 60
+) -> Table:
+    """Paired differences in points.
+
+    Args:
+        rows: The pairs.
+        details: Whether the documents gained and lost at each rank are in it.
+        short: Whether the better one is only named, with a mark where that depends on the
+            truncation, and an adapter that is compared with itself only once.
+        most: How many rows are shown.
+    """
     several = len({row.task for row in rows}) > 1
     axis, body = rows[0].axis, []
     for row in rows[:most]:
-        cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
-        cells += [
-            *pair_cells(row),
-            *map(Cell, _over(row.axis, row.span).values()),
-            Cell(row.reading),
-        ]
+        name, reading = _short(row) if short else (f"{row.b} − {row.a}", row.reading)
+        cells = [Cell(name), *([Cell(row.task or NONE)] if several else [])]
+        cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
         if details:
             gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
             cells.append(Cell(" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)))
         body.append(cells)
     level = next((row.estimate.level for row in rows if row.estimate), 0.95)
     head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
-    head += ["detectable", *_over(axis, None), "reading"]
+    head += ["detectable", *_over(axis, None), "better" if short else "reading"]
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
+
+
+def of_one_adapter(row: PairRow) -> bool:
+    """Whether two truncations of the same adapter are compared."""
+    return row.a.partition(" · ")[0] == row.b.partition(" · ")[0]
+
+
+def _short(row: PairRow) -> tuple[str, str]:
+    name = f"{row.b} − {row.a}"
+    text = row.reading.replace(" is better", "").replace(DEPENDS, "*")
+    if of_one_adapter(row):
+        adapter = row.a.partition(" · ")[0]
+        name = f"{adapter}: {name.replace(f'{adapter} · ', '')}".replace(" · ", "/")
+        text = text.replace(f"{adapter} · ", "").replace(" · ", "/")
+    return name, text
 
 
 def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> Table:

@@ -11,7 +11,8 @@ from aurac.curves.display import interval, percent, points, seconds, size
 from aurac.records.serving import against
 from aurac.show.table import NONE
 from aurac.show.tables import configuration_table
-from aurac.show.terminal import aggregate_table, pair_table, rank_test_table
+from aurac.show.terminal import aggregate_table, of_one_adapter, pair_table, rank_test_table
+from aurac.terminal import terminal_width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,7 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
+WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
 
 
@@ -62,7 +64,14 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
     """The table of paired differences in points; with details a sentence on each."""
     if not rows:
         return []
-    lines = ["", title, pair_table(rows, details=details, most=SHOWN).plain()]
+    short = (terminal_width() or WIDE) < WIDE
+    every = rows[:SHOWN]
+    own = [row for row in every if of_one_adapter(row)] if short else []
+    parts = [[row for row in every if row not in own], own]
+    tables = [pair_table(part, details=details, short=short).plain() for part in parts if part]
+    lines = ["", title, "\n\n".join(tables)]
+    if short and any(row.survives is False for row in rows):
+        lines.append("* depends on the truncation: --details says of each how it comes out")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     if note := pairing_note(pairings_of(rows)):

@@ -74,6 +74,7 @@ def on_a_terminal(
     arguments: Sequence[str],
     *,
     look: Callable[[subprocess.Popen[bytes], bytes], None] = lambda _process, _sent: None,
+    size: tuple[int, int] = (COLUMNS, LINES),
     **environment: str,
 ) -> Terminal:
     """Run Python with these arguments; all three standard streams are one pseudo-terminal.
@@ -81,10 +82,11 @@ def on_a_terminal(
     Args:
         arguments: As after `python`.
         look: Called with the process and what it sent so far, each time that it sends something.
+        size: Columns and lines; `Terminal.screen` has its own.
         environment: Added to that of this process.
     """
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], 0, 0))
     colourless = {"TERM": "xterm", "NO_COLOR": "1"}
     colourless["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "FORCE_COLOR")}

@@ -1,0 +1,68 @@
+"""What a terminal of 80 columns and 24 lines shows of the runs that come with the sources."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pty", reason="needs a pseudo-terminal")
+
+from pseudo_terminal import on_a_terminal
+
+REPORTS = Path(__file__).parents[2] / "reports"
+RANKS = {"1", "2", "4", "8", "16"}
+
+
+def shown(*arguments: object, status: int = 0) -> list[str]:
+    """The lines that a command sends, none of which the terminal has to break."""
+    found = on_a_terminal(["-m", "aurac", *map(str, arguments)], size=(80, 24))
+    assert found.status == status, found.sent
+    lines = re.sub(r"\x1b\[[\d;]*m", "", found.sent.decode()).replace("\r", "").split("\n")
+    assert max(map(len, lines)) <= 80, [line for line in lines if len(line) > 80]
+    return lines
+
+
+def ranks(lines: list[str]) -> list[str]:
+    return [rank for line in lines if "adapter" in line for rank in re.findall(r"r=(\d+)", line)]
+
+
+@pytest.mark.parametrize("run", ["word_problems", "study/results/mawps"])
+def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
+    lines = shown("score", REPORTS / run)
+    text = "\n".join(lines)
+    assert len(ranks(lines)) == len(RANKS)
+    assert set(ranks(lines)) == RANKS
+    assert re.search(r"in all rows: base \d", text)
+    assert re.search(r"^dylora − lora .*\d\]", text, re.MULTILINE)
+    for word in ("prefix/trained", "matryoshka", "has the largest AURAC"):
+        assert word in text
+    assert len(lines) < 60
+
+
+def test_recommend_shows_sizes_in_a_table_and_sentences_in_whole_words():
+    lines = shown("recommend", REPORTS / "word_problems", "--margin", "0.1")
+    text = "\n".join(lines)
+    assert "prefix/trained" in text
+    for rank in ("4 of 16", "16 of 16"):
+        assert rank in text
+    plain = shown("recommend", REPORTS / "word_problems")
+    [row] = [line for line in plain if line.startswith("lora at rank 4")]
+    assert row.split()[-2:] == ["67.4]", "14.13"]
+
+
+@pytest.mark.parametrize(
+    ("command", "row"),
+    [
+        (["runs", REPORTS], "reports/study/results/mawps"),
+        (["zoo", REPORTS.parent / "adapters_zoo"], "matryoshka"),
+        (["train", "--list"], "word_problems/matryoshka"),
+        (["inspect", REPORTS.parent / "adapters_zoo/word_problems/lora", "--ranks", "1,4"], "4 "),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_lists_have_rows_and_not_a_line_for_each_cell(command, row):
+    lines = shown(*command)
+    assert any(row in line and re.search(r"\s{2,}\S", line.strip()) for line in lines), lines
+    assert not any(line.startswith("  ") and ": " in line for line in lines)
