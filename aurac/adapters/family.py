@@ -134,6 +134,7 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
                 f"family {name!r} has two adapters of rank {adapter.rank}, "
                 f"{twin.source or twin.name} and {adapter.source or adapter.name}",
                 expected="one adapter for each rank",
+                fix=f"to compare them give them one by one: {source or name}/*",
             )
     for what in ("base", "base_sha256"):
         bases = {getattr(a, what): a for a in members.values() if getattr(a, what) is not None}

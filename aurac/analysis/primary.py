@@ -29,16 +29,22 @@ logger = logging.getLogger(__name__)
 def parse_pairs(texts: Iterable[str], references: Iterable[str] = ()) -> list[tuple[str, str]]:
     """``A,B`` of `--primary` and ``A`` of `--reference` as pairs, each once.
 
+    ``lora·svd`` is ``lora · svd``, as labels are written.
+
     Raises:
         CurveError: A text that does not name two.
     """
     pairs = []
     for text in texts:
-        names = tuple(part.strip() for part in text.split(","))
+        names = tuple(map(_spaced, text.split(",")))
         if len(names) != 2 or not all(names):
             raise CurveError(f"--primary {text!r}", expected="--primary A,B: two names")
         pairs.append((names[0], names[1]))
-    return list(dict.fromkeys([*pairs, *((name, EACH) for name in references)]))
+    return list(dict.fromkeys([*pairs, *((_spaced(name), EACH) for name in references)]))
+
+
+def _spaced(name: str) -> str:
+    return " · ".join(part.strip() for part in name.split("·"))
 
 
 def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:

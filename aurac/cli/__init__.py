@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import shlex
 import sys
 from importlib import import_module
 from logging.handlers import RotatingFileHandler
@@ -78,6 +79,22 @@ class LazyGroup(click.Group):
         with visible_streams():
             return super().invoke(ctx)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click does; an option of a command that stands before it is said to."""
+        try:
+            return super().parse_args(ctx, [*args])
+        except click.NoSuchOption as error:
+            name = next((word for word in args if word in COMMANDS), "compare")
+            command = self.get_command(ctx, name)
+            known = {x for option in command.params for x in option.opts} if command else set()
+            if error.option_name.replace("_", "-") not in known:
+                raise
+            rest = [word for word in args if word != name]
+            line = shlex.join(["aurac", name, *rest])
+            raise click.UsageError(
+                f"{error.option_name} before a command; use: {line}", ctx
+            ) from error
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of `COMMANDS`."""
         return list(COMMANDS)
@@ -95,6 +112,11 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest names for a mistyped one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from aurac.cli.lm_eval import INSTEAD
+
+            if args[0] in INSTEAD:
+                rest = args[1:] if args[0] == "run" else []
+                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*INSTEAD[args[0]], *rest])}")
             near = difflib.get_close_matches(args[0], COMMANDS, n=2)
             hint = f" Did you mean {' or '.join(near)}?" if near else ""
             ctx.fail(f"No such command {args[0]!r}.{hint}")

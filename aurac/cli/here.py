@@ -140,8 +140,9 @@ def zoo(folder: Path, as_json: bool) -> None:
     if not paths:
         raise CheckpointError(
             f"no adapter below {str(folder)!r}",
-            expected="a folder such as adapters_zoo of the sources",
-            fix="run it in the root of the sources, or name a folder",
+            expected="a folder of adapters, such as adapters_zoo in aurac's sources",
+            fix="go to the root of the sources, name another folder (`aurac zoo FOLDER`), or train "
+            "one: `aurac train word_problems/lora --out adapters_zoo/lora`",
         )
     rows = [ZooRow.of(path, load_adapter(path)) for path in paths]
     body = []

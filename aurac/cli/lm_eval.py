@@ -74,7 +74,13 @@ _NO_COUNTERPART = {
     "--metadata": "leave it out: tasks that need it cannot be evaluated",
     "--confirm-run-unsafe-code": "leave it out: tasks that run code cannot be evaluated",
 }
-_INSTEAD = {"ls": "aurac tasks", "validate": "aurac compare ADAPTER --tasks … --dry-run"}
+INSTEAD = {
+    "run": ("aurac", "compare"),
+    "ls": ("aurac", "tasks"),
+    "validate": ("aurac", "compare", "ADAPTER", "--tasks", "TASK", "--dry-run"),
+}
+"""Commands of lm_eval, and what to type here."""
+
 _OF_FEWSHOT = 1234  # lm-eval's default seed of the few-shot sampling
 _PAIRS = ("--model-args", "-a", "--gen-kwargs")
 _TASKS = ("--tasks", "-t")
@@ -112,8 +118,8 @@ class LmEvalCommand(Command):
         words = list(words) if isinstance(words, (list, tuple)) else []
         if {"model", "model_args"} & set(values):
             args = self._translated(dict(values), words)
-        elif words and words[0] in _INSTEAD and not Path(words[0]).exists():
-            raise UsageError(f"lm_eval {words[0]}", fix=f"use: {_INSTEAD[words[0]]}")
+        elif words and words[0] in INSTEAD and not Path(words[0]).exists():
+            raise UsageError(f"lm_eval {words[0]}", fix=f"use: {' '.join(INSTEAD[words[0]])}")
         return super().parse_args(ctx, args)
 
     def _translated(self, values: Words, words: list[str]) -> list[str]:
@@ -179,7 +185,10 @@ def _joined(args: Sequence[str]) -> list[str]:
             continue
         elif is_lm_eval and last == "--apply-chat-template":
             raise UsageError(
-                f"--apply_chat_template {word}", expected="no name", fix="leave the name out"
+                f"--apply_chat_template {word}: templates with a name are not read",
+                expected="no name: the tokenizer's default template",
+                fix=f"leave the name out, or save {word} as chat_template.jinja beside a tokenizer "
+                "and give its folder with --tokenizer",
             )
         else:
             words += 1

@@ -46,12 +46,26 @@ class Attributes(TypedDict, total=False):
     type: click.ParamType[Any] | type[int | float | bool] | Callable[[str], Any]
 
 
+class Fraction(click.types.FloatParamType):
+    """A number; of a percentage it says what to write."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            number, sign, rest = str(value).rstrip().partition("%")
+            if not sign or rest:
+                raise
+            self.fail(f"{value!r} is no fraction: write {float(number) / 100:g}", param, ctx)
+
+
 _KINDS: Mapping[str, Attributes] = {
     "FLAG": {"is_flag": True},
     "INTEGER": {"type": int},
     "INTEGER>=0": {"type": click.IntRange(min=0)},
     "INTEGER>=1": {"type": click.IntRange(min=1)},
-    "FLOAT": {"type": float},
+    "FLOAT": {"type": Fraction()},
     "PATH": {"type": click.Path(path_type=Path)},
 }
 

@@ -70,12 +70,13 @@ def _leaves(results: Results) -> list[TaskRecord]:
 
 
 def _requests(run_folder: Path, task: TaskRecord) -> StoredRequests:
-    if not task.requests:
+    where = inside(run_folder, task.requests) if task.requests else None
+    if where is None or not where.is_file():
         raise RunFolderError(
             f"{run_folder} did not keep the prompts of {task.name}",
             fix="run the same `aurac compare` again, which adds them",
         )
-    return StoredRequests.read(inside(run_folder, task.requests))
+    return StoredRequests.read(where)
 
 
 def _points(results: Results) -> list[Point]:

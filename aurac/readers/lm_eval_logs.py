@@ -315,9 +315,12 @@ def _pooled(
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
+        runs = sorted(path.parent for path in root.glob("*/*/results.json"))
+        runs = [run for run in runs if run.parent.name == "results"] or runs  # of a study
         raise DataError(
             f"{root} holds neither results.json nor sample logs",
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
+            fix=f"give a run below it: {', '.join(map(str, runs))}" if runs else None,
         )
     beside = cache(_results)  # several samples files share it
     logs = []

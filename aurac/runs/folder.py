@@ -173,8 +173,11 @@ def _unwritable(folder: Path, error: OSError) -> RunFolderError:
 
 def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
     """The same however many documents are asked for, and for each plan of a sequential run."""
-    name = "-".join(names)[:60].replace("/", "_")
     tasks = {task: recorded.first_prompt for task, recorded in request.tasks.items()}
+    files = [Path(name).suffix in (".yaml", ".yml") for name in names]
+    called = (Path(n).stem if is_file else n for n, is_file in zip(names, files, strict=True))
+    name = "-".join([*tasks] if len(tasks) == 1 and any(files) else called)
+    name = name[:60].replace("/", "_")
     same = {**_unplanned(request), "tasks": tasks}
     if "ranks" in request.sequential:
         same["curves"] = [(label, ranks[-1:]) for label, ranks in request.curves]

@@ -21,6 +21,8 @@ _GAP = 2  # spaces between columns
 _NUMBER = re.compile(r"([−+<>=±-]? ?[.\d].{,22}|[–?]?)$")
 """Cells that are never folded and stand flush right: a number, its unit and its interval."""
 
+_BREAK = re.compile(r"(?= (?![%·−]))|(?<=[^ ]{20}/)(?=.)")
+
 
 @dataclass(frozen=True)
 class Series:
@@ -43,7 +45,8 @@ class Series:
     @property
     def least(self) -> int:
         """The least width to which it can be folded."""
-        return max(len(word) for text in (self.title, *self.cells) for word in _words(text))
+        pieces = (piece for text in (self.title, *self.cells) for piece in _pieces(text))
+        return max(len(piece.lstrip(" ")) for piece in pieces)
 
     @property
     def right(self) -> bool:
@@ -51,16 +54,19 @@ class Series:
         return any(self.cells) and all(map(_NUMBER.match, self.cells))
 
 
-def _words(text: str) -> list[str]:
-    return [text] if _NUMBER.match(text) else re.split(r" (?![%·−])", text)
+def _pieces(text: str) -> list[str]:
+    """What stays on a line: a number, a word with the space before it, a part of a long path."""
+    return [text] if _NUMBER.match(text) else _BREAK.split(text)
 
 
 @lru_cache(maxsize=1 << 14)
 def _fold(text: str, width: int) -> str:
     lines = [""]
-    for word in _words(text):
-        joined = f"{lines[-1]} {word}" if lines[-1] else word
-        lines = [*lines[:-1], joined] if len(joined) <= width else [*lines, word]
+    for piece in _pieces(text):
+        if len(lines[-1] + piece) <= width:
+            lines[-1] += piece
+        else:
+            lines.append(piece.lstrip(" "))
     return "\n".join(line for line in lines if line)
 
 
