@@ -72,17 +72,24 @@ def terminal_width(*, error: bool = False) -> int | None:
 def wrapped(text: str, width: int | None) -> str:
     """`text` with its long lines broken between words; what is in backquotes stays together.
 
-    Further lines are as far to the right as the first one.
+    Further lines are as far to the right as the first one. Those of a command continue it.
     """
     if width is None:
         return text
-    fold = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
     lines = text.split("\n")
     for at, line in enumerate(lines):
+        command = line.startswith("aurac ") and "'" not in line
         if len(line) > width:
-            fold.subsequent_indent = " " * (len(line) - len(line.lstrip(" ")))
+            indent = 4 * command or len(line) - len(line.lstrip(" "))
             kept = _TOGETHER.sub(lambda found: found[0].replace(" ", "\0"), line)
-            lines[at] = fold.fill(kept).replace("\0", " ")
+            parts = textwrap.wrap(
+                kept,
+                width - 2 * command,
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            lines[at] = (" \\\n" if command else "\n").join(parts).replace("\0", " ")
     return "\n".join(lines)
 
 

@@ -177,7 +177,7 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     facts = [size(chosen.bytes)] if chosen.bytes else []
     facts.append(f"accuracy {percent(chosen.accuracy)} %")
     facts += [f"{seconds(chosen.seconds)} a document"] if chosen.seconds else []
-    head = f"Use {called(chosen)}" if called is _rank else f"Ship {called(chosen)}{where}"
+    head = f"Use {called(chosen)}" if called is _rank else f"Ship {_cut(chosen, called)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
     lines = [
@@ -191,6 +191,15 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
         both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
         lines.append(f"No smaller {'rank' if choice.curves == 1 else 'one'} is shown to be{both}.")
     return lines
+
+
+def _cut(chosen: Configuration, called: Called) -> str:
+    """What to call it, with the way it is cut where a name leaves that out."""
+    name, basis = called(chosen), chosen.truncation.partition(" · ")[0]
+    cut = {"svd": "SVD"}.get(basis, basis)
+    if not cut or " · " in chosen.label or cut.casefold() in name.casefold():
+        return name
+    return name.replace(f" at rank {chosen.rank}", f" ({cut}) at rank {chosen.rank}")
 
 
 def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:

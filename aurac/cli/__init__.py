@@ -29,7 +29,7 @@ SECTIONS = {
         "plan": "How many documents and seeds a question needs.",
     },
     "Choose a rank": {
-        "recommend": "The smallest rank that is non-inferior to the full one.",
+        "recommend": "The smallest configuration within a margin of the best one.",
         "cost": "Measure what each rank costs to serve on this machine.",
         "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     },
@@ -136,7 +136,7 @@ def cli(verbose: bool) -> None:
     """How good is a low-rank adapter at every rank?
 
     \b
-    aurac compare adapters_zoo/word_problems/{lora,dylora,matryoshka} --tasks aurac_word_problems
+    aurac compare adapters_zoo/word_problems/* --tasks aurac_word_problems
     aurac compare ckpt_a ckpt_b --tasks gsm8k --data gsm8k=FOLDER
     aurac train word_problems/matryoshka --out my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are

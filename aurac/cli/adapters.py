@@ -37,7 +37,7 @@ BARS = " ▁▂▃▄▅▆▇█"
 NESTED = ("trained p1", "ratio", "distance")  # columns that are known where P of the training is
 
 
-@command()
+@command(short="ranks layers base save json")
 @click.argument("checkpoint_path", metavar="CKPT")
 @options(
     """
@@ -69,8 +69,9 @@ def inspect(
 
     \b
     aurac inspect my_adapter
-    aurac inspect lora_adapters_step=00160.pt --method matryoshka --scaling sqrt --alpha 1 \\
-        --nested-ranks 1,2,4,8 --base smollm2-135m-instruct-q4_1 --save
+    aurac inspect lora_adapters_step=00160.pt --method matryoshka \\
+        --scaling sqrt --alpha 1 --nested-ranks 1,2,4,8 \\
+        --base smollm2-135m-instruct-q4_1 --save
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
@@ -180,7 +181,7 @@ def _bar(column: Sequence[float | None]) -> str:
     return BARS[round(mean * (len(BARS) - 1))]
 
 
-@command()
+@command(short="rank ranks basis rescale out merge-into json")
 @click.argument("checkpoint_path", metavar="CKPT")
 @options(
     """
@@ -289,7 +290,7 @@ class CutRow:
         )
 
 
-@command()
+@command(short="ranks prompt-tokens new-tokens batch-size device save json")
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 @options(
     """

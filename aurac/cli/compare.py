@@ -155,6 +155,8 @@ _LM_EVAL = options(
 
 @command(
     cls=LmEvalCommand,
+    short="tasks limit data base num-fewshot chat-template until ranks basis device batch-size out "
+    "dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
     "130 interrupted.",
 )
@@ -184,7 +186,7 @@ def compare(
     aurac compare ckpt_a ckpt_b --tasks gsm8k
     aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
-    aurac compare ckpt_a --tasks aurac_word_problems --basis prefix,svd --rescale rule,keep
+    aurac compare ckpt_a --tasks gsm8k --basis prefix,svd --rescale rule,keep
     aurac compare ckpt_a ckpt_b --tasks gsm8k --until decided
     """  # noqa: D301
     if status:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import Attributes, Command, hyphens, parsed
+from aurac.cli.options import ALL, Attributes, Command, hyphens, parsed
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
 
@@ -108,7 +108,7 @@ class LmEvalCommand(Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does, after the translation."""
         args = _joined(args)
-        if set(ctx.help_option_names) & set(args):
+        if {ALL, *ctx.help_option_names} & set(args):
             return super().parse_args(ctx, args)
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         if "config" in values:

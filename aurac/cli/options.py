@@ -264,16 +264,48 @@ def options(text: str, **attributes: Attributes) -> Decorator:
     return add
 
 
+ALL = "--help-all"
+
+
+def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.meta[ALL] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
+
+
 class Command(click.Command):
-    """A command whose help shows the headings of its `options`."""
+    """A command whose help shows the headings of its `options`.
+
+    Args:
+        short: The options that `--help` shows, by their names without hyphens before them;
+            `--help-all` shows the rest, too. Without any `--help` shows all.
+    """
+
+    def __init__(self, *args: Any, short: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.short = [f"--{name}" for name in short.split()]
+        if short:
+            count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
+            about, flags = (
+                f"Show all {count} options and exit.",
+                {"is_flag": True, "is_eager": True},
+            )
+            shown = click.Option([ALL], help=about, expose_value=False, callback=_show_all, **flags)
+            self.params.append(shown)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each heading; `--help` is among the options that have none."""
         sections: dict[str, list[tuple[str, str]]] = {}
+        short = {*self.short, ALL, *ctx.help_option_names} if self.short else set()
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
-            if row is not None and isinstance(parameter, click.Option):
+            if row is None or not isinstance(parameter, click.Option):
+                continue
+            if ALL in ctx.meta or not short:
                 sections.setdefault(getattr(parameter, "group", ""), []).append(row)
+            elif short.intersection(parameter.opts):
+                sections.setdefault("", []).append(row)
         for number, (title, rows) in enumerate(sections.items()):
             with formatter.section(title or ("Other options" if number else "Options")):
                 formatter.write_dl(rows)

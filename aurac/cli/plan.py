@@ -40,7 +40,7 @@ QUESTIONS = {
 _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 
 
-@command()
+@command(short="delta question pilot sd flip-rate seeds power json")
 @options(
     """
     --delta --margin delta FLOAT: Difference, margin or half-width in question, a fraction such as

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +26,17 @@ from aurac.curves.display import declared
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from aurac.adapters.truncate import BasisOption
-    from aurac.analysis.choice_rows import Choice, RankRow
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
     from aurac.analysis.record import Analysis
     from aurac.files import Json
     from aurac.readers import Curves
     from aurac.records.serving import ServingCosts
 
 
+SCHEMA = 1  # of the JSON
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
     *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
@@ -40,7 +44,7 @@ _OF_FINISHED = (
 )
 
 
-@command()
+@command(short="margin min-accuracy reference require-rank max-latency-ms details json")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @options(
     """
@@ -109,11 +113,11 @@ def recommend(
     the choice, and holds for numbers that were chosen before looking.
 
     \b
-    aurac recommend runs/gsm8k                       # sizes, accuracies, the margin each would need
+    aurac recommend runs/gsm8k       # sizes, accuracies, the margin each needs
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --margin 0.02 --reference lora@16
     aurac recommend runs/gsm8k --min-accuracy 0.45
-    aurac recommend runs/gate --margin 0.03 --require-rank 8    # a CI gate: exit code 0 or 4
+    aurac recommend runs/gate --margin 0.03 --require-rank 8  # CI: exit 0 or 4
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
@@ -170,20 +174,27 @@ def recommend(
     result = analyse(read.curves, settings, groups=read.groups)
     served = ServingCosts.read(map(Path, sources), read.groups)
     gates = _gates(result, served, require_rank, max_latency_ms)
-    failing = any(rows for rows, _, _ in gates)
+    failed = [
+        {"adapter": row.label, "task": row.task, "reason": reason}
+        for rows, _, reason in gates
+        for row in rows
+    ]
+    commands = [_truncate(choice.chosen, sources) for choice in result.choices]
     if as_json:
-        content = _content(result, served, details=details)
-        print_json({"shown": not failing, **content} if gates else content)
+        content = _content(result, served, commands, details=details)
+        print_json(content | ({"shown": not failed, "failed": failed} if gates else {}))
     else:
-        print_text("\n".join([*terminal_text.ship_lines(result, served, details=details), ""]))
+        text = terminal_text.ship_lines(result, served, details=details)
+        text += [line for line in commands if line]
+        print_text("\n".join([*text, ""]))
         if result.recommended:
             title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
             print_curves(result, title, terminal_text.rank_columns(result, served))
         print_text("\n" + "\n".join(terminal_text.rank_lines(result, details=details)).strip("\n"))
-        for rows, passed, failed in gates:
-            text = f"{failed}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
-            print_text(f"\n{text}")
-    return NOT_SHOWN if failing else 0
+        for rows, passed, reason in gates:
+            said = f"{reason}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
+            print_text(f"\n{said}")
+    return NOT_SHOWN if failed else 0
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
@@ -199,7 +210,7 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
         )
     from aurac.show.terminal_text import decided_lines
 
-    content = {"ship": [], "sequential": to_builtins(read.sequential)}
+    content = {"schema": SCHEMA, "ship": [], "sequential": to_builtins(read.sequential)}
     text = "\n".join(decided_lines(read.sequential)).strip("\n")
     print_result(content, text, as_json=as_json)
     return 0
@@ -231,8 +242,12 @@ def _gates(
     gates = []
     if rank is not None:
         failing = [row for row in rows if row.rank is None or row.rank > rank]
-        passed = f"Every adapter may be shipped at rank {rank} or a smaller one."
-        gates.append((failing, passed, f"Not shown to be good enough at rank {rank}"))
+        at = f"at rank {rank} or a smaller one"
+        passed = (
+            f"Every adapter may be shipped {at}. Each was judged by itself, not against another: a "
+            "weak adapter passes, too, where it loses little by being cut."
+        )
+        gates.append((failing, passed, f"Not shown to be good enough {at}"))
     if latency is not None:
         slow = [row for row in rows if not _within(row, served, latency)]
         most = f"at most {latency:g} ms a generated token"
@@ -242,12 +257,34 @@ def _gates(
     return gates
 
 
-def _content(result: Analysis, served: ServingCosts, *, details: bool) -> dict[str, Json]:
+def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
+    """The command that writes a configuration; None where adapter or truncation are not known."""
+    from aurac.records.schema import RESULTS_FILE, Results
+
+    basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
+    if chosen is None or rescale not in ("rule", "keep", "trained"):
+        return None
+    runs = (Path(source) for source in sources if (Path(source) / RESULTS_FILE).is_file())
+    every = (adapter for run in runs for adapter in Results.read(run).adapters)
+    known = {x.name: x.path for x in every if x.path and x.format != "family"}
+    if chosen.adapter not in known:
+        return None
+    cut = ["--rank", str(chosen.rank), "--basis", basis]
+    cut += [] if (basis, rescale) == ("svd", "keep") else ["--rescale", rescale]  # the default
+    out = f"{chosen.adapter}_r{chosen.rank}"
+    return shlex.join(["aurac", "truncate", known[chosen.adapter], *cut, "--out", out])
+
+
+def _content(
+    result: Analysis, served: ServingCosts, commands: Sequence[str | None], *, details: bool
+) -> dict[str, Json]:
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
-    shown: dict[str, Json] = {name: content[name] for name in names}
+    shown: dict[str, Json] = {"schema": SCHEMA} | {name: content[name] for name in names}
     shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
-    shown["ship"] = [_ship(choice, served) for choice in result.choices]
+    ships = [_ship(choice, served) for choice in result.choices]
+    pairs = zip(ships, commands, strict=True)
+    shown["ship"] = [ship | {"command": command} for ship, command in pairs]
     if details:
         shown["truncations"] = [advice.to_dict() for advice in result.advice]
     return shown

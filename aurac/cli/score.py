@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from aurac.show.terminal import Extra
 
 
-_WIDE = 100  # columns from which a table has room for AURAC beside other columns
-
-
 def _clusters(values: Sequence[str]) -> dict[str, str]:
     """Task ("" for all) → field."""
     fields = pairs([value if "=" in value else f"*={value}" for value in values], "--cluster")
@@ -61,7 +58,7 @@ analysis_options = options(
 """Options of every command that analyses curves."""
 
 
-@command()
+@command(short="metric group delta non-inferior to margin axis details json")
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @options(
     """
@@ -209,6 +206,5 @@ def print_curves(result: Analysis, title: str | None = None, extra: Extra | None
         best=result.candidates,
         extra=extra,
         ranks=extra is None,
-        areas=extra is None or console.width >= _WIDE,
     )
     console.print(table.terminal(console.width, title or TITLE))

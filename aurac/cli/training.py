@@ -37,7 +37,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
     return [name for name in names if name.startswith(incomplete)]
 
 
-@command()
+@command(short="base set out device family resume list")
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
 @options(
     """
@@ -78,7 +78,7 @@ def train(
     aurac train --list
     aurac train word_problems/matryoshka --out my_adapter
     aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
-    aurac train word_problems/lora --set learning_rate=2e-3 --set rank=8 --seed 7 --out lora8
+    aurac train word_problems/lora --set rank=8 --seed 7 --out lora8
     """  # noqa: D301
     from aurac.training.recipe import family_members, load_recipe
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
 
 _WAITING, _RUNNING, _FAILED = "·", "…", "failed"
-_RANK_WIDTH, _NAME_WIDTH, _BAR_WIDTH = 8, 36, 68  # the last without the description
+_RANK_WIDTH, _NAME_WIDTH, _BAR_WIDTH = 7, 36, 68  # the last without the description
 _OTHER_LINES = 8
 
 
@@ -193,7 +193,8 @@ class CurveTable(progress.Progress):
         curves = dict.fromkeys(_curve(cell) for cell in planned if cell.variant)
         self._curves = list(curves or dict.fromkeys(map(_curve, planned)))
         most = max(2, (console.width - _NAME_WIDTH) // _RANK_WIDTH)
-        self._ranks = sorted(list(dict.fromkeys(cell.rank for cell in planned))[:most])
+        every = list(dict.fromkeys(cell.rank for cell in planned))
+        self._ranks, self._hidden = sorted(every[:most]), len(every[most:])
         self._values = {(*_curve(cell), cell.rank): _WAITING for cell in planned}
         self._task, self._note, self._terminal = planned[0].task.name, "", console
         name = Column(
@@ -249,6 +250,8 @@ class CurveTable(progress.Progress):
         yield table
         if len(self._curves) > most:
             yield Text(f"and {len(self._curves) - most} more curves")
+        if self._hidden:
+            yield Text(f"and {self._hidden} more ranks: a wider terminal shows them")
         yield self.make_tasks_table(self.tasks)
         if self._note:
             yield Text(self._note)

@@ -39,7 +39,8 @@ def test_what_to_ship_comes_first(table):
 
 def test_json_holds_fractions_and_what_to_ship(table):
     content = json.loads(run("recommend", table, "--delta", "0.1", "--json"))
-    assert set(content) == {"recommended", "choices", "ship"}
+    assert set(content) == {"schema", "recommended", "choices", "ship"}
+    assert content["schema"] == 1
     assert content["recommended"][0]["rank"] < 8
     (ship,), (choice,) = content["ship"], content["choices"]
     assert (ship["adapter"], ship["rank"], ship["alpha"]) == ("matryoshka", 2, 0.05)
@@ -92,6 +93,11 @@ def test_a_run_knows_size_and_speed(tmp_path):
     assert ship["seconds_per_document"] > 0
     text = run("recommend", folder, "--margin", "0.5")
     assert "a document" in text
+    assert f"Ship {ship['adapter']} (" in text
+    assert ship["command"] in text.splitlines()
+    basis, _ = ship["truncation"].split(" · ")
+    words = f"--rank {ship['rank']} --basis {basis}"
+    assert ship["command"].startswith(f"aurac truncate adapters/{ship['adapter']} {words}")
     assert "* as published (without P)" in text
 
 
@@ -111,7 +117,13 @@ def test_a_required_rank_is_a_gate(table, asked, rank, code):
     given = ["recommend", table, *asked, "--require-rank", rank]
     text = run(*given, code=code)
     assert ("may be shipped at rank" in text) == (code == 0)
-    assert json.loads(run(*given, "--json", code=code))["shown"] is (code == 0)
+    assert ("judged by itself" in text) == (code == 0)
+    content = json.loads(run(*given, "--json", code=code))
+    assert content["shown"] is (code == 0)
+    assert bool(content["failed"]) is (code == 4)
+    for row in content["failed"]:
+        assert f"{row['adapter']} on {row['task']}" in text.splitlines()[-1]
+        assert row["reason"] in text
 
 
 def test_the_sentence_names_the_condition_that_binds(tmp_path):

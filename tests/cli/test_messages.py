@@ -1,0 +1,100 @@
+"""What a refusal tells the reader to type instead, and how much of the help is shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from report_runs import zoo_run
+
+from aurac.analysis.primary import parse_pairs
+from aurac.cli import COMMANDS, cli
+
+ROOT = Path(__file__).parents[2]
+ZOO = ROOT / "adapters_zoo" / "word_problems"
+
+
+def refusal(*words: object) -> str:
+    """The message of a command that is refused, without line breaks."""
+    done = CliRunner().invoke(cli, list(map(str, words)))
+    assert done.exit_code != 0
+    text = str(done.exception) if not isinstance(done.exception, SystemExit) else done.output
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("typed", "instead"),
+    [
+        (
+            ["run", "--model", "hf", "--model_args", "peft=x"],
+            "use: aurac compare --model hf --model_args peft=x",
+        ),
+        (["ls", "tasks"], "use: aurac tasks"),
+        (["validate", "--tasks", "x"], "use: aurac compare ADAPTER --tasks TASK --dry-run"),
+        (["--model", "hf", "--tasks", "x"], "use: aurac compare --model hf --tasks x"),
+        (["--model_args", "peft=x"], "use: aurac compare --model_args peft=x"),
+        (["--margin", "0.1", "recommend", "x"], "use: aurac recommend --margin 0.1 x"),
+        (["recommend", "x", "--margin", "2%"], "write 0.02"),
+        (["score", "x", "--level", "95 %"], "write 0.95"),
+        (["recommend", "x", "--margin", "much"], "'much' is not a valid float"),
+        (["--versoin"], "--version"),
+        (
+            ["compare", "--model", "hf", "--model_args", "peft=x", "--apply_chat_template", "tool"],
+            "save tool as chat_template.jinja beside a tokenizer and give its folder with --tok",
+        ),
+        (["compare", ZOO, "--tasks", "aurac_word_problems", "--dry-run"], f"{ZOO}/*"),
+        (["score", ROOT / "reports" / "study"], "reports/study/results/mawps"),
+        (["recommend", ROOT / "reports" / "study"], "reports/study/results/mawps"),
+        (["zoo", ROOT / "docs"], "name another folder (`aurac zoo FOLDER`)"),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, list) else "",
+)
+def test_a_refusal_says_what_to_type(typed, instead):
+    assert instead in refusal(*typed)
+
+
+def test_runs_below_a_study_are_those_of_its_results():
+    assert "search" not in refusal("score", ROOT / "reports" / "study")
+
+
+def test_an_export_of_a_run_without_its_prompts_says_that(tmp_path):
+    folder = zoo_run(tmp_path, n=5).write()
+    text = refusal("export", folder, "--out", tmp_path / "out")
+    assert "did not keep the prompts" in text
+    assert "delete" not in text
+
+
+def test_a_label_of_a_primary_comparison_may_lack_its_spaces():
+    spaced = [("lora · svd", "b"), ("b · prefix · rule", "*")]
+    assert parse_pairs(["lora·svd,b"], ["b ·prefix· rule"]) == spaced
+
+
+def shown(name: str, flag: str) -> str:
+    done = CliRunner().invoke(cli, [name, flag], terminal_width=80)
+    assert done.exit_code == 0
+    return done.output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_short_and_help_all_has_every_option(name):
+    command = cli.get_command(None, name)
+    every = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    known = {opt for option in every for opt in option.opts}
+    assert {*command.short} <= known
+    few, lines = shown(name, "--help"), shown(name, "--help").splitlines()
+    assert len(lines) <= 56
+    assert max(map(len, lines)) <= 80
+    assert f"aurac {name}" in few
+    if not command.short:
+        assert len(every) <= 8
+        return
+    whole = shown(name, "--help-all")
+    for option in every:
+        longest = max(option.opts, key=len)
+        assert longest in whole
+        used = bool({*option.opts} & {*command.short, "--help-all"})
+        listed = re.search(rf"^  -.*{longest}(?![\w-])", few, re.MULTILINE)
+        assert bool(listed) == used, longest
