@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from importlib import import_module
+from io import StringIO
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -157,8 +158,8 @@ def main() -> None:
         status = error.exit_code
     except click.ClickException as error:
         with visible_streams():
-            error.message = _folded(error.message)
-            error.show()
+            error.show(said := StringIO())
+            sys.stderr.write(_folded(said.getvalue()))
         status = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):  # the latter within a command
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")

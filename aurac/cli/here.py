@@ -212,11 +212,13 @@ def doctor(*, offline: bool, as_json: bool) -> int:
 def _show_findings(findings: Sequence[Finding], log: str) -> None:
     from rich.text import Text
 
-    from aurac.terminal import one_line, stdout_console
+    from aurac.terminal import one_line, stdout_console, terminal_width, wrapped
 
+    columns = terminal_width()
+    width = None if columns is None else max(20, columns - 25)
     rows = [(*_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
     for mark, style, what, value, advice in [*rows, ("", "", "log", log, None)]:
         line = one_line(f"{value}{f' -> {advice}' if advice else ''}")
+        line = wrapped(line, width).replace("\n", f"\n{'':25}")
         text = Text.assemble((f"{mark:<8} ", style), f"{what:<15} {line}")
-        console = stdout_console()
-        console.print(text, soft_wrap=not console.is_terminal)  # on a pipe grep finds it whole
+        stdout_console().print(text, soft_wrap=True)  # whole on a pipe, so that grep finds it

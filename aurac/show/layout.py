@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _GAP = 2  # spaces between columns
-_NUMBER = re.compile(r"([−+<>=±-]? ?[.\d].{,22}|[–?]?)$")
+_NUMBER = re.compile(r"(?=.{,24}$)([−+<>=±-]? ?[.\d]([^A-Za-z_]|(?<=[ A-Za-z])[A-Za-z])*|[–?]?)$")
 """Cells that are never folded and stand flush right: a number, its unit and its interval."""
 
 _BREAK = re.compile(r"(?= (?![%·−]))|(?<=[^ ]{20}/)(?=.)")
@@ -77,18 +77,13 @@ def lay_out(columns: list[Series], width: int | None) -> str:
     """
     if width is None or _total(columns) <= width:
         return _draw(columns)
-    alike = [column for column in columns if _alike(column)]
-    if len(alike) < len(columns):
-        columns = [column for column in columns if column not in alike]
-    else:
-        alike = []
-    known = (f"{column.title} {column.cells[0]}" for column in alike if column.cells[0])
-    below = f"in all rows: {', '.join(known)}" if alike else ""
-    lines = [_in_one(columns, width), _in_blocks(columns, width)]
+    differ = [column for column in columns if not _alike(column)] or columns
+    alike = [f"{c.title} {c.cells[0]}" for c in columns if c not in differ and c.cells[0]]
+    lines = [_in_one(differ, width), _in_blocks(differ, width)]
     shortest = min(filter(None, lines), key=lambda text: text.count("\n"), default=None)
-    return "\n".join(
-        [shortest or _as_list(columns, width), *textwrap.wrap(below, width, break_on_hyphens=False)]
-    )
+    below = f"in all rows: {', '.join(alike)}" if alike else ""
+    last = textwrap.wrap(below, width, break_on_hyphens=False)
+    return "\n".join([shortest or _as_list(differ, width), *last])
 
 
 def _alike(column: Series) -> bool:
@@ -122,7 +117,7 @@ def _folded(columns: list[Series], width: int) -> list[Series] | None:
 
 def _in_one(columns: list[Series], width: int) -> str | None:
     shown = _folded(columns, width)
-    return shown and _draw(shown)
+    return _draw(shown) if shown else None
 
 
 def _in_blocks(columns: list[Series], width: int) -> str | None:

@@ -151,7 +151,7 @@ def test_a_side_car_never_contradicts_the_config(adapter, tmp_path):
 
 def test_ranks_it_does_not_have(adapter, tmp_path):
     folder = save_adapter(adapter, tmp_path / "a")
-    assert "\n3       " in run(folder, "--ranks", "3").stdout
+    assert "\n   3  " in run(folder, "--ranks", "3").stdout
     with pytest.raises(RankError):
         run(folder, "--ranks", "5")
 

@@ -12,6 +12,7 @@ from report_runs import zoo_run
 
 from aurac.analysis.primary import parse_pairs
 from aurac.cli import COMMANDS, cli
+from aurac.terminal import wrapped
 
 ROOT = Path(__file__).parents[2]
 ZOO = ROOT / "adapters_zoo" / "word_problems"
@@ -67,6 +68,17 @@ def test_an_export_of_a_run_without_its_prompts_says_that(tmp_path):
     assert "delete" not in text
 
 
+def test_long_lines_break_between_words_and_commands_can_be_pasted():
+    text = "It is 46.8 % here: `aurac report` says it.\n  - a point of a list\nprefix/trained"
+    assert wrapped(text, 14).split("\n") == [
+        *("It is 46.8 %", "here:", "`aurac report`", "says it."),
+        *("  - a point", "  of a list", "prefix/trained"),
+    ]
+    assert wrapped(text, None) == text
+    line = "aurac truncate adapter --rank 4 --out adapter_r4"
+    assert wrapped(line, 30) == "aurac truncate adapter \\\n    --rank 4 --out adapter_r4"
+
+
 def test_a_label_of_a_primary_comparison_may_lack_its_spaces():
     spaced = [("lora · svd", "b"), ("b · prefix · rule", "*")]
     assert parse_pairs(["lora·svd,b"], ["b ·prefix· rule"]) == spaced
@@ -96,5 +108,5 @@ def test_help_is_short_and_help_all_has_every_option(name):
         longest = max(option.opts, key=len)
         assert longest in whole
         used = bool({*option.opts} & {*command.short, "--help-all"})
-        listed = re.search(rf"^  -.*{longest}(?![\w-])", few, re.MULTILINE)
+        listed = re.search(rf"^  (-.*)?{longest}(?![\w-])", few, re.MULTILINE)
         assert bool(listed) == used, longest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,6 +96,8 @@ def test_a_run_knows_size_and_speed(tmp_path):
     assert "a document" in text
     assert f"Ship {ship['adapter']} (" in text
     assert ship["command"] in text.splitlines()
+    words = shlex.split(ship["command"])
+    cli.get_command(None, words[1]).make_context(words[1], words[2:])  # it can be typed
     basis, _ = ship["truncation"].split(" · ")
     words = f"--rank {ship['rank']} --basis {basis}"
     assert ship["command"].startswith(f"aurac truncate adapters/{ship['adapter']} {words}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import msgspec
 import pytest
@@ -68,6 +69,21 @@ def test_a_changed_request_is_refused_with_the_difference(tmp_path, change, said
     with pytest.raises(RunFolderError, match=said):
         open_run_folder(tmp_path / "r", ["t"], changed(**change))
     assert (tmp_path / "r/run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "tasks", "named"),
+    [
+        (["./my/file.yaml"], ["t"], "t"),
+        (["/far/away/file.yaml", "gsm8k"], ["t", "gsm8k"], "file-gsm8k"),
+        (["group.yml"], ["a", "b"], "group"),
+        (["arc_easy"], ["arc_easy"], "arc_easy"),
+    ],
+)
+def test_a_run_of_a_task_file_is_named_after_the_task(asked, tasks, named):
+    known = {task: RequestedTask(first_prompt="x", documents=3) for task in tasks}
+    folder, _ = find_run_folder(None, asked, changed(tasks=known))
+    assert re.fullmatch(rf"{named}-[0-9a-f]{{8}}", folder.name)
 
 
 def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):

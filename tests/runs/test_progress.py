@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
 from runs_doubles import Task, planned
 
 from aurac.records.store import CellStore
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.log import duration
-from aurac.runs.progress import SweepProgress, counting
+from aurac.runs.progress import CurveTable, SweepProgress, counting
 
 
 def test_durations():
@@ -39,6 +43,15 @@ def test_progress_on_a_pipe_says_each_tenth_with_the_time_left(monkeypatch, caps
         "30 %: 0 of 3 cells, 9 s, 3 requests/s, 21 s left",
         "1 of 3 cells finished in 20 s",
     ]
+
+
+def test_the_table_says_how_many_ranks_have_no_room():
+    [cell] = planned(Task("a", n=4))
+    cells = [replace(cell, rank=rank) for rank in range(12)]
+    table = CurveTable(Console(file=StringIO(), width=80), cells, 4)
+    shown, note = [*table.get_renderables()][:2]
+    assert len(shown.columns) == 1 + 6
+    assert str(note) == "and 6 more ranks: a wider terminal shows them"
 
 
 def test_steps_on_a_pipe_say_each_tenth_with_the_time_left(monkeypatch, capsys):
