@@ -171,6 +171,10 @@ class LmEvalCommand(Command):
         return words
 
 
+def _may_be_adapter(word: str) -> bool:
+    return not set("/=:@").isdisjoint(word) or Path(word).exists()
+
+
 def _joined(args: Sequence[str]) -> list[str]:
     """lm-eval's options of several words as one: `--tasks a b`, `--model_args x=1 y=2`."""
     long = [hyphens(word.split("=")[0]) if word.startswith("-") else word for word in args]
@@ -183,7 +187,7 @@ def _joined(args: Sequence[str]) -> list[str]:
         elif words and ((last in _PAIRS and "=" in word) or (last in _TASKS and is_lm_eval)):
             joined[-1] += f",{word}"
             continue
-        elif is_lm_eval and last == "--apply-chat-template":
+        elif last == "--apply-chat-template" and (is_lm_eval or not _may_be_adapter(word)):
             raise UsageError(
                 f"--apply_chat_template {word}: templates with a name are not read",
                 expected="no name: the tokenizer's default template",

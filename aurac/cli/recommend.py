@@ -54,8 +54,8 @@ _OF_FINISHED = (
     --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
     --reference <REFERENCE>: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration
         by default.
-    --require-rank <R> INTEGER: Exit with 4 unless each adapter may be shipped at rank R or a
-        smaller one.
+    --require-rank <R> INTEGER: Exit with 4 unless each adapter, judged by itself, may be shipped
+        at rank R or a smaller one.
     --max-latency-ms <MS> FLOAT: Exit with 4 unless each adapter takes at most MS for a generated
         token at its rank, unmerged, as `aurac cost --save RUN` measured it.
 

@@ -46,6 +46,7 @@ def refusal(*words: object) -> str:
             ["compare", "--model", "hf", "--model_args", "peft=x", "--apply_chat_template", "tool"],
             "save tool as chat_template.jinja beside a tokenizer and give its folder with --tok",
         ),
+        (["compare", "--apply_chat_template", "tool", ZOO], "chat_template.jinja beside a tok"),
         (["compare", ZOO, "--tasks", "aurac_word_problems", "--dry-run"], f"{ZOO}/*"),
         (["score", ROOT / "reports" / "study"], "reports/study/results/mawps"),
         (["recommend", ROOT / "reports" / "study"], "reports/study/results/mawps"),
