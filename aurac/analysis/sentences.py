@@ -113,9 +113,11 @@ def _share(level: float) -> str:
 Called = Callable[["Configuration"], str]
 
 
-def choice_sentences(
-    choice: Choice, *, own: bool = False, called: Called = lambda configuration: configuration.name
-) -> list[str]:
+def _name(configuration: Configuration) -> str:
+    return configuration.name
+
+
+def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _name) -> list[str]:
     """Which configuration to ship and what was shown of it, or why none is named.
 
     `own`: of the ranks of one curve, which the reader knows; `called`: what to call one.
@@ -177,7 +179,8 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     facts = [size(chosen.bytes)] if chosen.bytes else []
     facts.append(f"accuracy {percent(chosen.accuracy)} %")
     facts += [f"{seconds(chosen.seconds)} a document"] if chosen.seconds else []
-    head = f"Use {called(chosen)}" if called is _rank else f"Ship {_cut(chosen, called)}{where}"
+    named = _cut(chosen) if called is _name else called(chosen)
+    head = f"Use {named}" if called is _rank else f"Ship {named}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
     lines = [
@@ -193,13 +196,12 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     return lines
 
 
-def _cut(chosen: Configuration, called: Called) -> str:
-    """What to call it, with the way it is cut where a name leaves that out."""
-    name, basis = called(chosen), chosen.truncation.partition(" · ")[0]
-    cut = {"svd": "SVD"}.get(basis, basis)
-    if not cut or " · " in chosen.label or cut.casefold() in name.casefold():
-        return name
-    return name.replace(f" at rank {chosen.rank}", f" ({cut}) at rank {chosen.rank}")
+def _cut(chosen: Configuration) -> str:
+    """Its name with the way it is cut, which the label of a default truncation leaves out."""
+    basis = chosen.truncation.partition(" · ")[0]
+    if not basis or " · " in chosen.label:
+        return chosen.name
+    return f"{chosen.label} ({basis.replace('svd', 'SVD')}) at rank {chosen.rank}"
 
 
 def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:

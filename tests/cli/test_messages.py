@@ -73,11 +73,11 @@ def test_long_lines_break_between_words_and_commands_can_be_pasted():
     text = "It is 46.8 % here: `aurac report` says it.\n  - a point of a list\nprefix/trained"
     assert wrapped(text, 14).split("\n") == [
         *("It is 46.8 %", "here:", "`aurac report`", "says it."),
-        *("  - a point", "  of a list", "prefix/trained"),
+        *("  - a point of", "  a list", "prefix/trained"),
     ]
     assert wrapped(text, None) == text
     line = "aurac truncate adapter --rank 4 --out adapter_r4"
-    assert wrapped(line, 30) == "aurac truncate adapter \\\n    --rank 4 --out adapter_r4"
+    assert wrapped(line, 34) == "aurac truncate adapter --rank 4 \\\n    --out adapter_r4"
 
 
 def test_a_label_of_a_primary_comparison_may_lack_its_spaces():
