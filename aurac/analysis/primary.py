@@ -54,7 +54,8 @@ def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:
         for name in (a, b) if b != EACH else (a,):
             if _adapter(name) not in names and name not in names:
                 raise CurveError(
-                    f"a primary comparison of {name!r}", expected=f"one of {', '.join(names)}"
+                    f"a primary comparison of {name!r}",
+                    expected=f"one of {', '.join(names)}, or a truncation: NAME · svd",
                 )
         if a == b:
             raise CurveError(f"a primary comparison of {a!r} with itself", expected="two names")

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides, open_checkpoint
 from aurac.cli.options import (
     as_table,
-    checkpoint_options,
-    checkpoint_overrides,
     command,
     numbers,
-    open_checkpoint,
     options,
     parsed,
     print_result,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
 from aurac.cli.lm_eval import (
     LmEvalCommand,
     fewshot_seed,
@@ -19,8 +20,6 @@ from aurac.cli.lm_eval import (
 )
 from aurac.cli.options import (
     as_table,
-    checkpoint_options,
-    checkpoint_overrides,
     command,
     names,
     options,

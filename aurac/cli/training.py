@@ -173,9 +173,10 @@ def _list_recipes(*, as_json: bool) -> None:
         }
         for name, recipe in loaded.items()
     ]
-    head = ["recipe", "method", "rank", "data", "base", "length", "examples a step"]
+    head = ["recipe", "method", "rank", "data", "base", "length × examples a step"]
+    listed = [[*values, f"{length} × {size}"] for *values, length, size in map(dict.values, rows)]
     times = "word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU."
-    text = f"{as_table(head, [[*row.values()] for row in rows])}\n{times}"
+    text = f"{as_table(head, listed)}\n{times}"
     print_result(rows, text, as_json=as_json)
 
 

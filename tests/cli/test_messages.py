@@ -43,6 +43,10 @@ def refusal(*words: object) -> str:
         (["recommend", "x", "--margin", "much"], "'much' is not a valid float"),
         (["--versoin"], "--version"),
         (
+            ["score", ROOT / "reports/word_problems", "--primary", "nobody,lora"],
+            "expected one of lora, dylora, matryoshka, or a truncation: NAME · svd",
+        ),
+        (
             ["compare", "--model", "hf", "--model_args", "peft=x", "--apply_chat_template", "tool"],
             "save tool as chat_template.jinja beside a tokenizer and give its folder with --tok",
         ),
