@@ -1,4 +1,4 @@
-"""Every command and block of the README, the tutorial and commands.md runs on the real model.
+"""Every command and block of the README, the first pages and commands.md runs on the real model.
 
 The commands are the documents' own, word for word, with changes that save time: `--limit` and the
 default number of documents become a handful, only the first and the last of the default ranks are
@@ -10,6 +10,7 @@ counts them.
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import warnings
 
@@ -22,6 +23,7 @@ from aurac.cli import COMMANDS, cli
 pytestmark = pytest.mark.slow
 
 DOCUMENTS = 4
+YOURS = REPOSITORY / "docs" / "your-adapter.md"
 SETS_UP = ("pip install ", "pytest")
 """What has happened when a test runs."""
 
@@ -106,13 +108,26 @@ def test_the_tutorial_runs(workplace):
 
 @pytest.fixture
 def clone(workplace, tmp_path, monkeypatch):
-    """A folder of its own: the pages write to folders of the same names."""
+    """A folder of its own, since the pages write to folders of the same names.
+
+    It has an adapter and a task of a reader's own: the zoo's LoRA, and the task of `YOURS`.
+    """
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "adapters_zoo").symlink_to(REPOSITORY / "adapters_zoo")
+    for name in ("adapters_zoo", "reports"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "my_adapter").symlink_to(REPOSITORY / "adapters_zoo" / "word_problems" / "lora")
+    [task] = [block for block in blocks(YOURS) if block.language == "yaml"]
+    (tmp_path / "my_task.yaml").write_text(task.text)
+    questions = [{"question": f"{n} + {n}?", "answer": str(2 * n)} for n in range(DOCUMENTS)]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, questions)))
 
 
 def test_the_readme_runs(clone):
-    assert set(run_page(README)) == {"inspect", "compare", "recommend", "python"}
+    assert set(run_page(README)) == {"inspect", "compare", "recommend", "truncate", "python"}
+
+
+def test_the_page_on_your_own_adapter_runs(clone):
+    assert run_page(YOURS) == ["compare", "compare", "recommend", "truncate"]
 
 
 def test_the_commands_of_every_question_run(clone):
