@@ -14,6 +14,7 @@ from aurac.cli import cli
 
 RUN = REPOSITORY / "reports" / "word_problems"
 TEXT = README.read_text(encoding="utf-8")
+REPORT = (RUN / "report.md").read_text(encoding="utf-8")
 BENCHMARK = (REPOSITORY / "docs" / "benchmarks-engine.md").read_text(encoding="utf-8")
 SPEEDS = {
     "gsm8k, 5-shot": "gsm8k 5-shot stock, bfloat16",
@@ -32,9 +33,8 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 def test_the_table_is_that_of_the_stored_report():
     shown = rows(TEXT, "adapter | r = 1")
-    report = (RUN / "report.md").read_text(encoding="utf-8")
-    accuracies = rows(report, "adapter | base | r = 1")
-    areas = rows(report, "adapter | AURAC [95 %]".replace("[", "\\[").replace("]", "\\]"))
+    accuracies = rows(REPORT, "adapter | base | r = 1")
+    areas = rows(REPORT, "adapter | AURAC [95 %]".replace("[", "\\[").replace("]", "\\]"))
     assert list(shown) == list(areas)  # the largest AURAC first
     for name, (*accuracy, area) in shown.items():
         base, *expected = accuracies[name]
@@ -66,6 +66,9 @@ def test_the_configuration_to_ship_is_that_of_the_command_above_it(monkeypatch):
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     quoted = " ".join(line[2:] for line in TEXT.splitlines() if line.startswith("> "))
     assert quoted == done.stdout.splitlines()[0].strip()
+    assert quoted.startswith("Ship lora at rank 4 ")
+    needed = rows(REPORT, "configuration | size")["lora (SVD) at rank 4"][2]
+    assert f"it takes a margin of {needed} points" in TEXT
 
 
 @pytest.mark.parametrize("task", SPEEDS)

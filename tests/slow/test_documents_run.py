@@ -123,7 +123,8 @@ def clone(workplace, tmp_path, monkeypatch):
 
 
 def test_the_readme_runs(clone):
-    assert set(run_page(README)) == {"inspect", "compare", "recommend", "truncate", "python"}
+    commands = {"compare", "recommend", "report", "inspect", "truncate"}
+    assert set(run_page(README)) == {*commands, "python"}
 
 
 def test_the_page_on_your_own_adapter_runs(clone):
