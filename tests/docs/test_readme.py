@@ -66,7 +66,7 @@ def test_the_configuration_to_ship_is_that_of_the_command_above_it(monkeypatch):
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     quoted = " ".join(line[2:] for line in TEXT.splitlines() if line.startswith("> "))
     assert quoted == done.stdout.splitlines()[0].strip()
-    assert quoted.startswith("Ship lora at rank 4 ")
+    assert quoted.startswith("Ship lora (SVD) at rank 4 ")
     needed = rows(REPORT, "configuration | size")["lora (SVD) at rank 4"][2]
     assert f"it takes a margin of {needed} points" in TEXT
 
