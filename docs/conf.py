@@ -61,9 +61,11 @@ nitpick_ignore_regex = [
     (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
     (
         r"py:class",
-        r"Axis|Basis(Option)?|CellStore|CurveFields|Groups?|Json|KeyNames|KnownBase|Layout|Names|"
-        r"Overrides|RequestOptions|SpreadOptions|TrainerCallback|(.*\.)?StoredDocuments|"
-        r"Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
+        r"CurveFields|Json|KeyNames|Overrides|RequestOptions|SpreadOptions|(.*\.)?StoredDocuments|TrainerCallback",
+    ),
+    (
+        r"py:class",
+        r"Axis|Basis(Option)?|CellStore|Groups?|KnownBase|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
     ),
     (
         r"py:.*",
