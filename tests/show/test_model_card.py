@@ -39,7 +39,8 @@ def text_of(run, name, **options):
 def test_the_hub_reads_back_every_number_of_the_default_curve(run):
     data = ModelCard(text_of(run, "matryoshka")).data
     curve = next(c for c in run.curves if c.adapter == "matryoshka" and c.is_default)
-    assert data.base_model == "tiny-base"
+    assert data.base_model is None  # no repository has that name
+    assert data.pipeline_tag == "text-generation"
     assert data.library_name == "peft"
     assert {"lora", "matryoshka", "aurac"} == set(data.tags)
     assert data.model_name == "matryoshka"
@@ -69,11 +70,22 @@ def test_the_text_says_the_same_and_names_the_published_inference(run):
 
 
 def test_its_command_exists(run):
-    line = next(
-        row for row in text_of(run, "lora").splitlines() if row.startswith("aurac truncate")
-    )
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    text = card(run, adapter, Findings(run, 0.5).own)
+    line = next(row for row in text.splitlines() if row.startswith("aurac truncate"))
     words = shlex.split(line)[1:]
     cli.get_command(None, words[0]).make_context(words[0], words[1:])
+
+
+def test_a_card_of_one_rank_speaks_of_no_area(tmp_path):
+    maker = RunMaker(tmp_path, n=20).add("cut", [0.5], ranks=(4,))
+    maker.write()
+    write_report(tmp_path)
+    text = (tmp_path / "cards/cut.md").read_text()
+    assert "AURAC (area" not in text
+    assert "can be cut" not in text
+    assert "aurac truncate" not in text
+    assert "Measured at rank 4" in text
 
 
 def test_a_brief_card_has_the_areas_and_the_highest_rank_only(run):
@@ -121,7 +133,7 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit):
     assert {result.dataset_type for result in data.eval_results} == {"openai/gsm8k"}
     if limit is None:
         (entry,) = yaml.safe_load(path.read_text())
-        assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "main"}
+        assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
         assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
         assert "rank 2" in entry["notes"]
         with contextlib.suppress(ImportError):  # in huggingface_hub since it knows this form

@@ -1,0 +1,103 @@
+"""What the Hugging Face Hub reads of an adapter's `README.md`, and how to load the adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from aurac.terminal import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from huggingface_hub import EvalResult
+
+
+class Upstream(NamedTuple):
+    """The repository of the hub that a packaged model was made from, and its licence there."""
+
+    repository: str
+    licence: str
+
+
+UPSTREAM = {
+    "smollm2-135m-instruct-q4_1": Upstream("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
+}
+
+
+def hub_id(base: str | None) -> str | None:
+    """The repository of a base model; None for a folder of this machine."""
+    name = (base or "").partition("@")[0]
+    if name in UPSTREAM:
+        return UPSTREAM[name].repository
+    parts = name.split("/")
+    local = Path(name).exists() or any(part in ("", ".", "..", "~") for part in parts)
+    return one_line(name) if len(parts) == 2 and not local else None
+
+
+def base_name(base: str | None) -> str:
+    """What a card calls a base: a folder by its last part, as its path is of this machine alone."""
+    if not base:
+        return "its base model"
+    return one_line(base if base in UPSTREAM or hub_id(base) else Path(base).name)
+
+
+def front_matter(
+    name: str, base: str | None, method: str | None, results: Sequence[EvalResult] = ()
+) -> str:
+    """The YAML between the dashes that open a card, dashes included.
+
+    The licence is that of a packaged base; of other bases it is not known and left out.
+    """
+    from huggingface_hub import ModelCardData
+
+    known = UPSTREAM.get(base or "")
+    data = ModelCardData(
+        base_model=hub_id(base),
+        library_name="peft",
+        license=known.licence if known else None,
+        pipeline_tag="text-generation",
+        model_name=one_line(name),
+        tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
+        eval_results=list(results),
+    )
+    content = data.to_dict()  # type: ignore[no-untyped-call]
+    if not results:  # a name alone is no result
+        content.pop("model-index", None)
+    return f"---\n{to_yaml(content)}---"
+
+
+def to_yaml(content: Any) -> str:
+    """YAML with keys in their order, by the fast writer where it was built."""
+    import yaml
+
+    writer = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
+
+
+def loading_snippet(base: str | None) -> str:
+    """Python that loads the adapter of this folder in plain PEFT, fenced as Markdown."""
+    repository = json.dumps(hub_id(base) or "BASE_MODEL")
+    return f"""```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained({repository})
+model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository on the hub
+```"""
+
+
+def base_note(base: str | None) -> str:
+    """What somebody who loads or uploads the adapter has to know of its base; often empty."""
+    if base in UPSTREAM:
+        return (
+            f"It was trained and measured on `{base}`, a 4-bit file of that model. With the "
+            "model's full weights the results can differ."
+        )
+    if hub_id(base) is None:
+        return (
+            f"Its base is a folder, {base_name(base)}: before you publish the adapter, put the "
+            "base's repository on the hub here and into `base_model:` above."
+        )
+    return ""

@@ -1,0 +1,54 @@
+"""What a card says of the base: a repository of the hub, never a path of this machine."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+from huggingface_hub import ModelCard
+
+from aurac.models.packaged import PACKAGED
+from aurac.records.hub import UPSTREAM, base_name, base_note, front_matter, hub_id, loading_snippet
+
+PACKAGED_BASE = "smollm2-135m-instruct-q4_1"
+
+
+@pytest.mark.parametrize(
+    ("base", "repository"),
+    [
+        ("owner/model", "owner/model"),
+        ("owner/model@main", "owner/model"),
+        (PACKAGED_BASE, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        ("/home/me/model", None),
+        ("./model", None),
+        ("../bases/model", None),
+        ("model", None),
+        (None, None),
+    ],
+)
+def test_only_a_repository_is_named(base, repository):
+    assert hub_id(base) == repository
+    data = ModelCard(front_matter("mine", base, "lora") + "\n\n# mine\n").data
+    assert data.base_model == repository
+    assert data.tags == ["lora", "aurac"]
+
+
+def test_an_existing_folder_of_two_parts_is_a_folder(tmp_path, monkeypatch):
+    (tmp_path / "bases" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub_id("bases/model") is None
+    assert "bases/model" not in base_note("bases/model")
+    assert base_name("/secret/place/model") == "model"
+
+
+def test_the_snippet_is_python_that_names_the_base():
+    code = loading_snippet("owner/model").removeprefix("```python\n").removesuffix("```")
+    ast.parse(code)
+    assert 'AutoModelForCausalLM.from_pretrained("owner/model")' in code
+
+
+def test_every_packaged_base_has_its_repository_and_licence():
+    assert set(PACKAGED) == set(UPSTREAM)
+    data = ModelCard(front_matter("mine", PACKAGED_BASE, "dylora") + "\n").data
+    assert data.license == "apache-2.0"
+    assert data.tags == ["lora", "dylora", "aurac"]
