@@ -1,8 +1,9 @@
 """A table of texts as lines of a limited width, with every cell and no broken word.
 
-A table that is too wide is changed in this order, as far as needed: columns that are alike in all
-rows are named below it; cells are folded between words; columns stand in blocks, one below the
-other, each with the columns that tell the rows apart; each row is a list of `column: value`.
+Of a table that is too wide, columns that are alike in all rows are named below it. Then its cells
+are folded between words, or it stands in blocks of columns, one below the other, each with the
+columns that tell the rows apart: whichever takes fewer lines. Where not even that fits, each row is
+a list of `column: value`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+from rich.cells import cell_len  # characters of some scripts take two columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,13 +43,15 @@ class Series:
     @property
     def width(self) -> int:
         """Characters in the longest line."""
-        return max(len(line) for text in (self.title, *self.cells) for line in text.split("\n"))
+        return max(
+            cell_len(line) for text in (self.title, *self.cells) for line in text.split("\n")
+        )
 
     @property
     def least(self) -> int:
         """The least width to which it can be folded."""
         pieces = (piece for text in (self.title, *self.cells) for piece in _pieces(text))
-        return max(len(piece.lstrip(" ")) for piece in pieces)
+        return max(cell_len(piece.lstrip(" ")) for piece in pieces)
 
     @property
     def right(self) -> bool:
@@ -63,7 +68,7 @@ def _pieces(text: str) -> list[str]:
 def _fold(text: str, width: int) -> str:
     lines = [""]
     for piece in _pieces(text):
-        if len(lines[-1] + piece) <= width:
+        if cell_len(lines[-1] + piece) <= width:
             lines[-1] += piece
         else:
             lines.append(piece.lstrip(" "))
@@ -148,10 +153,10 @@ def _draw(columns: list[Series]) -> str:
 
     def lines(cells: Iterable[str], row: int | None = None) -> Iterator[str]:
         for parts in zip_longest(*(cell.split("\n") for cell in cells), fillvalue=""):
-            texts = [
-                part.rjust(width) if right else part.ljust(width)
-                for part, (width, right) in zip(parts, sides, strict=True)
-            ]
+            texts = []
+            for part, (width, right) in zip(parts, sides, strict=True):
+                space = " " * (width - cell_len(part))
+                texts.append(space + part if right else part + space)
             for at, column in enumerate(columns):
                 if row in column.bold:
                     texts[at] = f"\x1b[1m{texts[at]}\x1b[0m"

@@ -31,6 +31,11 @@ def test_what_fits_is_one_table_with_numbers_flush_right():
     ]
 
 
+def test_characters_that_take_two_columns_count_as_two():
+    text = lay_out(columns(["name", "size"], ("適応器", "1.5"), ("b", "2.5")), 80)
+    assert text.split("\n")[1:] == ["------  ----", "適応器   1.5", "b        2.5"]
+
+
 def test_ranks_that_do_not_fit_stand_in_a_block_below_with_the_names_again():
     shown = lay_out(curves((0, "lora"), (1, "matryoshka")), 60)
     blocks = [block.split("\n") for block in shown.split("\n\n")]
