@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
 _OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats"}
+SCORING_PARTS = (
+    *("filter_list", "metric_list", "process_results", "doc_to_target", "doc_to_choice"),
+    *("doc_to_text", "class"),
+)
+"""What of a task makes scores of answers; a scoring is a short hash of each, joined by `-`."""
+
+
+def same_scoring(a: str, b: str) -> bool:
+    """Whether scores may stand together; that of cells of older versions is not known ("")."""
+    return not a or not b or a == b
+
+
+def changed_parts(a: str, b: str) -> list[str]:
+    """The `SCORING_PARTS` in which two scorings differ."""
+    pairs = zip(SCORING_PARTS, a.split("-"), b.split("-"), strict=False)
+    return [name for name, old, new in pairs if old != new]
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -265,6 +281,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         kind: Which record `content` is, see `LINES`.
         sha256: Of the text of `content`.
+        scoring: How its documents were scored, see `SCORING_PARTS`. A line of another scoring than
+            those before it supersedes them.
         documents: How many of the documents that are asked for the file holds with this line; the
             last thing in the line, so that a look at the end of a file tells.
     """
@@ -272,6 +290,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     content: msgspec.Raw
     sha256: str
+    scoring: str | UnsetType = UNSET
     documents: int
 
 
@@ -296,7 +315,7 @@ class SchemaNumber(msgspec.Struct, frozen=True):
 _KINDS = {record: kind for kind, record in LINES.items()}
 
 
-def encode_line(content: Line, documents: int) -> bytes:
+def encode_line(content: Line, documents: int, scoring: str = "") -> bytes:
     """A line of a cell's file, see `Envelope`; a ValueError for a metric that is not finite."""
     columns = content.metrics if isinstance(content, Block) else {}
     if isinstance(content, Aggregates):
@@ -312,6 +331,7 @@ def encode_line(content: Line, documents: int) -> bytes:
         kind=_KINDS[type(content)],
         content=msgspec.Raw(raw),
         sha256=hashlib.sha256(raw).hexdigest(),
+        scoring=scoring or UNSET,
         documents=documents,
     )
     return msgspec.json.encode(envelope) + b"\n"
@@ -341,7 +361,12 @@ def refuse_newer(schema: Any, known: int, where: object) -> None:
 
 
 def decode_line(line: bytes, where: object = "a cell") -> Line:
-    """The content of a line of a cell's file, which is `where`.
+    """The content of a line of a cell's file, see `decode_scored`."""
+    return decode_scored(line, where)[0]
+
+
+def decode_scored(line: bytes, where: object) -> tuple[Line, str]:
+    """The content of a line of a cell's file, which is `where`, and its scoring ("": not known).
 
     Raises:
         RunFolderError: It is whole, and the first line of a cell of a newer schema.
@@ -356,4 +381,4 @@ def decode_line(line: bytes, where: object = "a cell") -> Line:
     if envelope.kind == _KINDS[CellHead]:
         refuse_newer(msgspec.json.decode(raw, type=SchemaNumber).schema, CELL_SCHEMA, where)
     content: Line = msgspec.json.decode(raw, type=LINES[envelope.kind])
-    return content
+    return content, envelope.scoring or ""

@@ -19,7 +19,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
 from aurac.files import sha256_json
-from aurac.records.cell import differences, read_record
+from aurac.records.cell import changed_parts, differences, read_record
 from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 from aurac.records.store import read_cell
 
@@ -182,6 +182,7 @@ class CurveReader:
             for adapter in results.adapters
         }
         self._seen: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._scorings: dict[tuple[str, int], tuple[str, str]] = {}
         self._bases: dict[tuple[str, ...], tuple[list[str], NDArray[np.float64]] | None] = {}
 
     def curve(self, row: CurveRecord, metric: str) -> Curve:
@@ -202,6 +203,7 @@ class CurveReader:
             return plain
         points = {rank: self.cells.read(row, rank) for rank in plain.ranks}
         _check_alike(plain.label, points)
+        self._check_scoring(row, plain.label, points)
         parts = [_scores(row.task, cells, metric) for cells in points.values()]
         drawn = self.cells.drawn(row.task)
         labels = self._labels(row, points[plain.ranks[0]][: 1 if drawn else None])
@@ -226,6 +228,21 @@ class CurveReader:
             )
         except AuracError as error:
             raise RunFolderError(f"the cells of {plain.label}: {error}") from error
+
+    def _check_scoring(
+        self, row: CurveRecord, label: str, points: Mapping[int, Sequence[Cell]]
+    ) -> None:
+        """Refuse cells of a task that were scored otherwise than those before them."""
+        for at, cell in ((at, cell) for cells in points.values() for at, cell in enumerate(cells)):
+            if not cell.scoring:
+                continue
+            first, whose = self._scorings.setdefault((row.task, at), (cell.scoring, label))
+            if parts := changed_parts(first, cell.scoring):
+                raise RunFolderError(
+                    f"the cells of {label} on {row.task} were scored otherwise than those of "
+                    f"{whose} ({', '.join(parts)} of the task changed)",
+                    fix="give the command of the run again: it computes the older ones anew",
+                )
 
     def _base(
         self, row: CurveRecord, metric: str, cells: Sequence[Cell]

@@ -42,6 +42,7 @@ class RequestsHeader(Record, frozen=True, kw_only=True):
     chat_template: Any
     system_instruction: str | None = None
     fewshot_as_multiturn: bool = True
+    scoring: str = ""
     model: ModelFacts
 
 
@@ -68,6 +69,15 @@ class StoredRequests(NamedTuple):
         lines = (json.dumps(row.to_dict(), ensure_ascii=False) for row in (self.header, *self.rows))
         text = "\n".join(lines).encode("utf-8", "surrogatepass")
         write_atomic(path, gzip.compress(text, 6, mtime=0))
+
+    @classmethod
+    def scoring_in(cls, path: Path) -> str | None:
+        """The scoring of the task whose prompts a file has; None where it cannot be read."""
+        try:
+            with gzip.open(path, "rb") as lines:
+                return msgspec.json.decode(next(lines, b""), type=RequestsHeader).scoring
+        except (OSError, EOFError, ValueError):
+            return None
 
     @classmethod
     def read(cls, path: Path) -> StoredRequests:

@@ -16,7 +16,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -39,10 +39,11 @@ from aurac.records.cell import (
     Failure,
     Logged,
     Recount,
-    decode_line,
+    decode_scored,
     encode_line,
     metric_column,
     read_record,
+    same_scoring,
 )
 
 if TYPE_CHECKING:
@@ -56,8 +57,15 @@ logger = logging.getLogger(__name__)
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 _SUFFIX = ".jsonl"
 _RECORD = ".json"
-_TAIL_BYTES = 64
-_COUNT = re.compile(rb'"documents":(\d+)\}\n\Z')
+_TAIL_BYTES = 128
+_END = re.compile(rb'(?:"scoring":"([-0-9a-f]+)",)?"documents":(\d+)\}\n\Z')
+
+
+class CellEnd(NamedTuple):
+    """What the end of a cell's file says: how it was scored, and how many documents it has."""
+
+    scoring: str  # "" where that is not known
+    documents: int
 
 
 @dataclass(eq=False)
@@ -70,6 +78,7 @@ class Cell:
         responses: n answers.
         logged: What else lm-eval's logs would hold.
         samples: ``metric,filter`` to n lists of the outcomes of samples; empty without.
+        scoring: How the documents were scored; "" where that is not known.
         aggregates: Values over exactly these documents of metrics that are no means.
         engine: Summed over the blocks that hold them; near ties are not known where a block holds
             other documents too.
@@ -89,6 +98,7 @@ class Cell:
     notes: list[str]
     missing: list[DocumentKey]
     damaged: int
+    scoring: str
     samples: dict[str, list[list[float]]]
 
     def scores(self, metric: str) -> list[float] | None:
@@ -122,35 +132,44 @@ class CellStore:
     def _packed(self) -> Mapping[str, memoryview]:
         return packed(self.folder)
 
-    def count(self, key: str) -> int:
+    def count(self, key: str, scoring: str = "") -> int:
         """How many of the documents that were asked for are there, by the end of the file.
 
-        0 where there is no file, or its last line was cut off.
+        0 where there is no file, its last line was cut off, or it was scored otherwise.
         """
+        end = self.end(key)
+        return end.documents if same_scoring(end.scoring, scoring) else 0
+
+    def end(self, key: str) -> CellEnd:
+        """The end of a cell's file; without documents where there is no file or it was cut off."""
         path = self.path(key)
         try:
             descriptor = os.open(path, os.O_RDONLY | _BINARY)
         except OSError:
-            return _count(self._packed.get(path.name, b"")[-_TAIL_BYTES:])
+            return _end(self._packed.get(path.name, b"")[-_TAIL_BYTES:])
         try:
-            return _count(_tail(descriptor, _TAIL_BYTES))
+            return _end(_tail(descriptor, _TAIL_BYTES))
         except OSError:
-            return 0
+            return CellEnd("", 0)
         finally:
             os.close(descriptor)
 
-    def read(self, key: str, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
+    def read(
+        self, key: str, documents: Sequence[DocumentKey] | None = None, scoring: str = ""
+    ) -> Cell | None:
         """See `read_cell`."""
-        return read_cell(self.path(key), documents)
+        return read_cell(self.path(key), documents, scoring)
 
-    def append(self, identity: CellIdentity, content: Block | Aggregates, documents: int) -> None:
+    def append(
+        self, identity: CellIdentity, content: Block | Aggregates, documents: int, scoring: str = ""
+    ) -> None:
         """Add a line to a cell, with which so many of the documents asked for are there."""
-        self._append(identity, encode_line(content, documents))
+        self._append(identity, encode_line(content, documents, scoring))
         self.clear_failure(identity.key)
 
-    def recount(self, identity: CellIdentity, documents: int) -> None:
+    def recount(self, identity: CellIdentity, documents: int, scoring: str = "") -> None:
         """Correct the number at the end of a cell's file."""
-        self._append(identity, encode_line(Recount(), documents))
+        self._append(identity, encode_line(Recount(), documents, scoring))
 
     def _append(self, identity: CellIdentity, line: bytes) -> None:
         head = CellHead(schema=CELL_SCHEMA, key=identity.key, identity=identity)
@@ -227,10 +246,13 @@ def cannot_write(folder: Path, error: OSError) -> RunFolderError:
     )
 
 
-def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cell | None:
+def read_cell(
+    path: Path, documents: Sequence[DocumentKey] | None = None, scoring: str = ""
+) -> Cell | None:
     """The outcomes of these documents in a cell's file, in this order; None: of all, each once.
 
-    There is no cell (None) where there is no file, or none that says whose it is.
+    With `scoring` those that were scored otherwise are missing. There is no cell (None) where there
+    is no file, or none that says whose it is.
 
     Raises:
         RunFolderError: The file is of a newer schema.
@@ -240,8 +262,11 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
     belongs = False  # whether lines are this cell's: not before its first line or after another's
     blocks: list[Block] = []
     aggregates: list[Aggregates] = []
-    damaged = 0
-    for content in _contents(path):
+    damaged, scored = 0, ""
+    for content, by in _contents(path):
+        if belongs and not same_scoring(by, scored):
+            blocks, aggregates = [], []
+        scored = by or scored
         if isinstance(content, CellHead):
             belongs = content.key == key
             head = content if belongs else head
@@ -253,23 +278,25 @@ def read_cell(path: Path, documents: Sequence[DocumentKey] | None = None) -> Cel
             aggregates.append(content)
     if head is None:
         return None
-    return _assembled(head.identity, blocks, aggregates, documents, damaged)
+    if not same_scoring(scored, scoring):
+        blocks, aggregates = [], []
+    return _assembled(head.identity, blocks, aggregates, documents, damaged, scored)
 
 
-def _contents(path: Path) -> Iterator[Line | None]:
-    """What each line of a file says; None for one that cannot be used."""
+def _contents(path: Path) -> Iterator[tuple[Line | None, str]]:
+    """What each line of a file says, None for one that cannot be used, and its scoring."""
     with contextlib.suppress(FileNotFoundError), open_stored(path) as lines:
         for line in filter(bytes.strip, lines):
             try:
-                yield decode_line(line, path)
+                yield decode_scored(line, path)
             except ValueError:
-                yield None
+                yield None, ""
 
 
-def _count(tail: bytes | memoryview) -> int:
-    """The number of documents at the end of a cell's last line; 0 without one."""
-    number = _COUNT.search(tail)
-    return int(number[1]) if number else 0
+def _end(tail: bytes | memoryview) -> CellEnd:
+    """What a cell's last line ends with; no documents without one."""
+    found = _END.search(tail)
+    return CellEnd((found[1] or b"").decode(), int(found[2])) if found else CellEnd("", 0)
 
 
 def _tail(descriptor: int, size: int) -> bytes:
@@ -282,7 +309,7 @@ def _tail(descriptor: int, size: int) -> bytes:
 def _has_head(path: Path) -> bool:
     """Whether a file has a whole first line of its cell."""
     key = path.name.removesuffix(_SUFFIX)
-    return any(isinstance(line, CellHead) and line.key == key for line in _contents(path))
+    return any(isinstance(line, CellHead) and line.key == key for line, _ in _contents(path))
 
 
 def documents_hash(documents: Sequence[DocumentKey]) -> str:
@@ -296,6 +323,7 @@ def _assembled(
     aggregates: Sequence[Aggregates],
     documents: Sequence[DocumentKey] | None,
     damaged: int,
+    scoring: str,
 ) -> Cell:
     place: dict[DocumentKey, tuple[int, int]] = {}
     for number, block in enumerate(blocks):
@@ -324,6 +352,7 @@ def _assembled(
         notes=list(dict.fromkeys(note for block in used for note in block.notes)),
         missing=[document for document in wanted if document not in place],
         damaged=damaged,
+        scoring=scoring,
         samples={
             key: [sampled[n][key][row] for n, row in rows]
             for key in keys

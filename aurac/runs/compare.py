@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
 
     from aurac.records.decisions import SequentialRecord
     from aurac.runs.settings import Execution, RequestOptions
+
+logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
@@ -162,6 +165,8 @@ class Sweep:
                 self.store.tidy()
                 cells = self._planned()
                 warn_unused(self.store, [cell.identity for cell in cells])
+                for change in CellStates.of((cell.row for cell in cells), self.store).rescored():
+                    logger.warning("%s", change)
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
@@ -223,7 +228,7 @@ class Sweep:
             if not incomplete:
                 break
             for cell, there in incomplete:
-                self.store.recount(cell.identity, there)
+                self.store.recount(cell.identity, there, cell.scoring)
         return reader
 
     def _compute(self, wanted: list[PlannedCell]) -> None:

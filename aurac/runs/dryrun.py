@@ -161,7 +161,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
-        notes=(*lookup.notes, *_notes_on_cells(session, execution)),
+        notes=(*lookup.notes, *states.rescored(), *_notes_on_cells(session, execution)),
         seconds=math.sqrt(ends[0] * ends[1]) if ends else None,
         seconds_low=ends[0] if ends else None,
         seconds_high=ends[1] if ends else None,

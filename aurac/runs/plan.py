@@ -113,11 +113,16 @@ class PlannedCell:
         return sum(end - start for start, end in (self.task.spans[place] for place in places))
 
     @property
+    def scoring(self) -> str:
+        """How its documents are scored, see `aurac.records.cell.SCORING_PARTS`."""
+        return self.task.leaf.scoring
+
+    @property
     def row(self) -> PlanRow:
         """The cell as the run folder's plan has it."""
         curve = self.variant.label if self.variant else None
         sizes = self.task.n_requests, len(self.documents)
-        return PlanRow(self.identity.key, curve, self.rank, self.task.name, *sizes)
+        return PlanRow(self.identity.key, curve, self.rank, self.task.name, *sizes, self.scoring)
 
     @property
     def label(self) -> str:

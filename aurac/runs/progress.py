@@ -171,7 +171,7 @@ class SweepProgress(NoProgress):
 
     def _accuracy(self, cell: PlannedCell) -> str:
         """In percent, of the metric that is integrated."""
-        stored = self._store.read(cell.identity.key, cell.documents)
+        stored = self._store.read(cell.identity.key, cell.documents, cell.scoring)
         column = stored.scores(cell.task.metric) if stored and not stored.missing else None
         return f"{100 * sum(column) / len(column):.1f}" if column else _FAILED
 

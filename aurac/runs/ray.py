@@ -168,14 +168,14 @@ class _Queue:
             self._cells.append(cell)
         if state != "taken":
             return
-        missing = cell.missing(context.store.read(key, cell.documents))
+        missing = cell.missing(context.store.read(key, cell.documents, cell.scoring))
         context.progress.cell(cell)
         there, requests = len(cell.documents) - len(missing), cell.requests(missing)
         entry = _Open(cell, deque(cell.blocks(missing)), there, requests)
         self._open[key] = entry
         self._count(entry, cell.task.n_requests - requests)
         if not missing:
-            context.store.recount(cell.identity, len(cell.documents))
+            context.store.recount(cell.identity, len(cell.documents), cell.scoring)
             self._close(entry)
 
     def _count(self, entry: _Open, requests: int) -> None:
@@ -218,9 +218,10 @@ class _Queue:
 
     def _add(self, entry: _Open, block: Block) -> None:
         entry.there += len(block.documents)
-        self._context.store.append(entry.cell.identity, block, entry.there)
-        places = [entry.cell.documents.index(key) for key in block.documents]
-        self._count(entry, entry.cell.requests(places))
+        cell = entry.cell
+        self._context.store.append(cell.identity, block, entry.there, cell.scoring)
+        places = [cell.documents.index(key) for key in block.documents]
+        self._count(entry, cell.requests(places))
         if not entry.waiting and not entry.running:
             self._close(entry)
 

@@ -112,7 +112,7 @@ class CellReader:
     def _read(self, planned: PlannedCell) -> Cell | str:
         key = planned.identity.key
         if key not in self._seen:
-            stored = self._store.read(key, planned.documents)
+            stored = self._store.read(key, planned.documents, planned.scoring)
             if stored is not None and not stored.missing:
                 self._seen[key] = stored
             elif (record := self._store.failure(key)) is not None:

@@ -77,7 +77,7 @@ class RunContext:
     def is_settled(self, cell: PlannedCell) -> bool:
         """Whether another process has computed a cell, or failed to; progress is told then."""
         key = cell.identity.key
-        done = self.store.count(key) >= len(cell.documents)
+        done = self.store.count(key, cell.scoring) >= len(cell.documents)
         if not done and not self.store.has_failed(key):
             return False
         self.progress.documents(cell.task.n_requests)
@@ -86,14 +86,14 @@ class RunContext:
 
     def add_aggregates(self, cell: PlannedCell) -> None:
         """Keep the metrics over all documents that are no means, where the task has any."""
-        whole = self.store.read(cell.identity.key, cell.documents)
+        whole = self.store.read(cell.identity.key, cell.documents, cell.scoring)
         if whole is None or whole.missing:
             return
         values = cell.task.leaf.aggregates({**whole.metrics, **whole.logged.other})
         values = {key: value for key, value in values.items() if math.isfinite(value)}
         if values and values != whole.aggregates:
             content = Aggregates(documents_sha256=documents_hash(whole.documents), values=values)
-            self.store.append(cell.identity, content, len(cell.documents))
+            self.store.append(cell.identity, content, len(cell.documents), cell.scoring)
 
     def done(self, cell: PlannedCell, seconds: float, requests: int) -> None:
         """All documents of a cell are there, after so many seconds and requests of this process."""
@@ -221,17 +221,17 @@ class Runner:
     def _complete(self, cell: PlannedCell, counter: Counter) -> int:
         """Add the missing blocks; how many requests they were."""
         identity, store = cell.identity, self.context.store
-        missing = cell.missing(store.read(identity.key, cell.documents))
+        missing = cell.missing(store.read(identity.key, cell.documents, cell.scoring))
         there = len(cell.documents) - len(missing)
         requests = cell.requests(missing)
         counter(cell.task.n_requests - requests)
         for block in self._evaluator.blocks(cell, cell.blocks(missing), counter):
             there += len(block.documents)
             with self.context.profile.spent("store"):
-                store.append(identity, block, there)
+                store.append(identity, block, there, cell.scoring)
             self.context.locks.clear_deaths(identity.key)
-        if store.count(identity.key) != len(cell.documents):
-            store.recount(identity, len(cell.documents))
+        if store.count(identity.key, cell.scoring) != len(cell.documents):
+            store.recount(identity, len(cell.documents), cell.scoring)
         self.context.add_aggregates(cell)
         return requests
 

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
+from aurac.records.cell import changed_parts, same_scoring
 from aurac.records.schema import REPORT_FILE
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
@@ -36,7 +38,7 @@ _MOST_FAILURES = 20
 
 
 class PlanRow(msgspec.Struct, frozen=True, array_like=True):
-    """A planned cell: the key of its identity, its curve's label (None: the base), its size."""
+    """A planned cell: its identity's key, its curve's label (None: the base), size and scoring."""
 
     key: str
     curve: str | None
@@ -44,6 +46,7 @@ class PlanRow(msgspec.Struct, frozen=True, array_like=True):
     task: str
     requests: int
     documents: int
+    scoring: str = ""
 
     @property
     def label(self) -> str:
@@ -87,26 +90,45 @@ def read_plan(folder: Path) -> tuple[list[PlanRow] | None, int]:
 
 @dataclass(frozen=True)
 class CellStates:
-    """Planned cells: whole ones in a store, failed ones, and the others with requests to answer."""
+    """Planned cells: whole ones in a store, failed ones, and the others with requests to answer.
+
+    `stale` are those of the others that were scored otherwise, with that scoring.
+    """
 
     done: tuple[PlanRow, ...]
     failed: tuple[PlanRow, ...]
     left: dict[PlanRow, float]
+    stale: dict[PlanRow, str]
 
     @classmethod
     def of(cls, rows: Iterable[PlanRow], store: CellStore, *, retry: bool = False) -> CellStates:
         """Look planned cells up; with `retry` cells that failed are left, too."""
         failures = set() if retry else store.failed_keys()
-        done, failed, left = [], [], {}
+        done, failed, left, stale = [], [], {}, {}
         for row in rows:
-            documents = store.count(row.key)
+            scoring, documents = store.end(row.key)
+            if not same_scoring(scoring, row.scoring):
+                stale[row], documents = scoring, 0
             if documents >= row.documents:
                 done.append(row)
             elif row.key in failures:
                 failed.append(row)
             else:
                 left[row] = row.requests * (1 - documents / row.documents)
-        return cls(tuple(done), tuple(failed), left)
+        return cls(tuple(done), tuple(failed), left, stale)
+
+    def rescored(self) -> list[str]:
+        """Why stored cells are computed again: a sentence for each task that scores otherwise."""
+        counts = Counter(row.task for row in self.stale)
+        changed = {task: dict[str, None]() for task in counts}
+        for row, before in self.stale.items():
+            changed[row.task].update(dict.fromkeys(changed_parts(before, row.scoring)))
+        return [
+            f"{', '.join(parts)} of task {task} changed: "
+            + (f"{count} cells are" if (count := counts[task]) > 1 else "1 cell is")
+            + " computed again"
+            for task, parts in changed.items()
+        ]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from aurac.tasks.index import TaskYaml
 from aurac.tasks.metrics import Document, Leaf, choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.requests import chat_text
+from aurac.tasks.scoring import scoring_of
 from aurac.tasks.task import BuiltTask, cluster_labels
 from aurac.tasks.upstream import (
     OTHER_SEED,
@@ -155,6 +156,7 @@ class _Builder:
             self.template_sha256 = sha256_json(tokenizer.chat_template)
         self.limit: float | None = None
         self._requested = ""
+        self._folder: Path | None = None  # of its data
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
         self._local: set[str] = set()
 
@@ -200,6 +202,7 @@ class _Builder:
     def _load(self, requested: str) -> tuple[dict[str, ConfigurableTask], Any | None]:
         manager, name = find_task(requested, self.options.include_path)
         self._requested, self._at = name, None
+        self._folder = self.options.data.get(name, self.options.data.get(requested))
         try:
             with self._configured(manager):
                 loaded = manager.load([name])
@@ -255,10 +258,11 @@ class _Builder:
 
     def _files(self, settings: TaskYaml) -> local_data.Files | None:
         leaf = settings.task
-        if leaf in self.options.data:
-            return local_data.find_splits(Path(self.options.data[leaf]))
-        if self._requested in self.options.data:
-            folder = Path(self.options.data[self._requested])
+        own = self._folder if leaf == self._requested else None
+        if folder := self.options.data.get(leaf, own):
+            return local_data.find_splits(Path(folder))
+        if self._folder:
+            folder = Path(self._folder)
             for name in (leaf, settings.dataset_name):
                 if name and (folder / name).is_dir():
                     return local_data.find_splits(folder / name)
@@ -307,7 +311,7 @@ class _Builder:
         if name in self._local:
             columns = local_data.prompt_columns(task.config)
             local_data.check_documents(name, (d.content for d in evaluated), columns)
-        return Leaf(name, task, evaluated, integrable_metrics(task), samples)
+        return Leaf(name, task, evaluated, integrable_metrics(task), samples, scoring_of(task))
 
     def _set_samples(self, name: str, task: Any) -> int:
         """Have each document answered `repeats` times; how many are scored one by one."""

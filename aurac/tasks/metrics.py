@@ -149,6 +149,7 @@ class Leaf:
     documents: tuple[Document, ...]  # the documents that are evaluated, in order
     integrable: Mapping[str, bool]  # see `aurac.tasks.upstream.integrable_metrics`
     samples: int = 1  # answers of each document that are scored one by one; 1: as the task does it
+    scoring: str = ""  # see `aurac.tasks.scoring.scoring_of`
 
     @property
     def num_fewshot(self) -> int:

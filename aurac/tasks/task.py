@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
 from aurac.files import sha256_json
-from aurac.records.cell import DocumentKey
+from aurac.records.cell import DocumentKey, same_scoring
 from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
 from aurac.records.schema import TaskDocuments, TaskRecord
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
@@ -320,7 +320,8 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
         return None
     leaf = task.leaf
     path = Path("requests") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.jsonl.gz"
-    if not (folder / path).is_file():
+    scoring = StoredRequests.scoring_in(folder / path)
+    if scoring is None or not same_scoring(scoring, leaf.scoring):
         rows = [_row(leaf, document) for document in leaf.documents]
         StoredRequests(_header(leaf, task, base), rows).write(folder / path)
     return path.as_posix()
@@ -329,8 +330,10 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
 def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> RequestsHeader:
     config = leaf.task.dump_config()
     files = (config.get("dataset_kwargs") or {}).get("data_files")
-    if isinstance(files, dict):  # where the documents lie is this machine's business
-        config["dataset_kwargs"] = {"data_files": {split: _names(f) for split, f in files.items()}}
+    if files:  # where the documents lie is this machine's business
+        config["dataset_kwargs"] = {**config["dataset_kwargs"], "data_files": _names(files)}
+    if (made := leaf.task.config.custom_dataset) is not None:
+        config["custom_dataset"] = f"{made.__module__}:{made.__qualname__.split('.')[0]}"
     (config.get("metadata") or {}).pop("config_source", None)
     return RequestsHeader(
         task=task.name,
@@ -341,12 +344,18 @@ def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> RequestsHeader:
         chat_template=base.tokenizer.chat_template if task.options.chat_template else None,
         system_instruction=task.settings.get("system_instruction"),
         fewshot_as_multiturn=task.settings.get("fewshot_as_multiturn", True),
+        scoring=leaf.scoring,
         model=_model(base),
     )
 
 
 def _names(files: Any) -> Any:
-    return [_names(file) for file in files] if isinstance(files, list) else Path(str(files)).name
+    """Files as they were written, absolute ones by their last part."""
+    if isinstance(files, dict):
+        return {split: _names(each) for split, each in files.items()}
+    if isinstance(files, list):
+        return [_names(file) for file in files]
+    return Path(str(files)).name if Path(str(files)).is_absolute() else files
 
 
 def _model(base: LoadedBase) -> ModelFacts:

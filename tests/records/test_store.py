@@ -35,6 +35,7 @@ from aurac.records.cell import (
     EngineCounts,
     Failure,
     Logged,
+    changed_parts,
     decode_line,
     differences,
     encode_line,
@@ -159,6 +160,23 @@ def test_aggregates_belong_to_exactly_their_documents(store):
 def test_every_field_changes_the_key(field):
     other = msgspec.structs.replace(IDENTITY, **{field: 7 if field != "fit_factor" else 2.0})
     assert other.key != IDENTITY.key
+
+
+def test_outcomes_of_another_scoring_are_superseded(store):
+    """Lines without one, as older versions wrote them, stand beside those of any."""
+    store.append(IDENTITY, block(0, 1), 2)
+    store.append(IDENTITY, block(2), 3, "aa-bb")
+    assert store.end(IDENTITY.key) == ("aa-bb", 3)
+    assert store.count(IDENTITY.key) == store.count(IDENTITY.key, "aa-bb") == 3
+    assert store.read(IDENTITY.key, scoring="aa-bb").doc_ids == ["0", "1", "2"]
+    assert store.count(IDENTITY.key, "aa-cc") == 0
+    other = store.read(IDENTITY.key, KEYS[:3], "aa-cc")
+    assert (tuple(other.missing), other.damaged) == (KEYS[:3], 0)
+    store.append(IDENTITY, block(1), 1, "aa-cc")
+    assert store.read(IDENTITY.key).doc_ids == ["1"]
+    assert store.read(IDENTITY.key, KEYS[:3], "aa-cc").missing == [KEYS[0], KEYS[2]]
+    assert store.count(IDENTITY.key, "aa-bb") == 0
+    assert changed_parts("aa-bb", "aa-cc") == ["metric_list"]
 
 
 def test_the_schema_in_the_documents_is_that_of_the_records(store):

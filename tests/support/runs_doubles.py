@@ -79,7 +79,9 @@ class Task:
 
     @property
     def leaf(self):
-        return SimpleNamespace(name=self.name, aggregates=lambda _columns: self.aggregated)
+        return SimpleNamespace(
+            name=self.name, scoring="", aggregates=lambda _columns: self.aggregated
+        )
 
     def evaluation(self, model, tokenizer, options):
         return Evaluation(self, model, options)
