@@ -52,6 +52,7 @@ def caveats_of(scores: Sequence[ScoreRow]) -> tuple[Caveat, ...]:
 def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
     """The caveats that follow from what a run has stored, in the order of a report."""
     return (
+        *padded(run),
         *_published(run),
         *_training(run),
         *_sizes(run),
@@ -63,6 +64,37 @@ def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
         *_missing(run),
         *_unread(run),
     )
+
+
+def padded(run: StoredRun) -> Iterator[Caveat]:
+    """Of each task the most answers that are scored 0 for their white space or case alone."""
+    rows = [row for curve in run.curves for row in curve.members or (curve,)]
+    worst: dict[str, Caveat] = {}
+    for row in rows if len(rows) <= _CHECKED else ():
+        task = run.task(row.task)
+        if task.output_type != "generate_until" or not (row.source and row.ranks):
+            continue
+        cells = row.source.cells(row, row.ranks[-1])
+        if cells is None or len(cells) > 1:  # the tasks of a group have curves of their own
+            continue
+        (cell,), words = cells, row.source.questions(row.task)
+        answers = zip(cell.doc_ids, cell.responses, cell.scores(row.metric) or [], strict=True)
+        wrong = ((doc, said) for doc, said, score in answers if not score and doc in words)
+        alike = sum(_alike(said, words[doc].target) for doc, said in wrong)
+        if alike > (worst[row.task].numbers["answers"] if row.task in worst else 0):
+            worst[row.task] = _caveat(
+                *("padded", row.task, row.name),
+                rank=row.ranks[-1],
+                answers=alike,
+                n_docs=len(cell.documents),
+            )
+    return iter(worst.values())
+
+
+def _alike(answer: object, target: str) -> bool:
+    """Whether an answer equals a reference except for white space or case."""
+    words = target.casefold().split()
+    return bool(words) and isinstance(answer, str) and answer.casefold().split() == words
 
 
 def _published(run: StoredRun) -> Iterator[Caveat]:

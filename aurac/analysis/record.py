@@ -131,7 +131,9 @@ class Caveat:
             the interval, or a seed far from the others), `below base` (no rank is shown to be above
             the base, whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all
             compare), `falls` (accuracy falls by `size` from rank `lower` to `upper`). Of a stored
-            run: `as published` (AURAC `default` and `published` of an adapter cut both ways),
+            run: `padded` (at `rank`, of `n_docs` answers `answers` are scored 0 and equal the
+            reference except for white space or case), `as published` (AURAC `default` and
+            `published` of an adapter cut both ways),
             `one rank each` (an adapter for each rank, none truncated), `trained at one rank` (and
             truncated without nesting), `not cut by svd` (those of them without that comparison),
             `unknown method`, `unequal sizes` (at `rank` the two have `small` and `large`

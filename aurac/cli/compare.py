@@ -343,7 +343,9 @@ def _show_comparison(done: Run, *, as_json: bool) -> None:
 
 
 def _show_results(done: Run) -> None:
+    from aurac.records.run import stored_run
     from aurac.show import terminal_table, terminal_text
+    from aurac.show.caveats import doubts
     from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
@@ -360,5 +362,7 @@ def _show_results(done: Run) -> None:
         text = terminal_text.pair_lines(pairs, "Paired differences on the same documents")
         text += [known.primary.sentence] if known.primary else []
         print_text("\n".join([*text, *terminal_text.best_lines(known.best)]))
+    for doubt in doubts(stored_run(done.results, done.folder)):
+        print_text(doubt)
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")

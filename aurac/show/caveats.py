@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.analysis.caveats import padded
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
-from aurac.show.sentences import LISTED, published_pairs, some, two_ways
+from aurac.show.sentences import LISTED, all_zero, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,9 @@ _TOGETHER = {
 }
 # A sentence for each of the first few caveats with a code, and one for the number of the others.
 _EACH = {
+    "padded": "On {task}, {answers:.0f} of {n_docs:.0f} answers ({who}, rank {rank:.0f}) are "
+    "scored 0 and equal the reference except for white space or case: add a filter such as "
+    "remove_whitespace to the task, or ignore_case to its metric.",
     "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
     "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
     "give other answers; --dtype float32 has fewer such documents.",
@@ -56,6 +60,7 @@ def caveats(findings: Findings) -> list[str]:
     """What a reader has to know before quoting a number of this run."""
     run = findings.run
     return [
+        *_each(findings, "padded"),
         *_below_base(findings),
         *_seeds(run),
         *((run.primary.sentence,) if run.primary else ()),
@@ -80,6 +85,13 @@ def caveats(findings: Findings) -> list[str]:
         *_together(findings, "no documents"),
         *_bands(run),
     ]
+
+
+def doubts(run: StoredRun) -> list[str]:
+    """What speaks for an error in a task rather than in the adapters, for the terminal."""
+    zero = (all_zero(run, task) for task in run.task_names)
+    found = ((c, {"task": c.task, "who": some(c.curves), **c.numbers}) for c in padded(run))
+    return [*filter(None, zero), *(_EACH[c.code].format(**fields) for c, fields in found)]
 
 
 def _who(findings: Findings, *found: Caveat) -> str:

@@ -13,7 +13,7 @@ from aurac.show.render import Tile
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from aurac.analysis.choice_rows import Choice
     from aurac.analysis.rows import BestRow
@@ -86,26 +86,49 @@ def _verdict(findings: Findings, task: str) -> str:
     if not rows:
         reasons = [c.score_reason for c in run.of_task(task) if c.score_reason]
         return f"No adapter has an AURAC{f' ({reasons[0]})' if reasons else ''}."
+    if zero := all_zero(run, task):
+        return zero
     best = findings.best[task]
     if best is None:
         reason = str(findings.leaders[task].reason)
         return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
     apart = _apart(findings.leaders.get(task))
-    weak = _weak(best, findings)
+    equal = [curve for curve in rows if curve.area == best.area]
+    weak = _weak(equal, findings)
     if len(rows) == 1:
         return f"{best.label} has an AURAC of {percent(best.area)} %{weak}."
-    equal = [curve.label for curve in rows if curve.area == best.area]
     if len(equal) > 1:
-        return f"{some(equal)} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
+        who = _and([curve.label for curve in equal])
+        return f"{who} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
     head = f"{best.label} has the largest AURAC ({percent(best.area)} %){weak}"
     return f"{head}{_lead(findings, best)}{apart}"
 
 
-def _weak(best: CurveRow, findings: Findings) -> str:
-    """That the leader is not shown to be above the base."""
-    if not findings.below_base(best):
+def all_zero(run: StoredRun, task: str) -> str:
+    """That no answer on a task is right, which says more of the task; "" where one is."""
+    curves = [curve for curve in run.of_task(task) if curve.ranks]
+    if not curves or any(any(curve.accuracy) for curve in curves):
         return ""
-    return f", but no rank of it is shown to be above the base ({percent(best.baseline)} %)"
+    return (
+        f"Every answer on {task} is scored 0, at every rank: look at the answers, in the report's "
+        "documents or with `aurac.load_run(RUN).samples`, before comparing anything."
+    )
+
+
+def _and(names: Sequence[str]) -> str:
+    """Names as the subject of a sentence."""
+    if not 1 < len(names) <= LISTED:
+        return some(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _weak(leaders: Sequence[CurveRow], findings: Findings) -> str:
+    """That no leader is shown to be above the base."""
+    if not all(map(findings.below_base, leaders)):
+        return ""
+    whose = "it" if len(leaders) == 1 else "them"
+    base = percent(leaders[0].baseline)
+    return f", but no rank of {whose} is shown to be above the base ({base} %)"
 
 
 def _apart(row: BestRow | None) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from report_runs import RunMaker, run_from
 
-from aurac.analysis.caveats import caveats_of_run
+from aurac.analysis.caveats import caveats_of_run, padded
+from aurac.show.caveats import doubts
 
 
 def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
@@ -34,3 +35,18 @@ def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
     failed = codes["failed"]
     assert (failed.curves, failed.numbers, failed.note) == ((), {"rank": 0.0}, "gone")
     assert not {"as published", "no base", "limit", "samples"} & codes.keys()
+
+
+def test_answers_that_differ_from_the_reference_in_white_space_alone_are_counted(tmp_path):
+    """All 40 texts are the references with a space and in capitals; those scored 0 are counted."""
+    maker = RunMaker(tmp_path, n=40)
+    texts = [f" {i} + {i + 3} = {2 * i + 3}. ####  {2 * i + 3}\n" for i in range(40)]
+    run = maker.add("a", [0.0, 0.0], ranks=(1, 2), texts=texts)
+    assert not [*padded(run_from(run.results(), tmp_path))]  # no reference was kept
+    maker.keep_questions()
+    (caveat,) = padded(run_from(maker.results(), tmp_path))
+    assert (caveat.code, caveat.curves) == ("padded", ("a",))
+    assert caveat.numbers == {"rank": 2.0, "answers": 40.0, "n_docs": 40.0}
+    zero, said = doubts(run_from(maker.results(), tmp_path))
+    assert zero.startswith("Every answer on word_problems is scored 0, at every rank: look at the")
+    assert "40 of 40 answers (a, rank 2) are scored 0" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 from report_runs import RunMaker, many_curves, run_from, zoo_run
 
@@ -75,7 +76,25 @@ def test_equal_scores_share_the_lead(tmp_path):
         (run.curves[0], twin),
         *(getattr(run, n) for n in StoredRun.__dataclass_fields__ if n != "curves"),
     )
-    assert "adapter-00, twin have the same AURAC" in said(both)[0]
+    assert "adapter-00 and twin have the same AURAC" in said(both)[0]
+
+
+def test_a_run_without_a_right_answer_says_to_look_at_the_answers(tmp_path):
+    maker = RunMaker(tmp_path, n=30).add("a", [0, 0], ranks=(1, 2))
+    run = run_of(maker.add("b", [0, 0], ranks=(1, 2)))
+    verdict = said(run)[0]
+    assert verdict.startswith("Every answer on word_problems is scored 0, at every rank: look at")
+
+
+def test_no_leader_above_the_base_is_said_of_all_of_them(tmp_path):
+    maker = RunMaker(tmp_path, n=30)
+    maker.base["word_problems"] = np.ones(30)
+    run = run_of(maker.add("a", [0.1, 0.2], ranks=(1, 2)))
+    twin = msgspec.structs.replace(run.curves[0], adapter="twin", label="twin", id="twin")
+    rest = (getattr(run, n) for n in StoredRun.__dataclass_fields__ if n != "curves")
+    verdict = said(StoredRun((run.curves[0], twin), *rest))[0]
+    assert verdict.startswith("a and twin have the same AURAC, ")
+    assert ", but no rank of them is shown to be above the base (100.0 %)." in verdict
 
 
 def test_one_adapter_is_described_alone(tmp_path):
