@@ -132,7 +132,14 @@ def pairs(values: Iterable[str], option: str, of: str = "VALUE") -> dict[str, st
 
 
 def _folders(values: Iterable[str]) -> dict[str, Path]:
-    folders = pairs(values, "--data", "FOLDER")
+    """Task → folder; a folder alone is that of the only task, named by the empty string."""
+    given = list(values)
+    folders = pairs((value for value in given if "=" in value), "--data", "FOLDER")
+    alone = [value for value in given if "=" not in value]
+    if len(given) > 1 and alone:
+        raise UsageError(f"--data {alone[0]!r}", expected="--data TASK=FOLDER for each task")
+    if alone:
+        folders[""] = alone[0]
     return {task: Path(folder).expanduser() for task, folder in folders.items()}
 
 

@@ -15,7 +15,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurac.errors import RunFolderError, UsageError
-from aurac.exports.lm_eval_files import aggregated, safe, sample_rows
+from aurac.exports.lm_eval_files import aggregated, model_folder, safe, sample_rows
 from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
 from aurac.records.requests import StoredRequests
@@ -116,7 +116,7 @@ def _write(
     shared: Mapping[str, StoredRequests],
 ) -> Path:
     model = str(results.provenance.base.name)
-    folder = out / point.folder / f"rank_{point.rank}" / safe(model)
+    folder = out / point.folder / f"rank_{point.rank}" / model_folder(model)
     folder.mkdir(parents=True)
     moment = re.sub(r"[+Z].*$", "", str(results.provenance.finished)).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names

@@ -6,6 +6,7 @@ import datetime as dt
 import hashlib
 import math
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,13 @@ def safe(name: str) -> str:
     """A name as lm-eval makes it one of a file: what separates folders becomes ``__``."""
     cleaned = re.sub(r"[\"<>:/|\\?*\[\]\x00-\x1f]+", "__", name)
     return cleaned if cleaned.strip(". ") else f"__{len(cleaned)}"
+
+
+def model_folder(name: str) -> str:
+    """The name of a model's folder; of one that was given by a path the path's last part."""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return safe(PurePath(name).name)
+    return safe(name)
 
 
 def sample_rows(cell: Cell, shared: StoredRequests) -> Iterator[dict[str, object]]:
@@ -175,6 +183,7 @@ def _config(
     adapter: AdapterRecord | None,
 ) -> dict[str, object]:
     provenance = results.provenance
+    limits = {task.limit for task in results.tasks}
     peft = {"peft_sha": adapter.sha256} if adapter and adapter.path else {}
     return {
         "model": "hf",
@@ -188,7 +197,7 @@ def _config(
         "batch_sizes": [],
         "device": provenance.device,
         "use_cache": None,
-        "limit": provenance.settings.limit,
+        "limit": limits.pop() if len(limits) == 1 else None,  # n-samples has each task's
         "bootstrap_iters": 0,
         "gen_kwargs": None,
         "random_seed": 0,
@@ -228,7 +237,7 @@ def _identity(name: str, header: RequestsHeader) -> dict[str, object]:
     return {
         "model_source": "hf",
         "model_name": name,
-        "model_name_sanitized": safe(name),
+        "model_name_sanitized": model_folder(name),
         "system_instruction": system,
         "system_instruction_sha": _sha256(system),
         "fewshot_as_multiturn": header.fewshot_as_multiturn,

@@ -332,6 +332,13 @@ class Request:
         """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
         if not checkpoints or not tasks:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+        if "" in (data := options.get("data", {})):
+            if len(tasks) > 1:
+                raise UsageError(
+                    f"--data {data['']} with {len(tasks)} tasks",
+                    expected="--data TASK=FOLDER, which says whose data these are",
+                )
+            options["data"] = {tasks[0]: data[""]}
         settings, execution = separated(options)
         names = tuple(map(str, checkpoints))
         return cls(names, tuple(tasks), str(out) if out else None, settings, execution)

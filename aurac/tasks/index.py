@@ -25,10 +25,11 @@ from aurac.engine.tokens import most_new_tokens
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
+from aurac.readers.rows import suffix_of
 from aurac.tasks import BUNDLED, load_split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,11 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
     for name in names:
         if Path(name).suffix in (".yaml", ".yml") or name in (*BUNDLED, *included):
             continue
+        if suffix_of(Path(name)) and Path(name).is_file():
+            raise TaskError(
+                f"{name} is data, and a task is a YAML file that says how it is asked and scored",
+                fix="write one beside it, as docs/howto/task.md shows, and give --tasks TASK.yaml",
+            )
         if name not in (known := {**task_index(), **included}):
             near = nearest(name, [*BUNDLED, *known])
             raise TaskError(
@@ -148,6 +154,28 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
                 expected=f"a task such as {', '.join(near)}" if near else None,
                 fix="aurac tasks WORD searches them" if not near else None,
             )
+
+
+def no_task_in(path: Path, others: Mapping[str, str]) -> TaskError:
+    """Why lm-eval finds no task in a YAML file; `others` are the files by name beside it."""
+    try:
+        settings = _read(path)
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        return TaskError(f"{path} cannot be read as a task ({reason})", expected="lm-eval's YAML")
+    name = settings.group if settings.kind == "GROUP" else settings.task
+    if path.suffix == ".yml":
+        return TaskError(f"lm-eval does not read {path}", fix=f"name it {path.stem}.yaml")
+    if not isinstance(name, str):
+        return TaskError(
+            f"{path} defines no task: it has no line `task: NAME`", expected="lm-eval's YAML"
+        )
+    if name in others:
+        return TaskError(
+            f"{path} and {others[name]} are both the task {name!r}",
+            fix="rename one of them, or move it to a folder of its own",
+        )
+    return TaskError(f"lm-eval finds no task in {path}", expected="a task or group as its YAML")
 
 
 def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:

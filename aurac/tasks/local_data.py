@@ -104,8 +104,7 @@ def with_local_documents(
         for split, purpose in needed.items()
     }
     local: dict[str, object] = {**config, "dataset_kwargs": None}
-    # lm-eval calls it for the documents, and records this line of source
-    local["custom_dataset"] = lambda **_: splits
+    local["custom_dataset"] = lambda **_: splits  # lm-eval calls it for the documents
     for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
         if local.get(key) and local[key] not in splits:
             local[key] = None

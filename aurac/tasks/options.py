@@ -58,8 +58,8 @@ class TaskOptions:
         split: Evaluate this split of each task; ``None`` takes the one that lm-eval would.
         metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated,
             or its name alone. A task that lacks what was asked of all keeps its default.
-        data: Task to folder with its splits; for a group with a sub-folder for each leaf, named as
-            the leaf or as its data set.
+        data: Task (or its YAML file) to folder with its splits; for a group with a sub-folder for
+            each leaf, named as the leaf or as its data set.
         chat_template: Whether prompts go through the tokenizer's chat template.
         system_instruction: A text before everything else, with a chat template its system turn.
         fewshot_as_multiturn: With a chat template, whether each example is a turn of the user and

@@ -20,7 +20,7 @@ import numpy as np
 
 from aurac.errors import AuracError, DataError, TaskError
 from aurac.tasks import BUNDLED, include_path
-from aurac.tasks.index import check_names, task_index
+from aurac.tasks.index import check_names, no_task_in, task_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,10 +182,8 @@ def _find_file(path: Path) -> tuple[Any, str]:
             if name in manager.all_groups:  # may hold stock tasks
                 manager = _with_stock_tasks(manager)
             return manager, name
-    raise TaskError(
-        f"{path} defines no task",
-        expected="a task or group as lm-eval's YAML, of a name that no other file beside it has",
-    )
+    entries = manager.task_index.items()
+    raise no_task_in(path, {name: str(e.yaml_path) for name, e in entries if e.yaml_path})
 
 
 @cache

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+from document_blocks import REPOSITORY, blocks
 from harness_doubles import (
     choice_rows,
     make_model,
@@ -182,6 +183,34 @@ def test_names_that_make_no_sense(tmp_path, tokenizer):
     assert len(build_tasks([path, path], tokenizer=tokenizer)) == 1
     with pytest.raises(TaskError, match="more than once"):
         build_tasks([path, f"{tmp_path}/../{tmp_path.name}/tiny_choice.yaml"], tokenizer=tokenizer)
+
+
+def test_a_file_that_is_no_task_says_why(tmp_path, tokenizer):
+    one, other = write_text_task(tmp_path, "mine"), tmp_path / "other.yaml"
+    other.write_text(one.read_text())
+    with pytest.raises(TaskError, match=r"other.yaml and .*mine.yaml are both the task 'mine'"):
+        build_tasks([str(other)], tokenizer=tokenizer)
+    other.write_text("task: [unclosed\n")
+    with pytest.raises(TaskError, match="cannot be read as a task"):
+        build_tasks([str(other)], tokenizer=tokenizer)
+    (other := tmp_path / "third.yml").write_text(one.read_text().replace("mine", "third"))
+    with pytest.raises(TaskError, match=r"does not read .*third.yml; name it third.yaml"):
+        build_tasks([str(other)], tokenizer=tokenizer)
+    data = write_jsonl(tmp_path / "test.jsonl", text_rows(3))
+    with pytest.raises(TaskError, match=r"test.jsonl is data, and a task is a YAML file"):
+        build_tasks([str(data)], tokenizer=tokenizer)
+
+
+def test_the_task_of_the_howto_scores_a_right_answer(tmp_path, tokenizer):
+    """The model writes " 12" after "Answer:", and the reference is "12"."""
+    page = REPOSITORY / "docs" / "howto" / "task.md"
+    (text,) = (block.text for block in blocks(page) if block.language == "yaml")
+    data = write_jsonl(tmp_path / "test.jsonl", [{"question": "What is 5 + 7?", "answer": "12"}])
+    (tmp_path / "my_sums.yaml").write_text(text.replace("/data/sums/test.jsonl", str(data)))
+    (task,) = build_tasks([str(tmp_path / "my_sums.yaml")], tokenizer=tokenizer)
+    leaf = task.leaf
+    for answer, score in ((" 12", 1.0), ("12", 1.0), (" 13", 0.0)):
+        assert leaf.judge(leaf.documents, [[answer]]).metrics[task.metric].tolist() == [score]
 
 
 def test_tasks_that_run_code_or_show_images_are_refused(tmp_path, tokenizer):
