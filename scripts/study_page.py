@@ -25,12 +25,12 @@ SCORES = {
     "LoRA | prefix": "lora",
     "DyLoRA | prefix": "dylora",
     "MatryoshkaLoRA | with P": "matryoshka",
-    "MatryoshkaLoRA | as published": f"matryoshka · {_P}",
+    "MatryoshkaLoRA | without P": f"matryoshka · {_P}",
     "MatryoshkaLoRA | SVD": "matryoshka · svd · keep",
     "LoRA at each rank | –": "lora_per_rank",
-    "DyLoRA, 360 steps | prefix": "dylora_long",
+    "DyLoRA 360 steps | prefix": "dylora_long",
     "nested losses | prefix": "nested_loss",
-    "nested losses, 60 steps | prefix": "nested_loss_half",
+    "nested losses 60 steps | prefix": "nested_loss_half",
 }
 """Row → curve, of the table over all tasks."""
 
@@ -40,11 +40,11 @@ DIFFERENCES = {
     "DyLoRA − LoRA": ("dylora", "lora"),
     "LoRA at each rank − LoRA": ("lora_per_rank", "lora"),
     "LoRA at each rank − MatryoshkaLoRA": ("lora_per_rank", "matryoshka"),
-    "DyLoRA: 360 steps − 120": ("dylora_long", "dylora"),
+    "DyLoRA 360 steps − DyLoRA": ("dylora_long", "dylora"),
     "nested losses − LoRA": ("nested_loss", "lora"),
-    "nested losses, 60 steps − LoRA": ("nested_loss_half", "lora"),
+    "nested losses 60 steps − LoRA": ("nested_loss_half", "lora"),
     "LoRA: SVD − prefix": ("lora · svd · keep", f"lora · {_P}"),
-    "MatryoshkaLoRA: as published − with P": (f"matryoshka · {_P}", f"matryoshka · {_TRAINED}"),
+    "MatryoshkaLoRA: without P − with P": (f"matryoshka · {_P}", f"matryoshka · {_TRAINED}"),
 }
 """Row → b and a of the difference b − a."""
 
@@ -192,7 +192,8 @@ def _replaced(page: str, head: str, rows: list[str]) -> str:
     """The page with these rows below the line that begins with `head` and the one after it."""
     lines = page.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith(head)) + 2
-    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    rest = (i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    end = next(rest, len(lines))
     return "\n".join([*lines[:start], *rows, *lines[end:]]) + "\n"
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import as_table, command, options, print_json, print_result
+from aurac.cli.options import (
+    as_table,
+    command,
+    options,
+    pairs,
+    print_json,
+    print_result,
+    repeated,
+)
 from aurac.errors import RunFolderError
 from aurac.runs.log import duration
 
@@ -118,11 +126,15 @@ def _list(root: Path, *, as_json: bool) -> int:
     --group
     --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
         in a section and files of its own. May be given twice.
+    --label labels: NAME=TEXT: what figures, tables and sentences call an adapter, a group, or a
+        curve as the report names it. Files of numbers keep the name.
+    --seeds FLAG: Draw each training seed, thin, beneath the mean.
     --primary
     --reference
     --json: Print the written paths as JSON.
     """,
     axes={"multiple": True},
+    labels=repeated(lambda values: pairs(values, "--label", "TEXT")),
 )
 def report(
     runs: tuple[Path, ...],
@@ -131,6 +143,8 @@ def report(
     delta: float | None,
     groups: dict[str, list[str]],
     axes: tuple[str, ...],
+    labels: dict[str, str],
+    seeds: bool,
     primary: tuple[str, ...],
     references: tuple[str, ...],
     as_json: bool,
@@ -147,12 +161,22 @@ def report(
     aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
     aurac report runs/lora runs/matryoshka --out runs/both
     aurac report runs/first --axis parameters
+    aurac report runs/first --label lora=LoRA --label "matryoshka (with P)=Matryoshka"
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.primary import parse_pairs
     from aurac.show import write_report
 
     declared = parse_pairs(primary, references)
-    written = write_report(*runs, out=out, groups=groups, delta=delta, axes=axes, primary=declared)
+    written = write_report(
+        *runs,
+        out=out,
+        groups=groups,
+        delta=delta,
+        axes=axes,
+        primary=declared,
+        labels=labels,
+        seeds=seeds,
+    )
     folders = Counter(path.parent for path in written)
     main = written[0].parent
     lines = [str(path) for path in written if path.parent == main]

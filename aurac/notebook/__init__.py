@@ -12,7 +12,7 @@ from aurac.errors import UsageError
 from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -226,26 +226,37 @@ class Run:
         chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
         return _frame(names, rows).assign(chosen=chosen)
 
-    def plot(self, task: str | None = None, *, axis: str = "log2", ax: Axes | None = None) -> Axes:
+    def plot(
+        self,
+        task: str | None = None,
+        *,
+        axis: str = "log2",
+        ax: Axes | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Axes:
         """Draw accuracy against rank or size as the report does: bands, legend, a base line.
 
         Args:
             task: Which; may be left out where there is one.
             axis: "log2" or "linear" of the rank, "parameters" or "bytes".
             ax: Where to draw; a figure of its own by default.
+            labels: An adapter or a curve as a report names it → what to call it instead.
 
         Raises:
-            UsageError: No such task, several and none was named, or no curve with such an area.
+            UsageError: No such task, several and none was named, no curve with such an area, or
+                labels that name no curve or two alike.
         """
         from aurac.analysis.whole import budget_areas
         from aurac.curves.area import BUDGETS, check_axis
-        from aurac.records.run import stored_run
+        from aurac.records.run import renamed, stored_run
+        from aurac.show.appearance import BASE_LABEL, area_labels
         from aurac.show.figures import styled
         from aurac.show.plots import rank_accuracy
 
         check_axis(axis)
         task, areas = self._task(task), None
-        curves = stored_run(self.results).of_task(task)
+        curves = renamed(stored_run(self.results).curves, labels or {})
+        curves = tuple(curve for curve in curves if curve.task == task)
         if axis in BUDGETS:
             areas, reasons = budget_areas(curves, axis)
             if not areas:
@@ -258,9 +269,10 @@ class Run:
 
                 _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
+            names = area_labels([curve for curve in curves if curve.ranks], areas)
+            known = {f"curve-{at}": name for at, name in enumerate(names)} | {"base": BASE_LABEL}
             for line in ax.lines:
-                if line.get_gid() == "base":
-                    line.set_label("base (rank 0)")
+                line.set_label(known.get(str(line.get_gid()), "_"))
             ax.set_title(task.replace("$", r"\$"))
             ax.legend()
         return ax

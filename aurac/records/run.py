@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, UsageError
+from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
 from aurac.records.serving import read_serving
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from aurac.records.serving import ServingRecord
     from aurac.records.store import Cell
 
-_NAME = 60  # characters of an adapter's name in sentences and tables; files have it whole
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 PREFIX, WITHOUT_P = "prefix", "without P"  # what the published inference is
 
@@ -282,38 +283,50 @@ def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
 
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     """Give each curve the shortest name that is unique within the run."""
-    ways: dict[str, set[tuple[str, str]]] = {}
-    published = {curve.adapter for curve in curves if curve.role == "published"}
+    names = curve_names((curve.adapter, curve.basis, curve.rescale) for curve in curves)
     by_svd = {curve.adapter for curve in curves if curve.is_default and curve.basis == "svd"}
-    for curve in curves:
-        known = ways.setdefault(curve.adapter, set())
-        if curve.role != "published":
-            known.add((curve.basis, curve.rescale))
     rows = []
     for row in curves:
         kind = PREFIX if row.adapter in by_svd else WITHOUT_P
-        curve = msgspec.structs.replace(row, published=kind if row.role == "published" else "")
-        label = _label(curve, ways[row.adapter], row.adapter in published)
-        rows.append(msgspec.structs.replace(curve, label=label))
+        published = kind if row.role == "published" else ""
+        label = names[row.adapter, row.basis, row.rescale]
+        rows.append(msgspec.structs.replace(row, published=published, label=label))
     return tuple(rows)
 
 
-def _label(curve: CurveRow, ways: set[tuple[str, str]], published: bool) -> str:  # noqa: FBT001
-    """The name, and of basis and scale what tells the adapter's curves apart."""
-    name = one_line(curve.adapter, _NAME)
-    if curve.published:
-        return f"{name} ({curve.published})"
-    scale = "with P" if curve.rescale == "trained" else curve.rescale
-    basis = "SVD" if curve.basis == "svd" else curve.basis
-    if len(ways) == 1 and basis == "prefix":
-        return f"{name} ({scale})" if published else name
-    if len(ways) == 1:
-        return f"{name} ({basis})"
-    if len({basis for basis, _ in ways}) == len(ways):
-        return f"{name} ({basis})"
-    if len({basis for basis, _ in ways}) == 1:
-        return f"{name} ({scale})"
-    return f"{name} ({basis}, {scale})"
+def renamed(curves: Sequence[CurveRow], labels: Mapping[str, str]) -> tuple[CurveRow, ...]:
+    """The curves with other names.
+
+    Args:
+        curves: Of a run.
+        labels: An adapter, a group or a curve as the report names it → what to call it instead.
+
+    Raises:
+        UsageError: A name that is not there, or two curves of a task with one name.
+    """
+    own = {curve.label: curve.label for curve in curves}
+    adapters = {curve.adapter: one_line(curve.adapter, LENGTH) for curve in curves}
+    known = {**own, **adapters}
+    for name in labels:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4) or [*adapters][:1]
+            fix = f"did you mean {near[0]!r}?" if near else None
+            raise UsageError(
+                f"label of {name!r}, which is not shown", expected="an adapter or a curve", fix=fix
+            )
+    rows, taken = [], dict[tuple[str, str], str]()
+    for curve in curves:
+        label = labels.get(curve.label)
+        if label is None and curve.adapter in labels:
+            label = labels[curve.adapter] + curve.label.removeprefix(adapters[curve.adapter])
+        row = msgspec.structs.replace(curve, label=one_line(label or curve.label))
+        other = taken.setdefault((row.task, row.label), curve.label)
+        if other != curve.label:
+            raise UsageError(
+                f"{row.label!r} as the label of {other} and of {curve.label}", expected="two labels"
+            )
+        rows.append(row)
+    return tuple(rows)
 
 
 def seeds_of(curve: CurveRow) -> list[Curve] | None:

@@ -35,10 +35,12 @@ SERIES = (
     *("#8a6a00", "#2f93c8", "#6b3a1e", "#5c2d91"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2)), "extra": (0, (1, 1.6))}
-LABEL_CHARS = 24
+LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2))}
+EXTRA = ((0, (1, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
+LABEL_CHARS = 40
 LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
+ACCURACY = "Accuracy (%)"
 _LEADER = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 1.5, "relpos": (0, 0.5)}
 _BESIDE: dict[str, Any] = {"ha": "left", "annotation_clip": False}
 
@@ -75,7 +77,13 @@ def styles(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Style]:
     listed = list(curves)
     looks = zip(SERIES, MARKERS, strict=True)
     hues = dict(zip(dict.fromkeys(curve.adapter for curve in listed), cycle(looks), strict=False))
-    return {key(c): Style(*hues[c.adapter], LINES[c.role], not c.is_default) for c in listed}
+    extras = {adapter: cycle(EXTRA) for adapter in hues}
+    found = dict[tuple[str, str, str], Style]()
+    for curve in listed:
+        if key(curve) not in found:
+            line = LINES.get(curve.role) or next(extras[curve.adapter])
+            found[key(curve)] = Style(*hues[curve.adapter], line, not curve.is_default)
+    return found
 
 
 def key(curve: CurveRow) -> tuple[str, str, str]:
@@ -83,11 +91,27 @@ def key(curve: CurveRow) -> tuple[str, str, str]:
     return curve.adapter, curve.basis, curve.rescale
 
 
-def legend_label(curve: CurveRow, areas: Mapping[str, Area | Estimate] | None = None) -> str:
-    """Name and AURAC of a curve, at the end of its line or in a legend."""
-    area = curve.log2 if areas is None else areas[curve.id]
-    number = percent(area.value) if area else ""
-    return f"{one_line(curve.label, LABEL_CHARS)} {number}".rstrip()
+def short_names(curves: Iterable[CurveRow]) -> dict[str, str]:
+    """Label → what a figure calls it: cut in the middle, but never so that two look alike."""
+    labels = list(dict.fromkeys(curve.label for curve in curves))
+    longest = max(map(len, labels), default=0)
+    for most in range(LABEL_CHARS, max(longest, LABEL_CHARS) + 1):
+        names = dict(zip(labels, (one_line(label, most) for label in labels), strict=True))
+        if len({*names.values()}) == len(names):
+            break
+    return names
+
+
+def area_labels(
+    curves: Sequence[CurveRow], areas: Mapping[str, Area | Estimate] | None = None
+) -> list[str]:
+    """Name and AURAC of each curve, for the end of its line or a legend with numbers."""
+    known = [curve.log2 if areas is None else areas[curve.id] for curve in curves]
+    names = short_names(curves)
+    return [
+        f"{names[curve.label]} {percent(area.value) if area else ''}".rstrip()
+        for curve, area in zip(curves, known, strict=True)
+    ]
 
 
 def end_labels(
@@ -119,16 +143,22 @@ def end_labels(
         note.set_gid(f"{name}-label")
         if note.arrow_patch is not None:
             note.arrow_patch.set_gid(f"{name}-leader")
-    ax.annotate(
-        f"{area} (%)",
-        xy=(1.035, 1),
+    beside(ax, f"{area} (%)", 1, 9)
+
+
+def beside(ax: Axes, text: str, height: float, above: float) -> None:
+    """A remark right of the axes, `above` points over a fraction of their height."""
+    note = ax.annotate(
+        text,
+        xy=(1.035, height),
         xycoords="axes fraction",
-        xytext=(0, 9),
+        xytext=(0, above),
         textcoords="offset points",
         fontsize=8,
         color=BASE,
         **_BESIDE,
     )
+    note.set_gid("remark-label")
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -152,16 +182,21 @@ def horizontal_axis(ax: Axes, ranks: Collection[int], axis: str) -> None:
         ax.set_xscale("log", base=2)
     if axis in BUDGETS:
         log_ticks(ax)
-        unit = "parameters (millions" if axis == "parameters" else "adapter size (MB"
+        unit = "Parameters (millions" if axis == "parameters" else "Adapter size (MB"
         ax.set_xlabel(f"{unit}, log2 axis)")
         return
     shown = ticks(ranks, axis)
     ax.set_xticks(shown, [str(rank) for rank in shown])
     ax.minorticks_off()
-    ax.set_xlabel(f"rank ({axis} axis)")
+    ax.set_xlabel(rank_title(axis))
     if len(set(ranks)) == 1:
         only = next(iter(ranks))
         ax.set_xlim((only / 2, only * 2) if axis == "log2" else (only - 1, only + 1))
+
+
+def rank_title(axis: str) -> str:
+    """What an axis of ranks is called."""
+    return f"Rank ({axis} axis)"
 
 
 def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
@@ -182,12 +217,11 @@ def ticks(ranks: Iterable[int], axis: str, most: int = 10) -> list[int]:
 def percent_axis(
     ax: Axes, curves: Sequence[CurveRow], with_band: Sequence[CurveRow], *, base: bool = True
 ) -> None:
-    """Label and scale the axis so that lines, seeds, bands and (with `base`) base lines fit."""
-    values = [value for c in curves for one in (c, *c.members) for value in one.accuracy]
+    """Label and scale the axis so that lines, bands and (with `base`) base lines fit."""
+    values = [value for curve in curves for value in curve.accuracy]
     values += [v for c in with_band for v in (*c.accuracy_low, *c.accuracy_high) if v is not None]
     values += list(baselines(curves).values()) if base else []
-    names = {curve.metric.split(",")[0] for curve in curves}
-    ax.set_ylabel(f"{one_line(names.pop(), 24) if len(names) == 1 else 'accuracy'} (%)")
+    ax.set_ylabel(ACCURACY)
     if not values:
         return
     low, high = 100 * min(values), 100 * max(values)
@@ -219,7 +253,7 @@ def parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:
         both: Any = (lambda amount: amount / each, lambda number: number * each)
         top = ax.secondary_xaxis("top", functions=both)
         log_ticks(top)
-        top.set_xlabel("parameters (millions)")
+        top.set_xlabel("Parameters (millions)")
 
 
 def baselines(curves: Sequence[CurveRow]) -> dict[str, float]:

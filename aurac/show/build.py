@@ -55,17 +55,24 @@ _BUDGET = (
 class Builder:
     """Builds one report, its figures in a folder; the margin is None where none was declared.
 
-    Each of `axes` is a budget, "parameters" or "bytes", with a section of its own.
+    Each of `axes` is a budget, "parameters" or "bytes", with a section of its own. `seeds` draws
+    each training seed beneath the mean.
     """
 
     def __init__(
-        self, run: StoredRun, folder: Path, margin: float | None = None, axes: Sequence[str] = ()
+        self,
+        run: StoredRun,
+        folder: Path,
+        margin: float | None = None,
+        axes: Sequence[str] = (),
+        *,
+        seeds: bool = False,
     ) -> None:
         self.run = run
         self.margin = margin
         self.findings = Findings(run, margin, axes)
         self.large = self.findings.many
-        self.pictures = Pictures(self.findings, folder)
+        self.pictures = Pictures(self.findings, folder, seeds=seeds)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
 

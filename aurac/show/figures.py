@@ -10,8 +10,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from aurac.show import appearance
-from aurac.show.appearance import BASE, BASE_LABEL, LABEL_SIZE
+from aurac.show.appearance import BASE, BASE_LABEL, LABEL_SIZE, REST
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -30,10 +32,11 @@ _PROPERTIES = {
     **{colour: f"--s{i}" for i, colour in enumerate(appearance.SERIES)},
 }
 WIDTH, NARROW = 5.6, 3.25  # inches: beside the text, and a telephone's or a paper's column
+_BESIDE = 2.3  # inches of names at the right, above which a figure becomes wider
 PAPER_WIDTHS = {"column": NARROW, "wide": 6.75}
 _HEIGHT, _NARROW_HEIGHT = 3.9, 2.35
-_LEGEND = 7.5
-_LEGEND_ROW = 0.16  # inches
+_LEGEND = 7
+_LEGEND_ROW = 0.14  # inches
 SMALL: dict[str, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -67,17 +70,25 @@ def single(
     *,
     title: str = "",
     left: Sequence[str] = (),
-    right: Sequence[str] = (),
     height: float = _HEIGHT,
     top: float = 0.45,
 ) -> Figure:
-    """A figure with one Axes, rows named at the left or lines at the right, `top` inches above."""
+    """A figure with one Axes, rows named at the `left`, room for names at the right, `top` inches.
+
+    It becomes wider where names at the right are long.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))
-    start = (text_width(left) + 16) / 72 / WIDTH if left else 0.115
-    end = 1 - (text_width([*right, "AURAC (%)"]) + 24) / 72 / WIDTH if right else 0.97
-    draw(figure.add_axes((start, 0.5 / height, end - start, 1 - (0.5 + top) / height)))
+    start = (text_width(left) + 16) / 72 if left else 0.115 * WIDTH
+    below, high = 0.5 / height, 1 - (0.5 + top) / height
+    ax = draw(figure.add_axes((start / WIDTH, below, 0.97 - start / WIDTH, high)))
+    names = [text.get_text() for text in ax.texts if str(text.get_gid()).endswith("-label")]
+    if names:
+        beside = (text_width(names) + 24) / 72
+        width = WIDTH + max(0, beside - _BESIDE)
+        figure.set_size_inches(width, height)
+        ax.set_position((start / width, below, (width - beside - start) / width, high))
     _title(figure, title)
     return figure
 
@@ -106,16 +117,21 @@ def grid(
     height: float,
     width: float = WIDTH,
     title: str = "",
-    patches: Sequence[tuple[str, dict[str, Any]]] = (),
+    axes_titles: tuple[str, str] = ("", ""),
+    keys: Sequence[tuple[str, dict[str, Any]]] = (),
     key_across: int = 3,
 ) -> Figure:
-    """Small multiples, `across` in a row, each `height` inches high, a key of patches above."""
+    """Small multiples, `across` in a row, each `height` inches high, a key above.
+
+    `axes_titles` are those of all x and of all y axes. A key is the look of a line, or of a patch.
+    """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     down = -(-len(draws) // across)
-    down_key = -(-len(patches) // key_across)
-    above = (0.24 if title else 0) + 0.2 * down_key + (0.06 if patches else 0)
+    down_key = -(-len(keys) // key_across)
+    above = (0.24 if title else 0) + 0.2 * down_key + (0.06 if keys else 0)
     total = down * height + above
     figure = Figure(figsize=(width, total), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - above / total))  # type: ignore[union-attr, call-arg]
@@ -125,55 +141,62 @@ def grid(
     for ax in list(axes.flat)[len(draws) :]:
         ax.remove()
     _title(figure, title)
-    if patches:
-        handles = [Patch(label=label, **look) for label, look in patches]
+    for name, put in zip(axes_titles, (figure.supxlabel, figure.supylabel), strict=True):
+        if name:
+            put(name, fontsize=LABEL_SIZE)
+    if keys:
+        handles: list[Any] = [
+            Line2D([], [], label=label, **look) if "marker" in look else Patch(label=label, **look)
+            for label, look in keys
+        ]
         at = (0.005, 1 - (0.22 if title else 0) / total)
         key = figure.legend(handles=handles, loc="upper left", bbox_to_anchor=at, ncols=key_across)
         key.set(in_layout=False)
     return figure
 
 
-def column(draw: Callable[..., Axes], width: float = NARROW, area: str = "AURAC") -> Figure:
-    """One Axes with its legend below, since a column has no room for names beside the lines.
-
-    `area` is what the numbers beside the names are called.
-    """
+def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
+    """One Axes with its legend below, since a column has no room for names beside the lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     ax = draw(figure.add_subplot(), labels=False)
     handles = _handles(ax)
-    longest = text_width([str(handle.get_label()) for handle in handles], _LEGEND)
-    across = max(1, min(len(handles), int((72 * width - 10) // (longest + 34))))
-    down = -(-len(handles) // across) + 1
+    widths = [text_width([str(handle.get_label())], _LEGEND) + 24 for handle in handles]
+    splits = {across: np.array_split(widths, across) for across in range(1, len(widths) + 1)}
+    fitting = [n for n, split in splits.items() if sum(map(max, split)) <= 72 * width - 4]
+    across = max(fitting, default=1)
+    down = -(-len(handles) // across)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
     figure.legend(
         handles=handles,
-        title=f"with {area} (%)",
-        title_fontsize=_LEGEND,
         loc="outside lower center",
         ncols=across,
-        handlelength=2.2,
-        columnspacing=1.0,
+        handlelength=2,
+        handletextpad=0.5,
+        columnspacing=0.8,
+        labelspacing=0.25,
+        borderpad=0.2,
     )
     return figure
 
 
 def _handles(ax: Axes) -> list[Any]:
-    """The named curves, then what else is in the axes: base, level line, ring."""
+    """The named curves, then what else is in the axes: base, ring, curves without a colour."""
     from matplotlib.lines import Line2D
 
     lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
-    kinds = {str(line.get_gid()).rpartition("-")[2] for line in ax.get_lines()}
+    kinds = {str(line.get_gid()).rpartition("-")[2]: line for line in ax.get_lines()}
     ring = {"linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     others: dict[str, dict[str, Any]] = {
         "base": {"linestyle": (0, (6, 3)), "label": BASE_LABEL},
-        "full": {"linestyle": (0, (1, 2)), "label": "full rank of the best"},
         "ring": {**ring, "label": "non-inferior rank"},
     }
+    if "rest" in kinds:
+        others["rest"] = {"color": REST, "label": str(kinds["rest"].get_label())[1:]}
     more = [
-        Line2D([], [], linewidth=1.0, color=BASE, **look)
+        Line2D([], [], linewidth=1.0, **{"color": BASE, **look})
         for kind, look in others.items()
         if kind in kinds
     ]
@@ -191,7 +214,7 @@ def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("svg", "png"))
     return paths
 
 
-def save_for_paper(draw: Callable[..., Axes], stem: Path, area: str = "AURAC") -> list[Path]:
+def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
     r"""Vector PDF at the width of a column and of a page, fonts embedded.
 
     Set them with `\includegraphics{NAME-column.pdf}`, without scaling: text is then 8 points.
@@ -200,7 +223,7 @@ def save_for_paper(draw: Callable[..., Axes], stem: Path, area: str = "AURAC") -
     stem.parent.mkdir(parents=True, exist_ok=True)
     for name, width in PAPER_WIDTHS.items():
         with styled(small=True):
-            figure = column(draw, width, area)
+            figure = column(draw, width)
             paths += save(figure, stem.with_name(f"{stem.name}-{name}"), formats=("pdf",))
     return paths
 

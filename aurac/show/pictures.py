@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import BUDGETS, area_name
+from aurac.curves.area import BUDGETS
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.escape import unique_slugs
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
 
+STEP = "Rank step"
 _PANEL_CURVES = 30
 _PANEL_BEST = 3
 KEY = [
@@ -42,11 +43,12 @@ class Pictures:
     """Draws figures into one folder and remembers the files.
 
     Where the run has few tasks, each point in a page carries its numbers, figures have a narrow
-    form for telephones, and there are PDFs for papers.
+    form for telephones, and there are PDFs for papers. `seeds` draws each training seed.
     """
 
-    def __init__(self, findings: Findings, folder: Path) -> None:
-        run = self.run = findings.run
+    def __init__(self, findings: Findings, folder: Path, *, seeds: bool = False) -> None:
+        run, self.seeds = findings.run, seeds
+        self.run = run
         self.folder, self.detailed, self.margin = folder, not findings.many, findings.margin
         self.non_inferior, self.best = findings.non_inferior, findings.best
         self.styles = appearance.styles(run.curves)
@@ -81,7 +83,6 @@ class Pictures:
         shown = None if areas is None else areas.keys()
         every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
         coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
-        best = self.best[task]
         draw = partial(
             plots.rank_accuracy,
             curves=every,
@@ -90,19 +91,15 @@ class Pictures:
             highlight={curve.id for curve in coloured},
             areas=areas,
             non_inferior=self.non_inferior,
-            full={best.id} if best and len(best.ranks) > 1 else set(),
+            seeds=self.seeds,
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
-        against, area = axis if axis in BUDGETS else "rank", area_name(axis)
-        bases = (one_line(label, appearance.LABEL_CHARS) for label in appearance.baselines(every))
-        labels = [*bases, *(appearance.legend_label(c, areas) for c in coloured), f"{area} (%)"]
-        rest, context = len(every) - len(coloured), self._context(task)
+        against = axis if axis in BUDGETS else "rank"
+        rest, context = [c for c in every if c not in coloured], self._context(task)
         return self._save_lines(
             name,
             draw,
-            labels,
             paper=axis != "linear" and self.detailed,
-            area=area,
             title=f"Accuracy against {against}: {context}",
             caption=self._curve_caption(task, coloured, axis, rest),
             alt=self._curve_alt(task, coloured, against, rest),
@@ -121,18 +118,21 @@ class Pictures:
             f"{task}: {f'{c.label} leads with {percent(c.area)} %' if c else 'no curve leads'}."
             for task, c in leaders
         ]
-        named = {
-            one_line(c.adapter, appearance.LABEL_CHARS): self.styles[appearance.key(c)].colour
-            for task in tasks
-            for c in self._top(task)
-        }
-        key = [(name, {"color": hue}) for name, hue in named.items()] if self.few else []
+        top = [curve for task in tasks for curve in self._top(task)]
+        names = appearance.short_names(top)
+        looks = {names[c.label]: self.styles[appearance.key(c)].options for c in top}
+        most = max(map(len, looks), default=0)
+        grid = partial(
+            figures.grid,
+            draws,
+            height=1.6,
+            axes_titles=(appearance.rank_title("log2"), appearance.ACCURACY),
+            keys=list(looks.items()) if self.few else [],
+        )
         return self._save(
             "overview",
-            lambda: figures.grid(draws, across=min(3, len(tasks)), height=1.6, patches=key),
-            lambda: figures.grid(
-                draws, across=1, height=1.6, width=figures.NARROW, patches=key, key_across=2
-            ),
+            lambda: grid(across=min(3, len(tasks)), key_across=3 if most <= 20 else 2),
+            lambda: grid(across=1, width=figures.NARROW, key_across=2 if most <= 16 else 1),
             title="Rank-accuracy curves of all tasks",
             caption="Accuracy in percent against rank on every task, log2 axis. The best "
             f"{_PANEL_BEST} curves of each task are in colour and {hues}; others are grey, "
@@ -172,7 +172,6 @@ class Pictures:
         return self._save_lines(
             name,
             partial(plots.cost, curves=curves, style=self._styles(curves)),
-            [appearance.legend_label(curve) for curve in curves],
             paper=self.detailed,
             top=0.78,
             title=f"Accuracy against adapter size: {context}",
@@ -198,7 +197,6 @@ class Pictures:
         return self._save_lines(
             name,
             partial(plots.latency, record=record, measured=measured, style=style),
-            [appearance.legend_label(curve) for curve in curves],
             title=f"Accuracy against latency: {context}",
             caption=f"{task}: {caption}",
             alt=f"Accuracy against the time of a generated token on {task}. {'; '.join(shown)}. "
@@ -227,11 +225,12 @@ class Pictures:
         wide = max(len(item.steps) for item in changes) > 6
         across = 1 if wide or len(draws) == 1 else 2
         context = self._context(task)
+        grid = partial(figures.grid, draws, axes_titles=(STEP, "Documents"), keys=KEY)
         seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
         return self._save(
             f"changes-{self.slugs[task]}",
-            lambda: figures.grid(draws, across=across, height=1.9, title=context, patches=KEY),
-            lambda: figures.grid(draws, across=1, height=1.8, width=figures.NARROW, patches=KEY),
+            lambda: grid(across=across, height=1.9, title=context),
+            lambda: grid(across=1, height=1.8, width=figures.NARROW),
             title=f"Documents gained and lost: {context}",
             caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
             f"against the next lower one. Panels share their scale.{seeds}",
@@ -282,21 +281,19 @@ class Pictures:
         self,
         name: str,
         draw: Callable[..., Axes],
-        labels: Sequence[str],
         *,
         context: str,
         paper: bool = False,
-        area: str = "AURAC",
         top: float = 0.45,
         **picture: Any,
     ) -> Picture:
         """Lines that are named at the right; in a column, and for a paper, below."""
         if paper:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name, area)
+            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
         return self._save(
             name,
-            lambda: figures.single(draw, right=labels, title=context, top=top),
-            lambda: figures.column(draw, area=area),
+            lambda: figures.single(draw, title=context, top=top),
+            lambda: figures.column(draw),
             **picture,
         )
 
@@ -327,26 +324,26 @@ class Pictures:
         file, labels = f"{self.folder.name}/{name}.svg", tuple(curve.label for curve in series)
         return Picture(name, caption, alt, file, tuple(svgs), labels)
 
-    def _curve_caption(self, task: str, coloured: Sequence[CurveRow], axis: str, rest: int) -> str:
+    def _curve_caption(
+        self, task: str, coloured: Sequence[CurveRow], axis: str, rest: Sequence[CurveRow]
+    ) -> str:
         """How to read a rank-accuracy figure: only what is in it."""
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
         scale = f"{axis}, log2 axis" if axis in BUDGETS else f"rank, {axis} axis"
         parts = [f"{task}: accuracy ({metrics}) against {scale}.", *_bands(coloured)]
         if any(curve.members for curve in coloured):
-            parts.append("A line with thin ones in its hue is the mean over training seeds.")
+            thin = "; thin ones are the seeds" if self.seeds else ""
+            parts.append(f"Lines are means over training seeds{thin}.")
         if published := as_published(coloured):
             parts.append(f"Dashed with hollow marks: {published}.")
         if any(curve.role == "extra" for curve in coloured):
-            parts.append("Dotted with hollow marks: other truncations.")
+            parts.append("Dotted, or dots and dashes, with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
         if rest:
-            parts.append(f"Thin grey lines: {rest} more curves.")
+            parts.append(f"Thin grey lines: {plots.more_curves(rest)}.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
-        best = self.best[task]
-        if best in coloured and best and len(best.ranks) > 1:
-            parts.append(f"Dotted level line: {best.label} at rank {best.ranks[-1]}.")
         if self.margin and any(curve.id in self.non_inferior for curve in coloured):
             parts.append(
                 f"A ring is the smallest rank shown to be within {points(self.margin)} of the best "
@@ -354,7 +351,9 @@ class Pictures:
             )
         return " ".join(parts)
 
-    def _curve_alt(self, task: str, curves: Sequence[CurveRow], against: str, rest: int) -> str:
+    def _curve_alt(
+        self, task: str, curves: Sequence[CurveRow], against: str, rest: Sequence[CurveRow]
+    ) -> str:
         """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
         parts = []
         for c in curves:
@@ -369,7 +368,7 @@ class Pictures:
             parts.append(line)
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)
-        more = f" {rest} more curves in grey." if rest else ""
+        more = f" {plots.more_curves(rest)} in grey." if rest else ""
         return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 
@@ -377,12 +376,12 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
     """Whether the curves are of the same documents, and whose bands are drawn."""
     if documents := unequal_documents(coloured):
         yield f"The curves are of different documents ({documents})."
-    bands = plots.banded(coloured)
-    if any(low is not None for curve in bands for low in curve.accuracy_low):
-        every = len(bands) == sum(curve.is_default for curve in coloured)
-        whose = "Bands:" if every else f"The band, of {bands[0].label} only:"
-        over = " over documents and seeds" if any(c.members for c in bands) else ""
-        yield f"{whose} 95 % intervals for each rank alone{over}."
+    bands, whiskers = plots.banded(coloured)
+    known = [c for c in (*bands, *whiskers) if any(low is not None for low in c.accuracy_low)]
+    if known:
+        kind = "Whiskers, moved apart" if whiskers else "Bands"
+        over = " over documents and seeds" if any(c.members for c in known) else ""
+        yield f"{kind}: 95 % intervals for each rank alone{over}."
 
 
 def _hover_texts(curve: CurveRow, axis: str) -> list[str]:

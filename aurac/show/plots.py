@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,17 +16,18 @@ from aurac.show.appearance import (
     PAPER,
     REST,
     SERIES,
+    area_labels,
     baselines,
+    beside,
     end_labels,
     horizontal_axis,
     key,
-    legend_label,
     log_ticks,
     parameter_axis,
     percent_axis,
+    short_names,
     styles,
 )
-from aurac.show.findings import ordered
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
 
 _MAX_BANDS = 4
+_APART = 1.6  # points between the whiskers of two curves
 _MAX_MARKS = 16
 MERGED = "merged, any rank"
 NAN = float("nan")
@@ -59,12 +61,13 @@ def rank_accuracy(
     highlight: Collection[str] | None = None,
     areas: Mapping[str, Area | Estimate] | None = None,
     non_inferior: Mapping[str, int] | None = None,
-    full: Collection[str] = (),
+    seeds: bool = False,
     labels: bool = True,
 ) -> Axes:
     """Accuracy in percent against rank or size, with pointwise bands and a dashed line, the base.
 
-    A curve over several training seeds is drawn as their mean, the seeds thin beneath it.
+    A curve over several training seeds is drawn as their mean. With more than four adapters
+    whiskers, moved apart, take the place of bands.
 
     Args:
         ax: Where to draw.
@@ -74,42 +77,55 @@ def rank_accuracy(
         highlight: Ids of the curves in colour, the rest is thin and grey.
         areas: Id of a curve → its AURAC over a budget.
         non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
-        full: Ids of the curves with a level line at the accuracy of their highest rank.
+        seeds: Whether the training seeds are drawn, thin, beneath their mean.
         labels: Whether the lines are named at the right edge, with their AURAC.
     """
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
-    _thin(ax, [curve for curve in curves if curve.ranks and curve not in coloured], REST, 1, axis)
-    with_band = banded(coloured)
+    rest = [curve for curve in curves if curve.ranks and curve not in coloured]
+    if grey := _thin(ax, rest, REST, 1, axis):
+        grey.set(gid="rest", label=f"_{more_curves(rest)}")
+    bands, whiskers = banded(coloured)
+    names = short_names(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
-        _line(ax, curve, look, name, axis).set_label(legend_label(curve, areas))
-        if curve in with_band:
+        if seeds and (thin := _thin(ax, curve.members, look.colour, 2.5, axis)):
+            thin.set(alpha=0.55, gid=f"{name}-seeds")
+        _line(ax, curve, look, name, axis).set_label(names[curve.label])
+        if curve in bands:
             _band(ax, curve, look.colour, f"{name}-band", axis)
-        if curve.id in full:
-            _level(ax, curve, look.colour, f"{name}-full", axis)
+        if curve in whiskers:
+            shift = _APART * (at - (len(coloured) - 1) / 2)
+            _whiskers(ax, curve, look.colour, f"{name}-band", axis, shift)
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
-    percent_axis(ax, curves, with_band)
+    members = [seed for curve in coloured for seed in curve.members] if seeds else []
+    percent_axis(ax, [*curves, *members], [*bands, *whiskers])
     bases = baselines(curves)
     for value in bases.values():
         line = ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
         line.set_gid("base")
     if labels:
-        names: list[tuple[str, float, float | None]] = [
-            (legend_label(c, areas), 100 * c.accuracy[-1], along(c, axis)[-1]) for c in coloured
+        ends: list[tuple[str, float, float | None]] = [
+            (label, 100 * c.accuracy[-1], along(c, axis)[-1])
+            for c, label in zip(coloured, area_labels(coloured, areas), strict=True)
         ]
-        names += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
+        ends += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
         tints = [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)]
-        end_labels(ax, names, tints, area_name(axis))
+        end_labels(ax, ends, tints, area_name(axis))
+        if rest:
+            beside(ax, f"grey: {more_curves(rest)}", 0, -24)
     return ax
 
 
+def more_curves(rest: Sequence[CurveRow]) -> str:
+    """The number of curves without a colour, in words."""
+    return f"{len(rest)} more curve{'s' * (len(rest) > 1)}"
+
+
 def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D:
-    """A curve with its marks, over the thin lines of its seeds."""
-    if curve.members and (seeds := _thin(ax, curve.members, look.colour, 2.5, axis)):
-        seeds.set(alpha=0.55, gid=f"{gid}-seeds")
+    """A curve with its marks."""
     places, shares = _points(curve, axis)
     (line,) = ax.plot(places, shares, zorder=3, gid=gid, **look.options)
     shown, ranks = marked(curve), zip(along(curve, axis), curve.ranks, strict=True)
@@ -118,10 +134,10 @@ def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D
     return line
 
 
-def banded(coloured: Sequence[CurveRow]) -> list[CurveRow]:
-    """The curves that get a band: the default ones, or only the best where there are many."""
+def banded(coloured: Sequence[CurveRow]) -> tuple[list[CurveRow], list[CurveRow]]:
+    """The curves that get a band (the default ones) and, where these are many, whiskers (all)."""
     default = [curve for curve in coloured if curve.is_default]
-    return default if len(default) <= _MAX_BANDS else ordered(default)[:1]
+    return (default, []) if len(default) <= _MAX_BANDS else ([], list(coloured))
 
 
 def marked(curve: CurveRow) -> list[int]:
@@ -150,13 +166,6 @@ def _thin(
         return None
     (line,) = ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, zorder=order)
     return line
-
-
-def _level(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
-    """A dotted line at the accuracy of the highest rank."""
-    ends, height = (min(along(curve, axis)), _points(curve, axis)[0][-1]), 100 * curve.accuracy[-1]
-    (level,) = ax.plot(ends, (height, height), color=colour, linewidth=1, zorder=1.6)
-    level.set(linestyle=(0, (1, 2)), gid=gid)
 
 
 def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str) -> None:
@@ -189,21 +198,36 @@ def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
         band.set_gid(gid)
 
 
+def _whiskers(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str, shift: float) -> None:
+    """The pointwise intervals as lines, `shift` points beside their marks."""
+    from matplotlib.transforms import ScaledTranslation
+
+    beside_mark = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
+    lows, highs = 100 * np.array([curve.accuracy_low, curve.accuracy_high], dtype=float)
+    look: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.7, "zorder": 2}
+    ax.vlines(along(curve, axis), lows, highs, transform=beside_mark, gid=gid, **look)
+
+
 Line = tuple["CurveRow", "Sequence[float]", "Sequence[float]"]
 """A curve, the places of its ranks along an axis, and its accuracies there."""
 
 
 def _draw_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
     """Lines with a mark at each rank, and the scale of accuracy."""
+    names = short_names(curve for curve, *_ in lines)
     for at, (curve, places, accuracy) in enumerate(lines):
         shares, look = [100 * value for value in accuracy], style[key(curve)].options
-        (line,) = ax.plot(places, shares, label=legend_label(curve), **look)
+        (line,) = ax.plot(places, shares, label=names[curve.label], **look)
         line.set_gid(f"curve-{at}")
     percent_axis(ax, [curve for curve, *_ in lines], (), base=False)
 
 
 def _name_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
-    ends = [(legend_label(c), 100 * accuracy[-1], places[-1]) for c, places, accuracy in lines]
+    labels = area_labels([curve for curve, *_ in lines])
+    ends = [
+        (label, 100 * accuracy[-1], places[-1])
+        for label, (_, places, accuracy) in zip(labels, lines, strict=True)
+    ]
     end_labels(ax, ends, [style[key(curve)].colour for curve, *_ in lines])
 
 
@@ -217,7 +241,7 @@ def cost(
     _draw_lines(ax, lines, style)
     ax.set_xscale("log")
     log_ticks(ax)
-    ax.set_xlabel("adapter size (MB, log axis)")
+    ax.set_xlabel("Adapter size (MB, log axis)")
     parameter_axis(ax, drawn)
     if labels:
         _name_lines(ax, lines, style)
@@ -256,7 +280,7 @@ def latency(
             ax.plot(*zip(*hollow, strict=True), **marks, zorder=4)
     if any(served.cost.mergeable for served in measured):
         _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
-    ax.set_xlabel("ms for a generated token, unmerged")
+    ax.set_xlabel("Time for a generated token (ms), unmerged")
     if labels:
         _name_lines(ax, lines, style)
     return ax
@@ -301,7 +325,7 @@ def gained_lost(
     ax.grid(visible=False)
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0, labelsize=8)
-    ax.set_title(one_line(changes.label, LABEL_CHARS))
+    ax.set_title(changes.label, fontsize=min(10, 300 / max(len(changes.label), 1)))
     return ax
 
 
@@ -317,7 +341,7 @@ def groups(
     `curves` are the rows by the names that the strata have.
     """
     style = style or styles(curves.values())
-    names = list(dict.fromkeys(row.stratum for row in strata))
+    names, called = list(dict.fromkeys(row.stratum for row in strata)), short_names(curves.values())
     for at, (name, curve) in enumerate(curves.items()):
         look = style[key(curve)]
         shown = [row for row in strata if row.curve == name]
@@ -331,7 +355,7 @@ def groups(
             linestyle="none",
             marker=look.marker,
             color=look.colour,
-            label=one_line(curve.label, LABEL_CHARS),
+            label=called[curve.label],
         )
     ax.set_yticks(range(len(names)), [one_line(name, LABEL_CHARS) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
@@ -367,7 +391,7 @@ def z_path(ax: Axes, decision: DecisionRecord) -> Axes:
     ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
     ax.axhline(0, color=AXIS, linewidth=0.8)
     ax.set_xlim(0, decision.of)
-    ax.set_xlabel("documents")
+    ax.set_xlabel("Documents")
     ax.set_ylabel("z")
     who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
     ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)

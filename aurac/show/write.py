@@ -17,7 +17,7 @@ from aurac.analysis.rows import fields_of
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
-from aurac.records.run import stored_run
+from aurac.records.run import renamed, stored_run
 from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from aurac.analysis.combine import Groups
     from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.curves.area import Span
-    from aurac.records.run import CurveRow, StoredRun
+    from aurac.records.run import CurveRow
     from aurac.records.schema import Area
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
@@ -56,6 +56,8 @@ def write_report(
     delta: float | None = None,
     axes: Sequence[str] = (),
     primary: Sequence[tuple[str, str]] = (),
+    labels: Mapping[str, str] | None = None,
+    seeds: bool = False,
 ) -> list[Path]:
     """Write the report of a run folder, or of several runs that may be compared.
 
@@ -79,6 +81,9 @@ def write_report(
             their own.
         primary: Pairs of names that are the primary comparisons; `*` is each other adapter. By
             default those that the runs record.
+        labels: An adapter, a group or a curve as the report names it → what to call it instead, in
+            figures, tables and sentences; files of numbers and model cards keep its name.
+        seeds: Whether figures show each training seed, thin, beneath the mean.
 
     Returns:
         The files written, the pages first.
@@ -86,7 +91,8 @@ def write_report(
     Raises:
         RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
             several runs were given without `out`.
-        UsageError: a delta outside of (0, 1), or an axis that is no budget.
+        UsageError: a delta outside of (0, 1), an axis that is no budget, or labels that name no
+            curve or two alike.
         CurveError: a group or a primary comparison of adapters that are not there.
     """
     if delta is not None and not 0 < delta < 1:
@@ -105,14 +111,15 @@ def write_report(
     if primary:
         names = [curve.adapter for curve in run.curves]
         run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
-    return _write(run, target, delta, tuple(dict.fromkeys(axes)))
-
-
-def _write(run: StoredRun, target: Path, delta: float | None, axes: Sequence[str]) -> list[Path]:
+    run = replace(run, curves=renamed(run.curves, labels or {}))
     figures = target / FIGURES
+    return _write(Builder(run, figures, delta, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+
+
+def _write(builder: Builder, target: Path) -> list[Path]:
+    run = builder.run
     try:
-        figures.mkdir(parents=True, exist_ok=True)
-        builder = Builder(run, figures, delta, axes)
+        (target / FIGURES).mkdir(parents=True, exist_ok=True)
         report = builder.report()
         texts = {
             REPORT_FILE: render.markdown(report),

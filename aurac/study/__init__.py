@@ -67,6 +67,9 @@ def _check_names(study: Study, path: Path) -> None:
         unknown = sorted(plan.methods.keys() - study.methods.keys())
         given = f"{path}: {task} has the methods {', '.join(unknown)}"
         _refuse(unknown, given, f"some of {', '.join(study.methods)}")
+    labels = list(study.labels.values())
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    _refuse(twice, f"{path}: methods with the label {', '.join(twice)}", "a label for each")
     try:
         check_pairs(study.primary, study.methods)
     except AuracError as error:

@@ -69,10 +69,12 @@ class MethodPlan(MethodSettings, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         recipe: Fields of the recipe that belong to the method, such as `method`.
+        label: What figures and tables call it; its name in the file by default.
         family: Train one adapter for each rank of `ranks`; together they give one curve.
     """
 
     recipe: dict[str, Any]
+    label: str = ""
     family: bool = False
 
 
@@ -144,6 +146,11 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     primary: list[tuple[str, str]] = []
     margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] | None = None
     drop_weights: bool = False
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Method → what figures and tables call it."""
+        return {name: plan.label or name for name, plan in self.methods.items()}
 
     @property
     def points(self) -> list[tuple[str, str]]:

@@ -1,10 +1,11 @@
-"""The results of a study: one analysis over all of its tasks, as tables, a figure and a page."""
+"""The results of a study: one analysis over all of its tasks, as a page, tables and a figure.
+
+The page begins with the answer, one table and one figure; all else is its appendix.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-from itertools import cycle
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -20,44 +21,71 @@ from aurac.readers import read_curves
 from aurac.records.schema import RESULTS_FILE, Results
 from aurac.runs.log import duration
 from aurac.show import escape, figures
-from aurac.show.appearance import AXIS, PAPER, SERIES
-from aurac.show.table import Column, estimate, text_table
+from aurac.show.forest import Difference, differences
+from aurac.show.table import NONE, Column, Table, estimate, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
+from aurac.show.write import FIGURES
+from aurac.study.answer import answer, areas, since
 from aurac.study.design import chosen_adapters, curves_of, searches
 from aurac.study.plan import converged, declared_in, edges_in, rates_in
+from aurac.study.shown import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from matplotlib.axes import Axes
-
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import PairRow
     from aurac.curves.curve import Curve
-    from aurac.stats.mean import Estimate
     from aurac.study.design import PlannedAdapter, Study
     from aurac.study.plan import State
 
     TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
 REPORT_FILE, DIFFERENCES = "report.md", "differences"
-_ROW = 0.21  # inches of the figure
 _TERMS = """
-Truncation: prefix keeps the first r components, svd the best approximation of rank r. Scale: rule
-is the scaling rule at rank r (for MatryoshkaLoRA the published inference, without P), trained has
-the trained P, keep is the scale of the trained rank, fit is keep times a factor fitted per rank.
+Truncation: prefix keeps the first r components, SVD is the best approximation of rank r. The scale
+at rank r is that of the scaling rule for a prefix, and that of the trained rank for SVD. With P it
+is the one that MatryoshkaLoRA was trained with; without P it is the rule, its published inference.
+Scale kept is that of the trained rank, fitted is that times a factor for each rank.
 
-Accuracy and AURAC are in percent, differences b − a are of AURAC (log2 axis), in points. Intervals
-(95 %) are over documents and, where a method has several, training seeds; those of one seed say
-nothing about another training. p values are adjusted (Holm) for all pairs of methods and all pairs
-of truncations on all tasks together. Detectable is the difference that the test, at its adjusted
-level, finds with a power of 80 %."""
-_MEANS = """
-## All tasks
+Intervals (95 %) are over documents and, where a method has several, training seeds; those of one
+seed say nothing about another training. Differences are of AURAC on the log2 axis. p values are
+adjusted (Holm) for all pairs of methods and all pairs of truncations on all tasks together.
+Detectable is the difference that the test, at its adjusted level, finds with a power of 80 %."""
+_AREAS = (
+    "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and all "
+    "that no other curve is shown to be better than."
+)
+_MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
+_FOREST = (
+    "Differences of AURAC (log2 axis) with 95 % intervals; filled where they are significant "
+    "(adjusted p < .05). Each panel has its own scale."
+)
 
-Means over the tasks, all with the same weight, for equal seeds on each task.
-"""
+
+@dataclass
+class _Page:
+    """Markdown with numbered tables and figures."""
+
+    parts: list[str] = field(default_factory=list)
+    tables: int = 0
+    figures: int = 0
+
+    def add(self, *parts: str) -> None:
+        """Append paragraphs."""
+        self.parts += [part.strip("\n") for part in parts if part]
+
+    def table(self, caption: str, shown: Table) -> None:
+        """Append a table under its caption."""
+        self.tables += 1
+        self.add(f"**Table {self.tables}.** {escape.markdown(caption)}", shown.markdown())
+
+    def figure(self, caption: str, file: str, alt: str) -> None:
+        """Append a figure with its caption below."""
+        self.figures += 1
+        text = f"**Figure {self.figures}.** {escape.markdown(caption)}"
+        self.add(f"![{escape.markdown(alt)}]({file})", text)
 
 
 def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
@@ -84,21 +112,43 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     options = Options(margin=study.margin, primary=declared, strict=False)
     analysis = analyse(curves, options, groups=groups)
     tasks = {task: run.headline.name for task, run in runs.items()}
-    two = _two_seeds(study, adapters, tasks, curves)
-    page = [f"# {study.name}\n", *([f"{study.question}\n"] if study.question else [])]
-    page += [*_design(study, path, out, state), _cost(study, adapters, state)]
-    if draw_differences(analysis, list(tasks.values()), out):
-        page.append(f"\n![Differences of AURAC with their intervals.]({DIFFERENCES}.png)")
+    names = Names(analysis, study.labels, {name: task for task, name in tasks.items()})
+    shown, page = names.analysis(analysis), _Page()
+    page.add(f"# {study.name}", study.question)
+    page.add(*answer(shown), since(study, declared))
+    page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
+    if draw_differences(shown, out):
+        first = " Primary comparisons are first." if declared else ""
+        alt = "A row for each two curves, a panel for each task."
+        page.figure(_FOREST + first, f"{DIFFERENCES}.png", alt)
+    page.add("## Appendix: design")
+    _design(page, study, path, out, state)
+    _cost(page, study, adapters, state)
+    two = {
+        (row.task, row.a, row.b): row
+        for row in map(names.pair, _two_seeds(study, adapters, tasks, curves))
+    }
     for task, run in runs.items():
-        page += [f"\n## {task}\n", *_data(task, run, adapters, state)]
-        page += _results(tasks[task], analysis, two)
-        where = f"{places[task].relative_to(out).as_posix()}/report.md"
-        page.append(f"\n[The report of this task]({where}) has its documents, hashes and versions.")
+        page.add(f"## Appendix: {task}", *_data(task, run, adapters, state))
+        _results(page, task, shown, two)
+        where = places[task].relative_to(out).as_posix()
+        for file in sorted((places[task] / FIGURES).glob("rank-accuracy-*.svg")):
+            if not file.stem.endswith("-linear"):
+                page.figure(
+                    f"{task}: accuracy against rank, means over training seeds.",
+                    f"{where}/{FIGURES}/{file.name}",
+                    f"Curves of the methods on {task}.",
+                )
+        page.add(f"[The report of this task]({where}/report.md) has its documents and versions.")
     if len(runs) > 1:
-        means = aggregate_table(analysis.aggregates).markdown()
-        page.append(f"{_MEANS}\n{means}")
+        page.add("## Appendix: all tasks")
+        means = "Means over the tasks, all with the same weight, for equal seeds on each task."
+        rows = [row for row in shown.aggregates if row.estimate]
+        if len(rows) < len(shown.aggregates):
+            means += " Left out is what has no result on some task."
+        page.table(means, aggregate_table(rows or shown.aggregates))
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
-    write_atomic(out / REPORT_FILE, "\n".join(page) + "\n")
+    write_atomic(out / REPORT_FILE, "\n\n".join(page.parts) + "\n")
     return out / REPORT_FILE
 
 
@@ -107,7 +157,7 @@ def _two_seeds(
     adapters: Sequence[PlannedAdapter],
     tasks: Mapping[str, str],
     curves: Sequence[Curve],
-) -> TwoSeeds:
+) -> Sequence[PairRow]:
     """The pairs of the first two seeds of each method alone; none where there are no more."""
     first = {
         (tasks[task], f"{method}-seed{seed}")
@@ -116,9 +166,8 @@ def _two_seeds(
     }
     some = [curve for curve in curves if (curve.task, curve.adapter) in first]
     if len(some) == len(curves):
-        return {}
-    pairs = paired_family(some, groups=_groups(adapters, {curve.adapter for curve in some}))
-    return {(row.task, row.a, row.b): row for row in pairs}
+        return ()
+    return paired_family(some, groups=_groups(adapters, {curve.adapter for curve in some}))
 
 
 def place_of(task: str, state: State, out: Path) -> Path:
@@ -179,30 +228,30 @@ def _curves(run: Results, adapters: Sequence[PlannedAdapter], folder: Path) -> l
     return [replace(curve, adapter=names[str(curve.adapter)]) for curve in here]
 
 
-def _design(study: Study, path: Path, out: Path, state: State) -> Iterable[str]:
-    """What was compared, the search for learning rates, and what the tables below mean."""
+def _design(page: _Page, study: Study, path: Path, out: Path, state: State) -> None:
+    """What was compared, the search for learning rates, and what the tables mean."""
     known, rates, rows = _searched(study, path, out, state), rates_in(study, state), []
     for task, method in study.points:
         source, grid = study.rates_from(task, method), study.rates_of(task, method)
         names = {rate: f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in grid}
-        shown = [f"{rate:g} ({known.get((task, name), '–')})" for rate, name in names.items()]
+        shown = [f"{rate:g} ({known.get((task, name), NONE)})" for rate, name in names.items()]
         text = ", ".join(shown) if len(grid) > 1 else f"{grid[0]:g}"
-        text = text if source == method else f"as {source}"
+        text = text if source == method else f"as {study.labels[source]}"
         seeds = ", ".join(map(str, study.seeds_of(task, method)))
-        rows.append([task, method, text, f"{rates[task][method]:g}", seeds])
-    head = ["task", "method", "learning rates", "chosen", "seeds"]
-    yield f"## Design\n\n{text_table(head, rows).markdown()}"
-    yield (
-        "\nThe learning rate with the highest AURAC on validation documents (in brackets; log2 "
-        f"axis, ranks {study.search_ranks}, seed {study.search_seed}) is chosen."
-        if any(len(study.rates_of(*point)) > 1 for point in study.points)
-        else "\nLearning rates are those of the study's file, without a search."
-    )
+        chosen = f"{rates[task][method]:g}"
+        rows.append([task, study.labels[method], text, chosen, seeds])
+    caption = "Learning rates and training seeds. Rates are those of the study's file."
+    if any(len(study.rates_of(*point)) > 1 for point in study.points):
+        caption = (
+            "Learning rates and training seeds. Chosen is the rate with the highest AURAC on "
+            f"validation documents (in brackets; log2 axis, ranks {study.search_ranks}, seed "
+            f"{study.search_seed})."
+        )
     if edges := edges_in(study, state):
-        yield f"\nThe best learning rate is at the end of its grid for {', '.join(edges)}."
-    yield _TERMS
-    if declared := declared_in(study, state):
-        yield f"\n{declared.sentence}"
+        caption += f" The best learning rate is at the end of its grid for {', '.join(edges)}."
+    page.add(f"Base model: {escape.markdown(study.base)}.")
+    page.table(caption, text_table(["task", "method", "learning rates", "chosen", "seeds"], rows))
+    page.add(_TERMS)
 
 
 def _searched(study: Study, path: Path, out: Path, state: State) -> dict[tuple[str, str], str]:
@@ -217,14 +266,14 @@ def _searched(study: Study, path: Path, out: Path, state: State) -> dict[tuple[s
     return shown | {(a.task, a.recipe.name): "diverged" for a in tried if a not in fine}
 
 
-def _cost(study: Study, adapters: Sequence[PlannedAdapter], state: State) -> str:
+def _cost(page: _Page, study: Study, adapters: Sequence[PlannedAdapter], state: State) -> None:
     """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
     seconds = state.get("seconds", {})
 
     def cost(method: str, task: str) -> str:
         seeds = [a.trainings for a in adapters if (a.method, a.task) == (method, task)]
         if not seeds:
-            return "–"
+            return NONE
         steps = [recipe.steps for recipe in seeds[0].values()]
         text = f"{len(steps)} adapters" if len(steps) > 1 else "1 adapter"
         text += f", {sum(steps):,} steps" if all(steps) else ""
@@ -232,11 +281,14 @@ def _cost(study: Study, adapters: Sequence[PlannedAdapter], state: State) -> str
             return text
         return f"{text}, {duration(fmean(sum(map(seconds.__getitem__, s)) for s in seeds))}"
 
-    rows = [[method, *(cost(method, task) for task in study.tasks)] for method in study.methods]
-    text = "\nTraining of one seed, with the wall time of its optimizer steps"
+    rows = [
+        [study.labels[method], *(cost(method, task) for task in study.tasks)]
+        for method in study.methods
+    ]
+    text = "Training of one seed, with the wall time of its optimizer steps"
     if any(plan.family for plan in study.methods.values()):
         text += " (of a family: of all of its adapters, also one that another method has)"
-    return f"{text}:\n\n{text_table(['method', *study.tasks], rows).markdown()}"
+    page.table(f"{text}.", text_table(["method", *study.tasks], rows))
 
 
 def _data(
@@ -245,21 +297,25 @@ def _data(
     known = state.get("data", {})
     used = dict.fromkeys(a.recipe.data for a in adapters if a.task == task)
     if digests := [known[data] for data in used if data in known]:
-        yield f"Training data: SHA-256 {', '.join(digests)}.\n"
+        yield f"Training data: SHA-256 {', '.join(digests)}."
     if run.failures:
         names = ", ".join(dict.fromkeys(str(row.adapter or "base") for row in run.failures))
         yield (
             f"{len(run.failures)} evaluations failed ({run.failures[0].reason}); what they are of "
-            f"is left out below: {names}.\n"
+            f"is left out below: {names}."
         )
 
 
-def _results(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
+def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
+    """The accuracies and the differences of one task."""
     scores = [row for row in analysis.scores if row.task == task]
-    shown = curve_table(scores, extra=lambda row: {"AURAC linear [95 %]": interval(row.linear)})
-    yield f"{shown.markdown()}\n\n{escape.markdown(shown.caption)}"
-    for row in scores:
-        yield from (f"\n- {row.label}: {note}." for note in row.notes)
+    shown = curve_table(
+        scores,
+        best=analysis.candidates,
+        extra=lambda row: {"AURAC linear [95 %]": interval(row.linear)},
+    )
+    page.table(f"{task}: accuracy at each rank and AURAC in percent; {shown.caption}.", shown)
+    page.add("\n".join(f"- {row.label}: {note}." for row in scores for note in row.notes))
     if pairs := [row for row in (*analysis.pairs, *analysis.variants) if row.task == task]:
         shown = pair_table(pairs)
         if two:
@@ -268,59 +324,36 @@ def _results(task: str, analysis: Analysis, two: TwoSeeds) -> Iterable[str]:
             rows = tuple((*row, cell) for row, cell in zip(shown.rows, last, strict=True))
             columns = (*shown.columns, Column("first two seeds alone"))
             shown = replace(shown, columns=columns, rows=rows)
-        yield f"\n{shown.markdown()}\n\n{pairing_note(pairings_of(pairs))}"
-    for recommended in analysis.recommended:
-        if recommended.task == task and not recommended.other:
-            yield f"\n{recommended.sentence}"
+        note = pairing_note(pairings_of(pairs))
+        page.table(f"{task}: differences of AURAC (log2 axis) in points. {note}", shown)
+    page.add(*(row.sentence for row in analysis.recommended if row.task == task))
 
 
-def draw_differences(analysis: Analysis, tasks: Sequence[str], out: Path) -> bool:
-    """Write `differences.svg` and `.png`: every difference with its interval, task by task.
+def draw_differences(analysis: Analysis, out: Path) -> bool:
+    """Write the figure of every difference with its interval: SVG, PNG, and PDF for a paper.
 
     False: no two curves were compared, and nothing is written.
     """
-    rows: dict[str, list[tuple[str, Estimate, float | None]]] = {task: [] for task in tasks}
-    for row in (*analysis.pairs, *analysis.variants):
-        if row.estimate and row.task in rows:
-            rows[row.task].append((_difference(row), row.estimate, row.p_holm))
-    names = [name for each in rows.values() for name, _, _ in each]
-    if not names:
-        return False
-    with figures.styled():
-        figure = figures.single(
-            partial(_draw, rows=rows),
-            title="AURAC, log2 axis: difference in points (filled: adjusted p < .05)",
-            left=names,
-            height=_ROW * (len(names) + len(tasks)) + 1.0,
+    rows = [
+        Difference(str(row.task), _difference(row), row.estimate, bool(row.verdict))
+        for row in sorted(
+            (*analysis.pairs, *analysis.variants), key=lambda row: row.exploratory is not False
         )
-        figures.save(figure, out / DIFFERENCES)
+        if row.estimate
+    ]
+    if not rows:
+        return False
+    with figures.styled(small=True):
+        figures.save(differences(rows), out / DIFFERENCES, formats=("svg", "png", "pdf"))
+        figures.save(
+            differences(rows, width=figures.NARROW),
+            out / f"{DIFFERENCES}-column",
+            formats=("pdf",),
+        )
     return True
 
 
 def _difference(row: PairRow) -> str:
     """`b − a`; two truncations of one adapter without naming it twice."""
-    (a, _, first), (b, _, second) = (side.partition(" · ") for side in (row.a, row.b))
-    return f"{a}: {second} − {first}" if a == b else f"{row.b} − {row.a}"
-
-
-def _draw(ax: Axes, *, rows: Mapping[str, Sequence[tuple[str, Estimate, float | None]]]) -> Axes:
-    """A line with the name of each task, and below it a line for each difference."""
-    labels: list[str] = []
-    for colour, (task, differences) in zip(cycle(SERIES), rows.items(), strict=False):
-        labels += [task] if differences else []
-        for name, shown, p in differences:
-            at, value = len(labels), 100 * shown.value
-            labels.append(name)
-            face = colour if p is not None and p < 1 - shown.level else PAPER
-            if shown.low is not None and shown.high is not None:
-                ax.hlines(at, 100 * shown.low, 100 * shown.high, color=colour, linewidth=1.2)
-            ax.plot(value, at, marker="o", color=colour, markerfacecolor=face)
-    ax.axvline(0, color=AXIS, linewidth=0.8)
-    ax.set_yticks(range(len(labels)), labels)
-    for label in ax.get_yticklabels():
-        label.set_fontweight("bold" if label.get_text() in rows else "normal")
-    ax.set_ylim(len(labels) - 0.5, -0.6)
-    ax.grid(visible=True, axis="x")
-    ax.grid(visible=False, axis="y")
-    ax.tick_params(axis="y", length=0)
-    return ax
+    (a, _, first), (b, _, second) = (side.rpartition(" (") for side in (row.a, row.b))
+    return f"{a}: {second[:-1]} − {first[:-1]}" if a == b and a else f"{row.b} − {row.a}"

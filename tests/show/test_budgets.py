@@ -50,7 +50,7 @@ def test_the_section_has_its_own_name_figures_and_files(folder, tmp_path):
     picture = next(f for f in files if f.name == "rank-accuracy-word_problems-parameters.svg")
     drawn = picture.read_text()
     assert f"{NAME} (%)" in drawn
-    assert "parameters (millions, log2 axis)" in drawn
+    assert "Parameters (millions, log2 axis)" in drawn
     assert "unknown" not in drawn
 
     curves = {curve.adapter: curve for curve in load_run(folder).curves}

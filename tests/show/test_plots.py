@@ -8,6 +8,7 @@ import re
 from functools import partial
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from aurac.analysis.findings import MOST_CLOSE
 from aurac.analysis.record import Changes, Step, StratumRow
 from aurac.show import appearance, figures, plots
 from aurac.show.findings import Findings, highlighted
+from aurac.show.forest import WIDE, Difference, differences
 from aurac.show.pictures import KEY, Pictures
 from aurac.stats.mean import Estimate
 
@@ -28,12 +30,9 @@ def drawn(curves, axis="log2"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     highlight = {curve.id for curve in curves[:MOST_CLOSE]}
-    labels = [appearance.legend_label(curve) for curve in curves[:MOST_CLOSE]]
     with figures.styled():
         figure = figures.single(
-            lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight),
-            right=[*labels, appearance.BASE_LABEL],
-            title=TITLE,
+            lambda ax: plots.rank_accuracy(ax, curves, axis=axis, highlight=highlight), title=TITLE
         )
         FigureCanvasAgg(figure).draw()
     return figure
@@ -127,15 +126,13 @@ def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
     curves = run_from(CASES[case](tmp_path).results()).curves
     highlight = {curve.id for curve in curves[:MOST_CLOSE]}
     some = [curve for curve in curves if curve.id in highlight]
-    draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight, full=highlight)
+    draw = partial(plots.rank_accuracy, curves=curves, highlight=highlight)
     with figures.styled(small=True):
         for width in figures.PAPER_WIDTHS.values():
             assert_apart(figures.column(draw, width))
             assert_apart(figures.column(partial(plots.cost, curves=some), width))
     with figures.styled():
-        labels = [appearance.legend_label(curve) for curve in some]
-        cost = partial(plots.cost, curves=some)
-        assert_apart(figures.single(cost, right=labels, title=TITLE, top=0.78))
+        assert_apart(figures.single(partial(plots.cost, curves=some), title=TITLE, top=0.78))
 
 
 @pytest.mark.parametrize("panels", [1, 2, 6])
@@ -151,7 +148,7 @@ def test_texts_of_gained_and_lost_are_apart(panels, steps):
     ]
     with figures.styled():
         across = 1 if steps > 6 or panels == 1 else 2
-        assert_apart(figures.grid(draws, across=across, height=1.9, title=TITLE, patches=KEY))
+        assert_apart(figures.grid(draws, across=across, height=1.9, title=TITLE, keys=KEY))
 
 
 @pytest.mark.parametrize("groups", [2, 24])
@@ -173,23 +170,84 @@ def test_texts_of_groups_are_apart(count, groups, tmp_path):
         assert_apart(kept[0]())
 
 
-def test_a_non_inferior_rank_has_a_ring_and_the_full_rank_a_level_line(tmp_path):
+def test_a_non_inferior_rank_has_a_ring(tmp_path):
     from matplotlib.figure import Figure
 
     curves = run_from(many_curves(tmp_path, 2, cells=False).results()).curves
     first = curves[0]
     with figures.styled():
-        ax = plots.rank_accuracy(
-            Figure().subplots(), curves, non_inferior={first.id: 8}, full={first.id}
-        )
+        ax = plots.rank_accuracy(Figure().subplots(), curves, non_inferior={first.id: 8})
     lines = {line.get_gid(): line for line in ax.get_lines()}
-    ring, level = lines["curve-0-ring"], lines["curve-0-full"]
+    ring = lines["curve-0-ring"]
     assert list(ring.get_xdata()) == [8]
     assert list(ring.get_ydata()) == [100 * first.accuracy[first.ranks.index(8)]]
-    assert list(level.get_xdata()) == [first.ranks[0], first.ranks[-1]]
-    assert set(level.get_ydata()) == {100 * first.accuracy[-1]}
     assert "curve-1-ring" not in lines
-    assert "curve-1-full" not in lines
+
+
+def seeded(folder):
+    """A curve that is the mean of two seeds."""
+    run = run_from(many_curves(folder, 2, cells=False).results())
+    return msgspec.structs.replace(run.curves[0], members=run.curves)
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+def test_single_seeds_are_drawn_where_they_are_asked_for(seeds, tmp_path):
+    ax = plots.rank_accuracy(Figure().subplots(), [seeded(tmp_path)], seeds=seeds)
+    assert ("curve-0-seeds" in {line.get_gid() for line in ax.get_lines()}) == seeds
+
+
+@pytest.mark.parametrize(("count", "kind"), [(4, "PolyCollection"), (5, "LineCollection")])
+def test_every_curve_has_its_interval_as_a_band_or_where_there_are_many_a_whisker(
+    count, kind, tmp_path
+):
+    curves = run_from(many_curves(tmp_path, count, cells=False).results()).curves
+    drawn = plots.rank_accuracy(Figure().subplots(), curves).collections
+    assert [item.get_gid() for item in drawn] == [f"curve-{at}-band" for at in range(count)]
+    assert all(kind in (base.__name__ for base in type(item).__mro__) for item in drawn)
+
+
+def test_two_further_truncations_of_one_adapter_have_lines_of_their_own(tmp_path):
+    maker = RunMaker(tmp_path, n=30, cells=False).add("a", [0.1, 0.2], ranks=(1, 2))
+    for rescale in ("keep", "fit"):
+        maker.add("a", [0.1, 0.2], ranks=(1, 2), basis="svd", rescale=rescale, role="extra")
+    styles = appearance.styles(run_from(maker.results()).curves)
+    assert len({str(style.line) for style in styles.values()}) == 3
+
+
+def test_every_figure_names_its_axes(tmp_path):
+    run = run_from(zoo_run(tmp_path / "run", n=20).results(), tmp_path / "run")
+    curves = list(run.curves)
+    ax = plots.rank_accuracy(Figure().subplots(), curves)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Rank (log2 axis)", "Accuracy (%)")
+    assert plots.cost(Figure().subplots(), curves).get_ylabel() == "Accuracy (%)"
+    made = {}
+    pictures = Pictures(Findings(run, 0.02), tmp_path)
+    pictures._save = lambda name, wide, *_, **__: made.setdefault(name, wide())
+    pictures.overview(run.task_names)
+    changes = Changes("a", "t", 30, (Step(1, 2, 3, 4),))
+    pictures.changes("word_problems", [changes], [msgspec.structs.replace(curves[0], label="a")])
+    rows = [Difference("t", "a − b", Estimate(0.1, 0.1, 0.0, 0.2, "made up"), significant=True)]
+    titles = [(figure.get_supxlabel(), figure.get_supylabel()) for figure in made.values()]
+    assert titles == [("Rank (log2 axis)", "Accuracy (%)"), ("Rank step", "Documents")]
+    assert differences(rows).get_supxlabel() == "Difference in AURAC (points)"
+
+
+@pytest.mark.parametrize("tasks", [1, 3, 4])
+@pytest.mark.parametrize("width", [figures.NARROW, WIDE])
+def test_texts_of_differences_are_apart(width, tasks):
+    pairs = ["LoRA at each rank − MatryoshkaLoRA (with P)", "LoRA: SVD − prefix", "a − b"]
+    rows = [
+        Difference(f"a task {at}", name, Estimate(at - 0.1, 0.1, at - 0.3, at, ""), at > 1)
+        for at in range(tasks)
+        for name in pairs[at % 2 :]
+    ]
+    with figures.styled(small=True):
+        figure = differences(rows, width=width)
+        figure.draw_without_rendering()
+        for ax in figure.axes:  # rows that other panels name are no texts of theirs
+            if not ax.yaxis.get_tick_params()["labelleft"]:
+                ax.set_yticks([])
+        assert_apart(figure)
 
 
 def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):

@@ -42,16 +42,16 @@ METHODS = {
     "LoRA": "lora",
     "DyLoRA": "dylora",
     "MatryoshkaLoRA": "matryoshka",
-    "DyLoRA, 360 steps": "dylora_long",
+    "DyLoRA 360 steps": "dylora_long",
     "LoRA at each rank": "lora_per_rank",
     "nested losses": "nested_loss",
-    "nested losses, 60 steps": "nested_loss_half",
+    "nested losses 60 steps": "nested_loss_half",
 }
 FEW = {"lora_per_rank", "nested_loss", "nested_loss_half"}  # three seeds
 TRUNCATIONS = {
     "prefix": ("prefix", "rule"),
     "with P": ("prefix", "trained"),
-    "as published": ("prefix", "rule"),
+    "without P": ("prefix", "rule"),
     "prefix, fitted": ("prefix", "fit"),
     "SVD": ("svd", "keep"),
     "–": ("prefix", "rule"),  # each adapter as it was trained

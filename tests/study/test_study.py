@@ -83,13 +83,17 @@ def test_a_study_from_its_file_to_its_report(write, tmp_path):
     assert counts == {"lora": (3, 3), "matryoshka": (5, 5), "per_rank": (6, 6)}
     assert all(row.pace > 0 for row in after.methods)
     report = summarise(study, path, out, state)
-    for text in ("Is one method better?", "## choice", "matryoshka − lora", "first two seeds"):
+    for text in ("Is one method better?", "matryoshka (with P) − lora (prefix)", "first two seeds"):
         assert text in report.read_text()
+    first, *_, appendix = report.read_text().split("## Appendix: ")
+    assert appendix.startswith("choice\n")
+    assert re.findall(r"\*\*(Table|Figure) (\d+)\.", first) == [("Table", "1"), ("Figure", "1")]
+    assert re.search(r"has the largest AURAC on choice", first)
     assert re.search(r"0\.003 \(\d+\.\d\), 0\.01 \(\d+\.\d\), 0\.03 \(\d", report.read_text())
     results = json.loads((out / "results/choice/results.json").read_text())
     assert results["groups"].keys() == {"lora", "matryoshka", "per_rank"}
     assert "3 adapters, 6 steps" in report.read_text()
-    assert "matryoshka − lora" in (out / "differences.svg").read_text()
+    assert "matryoshka (with P) − lora (prefix)" in (out / "differences.svg").read_text()
     drawn = {(c["id"].partition("-")[0], c["basis"], c["rescale"]) for c in results["curves"]}
     assert drawn == {
         ("lora", "prefix", "rule"),
@@ -273,7 +277,7 @@ def test_a_cell_that_failed_is_named_and_tried_again(small, tmp_path, monkeypatc
     assert "2 cells failed" in done.output
     report = (out / "report.md").read_text()
     assert re.search(r"out of luck.*left out below: lora-lr0.01-seed2\.", report)
-    assert re.search(r"\| lora \| prefix/rule \| ", report)
+    assert re.search(r"\| lora \| 1 \| \d", report)
     monkeypatch.undo()
     assert CliRunner().invoke(cli, command).exit_code == 3
     done = CliRunner().invoke(cli, [*command, "--retry-failed"])
@@ -390,7 +394,7 @@ def test_task_files_and_data_are_looked_for_beside_the_study(small, sums, tmp_pa
     summarise(study, path, out, run_study(study, path, out, device="cpu"))
     results = json.loads((tmp_path / "out/results/sums/results.json").read_text())
     assert [(task["name"], task["n_docs"]) for task in results["tasks"]] == [("sums", 5)]
-    _, _, section = (out / "report.md").read_text().partition("## sums")
+    _, _, section = (out / "report.md").read_text().partition("## Appendix: sums")
     assert "| lora " in section  # under the name that the file gives to the task
     assert "; 5 documents" in section
     files = (p.read_bytes() for p in (tmp_path / "out/results").rglob("*") if p.is_file())
@@ -406,7 +410,7 @@ def test_a_method_has_a_mean_over_tasks_with_learning_rates_of_their_own(
     report = summarise(study, path, out, run_study(study, path, out, device="cpu")).read_text()
     [mean] = json.loads((out / "analysis.json").read_text())["aggregates"]
     assert mean["estimate"] is not None, mean["reason"]
-    assert re.search(r"\| lora +\| \d", report.partition("## All tasks")[2])
+    assert re.search(r"\| lora +\| \d", report.partition("## Appendix: all tasks")[2])
 
     # the report of another design is refused, and nothing is written
     more = load_study(

@@ -1,0 +1,42 @@
+"""What a curve is called, in every figure, table and sentence alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.terminal import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    Way = tuple[str, str, str]  # adapter, basis, rescale
+
+LENGTH = 60  # characters of an adapter's name in sentences and tables; files have it whole
+_SCALES = {"keep": "scale kept", "fit": "fitted"}
+
+
+def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) -> dict[Way, str]:
+    """The name of each (adapter, basis, rescale); `labels` are adapter → what to call it.
+
+    A truncation has one name in every run. It is left out where an adapter has the prefix alone.
+    """
+    every = dict.fromkeys(ways)
+    names = {}
+    for adapter, basis, rescale in every:
+        scales = [scale for name, _, scale in every if name == adapter]
+        cut = _truncation(basis, rescale, with_p="trained" in scales)
+        name = one_line((labels or {}).get(adapter, adapter), LENGTH)
+        plain = len(scales) == 1 and cut == "prefix"
+        names[adapter, basis, rescale] = name if plain else f"{name} ({cut})"
+    return names
+
+
+def _truncation(basis: str, rescale: str, *, with_p: bool) -> str:
+    """A truncation in words; `with_p` is of an adapter that is also shown with its trained P."""
+    cut = "SVD" if basis == "svd" else basis
+    if rescale == ("rule" if basis == "prefix" else "keep") and not (with_p and rescale == "rule"):
+        return cut
+    scale = {"trained": "with P", "rule": "without P" if with_p else "rule"}.get(rescale)
+    if basis == "prefix" and scale and scale.endswith("P"):
+        return scale
+    return f"{cut}, {scale or _SCALES.get(rescale, rescale)}"

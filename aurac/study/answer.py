@@ -1,0 +1,76 @@
+"""The first screen of a study's page: what was found, and one table of all areas."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from aurac.analysis.rows import grouped
+from aurac.analysis.sentences import show_p
+from aurac.curves.display import interval
+from aurac.show import escape
+from aurac.show.table import Cell, Table, estimate, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import PairRow
+    from aurac.records.decisions import Declaration
+    from aurac.study.design import Study
+
+
+def answer(analysis: Analysis) -> Iterable[str]:
+    """What the primary comparisons show, and what may be said of the largest AURAC of each task."""
+    every = (*analysis.pairs, *analysis.variants)
+    primary = [row for row in every if row.exploratory is False and row.estimate]
+    for pair, rows in grouped(primary, key=lambda row: f"{row.b} − {row.a}").items():
+        by_verdict = grouped(rows, key=lambda row: row.reading.partition(" (")[0])
+        short = (f"{said} on {_tasks(some)}" for said, some in by_verdict.items())
+        yield f"**{escape.markdown(f'{pair}: ' + '; '.join(short))}.**"
+        each = (
+            f"{row.task} {interval(row.estimate)} (adjusted p {show_p(row.p_holm)})"
+            for row in rows
+            if row.p_holm is not None
+        )
+        yield escape.markdown(f"In points of AURAC: {', '.join(each)}.")
+    yield "\n".join(
+        f"- **{escape.markdown(row.sentences[0])}** {escape.markdown(' '.join(row.sentences[1:2]))}"
+        for row in analysis.best
+    )
+
+
+def _tasks(rows: Iterable[PairRow]) -> str:
+    return ", ".join(str(row.task) for row in rows)
+
+
+def since(study: Study, declared: Declaration | None) -> str:
+    """Which comparisons are primary, and since when, by the names of the page."""
+    if declared is None:
+        return ""
+    pairs = [(study.labels.get(a, a), study.labels.get(b, b)) for a, b in declared.pairs]
+    return escape.markdown(structs.replace(declared, pairs=pairs).sentence)
+
+
+def areas(analysis: Analysis, study: Study) -> Table:
+    """A row for each curve, a column for each task, and the mean over tasks."""
+    known, best = {(row.task, row.label): row for row in analysis.scores}, analysis.candidates
+    means = {row.a: row.estimate for row in analysis.aggregates if row.b is None and row.estimate}
+    means = means if len(study.tasks) > 1 else {}
+    methods, rows = list(study.labels.values()), []
+    labels = dict.fromkeys(row.label for row in analysis.scores)
+    for label in sorted(labels, key=lambda name: methods.index(_method(name, methods))):
+        seeds = dict.fromkeys(str(row.seeds) for row in analysis.scores if row.label == label)
+        cells = [Cell(label), Cell(", ".join(seeds))]
+        for task in study.tasks:
+            row = known.get((task, label))
+            cells.append(estimate(row.log2, best=(task, label) in best) if row else Cell(""))
+        rows.append([*cells, *([estimate(means.get(label))] if means else [])])
+    titles = [*(f"{task} [95 %]" for task in study.tasks), *(["mean [95 %]"] if means else [])]
+    return table("areas", "", rows, "method", numeric=["seeds", *titles])
+
+
+def _method(name: str, methods: Sequence[str]) -> str:
+    """The method of a curve, by its label."""
+    return name if name in methods else name.rpartition(" (")[0]
