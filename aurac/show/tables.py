@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
 from aurac.curves.display import count, percent, points, show_span, size
+from aurac.show.appearance import short_names
 from aurac.show.findings import ordered, scale, significant, truncation, unequal_documents
 from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
-from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MAX_RANK_COLUMNS = 12
 _WEAK = "†"
 _MAX_GROUPS = 60
-_PAPER_NAME, _PAPER_ROWS = 40, 40  # characters of an adapter's name, and rows, that a column holds
+_PAPER_ROWS = 40
 
 
 def measured_on(curves: Iterable[CurveRow]) -> str:
@@ -78,9 +78,10 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
 def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> Table:
     """The headline table of one task for a paper, of its rows with the largest AURAC."""
     curves = ordered(every)[:_PAPER_ROWS]
+    names = short_names(curves)
     rows: list[tuple[Cell, ...]] = [
         (
-            Cell(one_line(c.adapter, _PAPER_NAME)),
+            Cell(names[c.label]),
             Cell(truncation(c)),
             Cell(f"{c.ranks[0]}–{c.ranks[-1]}" if len(c.ranks) > 1 else NONE),
             replace(estimate(c.log2), best=c.id in best),

@@ -76,7 +76,7 @@ def test_labels_that_name_no_curve_or_two_alike_are_refused(labels, message, tmp
 def test_a_label_without_a_name_or_a_text_is_refused(label, tmp_path):
     folder = zoo_run(tmp_path, n=20).write()
     done = CliRunner().invoke(cli, ["report", str(folder), "--label", label])
-    assert done.exit_code == 2
+    assert isinstance(done.exception, UsageError)
     assert "expected --label NAME=TEXT" in str(done.exception)
 
 
