@@ -264,17 +264,18 @@ class Run:
                 raise UsageError(f"no curve on {task} has an area over {axis}. {why}".rstrip())
             curves = tuple(curve for curve in curves if curve.id in areas)
         with styled():
+            own = ax is None
             if ax is None:
                 from matplotlib import pyplot as plt
 
-                _, ax = plt.subplots(figsize=(5.6, 3.7), layout="constrained")
+                _, ax = plt.subplots(figsize=(6.75, 3.7), layout="constrained")
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
             names = area_labels([curve for curve in curves if curve.ranks], areas)
             known = {f"curve-{at}": name for at, name in enumerate(names)} | {"base": BASE_LABEL}
             for line in ax.lines:
                 line.set_label(known.get(str(line.get_gid()), "_"))
             ax.set_title(task.replace("$", r"\$"))
-            ax.legend()
+            ax.legend(loc="upper left", bbox_to_anchor=(1, 1)) if own else ax.legend()
         return ax
 
     def _task(self, name: str | None) -> str:
