@@ -109,7 +109,6 @@ def test_a_rank_within_the_margin_is_marked_in_table_figure_and_alt_text(folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"rank {min(shown)} within the margin of the best" in page
     assert '-ring"' in page
-    assert '-full"' in page
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "shown to be within 30 points of the best rank of its curve" in text
 

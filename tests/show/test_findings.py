@@ -132,7 +132,7 @@ def test_the_figure_has_the_mean_and_the_seeds_thin_in_its_hue(found):
 
     curves = pooled(found[1], GROUPS).curves
     with styled():
-        ax = plots.rank_accuracy(Figure().subplots(), curves)
+        ax = plots.rank_accuracy(Figure().subplots(), curves, seeds=True)
     lines = {line.get_gid(): line for line in ax.get_lines()}
     for at in range(2):
         mean, seeds = lines[f"curve-{at}"], lines[f"curve-{at}-seeds"]
