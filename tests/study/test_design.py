@@ -164,6 +164,7 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"basis": ["svd", "prefix"], "methods": {"x": TRAINED}}, "x: rescale trained with basis"),
         ({"search_ranks": "2,4", "ranks": "1,4", "methods": {"x": GRID}}, "x: .*rank 2"),
         ({"methods": {"x": LORA, "y": {**LORA, "basis": ["svd"]}}}, "x and y train the same"),
+        ({"methods": {"x": LORA, "y": {**TRAINED, "label": "x"}}}, "methods with the label x"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
