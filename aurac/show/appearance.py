@@ -102,6 +102,11 @@ def short_names(curves: Iterable[CurveRow]) -> dict[str, str]:
     return names
 
 
+def more_curves(rest: Sequence[CurveRow]) -> str:
+    """The number of curves without a colour, in words."""
+    return f"{len(rest)} more curve{'s' * (len(rest) > 1)}"
+
+
 def area_labels(
     curves: Sequence[CurveRow], areas: Mapping[str, Area | Estimate] | None = None
 ) -> list[str]:

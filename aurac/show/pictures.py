@@ -341,7 +341,7 @@ class Pictures:
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
         if rest:
-            parts.append(f"Thin grey lines: {plots.more_curves(rest)}.")
+            parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         if self.margin and any(curve.id in self.non_inferior for curve in coloured):
@@ -368,7 +368,7 @@ class Pictures:
             parts.append(line)
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)
-        more = f" {plots.more_curves(rest)} in grey." if rest else ""
+        more = f" {appearance.more_curves(rest)} in grey." if rest else ""
         return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 

@@ -23,6 +23,7 @@ from aurac.show.appearance import (
     horizontal_axis,
     key,
     log_ticks,
+    more_curves,
     parameter_axis,
     percent_axis,
     short_names,
@@ -82,26 +83,20 @@ def rank_accuracy(
     """
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
-    rest = [curve for curve in curves if curve.ranks and curve not in coloured]
+    rest = [c for c in curves if c.ranks and c not in coloured]
     if grey := _thin(ax, rest, REST, 1, axis):
         grey.set(gid="rest", label=f"_{more_curves(rest)}")
-    bands, whiskers = banded(coloured)
-    names = short_names(coloured)
+    with_interval, names = _intervals(ax, coloured, style, axis), short_names(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
         if seeds and (thin := _thin(ax, curve.members, look.colour, 2.5, axis)):
             thin.set(alpha=0.55, gid=f"{name}-seeds")
         _line(ax, curve, look, name, axis).set_label(names[curve.label])
-        if curve in bands:
-            _band(ax, curve, look.colour, f"{name}-band", axis)
-        if curve in whiskers:
-            shift = _APART * (at - (len(coloured) - 1) / 2)
-            _whiskers(ax, curve, look.colour, f"{name}-band", axis, shift)
         if non_inferior and non_inferior.get(curve.id) in curve.ranks:
             _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     members = [seed for curve in coloured for seed in curve.members] if seeds else []
-    percent_axis(ax, [*curves, *members], [*bands, *whiskers])
+    percent_axis(ax, [*curves, *members], with_interval)
     bases = baselines(curves)
     for value in bases.values():
         line = ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
@@ -119,9 +114,16 @@ def rank_accuracy(
     return ax
 
 
-def more_curves(rest: Sequence[CurveRow]) -> str:
-    """The number of curves without a colour, in words."""
-    return f"{len(rest)} more curve{'s' * (len(rest) > 1)}"
+def _intervals(ax: Axes, coloured: Sequence[CurveRow], style: Styles, axis: str) -> list[CurveRow]:
+    """Bands or whiskers; the curves that have one."""
+    bands, whiskers = banded(coloured)
+    for at, curve in enumerate(coloured):
+        hue, name = style[key(curve)].colour, f"curve-{at}-band"
+        if curve in bands:
+            _band(ax, curve, hue, name, axis)
+        if curve in whiskers:
+            _whiskers(ax, curve, hue, name, axis, _APART * (at - (len(coloured) - 1) / 2))
+    return [*bands, *whiskers]
 
 
 def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D:

@@ -131,22 +131,9 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     for task, run in runs.items():
         page.add(f"## Appendix: {task}", *_data(task, run, adapters, state))
         _results(page, task, shown, two)
-        where = places[task].relative_to(out).as_posix()
-        for file in sorted((places[task] / FIGURES).glob("rank-accuracy-*.svg")):
-            if not file.stem.endswith("-linear"):
-                page.figure(
-                    f"{task}: accuracy against rank, means over training seeds.",
-                    f"{where}/{FIGURES}/{file.name}",
-                    f"Curves of the methods on {task}.",
-                )
-        page.add(f"[The report of this task]({where}/report.md) has its documents and versions.")
+        _report_of(page, task, places[task], out)
     if len(runs) > 1:
-        page.add("## Appendix: all tasks")
-        means = "Means over the tasks, all with the same weight, for equal seeds on each task."
-        rows = [row for row in shown.aggregates if row.estimate]
-        if len(rows) < len(shown.aggregates):
-            means += " Left out is what has no result on some task."
-        page.table(means, aggregate_table(rows or shown.aggregates))
+        _means(page, shown)
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
     write_atomic(out / REPORT_FILE, "\n\n".join(page.parts) + "\n")
     return out / REPORT_FILE
@@ -327,6 +314,29 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
         note = pairing_note(pairings_of(pairs))
         page.table(f"{task}: differences of AURAC (log2 axis) in points. {note}", shown)
     page.add(*(row.sentence for row in analysis.recommended if row.task == task))
+
+
+def _report_of(page: _Page, task: str, folder: Path, out: Path) -> None:
+    """The figure of one task, and where its own report is."""
+    where = folder.relative_to(out).as_posix()
+    for file in sorted((folder / FIGURES).glob("rank-accuracy-*.svg")):
+        if not file.stem.endswith("-linear"):
+            page.figure(
+                f"{task}: accuracy against rank, means over training seeds.",
+                f"{where}/{FIGURES}/{file.name}",
+                f"Curves of the methods on {task}.",
+            )
+    page.add(f"[The report of this task]({where}/report.md) has its documents and versions.")
+
+
+def _means(page: _Page, analysis: Analysis) -> None:
+    """Means over the tasks; what is not on all of them is left out."""
+    page.add("## Appendix: all tasks")
+    caption = "Means over the tasks, all with the same weight, for equal seeds on each task."
+    rows = [row for row in analysis.aggregates if row.estimate]
+    if len(rows) < len(analysis.aggregates):
+        caption += " Left out is what has no result on some task."
+    page.table(caption, aggregate_table(rows or analysis.aggregates))
 
 
 def draw_differences(analysis: Analysis, out: Path) -> bool:
