@@ -133,7 +133,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     assert as_published(run.curves) == "as published (prefix)"
     own = Findings(run, MARGIN).own
     card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
-    assert "--basis svd --rescale keep" in card_of["lora"]
+    assert "truncation: SVD, scale kept" in card_of["lora"]
     assert "% with the truncation prefix, as published" in card_of["lora"]
 
 
