@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
@@ -11,6 +12,7 @@ from scipy.special import ndtri
 
 from aurac.analysis.groups import defaults, gather, together
 from aurac.analysis.pairing import paired_areas
+from aurac.arguments import converted, fraction, keywords, number, several
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
@@ -20,8 +22,6 @@ from aurac.stats.seeds import components
 from aurac.stats.spread import INTERACTION, Spread, spread_of_flips, spread_of_pilot
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pandas import DataFrame
     from typing_extensions import Unpack
 
@@ -38,7 +38,7 @@ class PilotOptions(TypedDict, total=False):
         task: One task; None: the first.
         metric: Where the pilot holds several.
         groups: Name → adapters that are seeds of one recipe.
-        axis: The axis of AURAC.
+        axis: The axis of AURAC; None: "log2".
     """
 
     between: Sequence[str] | None
@@ -46,7 +46,7 @@ class PilotOptions(TypedDict, total=False):
     task: str | None
     metric: str | None
     groups: Groups | None
-    axis: str
+    axis: str | None
 
 
 class SpreadOptions(PilotOptions, total=False):
@@ -58,53 +58,92 @@ class SpreadOptions(PilotOptions, total=False):
     seed_sd: float | None
 
 
+@keywords()
 def plan(
     margin: float,
     *,
     question: Question = "difference",
-    seeds: Sequence[int] = (1,),
+    pilot: str | Path | None = None,
+    flip_rate: float | None = None,
+    sd: float | None = None,
+    seed_sd: float | None = None,
+    seeds: int | Sequence[int] = (1,),
     alpha: float = 0.05,
     power: float = 0.8,
     comparisons: int = 1,
     paired_seeds: bool = True,
     seed: int = 0,
-    **spread: Unpack[SpreadOptions],
+    between: Sequence[str] | None = None,
+    rank: int | None = None,
+    task: str | None = None,
+    metric: str | None = None,
+    groups: Groups | None = None,
+    axis: str | None = None,
 ) -> DataFrame:
     """How many documents a question needs, before any compute is spent, as `aurac plan` says it.
+
+    One of `pilot`, `flip_rate` and `sd` says how much outcomes vary.
 
     Args:
         margin: Difference, margin or half-width in question, a fraction.
         question: "difference" between two adapters, "non-inferiority" of a smaller rank, or
             "interval" of one adapter's AURAC.
-        seeds: Training seeds of each recipe to plan for.
+        pilot: A run folder, table or sample logs to learn the spread from.
+        flip_rate: Or: the share of documents whose outcome changes.
+        sd: Or: the standard deviation over documents of the paired difference.
+        seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
+        seeds: Training seeds of each recipe to plan for, one number or several.
         alpha: Error rate.
         power: Chance of the answer where the truth is as assumed.
         comparisons: Tests that share alpha.
         paired_seeds: Whether a difference is tested within each seed; see `aurac.stats.plan`.
         seed: Of the simulation.
-        spread: See `find_spread`: `flip_rate`, `sd` or `pilot`, and more.
+        between: Of a pilot: two adapters; None: the first two.
+        rank: Of a pilot, for non-inferiority: the rank in mind; None: the one below the largest.
+        task: Of a pilot: one task; None: the first.
+        metric: Of a pilot that holds several.
+        groups: Of a pilot: name → adapters that are seeds of one recipe.
+        axis: Of a pilot: the axis of AURAC, "log2" by default.
 
     Returns:
         A row for each number of seeds; columns as the fields of `aurac.stats.power.Plan`.
 
     Raises:
-        UsageError: No spread, or one that does not fit the question.
+        UsageError: No spread, one that does not fit the question, or something that is no number.
         CurveError: A number out of range.
     """
     import pandas as pd
 
+    spread = find_spread(
+        question,
+        pilot=pilot,
+        sd=_number(sd, "sd"),
+        flip_rate=_number(flip_rate, "flip_rate"),
+        seed_sd=_number(seed_sd, "seed_sd"),
+        paired_seeds=paired_seeds,
+        between=several(between) or None,
+        rank=rank,
+        task=task,
+        metric=metric,
+        groups=groups,
+        axis=axis,
+    )
     rows = planning.plan(
-        margin,
-        find_spread(question, paired_seeds=paired_seeds, **spread),
-        seeds=seeds,
+        fraction(margin, "margin"),
+        spread,
+        seeds=converted(seeds, Sequence[int], "seeds"),
         question=question,
-        alpha=alpha,
-        power=power,
-        comparisons=comparisons,
+        alpha=fraction(alpha, "alpha", 0.5, "0.05"),
+        power=fraction(power, "power", such_as="0.8"),
+        comparisons=converted(comparisons, int, "comparisons"),
         paired_seeds=paired_seeds,
         rng=np.random.default_rng(seed),
     )
     return pd.DataFrame([asdict(row) for row in rows])
+
+
+def _number(value: object, name: str) -> float | None:
+    return None if value is None else float(number(value, name))
 
 
 @dataclass(frozen=True)
@@ -173,8 +212,8 @@ def find_spread(
             if value is not None:
                 raise UsageError(f"{name} with a pilot", expected="one of both")
         spread = _piloted(pilot, question, paired_seeds=paired_seeds, **which)
-    elif which:
-        raise UsageError(f"{', '.join(which)} without a pilot", fix="give pilot=PATH")
+    elif given := [name for name, value in which.items() if value is not None]:
+        raise UsageError(f"{', '.join(given)} without a pilot", fix="give --pilot PATH")
     else:
         spread = _assumed(sd, flip_rate, question)
     if seed_sd is None:
@@ -207,8 +246,9 @@ def _piloted(
     task: str | None = None,
     metric: str | None = None,
     groups: Groups | None = None,
-    axis: str = "log2",
+    axis: str | None = None,
 ) -> Spread:
+    axis = axis or "log2"
     adapters = _of_pilot(pilot, between, task, metric, groups)
     if question == "difference":
         if len(adapters) < 2:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.analysis.groups import check_groups
+from aurac.arguments import several
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import CurveError
 from aurac.readers import Curves, read_curves
@@ -45,6 +46,24 @@ def parse_pairs(texts: Iterable[str], references: Iterable[str] = ()) -> list[tu
 
 def _spaced(name: str) -> str:
     return " · ".join(part.strip() for part in name.split("·"))
+
+
+def pairs_of(given: object) -> list[tuple[str, str]]:
+    """Pairs of names from what Python callers write: ``"a,b"``, ``("a", "b")``, or several.
+
+    Raises:
+        CurveError: Something that does not name two.
+    """
+    rows = (given,) if isinstance(given, str) else several(given)
+    if len(rows) == 2 and all(isinstance(row, str) and "," not in row for row in rows):
+        rows = (rows,)
+    pairs = []
+    for row in rows:
+        names = parse_pairs([row])[0] if isinstance(row, str) else tuple(map(str, several(row)))
+        if len(names) != 2:
+            raise CurveError(f"primary={row!r}", expected="two names, such as 'lora,matryoshka'")
+        pairs.append((names[0], names[1]))
+    return pairs
 
 
 def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from aurac.errors import AuracError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,13 @@ def parse_metrics(values: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"two metrics were given for {where}", fix="give one")
         metrics[task] = ",".join(parts)
     return metrics
+
+
+def metrics_of(given: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
+    """Metrics by task: of a mapping itself, of a text or several as `parse_metrics` reads them."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    return parse_metrics([given] if isinstance(given, str) else given)
 
 
 def matching(wanted: str, there: Iterable[str]) -> list[str]:
@@ -69,7 +77,7 @@ class WantedMetrics:
     """
 
     def __init__(self, asked: str | Mapping[str, str] | None = None) -> None:
-        self.asked = parse_metrics([asked]) if isinstance(asked, str) else dict(asked or {})
+        self.asked = metrics_of(asked)
         self._tasks: dict[str, list[str]] = {}  # with the metrics that are there
 
     def of(self, task: str | None, there: Iterable[str]) -> str | None:

@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from aurac.adapters import members_of
 from aurac.adapters.formats.storage import RemovedValues
 from aurac.analysis.primary import declaration
+from aurac.arguments import keywords
 from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
@@ -54,7 +55,7 @@ from aurac.runs.results import (
 )
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, open_request
-from aurac.runs.settings import Request
+from aurac.runs.settings import DEFAULTS, Request
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
 
@@ -73,9 +74,10 @@ _GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 
+@keywords(**DEFAULTS)
 def compare(
-    checkpoints: Sequence[str | Path],
-    tasks: Sequence[str],
+    checkpoints: str | Path | Sequence[str | Path],
+    tasks: str | Sequence[str],
     *,
     out: str | Path | None = None,
     progress: bool = False,
@@ -85,15 +87,16 @@ def compare(
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
     Args:
-        checkpoints: Folders, files or hub ids of adapters.
-        tasks: Names that lm-eval knows, or bundled ones.
+        checkpoints: Folder, file or hub id of an adapter, or several.
+        tasks: Names that lm-eval knows, or bundled ones; a text may hold several, with commas.
         out: Run folder; None: `runs/<tasks>-<hash of the request>`. The same request goes on where
             it stopped, and processes that are given the same request share the work. Adapters,
             tasks and ranks may be added. A request for fewer than the folder holds gets results of
             its own in `<out>/subsets`, and those of the whole stay as they are.
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
-        options: Fields of `Settings`, of its parts and of `Execution`.
+        options: Fields of `Settings`, of its parts and of `Execution`. Where several are expected
+            one will do: ``basis="svd"``, ``primary="a,b"``, ``metric="acc"``, ``ranks=4``.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder

@@ -6,17 +6,29 @@ import contextlib
 import dataclasses
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, TypeVar, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    cast,
+    get_type_hints,
+)
 
+from aurac.arguments import check_names, converted, several
+from aurac.curves.metrics import metrics_of
 from aurac.engine import EngineOptions
 from aurac.errors import UsageError
-from aurac.tasks.options import TaskOptions
+from aurac.tasks.options import TaskOptions, parse_gen_kwargs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from typing_extensions import Unpack
 
     from aurac.adapters.nesting import Rule, Update
@@ -230,11 +242,38 @@ class Settings:
 
     @classmethod
     def of(cls, **fields: Unpack[SettingsOptions]) -> Settings:
-        """From flat keywords; a TypeError where no field has the name."""
+        """From flat keywords: one or several of what may be several, numbers also as text.
+
+        Raises:
+            UsageError: A value of another kind; an `OptionError` where no field has the name.
+        """
+        check_names(fields, SettingsOptions.__annotations__, "a comparison")
+        check_names(fields.get("overrides") or (), Overrides.__annotations__, "overrides")
         parts: dict[str, Any] = {name: _taken(kind, fields) for name, kind in _PARTS.items()}
         flat = {f.name for part in _PARTS.values() for f in dataclasses.fields(part)}
-        parts |= {name: value for name, value in fields.items() if name not in flat}
-        return cls(**parts)
+        own = {name: value for name, value in fields.items() if name not in flat}
+        return cls(**parts, **{name: _read(name, value, Any) for name, value in own.items()})
+
+
+def _pairs(given: object) -> list[tuple[str, str]]:
+    from aurac.analysis.primary import pairs_of
+
+    return pairs_of(given)
+
+
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "metric": metrics_of,
+    "gen_kwargs": lambda given: parse_gen_kwargs([given]) if isinstance(given, str) else given,
+    "primary": _pairs,
+    "groups": lambda given: converted(given, Mapping[str, Sequence[str]], "groups"),
+    "shard": lambda given: parse_shard(given) if isinstance(given, str) else given,
+}
+"""How options are read that have a notation of their own."""
+
+
+def _read(name: str, value: object, kind: object) -> Any:
+    """A value as its annotation has it, or as its own notation says."""
+    return converted(_READ[name](value) if name in _READ else value, kind, name)
 
 
 _PARTS: Mapping[str, type] = {
@@ -276,6 +315,20 @@ class Execution:
             raise UsageError("an address without --executor ray", fix="give both or neither")
 
 
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+DEFAULTS: Mapping[str, Any] = {
+    f.name: _default(f)
+    for kind in (*_PARTS.values(), Settings, Execution)
+    for f in dataclasses.fields(kind)
+    if f.name in RequestOptions.__annotations__
+}
+"""The keywords of `aurac.compare` with their defaults."""
+
+
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """`3/8` → (3, 8); a UsageError for anything that is no share."""
     if text is None:
@@ -292,13 +345,23 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
 
 
 def _taken(kind: type[T], fields: Mapping[str, object]) -> T:
-    """An object of the keywords that it has fields for."""
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in fields.items() if name in names})
+    """An object of the keywords that it has fields for, each as its annotation has it."""
+    names, hints = {f.name for f in dataclasses.fields(kind)}, _hints(kind)  # type: ignore[arg-type]
+    given = {name: value for name, value in fields.items() if name in names}
+    return kind(**{name: _read(name, value, hints[name]) for name, value in given.items()})
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """The annotations of a record; words of adapters are checked where adapters are known."""
+    words = dict.fromkeys(("BasisOption", "Rescale", "Rule", "Update"), str)
+    known = {"Mapping": Mapping, "Sequence": Sequence, "Path": Path}
+    return get_type_hints(kind, None, {**known, **words})
 
 
 def separated(fields: RequestOptions) -> tuple[Settings, Execution]:
     """Flat keywords of both; a UsageError for values out of range or that do not go together."""
+    check_names(fields, RequestOptions.__annotations__, "a comparison")
     execution = _taken(Execution, fields)
     own = {name: value for name, value in fields.items() if not hasattr(execution, name)}
     settings = Settings.of(**cast("SettingsOptions", own))
@@ -324,24 +387,36 @@ class Request:
     @classmethod
     def of(
         cls,
-        checkpoints: Sequence[str | Path],
-        tasks: Sequence[str],
+        checkpoints: str | Path | Sequence[str | Path],
+        tasks: str | Sequence[str],
         out: str | Path | None = None,
         **options: Unpack[RequestOptions],
     ) -> Request:
         """From the keywords of `aurac.compare`; a UsageError where a value is out of range."""
-        if not checkpoints or not tasks:
+        given = (checkpoints,) if isinstance(checkpoints, str) else several(checkpoints)
+        names = several(tasks)
+        if not given or not names:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
-        if "" in (data := options.get("data", {})):
-            if len(tasks) > 1:
+        for each in given:
+            if not isinstance(each, (str, PathLike)):
                 raise UsageError(
-                    f"--data {data['']} with {len(tasks)} tasks",
+                    f"the checkpoint {each!r:.80}",
+                    expected="a folder, a file or a hub id",
+                    fix="aurac.save_adapter(adapter, folder) writes one",
+                )
+        data: Any = options.get("data", {})
+        if isinstance(data, PathLike) or (isinstance(data, str) and "=" not in data):
+            data = {"": Path(data).expanduser()}
+        if isinstance(data, Mapping) and "" in data:
+            if len(names) > 1:
+                raise UsageError(
+                    f"--data {data['']} with {len(names)} tasks",
                     expected="--data TASK=FOLDER, which says whose data these are",
                 )
-            options["data"] = {tasks[0]: data[""]}
+            options["data"] = {names[0]: data[""]}
         settings, execution = separated(options)
-        names = tuple(map(str, checkpoints))
-        return cls(names, tuple(tasks), str(out) if out else None, settings, execution)
+        paths = tuple(map(str, given))
+        return cls(paths, names, str(out) if out else None, settings, execution)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_another_template_matters_only_where_prompts_go_through_it(
     (one / "chat_template.jinja").write_text(CHATML)  # the template alone
     other = plain_adapter(base_folder, tmp_path / "other", init_lora_weights=False)
     assert session([one, other], base_folder, tmp_path).tokenizer.tokenizer is None
-    with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*--tokenizer base"):
+    with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*tokenizer='base'"):
         session([one, other], base_folder, tmp_path, chat_template=True)
     for wanted in ("adapter", str(one)):
         opened = session([one, other], base_folder, tmp_path, chat_template=True, tokenizer=wanted)
@@ -161,7 +161,7 @@ def test_a_broken_tokenizer_is_named_with_the_way_out(
 ):
     broken = shutil.copytree(chatml, tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*--tokenizer base"):
+    with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*tokenizer='base'"):
         session([broken], base_folder, tmp_path)
     opened = session([broken], base_folder, tmp_path, tokenizer="base")
     assert opened.tokenizer.tokenizer is None

@@ -107,7 +107,7 @@ def test_a_metric_is_of_the_tasks_that_have_it(tmp_path, caplog):
     assert {c.task: c.metric for c in read_curves(path, "y=em").curves if c.task == "y"} == {
         "y": "em,flex"
     }
-    with pytest.raises(UsageError, match="--metric names 'z'"):
+    with pytest.raises(UsageError, match="metric= names 'z'"):
         read_curves(path, {"z": "em"})
     log(tmp_path / "logs", "r1", [0, 1])
     choices(tmp_path / "logs", "r1", KNOWN, KNOWN)
@@ -242,7 +242,7 @@ def test_lm_eval_logs(tmp_path):
     np.testing.assert_array_equal(curve.outcomes, [[0, 1, 0], [1, 1, 0]])
     (other,) = read_curves(root, "exact_match,flexible-extract").curves
     assert other.accuracy == (1.0, 1.0)
-    with pytest.raises(DataError, match="give --metric"):
+    with pytest.raises(DataError, match="give metric="):
         read_curves(root, "acc,none")
 
 

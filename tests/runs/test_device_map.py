@@ -134,5 +134,5 @@ def test_maps_that_are_none_say_so():
     assert parse_device_map("auto") == "auto"
     assert parse_device_map('{"model": 0}') == {"model": 0}
     for text in ("everywhere", "{", "[]", "{}"):
-        with pytest.raises(UsageError, match="--device-map"):
+        with pytest.raises(UsageError, match="device_map="):
             parse_device_map(text)

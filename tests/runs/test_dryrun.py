@@ -70,7 +70,7 @@ def test_of_a_run_that_stops_early_it_says_the_most(adapter, tiny_base_folder, t
         assert f"at most {most:,} of {TASK}" in words
         assert "stops earlier" in words
         assert ("after 30 minutes" in words) == (budget == "30min")
-    with pytest.raises(UsageError, match="--limit with --until"):
+    with pytest.raises(UsageError, match="limit= with --until"):
         dry_run([adapter, other], [TASK], limit=3, until=until, **common)
     few = random_adapter(tiny_base_folder, tmp_path / "few", name="few", rank=2)
     with pytest.raises(UsageError, match="mine has ranks 1, 2, 4 and few has ranks 1, 2"):

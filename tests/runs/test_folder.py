@@ -100,12 +100,12 @@ def test_a_refusal_gives_the_command_that_keeps_both_runs(tmp_path):
         elsewhere = f"--num-fewshot 60 --out {out}-num-fewshot-60` to run this beside it"
         assert f"give `aurac compare 'my a' {elsewhere}" in str(refused.value)
     (tmp_path / "r-num-fewshot-60").mkdir()
-    with pytest.raises(RunFolderError, match=r"give --out .*/r-num-fewshot-60-2 to run"):
+    with pytest.raises(RunFolderError, match=r"give out='.*/r-num-fewshot-60-2' to run"):
         open_run_folder(out, ["t"], other)
-    with pytest.raises(RunFolderError, match=r"weights changed.*give --out .*/r-2 to run"):
+    with pytest.raises(RunFolderError, match=r"weights changed.*give out='.*/r-2' to run"):
         open_run_folder(out, ["t"], changed(adapters={"a": "2"}))
     none = changed(settings=RequestSettings(dtype="float32"))
-    with pytest.raises(RunFolderError, match=r"num_fewshot was 5, is not given.*/r-2 to run"):
+    with pytest.raises(RunFolderError, match=r"num_fewshot was 5, is not given.*/r-2' to run"):
         open_run_folder(out, ["t"], none)
 
 

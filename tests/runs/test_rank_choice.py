@@ -253,7 +253,7 @@ def test_ranks_are_not_chosen_where_nothing_is_evaluated_or_nothing_is_open(
     for rank in (1, 2):
         random_adapter(tiny_base_folder, tmp_path / f"r{rank}", name=f"r{rank}", rank=rank)
     family = f"family={tmp_path}/r{{1,2}}"
-    with pytest.raises(UsageError, match="--ranks auto with the family 'family'"):
+    with pytest.raises(UsageError, match="ranks='auto' with the family 'family'"):
         compare([family], [TASK], out=tmp_path / "run", **AUTO)
     with pytest.raises(RankError, match="ranks 'auto'"):
         parse_ranks("auto", SimpleNamespace(rank=16))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from aurac.runs.settings import (
     Execution,
     ModelOptions,
     Overrides,
+    Request,
     RequestOptions,
     Settings,
     SettingsOptions,
@@ -36,7 +38,7 @@ def test_execution_is_checked_and_apart_from_what_changes_numbers():
     assert (settings.task.limit, execution.workers) == (3, 2)
     with pytest.raises(UsageError, match="executor 'slurm'"):
         Execution(executor="slurm")
-    with pytest.raises(UsageError, match="an address without --executor ray"):
+    with pytest.raises(UsageError, match="an address without executor='ray'"):
         Execution(address="auto")
     with pytest.raises(TypeError, match="no_such"):
         separated({"no_such": 1})
@@ -51,3 +53,52 @@ def test_the_keywords_are_the_fields_of_the_records():
     assert both == {f.name for f in dataclasses.fields(Execution)}
     stated = {f.name for f in dataclasses.fields(LoadOverrides)}
     assert set(Overrides.__annotations__) == stated
+
+
+def test_one_will_do_where_several_are_expected():
+    settings, execution = separated(
+        {
+            "basis": "svd",
+            "ranks": 4,
+            "primary": "a,b",
+            "metric": "acc",
+            "limit": "2",
+            "groups": {"both": "one,two"},
+            "data": {"sums": "folder"},
+            "pass_at": 1,
+            "shard": "1/8",
+        }
+    )
+    cut, task = settings.truncation, settings.task
+    assert (cut.basis, cut.ranks, task.pass_at) == (("svd",), (4,), (1,))
+    assert (settings.primary, settings.groups) == ([("a", "b")], {"both": ("one", "two")})
+    assert (task.metric, task.limit, task.data) == ({"*": "acc"}, 2, {"sums": Path("folder")})
+    assert execution.shard == (1, 8)
+    for pairs in (("a", "b"), [("a", "b")], ["a,b"]):
+        assert separated({"primary": pairs})[0].primary == [("a", "b")]
+    request = Request.of(Path("one"), "x, y")
+    assert (request.checkpoints, request.tasks) == (("one",), ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("chat_template", "chatml", "chat_template='chatml'; expected True or False"),
+        ("margin", "2%", r"margin='2%'.*give 0\.02"),
+        ("limit", "two", "limit='two'; expected a number"),
+        ("fewshot", "none", "expected 'stock' or 'fixed'"),
+        ("workers", 1.5, r"workers=1\.5; expected a whole number"),
+        ("data", "folder", "expected a mapping to a path"),
+        ("basis", None, "basis=None; expected several"),
+        ("limits", 2, "no option limits; expected limit"),
+        ("overrides", {"metod": "lora"}, "no option metod; expected method"),
+    ],
+)
+def test_values_of_another_kind_are_refused(option, value, words):
+    with pytest.raises(UsageError, match=words):
+        separated({option: value})
+
+
+def test_an_adapter_in_memory_is_told_how_to_be_compared():
+    with pytest.raises(UsageError, match=r"save_adapter\(adapter, folder\)"):
+        Request.of([object()], "x")

@@ -35,7 +35,7 @@ def test_two_runs_become_one_report(tmp_path):
 
 
 def test_several_runs_need_a_folder(tmp_path):
-    with pytest.raises(RunFolderError, match="--out"):
+    with pytest.raises(RunFolderError, match="out="):
         write_report(make(tmp_path / "x", "a"), make(tmp_path / "y", "b"))
 
 

@@ -256,7 +256,7 @@ def test_an_unreachable_hub_is_said_with_the_way_out(tmp_path, tokenizer, monkey
         raise ConnectionError("Couldn't reach 'x/y' on the Hub (LocalEntryNotFoundError)")
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    with pytest.raises(DataError, match=r"hub cannot be reached.*--data tiny_choice=FOLDER"):
+    with pytest.raises(DataError, match=r"hub cannot be reached.*data='tiny_choice=FOLDER'"):
         build_tasks([str(path)], tokenizer=tokenizer)
 
 

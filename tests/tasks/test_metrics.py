@@ -42,7 +42,7 @@ def test_what_is_asked_for_wins_where_it_can_be_integrated():
 
 
 def test_without_a_default_nothing_is_guessed():
-    with pytest.raises(TaskError, match=r"no default metric.*a,x, b,x.*--metric t=NAME,FILTER"):
+    with pytest.raises(TaskError, match=r"no default metric.*a,x, b,x.*metric='t=NAME,FILTER'"):
         choose_metric("t", {"b,x": True, "a,x": True})
     with pytest.raises(TaskError, match="none of them"):
         choose_metric("t", {"perplexity,none": False})

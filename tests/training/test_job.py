@@ -174,7 +174,7 @@ def test_a_checkpoint_is_never_passed_over_in_silence(recipe, tmp_path, caplog):
     made = recipe()
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path / "cut", save_steps=2, callbacks=[StopAt(3)])
-    with pytest.raises(RunFolderError, match=r"interrupted training, at step 2.*add --resume"):
+    with pytest.raises(RunFolderError, match=r"interrupted training, at step 2.*add resume=True"):
         train(made, tmp_path / "cut")
     other = replace(made, learning_rate=0.5)
     with pytest.raises(RecipeError, match=r"\(learning_rate was 0.01, is 0.5\)"):
