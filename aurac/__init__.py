@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import lazy_loader
 
 if TYPE_CHECKING:
-    from aurac.adapters.export import save_adapter
+    from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
     from aurac.adapters.methods import Method, Pass, TrainingSetup, register_method
-    from aurac.adapters.truncate import truncate
     from aurac.analysis.equivalence import equivalent, non_inferior
     from aurac.analysis.pilot import plan
     from aurac.analysis.score import Score, score
@@ -61,9 +60,8 @@ _public, _names, _ = lazy_loader.attach(
         "adapters.formats": ["load_adapter"],
         "analysis.pilot": ["plan"],
         "curves.area": ["quadrature_weights"],
-        "adapters.export": ["save_adapter"],
+        "adapters.export": ["save_adapter", "truncate"],
         "training": ["train"],
-        "adapters.truncate": ["truncate"],
     },
 )
 

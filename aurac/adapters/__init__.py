@@ -9,13 +9,13 @@ from __future__ import annotations
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.attach import LiveAdapter, attach
 from aurac.adapters.compatibility import check_base, check_fits
-from aurac.adapters.export import save_adapter
+from aurac.adapters.export import save_adapter, truncate
 from aurac.adapters.family import Family, make_family, members_of
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import adapter_from_peft
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import default_nested_ranks, rank_weights, scale
-from aurac.adapters.truncate import Prepared, default_basis, default_rescale, prepare, truncate
+from aurac.adapters.truncate import Prepared, default_basis, default_rescale, prepare
 
 __all__ = [
     "Adapter",

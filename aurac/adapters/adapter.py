@@ -90,6 +90,10 @@ class Factors:
                 expected=f"one number for each of {self.features[1]} outputs",
             )
 
+    def __repr__(self) -> str:
+        inside, out = self.features
+        return f"Factors({self.kind}, rank {self.rank}, {inside} → {out}, {self.A.dtype})"
+
     @property
     def rank(self) -> int:
         """R, the number of components."""
@@ -214,6 +218,12 @@ class Adapter:
         # The research code leaves the components above the last nested rank untrained.
         if self.nesting is not None and self.derived is None and self.nesting.ranks[-1] > self.rank:
             raise self.wrong_ranks(self.nesting.ranks)
+
+    def __repr__(self) -> str:
+        method = self.method or "method not recorded"
+        base = f", base {self.base}" if self.base else ""
+        modules = f"{len(self.modules)} modules"
+        return f"Adapter({self.name!r}: rank {self.rank}, {modules}, {method}{base})"
 
     def wrong_ranks(self, ranks: Sequence[int]) -> CheckpointError:
         """The error of nested ranks that do not end at its rank."""

@@ -1,4 +1,4 @@
-"""Writing PEFT folders of one or several ranks, or a base with one rank merged in.
+"""Truncations as adapters, as PEFT folders of one or several ranks, or merged into a base.
 
 A folder appears complete or not at all.
 """
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Derived
 from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
+from aurac.adapters.family import Family
+from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import module_state, peft_state
 from aurac.adapters.formats.peft_config import (
     CONFIG,
@@ -32,7 +34,8 @@ from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import WEIGHTS, SafetensorsWriter, regular_file
 from aurac.adapters.truncate import prepare, prepare_module, prepare_outline
-from aurac.errors import CheckpointError, RunFolderError
+from aurac.arguments import keywords
+from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
@@ -44,7 +47,56 @@ if TYPE_CHECKING:
     from aurac.adapters.truncate import BasisOption, Prepared, Rescale
 
 
-def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -> Path:
+def as_adapter(source: Adapter | Family | str | Path) -> Adapter | Family:
+    """An adapter as it is; that of a folder, a file or a hub id as `load_adapter` reads it.
+
+    Raises:
+        UsageError: Something else.
+        CheckpointError: A path that cannot be read.
+    """
+    if isinstance(source, (str, Path)):
+        return load_adapter(source)
+    if not isinstance(source, (Adapter, Family)):
+        raise UsageError(
+            f"a {type(source).__name__} is no adapter",
+            expected="an Adapter, or a folder, a file or a hub id of one",
+            fix="aurac.adapters.adapter_from_peft(model) takes that of a PEFT model",
+        )
+    return source
+
+
+@keywords()
+def truncate(
+    adapter: Adapter | Family | str | Path,
+    rank: int,
+    *,
+    basis: BasisOption = "auto",
+    rescale: Rescale | None = None,
+    factors: Mapping[int, float] | None = None,
+) -> Adapter:
+    """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
+
+    Args:
+        adapter: What to truncate, or where `load_adapter` finds it.
+        rank: The new rank. A module whose own rank is lower keeps its own.
+        basis: ``prefix``, ``svd``, ``energy``, or ``auto`` for :func:`default_basis`.
+        rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
+        factors: For ``fit``, one factor per rank, relative to ``keep``.
+
+    Raises:
+        RankError: For a rank that the adapter does not have.
+        UsageError: For a basis and rescale that do not go together, a missing factor, or something
+            that is no adapter.
+        CheckpointError: For a path that cannot be read.
+    """
+    whole = as_adapter(adapter)
+    member = whole.member(rank)
+    if isinstance(whole, Family):
+        return member
+    return prepare(member, basis, rescale, factors).at(rank)
+
+
+def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
 
     A tokenizer beside the adapter's own file, with added tokens and chat templates, comes with it.
@@ -52,17 +104,22 @@ def save_adapter(adapter: Adapter, folder: str | Path, *, force: bool = False) -
     The folder appears complete or not at all: it is written beside its place, synced and renamed.
 
     Args:
-        adapter: What to write; the tensors keep their dtype.
+        adapter: What to write, or where `load_adapter` finds it; the tensors keep their dtype.
         folder: The folder to write.
         force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
         RunFolderError: When something is already there, or the place cannot be written to.
         CheckpointError: When the adapter holds something that JSON cannot say.
+        UsageError: For a family, or something that is no adapter.
     """
-    target = Path(folder)
+    target, given = Path(folder), as_adapter(adapter)
+    if isinstance(given, Family):
+        raise UsageError(
+            f"the family {given.name!r} is several adapters", fix="save its members, one by one"
+        )
     check_free(target, force=force)
-    adapter = adapter.loaded()
+    adapter = given.loaded()
     records = dump_records(adapter)
     with fresh_folder(target) as into:
         state = peft_state(adapter)

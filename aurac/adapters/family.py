@@ -43,6 +43,9 @@ class Family:
     derived: None = None
     format: str = "family"
 
+    def __repr__(self) -> str:
+        return f"Family({self.name!r}: ranks {', '.join(map(str, self.ranks))})"
+
     @property
     def rank(self) -> int:
         """The largest rank."""

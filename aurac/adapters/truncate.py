@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.adapter import Derived
-from aurac.adapters.family import Family
 from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
 from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
@@ -68,6 +67,9 @@ class Prepared:
     modules: Mapping[str, tuple[Tensor, Tensor]]
     fit_factors: Mapping[int, float] | None = None
     spectra: Mapping[str, NDArray[np.float64]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
 
     @property
     def rank(self) -> int:
@@ -157,33 +159,6 @@ class Prepared:
             trained=before.trained if adapter.nesting is None else adapter.training,
             fit_factor=_factor(self.fit_factors, r) if self.rescale == "fit" else None,
         )
-
-
-def truncate(
-    adapter: Adapter | Family,
-    rank: int,
-    *,
-    basis: BasisOption = "auto",
-    rescale: Rescale | None = None,
-    factors: Mapping[int, float] | None = None,
-) -> Adapter:
-    """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
-
-    Args:
-        adapter: What to truncate.
-        rank: The new rank. A module whose own rank is lower keeps its own.
-        basis: ``prefix``, ``svd``, ``energy``, or ``auto`` for :func:`default_basis`.
-        rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
-        factors: For ``fit``, one factor per rank, relative to ``keep``.
-
-    Raises:
-        RankError: For a rank that the adapter does not have.
-        UsageError: For a basis and rescale that do not go together, or a missing factor.
-    """
-    member = adapter.member(rank)
-    if isinstance(adapter, Family):
-        return member
-    return prepare(member, basis, rescale, factors).at(rank)
 
 
 def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:

@@ -46,7 +46,9 @@ def same(read, adapter):
 @pytest.mark.parametrize("turned", [False, True])
 def test_patterns(adapter, tmp_path, turned):
     save_file(renamed(adapter, turned=turned), tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"no lora_A and lora_B.*give --a-key and --b-key"):
+    with pytest.raises(
+        CheckpointError, match=r"no lora_A and lora_B.*give keys.'A'.= and keys.'B'.="
+    ):
         load_adapter(tmp_path / "x.safetensors", **OVERRIDES)
     same(load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS), adapter)
 
@@ -65,7 +67,7 @@ def test_an_alpha_per_module(adapter, tmp_path):
     assert read.modules[Q].scale(2) == 0.5
     del state[f"net.{Q}.alpha"]
     save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match=r"give --alpha$"):
+    with pytest.raises(CheckpointError, match=r"give alpha=$"):
         load_adapter(tmp_path / "x.safetensors", **overrides, keys=keys)
     state[f"net.{Q}.alpha"] = torch.ones(2)
     save_file(state, tmp_path / "x.safetensors")
@@ -97,7 +99,7 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path):
     base.save_pretrained(tmp_path / "base")
     for turned in (False, True):
         save_file(renamed(adapter, turned=turned), tmp_path / "x.safetensors")
-        with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
+        with pytest.raises(CheckpointError, match=r"only square shapes.*give base="):
             load_adapter(tmp_path / "x.safetensors", **OVERRIDES, keys=PATTERNS)
         overrides = {**OVERRIDES, "keys": PATTERNS, "base": str(tmp_path / "base")}
         same(load_adapter(tmp_path / "x.safetensors", **overrides, bases=KnownBase), adapter)

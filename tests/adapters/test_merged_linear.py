@@ -132,9 +132,9 @@ def test_svd_is_the_best_of_each_group(tmp_path):
 
 
 def test_which_groups_is_never_guessed(tmp_path):
-    with pytest.raises(CheckpointError, match=r"2 of its groups on.*give --enable-lora"):
+    with pytest.raises(CheckpointError, match=r"2 of its groups on.*give enable_lora="):
         read(tmp_path, merged_factors((1, 0, 1)), None)
-    with pytest.raises(CheckpointError, match=r"which --enable-lora 1,1,1 does not fit"):
+    with pytest.raises(CheckpointError, match=r"which enable_lora='1,1,1' does not fit"):
         read(tmp_path, merged_factors((1, 0, 1)), (1, 1, 1))
     with pytest.raises(CheckpointError, match="does not fit"):
         read(tmp_path, merged_factors((1, 0, 1)), (1, 1))  # 2 × 32 outputs, the base has 96
@@ -143,9 +143,9 @@ def test_which_groups_is_never_guessed(tmp_path):
     )  # as many outputs as the base: all are on
     assert every.modules[MERGED_NAMES[0]].layout == (1, 1, 1)
     torch.save(merged_factors((0, 1, 0)), tmp_path / "one.pt")
-    with pytest.raises(CheckpointError, match="give --base"):
+    with pytest.raises(CheckpointError, match="give base="):
         load_adapter(tmp_path / "one.pt", **OVERRIDES, enable_lora=(0, 1, 0))
-    with pytest.raises(CheckpointError, match=r"expected 32 in and 96 out.*--enable-lora"):
+    with pytest.raises(CheckpointError, match=r"expected 32 in and 96 out.*enable_lora="):
         load_adapter(tmp_path / "one.pt", **OVERRIDES, base_model=tiny_gpt2())
     with pytest.raises(UsageError, match="at least one 1"):
         load_adapter(tmp_path / "one.pt", **OVERRIDES, enable_lora=(0, 0))

@@ -226,13 +226,13 @@ def test_without_the_base_only_what_the_config_settles_is_read(tmp_path):
     assert alone.modules["model.layers.0.mlp.experts"].alpha == 40
     both = load_adapter(made(tmp_path / "both", EXPERTS))  # one alpha and one rank for all
     assert both.modules["model.layers.0.mlp.experts.base_layer"].layout == (3,)
-    with pytest.raises(CheckpointError, match=r"which parameter they belong to.*give --base"):
+    with pytest.raises(CheckpointError, match=r"which parameter they belong to.*give base="):
         save_truncations(both, {2: tmp_path / "cut"}, basis="energy")
     for name, targets, fields in (
         ("patterns", EXPERTS, pattern),
         ("short", ["gate_up_proj"], {}),
     ):
-        with pytest.raises(CheckpointError, match=r"only the base says which.*give --base"):
+        with pytest.raises(CheckpointError, match=r"only the base says which.*give base="):
             load_adapter(made(tmp_path / name, targets, **fields))
 
 

@@ -115,10 +115,24 @@ def test_the_published_scale_in_plain_peft(tmp_path, rule, alpha, rslora):
     assert (config["lora_alpha"], config["use_rslora"], config["r"]) == (alpha, rslora, 3)
 
 
+def test_a_path_stands_for_the_adapter_in_it(tmp_path):
+    adapter, folder = saved(tmp_path)
+    cut = truncate(str(folder), 2)
+    assert (cut.rank, cut.derived.from_sha256) == (2, adapter.sha256)
+    again = load_adapter(save_adapter(folder, tmp_path / "copy"))
+    assert again.sha256 == adapter.sha256
+    for wrong in (3, torch.nn.Linear(2, 2)):
+        with pytest.raises(UsageError, match=r"is no adapter.*adapter_from_peft\(model\)"):
+            truncate(wrong, 2)
+    for shown in (repr(adapter), repr(cut), repr(next(iter(adapter.modules.values())))):
+        assert len(shown) < 200
+    assert repr(adapter).startswith(f"Adapter({adapter.name!r}: rank {adapter.rank}, ")
+
+
 def test_nothing_is_replaced_unless_told_to(tmp_path):
     adapter, folder = saved(tmp_path)
     before = (folder / "adapter_model.safetensors").read_bytes()
-    with pytest.raises(RunFolderError, match=r"already there; .*--force"):
+    with pytest.raises(RunFolderError, match=r"already there; .*force=True"):
         save_adapter(truncate(adapter, 2), folder)
     assert (folder / "adapter_model.safetensors").read_bytes() == before
     save_adapter(truncate(adapter, 2), folder, force=True)
@@ -126,7 +140,7 @@ def test_nothing_is_replaced_unless_told_to(tmp_path):
     other = tmp_path / "thesis"
     other.mkdir()
     (other / "draft.txt").write_text("years of work")
-    with pytest.raises(RunFolderError, match="not replaced even with --force"):
+    with pytest.raises(RunFolderError, match="not replaced even with force=True"):
         save_adapter(adapter, other, force=True)
     assert (other / "draft.txt").read_text() == "years of work"
     (tmp_path / "empty").mkdir()
@@ -170,7 +184,7 @@ def test_what_is_said_wins_with_a_note(tmp_path):
 
 def test_what_is_said_must_go_together(tmp_path):
     _, folder = saved(tmp_path)
-    with pytest.raises(UsageError, match="give --alpha with it"):
+    with pytest.raises(UsageError, match="give alpha= with it"):
         load_adapter(folder, scaling="none")
     with pytest.raises(UsageError, match="without a method"):
         load_adapter(folder, nested_ranks=[1, 4])

@@ -49,7 +49,7 @@ def test_two_names_without_a_hash_are_refused_and_the_user_decides(tmp_path):
     folder = contradicting(tmp_path / "x", "org/one", "org/other")
     with pytest.raises(
         CheckpointError,
-        match=r"adapter_config.json names base org/one, .*aurac.json org/other; .*give --base",
+        match=r"adapter_config.json names base org/one, .*aurac.json org/other; .*give base=",
     ):
         load_adapter(folder)
     assert load_adapter(folder, base="org/one").base == "org/one"

@@ -56,7 +56,7 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path, layout):
     adapter = random_adapter(base, 4, names=["q_proj"])  # 32 × 32 and nothing else
     path = tmp_path / "square.pt"
     torch.save(layout(adapter), path)
-    with pytest.raises(CheckpointError, match=r"only square shapes.*give --base"):
+    with pytest.raises(CheckpointError, match=r"only square shapes.*give base="):
         load_adapter(path, **OVERRIDES)
     with torch.device("meta"):
         skeleton = tiny_llama()
@@ -105,10 +105,10 @@ def test_mixed_orientations_and_grouped_layers_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
-        ({}, "give --method --scaling --alpha --nested-ranks"),
-        ({"method": "lora"}, "give --scaling --alpha$"),
-        ({"method": "dylora", "scaling": "rank", "alpha": 16}, "give --nested-ranks$"),
-        ({"scaling": "sqrt", "alpha": 1}, "give --method --nested-ranks$"),
+        ({}, "give method= scaling= alpha= nested_ranks="),
+        ({"method": "lora"}, "give scaling= alpha=$"),
+        ({"method": "dylora", "scaling": "rank", "alpha": 16}, "give nested_ranks=$"),
+        ({"scaling": "sqrt", "alpha": 1}, "give method= nested_ranks=$"),
     ],
 )
 def test_the_scale_is_never_guessed(tmp_path, given, missing):
@@ -228,11 +228,11 @@ def test_what_the_research_code_trains(tmp_path, mask_type, stated, scaling):
 
 def test_a_mask_type_is_the_research_codes_matryoshka(tmp_path):
     torch.save(research(random_adapter(tiny_llama(), 4)), tmp_path / "x.pt")
-    with pytest.raises(UsageError, match="--mask-type of a dylora adapter"):
+    with pytest.raises(UsageError, match="mask_type= of a dylora adapter"):
         load_adapter(tmp_path / "x.pt", **{**OVERRIDES, "method": "dylora"}, mask_type="binary")
     with pytest.raises(RankError, match="at least one rank"):
         load_adapter(tmp_path / "x.pt", **{**OVERRIDES, "nested_ranks": [8, 16]})
-    with pytest.raises(UsageError, match="--mask-type 'count'"):
+    with pytest.raises(UsageError, match="mask_type='count'"):
         load_adapter(tmp_path / "x.pt", **OVERRIDES, mask_type="count")
 
 

@@ -131,7 +131,7 @@ def save_sidecar(adapter: Adapter, *, force: bool = False) -> Path:
     ):
         raise UsageError(
             f"a side-car of {adapter.name!r} with another scale than it records itself",
-            fix="write a new adapter with aurac truncate --rescale rule instead",
+            fix="write a new adapter with `aurac truncate --rescale rule` instead",
         )
     replaced = {} if adapter.recorded_base is None else {"recorded_base": adapter.recorded_base}
     record = {**to_json(adapter), **replaced, **adapter.sidecar_fields}
