@@ -37,6 +37,9 @@ class Configuration(Named):
     needed: float | None = None
     checkpoints: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Configuration({self.name}: accuracy {self.accuracy:.4f}, needed {self.needed})"
+
     @property
     def name(self) -> str:
         """Label and rank in a sentence."""
@@ -97,6 +100,9 @@ class Choice:
     frontier: tuple[Configuration, ...] = ()
     needed: float | None = None
     sentences: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Choice({' '.join(self.sentences)})"
 
     @property
     def declared(self) -> bool:
@@ -165,6 +171,9 @@ class RankRow(Named):
     smallest_margin: float | None = None
     saved: float | None = None
     sentence: str = ""
+
+    def __repr__(self) -> str:
+        return f"RankRow({self.sentence})"
 
     @property
     def rank(self) -> int | None:

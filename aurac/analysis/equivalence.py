@@ -9,6 +9,7 @@ from aurac.analysis.groups import Groups, RecipeGroup, defaults, gather, group_o
 from aurac.analysis.pairing import paired_areas
 from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import margin_sentence
+from aurac.arguments import fraction, keywords
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
 from aurac.stats.mean import Layout
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 
+@keywords()
 def non_inferior(
     a: Any,
     b: Any,
@@ -34,7 +36,6 @@ def non_inferior(
     axis: str = "log2",
     support: str | None = None,
     paired_seeds: bool | None = None,
-    equivalent: bool = False,
 ) -> MarginTest:
     """Is a less than `margin` worse than b in AURAC, on the same documents?
 
@@ -50,24 +51,42 @@ def non_inferior(
         axis: "log2", "linear", "parameters" or "bytes".
         support: "common" compares unequal grids on the ranks both have.
         paired_seeds: As of `paired_curves`.
-        equivalent: Ask whether the two differ by less than `margin`.
+
+    Returns:
+        A test that is true where it is passed; `passed`, `verdict`, `sentence` and `estimate` (of
+        a - b, a fraction) say what was shown.
 
     Raises:
         CurveError: The two cannot be paired, or a number is out of range.
     """
+    settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
+    return _tested(a, b, margin, settings, both_sides=False)
+
+
+@keywords()
+def equivalent(
+    a: Any,
+    b: Any,
+    *,
+    margin: float,
+    alpha: float = 0.05,
+    axis: str = "log2",
+    support: str | None = None,
+    paired_seeds: bool | None = None,
+) -> MarginTest:
+    """Do a and b differ by less than `margin` in AURAC? Two one-sided tests (TOST).
+
+    Args and errors as of `non_inferior`.
+    """
+    settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
+    return _tested(a, b, margin, settings, both_sides=True)
+
+
+def _tested(a: Any, b: Any, margin: float, settings: Options, *, both_sides: bool) -> MarginTest:
     first, second = group_of(a, default="a"), group_of(b, default="b")
     if first.name == second.name:
         first, second = replace(first, name="a"), replace(second, name="b")
-    settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
-    return _group_test(first, second, margin, settings, equivalent=equivalent)
-
-
-def equivalent(a: Any, b: Any, *, margin: float, **options: Any) -> MarginTest:
-    """Do a and b differ by less than `margin` in AURAC? Two one-sided tests (TOST).
-
-    Args, options and errors as of `non_inferior`.
-    """
-    return non_inferior(a, b, margin=margin, equivalent=True, **options)
+    return _group_test(first, second, margin, settings, both_sides=both_sides)
 
 
 def margin_tests(
@@ -78,7 +97,7 @@ def margin_tests(
     settings: Options,
     *,
     groups: Groups | None = None,
-    equivalent: bool = False,
+    both_sides: bool = False,
 ) -> list[MarginTest]:
     """One test for each task on which both adapters were evaluated.
 
@@ -100,13 +119,13 @@ def margin_tests(
         task = min(map(str, alone))
         raise CurveError(f"only one of {a} and {b} was evaluated on {task}")
     return [
-        _group_test(group, second[task], margin, settings, equivalent=equivalent)
+        _group_test(group, second[task], margin, settings, both_sides=both_sides)
         for task, group in first.items()
     ]
 
 
 def _group_test(
-    a: RecipeGroup, b: RecipeGroup, margin: float, settings: Options, *, equivalent: bool
+    a: RecipeGroup, b: RecipeGroup, margin: float, settings: Options, *, both_sides: bool
 ) -> MarginTest:
     axis = check_axis(settings.axis)
     for group in (a, b):
@@ -119,7 +138,7 @@ def _group_test(
         areas.a,
         areas.layout,
         margin=margin,
-        equivalent=equivalent,
+        both_sides=both_sides,
         alpha=settings.alpha,
         draws=areas.draws,
         matched=areas.matched,
@@ -134,7 +153,7 @@ def margin_test(
     layout: Layout | None = None,
     *,
     margin: float,
-    equivalent: bool = False,
+    both_sides: bool = False,
     alpha: float = 0.05,
     draws: NDArray[np.float64] | None = None,
     matched: bool = False,
@@ -150,7 +169,7 @@ def margin_test(
         b: (n,) or (S_b, n), on the same documents in the same order.
         layout: The documents' clusters and strata; independent documents by default.
         margin: A fraction, chosen before looking.
-        equivalent: Ask about both sides.
+        both_sides: Ask whether the two differ by less than the margin: a may be better, too.
         alpha: Error rate.
         draws: (N, n) difference a - b under each draw of the few-shot examples, where there are.
         matched: Whether row s of a and of b belong together, as the same seed.
@@ -164,9 +183,8 @@ def margin_test(
             f"{a.shape[1]} documents against {b.shape[1]}", expected="the same documents for both"
         )
     layout = layout or Layout(a.shape[1])
-    if not 0.0 < margin < 1.0:
-        raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
-    if not 0.0 < alpha <= 0.25:
+    margin, alpha = fraction(margin, "margin"), fraction(alpha, "alpha", such_as="0.05")
+    if alpha > 0.25:
         raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05, at most 0.25")
     result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws, matched=matched)
     estimate, parts = result.estimate, result.parts
@@ -174,5 +192,5 @@ def margin_test(
         low, high = skewed_ends(a.mean(axis=0) - b.mean(axis=0), layout, alpha)
         estimate = replace(estimate, low=min(estimate.low, low), high=max(estimate.high, high))
     number = a.shape[1]
-    test = MarginTest(margin, alpha, equivalent, estimate, parts.pairing, parts.conditional, number)
+    test = MarginTest(margin, alpha, both_sides, estimate, parts.pairing, parts.conditional, number)
     return replace(test, sentence=margin_sentence(test))

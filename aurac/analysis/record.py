@@ -209,6 +209,12 @@ class Analysis:
     budgets: tuple[Budget, ...] = ()
     reason: str | None = None
 
+    def __repr__(self) -> str:
+        curves, pairs = f"{len(self.scores)} curves", f"{len(self.pairs)} pairs of adapters"
+        ways = f", {len(self.variants)} of truncations" if self.variants else ""
+        why = f", {self.reason}" if self.reason else ""
+        return f"Analysis({curves}, {pairs}{ways}, {self.axis} axis{why})"
+
     def to_json(self) -> str:
         """The text of `analysis.json`; a ValueError where JSON cannot hold a number."""
         content = to_builtins(self, str_keys=True)

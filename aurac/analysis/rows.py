@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from aurac.arguments import fraction
 from aurac.curves.area import BUDGETS, Span, span_dict
-from aurac.errors import CurveError
 from aurac.records.decisions import Declaration
 from aurac.records.schema import Area
 from aurac.stats.mean import Estimate
@@ -56,8 +56,9 @@ class Options:
     def __post_init__(self) -> None:
         for name, most in (("margin", 1.0), ("min_accuracy", 1.0), ("alpha", 0.5)):
             value = getattr(self, name)
-            if value is not None and not 0.0 < value < most:
-                raise CurveError(f"{name} {value:g}", expected=f"a fraction between 0 and {most:g}")
+            if value is not None:
+                such_as = "0.05" if name == "alpha" else "0.02"
+                object.__setattr__(self, name, fraction(value, name, most, such_as))
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
@@ -142,6 +143,11 @@ class ScoreRow(Named):
     span: Span | None = None
     above_base: Mapping[int, bool] | None = None
 
+    def __repr__(self) -> str:
+        where, area = f" on {self.task}" if self.task else "", self.headline
+        known = f"no AURAC, {self.reason}" if area is None else f"AURAC {area} ({self.axis})"
+        return f"ScoreRow({self.label}{where}: {known})"
+
     @property
     def below_base(self) -> bool:
         """Whether a base is known and no rank is shown to be above it."""
@@ -217,6 +223,12 @@ class PairRow:
     reading: str = ""
     sentence: str = ""
 
+    def __repr__(self) -> str:
+        where, value = f" on {self.task}" if self.task else "", self.estimate or self.value
+        p = "" if self.p is None else f", p {self.p:.3g}"
+        p += "" if self.p_holm is None else f", Holm {self.p_holm:.3g}"
+        return f"PairRow({self.b} − {self.a}{where}: {value}{p}, {self.reading})"
+
     @property
     def survives(self) -> bool | None:
         """Whether the verdict is the same for every truncation; None with only one."""
@@ -254,6 +266,11 @@ class AggregateRow:
     estimate: Estimate | None = None
     reason: str | None = None
     axis: str = "log2"
+
+    def __repr__(self) -> str:
+        name = self.a if self.b is None else f"{self.b} − {self.a}"
+        known = self.estimate or f"no aggregate, {self.reason}"
+        return f"AggregateRow({name} on {len(self.tasks)} tasks: {known})"
 
     def to_dict(self) -> dict[str, Json]:
         """An element of ``aggregates`` in the detailed JSON."""
@@ -296,6 +313,11 @@ class BestRow:
     sure: float = 0.95
     sentences: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        where = f" on {self.task}" if self.task else ""
+        known = f"none, {self.reason}" if self.leader is None else f"{self.leader} {self.estimate}"
+        return f"BestRow(the largest AURAC{where}: {known}, {len(self.candidates)} candidates)"
+
     def to_dict(self) -> dict[str, Json]:
         """An element of ``best`` in the detailed JSON."""
         names = "task axis compared level leader candidates untested within apart reason sentences"
@@ -306,10 +328,12 @@ class BestRow:
 class MarginTest:
     """Whether adapter a is non-inferior or equivalent to adapter b at a margin, on one task.
 
+    It is true where it is passed.
+
     Attributes:
         margin: How much worse (equivalence: or better) a may be, a fraction.
         alpha: Error rate of saying so wrongly.
-        equivalent: Whether both sides were asked about.
+        both_sides: Whether the question is of equivalence: a may neither be worse nor better.
         estimate: Of a - b, with the interval at ``1 - 2·alpha``: each end is a one-sided bound at
             alpha.
         pairing, conditional: As of `PairRow`.
@@ -324,7 +348,7 @@ class MarginTest:
 
     margin: float
     alpha: float
-    equivalent: bool
+    both_sides: bool
     estimate: Estimate
     pairing: str | None
     conditional: bool
@@ -344,34 +368,47 @@ class MarginTest:
         return (-1.0, 1.0) if unknown else (estimate.low, estimate.high)  # type: ignore[return-value]
 
     @property
-    def shown(self) -> bool:
+    def passed(self) -> bool:
         """Whether the interval lies within the margin: its lower end, for equivalence both."""
         low, high = self._ends
-        return low > -self.margin and (high < self.margin or not self.equivalent)
+        return low > -self.margin and (high < self.margin or not self.both_sides)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        where = f" on {self.task}" if self.task else ""
+        asked = "equivalent" if self.both_sides else "non-inferior"
+        return (
+            f"MarginTest({self.a} − {self.b}{where}: {self.estimate}, {asked} within "
+            f"{self.margin:g}: {'' if self.passed else 'not '}passed, {self.n_docs} documents)"
+        )
 
     @property
     def refuted(self) -> bool:
         """Whether the interval lies outside of the margin as a whole."""
         low, high = self._ends
-        return high <= -self.margin or (self.equivalent and low >= self.margin)
+        return high <= -self.margin or (self.both_sides and low >= self.margin)
 
     @property
     def verdict(self) -> str:
         """In a word or two: "non-inferior", "equivalent", "inferior", …, or "not shown"."""
-        if self.shown:
-            return "equivalent" if self.equivalent else "non-inferior"
+        if self.passed:
+            return "equivalent" if self.both_sides else "non-inferior"
         if not self.refuted:
             return "not shown"
-        return "not equivalent" if self.equivalent else "inferior"
+        return "not equivalent" if self.both_sides else "inferior"
 
     def to_dict(self) -> dict[str, Json]:
         """An element of ``margin_tests``."""
         return {
             **fields_of(self, "a b task axis"),
             **span_dict(self.span),
-            "question": "equivalent" if self.equivalent else "non-inferior",
+            "question": "equivalent" if self.both_sides else "non-inferior",
             **fields_of(self, "margin alpha"),
             "difference": self.estimate.value,
             **fields_of(self.estimate, "low high level method"),
-            **fields_of(self, "pairing conditional n_docs shown verdict sentence"),
+            **fields_of(self, "pairing conditional n_docs"),
+            "shown": self.passed,
+            **fields_of(self, "verdict sentence"),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from aurac.arguments import keywords
 from aurac.curves.area import (
     AXES,
     BUDGETS,
@@ -160,11 +161,13 @@ class Score:
         return {**areas, "mean": self.mean}
 
 
+@keywords()
 def score(
     curve: Any,
+    values: Any = None,
+    *,
     axis: str = "log2",
     level: float = 0.95,
-    *,
     adapter: str | None = None,
     task: str | None = None,
 ) -> Score:
@@ -183,7 +186,9 @@ def score(
             ``(ranks, accuracies)``, a pandas Series (index: ranks), a DataFrame (columns ``rank,
             accuracy``, optional ``low, high``; or ``rank, doc_id, score``; with optional
             ``parameters, bytes``), a row of ``results.json``, or the path of a run, a table or
-            sample logs.
+            sample logs. Of a `Run` see `Run.scores`, which has all of its curves.
+        values: Where `curve` is K ranks: their K accuracies, or (K, n) scores of documents. A text
+            is the axis.
         axis: The headline: "log2" or "linear" of the rank, which are both computed, or a budget,
             "parameters" or "bytes" of the truncated adapter, where the curve knows them: x is then
             log2 of the amount.
@@ -197,8 +202,12 @@ def score(
             several curves of which none was chosen.
         DataError, RunFolderError: A path that cannot be read.
     """
+    if isinstance(values, str):
+        axis, values = values, None
     headline = check_axis(axis)
     check_level(level)
+    if values is not None:
+        curve = (curve, values)
     if isinstance(curve, (str, Path)):
         curve = _curve_of(Path(curve).expanduser(), adapter, task)
     elif hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
@@ -307,6 +316,10 @@ class Bands:
     kind: Kind
     method: str
     level: float
+
+    def __repr__(self) -> str:
+        ranks = ", ".join(map(str, self.ranks))
+        return f"Bands({self.kind}, {100 * self.level:g} %, ranks {ranks})"
 
 
 def bands(

@@ -233,7 +233,7 @@ def margin_sentence(test: MarginTest) -> str:
     where = f" on {test.task}" if test.task else ""
     head = {
         "not shown": f"{test.a} is not shown to be "
-        f"{'equivalent' if test.equivalent else 'non-inferior'} to {test.b}{where}",
+        f"{'equivalent' if test.both_sides else 'non-inferior'} to {test.b}{where}",
         "inferior": f"{test.a} is inferior to {test.b}{where} by more than the margin",
     }.get(test.verdict, f"{test.a} is {test.verdict} to {test.b}{where}")
     area = f"{area_name(test.axis)}{f' ({test.axis})' if test.span is None else ''}"
@@ -244,7 +244,7 @@ def margin_sentence(test: MarginTest) -> str:
     low, high = percent(estimate.low), percent(estimate.high)
     ends = f" {high if test.verdict == 'inferior' else low}"
     bound = f"one-sided {_share(1 - test.alpha)} bound"
-    bound += f"s {low} and {high}" if test.equivalent else ends
+    bound += f"s {low} and {high}" if test.both_sides else ends
     scope = "conditional on these checkpoints"
     if not test.conditional:
         scope = f"over documents and training seeds ({_over_seeds(test.pairing)})"

@@ -146,9 +146,9 @@ def score(
     if question:
         adapter, other, least, both = question
         rows = margin_tests(
-            read.curves, adapter, other, least, settings, groups=read.groups, equivalent=both
+            read.curves, adapter, other, least, settings, groups=read.groups, both_sides=both
         )
-        shown = all(row.shown for row in rows)
+        shown = all(row.passed for row in rows)
         content = {"shown": shown, "margin_tests": [row.to_dict() for row in rows]}
         print_result(content, "\n".join(row.sentence for row in rows), as_json=as_json)
         return 0 if shown else NOT_SHOWN

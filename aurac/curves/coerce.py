@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import CurveFields
 
 AMOUNTS = {"parameters": "parameters", "bytes": "sizes"}  # column → field of `Curve`
+_PLURAL = {"basis": "bases"}
 _ROW_LABELS = (
     *("adapter", "task", "metric", "method", "base", "basis", "rescale", "seed", "role"),
     "data_order",
@@ -50,6 +51,9 @@ def as_curve(source: Any) -> Curve:
         f"a {type(source).__name__} is no curve",
         expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "
         "with columns rank and accuracy, or a curve of results.json",
+        fix="take run.scores for the AURAC of every curve, or one of run.curves"
+        if hasattr(source, "curves")
+        else None,
     )
 
 
@@ -114,11 +118,14 @@ def _from_frame(frame: Any) -> Curve:
     if "rank" not in names:
         raise CurveError(what, expected="a column named rank")
     labels: Any = {}  # fields of the curve
-    for name in ("adapter", "task", "metric", "seed"):
-        if name in names and len(set(frame[name])) > 1:
+    for name in ("adapter", "task", "metric", "basis", "rescale", "seed"):
+        values = set(frame[name]) if name in names else ()
+        if len(values) > 1:
+            several = _PLURAL.get(name, f"{name}s")
             raise CurveError(
-                f"a table of {len(set(frame[name]))} {name}s is no single curve",
-                fix=f"select one {name}, or use aurac.analysis.whole.analyse for all of them",
+                f"a table of {len(values)} {several} is no single curve",
+                fix=f"select one {name}; all of a run are in run.scores, of other curves in "
+                "aurac.analysis.analyse(table).scores",
             )
         if name in names and name != "seed" and len(frame):
             labels[name] = str(frame[name].iloc[0])

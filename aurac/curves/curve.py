@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+_SHOWN = 12  # ranks in a line
 DOCUMENT_LABELS = ("doc_ids", "doc_hashes", "clusters", "strata")
 
 
@@ -255,6 +256,13 @@ class Curve:
         name = " ".join(p for p in (self.adapter, f"({truncation})" if truncation else "") if p)
         parts = [name, f"on {self.task}" if self.task else ""]
         return " ".join(p for p in parts if p) or "the curve"
+
+    def __repr__(self) -> str:
+        known = zip(self.ranks, self.accuracy, strict=True)
+        points = ", ".join(f"{rank}: {value:.4g}" for rank, value in [*known][:_SHOWN])
+        more = f", … {len(self.ranks)} ranks" if len(self.ranks) > _SHOWN else ""
+        documents = f", {self.n_docs} documents" if self.n_docs is not None else ""
+        return f"Curve({self.label}: {{{points}{more}}}{documents})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

@@ -56,6 +56,14 @@ class Estimate:
     level: float = 0.95
     df: float | None = None
 
+    def __str__(self) -> str:
+        """The value with its interval, fractions: ``0.4675 [0.3810, 0.5540]``."""
+        ends = "" if self.low is None else f" [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self.value:.4f}{ends}"
+
+    def __repr__(self) -> str:
+        return f"Estimate({self}, {100 * self.level:g} %)"
+
     def to_dict(self) -> dict[str, float | None]:
         """The four numbers of a result file."""
         return {"value": self.value, "se": self.se, "low": self.low, "high": self.high}
@@ -177,6 +185,9 @@ class Layout:
     def effective_groups(self) -> float:
         """Kish's number of units of equal size (1965), ``(Σ n_g)² / Σ n_g²``."""
         return float(self.n**2 / np.sum(self.sizes() ** 2))
+
+    def __repr__(self) -> str:
+        return f"Layout({self.n} documents, {self.describe()})"
 
     def describe(self) -> str:
         """The words that go beside an interval."""

@@ -41,6 +41,9 @@ class Difference:
     alpha: float
     power: float = POWER
 
+    def __repr__(self) -> str:
+        return f"Difference(b − a: {self.estimate}, p {self.p})"
+
     @property
     def conditional(self) -> bool:
         """Whether the claim holds for these checkpoints alone (a single seed)."""

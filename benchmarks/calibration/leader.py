@@ -124,7 +124,7 @@ def margins(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                 gap = _gaps(rng, n, gain, loss)
                 a, b = 0.5 + gap / 2.0, 0.5 - gap / 2.0
                 for both in shown:
-                    shown[both] += margin_test(a, b, margin=margin, equivalent=both).shown
+                    shown[both] += margin_test(a, b, margin=margin, both_sides=both).passed
             for both, count in shown.items():
                 word = "equivalent" if both else "non-inferior"
                 yield Row(f"{word} at the margin, shown wrongly", name, n, count / repetitions,

@@ -124,4 +124,4 @@ def test_a_margin_test_takes_the_draws_into_account():
     paired = paired_curves(a, b, level=0.9).estimate
     bounds = test.estimate
     assert (bounds.low, bounds.high) == pytest.approx((paired.low, paired.high))
-    assert not test.shown
+    assert not test.passed

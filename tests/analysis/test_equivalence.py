@@ -25,10 +25,10 @@ def test_a_margin_is_the_interval_at_twice_alpha():
     bound = difference(b, a, level=0.9).estimate
     assert result.estimate.low <= bound.low
     assert result.estimate.low == pytest.approx(bound.low, abs=0.002)
-    assert result.shown
+    assert result.passed
     assert not result.refuted
-    close = margin_test(a, b, margin=1e-6, equivalent=True)
-    assert not close.shown
+    close = margin_test(a, b, margin=1e-6, both_sides=True)
+    assert not close.passed
 
 
 def test_skewed_ends_move_outward_only():
@@ -49,7 +49,7 @@ def test_at_the_margin_it_is_seldom_shown(loss):
         draw = rng.random(200)
         gap = np.where(draw < share, 0.11, 0.0)
         gap = np.where(draw > 1 - loss[0], -1.0, gap)
-        wrong += margin_test(0.5 + gap / 2, 0.5 - gap / 2, margin=margin).shown
+        wrong += margin_test(0.5 + gap / 2, 0.5 - gap / 2, margin=margin).passed
     assert wrong / 600 <= 0.055 + 3 * np.sqrt(0.055 * 0.945 / 600)
 
 

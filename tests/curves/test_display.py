@@ -144,7 +144,7 @@ def test_a_run_shows_its_results():
     page = Page(Run(Path("runs/x"), results("sums"))._repr_html_())
     assert "sums · prefix · keep (as published)" in page.shown
     assert "no accuracy at rank 2" in page.shown
-    assert "1 cells failed" in page.shown
+    assert "1 cell failed" in page.shown
 
 
 def test_plain_text_does_not_spell_out_every_document():
