@@ -9,7 +9,7 @@ from aurac.curves.area import ALIKE, area_name
 from aurac.show import sentences, tables
 from aurac.show.caveats import caveats
 from aurac.show.documents import questions, samples, speeds
-from aurac.show.findings import Findings, highlighted, ordered, oriented, scored
+from aurac.show.findings import Findings, highlighted, ordered, scored, tested
 from aurac.show.pictures import Pictures
 from aurac.show.render import (
     Block,
@@ -245,7 +245,7 @@ class Builder:
         blocks: list[Block] = [Text(_BUDGET.format(axis=axis, alike=f"{ALIKE - 1:.0%}"))]
         for task in self.run.task_names:
             scores = [row for row in budget.scores if row.task == task]
-            pairs = oriented(pair for pair in budget.pairs if pair.task == task)
+            pairs = tested(pair for pair in budget.pairs if pair.task == task)
             slug = self.slugs[task]
             if scores:
                 drawn = {

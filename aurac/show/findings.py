@@ -41,7 +41,7 @@ class Findings:
         leaders: Task → what is said of the largest AURAC, where there are rows to compare.
         candidates: Task → the rows that may be the best, the leader first.
         best: Task → its leader; None where none is named.
-        tested: Every pair that was tested, the larger AURAC (`b`) minus the other.
+        tested: Every pair that was tested, `b` minus `a` as in the analysis.
         pairs: Task → the pairs that the page has room for.
     """
 
@@ -76,7 +76,7 @@ class Findings:
             for task, row in said.items()
         }
         self.best = {task: next(iter(rows), None) for task, rows in self.candidates.items()}
-        self.tested = oriented((*known.pairs, *known.variants))
+        self.tested = tested((*known.pairs, *known.variants))
         sides = ((self.row(p.task, p.b).id, self.row(p.task, p.a).id, p) for p in self.tested)
         self._by_ids = {(first, second): pair for first, second, pair in sides}
         most = 1 if self.many else _PAIRED
@@ -99,6 +99,11 @@ class Findings:
         straight = self._by_ids.get((first.id, second.id))
         back = self._by_ids.get((second.id, first.id))
         return straight or (turned(back) if back else None)
+
+    def _between(self, first: CurveRow, second: CurveRow) -> PairRow | None:
+        """The pair of two rows, whichever of them is `a`."""
+        straight = self._by_ids.get((first.id, second.id))
+        return straight or self._by_ids.get((second.id, first.id))
 
     def changes(self, task: str) -> list[Changes]:
         """Documents gained and lost by the rows of a task."""
@@ -147,10 +152,11 @@ class Findings:
             return []
         pairs = [pair for pair in self.tested if pair.task == task]
         rivals = (row for row in ordered(self.run.of_task(task)) if row is not best)
-        own = [(row, pair) for row in rivals if (pair := self.pair(best, row))]
+        own = [(row, pair) for row in rivals if (pair := self._between(best, row))]
         others = [pair for row, pair in own if row.adapter != best.adapter]
         shown = [*others[:most], *(p for row, p in own if row.adapter == best.adapter)]
-        sides = [(self.row(task, pair.b), self.row(task, pair.a), pair) for pair in pairs]
+        named = ((*larger_first(pair), pair) for pair in pairs)
+        sides = [(self.row(task, x), self.row(task, y), pair) for x, y, pair in named]
         if not best.is_default:
             default = [x for x in sides if x[0].adapter == best.adapter and x[0].is_default]
             shown += [pair for _, row, pair in default if row.adapter != best.adapter][:most]
@@ -186,10 +192,14 @@ def turned(pair: PairRow) -> PairRow:
     )
 
 
-def oriented(pairs: Iterable[PairRow]) -> list[PairRow]:
-    """Those of the pairs that were tested, each as the larger area (`b`) minus the other."""
-    tested = ((pair, pair.estimate.value) for pair in pairs if pair.estimate)
-    return [pair if value >= 0 else turned(pair) for pair, value in tested]
+def tested(pairs: Iterable[PairRow]) -> list[PairRow]:
+    """Those of the pairs that were tested."""
+    return [pair for pair in pairs if pair.estimate]
+
+
+def larger_first(pair: PairRow) -> tuple[str, str]:
+    """The two names of a pair, that of the larger AURAC first."""
+    return (pair.b, pair.a) if (pair.value or 0.0) >= 0 else (pair.a, pair.b)
 
 
 def _leader(run: StoredRun, task: str, known: Analysis) -> BestRow | None:

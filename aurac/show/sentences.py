@@ -292,7 +292,8 @@ def details(findings: Findings, task: str) -> list[str]:
         ends = f" (95 % interval {to(area.low, area.high)}{wide})"
     head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
     lines.insert(0, head)
-    own = (pair for pair in findings.pairs[task] if findings.row(task, pair.b) is best)
+    shown = findings.pairs[task]
+    own = (p for p in shown if best in (findings.row(task, p.a), findings.row(task, p.b)))
     pair = next(own, None)
     least = pair.detectable if pair else None
     if least is not None and not significant(pair):

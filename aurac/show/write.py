@@ -23,7 +23,7 @@ from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
-from aurac.show.findings import ordered, oriented
+from aurac.show.findings import ordered, tested
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line
@@ -171,7 +171,7 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
         "groups": list(_group_rows(findings)),
         "serving": [row for record in run.serving for row in record.rows()],
         **{f"table_{b.axis}": [_budget_row(findings, row) for row in b.scores] for b in budgets},
-        **{f"pairs_{b.axis}": [_pair_row(findings, p) for p in oriented(b.pairs)] for b in budgets},
+        **{f"pairs_{b.axis}": [_pair_row(findings, p) for p in tested(b.pairs)] for b in budgets},
     }
 
 
@@ -233,7 +233,10 @@ def _point_rows(curve: CurveRow) -> list[Row]:
 
 
 def _pair_row(findings: Findings, pair: PairRow) -> Row:
-    """A paired difference of AURAC, first minus second: log2, or over the range of a budget."""
+    """A paired difference of AURAC, first minus second (`b` and `a` of the analysis).
+
+    It is on the log2 axis, or over the range of a budget.
+    """
     estimate = cast("Estimate", pair.estimate)
     rows = {"first": findings.row(pair.task, pair.b), "second": findings.row(pair.task, pair.a)}
     return {

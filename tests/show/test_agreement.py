@@ -25,7 +25,7 @@ from aurac.records.schema import Results
 from aurac.show import sentences
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats
-from aurac.show.findings import Findings, significant
+from aurac.show.findings import Findings, larger_first, significant
 from aurac.show.model_card import card
 from aurac.show.tables import difference_table
 from aurac.show.write import choice_rows
@@ -149,7 +149,7 @@ def check(folder: Path, out: Path) -> None:
         assert bool(top.candidate)
         worse = {label_of(run, task, loser(pair)) for pair in _lost(content, task)}
         tested = (pair for pair in findings.tested if pair.task == task and significant(pair))
-        worse |= {findings.label(task, pair.a) for pair in tested}
+        worse |= {findings.label(task, larger_first(pair)[1]) for pair in tested}
         assert not worse & bold
     if findings.many:
         (leaders,) = (line for line in sentences.verdicts(findings) if "largest AURAC" in line)
