@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
-from aurac.curves.display import interval, picture, table, text
+from aurac.arguments import fraction, several
+from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError
 from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
 
@@ -16,12 +17,22 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
+    from typing_extensions import Unpack
 
     from aurac.analysis.record import Analysis
     from aurac.curves.curve import Curve
     from aurac.readers import Curves
     from aurac.records.reader import Groups, StoredCells
     from aurac.records.schema import CurveRecord, FailedCell
+
+
+class Demands(TypedDict, total=False):
+    """What a configuration has to show, as of `aurac.analysis.rows.Options`."""
+
+    margin: float | None
+    min_accuracy: float | None
+    reference: int | str | None
+    alpha: float
 
 
 def load_run(path: str | Path) -> Run:
@@ -49,8 +60,10 @@ class Run:
         results: The content of `results.json`; of a shard nothing but its failures.
         files: What was written.
         cells: How many cells were planned; of a shard, in its share.
-        shard: (number, of) where only that share was computed.
-        besides: What else the run folder holds, in words; empty where there is nothing else.
+        shard: (number, of) where `compare(shard=…)` computed only that share of the cells, and
+            there are no curves yet; None otherwise.
+        besides: A sentence on the adapters, ranks and documents that the folder holds from other
+            requests and that this run leaves out; empty where there are none.
     """
 
     folder: Path
@@ -85,14 +98,17 @@ class Run:
 
         return read_sources([self.folder], groups={})
 
-    def _analysis(
-        self, margin: float | None = None, reference: int | str | None = None
-    ) -> Analysis:
+    def _analysis(self, **asked: Unpack[Demands]) -> Analysis:
         from aurac.analysis.rows import Options
         from aurac.analysis.whole import analyse
 
         read = self._read
-        settings = Options(strict=False, margin=margin, reference=reference, primary=read.primary)
+        if read.sequential and any(value is not None for value in asked.values()):
+            raise UsageError(
+                "another question to a run that stopped when its own was decided",
+                fix="run.results.sequential has its decisions",
+            )
+        settings = Options(strict=False, primary=read.primary, **asked)
         return analyse(read.curves, settings, groups=read.groups)
 
     @cached_property
@@ -104,20 +120,25 @@ class Run:
     def scores(self) -> DataFrame:
         """A row for each adapter (or recipe group), truncation and task, the default ones first.
 
-        Columns: adapter, task, metric, truncation, default, aurac (log2 axis) with low and high
-        (95 % interval), linear with linear_low and linear_high, mean, baseline (the base), n_docs,
-        seeds, reason (why there is no score), candidate (it may be the best of its task: no other
-        row is shown to be better).
+        Columns: adapter, task, metric, truncation, basis, rescale, default, aurac (log2 axis) with
+        low and high (95 % interval), linear with linear_low and linear_high, mean, baseline (the
+        base), n_docs, seeds, reason (why there is no score), candidate (it may be the best of its
+        task: no other row is shown to be better). Areas and accuracies are fractions.
         """
         rows, best = self.analysis.scores, self.analysis.candidates
         table = _frame(
-            "adapter task metric truncation default=other aurac=log2.value low=log2.low "
+            "adapter task metric truncation basis=truncation rescale=truncation default=other "
+            "aurac=log2.value low=log2.low "
             "high=log2.high linear=linear.value linear_low=linear.low linear_high=linear.high "
             "mean baseline n_docs seeds reason",
             rows,
         )
-        candidates = [(row.task, row.label) in best for row in rows]
-        return table.assign(default=[not row.other for row in rows], candidate=candidates)
+        return table.assign(
+            basis=[row.truncation.partition(" · ")[0] for row in rows],
+            rescale=[row.truncation.partition(" · ")[2] for row in rows],
+            default=[not row.other for row in rows],
+            candidate=[(row.task, row.label) in best for row in rows],
+        )
 
     @property
     def points(self) -> DataFrame:
@@ -143,12 +164,24 @@ class Run:
     def pairs(self) -> DataFrame:
         """A row for each two adapters on a task, compared on the same documents.
 
-        Columns: a, b, task, difference (AURAC of b minus a) with low and high (95 % interval), p,
-        p_holm (adjusted for all pairs), n_docs, reason (why they are not compared).
+        Columns: a and b with a_truncation and b_truncation, task, direction ("b − a", by their
+        names), difference (AURAC of b minus a, a fraction) with low and high (95 % interval), p
+        (of this pair alone), p_holm (adjusted for all pairs and truncations), verdict (in words, by
+        p_holm), detectable (the smallest true difference that the test finds with 80 % power),
+        n_docs, reason (why they are not compared).
         """
         rows = self.analysis.pairs
-        names = "low=estimate.low high=estimate.high p p_holm n_docs reason"
-        return _frame(f"a b task difference=value {names}", rows)
+        cuts = {(row.task, row.label): row.truncation for row in self.analysis.scores}
+        table = _frame(
+            "a b a_truncation=a b_truncation=b task direction=task difference=value "
+            "low=estimate.low high=estimate.high p p_holm verdict=reading detectable n_docs reason",
+            rows,
+        )
+        return table.assign(
+            a_truncation=[cuts[row.task, row.a] for row in rows],
+            b_truncation=[cuts[row.task, row.b] for row in rows],
+            direction=[f"{row.b} − {row.a}" for row in rows],
+        )
 
     @property
     def serving(self) -> DataFrame:
@@ -191,40 +224,76 @@ class Run:
         ]
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
-    def recommend(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
-        """The smallest rank within the margin of each adapter, truncation and task, by itself.
+    def recommend(
+        self,
+        *,
+        margin: float | None = None,
+        min_accuracy: float | None = None,
+        reference: int | str | None = None,
+        alpha: float = 0.05,
+    ) -> DataFrame:
+        """What to ship on each task, as `aurac recommend` answers: an adapter, truncation and rank.
 
-        Columns: adapter, task, truncation, default, rank, saved (share of the adapter's size),
-        alpha, sentence. rank is missing where none is shown to be within the margin.
+        It is the smallest configuration of all that is shown to lose less than the margin against
+        the best one, and to be above the base. Columns: task, adapter, truncation, rank, accuracy
+        with low and high (95 %, of all configurations together), bytes, needed (the smallest margin
+        at which it would be named), margin, alpha, sentence. Adapter and rank are missing where
+        nothing is shown to be good enough, or nothing was demanded; the sentence says why.
+        `configurations` has all that were tested, `smallest_ranks` each adapter by itself.
 
         Args:
             margin: Loss of accuracy that is tolerable, a fraction, chosen before looking.
-            reference: A rank, ``ADAPTER`` or ``ADAPTER@RANK`` to compare with; None: the best rank.
+            min_accuracy: Accuracy that it must be shown to have, a fraction.
+            reference: A rank, ``ADAPTER`` or ``ADAPTER@RANK`` to compare with; None: the best.
+            alpha: Error rate of naming a configuration that falls short, the choice included.
 
         Raises:
-            CurveError: A margin outside (0, 1), or a reference that is not there.
+            CurveError: A number out of range, or a reference that is not there.
+            UsageError: The run stopped early, when its own question was decided.
         """
-        rows = self._analysis(margin, reference).recommended
-        names = "adapter task truncation default=other rank saved alpha=choice.alpha"
-        table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
-        return table.assign(default=[not row.other for row in rows])
+        choices = self._analysis(
+            margin=margin, min_accuracy=min_accuracy, reference=reference, alpha=alpha
+        ).choices
+        names = "adapter truncation rank accuracy low high bytes needed"
+        columns = " ".join(f"{name}=chosen.{name}" for name in names.split())
+        table = _frame(f"task {columns} margin alpha sentence=task", choices)
+        table = table.astype({"rank": "Int64", "bytes": "Int64"})
+        return table.assign(sentence=[" ".join(choice.sentences) for choice in choices])
 
-    def choose(
+    def configurations(
         self, *, margin: float | None = None, reference: int | str | None = None
     ) -> DataFrame:
         """Every configuration (adapter, truncation, rank) of a task, the smallest first.
 
         Columns: adapter, task, truncation, rank, accuracy with low and high (95 %, all together),
         bytes, above_base, needed (the margin at which it is shown to be within it of the best),
-        chosen (the smallest within the margin).
+        chosen (the one that `recommend` names).
 
         Args and errors as of `recommend`; without a margin nothing is chosen.
         """
-        choices = self._analysis(margin, reference).choices
+        choices = self._analysis(margin=margin, reference=reference).choices
         rows = [row for choice in choices for row in choice.configurations]
         names = "adapter task truncation rank accuracy low high bytes above_base needed"
         chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
         return _frame(names, rows).assign(chosen=chosen)
+
+    choose = configurations
+    """The same by its former name."""
+
+    def smallest_ranks(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
+        """The smallest rank within the margin of each adapter and truncation, by itself.
+
+        Each is compared with its own best rank, not with other adapters: for what to ship see
+        `recommend`. Columns: adapter, task, truncation, default, rank, saved (share of the
+        adapter's size), alpha, sentence. The rank is missing where none is shown to be within the
+        margin.
+
+        Args and errors as of `recommend`.
+        """
+        rows = self._analysis(margin=margin, reference=reference).recommended
+        names = "adapter task truncation default=other rank saved alpha=choice.alpha"
+        table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
+        return table.assign(default=[not row.other for row in rows])
 
     def plot(
         self,
@@ -292,31 +361,45 @@ class Run:
         out: str | Path | None = None,
         *,
         groups: Groups | None = None,
+        margin: float | None = None,
+        axes: str | Sequence[str] = (),
+        primary: str | Sequence[str | tuple[str, str]] = (),
         delta: float | None = None,
-        axes: Sequence[str] = (),
-        primary: Sequence[tuple[str, str]] = (),
     ) -> list[Path]:
-        """Write the report again.
+        """Write the report again, as `aurac report` does.
 
         Args:
             out: Where; the run folder by default.
-            groups: See `aurac.show.write_report`, as of the others.
-            delta: The loss of accuracy that a smaller configuration may have.
-            axes: Budgets to integrate over as well.
-            primary: The primary comparisons.
+            groups: Name → adapters that are training seeds of one recipe.
+            margin: The loss of accuracy, a fraction, that a smaller configuration may have.
+            axes: "parameters", "bytes" or both: AURAC over these as well.
+            primary: The primary comparisons, ``"a,b"`` or several; `*` is each other adapter.
+            delta: The margin by its former name.
+
+        Returns:
+            The files written, the pages first.
+
+        Raises:
+            AuracError: As of `aurac.show.write_report`.
         """
+        from aurac.analysis.primary import pairs_of
         from aurac.show import write_report
 
-        folder = Path(out) if out else None
+        margin = delta if margin is None else margin
         return write_report(
-            self.folder, out=folder, groups=groups, delta=delta, axes=axes, primary=primary
+            self.folder,
+            out=Path(out) if out else None,
+            groups={name: several(members) for name, members in (groups or {}).items()},
+            delta=None if margin is None else fraction(margin, "margin"),
+            axes=several(axes),
+            primary=pairs_of(primary),
         )
 
     def __repr__(self) -> str:
         curves = self.results.curves
-        adapters = len({curve.adapter for curve in curves})
-        lines = [f"Run({str(self.folder)!r}: {adapters} adapters on {', '.join(self.tasks)}"]
-        lines += [f"{len(self.failures)} cells failed"] if self.failures else []
+        adapters = counted(len({curve.adapter for curve in curves}), "adapter")
+        lines = [f"Run({str(self.folder)!r}: {adapters} on {', '.join(self.tasks)}"]
+        lines += [f"{counted(len(self.failures), 'cell')} failed"] if self.failures else []
         return "; ".join(lines) + ")"
 
     def _repr_html_(self) -> str:
@@ -335,7 +418,7 @@ class Run:
             parts.append(picture(points, curves[0].baseline))
             parts.append(table(["curve", "AURAC, log2 (%) [95 %]", "documents"], rows))
         failed = len(self.failures)
-        lost = f" · {failed} cells failed" if failed else ""
+        lost = f" · {counted(failed, 'cell')} failed" if failed else ""
         return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import pandas as pd
 import pytest
+from click.testing import CliRunner
 from report_runs import RunMaker, ramp, zoo_run
 
 import aurac
+from aurac.cli import cli
 from aurac.errors import RunFolderError, UsageError
 
 mpl.use("agg")
@@ -79,16 +83,16 @@ def test_samples_of_a_group_name_their_task(tmp_path):
 
 
 def test_recommended_ranks_depend_on_the_margin(run):
-    strict, wide = run.recommend(margin=0.001), run.recommend(margin=0.1)
+    strict, wide = run.smallest_ranks(margin=0.001), run.smallest_ranks(margin=0.1)
     assert strict[strict.adapter == "lora"]["rank"].isna().tolist() == [True, True]
     row = wide[wide.adapter == "lora"].iloc[0]
     assert (row["rank"], row.saved) == (4, 0.75)  # by SVD
     assert "Use rank 4: " in row.sentence
-    every = run.choose(margin=0.1)
+    every = run.configurations(margin=0.1)
     (chosen,) = every[every.chosen].to_dict("records")
     assert (chosen["adapter"], chosen["rank"]) == ("matryoshka", 16)
     assert every.needed.dropna().gt(0).all()
-    assert not run.choose().chosen.any()
+    assert not run.configurations().chosen.any()
     with pytest.raises(aurac.errors.AuracError, match="margin"):
         run.recommend(margin=0.0)
 
@@ -163,7 +167,90 @@ def test_a_plan_is_a_table():
     rows = aurac.plan(0.1, flip_rate=0.2)
     assert rows.seeds.tolist() == [1]
     assert 100 < rows.documents[0] < 300
-    with pytest.raises(UsageError, match="one of --pilot"):
+    with pytest.raises(UsageError, match="one of pilot="):
         aurac.plan(0.1)
     with pytest.raises(UsageError, match="rank without a pilot"):
         aurac.plan(0.1, flip_rate=0.2, rank=4)
+
+
+def test_what_to_ship_is_what_the_command_says(run):
+    """Decided over all configurations: lora at rank 2 is within .15 of its own best rank alone."""
+    said = CliRunner().invoke(cli, ["recommend", str(KEPT), "--margin", "0.15", "--json"])
+    (ship,) = json.loads(said.stdout)["ship"]
+    (row,) = run.recommend(margin=0.15).to_dict("records")
+    assert (row["adapter"], row["rank"], row["truncation"]) == ("lora", 4, "svd · keep")
+    assert all(row[name] == ship[name] for name in ("adapter", "rank", "accuracy", "sentence"))
+    assert run.smallest_ranks(margin=0.15)["rank"][0] == 2
+    none = run.recommend()
+    assert none["rank"].isna().all()
+    assert none.sentence[0].startswith("No margin was given")
+
+
+def test_each_pair_says_which_way_it_subtracts(run):
+    """The report's file, the record and the frame have one sign."""
+    row = run.pairs.iloc[1]
+    assert (row.direction, row.a_truncation) == ("matryoshka − lora", "svd · keep")
+    assert row.b_truncation == "prefix · trained"
+    assert row.verdict.startswith("lora is better")
+    assert row.p <= row.p_holm
+    assert row.detectable == pytest.approx(0.0759, abs=1e-4)
+    stored = pd.read_csv(KEPT / "pairs.csv")
+    (same,) = stored[
+        (stored.first_adapter == row.b)
+        & (stored.second_adapter == row.a)
+        & (stored.first_rescale == "trained")
+    ].to_dict("records")
+    assert same["difference"] == pytest.approx(row.difference)
+    record = json.loads((KEPT / "analysis.json").read_text())["pairs"][1]
+    assert (record["a"], record["b"], record["value"]) == (row.a, row.b, row.difference)
+
+
+def test_scores_name_basis_and_rescale(run):
+    table = run.scores.set_index("default")
+    assert table.loc[True].basis.tolist() == ["svd", "prefix", "prefix"]
+    assert table.loc[True].rescale.tolist() == ["keep", "rule", "trained"]
+
+
+def test_a_run_is_scored_by_its_own_table(run):
+    for source in (run, run.points, run.points.query("adapter == 'lora'")):
+        with pytest.raises(aurac.errors.CurveError, match=r"run\.scores"):
+            aurac.score(source)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda run: run.recommend(margin="2%"),
+        lambda run: run.smallest_ranks(margin="2%"),
+        lambda run: aurac.non_inferior(*run.curves[:2], margin="2%"),
+        lambda _: aurac.plan("2%", flip_rate=0.1),
+    ],
+)
+def test_a_margin_in_percent_is_told_its_fraction(run, ask):
+    with pytest.raises(aurac.errors.CurveError, match=r"margin='2%'.*give 0\.02"):
+        ask(run)
+
+
+def test_options_are_refused_by_name_and_listed_in_the_signature():
+    with pytest.raises(aurac.errors.OptionError, match="no option fliprate; expected flip_rate"):
+        aurac.plan(0.1, fliprate=0.2)
+    with pytest.raises(TypeError, match="no option limits; expected limit"):
+        aurac.compare("adapter", "task", limits=2)
+    for function in (aurac.compare, aurac.plan, aurac.equivalent, aurac.score, aurac.truncate):
+        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds
+    assert inspect.signature(aurac.compare).parameters["num_fewshot"].default is None
+
+
+def test_what_is_public_shows_in_a_line(run):
+    first, second = run.curves[:2]
+    test = aurac.non_inferior(first, second, margin=0.02)
+    assert test.passed
+    assert bool(test)
+    shown = [run, run.analysis, first, test, aurac.score(first), aurac.score(first).log2]
+    shown += [*run.analysis.scores, *run.analysis.pairs, *run.analysis.best, *run.analysis.choices]
+    for each in shown:
+        assert len(repr(each)) < 300
+        assert "\n" not in repr(each)
+    assert "lora − dylora" in repr(test)
+    assert repr(test).endswith("passed, 100 documents)")
