@@ -13,6 +13,7 @@ from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.records.reader import read_run
+from aurac.stats.multiplicity import holm
 
 REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"
@@ -44,6 +45,7 @@ DIFFERENCES = {
     "nested losses − LoRA": ("nested_loss", "lora"),
     "nested losses 60 steps − LoRA": ("nested_loss_half", "lora"),
     "LoRA: SVD − prefix": ("lora · svd · keep", f"lora · {_P}"),
+    "MatryoshkaLoRA: SVD − with P": ("matryoshka · svd · keep", f"matryoshka · {_TRAINED}"),
     "MatryoshkaLoRA: without P − with P": (f"matryoshka · {_P}", f"matryoshka · {_TRAINED}"),
 }
 """Row → b and a of the difference b − a."""
@@ -124,7 +126,8 @@ def with_tables(page: str) -> str:
         _row(label, [pairs.get((*pair, TASKS[0]))]) for label, pair in LONGER_DIFFERENCES.items()
     ]
     page = _replaced(page, "| difference after 360 steps", rows)
-    rows = [_row(label, [_afterwards(*which)]) for label, which in AFTERWARDS.items()]
+    adjusted = afterwards()
+    rows = [_row(label, [_afterwards_cells(row, p)]) for label, (row, p) in adjusted.items()]
     page = _replaced(page, "| compared afterwards", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
     return _replaced(page, "| accuracy, compared afterwards", rows)
@@ -158,13 +161,29 @@ def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
     return found
 
 
-def _afterwards(study: str, b: str, a: str) -> str:
-    """The difference b − a of two curves of the word problems with its unadjusted p value."""
-    every = _word_problems(study)
-    pair = finished(compare_pair(every[a], every[b], Options()))
-    row: dict[str, Any] = pair.to_dict(details=True)
-    p = show_p(row["p"]).removeprefix("= ")
-    return f"{_shown(row['low'], row['difference'], row['high'])} | {p}"
+def afterwards() -> dict[str, tuple[dict[str, Any], float]]:
+    """Label → a difference of the word problems that no family has, and its p value adjusted.
+
+    Holm goes over what the study explored and all that was compared afterwards in it.
+    """
+    found: dict[str, tuple[dict[str, Any], float]] = {}
+    for study in ("study", "longer_training"):
+        every, analysis = _word_problems(study), _analysis(study)
+        tested = [*analysis["pairs"], *analysis["variants"]]
+        family = [row["p"] for row in tested if row.get("exploratory") is not False]
+        rows = {}
+        for label, (of, b, a) in AFTERWARDS.items():
+            if of == study:
+                pair = finished(compare_pair(every[a], every[b], Options()))
+                rows[label] = pair.to_dict(details=True)
+        adjusted = holm([*family, *(row["p"] for row in rows.values())])[len(family) :]
+        found |= {k: (rows[k], p) for k, p in zip(rows, adjusted, strict=True) if p is not None}
+    return found
+
+
+def _afterwards_cells(row: dict[str, Any], adjusted: float) -> str:
+    p, q = (show_p(value).removeprefix("= ") for value in (row["p"], adjusted))
+    return f"{_shown(row['low'], row['difference'], row['high'])} | {p} | {q}"
 
 
 def _at_ranks(b: str, a: str) -> list[str | None]:
