@@ -171,7 +171,7 @@ def afterwards() -> dict[str, tuple[dict[str, Any], float]]:
         every, analysis = _word_problems(study), _analysis(study)
         tested = [*analysis["pairs"], *analysis["variants"]]
         family = [row["p"] for row in tested if row.get("exploratory") is not False]
-        rows = {}
+        rows: dict[str, dict[str, Any]] = {}
         for label, (of, b, a) in AFTERWARDS.items():
             if of == study:
                 pair = finished(compare_pair(every[a], every[b], Options()))
