@@ -158,10 +158,10 @@ def report(
 
     \b
     aurac report runs/first
-    aurac report runs/first --delta 0.01 --group lora=lora-a,lora-b
+    aurac report runs/first --margin 0.01 --group lora=lora-a,lora-b
     aurac report runs/lora runs/matryoshka --out runs/both
     aurac report runs/first --axis parameters
-    aurac report runs/first --label lora=LoRA --label "matryoshka (with P)=Matryoshka"
+    aurac report runs/first --label lora=LoRA --label "dylora (prefix)=DyLoRA"
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.primary import parse_pairs
     from aurac.show import write_report
