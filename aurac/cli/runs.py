@@ -115,7 +115,7 @@ def _list(root: Path, *, as_json: bool) -> int:
     return 0
 
 
-@command()
+@command(short="out delta group label json")
 @click.argument("runs", metavar="RUN [RUN...]", nargs=-1, required=True, type=Path)
 @options(
     """
