@@ -5,12 +5,15 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from aurac.analysis.record import Caveat
+import msgspec
+
+from aurac.analysis.record import Caveat, Code
 from aurac.analysis.rows import grouped
 from aurac.records.run import seeds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from aurac.analysis.rows import ScoreRow
     from aurac.records.run import StoredRun
@@ -24,7 +27,7 @@ _TIES = 0.02  # of the documents
 _CHECKED = 50
 
 
-def _caveat(code: str, task: str | None, *curves: str, note: str = "", **numbers: float) -> Caveat:
+def _caveat(code: Code, task: str | None, *curves: str, note: str = "", **numbers: float) -> Caveat:
     return Caveat(code, task, curves, {name: float(n) for name, n in numbers.items()}, note)
 
 
@@ -53,6 +56,7 @@ def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
     """The caveats that follow from what a run has stored, in the order of a report."""
     return (
         *padded(run),
+        *caveats_of_folders(run.roots),
         *_published(run),
         *_training(run),
         *_sizes(run),
@@ -97,6 +101,18 @@ def _alike(answer: object, target: str) -> bool:
     return bool(words) and isinstance(answer, str) and answer.casefold().split() == words
 
 
+def caveats_of_folders(folders: Iterable[Path]) -> Iterator[Caveat]:
+    """That a run folder is one task of a study: `STUDY/results/TASK`, with `STUDY/study.json`."""
+    for folder in folders:
+        at = folder.resolve()
+        try:
+            state = msgspec.json.decode((at.parents[1] / "study.json").read_bytes())
+            if at.parent.name == "results":
+                yield _caveat("task of a study", at.name, note=str(state["study"]["name"]))
+        except (OSError, IndexError, KeyError, TypeError, msgspec.DecodeError):
+            continue  # what is not the file of a study says nothing
+
+
 def _published(run: StoredRun) -> Iterator[Caveat]:
     scored = [curve for curve in run.curves if curve.log2]
     for curve in (curve for curve in scored if curve.role == "published"):
@@ -111,7 +127,14 @@ def _published(run: StoredRun) -> Iterator[Caveat]:
 
 def _training(run: StoredRun) -> Iterator[Caveat]:
     """Adapters that were not trained to be truncated, or of which nobody knows."""
-    families = [adapter.name for adapter in run.adapters if adapter.format == "family"]
+    alone = {adapter.name for adapter in run.adapters if adapter.format == "family"}
+    families = list(
+        dict.fromkeys(
+            curve.adapter
+            for curve in run.curves
+            if alone.issuperset(run.groups.get(curve.adapter, [curve.adapter]))
+        )
+    )
     cut = [
         curve.adapter
         for curve in run.curves
@@ -121,7 +144,7 @@ def _training(run: StoredRun) -> Iterator[Caveat]:
         and (curve.trained_rank is None or curve.ranks[0] < curve.trained_rank)
     ]
     by_svd = {curve.adapter for curve in run.curves if curve.basis == "svd"}
-    named = {
+    named: dict[Code, list[str]] = {
         "one rank each": families,
         "trained at one rank": cut,
         "not cut by svd": [name for name in cut if name not in by_svd],
@@ -177,7 +200,9 @@ def _drawn(run: StoredRun) -> Iterator[Caveat]:
     records = [(c.task, c.record) for c in run.curves if c.record]
     samples = ((task, s.samples, s.share) for task, c in records if (s := c.sampling))
     draws = ((task, d.draws, d.share) for task, c in records if (d := c.fewshot_draws))
-    for code, known in (("samples", samples), ("draws", draws)):
+    each_code: tuple[tuple[Code, Iterator[tuple[str, int, float | None]]], ...]
+    each_code = ("samples", samples), ("draws", draws)
+    for code, known in each_code:
         for (task, number), each in grouped(known, itemgetter(0, 1)).items():
             if shares := [share for *_, share in each if share is not None]:
                 yield _caveat(code, task, number=number, low=min(shares), high=max(shares))

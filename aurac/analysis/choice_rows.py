@@ -109,6 +109,11 @@ class Choice:
         """Whether a margin or an accuracy was declared; without, nothing is chosen."""
         return self.margin is not None or self.min_accuracy is not None
 
+    @property
+    def few_seeds(self) -> bool:
+        """Whether no margin is enough, as from fewer than `seeds_needed` checkpoints."""
+        return self.seeds > 1 and self.needed is None
+
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``choices``."""
         row = fields_of(self, "task margin min_accuracy alpha reference needed seeds reason")

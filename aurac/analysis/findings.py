@@ -62,6 +62,12 @@ def look_closely(
         close = _closest(same, others, rows, best, many=many)
         ordered = sorted(close, key=lambda group: _place(group, rows))
         tests += _tested([g for g in close if g.has_documents], others, settings)
+        more = [g for g in same if g in others and g not in close and g.has_documents]
+        rest = (
+            recommend(g, settings, others=others)
+            for g in more[: 0 if many else MOST_CLOSE - len(close)]
+        )
+        tests += [row for row in rest if row.reason is None]
         for group in ordered[:_MOST_GROUPED]:
             strata += _strata(group, rows[id(group)].label, settings.level)
         for group in close:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import to_builtins
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from aurac.files import Json
 
 ANALYSIS_FILE, ANALYSIS_SCHEMA = "analysis.json", 1
+_OfScores = Literal["seeds", "one training", "note", "below base", "unequal ranks", "falls"]
+_OfTraining = Literal["one rank each", "trained at one rank", "not cut by svd", "unknown method"]
+_OfDocuments = Literal["few documents", "few events", "near ties", "samples", "draws", "limit"]
+_OfCells = Literal["no base", "not the base", "missing", "failed", "no documents"]
+_OfRun = Literal["task of a study", "padded", "as published", "unequal sizes"]
+Code = Literal[_OfScores, _OfTraining, _OfDocuments, _OfCells, _OfRun]
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,9 @@ class Caveat:
             the interval, or a seed far from the others), `below base` (no rank is shown to be above
             the base, whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all
             compare), `falls` (accuracy falls by `size` from rank `lower` to `upper`). Of a stored
-            run: `padded` (at `rank`, of `n_docs` answers `answers` are scored 0 and equal the
-            reference except for white space or case), `as published` (AURAC `default` and
-            `published` of an adapter cut both ways),
+            run: `task of a study` (of the name `note`), `padded` (at `rank`, of `n_docs` answers
+            `answers` are scored 0 and equal the reference except for white space or case),
+            `as published` (AURAC `default` and `published` of an adapter cut both ways),
             `one rank each` (an adapter for each rank, none truncated), `trained at one rank` (and
             truncated without nesting), `not cut by svd` (those of them without that comparison),
             `unknown method`, `unequal sizes` (at `rank` the two have `small` and `large`
@@ -147,7 +153,7 @@ class Caveat:
         note: In words, or why.
     """
 
-    code: str
+    code: Code
     task: str | None
     curves: tuple[str, ...]
     numbers: Mapping[str, float] = field(default_factory=dict)

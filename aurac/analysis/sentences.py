@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import declared, percent, points, seconds, show_span, size
+from aurac.curves.display import declared, percent, points, show_span, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,8 +137,10 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
     things = "rank" if own else "configuration"
     if not choice.declared:
         none = f"No margin was given, so no {things} is recommended{where}; {most}."
+        if choice.few_seeds:
+            none = f"{_too_few(choice, where, things)} {most[:1].upper()}{most[1:]}."
         return [none, *weak]
-    if choice.seeds > 1 and choice.margin is not None and choice.needed is None:
+    if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)
     text = f"No {things} is shown to be {_shown(choice, called)}{where}; {most}."
     if choice.needed is not None and choice.margin is not None:
@@ -178,7 +180,6 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     """What to ship, what it costs, and what was shown."""
     facts = [size(chosen.bytes)] if chosen.bytes else []
     facts.append(f"accuracy {percent(chosen.accuracy)} %")
-    facts += [f"{seconds(chosen.seconds)} a document"] if chosen.seconds else []
     named = _cut(chosen) if called is _name else called(chosen)
     head = f"Use {named}" if called is _rank else f"Ship {named}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
@@ -204,12 +205,16 @@ def _cut(chosen: Configuration) -> str:
     return f"{chosen.label} ({basis.replace('svd', 'SVD')}) at rank {chosen.rank}"
 
 
-def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
-    """Too few for a claim about another seed: what holds in each of them."""
-    few = (
+def _too_few(choice: Choice, where: str, things: str) -> str:
+    return (
         f"Of the recipe no {things} can be recommended{where} from {choice.seeds} seeds (at least "
         f"{choice.seeds_needed} are needed)."
     )
+
+
+def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
+    """Too few for a claim about another seed: what holds in each of them."""
+    few = _too_few(choice, where, things)
     each = choice.in_checkpoints
     holds = f"Nor is any shown to be {_shown(choice, called)} in each of these checkpoints."
     if each is not None:

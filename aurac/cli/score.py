@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -121,6 +123,7 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.analysis.caveats import caveats_of_folders
     from aurac.analysis.equivalence import margin_tests
     from aurac.analysis.primary import parse_pairs, read_sources
     from aurac.analysis.rows import Options
@@ -153,6 +156,8 @@ def score(
         print_result(content, "\n".join(row.sentence for row in rows), as_json=as_json)
         return 0 if shown else NOT_SHOWN
     result = analyse(read.curves, settings, groups=read.groups, choices=False)
+    studies = tuple(caveats_of_folders(Path(source).expanduser() for source in sources))
+    result = replace(result, caveats=(*result.caveats, *studies))
     if as_json:
         stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
         print_json(result.to_dict(details=details) | stopped)
@@ -163,12 +168,14 @@ def score(
 
 def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
     from aurac.show import terminal_text
+    from aurac.show.caveats import study_sentences
 
     print_curves(result)
     text = terminal_text.score_lines(result.scores, details=details)
     text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     text += terminal_text.pair_lines((*result.pairs, *result.variants), title, details=details)
+    text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)
     text += terminal_text.best_lines(result.best)

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.area import ALIKE, area_name
 from aurac.show import sentences, tables
-from aurac.show.caveats import caveats
+from aurac.show.caveats import caveats, study_sentences
 from aurac.show.documents import questions, samples, speeds
 from aurac.show.findings import Findings, highlighted, ordered, scored, tested
+from aurac.show.pairs import difference_table
 from aurac.show.pictures import Pictures
 from aurac.show.render import (
     Block,
     Bullets,
     Collapsed,
     Examples,
-    Picture,
     Report,
     Section,
     Text,
+    without,
 )
 from aurac.show.sections import (
     change_table,
@@ -31,6 +32,7 @@ from aurac.show.sections import (
     stopped,
 )
 from aurac.show.table import NONE, Cell, Column, Table, estimate, p_value, share
+from aurac.show.tiles import tiles
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 _MAX_ROWS = 40
 _FULL_FIGURES = 8
 _GROUP_ROWS = 24
+_MAX_PAIRS, _ALL_PAIRS = 15, 200  # pairs that stand open, and in a page at all
+_PAIRS_FILES = (
+    "pairs.csv has these rows as numbers, and analysis.json the rest of the analysis, beside this "
+    "report."
+)
 _BUDGET = (
     "Here the axis is log2 of the {axis} of the truncated adapter, not its rank. Each area is over "
     "the sizes that its own curve has; areas over different sizes do not compare. A difference is "
@@ -110,9 +117,12 @@ class Builder:
             title=sentences.title(run),
             lead=sentences.lead(run),
             verdict=sentences.verdicts(self.findings),
-            tiles=sentences.tiles(self.findings, run.task_names[0])
-            if single and not run.sequential
-            else (),
+            scope=tuple(
+                filter(
+                    None, (sentences.scope(run), *study_sentences(self.findings.analysis.caveats))
+                )
+            ),
+            tiles=tiles(self.findings, run.task_names[0]) if single and not run.sequential else (),
             first=self._plain(first),
             sections=tuple(
                 replace(section, blocks=self._plain(section.blocks))
@@ -129,7 +139,7 @@ class Builder:
     def _plain(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """With a single task its name is in the title, and need not open every caption."""
         names = self.run.task_names
-        return tuple(_without(b, f"{names[0]}: ") if len(names) == 1 else b for b in blocks)
+        return tuple(without(b, f"{names[0]}: ") if len(names) == 1 else b for b in blocks)
 
     def first(self) -> tuple[Block, ...]:
         """Beside the tiles of a single task its chart; a table and an overview of several."""
@@ -212,7 +222,9 @@ class Builder:
         for task in self.run.task_names:
             curves, name = self.run.of_task(task), self.slugs[task]
             shown = ordered(curves)[: self.rows]
-            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}")]
+            leader = self.findings.best[task]
+            picked = sentences.picked(leader, self.findings) if leader else ""
+            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}", picked)]
             if len(curves) > len(shown):
                 rest = len(curves) - len(shown)
                 parts.append(Text(f"The {rest} curves below these are in table.csv."))
@@ -231,12 +243,22 @@ class Builder:
         return Section("aurac", "AURAC", tuple(blocks))
 
     def paired(self) -> Section:
-        """The best curve against the others, on the same documents; all pairs are in a file."""
-        blocks = [
-            tables.difference_table(self.findings, task, pairs, f"paired-{self.slugs[task]}")
-            for task, pairs in self.findings.pairs.items()
-            if pairs and not self.large
-        ]
+        """All pairs, on the same documents; those beyond the first ones are folded away."""
+        blocks = list[Block]()
+        for task, first in () if self.large else self.findings.pairs.items():
+            every = [pair for pair in self.findings.tested if pair.task == task]
+            rest = [pair for pair in every if pair not in first]
+            if len(every) <= _MAX_PAIRS:
+                first, rest = [*first, *rest], []  # noqa: PLW2901
+            name = f"paired-{self.slugs[task]}"
+            if first:
+                blocks.append(difference_table(self.findings, task, first, name))
+            if rest:
+                shown = rest[:_ALL_PAIRS]
+                folded = difference_table(self.findings, task, shown, f"{name}-rest")
+                blocks.append(Collapsed(f"The other {len(rest)} pairs of {task}", (folded,)))
+        if blocks:
+            blocks.append(Text(_PAIRS_FILES))
         return Section("paired", "Paired differences", tuple(blocks))
 
     def budget(self, budget: Budget) -> Section:
@@ -256,7 +278,7 @@ class Builder:
                 blocks.append(tables.budget_table(findings, task, scores[:_MAX_ROWS], name))
             if pairs:
                 name, shown = f"paired-{axis}-{slug}", pairs[:_MAX_ROWS]
-                blocks.append(tables.difference_table(findings, task, shown, name))
+                blocks.append(difference_table(findings, task, shown, name))
         reasons = [
             f"{findings.label(task, name)} on {one_line(task)}: {one_line(why)}."
             for task, name, why in budget.reasons
@@ -292,7 +314,7 @@ class Builder:
         """Accuracy against what has to be stored, and how fast it was."""
         blocks: list[Block] = []
         for task in self.run.task_names[: 1 if self.large else None]:
-            curves = [c for c in highlighted(self.run, task) if c.is_default]
+            curves = highlighted(self.run, task)
             coloured = [curve for curve in curves if curve.ranks and all(curve.bytes)]
             name = self.slugs[task]
             if coloured:
@@ -301,7 +323,8 @@ class Builder:
             measured = {c.label: speeds(c) for c in ordered(curves)}
             speed = speed_table(task, measured, f"speed-{name}")
             blocks += [speed] if speed else []
-            blocks += serving_blocks(self.run, self.pictures, task, curves)
+            default = [curve for curve in curves if curve.is_default]
+            blocks += serving_blocks(self.run, self.pictures, task, default)
         if self.large and blocks:
             blocks.append(Text("Sizes and accuracies of the other tasks are in points.csv."))
         return Section("cost", "Accuracy against size and speed", tuple(blocks))
@@ -367,18 +390,3 @@ class Builder:
 
 def _bullets(lines: Sequence[str]) -> tuple[Block, ...]:
     return (Bullets(tuple(lines)),) if lines else ()
-
-
-def _without(block: Block, opening: str) -> Block:
-    """A block whose caption or text no longer begins with `opening`."""
-    if isinstance(block, Collapsed):
-        return replace(block, blocks=tuple(_without(inner, opening) for inner in block.blocks))
-    if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
-        return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))
-    if isinstance(block, Text) and block.text.startswith(opening):
-        return replace(block, text=_sentence_case(block.text.removeprefix(opening)))
-    return block
-
-
-def _sentence_case(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.analysis.caveats import padded
@@ -10,14 +11,14 @@ from aurac.curves.display import percent
 from aurac.show.sentences import LISTED, all_zero, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from aurac.analysis.record import Caveat
+    from aurac.analysis.record import Caveat, Code
     from aurac.records.run import StoredRun
     from aurac.show.findings import Findings
 
 # One sentence for all caveats with a code.
-_TOGETHER = {
+_TOGETHER: Mapping[Code, str] = {
     "one rank each": "{who}: an adapter trained for each rank, not one that is truncated. Its "
     "sizes are of one rank; to serve all ranks takes all of them.",
     "unknown method": "{who}: the checkpoint does not record how it was trained, so it is scaled "
@@ -32,10 +33,13 @@ _TOGETHER = {
     "accuracies of results.json, so nothing is paired with them.",
 }
 # A sentence for each of the first few caveats with a code, and one for the number of the others.
-_EACH = {
+_EACH: Mapping[Code, str] = {
     "padded": "On {task}, {answers:.0f} of {n_docs:.0f} answers ({who}, rank {rank:.0f}) are "
     "scored 0 and equal the reference except for white space or case: add a filter such as "
     "remove_whitespace to the task, or ignore_case to its metric.",
+    "task of a study": "This is one task of the study {note}. These p values are adjusted for the "
+    "pairs of this task alone; the study's own tests, with the comparison that it declared, are in "
+    "report.md of the study's folder (../../report.md).",
     "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
     "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
     "give other answers; --dtype float32 has fewer such documents.",
@@ -49,7 +53,7 @@ _EACH = {
     "missing": "{who} on {task}, rank {rank:.0f}: missing ({note}). It is not filled in.",
     "failed": "{who} on {task}, rank {rank:.0f}: failed ({note}).",
 }
-_OTHERS = {
+_OTHERS: Mapping[Code, str] = {
     "missing": "{} more cells are missing; points.csv has the reasons.",
     "failed": "{} more cells failed; results.json lists them.",
 }
@@ -58,33 +62,13 @@ _ADAPTERS = ("one rank each", "trained at one rank", "unknown method", "not the 
 
 def caveats(findings: Findings) -> list[str]:
     """What a reader has to know before quoting a number of this run."""
-    run = findings.run
-    return [
-        *_each(findings, "padded"),
-        *_below_base(findings),
-        *_seeds(run),
-        *((run.primary.sentence,) if run.primary else ()),
-        *_scale(findings),
-        *_together(findings, "one rank each"),
-        *_cut(findings),
-        *_together(findings, "unknown method"),
-        *_together(findings, "unequal ranks"),
-        *(run.rank_choice.sentences if run.rank_choice else ()),
-        *_sizes(findings),
-        *_few_documents(findings),
-        *_together(findings, "few events"),
-        *_each(findings, "near ties"),
-        *_each(findings, "samples"),
-        *_each(findings, "draws"),
-        *_limits(findings),
-        *_falls(findings),
-        *_together(findings, "no base"),
-        *(f"{some(c.curves)}: {c.note}." for c in findings.caveats("not the base")),
-        *_each(findings, "missing"),
-        *_each(findings, "failed"),
-        *_together(findings, "no documents"),
-        *_bands(run),
-    ]
+    return [line for say, _ in _SAID for line in say(findings)]
+
+
+def study_sentences(caveats: Iterable[Caveat]) -> list[str]:
+    """Of which studies runs are tasks, and where the tests of those are."""
+    code: Code = "task of a study"
+    return [_EACH[code].format(note=c.note) for c in caveats if c.code == code]
 
 
 def doubts(run: StoredRun) -> list[str]:
@@ -104,13 +88,13 @@ def _who(findings: Findings, *found: Caveat) -> str:
     return some(names) or "the base model"
 
 
-def _together(findings: Findings, code: str) -> Iterator[str]:
+def _together(findings: Findings, code: Code) -> Iterator[str]:
     if found := findings.caveats(code):
         tasks, notes = (some(str(getattr(c, name)) for c in found) for name in ("task", "note"))
         yield _TOGETHER[code].format(who=_who(findings, *found), tasks=tasks, notes=notes)
 
 
-def _each(findings: Findings, code: str) -> Iterator[str]:
+def _each(findings: Findings, code: Code) -> Iterator[str]:
     found = findings.caveats(code)
     for c in found[:LISTED]:
         fields = {"task": c.task, "note": c.note, "share": _share(c), **c.numbers}
@@ -133,7 +117,8 @@ def _below_base(findings: Findings) -> Iterator[str]:
         yield f"{_who(findings, *found)}: no rank is shown to be above the base on {where}."
 
 
-def _seeds(run: StoredRun) -> Iterator[str]:
+def _seeds(findings: Findings) -> Iterator[str]:
+    run = findings.run
     several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
     single = [curve.adapter for curve in run.curves if not curve.members and curve.ranks]
     if several:
@@ -168,11 +153,13 @@ def _scale(findings: Findings) -> Iterator[str]:
 
 def _cut(findings: Findings) -> Iterator[str]:
     if cut := findings.caveats("trained at one rank"):
-        absent = " Truncation by SVD, the fair comparison, is not in this run."
+        names, absent = [name for c in cut for name in c.curves], ""
+        if without := findings.caveats("not cut by svd"):
+            whose = f" of {_who(findings, *without)}" if len(names) > 1 else ""
+            absent = f" Truncation{whose} by SVD, the fair comparison, is not in this run."
         yield (
-            f"{_who(findings, *cut)}: trained at one rank only, so nothing prepared it for "
-            "truncation to its first components."
-            f"{absent if findings.caveats('not cut by svd') else ''}"
+            f"{some(names)}: trained at one rank only, so nothing prepared it for truncation to "
+            f"its first components.{absent}"
         )
 
 
@@ -219,9 +206,59 @@ def _falls(findings: Findings) -> Iterator[str]:
         )
 
 
-def _bands(run: StoredRun) -> Iterator[str]:
-    if any(low is not None for curve in run.curves for low in curve.accuracy_low):
+def _bands(findings: Findings) -> Iterator[str]:
+    if any(low is not None for curve in findings.run.curves for low in curve.accuracy_low):
         yield (
             "Bands are 95 % intervals for each rank alone, not for the whole curve. Overlapping "
             "bands do not show that two adapters are equal: they answered the same documents."
         )
+
+
+def _primary(findings: Findings) -> Iterator[str]:
+    run = findings.run
+    yield from (run.primary.sentence,) if run.primary else ()
+
+
+def _rank_choice(findings: Findings) -> Iterator[str]:
+    run = findings.run
+    yield from run.rank_choice.sentences if run.rank_choice else ()
+
+
+def _not_the_base(findings: Findings) -> Iterator[str]:
+    yield from (f"{some(c.curves)}: {c.note}." for c in findings.caveats("not the base"))
+
+
+def _said(code: Code) -> tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]]:
+    return partial(_together if code in _TOGETHER else _each, code=code), (code,)
+
+
+# What is said, in the order of a report, and the codes that it is said of.
+_SAID: tuple[tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]], ...] = (
+    _said("task of a study"),
+    _said("padded"),
+    (_below_base, ("below base",)),
+    (_seeds, ("seeds", "one training", "note")),
+    (_primary, ()),
+    (_scale, ("as published",)),
+    _said("one rank each"),
+    (_cut, ("trained at one rank", "not cut by svd")),
+    _said("unknown method"),
+    _said("unequal ranks"),
+    (_rank_choice, ()),
+    (_sizes, ("unequal sizes",)),
+    (_few_documents, ("few documents",)),
+    _said("few events"),
+    _said("near ties"),
+    _said("samples"),
+    _said("draws"),
+    (_limits, ("limit",)),
+    (_falls, ("falls",)),
+    _said("no base"),
+    (_not_the_base, ("not the base",)),
+    _said("missing"),
+    _said("failed"),
+    _said("no documents"),
+    (_bands, ()),
+)
+SENTENCES = frozenset(code for _, codes in _SAID for code in codes)
+"""The codes that a report says something of."""

@@ -191,7 +191,7 @@ def _handles(ax: Axes) -> list[Any]:
     ring = {"linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     others: dict[str, dict[str, Any]] = {
         "base": {"linestyle": (0, (6, 3)), "label": BASE_LABEL},
-        "ring": {**ring, "label": "non-inferior rank"},
+        "ring": {**ring, "label": "recommended"},
     }
     if "rest" in kinds:
         others["rest"] = {"color": REST, "label": str(kinds["rest"].get_label())[1:]}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.analysis.choice_rows import Configuration
-    from aurac.analysis.record import Analysis, BasisRow, Caveat, Changes, StratumRow
+    from aurac.analysis.record import Analysis, BasisRow, Caveat, Changes, Code, StratumRow
     from aurac.analysis.rows import PairRow
     from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.mean import Estimate
@@ -36,7 +36,7 @@ class Findings:
         choices: Task → which configuration to ship.
         above_base: Id of a row → whether each of its ranks is shown to be above the base.
         tests: Id of a row → the tests of its ranks, by itself.
-        non_inferior: Id of a row → its smallest rank within the margin, if not its largest.
+        ringed: Id of a row → the rank that is recommended.
         own: Adapter and task → the recommended rank of a single training.
         leaders: Task → what is said of the largest AURAC, where there are rows to compare.
         candidates: Task → the rows that may be the best, the leader first.
@@ -65,9 +65,8 @@ class Findings:
         }
         seen = known.closely
         self.tests = {self.row(row.task, row.label).id: row for row in seen.tests}
-        each = ((key, row.rank) for key, row in self.tests.items())
-        largest = {curve.id: curve.ranks[-1] for curve in run.curves if curve.ranks}
-        self.non_inferior = {key: rank for key, rank in each if rank and rank < largest[key]}
+        chosen = (choice.chosen for choice in known.choices if not run.sequential)
+        self.ringed = {self.row(c.task, c.label).id: c.rank for c in chosen if c}
         self.own = {(row.adapter, row.task): row for row in seen.checkpoints}
         said = {task: _leader(run, task, known) for task in run.task_names}
         self.leaders = {task: row for task, row in said.items() if row}
@@ -121,7 +120,7 @@ class Findings:
             (row, self.pair(self.row(task, row.prefix), self.row(task, row.svd))) for row in seen
         ]
 
-    def caveats(self, code: str) -> list[Caveat]:
+    def caveats(self, code: Code) -> list[Caveat]:
         """Those of the analysis with a code."""
         return [caveat for caveat in self.analysis.caveats if caveat.code == code]
 

@@ -50,7 +50,7 @@ class Pictures:
         run, self.seeds = findings.run, seeds
         self.run = run
         self.folder, self.detailed, self.margin = folder, not findings.many, findings.margin
-        self.non_inferior, self.best = findings.non_inferior, findings.best
+        self.ringed, self.best = findings.ringed, findings.best
         self.styles = appearance.styles(run.curves)
         self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
         self.files: list[Path] = []
@@ -90,7 +90,7 @@ class Pictures:
             style=self._styles(coloured),
             highlight={curve.id for curve in coloured},
             areas=areas,
-            non_inferior=self.non_inferior,
+            ringed=self.ringed,
             seeds=self.seeds,
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
@@ -344,17 +344,17 @@ class Pictures:
             parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
-        if self.margin and any(curve.id in self.non_inferior for curve in coloured):
+        if ringed := next((curve for curve in coloured if curve.id in self.ringed), None):
             parts.append(
-                f"A ring is the smallest rank shown to be within {points(self.margin)} of the best "
-                "rank of its curve (95 % confidence for each curve alone)."
+                f"Ring: {ringed.label} at rank {self.ringed[ringed.id]}, recommended: the smallest "
+                f"shown to be within {points(self.margin or 0.0)} of the best configuration."
             )
         return " ".join(parts)
 
     def _curve_alt(
         self, task: str, curves: Sequence[CurveRow], against: str, rest: Sequence[CurveRow]
     ) -> str:
-        """Where each curve starts and ends, its peak and non-inferior rank, and the base."""
+        """Where each curve starts and ends, its peak and recommended rank, and the base."""
         parts = []
         for c in curves:
             line = f"{c.label}: {percent(c.accuracy[0])} % at rank {c.ranks[0]}"
@@ -363,8 +363,8 @@ class Pictures:
                 top = max(range(len(c.ranks)), key=lambda i: c.accuracy[i])
                 if c.accuracy[top] > c.accuracy[-1]:
                     line += f", highest {percent(c.accuracy[top])} % at rank {c.ranks[top]}"
-                if c.id in self.non_inferior:
-                    line += f", rank {self.non_inferior[c.id]} within the margin of the best"
+                if c.id in self.ringed:
+                    line += f", rank {self.ringed[c.id]} recommended"
             parts.append(line)
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)

@@ -61,7 +61,7 @@ def rank_accuracy(
     style: Styles | None = None,
     highlight: Collection[str] | None = None,
     areas: Mapping[str, Area | Estimate] | None = None,
-    non_inferior: Mapping[str, int] | None = None,
+    ringed: Mapping[str, int] | None = None,
     seeds: bool = False,
     labels: bool = True,
 ) -> Axes:
@@ -77,7 +77,7 @@ def rank_accuracy(
         style: Styles that other figures share.
         highlight: Ids of the curves in colour, the rest is thin and grey.
         areas: Id of a curve → its AURAC over a budget.
-        non_inferior: Id of a curve → its smallest non-inferior rank, which gets a ring.
+        ringed: Id of a curve → its recommended rank, which gets a ring.
         seeds: Whether the training seeds are drawn, thin, beneath their mean.
         labels: Whether the lines are named at the right edge, with their AURAC.
     """
@@ -92,8 +92,8 @@ def rank_accuracy(
         if seeds and (thin := _thin(ax, curve.members, look.colour, 2.5, axis)):
             thin.set(alpha=0.55, gid=f"{name}-seeds")
         _line(ax, curve, look, name, axis).set_label(names[curve.label])
-        if non_inferior and non_inferior.get(curve.id) in curve.ranks:
-            _ring(ax, curve, look, non_inferior[curve.id], f"{name}-ring", axis)
+        if ringed and ringed.get(curve.id) in curve.ranks:
+            _ring(ax, curve, look, ringed[curve.id], f"{name}-ring", axis)
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     members = [seed for curve in coloured for seed in curve.members] if seeds else []
     percent_axis(ax, [*curves, *members], with_interval)

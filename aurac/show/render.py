@@ -101,10 +101,26 @@ class Report:
     title: str  # what was compared
     lead: str  # on what
     verdict: tuple[str, ...]  # the answer, a sentence for each task
+    scope: tuple[str, ...]  # of what it holds
     tiles: tuple[Tile, ...]  # its numbers, for a single task
     first: tuple[Block, ...]  # beside them the chart, or for several tasks a table and an overview
     sections: tuple[Section, ...]  # the rest
     version: str  # of aurac
+
+
+def without(block: Block, opening: str) -> Block:
+    """A block whose caption or text no longer begins with `opening`."""
+    if isinstance(block, Collapsed):
+        return replace(block, blocks=tuple(without(inner, opening) for inner in block.blocks))
+    if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
+        return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))
+    if isinstance(block, Text) and block.text.startswith(opening):
+        return replace(block, text=_sentence_case(block.text.removeprefix(opening)))
+    return block
+
+
+def _sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def html(report: Report) -> str:
@@ -155,6 +171,7 @@ def markdown(report: Report) -> str:
     """The report as one Markdown document that GitHub renders, with the SVG files as pictures."""
     text = [f"# {escape.markdown(report.title)}", escape.markdown(report.lead)]
     text += [f"**{escape.markdown(sentence)}**" for sentence in report.verdict]
+    text += [escape.markdown(sentence) for sentence in report.scope]
     if report.tiles:
         rows = [
             [tile.title, tile.value, "; ".join(line.removesuffix(".") for line in tile.lines)]
@@ -214,7 +231,7 @@ def _lines(text: str) -> str:
 
 
 _LATEX_HEAD = (
-    "% Made by aurac from results.json. Needs \\usepackage{booktabs,graphicx} and, for pdfLaTeX,\n"
+    "% Made by aurac from results.json. Needs \\usepackage{booktabs} and, for pdfLaTeX,\n"
     "% \\usepackage[T1]{fontenc} and \\usepackage{textcomp}."
 )
 

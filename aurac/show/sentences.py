@@ -7,22 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences
-from aurac.curves.display import interval, percent, size
+from aurac.curves.display import interval, percent
 from aurac.show.findings import scale, scored, significant
-from aurac.show.render import Tile
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from aurac.analysis.choice_rows import Choice
     from aurac.analysis.rows import BestRow
     from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
 
 LISTED = 5
-_TRADED = 4  # configurations of a tile
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
 
 
@@ -78,6 +75,22 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
     if len(run.task_names) == 1:
         return (_verdict(findings, run.task_names[0]),)
     return tuple(f"{task}: {_verdict(findings, task)}" for task in run.task_names)
+
+
+def scope(run: StoredRun) -> str:
+    """What the verdict is about: checkpoints, or recipes of which several seeds were trained."""
+    curves = [curve for curve in run.curves if curve.ranks]
+    single = list(dict.fromkeys(curve.adapter for curve in curves if not curve.members))
+    counts = sorted({curve.seeds for curve in curves if curve.members})
+    if not curves:
+        return ""
+    if not counts and len(single) == 1:
+        return "One training run: this holds for the checkpoint, not for its method."
+    if not counts:
+        return "One training run each: this compares these checkpoints, not the methods."
+    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    one = f" One training run only of {some(single)}." if single else ""
+    return f"Means over {number} training seeds each.{one}"
 
 
 def _verdict(findings: Findings, task: str) -> str:
@@ -204,24 +217,6 @@ def _counted(findings: Findings) -> list[str]:
     return lines
 
 
-def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
-    """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
-    best = findings.best[task]
-    if best is None:
-        return ()
-    parts = [_best_tile(best, findings)]
-    if choice := findings.choices.get(task):
-        parts.append(_choice_tile(choice, findings))
-    if pairs := published_pairs(findings, task):
-        default, other = next((p for p in pairs if best in p), pairs[0])
-        change = f"{percent(abs(default.area - other.area))} points"
-        title = _CHOICES[other.published].capitalize()
-        parts.append(Tile(title, change, (f"{default.adapter}: {two_ways(default, other)}",)))
-    elif best.baseline is not None:
-        parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
-    return tuple(parts)
-
-
 def two_ways(default: CurveRow, published: CurveRow) -> str:
     """The AURAC of an adapter as it is compared, and as published."""
     words = scale(default), scale(published)
@@ -231,45 +226,27 @@ def two_ways(default: CurveRow, published: CurveRow) -> str:
     return f"{first} % {words[0]} and {second} % {words[1]}"
 
 
-_CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
+CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
 
 
-def _best_tile(best: CurveRow, findings: Findings) -> Tile:
-    area = findings.leader_area(best)
-    known = area.low is not None
-    ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
-    if best.task not in findings.leaders:
-        return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
-    others = [curve for curve in findings.candidates[best.task] if curve is not best]
-    tested = [curve.label for curve in others if findings.pair(best, curve)]
-    rest = [curve.label for curve in others if curve.label not in tested]
-    parts = [f"not significantly better than {some(tested)}"] if tested else []
-    parts += [f"not tested against {some(rest)}"] if rest else []
-    sure = "; ".join(parts) or "shown to be the best"
-    return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
+def widened(best: CurveRow, findings: Findings) -> str:
+    """Why the interval of a leader is wider than that of its row, and what that is."""
+    row, own = findings.leader(best), best.log2
+    if row is None or row.estimate is None or row.estimate.low is None or own is None:
+        return ""
+    alone = f"; {to(own.low, own.high)} of this row alone" if own.low is not None else ""
+    return f" (widened because the best of {row.compared} was picked{alone})"
 
 
-def _choice_tile(choice: Choice, findings: Findings) -> Tile:
-    """What to ship; without a margin the sizes and accuracies to choose from."""
-    head, *rest = choice_sentences(choice, called=findings.called)
-    chosen = choice.chosen
-    if chosen is not None:
-        title = "Recommended rank" if choice.curves == 1 else "Recommended"
-        value = str(chosen.rank) if choice.curves == 1 else findings.called(chosen)
-        amount = f"{size(chosen.bytes)}, " if chosen.bytes else ""
-        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:2]))
-    if choice.declared or choice.best is None or choice.best.above_base is False:
-        return Tile("Recommended", "none", (head, *rest))
-    lines = [
-        f"{findings.called(each)}: {f'{size(each.bytes)}, ' if each.bytes else ''}"
-        f"{interval(each)} %, {_needs(each.needed)}"
-        for each in choice.frontier[-_TRADED:]
-    ]
-    return Tile("Recommended", "none", (*lines, "No margin was given: aurac report --margin."))
-
-
-def _needs(margin: float | None) -> str:
-    return "no margin is enough" if margin is None else f"needs {percent(margin)} points"
+def picked(best: CurveRow, findings: Findings) -> str:
+    """The interval of a leader that allows for its having been picked, after a space."""
+    row = findings.leader(best)
+    if row is None or row.estimate is None or row.estimate.low is None:
+        return ""
+    return (
+        f" Each interval is of its row alone; that of {best.label}, widened because the best of "
+        f"{row.compared} was picked, is {to(row.estimate.low, row.estimate.high)}."
+    )
 
 
 def details(findings: Findings, task: str) -> list[str]:
@@ -288,8 +265,8 @@ def details(findings: Findings, task: str) -> list[str]:
         return [f"AURAC over different ranks does not compare: {listed}.", *lines]
     area, leader, ends = findings.leader_area(best), findings.leader(best), ""
     if area.low is not None:
-        wide = f", widened because the best of {leader.compared} was picked" if leader else ""
-        ends = f" (95 % interval {to(area.low, area.high)}{wide})"
+        wide = widened(best, findings)
+        ends = f" (95 % interval {to(area.low, area.high)}{wide.replace(' (', ', ', 1)[:-1]})"
     head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
     lines.insert(0, head)
     shown = findings.pairs[task]
@@ -326,10 +303,11 @@ def _published(findings: Findings, task: str, best: CurveRow) -> list[str]:
     for default, curve in published_pairs(findings, task)[:2]:
         others = (c for c in scored(findings.run, task) if c.adapter != curve.adapter)
         beaten = default is best and any(curve.area < c.area for c in others)
+        worth = percent(abs(default.area - curve.area))
         lines.append(
             f"As published ({curve.published}), {curve.adapter} has an AURAC of "
             f"{percent(curve.area)} %{' and is not the best' if beaten else ''}: the "
-            f"{_CHOICES[curve.published]} changes {percent(abs(default.area - curve.area))} points."
+            f"{CHOICES[curve.published]} is worth {worth} points."
         )
     return lines
 

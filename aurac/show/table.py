@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
 NONE = "–"
-_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
-"""Makes what follows in LaTeX as narrow as the column where it is wider."""
 _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
     *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
@@ -29,7 +27,7 @@ _WHOLE = {
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
     *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
-    *("truncation", "above_base", "chosen"),
+    *("truncation", "above_base", "chosen", "verdict", "pairing"),
 }
 
 Row = dict[str, Any]
@@ -105,17 +103,17 @@ class Table:
         return markdown_lines(head, rows, [column.numeric for column in self.columns])
 
     def latex(self) -> str:
-        """For a paper: booktabs, no wider than its column, intervals small, the best in bold."""
+        """For a paper: booktabs, over both columns of a page, intervals small, the best in bold."""
         sides = "".join("r" if column.numeric else "l" for column in self.columns)
         caption = re.sub(r"(?<=\d) \\%", r"\\,\\%", escape.latex(self.caption))
         rows = [map(_latex, row, self.columns) for row in self.rows]
         lines = [
-            *(r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", _FIT),
+            *(r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"),
             *(rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule"),
             rf"{' & '.join(escape.latex(column.title) for column in self.columns)} \\",
             r"\midrule",
             *(rf"{' & '.join(row)} \\" for row in rows),
-            *(r"\bottomrule", r"\end{tabular}}", r"\end{table}"),
+            *(r"\bottomrule", r"\end{tabular}", r"\end{table*}"),
         ]
         return "\n".join(lines)
 

@@ -6,19 +6,25 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import area_name
 from aurac.curves.display import count, percent, points, show_span, size
 from aurac.show.appearance import short_names
-from aurac.show.findings import ordered, scale, significant, truncation, unequal_documents
-from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
+from aurac.show.findings import (
+    ordered,
+    scale,
+    significant,
+    truncation,
+    unequal_documents,
+)
+from aurac.show.pairs import pair_cells
+from aurac.show.table import NONE, Cell, Table, estimate, number, share, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
     from aurac.analysis.record import BasisRow
-    from aurac.analysis.rows import PairRow, ScoreRow
+    from aurac.analysis.rows import ScoreRow
     from aurac.records.run import CurveRow
     from aurac.show.findings import Findings
 
@@ -36,8 +42,13 @@ def measured_on(curves: Iterable[CurveRow]) -> str:
     return f"metric {', '.join(dict.fromkeys(c.metric for c in rows))}{documents}."
 
 
-def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
-    """The headline table of one task, with the ids of the rows that may be the best."""
+def aurac_table(
+    task: str, curves: Sequence[CurveRow], best: Collection[str], name: str, picked: str = ""
+) -> Table:
+    """The headline table of one task, with the ids of the rows that may be the best.
+
+    `picked` ends the caption: the interval of the leader that allows for its having been picked.
+    """
     rows = ordered(curves)
     ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
     low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
@@ -55,7 +66,7 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
     over = f" Means over training seeds ({seeds}), intervals over documents and seeds."
     caption = (
         f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)}"
-        f"{bold_means(rows, best)}{over if seeds else ''}"
+        f"{bold_means(rows, best)}{over if seeds else ''}{picked}"
     )
     body = (
         (
@@ -93,10 +104,15 @@ def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> 
     bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
     if len(bases) == 1:
         rows.append((Cell("base model"), Cell(""), Cell("0"), *[share(next(iter(bases)))] * 3))
-    metric = ", ".join(dict.fromkeys(curve.metric for curve in every))
+    one = [curve for curve in curves if not curve.members]
+    means = "; ".join(f"{c.label} {c.seeds}" for c in curves if c.members)
+    seeds = f"; training seeds: {means}" if means else ""
+    seeds += f"; one training run {'of the others' if means else 'each'}" if one else ""
     rest = len(every) - len(curves)
     left = f" The {rest} lowest rows are left out." if rest else ""
-    caption = f"AURAC on {task} in percent with 95 % intervals, metric {metric}."
+    over = "documents and seeds" if means else "documents"
+    measured = measured_on(every).removesuffix(".")
+    caption = f"AURAC on {task} in percent with 95 % intervals over {over}; {measured}{seeds}."
     caption += f"{bold_means(curves, best)}{left}"
     titles = ("AURAC (log2)", "AURAC (linear)", "mean")
     return table("", caption, rows, "adapter", "truncation", "ranks", numeric=titles)
@@ -181,43 +197,6 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
     return table(name, caption, rows.values(), "axis", numeric=titles) if rows else None
 
 
-def pair_cells(pair: PairRow | None) -> tuple[Cell, Cell, Cell]:
-    """Difference with interval, adjusted p, and the difference that the test detects."""
-    if pair is None:
-        return Cell(NONE), Cell(NONE), Cell(NONE)
-    value = estimate(pair.estimate) if pair.estimate else share(pair.value)
-    return value, p_value(pair.p_holm), share(pair.detectable)
-
-
-def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
-    """One row for each pair, with what the documents could have shown."""
-    axis, pairings, rows = pairs[0].axis, {}, []
-    for pair in (pair for pair in pairs if pair.estimate):
-        labels = [findings.label(task, name) for name in (pair.b, pair.a)]
-        pairings[" − ".join(labels)] = pair.pairing
-        verdict = "significant" if significant(pair) else "not significant"
-        rows.append(
-            (
-                *map(Cell, labels),
-                *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
-                *pair_cells(pair),
-                number(pair.n_docs),
-                Cell(f"{verdict}, exploratory" if pair.exploratory else verdict),
-            )
-        )
-    caption = (
-        f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
-        "p is adjusted (Holm) for all pairs of this run, of adapters and of truncations of one "
-        "adapter, on every task. Detectable: the difference that the test at this adjusted level "
-        "finds with 80 % power."
-    )
-    if note := pairing_note(pairings):
-        caption += f" {note}"
-    over = [axis] if pairs[0].span else []
-    titles = (*over, "difference [95 %]", "p (Holm)", "detectable", "documents")
-    return table(name, caption, rows, "adapter", "minus", numeric=titles, last=("result",))
-
-
 def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Table:
     """Size against accuracy: the configurations that no smaller one equals."""
     caption = (
@@ -226,6 +205,11 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
         "needed: the points at which one would be named, since it is shown to be within them of "
         "the best configuration (5 % error, the choice included). Above the base: each by itself."
     )
+    if choice.few_seeds:
+        caption += (
+            f" None is enough, because {choice.seeds} seeds do not show how much seeds vary: it "
+            f"takes at least {choice.seeds_needed}."
+        )
     shown = configuration_table(choice.frontier, choice, called=findings.called)
     return replace(shown, name=name, caption=caption)
 
@@ -261,37 +245,37 @@ def margin_cell(needed: float | None, digits: int = 1) -> Cell:
 def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
     """What each rank loses against the best one of its curve, and which are within the margin."""
     ranks = sorted({test.rank for row in tested for test in row.tests})
-    rows = []
+    rows, margin = [], findings.margin
     for row in tested:
         tests, best = {test.rank: test for test in row.tests}, row.best
-        cells = (_loss_cell(tests.get(rank)) for rank in ranks)
+        cells = (_loss_cell(tests.get(rank), margin) for rank in ranks)
         head = findings.label(task, row.label), NONE if best is None else str(best)
         rows.append((*map(Cell, head), *cells))
-    margin = findings.margin
-    bold = (
-        ""
-        if margin is None
-        else (
-            f" Bold: shown to be within {points(margin)} of the best rank of its curve (one-sided "
-            "paired tests, 5 % error for each curve alone, at most "
-            f"{min(100, 5 * len(tested))} % for some curve of the table)."
-        )
-    )
+    steps = [step for row in tested for step in row.tests]
+    bold, more = "", ""
+    if margin is not None:
+        bold = f" Bold: the bound is below {points(margin)}, the margin."
+    if any(step.joint is None for step in steps):
+        more = " Other truncations than the default have no bound."
+    if any(step.upper >= 1.0 for step in steps):
+        needed = max(row.choice.seeds_needed for row in tested)
+        more += f" No bound: it takes at least {needed} seeds to show how much seeds vary."
     caption = (
-        f"{task}: accuracy lost against the most accurate rank, in points over the same documents, "
-        "with an upper bound on the loss against the best in brackets (95 % confidence for all "
-        f"bounds of the table together).{bold}"
+        f"{task}: accuracy lost against the most accurate rank of the curve, in points over the "
+        "same documents, with an upper bound on the loss against the best in brackets (95 % "
+        f"confidence for all bounds of the table together).{bold}{more}"
     )
     return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
 
 
-def _loss_cell(step: RankTest | None) -> Cell:
+def _loss_cell(step: RankTest | None, margin: float | None) -> Cell:
     if step is None:
         return Cell(NONE)
-    if step.upper >= 1.0:  # from too few seeds nothing follows for another one
+    if step.upper >= 1.0 or step.joint is None:  # of too few seeds, or not among those tested
         return share(step.loss)
-    upper = NONE if step.joint is None or step.joint >= 1.0 else percent(step.joint)
-    return Cell(f"{percent(step.loss)} ({upper})", step.loss, best=step.passed)
+    upper = NONE if step.joint >= 1.0 else percent(step.joint)
+    text = f"{percent(step.loss)} ({upper})"
+    return Cell(text, step.loss, best=margin is not None and step.joint < margin)
 
 
 def basis_table(findings: Findings, task: str, name: str) -> Table:

@@ -12,6 +12,7 @@ from aurac.analysis.sentences import DEPENDS
 from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span
 from aurac.records.run import stored_run
+from aurac.show.pairs import pair_cells
 from aurac.show.table import (
     NONE,
     Cell,
@@ -22,7 +23,7 @@ from aurac.show.table import (
     share,
     table,
 )
-from aurac.show.tables import margin_cell, pair_cells
+from aurac.show.tables import margin_cell
 from aurac.stats.mean import Estimate
 from aurac.terminal import one_line
 

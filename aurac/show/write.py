@@ -24,6 +24,7 @@ from aurac.show.build import Builder
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
 from aurac.show.findings import ordered, tested
+from aurac.show.pairs import verdict
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line
@@ -251,7 +252,10 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
         "difference": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
+        "p": pair.p,
         "p_holm": pair.p_holm,
+        "verdict": verdict(pair).partition(",")[0],
+        "pairing": pair.pairing,
         "detectable": pair.detectable,
         "n_docs": pair.n_docs or 0,
         "interval": estimate.method,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import get_args
+
 from report_runs import RunMaker, run_from
 
-from aurac.analysis.caveats import caveats_of_run, padded
-from aurac.show.caveats import doubts
+from aurac.analysis.caveats import caveats_of_folders, caveats_of_run, padded
+from aurac.analysis.record import Code
+from aurac.show.caveats import SENTENCES, doubts, study_sentences
 
 
 def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
@@ -50,3 +54,34 @@ def test_answers_that_differ_from_the_reference_in_white_space_alone_are_counted
     zero, said = doubts(run_from(maker.results(), tmp_path))
     assert zero.startswith("Every answer on word_problems is scored 0, at every rank: look at the")
     assert "40 of 40 answers (a, rank 2) are scored 0" in said
+
+
+def test_a_report_has_a_sentence_for_every_code():
+    assert frozenset(get_args(Code)) == SENTENCES
+
+
+def test_a_task_of_a_study_says_where_the_tests_of_the_study_are(tmp_path):
+    task = tmp_path / "results" / "mawps"
+    task.mkdir(parents=True)
+    assert not list(caveats_of_folders([task]))
+    (tmp_path / "study.json").write_text(json.dumps({"study": {"name": "nested"}}))
+    (caveat,) = caveats_of_folders([task, tmp_path])
+    assert (caveat.code, caveat.task, caveat.note) == ("task of a study", "mawps", "nested")
+    (sentence,) = study_sentences([caveat])
+    assert "one task of the study nested. These p values are adjusted" in sentence
+    assert "../../report.md" in sentence
+    (tmp_path / "study.json").write_text("damaged")
+    assert not list(caveats_of_folders([task]))
+
+
+def test_a_recipe_of_families_is_not_called_truncated(tmp_path):
+    """One adapter for each rank in each seed: nothing of it is cut, by SVD or otherwise."""
+    maker = RunMaker(tmp_path, n=50, cells=False)
+    for seed in (1, 2):
+        maker.add(f"each-{seed}", [0.5, 0.6], ranks=(1, 2), method="lora")
+        maker.adapters[f"each-{seed}"]["format"] = "family"
+    maker.add("cut", [0.5, 0.6], ranks=(1, 2), method="lora")
+    run = run_from(maker.results())
+    codes = {caveat.code: caveat.curves for caveat in caveats_of_run(run)}
+    assert codes["one rank each"] == ("each-1", "each-2")
+    assert codes["trained at one rank"] == codes["not cut by svd"] == ("cut",)

@@ -27,7 +27,8 @@ from aurac.show.build import Builder
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, larger_first, significant
 from aurac.show.model_card import card
-from aurac.show.tables import difference_table
+from aurac.show.pairs import difference_table
+from aurac.show.tiles import tiles
 from aurac.show.write import choice_rows
 
 RANKS = (1, 2, 4)
@@ -134,7 +135,7 @@ def check(folder: Path, out: Path) -> None:
         bold = {row[0].text for row in table.rows if row[1].best}
         if not findings.many:
             assert re.sub(f"^{task}: ", "", shown[task]).startswith(largest)
-            assert sentences.tiles(findings, task)[0].lines[0] == largest
+            assert tiles(findings, task)[0].lines[0] == largest
         assert builder._leader(task)[1].text == largest
         candidates = scores[(scores.task == task) & scores.candidate]
         if len(rows) == 1:
@@ -187,9 +188,13 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
         called = findings.called(one) if one else None
         assert (builder._leader(task)[3].text == called) == (one is not None)
         if not findings.many and findings.best[task]:
-            tile = sentences.tiles(findings, task)[1]
+            tile = tiles(findings, task)[1]
             alone = str(one.rank) if one and choice.curves == 1 else called
-            assert (tile.title.startswith("Recommended"), tile.value) == (True, alone or "none")
+            none = "none" if margin or choice.few_seeds else "needs a margin"
+            if choice.best is None or choice.best.above_base is False:
+                none = "none"
+            assert tile.title.startswith("Recommended")
+            assert tile.value == (alone or none)
             said = sentences.details(findings, task)[-1]
             assert (
                 said.startswith(f"Ship {called}:")
@@ -313,7 +318,10 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
     assert [pair.exploratory for pair in load_run(folder).analysis.pairs] == [False, True, True]
     findings = Findings(stored_run(results, folder))
     table = difference_table(findings, "word_problems", findings.tested, "pairs")
-    assert {row[-1].text for row in table.rows} >= {"significant", "not significant, exploratory"}
+    assert {row[-1].text for row in table.rows} >= {
+        "significant, primary",
+        "not significant, exploratory",
+    }
     assert stored.sentence in caveats(Findings(stored_run(results, folder)))
     other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
     assert "Primary comparisons: a and c; declared after outcomes existed." in other

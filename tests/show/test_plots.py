@@ -176,7 +176,7 @@ def test_a_non_inferior_rank_has_a_ring(tmp_path):
     curves = run_from(many_curves(tmp_path, 2, cells=False).results()).curves
     first = curves[0]
     with figures.styled():
-        ax = plots.rank_accuracy(Figure().subplots(), curves, non_inferior={first.id: 8})
+        ax = plots.rank_accuracy(Figure().subplots(), curves, ringed={first.id: 8})
     lines = {line.get_gid(): line for line in ax.get_lines()}
     ring = lines["curve-0-ring"]
     assert list(ring.get_xdata()) == [8]

@@ -36,6 +36,15 @@
     });
   }
 
+  const measure = () => {
+    for (const box of document.querySelectorAll(".scroll")) {
+      if (box.clientWidth) box.parentElement.classList.toggle("cut", box.scrollWidth > box.clientWidth + 1);
+    }
+  };
+  measure();
+  addEventListener("resize", measure);
+  document.addEventListener("toggle", measure, true);
+
   for (const box of document.querySelectorAll(".toggles")) {
     box.hidden = false;
     box.addEventListener("change", (event) => {

@@ -1,0 +1,68 @@
+"""The table of paired differences: every pair with its p values, verdict and truncations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.curves.area import area_name
+from aurac.curves.display import show_span
+from aurac.show.caveats import study_sentences
+from aurac.show.findings import significant, truncation
+from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aurac.analysis.rows import PairRow
+    from aurac.show.findings import Findings
+
+
+def pair_cells(pair: PairRow | None) -> tuple[Cell, Cell, Cell]:
+    """Difference with interval, adjusted p, and the difference that the test detects."""
+    if pair is None:
+        return Cell(NONE), Cell(NONE), Cell(NONE)
+    value = estimate(pair.estimate) if pair.estimate else share(pair.value)
+    return value, p_value(pair.p_holm), share(pair.detectable)
+
+
+def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], name: str) -> Table:
+    """One row for each pair, with what the documents could have shown."""
+    axis, rows = pairs[0].axis, []
+    seeds = any(pair.pairing for pair in pairs)
+    for pair in (pair for pair in pairs if pair.estimate):
+        sides = [findings.row(task, name) for name in (pair.b, pair.a)]
+        difference, adjusted, least = pair_cells(pair)
+        rows.append(
+            (
+                *(Cell(side.label) for side in sides),
+                *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
+                *(difference, p_value(pair.p), adjusted, least, number(pair.n_docs)),
+                Cell(" − ".join(truncation(side) for side in sides)),
+                *([Cell(pair.pairing or NONE)] if seeds else []),
+                Cell(verdict(pair)),
+            )
+        )
+    family = "all pairs of this run, of adapters and of truncations of one adapter, on every task"
+    if any(pair.exploratory is not None for pair in pairs):
+        family = "the primary comparisons together, and for all exploratory ones together"
+    caption = (
+        f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
+        f"p: by itself. p (Holm): adjusted for {family}. Detectable: the difference that the test "
+        "at this adjusted level finds with 80 % power."
+    )
+    notes = study_sentences(findings.analysis.caveats)
+    notes += ["Tests assume that seeds vary about normally."] if seeds else []
+    caption = " ".join([caption, *notes])
+    over = [axis] if pairs[0].span else []
+    titles = (*over, "difference [95 %]", "p", "p (Holm)", "detectable", "documents")
+    last = ("truncations", *(["seeds"] if seeds else []), "result")
+    return table(name, caption, rows, "adapter", "minus", numeric=titles, last=last)
+
+
+def verdict(pair: PairRow) -> str:
+    """Whether a difference is significant, and in which family it was tested."""
+    text = "significant" if significant(pair) else "not significant"
+    if pair.verdict is None:
+        text = "not tested" if pair.p is None else "no verdict (two seeds)"
+    kind = {None: "", True: ", exploratory", False: ", primary"}[pair.exploratory]
+    return f"{text}{kind}"

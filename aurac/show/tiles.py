@@ -1,0 +1,81 @@
+"""The tiles of a report's first screen: best AURAC, what to ship, truncation or scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aurac.analysis.sentences import choice_sentences
+from aurac.curves.display import percent, size
+from aurac.show.render import Tile
+from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways, widened
+
+if TYPE_CHECKING:
+    from aurac.analysis.choice_rows import Choice, Configuration
+    from aurac.records.run import CurveRow
+    from aurac.show.findings import Findings
+
+_TRADED = 4  # configurations of a tile
+
+
+def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
+    """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
+    best = findings.best[task]
+    if best is None:
+        return ()
+    parts = [_best_tile(best, findings)]
+    if choice := findings.choices.get(task):
+        parts.append(_choice_tile(choice, findings))
+    if pairs := published_pairs(findings, task):
+        default, other = next((p for p in pairs if best in p), pairs[0])
+        change = f"{percent(abs(default.area - other.area))} points"
+        title = CHOICES[other.published].capitalize()
+        parts.append(Tile(title, change, (f"{default.adapter}: {two_ways(default, other)}",)))
+    elif best.baseline is not None:
+        parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
+    return tuple(parts)
+
+
+def _best_tile(best: CurveRow, findings: Findings) -> Tile:
+    area = findings.leader_area(best)
+    known = area.low is not None
+    ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
+    ends += widened(best, findings)
+    if best.task not in findings.leaders:
+        return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
+    others = [curve for curve in findings.candidates[best.task] if curve is not best]
+    tested = [curve.label for curve in others if findings.pair(best, curve)]
+    rest = [curve.label for curve in others if curve.label not in tested]
+    parts = [f"not significantly better than {some(tested)}"] if tested else []
+    parts += [f"not tested against {some(rest)}"] if rest else []
+    sure = "; ".join(parts) or "shown to be the best"
+    return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
+
+
+def _choice_tile(choice: Choice, findings: Findings) -> Tile:
+    """What to ship; without a margin the sizes and accuracies to choose from."""
+    head, *rest = choice_sentences(choice, called=findings.called)
+    chosen = choice.chosen
+    if chosen is not None:
+        title = "Recommended rank" if choice.curves == 1 else "Recommended"
+        value = str(chosen.rank) if choice.curves == 1 else findings.called(chosen)
+        amount = f"{size(chosen.bytes)}, " if chosen.bytes else ""
+        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:2]))
+    if choice.declared or choice.best is None or choice.best.above_base is False:
+        return Tile("Recommended", "none", (head, *rest))
+    lines = [
+        f"{findings.called(each)}: {f'{size(each.bytes)}, ' if each.bytes else ''}"
+        f"{percent(each.accuracy)} %{_needs(each, choice)}"
+        for each in choice.frontier[-_TRADED:]
+    ]
+    if choice.few_seeds:
+        return Tile("Recommended", "none", (head.split(".")[0], *lines))
+    how = "Margin: the loss against the best that you accept. aurac report --margin recommends."
+    return Tile("Recommended", "needs a margin", (*lines, how))
+
+
+def _needs(each: Configuration, choice: Choice) -> str:
+    """The margin at which a configuration would be named; of too few seeds none is."""
+    if choice.few_seeds:
+        return ""
+    margin = each.needed
+    return ", no margin is enough" if margin is None else f", margin of {percent(margin)} points"
