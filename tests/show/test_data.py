@@ -102,15 +102,14 @@ def test_prefix_against_svd_is_paired(folder):
     assert f"{100 * gap.mean():.1f} \\[" in text  # at rank 4
 
 
-def test_a_rank_within_the_margin_is_marked_in_table_figure_and_alt_text(folder):
-    losses = [r for r in rows_of(folder, "losses") if r["adapter"] == "dylora"]
-    shown = [int(r["rank"]) for r in losses if r["within_margin"] == "yes"]
-    assert shown
+def test_the_recommended_rank_is_marked_in_table_figure_and_alt_text(folder):
+    [chosen] = [row for row in rows_of(folder, "configurations") if row["chosen"] == "yes"]
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert f"rank {min(shown)} within the margin of the best" in page
+    assert f"rank {chosen['rank']} recommended" in page
     assert '-ring"' in page
     text = (folder / "report.md").read_text(encoding="utf-8")
-    assert "shown to be within 30 points of the best rank of its curve" in text
+    assert "recommended: the smallest shown to be within 30 points of the best" in text
+    assert "Bold: the bound is below 30 points, the margin." in text
 
 
 def test_an_unpaired_surrogate_does_not_stop_the_report(tmp_path):
