@@ -207,8 +207,8 @@ def _cut(chosen: Configuration) -> str:
 
 def _too_few(choice: Choice, where: str, things: str) -> str:
     return (
-        f"Of the recipe no {things} can be recommended{where} from {choice.seeds} seeds (at least "
-        f"{choice.seeds_needed} are needed)."
+        f"{choice.seeds} seeds are too few to recommend a {things} of the recipe{where}: at least "
+        f"{choice.seeds_needed} are needed."
     )
 
 

@@ -176,10 +176,16 @@ def ship_lines(result: Analysis, served: ServingCosts, *, details: bool) -> list
 def rank_lines(result: Analysis, *, details: bool) -> list[str]:
     """Of each curve its smallest rank; with details all tests, and truncations compared."""
     lines = []
-    for row in result.recommended:
-        lines += [row.sentence] if details or not row.other else []
-        lines += [*rank_test_lines(row), ""] if details else []
-    if details:
+    if not details:
+        said: dict[str, list[str]] = {}  # what is the same of several curves is said once
+        for row in result.recommended:
+            if not row.other:
+                name, _, text = row.sentence.partition(": ")
+                said.setdefault(text, []).append(name)
+        lines += [f"{', '.join(names)}: {text}" for text, names in said.items()]
+    else:
+        for row in result.recommended:
+            lines += [row.sentence, *rank_test_lines(row), ""]
         title = "Which truncation to use for this adapter, paired"
         lines += pair_lines(result.variants, title, details=True)
         lines += [row.sentence for row in result.pairs if row.survives is not None]

@@ -177,7 +177,7 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     assert result.tests[1].checkpoints == worst.tests[1].upper
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
     text = recommend(group_of(seeds_of(3, [1, 2, 3])), Options(margin=0.02)).sentence
-    assert "Of the recipe no rank can be recommended from 3 seeds (at least 11 are needed)." in text
+    assert "3 seeds are too few to recommend a rank of the recipe: at least 11 are needed." in text
     assert (
         "In each of these checkpoints rank 8 is shown to be within 2 points of the best rank."
         in text
