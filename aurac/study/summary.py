@@ -54,8 +54,8 @@ seed say nothing about another training. Differences are of AURAC on the log2 ax
 adjusted (Holm) for all pairs of methods and all pairs of truncations on all tasks together.
 Detectable is the difference that the test, at its adjusted level, finds with a power of 80 %."""
 _AREAS = (
-    "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and all "
-    "that no other curve is shown to be better than."
+    "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and the "
+    "others that may be the best."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (
