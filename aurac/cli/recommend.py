@@ -190,7 +190,10 @@ def recommend(
         if result.recommended:
             title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
             print_curves(result, title, terminal_text.rank_columns(result, served))
-        print_text("\n" + "\n".join(terminal_text.rank_lines(result, details=details)).strip("\n"))
+        lines = terminal_text.rank_lines(result, details=details)
+        if len(result.recommended) > 1:  # else both answers are of the same ranks
+            lines.insert(0, "Each adapter by itself, not against the others as above:")
+        print_text("\n" + "\n".join(lines).strip("\n"))
         for rows, passed, reason in gates:
             said = f"{reason}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
             print_text(f"\n{said}")

@@ -97,7 +97,7 @@ def base_note(base: str | None) -> str:
         )
     if hub_id(base) is None:
         return (
-            f"Its base is a folder, {base_name(base)}: before you publish the adapter, put the "
-            "base's repository on the hub here and into `base_model:` above."
+            f"Its base is a folder, {base_name(base)}. Before you publish the adapter, add a line "
+            "`base_model: OWNER/NAME` above and put that repository in the place of BASE_MODEL."
         )
     return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
@@ -237,7 +238,9 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
         "aurac": run.version,
     }
     lines += [f"{name}: {value}" for name, value in facts.items() if value]
-    command = [markdown_fence(first.command, 2000, "sh")] if first.command else []
+    # A path of this machine says nothing to others: its last part does.
+    typed = re.sub(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)", "", first.command or "")
+    command = [markdown_fence(typed, 2000, "sh")] if typed else []
     limits = (
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
