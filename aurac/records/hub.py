@@ -32,8 +32,9 @@ def hub_id(base: str | None) -> str | None:
     if name in UPSTREAM:
         return UPSTREAM[name].repository
     parts = name.split("/")
-    local = Path(name).exists() or any(part in ("", ".", "..", "~") for part in parts)
-    return one_line(name) if len(parts) == 2 and not local else None
+    if len(parts) != 2 or len(name) > 96 or any(part in ("", ".", "..", "~") for part in parts):
+        return None  # no repository of the hub has a longer name
+    return None if Path(name).exists() else one_line(name)
 
 
 def base_name(base: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -323,13 +323,18 @@ class StudyRunner:
         }
         options["groups"] = {m: names for m, names in groups.items() if final and len(names) > 1}
         options["retry_failed"] = self.retry_failed
+        cut = study.truncation_of(task, None, final=final)
         try:
             done = compare(
                 [adapter.checkpoint(self.out) for adapter in wanted],
                 [self.evaluated(task)],
                 out=folder,
                 progress=self.progress,
-                **asdict(study.truncation_of(task, None, final=final)),
+                ranks=cut.ranks,
+                basis=cut.basis,
+                rescale=cut.rescale,
+                published=cut.published,
+                margin=cut.margin,
                 **options,
             )
         finally:

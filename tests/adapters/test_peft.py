@@ -100,7 +100,7 @@ def test_an_export_is_portable(tmp_path):
     assert sidecar["derived"]["rescale"] == "trained"
     assert sidecar["derived"]["from_sha256"] == adapter.sha256
     assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "aurac.json",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "aurac.json",
     ]  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def test_a_pattern_names_all_tasks_that_match_it():
         "gsm8k",
         "arc_easy",
     ]
-    with pytest.raises(UsageError, match=r"--tasks no_such_\* matches no task"):
+    with pytest.raises(UsageError, match=r"tasks='no_such_\*' matches no task"):
         task_names(["no_such_*"])
 
 

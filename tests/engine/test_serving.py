@@ -103,6 +103,6 @@ def test_factors_have_the_type_of_the_base(monkeypatch):
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "new_tokens", "batch", "repeats"])
 def test_numbers_below_one_are_refused(name):
-    option = "batch-size" if name == "batch" else name.replace("_", "-")
-    with pytest.raises(UsageError, match=f"--{option} 0; .*at least 1"):
+    option = "batch_size" if name == "batch" else name
+    with pytest.raises(UsageError, match=f"{option}=0; .*at least 1"):
         Workload(**{name: 0})

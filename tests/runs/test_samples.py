@@ -180,8 +180,8 @@ def test_several_draws_of_the_examples_are_the_runs_with_their_seeds_averaged(
     ("options", "said"),
     [
         ({"num_fewshot": 0}, "whose prompts have no examples"),
-        ({"num_fewshot": 2, "fewshot": "fixed"}, "with --fewshot fixed"),
-        ({"fewshot_seeds": 0}, "--fewshot-seeds 0"),
+        ({"num_fewshot": 2, "fewshot": "fixed"}, "with fewshot='fixed'"),
+        ({"fewshot_seeds": 0}, "fewshot_seeds=0"),
     ],
 )
 def test_draws_that_make_no_sense_are_refused(options, said, folder, tiny_base_folder):

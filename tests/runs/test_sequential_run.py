@@ -463,8 +463,8 @@ def test_a_group_is_sampled_in_proportion_to_its_tasks():
 @pytest.mark.parametrize(
     ("until", "words"),
     [
-        ({"until": "decided", "margin": 0.0}, "margin 0"),
-        ({"until": "decided", "margin": -0.1}, "margin -0.1"),
+        ({"until": "decided", "margin": 0.0}, "margin=0"),
+        ({"until": "decided", "margin": -0.1}, "margin= -0.1"),
         ({"until": "width=0"}, "width=0"),
         ({"until": "width=x"}, "width=x"),
         ({"until": "tomorrow"}, "tomorrow"),
@@ -496,7 +496,7 @@ def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adap
         ({"limit": 5}, "limit"),
         ({"shard": (1, 2)}, "shard"),
         ({"groups": {"g": ["a", "b"]}}, "group"),
-        ({"fewshot_seeds": 3}, "fewshot-seeds"),
+        ({"fewshot_seeds": 3}, "fewshot_seeds"),
         ({"repeats": 4, "pass_at": (2,)}, "pass-at"),
     ):
         with pytest.raises(UsageError, match=words):
