@@ -324,17 +324,15 @@ class StudyRunner:
         options["groups"] = {m: names for m, names in groups.items() if final and len(names) > 1}
         options["retry_failed"] = self.retry_failed
         cut = study.truncation_of(task, None, final=final)
+        options["ranks"], options["margin"] = cut.ranks, cut.margin
+        options["basis"], options["rescale"] = cut.basis, cut.rescale
+        options["published"] = cut.published
         try:
             done = compare(
                 [adapter.checkpoint(self.out) for adapter in wanted],
                 [self.evaluated(task)],
                 out=folder,
                 progress=self.progress,
-                ranks=cut.ranks,
-                basis=cut.basis,
-                rescale=cut.rescale,
-                published=cut.published,
-                margin=cut.margin,
                 **options,
             )
         finally:

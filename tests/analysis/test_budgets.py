@@ -132,7 +132,8 @@ def table(folder, *, without: str = ""):
     return path
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     path = table(tmp_path)
     text = run("score", path, "--axis", "parameters")
     assert "AURAC over parameters [95 %]" in text

@@ -497,7 +497,7 @@ def test_options_that_do_not_go_with_it_are_refused_before_anything_is_read(adap
         ({"shard": (1, 2)}, "shard"),
         ({"groups": {"g": ["a", "b"]}}, "group"),
         ({"fewshot_seeds": 3}, "fewshot_seeds"),
-        ({"repeats": 4, "pass_at": (2,)}, "pass-at"),
+        ({"repeats": 4, "pass_at": (2,)}, "pass_at"),
     ):
         with pytest.raises(UsageError, match=words):
             run_until(request(adapters, "nowhere", **options), Until.of("decided"))

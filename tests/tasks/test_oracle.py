@@ -246,8 +246,8 @@ def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
         (several, {"repeats": 2}, "scores 3 answers of each document together"),
         (sampled, {"gen_kwargs": {"temperature": 0.0}}, "samples with temperature 0.0"),
         (sampled, {"repeats": 0}, "repeats=0"),
-        (sampled, {"repeats": 2, "pass_at": (3,)}, "give --repeats 3 or more"),
-        (sampled, {"pass_at": (0,)}, "--pass-at 0"),
+        (sampled, {"repeats": 2, "pass_at": (3,)}, "give repeats=3 or more"),
+        (sampled, {"pass_at": (0,)}, "pass_at=0"),
     ):
         with pytest.raises(UsageError, match=said):
             build_tasks([path], tokenizer=tokenizer, limit=2, **options)
