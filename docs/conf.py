@@ -58,7 +58,8 @@ napoleon_use_rtype = False
 
 # Types of other libraries, and short names of type parameters and aliases: text, not links.
 nitpick_ignore_regex = [
-    (r"py:class", r"'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
+    # Sphinx takes a literal of several words ('task of a study') apart.
+    (r"py:class", r"'[\w ]*|[\w ]*'|'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
     (
         r"py:class",
         r"CurveFields|Json|KeyNames|Overrides|RequestOptions|SpreadOptions|(.*\.)?StoredDocuments|TrainerCallback",
