@@ -7,8 +7,9 @@ import sys
 
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<option>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
-    r"(?:(?P<space> )(?P<value>'[^']*'|(?!-)[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
+    r"(?:(?P<space> )(?P<value>'[^']*'|(?!-\D)[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
 )
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _FLAGS = {"force", "resume", "chat-template", "trust-remote-code", "retry-failed", "profile"}
 _OF_COMMANDS = {"until", "budget", "anytime", "json", "set", "save", "pace", "status", "dry-run"}
 _KEYWORDS = {"group": "groups", "a-key": "keys['A']", "b-key": "keys['B']", "key-map": "keys"}
@@ -71,7 +72,7 @@ def _keyword(match: re.Match[str]) -> str:
     name = _KEYWORDS.get(option, option.replace("-", "_"))
     if option in _FLAGS:
         return f"{name}=True{match['space'] or ''}{value}"
-    if value.startswith("'") or value.isdigit():
+    if value.startswith("'") or _NUMBER.fullmatch(value):
         return f"{name}={value}"
     if value in _VALUES or (value and not value.isalpha()) or value.isupper():
         return f"{name}='{value}'"

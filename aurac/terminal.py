@@ -156,7 +156,6 @@ def stderr_console() -> Console:
     return Console(file=_Terminal("stderr"))  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=1)
 def stdout_console() -> Console:
     """For results: as wide as the terminal; on a pipe as wide as `COLUMNS` says, else 200."""
     from rich.console import Console

@@ -88,6 +88,9 @@ def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
     return f"{head}{alone}, {scope}.{missed}"
 
 
+NORMAL_SEEDS = "Tests assume normally distributed seeds."
+
+
 def _over_seeds(pairing: str | None) -> str:
     """How seeds were compared, and what is assumed of them."""
     return f"{pairing}; assumes that seeds vary about normally"
@@ -102,8 +105,8 @@ def pairing_note(pairings: Mapping[str, str | None]) -> str:
     if not by_kind:
         return ""
     most, *others = sorted(by_kind, key=lambda kind: -len(by_kind[kind]))
-    text = "".join(f"; {kind}: {', '.join(by_kind[kind])}" for kind in others)
-    return f"Seeds of differences: {most}{text}. Tests assume that seeds vary about normally."
+    text = "".join(f", but {kind} in {', '.join(by_kind[kind])}" for kind in others)
+    return f"Seeds of differences: {most}{text}. {NORMAL_SEEDS}"
 
 
 def _share(level: float) -> str:

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from aurac.files import Json
     from aurac.readers import Curves
     from aurac.records.serving import ServingCosts
+    from aurac.runs.sequential_plan import Until
 
+    Gate = tuple[list[RankRow], str, str]  # rows that fail, what is said of none, and of some
 
 SCHEMA = 1  # of the JSON
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
@@ -125,22 +127,13 @@ def recommend(
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
     from aurac.records.serving import ServingCosts
-    from aurac.show import terminal_text
 
     if tasks or until:
-        refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
-        against = {"--reference": reference, "--min-accuracy": min_accuracy}
-        if not tasks or until is None or margin is None:
-            expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
-            raise UsageError("--tasks, --until and --margin go together", expected=expected)
-        for option in (name for name, value in against.items() if value is not None):
-            expected = "the largest of --ranks as the reference, and a margin"
-            raise UsageError(f"{option} with --until", expected=expected)
         from aurac.cli.compare import evaluate
-        from aurac.runs.sequential_plan import Until
         from aurac.runs.settings import Request
 
-        decided = Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
+        refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
+        decided = _until(tasks, until, margin, alpha, budget, reference, min_accuracy)
         request = Request.of(
             sources,
             tasks,
@@ -184,20 +177,55 @@ def recommend(
         content = _content(result, served, commands, details=details)
         print_json(content | ({"shown": not failed, "failed": failed} if gates else {}))
     else:
-        text = terminal_text.ship_lines(result, served, details=details)
-        text += [line for line in commands if line]
-        print_text("\n".join([*text, ""]))
-        if result.recommended:
-            title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-            print_curves(result, title, terminal_text.rank_columns(result, served))
-        lines = terminal_text.rank_lines(result, details=details)
-        if len(result.recommended) > 1:  # else both answers are of the same ranks
-            lines.insert(0, "Each adapter by itself, not against the others as above:")
-        print_text("\n" + "\n".join(lines).strip("\n"))
-        for rows, passed, reason in gates:
-            said = f"{reason}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
-            print_text(f"\n{said}")
+        _print(result, served, [line for line in commands if line], gates, details=details)
     return NOT_SHOWN if failed else 0
+
+
+def _until(
+    tasks: Sequence[str],
+    until: str | None,
+    margin: float | None,
+    alpha: float,
+    budget: str | None,
+    reference: int | str | None,
+    min_accuracy: float | None,
+) -> Until:
+    """The question of a run that stops when it is answered."""
+    from aurac.runs.sequential_plan import Until
+
+    if not tasks or until is None or margin is None:
+        expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
+        raise UsageError("--tasks, --until and --margin go together", expected=expected)
+    against = {"--reference": reference, "--min-accuracy": min_accuracy}
+    for option in (name for name, value in against.items() if value is not None):
+        expected = "the largest of --ranks as the reference, and a margin"
+        raise UsageError(f"{option} with --until", expected=expected)
+    return Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
+
+
+def _print(
+    result: Analysis,
+    served: ServingCosts,
+    commands: Sequence[str],
+    gates: Sequence[Gate],
+    *,
+    details: bool,
+) -> None:
+    """What to ship and the commands that cut it, each adapter by itself, and the gates."""
+    from aurac.show import terminal_text
+
+    text = terminal_text.ship_lines(result, served, details=details)
+    print_text("\n".join([*text, *commands, ""]))
+    if result.recommended:
+        title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
+        print_curves(result, title, terminal_text.rank_columns(result, served))
+    lines = terminal_text.rank_lines(result, details=details)
+    if len(result.recommended) > 1:  # else both answers are of the same ranks
+        lines.insert(0, "Each adapter by itself, not against the others as above:")
+    print_text("\n" + "\n".join(lines).strip("\n"))
+    for rows, passed, reason in gates:
+        said = f"{reason}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
+        print_text(f"\n{said}")
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
@@ -239,7 +267,7 @@ def _within(row: RankRow, served: ServingCosts, limit: float) -> bool:
 
 def _gates(
     result: Analysis, served: ServingCosts, rank: int | None, latency: float | None
-) -> list[tuple[list[RankRow], str, str]]:
+) -> list[Gate]:
     """For each demand the adapters not shown to meet it, and what to say of none or some."""
     rows = [row for row in result.recommended if not row.other]
     gates = []

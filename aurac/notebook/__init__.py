@@ -277,9 +277,6 @@ class Run:
         chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
         return _frame(names, rows).assign(chosen=chosen)
 
-    choose = configurations
-    """The same by its former name."""
-
     def smallest_ranks(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
         """The smallest rank within the margin of each adapter and truncation, by itself.
 
@@ -364,7 +361,6 @@ class Run:
         margin: float | None = None,
         axes: str | Sequence[str] = (),
         primary: str | Sequence[str | tuple[str, str]] = (),
-        delta: float | None = None,
     ) -> list[Path]:
         """Write the report again, as `aurac report` does.
 
@@ -374,7 +370,6 @@ class Run:
             margin: The loss of accuracy, a fraction, that a smaller configuration may have.
             axes: "parameters", "bytes" or both: AURAC over these as well.
             primary: The primary comparisons, ``"a,b"`` or several; `*` is each other adapter.
-            delta: The margin by its former name.
 
         Returns:
             The files written, the pages first.
@@ -385,7 +380,6 @@ class Run:
         from aurac.analysis.primary import pairs_of
         from aurac.show import write_report
 
-        margin = delta if margin is None else margin
         return write_report(
             self.folder,
             out=Path(out) if out else None,

@@ -37,9 +37,8 @@ _EACH: Mapping[Code, str] = {
     "padded": "On {task}, {answers:.0f} of {n_docs:.0f} answers ({who}, rank {rank:.0f}) are "
     "scored 0 and equal the reference except for white space or case: add a filter such as "
     "remove_whitespace to the task, or ignore_case to its metric.",
-    "task of a study": "This is one task of the study {note}. These p values are adjusted for the "
-    "pairs of this task alone; the study's own tests, adjusted over all of its tasks, are in "
-    "report.md of the study's folder (../../report.md).",
+    "task of a study": "This is one task of the study {note}. These p values are adjusted for this "
+    "task alone, those of the study (../../report.md) for all of its tasks.",
     "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
     "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
     "give other answers; --dtype float32 has fewer such documents.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.analysis.sentences import NORMAL_SEEDS
 from aurac.curves.area import area_name
 from aurac.curves.display import show_span
 from aurac.show.caveats import study_sentences
@@ -51,7 +52,7 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
         "at this adjusted level finds with 80 % power."
     )
     notes = study_sentences(findings.analysis.caveats)
-    notes += ["Tests assume that seeds vary about normally."] if seeds else []
+    notes += [NORMAL_SEEDS] if seeds else []
     caption = " ".join([caption, *notes])
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p", "p (Holm)", "detectable", "documents")

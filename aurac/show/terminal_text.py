@@ -74,7 +74,9 @@ def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) ->
         lines.append("* depends on the truncation: --details says of each how it comes out")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
-    if note := pairing_note(pairings_of(rows)):
+    # Truncations of one adapter share its seeds, which goes without saying beside other pairs.
+    two = [row for row in rows if not of_one_adapter(row)]
+    if note := pairing_note(pairings_of(two or rows)):
         lines.append(note)
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]

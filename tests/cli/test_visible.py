@@ -121,14 +121,16 @@ def test_what_a_stream_cannot_encode_is_replaced(encoding, written, monkeypatch)
     assert under.buffer.getvalue().decode(encoding).splitlines() == [written, written]
 
 
+def test_the_width_is_that_of_the_stream_at_hand(monkeypatch):
+    for columns in ("60", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert stdout_console().width == int(columns)
+
+
 def test_a_terminal_without_unicode_shows_a_table(monkeypatch):
     under = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(under, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdout", under)
-    stdout_console.cache_clear()
-    try:
-        stdout_console().print("−1.5 ≤ x", highlight=False)
-    finally:
-        stdout_console.cache_clear()
+    stdout_console().print("−1.5 ≤ x", highlight=False)
     under.flush()
     assert under.buffer.getvalue().decode("ascii").split() == ["-1.5", "<=", "x"]

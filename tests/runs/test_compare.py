@@ -591,6 +591,12 @@ def test_errors_are_one_line():
     assert str(error) == "a b; expected c; d"
 
 
+def test_outside_of_a_command_options_are_keywords():
+    error = AuracError("--margin -0.1", expected="--dtype float32", fix="give --repeats 3")
+    assert str(error) == "margin=-0.1; expected dtype='float32'; give repeats=3"
+    assert str(AuracError("--margin 0.5")) == "margin=0.5"
+
+
 def test_another_split_is_another_set_of_documents(adapters, tmp_path):
     """A learning rate is settings on `validation`; the test documents stay unseen."""
     from aurac.tasks import load_split

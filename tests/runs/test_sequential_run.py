@@ -464,7 +464,7 @@ def test_a_group_is_sampled_in_proportion_to_its_tasks():
     ("until", "words"),
     [
         ({"until": "decided", "margin": 0.0}, "margin=0"),
-        ({"until": "decided", "margin": -0.1}, "margin= -0.1"),
+        ({"until": "decided", "margin": -0.1}, "margin=-0.1"),
         ({"until": "width=0"}, "width=0"),
         ({"until": "width=x"}, "width=x"),
         ({"until": "tomorrow"}, "tomorrow"),

@@ -174,7 +174,7 @@ def check_choice(folder: Path, out: Path, margin: float | None) -> None:
     words += [] if margin is None else ["--margin", str(margin)]
     done, told = (CliRunner().invoke(cli, [*words, *more]) for more in (["--json"], []))
     assert (done.exit_code, told.exit_code) == (0, 0), done.output
-    content, frame = json.loads(done.stdout), load_run(folder).choose(margin=margin)
+    content, frame = json.loads(done.stdout), load_run(folder).configurations(margin=margin)
     files = list(choice_rows(findings))
     for ship, row in zip(content["ship"], content["choices"], strict=True):
         task, choice = ship["task"], findings.choices[ship["task"]]

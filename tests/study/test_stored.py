@@ -149,7 +149,7 @@ def test_numbers_with_an_interval_are_those_of_the_reports_and_tables(page):
     number = r"(−?\d+\.\d)"
     between = rf"(?: points| %)?(?: of AURAC)? \[{number}, {number}\]"
     quoted = re.findall(number + between, prose(page))
-    assert len(quoted) > 4
+    assert len(quoted) > 5
     for quote in quoted:
         written = [f"{value} [{low}, {high}]" for value, low, high in (quote, turned(*quote))]
         assert any(text in rows for text in written), quote
