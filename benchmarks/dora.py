@@ -48,7 +48,7 @@ def random_adapter(model: Any, *, dora: bool) -> Any:
 def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> Callable[[], object]:
     """What answers the requests once, with a model of its own that stays attached."""
     from aurac.adapters import attach, prepare
-    from aurac.engine.answers import generate, loglikelihoods
+    from aurac.engine.inference import generate, loglikelihoods
     from aurac.engine.tokens import GenerationRequest
     from aurac.models.base import load_base
     from aurac.tasks.lm_eval import build_tasks

@@ -188,7 +188,7 @@ def engine_side(
 ) -> tuple[Any, list[Any], Callable[[], Any], Callable[[Any, int], list[Any]]]:
     """The model, the requests, what lays them out, and what answers a layout at a rank."""
     from aurac.engine import EngineOptions
-    from aurac.engine.answers import generate, loglikelihoods
+    from aurac.engine.inference import generate, loglikelihoods
     from aurac.engine.running import laid_out
     from aurac.engine.tokens import GenerationLayout, GenerationRequest, ScoringLayout
 

@@ -11,7 +11,7 @@ import msgspec
 
 from aurac.analysis.record import ANALYSIS_FILE, ANALYSIS_SCHEMA, Analysis
 from aurac.records.cell import CELL_SCHEMA, LINES, Envelope
-from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, Results
+from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, Results
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCS = Path(__file__).parents[1] / "docs"

@@ -14,16 +14,16 @@ from aurac.analysis.whole import score_group, seed_notes
 from aurac.errors import CurveError, RunFolderError
 from aurac.records.cell import differences
 from aurac.records.reader import recipe_groups, regrouped
+from aurac.records.results_file import Areas
 from aurac.records.run import labelled, seeds_of
-from aurac.records.schema import Areas
 from aurac.stats.seeds import mean_of_seeds
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from aurac.analysis.rows import ScoreRow
     from aurac.curves.curve import Curve
+    from aurac.records.results_file import AdapterRecord, TaskRecord
     from aurac.records.run import CurveRow, StoredRun
-    from aurac.records.schema import AdapterRecord, TaskRecord
     from aurac.stats.mean import Estimate
 
 Groups = Mapping[str, Sequence[str]]

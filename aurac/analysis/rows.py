@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aurac.arguments import fraction
 from aurac.curves.area import BUDGETS, Span, span_dict
 from aurac.records.decisions import Declaration
-from aurac.records.schema import Area
+from aurac.records.results_file import Area
 from aurac.stats.mean import Estimate
 
 if TYPE_CHECKING:

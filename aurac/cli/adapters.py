@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter, Family, Prepared
     from aurac.adapters.inspect import Description
-    from aurac.records.schema import Results
+    from aurac.records.results_file import Results
     from aurac.records.serving import RankCost, ServingRecord
 
 
@@ -329,7 +329,7 @@ def cost(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.engine.serving import Workload, measure
     from aurac.models.base import load_base
-    from aurac.records.schema import Results
+    from aurac.records.results_file import Results
     from aurac.records.serving import names_in_run
     from aurac.runs.progress import counting
     from aurac.runs.session import common_base, load_adapters

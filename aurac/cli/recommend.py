@@ -290,7 +290,7 @@ def _gates(
 
 def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
     """The command that writes a configuration; None where adapter or truncation are not known."""
-    from aurac.records.schema import RESULTS_FILE, Results
+    from aurac.records.results_file import RESULTS_FILE, Results
 
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
     if chosen is None or rescale not in ("rule", "keep", "trained"):

@@ -228,14 +228,14 @@ def study(
     if check:
         _check(loaded, study, folder, check, device, as_json=as_json)
         return
-    from aurac.records.schema import Results
+    from aurac.records.results_file import Results
     from aurac.study.plan import edges_in, rates_in, read_state
     from aurac.study.summary import place_of, summarise
 
     if report:
         state = read_state(folder)
     else:
-        from aurac.study.run import run_study
+        from aurac.study.execution import run_study
 
         state = run_study(
             loaded, study, folder, device=device, retry_failed=retry_failed, progress=True, say=_say

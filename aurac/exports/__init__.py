@@ -19,13 +19,13 @@ from aurac.exports.lm_eval_files import aggregated, model_folder, safe, sample_r
 from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
 from aurac.records.requests import StoredRequests
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from aurac.records.schema import AdapterRecord, CurveRecord, TaskRecord
+    from aurac.records.results_file import AdapterRecord, CurveRecord, TaskRecord
 
 BASE = "base"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
-    from aurac.records.schema import AdapterRecord, Results
+    from aurac.records.results_file import AdapterRecord, Results
     from aurac.records.store import Cell
 
 

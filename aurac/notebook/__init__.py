@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from aurac.arguments import fraction, several
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError
-from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
+from aurac.records.results_file import RESULTS_FILE, Results, TaskDocuments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
     from aurac.readers import Curves
     from aurac.records.reader import Groups, StoredCells
-    from aurac.records.schema import CurveRecord, FailedCell
+    from aurac.records.results_file import CurveRecord, FailedCell
 
 
 class Demands(TypedDict, total=False):

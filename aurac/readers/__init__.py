@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
-from aurac.readers.rows import TABLES
+from aurac.readers.data_files import TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.records.reader import read_run
-        from aurac.records.schema import Results
+        from aurac.records.results_file import Results
 
         curves, groups = read_run(path, wanted)
         results = Results.read(path)

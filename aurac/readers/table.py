@@ -13,7 +13,7 @@ from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
-from aurac.readers.rows import read_columns
+from aurac.readers.data_files import read_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

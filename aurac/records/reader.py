@@ -20,7 +20,7 @@ from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
 from aurac.files import sha256_json
 from aurac.records.cell import changed_parts, differences, read_record
-from aurac.records.schema import RESULTS_FILE, Results, TaskDocuments
+from aurac.records.results_file import RESULTS_FILE, Results, TaskDocuments
 from aurac.records.store import read_cell
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import CurveFields, DocumentLabels
     from aurac.files import Json
     from aurac.records.cell import DocumentKey
-    from aurac.records.schema import AdapterRecord, CurveRecord
+    from aurac.records.results_file import AdapterRecord, CurveRecord
     from aurac.records.store import Cell
 
 logger = logging.getLogger(__name__)

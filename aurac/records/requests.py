@@ -13,7 +13,7 @@ import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
-from aurac.records.schema import Record
+from aurac.records.results_file import Record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

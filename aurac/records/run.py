@@ -14,7 +14,7 @@ import numpy as np
 from aurac.errors import RunFolderError, UsageError
 from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
-from aurac.records.schema import Area, CurveRecord, Results, TaskRecord
+from aurac.records.results_file import Area, CurveRecord, Results, TaskRecord
 from aurac.records.serving import read_serving
 from aurac.terminal import one_line
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
     from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
-    from aurac.records.schema import AdapterRecord, FailedCell, Provenance
+    from aurac.records.results_file import AdapterRecord, FailedCell, Provenance
     from aurac.records.serving import ServingRecord
     from aurac.records.store import Cell
 

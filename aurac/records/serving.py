@@ -12,7 +12,7 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import write_json
 from aurac.records.cell import read_record
-from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

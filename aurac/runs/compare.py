@@ -21,7 +21,7 @@ from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
 from aurac.notebook import Run
 from aurac.records.reader import recipe_groups
-from aurac.records.schema import (
+from aurac.records.results_file import (
     REPORT_FILE,
     RESULTS_FILE,
     RESULTS_SCHEMA,

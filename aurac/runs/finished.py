@@ -24,7 +24,7 @@ from aurac.models import cache_root
 from aurac.models.device import machine, versions
 from aurac.notebook import Run
 from aurac.records.cell import ENGINE_VERSION, read_record
-from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.log import LOGS
 from aurac.runs.settings import NamedCheckpoint

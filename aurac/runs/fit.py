@@ -101,7 +101,7 @@ def fit_factors(
     options: EngineOptions,
 ) -> dict[int, float]:
     """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
-    from aurac.engine.answers import loglikelihoods
+    from aurac.engine.inference import loglikelihoods
     from aurac.engine.running import laid_out
     from aurac.engine.tokens import ScoringLayout
 

@@ -18,7 +18,7 @@ from aurac.errors import RunFolderError
 from aurac.files import sha256_json, write_json
 from aurac.records.cell import SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
-from aurac.records.schema import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
+from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.errors import RunFolderError, UsageError
-from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import cell_costs
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aurac.adapters.truncate import Basis, BasisOption, Prepared, Rescale
     from aurac.models.base import LoadedBase
-    from aurac.records.schema import Role
+    from aurac.records.results_file import Role
     from aurac.records.store import Cell
     from aurac.tasks.task import BuiltTask
 

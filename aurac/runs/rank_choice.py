@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from aurac.curves.curve import Curve
-    from aurac.records.schema import Area, Results
+    from aurac.records.results_file import Area, Results
     from aurac.records.store import CellStore
     from aurac.runs.session import Session
 

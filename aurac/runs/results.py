@@ -17,7 +17,7 @@ from aurac.curves.area import quadrature_weights
 from aurac.files import write_json
 from aurac.records.cell import EngineCounts
 from aurac.records.reader import pooled, pooled_curve
-from aurac.records.schema import (
+from aurac.records.results_file import (
     RESULTS_SCHEMA,
     AdapterRecord,
     Areas,

@@ -21,7 +21,7 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import alive, same_machine, write_atomic
 from aurac.records.cell import changed_parts, same_scoring
-from aurac.records.schema import REPORT_FILE
+from aurac.records.results_file import REPORT_FILE
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
+    from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
-    from aurac.records.schema import Area
     from aurac.stats.mean import Estimate
 
 INK, AXIS, GRID = "#22262b", "#6f7780", "#e3e6e9"

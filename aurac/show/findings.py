@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, cast
 from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
 from aurac.analysis.rows import BestRow
 from aurac.analysis.whole import analyse_run
+from aurac.records.results_file import Area
 from aurac.records.run import PREFIX, WITHOUT_P
-from aurac.records.schema import Area
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from aurac.analysis.choice_rows import RankRow
+    from aurac.records.results_file import AdapterRecord, Area
     from aurac.records.run import CurveRow, StoredRun
-    from aurac.records.schema import AdapterRecord, Area
 
 # The id of a benchmark's task where it is not the name of the data set's configuration
 # (https://huggingface.co/docs/hub/eval-results).

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from aurac.analysis.record import Changes, StratumRow
     from aurac.records.decisions import DecisionRecord
+    from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
-    from aurac.records.schema import Area
     from aurac.records.serving import ServingRecord
     from aurac.show.appearance import Style, Styles
     from aurac.show.documents import Served

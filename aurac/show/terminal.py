@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import RankTest
     from aurac.analysis.rows import AggregateRow, PairRow
     from aurac.curves.area import Span
+    from aurac.records.results_file import Results
     from aurac.records.run import CurveRow
-    from aurac.records.schema import Results
 
 Extra = Callable[["ScoreRow"], "Mapping[str, str]"]
 """Further columns of a row: title → text."""

@@ -17,8 +17,8 @@ from aurac.analysis.rows import fields_of
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
+from aurac.records.results_file import REPORT_FILE, Results
 from aurac.records.run import renamed, stored_run
-from aurac.records.schema import REPORT_FILE, Results
 from aurac.show import model_card, render
 from aurac.show.build import Builder
 from aurac.show.documents import speeds
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from aurac.analysis.combine import Groups
     from aurac.analysis.rows import PairRow, ScoreRow
     from aurac.curves.area import Span
+    from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
-    from aurac.records.schema import Area
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
 

@@ -19,8 +19,8 @@ from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
 from aurac.runs.settings import Execution, ModelOptions
 from aurac.study.design import Study, TaskPlan, curves_of, results_of, searches
+from aurac.study.execution import run_study
 from aurac.study.plan import Progress, plan_study
-from aurac.study.run import run_study
 from aurac.study.summary import summarise
 from aurac.tasks.options import TaskOptions
 from aurac.training.recipe import read_yaml

@@ -11,8 +11,8 @@ from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
 from aurac.study.design import chosen_adapters
+from aurac.study.execution import StudyRunner
 from aurac.study.plan import rates_in, read_state
-from aurac.study.run import StudyRunner
 from aurac.study.summary import finished, place_of
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aurac.errors import RunFolderError
 from aurac.files import packed
 from aurac.records.cell import refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
-from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.log import cell_costs
 from aurac.runs.status import CellStates, read_plan

@@ -18,7 +18,7 @@ from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.readers import read_curves
-from aurac.records.schema import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import duration
 from aurac.show import escape, figures
 from aurac.show.forest import Difference, differences

@@ -25,7 +25,7 @@ from aurac.engine.tokens import most_new_tokens
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
-from aurac.readers.rows import suffix_of
+from aurac.readers.data_files import suffix_of
 from aurac.tasks import BUNDLED, load_split
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.errors import DataError
-from aurac.readers.rows import SUFFIXES, read_parquet, read_rows, suffix_of
+from aurac.readers.data_files import SUFFIXES, read_parquet, read_rows, suffix_of
 from aurac.tasks.index import TaskYaml
 
 if TYPE_CHECKING:

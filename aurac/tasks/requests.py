@@ -117,7 +117,7 @@ class _Tokens:
     def of(
         cls, kind: str, requests: Requests, indices: list[int], tokenizer: Any, limit: int
     ) -> _Tokens:
-        from aurac.engine.answers import shared_header
+        from aurac.engine.inference import shared_header
         from aurac.engine.running import header_tokens
 
         encoded: dict[int, list[Any]]
@@ -181,7 +181,7 @@ class Answers:
         self, kind: str, numbers: list[int], progress: Progress | None
     ) -> list[list[Any]] | None:
         """The engine's answers, or None for what it does not serve."""
-        from aurac.engine.answers import generate, loglikelihoods
+        from aurac.engine.inference import generate, loglikelihoods
         from aurac.engine.running import Header, require_causal
 
         if kind not in ("loglikelihood", "generation"):

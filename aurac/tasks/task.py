@@ -16,7 +16,7 @@ from aurac.errors import DataError, TaskError
 from aurac.files import sha256_json
 from aurac.records.cell import DocumentKey, same_scoring
 from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
-from aurac.records.schema import TaskDocuments, TaskRecord
+from aurac.records.results_file import TaskDocuments, TaskRecord
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
 from aurac.tasks.requests import Answers, Requests, prompts_sha256
 

@@ -14,14 +14,14 @@ from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError, first_line
-from aurac.readers.rows import SUFFIXES, read_rows
+from aurac.readers.data_files import SUFFIXES, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import torch
 
-    from aurac.readers.rows import Row
+    from aurac.readers.data_files import Row
     from aurac.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from small_runs import SMALL, TASK, random_adapter
 
 import aurac
 from aurac.errors import RunFolderError
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.records.serving import SERVING_FILE, read_serving
 
 QUICK = ("--device", "cpu", "--dtype", "float32", "--prompt-tokens", "4", "--new-tokens", "2")

@@ -14,7 +14,7 @@ from score_tables import outcomes_table, run
 from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.records.cell import DocumentKey
-from aurac.records.schema import CurveRecord, Results
+from aurac.records.results_file import CurveRecord, Results
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE
 from aurac.runs.log import duration

@@ -14,7 +14,7 @@ import aurac
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points
 from aurac.notebook import Run
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 
 HOSTILE = [
     "<script>alert(1)</script>",

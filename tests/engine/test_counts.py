@@ -12,8 +12,8 @@ import torch
 from engine_models import tiny, tokenizer, words
 
 from aurac.engine import EngineOptions
-from aurac.engine.answers import generate, loglikelihoods
 from aurac.engine.counts import counted_pass, logit_noise, recording, watched
+from aurac.engine.inference import generate, loglikelihoods
 from aurac.engine.probe import probe
 from aurac.engine.running import laid_out
 from aurac.engine.tokens import GenerationRequest, ScoringLayout

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions, decoding
 from aurac.engine import decoding as drafts
-from aurac.engine.answers import generate
 from aurac.engine.attention import SlotCache
 from aurac.engine.counts import Record, recording
 from aurac.engine.decoding import LONGEST, PromptLookup, shortened
+from aurac.engine.inference import generate
 from aurac.engine.tokens import GenerationRequest
 
 if TYPE_CHECKING:

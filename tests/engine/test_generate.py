@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.answers import generate
+from aurac.engine.inference import generate
 from aurac.engine.reference import plainly_greedy
 from aurac.engine.running import laid_out
 from aurac.engine.tokens import GenerationLayout, GenerationRequest, StopTable

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions
-from aurac.engine.answers import loglikelihoods
+from aurac.engine.inference import loglikelihoods
 from aurac.engine.probe import probe
 from aurac.engine.running import evaluating, laid_out
 from aurac.engine.tokens import ScoringLayout, encode_pairs

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions
-from aurac.engine.answers import loglikelihoods
+from aurac.engine.inference import loglikelihoods
 from aurac.engine.passes import PrefixTree, make_subtree
 from aurac.engine.tokens import ScoringLayout
 

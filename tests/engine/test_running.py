@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import EngineOptions, UnsupportedRequestError, running
-from aurac.engine.answers import generate, loglikelihoods
 from aurac.engine.counts import counted_pass, recording
+from aurac.engine.inference import generate, loglikelihoods
 from aurac.engine.running import cached_tokens, fused_adapters, score_logits
 from aurac.engine.tokens import GenerationRequest
 from aurac.errors import UsageError

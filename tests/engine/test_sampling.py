@@ -11,8 +11,8 @@ import torch
 from engine_models import reference_texts, tiny, tokenizer
 
 from aurac.engine import EngineOptions, UnsupportedRequestError
-from aurac.engine.answers import generate
 from aurac.engine.counts import recording
+from aurac.engine.inference import generate
 from aurac.engine.sampling import plainly_sampling
 from aurac.engine.tokens import GenerationRequest
 

@@ -24,7 +24,7 @@ import aurac
 from aurac.cli import cli
 from aurac.errors import DataError
 from aurac.records.reader import StoredCells
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

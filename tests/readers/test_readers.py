@@ -16,7 +16,7 @@ from aurac.readers import read_curves
 from aurac.readers.table import curves_from_frame
 from aurac.records.cell import DocumentKey
 from aurac.records.reader import data_order, recipe_groups
-from aurac.records.schema import AdapterRecord
+from aurac.records.results_file import AdapterRecord
 from aurac.training.recipe import Recipe
 
 HEAD = "adapter,task,rank,doc_id,score\n"

@@ -8,7 +8,7 @@ import pytest
 from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.errors import RunFolderError
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 
 
 def results(folder):

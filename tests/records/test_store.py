@@ -40,7 +40,7 @@ from aurac.records.cell import (
     differences,
     encode_line,
 )
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.records.store import CellStore, documents_hash, read_cell
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog

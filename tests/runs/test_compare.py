@@ -23,7 +23,7 @@ from aurac.errors import (
     UsageError,
 )
 from aurac.readers import read_curves
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare
 from aurac.runs.dryrun import dry_run

@@ -12,8 +12,8 @@ from support.adapters import save_with_peft
 from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.errors import CurveError
+from aurac.records.results_file import Results
 from aurac.records.run import stored_run
-from aurac.records.schema import Results
 from aurac.show.findings import Findings
 
 TASK = "aurac_word_problems_mc"

@@ -12,7 +12,7 @@ import pytest
 from small_runs import TASK, random_adapter
 
 from aurac.notebook import Run
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.runs import finished
 from aurac.runs.compare import compare
 from aurac.runs.finished import comparable, recall, record_of

@@ -14,7 +14,7 @@ from hostile_files import run_aurac
 from small_runs import TASK, random_adapter
 
 from aurac.errors import RankError, UsageError
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.records.store import read_cell
 from aurac.runs import compare as module
 from aurac.runs.compare import compare

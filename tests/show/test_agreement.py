@@ -20,8 +20,8 @@ from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.notebook import load_run
 from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
+from aurac.records.results_file import Results
 from aurac.records.run import stored_run
-from aurac.records.schema import Results
 from aurac.show import sentences
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats

@@ -15,7 +15,7 @@ from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.adapters.methods import Dylora, Lora, Matryoshka, NestedLoss
 from aurac.cli import cli
-from aurac.records.schema import AdapterRecord
+from aurac.records.results_file import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
 from aurac.show.model_card import METHODS, card

@@ -7,8 +7,8 @@ import csv
 import pytest
 from report_runs import RunMaker, ramp, served, zoo_run
 
+from aurac.records.results_file import Results
 from aurac.records.run import stored_run
-from aurac.records.schema import Results
 from aurac.show import write_report
 from aurac.show.build import Builder
 from aurac.show.sections import serving_blocks

@@ -15,7 +15,7 @@ import pytest
 from report_runs import RunMaker, many_curves, run_from, stored_scores, zoo_run
 
 from aurac.errors import RunFolderError
-from aurac.records.schema import Results
+from aurac.records.results_file import Results
 from aurac.show import write_report
 
 SCRIPT = "<script>alert(1)</script>"

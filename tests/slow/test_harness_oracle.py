@@ -119,8 +119,8 @@ def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
     """Two ways of batching round otherwise: by no more than what counts as a near tie."""
     from lm_eval.models.huggingface import HFLM
 
-    from aurac.engine.answers import loglikelihoods
     from aurac.engine.counts import logit_noise
+    from aurac.engine.inference import loglikelihoods
     from aurac.models.base import load_base
 
     folder = folder_of("arc_easy")

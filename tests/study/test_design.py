@@ -17,8 +17,8 @@ from aurac.errors import (
 from aurac.records.decisions import AFTER, BEFORE
 from aurac.study import load_study, plan_study
 from aurac.study.design import chosen_adapters, curves_of, results_of, searches
+from aurac.study.execution import best_rate
 from aurac.study.plan import declared_in
-from aurac.study.run import best_rate
 
 LORA = {"recipe": {"method": "lora"}}
 FAMILY = {**LORA, "family": True}

@@ -31,8 +31,8 @@ from aurac.errors import (
 )
 from aurac.runs.evaluator import Evaluator
 from aurac.study import load_study, plan_study, run_study, summarise
+from aurac.study.execution import StudyRunner
 from aurac.study.plan import read_state
-from aurac.study.run import StudyRunner
 from aurac.training import train
 
 LORA = {"recipe": {"method": "lora"}, "learning_rates": [0.01]}
@@ -177,14 +177,14 @@ def test_a_training_that_was_interrupted_goes_on(small, tmp_path, monkeypatch):
     path, out = small(methods={"lora": {**LORA, "recipe": {"method": "lora", "steps": 4}}}), "out"
     study, folder = load_study(path), "adapters/choice/lora-lr0.01-seed1"
     run_study(study, path, tmp_path / "whole", device="cpu")
-    monkeypatch.setattr("aurac.study.run._SAVE_STEPS", 1)
+    monkeypatch.setattr("aurac.study.execution._SAVE_STEPS", 1)
     with monkeypatch.context() as patch:
-        patch.setattr("aurac.study.run.train", partial(train, callbacks=[Stop()]))
+        patch.setattr("aurac.study.execution.train", partial(train, callbacks=[Stop()]))
         with pytest.raises(KeyboardInterrupt):
             run_study(study, path, tmp_path / out, device="cpu")
     begun = []
     patched = partial(train, callbacks=[Begun(begun)])
-    monkeypatch.setattr("aurac.study.run.train", patched)
+    monkeypatch.setattr("aurac.study.execution.train", patched)
     state = run_study(study, path, tmp_path / out, device="cpu")
     assert begun == [1]  # the checkpoint of step 2 comes after its end
     assert len(state["losses"][folder]) == 1
@@ -502,7 +502,7 @@ def test_a_packed_study_has_nothing_left_to_do(small, tmp_path, monkeypatch):
         pack(out / folder)
     checkout = shutil.copytree(out, tmp_path / "checkout")
     monkeypatch.setattr(Evaluator, "_evaluation", None)
-    monkeypatch.setattr("aurac.study.run.train", None)
+    monkeypatch.setattr("aurac.study.execution.train", None)
     plan = plan_study(study, path, checkout)
     assert (plan.trainings, plan.cells) == ((2, 2), (4, 4))
     lines.clear()

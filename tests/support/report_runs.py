@@ -10,8 +10,8 @@ import numpy as np
 from made_cells import make_identity, store_cell
 
 from aurac.records.cell import DocumentKey
+from aurac.records.results_file import Results
 from aurac.records.run import stored_run
-from aurac.records.schema import Results
 from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
 from aurac.records.store import read_cell
 

@@ -21,8 +21,8 @@ from aurac.cli import cli
 from aurac.errors import AuracError
 from aurac.readers import read_curves
 from aurac.records.reader import StoredCells
+from aurac.records.results_file import Results
 from aurac.records.run import seeds_of, stored_run
-from aurac.records.schema import Results
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from aurac.errors import DataError
-from aurac.readers.rows import read_columns, read_rows
+from aurac.readers.data_files import read_columns, read_rows
 
 
 @pytest.mark.parametrize(
