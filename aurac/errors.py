@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 
+_WORDS = "auto|ray|fixed|base|adapter|rule|keep|trained|fit|matryoshka"
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<option>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
-    r"(?:(?P<space> )(?P<value>'[^']*'|(?!-\D)[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
+    rf"(?: (?P<value>'[^']*'|(?!-\D|(?!(?:{_WORDS})\b)[a-z]+,?(?:[\s;:)]|$))"
+    r"[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
 )
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+"""An option, and what follows if it is a value: one of `_WORDS`, or no word in small letters."""
 _FLAGS = {"force", "resume", "chat-template", "trust-remote-code", "retry-failed", "profile"}
 _OF_COMMANDS = {"until", "budget", "anytime", "json", "set", "save", "pace", "status", "dry-run"}
 _KEYWORDS = {"group": "groups", "a-key": "keys['A']", "b-key": "keys['B']", "key-map": "keys"}
-_VALUES = {
-    *("auto", "ray", "fixed", "base", "adapter", "rule", "keep", "trained", "fit", "matryoshka"),
-}
-"""Words in small letters that are the value of the option before them."""
 
 
 class AuracError(Exception):
@@ -27,31 +24,19 @@ class AuracError(Exception):
         expected: What would have been accepted.
         fix: What the reader can do next, as an imperative.
 
-    The message is always a single line, so that a terminal and a log show the same thing. Texts
-    name options as they are typed (``--nested-ranks``); outside of a command they become the
-    keywords of Python (``nested_ranks=``).
+    The message is a single line. Its parts and `text` name options as they are typed
+    (``--nested-ranks``); `str` of the error names them as keywords of Python (``nested_ranks=``).
     """
 
     exit_code = 2
 
     def __init__(self, given: str, *, expected: str | None = None, fix: str | None = None) -> None:
-        if not _in_a_command():
-            given = in_python(given)
-            expected, fix = (text and in_python(text) for text in (expected, fix))
         self.given = given
         self.expected = expected
         self.fix = fix
-        parts = [given]
-        if expected:
-            parts.append(f"expected {expected}")
-        if fix:
-            parts.append(fix)
-        super().__init__(" ".join("; ".join(parts).split()))
-
-
-def _in_a_command() -> bool:
-    click = sys.modules.get("click")
-    return click is not None and click.get_current_context(silent=True) is not None
+        parts = (given, expected and f"expected {expected}", fix)
+        self.text = " ".join("; ".join(part for part in parts if part).split())
+        super().__init__(in_python(self.text))
 
 
 def in_python(text: str) -> str:
@@ -60,9 +45,8 @@ def in_python(text: str) -> str:
     Commands between backticks stay, and so do options that only commands have.
     """
     parts = text.split("`")
-    return "`".join(
-        _OPTION.sub(_keyword, part) if k % 2 == 0 else part for k, part in enumerate(parts)
-    )
+    parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _keyword(match: re.Match[str]) -> str:
@@ -71,12 +55,9 @@ def _keyword(match: re.Match[str]) -> str:
         return match[0]
     name = _KEYWORDS.get(option, option.replace("-", "_"))
     if option in _FLAGS:
-        return f"{name}=True{match['space'] or ''}{value}"
-    if value.startswith("'") or _NUMBER.fullmatch(value):
-        return f"{name}={value}"
-    if value in _VALUES or (value and not value.isalpha()) or value.isupper():
-        return f"{name}='{value}'"
-    return f"{name}={match['space'] or ''}{value}"
+        return f"{name}=True{match[0].removeprefix('--' + option)}"
+    plain = not value or value.startswith("'") or re.fullmatch(r"-?\d+(\.\d+)?", value)
+    return f"{name}={value}" if plain else f"{name}='{value}'"
 
 
 def first_line(error: BaseException) -> str:

@@ -136,7 +136,7 @@ def _choose(
     try:
         alike = _on_same_documents(every, declared=reference is not None)
     except CurveError as error:
-        return _said(replace(choice, reason=str(error))), None
+        return _said(replace(choice, reason=error.text)), None
     at = every.index(named[0]) if named else 0
     flags = [group in others for group in groups]
     place = (alike[at], named[1]) if named else None

@@ -50,7 +50,7 @@ def pooled(run: StoredRun, groups: Groups | None = None) -> StoredRun:
                 row = _pool(shown, members, len(adapters))
             except CurveError as error:
                 where = f"{one_line(name)} on {one_line(members[0].task)}"
-                notes.append(f"The seeds of {where} are not pooled: {one_line(error)}.")
+                notes.append(f"The seeds of {where} are not pooled: {one_line(error.text)}.")
                 continue
             left = {(member.id, member.task) for member in members[1:]}
             kept = (curve for curve in curves if (curve.id, curve.task) not in left)

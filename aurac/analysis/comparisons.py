@@ -234,7 +234,7 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
     except CurveError as error:
         if settings.strict:
             raise
-        return PairTest(replace(row, reason=str(error)))
+        return PairTest(replace(row, reason=error.text))
 
 
 def _truncation_pairs(
@@ -300,7 +300,7 @@ def best_rows(
         try:
             row = _best_row(row, same, default, pairs, settings)
         except CurveError as error:
-            row = replace(row, reason=str(error))
+            row = replace(row, reason=error.text)
         rows.append(replace(row, sentences=tuple(best_sentences(row))))
     return tuple(rows)
 

@@ -186,7 +186,7 @@ def analyse_run(run: StoredRun, margin: float | None, axes: Sequence[str]) -> An
         if curves:
             result = analyse(curves, settings, groups=groups, checkpoints=singles, budgets=axes)
     except CurveError as error:
-        result = Analysis(reason=str(error))
+        result = Analysis(reason=error.text)
     return replace(result, caveats=(*result.caveats, *caveats_of_run(run)))
 
 
@@ -357,5 +357,5 @@ def _aggregated(
     try:
         result = aggregate(parts, documents, **options, signed=row.b is not None)
     except CurveError as error:  # a missing task, or unequal seeds: no aggregate, and why
-        return replace(row, reason=str(error))
+        return replace(row, reason=error.text)
     return replace(row, estimate=result)

@@ -76,9 +76,13 @@ class LazyGroup(click.Group):
     """Imports a command's file only when that command is used, so that `--help` is instant."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; what is printed cannot steer the terminal."""
-        with visible_streams():
-            return super().invoke(ctx)
+        """As click does; what is printed cannot steer the terminal, errors have typed options."""
+        try:
+            with visible_streams():
+                return super().invoke(ctx)
+        except AuracError as error:
+            error.args = (error.text,)
+            raise
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; an option of a command that stands before it is said to."""

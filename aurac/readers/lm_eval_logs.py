@@ -226,7 +226,7 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             sizes={r: each.bytes for r, each in about.items() if r and each.bytes},
         )
     except AuracError as error:
-        raise DataError(f"{origin.adapter} on {task}: {error}") from error
+        raise DataError(f"{origin.adapter} on {task}: {error.text}") from error
 
 
 def _same_hashes(origin: Origin, task: str, samples: Mapping[int, LogContent]) -> dict[str, str]:

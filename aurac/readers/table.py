@@ -252,7 +252,7 @@ class _Rows:
             except DataError:
                 raise
             except AuracError as error:
-                raise self._error(f"{self.label(start)}: {error}") from error
+                raise self._error(f"{self.label(start)}: {error.text}") from error
         return curves
 
     def _point_curve(self, start: int, stop: int, _: dict[bytes, tuple[str, ...]]) -> Curve:

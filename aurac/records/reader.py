@@ -227,7 +227,7 @@ class CurveReader:
                 **labels,
             )
         except AuracError as error:
-            raise RunFolderError(f"the cells of {plain.label}: {error}") from error
+            raise RunFolderError(f"the cells of {plain.label}: {error.text}") from error
 
     def _check_scoring(
         self, row: CurveRecord, label: str, points: Mapping[int, Sequence[Cell]]

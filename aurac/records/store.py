@@ -210,7 +210,7 @@ class CellStore:
         try:
             return read_record(self._record(key), Failure)
         except RunFolderError as error:
-            logger.warning("%s", error)
+            logger.warning("%s", error.text)
             return None
 
     def failed_keys(self) -> set[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import members_of
-from aurac.errors import AuracError, UsageError
+from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import share_cores
 from aurac.records.cell import Block
 from aurac.runs.runner import Executor, failure_of
@@ -95,7 +95,7 @@ class RayExecutor(Executor):
                 queue.collect()
                 head.check()
         except (ray.exceptions.RaySystemError, ConnectionError) as error:
-            raise ClusterLostError(_first_line(error)) from error
+            raise ClusterLostError(first_line(error)) from error
         finally:
             queue.cancel()
 
@@ -113,7 +113,7 @@ class _Head:
             self._seen = time.monotonic()
         except OSError as error:
             if time.monotonic() - self._seen > _LOST_AFTER:
-                raise ClusterLostError(f"{self._address}: {_first_line(error)}") from error
+                raise ClusterLostError(f"{self._address}: {first_line(error)}") from error
 
 
 @dataclass(eq=False)
@@ -209,10 +209,10 @@ class _Queue:
         except errors.RayTaskError as error:
             # an error of the worker's set-up: no cell of the run can be computed there
             cause = getattr(error, "cause", None)
-            reason = str(cause) if isinstance(cause, AuracError) else _first_line(cause or error)
+            reason = cause.text if isinstance(cause, AuracError) else first_line(cause or error)
             raise ClusterError(f"a Ray worker cannot serve: {reason}") from error
         except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
-            reason = f"{RETRIES + 1} workers died while they computed it ({_first_line(error)})"
+            reason = f"{RETRIES + 1} workers died while they computed it ({first_line(error)})"
             return failure_of(cell, reason, type(error).__name__)
         return result
 
@@ -299,7 +299,7 @@ def _cluster(
     except (OSError, RuntimeError, ValueError) as error:
         raise ClusterError(
             f"the Ray cluster {address or 'of this machine'} cannot be reached "
-            f"({_first_line(error)})",
+            f"({first_line(error)})",
             fix="check `ray status`, and --address",
         ) from error
     context.interrupts.renew()  # Ray sets a handler of its own
@@ -319,7 +319,3 @@ def _check_address(address: str | None, *, greets: bool = True) -> None:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
             if connection.recv(4)[3:] != b"\x04":
                 raise OSError("something else than Ray answers there")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -244,7 +244,9 @@ def failure_of(cell: PlannedCell, reason: str, kind: str, seconds: float = 0.0) 
 
 def failure_after(error: Exception, cell: PlannedCell, started: float) -> Failure:
     """The record of a cell that an error ended, with one line of it; `started` by perf_counter."""
-    kind, reason = type(error).__name__, str(error)
-    if not isinstance(error, AuracError):
-        reason = f"{kind}: {(reason.strip().splitlines() or [''])[0]}"
+    kind = type(error).__name__
+    if isinstance(error, AuracError):
+        reason = error.text
+    else:
+        reason = f"{kind}: {(str(error).strip().splitlines() or [''])[0]}"
     return failure_of(cell, reason, kind, time.perf_counter() - started)

@@ -237,7 +237,7 @@ def main() -> int:
     try:
         serve(next(received), received)
     except AuracError as error:
-        logger.error("a worker cannot serve: %s", error)
+        logger.error("a worker cannot serve: %s", error.text)
         return error.exit_code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

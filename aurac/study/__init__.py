@@ -73,7 +73,7 @@ def _check_names(study: Study, path: Path) -> None:
     try:
         check_pairs(study.primary, study.methods)
     except AuracError as error:
-        raise RecipeError(f"{path}: primary: {error}") from error
+        raise RecipeError(f"{path}: primary: {error.text}") from error
 
 
 def _check_options(where: str, plan: TaskPlan) -> None:
@@ -133,7 +133,7 @@ def _check_recipes(study: Study, path: Path) -> None:
         try:
             ranks = ranks_of(spec, R)
         except AuracError as error:
-            raise RecipeError(f"{path}: ranks {spec}: {error}") from error
+            raise RecipeError(f"{path}: ranks {spec}: {error.text}") from error
         outside = len(ranks) < 2 or not 1 <= min(ranks) <= max(ranks) <= R
         given, expected = f"{path}: ranks {spec}", f"two or more, from 1 to the trained rank {R}"
         _refuse(outside, given, expected)
@@ -146,4 +146,4 @@ def _check_recipes(study: Study, path: Path) -> None:
             if adapter in tried:
                 curves_of(study, adapter, final=False)
         except AuracError as error:
-            raise RecipeError(f"{path}, {method}: {error}") from error
+            raise RecipeError(f"{path}, {method}: {error.text}") from error

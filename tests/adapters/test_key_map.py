@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import load_adapter
-from aurac.cli.adapters import inspect
+from aurac.cli import cli
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.base import KnownBase
 
@@ -111,7 +111,7 @@ def test_square_layers_are_settled_by_the_base_or_refused(tmp_path):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(inspect, list(map(str, arguments)))
+    result = CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
     if isinstance(result.exception, AuracError):
         raise result.exception
     assert result.exception is None, result.output

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.adapters.export import merge
-from aurac.cli.adapters import inspect, truncate
+from aurac.cli import cli
 from aurac.errors import AuracError, CheckpointError, UsageError
 from aurac.models.base import KnownBase
 
@@ -184,7 +184,7 @@ def base_folder(tmp_path):
 
 
 def run(command, *arguments):
-    result = CliRunner().invoke(command, list(map(str, arguments)))
+    result = CliRunner().invoke(cli, [command, *map(str, arguments)])
     if isinstance(result.exception, AuracError):
         raise result.exception
     assert result.exception is None, result.output
@@ -196,12 +196,12 @@ def test_from_a_whole_model_to_plain_peft_on_the_command_line(tmp_path, base_fol
     path = tmp_path / "model.pt"
     torch.save({"model_state_dict": state, "epoch": 3}, path)
     with pytest.raises(CheckpointError, match=r"beside its factors.*its --base"):
-        run(inspect, path, *FLAGS, "--enable-lora", "1,0,1")
+        run("inspect", path, *FLAGS, "--enable-lora", "1,0,1")
     options = [*FLAGS, "--enable-lora", "1,0,1", "--base", base_folder]
-    out = run(inspect, path, *options, "--save")
+    out = run("inspect", path, *options, "--save")
     assert "2 merged layers" in out
-    assert json.loads(run(inspect, path, "--json"))["vllm_max_lora_rank"] == 8  # 2 groups of 4
-    run(truncate, path, "--rank", 2, "--out", tmp_path / "r2")  # the side-car knows it all
+    assert json.loads(run("inspect", path, "--json"))["vllm_max_lora_rank"] == 8  # 2 groups of 4
+    run("truncate", path, "--rank", 2, "--out", tmp_path / "r2")  # the side-car knows it all
     adapter = load_adapter(path, bases=KnownBase)
     base = tiny_gpt2()
     with attach(base, prepare(adapter)) as live:
@@ -210,7 +210,7 @@ def test_from_a_whole_model_to_plain_peft_on_the_command_line(tmp_path, base_fol
     state["transformer.wte.weight"] = state["transformer.wte.weight"] + 1
     torch.save(state, path)
     with pytest.raises(CheckpointError, match="differs from the base's own"):
-        run(inspect, path)
+        run("inspect", path)
 
 
 def test_the_base_of_the_command_line_settles_a_square_file(tmp_path):
@@ -219,9 +219,9 @@ def test_the_base_of_the_command_line_settles_a_square_file(tmp_path):
     A, B = torch.randn(4, 32), torch.randn(32, 4)
     torch.save({f"{name}.lora_A": A.T, f"{name}.lora_B": B.T}, tmp_path / "square.pt")
     with pytest.raises(CheckpointError, match="only square shapes"):
-        run(truncate, tmp_path / "square.pt", *FLAGS, "--rank", 2, "--out", tmp_path / "x")
+        run("truncate", tmp_path / "square.pt", *FLAGS, "--rank", 2, "--out", tmp_path / "x")
     base = ["--base", tmp_path / "base"]
-    run(truncate, tmp_path / "square.pt", *FLAGS, *base, "--rank", 2, "--out", tmp_path / "x")
+    run("truncate", tmp_path / "square.pt", *FLAGS, *base, "--rank", 2, "--out", tmp_path / "x")
     assert torch.equal(load_adapter(tmp_path / "x").modules[name].A, A[:2])
 
 
@@ -230,7 +230,7 @@ def test_a_file_for_a_conv1d_base_exports_without_a_warning(tmp_path, base_folde
     state = {f"{name}.lora_A": torch.randn(32, 4), f"{name}.lora_B": torch.randn(4, 96)}
     torch.save(state, tmp_path / "research.pt")
     base = ["--base", base_folder]
-    run(truncate, tmp_path / "research.pt", *FLAGS, *base, "--rank", 2, "--out", tmp_path / "x")
+    run("truncate", tmp_path / "research.pt", *FLAGS, *base, "--rank", 2, "--out", tmp_path / "x")
     load_with_peft(tiny_gpt2(), tmp_path / "x")  # a warning is an error there
 
 

@@ -12,7 +12,7 @@ from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
 from aurac.adapters.inspect import describe, max_lora_rank, vllm_refusal
-from aurac.cli.adapters import inspect
+from aurac.cli import cli
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4))
@@ -26,7 +26,7 @@ def adapter():
 
 
 def run(*arguments):
-    result = CliRunner().invoke(inspect, list(map(str, arguments)), catch_exceptions=True)
+    result = CliRunner().invoke(cli, ["inspect", *map(str, arguments)])
     if result.exception is not None and isinstance(result.exception, AuracError):
         raise result.exception
     assert result.exception is None, result.output

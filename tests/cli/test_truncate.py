@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
 from aurac.adapters import truncate as truncate_adapter
 from aurac.adapters.export import merge
-from aurac.cli.adapters import truncate
+from aurac.cli import cli
 from aurac.errors import AuracError, CheckpointError, RankError, RunFolderError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4))
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(truncate, list(map(str, arguments)))
+    result = CliRunner().invoke(cli, ["truncate", *map(str, arguments)])
     if result.exception is not None:
         raise result.exception
     return result

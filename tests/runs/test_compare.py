@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -591,9 +592,12 @@ def test_errors_are_one_line():
     assert str(error) == "a b; expected c; d"
 
 
-def test_outside_of_a_command_options_are_keywords():
+def test_an_error_names_options_as_keywords_and_as_they_are_typed():
     error = AuracError("--margin -0.1", expected="--dtype float32", fix="give --repeats 3")
     assert str(error) == "margin=-0.1; expected dtype='float32'; give repeats=3"
+    assert error.text == "--margin -0.1; expected --dtype float32; give --repeats 3"
+    sent = pickle.loads(pickle.dumps(error))  # by a worker process
+    assert (str(sent), sent.text) == (str(error), error.text)
     assert str(AuracError("--margin 0.5")) == "margin=0.5"
 
 

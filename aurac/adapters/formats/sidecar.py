@@ -112,7 +112,7 @@ def read_sidecar(path: Path) -> Sidecar:
     try:
         _ = sidecar.nesting
     except AuracError as error:
-        raise CheckpointError(f"{path} gives {error}") from error
+        raise CheckpointError(f"{path} gives {error.text}") from error
     return sidecar
 
 
