@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
-from aurac.analysis.groups import RecipeGroup, group_of
+from aurac.analysis.groups import RecipeGroup, find_groups, group_of, table_names
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.curves.matching import labelled
@@ -23,7 +23,7 @@ from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -131,32 +131,32 @@ def _choose(
         seeds=max(group.seeds for group in groups),
         baseline=first.first.baseline,
     )
-    named = _named(reference, task or groups) if isinstance(reference, str) else None
+    task = task or groups
+    named = _named(reference, task, others) if isinstance(reference, str) else None
     every = [*groups, *([named[0]] if named and named[0] not in groups else [])]
+    names = table_names(task)
     try:
         alike = _on_same_documents(every, declared=reference is not None)
     except CurveError as error:
-        return _said(replace(choice, reason=error.text)), None
+        return _said(replace(choice, reason=error.text), names), None
     at = every.index(named[0]) if named else 0
     flags = [group in others for group in groups]
     place = (alike[at], named[1]) if named else None
     search = _Search(alike[: len(groups)], flags, place, settings)
-    return search.answer(choice), search
+    return _said(search.answer(choice), names), search
 
 
-def _named(reference: str, groups: Sequence[RecipeGroup]) -> Place:
-    """The configuration that a text names: ``ADAPTER`` or a label, and ``@RANK`` or its largest."""
+def _named(reference: str, task: Sequence[RecipeGroup], others: Sequence[RecipeGroup]) -> Place:
+    """The configuration that a text names, as `find_groups` does, and ``@RANK`` or its largest."""
     name, at, rank = reference.rpartition("@")
     name, rank = (name, rank) if at else (reference, "")
-    for group in groups:
-        if name in (group.name, f"{group.name} · {group.truncation}"):
-            named = int(rank) if rank.isdigit() else max(group.ranks, default=0)
-            if named not in group.ranks or not (rank.isdigit() or not at):
-                listed = ", ".join(map(str, group.ranks))
-                raise CurveError(f"reference {reference!r}", expected=f"{name}@ one of {listed}")
-            return group, named
-    listed = ", ".join(dict.fromkeys(group.name for group in groups))
-    raise CurveError(f"reference {reference!r}", expected=f"a rank, or one of {listed}")
+    default = [group for group in task if group not in others]
+    group = find_groups(name, default, task, f"reference {reference!r}", "a rank, or one of ")[0]
+    named = int(rank) if rank.isdigit() else max(group.ranks, default=0)
+    if named not in group.ranks or not (rank.isdigit() or not at):
+        listed = ", ".join(map(str, group.ranks))
+        raise CurveError(f"reference {reference!r}", expected=f"{name}@ one of {listed}")
+    return group, named
 
 
 def _on_same_documents(groups: Sequence[RecipeGroup], *, declared: bool) -> list[RecipeGroup]:
@@ -293,7 +293,7 @@ class _Search:
         least = seeds_needed(self.procedure.levels[0])
         rare = seeds_needed(choice.alpha, 0.1)
         choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
-        return _said(_chosen(choice, rows))
+        return _chosen(choice, rows)
 
 
 def _check_reference(rank: int | None, group: RecipeGroup) -> None:
@@ -344,8 +344,12 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
     )
 
 
-def _said(choice: Choice) -> Choice:
-    return replace(choice, sentences=tuple(choice_sentences(choice)))
+def _said(choice: Choice, names: Mapping[str, str]) -> Choice:
+    def called(configuration: Configuration) -> str:
+        full = f"{configuration.adapter} · {configuration.truncation}"
+        return f"{names.get(full, configuration.label)} at rank {configuration.rank}"
+
+    return replace(choice, sentences=tuple(choice_sentences(choice, called=called)))
 
 
 def _tested(row: RankRow, search: _Search) -> RankRow:

@@ -61,10 +61,10 @@ def look_closely(
         same = [group for group in groups if group.task == task]
         close = _closest(same, others, rows, best, many=many)
         ordered = sorted(close, key=lambda group: _place(group, rows))
-        tests += _tested([g for g in close if g.has_documents], others, settings)
+        tests += _tested(same, [g for g in close if g.has_documents], others, settings)
         more = [g for g in same if g in others and g not in close and g.has_documents]
         rest = (
-            recommend(g, settings, others=others)
+            recommend(g, settings, others=others, task=same)
             for g in more[: 0 if many else MOST_CLOSE - len(close)]
         )
         tests += [row for row in rest if row.reason is None]
@@ -118,10 +118,13 @@ def _closest(
 
 
 def _tested(
-    groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+    task: Sequence[RecipeGroup],
+    groups: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    settings: Options,
 ) -> list[RankRow]:
     """The tests of each curve by itself, and bounds that hold for all of them together."""
-    each = [(group, recommend(group, settings, others=others)) for group in groups]
+    each = [(group, recommend(group, settings, others=others, task=task)) for group in groups]
     known = [(group, row) for group, row in each if row.reason is None]
     number = sum(len(row.tests) for _, row in known)
     result = []

@@ -16,6 +16,7 @@ from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas
 from aurac.curves.coerce import as_curve
 from aurac.curves.matching import align, labelled, matched, ordered_like
 from aurac.errors import CurveError
+from aurac.records.names import curve_names
 from aurac.stats.mean import layout_of
 
 if TYPE_CHECKING:
@@ -369,3 +370,45 @@ def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:
             )
         if first.outcomes is None and other.outcomes is not None:
             raise CurveError(f"only some seeds of {name} have per-document outcomes")
+
+
+def table_names(groups: Iterable[RecipeGroup]) -> dict[str, str]:
+    """Label → what tables call it, where basis and rescale are known."""
+    ways = {
+        group.label: (group.name, curve.basis, curve.rescale)
+        for group in groups
+        if (curve := group.first).basis and curve.rescale
+    }
+    names = curve_names(ways.values())
+    return {label: names[way] for label, way in ways.items()}
+
+
+def find_groups(
+    name: str,
+    default: Sequence[RecipeGroup],
+    every: Sequence[RecipeGroup],
+    what: str,
+    expected: str = "one of ",
+) -> list[RecipeGroup]:
+    """The group of each task that has a name: an adapter's default truncation, or a truncation.
+
+    Args:
+        name: The adapter, the name in tables, or a label as far as it is unique.
+        default: Each adapter's default truncation.
+        every: These and the others.
+        what: What was named, for the error.
+        expected: What stands before the names that there are, for the error.
+
+    Raises:
+        CurveError: No group of this name, or several truncations.
+    """
+    shown = table_names(every)
+    found = [g for g in default if g.name == name]
+    found = found or [g for g in every if shown.get(g.label) == name]
+    found = found or [g for g in every if f"{g.label} · ".startswith(f"{name} · ")]
+    if len({group.label for group in found}) != 1:
+        known = dict.fromkeys(
+            shown.get(g.label, g.label.removesuffix(" · ")) for g in found or every
+        )
+        raise CurveError(what, expected=f"{expected}{', '.join(known)}")
+    return found

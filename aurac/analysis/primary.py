@@ -7,11 +7,12 @@ for what was declared before the outcomes were known; so a declaration says when
 from __future__ import annotations
 
 import logging
+import re
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurac.analysis.groups import check_groups
+from aurac.analysis.groups import check_groups, find_groups
 from aurac.arguments import several
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import CurveError
@@ -20,24 +21,25 @@ from aurac.records.decisions import AFTER, EACH, Declaration
 from aurac.records.reader import regrouped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.groups import RecipeGroup
 
 logger = logging.getLogger(__name__)
+_COMMA = re.compile(r",(?![^()]*\))")
 
 
 def parse_pairs(texts: Iterable[str], references: Iterable[str] = ()) -> list[tuple[str, str]]:
     """``A,B`` of `--primary` and ``A`` of `--reference` as pairs, each once.
 
-    ``lora·svd`` is ``lora · svd``, as labels are written.
+    ``lora·svd`` is ``lora · svd``, as labels are written; a comma in parentheses is of the name.
 
     Raises:
         CurveError: A text that does not name two.
     """
     pairs = []
     for text in texts:
-        names = tuple(map(_spaced, text.split(",")))
+        names = tuple(map(_spaced, _COMMA.split(text)))
         if len(names) != 2 or not all(names):
             raise CurveError(f"--primary {text!r}", expected="--primary A,B: two names")
         pairs.append((names[0], names[1]))
@@ -55,7 +57,7 @@ def pairs_of(given: object) -> list[tuple[str, str]]:
         CurveError: Something that does not name two.
     """
     rows = (given,) if isinstance(given, str) else several(given)
-    if len(rows) == 2 and all(isinstance(row, str) and "," not in row for row in rows):
+    if len(rows) == 2 and all(isinstance(row, str) and not _COMMA.search(row) for row in rows):
         rows = (rows,)
     pairs = []
     for row in rows:
@@ -71,10 +73,10 @@ def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:
     names = list(dict.fromkeys(known))
     for a, b in pairs:
         for name in (a, b) if b != EACH else (a,):
-            if _adapter(name) not in names and name not in names:
+            if not _known(name, names):
                 raise CurveError(
                     f"a primary comparison of {name!r}",
-                    expected=f"one of {', '.join(names)}, or a truncation: NAME · svd",
+                    expected=f"one of {', '.join(names)}, or a truncation: NAME (SVD)",
                 )
         if a == b:
             raise CurveError(f"a primary comparison of {a!r} with itself", expected="two names")
@@ -111,12 +113,15 @@ def declaration(
             return stored
         return Declaration(pairs=[*given], **({"declared": AFTER} if finished else {}))
     there = {*known, EACH}
-    pairs = [pair for pair in (stored.pairs if stored else ()) if {*map(_adapter, pair)} <= there]
+    every_pair = stored.pairs if stored else ()
+    pairs = [pair for pair in every_pair if all(_known(name, there) for name in pair)]
     return Declaration(pairs=pairs, declared=stored.declared) if stored and pairs else None
 
 
-def _adapter(name: str) -> str:
-    return name.split(" · ", maxsplit=1)[0]
+def _known(name: str, adapters: Collection[str]) -> bool:
+    """Whether it is an adapter, or a truncation of one as labels or tables name it."""
+    adapter = name.split(" · ", maxsplit=1)[0]
+    return not {*adapters}.isdisjoint({name, adapter, name.rpartition(" (")[0]})
 
 
 def declared_pairs(
@@ -131,29 +136,13 @@ def declared_pairs(
     every = [*default, *others]
     found = []
     for a, b in declared.pairs:
-        firsts = _named(a, default, every)
-        adapter = _adapter(a) if all(group.name != a for group in default) else a
-        rest = [group for group in default if group.name != adapter]
-        seconds = rest if b == EACH else _named(b, default, every)
+        firsts = find_groups(a, default, every, f"a primary comparison of {a!r}")
+        rest = [group for group in default if group.name != firsts[0].name]
+        seconds = (
+            rest if b == EACH else find_groups(b, default, every, f"a primary comparison of {b!r}")
+        )
         found += [(x, y) for x, y in product(firsts, seconds) if x.task == y.task and x is not y]
     return found
-
-
-def _named(
-    name: str, default: Sequence[RecipeGroup], every: Sequence[RecipeGroup]
-) -> list[RecipeGroup]:
-    """The group of each task that has this name: an adapter's default truncation, or another."""
-    groups = [group for group in default if group.name == name]
-    if groups:
-        return groups
-    groups = [g for g in every if g.label == name or g.label.startswith(f"{name} · ")]
-    labels = list(dict.fromkeys(group.label for group in groups))
-    if len(labels) == 1:
-        return groups
-    known = labels or [group.label for group in every]
-    raise CurveError(
-        f"a primary comparison of {name!r}", expected=f"one of {', '.join(dict.fromkeys(known))}"
-    )
 
 
 def read_sources(

@@ -37,6 +37,7 @@ class Options:
             with, or ``ADAPTER`` (at its largest rank) or ``ADAPTER@RANK``; None: the best itself.
         paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
             as the recipes say.
+        adapter: Whose configurations are recommended, as `find_groups` reads it; None: all.
         primary: The comparisons that were declared to be primary; None: none, one family of all.
         strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
@@ -49,6 +50,7 @@ class Options:
     support: str | None = None
     weigh: str = "tasks"
     reference: int | str | None = None
+    adapter: str | None = None
     primary: Declaration | None = None
     strict: bool = True
     paired_seeds: bool | None = None

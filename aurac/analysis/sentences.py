@@ -145,7 +145,7 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
         return [none, *weak]
     if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)
-    text = f"No {things} is shown to be {_shown(choice, called)}{where}; {most}."
+    text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
     if choice.needed is not None and choice.margin is not None:
         text += f" It takes a margin of more than {percent(choice.needed, 2)} points."
     return [text, *weak]
@@ -167,11 +167,11 @@ def _base(choice: Choice) -> str:
     return f"the base ({percent(choice.baseline)} %)"
 
 
-def _shown(choice: Choice, called: Called) -> str:
+def _shown(choice: Choice) -> str:
     """What a configuration has to show."""
     reference, parts = choice.reference, []
     if choice.margin is not None:
-        best = "the best rank" if called is _rank else "the best"
+        best = "the best rank" if choice.curves == 1 else "the best"
         against = f"rank {reference}" if isinstance(reference, int) else reference or best
         parts.append(f"within {declared(choice.margin)} of {against}")
     if choice.min_accuracy is not None:
@@ -183,13 +183,12 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     """What to ship, what it costs, and what was shown."""
     facts = [size(chosen.bytes)] if chosen.bytes else []
     facts.append(f"accuracy {percent(chosen.accuracy)} %")
-    named = _cut(chosen) if called is _name else called(chosen)
-    head = f"Use {named}" if called is _rank else f"Ship {named}{where}"
+    head = f"{'Use' if called is _rank else 'Ship'} {called(chosen)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
     lines = [
         f"{head}: {', '.join(facts)}.",
-        f"It is shown to be {_shown(choice, called)} ({sure}).",
+        f"It is shown to be {_shown(choice)} ({sure}).",
     ]
     if choice.best is not chosen and choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
@@ -198,14 +197,6 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
         both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
         lines.append(f"No smaller {'rank' if choice.curves == 1 else 'one'} is shown to be{both}.")
     return lines
-
-
-def _cut(chosen: Configuration) -> str:
-    """Its name with the way it is cut, which the label of a default truncation leaves out."""
-    basis = chosen.truncation.partition(" · ")[0]
-    if not basis or " · " in chosen.label:
-        return chosen.name
-    return f"{chosen.label} ({basis.replace('svd', 'SVD')}) at rank {chosen.rank}"
 
 
 def _too_few(choice: Choice, where: str, things: str) -> str:
@@ -219,11 +210,9 @@ def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[
     """Too few for a claim about another seed: what holds in each of them."""
     few = _too_few(choice, where, things)
     each = choice.in_checkpoints
-    holds = f"Nor is any shown to be {_shown(choice, called)} in each of these checkpoints."
+    holds = f"Nor is any shown to be {_shown(choice)} in each of these checkpoints."
     if each is not None:
-        holds = (
-            f"In each of these checkpoints {called(each)} is shown to be {_shown(choice, called)}."
-        )
+        holds = f"In each of these checkpoints {called(each)} is shown to be {_shown(choice)}."
     return [few, holds]
 
 

@@ -16,7 +16,7 @@ from aurac.analysis.caveats import caveats_of, caveats_of_run
 from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
 from aurac.analysis.findings import look_closely, truncation_advice
-from aurac.analysis.groups import Groups, RecipeGroup, defaults, gather, group_of
+from aurac.analysis.groups import Groups, RecipeGroup, defaults, find_groups, gather, group_of
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
@@ -79,7 +79,10 @@ def analyse(
     default, others = defaults(every)
     compared = compare_rows(default, others, settings)
     pairs, variants = compared.pairs, compared.variants
-    recommended = _recommended(every, others, settings)
+    asked = every
+    if (name := settings.adapter) is not None:
+        asked = find_groups(name, default, every, f"adapter {name!r}")
+    recommended = _recommended(every, asked, others, settings)
     scores = tuple(score_group(group, settings, other=group in others) for group in every)
     best = best_rows(default, others, (*pairs, *variants), settings)
     closely = Closely()
@@ -94,7 +97,7 @@ def analyse(
         recommended=recommended,
         best=best,
         advice=truncation_advice(scores, variants, settings.axis),
-        choices=_choices(every, others, settings, recommended) if choices else (),
+        choices=_choices(every, asked, others, settings, recommended) if choices else (),
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
@@ -105,26 +108,31 @@ def analyse(
 
 
 def _recommended(
-    groups: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
+    every: Sequence[RecipeGroup],
+    asked: Sequence[RecipeGroup],
+    others: Sequence[RecipeGroup],
+    settings: Options,
 ) -> tuple[RankRow, ...]:
     """Each curve by itself, where something was declared that a rank has to show."""
     if settings.margin is None and settings.min_accuracy is None:
         return ()
-    tasks = grouped(groups, lambda group: group.task)
-    return tuple(recommend(g, settings, others=others, task=tasks[g.task]) for g in groups)
+    tasks = grouped(every, lambda group: group.task)
+    return tuple(recommend(g, settings, others=others, task=tasks[g.task]) for g in asked)
 
 
 def _choices(
-    groups: Sequence[RecipeGroup],
+    every: Sequence[RecipeGroup],
+    asked: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
     recommended: Sequence[RankRow],
 ) -> tuple[Choice, ...]:
     """The configurations of each task; of a task with one curve, what its row says."""
-    tasks = grouped(groups, lambda group: group.task)
+    whole, tasks = (grouped(groups, lambda group: group.task) for groups in (every, asked))
     alone = {row.task: row.choice for row in recommended if len(tasks[row.task]) == 1}
     return tuple(
-        alone.get(task) or choose(same, settings, others=others) for task, same in tasks.items()
+        alone.get(task) or choose(same, settings, others=others, task=whole[task])
+        for task, same in tasks.items()
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 from msgspec import to_builtins
 
+from aurac.cli.gates import Demands
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
@@ -21,32 +22,48 @@ from aurac.cli.options import (
     refuse_given,
     repeated,
 )
-from aurac.cli.score import analysis_options, print_curves
+from aurac.cli.score import analysis_options
 from aurac.curves.display import declared
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from typing_extensions import Unpack
+
     from aurac.adapters.truncate import BasisOption
-    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
+    from aurac.analysis.choice_rows import Choice, Configuration
     from aurac.analysis.record import Analysis
+    from aurac.analysis.rows import Options
     from aurac.files import Json
     from aurac.readers import Curves
     from aurac.records.serving import ServingCosts
     from aurac.runs.sequential_plan import Until
 
-    Gate = tuple[list[RankRow], str, str]  # rows that fail, what is said of none, and of some
+    class OfRun(TypedDict):
+        """What is evaluated, with --tasks."""
+
+        ranks: str
+        basis: list[BasisOption]
+        num_fewshot: int | None
+        base: str | None
+        device: str
+        data: dict[str, Path]
+
 
 SCHEMA = 1  # of the JSON
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
-    *("require_rank", "max_latency_ms", "metric", "groups", "cluster", "support"),
+    *("require_rank", "max_latency_ms", "adapter", "metric", "groups", "cluster", "support"),
     *("axis", "level", "details"),
 )
 
 
-@command(short="margin min-accuracy reference require-rank max-latency-ms details json")
+@command(
+    short="margin min-accuracy adapter reference require-rank max-latency-ms details json",
+    epilog="Exit codes: 0 answered, and every gate is passed; 4 a gate is not passed; 2 bad input. "
+    "With --tasks also those of compare.",
+)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @options(
     """
@@ -54,12 +71,16 @@ _OF_FINISHED = (
     --margin --delta margin FLOAT: Loss of accuracy against the best configuration that is
         tolerable, such as 0.02. Without it the trade-off of size and accuracy is shown.
     --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
+    --adapter <NAME>: Answer for one adapter alone, in its default truncation, or for a truncation
+        as tables name it: "lora (SVD)".
     --reference <REFERENCE>: RANK, ADAPTER or ADAPTER@RANK to compare with; the best configuration
         by default.
-    --require-rank <R> INTEGER: Exit with 4 unless each adapter, judged by itself, may be shipped
-        at rank R or a smaller one.
-    --max-latency-ms <MS> FLOAT: Exit with 4 unless each adapter takes at most MS for a generated
-        token at its rank, unmerged, as `aurac cost --save RUN` measured it.
+
+    Gates, of every adapter by itself in its default truncation, or of --adapter
+    --require-rank <R> INTEGER: Exit with 4 unless every adapter by itself, or --adapter, may be
+        shipped at rank R or a smaller one.
+    --max-latency-ms <MS> FLOAT: Exit with 4 unless every adapter, or --adapter, takes at most MS
+        for a generated token at its rank, unmerged, as `aurac cost --save RUN` measured it.
 
     Evaluate adapters until their rank is decided: RUN is an adapter then
     --tasks
@@ -84,9 +105,9 @@ def recommend(
     sources: tuple[str, ...],
     metric: dict[str, str],
     groups: dict[str, list[str]],
+    cluster: dict[str, str],
     as_json: bool,
     details: bool,
-    cluster: dict[str, str],
     require_rank: int | None,
     max_latency_ms: float | None,
     tasks: list[str],
@@ -95,17 +116,13 @@ def recommend(
     out: str | None,
     margin: float | None,
     min_accuracy: float | None,
+    adapter: str | None,
     reference: int | str | None,
     axis: str,
     level: float,
     alpha: float,
     support: str | None,
-    ranks: str,
-    basis: list[BasisOption],
-    num_fewshot: int | None,
-    base: str | None,
-    device: str,
-    data: dict[str, Path],
+    **of_run: Unpack[OfRun],
 ) -> int:
     """The smallest configuration that you can ship: an adapter, its truncation and its rank.
 
@@ -119,41 +136,29 @@ def recommend(
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --margin 0.02 --reference lora@16
     aurac recommend runs/gsm8k --min-accuracy 0.45
-    aurac recommend runs/gate --margin 0.03 --require-rank 8  # CI: exit 0 or 4
+    aurac recommend runs/gate --margin 0.03 --adapter new --require-rank 8  # CI
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
     aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis.primary import read_sources
-    from aurac.analysis.rows import Options
-    from aurac.analysis.whole import analyse
-    from aurac.records.serving import ServingCosts
-
     if tasks or until:
         from aurac.cli.compare import evaluate
         from aurac.runs.settings import Request
 
         refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
         decided = _until(tasks, until, margin, alpha, budget, reference, min_accuracy)
-        request = Request.of(
-            sources,
-            tasks,
-            out,
-            ranks=ranks,
-            basis=basis,
-            num_fewshot=num_fewshot,
-            base=base,
-            device=device,
-            data=data,
-        )
+        request = Request.of(sources, tasks, out, **of_run)
         return evaluate(request, decided, as_json=as_json)
-    undeclared = margin is None and min_accuracy is None
-    if undeclared and (require_rank is not None or max_latency_ms is not None):
+    from aurac.analysis.primary import read_sources
+    from aurac.analysis.rows import Options
+
+    demands = Demands(require_rank, max_latency_ms)
+    if margin is None and min_accuracy is None and demands.any:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups=groups, clusters=cluster)
     if read.sequential:
-        other = (min_accuracy, reference, require_rank, max_latency_ms)
-        more = any(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
+        other = adapter or min_accuracy or reference or demands.any
+        more = bool(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
         return _decided(read, margin, asked_more=more, as_json=as_json)
     settings = Options(
         axis=axis,
@@ -163,22 +168,37 @@ def recommend(
         alpha=alpha,
         support=support,
         reference=reference,
+        adapter=adapter,
     )
+    return _answer(read, sources, settings, demands, as_json=as_json, details=details)
+
+
+def _answer(
+    read: Curves,
+    sources: Sequence[str],
+    settings: Options,
+    demands: Demands,
+    *,
+    as_json: bool,
+    details: bool,
+) -> int:
+    """Print what to ship; the exit code says whether every gate is passed."""
+    from aurac.analysis.whole import analyse
+    from aurac.records.serving import ServingCosts
+    from aurac.show.terminal_text import recommended_lines
+
     result = analyse(read.curves, settings, groups=read.groups)
     served = ServingCosts.read(map(Path, sources), read.groups)
-    gates = _gates(result, served, require_rank, max_latency_ms)
-    failed = [
-        {"adapter": row.label, "task": row.task, "reason": reason}
-        for rows, _, reason in gates
-        for row in rows
-    ]
+    gates = demands.gates(result, served)
     commands = [_truncate(choice.chosen, sources) for choice in result.choices]
     if as_json:
-        content = _content(result, served, commands, details=details)
-        print_json(content | ({"shown": not failed, "failed": failed} if gates else {}))
+        failed = [failure for gate in gates for failure in gate.failures]
+        tested: dict[str, Json] = {"shown": not failed, "failed": failed} if gates else {}
+        print_json(_content(result, served, commands, details=details) | tested)
     else:
-        _print(result, served, [line for line in commands if line], gates, details=details)
-    return NOT_SHOWN if failed else 0
+        lines = recommended_lines(result, served, commands, details=details)
+        print_text("\n".join([*(line for gate in gates for line in (gate.text, "")), *lines]))
+    return NOT_SHOWN if any(gate.failing for gate in gates) else 0
 
 
 def _until(
@@ -203,31 +223,6 @@ def _until(
     return Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
 
 
-def _print(
-    result: Analysis,
-    served: ServingCosts,
-    commands: Sequence[str],
-    gates: Sequence[Gate],
-    *,
-    details: bool,
-) -> None:
-    """What to ship and the commands that cut it, each adapter by itself, and the gates."""
-    from aurac.show import terminal_text
-
-    text = terminal_text.ship_lines(result, served, details=details)
-    print_text("\n".join([*text, *commands, ""]))
-    if result.recommended:
-        title = "The smallest rank to use, each row by itself; accuracy and AURAC in percent"
-        print_curves(result, title, terminal_text.rank_columns(result, served))
-    lines = terminal_text.rank_lines(result, details=details)
-    if len(result.recommended) > 1:  # else both answers are of the same ranks
-        lines.insert(0, "Each adapter by itself, not against the others as above:")
-    print_text("\n" + "\n".join(lines).strip("\n"))
-    for rows, passed, reason in gates:
-        said = f"{reason}: {', '.join(map(terminal_text.row_name, rows))}." if rows else passed
-        print_text(f"\n{said}")
-
-
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
     """What runs that stopped early have decided; no other test holds on their documents."""
     own = {record.margin for record in read.sequential}
@@ -245,47 +240,6 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
     text = "\n".join(decided_lines(read.sequential)).strip("\n")
     print_result(content, text, as_json=as_json)
     return 0
-
-
-def _within(row: RankRow, served: ServingCosts, limit: float) -> bool:
-    """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
-    if row.rank is None:
-        return False
-    cost = served.at(row.adapter, row.truncation, row.rank)
-    if cost is None or cost.decode.high is None:
-        problem = f"no latency of {row.label} at rank {row.rank} was measured"
-        expected = "a measurement in the run folder"
-        if cost is not None:
-            problem, expected = f"{len(cost.decode.rounds)} repeats give no interval", "at least 6"
-        raise UsageError(
-            f"--max-latency-ms: {problem}",
-            expected=expected,
-            fix=f"run `aurac cost CKPT --ranks {row.rank},… --save RUN` first",
-        )
-    return 1000 * cost.decode.high <= limit
-
-
-def _gates(
-    result: Analysis, served: ServingCosts, rank: int | None, latency: float | None
-) -> list[Gate]:
-    """For each demand the adapters not shown to meet it, and what to say of none or some."""
-    rows = [row for row in result.recommended if not row.other]
-    gates = []
-    if rank is not None:
-        failing = [row for row in rows if row.rank is None or row.rank > rank]
-        at = f"at rank {rank} or a smaller one"
-        passed = (
-            f"Every adapter may be shipped {at}. Each was judged by itself, not against another: a "
-            "weak adapter passes, too, where it loses little by being cut."
-        )
-        gates.append((failing, passed, f"Not shown to be good enough {at}"))
-    if latency is not None:
-        slow = [row for row in rows if not _within(row, served, latency)]
-        most = f"at most {latency:g} ms a generated token"
-        gates.append(
-            (slow, f"Every adapter takes {most} at its rank.", f"Not shown to take {most}")
-        )
-    return gates
 
 
 def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
@@ -309,13 +263,14 @@ def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | Non
 def _content(
     result: Analysis, served: ServingCosts, commands: Sequence[str | None], *, details: bool
 ) -> dict[str, Json]:
+    """The JSON, what to ship first; the page on gates describes it."""
+    pairs = zip(result.choices, commands, strict=True)
+    shown: dict[str, Json] = {"schema": SCHEMA}
+    shown["ship"] = [_ship(choice, served) | {"command": command} for choice, command in pairs]
+    shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
     content = result.to_dict(details=details)
     names = ["recommended", *(["variants", "pairs", "best"] if details else [])]
-    shown: dict[str, Json] = {"schema": SCHEMA} | {name: content[name] for name in names}
-    shown["choices"] = [choice.to_dict(details=details) for choice in result.choices]
-    ships = [_ship(choice, served) for choice in result.choices]
-    pairs = zip(ships, commands, strict=True)
-    shown["ship"] = [ship | {"command": command} for ship, command in pairs]
+    shown |= {name: content[name] for name in names}
     if details:
         shown["truncations"] = [advice.to_dict() for advice in result.advice]
     return shown

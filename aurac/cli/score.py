@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from aurac.analysis.record import Analysis
     from aurac.records.decisions import SequentialRecord
-    from aurac.show.terminal import Extra
 
 
 def _clusters(values: Sequence[str]) -> dict[str, str]:
@@ -170,7 +169,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     from aurac.show import terminal_text
     from aurac.show.caveats import study_sentences
 
-    print_curves(result)
+    _print_curves(result)
     text = terminal_text.score_lines(result.scores, details=details)
     text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
@@ -201,8 +200,7 @@ def _question(
     return adapter, reference, margin, equivalent is not None
 
 
-def print_curves(result: Analysis, title: str | None = None, extra: Extra | None = None) -> None:
-    """The table of curves, with the accuracies at the ranks or `extra` columns in their place."""
+def _print_curves(result: Analysis) -> None:
     from aurac.show.terminal import TITLE, curve_table
 
     console = stdout_console()
@@ -211,7 +209,5 @@ def print_curves(result: Analysis, title: str | None = None, extra: Extra | None
         axis=result.axis,
         level=result.level,
         best=result.candidates,
-        extra=extra,
-        ranks=extra is None,
     )
-    console.print(table.terminal(console.width, title or TITLE))
+    console.print(table.terminal(console.width, TITLE))

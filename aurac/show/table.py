@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import show_p
@@ -69,6 +69,14 @@ class Table:
     def sortable(self) -> bool:
         """Whether there is a number to sort by and more than one row."""
         return len(self.rows) > 1 and any(column.numeric for column in self.columns)
+
+    def filled(self) -> Table:
+        """The same without columns that are a dash in every row."""
+        cells = list(zip(*self.rows, strict=True))
+        kept = [at for at, column in enumerate(cells) if {cell.text for cell in column} != {NONE}]
+        columns = tuple(self.columns[at] for at in kept)
+        rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
+        return replace(self, columns=columns, rows=rows)
 
     def plain(self, width: int | None = None) -> str:
         """Lines of text with all cells; see `aurac.show.layout` for a table that is too wide.

@@ -96,7 +96,6 @@ def curve_table(
     level: float = 0.95,
     best: Collection[tuple[str | None, str]] = (),
     extra: Extra | None = None,
-    ranks: bool = True,
     most: int = 60,
     rest: str = "more rows: see --json",
     notes: Iterable[str] = (),
@@ -109,7 +108,6 @@ def curve_table(
         level: Of its intervals.
         best: Task and label of the rows in bold (`Analysis.candidates`).
         extra: Further columns of a row, the same for all: title → text.
-        ranks: Whether there is a column for each rank.
         most: How many rows are shown, those with the largest AURAC of each task.
         rest: What follows the number of rows that are left out.
         notes: Ends of the caption.
@@ -123,7 +121,7 @@ def curve_table(
 
     shown = sorted(rows, key=place)[:most]
     columns = [*_name_columns(rows, axis), *_extra_columns(shown, extra)]
-    columns += _rank_columns(shown) if ranks else []
+    columns += _rank_columns(shown)
     if any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
         columns.append(

@@ -9,7 +9,8 @@ from aurac.analysis.sentences import pairing_note
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, seconds, size
 from aurac.records.serving import against
-from aurac.show.table import NONE
+from aurac.show.names import Names
+from aurac.show.table import NONE, text_table
 from aurac.show.tables import configuration_table
 from aurac.show.terminal import aggregate_table, of_one_adapter, pair_table, rank_test_table
 from aurac.terminal import terminal_width
@@ -17,17 +18,18 @@ from aurac.terminal import terminal_width
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.analysis.choice_rows import Choice, RankRow
+    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.records.decisions import SequentialRecord
     from aurac.records.serving import AdapterCost, ServingCosts, ServingRecord
-    from aurac.show.terminal import Extra
+    from aurac.show.table import Table
 
 FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
+MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
 
@@ -109,23 +111,27 @@ def best_lines(rows: Sequence[BestRow]) -> list[str]:
     return ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
 
 
-def configuration_lines(choice: Choice, *, every: bool) -> list[str]:
+def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[str]:
     """Sizes and accuracies, and the margin at which each would be shown to be good enough."""
-    shown = choice.configurations if every else choice.frontier
+    shown = choice.configurations if every else _trade_off(choice)
     if not shown:
         return []
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
-    if len(shown) < len(choice.configurations):
-        title += ": configurations that no smaller one equals"
     level = f"{100 * (1 - choice.alpha):.3g}"
-    note = f"Each margin, in points, is that at which it would be named ({level} % confidence)."
     return [
-        title,
-        configuration_table(
-            shown, choice, accuracy="accuracy [95 %, all together]", digits=2
-        ).plain(),
-        note,
+        title if every else f"{title}, without what a smaller one equals",
+        configuration_table(shown, choice, called=names.called, digits=2).filled().plain(),
+        f"margin needed: points of loss to accept for it to be named ({level} % confidence)",
     ]
+
+
+def _trade_off(choice: Choice) -> Sequence[Configuration]:
+    """The frontier and what is chosen, the smallest first; of many those beside it."""
+    chosen = choice.chosen
+    rows = [c for c in choice.configurations if c is chosen or c in choice.frontier]
+    at = rows.index(chosen) if chosen else len(rows)
+    first = max(0, min(at - MOST // 2, len(rows) - MOST))
+    return rows[first : first + MOST]
 
 
 def rank_test_lines(row: RankRow) -> list[str]:
@@ -161,59 +167,62 @@ def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str
     return f"{text}."
 
 
-def ship_lines(result: Analysis, served: ServingCosts, *, details: bool) -> list[str]:
-    """Of each task what to ship, what it costs to serve, and the trade-off without a demand."""
-    lines = []
-    for choice in result.choices:
-        lines.append(" ".join(choice.sentences))
+def recommended_lines(
+    result: Analysis, served: ServingCosts, commands: Sequence[str | None], *, details: bool
+) -> list[str]:
+    """Of each task what to ship, what it costs to serve, the command that cuts it, the trade-off.
+
+    The trade-off of several tasks, and each curve by itself, are details.
+    """
+    lines, names = list[str](), Names(result)
+    for choice, command in zip(result.choices, commands, strict=True):
         chosen = choice.chosen
+        lines += ["", " ".join(choice.sentences)]
         measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
         if measured and chosen:
             lines.append(serving_sentence(*measured, chosen.rank))
-        if details or not choice.declared:
-            lines += ["", *configuration_lines(choice, every=details)]
-    return lines
+        lines += [command] if command else []
+        if details or not choice.declared or len(result.choices) == 1:
+            lines += ["", *configuration_lines(choice, names, every=details)]
+    if details and result.recommended:
+        lines += ["", *rank_lines(result, served, names)]
+    elif not details:
+        more = f"--details: all {sum(len(c.configurations) for c in result.choices)} configurations"
+        alone = ", each adapter by itself; --adapter NAME: one"
+        lines.append(more + alone * (len(result.recommended) > 1))
+    return lines[1:]
 
 
-def rank_lines(result: Analysis, *, details: bool) -> list[str]:
-    """Of each curve its smallest rank; with details all tests, and truncations compared."""
-    lines = []
-    if not details:
-        said: dict[str, list[str]] = {}  # what is the same of several curves is said once
-        for row in result.recommended:
-            if not row.other:
-                name, _, text = row.sentence.partition(": ")
-                said.setdefault(text, []).append(name)
-        lines += [f"{', '.join(names)}: {text}" for text, names in said.items()]
-    else:
-        for row in result.recommended:
-            lines += [row.sentence, *rank_test_lines(row), ""]
-        title = "Which truncation to use for this adapter, paired"
-        lines += pair_lines(result.variants, title, details=True)
-        lines += [row.sentence for row in result.pairs if row.survives is not None]
-    if result.advice:
-        lines += ["", *(row.sentence for row in result.advice)]
-    return lines
+def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str]:
+    """Each curve by itself: its smallest rank, all tests, and its truncations compared."""
+    lines = [
+        "Each adapter by itself, not against the others: the smallest rank to use",
+        rank_table(result, served, names).filled().plain(),
+        "accuracy in percent; a document: time to evaluate one at this rank in this run",
+        "",
+    ]
+    for row in map(names.rank, result.recommended):
+        lines += [row.sentence, *rank_test_lines(row), ""]
+    title = "Which truncation to use for this adapter, paired"
+    lines += pair_lines([*map(names.pair, result.variants)], title, details=True)
+    return lines + [names.pair(row).sentence for row in result.pairs if row.survives is not None]
 
 
-def rank_columns(result: Analysis, served: ServingCosts) -> Extra:
-    """Columns of a table of curves: the smallest rank to use, its accuracy, size and speed."""
-    rows = {(row.task, row.label): row for row in result.recommended}
-    timed = any(served.of(row.adapter, row.truncation) for row in rows.values())
-
-    def columns(score: ScoreRow) -> dict[str, str]:
-        row = rows[score.task, score.label]
+def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
+    """The smallest rank of each curve, its accuracy, size and speed."""
+    rows = result.recommended
+    timed = any(served.of(row.adapter, row.truncation) for row in rows)
+    several = len({row.task for row in rows}) > 1
+    body = []
+    for row in rows:
         chosen, every = row.choice.chosen, row.choice.configurations
         largest = max((c.rank for c in every), default=0)
-        cells = {"use rank": f"{chosen.rank} of {largest}" if chosen else NONE}
-        cells["accuracy"] = percent(chosen.accuracy if chosen else None)
-        if any(c.bytes for c in every):
-            cells["size"] = size(chosen.bytes if chosen else None)
-        if any(c.seconds for c in every):
-            cells["a document"] = seconds(chosen.seconds if chosen else None)
-        if timed:
-            cost = served.at(row.adapter, row.truncation, row.rank)
-            cells["a token (ms)"] = cost.decode.milliseconds if cost else NONE
-        return cells
-
-    return columns
+        cells = [names.of(row), *([row.task] if several else [])]
+        cells += [f"{chosen.rank} of {largest}" if chosen else NONE]
+        cells += [percent(chosen.accuracy if chosen else None)]
+        cells += [size(chosen.bytes if chosen else None)]
+        cells += [seconds(chosen.seconds if chosen else None)]
+        cost = served.at(row.adapter, row.truncation, row.rank) if timed else None
+        body.append([*cells, *([cost.decode.milliseconds if cost else NONE] if timed else [])])
+    head = ["adapter", *(["task"] if several else []), "use rank", "accuracy", "size", "a document"]
+    return text_table([*head, *(["a token (ms)"] if timed else [])], body)

@@ -22,13 +22,13 @@ from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import duration
 from aurac.show import escape, figures
 from aurac.show.forest import Difference, differences
+from aurac.show.names import Names
 from aurac.show.table import NONE, Column, Table, estimate, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES
 from aurac.study.answer import answer, areas, since
 from aurac.study.design import chosen_adapters, curves_of, searches
 from aurac.study.plan import converged, declared_in, edges_in, rates_in
-from aurac.study.shown import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -295,7 +295,7 @@ def _data(
 
 def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
     """The accuracies and the differences of one task."""
-    scores = [row for row in analysis.scores if row.task == task]
+    scores = [replace(row, published=False) for row in analysis.scores if row.task == task]
     shown = curve_table(
         scores,
         best=analysis.candidates,

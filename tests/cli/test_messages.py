@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from report_runs import zoo_run
 
-from aurac.analysis.primary import parse_pairs
+from aurac.analysis.primary import pairs_of, parse_pairs
 from aurac.cli import COMMANDS, cli
 from aurac.terminal import wrapped
 
@@ -44,7 +44,7 @@ def refusal(*words: object) -> str:
         (["--versoin"], "--version"),
         (
             ["score", ROOT / "reports/word_problems", "--primary", "nobody,lora"],
-            "expected one of lora, dylora, matryoshka, or a truncation: NAME · svd",
+            "expected one of lora, dylora, matryoshka, or a truncation: NAME (SVD)",
         ),
         (
             ["compare", "--model", "hf", "--model_args", "peft=x", "--apply_chat_template", "tool"],
@@ -87,6 +87,8 @@ def test_long_lines_break_between_words_and_commands_can_be_pasted():
 def test_a_label_of_a_primary_comparison_may_lack_its_spaces():
     spaced = [("lora · svd", "b"), ("b · prefix · rule", "*")]
     assert parse_pairs(["lora·svd,b"], ["b ·prefix· rule"]) == spaced
+    cut = "a (SVD, fitted)"
+    assert parse_pairs([f"{cut},b"]) == pairs_of((cut, "b")) == [(cut, "b")]
 
 
 def shown(name: str, flag: str) -> str:

@@ -15,12 +15,12 @@ REPORTS = Path(__file__).parents[2] / "reports"
 RANKS = {"1", "2", "4", "8", "16"}
 
 
-def shown(*arguments: object, status: int = 0) -> list[str]:
+def shown(*arguments: object, status: int = 0, columns: int = 80) -> list[str]:
     """The lines that a command sends, none of which the terminal has to break."""
-    found = on_a_terminal(["-m", "aurac", *map(str, arguments)], size=(80, 24))
+    found = on_a_terminal(["-m", "aurac", *map(str, arguments)], size=(columns, 24))
     assert found.status == status, found.sent
     lines = re.sub(r"\x1b\[[\d;]*m", "", found.sent.decode()).replace("\r", "").split("\n")
-    assert max(map(len, lines)) <= 80, [line for line in lines if len(line) > 80]
+    assert max(map(len, lines)) <= columns, [line for line in lines if len(line) > columns]
     return lines
 
 
@@ -41,14 +41,31 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
     assert len(lines) < 60
 
 
-def test_recommend_shows_sizes_in_a_table_and_sentences_in_whole_words():
-    lines = shown("recommend", REPORTS / "word_problems", "--margin", "0.1")
-    text = "\n".join(lines)
-    assert "prefix/trained" in text
-    for rank in ("4 of 16", "16 of 16"):
-        assert rank in text
+@pytest.mark.parametrize("columns", [80, 120])
+def test_recommend_answers_first_and_on_one_screen(columns):
+    """The sentence, the command and the trade-off; each adapter by itself is a detail."""
+    given = ["recommend", REPORTS / "word_problems", "--margin", "0.15"]
+    lines = shown(*given, columns=columns)
+    assert len(lines) <= 20
+    assert lines[0].startswith("Ship lora (SVD) at rank 4 on aurac_word_problems: 2.4 MB, acc")
+    command = next(at for at, line in enumerate(lines) if line.startswith("aurac truncate "))
+    assert "Size against accuracy" in lines[command + 2 + (columns == 80)]
+    rows = [line for line in lines if re.match(r"\S+ \(.+\) at rank \d+ ", line)]
+    assert [row.split("  ")[0] for row in rows][2:] == [
+        "lora (SVD) at rank 4",
+        "matryoshka (with P) at rank 16",
+    ]
+    details = shown(*given, "--details", columns=columns)
+    assert not any("use rank" in line for line in lines)
+    assert any("use rank" in line and "a document" in line for line in details)
+    for row in ("2 of 16", "16 of 16"):
+        assert row in "\n".join(details)
+
+
+def test_without_a_margin_recommend_shows_what_each_needs():
     plain = shown("recommend", REPORTS / "word_problems")
-    [row] = [line for line in plain if line.startswith("lora at rank 4")]
+    assert len(plain) <= 20
+    [row] = [line for line in plain if line.startswith("lora (SVD) at rank 4")]
     assert row.split()[-2:] == ["67.4]", "14.13"]
 
 

@@ -169,8 +169,8 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     most = max(range(3), key=lambda at: curve.accuracy[at])
     (sentence,) = details(findings, TASK)[-1:]
     assert sentence == (
-        f"Ship a at rank 2: 184 kB, accuracy {shares[0]} %. It is shown to be "
-        "within 90 points of the best (95 % confidence, conditional on these checkpoints). The "
+        f"Ship a at rank 2: 184 kB, accuracy {shares[0]} %. It is shown to be within 90 points of "
+        "the best rank (95 % confidence, conditional on these checkpoints). The "
         f"most accurate is a at rank {curve.ranks[most]}, {shares[most]} %."
     )
     tile = tiles(findings, TASK)[1]

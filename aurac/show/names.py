@@ -1,4 +1,4 @@
-"""The analysis of a study by the names that its page shows: labels of methods, words, tasks."""
+"""An analysis by the names that people read: of curves, of methods of a study, of tasks."""
 
 from __future__ import annotations
 
@@ -11,44 +11,59 @@ from aurac.records.names import curve_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from aurac.analysis.choice_rows import Configuration, RankRow
     from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import BestRow, PairRow
+    from aurac.analysis.rows import BestRow, Named, PairRow
 
 
 class Names:
-    """What a page calls curves and tasks.
+    """What a page or a terminal calls curves and tasks.
 
     Args:
-        analysis: Of the study.
-        labels: Method → what to call it.
-        tasks: Name of a task in the analysis → in the study's file.
+        analysis: Of a run, of tables or of a study.
+        labels: Adapter, or method of a study → what to call it.
+        tasks: Name of a task in the analysis → another, such as that in a study's file.
     """
 
     def __init__(
-        self, analysis: Analysis, labels: Mapping[str, str], tasks: Mapping[str, str]
+        self,
+        analysis: Analysis,
+        labels: Mapping[str, str] | None = None,
+        tasks: Mapping[str, str] | None = None,
     ) -> None:
-        self.tasks = tasks
+        self.tasks = tasks or {}
         ways = {
-            (row.task, label): (row.adapter, *row.truncation.split(" · "))
+            (row.task, label): (row.adapter, *row.truncation.partition(" · ")[::2])
             for row in analysis.scores
             for label in (row.label, f"{row.adapter} · {row.truncation}")
         }
-        names = curve_names(((name, cut, scale) for name, cut, scale in ways.values()), labels)
-        self._names = {key: names[name, cut, scale] for key, (name, cut, scale) in ways.items()}
+        names = curve_names((way for way in ways.values() if way[2]), labels)
+        self._names = {key: names.get(way, key[1]) for key, way in ways.items()}
         self._anywhere = {label: name for (_, label), name in self._names.items()}
 
+    def of(self, row: Named) -> str:
+        """The name of a row's curve."""
+        return self._names[row.task, row.label]
+
+    def on_task(self, row: Named) -> str:
+        """The name of a row's curve, and its task."""
+        return f"{self.of(row)} on {row.task}" if row.task else self.of(row)
+
+    def called(self, configuration: Configuration) -> str:
+        """The name of a configuration."""
+        return f"{self.of(configuration)} at rank {configuration.rank}"
+
     def analysis(self, known: Analysis) -> Analysis:
-        """The same rows under the names of the page; sentences are made again."""
+        """The same rows under these names; sentences are made again."""
         return replace(
             known,
             scores=tuple(
                 replace(
                     row,
                     task=self._task(row.task),
-                    adapter=self._names[row.task, row.label],
+                    adapter=self.of(row),
                     truncation="",
                     other=False,
-                    published=False,
                 )
                 for row in known.scores
             ),
@@ -59,23 +74,16 @@ class Names:
                 for row in known.aggregates
             ),
             best=tuple(map(self._best, known.best)),
-            recommended=tuple(
-                replace(row, sentence=rank_sentence(row))
-                for row in (
-                    replace(
-                        row,
-                        task=self._task(row.task),
-                        adapter=self._names[row.task, row.label],
-                        other=False,
-                    )
-                    for row in known.recommended
-                    if not row.other
-                )
-            ),
+            recommended=tuple(self.rank(row) for row in known.recommended if not row.other),
         )
 
+    def rank(self, row: RankRow) -> RankRow:
+        """The recommended rank of a curve under its name."""
+        shown = replace(row, task=self._task(row.task), adapter=self.of(row), other=False)
+        return replace(shown, sentence=rank_sentence(shown))
+
     def pair(self, row: PairRow) -> PairRow:
-        """A pair under the names of the page."""
+        """A pair under these names."""
         a, b = (self._names[row.task, name] for name in (row.a, row.b))
         shown = replace(row, a=a, b=b, task=self._task(row.task))
         return replace(shown, reading=reading(shown), sentence=pair_sentence(shown))
@@ -94,5 +102,5 @@ class Names:
         )
         return replace(shown, sentences=tuple(best_sentences(shown)))
 
-    def _task(self, name: str | None) -> str:
-        return self.tasks[str(name)]
+    def _task(self, name: str | None) -> str | None:
+        return self.tasks.get(str(name), name)
