@@ -160,7 +160,11 @@ class TrainingRecord(msgspec.Struct, frozen=True):
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an adapter was cut from another one; ``None`` for what is not recorded."""
+    """How an adapter was cut from another one; ``None`` for what is not recorded.
+
+    Of a cut of a cut, ``from_rank`` and ``from_sha256`` are of the adapter that was not cut, and
+    ``before`` is the cut in between.
+    """
 
     basis: str | None = None
     rescale: str | None = None
@@ -169,6 +173,13 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_sha256: str | None = None
     trained: TrainingRecord | None = None  # of the one that it was cut from
     fit_factor: float | None = None
+    before: Derived | None = None
+
+    @property
+    def steps(self) -> str:
+        """Every cut in its order, such as ``rank 4 (basis svd, rescale keep)``."""
+        earlier = f"{self.before.steps}, then " if self.before else ""
+        return f"{earlier}rank {self.rank} (basis {self.basis}, rescale {self.rescale})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -147,16 +147,20 @@ def _card(adapter: Adapter, derived: Derived) -> str:
     method, parent = trained or "LoRA", derived.from_sha256 or "not recorded"
     return f"""{front_matter(adapter.name, adapter.base, trained)}
 
-# {adapter.name}
+# {adapter.name}, rank {adapter.rank}
 
 Rank {adapter.rank} of a {method} adapter of rank {derived.from_rank} (SHA-256 `{parent}`)
-for `{base_name(adapter.base)}`. It was cut with basis `{derived.basis}` and rescale
-`{derived.rescale}`, without training. `aurac compare` measures what that costs in accuracy; this
-folder holds no results.
+for `{base_name(adapter.base)}`, cut without training to {derived.steps}.
 
 It is a plain PEFT adapter:
 
 {loading_snippet(adapter.base)}
+
+It holds no results. This measures its accuracy and writes a card with it:
+
+```sh
+aurac compare . --tasks TASK --ranks {adapter.rank} --out ../measured  # then ../measured/cards
+```
 
 {base_note(adapter.base)}
 """

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 import torch
+from msgspec import structs
 from torch import Tensor
 
 from aurac.adapters.adapter import Derived
@@ -150,6 +151,7 @@ class Prepared:
     def record(self, r: int) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
         adapter, before = self.adapter, self.adapter.derived or Derived()
+        own = structs.replace(before, from_rank=None, from_sha256=None, trained=None)
         return Derived(
             basis=before.basis or "prefix" if self.basis == "prefix" else self.basis,
             rescale=self.rescale,
@@ -158,6 +160,7 @@ class Prepared:
             from_sha256=before.from_sha256 or adapter.sha256,
             trained=before.trained if adapter.nesting is None else adapter.training,
             fit_factor=_factor(self.fit_factors, r) if self.rescale == "fit" else None,
+            before=own if adapter.derived else None,
         )
 
 

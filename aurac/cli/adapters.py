@@ -112,7 +112,7 @@ def _heading(facts: Description) -> list[tuple[str, str]]:
         ("sha256", facts.sha256),
     ]
     if derived:
-        rows.append(("cut by", f"{derived.basis}, {derived.rescale}, {derived.from_sha256}"))
+        rows.append(("cut by", f"{derived.steps}, from {derived.from_sha256}"))
     if facts.extra_tensors:
         rows.append(("extra tensors", str(facts.extra_tensors)))
     return rows

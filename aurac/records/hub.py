@@ -26,11 +26,14 @@ UPSTREAM = {
 }
 
 
+def published(base: str | None) -> str | None:
+    """A base as other programs know it: a packaged one by its repository."""
+    return UPSTREAM[base].repository if base in UPSTREAM else base
+
+
 def hub_id(base: str | None) -> str | None:
     """The repository of a base model; None for a folder of this machine."""
-    name = (base or "").partition("@")[0]
-    if name in UPSTREAM:
-        return UPSTREAM[name].repository
+    name = (published(base) or "").partition("@")[0]
     parts = name.split("/")
     if len(parts) != 2 or len(name) > 96 or any(part in ("", ".", "..", "~") for part in parts):
         return None  # no repository of the hub has a longer name
@@ -49,15 +52,13 @@ def front_matter(
 ) -> str:
     """The YAML between the dashes that open a card, dashes included.
 
-    The licence is that of a packaged base; of other bases it is not known and left out.
+    It names no licence, which is its owner's to choose.
     """
     from huggingface_hub import ModelCardData
 
-    known = UPSTREAM.get(base or "")
     data = ModelCardData(
         base_model=hub_id(base),
         library_name="peft",
-        license=known.licence if known else None,
         pipeline_tag="text-generation",
         model_name=one_line(name),
         tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
@@ -93,12 +94,13 @@ def base_note(base: str | None) -> str:
     """What somebody who loads or uploads the adapter has to know of its base; often empty."""
     if base in UPSTREAM:
         return (
-            f"It was trained and measured on `{base}`, a 4-bit file of that model. With the "
-            "model's full weights the results can differ."
+            f"It was trained and measured on `{base}`, a 4-bit file of that model "
+            f"({UPSTREAM[base].licence}). With the model's full weights the results can differ."
         )
     if hub_id(base) is None:
         return (
             f"Its base is a folder, {base_name(base)}. Before you publish the adapter, add a line "
-            "`base_model: OWNER/NAME` above and put that repository in the place of BASE_MODEL."
+            "`base_model: OWNER/NAME` above and put that repository in the place of BASE_MODEL and "
+            "of `base_model_name_or_path` in `adapter_config.json`."
         )
     return ""

@@ -76,7 +76,7 @@ def test_the_same_bytes_as_in_memory(build, how, tmp_path):
         card = (place / "README.md").read_text()
         assert card.count(parent) == 1
         assert f"\nRank {cut.rank} of a " in card
-        assert f"basis `{basis}`" in card
+        assert f"to rank {r} (basis {basis}, rescale " in card
 
 
 def test_an_adapter_in_memory_streams_too(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness_doubles import make_tokenizer
+from peft import LoraConfig
 from support.adapters import random_adapter, tiny_llama
 from support.hostile_files import run_aurac
 
@@ -15,6 +16,7 @@ from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, trun
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.errors import CheckpointError
 from aurac.models.base import resolve_base
+from aurac.models.packaged import DEFAULT_BASE
 
 DATA = Path(__file__).parent / "data"
 HASH = "5" * 64
@@ -108,6 +110,22 @@ def test_other_formats_are_asked_too(tmp_path):
     with pytest.raises(CheckpointError, match=r"names base org/one, .* org/other"):
         load_adapter(folder)
     assert load_adapter(folder, base="org/other").base == "org/other"
+
+
+def test_other_programs_read_the_repository_of_a_packaged_base(tmp_path):
+    """The side-car keeps the packaged name, with which the base is found without a network."""
+    folder = contradicting(tmp_path / "x", DEFAULT_BASE, DEFAULT_BASE)  # as of older versions
+    adapter = load_adapter(folder)
+    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
+    named = LoraConfig.from_pretrained(str(cut)).base_model_name_or_path
+    assert named == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    again = load_adapter(cut)
+    assert (again.base, again.notes) == (DEFAULT_BASE, ())
+    saved = save_adapter(adapter, tmp_path / "saved")
+    assert load_adapter(saved).sha256 == adapter.sha256
+    edit(cut / CONFIG, base_model_name_or_path="org/one")
+    with pytest.raises(CheckpointError, match="names base org/one"):
+        load_adapter(cut)
 
 
 def test_the_revision_of_a_base_on_the_hub_is_part_of_its_name(tmp_path):

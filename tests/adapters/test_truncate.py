@@ -126,6 +126,9 @@ def test_truncating_twice_is_truncating_once(first, second, how, rule):
         once.modules["m"].scale(second), rel=1e-15
     )
     assert twice.derived.from_sha256 == once.derived.from_sha256 == a.sha256
+    assert twice.derived.steps == (
+        f"rank {first} (basis {basis}, rescale {rescale}), then {once.derived.steps}"
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "matryoshka"])

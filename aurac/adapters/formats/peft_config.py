@@ -16,6 +16,7 @@ from msgspec import Meta
 from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.storage import checked
 from aurac.errors import CheckpointError
+from aurac.records.hub import published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,10 +159,10 @@ def is_there(base: str) -> bool:
 
 
 def base_fields(base: str | None) -> dict[str, str | None]:
-    """The fields of a config that name ``base``: the inverse of `PeftConfig.base`."""
+    """The fields of a config that name ``base`` as other programs find it, see `published`."""
     name, at, revision = (base or "").partition("@")
     if not at or not _HUB_ID.fullmatch(name) or is_there(str(base)):
-        return {"base_model_name_or_path": base, "revision": None}
+        return {"base_model_name_or_path": published(base), "revision": None}
     return {"base_model_name_or_path": name, "revision": revision}
 
 

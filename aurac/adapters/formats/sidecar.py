@@ -25,6 +25,7 @@ from aurac.adapters.nesting import RULES, Rule, Update, peft_alpha, rule_alpha
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 from aurac.models.device import versions
+from aurac.records.hub import published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -252,7 +253,7 @@ def with_record(adapter: Adapter, source: Source, *, rescale: bool) -> Adapter:
 def _with_base(adapter: Adapter, sidecar: Sidecar, where: Path, given: str | None) -> Adapter:
     """``adapter`` on the base that its file and the side-car name."""
     file, record = adapter.base, sidecar.base
-    known = (record, sidecar.recorded_base)
+    known = (record, sidecar.recorded_base, published(record))
     if not file or not record or file in known or given or _same_folder(file, record):
         return replace(adapter, base=record or file)
     names = f"{CONFIG if where.name == SIDECAR else 'the file'} names base {file}, {where} {record}"
