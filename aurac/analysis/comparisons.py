@@ -211,7 +211,9 @@ def _with_holm(tests: Sequence[PairTest], settings: Options) -> list[PairRow]:
     """The rows of one family with their adjusted p, and the level that each was tested at."""
     given, alpha = [test.p for test in tests], 1 - settings.level
     steps = zip(tests, holm(given), holm_levels(given, alpha), strict=True)
-    return [finished(test, p, level or alpha) for test, p, level in steps]
+    rows = [finished(test, p, level or alpha) for test, p, level in steps]
+    count = sum(p is not None for p in given)
+    return [row if row.p is None else replace(row, tests=count) for row in rows]
 
 
 def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
@@ -341,7 +343,7 @@ def _best_row(
         estimate=estimate,
         candidates=candidates,
         untested=tuple(untested),
-        sure=1 - families * (1 - row.level),
+        sure=round(1 - families * (1 - row.level), 12),
         within=max(0.0, *known) if len(known) == len(rest) else None,
         apart=tuple(label for full, label in labels.items() if full not in shared),
     )

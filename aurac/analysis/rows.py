@@ -188,6 +188,7 @@ class PairRow:
         value: The difference; of curves without documents there is no more than that.
         p: Two-sided, before adjustment; None without a test.
         p_holm: Adjusted for the family.
+        tests: How many tests the family has.
         detectable: The smallest true difference that the test finds with 80 % power, at the level
             that Holm's procedure left it; None where not even a difference of 1 is.
         verdict: +1 where b is better, -1 where a is, 0 where neither is significantly; None without
@@ -212,6 +213,7 @@ class PairRow:
     estimate: Estimate | None = None
     p: float | None = None
     p_holm: float | None = None
+    tests: int | None = None
     detectable: float | None = None
     verdict: int | None = None
     pairing: str | None = None

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 NONE = "–"
 _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
-    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost"),
+    *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost", "family_tests"),
 }
 _TEXT = {
     *("task", "adapter", "basis", "rescale", "role", "metric", "method", "note", "missing"),
     *("interval", "curve", "group", "measure", "within_margin", "axis", "family"),
-    *("truncation", "above_base", "chosen", "verdict", "pairing"),
+    *("truncation", "above_base", "chosen", "verdict", "pairing", "reference"),
 }
 
 Row = dict[str, Any]

@@ -17,6 +17,7 @@ from aurac.analysis.rows import fields_of
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
+from aurac.records.decisions import EACH
 from aurac.records.results_file import REPORT_FILE, Results
 from aurac.records.run import renamed, stored_run
 from aurac.show import model_card, render
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
 
 FIGURES, CARDS = "figures", "cards"
-_FAMILIES = ("primary", "exploratory")
+_FAMILIES = {None: "all", False: "primary", True: "exploratory"}
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
 _POINT = (
     *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2", "weight_linear"),
@@ -234,10 +235,7 @@ def _point_rows(curve: CurveRow) -> list[Row]:
 
 
 def _pair_row(findings: Findings, pair: PairRow) -> Row:
-    """A paired difference of AURAC, first minus second (`b` and `a` of the analysis).
-
-    It is on the log2 axis, or over the range of a budget.
-    """
+    """A paired difference of AURAC, first minus second (`b` and `a` of the analysis)."""
     estimate = cast("Estimate", pair.estimate)
     rows = {"first": findings.row(pair.task, pair.b), "second": findings.row(pair.task, pair.a)}
     return {
@@ -247,20 +245,31 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
             for end, row in rows.items()
             for name, value in fields_of(row, "adapter basis rescale").items()
         },
-        **({"axis": pair.axis} if pair.span else {}),
+        "reference": _reference(findings, pair),
+        "axis": pair.axis,
         **_span(pair.span),
         "difference": estimate.value,
         "low": estimate.low,
         "high": estimate.high,
         "p": pair.p,
         "p_holm": pair.p_holm,
+        "family": _FAMILIES[pair.exploratory],
+        "family_tests": pair.tests,
         "verdict": verdict(pair).partition(",")[0],
         "pairing": pair.pairing,
         "detectable": pair.detectable,
         "n_docs": pair.n_docs or 0,
         "interval": estimate.method,
-        **({} if pair.exploratory is None else {"family": _FAMILIES[pair.exploratory]}),
     }
+
+
+def _reference(findings: Findings, pair: PairRow) -> str | None:
+    """The side of a primary comparison that was declared as the reference of all others."""
+    declared = findings.analysis.primary
+    if declared is None or pair.exploratory is not False:
+        return None
+    named = [first for first, second in declared.pairs if second == EACH]
+    return next((name for name in (pair.a, pair.b) if name in named), None)
 
 
 def choice_rows(findings: Findings) -> Iterator[Row]:

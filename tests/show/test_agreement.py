@@ -336,7 +336,11 @@ def test_a_report_labels_what_was_declared_for_it(tmp_path):
     page = (tmp_path / "out/report.md").read_text()
     assert "b and each other adapter; declared after outcomes existed." in page
     with (tmp_path / "out/pairs.csv").open() as stream:
-        families = {
-            (r["first_adapter"], r["second_adapter"]): r["family"] for r in csv.DictReader(stream)
-        }
-    assert sorted(families.values()) == ["exploratory", "primary", "primary"]
+        rows = list(csv.DictReader(stream))
+    told = sorted((r["family"], r["family_tests"], r["reference"], r["axis"]) for r in rows)
+    primary = ("primary", "2", "b", "log2")
+    assert told == [("exploratory", "1", "", "log2"), primary, primary]
+    for row in rows:
+        assert (row["reference"] in (row["first_adapter"], row["second_adapter"])) == (
+            row["family"] == "primary"
+        )
