@@ -160,11 +160,7 @@ class TrainingRecord(msgspec.Struct, frozen=True):
 
 
 class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an adapter was cut from another one; ``None`` for what is not recorded.
-
-    Of a cut of a cut, ``from_rank`` and ``from_sha256`` are of the adapter that was not cut, and
-    ``before`` is the cut in between.
-    """
+    """How an adapter was cut from another one; ``None`` for what is not recorded."""
 
     basis: str | None = None
     rescale: str | None = None
@@ -173,7 +169,7 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     from_sha256: str | None = None
     trained: TrainingRecord | None = None  # of the one that it was cut from
     fit_factor: float | None = None
-    before: Derived | None = None
+    before: Derived | None = None  # the cut that this one was cut from; `from_…` are of the first
 
     @property
     def steps(self) -> str:

@@ -360,11 +360,6 @@ def refuse_newer(schema: Any, known: int, where: object) -> None:
         )
 
 
-def decode_line(line: bytes, where: object = "a cell") -> Line:
-    """The content of a line of a cell's file, see `decode_scored`."""
-    return decode_scored(line, where)[0]
-
-
 def decode_scored(line: bytes, where: object) -> tuple[Line, str]:
     """The content of a line of a cell's file, which is `where`, and its scoring ("": not known).
 

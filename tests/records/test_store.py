@@ -36,7 +36,7 @@ from aurac.records.cell import (
     Failure,
     Logged,
     changed_parts,
-    decode_line,
+    decode_scored,
     differences,
     encode_line,
 )
@@ -137,7 +137,7 @@ def test_counts_are_summed_over_the_blocks_and_near_ties_only_where_they_are_kno
 def test_a_block_says_which_budgets_made_it(store):
     budgets = Budgets(batch_tokens=64, batch_size=2, cache_tokens=512, packed=False)
     path = fill(store, block(0), block(1, budgets=budgets))
-    read = [decode_line(line) for line in path.read_bytes().splitlines()]
+    read = [decode_scored(line, path)[0] for line in path.read_bytes().splitlines()]
     assert [one.budgets for one in read[1:]] == [Budgets(), budgets]
 
 

@@ -21,7 +21,7 @@ from runs_doubles import Model, Recorder, Task, planned, runner, stored
 from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
 from aurac.files import process_mark
-from aurac.records.cell import Budgets, CellIdentity, decode_line
+from aurac.records.cell import Budgets, CellIdentity, decode_scored
 from aurac.records.store import CellStore
 from aurac.runs.evaluator import LostDeviceError
 from aurac.runs.interrupts import Interrupted, Interrupts
@@ -41,7 +41,8 @@ def _blocks_of_two(monkeypatch):
 def blocks_in(folder, cell):
     """The blocks in a cell's file."""
     lines = CellStore(folder).path(cell.identity.key).read_bytes().splitlines()
-    return [line for line in map(decode_line, lines) if hasattr(line, "budgets")]
+    read = [decode_scored(line, "a cell")[0] for line in lines]
+    return [line for line in read if hasattr(line, "budgets")]
 
 
 # Blocks -----------------------------------------------------------------------------------------

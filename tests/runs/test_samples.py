@@ -13,7 +13,7 @@ from aurac.analysis.whole import analyse
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports import export_lm_eval
-from aurac.records.cell import Block, decode_line
+from aurac.records.cell import Block, decode_scored
 from aurac.records.reader import read_run
 from aurac.runs.compare import compare
 
@@ -65,7 +65,8 @@ def run(folder, tiny_base_folder):
 
 def outcomes(folder, curve, rank, of="samples"):
     lines = (folder / curve.files(rank)[0]).read_bytes().splitlines()
-    (block,) = [line for line in map(decode_line, lines) if isinstance(line, Block)]
+    read = [decode_scored(line, "a cell")[0] for line in lines]
+    (block,) = [line for line in read if isinstance(line, Block)]
     return np.array(getattr(block, of)[KEY])
 
 

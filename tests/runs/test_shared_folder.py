@@ -15,7 +15,7 @@ from small_runs import SMALL, TASK, assert_clean, curves, outcomes, random_adapt
 
 from aurac.cli import cli
 from aurac.errors import RunFolderError
-from aurac.records.cell import decode_line, encode_line
+from aurac.records.cell import decode_scored, encode_line
 from aurac.records.reader import read_run
 from aurac.records.store import CellStore, read_cell
 from aurac.runs.compare import compare
@@ -160,7 +160,7 @@ def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_p
     path.write_bytes(head.replace(b'"rank":4', b'"rank":8') + block)
     with pytest.raises(RunFolderError, match="is missing or damaged"):
         read_run(out)
-    cell = decode_line(head)
+    cell, _ = decode_scored(head, "a cell")
     other = msgspec.structs.replace(cell.identity, dtype="bfloat16")
     path.write_bytes(encode_line(msgspec.structs.replace(cell, identity=other), 0) + block)
     with pytest.raises(RunFolderError, match="ranks 1 and 4 differ in dtype: they make no curve"):
