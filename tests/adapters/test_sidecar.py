@@ -112,6 +112,17 @@ def test_other_formats_are_asked_too(tmp_path):
     assert load_adapter(folder, base="org/other").base == "org/other"
 
 
+def test_the_folder_that_one_stands_in_has_its_own_name(tmp_path, monkeypatch):
+    """As in `aurac compare .` of a card; a curve without a name could not be reported."""
+    folder = contradicting(tmp_path / "mine", "org/one", "org/one")
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder)
+    assert load_adapter(".").name == "mine"
+    monkeypatch.chdir(folder / "below")
+    assert load_adapter("..").name == "mine"
+    assert load_adapter("..", name="other").name == "other"
+
+
 def test_other_programs_read_the_repository_of_a_packaged_base(tmp_path):
     """The side-car keeps the packaged name, with which the base is found without a network."""
     folder = contradicting(tmp_path / "x", DEFAULT_BASE, DEFAULT_BASE)  # as of older versions

@@ -109,6 +109,8 @@ def load_adapter(
             adapter = adapter.loaded()
     except OSError as error:
         raise CheckpointError(f"cannot read {local}: {error.strerror or error}") from error
+    if name is None and not adapter.name.strip("."):  # of the path `.` or `..`
+        name = local.resolve().name
     return adapter if name is None else replace(adapter, name=name)
 
 
