@@ -32,7 +32,7 @@ from aurac.stats.multiplicity import aggregate, task_weights
 from aurac.stats.seeds import components, far_seeds, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.records.run import CurveRow, StoredRun
@@ -82,7 +82,12 @@ def analyse(
     asked = every
     if (name := settings.adapter) is not None:
         asked = find_groups(name, default, every, f"adapter {name!r}")
-    recommended = _recommended(every, asked, others, settings)
+    tasks = grouped(every, lambda group: group.task)
+    declared = settings.margin is not None or settings.min_accuracy is not None
+    recommended = tuple(
+        recommend(group, settings, others=others, task=tasks[group.task])
+        for group in (asked if declared else ())
+    )
     scores = tuple(score_group(group, settings, other=group in others) for group in every)
     best = best_rows(default, others, (*pairs, *variants), settings)
     closely = Closely()
@@ -97,7 +102,7 @@ def analyse(
         recommended=recommended,
         best=best,
         advice=truncation_advice(scores, variants, settings.axis),
-        choices=_choices(every, asked, others, settings, recommended) if choices else (),
+        choices=_choices(tasks, asked, others, settings, recommended) if choices else (),
         axis=settings.axis,
         level=settings.level,
         primary=settings.primary,
@@ -107,32 +112,19 @@ def analyse(
     )
 
 
-def _recommended(
-    every: Sequence[RecipeGroup],
-    asked: Sequence[RecipeGroup],
-    others: Sequence[RecipeGroup],
-    settings: Options,
-) -> tuple[RankRow, ...]:
-    """Each curve by itself, where something was declared that a rank has to show."""
-    if settings.margin is None and settings.min_accuracy is None:
-        return ()
-    tasks = grouped(every, lambda group: group.task)
-    return tuple(recommend(g, settings, others=others, task=tasks[g.task]) for g in asked)
-
-
 def _choices(
-    every: Sequence[RecipeGroup],
+    tasks: Mapping[str | None, Sequence[RecipeGroup]],
     asked: Sequence[RecipeGroup],
     others: Sequence[RecipeGroup],
     settings: Options,
     recommended: Sequence[RankRow],
 ) -> tuple[Choice, ...]:
-    """The configurations of each task; of a task with one curve, what its row says."""
-    whole, tasks = (grouped(groups, lambda group: group.task) for groups in (every, asked))
-    alone = {row.task: row.choice for row in recommended if len(tasks[row.task]) == 1}
+    """The configurations asked about of each task; of a single curve, what its row says."""
+    wanted = grouped(asked, lambda group: group.task)
+    alone = {row.task: row.choice for row in recommended if len(wanted[row.task]) == 1}
     return tuple(
-        alone.get(task) or choose(same, settings, others=others, task=whole[task])
-        for task, same in tasks.items()
+        alone.get(task) or choose(same, settings, others=others, task=tasks[task])
+        for task, same in wanted.items()
     )
 
 

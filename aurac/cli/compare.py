@@ -346,6 +346,7 @@ def _show_results(done: Run) -> None:
     from aurac.records.run import stored_run
     from aurac.show import terminal_table, terminal_text
     from aurac.show.caveats import doubts
+    from aurac.show.names import Names
     from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
@@ -358,8 +359,9 @@ def _show_results(done: Run) -> None:
     if done.results.sequential:
         print_text("\n".join(terminal_text.decided_lines([done.results.sequential])))
     elif known is not None:
-        pairs = (*known.pairs, *known.variants)
-        text = terminal_text.pair_lines(pairs, "Paired differences on the same documents")
+        known = Names(known).analysis(known)
+        title = "Paired differences on the same documents"
+        text = terminal_text.pair_lines(known.pairs, known.variants, title)
         text += [known.primary.sentence] if known.primary else []
         print_text("\n".join([*text, *terminal_text.best_lines(known.best)]))
     for doubt in doubts(stored_run(done.results, done.folder)):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 from msgspec import to_builtins
 
-from aurac.cli.gates import Demands
+from aurac.cli.gates import gates
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
@@ -34,11 +34,10 @@ if TYPE_CHECKING:
     from aurac.adapters.truncate import BasisOption
     from aurac.analysis.choice_rows import Choice, Configuration
     from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import Options
+    from aurac.cli.gates import Gate
     from aurac.files import Json
     from aurac.readers import Curves
     from aurac.records.serving import ServingCosts
-    from aurac.runs.sequential_plan import Until
 
     class OfRun(TypedDict):
         """What is evaluated, with --tasks."""
@@ -54,8 +53,8 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of the JSON
 _OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
 _OF_FINISHED = (
-    *("require_rank", "max_latency_ms", "adapter", "metric", "groups", "cluster", "support"),
-    *("axis", "level", "details"),
+    *("require_rank", "max_latency_ms", "adapter", "reference", "min_accuracy", "metric"),
+    *("groups", "cluster", "support", "axis", "level", "details"),
 )
 
 
@@ -142,22 +141,28 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     if tasks or until:
         from aurac.cli.compare import evaluate
+        from aurac.runs.sequential_plan import Until
         from aurac.runs.settings import Request
 
         refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
-        decided = _until(tasks, until, margin, alpha, budget, reference, min_accuracy)
+        if not tasks or until is None or margin is None:
+            expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
+            raise UsageError("--tasks, --until and --margin go together", expected=expected)
+        decided = Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
         request = Request.of(sources, tasks, out, **of_run)
         return evaluate(request, decided, as_json=as_json)
     from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
+    from aurac.analysis.whole import analyse
+    from aurac.records.serving import ServingCosts
 
-    demands = Demands(require_rank, max_latency_ms)
-    if margin is None and min_accuracy is None and demands.any:
+    gated = require_rank is not None or max_latency_ms is not None
+    if margin is None and min_accuracy is None and gated:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
     refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups=groups, clusters=cluster)
     if read.sequential:
-        other = adapter or min_accuracy or reference or demands.any
+        other = adapter or min_accuracy or reference or gated
         more = bool(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
         return _decided(read, margin, asked_more=more, as_json=as_json)
     settings = Options(
@@ -170,57 +175,33 @@ def recommend(
         reference=reference,
         adapter=adapter,
     )
-    return _answer(read, sources, settings, demands, as_json=as_json, details=details)
+    result = analyse(read.curves, settings, groups=read.groups)
+    served = ServingCosts.read(map(Path, sources), read.groups)
+    verdicts = gates(result, served, require_rank, max_latency_ms)
+    commands = [_truncate(choice.chosen, sources) for choice in result.choices]
+    _print(result, served, commands, verdicts, as_json=as_json, details=details)
+    return NOT_SHOWN if any(gate.failing for gate in verdicts) else 0
 
 
-def _answer(
-    read: Curves,
-    sources: Sequence[str],
-    settings: Options,
-    demands: Demands,
+def _print(
+    result: Analysis,
+    served: ServingCosts,
+    commands: Sequence[str | None],
+    verdicts: Sequence[Gate],
     *,
     as_json: bool,
     details: bool,
-) -> int:
-    """Print what to ship; the exit code says whether every gate is passed."""
-    from aurac.analysis.whole import analyse
-    from aurac.records.serving import ServingCosts
+) -> None:
+    """The verdicts of gates, then what to ship."""
+    from aurac.show.names import Names
     from aurac.show.terminal_text import recommended_lines
 
-    result = analyse(read.curves, settings, groups=read.groups)
-    served = ServingCosts.read(map(Path, sources), read.groups)
-    gates = demands.gates(result, served)
-    commands = [_truncate(choice.chosen, sources) for choice in result.choices]
     if as_json:
-        failed = [failure for gate in gates for failure in gate.failures]
-        tested: dict[str, Json] = {"shown": not failed, "failed": failed} if gates else {}
-        print_json(_content(result, served, commands, details=details) | tested)
-    else:
-        lines = recommended_lines(result, served, commands, details=details)
-        print_text("\n".join([*(line for gate in gates for line in (gate.text, "")), *lines]))
-    return NOT_SHOWN if any(gate.failing for gate in gates) else 0
-
-
-def _until(
-    tasks: Sequence[str],
-    until: str | None,
-    margin: float | None,
-    alpha: float,
-    budget: str | None,
-    reference: int | str | None,
-    min_accuracy: float | None,
-) -> Until:
-    """The question of a run that stops when it is answered."""
-    from aurac.runs.sequential_plan import Until
-
-    if not tasks or until is None or margin is None:
-        expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
-        raise UsageError("--tasks, --until and --margin go together", expected=expected)
-    against = {"--reference": reference, "--min-accuracy": min_accuracy}
-    for option in (name for name, value in against.items() if value is not None):
-        expected = "the largest of --ranks as the reference, and a margin"
-        raise UsageError(f"{option} with --until", expected=expected)
-    return Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
+        print_json(_content(result, served, commands, verdicts, details=details))
+        return
+    said = (line for gate in verdicts for line in (gate.text(Names(result)), ""))
+    lines = recommended_lines(result, served, commands, details=details)
+    print_text("\n".join([*said, *lines]))
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
@@ -261,7 +242,12 @@ def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | Non
 
 
 def _content(
-    result: Analysis, served: ServingCosts, commands: Sequence[str | None], *, details: bool
+    result: Analysis,
+    served: ServingCosts,
+    commands: Sequence[str | None],
+    verdicts: Sequence[Gate],
+    *,
+    details: bool,
 ) -> dict[str, Json]:
     """The JSON, what to ship first; the page on gates describes it."""
     pairs = zip(result.choices, commands, strict=True)
@@ -273,6 +259,13 @@ def _content(
     shown |= {name: content[name] for name in names}
     if details:
         shown["truncations"] = [advice.to_dict() for advice in result.advice]
+    if verdicts:
+        shown["shown"] = not any(gate.failing for gate in verdicts)
+        shown["failed"] = [
+            {"adapter": row.label, "task": row.task, "reason": gate.reason}
+            for gate in verdicts
+            for row in gate.failing
+        ]
     return shown
 
 

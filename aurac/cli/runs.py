@@ -15,15 +15,18 @@ from aurac.cli.options import (
     pairs,
     print_json,
     print_result,
+    print_text,
     repeated,
 )
 from aurac.errors import RunFolderError
+from aurac.records.results_file import RESULTS_FILE
 from aurac.runs.log import duration
 
 if TYPE_CHECKING:
     from aurac.runs.status import Status
 
 
+_PAGES = {".md", ".html", ".json"}
 _TO_DO = {
     "no results": "the same command (without --shard) gathers the cells and writes the report",
     "no report": "`aurac report` on the folder, or the same command, writes the report",
@@ -110,6 +113,8 @@ def _list(root: Path, *, as_json: bool) -> int:
             for status in statuses
         ]
         click.echo(as_table(head, rows))
+    elif (root / RESULTS_FILE).is_file():
+        print_text(f"{root} has results, and no record of a run: `aurac score {root}` shows them")
     else:
         click.echo(f"no run folders at or below {root}")
     return 0
@@ -179,7 +184,10 @@ def report(
     )
     folders = Counter(path.parent for path in written)
     main = written[0].parent
-    lines = [str(path) for path in written if path.parent == main]
+    pages = [path for path in written if path.parent == main and path.suffix in _PAGES]
+    lines = [str(path) for path in pages]
+    numbers = folders[main] - len(pages)
+    lines += [f"{main}: {numbers} files of numbers (CSV, Parquet, LaTeX)"] if numbers else []
     lines += [f"{inner}: {folders[inner]} files" for inner in sorted({*folders} - {main})]
     print_result({"files": list(map(str, written))}, "\n".join(lines), as_json=as_json)
 

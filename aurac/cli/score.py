@@ -168,17 +168,23 @@ def score(
 def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
     from aurac.show import terminal_text
     from aurac.show.caveats import study_sentences
+    from aurac.show.names import Names
+    from aurac.show.terminal import TITLE, curve_table
 
-    _print_curves(result)
+    names, every = Names(result), result.recommended
+    ranks = [names.rank(row).sentence for row in every if details or not row.other]
+    result = names.analysis(result)
+    table = curve_table(result.scores, axis=result.axis, level=result.level, best=result.candidates)
+    console = stdout_console()
+    console.print(table.terminal(console.width, TITLE))
     text = terminal_text.score_lines(result.scores, details=details)
     text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
-    text += terminal_text.pair_lines((*result.pairs, *result.variants), title, details=details)
+    text += terminal_text.pair_lines(result.pairs, result.variants, title, details=details)
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)
     text += terminal_text.best_lines(result.best)
-    ranks = [row.sentence for row in result.recommended if details or not row.other]
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
     print_text("\n" + "\n".join(text).strip("\n"))
 
@@ -198,16 +204,3 @@ def _question(
             "--margin FRACTION",
         )
     return adapter, reference, margin, equivalent is not None
-
-
-def _print_curves(result: Analysis) -> None:
-    from aurac.show.terminal import TITLE, curve_table
-
-    console = stdout_console()
-    table = curve_table(
-        result.scores,
-        axis=result.axis,
-        level=result.level,
-        best=result.candidates,
-    )
-    console.print(table.terminal(console.width, TITLE))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from aurac.analysis.sentences import best_sentences, pair_sentence, rank_sentence, reading
 from aurac.records.names import curve_names
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from aurac.analysis.choice_rows import Configuration, RankRow
     from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import BestRow, Named, PairRow
+    from aurac.analysis.rows import BestRow, Named, PairRow, ScoreRow
+
+Row = TypeVar("Row", "ScoreRow", "RankRow")
 
 
 class Names:
@@ -57,16 +59,7 @@ class Names:
         """The same rows under these names; sentences are made again."""
         return replace(
             known,
-            scores=tuple(
-                replace(
-                    row,
-                    task=self._task(row.task),
-                    adapter=self.of(row),
-                    truncation="",
-                    other=False,
-                )
-                for row in known.scores
-            ),
+            scores=tuple(replace(self._row(row), truncation="") for row in known.scores),
             pairs=tuple(map(self.pair, known.pairs)),
             variants=tuple(map(self.pair, known.variants)),
             aggregates=tuple(
@@ -79,7 +72,7 @@ class Names:
 
     def rank(self, row: RankRow) -> RankRow:
         """The recommended rank of a curve under its name."""
-        shown = replace(row, task=self._task(row.task), adapter=self.of(row), other=False)
+        shown = self._row(row)
         return replace(shown, sentence=rank_sentence(shown))
 
     def pair(self, row: PairRow) -> PairRow:
@@ -101,6 +94,9 @@ class Names:
             apart=called(row.apart),
         )
         return replace(shown, sentences=tuple(best_sentences(shown)))
+
+    def _row(self, row: Row) -> Row:
+        return replace(row, task=self._task(row.task), adapter=self.of(row), other=False)
 
     def _task(self, name: str | None) -> str | None:
         return self.tasks.get(str(name), name)

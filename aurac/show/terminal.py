@@ -55,13 +55,14 @@ def terminal_table(
         width: Characters in a line: by default the terminal's, 80 without one.
         best: Task and name (`Analysis.candidates`) of the curves that are set in bold.
     """
-    rows = [_stored_row(curve) for curve in stored_run(results).curves]
+    curves = stored_run(results).curves
+    rows = [_stored_row(curve) for curve in curves]
     groups = {task.name for task in results.tasks if task.members}  # their cells are the members'
     holes = {(r.label, r.task, rank) for r in rows if r.task not in groups for rank in r.missing}
     missing = len(holes) + len({failure.task for failure in results.failures if failure.rank == 0})
     shown = curve_table(
         rows,
-        best=best,
+        best={(curve.task, curve.label) for curve in curves if (curve.task, curve.name) in best},
         most=_MAX_ROWS,
         rest="more rows in table.csv",
         notes=[f"{missing} cells missing"] if missing else [],
@@ -73,11 +74,11 @@ def _stored_row(curve: CurveRow) -> ScoreRow:
     """A stored curve as a row of an analysis."""
     area, method = curve.log2, curve.score_method or "not recorded"
     return ScoreRow(
-        adapter=curve.adapter,
+        adapter=curve.label,
         task=curve.task,
         metric=curve.metric,
-        truncation=f"{curve.basis} · {curve.rescale}",
-        other=not curve.is_default,
+        truncation="",
+        other=False,
         ranks=curve.ranks,
         accuracy=curve.accuracy,
         n_docs=curve.n_docs,
@@ -141,13 +142,7 @@ def _name_columns(rows: Sequence[ScoreRow], axis: str) -> list[_Column]:
     """What tells the rows apart; nothing that all have alike."""
     every = [
         (len({row.task for row in rows}) > 1, _column("task", lambda row: row.task or NONE)),
-        (True, _column("adapter", lambda row: row.adapter)),
-        (
-            any(row.truncation for row in rows),
-            _column(
-                "inference", lambda row: row.truncation.replace(" · ", "/") + "*" * row.published
-            ),
-        ),
+        (True, _column("adapter", lambda row: row.label + "*" * row.published)),
         (
             any(row.seeds > 1 for row in rows),
             _column("seeds", lambda row: str(row.seeds), numeric=True),
@@ -158,8 +153,9 @@ def _name_columns(rows: Sequence[ScoreRow], axis: str) -> list[_Column]:
 
 
 def _extra_columns(rows: Sequence[ScoreRow], extra: Extra | None) -> list[_Column]:
-    titles = extra(rows[0]) if extra and rows else ()
-    return [_column(x, partial(_extra, extra, x), numeric=True) for x in titles] if extra else []
+    if extra is None or not rows:
+        return []
+    return [_column(x, partial(_extra, extra, x), numeric=True) for x in extra(rows[0])]
 
 
 def _extra(extra: Extra, title: str, row: ScoreRow) -> str:
@@ -187,16 +183,14 @@ def _over(axis: str, span: Span | None) -> dict[str, str]:
 
 
 def _about(rows: Sequence[ScoreRow]) -> list[str]:
-    """Metric, documents, and what the published truncations are."""
+    """Metric, documents, and what the star of published truncations means."""
     metrics = dict.fromkeys(row.metric for row in rows if row.metric)
     counts = sorted({row.n_docs for row in rows if row.n_docs})
     parts = [f"metric {', '.join(metrics)}"] if metrics else []
     if counts:
         ends = dict.fromkeys([counts[0], counts[-1]])
         parts.append(f"{'–'.join(map(str, ends))} documents")
-    by_svd = {row.adapter for row in rows if not row.other and row.truncation.startswith("svd")}
-    kinds = {"prefix" if row.adapter in by_svd else "without P" for row in rows if row.published}
-    return parts + ([f"* as published ({', '.join(sorted(kinds))})"] if kinds else [])
+    return parts + (["* as published"] if any(row.published for row in rows) else [])
 
 
 def pair_table(
@@ -208,14 +202,16 @@ def pair_table(
         rows: The pairs.
         details: Whether the documents gained and lost at each rank are in it.
         short: Whether the better one is only named, with a mark where that depends on the
-            truncation, and an adapter that is compared with itself only once.
+            truncation.
         most: How many rows are shown.
     """
     several = len({row.task for row in rows}) > 1
     axis, body = rows[0].axis, []
     for row in rows[:most]:
-        name, reading = _short(row) if short else (f"{row.b} − {row.a}", row.reading)
-        cells = [Cell(name), *([Cell(row.task or NONE)] if several else [])]
+        reading = row.reading
+        if short:
+            reading = reading.replace(" is better", "").replace(DEPENDS, "*")
+        cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
         if details:
             gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
@@ -225,21 +221,6 @@ def pair_table(
     head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
     head += ["detectable", *_over(axis, None), "better" if short else "reading"]
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
-
-
-def of_one_adapter(row: PairRow) -> bool:
-    """Whether two truncations of the same adapter are compared."""
-    return row.a.partition(" · ")[0] == row.b.partition(" · ")[0]
-
-
-def _short(row: PairRow) -> tuple[str, str]:
-    name = f"{row.b} − {row.a}"
-    text = row.reading.replace(" is better", "").replace(DEPENDS, "*")
-    if of_one_adapter(row):
-        adapter = row.a.partition(" · ")[0]
-        name = f"{adapter}: {name.replace(f'{adapter} · ', '')}".replace(" · ", "/")
-        text = text.replace(f"{adapter} · ", "").replace(" · ", "/")
-    return name, text
 
 
 def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> Table:

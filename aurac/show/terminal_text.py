@@ -12,7 +12,7 @@ from aurac.records.serving import against
 from aurac.show.names import Names
 from aurac.show.table import NONE, text_table
 from aurac.show.tables import configuration_table
-from aurac.show.terminal import aggregate_table, of_one_adapter, pair_table, rank_test_table
+from aurac.show.terminal import aggregate_table, pair_table, rank_test_table
 from aurac.terminal import terminal_width
 
 if TYPE_CHECKING:
@@ -62,23 +62,21 @@ def score_lines(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
     return lines
 
 
-def pair_lines(rows: Sequence[PairRow], title: str, *, details: bool = False) -> list[str]:
-    """The table of paired differences in points; with details a sentence on each."""
+def pair_lines(
+    pairs: Sequence[PairRow], variants: Sequence[PairRow], title: str, *, details: bool = False
+) -> list[str]:
+    """The differences of `pairs` of adapters and of `variants` of one; all of each with details."""
+    rows = [*pairs, *variants]
     if not rows:
         return []
     short = (terminal_width() or WIDE) < WIDE
-    every = rows[:SHOWN]
-    own = [row for row in every if of_one_adapter(row)] if short else []
-    parts = [[row for row in every if row not in own], own]
-    tables = [pair_table(part, details=details, short=short).plain() for part in parts if part]
-    lines = ["", title, "\n\n".join(tables)]
+    lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
     if short and any(row.survives is False for row in rows):
         lines.append("* depends on the truncation: --details says of each how it comes out")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     # Truncations of one adapter share its seeds, which goes without saying beside other pairs.
-    two = [row for row in rows if not of_one_adapter(row)]
-    if note := pairing_note(pairings_of(two or rows)):
+    if note := pairing_note(pairings_of(pairs or variants)):
         lines.append(note)
     if details:
         lines += ["", *(row.sentence for row in rows[:SHOWN])]
@@ -119,6 +117,7 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
     level = f"{100 * (1 - choice.alpha):.3g}"
     return [
+        "",
         title if every else f"{title}, without what a smaller one equals",
         configuration_table(shown, choice, called=names.called, digits=2).filled().plain(),
         f"margin needed: points of loss to accept for it to be named ({level} % confidence)",
@@ -183,12 +182,13 @@ def recommended_lines(
             lines.append(serving_sentence(*measured, chosen.rank))
         lines += [command] if command else []
         if details or not choice.declared or len(result.choices) == 1:
-            lines += ["", *configuration_lines(choice, names, every=details)]
+            lines += configuration_lines(choice, names, every=details)
+    number = sum(len(choice.configurations) for choice in result.choices)
     if details and result.recommended:
         lines += ["", *rank_lines(result, served, names)]
-    elif not details:
-        more = f"--details: all {sum(len(c.configurations) for c in result.choices)} configurations"
+    elif number and not details:
         alone = ", each adapter by itself; --adapter NAME: one"
+        more = f"--details: all {number} configurations"
         lines.append(more + alone * (len(result.recommended) > 1))
     return lines[1:]
 
@@ -197,32 +197,29 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     """Each curve by itself: its smallest rank, all tests, and its truncations compared."""
     lines = [
         "Each adapter by itself, not against the others: the smallest rank to use",
-        rank_table(result, served, names).filled().plain(),
+        rank_table(result, served, names).plain(),
         "accuracy in percent; a document: time to evaluate one at this rank in this run",
         "",
     ]
     for row in map(names.rank, result.recommended):
         lines += [row.sentence, *rank_test_lines(row), ""]
     title = "Which truncation to use for this adapter, paired"
-    lines += pair_lines([*map(names.pair, result.variants)], title, details=True)
+    lines += pair_lines([], [*map(names.pair, result.variants)], title, details=True)
     return lines + [names.pair(row).sentence for row in result.pairs if row.survives is not None]
 
 
 def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
     """The smallest rank of each curve, its accuracy, size and speed."""
     rows = result.recommended
-    timed = any(served.of(row.adapter, row.truncation) for row in rows)
     several = len({row.task for row in rows}) > 1
     body = []
     for row in rows:
-        chosen, every = row.choice.chosen, row.choice.configurations
-        largest = max((c.rank for c in every), default=0)
-        cells = [names.of(row), *([row.task] if several else [])]
-        cells += [f"{chosen.rank} of {largest}" if chosen else NONE]
-        cells += [percent(chosen.accuracy if chosen else None)]
-        cells += [size(chosen.bytes if chosen else None)]
-        cells += [seconds(chosen.seconds if chosen else None)]
-        cost = served.at(row.adapter, row.truncation, row.rank) if timed else None
-        body.append([*cells, *([cost.decode.milliseconds if cost else NONE] if timed else [])])
-    head = ["adapter", *(["task"] if several else []), "use rank", "accuracy", "size", "a document"]
-    return text_table([*head, *(["a token (ms)"] if timed else [])], body)
+        chosen, ranks = row.choice.chosen, [c.rank for c in row.choice.configurations]
+        cells = [names.on_task(row) if several else names.of(row)]
+        cells += [f"{chosen.rank} of {max(ranks)}" if chosen else NONE]
+        known = (chosen.accuracy, chosen.bytes, chosen.seconds) if chosen else (None, None, None)
+        cells += [percent(known[0]), size(known[1]), seconds(known[2])]
+        cost = served.at(row.adapter, row.truncation, row.rank)
+        body.append([*cells, cost.decode.milliseconds if cost else NONE])
+    head = ["adapter", "use rank", "accuracy", "size", "a document", "a token (ms)"]
+    return text_table(head, body).filled()

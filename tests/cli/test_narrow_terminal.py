@@ -34,11 +34,14 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
     text = "\n".join(lines)
     assert len(ranks(lines)) == len(RANKS)
     assert set(ranks(lines)) == RANKS
-    assert re.search(r"in all rows: base \d", text)
-    assert re.search(r"^dylora − lora .*\d\]", text, re.MULTILINE)
-    for word in ("prefix/trained", "matryoshka", "has the largest AURAC"):
+    assert re.search(r"in all rows: base \d|^adapter .* base .* r=1 ", text, re.MULTILINE)
+    assert re.search(r"^dylora − lora \((SVD|prefix)\) .*\d\]", text, re.MULTILINE)
+    for word in ("matryoshka (with P) ", "lora (SVD)", "has the largest AURAC"):
         assert word in text
     assert len(lines) < 60
+    for line in lines:  # a curve has the name of the report
+        assert "prefix/" not in line
+        assert " · " not in line
 
 
 @pytest.mark.parametrize("columns", [80, 120])

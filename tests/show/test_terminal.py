@@ -21,8 +21,9 @@ def test_every_curve_with_its_ranks_where_there_is_room(tmp_path):
     results = zoo_run(tmp_path, n=50).results()
     text = printed(results, 120)
     assert text.count("matryoshka") == 2
-    assert "prefix/rule*" in text
-    assert "* as published (without P)" in text
+    for name in ("matryoshka (with P)  ", "matryoshka (without P)*  "):
+        assert f"\n{name}" in text
+    assert "* as published" in text
     for rank in ("base", "r=1", "r=2", "r=4", "r=8", "r=16"):
         assert rank in text
     score = results["curves"][0]["score"]["log2"]
