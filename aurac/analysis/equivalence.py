@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 def non_inferior(
     a: Any,
     b: Any,
-    *,
     margin: float,
+    *,
     alpha: float = 0.05,
     axis: str = "log2",
     support: str | None = None,
@@ -57,7 +57,8 @@ def non_inferior(
         a - b, a fraction) say what was shown.
 
     Raises:
-        CurveError: The two cannot be paired, or a number is out of range.
+        CurveError: The two cannot be paired.
+        UsageError: A number out of range.
     """
     settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
     return _tested(a, b, margin, settings, both_sides=False)
@@ -67,8 +68,8 @@ def non_inferior(
 def equivalent(
     a: Any,
     b: Any,
-    *,
     margin: float,
+    *,
     alpha: float = 0.05,
     axis: str = "log2",
     support: str | None = None,

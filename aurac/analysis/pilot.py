@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from aurac.analysis.groups import defaults, gather, together
 from aurac.analysis.pairing import paired_areas
-from aurac.arguments import converted, fraction, keywords, number, several
+from aurac.arguments import converted, fraction, keywords, several
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
@@ -109,17 +109,16 @@ def plan(
         A row for each number of seeds; columns as the fields of `aurac.stats.power.Plan`.
 
     Raises:
-        UsageError: No spread, one that does not fit the question, or something that is no number.
-        CurveError: A number out of range.
+        UsageError: No spread, one that does not fit the question, or a number out of range.
     """
     import pandas as pd
 
     spread = find_spread(
         question,
         pilot=pilot,
-        sd=_number(sd, "sd"),
-        flip_rate=_number(flip_rate, "flip_rate"),
-        seed_sd=_number(seed_sd, "seed_sd"),
+        sd=converted(sd, float | None, "sd"),
+        flip_rate=converted(flip_rate, float | None, "flip_rate"),
+        seed_sd=converted(seed_sd, float | None, "seed_sd"),
         paired_seeds=paired_seeds,
         between=several(between) or None,
         rank=rank,
@@ -140,10 +139,6 @@ def plan(
         rng=np.random.default_rng(seed),
     )
     return pd.DataFrame([asdict(row) for row in rows])
-
-
-def _number(value: object, name: str) -> float | None:
-    return None if value is None else float(number(value, name))
 
 
 @dataclass(frozen=True)
@@ -190,17 +185,7 @@ def find_spread(
     paired_seeds: bool = True,
     **which: Unpack[PilotOptions],
 ) -> Spread:
-    """The spread of a pilot, or the one that is assumed.
-
-    Args:
-        question: See `plan`.
-        pilot: A run folder, table or sample logs to learn it from.
-        sd: Or: over documents, of the paired difference.
-        flip_rate: Or: the share of documents whose outcome changes.
-        seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
-        paired_seeds: Whether a pilot's difference is taken within each seed, where its recipes
-            share data and order.
-        which: Of a pilot, see `PilotOptions`.
+    """The spread of a pilot, or the one that is assumed; arguments as of `plan`.
 
     Raises:
         UsageError: No spread, or one that does not fit the question.

@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from aurac.stats.spread import Spread
 
 QUESTIONS = {
-    "difference": "to find a difference of {delta} between two adapters",
-    "non-inferiority": "to show that a rank which loses nothing loses less than {delta}",
-    "interval": "for an interval of ± {delta} around one adapter's AURAC",
+    "difference": "to find a difference of {margin} between two adapters",
+    "non-inferiority": "to show that a rank which loses nothing loses less than {margin}",
+    "interval": "for an interval of ± {margin} around one adapter's AURAC",
 }
 _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 
 
-@command(short="delta question pilot sd flip-rate seeds power json")
+@command(short="margin question pilot sd flip-rate seeds power json")
 @options(
     """
-    --delta --margin delta FLOAT: Difference, margin or half-width in question, a fraction such as
+    --margin --delta margin FLOAT: Difference, margin or half-width in question, a fraction such as
         0.02.
     --question [difference]: Of two adapters, of a smaller rank, or of one adapter.
     --pilot PATH: A table, sample logs or a run folder to learn the spread from.
@@ -67,7 +67,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     --seed INTEGER>=0 [0]: Of the simulation.
     --json
     """,
-    delta={"required": True},
+    margin={"required": True},
     question={
         **parsed(lambda value: _FORMER.get(value, value)),
         "type": click.Choice([*QUESTIONS, *_FORMER]),
@@ -80,7 +80,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 )
 def plan(
     *,
-    delta: float,
+    margin: float,
     question: Question,
     seeds: tuple[int, ...],
     seed: int,
@@ -98,9 +98,9 @@ def plan(
     answer is a range: for the spread that was seen, and for its upper 95 % confidence limits.
 
     \b
-    aurac plan --delta 0.02 --flip-rate 0.15
-    aurac plan --delta 0.02 --pilot runs/pilot --between lora,matryoshka
-    aurac plan --delta 0.02 --flip-rate 0.15 --pace runs/pilot
+    aurac plan --margin 0.02 --flip-rate 0.15
+    aurac plan --margin 0.02 --pilot runs/pilot --between lora,matryoshka
+    aurac plan --margin 0.02 --flip-rate 0.15 --pace runs/pilot
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.analysis.pilot import find_spread, plan_early
     from aurac.runs.pace import find_pace
@@ -111,7 +111,7 @@ def plan(
     spread = find_spread(question, paired_seeds=paired_seeds, **known)
     with stderr_console().status("simulating studies"):
         rows = plan_documents(
-            delta,
+            margin,
             spread,
             seeds=seeds,
             question=question,
@@ -125,7 +125,7 @@ def plan(
     several = question == "difference" and any(row.seeds > 1 for row in rows)
     pairing = (PAIRED if paired_seeds else INDEPENDENT) if several else None
     content = {
-        "delta": delta,
+        "delta": margin,
         "question": question,
         "alpha": alpha,
         "power": power,
@@ -136,7 +136,7 @@ def plan(
         "pace": asdict(timed) if timed else None,
         "early": asdict(early) if early else None,
     }
-    what = QUESTIONS[question].format(delta=declared(delta))
+    what = QUESTIONS[question].format(margin=declared(margin))
     asked = f"alpha {alpha:g}, power {power:g}; {spread.source}"
     lines = [f"Documents needed {what} ({asked}):", *_lines(rows, spread, question, timed)]
     lines += [*_seed_lines(rows, spread, pairing), _paced(timed, question)]

@@ -120,13 +120,13 @@ def _list(root: Path, *, as_json: bool) -> int:
     return 0
 
 
-@command(short="out delta group label json")
+@command(short="out margin group label json")
 @click.argument("runs", metavar="RUN [RUN...]", nargs=-1, required=True, type=Path)
 @options(
     """
     --out PATH: Folder for the report; a single run is reported in its own folder by default.
-    --delta --margin delta FLOAT: Loss of accuracy against the best configuration that a smaller one
-        may have, chosen before looking; without it the report recommends nothing and shows the
+    --margin --delta margin FLOAT: Loss of accuracy against the best configuration that a smaller
+        one may have, chosen before looking; without it the report recommends nothing and shows the
         trade-off.
     --group
     --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
@@ -145,7 +145,7 @@ def report(
     runs: tuple[Path, ...],
     *,
     out: Path | None,
-    delta: float | None,
+    margin: float | None,
     groups: dict[str, list[str]],
     axes: tuple[str, ...],
     labels: dict[str, str],
@@ -176,7 +176,7 @@ def report(
         *runs,
         out=out,
         groups=groups,
-        delta=delta,
+        margin=margin,
         axes=axes,
         primary=declared,
         labels=labels,

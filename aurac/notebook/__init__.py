@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NoReturn
 
-from aurac.arguments import fraction, several
+from aurac.analysis.rows import Options
+from aurac.arguments import keywords, nearest, several
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError
-from aurac.records.results_file import RESULTS_FILE, Results, TaskDocuments
+from aurac.records.results_file import RESULTS_FILE, Results
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
-    from typing_extensions import Unpack
 
     from aurac.analysis.record import Analysis
     from aurac.curves.curve import Curve
     from aurac.readers import Curves
-    from aurac.records.reader import Groups, StoredCells
-    from aurac.records.results_file import CurveRecord, FailedCell
-
-
-class Demands(TypedDict, total=False):
-    """What a configuration has to show, as of `aurac.analysis.rows.Options`."""
-
-    margin: float | None
-    min_accuracy: float | None
-    reference: int | str | None
-    alpha: float
+    from aurac.records.reader import Groups
+    from aurac.records.results_file import FailedCell
 
 
 def load_run(path: str | Path) -> Run:
@@ -98,23 +89,22 @@ class Run:
 
         return read_sources([self.folder], groups={})
 
-    def _analysis(self, **asked: Unpack[Demands]) -> Analysis:
-        from aurac.analysis.rows import Options
+    def _analysis(self, asked: Options) -> Analysis:
         from aurac.analysis.whole import analyse
 
         read = self._read
-        if read.sequential and any(value is not None for value in asked.values()):
+        if read.sequential and asked != Options():
             raise UsageError(
                 "another question to a run that stopped when its own was decided",
                 fix="run.results.sequential has its decisions",
             )
-        settings = Options(strict=False, primary=read.primary, **asked)
+        settings = replace(asked, strict=False, primary=read.primary)
         return analyse(read.curves, settings, groups=read.groups)
 
     @cached_property
     def analysis(self) -> Analysis:
         """The whole analysis on the log2 axis: rows, pairs, the candidates for the best."""
-        return self._analysis()
+        return self._analysis(Options())
 
     @property
     def scores(self) -> DataFrame:
@@ -125,8 +115,10 @@ class Run:
         base), n_docs, seeds, reason (why there is no score), candidate (it may be the best of its
         task: no other row is shown to be better). Areas and accuracies are fractions.
         """
+        from aurac.notebook.frames import frame
+
         rows, best = self.analysis.scores, self.analysis.candidates
-        table = _frame(
+        table = frame(
             "adapter task metric truncation basis=truncation rescale=truncation default=other "
             "aurac=log2.value low=log2.low "
             "high=log2.high linear=linear.value linear_low=linear.low linear_high=linear.high "
@@ -147,18 +139,9 @@ class Run:
         Columns: adapter, task, metric, basis, rescale, role, rank, accuracy with low and high
         (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why there is none).
         """
-        import pandas as pd
+        from aurac.notebook.frames import points
 
-        rows = []
-        for curve in self.results.curves:
-            baseline = [curve.baseline] * len(curve.ranks)
-            accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
-            for k, rank in enumerate(curve.ranks):
-                numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
-                why = curve.missing.get(rank)
-                rows.append((*_labels(curve), curve.role, rank, *numbers, curve.n_docs, why))
-        names = "role rank accuracy low high baseline parameters bytes n_docs reason"
-        return pd.DataFrame(rows, columns=[*_LABELS, *names.split()])
+        return points(self.results)
 
     @property
     def pairs(self) -> DataFrame:
@@ -170,9 +153,11 @@ class Run:
         p_holm), detectable (the smallest true difference that the test finds with 80 % power),
         n_docs, reason (why they are not compared).
         """
+        from aurac.notebook.frames import frame
+
         rows = self.analysis.pairs
         cuts = {(row.task, row.label): row.truncation for row in self.analysis.scores}
-        table = _frame(
+        table = frame(
             "a b a_truncation=a b_truncation=b task direction=task difference=value "
             "low=estimate.low high=estimate.high p p_holm verdict=reading detectable n_docs reason",
             rows,
@@ -194,12 +179,11 @@ class Run:
         Raises:
             RunFolderError: The measurement is of another base or of other adapters.
         """
-        import pandas as pd
-
+        from aurac.notebook.frames import Table
         from aurac.records.serving import read_serving
 
         record = read_serving(self.folder, self.results)
-        return pd.DataFrame(record.rows() if record else [])
+        return Table(record.rows() if record else [])
 
     @cached_property
     def samples(self) -> DataFrame:
@@ -213,6 +197,7 @@ class Run:
         """
         import pandas as pd
 
+        from aurac.notebook.frames import Table, samples
         from aurac.records.reader import StoredCells
 
         cells = StoredCells(self.folder, self.results)
@@ -220,14 +205,15 @@ class Run:
             frame
             for curve in self.results.curves
             for rank in (0, *curve.ranks)
-            for frame in _samples(curve, rank, cells)
+            for frame in samples(curve, rank, cells)
         ]
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+        return pd.concat(frames, ignore_index=True) if frames else Table()
 
+    @keywords()
     def recommend(
         self,
-        *,
         margin: float | None = None,
+        *,
         min_accuracy: float | None = None,
         reference: int | str | None = None,
         alpha: float = 0.05,
@@ -248,20 +234,23 @@ class Run:
             alpha: Error rate of naming a configuration that falls short, the choice included.
 
         Raises:
-            CurveError: A number out of range, or a reference that is not there.
-            UsageError: The run stopped early, when its own question was decided.
+            UsageError: A number out of range; or the run stopped early, when its own question was
+                decided.
+            CurveError: A reference that is not there.
         """
-        choices = self._analysis(
-            margin=margin, min_accuracy=min_accuracy, reference=reference, alpha=alpha
-        ).choices
+        from aurac.notebook.frames import frame
+
+        asked = Options(margin=margin, min_accuracy=min_accuracy, reference=reference, alpha=alpha)
+        choices = self._analysis(asked).choices
         names = "adapter truncation rank accuracy low high bytes needed"
         columns = " ".join(f"{name}=chosen.{name}" for name in names.split())
-        table = _frame(f"task {columns} margin alpha sentence=task", choices)
+        table = frame(f"task {columns} margin alpha sentence=task", choices)
         table = table.astype({"rank": "Int64", "bytes": "Int64"})
         return table.assign(sentence=[" ".join(choice.sentences) for choice in choices])
 
+    @keywords()
     def configurations(
-        self, *, margin: float | None = None, reference: int | str | None = None
+        self, margin: float | None = None, *, reference: int | str | None = None
     ) -> DataFrame:
         """Every configuration (adapter, truncation, rank) of a task, the smallest first.
 
@@ -271,13 +260,16 @@ class Run:
 
         Args and errors as of `recommend`; without a margin nothing is chosen.
         """
-        choices = self._analysis(margin=margin, reference=reference).choices
+        from aurac.notebook.frames import frame
+
+        choices = self._analysis(Options(margin=margin, reference=reference)).choices
         rows = [row for choice in choices for row in choice.configurations]
         names = "adapter task truncation rank accuracy low high bytes above_base needed"
         chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
-        return _frame(names, rows).assign(chosen=chosen)
+        return frame(names, rows).assign(chosen=chosen)
 
-    def smallest_ranks(self, *, margin: float, reference: int | str | None = None) -> DataFrame:
+    @keywords()
+    def smallest_ranks(self, margin: float, *, reference: int | str | None = None) -> DataFrame:
         """The smallest rank within the margin of each adapter and truncation, by itself.
 
         Each is compared with its own best rank, not with other adapters: for what to ship see
@@ -287,11 +279,14 @@ class Run:
 
         Args and errors as of `recommend`.
         """
-        rows = self._analysis(margin=margin, reference=reference).recommended
+        from aurac.notebook.frames import frame
+
+        rows = self._analysis(Options(margin=margin, reference=reference)).recommended
         names = "adapter task truncation default=other rank saved alpha=choice.alpha"
-        table = _frame(f"{names} sentence", rows).astype({"rank": "Int64"})
+        table = frame(f"{names} sentence", rows).astype({"rank": "Int64"})
         return table.assign(default=[not row.other for row in rows])
 
+    @keywords()
     def plot(
         self,
         task: str | None = None,
@@ -349,10 +344,11 @@ class Run:
         if name is None and len(self.tasks) == 1:
             return self.tasks[0]
         if name is None or name not in self.tasks:
-            known = f"one of {', '.join(self.tasks)}"
-            raise UsageError(f"task={name!r} of a run of {len(self.tasks)}", expected=known)
+            given = "no task" if name is None else f"task={name!r}, which the run does not have"
+            raise UsageError(given, expected=f"one of {', '.join(self.tasks)}")
         return name
 
+    @keywords()
     def report(
         self,
         out: str | Path | None = None,
@@ -384,10 +380,17 @@ class Run:
             self.folder,
             out=Path(out) if out else None,
             groups={name: several(members) for name, members in (groups or {}).items()},
-            delta=None if margin is None else fraction(margin, "margin"),
+            margin=margin,
             axes=several(axes),
             primary=pairs_of(primary),
         )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            near = None if name.startswith("_") else nearest(name, dir(type(self)))
+            hint = f"; did you mean {near}?" if near else ""
+            raise AttributeError(f"a Run has no attribute {name!r}{hint}")
 
     def __repr__(self) -> str:
         curves = self.results.curves
@@ -414,45 +417,3 @@ class Run:
         failed = len(self.failures)
         lost = f" · {counted(failed, 'cell')} failed" if failed else ""
         return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"
-
-
-_LABELS = ("adapter", "task", "metric", "basis", "rescale")
-
-
-def _labels(curve: CurveRecord) -> tuple[str | None, ...]:
-    return curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale
-
-
-def _frame(columns: str, rows: Iterable[object]) -> DataFrame:
-    """A column for each word, an attribute of the rows or `name=path.to.one`; None past a None."""
-    import pandas as pd
-
-    def value(row: object, path: str) -> object:
-        for name in path.split("."):
-            row = row if row is None else getattr(row, name)
-        return row
-
-    names = [word.partition("=") for word in columns.split()]
-    cells = [[value(row, path or name) for name, _, path in names] for row in rows]
-    return pd.DataFrame(cells, columns=[name for name, _, _ in names])
-
-
-def _samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[DataFrame]:
-    """The documents of one point of a curve; of a group's members one after the other."""
-    import pandas as pd
-
-    documents = cells.documents(curve.task) or TaskDocuments(doc_ids=[])
-    questions = dict(zip(documents.doc_ids, documents.questions, strict=False))
-    targets = dict(zip(documents.doc_ids, documents.targets, strict=False))
-    members, drawn = cells.read(curve, rank) if curve.files(rank) else [], cells.drawn(curve.task)
-    for number, cell in enumerate(members):
-        several = len(members) > 1 and not drawn
-        ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
-        columns: dict[str, object] = dict(zip(_LABELS, _labels(curve), strict=True))
-        columns["rank"] = rank
-        if drawn:
-            columns["fewshot_seed"] = cell.identity.fewshot_seed
-        columns |= {"doc_id": ids, "score": cell.scores(curve.metric), "response": cell.responses}
-        columns["question"] = [questions.get(doc) for doc in ids]
-        columns["target"] = [targets.get(doc) for doc in ids]
-        yield pd.DataFrame(columns)

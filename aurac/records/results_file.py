@@ -336,6 +336,11 @@ class Results(Record, frozen=True, kw_only=True):
     sequential: SequentialRecord | UnsetType | None = UNSET
     rank_choice: RankChoice | UnsetType = UNSET
 
+    def __repr__(self) -> str:
+        tasks = ", ".join(task.name for task in self.tasks)
+        failed = f", {len(self.failures)} failed cells" if self.failures else ""
+        return f"Results({len(self.curves)} curves on {tasks}{failed})"
+
     @classmethod
     def read(cls, folder: Path) -> Results:
         """The `results.json` of a run folder.

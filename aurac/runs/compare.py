@@ -55,7 +55,7 @@ from aurac.runs.results import (
 )
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, open_request
-from aurac.runs.settings import DEFAULTS, Request
+from aurac.runs.settings import DEFAULTS, Request, RequestOptions
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
 
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from aurac.records.decisions import SequentialRecord
-    from aurac.runs.settings import Execution, RequestOptions
+    from aurac.runs.settings import Execution
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ _GROWN = "Later extended to"
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 
-@keywords(**DEFAULTS)
+@keywords(RequestOptions, **DEFAULTS)
 def compare(
     checkpoints: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],

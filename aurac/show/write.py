@@ -14,6 +14,7 @@ from aurac.analysis.combine import merge, pooled
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import fields_of
+from aurac.arguments import fraction
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
 from aurac.files import write_atomic
@@ -55,7 +56,7 @@ def write_report(
     *more: Path,
     out: Path | None = None,
     groups: Groups | None = None,
-    delta: float | None = None,
+    margin: float | None = None,
     axes: Sequence[str] = (),
     primary: Sequence[tuple[str, str]] = (),
     labels: Mapping[str, str] | None = None,
@@ -77,7 +78,7 @@ def write_report(
         out: Where to write; the run folder itself when there is a single one.
         groups: ``group name -> adapter names`` that are training seeds of one recipe, beside those
             whose recorded recipes say so.
-        delta: The margin: the loss against the best configuration, as a fraction, that a smaller
+        margin: The loss against the best configuration, as a fraction, that a smaller
             one may have. Without it the report recommends nothing, and shows the trade-off.
         axes: "parameters", "bytes" or both: AURAC over these as well, in sections and files of
             their own.
@@ -93,12 +94,11 @@ def write_report(
     Raises:
         RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
             several runs were given without `out`.
-        UsageError: a delta outside of (0, 1), an axis that is no budget, or labels that name no
+        UsageError: a margin outside of (0, 1), an axis that is no budget, or labels that name no
             curve or two alike.
         CurveError: a group or a primary comparison of adapters that are not there.
     """
-    if delta is not None and not 0 < delta < 1:
-        raise UsageError(f"delta {delta:g}", expected="a tolerable loss as a fraction, such as .02")
+    known = None if margin is None else fraction(margin, "margin")
     for axis in axes:
         if axis not in BUDGETS:
             raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
@@ -115,7 +115,7 @@ def write_report(
         run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
     run = replace(run, curves=renamed(run.curves, labels or {}))
     figures = target / FIGURES
-    return _write(Builder(run, figures, delta, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+    return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
 
 
 def _write(builder: Builder, target: Path) -> list[Path]:

@@ -57,7 +57,7 @@ class Plan:
 
 
 def plan(
-    delta: float,
+    margin: float,
     spread: Spread,
     *,
     seeds: Iterable[int] = (1, 3, 5),
@@ -75,7 +75,7 @@ def plan(
     that the spread assumes.
 
     Args:
-        delta: The difference to be found ("difference"), the margin for a rank that loses nothing
+        margin: The difference to be found ("difference"), the margin for a rank that loses nothing
             ("non-inferiority"), or the interval's half-width ("interval"); a fraction.
         spread: From `spread_of_pilot`, `spread_of_flips`, or assumed.
         seeds: Training seeds in each recipe group to plan for.
@@ -93,17 +93,17 @@ def plan(
         CurveError: A number out of range, an unknown question, or a difference that is larger than
             the changes allow.
     """
-    _check(delta, alpha, power, comparisons, question)
+    _check(margin, alpha, power, comparisons, question)
     counts = list(seeds)
     if any(count < 1 for count in counts) or not counts:
         raise CurveError(f"seeds {counts}", expected="whole numbers from 1 up")
     if question == "difference":
-        spread = _possible(delta, spread)
+        spread = _possible(margin, spread)
     rng = np.random.default_rng(SEED) if rng is None else rng
     rows = []
     for count in counts:
         study = SimulatedStudy(
-            delta, spread, count, question, alpha / comparisons, rng, step, paired_seeds
+            margin, spread, count, question, alpha / comparisons, rng, step, paired_seeds
         )
         row = study.plan_for_any_share(power)
         if spread.upper is not None:
@@ -114,20 +114,20 @@ def plan(
     return rows
 
 
-def _possible(delta: float, spread: Spread) -> Spread:
+def _possible(margin: float, spread: Spread) -> Spread:
     """The spread, with at least as many changes as the difference needs where a pilot allows them.
 
     A difference that is larger than if every change were a gain is refused.
     """
     largest = spread.largest_effect
-    if largest is None or largest >= delta:
+    if largest is None or largest >= margin:
         return spread
     upper = spread.upper.largest_effect if spread.upper else None
-    if upper is not None and upper >= delta:
-        return replace(spread, document=delta, rest=0.0, changed=delta)
+    if upper is not None and upper >= margin:
+        return replace(spread, document=margin, rest=0.0, changed=margin)
     limit = f" (at most {upper:.2g} with 95 % confidence)" if upper is not None else ""
     raise CurveError(
-        f"a difference of {delta:g} where {spread.changed:.3g} of the documents change",
+        f"a difference of {margin:g} where {spread.changed:.3g} of the documents change",
         expected=f"at most {largest:.3g}, were every change a gain{limit}",
         fix="plan for a smaller difference",
     )
@@ -140,7 +140,7 @@ class SimulatedStudy:
     `alpha` is the error rate of the single test; the rest is as of `plan`.
     """
 
-    delta: float
+    margin: float
     spread: Spread
     seeds: int
     question: Question
@@ -156,12 +156,12 @@ class SimulatedStudy:
         """
         spread = self.spread
         enough = _CHANGED / max(spread.changed or 1.0, 1e-3)
-        drawn = min(documents, max(_DRAWN, int(enough), int(_FINE / self.delta)))
+        drawn = min(documents, max(_DRAWN, int(enough), int(_FINE / self.margin)))
         if drawn < documents:
             scale = drawn / documents
             document, rest = spread.document * scale, spread.rest * scale
             spread = replace(spread, document=document, rest=rest, changed=None)
-        effect = self.delta if self.question == "difference" else 0.0
+        effect = self.margin if self.question == "difference" else 0.0
         outcomes = Outcomes(spread, effect, self.seeds, level=self.question == "interval")
         answered = sum(self._answered(outcomes, drawn) for _ in range(repetitions))
         if self.step is not None:
@@ -173,7 +173,7 @@ class SimulatedStudy:
             scores = outcomes.scores(self.rng, n)
             result = mean_of_seeds(scores, Layout(n), 1.0 - self.alpha)
             known = result.low is not None and result.high is not None
-            return known and result.high - result.low <= 2.0 * self.delta  # type: ignore[operator]
+            return known and result.high - result.low <= 2.0 * self.margin  # type: ignore[operator]
         first, second = outcomes.pair(self.rng, n)
         if self.question == "difference":
             parts = components([second, first], [1, -1], Layout(n))
@@ -181,7 +181,7 @@ class SimulatedStudy:
                 parts = components([second - first], [1], Layout(n), signed=True)
             return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
         smaller, full = (Candidate(scores, tuple(range(len(scores)))) for scores in (first, second))
-        return bound(smaller, full, Layout(n), self.alpha).recipe < self.delta
+        return bound(smaller, full, Layout(n), self.alpha).recipe < self.margin
 
     def plan_for_any_share(self, power: float, *, check: bool = True) -> Plan:
         """As `plan`, where up to `Spread.interaction` may be documents × seeds.
@@ -291,17 +291,17 @@ class SimulatedStudy:
         variance = spread.document + spread.groups * spread.rest / seeds
         between = spread.groups * spread.seed / seeds if seeds > 1 else 0.0
         if self.question == "difference" and spread.changed is not None:
-            variance -= min(self.delta**2, variance / 2.0)
+            variance -= min(self.margin**2, variance / 2.0)
         n, df = 30.0, 29.0
         for _ in range(20):
             quantiles = t_quantile(1.0 - self._tail, df) + t_quantile(chance, df)
-            left = self.delta**2 - quantiles**2 * between
+            left = self.margin**2 - quantiles**2 * between
             if left <= 0.0:
                 return 5_000
             n = min(LIMIT, max(2.0, quantiles**2 * variance / left))
             df = max(n - 1.0, 1.0)
         if self.question == "non-inferiority":  # no loss in n documents is not enough before
-            n = max(n, np.log(self.alpha) / np.log1p(-self.delta))
+            n = max(n, np.log(self.alpha) / np.log1p(-self.margin))
         return max(2, int(np.ceil(n)))
 
 
@@ -310,9 +310,9 @@ def _normal(probability: float) -> float:
     return t_quantile(probability, float("inf"))
 
 
-def _check(delta: float, alpha: float, power: float, comparisons: int, question: str) -> None:
-    if not 0.0 < delta < 1.0:
-        raise CurveError(f"delta {delta:g}", expected="a fraction such as 0.02")
+def _check(margin: float, alpha: float, power: float, comparisons: int, question: str) -> None:
+    if not 0.0 < margin < 1.0:
+        raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
     if not 0.0 < alpha < 0.5 or not 0.5 <= power < 1.0:
         raise CurveError(f"alpha {alpha:g} and power {power:g}", expected="such as 0.05 and 0.8")
     if comparisons < 1:

@@ -98,6 +98,10 @@ class Components:
     excess: Reach | None = field(default=None, compare=False, repr=False)
     paired: bool = False
 
+    def __repr__(self) -> str:
+        seeds = " and ".join(str(group.seeds) for group in self.groups)
+        return f"Components({self.value:.4f}, se {self.se:.4f}, training seeds: {seeds})"
+
     @property
     def pairing(self) -> str | None:
         """How the seeds of a difference were compared; None where there are not several."""

@@ -88,7 +88,7 @@ class TaskOptions:
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     repeats: int | None = None
     pass_at: Sequence[int] = ()
-    include_path: Path | str | None = None
+    include_path: str | Path | None = None
     cluster: Mapping[str, str] = field(default_factory=dict)
     held_out: bool = False
 

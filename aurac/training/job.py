@@ -58,6 +58,10 @@ class TrainingResult:
     seconds: float  # wall time of the optimizer steps
     tokens: int  # of the examples seen, padding not counted
 
+    def __repr__(self) -> str:
+        last = f", last loss {self.losses[-1][1]:.3g}" if self.losses else ""
+        return f"TrainingResult({self.adapter!r} in {str(self.folder)!r}{last})"
+
 
 def train(
     recipe: Recipe | str | Path,

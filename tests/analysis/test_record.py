@@ -31,7 +31,7 @@ def test_a_stored_analysis_follows_the_schema_and_is_read_back(name):
 def test_a_report_writes_the_analysis_that_it_shows(tmp_path):
     maker = zoo_run(tmp_path, n=60)
     maker.write()
-    files = write_report(tmp_path, delta=0.1, axes=("parameters",))
+    files = write_report(tmp_path, margin=0.1, axes=("parameters",))
     assert tmp_path / "analysis.json" in files
     content = json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8"))
     VALIDATOR.validate(content)

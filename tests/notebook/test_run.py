@@ -227,7 +227,7 @@ def test_a_run_is_scored_by_its_own_table(run):
     ],
 )
 def test_a_margin_in_percent_is_told_its_fraction(run, ask):
-    with pytest.raises(aurac.errors.CurveError, match=r"margin='2%'.*give 0\.02"):
+    with pytest.raises(UsageError, match=r"margin='2%'.*give 0\.02"):
         ask(run)
 
 
@@ -247,10 +247,46 @@ def test_what_is_public_shows_in_a_line(run):
     test = aurac.non_inferior(first, second, margin=0.02)
     assert test.passed
     assert bool(test)
-    shown = [run, run.analysis, first, test, aurac.score(first), aurac.score(first).log2]
+    shown = [
+        run,
+        run.results,
+        run.analysis,
+        first,
+        test,
+        aurac.score(first),
+        aurac.score(first).log2,
+    ]
     shown += [*run.analysis.scores, *run.analysis.pairs, *run.analysis.best, *run.analysis.choices]
     for each in shown:
         assert len(repr(each)) < 300
         assert "\n" not in repr(each)
     assert "lora − dylora" in repr(test)
     assert repr(test).endswith("passed, 100 documents)")
+
+
+@pytest.mark.parametrize("name", ["pairs", "scores", "points", "samples"])
+def test_frames_show_all_of_their_columns(run, name):
+    frame = getattr(run, name)
+    for shown in (repr(frame), frame._repr_html_(), repr(frame.head(2))):
+        assert all(column in shown for column in frame.columns)
+
+
+def test_sentences_are_shown_whole(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for frame in (run.recommend(0.1), run.smallest_ranks(0.1)):
+        for shown in (repr(frame), frame._repr_html_()):
+            assert all(text in " ".join(shown.split()) for text in frame.sentence)
+    assert max(map(len, repr(run.recommend(0.1)).splitlines())) <= 80
+
+
+def test_a_margin_needs_no_name_and_a_wrong_name_is_told_the_nearest(run):
+    assert run.recommend(0.15).equals(run.recommend(margin=0.15))
+    with pytest.raises(TypeError, match="recommend has no option delta; expected margin"):
+        run.recommend(delta=0.15)
+    with pytest.raises(UsageError, match=r"margin=15; .*give 0\.15"):
+        run.recommend(15)
+    with pytest.raises(AttributeError, match="'pair'; did you mean pairs"):
+        _ = run.pair
+    assert not hasattr(run, "pair")
+    with pytest.raises(AttributeError, match=r"'scores'; did you mean aurac\.score"):
+        _ = aurac.scores

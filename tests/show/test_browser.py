@@ -57,7 +57,7 @@ def pages(tmp_path_factory):
     maker.add("<script>alert(1)</script>" + "y" * 80, ramp(0.2, 0.5, 5), seed=2)
     maker.add("holes", ramp(0.2, 0.5, 5), missing={4: "out of memory"}, texts=["a" * 3000] * 60)
     maker.keep_questions().write()
-    write_report(folder, delta=0.3)
+    write_report(folder, margin=0.3)
     large = tmp_path_factory.mktemp("large")
     zoo_run(large, tasks=tuple(f"task_{i}" for i in range(6)), n=20).write()
     write_report(large)

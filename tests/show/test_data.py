@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     maker.add("lora", ramp(0.1, 0.7, 5), basis="svd", rescale="keep", role="extra")
     maker.add("=1+1", ramp(0.2, 0.5, 5), missing={4: "@out of memory"}, seed=2)
     maker.write()
-    write_report(folder, delta=0.3)
+    write_report(folder, margin=0.3)
     return folder
 
 

@@ -81,7 +81,7 @@ class Forms:
 
     def __init__(self, maker: RunMaker, margin: float | None) -> None:
         folder = maker.write()
-        write_report(folder, delta=margin)
+        write_report(folder, margin=margin)
         markdown = (folder / "report.md").read_text()
         self.markdown = html.unescape(re.sub(r"\\(.)", r"\1", markdown))
         self.tables = list(_tables(self.markdown))

@@ -212,7 +212,7 @@ def test_a_pilots_range_holds_what_is_needed():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: plan(2, Spread(0.1)), "delta 2"),
+        (lambda: plan(2, Spread(0.1)), "margin 2"),
         (lambda: plan(0.1, Spread(0.1), power=0.2), "power 0.2"),
         (lambda: plan(0.1, Spread(0.1), comparisons=0), "0 comparisons"),
         (lambda: plan(0.1, Spread(0.1), question="why"), "question 'why'"),

@@ -1,0 +1,93 @@
+"""The data frames of a run, which show every column and whole sentences."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from aurac.records.results_file import TaskDocuments
+from aurac.terminal import wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from aurac.records.reader import StoredCells
+    from aurac.records.results_file import CurveRecord, Results
+
+LABELS = ("adapter", "task", "metric", "basis", "rescale")
+
+
+class Table(pd.DataFrame):
+    """A data frame that shows all of its columns; sentences stand below it in a terminal."""
+
+    @property
+    def _constructor(self) -> type[Table]:
+        return Table
+
+    def __repr__(self) -> str:
+        width = shutil.get_terminal_size().columns
+        said = list(self["sentence"].items()) if "sentence" in self.columns else []
+        shown = pd.DataFrame(self[[name for name in self.columns if name != "sentence"]])
+        whole = ("display.max_columns", None, "display.width", width, "display.precision", 4)
+        with pd.option_context(*whole):
+            lines = [repr(shown), *([""] if said else [])]
+        return "\n".join([*lines, *(wrapped(f"{at}  {text}", width) for at, text in said)])
+
+    def _repr_html_(self) -> str | None:
+        whole = ("display.max_columns", None, "display.max_colwidth", None, "display.precision", 4)
+        with pd.option_context(*whole):
+            shown: str | None = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]
+        return shown
+
+
+def frame(columns: str, rows: Iterable[object]) -> Table:
+    """A column for each word, an attribute of the rows or `name=path.to.one`; None past a None."""
+
+    def value(row: object, path: str) -> object:
+        for name in path.split("."):
+            row = row if row is None else getattr(row, name)
+        return row
+
+    names = [word.partition("=") for word in columns.split()]
+    cells = [[value(row, path or name) for name, _, path in names] for row in rows]
+    return Table(cells, columns=[name for name, _, _ in names])
+
+
+def labels_of(curve: CurveRecord) -> tuple[str | None, ...]:
+    """The values of `LABELS`."""
+    return curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale
+
+
+def points(results: Results) -> Table:
+    """A row for each curve and rank."""
+    rows = []
+    for curve in results.curves:
+        baseline = [curve.baseline] * len(curve.ranks)
+        accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
+        for k, rank in enumerate(curve.ranks):
+            numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
+            why = curve.missing.get(rank)
+            rows.append((*labels_of(curve), curve.role, rank, *numbers, curve.n_docs, why))
+    names = "role rank accuracy low high baseline parameters bytes n_docs reason"
+    return Table(rows, columns=[*LABELS, *names.split()])
+
+
+def samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Table]:
+    """The documents of one point of a curve; of a group's members one after the other."""
+    documents = cells.documents(curve.task) or TaskDocuments(doc_ids=[])
+    questions = dict(zip(documents.doc_ids, documents.questions, strict=False))
+    targets = dict(zip(documents.doc_ids, documents.targets, strict=False))
+    members, drawn = cells.read(curve, rank) if curve.files(rank) else [], cells.drawn(curve.task)
+    for number, cell in enumerate(members):
+        several = len(members) > 1 and not drawn
+        ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
+        columns: dict[str, object] = dict(zip(LABELS, labels_of(curve), strict=True))
+        columns["rank"] = rank
+        if drawn:
+            columns["fewshot_seed"] = cell.identity.fewshot_seed
+        columns |= {"doc_id": ids, "score": cell.scores(curve.metric), "response": cell.responses}
+        columns["question"] = [questions.get(doc) for doc in ids]
+        columns["target"] = [targets.get(doc) for doc in ids]
+        yield Table(columns)
