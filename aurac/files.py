@@ -33,6 +33,23 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 
+def did_you_mean(path: Path) -> str | None:
+    """Of a path that is not there the nearest that is, as what to do next."""
+    import difflib
+
+    missing = path
+    while not missing.parent.is_dir() and missing != missing.parent:
+        missing = missing.parent
+    with contextlib.suppress(OSError):
+        near = difflib.get_close_matches(
+            missing.name, [each.name for each in missing.parent.iterdir()], n=2
+        )
+        found = [missing.parent / name / path.relative_to(missing) for name in near]
+        known = [str(each) for each in found if each.exists()]
+        return f"did you mean {' or '.join(known)}?" if known else None
+    return None
+
+
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:
     """Write to a temporary sibling, flush it to disk, and move it over `path`; text as UTF-8.
 

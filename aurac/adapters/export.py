@@ -58,7 +58,7 @@ def as_adapter(source: Adapter | Family | str | Path) -> Adapter | Family:
         return load_adapter(source)
     if not isinstance(source, (Adapter, Family)):
         raise UsageError(
-            f"a {type(source).__name__} is no adapter",
+            f"{source!r:.80} is no adapter",
             expected="an Adapter, or a folder, a file or a hub id of one",
             fix="aurac.adapters.adapter_from_peft(model) takes that of a PEFT model",
         )
@@ -96,6 +96,7 @@ def truncate(
     return prepare(member, basis, rescale, factors).at(rank)
 
 
+@keywords()
 def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from aurac.arguments import nearest
 from aurac.errors import AuracError
 from aurac.models import cache_root
 from aurac.models.device import share_cores
@@ -60,6 +61,24 @@ _MODULES = {
 }
 """Commands that share a file with another one."""
 
+_WORDS = {
+    "aurac --help": "help usage",
+    "aurac --version": "version",
+    "compare": "eval evaluate simple_evaluate bench benchmark test diff resume leaderboard",
+    "zoo, tasks or runs": "list",
+    "runs": "results log status ps history",
+    "report": "show plot html summary",
+    "recommend": "rank ranks best choose select",
+    "truncate": "cut prune compress svd merge convert",
+    "inspect": "info describe check",
+    "train": "fit finetune sft",
+    "base": "download pull fetch model models",
+    "doctor": "env setup init",
+    "cost": "speed latency serve",
+}
+_MEANT = {word: command for command, words in _WORDS.items() for word in words.split()}
+"""What people type for a command of another name."""
+
 _LARGEST = 5_000_000  # bytes, after which the log begins again
 _VERBOSE = "%(levelname)s %(name)s: %(message)s"
 _QUIET = {
@@ -76,13 +95,21 @@ class LazyGroup(click.Group):
     """Imports a command's file only when that command is used, so that `--help` is instant."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does; what is printed cannot steer the terminal, errors have typed options."""
+        """As click does; errors name options as they are typed, and the nearest for a wrong one."""
         try:
             with visible_streams():
                 return super().invoke(ctx)
         except AuracError as error:
             error.args = (error.text,)
             raise
+        except click.NoSuchOption as error:
+            options = error.ctx.command.params if error.ctx else []
+            near = nearest(
+                error.option_name.lstrip("-"), [x[2:] for option in options for x in option.opts]
+            )
+            hint = f"Did you mean --{near}?" if near else "--help lists them."
+            message = f"No such option {error.option_name}. {hint}"
+            raise click.UsageError(message, error.ctx) from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click does; an option of a command that stands before it is said to."""
@@ -122,9 +149,10 @@ class LazyGroup(click.Group):
             if args[0] in INSTEAD:
                 rest = args[1:] if args[0] == "run" else []
                 ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*INSTEAD[args[0]], *rest])}")
-            near = difflib.get_close_matches(args[0], COMMANDS, n=2)
-            hint = f" Did you mean {' or '.join(near)}?" if near else ""
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
+            near = difflib.get_close_matches(args[0], COMMANDS, n=2, cutoff=0.7)
+            meant = _MEANT.get(args[0]) or " or ".join(near)
+            hint = f"Did you mean {meant}?" if meant else "`aurac --help` lists them."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -227,9 +227,11 @@ def truncate(
     from aurac.runs.plan import parse_ranks
 
     if (rank is None) == (ranks is None):
-        raise UsageError("--rank and --ranks", expected="one of the two")
+        given = "no rank" if rank is None else "--rank with --ranks"
+        raise UsageError(given, expected="--rank R, or --ranks R,R for several")
     if (out is None) == (merge_into is None):
-        raise UsageError("--out and --merge-into", expected="one of the two")
+        given = "no place for the result" if out is None else "--out with --merge-into"
+        raise UsageError(given, expected="--out FOLDER, or --merge-into FOLDER for a whole model")
     if merge_into is None:
         refuse_given(["dtype"], "with --out, which keeps the adapter's type", "leave it out")
     adapter = open_checkpoint(checkpoint_path, base, revision, subfolder)

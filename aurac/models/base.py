@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
+from aurac.files import did_you_mean
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
@@ -64,7 +65,9 @@ def resolve_base(name: str) -> Base:
         raise BaseModelError(
             f"base {name!r} is no folder here",
             expected=f"a model folder, a hub id (owner/name) or {DEFAULT_BASE}",
-            fix="check the spelling of the path",
+            fix=did_you_mean(path)
+            or "check the spelling of the path; names on the hub have an owner, such as "
+            "openai-community/gpt2",
         )
     return _from_hub(name)
 

@@ -11,7 +11,7 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import BaseModelError
+from aurac.errors import BaseModelError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -66,8 +66,9 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
             return kind
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
+        known = device.partition(":")[0] in KINDS
         raise BaseModelError(
-            f"device {device!r} cannot be used here ({str(error).splitlines()[0]})",
+            f"device {device!r} cannot be used here{f' ({first_line(error)})' if known else ''}",
             expected="cpu, cuda, cuda:N or mps, as this machine has",
             fix="leave --device out to take the best one there is",
         ) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
+from aurac.files import did_you_mean
 from aurac.readers.data_files import TABLES
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def read_curves(
         RunFolderError: A run folder that cannot be read.
     """
     if not path.exists():
-        raise DataError(f"{path} does not exist")
+        expected = "a run folder, a table or lm-eval's sample logs"
+        raise DataError(f"{path} does not exist", expected=expected, fix=did_you_mean(path))
     wanted = metric if isinstance(metric, WantedMetrics) else WantedMetrics(metric)
     read = _read(path, wanted, cluster or {})
     if wanted is not metric:

@@ -320,7 +320,11 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
         raise DataError(
             f"{root} holds neither results.json nor sample logs",
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
-            fix=f"give a run below it: {', '.join(map(str, runs))}" if runs else None,
+            fix=f"give a run below it: {', '.join(map(str, runs))}"
+            if runs
+            else f"evaluate an adapter first: `aurac compare {root} --tasks TASK`"
+            if (root / "adapter_config.json").exists()
+            else None,
         )
     beside = cache(_results)  # several samples files share it
     logs = []

@@ -148,12 +148,21 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
                 fix="write one beside it, as docs/howto/task.md shows, and give --tasks TASK.yaml",
             )
         if name not in (known := {**task_index(), **included}):
-            near = nearest(name, [*BUNDLED, *known])
-            raise TaskError(
-                f"task {name!r} is not known to lm-eval {version('lm_eval')}",
-                expected=f"a task such as {', '.join(near)}" if near else None,
-                fix="aurac tasks WORD searches them" if not near else None,
-            )
+            raise _unknown(name, nearest(name, [*BUNDLED, *known]))
+
+
+def _unknown(name: str, near: Sequence[str]) -> TaskError:
+    """A name that is no task, and what it may be: a file or a folder here, or a name misspelt."""
+    if Path(f"{name}.yaml").is_file():
+        return TaskError(f"task {name!r} is a file here", fix=f"give --tasks ./{name}.yaml")
+    if Path(name).is_dir():
+        fix = f"give --tasks TASK --data {name} for its documents, or --include-path {name} for "
+        return TaskError(f"task {name!r} is a folder", fix=f"{fix}tasks as YAML")
+    return TaskError(
+        f"task {name!r} is not known to lm-eval {version('lm_eval')}",
+        expected=f"a task such as {', '.join(near)}" if near else None,
+        fix=None if near else "aurac tasks WORD searches them",
+    )
 
 
 def no_task_in(path: Path, others: Mapping[str, str]) -> TaskError:

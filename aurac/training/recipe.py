@@ -16,7 +16,7 @@ from aurac.adapters import Nesting
 from aurac.adapters.methods import TrainingSetup, method_named, methods
 from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
 from aurac.errors import RecipeError
-from aurac.files import sha256_json
+from aurac.files import did_you_mean, sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -265,7 +265,8 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is safe
     except OSError as error:
-        raise RecipeError(f"{path} cannot be read ({error})", fix="check the path") from error
+        fix = did_you_mean(path) or "check the path"
+        raise RecipeError(f"{path} cannot be read ({error.strerror})", fix=fix) from error
     except (ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error
 

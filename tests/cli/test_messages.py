@@ -54,6 +54,24 @@ def refusal(*words: object) -> str:
         (["compare", ZOO, "--tasks", "aurac_word_problems", "--dry-run"], f"{ZOO}/*"),
         (["score", ROOT / "reports" / "study"], "reports/study/results/mawps"),
         (["recommend", ROOT / "reports" / "study"], "reports/study/results/mawps"),
+        (["help"], "Did you mean aurac --help?"),
+        (["eval", "x"], "No such command 'eval'. Did you mean compare?"),
+        (["version"], "Did you mean aurac --version?"),
+        (["list"], "Did you mean zoo, tasks or runs?"),
+        (["compare", "x", "--task", "y"], "No such option --task. Did you mean --tasks?"),
+        (["recommend", "x", "--tolerance", "0.1"], "Did you mean --margin?"),
+        (["train", "x", "--steps", "9"], "Did you mean --set?"),
+        (["compare", ZOO.parent, "--tasks", "aurac_word_problems"], f"below it: {ZOO}/*"),
+        (["inspect", ZOO / "lroa"], f"did you mean {ZOO / 'lora'}"),
+        (["inspect", ZOO.parent / "word_problem" / "lora"], f"did you mean {ZOO / 'lora'}?"),
+        (["recommend", ZOO / "lora"], f"`aurac compare {ZOO / 'lora'} --tasks TASK`"),
+        (["truncate", ZOO / "lora"], "no rank; expected --rank R, or --ranks R,R"),
+        (["truncate", ZOO / "lora", "--rank", "4"], "no place for the result; expected --out"),
+        (["cost", ZOO / "lora", "--device", "gpu"], "used here; expected cpu, cuda, cuda:N or mps"),
+        (
+            ["compare", ZOO / "lora", "--tasks", ROOT / "docs"],
+            "docs' is a folder; give --tasks TASK",
+        ),
         (["zoo", ROOT / "docs"], "name another folder (`aurac zoo FOLDER`)"),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else "",
@@ -117,3 +135,10 @@ def test_help_is_short_and_help_all_has_every_option(name):
         used = bool({*option.opts} & {*command.short, "--help-all"})
         listed = re.search(rf"^  (-.*)?{longest}(?![\w-])", few, re.MULTILINE)
         assert bool(listed) == used, longest
+
+
+def test_a_task_beside_its_file_is_told_the_path(tmp_path, monkeypatch):
+    (tmp_path / "my_task.yaml").write_text("task: my_task\n")
+    monkeypatch.chdir(tmp_path)
+    said = refusal("compare", ZOO / "lora", "--tasks", "my_task")
+    assert said == "task 'my_task' is a file here; give --tasks ./my_task.yaml"

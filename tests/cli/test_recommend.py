@@ -182,7 +182,7 @@ def test_an_accuracy_that_no_rank_is_shown_to_have(table):
         (["--margin", "0.1", "--reference", "3"], "reference rank 3"),
         (["--margin", "0.1", "--reference", "lora@3"], "reference 'lora@3'; expected lora@ one of"),
         (["--margin", "0.1", "--reference", "x"], "reference 'x'"),
-        (["--min-accuracy", "45"], "min_accuracy 45"),
+        (["--min-accuracy", "45"], "--min-accuracy 45.0; expected a fraction"),
         (["--require-rank", "8"], "nothing to recommend by"),
         (
             ["--margin", "0.1", "--require-rank", "64"],

@@ -75,9 +75,9 @@ def test_nothing_is_written_when_one_place_is_taken(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [
-        (("--out", "x"), (UsageError, "one of the two")),
-        (("--rank", "2"), (UsageError, "one of the two")),
-        (("--rank", "2", "--ranks", "all", "--out", "x"), (UsageError, "one of the two")),
+        (("--out", "x"), (UsageError, "no rank; expected --rank R")),
+        (("--rank", "2"), (UsageError, "no place for the result; expected --out")),
+        (("--rank", "2", "--ranks", "all", "--out", "x"), (UsageError, "--rank with --ranks")),
         (("--rank", "5", "--out", "x"), (RankError, "trained rank 4")),
         (("--rank", "0", "--out", "x"), (RankError, "trained rank 4")),
         (

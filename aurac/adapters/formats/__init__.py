@@ -25,7 +25,9 @@ from aurac.adapters.formats.sidecar import (
 )
 from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.formats.storage import RemovedValues
+from aurac.arguments import keywords
 from aurac.errors import CheckpointError, UsageError
+from aurac.files import did_you_mean
 from aurac.models.base import KnownBase
 from aurac.models.tokenizer import TOKENIZER_FILES
 
@@ -47,6 +49,7 @@ _HUB_ID = re.compile(
 )
 
 
+@keywords()
 def load_adapter(
     path: str | Path,
     *,
@@ -171,6 +174,7 @@ def _locate(text: str, revision: str | None, subfolder: str | None) -> tuple[Pat
         raise CheckpointError(
             f"there is no folder or file {text}",
             expected="a folder, a file or a hub id owner/name[@revision][:subfolder]",
+            fix=did_you_mean(local),
         )
     at = _either(text, "revision", match["revision"], revision)
     inside = _either(text, "subfolder", match["subfolder"], subfolder)
@@ -211,7 +215,7 @@ def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None)
     except (OSError, RuntimeError) as error:  # what else the hub raises is an OSError
         raise CheckpointError(
             f"there is no folder or file {text}, and the hub cannot be reached to look for it",
-            fix="check the path or the network",
+            fix=did_you_mean(Path(text)) or "check the path or the network",
         ) from error
     folder = root / inside if inside else root
     if not folder.exists():
@@ -245,4 +249,11 @@ def _in_folder(folder: Path) -> Path:
         raise CheckpointError(
             f"{folder} holds {len(paths)} {what}: {listed}", fix=f"name one of these {kind}"
         )
-    raise CheckpointError(f"{folder} holds no adapter", expected=f"{CONFIG} or one .pt file in it")
+    above = {str(path.parent.parent) for path in folder.glob(f"*/*/{CONFIG}")}
+    raise CheckpointError(
+        f"{folder} {'' if any(folder.iterdir()) else 'is empty and '}holds no adapter",
+        expected=f"{CONFIG} or one .pt file in it",
+        fix=f"give the adapters below it: {' or '.join(f'{each}/*' for each in sorted(above))}"
+        if above
+        else None,
+    )
