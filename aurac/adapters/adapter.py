@@ -39,7 +39,7 @@ _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
 )
 T = TypeVar("T")
-Kind = Literal["linear", "embedding", "conv", "experts", "merged", "grouped_conv"]
+Kind = Literal["linear", "embedding", "experts", "merged"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +47,14 @@ class Factors:
     """The low-rank update of one module.
 
     Attributes:
-        A: (R, in). For a convolution ``in`` is channels × kernel. A stack of blocks (experts, the
-            groups of a merged layer or of a convolution) has E × in, so that the first r rows are
-            rank r for every kind.
+        A: (R, in). A stack of blocks (experts, the groups of a merged layer) has E × in, so that
+            the first r rows are rank r for every kind.
         B: (out, R). For a stack of blocks ``out`` is E × out.
         alpha: The α of the scaling rule.
         rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
         kind: The kind of module. ``merged`` is loralib's ``MergedLinear``, one matrix whose outputs
             are equal groups, some of them adapted.
-        layout: The kernel of a convolution, (E,) for a stack of E experts, one 0 or 1 per group of
-            a merged layer, the number of groups and the kernel of a grouped convolution.
+        layout: (E,) for a stack of E experts, one 0 or 1 per group of a merged layer.
         magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
             module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
             rank; ``None`` for plain LoRA.
@@ -104,12 +102,12 @@ class Factors:
         """How many independent updates of rank R the factors hold."""
         if self.kind == "merged":
             return sum(self.layout)
-        return self.layout[0] if self.kind in ("experts", "grouped_conv") else 1
+        return self.layout[0] if self.kind == "experts" else 1
 
     @property
     def rank_multiple(self) -> int:
         """R of a plain PEFT layer, divided by the rank: PEFT counts the groups of a layer too."""
-        return self.blocks if self.kind in ("merged", "grouped_conv") else 1
+        return self.blocks if self.kind == "merged" else 1
 
     @property
     def peft_scale(self) -> tuple[int, float]:
@@ -121,9 +119,7 @@ class Factors:
     def features(self) -> tuple[int, int]:
         """(in, out) of the base's own module; for experts that of one of them."""
         inside, out = self.A.shape[1] // self.blocks, self.B.shape[0] // self.blocks
-        if self.kind == "merged":
-            return inside, out * len(self.layout)
-        return (inside, out * self.blocks) if self.kind == "grouped_conv" else (inside, out)
+        return inside, out * len(self.layout) if self.kind == "merged" else out
 
     def stacked(self) -> tuple[Tensor, Tensor]:
         """A as (E, R, in) and B as (E, out, R); E is 1 except for a stack of blocks."""
@@ -263,11 +259,6 @@ class Adapter:
     def alpha(self) -> float | None:
         """The α of the scaling rule, or ``None`` when modules differ."""
         return only(f.alpha for f in self.modules.values())
-
-    @property
-    def repeats(self) -> Sequence[Sequence[int]]:
-        """PEFT's ``layer_replication``: ranges [start, end) of the base's layers, in a row."""
-        return self.peft_config.get("layer_replication") or ()
 
     @property
     def vocabulary(self) -> int | None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.compatibility import check_fits, is_conv1d, model_name, name_in_base
+from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft_config import owner_of
 from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.errors import CheckpointError, UsageError
@@ -54,7 +54,6 @@ class LiveAdapter:
         self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._injected = Structure(model)
             for name, layer in self._layers.items():
                 A, B = prepared.modules[name]
                 self._factors[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
@@ -88,8 +87,6 @@ class LiveAdapter:
             for name, layer in self._layers.items():
                 self._set_factors(name, layer, ranks[name])
                 layer.scaling[NAME] = scaling[name]
-        if self.prepared.adapter.repeats:
-            (self._injected if r else self._base.structure).restore()
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -172,18 +169,14 @@ def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
     names = [name for name, f in modules.items() if f.kind != "experts"]
     ends = tuple(f".{name}" for name in names)  # PEFT takes a name for the end of others too
     beyond = [n for n, _ in model.named_modules() if n.endswith(ends) and n not in modules]
-    in_base = [model.get_submodule(name_in_base(name, adapter.repeats)) for name in names]
-    groups = {re.escape(n): f.blocks for n, f in modules.items() if f.kind == "grouped_conv"}
     return LoraConfig(
         r=1,
         lora_alpha=1,
         # As a list: of some bases with experts PEFT reads a pattern as the last names alone.
         target_modules=names,
         exclude_modules="|".join(map(re.escape, beyond)) or None,
-        rank_pattern=groups,  # a grouped convolution takes no rank below its number of groups
         target_parameters=list(adapter.peft_config.get("target_parameters") or ()) or None,
-        fan_in_fan_out=any(map(is_conv1d, in_base)),
-        layer_replication=[(start, end) for start, end in adapter.repeats] or None,
+        fan_in_fan_out=any(is_conv1d(model.get_submodule(name)) for name in names),
         use_dora=adapter.dora,
         inference_mode=True,
     )
@@ -226,37 +219,22 @@ def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
     return A, B
 
 
-class Structure:
-    """A model's modules with their children, in order, and the number of layers in its config."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._config = getattr(model, "config", None)
-        self._layers = getattr(self._config, "num_hidden_layers", None)
-        self._children = [(module, dict(module._modules)) for module in model.modules()]
-
-    def restore(self) -> None:
-        """Give each module its children back."""
-        for module, children in self._children:
-            if module._modules != children:
-                module._modules.clear()
-                module._modules.update(children)
-        if self._config is not None and isinstance(self._layers, int):
-            self._config.num_hidden_layers = self._layers
-
-
 class BaseState:
-    """A model's structure, attributes, modes and gradient flags at one moment."""
+    """A model's modules with their children, attributes, modes and gradient flags."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self.structure = Structure(model)
+        self._children = [(module, dict(module._modules)) for module in model.modules()]
         self._attributes = set(vars(model))
         self._gradients = [(p, p.requires_grad) for p in model.parameters()]
         self._training = [(m, m.training) for m in model.modules()]
 
     def restore(self) -> None:
         """Put everything back."""
-        self.structure.restore()
+        for module, children in self._children:
+            if module._modules != children:
+                module._modules.clear()
+                module._modules.update(children)
         for module, training in self._training:
             module.training = training
         for attribute in set(vars(self._model)) - self._attributes:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aurac.adapters.adapter import Adapter, Factors
-
-_LAYER = re.compile(r"(?P<head>.*?\b(?:layers|layer|h)\.)(?P<index>\d+)(?P<tail>\..+)?")
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:
@@ -32,7 +27,7 @@ def check_fits(adapter: Adapter, model: nn.Module) -> None:
         raise UsageError("a model that carries an adapter already", fix="give the plain base model")
     base = model_name(model)
     for name, f in adapter.modules.items():
-        plain = name_in_base(module_in_model(name), adapter.repeats)
+        plain = module_in_model(name)
         wrong = _misfit(f, name, plain, present.get(plain), base)
         if wrong:
             raise CheckpointError(
@@ -44,8 +39,8 @@ def _misfit(f: Factors, name: str, plain: str, module: nn.Module | None, base: s
     """What a module's factors have that the base's own module does not fit; empty where it does."""
     if module is None:
         return f"factors for {plain}, which base {base} lacks"
-    if f.kind in ("linear", "merged") and is_convolution(module):
-        return f"plain factors for {name}, a convolution of {base}"
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        return f"factors for {name}, a convolution of {base}"
     if f.kind == "experts":
         return _parameter_misfit(f, plain, module, base) if f.parameter else ""
     known = features_of(module)
@@ -93,15 +88,9 @@ def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
 
 
 def features_of(module: nn.Module) -> tuple[int, int] | None:
-    """(in, out) of a linear, embedding or convolution layer; ``None`` for anything else.
-
-    For an embedding ``in`` is the vocabulary, for a convolution channels × kernel; PEFT's A sees
-    all channels of a grouped one too.
-    """
+    """(in, out) of a linear or embedding layer (the vocabulary is in); ``None`` for any other."""
     if isinstance(module, nn.Embedding):
         return module.num_embeddings, module.embedding_dim
-    if is_convolution(module):
-        return module.in_channels * math.prod(module.kernel_size), module.out_channels
     inside, out = getattr(module, "in_features", None), getattr(module, "out_features", None)
     if isinstance(inside, int) and isinstance(out, int):
         return inside, out
@@ -109,11 +98,6 @@ def features_of(module: nn.Module) -> tuple[int, int] | None:
     if is_conv1d(module) and weight is not None and weight.ndim == 2:
         return int(weight.shape[0]), int(weight.shape[1])  # transformers keeps it as (in, out)
     return None
-
-
-def is_convolution(module: nn.Module) -> TypeGuard[nn.Conv1d | nn.Conv2d | nn.Conv3d]:
-    """Whether a module is a convolution of torch (transformers' ``Conv1D`` is a linear layer)."""
-    return isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -124,21 +108,6 @@ def is_conv1d(module: nn.Module) -> bool:
 def module_in_model(module: str) -> str:
     """The module that factors belong to, without PEFT's wrappers of its other parameters."""
     return re.sub(r"(\.base_layer)+$", "", module)
-
-
-def name_in_base(name: str, replication: Sequence[Sequence[int]]) -> str:
-    """The base's own name of a module whose layers were repeated by ``layer_replication``.
-
-    The ranges [start, end) are laid end to end: [[0, 4], [2, 5]] makes layer 4 the base's layer 2.
-    """
-    match = _LAYER.fullmatch(name)
-    if not replication or match is None:
-        return name
-    order = [i for start, end in replication for i in range(start, end)]
-    index = int(match["index"])
-    if index >= len(order):
-        return name
-    return f"{match['head']}{order[index]}{match['tail'] or ''}"
 
 
 def model_name(model: nn.Module) -> str:

@@ -384,9 +384,9 @@ def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:
     adapter = prepared.adapter
     adapter.check_rank(rank)
     check_fits(adapter, model)
-    if adapter.extras or adapter.repeats:
+    if adapter.extras:
         raise CheckpointError(
-            f"adapter {adapter.name!r} has tensors beside its factors or repeats layers",
+            f"adapter {adapter.name!r} has tensors beside its factors",
             expected="low-rank factors alone, to be merged",
             fix="merge it with PEFT",
         )

@@ -247,7 +247,6 @@ def vllm_refusal(adapter: Adapter) -> str | None:
     reasons = {
         "it does not serve DoRA": adapter.dora,
         "it does not load tensors beside the low-rank factors": bool(adapter.extras),
-        "it does not repeat layers": bool(adapter.repeats),
         f"it does not serve factors of {', '.join(sorted(kinds))} as PEFT lays them out": kinds,
         "it knows one rank and one alpha for all modules, and would scale some wrongly": (
             only(scales) is None

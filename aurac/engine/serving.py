@@ -92,7 +92,6 @@ def measure(
         AdapterCost(
             name=name,
             sha256=adapter.sha256,
-            mergeable=not largest[name].peft_config.get("layer_replication"),
             ranks=[cost((name, r), adapter.parameters(r), adapter.bytes(r)) for r in ranks],
         )
         for name, (adapter, ranks) in adapters.items()

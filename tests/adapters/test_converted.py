@@ -1,17 +1,17 @@
-"""Adapters of MLX, torchtune and llama.cpp, from files that those tools wrote themselves.
+"""Adapters of MLX and llama.cpp, from files that those tools wrote themselves.
 
 ``data/`` holds them, each of rank 4 for ``tiny_llama``: ``mlx`` and ``mlx_dora`` are mlx-lm
 0.32.2's (``linear_to_lora_layers``, scale 2.5), ``torchtune`` is an ``epoch_0`` folder of torchtune
-0.6.1's ``FullModelHFCheckpointer`` (α = 6), and the GGUF files are what ``convert_lora_to_gguf.py``
-of llama.cpp (2026-10) makes of ``save_with_peft(tiny_llama(), r=4, lora_alpha=6)``. When they were
-made, the live models gave the tools' own logits: MLX within 9e-8, torchtune within 3e-7.
+0.6.1's ``FullModelHFCheckpointer`` (α = 6), in PEFT's own format, and the GGUF files are what
+``convert_lora_to_gguf.py`` of llama.cpp (2026-10) makes of ``save_with_peft(tiny_llama(), r=4,
+lora_alpha=6)``. When they were made, the live models gave the tools' own logits: MLX within 9e-8,
+torchtune within 3e-7.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,14 @@ from support.adapters import (
     save_with_peft,
     tiny_llama,
 )
-from support.hostile_files import one_line, refused, run_aurac
+from support.hostile_files import refused, run_aurac
 
-from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
 from aurac.adapters.formats.sidecar import save_sidecar
-from aurac.errors import AuracError, CheckpointError
+from aurac.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data"
-TORCHTUNE = DATA / "torchtune" / "adapter_model.pt"
+TORCHTUNE = DATA / "torchtune"
 
 
 def load(path, **overrides):
@@ -92,24 +92,6 @@ def test_the_dora_of_mlx_is_its_own_formula():
     assert any("DoRA" in note for note in adapter.notes)
 
 
-def test_torchtune_gives_what_its_own_conversion_gives():
-    adapter, converted = load(TORCHTUNE), load(DATA / "torchtune")
-    assert (adapter.format, adapter.rule, adapter.alpha) == ("torchtune", "rank", 6.0)
-    assert (adapter.method, converted.format) == ("lora", "peft")
-    assert set(adapter.modules) == set(converted.modules)
-    for name, f in adapter.modules.items():
-        assert torch.equal(f.A, converted.modules[name].A)
-        assert torch.equal(f.B, converted.modules[name].B)
-
-
-def test_a_folder_of_torchtune_names_the_file_to_give(tmp_path):
-    for name in ("adapter_config.json", "adapter_model.pt"):
-        shutil.copy(DATA / "torchtune" / name, tmp_path)
-    with pytest.raises(CheckpointError, match=r"name a file in it.*: adapter_model.pt$"):
-        load(tmp_path)
-    assert load(tmp_path / "adapter_model.pt").alpha == 6.0
-
-
 @pytest.mark.parametrize(("name", "apart"), [("lora_f32", 0.0), ("lora_q8_0", 0.01)])
 def test_gguf_gives_the_peft_adapter_that_it_was_made_from(name, apart, tmp_path):
     config = {"r": 4, "lora_alpha": 6, "target_modules": LLAMA_TARGETS, "task_type": "CAUSAL_LM"}
@@ -145,14 +127,10 @@ def test_a_side_car_is_kept_and_read(mlx, tmp_path):
     assert (load(copy).nesting, load(copy).base) == (Nesting("matryoshka", (2, 4)), "b")
 
 
-def test_the_alpha_of_older_mlx_and_torchtune_without_a_config(mlx, tmp_path):
+def test_the_alpha_of_older_mlx(mlx):
     fields = {"rank": 4, "scale": 10.0, "alpha": 8.0}
     edit(mlx, lora_parameters=fields)
     assert load(mlx).alpha == 20.0
-    copy = Path(shutil.copy(TORCHTUNE, tmp_path))
-    with pytest.raises(CheckpointError, match=r"give alpha=$"):
-        load(copy)
-    assert load(copy, alpha=3.0).alpha == 3.0
 
 
 @pytest.mark.parametrize(
@@ -185,26 +163,6 @@ def test_tensors_of_mlx_that_are_refused(mlx):
         save_file({**good, **change}, weights)
         with pytest.raises(CheckpointError, match=message):
             load(mlx)
-
-
-def test_torchtune_names_and_bases_that_are_not_known(tmp_path):
-    state = torch.load(TORCHTUNE, weights_only=True)
-    path = tmp_path / "adapter_0.pt"
-    torch.save({k.replace("attn.q_proj", "attn.qkv"): t for k, t in state.items()}, path)
-    with pytest.raises(CheckpointError, match="name in transformers is not known"):
-        load(path, alpha=6.0)
-    torch.save({**state, "layers.0.attn.q_proj.magnitude": torch.ones(32)}, path)
-    with pytest.raises(CheckpointError, match="DoRA adapter of torchtune's"):
-        load(path, alpha=6.0)
-    with pytest.raises(CheckpointError, match=r"number of heads.*give base="):
-        load_adapter(TORCHTUNE)
-    base = tiny_llama()
-    base.config.model_type = "phi3"
-    with pytest.raises(CheckpointError, match="of type phi3"):
-        load_adapter(TORCHTUNE, base_model=base)
-    base.config.model_type, base.config.num_key_value_heads = "llama", 5
-    with pytest.raises(CheckpointError, match="5 heads"):
-        load_adapter(TORCHTUNE, base_model=base)
 
 
 def write_gguf(path, *, arch="llama", kind="lora", alpha=6.0, tokens=None, **tensors):
@@ -262,31 +220,3 @@ def test_the_command_line_asks_for_the_base_and_reads_it(base_folder, tmp_path):
     assert code == 0
     assert json.loads(out)["format"] == "gguf"
     assert "--a-key" not in refused(copy, "--base", base_folder, "--enable-lora", "1,0,1")
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_gguf_files_that_lie(seed, base_folder, tmp_path):
-    """Cut short, or with a changed byte of the header: one line, or an adapter that is whole."""
-    content = bytearray((DATA / "lora_q8_0.gguf").read_bytes())
-    rng = np.random.default_rng(seed)
-    if seed % 2:
-        content = content[: int(rng.integers(0, len(content)))]
-    else:
-        content[int(rng.integers(0, 2500))] = int(rng.integers(0, 256))
-    path = tmp_path / "x.gguf"
-    path.write_bytes(content)
-    try:
-        adapter = load(path)
-    except AuracError as error:
-        one_line(error)
-    else:
-        assert truncate(adapter, 1).rank == 1
-
-
-@pytest.mark.parametrize("at", [8, 16], ids=["tensors", "fields"])
-def test_gguf_files_that_claim_exabytes(at, base_folder, tmp_path):
-    content = bytearray((DATA / "lora_f32.gguf").read_bytes())
-    content[at : at + 8] = struct.pack("<Q", 2**60)
-    path = tmp_path / "x.gguf"
-    path.write_bytes(content)
-    assert "not a readable GGUF file" in refused(path, "--base", base_folder)

@@ -49,11 +49,7 @@ def experts(folder):
     make("target_parameters (experts)", folder)
 
 
-def convolutions(folder):
-    make("convolutions", folder)
-
-
-@pytest.mark.parametrize("build", [plain, embeddings_and_extras, experts, convolutions])
+@pytest.mark.parametrize("build", [plain, embeddings_and_extras, experts])
 @pytest.mark.parametrize(
     "how", [("prefix", None), ("prefix", "keep"), ("svd", "keep")], ids=lambda h: f"{h[0]}-{h[1]}"
 )

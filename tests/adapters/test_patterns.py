@@ -16,7 +16,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.adapters import randomise, tiny_gpt2, tiny_llama
-from support.peft_rows import LM, Convolutions, tiny_mixtral
+from support.peft_rows import LM, tiny_mixtral
 from torch import nn
 
 from aurac.adapters import attach, check_fits, load_adapter, prepare
@@ -69,11 +69,6 @@ KINDS = {
     ),
     "names that end in names": (Nested, {"target_modules": ["head", "tail"]}),
     "a name that ends another": (Nested, {"target_modules": r"head|block\.tail"}),
-    "repeated layers": (
-        tiny_llama,
-        {"target_modules": ["q_proj", "down_proj"], "layer_replication": [[0, 2], [1, 2]]},
-    ),
-    "convolutions": (Convolutions, {"target_modules": ["one", "two", "three", "head"]}),
     "parameters, dense": (
         tiny_llama,
         {
@@ -147,7 +142,7 @@ def drawn(kind, seed):
         "lora_alpha": draw.choice([1, 3, 6]),
         "use_rslora": draw.random() < 0.5,
         **fields,
-        **(LM if build not in (Nested, Convolutions) else {}),
+        **(LM if build is not Nested else {}),
     }
     keys = lambda: {spelled(draw, draw.choice(named)) for _ in range(draw.choice([1, 2, 3]))}  # noqa: E731
     if which in ("alpha", "both"):

@@ -7,7 +7,6 @@ tensors and shares no code with aurac.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -26,17 +25,6 @@ from aurac.adapters import attach, load_adapter, prepare, save_adapter
 IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
 
 
-class BesideGrouped(nn.Module):
-    """A grouped convolution and, beside it, an update that sees all of its channels."""
-
-    def __init__(self, plain, delta):
-        super().__init__()
-        self.plain, self.delta = plain, delta
-
-    def forward(self, x):
-        return self.plain(x) + nn.functional.conv1d(x, self.delta, padding=self.plain.padding)
-
-
 @torch.no_grad()
 def out(model):
     return model(input_ids=IDS).logits
@@ -52,13 +40,6 @@ def oracle(build, folder, r):
     base = build().double()
     if hasattr(base, "set_experts_implementation"):
         base.set_experts_implementation("eager")  # the grouped kernel knows no fp64
-    if config["layer_replication"]:
-        order = [i for start, end in config["layer_replication"] for i in range(start, end)]
-        layers = [copy.deepcopy(base.model.layers[i]) for i in order]
-        for index, layer in enumerate(layers):
-            layer.self_attn.layer_idx = index
-        base.model.layers = nn.ModuleList(layers)
-        base.config.num_hidden_layers = len(layers)
     _replace(base, raw, config)
     for key, A in raw.items():
         match = re.fullmatch(r"(.+)\.lora_(embedding_)?A(\.weight)?", key)
@@ -74,10 +55,9 @@ def oracle(build, folder, r):
 def _renormalise(module, magnitude):
     """DoRA: each output's weights get the trained norm."""
     rows = module.weight.data
-    if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    if not isinstance(module, nn.Linear):
         rows = rows.T  # a view: embeddings and transformers' Conv1D keep outputs last
-    norms = rows.flatten(1).norm(dim=1).reshape(-1, *(1 for _ in rows.shape[1:]))
-    rows *= magnitude.reshape(norms.shape) / norms
+    rows *= (magnitude.flatten() / rows.norm(dim=1))[:, None]
 
 
 def _full_rank(name, config):
@@ -110,18 +90,6 @@ def _add(base, name, factors, r, config):
     if isinstance(module, nn.Embedding):
         # only the lookup is adapted: PEFT leaves a tied output matrix as it is
         module.weight = nn.Parameter(weight + s * (B[:, :r] @ A[:r]).T)
-    elif getattr(module, "groups", 1) > 1:
-        # the first components of each group; each group of outputs sees its own of them alone
-        G, q = module.groups, min(r, R // module.groups)
-        a = A.reshape(G, R // G, *A.shape[1:])[:, :q]
-        b = B.reshape(G, -1, R // G)[:, :, :q]
-        delta = alpha / (q * G) * torch.einsum("gor,grck->gock", b, a).flatten(0, 1)
-        parent, _, child = plain.rpartition(".")
-        setattr(base.get_submodule(parent), child, BesideGrouped(module, delta))
-    elif weight.ndim > 2:
-        module.weight.data = weight + s * (B[:, :r].flatten(1) @ A[:r].flatten(1)).reshape(
-            weight.shape
-        )
     else:
         delta = s * B[:, :r] @ A[:r]
         module.weight.data = weight + (delta if isinstance(module, nn.Linear) else delta.T)
@@ -189,7 +157,7 @@ def test_exact_rows(row, tmp_path):
 
 def load_exported(row, base, folder):
     """Plain PEFT must not warn about an export, except about what PEFT says of any such adapter."""
-    warned = row.endswith(("tied", "grouped"))
+    warned = row.endswith("tied")
     return load_with_peft_quietly(base, folder) if warned else load_with_peft(base, folder)
 
 
@@ -203,7 +171,6 @@ HALF = [
     "plain LoRA",
     "use_dora",
     "embeddings, tied",
-    "convolutions",
     "target_parameters (experts)",
     "bias all",
 ]

@@ -64,6 +64,7 @@ REFUSED = {
     "velora_config": (lambda: lora(velora_config=sub("VeloraConfig")), "VeLoRA compresses"),
     "monteclora_config": (lambda: lora(monteclora_config=sub("MontecloraConfig")), "samples"),
     "ensure_weight_tying": (lambda: lora(ensure_weight_tying=True), "tied adapters"),
+    "layer_replication": (lambda: lora(layer_replication=[[0, 2], [1, 2]]), "repeated layers"),
     "megatron_config": (
         lambda: lora(megatron_config={"tensor_model_parallel_size": 2}),
         "Megatron",

@@ -8,7 +8,6 @@ import warnings
 import torch
 from peft import LoraConfig, get_peft_model
 from support.adapters import randomise, tiny_gpt2, tiny_llama
-from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 
 
@@ -34,42 +33,6 @@ def tiny_mixtral():
         num_experts_per_tok=2,
     )
     return MixtralForCausalLM(config).eval()
-
-
-class Convolutions(nn.Module):
-    """An embedding, convolutions of each kind, and a head; called like a language model."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(8)
-        self.embed = nn.Embedding(64, 8)
-        self.one = nn.Conv1d(8, 12, 3, padding=1)
-        self.two = nn.Conv2d(1, 6, (3, 2), padding=1)
-        self.three = nn.Conv3d(6, 5, (2, 1, 3), padding=1)
-        self.head = nn.Linear(5, 16)
-
-    def forward(self, input_ids):
-        x = torch.tanh(self.one(self.embed(input_ids).mT))
-        x = torch.tanh(self.two(x[:, None]))
-        x = torch.tanh(self.three(x[:, :, None]))
-        return type("Out", (), {"logits": self.head(x.mean(dim=(2, 3, 4)))})
-
-
-class GroupedConvolutions(nn.Module):
-    """The same with groups, down to one channel each."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(9)
-        self.embed = nn.Embedding(64, 8)
-        self.one = nn.Conv1d(8, 12, 3, padding=1, groups=2)
-        self.two = nn.Conv1d(12, 4, 3, padding=1, groups=4)
-        self.head = nn.Linear(4, 16)
-
-    def forward(self, input_ids):
-        x = torch.tanh(self.one(self.embed(input_ids).mT))
-        x = torch.tanh(self.two(x))
-        return type("Out", (), {"logits": self.head(x.mT)})
 
 
 LM = {"task_type": "CAUSAL_LM"}
@@ -126,18 +89,9 @@ EXACT = {
         tiny_llama,
         {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "q_proj"], **LM},
     ),
-    "use_dora, convolutions": (
-        Convolutions,
-        {"r": 4, "use_dora": True, "target_modules": ["one", "two", "three", "head"]},
-    ),
     "Conv1D (fan_in_fan_out)": (
         tiny_gpt2,
         {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},
-    ),
-    "convolutions": (Convolutions, {"r": 4, "target_modules": ["one", "two", "three", "head"]}),
-    "convolutions, grouped": (
-        GroupedConvolutions,
-        {"r": 4, "lora_alpha": 6, "target_modules": ["one", "two", "head"]},
     ),
     "embeddings": (tiny_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
     "embeddings, tied": (tied_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
@@ -196,10 +150,6 @@ EXACT = {
             "exclude_modules": ["model.layers.0.self_attn.v_proj"],
             **LM,
         },
-    ),
-    "layer_replication": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 2]], **LM},
     ),
     "lora_dropout": (tiny_llama, {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.3, **LM}),
     "init gaussian": (

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
-from aurac.adapters.formats.converted import Gguf, Mlx, Torchtune
+from aurac.adapters.formats.converted import Gguf, Mlx
 from aurac.adapters.formats.peft import Peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from aurac.adapters.formats.sidecar import KeyNames
     from aurac.adapters.nesting import Rule, Update
 
-FORMATS: Final[list[Format]] = [Mlx(), Peft(), Gguf(), Torchtune(), StateDict()]
+FORMATS: Final[list[Format]] = [Mlx(), Peft(), Gguf(), StateDict()]
 _AMBIGUOUS: Final = (".bin", ".safetensors")  # in a folder more likely a model's weights
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"

@@ -1,12 +1,11 @@
-"""Adapters of MLX, torchtune and llama.cpp, converted to plain factors.
+"""Adapters of MLX and llama.cpp, converted to plain factors.
 
-Their layouts are those of mlx-lm 0.32 (``tuner/lora.py``; before 0.20 a config held ``alpha`` too),
-torchtune 0.6 (``models/convert_weights.py``) and llama.cpp (``convert_lora_to_gguf.py`` and, for
-the scale, ``llama_adapter_lora_weight::get_scale``).
+Their layouts are those of mlx-lm 0.32 (``tuner/lora.py``; before 0.20 a config held ``alpha`` too)
+and llama.cpp (``convert_lora_to_gguf.py`` and, for the scale,
+``llama_adapter_lora_weight::get_scale``).
 
-torchtune and llama.cpp rotate neighbouring rows of q and k where transformers rotates the two
-halves of a head. Their B is in their own order, so it is put back: that needs the number of heads,
-which the base model tells.
+llama.cpp rotates neighbouring rows of q and k where transformers rotates the two halves of a head.
+Its B is in that order, so it is put back: that needs the number of heads, which the base tells.
 """
 
 from __future__ import annotations
@@ -24,13 +23,7 @@ from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
 from aurac.adapters.formats.peft_config import CONFIG, PeftAlpha, PeftRank
 from aurac.adapters.formats.sidecar import Format
-from aurac.adapters.formats.state_dict import (
-    KeyMap,
-    StateDict,
-    read_factors,
-    sort_tensors,
-    stated_or_recorded,
-)
+from aurac.adapters.formats.state_dict import KeyMap, sort_tensors
 from aurac.adapters.formats.storage import (
     WEIGHTS,
     check_factor,
@@ -62,22 +55,6 @@ _GGUF_KEYS: Final = KeyMap(
 _GGUF_REORDERS: Final = {
     **dict.fromkeys(("llama", "granite", "smollm3", "arcee"), True),
     **dict.fromkeys(("qwen2", "qwen3", "gemma", "gemma2", "gemma3", "phi3"), False),
-}
-# The same for torchtune, by the model_type of transformers.
-_TORCHTUNE_REORDERS: Final = {
-    **dict.fromkeys(("llama", "mistral", "gemma", "gemma2"), True),
-    **dict.fromkeys(("qwen2", "qwen3"), False),
-}
-_TORCHTUNE: Final = re.compile(
-    r"(layers\.(?P<layer>\d+)\.)?(?P<module>(attn|mlp)\.\w+|output)"
-    r"\.(lora_(?P<side>[ab])\.weight|magnitude)"
-)
-_TORCHTUNE_MODULES: Final = {
-    **{f"attn.{name}_proj": f"self_attn.{name}_proj" for name in "qkv"},
-    "attn.output_proj": "self_attn.o_proj",
-    "mlp.w1": "mlp.gate_proj",
-    "mlp.w2": "mlp.down_proj",
-    "mlp.w3": "mlp.up_proj",
 }
 
 
@@ -207,81 +184,14 @@ def _gguf_settings(fields: Mapping[str, object], path: Path) -> tuple[str, float
     )
 
 
-class Torchtune(StateDict):
-    """torchtune's ``adapter_0.pt``: plain LoRA with the scale α / R, under names of its own."""
-
-    files = ()
-
-    @override
-    def recognises(self, source: Source) -> bool:
-        """Whether it is a file whose tensors have torchtune's names."""
-        if source.stated.keys is not None or not super().recognises(source):
-            return False
-        return all(_TORCHTUNE.fullmatch(key) for key in source.tensors)
-
-    @override
-    def read(self, source: Source) -> Adapter:
-        """The adapter in the file, with the α of the config that torchtune writes beside it."""
-        stated = stated_or_recorded(source)
-        state = _from_torchtune(source)
-        beside, alpha = source.path.parent / CONFIG, stated.alpha
-        if alpha is None and beside.exists():
-            alpha = checked(read_json(beside), _Alpha, beside).lora_alpha
-        method, scaling = stated.method or "lora", stated.scaling or "rank"
-        stated = replace(stated, method=method, scaling=scaling, alpha=alpha)
-        adapter = read_factors(source, state, stated, "loralib")
-        # What is stated about its training is applied to the adapter afterwards.
-        nesting = None if source.stated.method else Nesting(method, (adapter.rank,))
-        return replace(adapter, nesting=nesting, format="torchtune")
-
-
-class _Alpha(msgspec.Struct):
-    lora_alpha: PeftAlpha | None = None
-
-
-def _from_torchtune(source: Source) -> dict[str, Tensor]:
-    """The tensors of a file under transformers' names, in its order."""
-    path, skeleton = source.path, _skeleton(source)
-    kind = str(_text_config(skeleton).model_type)
-    if kind not in _TORCHTUNE_REORDERS:
-        raise CheckpointError(
-            f"{path} is torchtune's, and the base is of type {kind}",
-            expected=f"one of {', '.join(_TORCHTUNE_REORDERS)}, whose order of rows is known",
-        )
-    plain: dict[str, Tensor] = {}
-    for key, tensor in source.tensors.items():
-        match = _TORCHTUNE.fullmatch(key)
-        inner = match and (match["layer"] is None or _TORCHTUNE_MODULES.get(match["module"]))
-        if not match or not inner:
-            raise CheckpointError(f"{path} has {key!r}, whose name in transformers is not known")
-        if match["side"] is None:
-            raise CheckpointError(f"{path} is a DoRA adapter of torchtune's, which is not read")
-        module = f"model.layers.{match['layer']}.{inner}" if match["layer"] else "lm_head"
-        side = match["side"].upper()
-        turned = side == "B" and _TORCHTUNE_REORDERS[kind]
-        plain[f"{module}.lora_{side}"] = (
-            _reordered(module, tensor, skeleton, path) if turned else tensor
-        )
-    return plain
-
-
 def _gguf_contents(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     """The fields and the tensors of a GGUF file, dequantised; those in float16 stay so."""
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
-    class Reader(GGUFReader):
-        """A reader that stops where the file ends, instead of reading nothing without an end."""
-
-        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
-            value = super()._get(offset, dtype, count, override_order)
-            if len(value) != int(count):
-                raise ValueError("it claims more than it holds")
-            return value
-
     regular_file(path)
     try:
-        reader = Reader(path)
+        reader = GGUFReader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {}
         for t in reader.tensors:

@@ -87,13 +87,9 @@ class Peft(Format):
         base = config.base if config else None
         weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
         if not weights and (config is None or not (folder / OUTLINE).exists()):
-            files = ", ".join(sorted(path.name for path in folder.glob("*.pt")))
             raise CheckpointError(
                 f"{folder} has an {CONFIG} but no weights",
                 expected=f"{' or '.join(WEIGHTS)} in it",
-                fix=f"name a file in it, as for torchtune's adapters: {files[:200]}"
-                if files
-                else None,
             )
 
         def skeleton(needed: bool) -> nn.Module | None:  # noqa: FBT001
@@ -261,13 +257,6 @@ def _notes(
     config: PeftConfig, modules: Mapping[str, Factors], extras: Mapping[str, Tensor]
 ) -> list[str]:
     notes = []
-    if config.layer_replication:
-        if extras:
-            raise CheckpointError(
-                "layer_replication together with tensors beside the factors is refused",
-                expected="one of the two",
-            )
-        notes.append("it runs on repeated layers of its base; rank 0 is the base without repeats")
     ranks = sorted({f.rank for f in modules.values()})
     if len(ranks) > 1:
         notes.append(

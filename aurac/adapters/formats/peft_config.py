@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # Bounded, so that no file can exhaust memory.
 PeftRank = Annotated[int, Meta(ge=1, le=2**20)]
 PeftAlpha = Annotated[float, Meta(ge=-1e9, le=1e9)]
-_Layer = Annotated[int, Meta(ge=0, le=1000)]
 _Token = Annotated[int, Meta(ge=0)]
 Number = TypeVar("Number", int, float)
 
@@ -41,7 +40,7 @@ MAGNITUDE: Final = "lora_magnitude_vector"
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED: Final = (
     *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
-    *("layer_replication", "layers_pattern", "layers_to_transform", "lora_dropout"),
+    *("layers_pattern", "layers_to_transform", "lora_dropout"),
     *("modules_to_save", "revision", "target_modules", "target_parameters", "task_type"),
     "trainable_token_indices",
 )
@@ -63,6 +62,7 @@ REFUSED_FIELDS: Mapping[str, str] = {
     "arrow_config": "Arrow routes between several adapters",
     "ensure_weight_tying": "tied adapters share factors between input and output embeddings",
     "kasa_config": "KaSA truncates the base's own weights",
+    "layer_replication": "it belongs to a base with repeated layers",
     "lora_bias": "the bias of lora_B belongs to no rank",
     "megatron_config": "Megatron layers are sharded",
     "monteclora_config": "MonteCLoRA samples its factors",
@@ -94,7 +94,6 @@ class PeftConfig(msgspec.Struct, frozen=True):
     target_modules: str | list[str] = []
     exclude_modules: str | list[str] = []
     modules_to_save: list[str] = []
-    layer_replication: list[tuple[_Layer, _Layer]] = []
     target_parameters: list[str] = []
     trainable_token_indices: list[_Token] | dict[str, list[_Token]] = []
     base_model_name_or_path: str = ""
@@ -144,11 +143,6 @@ def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
             raise CheckpointError(
                 f"{where} gives {field} = {config[field]!r}"[:300], expected="regular expressions"
             )
-    ranges = known.layer_replication
-    if not all(a < b for a, b in ranges) or sum(b - a for a, b in ranges) > 1000:
-        raise CheckpointError(
-            f"{where} gives layer_replication = {ranges}"[:300], expected="pairs of layer numbers"
-        )
     carried = {key: config[key] for key in CARRIED if is_set(config.get(key))}
     return msgspec.structs.replace(known, carried=carried, notes=notes)
 

@@ -1,7 +1,7 @@
 """PEFT's shapes of factors, to and from aurac's own.
 
 aurac keeps every kind of module so that the first r rows of A and columns of B are rank r. PEFT
-does so for plain layers alone: experts, grouped convolutions and merged layers are rearranged.
+does so for plain layers alone: experts and merged layers are rearranged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Meta
 from torch import Tensor
 
 from aurac.adapters.adapter import Factors, Kind
-from aurac.adapters.compatibility import module_in_model, name_in_base
+from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.peft_config import (
     CONFIG,
     PREFIX,
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
 def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
     r = A.shape[0]
-    if f.kind == "conv":
-        return A.reshape(r, -1, *f.layout), B.reshape(-1, r, *(1 for _ in f.layout))
-    if f.kind == "grouped_conv":
-        groups, *kernel = f.layout
-        A = _unstack_blocks(A, groups).reshape(groups * r, -1, *kernel)
-        return A, B.reshape(-1, r, *(1 for _ in kernel))
     if f.kind == "experts":
         experts = f.layout[0]
         B = B.reshape(experts, -1, r).permute(1, 2, 0).reshape(-1, r * experts)
@@ -57,9 +51,6 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
 def own_shapes(kind: Kind, layout: tuple[int, ...], A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse of :func:`peft_shapes`, but for merged layers: A (R, in) and B (out, R)."""
-    if kind in ("conv", "grouped_conv"):
-        A, B = A.flatten(1), B.flatten(1)
-        return (stack_blocks(A, layout[0]) if kind == "grouped_conv" else A), B
     if kind == "experts":
         experts, rank = layout[0], A.shape[0] // layout[0]
         # PEFT lays the components of B out with the experts varying fastest.
@@ -99,10 +90,8 @@ def with_parameters(
             fix="give --base, a model that can be read here",
         )
     if base is not None:
-        present, repeats = dict(base.named_modules()), config.layer_replication
-        named = {
-            n: _parameters_of(n, present.get(name_in_base(n, repeats)), targets) for n in named
-        }
+        present = dict(base.named_modules())
+        named = {n: _parameters_of(n, present.get(n), targets) for n in named}
     parameters: dict[str, str] = {}
     for plain, names in wrapped.items():
         leaves = named[plain]
@@ -146,13 +135,12 @@ def factors_from_peft(
     rank, alpha = config.of(module)
     kind, layout = _kind(module, A, B, suffix, config, where)
     A, B = own_shapes(kind, layout, A, B)
-    groups = layout[0] if kind == "grouped_conv" else 1
-    if A.shape[0] * groups != rank or B.shape[1] * groups != rank:
+    if A.shape[0] != rank or B.shape[1] != rank:
         raise CheckpointError(
             f"{where} has factors of ranks {A.shape[0]} and {B.shape[1]} for {module}",
             expected=f"rank {rank}, which {CONFIG} gives it",
         )
-    alpha = rule_alpha(config.rule, alpha, A.shape[0], groups)
+    alpha = rule_alpha(config.rule, alpha, A.shape[0])
     parameter = config.parameters.get(module, "")
     return Factors(A, B, alpha, config.rule, kind, layout, parameter=parameter)
 
@@ -210,16 +198,8 @@ def _kind(
     shapes = f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}"
     if suffix == "embedding" and A.ndim == B.ndim == 2:
         return "embedding", ()
-    if suffix == "weight" and A.ndim == B.ndim and A.ndim in (3, 4, 5):
-        kernel = tuple(A.shape[2:])
-        if any(n != 1 for n in B.shape[2:]):
-            raise CheckpointError(f"{where} has a lora_B of shape {tuple(B.shape)} for {module}")
-        groups = A.shape[0] // B.shape[1]
-        if groups > 1 and A.shape[0] == groups * B.shape[1] and B.shape[0] % groups == 0:
-            return "grouped_conv", (groups, *kernel)
-        return "conv", kernel
     if A.ndim != 2 or B.ndim != 2:
-        raise CheckpointError(shapes)
+        raise CheckpointError(shapes, expected="those of linear layers; convolutions are refused")
     if module not in config.parameters:
         return "linear", ()
     rank = config.of(module)[0]

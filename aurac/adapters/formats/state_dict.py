@@ -55,49 +55,40 @@ class StateDict(Format):
 
     @override
     def read(self, source: Source) -> Adapter:
-        """The adapter in a file."""
-        return read_factors(source, source.tensors, stated_or_recorded(source))
+        """The adapter in a file; the base settles an orientation that the tensors leave open.
 
-
-def read_factors(
-    source: Source,
-    state: Mapping[str, Tensor],
-    stated: LoadOverrides,
-    orientation: Orientation | None = None,
-) -> Adapter:
-    """The adapter of a file's tensors; the base settles an ``orientation`` that they leave open.
-
-    A file may hold a whole model beside the factors, whose tensors are then those of the base.
-    """
-    path, groups = source.path, stated.enable_lora
-    tensors = sort_tensors(state, key_map(stated.keys), path)
-    _check_others(tensors.others, source.base(), path)
-    rule = _scaling(stated, tensors, path)
-    skeleton = source.skeleton(needed=not _shapes_suffice(tensors, groups, path))
-    own_modules = {} if skeleton is None else dict(skeleton.named_modules())
-    base = {name: own_modules[name] for name in tensors.pairs if name in own_modules}
-    features = {name: known for name, m in base.items() if (known := features_of(m)) is not None}
-    turned = any(map(is_conv1d, base.values()))  # where it is not known, PEFT corrects the field
-    shapes = Shapes(tensors.pairs, features, groups, path)
-    orientation = orientation or shapes.orientation()
-    own = dict(tensors.alphas) if source.stated.alpha is None else {}
-    alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
-    modules = {}
-    for module, alpha in alphas.items():
-        A, B, kind, layout = shapes.canonical(module, orientation)
-        modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
-    return Adapter(
-        name=path.stem,
-        modules=modules,
-        peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": turned},
-        source=path,
-        format=orientation,
-        notes=tuple(_notes(stated, source.sidecar, modules)),
-        sidecar_fields={
-            **({} if groups is None else {"enable_lora": list(map(int, groups))}),
-            **({} if stated.keys is None else {"keys": dict(stated.keys)}),
-        },
-    )
+        A file may hold a whole model beside the factors, whose tensors are then those of the base.
+        """
+        stated = _stated_or_recorded(source)
+        path, groups = source.path, stated.enable_lora
+        tensors = sort_tensors(source.tensors, key_map(stated.keys), path)
+        _check_others(tensors.others, source.base(), path)
+        rule = _scaling(stated, tensors, path)
+        skeleton = source.skeleton(needed=not _shapes_suffice(tensors, groups, path))
+        own_modules = {} if skeleton is None else dict(skeleton.named_modules())
+        base = {name: own_modules[name] for name in tensors.pairs if name in own_modules}
+        features = {name: known for name, m in base.items() if (known := features_of(m))}
+        turned = any(map(is_conv1d, base.values()))  # where not known, PEFT corrects the field
+        shapes = Shapes(tensors.pairs, features, groups, path)
+        orientation = shapes.orientation()
+        own = dict(tensors.alphas) if source.stated.alpha is None else {}
+        alphas = dict.fromkeys(tensors.pairs, stated.alpha) | own
+        modules = {}
+        for module, alpha in alphas.items():
+            A, B, kind, layout = shapes.canonical(module, orientation)
+            modules[module] = Factors(A, B, float(alpha or 0.0), rule, kind, layout)
+        return Adapter(
+            name=path.stem,
+            modules=modules,
+            peft_config={"task_type": "CAUSAL_LM", "fan_in_fan_out": turned},
+            source=path,
+            format=orientation,
+            notes=tuple(_notes(stated, source.sidecar, modules)),
+            sidecar_fields={
+                **({} if groups is None else {"enable_lora": list(map(int, groups))}),
+                **({} if stated.keys is None else {"keys": dict(stated.keys)}),
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +197,7 @@ class Shapes:
         return self.groups
 
 
-def stated_or_recorded(source: Source) -> LoadOverrides:
+def _stated_or_recorded(source: Source) -> LoadOverrides:
     """What is stated about a file, or else recorded."""
     stated, recorded = source.stated, source.sidecar
     nesting = recorded.nesting
