@@ -241,11 +241,6 @@ class Adapter:
         return max(f.rank for f in self.modules.values())
 
     @property
-    def export_rank(self) -> int:
-        """The largest r of a plain PEFT layer in an export."""
-        return max(f.peft_scale[0] for f in self.modules.values())
-
-    @property
     def ranks(self) -> tuple[int, ...]:
         """The distinct ranks of its modules, ascending."""
         return tuple(sorted({f.rank for f in self.modules.values()}))
@@ -393,6 +388,15 @@ def only(values: Iterable[T]) -> T | None:
     """The one value that all are, or ``None`` when they differ."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor that is not empty holds neither NaN nor infinities.
+
+    The extremes carry a NaN, so that one pass without a mask of the tensor's size decides.
+    """
+    low, high = torch.aminmax(tensor.detach())
+    return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:

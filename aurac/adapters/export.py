@@ -10,21 +10,19 @@ import os
 import re
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter, Derived
+from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
 from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
-from aurac.adapters.formats.peft import module_state, peft_state
+from aurac.adapters.formats.peft import peft_state
 from aurac.adapters.formats.peft_config import (
     CONFIG,
-    PREFIX,
     Number,
     base_fields,
     is_set,
@@ -32,8 +30,8 @@ from aurac.adapters.formats.peft_config import (
 )
 from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
-from aurac.adapters.formats.storage import WEIGHTS, SafetensorsWriter, regular_file
-from aurac.adapters.truncate import prepare, prepare_module, prepare_outline
+from aurac.adapters.formats.storage import WEIGHTS, regular_file, write_tensors
+from aurac.adapters.truncate import prepare
 from aurac.arguments import keywords
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
@@ -44,6 +42,7 @@ from aurac.records.hub import base_name, base_note, front_matter, loading_snippe
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aurac.adapters.adapter import Derived
     from aurac.adapters.truncate import BasisOption, Prepared, Rescale
 
 
@@ -121,14 +120,17 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
         )
     check_free(target, force=force)
     adapter = given.loaded()
-    records = dump_records(adapter)
     with fresh_folder(target) as into:
-        state = peft_state(adapter)
-        file = SafetensorsWriter(into / WEIGHTS[0], state)
-        for key, tensor in state.items():
-            file.put(key, tensor)
-        write_records(into, records)
+        _write(adapter, into)
     return target
+
+
+def _write(adapter: Adapter, into: Path) -> None:
+    records = dump_records(adapter)
+    write_tensors(into / WEIGHTS[0], peft_state(adapter))
+    for name, content in records.items():
+        (into / name).parent.mkdir(exist_ok=True)
+        (into / name).write_bytes(content)
 
 
 def dump_records(adapter: Adapter) -> dict[str, bytes]:
@@ -165,13 +167,6 @@ aurac compare . --tasks TASK --ranks {adapter.rank} --out ../measured  # then ..
 
 {base_note(adapter.base)}
 """
-
-
-def write_records(into: Path, records: Mapping[str, bytes]) -> None:
-    """Write what :func:`dump_records` gave."""
-    for name, content in records.items():
-        (into / name).parent.mkdir(exist_ok=True)
-        (into / name).write_bytes(content)
 
 
 def _tokenizer_files(adapter: Adapter) -> dict[str, bytes]:
@@ -285,14 +280,12 @@ def save_truncations(
     rescale: Rescale | None = None,
     force: bool = False,
 ) -> dict[int, Adapter]:
-    """Write the truncation at each rank to its folder, all in one pass over the adapter.
+    """Write the truncation at each rank to its folder; none appears before all are written.
 
-    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte. No
-    folder appears before all of them are written. An outline (``load_adapter(…, lazy=True)``) as
-    the adapter keeps memory small.
+    The files are those that ``save_adapter(truncate(adapter, rank))`` writes, byte for byte.
 
     Returns:
-        What was written at each rank, as outlines.
+        What was written at each rank.
 
     Raises:
         RankError: For a rank that the adapter does not have.
@@ -300,39 +293,17 @@ def save_truncations(
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
         RunFolderError: When a folder is taken (see :func:`check_free`) or cannot be written to.
     """
-    prepared = prepare_outline(adapter, basis, rescale)
-    outlines = {adapter.check_rank(r): _outline(prepared, r) for r in folders}
     for folder in folders.values():
         check_free(folder, force=force)
+    for r in folders:
+        adapter.check_rank(r)
+    prepared = prepare(adapter, basis, rescale)
     with ExitStack() as stack:
-        fresh = {r: stack.enter_context(fresh_folder(folder)) for r, folder in folders.items()}
-        files = {
-            r: SafetensorsWriter(fresh[r] / WEIGHTS[0], peft_state(outline))
-            for r, outline in outlines.items()
-        }
-        _write_tensors(prepared, files)
-        written = {r: replace(o, derived=prepared.record(r)) for r, o in outlines.items()}
-        for r, file in files.items():
-            file.finish()
-            write_records(fresh[r], dump_records(written[r]))
+        written = {}
+        for r, folder in folders.items():
+            written[r] = prepared.at(r)
+            _write(written[r], stack.enter_context(fresh_folder(folder)))
     return written
-
-
-def _write_tensors(prepared: Prepared, files: Mapping[int, SafetensorsWriter]) -> None:
-    """Write the tensors of each rank, in one pass over the adapter."""
-    adapter = prepared.adapter
-    ranks = {r: prepared.module_ranks(r) for r in files}
-    most = {n: max(by_module[n] for by_module in ranks.values()) for n in adapter.modules}
-    for name, f in adapter.walk():
-        A, B = prepare_module(prepared, name, f, rows=most[name])
-        for r, file in files.items():
-            cut = replace(prepared.cut(name, A, B, r, ranks[r][name]), magnitude=f.magnitude)
-            for key, tensor in module_state(name, cut).items():
-                file.put(key, tensor)
-    for key in adapter.extras:
-        extra = adapter.read_extra(key)
-        for file in files.values():
-            file.put(f"{PREFIX}{key}", extra)
 
 
 def merge_into_base(
@@ -362,17 +333,6 @@ def merge_into_base(
         adopted.model.save_pretrained(into)
         adopted.tokenizer.save_pretrained(into)
     return folder, dtype or loaded.dtype
-
-
-def _outline(prepared: Prepared, r: int) -> Adapter:
-    """The truncation at rank ``r`` without numbers."""
-    modules, ranks = {}, prepared.module_ranks(r)
-    for name, f in prepared.adapter.modules.items():
-        cut = prepared.cut(name, f.A.to("meta"), f.B.to("meta"), r, ranks[name])
-        magnitude = None if f.magnitude is None else f.magnitude.to("meta")
-        modules[name] = replace(cut, magnitude=magnitude)
-    extras = {key: tensor.to("meta") for key, tensor in prepared.adapter.extras.items()}
-    return replace(prepared.assemble(modules, Derived(rank=r)), extras=extras, values=None)
 
 
 def merge(model: nn.Module, prepared: Prepared, rank: int) -> None:

@@ -18,9 +18,8 @@ import msgspec
 import numpy as np
 
 from aurac.adapters.adapter import only
-from aurac.adapters.linalg import singular_values, triangles
 from aurac.adapters.nesting import default_nested_ranks
-from aurac.adapters.truncate import default_basis, default_rescale
+from aurac.adapters.truncate import default_basis, default_rescale, singular_values, triangles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,7 +235,8 @@ def _remarks(adapter: Adapter, by_rank: Sequence[AtRank]) -> list[str]:
 
 def max_lora_rank(adapter: Adapter) -> int | None:
     """The smallest ``--max-lora-rank`` that takes it; ``None`` when it is above the largest."""
-    return next((r for r in VLLM_RANKS if r >= adapter.export_rank), None)
+    largest = max(f.peft_scale[0] for f in adapter.modules.values())
+    return next((r for r in VLLM_RANKS if r >= largest), None)
 
 
 def vllm_refusal(adapter: Adapter) -> str | None:

@@ -27,8 +27,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from aurac.adapters.adapter import Derived
-from aurac.adapters.linalg import all_finite, singular_values, tall_qr, triangles
+from aurac.adapters.adapter import Derived, all_finite
 from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
@@ -46,7 +45,6 @@ Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
-_ROWS: Final = 16  # of A folded at a time, so that the fp64 copy stays small
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +83,18 @@ class Prepared:
             UsageError: For a rank without a fitted factor.
         """
         r = self.adapter.check_rank(rank)
-        ranks = self.module_ranks(r)
-        modules = {n: self.cut(n, *pair, r, ranks[n]) for n, pair in self.modules.items()}
-        return self.assemble(modules, self.record(r))
+        ranks, modules = self.module_ranks(r), {}
+        for name, (A, B) in self.modules.items():
+            f, own = self.adapter.modules[name], ranks[name]
+            rule, alpha = self._rule(f, r)
+            modules[name] = replace(f, A=A[:own], B=B[:, :own].contiguous(), rule=rule, alpha=alpha)
+        return replace(
+            self.adapter,
+            modules=modules,
+            # P follows from the rule, so it is only still known where the rule is kept.
+            nesting=self.adapter.nesting if self._by_rule else None,
+            derived=self.record(r),
+        )
 
     def module_ranks(self, r: int) -> dict[str, int]:
         """The rank of each module in the truncation at ``r``: its own where that is lower.
@@ -108,23 +115,6 @@ class Prepared:
                 ranks[name] += 1
                 left -= costs[name]
         return ranks
-
-    def cut(self, name: str, A: Tensor, B: Tensor, r: int, module_rank: int) -> Factors:
-        """One module of the truncation at rank ``r``, from its A and B in this basis."""
-        f = self.adapter.modules[name]
-        A, B = A[:module_rank], B[:, :module_rank].contiguous()
-        rule, alpha = self._rule(f, r)
-        return replace(f, A=A, B=B, rule=rule, alpha=alpha)
-
-    def assemble(self, modules: Mapping[str, Factors], record: Derived) -> Adapter:
-        """The adapter of modules that were cut, with the record of the truncation."""
-        return replace(
-            self.adapter,
-            modules=modules,
-            # P follows from the rule, so it is only still known where the rule is kept.
-            nesting=self.adapter.nesting if self._by_rule else None,
-            derived=record,
-        )
 
     def scaling(self, name: str, r: int, module_rank: int | None = None) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
@@ -207,7 +197,7 @@ def prepare(
     """
     adapter = adapter.loaded()
     prepared = prepare_outline(adapter, basis, rescale, fit_factors)
-    modules = {name: prepare_module(prepared, name, f) for name, f in adapter.modules.items()}
+    modules = {name: _in_basis(prepared, name, f) for name, f in adapter.modules.items()}
     return replace(prepared, modules=modules)
 
 
@@ -250,22 +240,18 @@ def _check_rescale(
         )
 
 
-def prepare_module(
-    prepared: Prepared, name: str, f: Factors, rows: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """A and B of one module in the basis of an outline from :func:`prepare_outline`.
-
-    ``f`` are its factors with their numbers, ``rows`` how many components are wanted if not all.
-    """
+def _in_basis(prepared: Prepared, name: str, f: Factors) -> tuple[Tensor, Tensor]:
+    """A and B of one module in the basis of an outline from :func:`prepare_outline`."""
     adapter = prepared.adapter
     if prepared.basis != "prefix":
         if is_svd(adapter):
             return f.A, f.B  # in that basis already: its prefixes are the best approximations
         return _svd(f, _relative(adapter, name), name)
-    if prepared.rescale == "trained":
-        relative = _relative(adapter, name)
-        return _fold(f.A[:rows], None if relative is None else relative[:rows], name), f.B
-    return f.A, f.B
+    relative = _relative(adapter, name) if prepared.rescale == "trained" else None
+    if relative is None:
+        return f.A, f.B
+    folded = (f.A.double() * relative.to(f.A.device)[:, None]).to(f.A.dtype)
+    return _finite(folded, name), f.B
 
 
 def _relative(adapter: Adapter, name: str) -> Tensor | None:
@@ -278,19 +264,6 @@ def _relative(adapter: Adapter, name: str) -> Tensor | None:
     return None if np.all(relative == 1.0) else torch.from_numpy(relative)
 
 
-def _fold(A: Tensor, relative: Tensor | None, name: str) -> Tensor:
-    """``diag(p / s_R) · A`` computed in fp64 and rounded once to A's dtype."""
-    if relative is None:
-        return A
-    folded = torch.empty_like(A)
-    weights = relative.to(A.device)[:, None]
-    for rows, source, factor in zip(
-        folded.split(_ROWS), A.split(_ROWS), weights.split(_ROWS), strict=True
-    ):
-        rows.copy_(source.double() * factor)
-    return _finite(folded, name)
-
-
 def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
     """Factors whose first r components are the best rank-r approximation of the trained update.
 
@@ -300,15 +273,37 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     """
     R = f.rank
     A, B = f.stacked()
-    left, right = tall_qr(B), tall_qr(A.mT, relative)
-    u, s, vt = torch.linalg.svd(left.r @ right.r.mT, full_matrices=False)
+    left, right = B.double(), A.mT.double()
+    if relative is not None:
+        right = right * relative.to(right.device)
+    (q_left, r_left), (q_right, r_right) = torch.linalg.qr(left), torch.linalg.qr(right)
+    u, s, vt = torch.linalg.svd(r_left @ r_right.mT, full_matrices=False)
     root = s.clamp_min(0).sqrt()[..., None, :]
     k = s.shape[-1]
     a, b = torch.zeros_like(A), torch.zeros_like(B)
-    left.write(u * root, b[..., :k])
-    right.write(vt.mT * root, a.mT[..., :k])
+    b[..., :k] = q_left @ (u * root)
+    a.mT[..., :k] = q_right @ (vt.mT * root)
     a, b = a.permute(1, 0, 2).reshape(R, -1), b.reshape(-1, R)
     return _finite(a, name), _finite(b, name)
+
+
+def triangles(f: Factors) -> tuple[Tensor, Tensor]:
+    """The R factors of Aᵀ and B in fp64, (E, min(R, in), R) and (E, min(R, out), R)."""
+    A, B = f.stacked()
+    a, b = (torch.linalg.qr(side.double(), mode="r").R.cpu() for side in (A.mT, B))
+    return a, b
+
+
+def singular_values(a: Tensor, b: Tensor, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The singular values of ``B · diag(weights) · A``, descending, shape (R,).
+
+    ``a`` and ``b`` are those of :func:`triangles`. A stack of blocks is one block-diagonal update:
+    its values are those of the blocks, pooled by position.
+    """
+    R = a.shape[-1]
+    sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
+    pooled = sigma.square().sum(dim=0).sqrt().numpy()
+    return np.pad(pooled, (0, R - pooled.shape[0]))
 
 
 def _spectrum(adapter: Adapter, name: str, f: Factors) -> NDArray[np.float64]:

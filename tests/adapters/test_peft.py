@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
-from aurac.adapters.formats.storage import SafetensorsWriter
+from aurac.adapters.formats import storage
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
@@ -153,9 +154,9 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     before = load_adapter(folder).sha256
 
     def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: No space left on device")
 
-    monkeypatch.setattr(SafetensorsWriter, "put", full)
+    monkeypatch.setattr(storage, "save_file", full)
     with pytest.raises(RunFolderError, match="No space left"):
         save_adapter(truncate(adapter, 1), folder, force=True)
     with pytest.raises(RunFolderError, match="No space left"):

@@ -279,19 +279,13 @@ def _factor_keys(name: str, f: Factors) -> tuple[str, str]:
     return f"{PREFIX}{name}.lora_{a}", f"{PREFIX}{name}.lora_{b}"
 
 
-def module_state(name: str, f: Factors) -> dict[str, Tensor]:
-    """The tensors of one module under PEFT's own keys and in PEFT's own shapes."""
-    state = dict(zip(_factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True))
-    if f.magnitude is not None:
-        state[f"{PREFIX}{name}.{MAGNITUDE}"] = f.magnitude
-    return state
-
-
 def peft_state(adapter: Adapter) -> dict[str, Tensor]:
     """The tensors under PEFT's own keys and in PEFT's own shapes."""
     state: dict[str, Tensor] = {}
     for name, f in adapter.modules.items():
-        state.update(module_state(name, f))
+        state |= zip(_factor_keys(name, f), peft_shapes(f, f.A, f.B), strict=True)
+        if f.magnitude is not None:
+            state[f"{PREFIX}{name}.{MAGNITUDE}"] = f.magnitude
     state.update({f"{PREFIX}{key}": tensor for key, tensor in adapter.extras.items()})
     return state
 

@@ -7,7 +7,6 @@ does not back, and every fault becomes one :class:`~aurac.errors.CheckpointError
 from __future__ import annotations
 
 import json
-import math
 import re
 import stat
 import zipfile
@@ -18,7 +17,6 @@ from typing import (
     Any,
     Final,
     Literal,
-    NamedTuple,
     NoReturn,
     TypeVar,
     get_args,
@@ -27,10 +25,11 @@ from typing import (
 
 import msgspec
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from aurac.adapters.linalg import all_finite
+from aurac.adapters.adapter import all_finite
 from aurac.errors import CheckpointError, first_line
 from aurac.files import write_json
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 OUTLINE: Final = "adapter_outline.json"
-# The types that factors may have, by their names in safetensors and in the order of its files.
+# The types that factors may have, by their names in safetensors.
 FLOATS: Final[Mapping[str, torch.dtype]] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,7 +48,6 @@ FLOATS: Final[Mapping[str, torch.dtype]] = {
     "F16": torch.float16,
 }
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
-_TYPE_ORDER: Final = list(_TYPE_NAMES)
 _JSON_LIMIT: Final = 16 * 2**20  # an adapter_config.json is a few kB
 _WORDS: Final = {
     "int": "a whole number",
@@ -262,71 +260,13 @@ class SafetensorsFile:
             ) from error
 
 
-class Span(NamedTuple):
-    """Where a tensor goes in a file that is being written."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    offset: int
-
-
-class SafetensorsWriter:
-    """A safetensors file that is written tensor by tensor, in any order.
-
-    The library writes only what is in memory as a whole; the bytes here are the same. The file is
-    open only during a write, so that any number of files can be written side by side.
-    """
-
-    def __init__(self, path: Path, outline: Mapping[str, Tensor]) -> None:
-        """Create the file in its full size; of ``outline`` only types and shapes count."""
-        header, self._spans, size = _layout(outline)
-        self._path = path
-        self._missing = {key for key, span in self._spans.items() if math.prod(span.shape)}
-        with path.open("wb") as file:
-            file.write(header)
-            file.truncate(size)
-
-    def put(self, key: str, tensor: Tensor) -> None:
-        """Write one tensor; ValueError where its type or shape is not the header's."""
-        span = self._spans[key]
-        if tensor.dtype != span.dtype or tuple(tensor.shape) != span.shape:
-            raise ValueError(f"{key} is {tensor.dtype} of {tuple(tensor.shape)}, not {span}")
-        if math.prod(span.shape):
-            plain = tensor.detach().cpu().contiguous()
-            view = plain.view(-1).view(torch.uint8).numpy().data
-            with self._path.open("r+b", buffering=0) as file:
-                file.seek(span.offset)
-                while view:
-                    view = view[file.write(view) :]
-        self._missing.discard(key)
-
-    def finish(self) -> None:
-        """Check that the file is complete; ValueError where a tensor was not written."""
-        if self._missing:
-            raise ValueError(f"{len(self._missing)} tensors were not written: {min(self._missing)}")
-
-
-def _layout(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, Span], int]:
-    """The header with its length in front, where each tensor goes, and the size of the file."""
-    ordered = sorted(outline, key=lambda key: (_TYPE_ORDER.index(outline[key].dtype), key))
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for key in ordered:
-        tensor = outline[key]
-        entries[key] = {
-            "dtype": _TYPE_NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
-        }
-        end += tensor.nbytes
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    start = 8 + len(text)
-    spans = {
-        key: Span(t.dtype, tuple(t.shape), start + entries[key]["data_offsets"][0])
-        for key, t in outline.items()
-    }
-    return len(text).to_bytes(8, "little") + text, spans, start + end
+def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file; an OSError where the disk takes no more."""
+    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(reason(error)) from error
 
 
 @dataclass(frozen=True)
