@@ -2,9 +2,7 @@
 
 ``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as `lm_eval
 --output_path OUT/ADAPTER/rank_R --log_samples` would have written them; the base lies in
-``OUT/base/rank_0``. What lm-eval has no word for (truncation, recipe groups, the metric that is
-the accuracy) is in ``config.model_args`` under ``aurac``, where `aurac.readers.lm_eval_logs` finds
-it again.
+``OUT/base/rank_0``. How the adapter was cut is in ``config.model_args`` under ``aurac``.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_files import aggregated, model_folder, safe, sample_rows
 from aurac.files import fresh_folder
-from aurac.records.reader import StoredCells, data_order, inside, recipe_groups
+from aurac.records.reader import StoredCells, inside
 from aurac.records.requests import StoredRequests
 from aurac.records.results_file import Results
 
@@ -137,32 +135,9 @@ def _write(
 
 def _model_args(point: Point, results: Results, adapter: AdapterRecord | None) -> dict[str, object]:
     provenance = results.provenance
-    args = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
-    about: dict[str, object] = {
-        "rank": point.rank,
-        "metrics": {task.name: task.metric for task in results.tasks},
-        "clusters": {task.name: task.cluster for task in _leaves(results) if task.cluster},
-    }
+    args: dict[str, object] = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
     curve = point.curve
     if curve is None or adapter is None:
-        return {**args, "aurac": {"adapter": BASE, **about}}
-    groups = recipe_groups(results.adapters, results.groups)
-    about |= {
-        "adapter": curve.adapter,
-        "basis": curve.basis,
-        "rescale": curve.rescale,
-        "default": curve.default,
-        "order": list(dict.fromkeys(row.id for row in results.curves)).index(curve.id),
-        "method": curve.method,
-        "seed": adapter.seed,
-        "data_order": data_order(adapter.recipe),
-        "arm": next((name for name, has in groups.items() if curve.adapter in has), None),
-        "bytes": dict(zip(curve.ranks, curve.bytes, strict=True)).get(point.rank),
-        "parameters": dict(zip(curve.ranks, curve.parameters, strict=False)).get(point.rank),
-        "missing": {
-            row.task: {str(rank): reason for rank, reason in row.missing.items()}
-            for row in results.curves
-            if row.id == curve.id and row.missing
-        },
-    }
-    return {**args, "peft": adapter.path, "aurac": about}
+        return args
+    cut = {"rank": point.rank, "basis": curve.basis, "rescale": curve.rescale}
+    return {**args, "peft": adapter.path, "aurac": cut}

@@ -96,5 +96,4 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
         return Curves(curves, "run", groups, results.primary or None, stopped)
     from aurac.readers.lm_eval_logs import read_samples
 
-    curves, groups = read_samples(path, wanted, cluster)
-    return Curves(curves, "samples", groups)
+    return Curves(read_samples(path, wanted, cluster), "samples")

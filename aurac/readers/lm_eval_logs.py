@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,59 +42,9 @@ _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Whose logs: an adapter under one truncation; the rest is known from `aurac export` only."""
-
-    adapter: str
-    basis: str | None = None
-    rescale: str | None = None
-    default: bool = True
-    order: int = 0
-    method: str | None = None
-    seed: int | None = None
-    data_order: str | None = None
-    base: str | None = None
-    arm: str | None = None
-
-    def label(self, curve: Curve) -> Curve:
-        """The curve with what is known of its adapter."""
-        return replace(
-            curve,
-            adapter=self.adapter,
-            method=self.method,
-            base=self.base,
-            basis=self.basis,
-            rescale=self.rescale,
-            seed=self.seed,
-            data_order=self.data_order,
-        )
-
-
-class Exported(msgspec.Struct):
-    """What `aurac export` says beside a log: of the run, and of the point that the log is of."""
-
-    rank: int
-    metrics: dict[str, str] | None = None
-    clusters: dict[str, str] | None = None
-    missing: dict[str, dict[str, str]] | None = None
-    parameters: int | None = None
-    bytes: int | None = None
-
-
-class _Model(msgspec.Struct):
-    pretrained: str | None = None
-    aurac: dict[str, Any] | None = None
-
-
-class _Config(msgspec.Struct):
-    model_args: _Model | str | None = None  # lm-eval's own are one text
-
-
 class _LmEvalResults(msgspec.Struct):
     """What is read of lm-eval's results file."""
 
-    config: _Config | None = None
     group_subtasks: dict[str, list[str]] | None = None
     model_name_sanitized: str | None = None
 
@@ -113,11 +63,10 @@ class _Log:
     """One samples file."""
 
     path: Path
-    origin: Origin
+    adapter: str
     rank: int
     task: str
     groups: Mapping[str, Sequence[str]]  # those that lm-eval was asked for, with their tasks
-    about: Exported
     cluster: str | None  # field of the documents by which they are clustered
 
     @cached_property
@@ -126,21 +75,20 @@ class _Log:
         return _read_log(self.path, self.cluster)
 
 
-Logs = dict[int, _Log]  # of one task under one origin, by rank
-Known = dict[tuple[Origin, str], Logs]
+Logs = dict[int, _Log]  # of one task of one adapter, by rank
+Known = dict[tuple[str, str], Logs]
 
 
 def read_samples(
     root: Path,
     wanted: WantedMetrics | None = None,
     cluster: Mapping[str, str] | None = None,
-) -> tuple[list[Curve], dict[str, list[str]]]:
-    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``, and recipe groups.
+) -> list[Curve]:
+    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``.
 
     A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix; rank 0 is
     the base. An adapter with logs at rank 0 only is the base of all others. A group that lm-eval
     was asked for gets a curve of its own, the documents of its tasks pooled, each task a stratum.
-    What `aurac export` wrote is read back as the run that it was.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
@@ -149,7 +97,7 @@ def read_samples(
     files = _find_logs(root, cluster or {})
     known: Known = {}
     for log in files:
-        logs = known.setdefault((log.origin, log.task), {})
+        logs = known.setdefault((log.adapter, log.task), {})
         if log.rank in logs:
             raise DataError(
                 f"{logs[log.rank].path} and {log.path.name} are both {log.task} at rank {log.rank}",
@@ -162,14 +110,8 @@ def read_samples(
     wanted = wanted or WantedMetrics()
     curves = {key: _curve(*key, logs, wanted) for key, logs in known.items()}
     curves |= _group_curves(files, known, wanted)
-    tasks = [task for log in files for task in log.about.metrics or ()]
-    order = list(dict.fromkeys([*tasks, *(task for _, task in curves)]))
-    keys = sorted(curves, key=lambda key: (not key[0].default, order.index(key[1]), key[0].order))
-    labelled = [key[0].label(curves[key]) for key in keys]
-    groups: dict[str, dict[str, None]] = {}
-    for origin in sorted((log.origin for log in files if log.origin.arm), key=lambda o: o.order):
-        groups.setdefault(str(origin.arm), {})[origin.adapter] = None
-    return labelled, {name: list(arm) for name, arm in groups.items()}
+    order = list(dict.fromkeys(task for _, task in curves))
+    return [curves[key] for key in sorted(curves, key=lambda key: order.index(key[1]))]
 
 
 def _share_base(known: Known) -> None:
@@ -177,8 +119,8 @@ def _share_base(known: Known) -> None:
     bases = [key for key, logs in known.items() if set(logs) == {0}]
     if len(bases) == len(known):
         first, task = bases[0]
-        raise DataError(f"{first.adapter} on {task} has rank 0 only", expected="ranks from 1 up")
-    names = {origin.adapter for origin, _ in bases}
+        raise DataError(f"{first} on {task} has rank 0 only", expected="ranks from 1 up")
+    names = {adapter for adapter, _ in bases}
     if len(names) > 1:
         raise DataError(
             f"{', '.join(sorted(names))} have rank 0 only",
@@ -192,28 +134,19 @@ def _share_base(known: Known) -> None:
                 logs.setdefault(0, log)
 
 
-def _metric_of(logs: Logs, task: str) -> str | None:
-    """The metric of a task that `aurac export` says, the same at every rank."""
-    known = [log.about.metrics or {} for log in logs.values()]
-    return next((metrics[task] for metrics in reversed(known) if task in metrics), None)
-
-
-def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
+def _curve(adapter: str, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
     samples = {rank: log.content for rank, log in logs.items()}
-    name = _metric(task, wanted, _metric_of(logs, task), samples.values())
+    name = _metric(task, wanted, samples.values())
     scores = {rank: log.columns[name] for rank, log in samples.items()}
-    hashes = _same_hashes(origin, task, samples)
+    hashes = _same_hashes(adapter, task, samples)
     labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
     base = scores.pop(0, None)
     documents = list(next(iter(scores.values())))
     whole = base is not None and base.keys() == set(documents)
-    about = {rank: log.about for rank, log in logs.items()}
-    missing = {
-        r: why for each in about.values() for r, why in (each.missing or {}).get(task, {}).items()
-    }
     try:
         return Curve.from_documents(
             scores,
+            adapter=adapter,
             task=task,
             metric=name,
             doc_hashes=tuple(hashes[doc] for doc in documents),
@@ -221,72 +154,63 @@ def _curve(origin: Origin, task: str, logs: Logs, wanted: WantedMetrics) -> Curv
             base_scores=[base[doc] for doc in documents] if base and whole else None,
             # where the base lacks a document, its accuracy alone
             baseline=float(np.mean(list(base.values()))) if base and not whole else None,
-            missing={int(rank): why for rank, why in missing.items()},
-            parameters={r: each.parameters for r, each in about.items() if r and each.parameters},
-            sizes={r: each.bytes for r, each in about.items() if r and each.bytes},
         )
     except AuracError as error:
-        raise DataError(f"{origin.adapter} on {task}: {error.text}") from error
+        raise DataError(f"{adapter} on {task}: {error.text}") from error
 
 
-def _same_hashes(origin: Origin, task: str, samples: Mapping[int, LogContent]) -> dict[str, str]:
+def _same_hashes(adapter: str, task: str, samples: Mapping[int, LogContent]) -> dict[str, str]:
     """Document → hash; a document must be the same at every rank."""
     first = next(iter(samples))
     hashes = samples[first].hashes
     for rank, log in samples.items():
         if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
-                f"{task} document {changed[0]} of {origin.adapter} has another text or prompt at "
+                f"{task} document {changed[0]} of {adapter} has another text or prompt at "
                 f"rank {rank} than at rank {first}",
                 expected="the same documents and prompts at every rank",
             )
     return hashes
 
 
-def _metric(
-    task: str, wanted: WantedMetrics, usual: str | None, samples: Iterable[LogContent]
-) -> str:
-    """The one that is wanted, else the `usual` one of an exported run, else a preferred one."""
+def _metric(task: str, wanted: WantedMetrics, samples: Iterable[LogContent]) -> str:
+    """The one that is wanted, else a preferred one, else the only one."""
     everywhere = set.intersection(*(set(log.columns) for log in samples))
     if name := wanted.of(task, everywhere):
         return name
-    choices = [usual] if usual else [*PREFERRED, *sorted(everywhere)]
-    for name in choices:
-        if name in everywhere and (usual or name in PREFERRED or len(everywhere) == 1):
-            return name
+    known = [name for name in PREFERRED if name in everywhere]
+    if known or len(everywhere) == 1:
+        return [*known, *everywhere][0]
     raise DataError(
         f"{task} logs {', '.join(sorted(everywhere)) or 'no metric at every rank'}",
-        expected=usual or "one of them to be chosen",
+        expected="one of them to be chosen",
         fix="give --metric [TASK=]NAME,FILTER",
     )
 
 
 def _group_curves(
     files: Sequence[_Log], known: Known, wanted: WantedMetrics
-) -> dict[tuple[Origin, str], Curve]:
-    """The groups that were asked for, of every origin that has all their tasks."""
-    curves: dict[tuple[Origin, str], Curve] = {}
+) -> dict[tuple[str, str], Curve]:
+    """The groups that were asked for, of every adapter that has all their tasks."""
+    curves: dict[tuple[str, str], Curve] = {}
     for log in files:
-        origin = log.origin
+        name = log.adapter
         for group, leaves in log.groups.items():
-            if (origin, group) not in curves and all((origin, leaf) in known for leaf in leaves):
-                members = {leaf: known[origin, leaf] for leaf in leaves}
-                curves[origin, group] = _pooled(origin, group, members, wanted)
+            if (name, group) not in curves and all((name, leaf) in known for leaf in leaves):
+                members = {leaf: known[name, leaf] for leaf in leaves}
+                curves[name, group] = _pooled(name, group, members, wanted)
     return curves
 
 
-def _pooled(
-    origin: Origin, group: str, members: Mapping[str, Logs], wanted: WantedMetrics
-) -> Curve:
+def _pooled(adapter: str, group: str, members: Mapping[str, Logs], wanted: WantedMetrics) -> Curve:
     """The documents of all members in their order, each member a stratum."""
-    first = next(iter(members.values()))
     every = [log.content for logs in members.values() for log in logs.values()]
-    name = _metric(group, wanted, _metric_of(first, group), every)
+    name = _metric(group, wanted, every)
     chosen = {task: WantedMetrics({task: name}) for task in members}
-    curves = [_curve(origin, task, logs, chosen[task]) for task, logs in members.items()]
+    curves = [_curve(adapter, task, logs, chosen[task]) for task, logs in members.items()]
     ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
     if not ranks:
-        raise DataError(f"{origin.adapter} on {group}: its tasks have no rank in common")
+        raise DataError(f"{adapter} on {group}: its tasks have no rank in common")
     gaps = {r: why for curve in curves for r, why in curve.missing.items()}
     gaps |= dict.fromkeys((r for c in curves for r in c.ranks), "not in the logs of all its tasks")
     same = [curve.at(ranks) for curve in curves]
@@ -305,8 +229,7 @@ def _pooled(
         baseline=float(np.average(bases, weights=counts)) if len(bases) == len(same) else None,
         base_scores=np.concatenate(scores) if len(scores) == len(same) else None,
         missing={rank: why for rank, why in gaps.items() if rank not in ranks},
-        sizes=curves[0].sizes,
-        parameters=curves[0].parameters,
+        adapter=adapter,
         task=group,
         metric=name,
     )
@@ -351,22 +274,10 @@ def _results(folder: Path, date: str) -> _LmEvalResults:
 def _log(
     root: Path, file: Path, task: str, results: _LmEvalResults, fields: Mapping[str, str]
 ) -> _Log:
+    adapter, rank = _place(root, file, results.model_name_sanitized or "")
     groups = _asked_groups(results.group_subtasks or {})
-    model = results.config.model_args if results.config else None
-    about = origin = None
-    if isinstance(model, _Model) and model.aurac is not None:
-        known = {name: value for name, value in model.aurac.items() if value is not None}
-        try:
-            about = msgspec.convert(known, Exported, strict=False)
-            origin = msgspec.convert({**known, "base": model.pretrained}, Origin)
-        except msgspec.ValidationError as error:
-            raise DataError(f"the results beside {file} garble {error}") from error
-    if about is None or origin is None:
-        adapter, rank = _place(root, file, results.model_name_sanitized or "")
-        about, origin = Exported(rank), Origin(adapter)
-    # as asked for, else as in the exported run
-    stated = [s[n] for s in (fields, about.clusters or {}) for n in (task, "") if n in s]
-    return _Log(file, origin, about.rank, task, groups, about, stated[0] if stated else None)
+    cluster = fields.get(task, fields.get(""))
+    return _Log(file, adapter, rank, task, groups, cluster)
 
 
 def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
