@@ -17,15 +17,14 @@ import secrets
 import shutil
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from typing import TypeAlias
 
-    Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
+Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 CHUNK = 1 << 22
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without

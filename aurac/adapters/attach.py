@@ -11,25 +11,24 @@ from __future__ import annotations
 import copy
 import re
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft_config import owner_of
 from aurac.adapters.formats.peft_shapes import peft_shapes
+from aurac.adapters.truncate import Prepared
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from peft import LoraConfig
     from peft.tuners.lora import LoraLayer
 
-    from aurac.adapters.adapter import Adapter, Factors
-    from aurac.adapters.truncate import Prepared
 
 NAME = "aurac"
 _HALF = (torch.float16, torch.bfloat16)

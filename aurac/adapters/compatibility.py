@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from aurac.adapters.adapter import Adapter, Factors
 from aurac.errors import CheckpointError, UsageError
-
-if TYPE_CHECKING:
-    from aurac.adapters.adapter import Adapter, Factors
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:

@@ -9,14 +9,14 @@ import json
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter
+from aurac.adapters.adapter import Adapter, Derived
 from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
 from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
@@ -31,19 +31,13 @@ from aurac.adapters.formats.peft_config import (
 from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import WEIGHTS, regular_file, write_tensors
-from aurac.adapters.truncate import prepare
+from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
 from aurac.arguments import keywords
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
 from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aurac.adapters.adapter import Derived
-    from aurac.adapters.truncate import BasisOption, Prepared, Rescale
 
 
 def as_adapter(source: Adapter | Family | str | Path) -> Adapter | Family:

@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from aurac.adapters.adapter import only
+from aurac.adapters.adapter import Adapter, Factors, only
+from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError, RankError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.adapters.adapter import Adapter, Factors
-    from aurac.adapters.nesting import Rule
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,21 +12,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from aurac.adapters.adapter import only
+from aurac.adapters.adapter import Adapter, Derived, Factors, only
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale, singular_values, triangles
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.adapters.adapter import Adapter, Derived, Factors
 
 FAR = 0.1  # distance of the published from the trained update above which a note warns
 VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)

@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import override
 
-from aurac.adapters.nesting import UPDATES, check_nested_ranks, check_weights, rank_weights
+from aurac.adapters.nesting import (
+    UPDATES,
+    Rule,
+    Update,
+    check_nested_ranks,
+    check_weights,
+    rank_weights,
+)
 from aurac.errors import RecipeError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.adapters.nesting import Rule, Update
 
 ENTRY_POINTS: Final = "aurac.methods"
 

@@ -7,16 +7,13 @@ are the diagonal of P in MatryoshkaLoRA (arXiv 2605.07850). Ranks are counted fr
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from collections.abc import Sequence
+from typing import Final, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import RankError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 Rule = Literal["none", "rank", "sqrt"]
 Update = Literal["prefix", "frozen"]

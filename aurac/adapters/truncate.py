@@ -19,25 +19,20 @@ rank of its own, at least 1.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
 from msgspec import structs
+from numpy.typing import NDArray
 from torch import Tensor
 
-from aurac.adapters.adapter import Derived, all_finite
+from aurac.adapters.adapter import Adapter, Derived, Factors, all_finite
 from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
-
-    from aurac.adapters.adapter import Adapter, Factors
 
 Basis = Literal["prefix", "svd", "energy"]
 BasisOption = Literal["auto", "prefix", "svd", "energy"]  # auto: :func:`default_basis`

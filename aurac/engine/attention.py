@@ -8,17 +8,15 @@ built-in kernel. Keys of grouped-query models are never repeated.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from aurac.engine.passes import ForwardPass, Group
+from aurac.engine.passes import ForwardPass, Group
 
 _BLOCK = 128
 _STEP = 32  # widths of decoding slots that are read

@@ -14,16 +14,19 @@ are right. The text is what it is without them, up to rounding.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from aurac.engine import EngineOptions
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
 from aurac.engine.passes import (
     BRANCH_TOKENS,
     PrefixTree,
+    Subtree,
     batch_subtrees,
     joined_rows,
     make_pass,
@@ -31,19 +34,10 @@ from aurac.engine.passes import (
     subtree_paths,
 )
 from aurac.engine.reference import eos_token_ids
-from aurac.engine.running import cached_tokens, forward, packed_model, pass_tokens
+from aurac.engine.running import Header, cached_tokens, forward, packed_model, pass_tokens
 from aurac.engine.sampling import Chooser, Draws
-from aurac.engine.tokens import StopTable
+from aurac.engine.tokens import Prompt, StopTable
 from aurac.models.device import device_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from aurac.engine import EngineOptions
-    from aurac.engine.passes import Subtree
-    from aurac.engine.running import Header
-    from aurac.engine.tokens import Prompt
-
 
 # Most tokens in a pass with draft tokens: up to here reading the weights outweighs the products.
 ROWS = 32

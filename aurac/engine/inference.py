@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from aurac.engine.probe import serves_packed
 from aurac.engine.reference import decode_plain, plainly_greedy, score_rows
 from aurac.engine.running import (
     Header,
+    Progress,
     evaluating,
     header_tokens,
     laid_out,
@@ -28,14 +30,8 @@ from aurac.engine.running import (
     score_logits,
 )
 from aurac.engine.sampling import plainly_sampling
-from aurac.engine.tokens import GenerationLayout, ScoringLayout
+from aurac.engine.tokens import GenerationLayout, GenerationRequest, Prompt, ScoringLayout
 from aurac.models.device import device_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from aurac.engine.running import Progress
-    from aurac.engine.tokens import GenerationRequest, Prompt
 
 log = logging.getLogger(__name__)
 

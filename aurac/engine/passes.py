@@ -15,14 +15,11 @@ when ``j <= i < end[j]``, with ``end[j]`` where the subtree of j ends. That is t
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 IntArray = NDArray[np.int64]
 

@@ -14,14 +14,15 @@ import contextlib
 import logging
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aurac.engine import EngineOptions
 from aurac.engine.attention import (
     AttentionMetadata,
     PrefixCache,
@@ -33,11 +34,6 @@ from aurac.engine.counts import not_finite, overflow, recording
 from aurac.engine.passes import PrefixTree, Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.running import accepts, forward, packed_model
 from aurac.models.device import device_of, difference, tolerance, unwrapped
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from aurac.engine import EngineOptions
 
 log = logging.getLogger(__name__)
 

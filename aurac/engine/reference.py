@@ -8,23 +8,19 @@ batch size 1. Both also serve recurrent models and custom code.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from aurac.engine import EngineOptions
 from aurac.engine.counts import answered_by, counted_pass
+from aurac.engine.passes import IntArray, PrefixTree
 from aurac.engine.running import Progress, accepts, score_logits
-from aurac.engine.tokens import StopTable
+from aurac.engine.tokens import Prompt, ScoringLayout, StopTable
 from aurac.models.device import device_of, unwrapped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from aurac.engine import EngineOptions
-    from aurac.engine.passes import IntArray, PrefixTree
-    from aurac.engine.tokens import Prompt, ScoringLayout
 
 
 def covering_rows(tree: PrefixTree) -> IntArray:

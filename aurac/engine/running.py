@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from torch.nn import functional
 from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.attention import AttentionMetadata, PrefixCache, ScoreRule, pass_metadata
 from aurac.engine.counts import counted_pass
-from aurac.engine.passes import SAVED_TOKENS, chain_subtree, make_pass, shared_prefix
-from aurac.engine.tokens import resolve_max_length
+from aurac.engine.passes import SAVED_TOKENS, ForwardPass, chain_subtree, make_pass, shared_prefix
+from aurac.engine.tokens import GenerationLayout, ScoringLayout, resolve_max_length
 from aurac.models.device import (
     UnsupportedAttentionError,
     attention_of,
@@ -37,10 +37,6 @@ from aurac.models.device import (
     refuse_unsupported,
     unwrapped,
 )
-
-if TYPE_CHECKING:
-    from aurac.engine.passes import ForwardPass
-    from aurac.engine.tokens import GenerationLayout, ScoringLayout
 
 Progress = Callable[[int], None]
 Indices = Sequence[int] | NDArray[np.int64] | Tensor

@@ -7,26 +7,22 @@ several adapters on one base runs it. Merged it takes the time of the base at ev
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import version
 from inspect import signature
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from aurac.adapters import Family, attach, prepare
+from aurac.adapters import Adapter, Family, attach, prepare
+from aurac.adapters.truncate import Prepared
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.base import LoadedBase
 from aurac.models.device import in_use, machine, versions
 from aurac.records.serving import AdapterCost, RankCost, ServingRecord, Times
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-
-    from aurac.adapters import Adapter
-    from aurac.adapters.truncate import Prepared
-    from aurac.models.base import LoadedBase
 
 Point = tuple[str | None, int]
 """An adapter's name and a rank; (None, 0) is the base."""

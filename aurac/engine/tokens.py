@@ -6,20 +6,15 @@ it is built once and serves every rank and adapter.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from aurac.engine import UnsupportedRequestError
-from aurac.engine.passes import Planner, PrefixTree, ScoringPlan
+from aurac.engine.passes import ForwardPass, IntArray, Planner, PrefixTree, ScoringPlan
 from aurac.errors import TaskError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from aurac.engine.passes import ForwardPass, IntArray
-
 
 DEFAULT_MAX_LENGTH = 2048
 _LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")

@@ -10,20 +10,16 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports.lm_eval_files import aggregated, model_folder, safe, sample_rows
 from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, inside
 from aurac.records.requests import StoredRequests
-from aurac.records.results_file import Results
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.records.results_file import AdapterRecord, CurveRecord, TaskRecord
+from aurac.records.results_file import AdapterRecord, CurveRecord, Results, TaskRecord
 
 BASE = "base"
 

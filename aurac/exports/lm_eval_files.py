@@ -6,19 +6,16 @@ import datetime as dt
 import hashlib
 import math
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from aurac.errors import RunFolderError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
-    from aurac.records.results_file import AdapterRecord, Results
-    from aurac.records.store import Cell
+from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
+from aurac.records.results_file import AdapterRecord, Results
+from aurac.records.store import Cell
 
 
 def safe(name: str) -> str:

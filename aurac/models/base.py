@@ -6,6 +6,7 @@ A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,8 +18,6 @@ from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packa
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
 
 

@@ -8,14 +8,13 @@ import functools
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError, first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, MutableMapping
-
     import torch
 
 

@@ -10,18 +10,15 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from aurac.errors import CheckpointError, UsageError, first_line
 from aurac.files import sha256_json
+from aurac.models.base import LoadedBase
 from aurac.models.weights import quiet_transformers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from aurac.models.base import LoadedBase
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ import hashlib
 import logging
 import math
 import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.errors import BaseModelError
@@ -14,9 +16,6 @@ from aurac.files import sha256_file, sha256_json
 from aurac.models import cache_root
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-    from pathlib import Path
-
     from torch import nn
 
 

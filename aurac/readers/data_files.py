@@ -6,16 +6,15 @@ import csv
 import gzip
 import json
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any
 
 from aurac.errors import DataError, first_line
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Sequence
-    from pathlib import Path
+Row = dict[str, Any]
+Choose = Callable[[Sequence[str]], list[str]]
 
-    Row = dict[str, Any]
-    Choose = Callable[[Sequence[str]], list[str]]
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".parquet", ".csv")
 TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.curves.checks import is_missing
 from aurac.curves.coerce import AMOUNTS
-from aurac.curves.curve import Curve
+from aurac.curves.curve import Amounts, Curve, CurveLabels
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 from aurac.readers.data_files import read_columns
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Amounts, CurveLabels
 
 LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
 _KEYS = ("adapter", "task", "metric")

@@ -10,20 +10,16 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import open_stored, sha256_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.files import Json
+from aurac.files import Json, open_stored, sha256_json
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from huggingface_hub import EvalResult
 
 

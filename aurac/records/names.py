@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from aurac.terminal import one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+Way = tuple[str, str, str]  # adapter, basis, rescale
 
-    Way = tuple[str, str, str]  # adapter, basis, rescale
 
 LENGTH = 60  # characters of an adapter's name in sentences and tables; files have it whole
 _SCALES = {"keep": "scale kept", "fit": "fitted"}

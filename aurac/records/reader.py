@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePath
 
 import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Unpack
 
 from aurac.curves.coerce import as_curve
-from aurac.curves.curve import Curve
+from aurac.curves.curve import Curve, CurveFields, DocumentLabels
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, RunFolderError
-from aurac.files import sha256_json
-from aurac.records.cell import changed_parts, differences, read_record
-from aurac.records.results_file import RESULTS_FILE, Results, TaskDocuments
-from aurac.records.store import read_cell
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from typing_extensions import Unpack
-
-    from aurac.curves.curve import CurveFields, DocumentLabels
-    from aurac.files import Json
-    from aurac.records.cell import DocumentKey
-    from aurac.records.results_file import AdapterRecord, CurveRecord
-    from aurac.records.store import Cell
+from aurac.files import Json, sha256_json
+from aurac.records.cell import DocumentKey, changed_parts, differences, read_record
+from aurac.records.results_file import (
+    RESULTS_FILE,
+    AdapterRecord,
+    CurveRecord,
+    Results,
+    TaskDocuments,
+)
+from aurac.records.store import Cell, read_cell
 
 logger = logging.getLogger(__name__)
 

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.records.results_file import Record
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 
 class ModelFacts(Record, frozen=True, kw_only=True):

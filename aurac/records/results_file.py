@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import write_json
+from aurac.files import Json, write_json
 from aurac.records.cell import DocumentKey, SchemaNumber, read_record
-from aurac.records.decisions import (  # noqa: TC001 - msgspec reads them
+from aurac.records.decisions import (
     Declaration,
     RankChoice,
     SequentialRecord,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aurac.files import Json
 
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
+from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError, UsageError
+from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
 from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
-from aurac.records.results_file import Area, CurveRecord, Results, TaskRecord
-from aurac.records.serving import read_serving
+from aurac.records.results_file import (
+    AdapterRecord,
+    Area,
+    CurveRecord,
+    FailedCell,
+    Provenance,
+    Results,
+    TaskRecord,
+)
+from aurac.records.serving import ServingRecord, read_serving
+from aurac.records.store import Cell
 from aurac.terminal import one_line
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.curves.curve import Curve
-    from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
-    from aurac.records.results_file import AdapterRecord, FailedCell, Provenance
-    from aurac.records.serving import ServingRecord
-    from aurac.records.store import Cell
 
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 PREFIX, WITHOUT_P = "prefix", "without P"  # what the published inference is

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from aurac.errors import RunFolderError
-from aurac.files import write_json
+from aurac.files import Json, write_json
 from aurac.records.cell import read_record
 from aurac.records.results_file import RESULTS_FILE, Results
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.files import Json
 
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1

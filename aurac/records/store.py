@@ -14,9 +14,11 @@ import contextlib
 import logging
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET
@@ -35,8 +37,11 @@ from aurac.records.cell import (
     Aggregates,
     Block,
     CellHead,
+    CellIdentity,
+    DocumentKey,
     EngineCounts,
     Failure,
+    Line,
     Logged,
     Recount,
     decode_scored,
@@ -45,12 +50,6 @@ from aurac.records.cell import (
     read_record,
     same_scoring,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from aurac.records.cell import CellIdentity, DocumentKey, Line
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from typing_extensions import Unpack
 
 from aurac.adapters import members_of
 from aurac.adapters.formats.storage import RemovedValues
@@ -20,6 +21,7 @@ from aurac.errors import RunFolderError
 from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
 from aurac.notebook import Run
+from aurac.records.decisions import SequentialRecord
 from aurac.records.reader import recipe_groups
 from aurac.records.results_file import (
     REPORT_FILE,
@@ -54,17 +56,9 @@ from aurac.runs.results import (
 )
 from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, open_request
-from aurac.runs.settings import DEFAULTS, Request, RequestOptions
+from aurac.runs.settings import DEFAULTS, Execution, Request, RequestOptions
 from aurac.runs.status import CellStates, add_to_plan
 from aurac.runs.workers import make_executor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from typing_extensions import Unpack
-
-    from aurac.records.decisions import SequentialRecord
-    from aurac.runs.settings import Execution
 
 logger = logging.getLogger(__name__)
 

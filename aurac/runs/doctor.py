@@ -12,19 +12,16 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from aurac.files import Json
 from aurac.models import cache_root
 from aurac.models.device import SPINNING, WAIT_POLICY, machine, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aurac.files import Json
 
 State = Literal["ok", "note", "problem"]
 _GIB = 1 << 30

@@ -9,13 +9,15 @@ import contextlib
 import dataclasses
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import constants
+from typing_extensions import Unpack
 
 from aurac.errors import AuracError, TaskError
+from aurac.files import Json
 from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
@@ -23,23 +25,13 @@ from aurac.records.store import CellStore
 from aurac.runs.folder import find_run_folder
 from aurac.runs.pace import estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
-from aurac.runs.sequential_plan import part_of, sequential
-from aurac.runs.session import Lookup, open_request
-from aurac.runs.settings import Request
+from aurac.runs.sequential_plan import Until, part_of, sequential
+from aurac.runs.session import Lookup, Session, open_request
+from aurac.runs.settings import Execution, ModelOptions, Request, RequestOptions, Settings
 from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from typing_extensions import Unpack
-
-    from aurac.files import Json
-    from aurac.runs.sequential_plan import Until
-    from aurac.runs.session import Session
-    from aurac.runs.settings import Execution, ModelOptions, RequestOptions, Settings
-    from aurac.tasks.task import BuiltTask
+from aurac.tasks.task import BuiltTask
 
 BASE = "base"
 _OVERHEAD = 1_000_000_000

@@ -6,30 +6,26 @@ import contextlib
 import gc
 import logging
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import torch
 from msgspec import UNSET
+from typing_extensions import Self
 
 from aurac.adapters import attach, prepare
+from aurac.engine import EngineOptions
 from aurac.engine.counts import watched
 from aurac.engine.running import cached_tokens, pass_tokens
 from aurac.errors import AuracError
+from aurac.models.base import LoadedBase
 from aurac.models.device import no_memory
 from aurac.records.cell import Block, Budgets
 from aurac.runs.log import Profile, RunLog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from typing_extensions import Self
-
-    from aurac.engine import EngineOptions
-    from aurac.models.base import LoadedBase
-    from aurac.runs.plan import PlannedCell, Variant
-    from aurac.tasks.task import Evaluation
+from aurac.runs.plan import PlannedCell, Variant
+from aurac.tasks.task import Evaluation
 
 logger = logging.getLogger(__name__)
 

@@ -7,30 +7,26 @@ none, or where the validation split is what is evaluated).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from aurac.adapters import attach, prepare
+from aurac.adapters import Adapter, attach, prepare
+from aurac.adapters.truncate import Basis
+from aurac.engine import EngineOptions
 from aurac.errors import RunFolderError, TaskError
 from aurac.files import sha256_json, write_json
+from aurac.models.base import LoadedBase
 from aurac.records.cell import ENGINE_VERSION, read_record
 from aurac.records.store import cannot_write
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from aurac.adapters import Adapter
-    from aurac.adapters.truncate import Basis
-    from aurac.engine import EngineOptions
-    from aurac.models.base import LoadedBase
-    from aurac.runs.folder import RequestSettings
-    from aurac.runs.plan import Variant
-    from aurac.tasks.metrics import Leaf
-    from aurac.tasks.task import BuiltTask
+from aurac.runs.folder import RequestSettings
+from aurac.runs.plan import Variant
+from aurac.tasks.metrics import Leaf
+from aurac.tasks.task import BuiltTask
 
 DOCUMENTS = 48  # per task: the optimum is flat, and each costs a forward pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r

@@ -8,25 +8,20 @@ import logging
 import re
 import shlex
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import sha256_json, write_json
-from aurac.records.cell import SchemaNumber, read_record, refuse_newer
+from aurac.files import Json, sha256_json, write_json
+from aurac.records.cell import CellIdentity, SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aurac.files import Json
-    from aurac.records.cell import CellIdentity
 
 logger = logging.getLogger(__name__)
 

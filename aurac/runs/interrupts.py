@@ -7,12 +7,10 @@ import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from typing_extensions import Self
+from typing_extensions import Self
 
 EXIT_INTERRUPTED = 130
 _SHOW_CURSOR = "\033[?25h"

@@ -13,17 +13,13 @@ import os
 import secrets
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
+from typing_extensions import Self
 
 from aurac.files import alive, process_mark, same_machine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from typing_extensions import Self
 
 LOCK_SECONDS = 60.0
 STALL_SECONDS = 3600.0  # without a step; loading a base and a pass of a large model are steps

@@ -10,17 +10,13 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
+from typing_extensions import Self
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from typing_extensions import Self
-
-    from aurac.files import Json
+from aurac.files import Json
 
 LOGS = "logs"
 _TAIL_BYTES, _MOST_READ = 1 << 16, 32  # of each log, and logs

@@ -6,18 +6,14 @@ import contextlib
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aurac.errors import RunFolderError, UsageError
+from aurac.models.base import LoadedBase
 from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import cell_costs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aurac.models.base import LoadedBase
 
 _SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
 # FLOP for each parameter and character, over those of the probe: from many texts that share a

@@ -7,26 +7,31 @@ request makes the same cells in the same order.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.formats.storage import RemovedValues
-from aurac.adapters.truncate import BASES, RESCALES, default_basis, is_svd, prepare_outline
+from aurac.adapters.truncate import (
+    BASES,
+    RESCALES,
+    Basis,
+    BasisOption,
+    Prepared,
+    Rescale,
+    default_basis,
+    is_svd,
+    prepare_outline,
+)
 from aurac.errors import RankError, UsageError
+from aurac.models.base import LoadedBase
 from aurac.records.cell import CellIdentity, DocumentKey
+from aurac.records.results_file import Role
+from aurac.records.store import Cell
 from aurac.runs.status import PlanRow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from aurac.adapters.truncate import Basis, BasisOption, Prepared, Rescale
-    from aurac.models.base import LoadedBase
-    from aurac.records.results_file import Role
-    from aurac.records.store import Cell
-    from aurac.tasks.task import BuiltTask
+from aurac.tasks.task import BuiltTask
 
 
 @dataclass(frozen=True, eq=False)

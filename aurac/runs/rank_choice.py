@@ -6,8 +6,8 @@ repeated run and all of its processes choose alike. Every adapter is evaluated a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
@@ -15,20 +15,15 @@ from msgspec import UNSET
 from aurac.adapters import default_nested_ranks
 from aurac.analysis.rows import area_record
 from aurac.analysis.whole import score_curve
+from aurac.curves.curve import Curve
 from aurac.curves.display import percent, points
 from aurac.records.decisions import GapRecord, RankChoice
+from aurac.records.results_file import Area, Results
+from aurac.records.store import CellStore
 from aurac.runs.results import CellReader
-from aurac.runs.session import variants_in
+from aurac.runs.session import Session, variants_in
 from aurac.runs.status import CellStates
 from aurac.stats.gaps import MARGIN, following, gaps, noise_limit
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from aurac.curves.curve import Curve
-    from aurac.records.results_file import Area, Results
-    from aurac.records.store import CellStore
-    from aurac.runs.session import Session
 
 _SHOWN = 6  # areas in a sentence
 

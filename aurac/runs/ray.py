@@ -14,24 +14,19 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import share_cores
-from aurac.records.cell import Block
-from aurac.runs.runner import Executor, failure_of
+from aurac.records.cell import Block, CellIdentity, Failure
+from aurac.runs.plan import PlannedCell
+from aurac.runs.runner import Executor, RunContext, failure_of
+from aurac.runs.session import Session
 from aurac.runs.settings import ClusterJob, NamedCheckpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from aurac.records.cell import CellIdentity, Failure
-    from aurac.runs.plan import PlannedCell
-    from aurac.runs.runner import RunContext
-    from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -11,25 +11,21 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from aurac.adapters import members_of
 from aurac.errors import AuracError, BaseModelError, CheckpointError
 from aurac.models import cache_root
 from aurac.models.base import resolve_base
+from aurac.records.cell import Block, CellIdentity, Failure
 from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
+from aurac.runs.plan import PlannedCell
 from aurac.runs.runner import failure_after
 from aurac.runs.session import Session, load_adapters, open_session
-from aurac.runs.settings import NamedCheckpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from aurac.records.cell import Block, CellIdentity, Failure
-    from aurac.runs.plan import PlannedCell
-    from aurac.runs.settings import ClusterJob, Settings
+from aurac.runs.settings import ClusterJob, NamedCheckpoint, Settings
 
 ROOTS = "AURAC_WEIGHTS"
 T = TypeVar("T")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace as replaced
+from numpy.typing import NDArray
 
 from aurac.analysis.groups import gather
 from aurac.analysis.rows import area_record
 from aurac.analysis.whole import score_curve
 from aurac.curves.area import quadrature_weights
+from aurac.curves.curve import Curve
 from aurac.files import write_json
 from aurac.records.cell import EngineCounts
 from aurac.records.reader import pooled, pooled_curve
@@ -30,21 +32,12 @@ from aurac.records.results_file import (
     SamplingRecord,
     TaskRecord,
 )
-from aurac.runs.session import limit_of
+from aurac.records.store import Cell, CellStore
+from aurac.runs.plan import PlannedCell, Variant
+from aurac.runs.session import Session, limit_of
 from aurac.stats.mean import layout_of, spread_of_samples
 from aurac.stats.seeds import components, mean_of_seeds
-from aurac.tasks.task import readable, write_requests
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
-    from aurac.records.store import Cell, CellStore
-    from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.session import Session
-    from aurac.tasks.task import BuiltTask
+from aurac.tasks.task import BuiltTask, readable, write_requests
 
 
 def results_of(session: Session, reader: CellReader) -> Results:

@@ -11,28 +11,24 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from typing_extensions import Self
+
+from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RunFolderError
+from aurac.models.base import LoadedBase
 from aurac.records.cell import Aggregates, Failure
-from aurac.records.store import cannot_write, documents_hash
+from aurac.records.store import CellStore, cannot_write, documents_hash
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
+from aurac.runs.lock import Locks
 from aurac.runs.log import Profile, RunLog
+from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import NoProgress
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from typing_extensions import Self
-
-    from aurac.engine import EngineOptions
-    from aurac.models.base import LoadedBase
-    from aurac.records.store import CellStore
-    from aurac.runs.lock import Locks
-    from aurac.runs.plan import PlannedCell
-    from aurac.runs.session import Session
+from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)
 

@@ -5,28 +5,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import UsageError
-from aurac.runs.folder import SequentialPlan
+from aurac.runs.folder import RunRequest, SequentialPlan
+from aurac.runs.plan import PlannedCell, Variant
 from aurac.runs.session import Session
+from aurac.runs.settings import Request
 from aurac.stats.design import LEAST_STEP, Design, document_order
+from aurac.tasks.task import BuiltTask
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+Counts = dict[tuple[str, str], int]  # (task, adapter) → documents
 
-    from numpy.typing import NDArray
-
-    from aurac.runs.folder import RunRequest
-    from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.settings import Request
-    from aurac.tasks.task import BuiltTask
-
-    Counts = dict[tuple[str, str], int]  # (task, adapter) → documents
 
 _TIMES = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 

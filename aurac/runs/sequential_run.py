@@ -8,21 +8,25 @@ drawn from the seed of the task options; groups are sampled in proportion to the
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.curves.area import quadrature_weights
+from aurac.notebook import Run
 from aurac.records.decisions import DecisionRecord, SequentialRecord
 from aurac.runs.compare import Sweep, run
 from aurac.runs.folder import open_run_folder
-from aurac.runs.plan import plan
+from aurac.runs.plan import PlannedCell, Variant, plan
 from aurac.runs.progress import say
-from aurac.runs.sequential_plan import Part, Sampler, Until, part_of, sequential
+from aurac.runs.results import CellReader
+from aurac.runs.sequential_plan import Counts, Part, Sampler, Until, part_of, sequential
 from aurac.runs.sequential_records import (
     fewer_documents,
     rank_sentence,
@@ -30,26 +34,16 @@ from aurac.runs.sequential_records import (
     short_line,
     width_record,
 )
+from aurac.runs.settings import Request
 from aurac.runs.status import add_to_plan
 from aurac.stats.design import Series, width_reached
 from aurac.stats.intervals import interval
 from aurac.stats.sequential import decide, smallest_rank
+from aurac.tasks.task import BuiltTask
 from aurac.terminal import one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.notebook import Run
-    from aurac.runs.plan import PlannedCell, Variant
-    from aurac.runs.results import CellReader
-    from aurac.runs.sequential_plan import Counts
-    from aurac.runs.settings import Request
-    from aurac.tasks.task import BuiltTask
-
-    Areas = dict[tuple[str, Variant], NDArray[np.float64]]  # (task, adapter) → (n,) in [0, 1]
-    Losses = dict[tuple[BuiltTask, Variant], dict[int, Series]]  # by rank
+Areas = dict[tuple[str, Variant], NDArray[np.float64]]  # (task, adapter) → (n,) in [0, 1]
+Losses = dict[tuple[BuiltTask, Variant], dict[int, Series]]  # by rank
 
 
 def run_until(

@@ -7,15 +7,25 @@ tokenizer, the hash of its weights), and loaded when the first cell is computed.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import UNSET
 
-from aurac.adapters import Family, check_base, check_fits, load_adapter, make_family, members_of
+from aurac.adapters import (
+    Adapter,
+    Family,
+    check_base,
+    check_fits,
+    load_adapter,
+    make_family,
+    members_of,
+)
 from aurac.adapters.formats import adapters_in
 from aurac.analysis.groups import check_groups
+from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
@@ -25,15 +35,15 @@ from aurac.models.weights import quiet_transformers
 from aurac.records.decisions import BEFORE, Declaration
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, recorded_names
 from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
-from aurac.runs.settings import NamedCheckpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aurac.adapters import Adapter
-    from aurac.engine import EngineOptions
-    from aurac.runs.settings import ModelOptions, Overrides, Request, Settings, TruncationOptions
-    from aurac.tasks.task import BuiltTask
+from aurac.runs.settings import (
+    ModelOptions,
+    NamedCheckpoint,
+    Overrides,
+    Request,
+    Settings,
+    TruncationOptions,
+)
+from aurac.tasks.task import BuiltTask
 
 logger = logging.getLogger(__name__)
 

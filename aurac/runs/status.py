@@ -12,14 +12,14 @@ import hashlib
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from aurac.errors import RunFolderError
-from aurac.files import alive, same_machine, write_atomic
+from aurac.files import Json, alive, same_machine, write_atomic
 from aurac.records.cell import changed_parts, same_scoring
 from aurac.records.results_file import REPORT_FILE
 from aurac.records.store import CellStore
@@ -27,11 +27,6 @@ from aurac.runs.folder import REQUEST_FILE, RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from aurac.files import Json
 
 PLAN_FILE = "plan.jsonl"
 _MOST_FAILURES = 20

@@ -17,9 +17,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -30,17 +31,10 @@ from aurac.runs.folder import recorded_names
 from aurac.runs.interrupts import EXIT_INTERRUPTED, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from aurac.runs.plan import selected, selection, shard_of
+from aurac.runs.plan import PlannedCell, Selection, selected, selection, shard_of
 from aurac.runs.runner import Executor, RunContext, Runner
-from aurac.runs.session import open_session
-from aurac.runs.settings import Job
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from aurac.runs.plan import PlannedCell, Selection
-    from aurac.runs.session import Session
-    from aurac.runs.settings import Execution
+from aurac.runs.session import Session, open_session
+from aurac.runs.settings import Execution, Job
 
 logger = logging.getLogger("aurac.runs.workers")
 

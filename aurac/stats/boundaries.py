@@ -13,18 +13,14 @@ Throughout, `fractions` are the information fractions of the looks, ascending, t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
 _FAR = 9.0  # standard deviations beyond which a density is taken as 0
 _NODES_PER_SD = 2.0  # nodes for one standard deviation of the next step; the error is below 1e-9

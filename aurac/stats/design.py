@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import CurveError
 from aurac.stats.boundaries import boundaries, futility_bounds, stopping
 from aurac.stats.intervals import interval
 from aurac.stats.mean import Layout
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 Verdict = Literal[
     "continue", "superior", "inferior", "non-inferior", "futile", "not significant", "not shown"

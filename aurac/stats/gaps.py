@@ -22,20 +22,15 @@ line inside, which are |a| apart at the middle, where the next rank would be, an
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from aurac.curves.curve import Curve
 from aurac.stats.mean import layout_of, moments
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
 
 MARGIN = 0.02
 LEVEL = 0.16  # a bend beyond one standard error, on one side

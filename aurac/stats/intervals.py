@@ -14,10 +14,11 @@ effective number of events, and joined by the method of variance estimates recov
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.curves.checks import check_unit_interval, refuse_masked
 from aurac.errors import CurveError
@@ -32,11 +33,6 @@ from aurac.stats.mean import (
     unit_residuals,
     zero_spread_bound,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 Reach = Callable[[float], tuple[float, float]]
 """Level → how far an interval goes, or what is added to its squared reach, below and above."""

@@ -15,21 +15,17 @@ Satterthwaite's degrees of freedom over the strata.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.curves.checks import check_labelled, refuse_masked
+from aurac.curves.curve import Curve
 from aurac.errors import CurveError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.curves.curve import Curve
 
 NO_DOCUMENTS = "point value (no per-document outcomes)"
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import CurveError
+from aurac.stats.mean import Estimate
 from aurac.stats.seeds import Components, SeedMeans, estimate_from
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from aurac.stats.mean import Estimate
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -12,10 +12,11 @@ ones does not hide them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.stats.intervals import mover
 from aurac.stats.mean import (
@@ -27,11 +28,6 @@ from aurac.stats.mean import (
     zero_spread_bound,
 )
 from aurac.stats.seeds import components
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-
-    from numpy.typing import NDArray
 
 FEW = 10  # differing units below which the t test gives way to an exact bound
 BAD_SEEDS = 0.25  # share of seeds that lose too much which must not go unseen

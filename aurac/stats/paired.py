@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import CurveError
 from aurac.stats.mean import Estimate, Layout, check_level, t_quantile
 from aurac.stats.seeds import Components, Names, as_matrix, components, estimate_from
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
 
 POWER = 0.8
 _DRAWS = 1024  # of the variances behind a detectable difference

@@ -6,8 +6,9 @@ question will be answered with, on outcomes drawn as assumed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -16,9 +17,6 @@ from aurac.stats.mean import Layout, t_quantile
 from aurac.stats.noninferiority import Candidate, bound
 from aurac.stats.seeds import components, mean_of_seeds
 from aurac.stats.spread import Outcomes, Spread
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 Question = Literal["difference", "non-inferiority", "interval"]
 SEED = 0  # of the simulation, where no generator is given

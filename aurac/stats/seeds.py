@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
@@ -38,9 +39,6 @@ from aurac.stats.mean import (
     t_quantile,
     unit_residuals,
 )
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 SMALLEST_P = 1e-15
 PAIRED, INDEPENDENT = "paired by seed", "independent seeds"

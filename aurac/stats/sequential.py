@@ -13,10 +13,12 @@ section 3.8). docs/explain/stopping-early.md has the method, its sources and the
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
@@ -30,22 +32,16 @@ from aurac.stats.boundaries import (
     predictive,
 )
 from aurac.stats.boundaries import sequential_p as spending_p
-from aurac.stats.design import Decision, Look
-from aurac.stats.mean import mean_se_df, t_quantile
+from aurac.stats.design import Decision, Design, Look, Series, Verdict
+from aurac.stats.mean import Layout, mean_se_df, t_quantile
 from aurac.stats.multiplicity import holm
 from aurac.stats.noninferiority import loss_bound, skewed_ends
 from aurac.stats.paired import difference
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+# Tail probability → lower and upper end of the interval for the mean difference.
 
-    from numpy.typing import NDArray
+Ends = Callable[[float], tuple[float, float]]
 
-    from aurac.stats.design import Design, Series, Verdict
-    from aurac.stats.mean import Layout
-
-    # Tail probability → lower and upper end of the interval for the mean difference.
-    Ends = Callable[[float], tuple[float, float]]
 
 K = TypeVar("K")
 _LARGEST_Z = 8.0

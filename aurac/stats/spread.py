@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.errors import CurveError
 from aurac.stats.intervals import interval
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from numpy.typing import NDArray
-
-    from aurac.stats.seeds import Components
-
+from aurac.stats.seeds import Components
 
 CONFIDENCE = 0.95  # of a pilot's upper limits, one-sided
 # Share of the variance of one pair of checkpoints over documents that may change with the seed,

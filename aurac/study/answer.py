@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from msgspec import structs
 
-from aurac.analysis.rows import grouped
+from aurac.analysis.record import Analysis
+from aurac.analysis.rows import PairRow, grouped
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval
+from aurac.records.decisions import Declaration
 from aurac.show import escape
 from aurac.show.table import Cell, Table, estimate, table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import PairRow
-    from aurac.records.decisions import Declaration
-    from aurac.study.design import Study
+from aurac.study.design import Study
 
 
 def answer(analysis: Analysis) -> Iterable[str]:

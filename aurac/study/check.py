@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError, UsageError
 from aurac.readers import read_curves
-from aurac.study.design import chosen_adapters
+from aurac.study.design import PlannedAdapter, Study, chosen_adapters
 from aurac.study.execution import StudyRunner
 from aurac.study.plan import rates_in, read_state
 from aurac.study.summary import finished, place_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+Outcomes = dict[tuple[str | None, ...], NDArray[np.float64]]
 
-    from numpy.typing import NDArray
-
-    from aurac.study.design import PlannedAdapter, Study
-
-    Outcomes = dict[tuple[str | None, ...], NDArray[np.float64]]
 
 logger = logging.getLogger(__name__)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 import torch
@@ -12,17 +13,12 @@ from msgspec import structs
 
 from aurac.adapters import Adapter, Factors, make_family
 from aurac.adapters.methods import method_named
-from aurac.adapters.truncate import BasisOption, Rescale  # noqa: TC001 - msgspec reads the hints
+from aurac.adapters.truncate import BasisOption, Rescale
 from aurac.errors import AuracError, RecipeError, RunFolderError
-from aurac.runs.plan import ranks_of
+from aurac.runs.plan import Variant, ranks_of
 from aurac.runs.session import variants_for
 from aurac.runs.settings import TruncationOptions
 from aurac.training.recipe import Recipe, family_members, make_recipe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from aurac.runs.plan import Variant
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Seed = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]  # NumPy takes no other

@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import filelock
 import msgspec
+from typing_extensions import Unpack
 
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.storage import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_file, write_atomic, write_json
+from aurac.models.base import LoadedBase
 from aurac.models.device import versions
+from aurac.notebook import Run
 from aurac.records.store import cannot_write
 from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
 from aurac.runs.folder import remove_texts
 from aurac.runs.session import Lookup
-from aurac.runs.settings import ModelOptions, separated
+from aurac.runs.settings import ModelOptions, RequestOptions, separated
 from aurac.show import write_report
-from aurac.study.design import results_of, searches, trainings_of
+from aurac.study.design import Documents, PlannedAdapter, Study, results_of, searches, trainings_of
 from aurac.study.plan import (
     STATE_FILE,
     STATE_SCHEMA,
+    State,
     converged,
     declared_in,
     is_trained,
@@ -34,22 +38,11 @@ from aurac.study.plan import (
     read_state,
     unpack_adapters,
 )
+from aurac.tasks.task import BuiltTask
 from aurac.training.data import located_data, render, training_documents, training_file
 from aurac.training.job import build_model, train
+from aurac.training.recipe import Recipe
 from aurac.training.trainer import discard, newest_checkpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from typing_extensions import Unpack
-
-    from aurac.models.base import LoadedBase
-    from aurac.notebook import Run
-    from aurac.runs.settings import RequestOptions
-    from aurac.study.design import Documents, PlannedAdapter, Study
-    from aurac.study.plan import State
-    from aurac.tasks.task import BuiltTask
-    from aurac.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import filelock
 import msgspec
@@ -20,15 +21,19 @@ from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.log import cell_costs
 from aurac.runs.status import CellStates, read_plan
-from aurac.study.design import ADAPTERS, curves_of, results_of, searches, trainings_of
+from aurac.study.design import (
+    ADAPTERS,
+    PlannedAdapter,
+    Study,
+    curves_of,
+    results_of,
+    searches,
+    trainings_of,
+)
+from aurac.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+Key = tuple[str, str, int]  # task, method and rank of a training
 
-    from aurac.study.design import PlannedAdapter, Study
-    from aurac.training.recipe import Recipe
-
-    Key = tuple[str, str, int]  # task, method and rank of a training
 
 STATE_FILE = "study.json"
 STATE_SCHEMA = 2

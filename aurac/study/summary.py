@@ -5,15 +5,17 @@ The page begins with the answer, one table and one figure; all else is its appen
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 from aurac.analysis.primary import declaration
-from aurac.analysis.record import ANALYSIS_FILE
-from aurac.analysis.rows import Options, pairings_of
+from aurac.analysis.record import ANALYSIS_FILE, Analysis
+from aurac.analysis.rows import Options, PairRow, pairings_of
 from aurac.analysis.sentences import pairing_note
 from aurac.analysis.whole import analyse, paired_family
+from aurac.curves.curve import Curve
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
@@ -27,20 +29,11 @@ from aurac.show.table import NONE, Column, Table, estimate, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES
 from aurac.study.answer import answer, areas, since
-from aurac.study.design import chosen_adapters, curves_of, searches
-from aurac.study.plan import converged, declared_in, edges_in, rates_in
+from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of, searches
+from aurac.study.plan import State, converged, declared_in, edges_in, rates_in
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
-    from aurac.analysis.record import Analysis
-    from aurac.analysis.rows import PairRow
-    from aurac.curves.curve import Curve
-    from aurac.study.design import PlannedAdapter, Study
-    from aurac.study.plan import State
-
-    TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
 REPORT_FILE, DIFFERENCES = "report.md", "differences"
 _TERMS = """

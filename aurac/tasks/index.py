@@ -12,10 +12,11 @@ import importlib.util
 import json
 import logging
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import yaml
@@ -27,10 +28,6 @@ from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
 from aurac.readers.data_files import suffix_of
 from aurac.tasks import BUNDLED, load_split
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
 
 logger = logging.getLogger(__name__)
 

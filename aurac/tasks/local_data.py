@@ -7,6 +7,8 @@ published ones. Nothing here asks a hub, and nothing is written to a cache.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,13 +18,11 @@ from aurac.readers.data_files import SUFFIXES, read_parquet, read_rows, suffix_o
 from aurac.tasks.index import TaskYaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
-
     from datasets import Dataset
 
-    Files = dict[str, list[Path]]
-    """Split name, as the files spell it, to its files in order (several when sharded)."""
+Files = dict[str, list[Path]]
+"""Split name, as the files spell it, to its files in order (several when sharded)."""
+
 
 ALIASES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
 _SHARD = re.compile(r"-\d+-of-\d+$")

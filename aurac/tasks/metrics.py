@@ -8,24 +8,20 @@ and more of it is better.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy import float64
+from numpy.typing import NDArray
 
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.records.cell import EngineCounts, Logged
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from numpy import float64
-    from numpy.typing import NDArray
-
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),

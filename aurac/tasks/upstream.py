@@ -9,24 +9,20 @@ import logging
 import math
 import random
 import warnings
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache, partial
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from aurac.engine import EngineOptions
 from aurac.errors import AuracError, DataError, TaskError
 from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import check_names, no_task_in, task_index
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from aurac.engine import EngineOptions
-
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import string
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,12 @@ from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError, first_line
-from aurac.readers.data_files import SUFFIXES, read_rows
+from aurac.readers.data_files import SUFFIXES, Row, read_rows
+from aurac.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
     import torch
 
-    from aurac.readers.data_files import Row
-    from aurac.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +42,8 @@ from aurac.training.trainer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from transformers import TrainerCallback, TrainingArguments
+
 
 logger = logging.getLogger(__name__)
 

@@ -15,21 +15,17 @@ operations that autograd records. With x (T, in), h = A x (T, R) and the gradien
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn import functional
 
-from aurac.adapters.methods import check_passes
+from aurac.adapters.methods import Pass, check_passes
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from aurac.adapters.methods import Pass
-    from aurac.training.recipe import Recipe
+from aurac.training.recipe import Recipe
 
 
 def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[str, Any]]:

@@ -8,6 +8,7 @@ see the earlier tokens of its own sequence.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +24,8 @@ from aurac.models.device import (
 from aurac.training.data import IGNORED, Collator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from contextlib import AbstractContextManager
+
 
 logger = logging.getLogger(__name__)
 

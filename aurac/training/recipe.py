@@ -5,23 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from aurac.adapters import Nesting
-from aurac.adapters.methods import TrainingSetup, method_named, methods
+from aurac.adapters.methods import Pass, TrainingSetup, method_named, methods
 from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import did_you_mean, sha256_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from aurac.adapters.methods import Pass
 
 Scaling = Literal["none", "rank", "sqrt"]
 

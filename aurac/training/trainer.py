@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from rich.progress import Progress, TextColumn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from typing_extensions import Self
 
 from aurac.errors import DivergedError, RecipeError
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from typing_extensions import Self
-
-    from aurac.training.nesting_hook import NestingHook
+from aurac.training.nesting_hook import NestingHook
 
 LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
 _PREFIX, _STATE = "checkpoint-", "trainer_state.json"

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from aurac.adapters.adapter import Adapter
 from aurac.adapters.formats.converted import Gguf, Mlx
 from aurac.adapters.formats.peft import Peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import (
     SIDECAR,
     Format,
+    KeyNames,
     LoadOverrides,
     Source,
     apply_overrides,
@@ -25,6 +28,7 @@ from aurac.adapters.formats.sidecar import (
 )
 from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.formats.storage import RemovedValues
+from aurac.adapters.nesting import Rule, Update
 from aurac.arguments import keywords
 from aurac.errors import CheckpointError, UsageError
 from aurac.files import did_you_mean
@@ -32,13 +36,8 @@ from aurac.models.base import KnownBase
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from torch import nn
 
-    from aurac.adapters.adapter import Adapter
-    from aurac.adapters.formats.sidecar import KeyNames
-    from aurac.adapters.nesting import Rule, Update
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), Gguf(), StateDict()]
 _AMBIGUOUS: Final = (".bin", ".safetensors")  # in a folder more likely a model's weights

@@ -11,7 +11,9 @@ Its B is in that order, so it is put back: that needs the number of heads, which
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -22,7 +24,7 @@ from typing_extensions import override
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
 from aurac.adapters.formats.peft_config import CONFIG, PeftAlpha, PeftRank
-from aurac.adapters.formats.sidecar import Format
+from aurac.adapters.formats.sidecar import Format, Source
 from aurac.adapters.formats.state_dict import KeyMap, sort_tensors
 from aurac.adapters.formats.storage import (
     WEIGHTS,
@@ -37,12 +39,8 @@ from aurac.adapters.methods import Nesting
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from torch import Tensor, nn
 
-    from aurac.adapters.formats.sidecar import Source
 
 _LANGUAGE_MODEL: Final = {"task_type": "CAUSAL_LM"}
 MLX_WEIGHTS: Final = "adapters.safetensors"

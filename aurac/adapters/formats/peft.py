@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from typing_extensions import override
@@ -16,6 +18,7 @@ from aurac.adapters.formats.peft_config import (
     MAGNITUDE,
     PREFIX,
     PeftConfig,
+    Skeleton,
     owner_of,
     parse_config,
 )
@@ -28,7 +31,7 @@ from aurac.adapters.formats.peft_shapes import (
     peft_shapes,
     with_parameters,
 )
-from aurac.adapters.formats.sidecar import Format
+from aurac.adapters.formats.sidecar import Format, Source
 from aurac.adapters.formats.storage import (
     OUTLINE,
     WEIGHTS,
@@ -38,19 +41,13 @@ from aurac.adapters.formats.storage import (
     read_outline,
     read_tensors,
 )
-from aurac.adapters.nesting import peft_alpha
+from aurac.adapters.methods import Nesting
+from aurac.adapters.nesting import Rule, peft_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
     from torch import Tensor, nn
 
-    from aurac.adapters.formats.peft_config import Skeleton
-    from aurac.adapters.formats.sidecar import Source
-    from aurac.adapters.methods import Nesting
-    from aurac.adapters.nesting import Rule
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "

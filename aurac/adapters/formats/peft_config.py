@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
+from torch import nn
 
 from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.storage import checked
+from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
 from aurac.records.hub import published
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from aurac.adapters.nesting import Rule
-
-    # The base's modules, or None; told whether they are needed
-    Skeleton = Callable[[bool], nn.Module | None]
+# The base's modules, or None; told whether they are needed
+Skeleton = Callable[[bool], nn.Module | None]
 
 # Bounded, so that no file can exhaust memory.
 PeftRank = Annotated[int, Meta(ge=1, le=2**20)]

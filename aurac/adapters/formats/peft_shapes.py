@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -23,6 +24,7 @@ from aurac.adapters.formats.peft_config import (
     PREFIX,
     PeftConfig,
     PeftRank,
+    Skeleton,
     parse_config,
 )
 from aurac.adapters.formats.storage import check_factor, checked
@@ -30,11 +32,7 @@ from aurac.adapters.nesting import rule_alpha
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from torch import nn
-
-    from aurac.adapters.formats.peft_config import Skeleton
 
 
 def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ warn), or ``<file>.aurac.json`` beside a single checkpoint file.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from aurac.adapters.adapter import Derived  # noqa: TC001 - msgspec reads it
+from aurac.adapters.adapter import (
+    Adapter,
+    Derived,
+    Factors,
+)
 from aurac.adapters.formats.peft_config import CONFIG, is_there
 from aurac.adapters.formats.peft_shapes import merged_from_peft
 from aurac.adapters.formats.storage import checked, read_json, read_tensors
@@ -24,16 +28,13 @@ from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import RULES, Rule, Update, peft_alpha, rule_alpha
 from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
+from aurac.models.base import KnownBase
 from aurac.models.device import versions
 from aurac.records.hub import published
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from torch import Tensor, nn
 
-    from aurac.adapters.adapter import Adapter, Factors
-    from aurac.models.base import KnownBase
 
 SIDECAR = "aurac.json"
 VERSION = 1

@@ -13,30 +13,24 @@ DyLoRA's code multiplies both factors by √(R/b) and the product by α/R: α/b 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeGuard
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, TypeGuard
 
 import torch
 import yaml
 from torch import Tensor, nn
 from typing_extensions import override
 
-from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.compatibility import features_of, is_conv1d
 from aurac.adapters.formats.peft_shapes import stack_blocks
-from aurac.adapters.formats.sidecar import Format
+from aurac.adapters.formats.sidecar import Format, KeyNames, LoadOverrides, Sidecar, Source
 from aurac.adapters.formats.storage import check_factor
+from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError, UsageError, first_line
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from aurac.adapters.adapter import Kind
-    from aurac.adapters.formats.sidecar import KeyNames, LoadOverrides, Sidecar, Source
-    from aurac.adapters.nesting import Rule
-    from aurac.models.base import KnownBase
+from aurac.models.base import KnownBase
 
 Orientation = Literal["research", "loralib"]
 Pairs = Mapping[str, tuple[Tensor, Tensor]]

@@ -12,8 +12,8 @@ import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     Final,
     Literal,
@@ -29,14 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from aurac.adapters.adapter import all_finite
+from aurac.adapters.adapter import Adapter, Factors, all_finite
 from aurac.errors import CheckpointError, first_line
 from aurac.files import write_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aurac.adapters.adapter import Adapter, Factors
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 OUTLINE: Final = "adapter_outline.json"
