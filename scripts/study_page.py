@@ -1,23 +1,53 @@
-"""Writes the tables of `reports/study/README.md` from the analyses of its two studies."""
+"""Writes the tables and two figures of `reports/study/README.md` from its two studies.
+
+`comparisons.csv` beside the page has every difference of both, those that were compared afterwards
+among them; the page, its first figure and the README quote it.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from aurac.analysis.combine import pooled
 from aurac.analysis.comparisons import compare_pair, finished
 from aurac.analysis.groups import RecipeGroup, gather, together
 from aurac.analysis.pairing import difference_at
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
+from aurac.records.names import curve_names
 from aurac.records.reader import read_run
+from aurac.records.run import stored_run
+from aurac.records.results_file import Results
+from aurac.show import figures, plots
+from aurac.show.appearance import ACCURACY, key, rank_title, styles
+from aurac.show.forest import WIDE, Difference, differences
+from aurac.show.table import as_csv
+from aurac.stats.mean import Estimate
 from aurac.stats.multiplicity import holm
+from aurac.study import load_study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from aurac.analysis.rows import PairRow
+    from aurac.records.run import CurveRow
+    from aurac.show.appearance import Styles
 
 REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"
+COMPARISONS = PAGE.with_name("comparisons.csv")
 TASKS = ("aurac_word_problems", "mawps", "arc_easy")  # columns, by their names in the analysis
+STUDIES = ("study", "longer_training")
+TITLES = {TASKS[0]: "Word problems", TASKS[1]: "MAWPS", TASKS[2]: "ARC-Easy"}
+STEPS = ("120 steps", "360 steps")
 
 _P, _TRAINED, _FIT = "prefix · rule", "prefix · trained", "prefix · fit"
 
@@ -36,14 +66,14 @@ SCORES = {
 """Row → curve, of the table over all tasks."""
 
 DIFFERENCES = {
-    "MatryoshkaLoRA − LoRA": ("matryoshka", "lora"),
-    "MatryoshkaLoRA − DyLoRA": ("matryoshka", "dylora"),
-    "DyLoRA − LoRA": ("dylora", "lora"),
-    "LoRA at each rank − LoRA": ("lora_per_rank", "lora"),
-    "LoRA at each rank − MatryoshkaLoRA": ("lora_per_rank", "matryoshka"),
+    "MatryoshkaLoRA (with P) − LoRA (prefix)": ("matryoshka", "lora"),
+    "MatryoshkaLoRA (with P) − DyLoRA": ("matryoshka", "dylora"),
+    "DyLoRA − LoRA (prefix)": ("dylora", "lora"),
+    "LoRA at each rank − LoRA (prefix)": ("lora_per_rank", "lora"),
+    "LoRA at each rank − MatryoshkaLoRA (with P)": ("lora_per_rank", "matryoshka"),
     "DyLoRA 360 steps − DyLoRA": ("dylora_long", "dylora"),
-    "nested losses − LoRA": ("nested_loss", "lora"),
-    "nested losses 60 steps − LoRA": ("nested_loss_half", "lora"),
+    "nested losses − LoRA (prefix)": ("nested_loss", "lora"),
+    "nested losses 60 steps − LoRA (prefix)": ("nested_loss_half", "lora"),
     "LoRA: SVD − prefix": ("lora · svd · keep", f"lora · {_P}"),
     "MatryoshkaLoRA: SVD − with P": ("matryoshka · svd · keep", f"matryoshka · {_TRAINED}"),
     "MatryoshkaLoRA: without P − with P": (f"matryoshka · {_P}", f"matryoshka · {_TRAINED}"),
@@ -61,14 +91,14 @@ LONGER = {
 """Row → the curves after 120 and 360 steps."""
 
 LONGER_DIFFERENCES = {
-    "MatryoshkaLoRA − LoRA": ("matryoshka_long", "lora_long"),
-    "MatryoshkaLoRA − DyLoRA": ("matryoshka_long", "dylora_long"),
-    "DyLoRA − LoRA": ("dylora_long", "lora_long"),
-    "LoRA: 360 steps − 120": ("lora_long", "lora"),
+    "MatryoshkaLoRA (with P) − LoRA (prefix)": ("matryoshka_long", "lora_long"),
+    "MatryoshkaLoRA (with P) − DyLoRA": ("matryoshka_long", "dylora_long"),
+    "DyLoRA − LoRA (prefix)": ("dylora_long", "lora_long"),
+    "LoRA (prefix): 360 steps − 120": ("lora_long", "lora"),
     "DyLoRA: 360 steps − 120": ("dylora_long", "dylora"),
-    "MatryoshkaLoRA: 360 steps − 120": ("matryoshka_long", "matryoshka"),
+    "MatryoshkaLoRA (with P): 360 steps − 120": ("matryoshka_long", "matryoshka"),
     "LoRA: SVD − prefix": ("lora_long · svd · keep", f"lora_long · {_P}"),
-    "LoRA: fitted − rule": (f"lora_long · {_FIT}", f"lora_long · {_P}"),
+    "LoRA (prefix): fitted − rule": (f"lora_long · {_FIT}", f"lora_long · {_P}"),
     "MatryoshkaLoRA: fitted − with P": (
         f"matryoshka_long · {_FIT}",
         f"matryoshka_long · {_TRAINED}",
@@ -77,20 +107,20 @@ LONGER_DIFFERENCES = {
 """Row → b and a of the difference b − a, after 360 steps where nothing is said."""
 
 AFTERWARDS = {
-    "LoRA by SVD − MatryoshkaLoRA with P": (
+    "LoRA (SVD) − MatryoshkaLoRA (with P)": (
         "study", "lora · svd · keep", f"matryoshka · {_TRAINED}",
     ),
-    "LoRA by SVD − LoRA at each rank": ("study", "lora · svd · keep", f"lora_per_rank · {_P}"),
-    "360 steps: LoRA by SVD − DyLoRA": (
+    "LoRA (SVD) − LoRA at each rank": ("study", "lora · svd · keep", f"lora_per_rank · {_P}"),
+    "360 steps: LoRA (SVD) − DyLoRA": (
         "longer_training", "lora_long · svd · keep", f"dylora_long · {_P}",
     ),
-    "360 steps: LoRA by SVD − MatryoshkaLoRA with P": (
+    "360 steps: LoRA (SVD) − MatryoshkaLoRA (with P)": (
         "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_TRAINED}",
     ),
-    "360 steps: LoRA by SVD − MatryoshkaLoRA, fitted": (
+    "360 steps: LoRA (SVD) − MatryoshkaLoRA (prefix, fitted)": (
         "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_FIT}",
     ),
-    "360 steps: MatryoshkaLoRA − LoRA, both fitted": (
+    "360 steps: MatryoshkaLoRA (prefix, fitted) − LoRA (prefix, fitted)": (
         "longer_training", f"matryoshka_long · {_FIT}", f"lora_long · {_FIT}",
     ),
 }  # fmt: skip
@@ -98,39 +128,92 @@ AFTERWARDS = {
 
 
 AT_RANKS = {
-    "MatryoshkaLoRA with P − LoRA by prefix": (f"matryoshka · {_TRAINED}", f"lora · {_P}"),
-    "MatryoshkaLoRA with P − LoRA by SVD": (f"matryoshka · {_TRAINED}", "lora · svd · keep"),
+    "MatryoshkaLoRA (with P) − LoRA (prefix)": (f"matryoshka · {_TRAINED}", f"lora · {_P}"),
+    "MatryoshkaLoRA (with P) − LoRA (SVD)": (f"matryoshka · {_TRAINED}", "lora · svd · keep"),
 }
 """Row → b and a of the differences of accuracy at each rank of the word problems."""
 
 
 def with_tables(page: str) -> str:
-    """The page with the numbers of the stored analyses in its tables."""
-    whole, longer = (_analysis(name) for name in ("study", "longer_training"))
-    areas, pairs = _areas(whole), _differences(whole)
+    """The page with the numbers of the stored analyses and comparisons in its tables."""
+    stored = stored_comparisons()
+    whole, longer = (_differences(stored, study) for study in STUDIES)
+    areas = _areas(_analysis("study"))
     rows = [_row(label, [areas.get((curve, t)) for t in TASKS]) for label, curve in SCORES.items()]
     page = _replaced(page, "| method | truncation | word problems", rows)
-    none = " | "
     rows = [
-        _row(label, [pairs.get((*pair, t), none) for t in TASKS])
+        _row(label, [whole.get((*pair, t), " | ") for t in TASKS])
         for label, pair in DIFFERENCES.items()
     ]
     page = _replaced(page, "| difference | word problems", rows)
-    areas, pairs = _areas(longer), _differences(longer)
+    areas = _areas(_analysis("longer_training"))
     rows = [
         _row(label, [areas.get((curve or "", TASKS[0])) for curve in both])
         for label, both in LONGER.items()
     ]
     page = _replaced(page, "| method | truncation | 120 steps", rows)
     rows = [
-        _row(label, [pairs.get((*pair, TASKS[0]))]) for label, pair in LONGER_DIFFERENCES.items()
+        _row(label, [longer.get((*pair, TASKS[0]))]) for label, pair in LONGER_DIFFERENCES.items()
     ]
     page = _replaced(page, "| difference after 360 steps", rows)
-    adjusted = afterwards()
-    rows = [_row(label, [_afterwards_cells(row, p)]) for label, (row, p) in adjusted.items()]
+    rows = [_row(label, [_after(stored, *pair)]) for label, pair in AFTERWARDS.items()]
     page = _replaced(page, "| compared afterwards", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
     return _replaced(page, "| accuracy, compared afterwards", rows)
+
+
+def stored_comparisons() -> list[dict[str, str]]:
+    """The rows of `comparisons.csv`."""
+    with COMPARISONS.open(encoding="utf-8", newline="") as stream:
+        return [*csv.DictReader(stream)]
+
+
+def comparisons() -> list[dict[str, Any]]:
+    """Every difference of both studies, a fraction, with the family that its p is adjusted in.
+
+    What was compared afterwards on the word problems is one family with all that its study
+    explored.
+    """
+    found = []
+    for study in STUDIES:
+        every, analysis = _word_problems(study), _analysis(study)
+        tested = [row for row in (*analysis["pairs"], *analysis["variants"]) if row["estimate"]]
+        kinds = ["primary" if row.get("exploratory") is False else "exploratory" for row in tested]
+        for row, kind in zip(tested, kinds, strict=True):
+            found.append(_comparison(study, kind, kinds.count(kind), row, row["p_holm"]))
+        explored = [row["p"] for row, kind in zip(tested, kinds, strict=True) if kind[0] == "e"]
+        pairs = [(b, a) for of, b, a in AFTERWARDS.values() if of == study]
+        after = [msgspec.to_builtins(replace(_tested(every, a, b), a=a, b=b)) for b, a in pairs]
+        adjusted = holm([*explored, *(row["p"] for row in after)])
+        for row, p in zip(after, adjusted[len(explored) :], strict=True):
+            found.append(_comparison(study, "afterwards", len(adjusted), row, p))
+    return found
+
+
+def _tested(every: dict[str, RecipeGroup], a: str, b: str) -> PairRow:
+    return finished(compare_pair(every[a], every[b], Options()))
+
+
+def _comparison(
+    study: str, family: str, tests: int, row: dict[str, Any], adjusted: float | None
+) -> dict[str, Any]:
+    ends = {name: row["estimate"][name] for name in ("low", "high")}
+    names = {name: _called(study)[row[name]] for name in ("b", "a")}
+    where = {"study": study, "task": row["task"], **names}
+    ids = {"b_id": row["b"], "a_id": row["a"]}
+    value = {"difference": row["estimate"]["value"], **ends, "p": row["p"], "p_holm": adjusted}
+    return {**where, **value, "family": family, "tests": tests, **ids}
+
+
+@cache
+def _called(study: str) -> dict[str, str]:
+    """Name in the analysis → in pages and figures."""
+    labels = load_study(REPORTS / study / "study.yaml").labels
+    rows = _analysis(study)["scores"]
+    ways = {row["label"]: (row["adapter"], *row["truncation"].split(" · ")) for row in rows}
+    names = curve_names(ways.values(), labels)
+    full = {f"{r['adapter']} · {r['truncation']}": ways[r["label"]] for r in rows}
+    return {label: names[way] for label, way in {**full, **ways}.items()}
 
 
 def _analysis(study: str) -> dict[str, Any]:
@@ -148,42 +231,75 @@ def _areas(analysis: dict[str, Any]) -> dict[tuple[str, str], str]:
     return areas
 
 
-def _differences(analysis: dict[str, Any]) -> dict[tuple[str, str, str], str]:
+def _differences(stored: list[dict[str, str]], study: str) -> dict[tuple[str, str, str], str]:
     """b, a and task → the difference b − a with its interval, and its adjusted p value."""
     found = {}
-    for row in (*analysis["pairs"], *analysis["variants"]):
-        if row["estimate"] is None:
-            continue
-        low, value, high = (row["estimate"][name] for name in ("low", "value", "high"))
-        p = show_p(row["p_holm"]).removeprefix("= ")
-        found[row["b"], row["a"], row["task"]] = f"{_shown(low, value, high)} | {p}"
-        found[row["a"], row["b"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
+    for row in (row for row in stored if row["study"] == study):
+        low, value, high = (float(row[name]) for name in ("low", "difference", "high"))
+        p = show_p(float(row["p_holm"])).removeprefix("= ")
+        found[row["b_id"], row["a_id"], row["task"]] = f"{_shown(low, value, high)} | {p}"
+        found[row["a_id"], row["b_id"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
     return found
 
 
-def afterwards() -> dict[str, tuple[dict[str, Any], float]]:
-    """Label → a difference of the word problems that no family has, and its p value adjusted.
-
-    Holm goes over what the study explored and all that was compared afterwards in it.
-    """
-    found: dict[str, tuple[dict[str, Any], float]] = {}
-    for study in ("study", "longer_training"):
-        every, analysis = _word_problems(study), _analysis(study)
-        tested = [*analysis["pairs"], *analysis["variants"]]
-        family = [row["p"] for row in tested if row.get("exploratory") is not False]
-        rows: dict[str, dict[str, Any]] = {}
-        for label, (of, b, a) in AFTERWARDS.items():
-            if of == study:
-                pair = finished(compare_pair(every[a], every[b], Options()))
-                rows[label] = pair.to_dict(details=True)
-        adjusted = holm([*family, *(row["p"] for row in rows.values())])[len(family) :]
-        found |= {k: (rows[k], p) for k, p in zip(rows, adjusted, strict=True) if p is not None}
-    return found
+def _after(stored: list[dict[str, str]], study: str, b: str, a: str) -> str:
+    wanted = (study, "afterwards", b, a)
+    names = ("study", "family", "b_id", "a_id")
+    (row,) = (row for row in stored if tuple(row[name] for name in names) == wanted)
+    low, value, high = (float(row[name]) for name in ("low", "difference", "high"))
+    p, q = (show_p(float(row[name])).removeprefix("= ") for name in ("p", "p_holm"))
+    return f"{_shown(low, value, high)} | {p} | {q}"
 
 
-def _afterwards_cells(row: dict[str, Any], adjusted: float) -> str:
-    p, q = (show_p(value).removeprefix("= ") for value in (row["p"], adjusted))
-    return f"{_shown(row['low'], row['difference'], row['high'])} | {p} | {q}"
+def draw_comparisons() -> None:
+    """The first figure of the page: its tables 2 and 3, of the study itself."""
+    rows = [row for row in comparisons() if row["study"] == "study"]
+    order = ["primary", "afterwards", "exploratory"]
+    shown = []
+    for row in sorted(rows, key=lambda row: order.index(row["family"])):
+        name = f"{row['b']} − {row['a']}{' *' * (row['family'] == 'afterwards')}"
+        estimate = Estimate(row["difference"], None, row["low"], row["high"], "")
+        title = TITLES[row["task"]]
+        shown.append(Difference(title, name, estimate, row["p_holm"] < 0.05))
+    with figures.styled(small=True):
+        figures.save(differences(shown), PAGE.with_name("comparisons"))
+
+
+def draw_longer() -> None:
+    """Word problems after 120 and 360 steps, a panel each, with the curves of the page's table."""
+    folder = REPORTS / "longer_training/results/word_problems"
+    run = pooled(stored_run(Results.read(folder), folder))
+    curves = {curve.name: curve for curve in run.curves}
+    rows = [
+        [_plain(curves[name]) for name in column if name]
+        for column in zip(*LONGER.values(), strict=True)
+    ]
+    style = styles(rows[1])
+    keys = [(_key(label), style[key(c)].options) for label, c in zip(LONGER, rows[1], strict=True)]
+    draws = [
+        partial(_panel, curves=row, style=style, title=t)
+        for row, t in zip(rows, STEPS, strict=True)
+    ]
+    titles = (rank_title("log2"), ACCURACY)
+    with figures.styled(small=True):
+        drawn = figures.grid(draws, across=2, height=2.9, width=WIDE, axes_titles=titles, keys=keys)
+        figures.save(drawn, REPORTS / "longer_training/curves")
+
+
+def _key(label: str) -> str:
+    method, _, cut = label.partition(" | ")
+    return method if method == "DyLoRA" else f"{method} ({cut})"
+
+
+def _plain(curve: CurveRow) -> CurveRow:
+    """The curve as one of its method, however long it was trained."""
+    return msgspec.structs.replace(curve, adapter=curve.adapter.removesuffix("_long"))
+
+
+def _panel(ax: Axes, *, curves: list[CurveRow], style: Styles, title: str) -> Axes:
+    plots.rank_accuracy(ax, curves, style=style, labels=False)
+    ax.set(title=title, xlabel="", ylabel="", ylim=(-2, 101), yticks=range(0, 101, 20))
+    return ax
 
 
 def _at_ranks(b: str, a: str) -> list[str | None]:
@@ -217,4 +333,7 @@ def _replaced(page: str, head: str, rows: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    COMPARISONS.write_bytes(as_csv(comparisons()))
+    draw_comparisons()
+    draw_longer()
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -5,15 +5,12 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from aurac.analysis.record import Caveat, Code
 from aurac.analysis.rows import grouped
 from aurac.records.run import seeds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from aurac.analysis.rows import ScoreRow
     from aurac.records.run import StoredRun
@@ -56,7 +53,6 @@ def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
     """The caveats that follow from what a run has stored, in the order of a report."""
     return (
         *padded(run),
-        *caveats_of_folders(run.roots),
         *_published(run),
         *_training(run),
         *_sizes(run),
@@ -99,18 +95,6 @@ def _alike(answer: object, target: str) -> bool:
     """Whether an answer equals a reference except for white space or case."""
     words = target.casefold().split()
     return bool(words) and isinstance(answer, str) and answer.casefold().split() == words
-
-
-def caveats_of_folders(folders: Iterable[Path]) -> Iterator[Caveat]:
-    """That a run folder is one task of a study: `STUDY/results/TASK`, with `STUDY/study.json`."""
-    for folder in folders:
-        at = folder.resolve()
-        try:
-            state = msgspec.json.decode((at.parents[1] / "study.json").read_bytes())
-            if at.parent.name == "results":
-                yield _caveat("task of a study", at.name, note=str(state["study"]["name"]))
-        except (OSError, IndexError, KeyError, TypeError, msgspec.DecodeError):
-            continue  # what is not the file of a study says nothing
 
 
 def _published(run: StoredRun) -> Iterator[Caveat]:

@@ -207,7 +207,7 @@ def _gaps(prefix: RecipeGroup, svd: RecipeGroup, level: float) -> dict[int, Esti
         return {}
     try:
         first, second = together([group.at(ranks) for group in (prefix, svd)])
-        return {rank: difference_at(second, first, rank, level).estimate for rank in ranks}
+        return {rank: difference_at(first, second, rank, level).estimate for rank in ranks}
     except CurveError:
         return {}
 

@@ -62,7 +62,7 @@ class Advice:
 class BasisRow:
     """One adapter cut to its first components (prefix) and by SVD; names are `Named.label`.
 
-    `gaps` are prefix minus SVD at each rank that both have, with intervals for each rank alone.
+    `gaps` are SVD minus prefix at each rank that both have, with intervals for each rank alone.
     """
 
     task: str | None

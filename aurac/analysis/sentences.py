@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import declared, percent, points, show_span, size
+from aurac.curves.display import counted, declared, percent, points, show_span, size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -200,9 +200,10 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
 
 
 def _too_few(choice: Choice, where: str, things: str) -> str:
+    every = counted(len(choice.configurations), things)
     return (
         f"{choice.seeds} seeds are too few to recommend a {things} of the recipe{where}: at least "
-        f"{choice.seeds_needed} are needed."
+        f"{choice.seeds_needed} are needed for {every}."
     )
 
 
@@ -253,7 +254,7 @@ def best_sentences(row: BestRow) -> list[str]:
     where = f" on {row.task}" if row.task else ""
     if row.leader is None or row.estimate is None:
         return [f"No adapter is named the best{where}: {row.reason}."]
-    result, level, sure = row.estimate, _share(row.level), _share(row.sure)
+    result, level, sure = row.estimate, _share(row.level), confidence(row)
     interval = f"{level} interval {percent(result.low)} to {percent(result.high)}"
     ends = "no interval" if result.low is None else interval
     lead = f"{row.leader} has the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
@@ -261,17 +262,22 @@ def best_sentences(row: BestRow) -> list[str]:
     if result.low is None:
         lines = [f"{lead} of {row.compared} ({ends})."]
     if len(row.candidates) == 1:
-        lines.append(f"It is the best of them ({sure} confidence).")
+        lines.append(f"It is the best of them ({sure}).")
     else:
         none = f"; none beats {row.leader} by more than {points(row.within)}" if row.within else ""
-        lines.append(
-            f"The best may be any of {', '.join(row.candidates)} ({sure} confidence{none})."
-        )
+        lines.append(f"The best may be any of {', '.join(row.candidates)} ({sure}{none}).")
     if row.untested:
         lines.append(f"Not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines
+
+
+def confidence(row: BestRow) -> str:
+    """How sure the candidates for the best are, and why that is less than each statement."""
+    families = round((1 - row.sure) / (1 - row.level))
+    why = f": {_share(1 - row.level)} error in each of {families} families of tests"
+    return f"{_share(row.sure)} confidence{why if families > 1 else ''}"
 
 
 def advice_sentence(advice: Advice) -> str:

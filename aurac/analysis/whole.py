@@ -17,6 +17,7 @@ from aurac.analysis.choice import above_base, choose, recommend
 from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, with_robustness
 from aurac.analysis.findings import look_closely, truncation_advice
 from aurac.analysis.groups import Groups, RecipeGroup, defaults, find_groups, gather, group_of
+from aurac.analysis.of_study import within_study
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
@@ -187,7 +188,8 @@ def analyse_run(run: StoredRun, margin: float | None, axes: Sequence[str]) -> An
             result = analyse(curves, settings, groups=groups, checkpoints=singles, budgets=axes)
     except CurveError as error:
         result = Analysis(reason=error.text)
-    return replace(result, caveats=(*result.caveats, *caveats_of_run(run)))
+    result = replace(result, caveats=(*result.caveats, *caveats_of_run(run)))
+    return within_study(result, run.roots)
 
 
 def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str]]]:

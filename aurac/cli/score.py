@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -122,8 +121,8 @@ def score(
     With --non-inferior or --equivalent the exit code is 0 where that is shown on every task, and 4
     where it is not.
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis.caveats import caveats_of_folders
     from aurac.analysis.equivalence import margin_tests
+    from aurac.analysis.of_study import within_study
     from aurac.analysis.primary import parse_pairs, read_sources
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
@@ -155,8 +154,7 @@ def score(
         print_result(content, "\n".join(row.sentence for row in rows), as_json=as_json)
         return 0 if shown else NOT_SHOWN
     result = analyse(read.curves, settings, groups=read.groups, choices=False)
-    studies = tuple(caveats_of_folders(Path(source).expanduser() for source in sources))
-    result = replace(result, caveats=(*result.caveats, *studies))
+    result = within_study(result, map(Path, sources))
     if as_json:
         stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
         print_json(result.to_dict(details=details) | stopped)

@@ -90,6 +90,7 @@ class Run:
         return read_sources([self.folder], groups={})
 
     def _analysis(self, asked: Options) -> Analysis:
+        from aurac.analysis.of_study import within_study
         from aurac.analysis.whole import analyse
 
         read = self._read
@@ -99,7 +100,7 @@ class Run:
                 fix="run.results.sequential has its decisions",
             )
         settings = replace(asked, strict=False, primary=read.primary)
-        return analyse(read.curves, settings, groups=read.groups)
+        return within_study(analyse(read.curves, settings, groups=read.groups), [self.folder])
 
     @cached_property
     def analysis(self) -> Analysis:

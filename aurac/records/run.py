@@ -131,6 +131,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
 
     Attributes:
         label: The shortest name that is unique within the run.
+        called: The adapter in that name, without its truncation.
         published: What the published inference is: `prefix` where the adapter is compared by SVD,
             else `without P`; empty for other roles.
         seed: Of the training; None where it is not recorded.
@@ -142,6 +143,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     ranks: tuple[int, ...]  # type: ignore[assignment]
     accuracy: tuple[float, ...]  # type: ignore[assignment]
     label: str = ""
+    called: str = ""
     published: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
@@ -292,8 +294,8 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     for row in curves:
         kind = PREFIX if row.adapter in by_svd else WITHOUT_P
         published = kind if row.role == "published" else ""
-        label = names[row.adapter, row.basis, row.rescale]
-        rows.append(msgspec.structs.replace(row, published=published, label=label))
+        label, called = names[row.adapter, row.basis, row.rescale], one_line(row.adapter, LENGTH)
+        rows.append(msgspec.structs.replace(row, published=published, label=label, called=called))
     return tuple(rows)
 
 
@@ -322,7 +324,9 @@ def renamed(curves: Sequence[CurveRow], labels: Mapping[str, str]) -> tuple[Curv
         label = labels.get(curve.label)
         if label is None and curve.adapter in labels:
             label = labels[curve.adapter] + curve.label.removeprefix(adapters[curve.adapter])
-        row = msgspec.structs.replace(curve, label=one_line(label or curve.label))
+        called = one_line(labels.get(curve.adapter, curve.called))
+        label = one_line(label or curve.label)
+        row = msgspec.structs.replace(curve, label=label, called=called)
         other = taken.setdefault((row.task, row.label), curve.label)
         if other != curve.label:
             raise UsageError(

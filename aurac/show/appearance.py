@@ -40,7 +40,9 @@ EXTRA = ((0, (1, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
 LABEL_CHARS = 40
 LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
+BASE_LOOK: dict[str, Any] = {"color": BASE, "linestyle": (0, (6, 3)), "linewidth": 1}
 ACCURACY = "Accuracy (%)"
+NAMES, SAMPLE = 1.035, 0.085  # of the width of the axes: where names begin, lines before them
 _LEADER = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 1.5, "relpos": (0, 0.5)}
 _BESIDE: dict[str, Any] = {"ha": "left", "annotation_clip": False}
 
@@ -122,32 +124,44 @@ def area_labels(
 def end_labels(
     ax: Axes,
     ends: Sequence[tuple[str, float, float | None]],
-    tints: Sequence[str],
+    looks: Sequence[Mapping[str, Any]],
     area: str = "AURAC",
 ) -> None:
-    """Name each line (text, height in the data, last rank or None) at the right edge, apart."""
+    """Name each line (text, height in the data, last rank or None) at the right edge, apart.
+
+    Each name stands behind a sample of its line.
+    """
+    from matplotlib.lines import Line2D
+
     height = 72 * ax.bbox.height / ax.figure.dpi  # points
     low, high = ax.get_ylim()
     fractions = [(value - low) / (high - low) for _, value, _ in ends]
     placed = spread(fractions, 1.32 * LABEL_SIZE / height, 0.0, 1.0)
-    right = ax.get_xlim()[1]
+    right, inside = ax.get_xlim()[1], "axes fraction"
     for at, ((text, value, rank), spot) in enumerate(zip(ends, placed, strict=True)):
-        note = ax.annotate(
-            text,
+        name, place = f"{'base' if rank is None else 'curve'}-{at}", (NAMES + 1.25 * SAMPLE, spot)
+        label = ax.annotate(text, place, xycoords=inside, va="center", color=INK, **_BESIDE)
+        label.set_fontsize(LABEL_SIZE)
+        label.set_gid(f"{name}-label")
+        leader = ax.annotate(
+            "",
             xy=(right if rank is None else rank, value),
-            xycoords="data",
-            xytext=(1.035, spot),
-            textcoords="axes fraction",
-            va="center",
-            color=INK,
-            fontsize=LABEL_SIZE,
-            arrowprops={**_LEADER, "color": tints[at], "shrinkB": 0 if rank is None else 4},
+            xytext=(NAMES, spot),
+            textcoords=inside,
+            arrowprops={
+                **_LEADER,
+                "color": looks[at]["color"],
+                "shrinkB": 0 if rank is None else 4,
+            },
             **_BESIDE,
         )
-        name = f"curve-{at}" if rank is not None else f"base-{at}"
-        note.set_gid(f"{name}-label")
-        if note.arrow_patch is not None:
-            note.arrow_patch.set_gid(f"{name}-leader")
+        if leader.arrow_patch is not None:
+            leader.arrow_patch.set_gid(f"{name}-leader")
+        sample = Line2D([NAMES, NAMES + SAMPLE], [spot] * 2, transform=ax.transAxes, **looks[at])
+        sample.set(markevery=[], gid=f"{name}-sample")
+        mark = Line2D([NAMES + SAMPLE / 2], [spot], transform=ax.transAxes, **looks[at])
+        for artist in (sample, mark):
+            ax.figure.add_artist(artist)
     beside(ax, f"{area} (%)", 1, 9)
 
 
@@ -155,7 +169,7 @@ def beside(ax: Axes, text: str, height: float, above: float) -> None:
     """A remark right of the axes, `above` points over a fraction of their height."""
     note = ax.annotate(
         text,
-        xy=(1.035, height),
+        xy=(NAMES, height),
         xycoords="axes fraction",
         xytext=(0, above),
         textcoords="offset points",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from aurac.analysis.caveats import padded
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
@@ -37,8 +39,6 @@ _EACH: Mapping[Code, str] = {
     "padded": "On {task}, {answers:.0f} of {n_docs:.0f} answers ({who}, rank {rank:.0f}) are "
     "scored 0 and equal the reference except for white space or case: add a filter such as "
     "remove_whitespace to the task, or ignore_case to its metric.",
-    "task of a study": "This is one task of the study {note}. These p values are adjusted for this "
-    "task alone, those of the study (../../report.md) for all of its tasks.",
     "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
     "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
     "give other answers; --dtype float32 has fewer such documents.",
@@ -52,6 +52,13 @@ _EACH: Mapping[Code, str] = {
     "missing": "{who} on {task}, rank {rank:.0f}: missing ({note}). It is not filled in.",
     "failed": "{who} on {task}, rank {rank:.0f}: failed ({note}).",
 }
+_IN_STUDY = {
+    True: "One task of the study {note}: p values are those of the study's report.md, adjusted "
+    "over all of its {tests:.0f} comparisons.",
+    False: "One task of the study {note}: these p values are adjusted for this task alone. Quote "
+    "those of the study's report.md, adjusted over all of its tasks.",
+}
+"""By whether the p values are those of the study."""
 _OTHERS: Mapping[Code, str] = {
     "missing": "{} more cells are missing; points.csv has the reasons.",
     "failed": "{} more cells failed; results.json lists them.",
@@ -65,9 +72,9 @@ def caveats(findings: Findings) -> list[str]:
 
 
 def study_sentences(caveats: Iterable[Caveat]) -> list[str]:
-    """Of which studies runs are tasks, and where the tests of those are."""
-    code: Code = "task of a study"
-    return [_EACH[code].format(note=c.note) for c in caveats if c.code == code]
+    """Of which studies runs are tasks, and over what their p values are adjusted."""
+    found = (c for c in caveats if c.code == "task of a study")
+    return [_IN_STUDY[bool(c.numbers)].format(note=c.note, **c.numbers) for c in found]
 
 
 def doubts(run: StoredRun) -> list[str]:
@@ -79,8 +86,9 @@ def doubts(run: StoredRun) -> list[str]:
 
 def _who(findings: Findings, *found: Caveat) -> str:
     """Whom caveats are about, as the page calls them."""
+    called = {curve.adapter: curve.called for curve in findings.run.curves}
     names = (
-        name if caveat.code in _ADAPTERS else findings.label(caveat.task, name)
+        called.get(name, name) if caveat.code in _ADAPTERS else findings.label(caveat.task, name)
         for caveat in found
         for name in caveat.curves
     )
@@ -107,6 +115,10 @@ def _share(caveat: Caveat) -> str:
     return f"{low} %" if low == high else f"{low} to {high} %"
 
 
+def _study(findings: Findings) -> Iterator[str]:
+    yield from study_sentences(findings.analysis.caveats)
+
+
 def _below_base(findings: Findings) -> Iterator[str]:
     weak: dict[str, list[Caveat]] = {}
     for caveat in findings.caveats("below base"):
@@ -118,8 +130,8 @@ def _below_base(findings: Findings) -> Iterator[str]:
 
 def _seeds(findings: Findings) -> Iterator[str]:
     run = findings.run
-    several = {curve.adapter: curve.seeds for curve in run.curves if curve.members}
-    single = [curve.adapter for curve in run.curves if not curve.members and curve.ranks]
+    several = {curve.called: curve.seeds for curve in run.curves if curve.members}
+    single = [curve.called for curve in run.curves if not curve.members and curve.ranks]
     if several:
         counts = ", ".join(f"{name} {n}" for name, n in several.items())
         few = " Two seeds do not show how much seeds vary, and three little."
@@ -143,7 +155,7 @@ def _scale(findings: Findings) -> Iterator[str]:
     pairs = published_pairs(findings)
     for default, curve in pairs[:LISTED]:
         yield (
-            f"On {curve.task}, {curve.adapter} has an AURAC of {two_ways(default, curve)}. Say "
+            f"On {curve.task}, {curve.called} has an AURAC of {two_ways(default, curve)}. Say "
             "which one you quote."
         )
     if len(pairs) > LISTED:
@@ -157,8 +169,8 @@ def _cut(findings: Findings) -> Iterator[str]:
             whose = f" of {_who(findings, *without)}" if len(names) > 1 else ""
             absent = f" Truncation{whose} by SVD, the fair comparison, is not in this run."
         yield (
-            f"{some(names)}: trained at one rank only, so nothing prepared it for truncation to "
-            f"its first components.{absent}"
+            f"{_who(findings, *cut)}: trained at one rank only, so nothing prepared it for "
+            f"truncation to its first components.{absent}"
         )
 
 
@@ -214,8 +226,10 @@ def _bands(findings: Findings) -> Iterator[str]:
 
 
 def _primary(findings: Findings) -> Iterator[str]:
-    run = findings.run
-    yield from (run.primary.sentence,) if run.primary else ()
+    if declared := findings.analysis.primary or findings.run.primary:
+        names = {curve.name: curve.label for curve in findings.run.curves}
+        pairs = [(names.get(a, a), names.get(b, b)) for a, b in declared.pairs]
+        yield structs.replace(declared, pairs=pairs).sentence
 
 
 def _rank_choice(findings: Findings) -> Iterator[str]:
@@ -224,7 +238,7 @@ def _rank_choice(findings: Findings) -> Iterator[str]:
 
 
 def _not_the_base(findings: Findings) -> Iterator[str]:
-    yield from (f"{some(c.curves)}: {c.note}." for c in findings.caveats("not the base"))
+    yield from (f"{_who(findings, c)}: {c.note}." for c in findings.caveats("not the base"))
 
 
 def _said(code: Code) -> tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]]:
@@ -233,7 +247,7 @@ def _said(code: Code) -> tuple[Callable[[Findings], Iterator[str]], tuple[Code, 
 
 # What is said, in the order of a report, and the codes that it is said of.
 _SAID: tuple[tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]], ...] = (
-    _said("task of a study"),
+    (_study, ("task of a study",)),
     _said("padded"),
     (_below_base, ("below base",)),
     (_seeds, ("seeds", "one training", "note")),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.show import appearance
-from aurac.show.appearance import BASE, BASE_LABEL, LABEL_SIZE, REST
+from aurac.show.appearance import BASE, BASE_LABEL, BASE_LOOK, LABEL_SIZE, REST
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def single(
     ax = draw(figure.add_axes((start / WIDTH, below, 0.97 - start / WIDTH, high)))
     names = [text.get_text() for text in ax.texts if str(text.get_gid()).endswith("-label")]
     if names:
-        beside = (text_width(names) + 24) / 72
+        beside = (text_width(names) + 44) / 72
         width = WIDTH + max(0, beside - _BESIDE)
         figure.set_size_inches(width, height)
         ax.set_position((start / width, below, (width - beside - start) / width, high))
@@ -190,13 +190,13 @@ def _handles(ax: Axes) -> list[Any]:
     kinds = {str(line.get_gid()).rpartition("-")[2]: line for line in ax.get_lines()}
     ring = {"linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
     others: dict[str, dict[str, Any]] = {
-        "base": {"linestyle": (0, (6, 3)), "label": BASE_LABEL},
+        "base": {**BASE_LOOK, "label": BASE_LABEL},
         "ring": {**ring, "label": "recommended"},
     }
     if "rest" in kinds:
         others["rest"] = {"color": REST, "label": str(kinds["rest"].get_label())[1:]}
     more = [
-        Line2D([], [], linewidth=1.0, **{"color": BASE, **look})
+        Line2D([], [], **{"color": BASE, "linewidth": 1.0, **look})
         for kind, look in others.items()
         if kind in kinds
     ]

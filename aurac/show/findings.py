@@ -114,15 +114,20 @@ class Findings:
         return [row for row in self.analysis.closely.strata if row.task == task]
 
     def bases(self, task: str) -> list[tuple[BasisRow, PairRow | None]]:
-        """The adapters of a task that were cut by prefix and by SVD; prefix minus SVD."""
+        """The adapters of a task that were cut by prefix and by SVD; SVD minus prefix."""
         seen = (row for row in self.analysis.closely.bases if row.task == task)
         return [
-            (row, self.pair(self.row(task, row.prefix), self.row(task, row.svd))) for row in seen
+            (row, self.pair(self.row(task, row.svd), self.row(task, row.prefix))) for row in seen
         ]
 
     def caveats(self, code: Code) -> list[Caveat]:
         """Those of the analysis with a code."""
         return [caveat for caveat in self.analysis.caveats if caveat.code == code]
+
+    @property
+    def of_study(self) -> bool:
+        """Whether the p values of pairs are those of the study that the run is one task of."""
+        return any(caveat.numbers for caveat in self.caveats("task of a study"))
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import structs
+
 from aurac.analysis.sentences import best_sentences, pair_sentence, rank_sentence, reading
 from aurac.records.names import curve_names
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Configuration, RankRow
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import BestRow, Named, PairRow, ScoreRow
+    from aurac.records.decisions import Declaration
 
 Row = TypeVar("Row", "ScoreRow", "RankRow")
 
@@ -67,6 +70,7 @@ class Names:
                 for row in known.aggregates
             ),
             best=tuple(map(self._best, known.best)),
+            primary=known.primary and self._declared(known.primary),
             recommended=tuple(self.rank(row) for row in known.recommended if not row.other),
         )
 
@@ -80,6 +84,10 @@ class Names:
         a, b = (self._names[row.task, name] for name in (row.a, row.b))
         shown = replace(row, a=a, b=b, task=self._task(row.task))
         return replace(shown, reading=reading(shown), sentence=pair_sentence(shown))
+
+    def _declared(self, declared: Declaration) -> Declaration:
+        pairs = [(self._anywhere.get(a, a), self._anywhere.get(b, b)) for a, b in declared.pairs]
+        return structs.replace(declared, pairs=pairs)
 
     def _best(self, row: BestRow) -> BestRow:
         def called(labels: Iterable[str]) -> tuple[str, ...]:

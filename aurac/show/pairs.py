@@ -46,18 +46,26 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     family = "all pairs of this run, of adapters and of truncations of one adapter, on every task"
     if any(pair.exploratory is not None for pair in pairs):
         family = "the primary comparisons together, and for all exploratory ones together"
+    of_study = findings.of_study and pairs[0].span is None
+    title = holm_title(of_study=of_study)
+    family = family.replace("of this run", "of the study") if of_study else family
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
-        f"p: by itself. p (Holm): adjusted for {family}. Detectable: the difference that the test "
+        f"p: by itself. {title}: adjusted for {family}. Detectable: the difference that the test "
         "at this adjusted level finds with 80 % power."
     )
-    notes = study_sentences(findings.analysis.caveats)
+    notes = [] if findings.of_study else study_sentences(findings.analysis.caveats)
     notes += [NORMAL_SEEDS] if seeds else []
     caption = " ".join([caption, *notes])
     over = [axis] if pairs[0].span else []
-    titles = (*over, "difference [95 %]", "p", "p (Holm)", "detectable", "documents")
+    titles = (*over, "difference [95 %]", "p", title, "detectable", "documents")
     last = ("truncations", *(["seeds"] if seeds else []), "result")
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=last)
+
+
+def holm_title(*, of_study: bool) -> str:
+    """The head of a column of adjusted p values."""
+    return "p (Holm, study)" if of_study else "p (Holm)"
 
 
 def verdict(pair: PairRow) -> str:

@@ -83,6 +83,8 @@ class Pictures:
         shown = None if areas is None else areas.keys()
         every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
         coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
+        left = [c for c in every if c not in coloured and not c.is_default]
+        every = [c for c in every if c not in left]
         draw = partial(
             plots.rank_accuracy,
             curves=every,
@@ -101,7 +103,7 @@ class Pictures:
             draw,
             paper=axis != "linear" and self.detailed,
             title=f"Accuracy against {against}: {context}",
-            caption=self._curve_caption(task, coloured, axis, rest),
+            caption=self._curve_caption(task, coloured, axis, rest, left),
             alt=self._curve_alt(task, coloured, against, rest),
             series=coloured,
             inline=inline,
@@ -325,7 +327,12 @@ class Pictures:
         return Picture(name, caption, alt, file, tuple(svgs), labels)
 
     def _curve_caption(
-        self, task: str, coloured: Sequence[CurveRow], axis: str, rest: Sequence[CurveRow]
+        self,
+        task: str,
+        coloured: Sequence[CurveRow],
+        axis: str,
+        rest: Sequence[CurveRow],
+        left: Sequence[CurveRow],
     ) -> str:
         """How to read a rank-accuracy figure: only what is in it."""
         metrics = ", ".join(dict.fromkeys(curve.metric for curve in coloured))
@@ -342,6 +349,8 @@ class Pictures:
             parts.append("Grey dashed line: the base model.")
         if rest:
             parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
+        if left:
+            parts.append(f"Not drawn: {appearance.more_curves(left)}, other truncations.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         if ringed := next((curve for curve in coloured if curve.id in self.ringed), None):

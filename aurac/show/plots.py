@@ -10,6 +10,7 @@ from aurac.curves.area import BUDGETS, area_name
 from aurac.show.appearance import (
     AXIS,
     BASE,
+    BASE_LOOK,
     INK,
     LABEL_CHARS,
     LABEL_SIZE,
@@ -99,7 +100,7 @@ def rank_accuracy(
     percent_axis(ax, [*curves, *members], with_interval)
     bases = baselines(curves)
     for value in bases.values():
-        line = ax.axhline(100 * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, zorder=1.5)
+        line = ax.axhline(100 * value, zorder=1.5, **BASE_LOOK)
         line.set_gid("base")
     if labels:
         ends: list[tuple[str, float, float | None]] = [
@@ -107,8 +108,8 @@ def rank_accuracy(
             for c, label in zip(coloured, area_labels(coloured, areas), strict=True)
         ]
         ends += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
-        tints = [*(style[key(c)].colour for c in coloured), *[BASE] * len(bases)]
-        end_labels(ax, ends, tints, area_name(axis))
+        looks = [*(style[key(c)].options for c in coloured), *[BASE_LOOK] * len(bases)]
+        end_labels(ax, ends, looks, area_name(axis))
         if rest:
             beside(ax, f"grey: {more_curves(rest)}", 0, -24)
     return ax
@@ -230,7 +231,7 @@ def _name_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
         (label, 100 * accuracy[-1], places[-1])
         for label, (_, places, accuracy) in zip(labels, lines, strict=True)
     ]
-    end_labels(ax, ends, [style[key(curve)].colour for curve, *_ in lines])
+    end_labels(ax, ends, [style[key(curve)].options for curve, *_ in lines])
 
 
 def cost(

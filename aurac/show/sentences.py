@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from aurac.analysis.sentences import choice_sentences
+from aurac.analysis.sentences import choice_sentences, confidence
 from aurac.curves.display import interval, percent
 from aurac.show.findings import scale, scored, significant
 from aurac.terminal import one_line
@@ -38,7 +38,7 @@ def some(names: Iterable[str]) -> str:
 
 def title(run: StoredRun) -> str:
     """What was compared, in a line."""
-    adapters = list(dict.fromkeys(curve.adapter for curve in run.curves))
+    adapters = list(dict.fromkeys(curve.called for curve in run.curves))
     tasks = run.task_names
     who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} adapters"
     where = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
@@ -80,7 +80,7 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
 def scope(run: StoredRun) -> str:
     """What the verdict is about: checkpoints, or recipes of which several seeds were trained."""
     curves = [curve for curve in run.curves if curve.ranks]
-    single = list(dict.fromkeys(curve.adapter for curve in curves if not curve.members))
+    single = list(dict.fromkeys(curve.called for curve in curves if not curve.members))
     counts = sorted({curve.seeds for curve in curves if curve.members})
     if not curves:
         return ""
@@ -282,8 +282,8 @@ def details(findings: Findings, task: str) -> list[str]:
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
         within = f", by at most {percent(leader.within)} points" if leader.within else ""
-        sure = f"{100 * leader.sure:.4g} %"
-        lines.append(f"{some(others)} may be better than {best.label}{within} ({sure} confidence).")
+        sure = confidence(leader)
+        lines.append(f"{some(others)} may be better than {best.label}{within} ({sure}).")
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             lines.append(
                 f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
@@ -305,7 +305,7 @@ def _published(findings: Findings, task: str, best: CurveRow) -> list[str]:
         beaten = default is best and any(curve.area < c.area for c in others)
         worth = percent(abs(default.area - curve.area))
         lines.append(
-            f"As published ({curve.published}), {curve.adapter} has an AURAC of "
+            f"As published ({curve.published}), {curve.called} has an AURAC of "
             f"{percent(curve.area)} %{' and is not the best' if beaten else ''}: the "
             f"{CHOICES[curve.published]} is worth {worth} points."
         )

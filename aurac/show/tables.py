@@ -16,7 +16,7 @@ from aurac.show.findings import (
     truncation,
     unequal_documents,
 )
-from aurac.show.pairs import pair_cells
+from aurac.show.pairs import holm_title, pair_cells
 from aurac.show.table import NONE, Cell, Table, estimate, number, share, table
 
 if TYPE_CHECKING:
@@ -207,8 +207,8 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
     )
     if choice.few_seeds:
         caption += (
-            f" None is enough, because {choice.seeds} seeds do not show how much seeds vary: it "
-            f"takes at least {choice.seeds_needed}."
+            f" None is enough: {choice.seeds} seeds do not show how much seeds vary; for "
+            f"{len(choice.configurations)} configurations it takes at least {choice.seeds_needed}."
         )
     shown = configuration_table(choice.frontier, choice, called=findings.called)
     return replace(shown, name=name, caption=caption)
@@ -259,7 +259,7 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         more = " Other truncations than the default have no bound."
     if any(step.upper >= 1.0 for step in steps):
         needed = max(row.choice.seeds_needed for row in tested)
-        more += f" No bound: it takes at least {needed} seeds to show how much seeds vary."
+        more += f" No bound: for the ranks of one curve it takes at least {needed} seeds."
     caption = (
         f"{task}: accuracy lost against the most accurate rank of the curve, in points over the "
         "same documents, with an upper bound on the loss against the best in brackets (95 % "
@@ -285,7 +285,7 @@ def basis_table(findings: Findings, task: str, name: str) -> Table:
         known = pair.estimate if pair else None
         result = "not paired" if pair is None else "not significant"
         if known and significant(pair):
-            result = "prefix is better" if known.value > 0 else "SVD is better"
+            result = "SVD is better" if known.value > 0 else "prefix is better"
         result += ", exploratory" if pair is not None and pair.exploratory else ""
         rows.append(
             (
@@ -297,15 +297,16 @@ def basis_table(findings: Findings, task: str, name: str) -> Table:
         )
     caption = (
         f"{task}: the same adapter cut to its first components (prefix) and by SVD: AURAC in "
-        "percent, and prefix minus SVD in points over the same documents. p is adjusted (Holm) for "
-        "all pairs of this report."
+        "percent, and the difference in points over the same documents; p as of the paired "
+        "differences."
     )
-    titles = ("prefix [95 %]", "SVD [95 %]", "difference [95 %]", "p (Holm)", "detectable")
+    areas, holm = ("prefix [95 %]", "SVD [95 %]"), holm_title(of_study=findings.of_study)
+    titles = (*areas, "SVD − prefix [95 %]", holm, "detectable")
     return table(name, caption, rows, "adapter", numeric=titles, last=("result",))
 
 
 def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
-    """Prefix minus SVD at every rank."""
+    """SVD minus prefix at every rank."""
     pairs = [row for row, _ in findings.bases(task)]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
     rows = [
@@ -313,7 +314,7 @@ def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
         for p in pairs
     ]
     caption = (
-        f"{task}: accuracy of the prefix minus that of the SVD, in points with 95 % intervals for "
+        f"{task}: accuracy by SVD minus that by prefix, in points with 95 % intervals for "
         "each rank alone, over the same documents."
     )
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
@@ -322,7 +323,7 @@ def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
 def _both_ways(findings: Findings, row: BasisRow) -> str:
     """The adapter and both scales."""
     prefix, svd = (findings.row(row.task, way) for way in (row.prefix, row.svd))
-    return f"{row.adapter}, {scale(prefix)} against {scale(svd)}"
+    return f"{prefix.called}, {scale(prefix)} against {scale(svd)}"
 
 
 def group_table(findings: Findings, task: str, name: str) -> Table:

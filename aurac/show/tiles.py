@@ -10,11 +10,9 @@ from aurac.show.render import Tile
 from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways, widened
 
 if TYPE_CHECKING:
-    from aurac.analysis.choice_rows import Choice, Configuration
+    from aurac.analysis.choice_rows import Choice
     from aurac.records.run import CurveRow
     from aurac.show.findings import Findings
-
-_TRADED = 4  # configurations of a tile
 
 
 def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
@@ -29,7 +27,7 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
         default, other = next((p for p in pairs if best in p), pairs[0])
         change = f"{percent(abs(default.area - other.area))} points"
         title = CHOICES[other.published].capitalize()
-        parts.append(Tile(title, change, (f"{default.adapter}: {two_ways(default, other)}",)))
+        parts.append(Tile(title, change, (f"{default.called}: {two_ways(default, other)}",)))
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
@@ -52,7 +50,7 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
 
 
 def _choice_tile(choice: Choice, findings: Findings) -> Tile:
-    """What to ship; without a margin the sizes and accuracies to choose from."""
+    """What to ship; without a margin how to ask for it."""
     head, *rest = choice_sentences(choice, called=findings.called)
     chosen = choice.chosen
     if chosen is not None:
@@ -62,20 +60,7 @@ def _choice_tile(choice: Choice, findings: Findings) -> Tile:
         return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:2]))
     if choice.declared or choice.best is None or choice.best.above_base is False:
         return Tile("Recommended", "none", (head, *rest))
-    lines = [
-        f"{findings.called(each)}: {f'{size(each.bytes)}, ' if each.bytes else ''}"
-        f"{percent(each.accuracy)} %{_needs(each, choice)}"
-        for each in choice.frontier[-_TRADED:]
-    ]
     if choice.few_seeds:
-        return Tile("Recommended", "none", (head.split(".")[0], *lines))
-    how = "Margin: the loss against the best that you accept. aurac report --margin recommends."
-    return Tile("Recommended", "needs a margin", (*lines, how))
-
-
-def _needs(each: Configuration, choice: Choice) -> str:
-    """The margin at which a configuration would be named; of too few seeds none is."""
-    if choice.few_seeds:
-        return ""
-    margin = each.needed
-    return ", no margin is enough" if margin is None else f", margin of {percent(margin)} points"
+        return Tile("Recommended", "none", (head.split(".")[0],))
+    how = "aurac report --margin 0.05 names the smallest that is within 5 points of the best."
+    return Tile("Recommended", "needs a margin", (how,))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.combine import merge, pooled
+from aurac.analysis.of_study import study_labels
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import fields_of
@@ -69,7 +70,7 @@ def write_report(
     numbers as CSV and Parquet:
     `table` (one row for each curve), `points` (for each curve and rank), `configurations` (what
     margin each would need to be shipped), and where there are any
-    `pairs`, `bases` (prefix minus SVD), `losses`, `changes`, `groups` and `serving`. The same
+    `pairs`, `bases` (SVD minus prefix), `losses`, `changes`, `groups` and `serving`. The same
     inputs give the same bytes, and no model is loaded.
 
     Args:
@@ -85,7 +86,8 @@ def write_report(
         primary: Pairs of names that are the primary comparisons; `*` is each other adapter. By
             default those that the runs record.
         labels: An adapter, a group or a curve as the report names it → what to call it instead, in
-            figures, tables and sentences; files of numbers and model cards keep its name.
+            figures, tables and sentences; files of numbers and model cards keep its name. A task
+            of a study has the labels of the study.
         seeds: Whether figures show each training seed, thin, beneath the mean.
 
     Returns:
@@ -113,7 +115,8 @@ def write_report(
     if primary:
         names = [curve.adapter for curve in run.curves]
         run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
-    run = replace(run, curves=renamed(run.curves, labels or {}))
+    known = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
+    run = replace(run, curves=renamed(run.curves, {**known, **(labels or {})}))
     figures = target / FIGURES
     return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import structs
-
 from aurac.analysis.record import Analysis
 from aurac.analysis.rows import PairRow, grouped
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval
-from aurac.records.decisions import Declaration
 from aurac.show import escape
 from aurac.show.table import Cell, Table, estimate, table
 from aurac.study.design import Study
@@ -30,6 +27,7 @@ def answer(analysis: Analysis) -> Iterable[str]:
             if row.p_holm is not None
         )
         yield escape.markdown(f"In points of AURAC: {', '.join(each)}.")
+    yield escape.markdown(analysis.primary.sentence) if analysis.primary else ""
     yield "\n".join(
         f"- **{escape.markdown(row.sentences[0])}** {escape.markdown(' '.join(row.sentences[1:2]))}"
         for row in analysis.best
@@ -38,14 +36,6 @@ def answer(analysis: Analysis) -> Iterable[str]:
 
 def _tasks(rows: Iterable[PairRow]) -> str:
     return ", ".join(str(row.task) for row in rows)
-
-
-def since(study: Study, declared: Declaration | None) -> str:
-    """Which comparisons are primary, and since when, by the names of the page."""
-    if declared is None:
-        return ""
-    pairs = [(study.labels.get(a, a), study.labels.get(b, b)) for a, b in declared.pairs]
-    return escape.markdown(structs.replace(declared, pairs=pairs).sentence)
 
 
 def areas(analysis: Analysis, study: Study) -> Table:

@@ -333,13 +333,7 @@ class StudyRunner:
                 remove_texts(folder)
         if plan.drop_documents:
             remove_texts(done.folder)
-        called = {
-            method if len(names) > 1 else names[0]: self.study.methods[method].label
-            for method, names in groups.items()
-        }
-        labels = {name: label for name, label in called.items() if label and final}
-        if plan.drop_documents or (labels and not done.failures):
-            write_report(done.folder, labels={} if done.failures else labels)
+            write_report(done.folder)
         place = {task: done.folder.relative_to(self.out).as_posix()}
         kept: State = {"results": place} if final else {"searches": place}
         self.keep(**kept)

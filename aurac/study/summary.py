@@ -10,27 +10,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
+from msgspec import to_builtins
+
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE, Analysis
-from aurac.analysis.rows import Options, PairRow, pairings_of
+from aurac.analysis.rows import Options, PairRow, fields_of, pairings_of
 from aurac.analysis.sentences import pairing_note
 from aurac.analysis.whole import analyse, paired_family
 from aurac.curves.curve import Curve
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
-from aurac.files import write_atomic
+from aurac.files import write_atomic, write_json
 from aurac.readers import read_curves
 from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import duration
 from aurac.show import escape, figures
 from aurac.show.forest import Difference, differences
 from aurac.show.names import Names
-from aurac.show.table import NONE, Column, Table, estimate, text_table
+from aurac.show.table import NONE, Column, Table, as_csv, estimate, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
-from aurac.show.write import FIGURES
-from aurac.study.answer import answer, areas, since
+from aurac.show.write import FIGURES, write_report
+from aurac.study.answer import answer, areas
 from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of, searches
-from aurac.study.plan import State, converged, declared_in, edges_in, rates_in
+from aurac.study.plan import STATE_FILE, State, converged, declared_in, edges_in, rates_in
 
 TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
@@ -108,7 +110,7 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     names = Names(analysis, study.labels, {name: task for task, name in tasks.items()})
     shown, page = names.analysis(analysis), _Page()
     page.add(f"# {study.name}", study.question)
-    page.add(*answer(shown), since(study, declared))
+    page.add(*answer(shown))
     page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
     if draw_differences(shown, out):
         first = " Primary comparisons are first." if declared else ""
@@ -121,13 +123,15 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
         (row.task, row.a, row.b): row
         for row in map(names.pair, _two_seeds(study, adapters, tasks, curves))
     }
+    write_atomic(out / ANALYSIS_FILE, analysis.to_json())
+    write_json(out / STATE_FILE, {**state, "study": to_builtins(study)})
     for task, run in runs.items():
+        write_report(places[task])  # with the names and the p values of the study
         page.add(f"## Appendix: {task}", *_data(task, run, adapters, state))
         _results(page, task, shown, two)
         _report_of(page, task, places[task], out)
     if len(runs) > 1:
         _means(page, shown)
-    write_atomic(out / ANALYSIS_FILE, analysis.to_json())
     write_atomic(out / REPORT_FILE, "\n\n".join(page.parts) + "\n")
     return out / REPORT_FILE
 
@@ -333,19 +337,26 @@ def _means(page: _Page, analysis: Analysis) -> None:
 
 
 def draw_differences(analysis: Analysis, out: Path) -> bool:
-    """Write the figure of every difference with its interval: SVG, PNG, and PDF for a paper.
+    """Write the figure of every difference with its interval: SVG, PNG, PDF, and its numbers.
 
     False: no two curves were compared, and nothing is written.
     """
+    every = (row for row in (*analysis.pairs, *analysis.variants) if row.estimate)
+    pairs = sorted(every, key=lambda row: row.exploratory is not False)
+    if not pairs:
+        return False
     rows = [
         Difference(str(row.task), _difference(row), row.estimate, bool(row.verdict))
-        for row in sorted(
-            (*analysis.pairs, *analysis.variants), key=lambda row: row.exploratory is not False
-        )
+        for row in pairs
         if row.estimate
     ]
-    if not rows:
-        return False
+    numbers = [
+        fields_of(row, "task b a")
+        | fields_of(row.estimate, "value low high")
+        | fields_of(row, "p p_holm")
+        for row in pairs
+    ]
+    write_atomic(out / f"{DIFFERENCES}.csv", as_csv(numbers))
     with figures.styled(small=True):
         figures.save(differences(rows), out / DIFFERENCES, formats=("svg", "png", "pdf"))
         figures.save(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import get_args
 
 from report_runs import RunMaker, run_from
 
-from aurac.analysis.caveats import caveats_of_folders, caveats_of_run, padded
+from aurac.analysis.caveats import caveats_of_run, padded
 from aurac.analysis.record import Code
-from aurac.show.caveats import SENTENCES, doubts, study_sentences
+from aurac.show.caveats import SENTENCES, doubts
 
 
 def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
@@ -58,20 +57,6 @@ def test_answers_that_differ_from_the_reference_in_white_space_alone_are_counted
 
 def test_a_report_has_a_sentence_for_every_code():
     assert frozenset(get_args(Code)) == SENTENCES
-
-
-def test_a_task_of_a_study_says_where_the_tests_of_the_study_are(tmp_path):
-    task = tmp_path / "results" / "mawps"
-    task.mkdir(parents=True)
-    assert not list(caveats_of_folders([task]))
-    (tmp_path / "study.json").write_text(json.dumps({"study": {"name": "nested"}}))
-    (caveat,) = caveats_of_folders([task, tmp_path])
-    assert (caveat.code, caveat.task, caveat.note) == ("task of a study", "mawps", "nested")
-    (sentence,) = study_sentences([caveat])
-    assert "one task of the study nested. These p values are adjusted" in sentence
-    assert "../../report.md" in sentence
-    (tmp_path / "study.json").write_text("damaged")
-    assert not list(caveats_of_folders([task]))
 
 
 def test_a_recipe_of_families_is_not_called_truncated(tmp_path):

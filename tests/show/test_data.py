@@ -93,12 +93,13 @@ def test_prefix_against_svd_is_paired(folder):
     weights = np.array([1, 2, 2, 2, 1]) / 8
     prefix = weights @ scores_of(folder, "lora")
     svd = weights @ scores_of(folder, "lora", "svd", "keep")
-    oracle = difference(svd, prefix, strata=STRATA)
-    assert float(row["difference"]) == pytest.approx(prefix.mean() - svd.mean())
+    oracle = difference(prefix, svd, strata=STRATA)
+    assert float(row["difference"]) == pytest.approx(svd.mean() - prefix.mean())
     assert float(row["low"]) == pytest.approx(oracle.estimate.low)
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "## Prefix against SVD" in text
-    gap = scores_of(folder, "lora")[2] - scores_of(folder, "lora", "svd", "keep")[2]
+    assert "SVD − prefix" in text
+    gap = scores_of(folder, "lora", "svd", "keep")[2] - scores_of(folder, "lora")[2]
     assert f"{100 * gap.mean():.1f} \\[" in text  # at rank 4
 
 

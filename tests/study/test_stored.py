@@ -18,8 +18,9 @@ from scipy.integrate import trapezoid
 
 from aurac.analysis.sentences import show_p
 from aurac.cli import cli
+from aurac.show.table import as_csv
 from aurac.stats.multiplicity import holm
-from scripts.study_page import afterwards, with_tables
+from scripts.study_page import COMPARISONS, comparisons, stored_comparisons, with_tables
 
 REPORTS = Path(__file__).parents[2] / "reports"
 PAGE = REPORTS / "study/README.md"
@@ -121,6 +122,11 @@ def test_the_page_has_the_means_of_the_cells(heading, folders, endings):
         assert abs(area - trapezoid(expected[key].mean(axis=0)) / 4) <= 0.05 + 1e-9, key
 
 
+def test_the_comparisons_are_those_of_the_studies():
+    made = as_csv(comparisons()).decode()
+    assert rounded(made) == rounded(COMPARISONS.read_text(encoding="utf-8"))
+
+
 def test_the_tables_of_the_page_are_those_of_the_analyses():
     page = PAGE.read_text(encoding="utf-8")
     assert with_tables(page) == page
@@ -169,6 +175,7 @@ def test_p_values_are_those_of_the_analyses(page):
     with (REPORTS / "word_problems/pairs.csv").open(encoding="utf-8", newline="") as stream:
         values = [float(row["p_holm"]) for row in csv.DictReader(stream)]
     values += [row[key] for row in tested for key in ("p", "p_holm")]
-    values += [p for row, adjusted in afterwards().values() for p in (row["p"], adjusted)]
+    after = [row for row in stored_comparisons() if row["family"] == "afterwards"]
+    values += [float(row[name]) for row in after for name in ("p", "p_holm")]
     known = {show_p(p) for p in (*values, *holm([row["p"] for row in explored]))}
     assert set(re.findall(r"p ([=<] \.\d{3})", prose(page))) <= known

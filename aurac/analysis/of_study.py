@@ -1,0 +1,133 @@
+"""What a run folder that is one task of a study takes from it: names of curves, and its tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isclose
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from aurac.analysis.findings import truncation_advice
+from aurac.analysis.record import ANALYSIS_FILE, Analysis, Caveat
+from aurac.analysis.rows import BestRow, PairRow  # noqa: TC001 - msgspec reads the hints
+from aurac.records.decisions import Declaration  # noqa: TC001
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from aurac.records.run import CurveRow
+
+_SAME = 1e-6  # of estimates and p values; another processor rounds the last digits differently
+
+
+class _Tests(msgspec.Struct):
+    """Of `analysis.json` what has the p values of a study, or follows from them."""
+
+    pairs: tuple[PairRow, ...]
+    variants: tuple[PairRow, ...]
+    best: tuple[BestRow, ...]
+    primary: Declaration | None = None
+
+
+@dataclass(frozen=True)
+class OfStudy:
+    """The study that a run folder is one task of.
+
+    Attributes:
+        name: Of the study.
+        folder: Of the study.
+        task: In the study's file.
+        labels: Method → what the study calls it.
+    """
+
+    name: str
+    folder: Path
+    task: str
+    labels: Mapping[str, str]
+
+
+def study_of(folder: Path) -> OfStudy | None:
+    """The study of a run in `STUDY/results/TASK`, where there is `STUDY/study.json`; else None."""
+    at = folder.expanduser().resolve()
+    try:
+        results = next(above for above in at.parents[:3] if above.name == "results")
+        state = msgspec.json.decode((results.parent / "study.json").read_bytes())["study"]
+        methods = state.get("methods", {}).items()
+        labels = {name: plan.get("label") or name for name, plan in methods}
+        return OfStudy(str(state["name"]), results.parent, at.relative_to(results).parts[0], labels)
+    except (OSError, AttributeError, KeyError, StopIteration, TypeError, msgspec.DecodeError):
+        return None  # what is not the file of a study says nothing
+
+
+def study_labels(folder: Path, curves: Sequence[CurveRow]) -> dict[str, str]:
+    """Adapter or group of a run folder → what its study calls it; empty outside of a study."""
+    study = study_of(folder)
+    known, labels = study.labels if study else {}, dict[str, str]()
+    for adapter in dict.fromkeys(curve.adapter for curve in curves):
+        method = adapter if adapter in known else adapter.rpartition("-lr")[0]
+        labels[adapter] = known.get(method, adapter)
+    once = [*labels.values()]
+    return {adapter: label for adapter, label in labels.items() if once.count(label) == 1}
+
+
+def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
+    """The analysis with a caveat for each folder that is one task of a study.
+
+    Where the study's `analysis.json` has every pair of a single folder, their p values, verdicts
+    and what follows from them are those of the study: a pair has one p value wherever it stands.
+    """
+    studies = [study_of(folder) for folder in folders]
+    stored = _tests_of(studies[0]) if len(studies) == 1 and studies[0] else None
+    adopted = _adopted(known, stored) if stored and known.primary is None else None
+    numbers = {}
+    if stored and adopted:
+        every = (row for row in (*stored.pairs, *stored.variants) if row.p is not None)
+        known, numbers = adopted, {"tests": float(len([*every]))}
+    here = (study for study in studies if study)
+    caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in here)
+    return replace(known, caveats=(*known.caveats, *caveats))
+
+
+def _tests_of(study: OfStudy) -> _Tests | None:
+    try:
+        return msgspec.json.decode((study.folder / ANALYSIS_FILE).read_bytes(), type=_Tests)
+    except (OSError, msgspec.DecodeError):
+        return None  # not written yet, or damaged
+
+
+def _adopted(known: Analysis, stored: _Tests) -> Analysis | None:
+    """The analysis with the tests of the study; None where one is not there or is another."""
+    rows = {(row.task, row.a, row.b): row for row in (*stored.pairs, *stored.variants)}
+
+    def of(row: PairRow) -> PairRow:
+        return rows[row.task, row.a, row.b] if row.estimate else row
+
+    tested = [row for row in (*known.pairs, *known.variants) if row.estimate]
+    if not tested or not all(_same(row, rows.get((row.task, row.a, row.b))) for row in tested):
+        return None
+    variants, leaders = tuple(map(of, known.variants)), {row.task: row for row in stored.best}
+    return replace(
+        known,
+        pairs=tuple(map(of, known.pairs)),
+        variants=variants,
+        best=tuple(leaders.get(row.task, row) for row in known.best),
+        advice=truncation_advice(known.scores, variants, known.axis),
+        primary=stored.primary,
+    )
+
+
+def _same(row: PairRow, other: PairRow | None) -> bool:
+    """Whether two rows are of the same difference, tested alike before adjustment."""
+    if other is None or row.estimate is None or other.estimate is None:
+        return False
+    kinds = [(each.axis, each.n_docs) for each in (row, other)]
+    if kinds[0] != kinds[1] or row.estimate.level != other.estimate.level:
+        return False
+    names = ("value", "low", "high")
+    values = [(getattr(row.estimate, n), getattr(other.estimate, n)) for n in names]
+    return all(
+        a == b or (None not in (a, b) and isclose(a, b, abs_tol=_SAME))
+        for a, b in (*values, (row.p, other.p))
+    )

@@ -1,0 +1,95 @@
+"""A run that is one task of a study has the names and the p values of the study."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from report_runs import RunMaker, run_from
+
+from aurac.analysis import analyse
+from aurac.analysis.of_study import study_labels, study_of, within_study
+from aurac.analysis.rows import Options
+from aurac.curves.curve import Curve
+from aurac.records.decisions import Declaration
+from aurac.show.caveats import study_sentences
+
+METHODS = {"lora": {"label": "LoRA"}, "dylora": {"label": None}, "other": {}}
+
+
+def curves(task):
+    rng = np.random.default_rng(len(task))
+    for adapter, chance in (("lora", 0.5), ("dylora", 0.62), ("other", 0.55)):
+        for basis in ("prefix", "svd") if adapter == "lora" else ("prefix",):
+            yield Curve.from_outcomes(
+                (1, 2, 4),
+                rng.random((3, 300)) < chance,
+                adapter=adapter,
+                task=task,
+                basis=basis,
+                rescale="rule",
+                doc_ids=tuple(map(str, range(300))),
+            )
+
+
+@pytest.fixture
+def task(tmp_path):
+    """The folder of the task `short` of a study without an analysis."""
+    folder = tmp_path / "results" / "short"
+    folder.mkdir(parents=True)
+    content = {"study": {"name": "nested", "methods": METHODS}}
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.fixture
+def alone():
+    return analyse(list(curves("short")), Options(strict=False))
+
+
+@pytest.mark.parametrize("primary", [None, Declaration(pairs=[("lora", "dylora")])])
+def test_the_p_values_are_those_of_the_study(task, alone, tmp_path, primary):
+    both = [*curves("short"), *curves("longer")]
+    whole = analyse(both, Options(strict=False, primary=primary))
+    (tmp_path / "analysis.json").write_text(whole.to_json())
+    seen = within_study(alone, [task])
+    here = [row for row in (*whole.pairs, *whole.variants) if row.task == "short"]
+    assert [*seen.pairs, *seen.variants] == here
+    assert [row.p_holm for row in seen.pairs] != [row.p_holm for row in alone.pairs]
+    assert seen.best == tuple(row for row in whole.best if row.task == "short")
+    assert (seen.scores, seen.primary) == (alone.scores, primary)
+    (sentence,) = study_sentences(seen.caveats)
+    assert "p values are those of the study's report.md" in sentence
+    assert "adjusted over all of its 8 comparisons" in sentence
+
+
+def test_without_the_analysis_of_the_study_the_reader_is_sent_there(task, alone, tmp_path):
+    other = [replace(curve, outcomes=curve.outcomes[:, ::-1]) for curve in curves("longer")]
+    for text in (None, "damaged", analyse(other, Options(strict=False)).to_json()):
+        if text is not None:
+            (tmp_path / "analysis.json").write_text(text)
+        seen = within_study(alone, [task])
+        assert (seen.pairs, seen.best) == (alone.pairs, alone.best)
+        (sentence,) = study_sentences(seen.caveats)
+        assert "adjusted for this task alone. Quote those of the study's report.md" in sentence
+
+
+def test_a_task_has_the_labels_of_its_study(task, tmp_path):
+    maker = RunMaker(tmp_path, n=50, cells=False)
+    for adapter in ("lora", "dylora-lr0.01-seed1", "elsewhere"):
+        maker.add(adapter, [0.5, 0.6], ranks=(1, 2))
+    rows = run_from(maker.results()).curves
+    expected = {"lora": "LoRA", "dylora-lr0.01-seed1": "dylora", "elsewhere": "elsewhere"}
+    assert study_labels(task, rows) == expected
+    assert study_labels(tmp_path, rows) == {name: name for name in expected}
+
+
+def test_what_is_no_study_says_nothing(task, tmp_path):
+    assert study_of(task).name == "nested"
+    assert study_of(task / "subsets" / "one").task == "short"
+    assert study_of(tmp_path) is None
+    for text in ("damaged", "[]", '{"study": []}', '{"study": {"name": "x", "methods": []}}'):
+        (tmp_path / "study.json").write_text(text)
+        assert study_of(task) is None
