@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from report_runs import RunMaker, ramp, stored_scores, zoo_run
 
+from aurac.curves.display import percent
 from aurac.show import write_report
 from aurac.stats import difference, interval
 
@@ -100,7 +101,7 @@ def test_prefix_against_svd_is_paired(folder):
     assert "## Prefix against SVD" in text
     assert "SVD − prefix" in text
     gap = scores_of(folder, "lora", "svd", "keep")[2] - scores_of(folder, "lora")[2]
-    assert f"{100 * gap.mean():.1f} \\[" in text  # at rank 4
+    assert f"{percent(gap.mean())} \\[" in text  # at rank 4
 
 
 def test_the_recommended_rank_is_marked_in_table_figure_and_alt_text(folder):
