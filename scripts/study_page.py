@@ -24,8 +24,8 @@ from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.records.names import curve_names
 from aurac.records.reader import read_run
-from aurac.records.run import stored_run
 from aurac.records.results_file import Results
+from aurac.records.run import stored_run
 from aurac.show import figures, plots
 from aurac.show.appearance import ACCURACY, key, rank_title, styles
 from aurac.show.forest import WIDE, Difference, differences

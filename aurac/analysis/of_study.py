@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from math import isclose
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+import numpy as np
 
 from aurac.analysis.findings import truncation_advice
 from aurac.analysis.record import ANALYSIS_FILE, Analysis, Caveat
@@ -31,16 +31,8 @@ class _Tests(msgspec.Struct):
     primary: Declaration | None = None
 
 
-@dataclass(frozen=True)
-class OfStudy:
-    """The study that a run folder is one task of.
-
-    Attributes:
-        name: Of the study.
-        folder: Of the study.
-        task: In the study's file.
-        labels: Method → what the study calls it.
-    """
+class OfStudy(NamedTuple):
+    """The study of a run: name, folder, the run's task there, method → what it is called."""
 
     name: str
     folder: Path
@@ -63,13 +55,13 @@ def study_of(folder: Path) -> OfStudy | None:
 
 def study_labels(folder: Path, curves: Sequence[CurveRow]) -> dict[str, str]:
     """Adapter or group of a run folder → what its study calls it; empty outside of a study."""
-    study = study_of(folder)
-    known, labels = study.labels if study else {}, dict[str, str]()
-    for adapter in dict.fromkeys(curve.adapter for curve in curves):
-        method = adapter if adapter in known else adapter.rpartition("-lr")[0]
-        labels[adapter] = known.get(method, adapter)
-    once = [*labels.values()]
-    return {adapter: label for adapter, label in labels.items() if once.count(label) == 1}
+    study, labels = study_of(folder), dict[str, str]()
+    for adapter in dict.fromkeys(curve.adapter for curve in curves) if study else ():
+        known = study.labels if study else {}
+        label = known.get(adapter) or known.get(adapter.rpartition("-lr")[0], adapter)
+        if label not in labels.values():
+            labels[adapter] = label
+    return labels
 
 
 def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
@@ -78,15 +70,13 @@ def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
     Where the study's `analysis.json` has every pair of a single folder, their p values, verdicts
     and what follows from them are those of the study: a pair has one p value wherever it stands.
     """
-    studies = [study_of(folder) for folder in folders]
-    stored = _tests_of(studies[0]) if len(studies) == 1 and studies[0] else None
-    adopted = _adopted(known, stored) if stored and known.primary is None else None
-    numbers = {}
-    if stored and adopted:
-        every = (row for row in (*stored.pairs, *stored.variants) if row.p is not None)
-        known, numbers = adopted, {"tests": float(len([*every]))}
-    here = (study for study in studies if study)
-    caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in here)
+    studies, numbers = [study_of(folder) for folder in folders], {}
+    if len(studies) == 1 and studies[0] and known.primary is None:
+        stored = _tests_of(studies[0])
+        if stored and (adopted := _adopted(known, stored)):
+            tests = [row.p for row in (*stored.pairs, *stored.variants) if row.p is not None]
+            known, numbers = adopted, {"tests": float(len(tests))}
+    caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in studies if s)
     return replace(known, caveats=(*known.caveats, *caveats))
 
 
@@ -100,17 +90,17 @@ def _tests_of(study: OfStudy) -> _Tests | None:
 def _adopted(known: Analysis, stored: _Tests) -> Analysis | None:
     """The analysis with the tests of the study; None where one is not there or is another."""
     rows = {(row.task, row.a, row.b): row for row in (*stored.pairs, *stored.variants)}
-
-    def of(row: PairRow) -> PairRow:
-        return rows[row.task, row.a, row.b] if row.estimate else row
-
     tested = [row for row in (*known.pairs, *known.variants) if row.estimate]
     if not tested or not all(_same(row, rows.get((row.task, row.a, row.b))) for row in tested):
         return None
-    variants, leaders = tuple(map(of, known.variants)), {row.task: row for row in stored.best}
+    pairs, variants = (
+        tuple(rows[row.task, row.a, row.b] if row.estimate else row for row in some)
+        for some in (known.pairs, known.variants)
+    )
+    leaders = {row.task: row for row in stored.best}
     return replace(
         known,
-        pairs=tuple(map(of, known.pairs)),
+        pairs=pairs,
         variants=variants,
         best=tuple(leaders.get(row.task, row) for row in known.best),
         advice=truncation_advice(known.scores, variants, known.axis),
@@ -120,14 +110,11 @@ def _adopted(known: Analysis, stored: _Tests) -> Analysis | None:
 
 def _same(row: PairRow, other: PairRow | None) -> bool:
     """Whether two rows are of the same difference, tested alike before adjustment."""
-    if other is None or row.estimate is None or other.estimate is None:
+    if other is None or (row.axis, row.n_docs) != (other.axis, other.n_docs):
         return False
-    kinds = [(each.axis, each.n_docs) for each in (row, other)]
-    if kinds[0] != kinds[1] or row.estimate.level != other.estimate.level:
-        return False
-    names = ("value", "low", "high")
-    values = [(getattr(row.estimate, n), getattr(other.estimate, n)) for n in names]
-    return all(
-        a == b or (None not in (a, b) and isclose(a, b, abs_tol=_SAME))
-        for a, b in (*values, (row.p, other.p))
-    )
+    ends = [
+        np.array([e.level, e.value, e.low, e.high, r.p], dtype=float)
+        for r in (row, other)
+        if (e := r.estimate) is not None
+    ]
+    return len(ends) == 2 and bool(np.allclose(ends[0], ends[1], 0, _SAME, equal_nan=True))

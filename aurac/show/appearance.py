@@ -148,11 +148,7 @@ def end_labels(
             xy=(right if rank is None else rank, value),
             xytext=(NAMES, spot),
             textcoords=inside,
-            arrowprops={
-                **_LEADER,
-                "color": looks[at]["color"],
-                "shrinkB": 0 if rank is None else 4,
-            },
+            arrowprops={**_LEADER, "color": looks[at]["color"], "shrinkB": 4 * (rank is not None)},
             **_BESIDE,
         )
         if leader.arrow_patch is not None:

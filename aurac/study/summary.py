@@ -346,7 +346,7 @@ def draw_differences(analysis: Analysis, out: Path) -> bool:
     if not pairs:
         return False
     rows = [
-        Difference(str(row.task), _difference(row), row.estimate, bool(row.verdict))
+        Difference(str(row.task), f"{row.b} − {row.a}", row.estimate, bool(row.verdict))
         for row in pairs
         if row.estimate
     ]
@@ -365,9 +365,3 @@ def draw_differences(analysis: Analysis, out: Path) -> bool:
             formats=("pdf",),
         )
     return True
-
-
-def _difference(row: PairRow) -> str:
-    """`b − a`; two truncations of one adapter without naming it twice."""
-    (a, _, first), (b, _, second) = (side.rpartition(" (") for side in (row.a, row.b))
-    return f"{a}: {second[:-1]} − {first[:-1]}" if a == b and a else f"{row.b} − {row.a}"
