@@ -115,10 +115,10 @@ def write_report(
     if primary:
         names = [curve.adapter for curve in run.curves]
         run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
-    known = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
-    run = replace(run, curves=renamed(run.curves, {**known, **(labels or {})}))
+    called = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
+    run = replace(run, curves=renamed(run.curves, {**called, **(labels or {})}))
     figures = target / FIGURES
-    return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+    return _write(Builder(run, figures, called, tuple(dict.fromkeys(axes)), seeds=seeds), target)
 
 
 def _write(builder: Builder, target: Path) -> list[Path]:
