@@ -118,7 +118,7 @@ def write_report(
     called = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
     run = replace(run, curves=renamed(run.curves, {**called, **(labels or {})}))
     figures = target / FIGURES
-    return _write(Builder(run, figures, called, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+    return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
 
 
 def _write(builder: Builder, target: Path) -> list[Path]:
