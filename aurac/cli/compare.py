@@ -220,18 +220,26 @@ def compare(
 
 
 def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
-    """Compare as far as the question needs, and print the results."""
+    """Compare as far as the question needs, and print the results.
+
+    A finished run is recognised before anything heavy is loaded.
+    """
+    from aurac.runs.finished import recall
     from aurac.tasks.index import check_names
 
-    check_names(request.tasks, request.settings.task.include_path)
-    if until is None:
-        from aurac.runs.compare import run
-
-        done = run(request, progress=True, command=_typed())
+    done = recall(request) if until is None else None
+    if done is not None:
+        click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
     else:
-        from aurac.runs.sequential_run import run_until
+        check_names(request.tasks, request.settings.task.include_path)
+        if until is None:
+            from aurac.runs.compare import run
 
-        done = run_until(request, until, progress=True, command=_typed())
+            done = run(request, progress=True, command=_typed())
+        else:
+            from aurac.runs.sequential_run import run_until
+
+            done = run_until(request, until, progress=True, command=_typed())
     _show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 

@@ -33,6 +33,7 @@ from aurac.records.results_file import (
     RunSettings,
 )
 from aurac.records.store import CellStore, cannot_write
+from aurac.runs.finished import InputSnapshot
 from aurac.runs.folder import (
     RunRequest,
     find_run_folder,
@@ -129,8 +130,11 @@ def run(
             with profile.spent("load"):
                 session.base()
         folder = open_run_folder(out, tasks, identity, command)
+        snapshot = InputSnapshot(request, session.outline.path, started)
         parts = session, execution, executor, folder, interrupts, profile, progress
-        return (kind or Sweep)(*parts, command, started).run()
+        done = (kind or Sweep)(*parts, command, started).run()
+        snapshot.keep(done)
+        return done
 
 
 @dataclass(eq=False)

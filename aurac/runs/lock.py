@@ -28,10 +28,14 @@ FOLDER = "locks"
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """A lock's file: its process (`aurac.files.process_mark`); one random `token` for all locks."""
+    """A lock's file: its process (`aurac.files.process_mark`), by one random `token` for all locks.
+
+    `deaths`: processes that ended holding the lock since something of the work was last kept.
+    """
 
     token: str = ""
     mark: str = ""
+    deaths: int = 0
 
 
 class Locks:
@@ -51,7 +55,7 @@ class Locks:
         self.folder = run_folder / FOLDER
         self.seconds, self.stall_seconds = seconds, stall_seconds
         self._clock, self._token = clock, secrets.token_hex(4)
-        self._held: set[str] = set()
+        self._held: dict[str, Owner] = {}
         self._seen: dict[str, tuple[object, float]] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -94,13 +98,15 @@ class Locks:
         """Take the lock if nobody holds it, or if its holder is gone; or raise an OSError."""
         if key in self._held and not self.lost(key):
             return True
-        self._held.discard(key)
-        path = self.folder / key
+        self._held.pop(key, None)
+        path, deaths = self.folder / key, 0
         if path.exists():
-            if not self._is_gone(key, read_owner(path) or Owner()):
+            before = read_owner(path) or Owner()
+            if not self._is_gone(key, before):
                 return False
+            deaths = before.deaths + 1
             path.unlink(missing_ok=True)
-        return self._create(path)
+        return self._create(path, Owner(self._token, process_mark(), deaths))
 
     @contextlib.contextmanager
     def awaited(self, key: str) -> Iterator[None]:
@@ -112,33 +118,47 @@ class Locks:
         finally:
             self.release(key)
 
-    def _create(self, path: Path) -> bool:
+    def _create(self, path: Path, owner: Owner) -> bool:
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return False
         try:
-            os.write(descriptor, msgspec.json.encode(Owner(self._token, process_mark())))
+            os.write(descriptor, msgspec.json.encode(owner))
         except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
         finally:
             os.close(descriptor)
-        self._held.add(path.name)
+        self._held[path.name] = owner
         return True
 
     def lost(self, key: str) -> bool:
         """Whether another process has taken the lock over."""
-        owner = read_owner(self.folder / key) if key in self._held else None
-        return owner is None or owner.token != self._token
+        held = self._held.get(key)
+        return held is None or read_owner(self.folder / key) != held
+
+    def deaths(self, key: str) -> int:
+        """How many processes ended while they held this lock, the last ones before this one."""
+        return self._held[key].deaths
+
+    def clear_deaths(self, key: str) -> None:
+        """Something of the work is kept: those who ended over it before did not end in vain."""
+        owner = self._held.get(key)
+        if owner is None or not owner.deaths or self.lost(key):
+            return
+        owner = msgspec.structs.replace(owner, deaths=0)
+        with contextlib.suppress(OSError):
+            (self.folder / key).write_bytes(msgspec.json.encode(owner))
+            self._held[key] = owner
 
     def release(self, key: str) -> None:
         """Give the lock back."""
-        if not self.lost(key):
+        if key in self._held and not self.lost(key):
             with contextlib.suppress(OSError):
                 (self.folder / key).unlink()
-        self._held.discard(key)
+        self._held.pop(key, None)
 
     def keys(self) -> set[str]:
         """Keys that somebody holds or held, from one listing."""

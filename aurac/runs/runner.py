@@ -32,6 +32,7 @@ from aurac.runs.session import Session
 
 logger = logging.getLogger(__name__)
 
+MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
 PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 
@@ -180,6 +181,11 @@ class Runner:
         if state != "taken":
             return state == "settled"
         try:
+            deaths = context.locks.deaths(key)
+            if deaths >= MOST_DEATHS:
+                reason = f"{deaths} processes ended while they computed it"
+                context.failed(cell, failure_of(cell, reason, "Died"), cell.task.n_requests)
+                return True
             with context.interrupts.working():
                 self._compute(cell)
         finally:
@@ -219,6 +225,7 @@ class Runner:
             there += len(block.documents)
             with self.context.profile.spent("store"):
                 store.append(identity, block, there, cell.scoring)
+            self.context.locks.clear_deaths(identity.key)
         if store.count(identity.key, cell.scoring) != len(cell.documents):
             store.recount(identity, len(cell.documents), cell.scoring)
         self.context.add_aggregates(cell)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,11 @@ from support.adapters import (
     save_with_peft,
     tiny_llama,
 )
-from support.hostile_files import refused, run_aurac
+from support.hostile_files import one_line, refused, run_aurac
 
-from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.formats.sidecar import save_sidecar
-from aurac.errors import CheckpointError
+from aurac.errors import AuracError, CheckpointError
 
 DATA = Path(__file__).parent / "data"
 TORCHTUNE = DATA / "torchtune"
@@ -220,3 +221,31 @@ def test_the_command_line_asks_for_the_base_and_reads_it(base_folder, tmp_path):
     assert code == 0
     assert json.loads(out)["format"] == "gguf"
     assert "--a-key" not in refused(copy, "--base", base_folder, "--enable-lora", "1,0,1")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_gguf_files_that_lie(seed, base_folder, tmp_path):
+    """Cut short, or with a changed byte of the header: one line, or an adapter that is whole."""
+    content = bytearray((DATA / "lora_q8_0.gguf").read_bytes())
+    rng = np.random.default_rng(seed)
+    if seed % 2:
+        content = content[: int(rng.integers(0, len(content)))]
+    else:
+        content[int(rng.integers(0, 2500))] = int(rng.integers(0, 256))
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    try:
+        adapter = load(path)
+    except AuracError as error:
+        one_line(error)
+    else:
+        assert truncate(adapter, 1).rank == 1
+
+
+@pytest.mark.parametrize("at", [8, 16], ids=["tensors", "fields"])
+def test_gguf_files_that_claim_exabytes(at, base_folder, tmp_path):
+    content = bytearray((DATA / "lora_f32.gguf").read_bytes())
+    content[at : at + 8] = struct.pack("<Q", 2**60)
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    assert "not a readable GGUF file" in refused(path, "--base", base_folder)

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from aurac.files import alive, process_mark, same_machine
-from aurac.runs.lock import Locks, read_owner
+from aurac.runs.lock import Locks, Owner, read_owner
 
 ENDED = f"{process_mark().rsplit('-', 1)[0]}-0"  # of this number another process began
 ELSEWHERE = "elsewhere-1-1"
@@ -39,14 +39,16 @@ def two(tmp_path):
         yield a, b, clocks[1]
 
 
-def write_lock(locks, key, mark, token="gone"):
+def write_lock(locks, key, mark, deaths=0, token="gone"):
     locks.folder.mkdir(parents=True, exist_ok=True)
-    (locks.folder / key).write_text(json.dumps({"token": token, "mark": mark}))
+    (locks.folder / key).write_text(json.dumps({"token": token, "mark": mark, "deaths": deaths}))
 
 
 def strange(locks, key):
     """Make a lock one of another machine, whose processes cannot be seen from here."""
-    write_lock(locks, key, ELSEWHERE, read_owner(locks.folder / key).token)
+    owner = locks._held[key]
+    locks._held[key] = Owner(owner.token, ELSEWHERE, owner.deaths)
+    write_lock(locks, key, ELSEWHERE, owner.deaths, owner.token)
 
 
 def test_one_holder_at_a_time(two):
@@ -85,10 +87,13 @@ def test_a_silent_owner_is_followed_after_the_locks_time(two):
     assert b.acquire("k")
     assert a.lost("k")
     assert not b.lost("k")
+    assert b.deaths("k") == 1
     a.touch()  # what it does now does not touch the new lock
+    a.clear_deaths("k")
     a.release("k")
     assert not a.acquire("k")
     assert not b.lost("k")
+    assert b.deaths("k") == 1
 
 
 @pytest.mark.parametrize("jump", [-1e9, 1e9])
@@ -122,7 +127,26 @@ def test_an_owner_that_was_killed_here_is_followed_at_once(tmp_path):
     assert not alive(mark)
     with Locks(tmp_path) as mine:
         assert mine.acquire("k")
+        assert mine.deaths("k") == 1
     assert mine.keys() == set()
+
+
+def test_deaths_are_counted_until_something_is_kept(tmp_path):
+    for number in range(1, 4):
+        with Locks(tmp_path) as mine:
+            assert mine.acquire("k")
+            assert mine.deaths("k") == number - 1
+            write_lock(mine, "k", ENDED, mine.deaths("k"))  # as if this process had been killed
+            mine._held.clear()
+            (tmp_path / "locks" / "k").rename(tmp_path / "kept")
+        (tmp_path / "kept").rename(tmp_path / "locks" / "k")
+    with Locks(tmp_path) as mine:
+        assert mine.acquire("k")
+        assert mine.deaths("k") == 3
+        mine.clear_deaths("k")
+        assert mine.deaths("k") == 0
+        assert not mine.lost("k")
+        assert read_owner(mine.folder / "k").deaths == 0
 
 
 def test_what_a_killed_owner_held_is_removed_though_nobody_asks_for_it(tmp_path):
@@ -140,6 +164,7 @@ def test_a_lock_cut_off_while_it_was_made_is_watched_too(two, content):
     assert not b.acquire("k")
     clock.now += 3601
     assert b.acquire("k")
+    assert b.deaths("k") == 1
 
 
 def test_many_at_once_and_one_remains(tmp_path):

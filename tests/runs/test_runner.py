@@ -20,6 +20,7 @@ from runs_doubles import Model, Recorder, Task, planned, runner, stored
 
 from aurac.engine import EngineOptions
 from aurac.errors import BaseModelError, RunFolderError
+from aurac.files import process_mark
 from aurac.records.cell import Budgets, CellIdentity, decode_scored
 from aurac.records.store import CellStore
 from aurac.runs.evaluator import LostDeviceError
@@ -27,7 +28,7 @@ from aurac.runs.interrupts import Interrupted, Interrupts
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
 from aurac.runs.progress import NoProgress
-from aurac.runs.runner import RunContext, Runner
+from aurac.runs.runner import MOST_DEATHS, RunContext, Runner
 
 BLOCKS_OF_TWO = pytest.mark.usefixtures("_blocks_of_two")
 
@@ -365,7 +366,7 @@ def test_a_silent_owner_is_followed_and_its_blocks_are_kept(tmp_path, monkeypatc
     runner(tmp_path).run([begun])
     clock = [0.0]
     with Locks(tmp_path, seconds=3600, clock=lambda: clock[0]) as locks:
-        lock = {"token": "far", "mark": "elsewhere-1-1"}
+        lock = {"token": "far", "mark": "elsewhere-1-1", "deaths": 0}
         (locks.folder / cell.identity.key).write_text(json.dumps(lock))
         waited = []
 
@@ -388,7 +389,7 @@ def test_what_another_added_under_a_lost_lock_counts_first(tmp_path):
 
     def act(_options):
         cell.task.act = None
-        lock = {"token": "other", "mark": "elsewhere-1-1"}
+        lock = {"token": "other", "mark": "elsewhere-1-1", "deaths": 1}
         (tmp_path / "locks" / key).write_text(json.dumps(lock))
         runner(tmp_path).run([theirs])
 
@@ -402,6 +403,43 @@ def test_what_another_added_under_a_lost_lock_counts_first(tmp_path):
     assert (whole.missing, whole.responses) == ([], [f"a{k}" for k in range(4)])
     assert whole.engine == lines[0].engine + lines[1].engine
     assert CellStore(tmp_path).count(key) == 4
+
+
+def abandoned(locks, key, deaths):
+    """The lock of a process of this machine that ended, after `deaths` others."""
+    lock = {"token": "gone", "mark": _ended(), "deaths": deaths}
+    (locks.folder / key).write_text(json.dumps(lock))
+
+
+def _ended():
+    return f"{process_mark().rsplit('-', 1)[0]}-0"
+
+
+def test_a_cell_in_which_processes_keep_ending_is_a_failure(tmp_path):
+    [cell] = cells = planned(Task("a"))
+    seen = Recorder()
+    with Locks(tmp_path) as locks:
+        abandoned(locks, cell.identity.key, MOST_DEATHS - 1)
+        runner(tmp_path, locks=locks, progress=seen).run(cells)
+    record = CellStore(tmp_path).failure(cell.identity.key)
+    assert record.reason == "5 processes ended while they computed it"
+    assert cell.task.calls == []
+    assert sum(seen.counts) == 3
+
+
+@BLOCKS_OF_TWO
+def test_deaths_between_which_a_block_was_kept_do_not_add_up(tmp_path):
+    """A long cell on machines that are taken away again and again is no failure."""
+    task = Task("a", n=4)
+    [cell] = cells = planned(task)
+    seen = []
+    with Locks(tmp_path) as locks:
+        key = cell.identity.key
+        abandoned(locks, key, MOST_DEATHS - 2)
+        task.act = lambda _: seen.append((len(task.blocks), locks.deaths(key)))
+        runner(tmp_path, locks=locks).run(cells)
+    assert seen == [(0, MOST_DEATHS - 1), (1, 0)]
+    assert stored(tmp_path, cell).missing == []
 
 
 # Signals ----------------------------------------------------------------------------------------

@@ -187,9 +187,18 @@ def _gguf_contents(path: Path) -> tuple[dict[str, object], dict[str, Tensor]]:
     from gguf import GGUFReader
     from gguf.quants import dequantize
 
+    class Reader(GGUFReader):
+        """A reader that stops where the file ends, instead of reading nothing without an end."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            value = super()._get(offset, dtype, count, override_order)
+            if len(value) != int(count):
+                raise ValueError("it claims more than it holds")
+            return value
+
     regular_file(path)
     try:
-        reader = GGUFReader(path)
+        reader = Reader(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
         tensors = {}
         for t in reader.tensors:
