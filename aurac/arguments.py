@@ -154,7 +154,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     names = list(known)
     if _ALSO_CALLED.get(name) in names:
         return _ALSO_CALLED[name]
-    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
 def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
