@@ -71,6 +71,7 @@ DIFFERENCES = {
     "DyLoRA − LoRA (prefix)": ("dylora", "lora"),
     "LoRA at each rank − LoRA (prefix)": ("lora_per_rank", "lora"),
     "LoRA at each rank − MatryoshkaLoRA (with P)": ("lora_per_rank", "matryoshka"),
+    "LoRA at each rank − DyLoRA": ("lora_per_rank", "dylora"),
     "DyLoRA 360 steps − DyLoRA": ("dylora_long", "dylora"),
     "nested losses − LoRA (prefix)": ("nested_loss", "lora"),
     "nested losses 60 steps − LoRA (prefix)": ("nested_loss_half", "lora"),
@@ -110,6 +111,7 @@ AFTERWARDS = {
     "LoRA (SVD) − MatryoshkaLoRA (with P)": (
         "study", "lora · svd · keep", f"matryoshka · {_TRAINED}",
     ),
+    "LoRA (SVD) − DyLoRA": ("study", "lora · svd · keep", f"dylora · {_P}"),
     "LoRA (SVD) − LoRA at each rank": ("study", "lora · svd · keep", f"lora_per_rank · {_P}"),
     "360 steps: LoRA (SVD) − DyLoRA": (
         "longer_training", "lora_long · svd · keep", f"dylora_long · {_P}",

@@ -186,16 +186,14 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     head = f"{'Use' if called is _rank else 'Ship'} {called(chosen)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
-    lines = [
-        f"{head}: {', '.join(facts)}.",
-        f"It is shown to be {_shown(choice)} ({sure}).",
-    ]
+    shown = f"It is shown to be {_shown(choice)} ({sure})"
+    if choice.configurations[0] is not chosen:
+        both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
+        shown += f", and no smaller {'rank' if choice.curves == 1 else 'one'} is{both}"
+    lines = [f"{head}: {', '.join(facts)}.", f"{shown}."]
     if choice.best is not chosen and choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
         lines.append(f"The most accurate is {most}.")
-    if choice.configurations[0] is not chosen:
-        both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
-        lines.append(f"No smaller {'rank' if choice.curves == 1 else 'one'} is shown to be{both}.")
     return lines
 
 

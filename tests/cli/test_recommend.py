@@ -27,8 +27,8 @@ def test_what_to_ship_comes_first(table):
     text = run("recommend", table, "--delta", "0.1")
     assert text.startswith(
         "Ship matryoshka at rank 2 on gsm8k: accuracy 67.3 %. It is shown to be within 10 points "
-        "of the best (95 % confidence, conditional on these checkpoints). The most accurate is "
-        "matryoshka at rank 4, 70.3 %. No smaller one is shown to be.\n"
+        "of the best (95 % confidence, conditional on these checkpoints), and no smaller one is. "
+        "The most accurate is matryoshka at rank 4, 70.3 %.\n"
     )
     assert "use rank" not in text
     assert "documents that change" not in text
@@ -164,7 +164,7 @@ def test_the_sentence_names_the_condition_that_binds(tmp_path):
     text = run("recommend", tmp_path / "t.csv", "--margin", "0.2", "--min-accuracy", "0.72")
     assert text.startswith("Ship x at rank 8 on t")
     assert "within 20 points of the best rank and at least 72 % accurate" in text
-    assert "No smaller rank is shown to be both." in text
+    assert ", and no smaller rank is both." in text
 
 
 def test_an_accuracy_that_no_rank_is_shown_to_have(table):
