@@ -153,10 +153,10 @@ It is a plain PEFT adapter:
 
 {loading_snippet(adapter.base)}
 
-It holds no results. This measures its accuracy and writes a card with it:
+It holds no results. This measures its accuracy and writes a card with it to `../measured/cards`:
 
 ```sh
-aurac compare . --tasks TASK --ranks {adapter.rank} --out ../measured  # then ../measured/cards
+aurac compare . --tasks TASK --ranks {adapter.rank} --limit 0 --out ../measured
 ```
 
 {base_note(adapter.base)}

@@ -89,11 +89,12 @@ model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository o
 ```"""
 
 
-def base_note(base: str | None) -> str:
+def base_note(base: str | None, *, measured: bool = False) -> str:
     """What somebody who loads or uploads the adapter has to know of its base; often empty."""
     if base in UPSTREAM:
+        done = "trained and measured" if measured else "trained"
         return (
-            f"It was trained and measured on `{base}`, a 4-bit file of that model "
+            f"It was {done} on `{base}`, a 4-bit file of that model "
             f"({UPSTREAM[base].licence}). With the model's full weights the results can differ."
         )
     if hub_id(base) is None:

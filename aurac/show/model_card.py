@@ -71,7 +71,8 @@ def card(
         for curve in curves
         if curve.published and curve.log2
     ]
-    parts += [_list(published), "## Use it", loading_snippet(base), base_note(base)]
+    parts += [_list(published), "## Use it", loading_snippet(base)]
+    parts += [base_note(base, measured=True)]
     parts += [_cutting(default[0], own)]
     parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -120,7 +120,8 @@ class Table:
             *(rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule"),
             rf"{' & '.join(escape.latex(column.title) for column in self.columns)} \\",
             r"\midrule",
-            *(rf"{' & '.join(row)} \\" for row in rows),
+            # after `\\`, a [ or * would be taken for its argument
+            *(re.sub(r"^(?=[\[*])", "{}", rf"{' & '.join(row)} \\") for row in rows),
             *(r"\bottomrule", r"\end{tabular}", r"\end{table*}"),
         ]
         return "\n".join(lines)

@@ -360,7 +360,8 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     digest, dtype = recipe.pop("sha256", None), recipe.pop("dtype_used", None)
     method = method_named(str(recipe["method"])).title
     data = recipe["task"] or recipe["data"]
-    ranks = ", ".join(map(str, adapter.nesting.ranks)) if adapter.nesting else "not recorded"
+    ranks = adapter.nesting.ranks if adapter.nesting else ()
+    nested = f" Nested ranks: {', '.join(map(str, ranks))}." if len(ranks) > 1 else ""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
@@ -369,7 +370,7 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
 # {adapter.name}
 
 A {method} adapter of rank {adapter.rank} for `{base_name(adapter.base)}` (weights SHA-256
-`{adapter.base_sha256}`), trained on `{data}`. Nested ranks: {ranks}. Scaling rule: `{adapter.rule}`
+`{adapter.base_sha256}`), trained on `{data}`.{nested} Scaling rule: `{adapter.rule}`
 with α = {adapter.alpha:g}. Trained in {dtype}; mean training loss {last}.
 
 It is a plain PEFT adapter; `aurac.json` beside it records what PEFT's config cannot say.

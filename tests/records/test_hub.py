@@ -49,6 +49,8 @@ def test_the_snippet_is_python_that_names_the_base():
 
 def test_every_packaged_base_has_its_repository_and_licence():
     assert set(PACKAGED) == set(UPSTREAM)
+    assert base_note(PACKAGED_BASE).startswith("It was trained on `")
+    assert base_note(PACKAGED_BASE, measured=True).startswith("It was trained and measured on `")
     assert "(apache-2.0)" in base_note(PACKAGED_BASE)
     data = ModelCard(front_matter("mine", PACKAGED_BASE, "dylora") + "\n").data
     assert data.license is None  # that of the adapter is its owner's to choose

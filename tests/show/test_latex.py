@@ -17,6 +17,8 @@ HOSTILE = [
     "``quoted'' \"so\" <b> |x|",
     "naïve – ≤ 模型 \x1b[31m",
     "\\end{tabular}\\immediate\\write18{touch owned}",
+    "[9cm] starts like the argument of a line's end",
+    "*starred",
 ]
 DOCUMENT = r"""\documentclass[twocolumn]{article}
 \usepackage[T1]{fontenc}
@@ -79,6 +81,17 @@ def test_the_table_is_no_wider_than_its_page(tmp_path):
     write_report(tmp_path)
     assert "as published (without P)" in (tmp_path / "table.tex").read_text()
     assert "Overfull" not in compiled(tmp_path).split("table.tex")[1]
+
+
+def test_no_row_begins_like_an_argument_of_the_line_before(tmp_path):
+    maker = RunMaker(tmp_path, n=20)
+    for name in ("[9cm] wide", "*starred"):
+        maker.add(name, [0.2, 0.5], ranks=(1, 2))
+    maker.write()
+    write_report(tmp_path)
+    text = (tmp_path / "table.tex").read_text()
+    assert "\n{}[9cm] wide & " in text
+    assert "\n{}*starred & " in text
 
 
 @needs_tex

@@ -95,6 +95,13 @@ def test_an_adapter_is_for_whom_the_umask_lets(recipe, tmp_path, group_writes):
     assert group_writes(tmp_path / "adapter") == {"drwxrwxr-x", "-rw-rw-r--"}
 
 
+def test_the_card_of_plain_lora_has_no_nested_ranks_and_no_results(recipe, tmp_path):
+    train(recipe(method="lora"), tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "Nested ranks" not in card
+    assert "measured" not in card
+
+
 def test_the_card_makes_the_adapter_again(recipe, tmp_path):
     import re
 
@@ -103,6 +110,7 @@ def test_the_card_makes_the_adapter_again(recipe, tmp_path):
     train(recipe(), tmp_path / "adapter")
     card = (tmp_path / "adapter" / "README.md").read_text()
     said = tmp_path / "recipe.yaml"
+    assert "Nested ranks: 1, 2, 4. " in card
     said.write_text(re.search(r"```yaml\n(.*?)```", card, flags=re.DOTALL)[1])
     train(load_recipe(said), tmp_path / "again")
     assert_bit_equal(tmp_path / "adapter", tmp_path / "again")
