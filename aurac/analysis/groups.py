@@ -404,7 +404,9 @@ def find_groups(
     """
     shown = table_names(every)
     found = [g for g in default if g.name == name]
-    found = found or [g for g in every if shown.get(g.label) == name]
+    if found:
+        return found  # their truncations may differ from task to task
+    found = [g for g in every if shown.get(g.label) == name]
     found = found or [g for g in every if f"{g.label} · ".startswith(f"{name} · ")]
     if len({group.label for group in found}) != 1:
         known = dict.fromkeys(

@@ -67,13 +67,15 @@ def study_labels(folder: Path, curves: Sequence[CurveRow]) -> dict[str, str]:
 def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
     """The analysis with a caveat for each folder that is one task of a study.
 
-    Where the study's `analysis.json` has every pair of a single folder, their p values, verdicts
-    and what follows from them are those of the study: a pair has one p value wherever it stands.
+    Where the study's `analysis.json` has the pairs of a single folder and no others on its task,
+    their p values, verdicts and what follows from them are those of the study: a pair has one p
+    value wherever it stands.
     """
     studies, numbers = [study_of(folder) for folder in folders], {}
-    if len(studies) == 1 and studies[0] and known.primary is None:
+    if len(studies) == 1 and studies[0]:
         stored = _tests_of(studies[0])
-        if stored and (adopted := _adopted(known, stored)):
+        own = known.primary is None or (stored is not None and known.primary == stored.primary)
+        if stored and own and (adopted := _adopted(known, stored)):
             tests = [row.p for row in (*stored.pairs, *stored.variants) if row.p is not None]
             known, numbers = adopted, {"tests": float(len(tests))}
     caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in studies if s)
@@ -88,10 +90,14 @@ def _tests_of(study: OfStudy) -> _Tests | None:
 
 
 def _adopted(known: Analysis, stored: _Tests) -> Analysis | None:
-    """The analysis with the tests of the study; None where one is not there or is another."""
-    rows = {(row.task, row.a, row.b): row for row in (*stored.pairs, *stored.variants)}
-    tested = [row for row in (*known.pairs, *known.variants) if row.estimate]
-    if not tested or not all(_same(row, rows.get((row.task, row.a, row.b))) for row in tested):
+    """The analysis with the tests of the study; None where they are not of the same curves."""
+    tasks = {row.task for row in known.best}
+    every = (row for row in (*stored.pairs, *stored.variants) if row.task in tasks)
+    rows = {(row.task, row.a, row.b): row for row in every}
+    here = {(row.task, row.a, row.b): row for row in (*known.pairs, *known.variants)}
+    if not here or here.keys() != rows.keys():
+        return None  # leader and candidates would be of other curves
+    if not all(_same(row, rows[key]) for key, row in here.items() if row.estimate):
         return None
     pairs, variants = (
         tuple(rows[row.task, row.a, row.b] if row.estimate else row for row in some)
@@ -108,9 +114,9 @@ def _adopted(known: Analysis, stored: _Tests) -> Analysis | None:
     )
 
 
-def _same(row: PairRow, other: PairRow | None) -> bool:
+def _same(row: PairRow, other: PairRow) -> bool:
     """Whether two rows are of the same difference, tested alike before adjustment."""
-    if other is None or (row.axis, row.n_docs) != (other.axis, other.n_docs):
+    if (row.axis, row.n_docs) != (other.axis, other.n_docs):
         return False
     ends = [
         np.array([e.level, e.value, e.low, e.high, r.p], dtype=float)

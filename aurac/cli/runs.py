@@ -207,7 +207,8 @@ def export(run: Path, *, out: Path, as_json: bool) -> None:
     """Write a run's cells as lm-eval's own results and sample logs.
 
     One folder for each adapter and rank, as `lm_eval --output_path OUT/ADAPTER/rank_R
-    --log_samples` would have made them; no model is loaded. `aurac score OUT` reads them back.
+    --log_samples` would have made them; no model is loaded. `aurac score OUT` scores
+    them, each truncation as an adapter.
 
     \b
     aurac export runs/gsm8k --format lm-eval --out exported

@@ -50,6 +50,10 @@ class Names:
         """The name of a row's curve."""
         return self._names[row.task, row.label]
 
+    def anywhere(self, label: str) -> str:
+        """The name of a curve by its label in the analysis, on whichever task."""
+        return self._anywhere.get(label, label)
+
     def on_task(self, row: Named) -> str:
         """The name of a row's curve, and its task."""
         return f"{self.of(row)} on {row.task}" if row.task else self.of(row)
@@ -86,7 +90,7 @@ class Names:
         return replace(shown, reading=reading(shown), sentence=pair_sentence(shown))
 
     def _declared(self, declared: Declaration) -> Declaration:
-        pairs = [(self._anywhere.get(a, a), self._anywhere.get(b, b)) for a, b in declared.pairs]
+        pairs = [(self.anywhere(a), self.anywhere(b)) for a, b in declared.pairs]
         return structs.replace(declared, pairs=pairs)
 
     def _best(self, row: BestRow) -> BestRow:

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.combine import merge, pooled
+from aurac.analysis.groups import defaults, gather
 from aurac.analysis.of_study import study_labels
-from aurac.analysis.primary import declaration
+from aurac.analysis.primary import declaration, declared_pairs
 from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import fields_of
+from aurac.analysis.whole import curves_of
 from aurac.arguments import fraction
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
@@ -27,6 +29,7 @@ from aurac.show.build import Builder
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
 from aurac.show.findings import ordered, tested
+from aurac.show.names import Names
 from aurac.show.pairs import verdict
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
@@ -114,7 +117,11 @@ def write_report(
     run = pooled(merge(runs) if len(runs) > 1 else runs[0], groups)
     if primary:
         names = [curve.adapter for curve in run.curves]
-        run = replace(run, primary=declaration(primary, run.primary, names, {}, finished=True))
+        declared = declaration(primary, run.primary, names, {}, finished=True)
+        run = replace(run, primary=declared)
+        curves, seeds_of = curves_of(run.curves)
+        if declared and curves:  # a name that several truncations have is refused
+            declared_pairs(declared, *defaults(gather(curves, seeds_of)))
     called = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
     run = replace(run, curves=renamed(run.curves, {**called, **(labels or {})}))
     figures = target / FIGURES
@@ -271,8 +278,9 @@ def _reference(findings: Findings, pair: PairRow) -> str | None:
     declared = findings.analysis.primary
     if declared is None or pair.exploratory is not False:
         return None
-    named = [first for first, second in declared.pairs if second == EACH]
-    return next((name for name in (pair.a, pair.b) if name in named), None)
+    names = Names(findings.analysis)
+    named = {names.anywhere(first) for first, second in declared.pairs if second == EACH}
+    return next((side for side in (pair.a, pair.b) if names.anywhere(side) in named), None)
 
 
 def choice_rows(findings: Findings) -> Iterator[Row]:

@@ -152,3 +152,17 @@ def test_numbers_that_are_not_finite_are_seen(dtype):
                 assert all_finite(x)
                 x[place] = bad
                 assert not all_finite(x)
+
+
+def test_tensors_that_share_memory_are_written(tmp_path):
+    """Research code may use one A for q and k."""
+    one = torch.randn(4, 32)
+    state = {}
+    for name in ("q_proj", "k_proj"):
+        state[f"model.layers.0.self_attn.{name}.lora_A"] = one
+        state[f"model.layers.0.self_attn.{name}.lora_B"] = torch.randn(24, 4)
+    torch.save(state, tmp_path / "shared.pt")
+    adapter = load_adapter(tmp_path / "shared.pt", alpha=4.0, method="lora", scaling="rank")
+    save_adapter(adapter, tmp_path / "out")
+    stored = load_adapter(tmp_path / "out")
+    assert all(torch.equal(f.A, one) for f in stored.modules.values())

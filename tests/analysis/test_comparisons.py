@@ -230,6 +230,14 @@ def test_a_reference_is_compared_with_each_other_adapter():
     }  # fmt: skip
 
 
+def test_an_adapter_is_its_default_truncation_of_each_task():
+    rows = [curve("a", 0.2, 1), curve("b", 0, 2)]
+    rows += [replace(row, task="u") for row in (svd("a", 0.2, 3), curve("b", 0, 4))]
+    result = analyse(rows, Options(primary=Declaration(pairs=[("a", "b")])))
+    told = [(row.task, row.exploratory) for row in result.pairs]
+    assert told == [(rows[0].task, False), ("u", False)]
+
+
 @pytest.mark.parametrize(
     ("pair", "said"),
     [

@@ -76,6 +76,30 @@ def test_without_the_analysis_of_the_study_the_reader_is_sent_there(task, alone,
         assert "adjusted for this task alone. Quote those of the study's report.md" in sentence
 
 
+@pytest.mark.parametrize("gone", ["dylora", "other"])
+def test_a_run_of_fewer_curves_keeps_its_own_tests(task, tmp_path, gone):
+    """The leader and the candidates of the study may be among the curves that it lacks."""
+    whole = analyse([*curves("short"), *curves("longer")], Options(strict=False))
+    (tmp_path / "analysis.json").write_text(whole.to_json())
+    fewer = [curve for curve in curves("short") if curve.adapter != gone]
+    own = analyse(fewer, Options(strict=False))
+    seen = within_study(own, [task / "subsets" / "one"])
+    assert (seen.pairs, seen.variants, seen.best) == (own.pairs, own.variants, own.best)
+    assert "Quote those of the study" in study_sentences(seen.caveats)[0]
+
+
+def test_a_run_that_knows_the_studys_primary_comparison_has_its_tests(task, tmp_path):
+    primary = Declaration(pairs=[("lora", "dylora")])
+    both = [*curves("short"), *curves("longer")]
+    whole = analyse(both, Options(strict=False, primary=primary))
+    (tmp_path / "analysis.json").write_text(whole.to_json())
+    own = analyse(list(curves("short")), Options(strict=False, primary=primary))
+    seen = within_study(own, [task])
+    assert [*seen.pairs, *seen.variants] == [
+        row for row in (*whole.pairs, *whole.variants) if row.task == "short"
+    ]
+
+
 def test_a_task_has_the_labels_of_its_study(task, tmp_path):
     maker = RunMaker(tmp_path, n=50, cells=False)
     for adapter in ("lora", "dylora-lr0.01-seed1", "elsewhere"):

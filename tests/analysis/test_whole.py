@@ -287,7 +287,7 @@ def test_a_rank_that_failed_for_one_seed_costs_the_area_of_that_recipe_alone():
         ([curve(1, adapter="a"), curve(2, adapter="a")], {}, "appears 2 times"),
         ([curve(1, adapter="a")], {"axis": "log"}, "axis 'log'"),
         ([curve(1, adapter="a")], {"weigh": "size"}, "weighed by 'size'"),
-        ([curve(1, adapter="a")], {"margin": 2}, "margin 2"),
+        ([curve(1, adapter="a")], {"margin": 2}, "margin=2"),
         ([curve(1, adapter="a"), curve(2, adapter="b").at([1, 2])], {}, "the same ranks"),
         (
             [curve(1, adapter="a", seed=1), curve(1, adapter="a", seed=2).at([1, 2])],

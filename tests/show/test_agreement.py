@@ -18,6 +18,7 @@ from report_runs import RunMaker
 
 from aurac.analysis.combine import pooled
 from aurac.cli import cli
+from aurac.errors import CurveError
 from aurac.notebook import load_run
 from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
 from aurac.records.results_file import Results
@@ -29,7 +30,9 @@ from aurac.show.findings import Findings, larger_first, significant
 from aurac.show.model_card import card
 from aurac.show.pairs import difference_table
 from aurac.show.tiles import tiles
-from aurac.show.write import choice_rows
+from aurac.show.write import choice_rows, write_report
+
+WORD_PROBLEMS = Path(__file__).parents[2] / "reports/word_problems"
 
 RANKS = (1, 2, 4)
 LOW, MIDDLE, HIGH = [0.2, 0.3, 0.4], [0.4, 0.5, 0.6], [0.7, 0.8, 0.9]
@@ -344,3 +347,17 @@ def test_a_report_labels_what_was_declared_for_it(tmp_path):
         assert (row["reference"] in (row["first_adapter"], row["second_adapter"])) == (
             row["family"] == "primary"
         )
+
+
+def test_a_reference_may_be_declared_by_its_name_in_tables(tmp_path):
+    command = ["report", str(WORD_PROBLEMS), "--reference"]
+    for name in ("matryoshka (with P)", "matryoshka", "matryoshka · prefix · trained"):
+        out = tmp_path / name
+        assert CliRunner().invoke(cli, [*command, name, "--out", str(out)]).exit_code == 0
+        with (out / "pairs.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if row["family"] == "primary"]
+        assert {row["reference"] for row in rows} == {"matryoshka"}
+        assert {row["first_rescale"] for row in rows} == {"trained"}
+    with pytest.raises(CurveError, match=r"one of matryoshka \(with P\), matryoshka \(without P\)"):
+        write_report(WORD_PROBLEMS, out=tmp_path / "no", primary=[("matryoshka · prefix", "*")])
+    assert not (tmp_path / "no").exists()

@@ -365,9 +365,12 @@ def sort_tensors(state: Mapping[str, Tensor], keys: KeyMap, path: Path) -> Facto
             raise CheckpointError(f"{path} has {_side_name(side)} of {module} twice")
         half[side] = check_factor(tensor, key, path)
     if not halves:
+        torchtune = any(key.endswith(".lora_a.weight") for key in state)
         raise CheckpointError(
             f"{path} holds no lora_A and lora_B tensors",
-            fix="check the file, or give --a-key and --b-key if they have other names",
+            fix="give the folder in PEFT's format that torchtune's Hugging Face checkpointer writes"
+            if torchtune
+            else "check the file, or give --a-key and --b-key if they have other names",
         )
     for module, half in halves.items():
         if not {"A", "B"} <= set(half):

@@ -257,7 +257,12 @@ class SafetensorsFile:
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; an OSError where the disk takes no more."""
-    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+    plain, seen = {}, set[int]()
+    for key, tensor in state.items():
+        whole = tensor.detach().cpu().contiguous()
+        start = whole.untyped_storage().data_ptr()
+        plain[key] = whole.clone() if start in seen else whole  # the library refuses shared memory
+        seen.add(start)
     try:
         save_file(plain, path, metadata={"format": "pt"})
     except SafetensorError as error:
