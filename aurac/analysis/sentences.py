@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import counted, declared, percent, points, show_span, size
+from aurac.curves.display import counted, declared, enough, percent, points, show_span, size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow
     from aurac.analysis.record import Advice
@@ -146,8 +146,10 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
     if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)
     text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
-    if choice.needed is not None and choice.margin is not None:
-        text += f" It takes a margin of more than {percent(choice.needed, 2)} points."
+    if choice.needed is None and (unmet := unmet_demands(choice, choice.configurations)):
+        text += f" None is shown to be {unmet}, all tested together."
+    elif choice.needed is not None and choice.margin is not None:
+        text += f" It takes a margin of {enough(choice.needed, 2)} points."
     return [text, *weak]
 
 
@@ -179,6 +181,19 @@ def _shown(choice: Choice) -> str:
     return " and ".join(parts)
 
 
+def unmet_demands(choice: Choice, rows: Sequence[Configuration]) -> str:
+    """What some of these are not shown to be, so that no margin is enough for them; or nothing."""
+    from aurac.stats.noninferiority import EXACT  # numpy
+
+    many = len(choice.configurations) > EXACT  # None may stand for what was not computed
+    if many or choice.few_seeds or all(row.needed is not None for row in rows):
+        return ""
+    demands = ["above the base"] if choice.baseline is not None else []
+    if choice.min_accuracy is not None:
+        demands.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
+    return " and ".join(demands)
+
+
 def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> list[str]:
     """What to ship, what it costs, and what was shown."""
     facts = [size(chosen.bytes)] if chosen.bytes else []
@@ -189,6 +204,9 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     shown = f"It is shown to be {_shown(choice)} ({sure})"
     if choice.configurations[0] is not chosen:
         both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
+        smaller = choice.configurations[: choice.configurations.index(chosen)]
+        if not both and choice.margin is not None and (unmet := unmet_demands(choice, smaller)):
+            both = f" shown to be both that and {unmet}"
         shown += f", and no smaller {'rank' if choice.curves == 1 else 'one'} is{both}"
     lines = [f"{head}: {', '.join(facts)}.", f"{shown}."]
     if choice.best is not chosen and choice.best is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ def percent(value: float | None, digits: int = 1) -> str:
         return "–"
     text = f"{100 * value:.{digits}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def enough(needed: float, digits: int = 1) -> str:
+    """The first margin of so many decimals that is above `needed`, in points; 0 stays 0."""
+    steps = 10 ** (digits + 2)
+    above = math.floor(round(needed * steps, 9)) + 1  # what is needed is itself not enough
+    return percent(above / steps if needed > 0 else 0.0, digits)
 
 
 def points(value: float) -> str:

@@ -6,8 +6,9 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from aurac.analysis.sentences import unmet_demands
 from aurac.curves.area import area_name
-from aurac.curves.display import count, percent, points, show_span, size
+from aurac.curves.display import count, enough, percent, points, show_span, size
 from aurac.show.appearance import short_names
 from aurac.show.findings import (
     ordered,
@@ -210,6 +211,8 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
             f" None is enough: {choice.seeds} seeds do not show how much seeds vary; for "
             f"{len(choice.configurations)} configurations it takes at least {choice.seeds_needed}."
         )
+    if unmet := unmet_demands(choice, choice.frontier):
+        caption += f" None is enough: not shown to be {unmet}, all tested together."
     shown = configuration_table(choice.frontier, choice, called=findings.called)
     return replace(shown, name=name, caption=caption)
 
@@ -238,8 +241,8 @@ def configuration_table(
 
 
 def margin_cell(needed: float | None, digits: int = 1) -> Cell:
-    """The smallest margin that is enough, in points."""
-    return Cell("none is enough" if needed is None else percent(needed, digits), needed)
+    """The smallest margin that is enough, in points, rounded up."""
+    return Cell("none is enough" if needed is None else enough(needed, digits), needed)
 
 
 def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:

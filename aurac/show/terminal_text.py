@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import pairings_of
-from aurac.analysis.sentences import pairing_note
+from aurac.analysis.sentences import pairing_note, unmet_demands
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, seconds, size
 from aurac.records.serving import against
@@ -29,6 +29,7 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
+_NEEDED = "margin needed: points of loss to accept for it to be named"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -115,13 +116,14 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     if not shown:
         return []
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
-    level = f"{100 * (1 - choice.alpha):.3g}"
-    return [
-        "",
-        title if every else f"{title}, without what a smaller one equals",
-        configuration_table(shown, choice, called=names.called, digits=2).filled().plain(),
-        f"margin needed: points of loss to accept for it to be named ({level} % confidence)",
-    ]
+    level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
+    made = configuration_table(shown, choice, called=names.called, accuracy=head, digits=2)
+    lines = ["", title if every else f"{title}: rows that no smaller one matches"]
+    lines += [made.filled().plain(), f"{_NEEDED} ({level} % confidence)"]
+    if unmet := unmet_demands(choice, shown):
+        lines.append(f"none is enough: not shown to be {unmet}, all rows tested together")
+        lines.append("above the base: each row by itself")
+    return lines
 
 
 def _trade_off(choice: Choice) -> Sequence[Configuration]:

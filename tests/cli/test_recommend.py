@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -67,14 +68,36 @@ def test_without_a_margin_the_trade_off_is_shown_and_nothing_recommended(table):
     content = json.loads(run("recommend", table, "--json"))
     assert (content["recommended"], content["ship"][0]["rank"]) == ([], None)
     frontier = content["choices"][0]["frontier"]
-    assert [f"{100 * one['needed']:.2f}" for one in frontier] == [row[-1] for row in rows]
-    for one in frontier:  # each is named from its margin on
+    for one, row in zip(frontier, rows, strict=True):  # each is named from its margin on
+        typed = f"{float(row[-1]) / 100:.4f}"
+        assert 0 < float(typed) - one["needed"] <= 1.0001e-4
+        ship = json.loads(run("recommend", table, "--margin", typed, "--json"))["ship"][0]
+        assert (ship["adapter"], ship["rank"]) == (one["adapter"], one["rank"])
         above, below = (
             json.loads(run("recommend", table, "--margin", one["needed"] + by, "--json"))["ship"][0]
             for by in (1e-9, -1e-9)
         )
         assert (above["adapter"], above["rank"]) == (one["adapter"], one["rank"])
         assert below["rank"] is None or below["rank"] > one["rank"]
+
+
+def test_a_margin_that_a_sentence_names_is_enough(table):
+    text = run("recommend", table, "--margin", "0.0001")
+    needed = re.search(r"It takes a margin of ([\d.]+) points\.", text)[1]
+    assert run("recommend", table, "--margin", f"{float(needed) / 100:.4f}").startswith("Ship ")
+
+
+def test_what_is_not_above_the_base_with_the_others_says_so(tmp_path):
+    """By itself lora is shown to be at rank 1, not with the other configurations."""
+    folder = zoo_run(tmp_path, n=16, seed=16, ranks=(1, 2, 4)).write()
+    text = run("recommend", folder, "--margin", "0.95")
+    assert "Ship lora at rank 2" in text
+    assert "and no smaller one is shown to be both that and above the base." in text
+    (row,) = [line.split() for line in text.splitlines() if "none is enough  " in line]
+    assert row[-1] == "yes"
+    assert "none is enough: not shown to be above the base, all rows tested together" in text
+    assert "above the base: each row by itself" in text
+    assert "accuracy [95 %, all rows together]" in text
 
 
 @pytest.mark.parametrize(
