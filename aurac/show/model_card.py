@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import choice_sentences
-from aurac.curves.display import count, interval, percent, size
+from aurac.curves.display import count, counted, interval, percent, size
 from aurac.records.hub import base_name, base_note, front_matter, loading_snippet, to_yaml
 from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     from huggingface_hub import EvalResult
 
-    from aurac.analysis.choice_rows import RankRow
+    from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.records.results_file import AdapterRecord, Area
     from aurac.records.run import CurveRow, StoredRun
 
 # The id of a benchmark's task where it is not the name of the data set's configuration
 # (https://huggingface.co/docs/hub/eval-results).
 TASK_IDS = {"openai/gsm8k": "gsm8k"}
+_NAMED = 3  # tasks in the first lines
 # Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",
@@ -58,13 +59,12 @@ def card(
     base = default[0].base
     found = [result for curve in default for result in _results(run, curve, brief=brief)]
     head = front_matter(adapter.name, base, adapter.method, found)
-    parts = [head, f"# {markdown(adapter.name)}", _opening(adapter, default[0])]
+    parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
         if not brief:
             row = own.get((curve.adapter, curve.task))
-            shown = choice_sentences(row.choice, own=True) if row else []
-            parts += [_table(curve), markdown(" ".join(shown))]
+            parts += [_table(curve), markdown(_recommended(row.choice) if row else "")]
     published = [
         f"{curve.task}: AURAC {interval(curve.log2)} % with the truncation {truncation(curve)}. "
         "The truncation is part of the result."
@@ -92,6 +92,16 @@ def _default(run: StoredRun, adapter: AdapterRecord) -> list[CurveRow]:
 
 def _list(lines: Sequence[str]) -> str:
     return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def _recommended(choice: Choice) -> str:
+    """What was shown of the ranks; without a margin only what is not shown to be above the base."""
+    above = [configuration.above_base for configuration in choice.configurations]
+    if choice.declared or (above and all(each is False for each in above)):
+        return " ".join(choice_sentences(choice, own=True))
+    if choice.best is None or choice.best.above_base is not False:
+        return ""
+    return f"Rank {choice.best.rank}, the most accurate, is not shown to be above the base."
 
 
 def _cutting(curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]) -> str:
@@ -185,15 +195,23 @@ def _dataset(curve: CurveRow) -> tuple[str, str] | None:
     return (dataset, TASK_IDS.get(dataset, name)) if dataset.count("/") == 1 else None
 
 
-def _opening(adapter: AdapterRecord, curve: CurveRow) -> str:
+def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:
+    curve = curves[0]
     method = METHODS.get(str(adapter.method), "low-rank")
     nested = adapter.nested_ranks or []
     trained = f", trained for ranks {', '.join(map(str, nested))}" if len(nested) > 1 else ""
     cut = " It can be cut to a smaller rank without training; this card says what that costs."
+    on = ", ".join(f"{_documents(run, each)} of {each.task}" for each in curves[:_NAMED])
+    on += f" and of {counted(len(curves) - _NAMED, 'other task')}" if curves[_NAMED:] else ""
     return markdown(
         f"{method} adapter of rank {adapter.trained_rank or curve.ranks[-1]} for "
-        f"{base_name(curve.base)}{trained}.{cut if len(curve.ranks) > 1 else ''}"
+        f"{base_name(curve.base)}{trained}.{cut if len(curve.ranks) > 1 else ''} Measured on {on}."
     )
+
+
+def _documents(run: StoredRun, curve: CurveRow) -> str:
+    first = "the first " if run.task(curve.task).limit else ""
+    return f"{first}{count(curve.n_docs)} documents"
 
 
 def _sentence(curve: CurveRow) -> str:
@@ -222,10 +240,9 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
     lines = [f"truncation: {'; '.join(dict.fromkeys(truncation(curve) for curve in curves))}"]
     for curve in curves:
         task = run.task(curve.task)
-        limit = " (the first ones of the task)" if task.limit else ""
         shots = "default" if task.num_fewshot is None else task.num_fewshot
         lines.append(
-            f"{curve.task}: {count(curve.n_docs)} documents{limit}, {shots} few-shot examples, "
+            f"{curve.task}: {_documents(run, curve)}, {shots} few-shot examples, "
             f"documents {(task.documents_sha256 or 'not recorded')[:16]}"
         )
     first = run.provenance[0]

@@ -69,6 +69,33 @@ def test_the_text_says_the_same_and_names_the_published_inference(run):
     assert "as published" not in text_of(run, "lora")
 
 
+def test_its_first_lines_say_on_how_many_documents(run, tmp_path):
+    opening = text_of(run, "lora").split("\n## ")[0]
+    assert opening.endswith(r" Measured on 60 documents of word\_problems." + "\n")
+    maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
+    maker.tasks["gsm8k"]["limit"] = 20
+    maker.write()
+    write_report(tmp_path)
+    text = (tmp_path / "cards/a.md").read_text()
+    assert " Measured on the first 20 documents of gsm8k.\n" in text.split("\n## ")[0]
+
+
+@pytest.mark.parametrize("margin", [None, 0.5])
+def test_it_names_a_rank_where_a_margin_was_given_and_else_says_nothing_of_one(run, margin):
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    text = card(run, adapter, Findings(run, margin).own)
+    assert "margin" not in text
+    assert ("Use rank " in text) is (margin is not None)
+
+
+def test_what_is_not_above_the_base_is_said_without_a_margin(tmp_path):
+    maker = RunMaker(tmp_path, n=60)
+    maker.base["word_problems"] = maker.outcomes("word_problems", [0.95])[0]
+    maker.add("a", [0.3, 0.6], ranks=(1, 2)).write()
+    write_report(tmp_path)
+    assert "nothing is shown to be above the base" in (tmp_path / "cards/a.md").read_text()
+
+
 def test_its_command_exists(run):
     adapter = next(a for a in run.adapters if a.name == "lora")
     text = card(run, adapter, Findings(run, 0.5).own)
