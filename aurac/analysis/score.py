@@ -100,7 +100,7 @@ class Score:
         area = self.estimate
         ends = "" if area.low is None else f" [{area.low:.4f}, {area.high:.4f}]"
         ranks = ", ".join(map(str, self.ranks))
-        documents = "" if self.n_docs is None else f", {self.n_docs} documents"
+        documents = "" if self.n_docs is None else f"; {self.n_docs} documents"
         axis = f"on the {self.axis} axis" if self.span is None else self._domain
         return f"Score({self.value:.4f}{ends} {axis}, ranks {ranks}{documents})"
 
