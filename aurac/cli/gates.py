@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aurac.analysis.sentences import unmet_demands
+from aurac.curves.display import enough
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was tested, of which adapters, and those that are not shown to meet it."""
+    """What was tested, of which adapters, and those that are not shown to meet it, with why."""
 
     does: str
     reason: str
     tested: Sequence[RankRow]
-    failing: Sequence[RankRow]
+    failing: Sequence[tuple[RankRow, str]]
 
     def text(self, names: Names) -> str:
         """The verdict."""
         if self.failing:
-            text = f"{self.reason}: {', '.join(map(names.on_task, self.failing))}."
+            listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
             tested = f" Of {len(self.tested)} tested, each by itself; --adapter NAME tests one."
-            return text + tested * (len(self.tested) > 1)
+            return f"{self.reason}: {listed}." + tested * (len(self.tested) > 1)
         if len(self.tested) == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
@@ -40,9 +42,11 @@ class Gate:
 
 
 def gates(
-    result: Analysis, served: ServingCosts, rank: int | None, latency: float | None
+    result: Analysis, served: ServingCosts, rank: int | None, latency: float | None, measure: str
 ) -> list[Gate]:
     """The verdict of each demand on the adapter asked about, or on every default truncation.
+
+    `measure` are the commands that measure a latency.
 
     Raises:
         UsageError: A rank that was not evaluated, or a latency that was not measured.
@@ -57,30 +61,50 @@ def gates(
         if known and not known[0] <= rank <= known[-1]:
             listed = f"from {known[0]} to {known[-1]}: the ranks are {', '.join(map(str, known))}"
             raise UsageError(f"--require-rank {rank}", expected=listed)
-        at = f"at rank {rank} or a smaller one"
-        failing = [row for row in rows if row.rank is None or row.rank > rank]
+        at = f"at rank {rank}{' or a smaller one' if known and rank > known[0] else ''}"
+        large = [row for row in rows if row.rank is None or row.rank > rank]
+        failing = [(row, _needed(row, rank)) for row in large]
         reason = f"Not shown to be good enough {at}"
         found.append(Gate(f"may be shipped {at}", reason, rows, failing))
     if latency is not None:
         most = f"at most {latency:g} ms a generated token"
-        slow = [row for row in rows if not _within(row, served, latency)]
+        slow = _slow(rows, served, latency, measure)
         found.append(Gate(f"takes {most} at its rank", f"Not shown to take {most}", rows, slow))
     return found
 
 
-def _within(row: RankRow, served: ServingCosts, limit: float) -> bool:
-    """Whether a row is shown to take at most `limit` ms a token; it must have been measured."""
-    if row.rank is None:
-        return False
-    cost = served.at(row.adapter, row.truncation, row.rank)
-    if cost is None or cost.decode.high is None:
-        problem = f"no latency of {row.label} at rank {row.rank} was measured"
-        expected = "a measurement in the run folder"
-        if cost is not None:
-            problem, expected = f"{len(cost.decode.rounds)} repeats give no interval", "at least 6"
+def _needed(row: RankRow, rank: int) -> str:
+    """Why a row may not be shipped at a rank or a smaller one."""
+    below = [each for each in row.choice.configurations if each.rank <= rank]
+    margins = [each.needed for each in below if each.needed is not None]
+    if margins and row.choice.margin is not None:
+        return f"it takes a margin of {enough(min(margins), 2)} points"
+    if unmet := unmet_demands(row.choice, below):
+        return f"not shown to be {unmet}"
+    return row.reason or ("too few seeds" if row.choice.few_seeds else "no margin is enough")
+
+
+def _slow(
+    rows: Sequence[RankRow], served: ServingCosts, limit: float, measure: str
+) -> list[tuple[RankRow, str]]:
+    """The rows that are not shown to take at most `limit` ms a token, with what each takes."""
+    failing: list[tuple[RankRow, str]] = []
+    missing, few = [], 0
+    for row in rows:
+        if row.rank is None:
+            failing.append((row, "no rank is recommended, so none is timed"))
+            continue
+        cost = served.at(row.adapter, row.truncation, row.rank)
+        if cost is None or cost.decode.high is None:
+            missing.append(f"{row.label} at rank {row.rank}")
+            few = len(cost.decode.rounds) if cost else few
+        elif 1000 * cost.decode.high > limit:
+            failing.append((row, f"{cost.decode.milliseconds} ms at rank {row.rank}"))
+    if missing:
+        problem, expected = f"no latency of {', '.join(missing)} was measured", "a measurement"
+        if few:
+            problem, expected = f"{few} repeats give no interval", "at least 6"
         raise UsageError(
-            f"--max-latency-ms: {problem}",
-            expected=expected,
-            fix=f"run `aurac cost CKPT --ranks {row.rank},… --save RUN` first",
+            f"--max-latency-ms: {problem}", expected=expected, fix=f"run {measure} first"
         )
-    return 1000 * cost.decode.high <= limit
+    return failing

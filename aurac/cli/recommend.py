@@ -27,7 +27,7 @@ from aurac.curves.display import declared
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from typing_extensions import Unpack
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aurac.cli.gates import Gate
     from aurac.files import Json
     from aurac.readers import Curves
+    from aurac.records.results_file import Results
     from aurac.records.serving import ServingCosts
 
     class OfRun(TypedDict):
@@ -56,6 +57,14 @@ _OF_FINISHED = (
     *("require_rank", "max_latency_ms", "adapter", "reference", "min_accuracy", "metric"),
     *("groups", "cluster", "support", "axis", "level", "details"),
 )
+
+
+def _only(adapters: Sequence[str]) -> str | None:
+    """The value of --adapter; a gate would silently test the last one of several."""
+    if len(adapters) > 1:
+        given = " ".join(f"--adapter {name!r}" for name in adapters)
+        raise UsageError(given, expected="one adapter", fix="run the command once for each")
+    return adapters[0] if adapters else None
 
 
 @command(
@@ -96,6 +105,7 @@ _OF_FINISHED = (
     until={"type": click.Choice(["decided"])},
     out={"type": click.Path()},
     basis=repeated(names, default=["auto"]),
+    adapter=repeated(_only),
     reference=parsed(lambda text: int(text) if text.isdigit() else text),
 )
 @analysis_options
@@ -177,7 +187,8 @@ def recommend(
     )
     result = analyse(read.curves, settings, groups=read.groups)
     served = ServingCosts.read(map(Path, sources), read.groups)
-    verdicts = gates(result, served, require_rank, max_latency_ms)
+    measure = _measure(sources) if max_latency_ms is not None else ""
+    verdicts = gates(result, served, require_rank, max_latency_ms, measure)
     commands = [_truncate(choice.chosen, sources) for choice in result.choices]
     _print(result, served, commands, verdicts, as_json=as_json, details=details)
     return NOT_SHOWN if any(gate.failing for gate in verdicts) else 0
@@ -199,7 +210,8 @@ def _print(
     if as_json:
         print_json(_content(result, served, commands, verdicts, details=details))
         return
-    said = (line for gate in verdicts for line in (gate.text(Names(result)), ""))
+    said = [line for gate in verdicts for line in (gate.text(Names(result)), "")]
+    said += ["Without the gate:"] if any(gate.failing for gate in verdicts) else []
     lines = recommended_lines(result, served, commands, details=details)
     print_text("\n".join([*said, *lines]))
 
@@ -223,15 +235,30 @@ def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: b
     return 0
 
 
-def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
-    """The command that writes a configuration; None where adapter or truncation are not known."""
+def _results(sources: Iterable[str]) -> Iterator[tuple[str, Results]]:
+    """The results of those sources that are run folders."""
     from aurac.records.results_file import RESULTS_FILE, Results
 
+    runs = (source for source in sources if (Path(source) / RESULTS_FILE).is_file())
+    return ((run, Results.read(Path(run))) for run in runs)
+
+
+def _measure(sources: Iterable[str]) -> str:
+    """The commands that measure what all adapters of the runs cost to serve."""
+    lines = [
+        shlex.join(["aurac", "cost", *(x.path for x in results.adapters if x.path), "--save", run])
+        for run, results in _results(sources)
+        if all(adapter.path for adapter in results.adapters)
+    ]
+    return " and ".join(f"`{line}`" for line in lines) or "`aurac cost CKPT… --save RUN`"
+
+
+def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
+    """The command that writes a configuration; None where adapter or truncation are not known."""
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
     if chosen is None or rescale not in ("rule", "keep", "trained"):
         return None
-    runs = (Path(source) for source in sources if (Path(source) / RESULTS_FILE).is_file())
-    every = (adapter for run in runs for adapter in Results.read(run).adapters)
+    every = (adapter for _, results in _results(sources) for adapter in results.adapters)
     known = {x.name: x.path for x in every if x.path and x.format != "family"}
     if chosen.adapter not in known:
         return None
@@ -262,9 +289,9 @@ def _content(
     if verdicts:
         shown["shown"] = not any(gate.failing for gate in verdicts)
         shown["failed"] = [
-            {"adapter": row.label, "task": row.task, "reason": gate.reason}
+            {"adapter": row.label, "task": row.task, "reason": gate.reason, "why": why}
             for gate in verdicts
-            for row in gate.failing
+            for row, why in gate.failing
         ]
     return shown
 

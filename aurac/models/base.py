@@ -60,7 +60,7 @@ def resolve_base(name: str) -> Base:
     path = Path(name).expanduser()
     if path.exists():
         return _local(name, path)
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if not on_hub(name):
         raise BaseModelError(
             f"base {name!r} is no folder here",
             expected=f"a model folder, a hub id (owner/name) or {DEFAULT_BASE}",
@@ -69,6 +69,12 @@ def resolve_base(name: str) -> Base:
             "openai-community/gpt2",
         )
     return _from_hub(name)
+
+
+def on_hub(name: str) -> bool:
+    """Whether a name is that of a model on the hub, with an owner, and of no folder here."""
+    path = name.startswith((".", "/", "~")) or name.count("/") != 1
+    return not path and not Path(name).expanduser().exists()
 
 
 def _local(name: str, path: Path) -> Base:

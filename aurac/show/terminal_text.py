@@ -157,7 +157,7 @@ def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str
     prefill, decode = record.tokens_per_second(own)
     text = (
         f"Served unmerged ({record.conditions}), rank {rank} takes "
-        f"{own.decode.milliseconds} ms a generated token ({decode:.0f} tokens/s) and "
+        f"{own.decode.milliseconds} ms a generated token ({decode:.1f} tokens/s) and "
         f"{own.prefill.milliseconds} ms a prompt ({prefill:.0f} tokens/s)"
     )
     if rank != full.rank:

@@ -138,6 +138,7 @@ def test_recommend_says_what_the_rank_costs(tmp_path):
     assert f"rank {rank} takes {10 + rank / 4:.1f} [" in lines[1]
     assert "(difference: " in lines[1] or rank == 16
     assert "Merged, any rank takes 9.00 [" in lines[1]
+    assert f"({1000 / (10 + rank / 4):.1f} tokens/s)" in lines[1]  # as `aurac cost` prints it
     (ship,) = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"]
     token = ship["serving"]["unmerged"]["token"]
     assert token["low"] < token["median"] < token["high"]
@@ -154,6 +155,9 @@ def test_a_latency_is_a_gate(tmp_path):
     assert "takes at most 99 ms a generated token" in run("recommend", folder, *GATE, "99")
     failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
     assert f"Not shown to take at most {most:g} ms a generated token: " in failed
+    assert " ms at rank " in failed.splitlines()[0]
+    none = run("recommend", folder, "--margin", "0.0001", *GATE[2:], "99", code=4)
+    assert "(no rank is recommended, so none is timed)" in none.splitlines()[0]
     both = [*GATE, "99", "--require-rank", "16"]
     assert json.loads(run("recommend", folder, *both, "--json"))["shown"] is True
     assert json.loads(run("recommend", folder, *GATE, "1", "--json", code=4))["shown"] is False
@@ -171,6 +175,10 @@ def test_a_latency_that_was_not_measured(tmp_path):
         code, _, err = run_aurac("recommend", folder, *GATE, "99")
         assert (code, err.count("\n")) == (2, 1)
         assert re.search(words, err)
-        assert "aurac cost CKPT" in err
+        assert (
+            "`aurac cost adapters/matryoshka adapters/dylora adapters/lora" in err
+        )  # what can be typed
+        assert f"--save {folder}`" in err
+        assert options or err.count(" at rank ") == 3  # every adapter that lacks it
     text = run("recommend", folder, "--margin", "0.5")
     assert "too few repeats" in text

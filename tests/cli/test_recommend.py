@@ -151,8 +151,12 @@ def test_a_required_rank_is_a_gate(table, asked, rank, code):
     content = json.loads(run(*given, "--json", code=code))
     assert content["shown"] is (code == 0)
     assert bool(content["failed"]) is (code == 4)
+    assert ("Without the gate:" in text.splitlines()) == (code == 4)
+    assert ("or a smaller one" in text.splitlines()[0]) == (rank > 1)
     for row in content["failed"]:
-        assert f"{row['adapter']} on {row['task']}" in text.splitlines()[0]
+        assert f"{row['adapter']} on {row['task']} ({row['why']})" in text.splitlines()[0]
+        said = "it takes a margin of" if "--margin" in asked else "not shown to be at least"
+        assert said in row["why"] or ("not shown" in row["why"]) == ("--min-accuracy" in asked)
         assert row["reason"] in text.splitlines()[0]
 
 
@@ -212,6 +216,10 @@ def test_an_accuracy_that_no_rank_is_shown_to_have(table):
             "--require-rank 64; expected from 1 to 8: the ranks are 1, 2, 4, 8",
         ),
         (["--margin", "0.1", "--adapter", "x"], "adapter 'x'; expected one of lora, matryoshka"),
+        (
+            ["--margin", "0.1", "--adapter", "lora", "--adapter", "x", "--require-rank", "2"],
+            "--adapter 'lora' --adapter 'x'; expected one adapter",
+        ),
         (["--margin", "0.1", "--budget", "50"], "--budget of a finished run"),
         (["--margin", "0.1", "-f", "5"], "--num-fewshot of a finished run"),
         (

@@ -14,7 +14,14 @@ from small_runs import TASK, random_adapter
 
 from aurac.adapters import Nesting
 from aurac.cli import cli
-from aurac.errors import CheckpointError, RankError, RunFolderError, TaskError, UsageError
+from aurac.errors import (
+    BaseModelError,
+    CheckpointError,
+    RankError,
+    RunFolderError,
+    TaskError,
+    UsageError,
+)
 from aurac.records.cell import Failure
 from aurac.records.store import CellStore
 from aurac.runs import pace
@@ -186,6 +193,13 @@ def test_options_may_name_any_of_the_tasks(adapter, tmp_path, caplog):
         dry_run([adapter], [text, TASK], data={"my_txt": tmp_path / "other"}, **options)
     dry_run([adapter], [TASK], **options)
     assert own_warnings() == ["--gen-kwargs changes nothing: no task generates text"]
+
+
+@pytest.mark.parametrize("base", ["/nope", "./nope/base", "~/nope", "a/b/c"])
+def test_a_base_that_is_nowhere_is_refused_as_by_the_run(base, adapter, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with pytest.raises(BaseModelError, match="is no folder here"):
+        dry_run([adapter], [TASK], **COMMON, base=base)
 
 
 def test_a_packaged_base_that_is_not_here_is_a_download(adapter, isolated_cache):
