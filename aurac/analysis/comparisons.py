@@ -303,7 +303,7 @@ def best_rows(
             row = _best_row(row, same, default, pairs, settings)
         except CurveError as error:
             row = replace(row, reason=error.text)
-        rows.append(replace(row, sentences=tuple(best_sentences(row))))
+        rows.append(row if row.leader else replace(row, sentences=tuple(best_sentences(row, {}))))
     return tuple(rows)
 
 
@@ -336,7 +336,7 @@ def _best_row(
     families = max(1, len({p.exploratory for p in pairs if p.p is not None})) + bool(bounded)
     known = [-low for low in lows.values() if low is not None]
     shared = {group.label for group in alike}
-    return replace(
+    row = replace(
         row,
         compared=len(alike),
         leader=first,
@@ -347,6 +347,8 @@ def _best_row(
         within=max(0.0, *known) if len(known) == len(rest) else None,
         apart=tuple(label for full, label in labels.items() if full not in shared),
     )
+    areas = {labels[group.label]: group.point(axis) for group in alike}
+    return replace(row, sentences=tuple(best_sentences(row, areas)))
 
 
 def _leaders_interval(

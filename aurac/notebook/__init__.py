@@ -146,28 +146,35 @@ class Run:
 
     @property
     def pairs(self) -> DataFrame:
-        """A row for each two adapters on a task, compared on the same documents.
+        """A row for each pair of adapters on a task, and of truncations of one adapter.
 
-        Columns: a and b with a_truncation and b_truncation, task, direction ("b − a", by their
-        names), difference (AURAC of b minus a, a fraction) with low and high (95 % interval), p
-        (of this pair alone), p_holm (adjusted for all pairs and truncations), verdict (in words, by
-        p_holm), detectable (the smallest true difference that the test finds with 80 % power),
-        n_docs, reason (why they are not compared).
+        Columns: a and b with a_truncation and b_truncation, task, direction ("b − a", named as in
+        the terminal), difference (AURAC of b minus a on the same documents, a fraction) with low
+        and high (95 % interval), p (of this pair alone), p_holm (adjusted for all `tests` of its
+        family), exploratory (its family, where some pairs are declared to be primary), verdict (in
+        words, by p_holm), detectable (the smallest true difference that the test finds with 80 %
+        power), n_docs, reason (why they are not compared).
         """
         from aurac.notebook.frames import frame
+        from aurac.show.names import Names
 
-        rows = self.analysis.pairs
-        cuts = {(row.task, row.label): row.truncation for row in self.analysis.scores}
+        known, names = self.analysis, Names(self.analysis)
+        rows = (*known.pairs, *known.variants)
         table = frame(
             "a b a_truncation=a b_truncation=b task direction=task difference=value "
-            "low=estimate.low high=estimate.high p p_holm verdict=reading detectable n_docs reason",
+            "low=estimate.low high=estimate.high p p_holm tests exploratory verdict=reading "
+            "detectable n_docs reason",
             rows,
         )
+        shown = [names.pair(row) for row in rows]
+        for side in ("a", "b"):
+            sides = [names.way(row.task, getattr(row, side)) for row in rows]
+            table[side] = [adapter for adapter, _ in sides]
+            table[f"{side}_truncation"] = [truncation for _, truncation in sides]
         return table.assign(
-            a_truncation=[cuts[row.task, row.a] for row in rows],
-            b_truncation=[cuts[row.task, row.b] for row in rows],
-            direction=[f"{row.b} − {row.a}" for row in rows],
-        )
+            direction=[f"{row.b} − {row.a}" for row in shown],
+            verdict=[row.reading for row in shown],
+        ).astype({"tests": "Int64"})
 
     @property
     def serving(self) -> DataFrame:

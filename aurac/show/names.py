@@ -36,15 +36,23 @@ class Names:
         labels: Mapping[str, str] | None = None,
         tasks: Mapping[str, str] | None = None,
     ) -> None:
-        self.tasks = tasks or {}
-        ways = {
-            (row.task, label): (row.adapter, *row.truncation.partition(" · ")[::2])
+        self.tasks, self._scores = tasks or {}, analysis.scores
+        self._ways = {
+            (row.task, label): (row.adapter, row.truncation)
             for row in analysis.scores
             for label in (row.label, f"{row.adapter} · {row.truncation}")
+        }
+        ways = {
+            key: (adapter, *truncation.partition(" · ")[::2])
+            for key, (adapter, truncation) in self._ways.items()
         }
         names = curve_names((way for way in ways.values() if way[2]), labels)
         self._names = {key: names.get(way, key[1]) for key, way in ways.items()}
         self._anywhere = {label: name for (_, label), name in self._names.items()}
+
+    def way(self, task: str | None, label: str) -> tuple[str, str]:
+        """Adapter and truncation of a label in the analysis."""
+        return self._ways[task, label]
 
     def of(self, row: Named) -> str:
         """The name of a row's curve."""
@@ -105,7 +113,9 @@ class Names:
             untested=called(row.untested),
             apart=called(row.apart),
         )
-        return replace(shown, sentences=tuple(best_sentences(shown)))
+        same = [score for score in self._scores if score.task == row.task]
+        areas = {self.of(s): area.value for s in same if (area := s.estimate(row.axis))}
+        return replace(shown, sentences=tuple(best_sentences(shown, areas)))
 
     def _row(self, row: Row) -> Row:
         return replace(row, task=self._task(row.task), adapter=self.of(row), other=False)

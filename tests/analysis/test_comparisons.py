@@ -85,7 +85,23 @@ def test_a_row_without_documents_can_lead_and_rules_nobody_out():
     (best,) = analyse([a, b], Options(strict=False)).best
     assert (best.leader, best.candidates, best.within) == ("b", ("b", "a"), None)
     assert best.estimate.low is None
-    assert best.sentences[0].endswith("of 2 (no interval).")
+    assert best.sentences[0].endswith(" % (no interval, the largest of 2).")
+
+
+def test_means_alone_are_named_without_a_confidence():
+    a, b = (Curve(RANKS, y, adapter=n, task="t") for n, y in (("a", (0.3,) * 3), ("b", (0.4,) * 3)))
+    (best,) = analyse([a, b]).best
+    assert best.sentences == (
+        "b has the largest AURAC on t, 40.0 % (no interval, the largest of 2).",
+        "The best may be any of b, a.",
+        "Not tested against b: a.",
+    )
+
+
+def test_equal_areas_share_the_first_place():
+    a = curve("a", 0.2, 1)
+    (best,) = analyse([a, replace(a, adapter="b"), curve("c", 0.1, 2)]).best
+    assert best.sentences[0].startswith("a and b share the largest AURAC on t, ")
 
 
 def test_a_row_over_other_ranks_is_named_and_not_compared():

@@ -60,6 +60,13 @@ def test_pairs_are_those_of_the_command_line(run):
     assert pairs.loc["lora", "matryoshka"].difference == pytest.approx(0.39125 - 0.4675)
     assert pairs.loc["lora", "dylora"].difference == pytest.approx(0.25125 - 0.4675)
     assert (pairs.p_holm >= pairs.p).all()
+    stored = pd.read_csv(KEPT / "pairs.csv")  # of adapters, and of truncations of one
+    assert run.pairs.difference.tolist() == pytest.approx(stored.difference.tolist())
+    assert run.pairs.tests.tolist() == stored.family_tests.tolist() == [5] * 5
+    last = run.pairs.iloc[4]
+    assert (last.a, last.a_truncation) == ("matryoshka", "prefix · trained")
+    assert (last.b, last.b_truncation) == ("matryoshka", "prefix · rule")
+    assert last.direction == "matryoshka (without P) − matryoshka (with P)"
 
 
 def test_samples_hold_every_answer(run):
@@ -189,9 +196,10 @@ def test_what_to_ship_is_what_the_command_says(run):
 def test_each_pair_says_which_way_it_subtracts(run):
     """The report's file, the record and the frame have one sign."""
     row = run.pairs.iloc[1]
-    assert (row.direction, row.a_truncation) == ("matryoshka − lora", "svd · keep")
+    assert row.direction == "matryoshka (with P) − lora (SVD)"
+    assert row.a_truncation == "svd · keep"
     assert row.b_truncation == "prefix · trained"
-    assert row.verdict.startswith("lora is better")
+    assert row.verdict.startswith("lora (SVD) is better")
     assert row.p <= row.p_holm
     assert row.detectable == pytest.approx(0.0759, abs=1e-4)
     stored = pd.read_csv(KEPT / "pairs.csv")
