@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -33,6 +34,8 @@ _ALSO_CALLED = {
     **dict.fromkeys(("output", "output_path", "output_dir", "folder"), "out"),
     **dict.fromkeys(("model", "pretrained"), "base"),
     **dict.fromkeys(("overwrite", "exist_ok"), "force"),
+    "max-rank": "require-rank",
+    "r": "rank",
     **dict.fromkeys(("steps", "epochs", "lr", "learning_rate"), "set"),
 }
 
@@ -60,7 +63,7 @@ def fraction(value: Any, name: str, most: float = 1.0, such_as: str = "0.02") ->
             return known
     expected = f"a fraction between 0 and {most:g}, such as {such_as}"
     given = f"--{name.replace('_', '-')} {value!r}"
-    raise UsageError(given, expected=expected, fix=_as_fraction(value))
+    raise UsageError(given, expected=expected, fix=as_fraction(value))
 
 
 def converted(value: Any, kind: Any, name: str) -> Any:
@@ -78,7 +81,7 @@ def converted(value: Any, kind: Any, name: str) -> Any:
         return _read(value, kind)
     except ValueError:
         expected = _called(kind)
-        fix = _as_fraction(value) if _CALLED[float] in expected else None
+        fix = as_fraction(value) if _CALLED[float] in expected else None
         raise UsageError(f"{name}={value!r:.80}", expected=expected, fix=fix) from None
 
 
@@ -125,13 +128,15 @@ def _pair(text: str) -> dict[str, str]:
     return {name: value}
 
 
-def _as_fraction(value: object) -> str | None:
-    """What to write in the place of a percentage."""
-    with contextlib.suppress(ValueError):
-        number = float(str(value).strip().removesuffix("%"))
-        if "%" in str(value) or 1 < number <= 100:
-            return f"give {number / 100:g}"
-    return None
+def as_fraction(value: object) -> str | None:
+    """What to write in the place of a percentage, of points or of a decimal comma."""
+    found = re.fullmatch(r"\s*(\d+)(?:([.,])(\d+))?\s*(%|pp|points?)?\s*", str(value))
+    if found is None:
+        return None
+    number = float(f"{found[1]}.{found[3] or 0}")
+    if found[4] or (1 < number <= 100 and found[2] != ","):
+        return f"give {number / 100:g}"
+    return f"give {number:g}" if found[2] == "," else None
 
 
 def _called(kind: Any) -> str:

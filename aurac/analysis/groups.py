@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.arguments import nearest
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.matching import align, labelled, matched, ordered_like
@@ -409,8 +410,9 @@ def find_groups(
     found = [g for g in every if shown.get(g.label) == name]
     found = found or [g for g in every if f"{g.label} · ".startswith(f"{name} · ")]
     if len({group.label for group in found}) != 1:
-        known = dict.fromkeys(
-            shown.get(g.label, g.label.removesuffix(" · ")) for g in found or every
-        )
-        raise CurveError(what, expected=f"{expected}{', '.join(known)}")
+        names = [] if found else [g.name for g in default]  # each is its default truncation
+        names += [shown.get(g.label, g.label.removesuffix(" · ")) for g in found or every]
+        near = None if found else nearest(name.partition("@")[0], names)
+        fix = f"did you mean {near}?" if near else None
+        raise CurveError(what, expected=f"{expected}{', '.join(dict.fromkeys(names))}", fix=fix)
     return found

@@ -147,11 +147,17 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
     if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)
     text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
-    if choice.needed is None and (unmet := unmet_demands(choice, choice.configurations)):
-        text += f" None is shown to be {unmet}, all tested together."
-    elif choice.needed is not None and choice.margin is not None:
-        text += f" It takes a margin of {enough(choice.needed, 2)} points."
-    return [text, *weak]
+    return [f"{text}{_takes(choice)}", *weak]
+
+
+def _takes(choice: Choice) -> str:
+    """The margin that would be enough, or why none is, after a space."""
+    if choice.margin is None:
+        return ""
+    if choice.needed is not None:
+        return f" It takes a margin of {enough(choice.needed, 2)} points."
+    unmet = unmet_demands(choice, choice.configurations)
+    return f" None is shown to be {unmet}, all tested together." if unmet else ""
 
 
 def rank_sentence(row: RankRow) -> str:

@@ -368,3 +368,5 @@ def _show_results(done: Run) -> None:
         print_text(doubt)
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
+    if not done.results.sequential:
+        click.echo(f"next: aurac recommend {shlex.quote(str(done.folder))} --margin M")

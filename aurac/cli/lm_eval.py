@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurac.arguments import as_fraction
 from aurac.cli.options import ALL, Attributes, Command, hyphens, parsed
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
@@ -231,7 +232,8 @@ def number_of_documents(text: Any) -> int | float:
     if 0 < number < 1:
         return number
     if number < 0 or not number.is_integer():
-        raise UsageError(f"--limit {text}", expected="a number of documents, or a share below 1")
+        expected, fix = "a number of documents, or a share below 1", as_fraction(text)
+        raise UsageError(f"--limit {text}", expected=expected, fix=fix if number < 0 else None)
     return int(number)
 
 

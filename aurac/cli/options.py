@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 from msgspec import to_builtins
 
+from aurac.arguments import as_fraction
 from aurac.curves.metrics import parse_metrics
 from aurac.errors import UsageError
 from aurac.terminal import terminal_width, wrapped
@@ -51,10 +52,9 @@ class Fraction(click.types.FloatParamType):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:
-            number, sign, rest = str(value).rstrip().partition("%")
-            if not sign or rest:
+            if (fix := as_fraction(value)) is None:
                 raise
-            self.fail(f"{value!r} is no fraction: write {float(number) / 100:g}", param, ctx)
+            self.fail(f"{value!r} is no fraction: {fix}", param, ctx)
 
 
 _KINDS: Mapping[str, Attributes] = {

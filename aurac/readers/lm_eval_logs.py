@@ -235,7 +235,8 @@ def _pooled(adapter: str, group: str, members: Mapping[str, Logs], wanted: Wante
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
-        runs = sorted(path.parent for path in root.glob("*/*/results.json"))
+        below = (path for each in ("*", "*/*") for path in root.glob(f"{each}/results.json"))
+        runs = sorted(path.parent for path in below)
         runs = [run for run in runs if run.parent.name == "results"] or runs  # of a study
         raise DataError(
             f"{root} holds neither results.json nor sample logs",

@@ -206,8 +206,13 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     for row in map(names.rank, result.recommended):
         lines += [row.sentence, *rank_test_lines(row), ""]
     title = "Which truncation to use for this adapter, paired"
-    lines += pair_lines([], [*map(names.pair, result.variants)], title, details=True)
-    return lines + [names.pair(row).sentence for row in result.pairs if row.survives is not None]
+    asked = {row.label for row in result.recommended}
+    variants, pairs = (
+        [names.pair(row) for row in rows if asked & {row.a, row.b}]
+        for rows in (result.variants, result.pairs)
+    )
+    lines += pair_lines([], variants, title, details=True)
+    return lines + [row.sentence for row in pairs if row.survives is not None]
 
 
 def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
@@ -218,7 +223,7 @@ def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
     for row in rows:
         chosen, ranks = row.choice.chosen, [c.rank for c in row.choice.configurations]
         cells = [names.on_task(row) if several else names.of(row)]
-        cells += [f"{chosen.rank} of {max(ranks)}" if chosen else NONE]
+        cells += [f"{chosen.rank} of {max(ranks)}" if chosen else "none shown"]
         known = (chosen.accuracy, chosen.bytes, chosen.seconds) if chosen else (None, None, None)
         cells += [percent(known[0]), size(known[1]), seconds(known[2])]
         cost = served.at(row.adapter, row.truncation, row.rank)

@@ -178,6 +178,11 @@ def test_a_gate_may_test_one_adapter(tmp_path):
         assert len(content["recommended"]) == len(content["ship"]) == 1
         assert content["ship"][0]["adapter"] == printed.partition(" ")[0]
         assert content["ship"][0]["rank"] == content["recommended"][0]["rank"]
+    details = run(*given, "--adapter", "lora", "--details")
+    assert "matryoshka (without P) − " not in details
+    tight = run("recommend", folder, "--margin", "0.0001", "--adapter", "lora", "--details")
+    (row,) = [line for line in tight.splitlines() if line.startswith("lora  ")]
+    assert "none shown" in row
     against = run(*given, "--adapter", "lora", "--reference", "matryoshka (with P)@1")
     assert "within 50 points of matryoshka (with P)@1" in against
 
