@@ -31,6 +31,7 @@ from aurac.adapters.nesting import (
     scale,
 )
 from aurac.errors import CheckpointError, RankError, UsageError
+from aurac.records.cut import Derived, TrainingRecord
 
 _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
@@ -141,34 +142,6 @@ class Values(Protocol):
 
     def beside_factors(self, key: str) -> Tensor:
         """One tensor beside the factors, checked to be finite."""
-
-
-class TrainingRecord(msgspec.Struct, frozen=True):
-    """A `Nesting` as files have it; ``None`` where it is not recorded."""
-
-    method: str | None = None
-    nested_ranks: list[int] | None = None
-    weights: list[float] | None = None
-    update: str | None = None
-
-
-class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an adapter was cut from another one; ``None`` for what is not recorded."""
-
-    basis: str | None = None
-    rescale: str | None = None
-    rank: int | None = None
-    from_rank: int | None = None
-    from_sha256: str | None = None
-    trained: TrainingRecord | None = None  # of the one that it was cut from
-    fit_factor: float | None = None
-    before: Derived | None = None  # the cut that this one was cut from; `from_…` are of the first
-
-    @property
-    def steps(self) -> str:
-        """Every cut in its order, such as ``rank 4 (basis svd, rescale keep)``."""
-        earlier = f"{self.before.steps}, then " if self.before else ""
-        return f"{earlier}rank {self.rank} (basis {self.basis}, rescale {self.rescale})"
 
 
 @dataclass(frozen=True, eq=False)

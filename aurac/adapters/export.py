@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter, Derived
+from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_base, check_fits, is_conv1d
 from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
@@ -37,6 +37,7 @@ from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
+from aurac.records.cut import Derived
 from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
 
 
@@ -141,13 +142,12 @@ def dump_records(adapter: Adapter) -> dict[str, bytes]:
 def _card(adapter: Adapter, derived: Derived) -> str:
     """The `README.md` of a truncation, with the front matter that the hub reads."""
     trained = derived.trained.method if derived.trained else None
-    method, parent = trained or "LoRA", derived.from_sha256 or "not recorded"
+    method = trained or "LoRA"
     return f"""{front_matter(adapter.name, adapter.base, trained)}
 
 # {adapter.name}, rank {adapter.rank}
 
-Rank {adapter.rank} of a {method} adapter of rank {derived.from_rank} (SHA-256 `{parent}`)
-for `{base_name(adapter.base)}`, cut without training to {derived.steps}.
+{derived.sentence(adapter.rank, method, f"`{base_name(adapter.base)}`")}
 
 It is a plain PEFT adapter:
 

@@ -19,9 +19,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from aurac.adapters.adapter import Adapter, Derived, Factors, only
+from aurac.adapters.adapter import Adapter, Factors, only
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale, singular_values, triangles
+from aurac.records.cut import Derived
 
 FAR = 0.1  # distance of the published from the trained update above which a note warns
 VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)

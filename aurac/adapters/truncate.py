@@ -29,10 +29,11 @@ from msgspec import structs
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aurac.adapters.adapter import Adapter, Derived, Factors, all_finite
+from aurac.adapters.adapter import Adapter, Factors, all_finite
 from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
+from aurac.records.cut import Derived
 
 Basis = Literal["prefix", "svd", "energy"]
 BasisOption = Literal["auto", "prefix", "svd", "energy"]  # auto: :func:`default_basis`

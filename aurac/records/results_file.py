@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from aurac.errors import RunFolderError
 from aurac.files import Json, write_json
 from aurac.records.cell import DocumentKey, SchemaNumber, read_record
+from aurac.records.cut import Derived
 from aurac.records.decisions import (
     Declaration,
     RankChoice,
@@ -217,7 +218,7 @@ class TaskRecord(Record, frozen=True, kw_only=True):
 
 
 class AdapterRecord(Record, frozen=True, kw_only=True):
-    """An adapter as it was read; sizes are those of its full rank."""
+    """An adapter as it was read; sizes are those of its full rank. `derived` is of a cut alone."""
 
     name: str
     path: str | None = None
@@ -237,6 +238,7 @@ class AdapterRecord(Record, frozen=True, kw_only=True):
     notes: list[str] = []
     recipe: dict[str, Any] | None = None
     seed: int | None = None
+    derived: Derived | UnsetType = UNSET
 
 
 class FailedCell(Record, frozen=True, kw_only=True):

@@ -182,6 +182,11 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         return self.role == "default"
 
     @property
+    def whole(self) -> bool:
+        """Whether the adapter was measured at its own rank alone, and so was not truncated."""
+        return self.is_default and self.ranks == (self.trained_rank,)
+
+    @property
     def full_name(self) -> str:
         """The adapter with its truncation."""
         return f"{self.adapter} · {self.basis} · {self.rescale}"

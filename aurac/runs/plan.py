@@ -203,7 +203,10 @@ def variants_of(
         return [Variant(name, adapter, "prefix", rescale, "default", ranks)]
     own, beside = _auto(adapter, ranks, rescales)
     named: list[Basis] = [own if basis == "auto" else basis for basis in bases]
-    every = [(b, r) for b in named for r in (rescales or (default_rescale(adapter, b),))]
+    scales: dict[Basis, Rescale] = {b: default_rescale(adapter, b) for b in named}
+    if own == "prefix" and is_svd(adapter):  # measured whole: the scale kept is that of its rule
+        scales["prefix"] = "rule"
+    every = [(b, r) for b in named for r in (rescales or (scales[b],))]
     wanted = [(b, r) for b, r in every if not (b != "prefix" and r in ("rule", "trained"))]
     if not wanted:
         raise UsageError(

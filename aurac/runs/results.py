@@ -323,6 +323,7 @@ def _adapter(name: str, variant: Variant) -> AdapterRecord:
         bytes=adapter.bytes(adapter.rank),
         notes=list(adapter.notes),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
+        derived=adapter.derived or UNSET,
     )
 
 

@@ -270,6 +270,8 @@ def scale(curve: CurveRow) -> str:
 
 def truncation(curve: CurveRow) -> str:
     """Basis and scale, in words."""
+    if curve.whole:
+        return "none, measured whole"
     if curve.published == PREFIX:
         return "prefix, as published"
     return f"{'SVD' if curve.basis == 'svd' else curve.basis}, {scale(curve)}"

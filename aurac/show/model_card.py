@@ -58,7 +58,7 @@ def card(
         return None
     base = default[0].base
     found = [result for curve in default for result in _results(run, curve, brief=brief)]
-    head = front_matter(adapter.name, base, adapter.method, found)
+    head = front_matter(adapter.name, base, _method(adapter), found)
     parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
@@ -139,6 +139,7 @@ def _result(
     task = run.task(curve.task)
     ends = {"low_95": value.low, "high_95": value.high}
     kept = ("num_fewshot", "limit", "documents_sha256", "prompts_sha256")
+    basis = one_line(curve.basis)
     details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
     return EvalResult(
         task_type="text-generation",
@@ -151,8 +152,7 @@ def _result(
         metric_args={
             "metric": one_line(curve.metric),
             **more,
-            "basis": one_line(curve.basis),
-            "rescale": one_line(curve.rescale),
+            **({} if curve.whole else {"basis": basis, "rescale": one_line(curve.rescale)}),
             **{name: round(end, 6) for name, end in ends.items() if end is not None},
         },
     )
@@ -196,17 +196,23 @@ def _dataset(curve: CurveRow) -> tuple[str, str] | None:
 
 
 def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:
-    curve = curves[0]
-    method = METHODS.get(str(adapter.method), "low-rank")
+    curve, method = curves[0], METHODS.get(str(_method(adapter)), "low-rank")
+    rank, base = adapter.trained_rank or curve.ranks[-1], base_name(curve.base)
     nested = adapter.nested_ranks or []
     trained = f", trained for ranks {', '.join(map(str, nested))}" if len(nested) > 1 else ""
     cut = " It can be cut to a smaller rank without training; this card says what that costs."
     on = ", ".join(f"{_documents(run, each)} of {each.task}" for each in curves[:_NAMED])
     on += f" and of {counted(len(curves) - _NAMED, 'other task')}" if curves[_NAMED:] else ""
-    return markdown(
-        f"{method} adapter of rank {adapter.trained_rank or curve.ranks[-1]} for "
-        f"{base_name(curve.base)}{trained}.{cut if len(curve.ranks) > 1 else ''} Measured on {on}."
-    )
+    text = f"{method} adapter of rank {rank} for {base}{trained}."
+    if adapter.derived:
+        text = adapter.derived.sentence(rank, method, base)
+    return markdown(f"{text}{cut if len(curve.ranks) > 1 else ''} Measured on {on}.")
+
+
+def _method(adapter: AdapterRecord) -> str | None:
+    """How it, or the adapter that it was cut from, was trained."""
+    trained = adapter.derived.trained if adapter.derived else None
+    return trained.method if trained else adapter.method
 
 
 def _documents(run: StoredRun, curve: CurveRow) -> str:

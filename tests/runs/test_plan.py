@@ -102,8 +102,10 @@ def test_nothing_stands_beside_what_is_an_svd_already_or_is_not_cut():
     of = partial(variants_of, "a")
     cut = of(truncate(adapter, 2), (1, 2))
     assert [(v.basis, v.rescale, v.role) for v in cut] == [("svd", "keep", "default")]
-    whole = of(adapter, (4,))
-    assert [(v.basis, v.rescale, v.role) for v in whole] == [("prefix", "rule", "default")]
+    for whole in (of(adapter, (4,)), of(truncate(adapter, 2, basis="svd"), (2,))):
+        assert [(v.basis, v.rescale, v.role) for v in whole] == [("prefix", "rule", "default")]
+    (by_svd,) = of(truncate(adapter, 2, basis="svd"), (2,), ["svd"])
+    assert (by_svd.basis, by_svd.rescale) == ("svd", "keep")
     family = of(make_family("f", [adapter, truncate(adapter, 2)]), (2, 4))
     assert [(v.basis, v.role) for v in family] == [("prefix", "default")]
     with pytest.raises(UsageError, match=r"basis 'qr'.* auto or prefix or svd"):

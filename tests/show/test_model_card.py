@@ -115,6 +115,30 @@ def test_a_card_of_one_rank_speaks_of_no_area(tmp_path):
     assert "Measured at rank 4" in text
 
 
+def test_the_card_of_a_cut_has_its_parent_every_step_and_no_truncation(tmp_path):
+    """Its README is replaced by this card, which is then the only place that says so."""
+    first = {"basis": "svd", "rescale": "keep", "rank": 8}
+    maker = RunMaker(tmp_path, n=20).add("cut", [0.5], ranks=(4,))
+    maker.adapters["cut"] |= {
+        "method": None,
+        "trained_rank": 4,
+        "derived": first
+        | {"rank": 4, "from_rank": 16, "from_sha256": "ab" * 32}
+        | {"trained": {"method": "lora"}, "before": first},
+    }
+    maker.curves[0]["trained_rank"] = 4
+    maker.write()
+    write_report(tmp_path)
+    text = (tmp_path / "cards/cut.md").read_text()
+    parent = f"Rank 4 of a LoRA (arXiv 2106.09685) adapter of rank 16 (SHA-256 {'ab' * 32}) for "
+    assert parent in text
+    steps = "rank 8 (basis svd, rescale keep), then rank 4 (basis svd, rescale keep)."
+    assert f"cut without training to {steps}" in text
+    assert "- truncation: none, measured whole\n" in text
+    (result,) = ModelCard(text).data.eval_results
+    assert {"basis", "rescale"}.isdisjoint(result.metric_args)
+
+
 def test_a_brief_card_has_the_areas_and_the_highest_rank_only(run):
     data = ModelCard(text_of(run, "lora", brief=True)).data
     assert [r.metric_args.get("rank") for r in data.eval_results] == [None, None, 16]

@@ -18,7 +18,6 @@ from msgspec import Meta
 
 from aurac.adapters.adapter import (
     Adapter,
-    Derived,
     Factors,
 )
 from aurac.adapters.formats.peft_config import CONFIG, is_there
@@ -30,6 +29,7 @@ from aurac.errors import AuracError, CheckpointError, RunFolderError, UsageError
 from aurac.files import write_json
 from aurac.models.base import KnownBase
 from aurac.models.device import versions
+from aurac.records.cut import Derived
 from aurac.records.hub import published
 
 if TYPE_CHECKING:

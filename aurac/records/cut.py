@@ -1,0 +1,41 @@
+"""How an adapter was cut from another one, as its side-car and `results.json` have it."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class TrainingRecord(msgspec.Struct, frozen=True):
+    """A `Nesting` as files have it; ``None`` where it is not recorded."""
+
+    method: str | None = None
+    nested_ranks: list[int] | None = None
+    weights: list[float] | None = None
+    update: str | None = None
+
+
+class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an adapter was cut from another one; ``None`` for what is not recorded."""
+
+    basis: str | None = None
+    rescale: str | None = None
+    rank: int | None = None
+    from_rank: int | None = None
+    from_sha256: str | None = None
+    trained: TrainingRecord | None = None  # of the one that it was cut from
+    fit_factor: float | None = None
+    before: Derived | None = None  # the cut that this one was cut from; `from_…` are of the first
+
+    @property
+    def steps(self) -> str:
+        """Every cut in its order, such as ``rank 4 (basis svd, rescale keep)``."""
+        earlier = f"{self.before.steps}, then " if self.before else ""
+        return f"{earlier}rank {self.rank} (basis {self.basis}, rescale {self.rescale})"
+
+    def sentence(self, rank: int | None, method: str, base: str) -> str:
+        """What the adapter of this rank is a cut of, for a card."""
+        parent = self.from_sha256 or "not recorded"
+        return (
+            f"Rank {rank} of a {method} adapter of rank {self.from_rank} (SHA-256 {parent}) for "
+            f"{base}, cut without training to {self.steps}."
+        )
