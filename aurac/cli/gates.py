@@ -79,9 +79,9 @@ def _needed(row: RankRow, rank: int) -> str:
     margins = [each.needed for each in below if each.needed is not None]
     if margins and row.choice.margin is not None:
         return f"it takes a margin of {enough(min(margins), 2)} points"
-    if unmet := unmet_demands(row.choice, below):
-        return f"not shown to be {unmet}"
-    return row.reason or ("too few seeds" if row.choice.few_seeds else "no margin is enough")
+    if row.reason or row.choice.few_seeds:
+        return row.reason or "too few seeds"
+    return f"not shown to be {unmet_demands(row.choice, below) or 'within any margin'}"
 
 
 def _slow(
@@ -89,22 +89,17 @@ def _slow(
 ) -> list[tuple[RankRow, str]]:
     """The rows that are not shown to take at most `limit` ms a token, with what each takes."""
     failing: list[tuple[RankRow, str]] = []
-    missing, few = [], 0
+    missing = []
     for row in rows:
+        cost = served.at(row.adapter, row.truncation, row.rank)
         if row.rank is None:
             failing.append((row, "no rank is recommended, so none is timed"))
-            continue
-        cost = served.at(row.adapter, row.truncation, row.rank)
-        if cost is None or cost.decode.high is None:
-            missing.append(f"{row.label} at rank {row.rank}")
-            few = len(cost.decode.rounds) if cost else few
+        elif cost is None or cost.decode.high is None:
+            few = f" ({len(cost.decode.rounds)} repeats give no interval)" if cost else ""
+            missing.append(f"{row.label} at rank {row.rank}{few}")
         elif 1000 * cost.decode.high > limit:
             failing.append((row, f"{cost.decode.milliseconds} ms at rank {row.rank}"))
     if missing:
-        problem, expected = f"no latency of {', '.join(missing)} was measured", "a measurement"
-        if few:
-            problem, expected = f"{few} repeats give no interval", "at least 6"
-        raise UsageError(
-            f"--max-latency-ms: {problem}", expected=expected, fix=f"run {measure} first"
-        )
+        problem = f"--max-latency-ms: no latency of {', '.join(missing)} was measured"
+        raise UsageError(problem, expected="at least 6 repeats", fix=f"run {measure} first")
     return failing

@@ -245,11 +245,8 @@ def _results(sources: Iterable[str]) -> Iterator[tuple[str, Results]]:
 
 def _measure(sources: Iterable[str]) -> str:
     """The commands that measure what all adapters of the runs cost to serve."""
-    lines = [
-        shlex.join(["aurac", "cost", *(x.path for x in results.adapters if x.path), "--save", run])
-        for run, results in _results(sources)
-        if all(adapter.path for adapter in results.adapters)
-    ]
+    runs = ((run, [x.path or "CKPT" for x in made.adapters]) for run, made in _results(sources))
+    lines = [shlex.join(["aurac", "cost", *paths, "--save", run]) for run, paths in runs]
     return " and ".join(f"`{line}`" for line in lines) or "`aurac cost CKPT… --save RUN`"
 
 

@@ -35,11 +35,6 @@ WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
 
 
-def row_name(row: ScoreRow | RankRow) -> str:
-    """The adapter, its truncation where that is not the default one, and the task."""
-    return f"{row.label} on {row.task}" if row.task else row.label
-
-
 def score_lines(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
     """What to know about each score; with details its method, all axes, and where it falls."""
     lines = []
@@ -57,7 +52,8 @@ def score_lines(rows: Sequence[ScoreRow], *, details: bool) -> list[str]:
             if row.mean is not None:
                 about.append(f"mean over ranks {percent(row.mean)} %")
             about += [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in row.drops]
-        lines += [f"{row_name(row)}: {text}" for text in about]
+        name = f"{row.label} on {row.task}" if row.task else row.label
+        lines += [f"{name}: {text}" for text in about]
     if not details and any(row.headline and row.headline.low is None for row in rows):
         lines.append("No interval: a point value (no per-document outcomes).")
     return lines
