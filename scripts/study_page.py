@@ -30,6 +30,7 @@ from aurac.show import figures, plots
 from aurac.show.appearance import ACCURACY, key, rank_title, styles
 from aurac.show.forest import WIDE, Difference, differences
 from aurac.show.table import as_csv
+from aurac.show.write import FAMILIES
 from aurac.stats.mean import Estimate
 from aurac.stats.multiplicity import holm
 from aurac.study import load_study
@@ -180,10 +181,10 @@ def comparisons() -> list[dict[str, Any]]:
     for study in STUDIES:
         every, analysis = _word_problems(study), _analysis(study)
         tested = [row for row in (*analysis["pairs"], *analysis["variants"]) if row["estimate"]]
-        kinds = ["primary" if row.get("exploratory") is False else "exploratory" for row in tested]
+        kinds = [FAMILIES[row.get("exploratory")] for row in tested]
         for row, kind in zip(tested, kinds, strict=True):
             found.append(_comparison(study, kind, kinds.count(kind), row, row["p_holm"]))
-        explored = [row["p"] for row, kind in zip(tested, kinds, strict=True) if kind[0] == "e"]
+        explored = [row["p"] for row, kind in zip(tested, kinds, strict=True) if kind != "primary"]
         pairs = [(b, a) for of, b, a in AFTERWARDS.values() if of == study]
         after = [msgspec.to_builtins(replace(_tested(every, a, b), a=a, b=b)) for b, a in pairs]
         adjusted = holm([*explored, *(row["p"] for row in after)])

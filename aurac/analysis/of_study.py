@@ -76,8 +76,9 @@ def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
         stored = _tests_of(studies[0])
         own = known.primary is None or (stored is not None and known.primary == stored.primary)
         if stored and own and (adopted := _adopted(known, stored)):
-            tests = [row.p for row in (*stored.pairs, *stored.variants) if row.p is not None]
-            known, numbers = adopted, {"tests": float(len(tests))}
+            kinds = [r.exploratory for r in (*stored.pairs, *stored.variants) if r.p is not None]
+            names = {"tests": None} if None in kinds else {"primary": False, "exploratory": True}
+            known, numbers = adopted, {name: float(kinds.count(k)) for name, k in names.items()}
     caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in studies if s)
     return replace(known, caveats=(*known.caveats, *caveats))
 

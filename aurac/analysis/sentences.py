@@ -298,7 +298,8 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
     elif len(row.untested) == row.compared - 1 and row.within is None:
         lines.append(f"The best may be any of {', '.join(row.candidates)}.")
     else:
-        none = f"; none beats {row.leader} by more than {points(row.within)}" if row.within else ""
+        most = enough(row.within or 0.0)
+        none = f"; none beats {row.leader} by more than {most} points" if row.within else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)} ({sure}{none}).")
     if row.untested:
         lines.append(f"Not tested against {row.leader}: {', '.join(row.untested)}.")

@@ -9,6 +9,8 @@ import msgspec
 EACH = "*"
 BEFORE, AFTER = "before the run had outcomes", "after outcomes existed"
 
+UNDECLARED = "No primary comparison was declared, so all are exploratory and one family (Holm)."
+
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """The primary comparisons, and when they were declared.

@@ -96,7 +96,7 @@ class Builder:
     def report(self) -> Report:
         """The whole report, in reading order."""
         run, single = self.run, len(self.run.task_names) == 1
-        first = self.first()
+        first, of_study = self.first(), study_sentences(self.findings.analysis.caveats)
         sections = [
             stopped(run, self.pictures),
             self.answer(),
@@ -117,11 +117,7 @@ class Builder:
             title=sentences.title(run),
             lead=sentences.lead(run),
             verdict=sentences.verdicts(self.findings),
-            scope=tuple(
-                filter(
-                    None, (sentences.scope(run), *study_sentences(self.findings.analysis.caveats))
-                )
-            ),
+            scope=tuple(filter(None, (sentences.scope(run), *of_study))),
             tiles=tiles(self.findings, run.task_names[0]) if single and not run.sequential else (),
             first=self._plain(first),
             sections=tuple(
@@ -353,7 +349,7 @@ class Builder:
         if best is None or kept is None:
             return []
         without = "" if questions(best) else " This run did not keep the questions."
-        who = best.members[0].adapter if best.members else best.label
+        who = f"{best.label} ({best.members[0].adapter})" if best.members else best.label
         intro = (
             f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
             f"of each kind in the task's order.{without}"

@@ -10,6 +10,7 @@ from msgspec import structs
 from aurac.analysis.caveats import padded
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
+from aurac.records.decisions import UNDECLARED
 from aurac.show.sentences import LISTED, all_zero, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ _EACH: Mapping[Code, str] = {
     "missing": "{who} on {task}, rank {rank:.0f}: missing ({note}). It is not filled in.",
     "failed": "{who} on {task}, rank {rank:.0f}: failed ({note}).",
 }
-_IN_STUDY = {
-    True: "One task of the study {note}: p values are those of the study's report.md, adjusted "
-    "over all of its {tests:.0f} comparisons.",
-    False: "One task of the study {note}: these p values are adjusted for this task alone. Quote "
+_IN_STUDY = {  # by the number of families; 0: the p values are not those of the study
+    0: "One task of the study {note}: these p values are adjusted for this task alone. Quote "
     "those of the study's report.md, adjusted over all of its tasks.",
+    1: "One task of the study {note}: p values are those of the study's report.md, adjusted over "
+    f"all of its {{tests:.0f}} comparisons. {UNDECLARED}",
+    2: "One task of the study {note}: p values are those of the study's report.md, adjusted within "
+    "its families of {primary:.0f} primary and {exploratory:.0f} exploratory comparisons.",
 }
-"""By whether the p values are those of the study."""
 _OTHERS: Mapping[Code, str] = {
     "missing": "{} more cells are missing; points.csv has the reasons.",
     "failed": "{} more cells failed; results.json lists them.",
@@ -74,7 +76,7 @@ def caveats(findings: Findings) -> list[str]:
 def study_sentences(caveats: Iterable[Caveat]) -> list[str]:
     """Of which studies runs are tasks, and over what their p values are adjusted."""
     found = (c for c in caveats if c.code == "task of a study")
-    return [_IN_STUDY[bool(c.numbers)].format(note=c.note, **c.numbers) for c in found]
+    return [_IN_STUDY[len(c.numbers)].format(note=c.note, **c.numbers) for c in found]
 
 
 def doubts(run: StoredRun) -> list[str]:

@@ -178,7 +178,8 @@ class Pictures:
             top=0.78,
             title=f"Accuracy against adapter size: {context}",
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
-            "parameters; each mark is a rank.",
+            "parameters; each mark is a rank. Dashes, dots and the numbers beside names are as in "
+            "accuracy against rank.",
             alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
             series=curves,
             context=context,
@@ -228,7 +229,7 @@ class Pictures:
         across = 1 if wide or len(draws) == 1 else 2
         context = self._context(task)
         grid = partial(figures.grid, draws, axes_titles=(STEP, "Documents"), keys=KEY)
-        seeds = " Of several seeds, all documents." if any(c.members for c in curves) else ""
+        seeds = " Of several seeds, sums over them." if any(c.members for c in curves) else ""
         return self._save(
             f"changes-{self.slugs[task]}",
             lambda: grid(across=across, height=1.9, title=context),
@@ -347,6 +348,7 @@ class Pictures:
             parts.append("Dotted, or dots and dashes, with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
+        parts.append("Numbers beside names: AURAC in percent.")
         if rest:
             parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
         if left:
@@ -390,7 +392,8 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
     if known:
         kind = "Whiskers, moved apart" if whiskers else "Bands"
         over = " over documents and seeds" if any(c.members for c in known) else ""
-        yield f"{kind}: 95 % intervals for each rank alone{over}."
+        some = " of the solid lines" if len(bands) < len(coloured) and not whiskers else ""
+        yield f"{kind}{some}: 95 % intervals for each rank alone{over}."
 
 
 def _hover_texts(curve: CurveRow, axis: str) -> list[str]:

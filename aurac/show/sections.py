@@ -11,7 +11,7 @@ from aurac.curves.display import count, seconds, signed, size
 from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
-from aurac.show.findings import ordered, unequal_documents
+from aurac.show.findings import ordered, truncation, unequal_documents
 from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
 from aurac.show.sentences import LISTED, to
 from aurac.show.table import NONE, Cell, Table, number, p_value, rank_cell, share, table
@@ -39,6 +39,7 @@ _APART = (
     "so those of different adapters are not compared."
 )
 _MANY_ADAPTERS = 20
+_LAST_CALL = ("started", "finished", "seconds")  # cells of earlier calls took time of their own
 _MAX_ITEM_COLUMNS = 4
 _TASK_KEYS = {
     "task": "name",
@@ -288,6 +289,8 @@ def method(run: StoredRun) -> Section:
         adapters = _listing("adapters", "Adapters", _ADAPTER_KEYS, rows)
         many = len(adapters.rows) > _MANY_ADAPTERS
         blocks.append(Collapsed("Adapters", (adapters,)) if many else adapters)
+    if cut := dict.fromkeys(truncation(curve) for curve in run.curves if curve.ranks):
+        blocks.append(Text(f"Truncations evaluated: {'; '.join(cut)}."))
     recipes = [{"adapter": a.name, **a.recipe} for a in run.adapters if a.recipe]
     if recipes:
         blocks.append(Collapsed("How the adapters were trained", _recipes(recipes)))
@@ -320,7 +323,7 @@ def _facts(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
             facts |= {f"{name}: {key}": part for key, part in value.items() if _known(part)}
             default += [str(key) for key, part in value.items() if not _known(part)]
         elif name != "command" and _known(value):
-            facts[name] = value
+            facts[f"{name} (last call)" if name in _LAST_CALL else name] = value
     if default and facts:
         facts["left at their defaults"] = ", ".join(default)
     return [{"what": what, "value": value} for what, value in facts.items()]

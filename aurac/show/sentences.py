@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences, confidence
-from aurac.curves.display import interval, percent
+from aurac.curves.display import enough, interval, percent
 from aurac.show.findings import scale, scored, significant
 from aurac.terminal import one_line
 
@@ -88,7 +88,7 @@ def scope(run: StoredRun) -> str:
         return "One training run: this holds for the checkpoint, not for its method."
     if not counts:
         return "One training run each: this compares these checkpoints, not the methods."
-    number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    number = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"
     one = f" One training run only of {some(single)}." if single else ""
     return f"Means over {number} training seeds each.{one}"
 
@@ -164,7 +164,8 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if pair is None:
         more = f"{percent(best.area - second.area)} points more than {second.label}"
         if findings.tested:
-            return f", {more}. That difference was not tested."
+            tested = "is not among the study's tests" if findings.of_study else "was not tested"
+            return f", {more}. That difference {tested}."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
     gap = cast("Estimate", pair.estimate)
@@ -281,7 +282,7 @@ def details(findings: Findings, task: str) -> list[str]:
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
-        within = f", by at most {percent(leader.within)} points" if leader.within else ""
+        within = f", by at most {enough(leader.within)} points" if leader.within else ""
         sure = confidence(leader)
         lines.append(f"{some(others)} may be better than {best.label}{within} ({sure}).")
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
@@ -338,14 +339,15 @@ GLOSSARY = {
     "linear axis the highest ranks dominate.",
     "prefix, SVD": "two ways to cut an adapter to rank r: its first r components, or the best "
     "approximation of its update of rank r. An adapter trained without nesting has no order in its "
-    "components, so it is compared by SVD, and the prefix, as published, is shown beside it.",
+    "components: aurac compares it by SVD unless a study or --basis asks for its prefix. The "
+    "tables of AURAC say what was done here.",
     "with the trained P, as published (without P)": "MatryoshkaLoRA trains B · P · A with a fixed "
     "diagonal P; its published inference leaves P out. The two are different functions.",
     "rank 0, base": "the model without an adapter.",
     "interval": "the 95 % confidence interval, over documents (and training seeds where there are "
     "several).",
     "significant": "p below 0.05 in the paired test on the same documents, after Holm's correction "
-    "for all pairs of this report.",
+    "for the tests that captions name.",
     "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
     "against the best configuration, whichever that is (5 % error, the choice included).",
     "configuration": "an adapter, cut one way, at one rank.",

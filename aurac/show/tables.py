@@ -264,9 +264,9 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         needed = max(row.choice.seeds_needed for row in tested)
         more += f" No bound: for the ranks of one curve it takes at least {needed} seeds."
     caption = (
-        f"{task}: accuracy lost against the most accurate rank of the curve, in points over the "
-        "same documents, with an upper bound on the loss against the best in brackets (95 % "
-        f"confidence for all bounds of the table together).{bold}{more}"
+        f"{task}: accuracy lost against the most accurate rank of the same curve, in points over "
+        "the same documents, in brackets an upper bound on the loss against that curve's best rank "
+        f"(95 % confidence for all bounds of the table together).{bold}{more}"
     )
     return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
 
@@ -276,7 +276,7 @@ def _loss_cell(step: RankTest | None, margin: float | None) -> Cell:
         return Cell(NONE)
     if step.upper >= 1.0 or step.joint is None:  # of too few seeds, or not among those tested
         return share(step.loss)
-    upper = NONE if step.joint >= 1.0 else percent(step.joint)
+    upper = NONE if step.joint >= 1.0 else enough(step.joint)
     text = f"{percent(step.loss)} ({upper})"
     return Cell(text, step.loss, best=margin is not None and step.joint < margin)
 

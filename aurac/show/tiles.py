@@ -62,5 +62,8 @@ def _choice_tile(choice: Choice, findings: Findings) -> Tile:
         return Tile("Recommended", "none", (head, *rest))
     if choice.few_seeds:
         return Tile("Recommended", "none", (head.split(".")[0],))
-    how = "aurac report --margin 0.05 names the smallest that is within 5 points of the best."
+    how = (
+        "aurac report FOLDER --margin 0.05 names the smallest that is shown to be within 5 points "
+        "of the best, if any is."
+    )
     return Tile("Recommended", "needs a margin", (how,))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
 
 FIGURES, CARDS = "figures", "cards"
-_FAMILIES = {None: "all", False: "primary", True: "exploratory"}
+FAMILIES = {None: "all", False: "primary", True: "exploratory"}
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
 _POINT = (
     *("rank", "accuracy", "accuracy_low", "accuracy_high", "weight_log2", "weight_linear"),
@@ -263,7 +263,7 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
         "high": estimate.high,
         "p": pair.p,
         "p_holm": pair.p_holm,
-        "family": _FAMILIES[pair.exploratory],
+        "family": FAMILIES[pair.exploratory],
         "family_tests": pair.tests,
         "verdict": verdict(pair).partition(",")[0],
         "pairing": pair.pairing,

@@ -8,6 +8,7 @@ from aurac.analysis.record import Analysis
 from aurac.analysis.rows import PairRow, grouped
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval
+from aurac.records.decisions import UNDECLARED
 from aurac.show import escape
 from aurac.show.table import Cell, Table, estimate, table
 from aurac.study.design import Study
@@ -27,7 +28,7 @@ def answer(analysis: Analysis) -> Iterable[str]:
             if row.p_holm is not None
         )
         yield escape.markdown(f"In points of AURAC: {', '.join(each)}.")
-    yield escape.markdown(analysis.primary.sentence) if analysis.primary else ""
+    yield escape.markdown(analysis.primary.sentence) if analysis.primary else UNDECLARED
     yield "\n".join(
         f"- **{escape.markdown(row.sentences[0])}** {escape.markdown(' '.join(row.sentences[1:2]))}"
         for row in analysis.best

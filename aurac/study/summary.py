@@ -45,12 +45,12 @@ is the one that MatryoshkaLoRA was trained with; without P it is the rule, its p
 Scale kept is that of the trained rank, fitted is that times a factor for each rank.
 
 Intervals (95 %) are over documents and, where a method has several, training seeds; those of one
-seed say nothing about another training. Differences are of AURAC on the log2 axis. p values are
-adjusted (Holm) for all pairs of methods and all pairs of truncations on all tasks together.
-Detectable is the difference that the test, at its adjusted level, finds with a power of 80 %."""
+seed say nothing about another training. Differences are of AURAC on the log2 axis. Detectable is
+the difference that the test, at its adjusted level, finds with a power of 80 %."""
 _AREAS = (
     "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and the "
-    "others that may be the best."
+    "others that may be the best: no adjusted test shows them to be worse than another row, nor, "
+    "where none compares them with the largest, a simultaneous bound."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (

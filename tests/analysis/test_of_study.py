@@ -62,7 +62,9 @@ def test_the_p_values_are_those_of_the_study(task, alone, tmp_path, primary):
     assert (seen.scores, seen.primary) == (alone.scores, primary)
     (sentence,) = study_sentences(seen.caveats)
     assert "p values are those of the study's report.md" in sentence
-    assert "adjusted over all of its 8 comparisons" in sentence
+    families = "within its families of 2 primary and 6 exploratory comparisons."
+    every = "over all of its 8 comparisons. No primary comparison was declared, so all are"
+    assert f"adjusted {families if primary else every}" in sentence
 
 
 def test_without_the_analysis_of_the_study_the_reader_is_sent_there(task, alone, tmp_path):

@@ -182,7 +182,9 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     asked = tiles(Findings(run, None), TASK)[1]
     assert asked.value == "needs a margin"
     (how,) = asked.lines
-    assert how.startswith("aurac report --margin 0.05 names the smallest that is within 5 points")
+    assert how.startswith(
+        "aurac report FOLDER --margin 0.05 names the smallest that is shown to be"
+    )
 
 
 def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_path):
