@@ -161,6 +161,7 @@ def recommend(
         decided = Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
         request = Request.of(sources, tasks, out, **of_run)
         return evaluate(request, decided, as_json=as_json)
+    from aurac.analysis.of_study import within_study
     from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
@@ -186,6 +187,7 @@ def recommend(
         adapter=adapter,
     )
     result = analyse(read.curves, settings, groups=read.groups)
+    result = within_study(result, map(Path, sources))
     served = ServingCosts.read(map(Path, sources), read.groups)
     measure = _measure(sources) if max_latency_ms is not None else ""
     verdicts = gates(result, served, require_rank, max_latency_ms, measure)
