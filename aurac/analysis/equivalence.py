@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis.groups import Groups, RecipeGroup, defaults, gather, group_of, together
+from aurac.analysis.groups import defaults, find_groups, gather, group_of, together
 from aurac.analysis.pairing import paired_areas
 from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import margin_sentence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from aurac.analysis.groups import Groups, RecipeGroup
     from aurac.curves.curve import Curve
 
 
@@ -77,7 +78,9 @@ def equivalent(
 ) -> MarginTest:
     """Do a and b differ by less than `margin` in AURAC? Two one-sided tests (TOST).
 
-    Args and errors as of `non_inferior`.
+    a and b are curves with outcomes, such as those of `Run.curves`, or lists of training seeds;
+    `margin` is a fraction such as 0.02, chosen before looking; `alpha` the error rate. The rest,
+    the test that is returned and the errors are as of `non_inferior`.
     """
     settings = Options(axis=axis, alpha=alpha, support=support, paired_seeds=paired_seeds)
     return _tested(a, b, margin, settings, both_sides=True)
@@ -104,17 +107,16 @@ def margin_tests(
 
     That a passes on every task needs no adjustment: each test has the error rate alpha, and all of
     them have to pass (intersection-union test: Berger 1982). a and b name adapters, or groups of
-    seeds; each one's first truncation counts. Of the settings axis, alpha, support and paired seeds
-    count.
+    seeds, in their default truncation, or another truncation as tables do. Of the settings axis,
+    alpha, support and paired seeds count.
     """
-    known, _ = defaults(gather(curves, groups))
-    names = list(dict.fromkeys(group.name for group in known))
-    for name in (a, b):
-        if name not in names:
-            raise CurveError(f"no adapter {name!r}", expected=f"one of {', '.join(names)}")
-    if a == b:
+    known, others = defaults(gather(curves, groups))
+    every, names = [*known, *others], (a, b)
+    found = [find_groups(name, known, every, f"no adapter {name!r}") for name in names]
+    if {group.label for group in found[0]} & {group.label for group in found[1]}:
         raise CurveError(f"{a!r} against itself", expected="two adapters")
-    first, second = ({g.task: g for g in known if g.name == name} for name in (a, b))
+    named = ([replace(g, name=n) for g in same] for n, same in zip(names, found, strict=True))
+    first, second = ({group.task: group for group in same} for same in named)
     alone = set(first) ^ set(second)
     if alone:
         task = min(map(str, alone))

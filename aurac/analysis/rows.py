@@ -384,7 +384,8 @@ class MarginTest:
         where = f" on {self.task}" if self.task else ""
         asked = "equivalent" if self.both_sides else "non-inferior"
         return (
-            f"MarginTest({self.a} − {self.b}{where}: {self.estimate}, {asked} within "
+            f"MarginTest({self.a} − {self.b}{where}: {self.estimate} "
+            f"({100 * self.estimate.level:g} %), {asked} within "
             f"{self.margin:g}: {'' if self.passed else 'not '}passed, {self.n_docs} documents)"
         )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aurac.arguments import keywords
+from aurac.arguments import keywords, nearest
 from aurac.curves.area import (
     AXES,
     BUDGETS,
@@ -254,10 +254,13 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
     if len(curves) == 1:
         return curves[0]
     known = ", ".join(f"{name} on {task}" for name, task in default)
+    near = nearest(adapter or "", [name for name, _ in default if name])
     raise CurveError(
         f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
         expected=f"one of {known}",
-        fix="name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
+        fix=f"did you mean {near!r}?"
+        if near and not curves and near != adapter
+        else "name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
     )
 
 

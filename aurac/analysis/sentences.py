@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from aurac.analysis.record import Advice
     from aurac.analysis.rows import BestRow, MarginTest, PairRow
     from aurac.stats.mean import Estimate
-_SAME = 1e-9  # areas that differ by less are equal
 
 
 def show_p(p: float) -> str:
@@ -273,34 +272,27 @@ def margin_sentence(test: MarginTest) -> str:
 
 
 def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
-    """What may be said of the row with the largest area on a task, or why none is named.
-
-    `areas` are those of the rows by name: equal ones share the first place.
-    """
+    """What may be said of the largest area on a task, or why none is named; `areas` by name."""
     where = f" on {row.task}" if row.task else ""
     if row.leader is None or row.estimate is None:
         return [f"No adapter is named the best{where}: {row.reason}."]
-    result, level, sure = row.estimate, _share(row.level), confidence(row)
-    interval = f"{level} interval {percent(result.low)} to {percent(result.high)}"
-    ends = "no interval" if result.low is None else interval
-    equal = [
-        name
-        for name in row.candidates
-        if name == row.leader or abs(areas.get(name, 2.0) - result.value) < _SAME
-    ]
-    lead = " and ".join(equal) + (" share" if len(equal) > 1 else " has")
-    lead += f" the largest {area_name(row.axis)}{where}, {percent(result.value)} %"
-    lines = [f"{lead} ({ends}, widened because the largest of {row.compared} was picked)."]
-    if result.low is None:
-        lines = [f"{lead} ({ends}, the largest of {row.compared})."]
+    result, sure = row.estimate, confidence(row)
+    gaps = {name: abs(areas.get(name, 2.0) - result.value) for name in row.candidates}
+    equal = [name for name, gap in gaps.items() if name == row.leader or round(gap, 9) == 0]
+    ends = f"no interval, the largest of {row.compared}"
+    if result.low is not None:
+        ends = f"{_share(row.level)} interval {percent(result.low)} to {percent(result.high)}, "
+        ends += f"widened because the largest of {row.compared} was picked"
+    lead = f"{' and '.join(equal)} {'share' if len(equal) > 1 else 'has'} the largest "
+    lines = [f"{lead}{area_name(row.axis)}{where}, {percent(result.value)} % ({ends})."]
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({sure}).")
-    elif len(row.untested) == row.compared - 1 and row.within is None:
-        lines.append(f"The best may be any of {', '.join(row.candidates)}.")
     else:
         most = enough(row.within or 0.0)
         none = f"; none beats {row.leader} by more than {most} points" if row.within else ""
-        lines.append(f"The best may be any of {', '.join(row.candidates)} ({sure}{none}).")
+        tested = row.within is not None or len(row.untested) < row.compared - 1
+        known = f" ({sure}{none})" if tested else ""
+        lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
     if row.untested:
         lines.append(f"Not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:

@@ -21,7 +21,7 @@ from aurac.analysis.of_study import within_study
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
-from aurac.analysis.score import score_notes
+from aurac.analysis.score import score, score_notes
 from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
@@ -196,7 +196,9 @@ def curves_of(rows: Sequence[CurveRow]) -> tuple[list[Curve], dict[str, list[str
     """The curves of rows, with documents where there are any, default truncations first; groups."""
     curves, groups = list[Curve](), {}
     for row in sorted(rows, key=lambda curve: not curve.is_default):
-        seeds = seeds_of(row) or ([as_curve(row.record)] if row.record and row.ranks else [])
+        seeds = list(seeds_of(row) or ())
+        if not seeds and row.record and row.ranks:  # its means alone
+            seeds = [replace(as_curve(row.record), intervals={})]
         if row.members:
             groups[row.adapter] = [row.adapter]
         curves += [replace(seed, adapter=row.adapter) for seed in seeds]
@@ -287,6 +289,8 @@ def seed_notes(group: RecipeGroup, axis: str) -> list[str]:
 
 def estimate_group(group: RecipeGroup, axis: str, level: float) -> Estimate:
     """AURAC of a group on one axis with the interval that fits."""
+    if not group.has_documents and group.seeds == 1 and axis in AXES:
+        return score(group.first, axis=axis, level=level).estimate
     if not group.has_documents:
         return Estimate(group.point(axis), None, None, None, NO_DOCUMENTS, level)
     return mean_of_seeds(group.areas(axis), group.layout, level, group.drawn_areas(axis))

@@ -43,6 +43,7 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
     aurac tasks gsm8k
     aurac tasks aurac_word_problems
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.errors import TaskError
     from aurac.tasks import BUNDLED, documents
     from aurac.tasks.index import check_names, facts_of, search, task_index
 
@@ -56,6 +57,8 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
         names = [name, *facts_of(name, include_path).members]
     elif name and not names:
         check_names([name], include_path)
+        fix = f"a file goes by `aurac compare ADAPTER --tasks {Path(name).absolute()}`"
+        raise TaskError(f"no name of a task matches {name!r}", fix=fix)
     facts = [facts_of(each, include_path) for each in (names if as_json else names[:_SHOWN])]
     if as_json:
         print_json([row._asdict() for row in facts])

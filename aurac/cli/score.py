@@ -108,9 +108,9 @@ def score(
     """AURAC with intervals, paired comparisons and non-inferior ranks, from numbers alone.
 
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
-    optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy; either
-    with parameters, bytes for --axis; a folder with lm-eval's sample logs in a folder per rank; or
-    a run folder.
+    optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy,
+    optionally low, high; either with parameters, bytes for --axis; a folder with lm-eval's sample
+    logs in a folder per rank; or a run folder.
 
     \b
     aurac score outcomes.csv

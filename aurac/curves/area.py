@@ -64,11 +64,11 @@ def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.f
     an interval at both ends, so that ``AURAC = Σ_k w_k y_k`` (arXiv 2605.07850 logs both axes).
 
     Args:
-        ranks: K >= 2 different ranks; their order does not matter.
+        ranks: K >= 2 different ranks in any order.
         axis: "log2" or "linear".
 
     Returns:
-        (K,) weights in ascending order of rank, non-negative, summing to 1.
+        (K,) weights, non-negative, summing to 1: in ascending order of rank, not in that given.
 
     Raises:
         CurveError: Fewer than two ranks, a duplicate, or one that is not an integer >= 1.

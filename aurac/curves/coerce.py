@@ -47,13 +47,12 @@ def as_curve(source: Any) -> Curve:
         return _from_row(source) if "ranks" in source else _from_mapping(source)
     if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
         return _from_columns(*source)
+    fix = "take run.scores for the AURAC of every curve, or one of run.curves"
     raise CurveError(
         f"a {type(source).__name__} is no curve",
         expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "
         "with columns rank and accuracy, or a curve of results.json",
-        fix="take run.scores for the AURAC of every curve, or one of run.curves"
-        if hasattr(source, "curves")
-        else None,
+        fix=fix if hasattr(source, "curves") or isinstance(source, str) else None,
     )
 
 
@@ -137,8 +136,7 @@ def _from_frame(frame: Any) -> Curve:
         labels["missing"] = dict.fromkeys(
             map(whole_rank, frame.drop(known.index)["rank"]), "empty in the table"
         )
-        ends = (known[name] if name in names else None for name in ("low", "high"))
-        labels["intervals"] = _intervals(known["rank"], *ends)
+        labels["intervals"] = _intervals(known["rank"], known.get("low"), known.get("high"))
         return Curve(tuple(known["rank"]), tuple(known["accuracy"]), **labels)
     if {"doc_id", "score"} <= set(names):
         return _from_long(frame, labels)

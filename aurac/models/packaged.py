@@ -61,6 +61,11 @@ def packaged_folder(name: str) -> Path | None:
     return target if (target / _RECORD).is_file() else None
 
 
+def packaged_name(base: str) -> str:
+    """A base as aurac names it: the cached folder of a packaged model by that model's name."""
+    return next((name for name in PACKAGED if Path(base) == _place(name)), base)
+
+
 def _place(name: str) -> Path:
     return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 

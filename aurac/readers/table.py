@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -20,9 +20,11 @@ from aurac.readers.data_files import read_columns
 
 LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
 _KEYS = ("adapter", "task", "metric")
-_TEXT = (*_KEYS, "doc_id", "cluster", "stratum", "sample")
-_NUMBERS = ("rank", "score", "accuracy", "seed", *AMOUNTS)
-_OPTIONAL = ("accuracy", "seed", *AMOUNTS)
+_CUTS = ("basis", "rescale")  # of a run, whose tables hold every truncation
+_TEXT = (*_KEYS, "doc_id", "cluster", "stratum", "sample", *_CUTS)
+_ENDS = ("low", "high")  # of the 95 % interval of an accuracy
+_OPTIONAL = ("accuracy", "seed", *_ENDS, *AMOUNTS)
+_NUMBERS = ("rank", "score", *_OPTIONAL)
 COLUMNS = (*_TEXT, *_NUMBERS)
 
 
@@ -130,6 +132,8 @@ class _Rows:
             name: _number(columns.pop(name), name, where) for name in AMOUNTS if name in columns
         }
         self.documents = {"score", "doc_id"} <= columns.keys()
+        known = not self.documents and columns.keys() >= set(_ENDS)
+        self.ends = [_number(columns.pop(name), name, where) for name in _ENDS if known]
         name = "score" if self.documents else "accuracy"
         self.values = _number(columns.pop(name), name, where)
         self.text = {name: _Text.of(columns.pop(name)) for name in _TEXT if name in columns}
@@ -171,6 +175,7 @@ class _Rows:
         self.rank, self.doc, self.group = self.rank[rows], self.doc[rows], self.group[rows]
         self.values = self.values[rows]
         self.seed = None if self.seed is None else self.seed[rows]
+        self.ends = [column[rows] for column in self.ends]
         self.amounts = {name: column[rows] for name, column in self.amounts.items()}
         self.text = {name: _Text(t.codes[rows], t.texts) for name, t in self.text.items()}
 
@@ -183,15 +188,17 @@ class _Rows:
         starts = np.flatnonzero(new)
         counts = np.diff(np.append(starts, new.size))
         at = starts[np.argmax(counts > 1)]
+        cut = next((n for n in _CUTS if n in self.text and len(self.text[n].texts) > 1), None)
+        one = f"select one {cut}" if cut else None
         if not self.documents:
-            raise self._error(f"{self.label(at)} has rank {self.rank[at]} twice")
+            raise self._error(f"{self.label(at)} has rank {self.rank[at]} twice", fix=one)
         sample = self.text.get("sample")
         if sample is None:
             raise self._error(
                 f"document {self.text['doc_id'][at]!r} appears {counts.max()} times at rank "
                 f"{self.rank[at]} of {self.label(at)}",
                 expected="one row for each document and rank",
-                fix="tell repeated generations apart with a column named sample",
+                fix=one or "tell repeated generations apart with a column named sample",
             )
         place = np.cumsum(new) - 1
         packed = place.astype(np.int64) * (len(sample.texts) + 1) + sample.codes + 1
@@ -208,7 +215,7 @@ class _Rows:
         self._take(starts)
         self.values = means
 
-    def _error(self, what: str, **more: str) -> DataError:
+    def _error(self, what: str, **more: str | None) -> DataError:
         return DataError(f"{self.where}: {what}", **more)
 
     def key(self, row: int | np.intp) -> CurveLabels:
@@ -259,9 +266,13 @@ class _Rows:
         if not known:
             raise self._error(f"{self.label(start)} has no accuracy at any rank from 1 up")
         missing = {rank: "empty in the table" for rank in points if rank not in known}
-        amounts = self._amounts(range(start, stop + 1))
-        y, labels = tuple(known.values()), self.key(start)
-        return Curve(tuple(known), y, baseline=baseline, missing=missing, **labels, **amounts)
+        ends = (column[start:stop].tolist() for column in self.ends)
+        rows = zip(self.rank[start:stop].tolist(), *ends, strict=True) if self.ends else ()
+        intervals = {r: (a, b) for r, a, b in rows if r in known and np.isfinite(a + b)}
+        amounts, labels = self._amounts(range(start, stop + 1)), self.key(start)
+        y = tuple(known.values())
+        curve = Curve(tuple(known), y, baseline=baseline, missing=missing, **labels, **amounts)
+        return replace(curve, intervals=intervals)
 
     def _document_curve(self, start: int, stop: int, shared: dict[bytes, tuple[str, ...]]) -> Curve:
         ranks = self.rank[start:stop]

@@ -89,8 +89,10 @@ def compare(
             its own in `<out>/subsets`, and those of the whole stay as they are.
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
-        options: Fields of `Settings`, of its parts and of `Execution`. Where several are expected
-            one will do: ``basis="svd"``, ``primary="a,b"``, ``metric="acc"``, ``ranks=4``.
+        options: As on the command line: `limit` (documents of each task), `metric` and `data` (by
+            task), `ranks`, `basis`, `margin` (a fraction), `base`, `groups` (recipe → its seeds),
+            `primary`, and the other fields of `Settings`, its parts and `Execution`. One will do
+            where several are expected: ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder

@@ -166,8 +166,8 @@ class SettingsOptions(TypedDict, total=False):
     fewshot_seeds: int
     limit: float | Mapping[str, float] | None
     split: Literal["test", "validation"] | None
-    metric: Mapping[str, str]
-    data: Mapping[str, Path]
+    metric: str | Mapping[str, str]
+    data: str | Mapping[str, Path | str]
     chat_template: bool
     system_instruction: str | None
     fewshot_as_multiturn: bool | None
@@ -176,9 +176,9 @@ class SettingsOptions(TypedDict, total=False):
     pass_at: Sequence[int]
     include_path: Path | str | None
     cluster: Mapping[str, str]
-    ranks: str | Sequence[int]
-    basis: Sequence[BasisOption]
-    rescale: Sequence[Rescale] | None
+    ranks: str | int | Sequence[int]
+    basis: BasisOption | Sequence[BasisOption]
+    rescale: Rescale | Sequence[Rescale] | None
     published: bool
     margin: float | None
     base: str | None
@@ -195,7 +195,7 @@ class SettingsOptions(TypedDict, total=False):
     truncations: Mapping[str, TruncationOptions]
     overrides: Overrides
     groups: Mapping[str, Sequence[str]]
-    primary: Sequence[tuple[str, str]]
+    primary: str | Sequence[str | tuple[str, str]]
 
 
 class RequestOptions(SettingsOptions, total=False):

@@ -38,21 +38,18 @@ class Names:
     ) -> None:
         self.tasks, self._scores = tasks or {}, analysis.scores
         self._ways = {
-            (row.task, label): (row.adapter, row.truncation)
+            (row.task, label): (row.adapter, *row.truncation.partition(" · ")[::2])
             for row in analysis.scores
             for label in (row.label, f"{row.adapter} · {row.truncation}")
         }
-        ways = {
-            key: (adapter, *truncation.partition(" · ")[::2])
-            for key, (adapter, truncation) in self._ways.items()
-        }
-        names = curve_names((way for way in ways.values() if way[2]), labels)
-        self._names = {key: names.get(way, key[1]) for key, way in ways.items()}
+        names = curve_names((way for way in self._ways.values() if way[2]), labels)
+        self._names = {key: names.get(way, key[1]) for key, way in self._ways.items()}
         self._anywhere = {label: name for (_, label), name in self._names.items()}
 
     def way(self, task: str | None, label: str) -> tuple[str, str]:
         """Adapter and truncation of a label in the analysis."""
-        return self._ways[task, label]
+        adapter, *truncation = self._ways[task, label]
+        return adapter, " · ".join(filter(None, truncation))
 
     def of(self, row: Named) -> str:
         """The name of a row's curve."""

@@ -123,6 +123,20 @@ def test_the_folder_that_one_stands_in_has_its_own_name(tmp_path, monkeypatch):
     assert load_adapter("..", name="other").name == "other"
 
 
+def test_the_cached_folder_of_a_packaged_base_is_that_base(tmp_path, monkeypatch):
+    """An adapter that PEFT trained on what `aurac base` prints goes with those of the zoo."""
+    monkeypatch.setenv("AURAC_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "cache" / "bases" / f"{DEFAULT_BASE}-1"
+    folder = contradicting(tmp_path / "x", str(place), None)
+    (folder / "aurac.json").unlink()
+    adapter = load_adapter(folder)
+    assert adapter.base == DEFAULT_BASE
+    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
+    assert str(tmp_path) not in (cut / CONFIG).read_text()
+    edit(folder / CONFIG, base_model_name_or_path=str(tmp_path / "other"))
+    assert load_adapter(folder).base == str(tmp_path / "other")
+
+
 def test_other_programs_read_the_repository_of_a_packaged_base(tmp_path):
     """The side-car keeps the packaged name, with which the base is found without a network."""
     folder = contradicting(tmp_path / "x", DEFAULT_BASE, DEFAULT_BASE)  # as of older versions

@@ -76,6 +76,32 @@ def test_points_say_why_there_is_no_interval(tmp_path):
     }
 
 
+def test_intervals_of_ranks_in_a_table_count_as_they_do_in_a_frame(tmp_path):
+    path = tmp_path / "ends.csv"
+    path.write_text("rank,accuracy,low,high\n0,0,,\n1,0.3,0.25,0.35\n2,0.405,0.355,0.455\n")
+    (row,) = json.loads(run("score", path, "--json"))["scores"]
+    known = aurac.score(path).log2
+    assert (row["log2"]["low"], row["log2"]["high"]) == (known.low, known.high)
+    assert (known.low, known.high) == pytest.approx((0.3025, 0.4025))
+    assert "No interval" not in run("score", path)
+
+
+def test_margin_tests_take_the_names_of_tables():
+    kept, question = ROOT / "reports" / "word_problems", ["--margin", "0.2"]
+    text = run("score", kept, "--equivalent", "lora (SVD)", "--to", "lora (prefix)", *question)
+    assert text.startswith("lora (SVD) is equivalent to lora (prefix) on aurac_word_problems")
+    with pytest.raises(AuracError, match=r"'lora \(SVD\)' against itself"):
+        run("score", kept, "--equivalent", "lora (SVD)", "--to", "lora", *question)
+
+
+def test_a_table_of_several_truncations_asks_for_one(tmp_path):
+    path = tmp_path / "samples.csv"
+    rows = [f"{basis},{rank},d,1\n" for basis in ("svd", "prefix") for rank in (1, 2)]
+    path.write_text("".join(["basis,rank,doc_id,score\n", *rows]))
+    with pytest.raises(AuracError, match="select one basis"):
+        run("score", path)
+
+
 def test_score_allows_for_the_leader_having_been_picked(table):
     content = json.loads(run("score", table, "--json", "--details"))
     (row,) = content["best"]

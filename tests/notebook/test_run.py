@@ -269,6 +269,7 @@ def test_what_is_public_shows_in_a_line(run):
         assert len(repr(each)) < 300
         assert "\n" not in repr(each)
     assert "lora − dylora" in repr(test)
+    assert "] (90 %), " in repr(test)  # both one-sided 95 % bounds
     assert repr(test).endswith("passed, 100 documents)")
 
 

@@ -19,6 +19,7 @@ from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.storage import checked
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
+from aurac.models.packaged import packaged_name
 from aurac.records.hub import published
 
 # The base's modules, or None; told whether they are needed
@@ -112,7 +113,7 @@ class PeftConfig(msgspec.Struct, frozen=True):
         """The base that it names, as ``owner/name@revision`` where it asks for a revision."""
         name, revision = self.base_model_name_or_path, self.revision
         if revision in ("", "main") or not _HUB_ID.fullmatch(name) or is_there(name):
-            return name or None
+            return packaged_name(name) or None
         return f"{name}@{revision}"
 
     def of(self, module: str) -> tuple[int, float]:
