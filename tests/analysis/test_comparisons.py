@@ -259,7 +259,7 @@ def test_an_adapter_is_its_default_truncation_of_each_task():
     [
         (("a", "nobody"), "a primary comparison of 'nobody'; expected one of a, b"),
         (("a", "a"), "with itself"),
-        (("a", "b · svd"), r"'b · svd'; expected one of a \(prefix\), b, a \(SVD, rule\)"),
+        (("a", "b · svd"), r"'b · svd'; expected one of a, b, a \(prefix\), a \(SVD, rule\)"),
     ],
 )
 def test_names_of_a_declaration_that_nobody_has_are_refused(pair, said):
