@@ -211,6 +211,7 @@ def pair_table(
         reading = row.reading
         if short:
             reading = reading.replace(" is better", "").replace(DEPENDS, "*")
+            reading = reading.replace(", exploratory", "")  # a line below says which are
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
         if details:
