@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
+from filelock import FileLock
 from msgspec import to_builtins
 
 from aurac.analysis.primary import declaration
@@ -32,7 +33,15 @@ from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES, write_report
 from aurac.study.answer import answer, areas
 from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of, searches
-from aurac.study.plan import STATE_FILE, State, converged, declared_in, edges_in, rates_in
+from aurac.study.plan import (
+    STATE_FILE,
+    State,
+    converged,
+    declared_in,
+    edges_in,
+    rates_in,
+    read_state,
+)
 
 TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
@@ -124,7 +133,9 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
         for row in map(names.pair, _two_seeds(study, adapters, tasks, curves))
     }
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
-    write_json(out / STATE_FILE, {**state, "study": to_builtins(study)})
+    with FileLock(out / f"{STATE_FILE}.lock"):  # the file may say more by now; it has the labels
+        known = {**state, **read_state(out), "study": to_builtins(study)}
+        write_json(out / STATE_FILE, known)
     for task, run in runs.items():
         write_report(places[task])  # with the names and the p values of the study
         page.add(f"## Appendix: {task}", *_data(task, run, adapters, state))
