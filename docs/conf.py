@@ -59,14 +59,15 @@ napoleon_use_rtype = False
 # Types of other libraries, and short names of type parameters and aliases: text, not links.
 nitpick_ignore_regex = [
     # Sphinx takes a literal of several words ('task of a study') apart.
-    (r"py:class", r"'[\w ]*|[\w ]*'|'.*'|(.* \| )?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
+    (r"py:class", r"'[\w ]*|[\w ]*'|'.*'"),
+    (r"py:class", r"(.* \| )?(~?[\w.]*\.)?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
     (
         r"py:class",
         r"CurveFields|Json|KeyNames|Overrides|RequestOptions|SpreadOptions|(.*\.)?StoredDocuments|TrainerCallback",
     ),
     (
         r"py:class",
-        r"Axis|Basis(Option)?|CellStore|Groups?|KnownBase|Layout|Names|Question|Rescale|Rule|Span|Update|Table|Values|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
+        r"(.*\.)?(CellStore|Values)|Axis|Basis(Option)?|Groups?|KnownBase|Layout|Names|Question|Rescale|Rule|Span|Update|Table|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
     ),
     (
         r"py:.*",

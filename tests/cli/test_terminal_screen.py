@@ -70,7 +70,8 @@ def test_compare_fills_in_a_table_of_curves(compared):
     assert text.count("4 of 4 cells to compute") == 1
     assert "accuracy, %" not in text
     assert "4 of 4 cells finished in" in text
-    assert "report" in found.lines[-1]
+    assert "report" in found.lines[-2]
+    assert found.lines[-1].startswith("next: aurac recommend ")
 
 
 def test_a_hostile_name_stays_text_on_a_terminal(compared):
