@@ -100,7 +100,8 @@ def test_the_report_adjusts_in_the_family_of_score(run):
 def test_compare_prints_the_p_values_of_score(run):
     text, folder = run
     for row in scored(folder)["pairs"]:
-        [line] = [x for x in text.splitlines() if x.startswith(f"{row['b']} − {row['a']}")]
+        name = f"{row['b']} (prefix) − {row['a']} (prefix) "
+        [line] = [x for x in text.splitlines() if x.startswith(name)]
         assert f"{100 * row['difference']:.1f}".replace("-", "−") in line
         p = row["p_holm"]
         assert ("< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")) in line
@@ -111,11 +112,11 @@ def test_what_compare_was_told_to_group_is_one_arm_everywhere(adapters, tiny_bas
     text = compare(adapters, tiny_base_folder, tmp_path / "run", *more)
     declared = results_of(tmp_path / "run")["primary"]
     assert declared == {"pairs": [["pair", "two"]], "declared": "before the run had outcomes"}
-    assert "Primary comparisons: pair and two; declared before the run had outcomes." in text
+    assert "Primary comparisons: pair (prefix) and two (prefix); declared before the run" in text
     assert results_of(tmp_path / "run")["groups"] == {"pair": ["one", "three"]}
     (row,) = scored(tmp_path / "run")["pairs"]
     assert {row["a"], row["b"]} == {"pair", "two"}
-    assert f"{row['b']} − {row['a']}" in text
+    assert f"{row['b']} (prefix) − {row['a']} (prefix) " in text
     run = pooled(stored_run(Results.read(tmp_path / "run"), tmp_path / "run"))
     found = Findings(run, 0.02)
     names = {row.adapter for row in run.curves}

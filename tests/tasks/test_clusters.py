@@ -142,9 +142,14 @@ def test_another_field_computes_nothing_again(place, run, tmp_path, monkeypatch)
     assert "8 clusters, within 2" in methods["both"]
 
 
-def test_an_export_keeps_the_field_and_logs_can_be_given_one(run, tmp_path):
+def test_logs_such_as_an_export_are_given_a_field(run, tmp_path):
+    """A truncation beside the default one is an adapter of its own there."""
     call("export", run, "--out", tmp_path / "out")
-    assert scored(tmp_path / "out") == scored(run)
+    given = scored(tmp_path / "out", "--cluster", "clustered=passage")["scores"]
+    logs = {(row["adapter"], row["task"]): (row["log2"], row["method"]) for row in given}
+    for row in scored(run)["scores"]:
+        if row["task"] != "both" and row["adapter"] in ("one", "two"):
+            assert logs[row["adapter"], row["task"]] == (row["log2"], row["method"])
     other = scored(tmp_path / "out", "--cluster", "plain=passage")["scores"]
     assert "6 clusters" in next(r["method"] for r in other if r["task"] == "plain")
     everywhere = scored(tmp_path / "out", "--cluster", "answerKey")["scores"]
