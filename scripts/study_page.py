@@ -260,7 +260,8 @@ def draw_comparisons() -> None:
     order = ["primary", "afterwards", "exploratory"]
     shown = []
     for row in sorted(rows, key=lambda row: order.index(row["family"])):
-        name = f"{row['b']} − {row['a']}{' *' * (row['family'] == 'afterwards')}"
+        mark = " *" if row["family"] == "afterwards" else ""
+        name = f"{row['b']} − {row['a']}{mark}"
         estimate = Estimate(row["difference"], None, row["low"], row["high"], "")
         title = TITLES[row["task"]]
         shown.append(Difference(title, name, estimate, row["p_holm"] < 0.05))

@@ -31,8 +31,12 @@ class Gate:
         """The verdict."""
         if self.failing:
             listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
-            tested = f" Of {len(self.tested)} tested, each by itself; --adapter NAME tests one."
-            return f"{self.reason}: {listed}." + tested * (len(self.tested) > 1)
+            verdict = f"{self.reason}: {listed}."
+            if len(self.tested) == 1:
+                return verdict
+            return (
+                f"{verdict} Of {len(self.tested)} tested, each by itself; --adapter NAME tests one."
+            )
         if len(self.tested) == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
