@@ -12,6 +12,7 @@ from aurac.analysis.findings import truncation_advice
 from aurac.analysis.record import ANALYSIS_FILE, Analysis, Caveat
 from aurac.analysis.rows import BestRow, PairRow  # noqa: TC001 - msgspec reads the hints
 from aurac.records.decisions import Declaration  # noqa: TC001
+from aurac.records.results_file import STATE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +46,7 @@ def study_of(folder: Path) -> OfStudy | None:
     at = folder.expanduser().resolve()
     try:
         results = next(above for above in at.parents[:3] if above.name == "results")
-        state = msgspec.json.decode((results.parent / "study.json").read_bytes())["study"]
+        state = msgspec.json.decode((results.parent / STATE_FILE).read_bytes())["study"]
         methods = state.get("methods", {}).items()
         labels = {name: plan.get("label") or name for name, plan in methods}
         return OfStudy(str(state["name"]), results.parent, at.relative_to(results).parts[0], labels)

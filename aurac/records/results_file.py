@@ -22,6 +22,7 @@ from aurac.records.decisions import (
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
 SUBSETS = "subsets"
+STATE_FILE = "study.json"  # in a study's folder
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's

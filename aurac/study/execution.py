@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -15,10 +15,11 @@ from typing_extensions import Unpack
 from aurac.adapters import load_adapter
 from aurac.adapters.formats.storage import remove_weights
 from aurac.errors import DivergedError, RecipeError, RunFolderError
-from aurac.files import sha256_file, write_atomic, write_json
+from aurac.files import sha256_file, write_atomic
 from aurac.models.base import LoadedBase
 from aurac.models.device import versions
 from aurac.notebook import Run
+from aurac.records.results_file import STATE_FILE
 from aurac.records.store import cannot_write
 from aurac.runs.compare import compare
 from aurac.runs.fit import held_out_pairs
@@ -28,8 +29,6 @@ from aurac.runs.settings import ModelOptions, RequestOptions, separated
 from aurac.show import write_report
 from aurac.study.design import Documents, PlannedAdapter, Study, results_of, searches, trainings_of
 from aurac.study.plan import (
-    STATE_FILE,
-    STATE_SCHEMA,
     State,
     converged,
     declared_in,
@@ -37,6 +36,7 @@ from aurac.study.plan import (
     rates_in,
     read_state,
     unpack_adapters,
+    update_state,
 )
 from aurac.tasks.task import BuiltTask
 from aurac.training.data import located_data, render, training_documents, training_file
@@ -115,11 +115,7 @@ class StudyRunner:
 
     def keep(self, **values: Unpack[State]) -> None:
         """Merge values into `study.json`, which other processes may have changed."""
-        with filelock.FileLock(self.out / f"{STATE_FILE}.lock"):
-            known = _merged({**read_state(self.out), "schema": STATE_SCHEMA}, values)
-            known |= {"study": msgspec.to_builtins(self.study), "versions": versions()}
-            write_json(self.out / STATE_FILE, known)
-            self.state = read_state(self.out)
+        self.state = update_state(self.out, values, self.study, versions=versions())
 
     def recipes(self) -> list[Recipe]:
         """One of each way of training, at some rate and seed."""
@@ -351,18 +347,6 @@ class StudyRunner:
         data = {name: located_data(at, beside) for name, at in options.get("data", {}).items()}
         how = {"base": self.study.base, "device": self.device, "data": data}
         return cast("RequestOptions", {**options, **how, **msgspec.structs.asdict(documents)})
-
-
-def _merged(known: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
-    """`known` with `values`; what both hold as mappings is merged in the same way."""
-    merged = dict(known)
-    for name, value in values.items():
-        before = known.get(name)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            merged[name] = _merged(before, value)
-        else:
-            merged[name] = value
-    return merged
 
 
 def best_rate(grid: dict[float, float | None], what: str) -> tuple[float, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -14,10 +14,10 @@ import msgspec
 
 from aurac.adapters import load_adapter
 from aurac.errors import RunFolderError
-from aurac.files import packed
+from aurac.files import packed, write_json
 from aurac.records.cell import refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
-from aurac.records.results_file import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, STATE_FILE, Results
 from aurac.records.store import CellStore, cannot_write
 from aurac.runs.log import cell_costs
 from aurac.runs.status import CellStates, read_plan
@@ -34,8 +34,6 @@ from aurac.training.recipe import Recipe
 
 Key = tuple[str, str, int]  # task, method and rank of a training
 
-
-STATE_FILE = "study.json"
 STATE_SCHEMA = 2
 
 
@@ -230,6 +228,31 @@ def read_state(out: Path) -> State:
         raise RunFolderError(
             f"{file} cannot be read ({error})", fix="restore it or choose another --out"
         ) from error
+
+
+def update_state(
+    out: Path, values: Mapping[str, object], study: Study, **replaced: object
+) -> State:
+    """Merge values into `study.json`, which other processes may have changed; what it then has.
+
+    Its copy of the study is replaced, and so is what `replaced` holds.
+    """
+    with filelock.FileLock(out / f"{STATE_FILE}.lock"):
+        known = _merged({**read_state(out), "schema": STATE_SCHEMA}, values)
+        write_json(out / STATE_FILE, {**known, "study": msgspec.to_builtins(study), **replaced})
+        return read_state(out)
+
+
+def _merged(known: Mapping[str, object], values: Mapping[str, object]) -> dict[str, object]:
+    """`known` with `values`; what both hold as mappings is merged in the same way."""
+    merged = dict(known)
+    for name, value in values.items():
+        before = known.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[name] = _merged(before, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def rates_in(study: Study, state: State) -> dict[str, dict[str, float]]:

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 
-from filelock import FileLock
-from msgspec import to_builtins
-
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE, Analysis
 from aurac.analysis.rows import Options, PairRow, fields_of, pairings_of
@@ -21,7 +18,7 @@ from aurac.analysis.whole import analyse, paired_family
 from aurac.curves.curve import Curve
 from aurac.curves.display import interval, percent
 from aurac.errors import RunFolderError
-from aurac.files import write_atomic, write_json
+from aurac.files import write_atomic
 from aurac.readers import read_curves
 from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import duration
@@ -33,15 +30,7 @@ from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES, write_report
 from aurac.study.answer import answer, areas
 from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of, searches
-from aurac.study.plan import (
-    STATE_FILE,
-    State,
-    converged,
-    declared_in,
-    edges_in,
-    rates_in,
-    read_state,
-)
+from aurac.study.plan import State, converged, declared_in, edges_in, rates_in, update_state
 
 TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
 
@@ -133,9 +122,7 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
         for row in map(names.pair, _two_seeds(study, adapters, tasks, curves))
     }
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
-    with FileLock(out / f"{STATE_FILE}.lock"):  # the file may say more by now; it has the labels
-        known = {**state, **read_state(out), "study": to_builtins(study)}
-        write_json(out / STATE_FILE, known)
+    update_state(out, {}, study)  # the labels, which task reports read
     for task, run in runs.items():
         write_report(places[task])  # with the names and the p values of the study
         page.add(f"## Appendix: {task}", *_data(task, run, adapters, state))

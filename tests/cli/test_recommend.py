@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -14,9 +15,6 @@ from score_tables import outcomes_table, run
 
 from aurac.cli import cli
 from aurac.errors import AuracError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -239,3 +237,16 @@ def test_bad_requests_say_one_line(table, arguments, words):
     assert result.exception.exit_code == 2
     assert words in str(result.exception)
     assert "\n" not in str(result.exception)
+
+
+def test_a_task_of_a_study_has_the_p_values_of_the_study():
+    folder = Path(__file__).parents[2] / "reports/study/results/mawps"
+    text = run("recommend", folder, "--margin", "0.1", "--details")
+    [line] = [line for line in text.splitlines() if line.startswith("lora (SVD) − lora (prefix)  ")]
+    with (folder.parents[1] / "comparisons.csv").open(encoding="utf-8") as stream:
+        [p] = [
+            float(row["p_holm"])
+            for row in csv.DictReader(stream)
+            if (row["study"], row["task"], row["b"]) == ("study", "mawps", "LoRA (SVD)")
+        ]
+    assert f" {p:.3f} ".replace("0.", ".") in line
