@@ -185,9 +185,10 @@ def recommended_lines(
     if details and result.recommended:
         lines += ["", *rank_lines(result, served, names)]
     elif number and not details:
-        alone = ", each adapter by itself; --adapter NAME: one"
         more = f"--details: all {number} configurations"
-        lines.append(more + alone * (len(result.recommended) > 1))
+        if len(result.recommended) > 1:
+            more += ", each adapter by itself; --adapter NAME: one"
+        lines.append(more)
     return lines[1:]
 
 
