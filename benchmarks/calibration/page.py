@@ -109,7 +109,7 @@ PROCEDURES = (
         "power of a plan for .80",
         "study: power of a plan for .80",
     ),
-    Procedure("5 points, five paired seeds", ("power at p ≤ .05/22, paired by seed",), "power .60"),
+    Procedure("p ≤ .05/22, paired by seed", ("power at p ≤ .05/22, paired by seed",), "power .60"),
     _power(
         "plan from a share of changes",
         "power of a plan for .80 from flips alone",
@@ -148,21 +148,46 @@ def _shortfall(procedure: Procedure, row: Stored) -> float:
     return float(row.share) if procedure.promised.startswith("≤") else excess(row)
 
 
+def _limit(row: Stored) -> str:
+    """What a row is held to, such as ≥.935; a dash without a limit."""
+    least, most = limits(row.wanted)
+    if least is not None and most is not None:
+        return f"{_short(least)}–{_short(most)}"
+    if least is not None:
+        return f"≥{_short(least)}"
+    return "–" if most is None else f"≤{_short(most)}"
+
+
+def _short(share: float) -> str:
+    return f"{share:.3f}".lstrip("0").removesuffix("0")
+
+
 def _line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
 def tables(rows: Sequence[Stored]) -> list[str]:
-    """Both tables: every procedure with its worst row, and the other rows beyond their limits."""
-    lines = [_line("procedure", "promised", "worst", "where", "rows"), "|---|---|---|---|---|"]
-    beyond = [_line("procedure", "found", "where"), "|---|---|---|"]
+    """Both tables: every procedure with its worst row, and the other rows beyond their limits.
+
+    Rows without a limit of a procedure that has one are lines of their own.
+    """
+    lines = [
+        _line("procedure", "promised (limit)", "worst", "where", "rows"),
+        "|---|---|---|---|---|",
+    ]
+    beyond = [_line("procedure", "found (limit)", "where"), "|---|---|---|"]
     for procedure in PROCEDURES:
         mine = [row for row in rows if row.claim in procedure.claims]
-        worst = max(mine, key=lambda row: _shortfall(procedure, row))
+        held = [row for row in mine if _limit(row) != "–"]
+        worst = max(held, key=lambda row: _shortfall(procedure, row))
         found = f"**{worst.found}**" if excess(worst) > 0 else worst.found
-        lines.append(_line(procedure.name, procedure.promised, found, worst.where, str(len(mine))))
-        others = (row for row in mine if excess(row) > 0 and row != worst)
-        beyond += [_line(procedure.name, row.found, row.where) for row in others]
+        promise = f"{procedure.promised} ({_limit(worst)})"
+        lines.append(_line(procedure.name, promise, found, worst.where, str(len(held))))
+        lines += [_line("…", "–", row.found, row.where, "1") for row in mine if row not in held]
+        others = (row for row in held if excess(row) > 0 and row != worst)
+        beyond += [
+            _line(procedure.name, f"{row.found} ({_limit(row)})", row.where) for row in others
+        ]
     return [*lines, "", "Other rows beyond their limits:", "", *beyond]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -14,8 +15,16 @@ from aurac.analysis.record import Analysis
 from aurac.show import write_report
 from scripts.schemas import analysis_schema
 
-REPORTS = Path(__file__).parents[2] / "reports"
+REPOSITORY = Path(__file__).parents[2]
+REPORTS = REPOSITORY / "reports"
 VALIDATOR = jsonschema.Draft202012Validator(analysis_schema())
+
+
+def test_the_page_names_every_field_of_the_schema():
+    page = (REPOSITORY / "docs" / "analysis-schema.md").read_text(encoding="utf-8")
+    for name, record in analysis_schema()["$defs"].items():
+        missing = set(record.get("properties", {})) - set(re.findall(r"\w+", page))
+        assert not missing, (name, missing)
 
 
 @pytest.mark.parametrize("name", ["word_problems", "study", "longer_training"])
