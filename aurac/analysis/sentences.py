@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
-from aurac.curves.display import counted, declared, enough, percent, points, show_span, size
+from aurac.curves.display import (
+    counted,
+    decimals,
+    declared,
+    enough,
+    percent,
+    points,
+    show_span,
+    size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +28,7 @@ if TYPE_CHECKING:
 
 def show_p(p: float) -> str:
     """A p value as a paper prints it."""
-    return "< .001" if p < 0.001 else f"= {p:.3f}".replace("0.", ".", 1)
+    return "< .001" if p < 0.001 else f"= {decimals(p, 3)}".replace("0.", ".", 1)
 
 
 DEPENDS = " (depends on the truncation)"

@@ -19,6 +19,7 @@ from aurac.cli.options import (
     print_text,
     refuse_given,
 )
+from aurac.curves.display import decimals
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ class CutRow:
         vllm = f"vLLM --max-lora-rank {self.vllm_max_lora_rank}"
         return (
             f"{self.folder}  rank {self.rank}, {self.basis}, rescale {self.rescale}, "
-            f"{self.parameters:,} parameters, {self.bytes / 1e6:.2f} MB, "
+            f"{self.parameters:,} parameters, {decimals(self.bytes / 1e6, 2)} MB, "
             + (f"not for vLLM: {self.vllm_refusal}" if self.vllm_refusal else vllm)
         )
 
@@ -388,7 +389,7 @@ def _row(record: ServingRecord, cost: RankCost, name: str) -> list[str]:
     prefill, decode = record.tokens_per_second(cost)
     return [
         name,
-        f"{cost.bytes / 1e6:.1f}" if cost.rank else "–",
+        decimals(cost.bytes / 1e6, 1) if cost.rank else "–",
         cost.prefill.milliseconds,
         f"{prefill:.0f}",
         cost.decode.milliseconds,

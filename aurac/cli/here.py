@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aurac.cli.options import as_table, command, complete_tasks, options, print_json, print_result
+from aurac.curves.display import decimals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -157,7 +158,9 @@ def zoo(folder: Path, as_json: bool) -> None:
     body = []
     for row in rows:
         words = (row.path, row.method, row.rank, row.trained_on, row.base)
-        body.append([*(str(word or "not recorded") for word in words), f"{row.bytes / 1e6:.1f}"])
+        body.append(
+            [*(str(word or "not recorded") for word in words), decimals(row.bytes / 1e6, 1)]
+        )
     head = ["adapter", "method", "rank", "trained on", "base", "MB"]
     print_result(rows, as_table(head, body), as_json=as_json)
 

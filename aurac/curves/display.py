@@ -21,12 +21,21 @@ if TYPE_CHECKING:
 _MOST_LINES = 12
 
 
+def decimals(value: float, digits: int) -> str:
+    """A number in decimals, halves away from zero.
+
+    Differences below 1e-9 are floating-point noise: a half is one whatever its last bits are.
+    """
+    if not math.isfinite(value):
+        return f"{value}"
+    steps = 10**digits
+    whole = math.floor(round(abs(value) * steps, 9) + 0.5)
+    return f"{'−' if value < 0 and whole else ''}{whole / steps:.{digits}f}"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction in percent without the sign, such as "39.1"; a dash where it is not known."""
-    if value is None:
-        return "–"
-    text = f"{100 * value:.{digits}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
+    return "–" if value is None else decimals(100 * value, digits)
 
 
 def enough(needed: float, digits: int = 1) -> str:
@@ -63,8 +72,8 @@ def size(number: float | None) -> str:
         return "–"
     for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if number >= step:
-            return f"{number / step:.{1 if number < 9.95 * step else 0}f} {unit}"
-    return f"{number:.0f} B"
+            return f"{decimals(number / step, 1 if number < 9.95 * step else 0)} {unit}"
+    return f"{decimals(number, 0)} B"
 
 
 def seconds(number: float | None) -> str:
@@ -76,7 +85,7 @@ def seconds(number: float | None) -> str:
 
 def count(number: float | None) -> str:
     """A whole number in groups of three."""
-    return "–" if number is None else f"{number:,.0f}".replace(",", "\u00a0")
+    return "–" if number is None else f"{math.floor(number + 0.5):,}".replace(",", "\u00a0")
 
 
 def show_span(span: Sequence[float], axis: str) -> str:

@@ -10,6 +10,7 @@ from rich import progress
 from rich.table import Column, Table
 from rich.text import Text
 
+from aurac.curves.display import percent
 from aurac.runs.log import duration
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 
@@ -173,7 +174,7 @@ class SweepProgress(NoProgress):
         """In percent, of the metric that is integrated."""
         stored = self._store.read(cell.identity.key, cell.documents, cell.scoring)
         column = stored.scores(cell.task.metric) if stored and not stored.missing else None
-        return f"{100 * sum(column) / len(column):.1f}" if column else _FAILED
+        return percent(sum(column) / len(column)) if column else _FAILED
 
 
 class _Rate(progress.ProgressColumn):

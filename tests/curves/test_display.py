@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import aurac
+from aurac.analysis.sentences import show_p
 from aurac.curves.curve import Curve
-from aurac.curves.display import percent, picture, points
+from aurac.curves.display import count, decimals, percent, picture, points, size
 from aurac.notebook import Run
 from aurac.records.results_file import Results
 
@@ -108,6 +109,23 @@ def test_hostile_names_stay_text(name):
         assert all(source.startswith("data:image/png;base64,") for source in sources)
     page = Page(plain._repr_html_())
     assert " ".join(name.split()) in page.shown  # what a reader sees is the name itself
+
+
+def test_halves_are_rounded_away_from_zero_whatever_the_last_bits():
+    """A weighted sum of 0.9375 is 0.93749999…, and Python rounds 93.25 to its even neighbour."""
+    noisy = 0.9375 * (0.125 + 0.25 + 0.25 + 0.25) + 0.9375 * 0.125 - 2e-16
+    assert [percent(v) for v in (noisy, 0.9375, 0.9325, -0.0125, 0.0005)] == (
+        ["93.8", "93.8", "93.3", "−1.3", "0.1"]
+    )
+    assert [percent(v, 0) for v in (0.005, 0.025, 0.0149)] == ["1", "3", "1"]
+    assert percent(0.934999) == "93.5"
+    assert percent(0.9344) == "93.4"
+    assert [size(n) for n in (2_250_000, 12_500, 3)] == ["2.3 MB", "13 kB", "3 B"]
+    assert [count(n) for n in (2.5, 1_234_567)] == ["3", "1\u00a0234\u00a0567"]
+    assert [show_p(p) for p in (0.0625, 0.0005, 0.9996, 0.1875)] == (
+        ["= .063", "< .001", "= 1.000", "= .188"]
+    )
+    assert [decimals(x, 1) for x in (float("inf"), float("nan"))] == ["inf", "nan"]
 
 
 def test_percent_and_points_have_one_form():
