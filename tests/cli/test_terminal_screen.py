@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aurac.curves.display import percent
 from aurac.terminal import spelled
 
 pytest.importorskip("pty", reason="needs a pseudo-terminal")
@@ -65,7 +66,7 @@ def test_compare_fills_in_a_table_of_curves(compared):
         known = numbers
     [curve] = json.loads((out / "results.json").read_text())["curves"]
     accuracies = [curve["baseline"], *curve["accuracy"]]
-    assert known == [f"{100 * accuracy:.1f}" for accuracy in accuracies]
+    assert known == [percent(accuracy) for accuracy in accuracies]
     text = "\n".join(found.lines)
     assert text.count("4 of 4 cells to compute") == 1
     assert "accuracy, %" not in text

@@ -11,6 +11,7 @@ from support.adapters import save_with_peft
 
 from aurac.analysis.combine import pooled
 from aurac.cli import cli
+from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.records.results_file import Results
 from aurac.records.run import stored_run
@@ -102,7 +103,7 @@ def test_compare_prints_the_p_values_of_score(run):
     for row in scored(folder)["pairs"]:
         name = f"{row['b']} (prefix) − {row['a']} (prefix) "
         [line] = [x for x in text.splitlines() if x.startswith(name)]
-        assert f"{100 * row['difference']:.1f}".replace("-", "−") in line
+        assert percent(row["difference"]).replace("-", "−") in line
         p = row["p_holm"]
         assert ("< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")) in line
 

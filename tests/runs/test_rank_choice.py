@@ -13,6 +13,7 @@ import pytest
 from hostile_files import run_aurac
 from small_runs import TASK, random_adapter
 
+from aurac.curves.display import percent
 from aurac.errors import RankError, UsageError
 from aurac.records.results_file import Results
 from aurac.records.store import read_cell
@@ -113,7 +114,7 @@ def test_results_have_both_areas_and_people_are_told(run, dense):
     assert first.startswith("--ranks auto (margin 2 points) added ranks 6, ")
     assert "not evaluated: 3, 5, 7" in first
     assert (
-        second == f"Over the powers of two alone AURAC is {100 * coarse:.1f} % (jagged on {TASK})."
+        second == f"Over the powers of two alone AURAC is {percent(coarse)} % (jagged on {TASK})."
     )
     report = (run.folder / "report.md").read_text().replace("\\", "")
     assert first in report

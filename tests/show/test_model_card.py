@@ -15,6 +15,7 @@ from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.adapters.methods import Dylora, Lora, Matryoshka, NestedLoss
 from aurac.cli import cli
+from aurac.curves.display import percent
 from aurac.records.results_file import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
@@ -64,7 +65,7 @@ def test_the_text_says_the_same_and_names_the_published_inference(run):
     text = text_of(run, "matryoshka")
     curve = next(c for c in run.curves if c.adapter == "matryoshka" and c.is_default)
     for rank, value in zip(curve.ranks, curve.accuracy, strict=True):
-        assert re.search(rf"^\| {rank} \| {100 * value:.1f} ", text, re.MULTILINE)
+        assert re.search(rf"^\| {rank} \| {percent(value)} ", text, re.MULTILINE)
     assert "as published (without P)" in text
     assert "as published" not in text_of(run, "lora")
 

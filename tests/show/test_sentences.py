@@ -9,6 +9,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.analysis.combine import pooled
+from aurac.curves.display import percent
 from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, as_published, truncation
@@ -108,7 +109,7 @@ def test_the_published_inference_is_set_beside_the_default(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
     _, shown, more = said(run)
     default, other = run.curves[0], run.curves[1]
-    change = f"{100 * (default.area - other.area):.1f} points"
+    change = f"{percent(default.area - other.area)} points"
     assert shown[2][:2] == ("Scale at inference", change)
     assert "with the trained P" in shown[2][2]
     assert "as published (without P)" in shown[2][2]
@@ -124,11 +125,11 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
     assert [truncation(c) for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
     _, shown, more = said(run)
-    default, other = (100 * curve.area for curve in run.curves[:2])
-    change = f"{default - other:.1f} points"
-    both = f"{default:.1f} % by SVD and {other:.1f} % by prefix, as published"
+    default, other = (curve.area for curve in run.curves[:2])
+    change = f"{percent(default - other)} points"
+    both = f"{percent(default)} % by SVD and {percent(other)} % by prefix, as published"
     assert ("Truncation", change, f"lora: {both}") in shown
-    assert f"As published (prefix), lora has an AURAC of {other:.1f} %: the truncation" in more
+    assert f"As published (prefix), lora has an AURAC of {percent(other)} %: the truncation" in more
     assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(Findings(run)))
     assert not any("the fair comparison" in caveat for caveat in caveats(Findings(run)))
     assert as_published(run.curves) == "as published (prefix)"
@@ -164,7 +165,7 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     maker = RunMaker(tmp_path, n=200).add("a", [0.3, 0.6, 0.6], ranks=(2, 4, 8))
     run = run_of(maker)
     (curve,) = run.curves
-    shares = [f"{100 * value:.1f}" for value in curve.accuracy]
+    shares = [percent(value) for value in curve.accuracy]
     findings = Findings(run, 0.9)
     most = max(range(3), key=lambda at: curve.accuracy[at])
     (sentence,) = details(findings, TASK)[-1:]
@@ -193,7 +194,7 @@ def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_pa
     maker.base[TASK] = maker.outcomes(TASK, [0.9])[0]
     run = run_of(maker.add("a", [0.3, 0.4], ranks=(1, 2)))
     verdict, shown, text = said(run)
-    base = f"{100 * run.curves[0].baseline:.1f} %"
+    base = f"{percent(run.curves[0].baseline)} %"
     assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
     assert shown[1][1] == "none"
     assert f"Ship nothing: nothing is shown to be above the base ({base})" in text

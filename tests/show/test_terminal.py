@@ -8,6 +8,7 @@ import pytest
 from report_runs import RunMaker, many_curves, results_from, zoo_run
 from rich.console import Console
 
+from aurac.curves.display import percent
 from aurac.show import terminal_table
 
 
@@ -27,9 +28,7 @@ def test_every_curve_with_its_ranks_where_there_is_room(tmp_path):
     for rank in ("base", "r=1", "r=2", "r=4", "r=8", "r=16"):
         assert rank in text
     score = results["curves"][0]["score"]["log2"]
-    assert (
-        f"{100 * score['value']:.1f} [{100 * score['low']:.1f}, {100 * score['high']:.1f}]" in text
-    )
+    assert f"{percent(score['value'])} [{percent(score['low'])}, {percent(score['high'])}]" in text
     assert "\x1b" not in text
 
 

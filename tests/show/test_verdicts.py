@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from report_runs import RunMaker
 
 from aurac.cli import cli
+from aurac.curves.display import percent
 from aurac.errors import CurveError
 from aurac.show import figures, write_report
 
@@ -165,7 +166,7 @@ def check_area(forms: Forms, row: str, area: str) -> None:
     assert any(re.search(rf"(?<![\d.]){area}(?![\d.])", line) for line in lines)
     assert re.search(rf"^{row} & .*? & (?:textbf{{)?{area}}}?", forms.latex, re.MULTILINE)
     (known,) = [score for score in forms.json["scores"] if score["adapter"] == row]
-    assert f"{100 * known['log2']['value']:.1f}" == area
+    assert percent(known["log2"]["value"]) == area
     if f"# {row}\n" in forms.cards:
         assert f"interval: {area} " in forms.cards
 
@@ -188,13 +189,13 @@ def check_lead(forms: Forms, best: str, lead: re.Match[str], *, significant: boo
     assert (p == "< .001" or float(p) <= 0.05) == significant
     (pair,) = (p for p in forms.json["pairs"] if {p["a"], p["b"]} == {best, lead["other"]})
     sign = 1 if pair["b"] == best else -1
-    assert f"{100 * sign * pair['difference']:.1f}".replace("-", "−") == lead["gap"]
+    assert percent(sign * pair["difference"]) == lead["gap"]
     assert (pair["p_holm"] <= 0.05) == significant
     name = f"{pair['b']} − {pair['a']}"
     lines = [x for x in forms.terminal.splitlines() if x.startswith(f"{name}  ")]
     assert lines
     assert all((f"{best} is better" in line) == significant for line in lines)
-    assert all(f"{100 * pair['difference']:.1f}".replace("-", "−") in line for line in lines)
+    assert all(percent(pair["difference"]) in line for line in lines)
 
 
 def check_ship(forms: Forms, maker: RunMaker, margin: float | None) -> None:
@@ -211,7 +212,7 @@ def check_ship(forms: Forms, maker: RunMaker, margin: float | None) -> None:
         return
     assert found["row"] == ship["adapter"]
     assert int(found["rank"]) == ship["rank"]
-    assert f"{100 * ship['accuracy']:.1f}" == found["accuracy"]
+    assert percent(ship["accuracy"]) == found["accuracy"]
     assert found[0] in forms.html
     assert found[0] in ship["sentence"].replace(f" on {TASK}", "")
     assert forms.cell(f"r = {ship['rank']}", ship["adapter"]).rstrip(" †") == found["accuracy"]

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 import pytest
 from report_runs import RunMaker, many_curves, run_from, stored_scores, zoo_run
 
+from aurac.curves.display import percent
 from aurac.errors import RunFolderError
 from aurac.records.results_file import Results
 from aurac.show import write_report
@@ -181,8 +182,8 @@ def test_numbers_of_the_tables_are_those_of_the_results(zoo):
         float(p["weight_log2"]) for p in points if p["adapter"] == "lora" and p["weight_log2"]
     ]
     assert weights == pytest.approx([0.125, 0.25, 0.25, 0.25, 0.125])
-    assert f"{100 * best:.1f}" in read(folder, "report.md")
-    assert f"\\textbf{{{100 * best:.1f}}}" in read(folder, "table.tex")
+    assert percent(best) in read(folder, "report.md")
+    assert f"\\textbf{{{percent(best)}}}" in read(folder, "table.tex")
 
 
 def test_markdown_tables_are_rectangular(zoo):
