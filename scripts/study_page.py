@@ -38,7 +38,6 @@ from aurac.study import load_study
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from aurac.analysis.rows import PairRow
     from aurac.records.run import CurveRow
     from aurac.show.appearance import Styles
 
@@ -46,7 +45,11 @@ REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"
 COMPARISONS = PAGE.with_name("comparisons.csv")
 TASKS = ("aurac_word_problems", "mawps", "arc_easy")  # columns, by their names in the analysis
-STUDIES = ("study", "longer_training")
+FOLDERS = {
+    "study": ("word_problems", "mawps", "arc_easy"),
+    "longer_training": ("word_problems",),
+}
+"""Study → its tasks."""
 TITLES = {TASKS[0]: "Word problems", TASKS[1]: "MAWPS", TASKS[2]: "ARC-Easy"}
 STEPS = ("120 steps", "360 steps")
 
@@ -109,26 +112,26 @@ LONGER_DIFFERENCES = {
 """Row → b and a of the difference b − a, after 360 steps where nothing is said."""
 
 AFTERWARDS = {
-    "LoRA (SVD) − MatryoshkaLoRA (with P)": (
-        "study", "lora · svd · keep", f"matryoshka · {_TRAINED}",
-    ),
-    "LoRA (SVD) − DyLoRA": ("study", "lora · svd · keep", f"dylora · {_P}"),
-    "LoRA (SVD) − LoRA at each rank": ("study", "lora · svd · keep", f"lora_per_rank · {_P}"),
-    "360 steps: LoRA (SVD) − DyLoRA": (
-        "longer_training", "lora_long · svd · keep", f"dylora_long · {_P}",
-    ),
-    "360 steps: LoRA (SVD) − MatryoshkaLoRA (with P)": (
-        "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_TRAINED}",
-    ),
-    "360 steps: LoRA (SVD) − MatryoshkaLoRA (prefix, fitted)": (
-        "longer_training", "lora_long · svd · keep", f"matryoshka_long · {_FIT}",
-    ),
-    "360 steps: MatryoshkaLoRA (prefix, fitted) − LoRA (prefix, fitted)": (
-        "longer_training", f"matryoshka_long · {_FIT}", f"lora_long · {_FIT}",
-    ),
-}  # fmt: skip
-"""Row → study, b and a of a difference on the word problems that no family has."""
+    "LoRA (SVD) − MatryoshkaLoRA (with P)": f"matryoshka · {_TRAINED}",
+    "LoRA (SVD) − MatryoshkaLoRA (without P)": f"matryoshka · {_P}",
+    "LoRA (SVD) − MatryoshkaLoRA (SVD)": "matryoshka · svd · keep",
+    "LoRA (SVD) − DyLoRA": f"dylora · {_P}",
+    "LoRA (SVD) − DyLoRA 360 steps": f"dylora_long · {_P}",
+    "LoRA (SVD) − LoRA at each rank": f"lora_per_rank · {_P}",
+    "LoRA (SVD) − nested losses": f"nested_loss · {_P}",
+    "LoRA (SVD) − nested losses 60 steps": f"nested_loss_half · {_P}",
+}
+"""Row → a of the difference LoRA by SVD − a, of the study: no family of its analysis has them."""
 
+BY_SVD = "lora · svd · keep", "lora_long · svd · keep", "lora_long · svd · fit"
+_FITTED = f"matryoshka_long · {_FIT}", f"lora_long · {_FIT}"
+LONGER_AFTERWARDS = {
+    "LoRA (SVD) − MatryoshkaLoRA (with P)": (BY_SVD[1], f"matryoshka_long · {_TRAINED}"),
+    "LoRA (SVD) − DyLoRA": (BY_SVD[1], f"dylora_long · {_P}"),
+    "LoRA (SVD) − MatryoshkaLoRA (prefix, fitted)": (BY_SVD[1], _FITTED[0]),
+    "MatryoshkaLoRA (prefix, fitted) − LoRA (prefix, fitted)": _FITTED,
+}
+"""Row → b and a of such a difference after 360 steps."""
 
 AT_RANKS = {
     "MatryoshkaLoRA (with P) − LoRA (prefix)": (f"matryoshka · {_TRAINED}", f"lora · {_P}"),
@@ -140,7 +143,7 @@ AT_RANKS = {
 def with_tables(page: str) -> str:
     """The page with the numbers of the stored analyses and comparisons in its tables."""
     stored = stored_comparisons()
-    whole, longer = (_differences(stored, study) for study in STUDIES)
+    whole, longer = (_differences(stored, study) for study in FOLDERS)
     areas = _areas(_analysis("study"))
     rows = [_row(label, [areas.get((curve, t)) for t in TASKS]) for label, curve in SCORES.items()]
     page = _replaced(page, "| method | truncation | word problems", rows)
@@ -159,8 +162,13 @@ def with_tables(page: str) -> str:
         _row(label, [longer.get((*pair, TASKS[0]))]) for label, pair in LONGER_DIFFERENCES.items()
     ]
     page = _replaced(page, "| difference after 360 steps", rows)
-    rows = [_row(label, [_after(stored, *pair)]) for label, pair in AFTERWARDS.items()]
-    page = _replaced(page, "| compared afterwards", rows)
+    rows = [
+        _row(label, [whole.get((BY_SVD[0], a, t), " | ") for t in TASKS])
+        for label, a in AFTERWARDS.items()
+    ]
+    page = _replaced(page, "| compared afterwards | word problems", rows)
+    rows = [_row(label, [longer[(*pair, TASKS[0])]]) for label, pair in LONGER_AFTERWARDS.items()]
+    page = _replaced(page, "| compared afterwards | points", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
     return _replaced(page, "| accuracy, compared afterwards", rows)
 
@@ -174,27 +182,31 @@ def stored_comparisons() -> list[dict[str, str]]:
 def comparisons() -> list[dict[str, Any]]:
     """Every difference of both studies, a fraction, with the family that its p is adjusted in.
 
-    What was compared afterwards on the word problems is one family with all that its study
-    explored.
+    What was compared afterwards is one family with all that its study explored.
     """
     found = []
-    for study in STUDIES:
-        every, analysis = _word_problems(study), _analysis(study)
+    for study, tasks in FOLDERS.items():
+        analysis = _analysis(study)
         tested = [row for row in (*analysis["pairs"], *analysis["variants"]) if row["estimate"]]
         kinds = [FAMILIES[row.get("exploratory")] for row in tested]
         for row, kind in zip(tested, kinds, strict=True):
             found.append(_comparison(study, kind, kinds.count(kind), row, row["p_holm"]))
         explored = [row["p"] for row, kind in zip(tested, kinds, strict=True) if kind != "primary"]
-        pairs = [(b, a) for of, b, a in AFTERWARDS.values() if of == study]
-        after = [msgspec.to_builtins(replace(_tested(every, a, b), a=a, b=b)) for b, a in pairs]
+        after = [row for task in tasks for row in _afterwards(study, task)]
         adjusted = holm([*explored, *(row["p"] for row in after)])
         for row, p in zip(after, adjusted[len(explored) :], strict=True):
             found.append(_comparison(study, "afterwards", len(adjusted), row, p))
     return found
 
 
-def _tested(every: dict[str, RecipeGroup], a: str, b: str) -> PairRow:
-    return finished(compare_pair(every[a], every[b], Options()))
+def _afterwards(study: str, task: str) -> list[dict[str, Any]]:
+    """LoRA by SVD against every curve of another method; of the longer training the fitted too."""
+    every = _groups(study, task)
+    others = [b for b, group in every.items() if group.name not in ("lora", "lora_long")]
+    pairs = [(b, a) for b in BY_SVD if b in every for a in others]
+    pairs += [_FITTED] if _FITTED[0] in every else []
+    rows = ((b, a, finished(compare_pair(every[a], every[b], Options()))) for b, a in pairs)
+    return [msgspec.to_builtins(replace(row, a=a, b=b)) for b, a, row in rows]
 
 
 def _comparison(
@@ -243,15 +255,6 @@ def _differences(stored: list[dict[str, str]], study: str) -> dict[tuple[str, st
         found[row["b_id"], row["a_id"], row["task"]] = f"{_shown(low, value, high)} | {p}"
         found[row["a_id"], row["b_id"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
     return found
-
-
-def _after(stored: list[dict[str, str]], study: str, b: str, a: str) -> str:
-    wanted = (study, "afterwards", b, a)
-    names = ("study", "family", "b_id", "a_id")
-    (row,) = (row for row in stored if tuple(row[name] for name in names) == wanted)
-    low, value, high = (float(row[name]) for name in ("low", "difference", "high"))
-    p, q = (show_p(float(row[name])).removeprefix("= ") for name in ("p", "p_holm"))
-    return f"{_shown(low, value, high)} | {p} | {q}"
 
 
 def draw_comparisons() -> None:
@@ -308,14 +311,14 @@ def _panel(ax: Axes, *, curves: list[CurveRow], style: Styles, title: str) -> Ax
 
 def _at_ranks(b: str, a: str) -> list[str | None]:
     """The difference b − a of the study's accuracies at each rank."""
-    every = _word_problems("study")
+    every = _groups("study", "word_problems")
     one, other = together([every[a], every[b]])
     return [interval(difference_at(one, other, rank, 0.95).estimate) for rank in one.ranks]
 
 
-def _word_problems(study: str) -> dict[str, RecipeGroup]:
+def _groups(study: str, task: str) -> dict[str, RecipeGroup]:
     """Label → the seeds of one curve."""
-    curves, groups = read_run(REPORTS / study / "results/word_problems")
+    curves, groups = read_run(REPORTS / study / "results" / task)
     return {group.label: group for group in gather(curves, groups)}
 
 
