@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import lazy_loader
+from aurac.arguments import nearest, public
 
-_public, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = public(__name__, __file__)
 __all__ += ["__version__"]
 
 
@@ -24,12 +24,9 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except AttributeError:
-        from aurac.arguments import nearest
+        from aurac.notebook import Run
 
-        near = nearest(name, __all__)
-        hint = f"; did you mean aurac.{near}?" if near else ""
+        own, of_run = nearest(name, __all__), nearest(name, vars(Run))
+        near = f"aurac.{own}" if own else f"aurac.load_run(folder).{of_run}"
+        hint = f"; did you mean {near}?" if own or of_run else ""
         raise AttributeError(f"aurac has no attribute {name!r}{hint}") from None
-
-
-def __dir__() -> list[str]:
-    return __all__

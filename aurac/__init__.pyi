@@ -1,3 +1,4 @@
+from . import adapters, analysis, errors, readers, training
 from .adapters.export import save_adapter, truncate
 from .adapters.formats import load_adapter
 from .adapters.methods import Method, Pass, TrainingSetup, register_method
@@ -20,17 +21,22 @@ __all__ = [
     "Score",
     "TrainingSetup",
     "__version__",
+    "adapters",
+    "analysis",
     "compare",
     "equivalent",
+    "errors",
     "load_adapter",
     "load_run",
     "non_inferior",
     "plan",
     "quadrature_weights",
+    "readers",
     "register_method",
     "save_adapter",
     "score",
     "train",
+    "training",
     "truncate",
 ]
 

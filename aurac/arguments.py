@@ -6,12 +6,15 @@ import contextlib
 import functools
 import inspect
 import re
+import sys
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import lazy_loader
 
 from aurac.errors import OptionError, UsageError
 
@@ -162,8 +165,16 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, names, n=1)), None)
 
 
-def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse options that are not known, with the nearest name.
+def suggestion(name: str, known: Iterable[str]) -> str | None:
+    """The nearest known name as what to do next; None where none is near."""
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else None
+
+
+def check_names(
+    given: Iterable[str], known: Iterable[str], what: str, also: Mapping[str, str] | None = None
+) -> None:
+    """Refuse options that are not known, with where they belong, the nearest name or all names.
 
     Raises:
         OptionError: One is not; it is a TypeError, too.
@@ -171,38 +182,53 @@ def check_names(given: Iterable[str], known: Iterable[str], what: str) -> None:
     names = list(known)
     for name in given:
         if name not in names:
-            expected = nearest(name, names) or f"some of {', '.join(names)}"
-            raise OptionError(f"{what} has no option {name}", expected=expected)
+            fix = (also or {}).get(name)
+            expected = None if fix else nearest(name, names) or f"some of {', '.join(names)}"
+            raise OptionError(f"{what} has no option {name}", expected=expected, fix=fix)
 
 
-def keywords(kinds: type = object, **defaults: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def keywords(
+    kinds: type = object, also: Mapping[str, str] | None = None, **defaults: Any
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make the `**options` of a function part of its signature, and refuse unknown ones.
 
     Args:
         kinds: A TypedDict of the options.
+        also: What may be taken for an option → how to give it instead.
         **defaults: Name of an option → its default, for editors and `help`.
     """
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         signature = inspect.signature(function)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        hints = {name: kinds.__annotations__[name].__forward_arg__ for name in defaults}
         more = [
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=default,
-                annotation=kinds.__annotations__[name].__forward_arg__,
-            )
+            inspect.Parameter(name, own[0].KEYWORD_ONLY, default=default, annotation=hints[name])
             for name, default in defaults.items()
         ]
-        names = [p.name for p in (*own, *more)]
+        names = [p.name for p in (*own, *more) if p.name != "self"]
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            check_names(kwargs, names, function.__name__)
+            check_names(kwargs, names, function.__name__, also)
             return function(*args, **kwargs)
 
         call.__signature__ = signature.replace(parameters=[*own, *more])  # type: ignore[attr-defined]
         return call
 
     return decorate
+
+
+def public(package: str, file: str) -> tuple[Callable[[str], Any], Any, list[str]]:
+    """As `lazy_loader.attach_stub`; the functions refuse unknown options, as `keywords` does."""
+    load, listed, names = lazy_loader.attach_stub(package, file)
+
+    def found(name: str) -> Any:
+        value = load(name)
+        if isinstance(value, types.FunctionType) and not hasattr(value, "__signature__"):
+            value = keywords()(value)
+            value.__module__ = package  # where it is pickled from
+            setattr(sys.modules[package], name, value)
+        return value
+
+    return found, listed, names

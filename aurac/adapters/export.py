@@ -32,7 +32,6 @@ from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import WEIGHTS, regular_file, write_tensors
 from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
-from aurac.arguments import keywords
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
@@ -59,7 +58,6 @@ def as_adapter(source: Adapter | Family | str | Path) -> Adapter | Family:
     return source
 
 
-@keywords()
 def truncate(
     adapter: Adapter | Family | str | Path,
     rank: int,
@@ -90,7 +88,6 @@ def truncate(
     return prepare(member, basis, rescale, factors).at(rank)
 
 
-@keywords()
 def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
 

@@ -3,6 +3,6 @@
 Each takes a `Curve`, or what `as_curve` accepts; several are training seeds of one recipe.
 """
 
-import lazy_loader
+from aurac.arguments import public
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, __all__ = public(__name__, __file__)

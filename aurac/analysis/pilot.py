@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from aurac.analysis.groups import defaults, gather, together
 from aurac.analysis.pairing import paired_areas
-from aurac.arguments import converted, fraction, keywords, several
+from aurac.arguments import converted, fraction, several
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
@@ -58,7 +58,6 @@ class SpreadOptions(PilotOptions, total=False):
     seed_sd: float | None
 
 
-@keywords()
 def plan(
     margin: float,
     *,
@@ -226,42 +225,32 @@ def _piloted(
     question: Question,
     *,
     paired_seeds: bool,
-    between: Sequence[str] | None = None,
-    rank: int | None = None,
-    task: str | None = None,
-    metric: str | None = None,
-    groups: Groups | None = None,
-    axis: str | None = None,
+    **which: Unpack[PilotOptions],
 ) -> Spread:
-    axis = axis or "log2"
-    adapters = _of_pilot(pilot, between, task, metric, groups)
+    axis, adapters = which.get("axis") or "log2", _of_pilot(pilot, which)
     if question == "difference":
         if len(adapters) < 2:
-            raise UsageError(
-                "the pilot has one adapter", expected="two, whose difference is planned for"
-            )
+            raise UsageError("the pilot has one adapter", expected="two to compare")
         first, second = together(adapters[:2], axis=axis)
         rows = paired_areas(first, second, axis, paired_seeds=None if paired_seeds else False)
         changes, parts = rows.b[0] - rows.a[0], rows.difference(0.95).parts
     else:
         first = adapters[0]
-        scores = [first.areas(axis) if question == "interval" else _losses(first, rank)]
+        scores = [
+            first.areas(axis) if question == "interval" else _losses(first, which.get("rank"))
+        ]
         changes = scores[0][0]
         parts = components(scores, [1], first.layout)
     alone = question == "interval" or first.layout.clusters is not None
     return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
 
 
-def _of_pilot(
-    pilot: str | Path,
-    between: Sequence[str] | None,
-    task: str | None,
-    metric: str | None,
-    groups: Groups | None,
-) -> list[RecipeGroup]:
+def _of_pilot(pilot: str | Path, which: PilotOptions) -> list[RecipeGroup]:
     """The adapters of a pilot on one task (or some of them), each in its default truncation."""
-    source = read_curves(Path(pilot).expanduser(), metric)
-    every, _ = defaults(gather(source.curves, regrouped(source.groups, groups or {})))
+    task, between = which.get("task"), which.get("between")
+    source = read_curves(Path(pilot).expanduser(), which.get("metric"))
+    groups = regrouped(source.groups, which.get("groups") or {})
+    every, _ = defaults(gather(source.curves, groups))
     wanted = every[0].task if task is None else task
     result = {group.name: group for group in every if group.task == wanted}
     if not result:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aurac.arguments import keywords, nearest
+from aurac.arguments import suggestion
 from aurac.curves.area import (
     AXES,
     BUDGETS,
@@ -161,7 +160,6 @@ class Score:
         return {**areas, "mean": self.mean}
 
 
-@keywords()
 def score(
     curve: Any,
     values: Any = None,
@@ -232,7 +230,7 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
         mean=float(np.mean(points.accuracy)),
         ranks=points.ranks,
         accuracy=points.accuracy,
-        weights=MappingProxyType({k: tuple(map(float, w)) for k, w in weights.items()}),
+        weights={k: tuple(map(float, w)) for k, w in weights.items()},
         n_docs=points.n_docs,
         drops=drops(points),
         axis=headline,
@@ -253,14 +251,13 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
     curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
     if len(curves) == 1:
         return curves[0]
-    known = ", ".join(f"{name} on {task}" for name, task in default)
-    near = nearest(adapter or "", [name for name, _ in default if name])
+    known = ", ".join(" on ".join(filter(None, names)) for names in default)
+    near = suggestion(adapter or "", {name for name, _ in default if name} - {adapter})
+    every = "aurac.load_run(run).scores or aurac.analysis.analyse(table)"
     raise CurveError(
         f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
         expected=f"one of {known}",
-        fix=f"did you mean {near!r}?"
-        if near and not curves and near != adapter
-        else "name adapter= and task=, or take all of a run: aurac.load_run(path).scores",
+        fix=near if near and not curves else f"name adapter= and task=, or take all: {every}",
     )
 
 

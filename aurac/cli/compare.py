@@ -318,7 +318,7 @@ def _span(seconds: float) -> str:
 
 
 def _show_failures(done: Run) -> None:
-    for failure in done.failures:
+    for failure in done.results.failures:
         label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
         print_text(f"failed: {label}: {failure.reason}", error=True)
     if done.failures:

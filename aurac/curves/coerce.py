@@ -48,6 +48,11 @@ def as_curve(source: Any) -> Curve:
     if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
         return _from_columns(*source)
     fix = "take run.scores for the AURAC of every curve, or one of run.curves"
+    fix = (
+        "aurac.readers.read_curves(path) has those of a run or a table"
+        if isinstance(source, str)
+        else fix
+    )
     raise CurveError(
         f"a {type(source).__name__} is no curve",
         expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -134,6 +134,11 @@ class Curve:
     draws: NDArray[np.float64] | None = field(default=None, repr=False)
     data_order: str | None = None
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[type[Curve], tuple[object, ...]]:
+        """For `pickle` and `copy`: its fields, the read-only mappings as dictionaries."""
+        values = [getattr(self, each.name) for each in fields(self)]
+        return Curve, tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
     def __post_init__(self) -> None:
         """Validate and sort; a `CurveError` names what was given."""

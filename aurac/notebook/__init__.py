@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from msgspec.structs import replace as replaced
+
 from aurac.analysis.rows import Options
 from aurac.arguments import keywords, nearest, several
 from aurac.curves.display import counted, interval, picture, table, text
-from aurac.errors import UsageError
+from aurac.errors import UsageError, in_python
 from aurac.records.results_file import RESULTS_FILE, Results
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class Run:
     @property
     def failures(self) -> list[FailedCell]:
         """Cells that could not be evaluated; the command line exits with 3 if there are any."""
-        return self.results.failures
+        return [replaced(cell, reason=in_python(cell.reason)) for cell in self.results.failures]
 
     @property
     def tasks(self) -> list[str]:
@@ -253,7 +255,8 @@ class Run:
         names = "adapter truncation rank accuracy low high bytes needed"
         columns = " ".join(f"{name}=chosen.{name}" for name in names.split())
         table = frame(f"task {columns} margin alpha sentence=task", choices)
-        table = table.astype({"rank": "Int64", "bytes": "Int64"})
+        numbers = dict.fromkeys(("accuracy", "low", "high", "needed"), "float64")
+        table = table.astype({"rank": "Int64", "bytes": "Int64", **numbers})
         return table.assign(sentence=[" ".join(choice.sentences) for choice in choices])
 
     @keywords()
@@ -403,9 +406,8 @@ class Run:
     def __repr__(self) -> str:
         curves = self.results.curves
         adapters = counted(len({curve.adapter for curve in curves}), "adapter")
-        lines = [f"Run({str(self.folder)!r}: {adapters} on {', '.join(self.tasks)}"]
-        lines += [f"{counted(len(self.failures), 'cell')} failed"] if self.failures else []
-        return "; ".join(lines) + ")"
+        lost = f"; {counted(len(self.failures), 'cell')} failed" if self.failures else ""
+        return f"Run({str(self.folder)!r}: {adapters} on {', '.join(self.tasks)}{lost})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: for each task a picture and the AURAC of every curve."""
@@ -422,6 +424,5 @@ class Run:
             parts.append(f"<p><strong>{text(task)}</strong> · {text(curves[0].metric)}</p>")
             parts.append(picture(points, curves[0].baseline))
             parts.append(table(["curve", "AURAC, log2 (%) [95 %]", "documents"], rows))
-        failed = len(self.failures)
-        lost = f" · {counted(failed, 'cell')} failed" if failed else ""
+        lost = f" · {counted(len(self.failures), 'cell')} failed" if self.failures else ""
         return f"<div>{''.join(parts)}<p>{text(self.folder)}{lost}</p></div>"

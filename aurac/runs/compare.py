@@ -91,8 +91,9 @@ def compare(
         command: The command line, for the provenance.
         options: As on the command line: `limit` (documents of each task), `metric` and `data` (by
             task), `ranks`, `basis`, `margin` (a fraction), `base`, `groups` (recipe → its seeds),
-            `primary`, and the other fields of `Settings`, its parts and `Execution`. One will do
-            where several are expected: ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
+            `primary`. `TaskOptions`, `TruncationOptions`, `ModelOptions`, `EngineOptions`,
+            `Settings` and `Execution` of `aurac.runs.settings` describe each. One will do where
+            several are expected: ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder

@@ -171,9 +171,9 @@ class SettingsOptions(TypedDict, total=False):
     chat_template: bool
     system_instruction: str | None
     fewshot_as_multiturn: bool | None
-    gen_kwargs: Mapping[str, Any]
+    gen_kwargs: str | Mapping[str, Any]
     repeats: int | None
-    pass_at: Sequence[int]
+    pass_at: int | Sequence[int]
     include_path: Path | str | None
     cluster: Mapping[str, str]
     ranks: str | int | Sequence[int]
@@ -204,7 +204,7 @@ class RequestOptions(SettingsOptions, total=False):
     executor: Literal["local", "ray"]
     workers: int | None
     address: str | None
-    shard: tuple[int, int] | None
+    shard: str | tuple[int, int] | None
     retry_failed: bool
     profile: bool
 
@@ -281,6 +281,10 @@ _PARTS: Mapping[str, type] = {
     "truncation": TruncationOptions,
     "model": ModelOptions,
     "engine": EngineOptions,
+}
+_INSTEAD = {  # what compares things that are no checkpoints
+    "Run": "run.pairs compares its adapters, aurac.analysis.analyse(curves) those of several runs",
+    "Curve": "aurac.analysis.paired_curves(a, b) compares two",
 }
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 EXECUTORS = ("local", "ray")
@@ -399,10 +403,11 @@ class Request:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
         for each in given:
             if not isinstance(each, (str, PathLike)):
+                kind = type(each).__name__
                 raise UsageError(
-                    f"the checkpoint {each!r:.80}",
+                    f"a {kind} as a checkpoint",
                     expected="a folder, a file or a hub id",
-                    fix="aurac.save_adapter(adapter, folder) writes one",
+                    fix=_INSTEAD.get(kind, "aurac.save_adapter(adapter, folder) writes one"),
                 )
         data: Any = options.get("data", {})
         if isinstance(data, PathLike) or (isinstance(data, str) and "=" not in data):

@@ -173,7 +173,7 @@ class StudyRunner:
         if done.failures:
             raise RunFolderError(
                 f"{len(done.failures)} cells of the search on {task} failed "
-                f"({done.failures[0].reason})",
+                f"({done.results.failures[0].reason})",
                 expected="an AURAC of every learning rate",
                 fix="remove the cause, and give --retry-failed",
             )
@@ -187,7 +187,7 @@ class StudyRunner:
         done = self.compare(task, wanted, "results")
         if done.failures:
             self.say(
-                f"{task}: {len(done.failures)} cells failed ({done.failures[0].reason}); "
+                f"{task}: {len(done.failures)} cells failed ({done.results.failures[0].reason}); "
                 "--retry-failed tries them again"
             )
         elif self.study.drop_weights:

@@ -21,6 +21,7 @@ import yaml
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
+from aurac.arguments import keywords
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+_OF_RECIPE = "set it in the recipe: aurac.training.load_recipe(recipe, {name: value})"
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class TrainingResult:
         return f"TrainingResult({self.adapter!r} in {str(self.folder)!r}{last})"
 
 
+@keywords(also=dict.fromkeys(Recipe.__annotations__, _OF_RECIPE))
 def train(
     recipe: Recipe | str | Path,
     out: str | Path,

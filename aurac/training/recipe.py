@@ -16,6 +16,7 @@ import msgspec
 from aurac.adapters import Nesting
 from aurac.adapters.methods import Pass, TrainingSetup, method_named, methods
 from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
+from aurac.arguments import suggestion
 from aurac.errors import RecipeError
 from aurac.files import did_you_mean, sha256_json
 
@@ -159,6 +160,11 @@ class Recipe:
             self._require(name, fine, expected)
         method.check(self._setup)
 
+    def __repr__(self) -> str:
+        length = f"{self.steps} steps" if self.steps else f"{self.epochs:g} epochs"
+        what = f"{self.method}, rank {self.rank}, {self.base} on {self.task or self.data}"
+        return f"Recipe({self.name!r}: {what}, {length}, seed {self.seed})"
+
     def _require(self, name: str, fine: bool, expected: str) -> None:  # noqa: FBT001
         if not fine:
             raise RecipeError(
@@ -214,8 +220,8 @@ def built_in_recipes() -> dict[str, Path]:
     return {path.relative_to(BUILT_IN).with_suffix("").as_posix(): path for path in files}
 
 
-def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Read a recipe by built-in name or file, with `--set` overrides (values in YAML syntax).
+def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Read a recipe by built-in name or file, with `--set` overrides (texts in YAML syntax).
 
     Raises:
         RecipeError: No such recipe, not YAML, unknown key, wrong type or value out of range.
@@ -233,7 +239,7 @@ def load_recipe(source: str | Path, overrides: dict[str, str] | None = None) -> 
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
     for key, text in (overrides or {}).items():
-        values[key] = _override(key, text)
+        values[key] = _override(key, text) if isinstance(text, str) else text
         if key in ("task", "data"):  # of the two the one that was typed
             values.pop("data" if key == "task" else "task", None)
     recipe = make_recipe(values, where=str(path))
@@ -298,12 +304,9 @@ def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
     hints = _hints()
     for key in values:
         if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1)
-            raise RecipeError(
-                f"{where} has the unknown key {key!r}",
-                expected=f"one of {', '.join(hints)}",
-                fix=f"did you mean {near[0]}?" if near else None,
-            )
+            expected, fix = f"one of {', '.join(hints)}", suggestion(str(key), hints)
+            given = f"{where} has the unknown key {key!r}"
+            raise RecipeError(given, expected=None if fix else expected, fix=fix)
     for key in ("name", "method", "rank"):
         if key not in values:
             raise RecipeError(f"{where} has no {key!r}", fix=f"add a line `{key}: …`")

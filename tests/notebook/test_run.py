@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,7 @@ from report_runs import RunMaker, ramp, zoo_run
 import aurac
 from aurac.cli import cli
 from aurac.errors import RunFolderError, UsageError
+from aurac.records.results_file import FailedCell, Results
 
 mpl.use("agg")
 KEPT = Path(__file__).parents[2] / "reports" / "word_problems"
@@ -244,10 +247,36 @@ def test_options_are_refused_by_name_and_listed_in_the_signature():
         aurac.plan(0.1, fliprate=0.2)
     with pytest.raises(TypeError, match="no option limits; expected limit"):
         aurac.compare("adapter", "task", limits=2)
-    for function in (aurac.compare, aurac.plan, aurac.equivalent, aurac.score, aurac.truncate):
-        kinds = {parameter.kind for parameter in inspect.signature(function).parameters.values()}
-        assert inspect.Parameter.VAR_KEYWORD not in kinds
     assert inspect.signature(aurac.compare).parameters["num_fewshot"].default is None
+    with pytest.raises(aurac.errors.OptionError, match=r"option steps; .*load_recipe\("):
+        aurac.train("word_problems/lora", "somewhere", steps=3)
+
+
+@pytest.mark.parametrize("owner", [aurac, aurac.analysis, aurac.Run])
+def test_every_public_function_names_the_options_that_it_has(owner):
+    listed = getattr(owner, "__all__", None) or [name for name in vars(owner) if name[0] != "_"]
+    functions = [f for name in listed if inspect.isfunction(f := getattr(owner, name))]
+    assert len(functions) > 4
+    for function in functions:
+        parameters = inspect.signature(function).parameters
+        assert inspect.Parameter.VAR_KEYWORD not in {each.kind for each in parameters.values()}
+        with pytest.raises(aurac.errors.OptionError, match=r"surely_not; expected (?!.*\bself\b)"):
+            function(surely_not=1)
+
+
+def test_curves_and_scores_can_be_pickled_and_copied(run):
+    curve = run.curves[0]
+    again = pickle.loads(pickle.dumps(curve))
+    assert aurac.score(again) == aurac.score(curve)
+    assert again.missing == curve.missing == {}
+    assert pickle.loads(pickle.dumps(aurac.score)) is aurac.score
+    assert copy.deepcopy(run).scores.equals(run.scores)
+
+
+def test_failures_name_options_as_keywords():
+    cell = FailedCell(task="t", rank=2, reason="17 tokens; give --max-length 32")
+    results = Results(schema=1, curves=[], failures=[cell])
+    assert aurac.Run(KEPT, results).failures[0].reason == "17 tokens; give max_length=32"
 
 
 def test_what_is_public_shows_in_a_line(run):

@@ -29,7 +29,6 @@ from aurac.adapters.formats.sidecar import (
 from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.formats.storage import RemovedValues
 from aurac.adapters.nesting import Rule, Update
-from aurac.arguments import keywords
 from aurac.errors import CheckpointError, UsageError
 from aurac.files import did_you_mean
 from aurac.models.base import KnownBase
@@ -48,7 +47,6 @@ _HUB_ID = re.compile(
 )
 
 
-@keywords()
 def load_adapter(
     path: str | Path,
     *,
