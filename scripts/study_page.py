@@ -225,7 +225,7 @@ def _called(study: str) -> dict[str, str]:
     """Name in the analysis → in pages and figures."""
     labels = load_study(REPORTS / study / "study.yaml").labels
     rows = _analysis(study)["scores"]
-    ways = {row["label"]: (row["adapter"], *row["truncation"].split(" · ")) for row in rows}
+    ways = {row["label"]: (row["adapter"], row["truncation"]) for row in rows}
     names = curve_names(ways.values(), labels)
     full = {f"{r['adapter']} · {r['truncation']}": ways[r["label"]] for r in rows}
     return {label: names[way] for label, way in {**full, **ways}.items()}

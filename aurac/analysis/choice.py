@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
-from aurac.analysis.groups import RecipeGroup, find_groups, group_of, table_names
+from aurac.analysis.groups import RecipeGroup, find_groups, group_of
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.curves.matching import labelled
 from aurac.errors import CurveError
+from aurac.records.names import curve_names
 from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -134,16 +135,24 @@ def _choose(
     task = task or groups
     named = _named(reference, task, others) if isinstance(reference, str) else None
     every = [*groups, *([named[0]] if named and named[0] not in groups else [])]
-    names = table_names(task)
+    names = curve_names(group.way for group in task)
+
+    def said(choice: Choice) -> Choice:
+        def called(row: Configuration) -> str:
+            name = names.get((row.adapter, row.truncation), row.label)
+            return f"{name} at rank {row.rank}"
+
+        return replace(choice, sentences=tuple(choice_sentences(choice, called=called)))
+
     try:
         alike = _on_same_documents(every, declared=reference is not None)
     except CurveError as error:
-        return _said(replace(choice, reason=error.text), names), None
+        return said(replace(choice, reason=error.text)), None
     at = every.index(named[0]) if named else 0
     flags = [group in others for group in groups]
     place = (alike[at], named[1]) if named else None
     search = _Search(alike[: len(groups)], flags, place, settings)
-    return _said(search.answer(choice), names), search
+    return said(search.answer(choice)), search
 
 
 def _named(reference: str, task: Sequence[RecipeGroup], others: Sequence[RecipeGroup]) -> Place:
@@ -342,14 +351,6 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
         frontier=tuple(frontier),
         needed=min((row.needed for row in rows if row.needed is not None), default=None),
     )
-
-
-def _said(choice: Choice, names: Mapping[str, str]) -> Choice:
-    def called(configuration: Configuration) -> str:
-        full = f"{configuration.adapter} · {configuration.truncation}"
-        return f"{names.get(full, configuration.label)} at rank {configuration.rank}"
-
-    return replace(choice, sentences=tuple(choice_sentences(choice, called=called)))
 
 
 def _tested(row: RankRow, search: _Search) -> RankRow:

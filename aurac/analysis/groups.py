@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.arguments import nearest
+from aurac.arguments import suggestion
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.matching import align, labelled, matched, ordered_like
@@ -75,9 +75,14 @@ class RecipeGroup:
         return " · ".join(p for p in (self.first.basis, self.first.rescale) if p)
 
     @property
+    def way(self) -> tuple[str, str]:
+        """Its name, and its truncation."""
+        return self.name, self.truncation
+
+    @property
     def label(self) -> str:
         """Its name with its truncation."""
-        return f"{self.name} · {self.truncation}"
+        return " · ".join(self.way)
 
     @property
     def has_documents(self) -> bool:
@@ -373,17 +378,6 @@ def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:
             raise CurveError(f"only some seeds of {name} have per-document outcomes")
 
 
-def table_names(groups: Iterable[RecipeGroup]) -> dict[str, str]:
-    """Label → what tables call it, where basis and rescale are known."""
-    ways = {
-        group.label: (group.name, curve.basis, curve.rescale)
-        for group in groups
-        if (curve := group.first).basis and curve.rescale
-    }
-    names = curve_names(ways.values())
-    return {label: names[way] for label, way in ways.items()}
-
-
 def find_groups(
     name: str,
     default: Sequence[RecipeGroup],
@@ -403,16 +397,15 @@ def find_groups(
     Raises:
         CurveError: No group of this name, or several truncations.
     """
-    shown = table_names(every)
+    shown = curve_names(group.way for group in every)
     found = [g for g in default if g.name == name]
     if found:
         return found  # their truncations may differ from task to task
-    found = [g for g in every if shown.get(g.label) == name]
+    found = [g for g in every if shown.get(g.way) == name]
     found = found or [g for g in every if f"{g.label} · ".startswith(f"{name} · ")]
     if len({group.label for group in found}) != 1:
         names = [] if found else [g.name for g in default]  # each is its default truncation
-        names += [shown.get(g.label, g.label.removesuffix(" · ")) for g in found or every]
-        near = None if found else nearest(name.partition("@")[0], names)
-        fix = f"did you mean {near}?" if near else None
+        names += [shown.get(g.way, g.label.removesuffix(" · ")) for g in found or every]
+        fix = None if found else suggestion(name.partition("@")[0], names)
         raise CurveError(what, expected=f"{expected}{', '.join(dict.fromkeys(names))}", fix=fix)
     return found

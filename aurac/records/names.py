@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from aurac.terminal import one_line
 
-Way = tuple[str, str, str]  # adapter, basis, rescale
+Way = tuple[str, str]  # adapter, truncation such as "svd · keep"
 
 
 LENGTH = 60  # characters of an adapter's name in sentences and tables; files have it whole
@@ -14,18 +14,18 @@ _SCALES = {"keep": "scale kept", "fit": "fitted"}
 
 
 def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) -> dict[Way, str]:
-    """The name of each (adapter, basis, rescale); `labels` are adapter → what to call it.
+    """The name of each curve of which basis and rescale are known.
 
-    A truncation has one name in every run. It is left out where an adapter has the prefix alone.
+    `labels` are adapter → what to call it. A truncation has one name in every run. It is left out
+    where an adapter has the prefix alone.
     """
-    every = dict.fromkeys(ways)
+    every = {way: way[1].split(" · ") for way in ways if " · " in way[1]}
     names = {}
-    for adapter, basis, rescale in every:
-        scales = [scale for name, _, scale in every if name == adapter]
+    for way, (basis, rescale) in every.items():
+        scales = [scale for (adapter, _), (_, scale) in every.items() if adapter == way[0]]
         cut = _truncation(basis, rescale, with_p="trained" in scales)
-        name = one_line((labels or {}).get(adapter, adapter), LENGTH)
-        plain = len(scales) == 1 and cut == "prefix"
-        names[adapter, basis, rescale] = name if plain else f"{name} ({cut})"
+        name = one_line((labels or {}).get(way[0], way[0]), LENGTH)
+        names[way] = name if len(scales) == 1 and cut == "prefix" else f"{name} ({cut})"
     return names
 
 

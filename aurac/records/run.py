@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from aurac.arguments import suggestion
 from aurac.curves.curve import Curve
 from aurac.errors import RunFolderError, UsageError
 from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
@@ -293,13 +293,14 @@ def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
 
 def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     """Give each curve the shortest name that is unique within the run."""
-    names = curve_names((curve.adapter, curve.basis, curve.rescale) for curve in curves)
+    names = curve_names((curve.adapter, f"{curve.basis} · {curve.rescale}") for curve in curves)
     by_svd = {curve.adapter for curve in curves if curve.is_default and curve.basis == "svd"}
     rows = []
     for row in curves:
         kind = PREFIX if row.adapter in by_svd else WITHOUT_P
         published = kind if row.role == "published" else ""
-        label, called = names[row.adapter, row.basis, row.rescale], one_line(row.adapter, LENGTH)
+        label = names[row.adapter, f"{row.basis} · {row.rescale}"]
+        called = one_line(row.adapter, LENGTH)
         rows.append(msgspec.structs.replace(row, published=published, label=label, called=called))
     return tuple(rows)
 
@@ -319,11 +320,8 @@ def renamed(curves: Sequence[CurveRow], labels: Mapping[str, str]) -> tuple[Curv
     known = {**own, **adapters}
     for name in labels:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4) or [*adapters][:1]
-            fix = f"did you mean {near[0]!r}?" if near else None
-            raise UsageError(
-                f"label of {name!r}, which is not shown", expected="an adapter or a curve", fix=fix
-            )
+            expected, fix = f"one of {', '.join(known)}", suggestion(name, known)
+            raise UsageError(f"label of {name!r}, which is not shown", expected=expected, fix=fix)
     rows, taken = [], dict[tuple[str, str], str]()
     for curve in curves:
         label = labels.get(curve.label)

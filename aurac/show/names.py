@@ -38,18 +38,17 @@ class Names:
     ) -> None:
         self.tasks, self._scores = tasks or {}, analysis.scores
         self._ways = {
-            (row.task, label): (row.adapter, *row.truncation.partition(" · ")[::2])
+            (row.task, label): (row.adapter, row.truncation)
             for row in analysis.scores
             for label in (row.label, f"{row.adapter} · {row.truncation}")
         }
-        names = curve_names((way for way in self._ways.values() if way[2]), labels)
+        names = curve_names(self._ways.values(), labels)
         self._names = {key: names.get(way, key[1]) for key, way in self._ways.items()}
         self._anywhere = {label: name for (_, label), name in self._names.items()}
 
     def way(self, task: str | None, label: str) -> tuple[str, str]:
         """Adapter and truncation of a label in the analysis."""
-        adapter, *truncation = self._ways[task, label]
-        return adapter, " · ".join(filter(None, truncation))
+        return self._ways[task, label]
 
     def of(self, row: Named) -> str:
         """The name of a row's curve."""

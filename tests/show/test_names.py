@@ -14,7 +14,7 @@ from aurac.show import appearance, write_report
 
 
 def test_a_truncation_has_one_name_whatever_stands_beside_it():
-    with_p, prefix, svd = ("m", "prefix", "trained"), ("m", "prefix", "rule"), ("m", "svd", "keep")
+    with_p, prefix, svd = ("m", "prefix · trained"), ("m", "prefix · rule"), ("m", "svd · keep")
     for others in ([], [prefix], [svd], [prefix, svd]):
         assert curve_names([with_p, *others])[with_p] == "m (with P)"
     assert curve_names([with_p, prefix, svd]) == {
@@ -22,14 +22,15 @@ def test_a_truncation_has_one_name_whatever_stands_beside_it():
         prefix: "m (without P)",
         svd: "m (SVD)",
     }
-    names = curve_names([("m", b, r) for b in ("prefix", "svd") for r in ("rule", "keep", "fit")])
+    names = curve_names(
+        [("m", f"{b} · {r}") for b in ("prefix", "svd") for r in ("rule", "keep", "fit")]
+    )
     assert list(names.values()) == [
         *("m (prefix)", "m (prefix, scale kept)", "m (prefix, fitted)"),
         *("m (SVD, rule)", "m (SVD)", "m (SVD, fitted)"),
     ]
-    assert curve_names([("lora", "prefix", "rule")], {"lora": "LoRA"}) == {
-        ("lora", "prefix", "rule"): "LoRA"
-    }
+    lora = ("lora", "prefix · rule")
+    assert curve_names([lora, ("unknown", "")], {"lora": "LoRA"}) == {lora: "LoRA"}
 
 
 def test_labels_rename_adapters_and_curves_in_figures_and_tables_alone(tmp_path):
@@ -58,7 +59,7 @@ def test_labels_rename_adapters_and_curves_in_figures_and_tables_alone(tmp_path)
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"matroshka": "M"}, "'matroshka', which is not shown; .* did you mean 'matryoshka'"),
+        ({"matroshka": "M"}, "'matroshka', which is not shown; .* did you mean matryoshka"),
         ({"dylora": "lora"}, "'lora' as the label of dylora and of lora"),
         ({"matryoshka (with P)": "x", "matryoshka (without P)": "x"}, "'x' as the label of matr"),
     ],
