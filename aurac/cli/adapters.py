@@ -374,12 +374,11 @@ def _text(record: ServingRecord) -> str:
     head = ["rank", "MB", "prompt, ms", "tokens/s", "token, ms", "tokens/s", "token / base"]
     parts = [f"{record.base}, {record.conditions}; medians of {record.repeats} rounds [95 %]"]
     for adapter in record.adapters:
-        base = "base or merged" if adapter.mergeable else "base"
-        rows = [[*_row(record, record.merged, base), ""]]
-        rows += [
+        rows = [
             [*_row(record, cost, str(cost.rank)), against(cost, adapter.full)]
             for cost in adapter.ranks
         ]
+        rows.insert(0, [*_row(record, record.merged, "base or merged"), ""])
         last = f"token − that at rank {adapter.full.rank}"
         parts.append(f"{adapter.name}:\n{as_table([*head, last], rows)}")
     return "\n\n".join(parts)

@@ -303,8 +303,7 @@ def _ship(choice: Choice, served: ServingCosts) -> dict[str, Json]:
     measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
     if measured and chosen:
         record, cost = measured
-        own, merged = cost.at(chosen.rank), record.merged if cost.mergeable else None
-        times = {"unmerged": own.seconds if own else None}
-        times["merged"] = merged.seconds if merged else None
-        ship["serving"] = times if own else None
+        own = cost.at(chosen.rank)
+        times: dict[str, Json] = {"merged": record.merged.seconds}
+        ship["serving"] = {"unmerged": own.seconds, **times} if own else None
     return ship | {"sentence": " ".join(choice.sentences)}

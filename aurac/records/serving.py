@@ -96,14 +96,10 @@ class RankCost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterCost(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter of the run costs at its ranks, in ascending order.
-
-    `mergeable`: whether it can be merged, and then costs what the base costs.
-    """
+    """What an adapter of the run costs at its ranks, in ascending order; merged, as the base."""
 
     name: str
     sha256: str
-    mergeable: bool = True
     ranks: list[RankCost]
 
     @property

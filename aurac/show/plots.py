@@ -281,8 +281,7 @@ def latency(
         if hollow := [(1000 * cost.decode.median, 100 * y) for cost, y in served.unclear]:
             marks = {**look.options, "linestyle": "none", "markerfacecolor": PAPER}
             ax.plot(*zip(*hollow, strict=True), **marks, zorder=4)
-    if any(served.cost.mergeable for served in measured):
-        _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
+    _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
     ax.set_xlabel("Time for a generated token (ms), unmerged")
     if labels:
         _name_lines(ax, lines, style)

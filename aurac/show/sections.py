@@ -145,9 +145,7 @@ def _latency_caption(record: ServingRecord, measured: Sequence[Served]) -> str:
         caption += " Lines through it are 95 % intervals of the median."
     if any(served.unclear for served in measured):
         caption += " Hollow: the difference to the adapter's largest rank is within noise."
-    if any(served.cost.mergeable for served in measured):
-        caption += " Grey dashed line: merged into the base, which takes as long at every rank."
-    return caption
+    return f"{caption} Grey dashed line: merged into the base, which takes as long at every rank."
 
 
 def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None:
@@ -234,8 +232,7 @@ def end_table(changes: Sequence[Changes], name: str) -> Table:
 def _serving_table(
     name: str, task: str, record: ServingRecord, measured: Sequence[Served]
 ) -> Table:
-    merge = all(served.cost.mergeable for served in measured)
-    rows = [_serving_row(record, record.merged, plots.MERGED if merge else "base", "")]
+    rows = [_serving_row(record, record.merged, plots.MERGED, "")]
     for served in measured:
         shown, full = plots.marked(served.curve), served.cost.full
         rows += [

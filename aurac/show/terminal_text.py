@@ -159,9 +159,7 @@ def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str
     if rank != full.rank:
         text += f"; rank {full.rank} takes {full.decode.milliseconds} ms a token "
         text += f"(difference: {against(own, full)})"
-    if cost.mergeable:
-        text += f". Merged, any rank takes {record.merged.decode.milliseconds} ms a token"
-    return f"{text}."
+    return f"{text}. Merged, any rank takes {record.merged.decode.milliseconds} ms a token."
 
 
 def recommended_lines(
