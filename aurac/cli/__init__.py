@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 from importlib import import_module
-from io import StringIO
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -185,13 +184,10 @@ def main() -> None:
     share_cores()
     try:
         status = cli.main(standalone_mode=False)
-    except AuracError as error:
-        sys.stderr.write(spelled(_folded(f"aurac: error: {error}\n")))
-        status = error.exit_code
-    except click.ClickException as error:
-        with visible_streams():
-            error.show(said := StringIO())
-            sys.stderr.write(_folded(said.getvalue()))
+    except (AuracError, click.ClickException) as error:
+        text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        mark = "" if isinstance(error, click.exceptions.NoArgsIsHelpError) else "aurac: error: "
+        sys.stderr.write(spelled(_folded(f"{mark}{text}\n")))
         status = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort):  # the latter within a command
         sys.stderr.write("aurac: interrupted; the same command goes on where it stopped\n")

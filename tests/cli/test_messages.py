@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from report_runs import zoo_run
 
 from aurac.analysis.primary import pairs_of, parse_pairs
-from aurac.cli import COMMANDS, cli
+from aurac.cli import COMMANDS, cli, main
 from aurac.terminal import wrapped
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,17 @@ def refusal(*words: object) -> str:
 )
 def test_a_refusal_says_what_to_type(typed, instead):
     assert instead in refusal(*typed)
+
+
+@pytest.mark.parametrize(
+    "typed", ["score", "scor", "score --foo", "recommend x --margin y", "recommend nowhere"]
+)
+def test_every_refusal_is_one_message(typed, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["aurac", *typed.split()])
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert (left.value.code, said[:14], said.count("\n")) == (2, "aurac: error: ", 1)
 
 
 def test_runs_below_a_study_are_those_of_its_results():
