@@ -9,7 +9,7 @@ from aurac.analysis.groups import defaults, find_groups, gather, group_of, toget
 from aurac.analysis.pairing import paired_areas
 from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import margin_sentence
-from aurac.arguments import fraction, keywords
+from aurac.arguments import fraction
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
 from aurac.stats.mean import Layout
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 
-@keywords()
 def non_inferior(
     a: Any,
     b: Any,
@@ -65,7 +64,6 @@ def non_inferior(
     return _tested(a, b, margin, settings, both_sides=False)
 
 
-@keywords()
 def equivalent(
     a: Any,
     b: Any,
@@ -178,7 +176,8 @@ def margin_test(
         matched: Whether row s of a and of b belong together, as the same seed.
 
     Raises:
-        CurveError: Unequal numbers of documents, or a margin or alpha out of range.
+        CurveError: Unequal numbers of documents.
+        UsageError: A margin or alpha out of range.
     """
     a, b = as_matrix(a), as_matrix(b)
     if a.shape[1] != b.shape[1]:
@@ -186,9 +185,7 @@ def margin_test(
             f"{a.shape[1]} documents against {b.shape[1]}", expected="the same documents for both"
         )
     layout = layout or Layout(a.shape[1])
-    margin, alpha = fraction(margin, "margin"), fraction(alpha, "alpha", such_as="0.05")
-    if alpha > 0.25:
-        raise CurveError(f"alpha {alpha:g}", expected="an error rate such as 0.05, at most 0.25")
+    margin, alpha = fraction(margin, "margin"), fraction(alpha, "alpha", 0.25, "0.05")
     result = compare(b, a, layout, level=1.0 - 2.0 * alpha, draws=draws, matched=matched)
     estimate, parts = result.estimate, result.parts
     if estimate.low is not None and estimate.high is not None:
