@@ -11,8 +11,9 @@ from typing import Any
 
 from aurac.arguments import nearest, public
 
-_public, __dir__, __all__ = public(__name__, __file__)
-__all__ += ["__version__"]
+_PACKAGES = {"adapters", "analysis", "errors", "readers", "training"}  # reached without an import
+_public, __dir__, _names = public(__name__, __file__)
+__all__ = [name for name in [*_names, "__version__"] if name not in _PACKAGES]
 
 
 def __getattr__(name: str) -> Any:

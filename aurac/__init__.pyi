@@ -1,4 +1,8 @@
-from . import adapters, analysis, errors, readers, training
+from . import adapters as adapters
+from . import analysis as analysis
+from . import errors as errors
+from . import readers as readers
+from . import training as training
 from .adapters.export import save_adapter, truncate
 from .adapters.formats import load_adapter
 from .adapters.methods import Method, Pass, TrainingSetup, register_method
@@ -21,22 +25,17 @@ __all__ = [
     "Score",
     "TrainingSetup",
     "__version__",
-    "adapters",
-    "analysis",
     "compare",
     "equivalent",
-    "errors",
     "load_adapter",
     "load_run",
     "non_inferior",
     "plan",
     "quadrature_weights",
-    "readers",
     "register_method",
     "save_adapter",
     "score",
     "train",
-    "training",
     "truncate",
 ]
 
