@@ -121,7 +121,8 @@ class Components:
     def terms(self) -> list[tuple[float, float]]:
         """Independent terms of the variance with their degrees of freedom, documents first."""
         sources = (*self.groups, *self.draws)
-        documents = max(self.document - sum(source.rest for source in sources), 0.0)
+        documents = self.document - sum(source.rest for source in sources)
+        documents = documents if documents > 1e-12 * self.document else 0.0  # rounding
         between = [(source.between, source.seeds - 1.0) for source in sources if source.seeds > 1]
         if self.draws and not documents and not any(variance for variance, _ in between):
             documents = self.document  # draws with equal means by chance: some spread was seen
