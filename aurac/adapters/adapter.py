@@ -23,13 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aurac.adapters.methods import Nesting, fixed_diagonal
-from aurac.adapters.nesting import (
-    RULES,
-    Rule,
-    is_rank,
-    peft_alpha,
-    scale,
-)
+from aurac.adapters.nesting import RULES, Rule, is_rank, peft_alpha, scale
 from aurac.errors import CheckpointError, RankError, UsageError
 from aurac.records.cut import Derived, TrainingRecord
 
@@ -193,7 +187,8 @@ class Adapter:
             raise self.wrong_ranks(self.nesting.ranks)
 
     def __repr__(self) -> str:
-        method = self.method or "method not recorded"
+        cut = self.derived and self.derived.trained
+        method = self.method or (f"cut from {cut.method}" if cut else "method not recorded")
         base = f", base {self.base}" if self.base else ""
         modules = f"{len(self.modules)} modules"
         return f"Adapter({self.name!r}: rank {self.rank}, {modules}, {method}{base})"

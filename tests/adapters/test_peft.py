@@ -128,6 +128,8 @@ def test_a_path_stands_for_the_adapter_in_it(tmp_path):
     for shown in (repr(adapter), repr(cut), repr(next(iter(adapter.modules.values())))):
         assert len(shown) < 200
     assert repr(adapter).startswith(f"Adapter({adapter.name!r}: rank {adapter.rank}, ")
+    lora = replace(adapter, nesting=Nesting("lora", (adapter.rank,)))
+    assert "cut from lora" in repr(truncate(truncate(lora, 2, basis="svd"), 1))
 
 
 def test_nothing_is_replaced_unless_told_to(tmp_path):
