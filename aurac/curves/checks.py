@@ -21,10 +21,8 @@ def check_ranks(ranks: Iterable[Any]) -> list[int]:
     for value in ranks:
         rank = whole_rank(value)
         if rank < 1:
-            raise CurveError(
-                f"rank {rank}",
-                expected="ranks from 1 up (rank 0 is the base model: give it as baseline)",
-            )
+            fix = "leave the base model out, or give it as the baseline of a Curve"
+            raise CurveError(f"rank {rank}", expected="ranks from 1 up", fix=fix)
         if rank in checked:
             raise CurveError(f"rank {rank} appears twice", expected="different ranks")
         checked.append(rank)

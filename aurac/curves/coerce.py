@@ -30,7 +30,7 @@ def as_curve(source: Any) -> Curve:
             {document: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
             Series indexed by rank; a DataFrame with columns ``rank, accuracy`` (optional ``low,
             high``: 95 % intervals) or ``rank, doc_id, score`` (optional ``cluster, stratum``), with
-            optional ``parameters, bytes`` of each rank; a curve of ``results.json``.
+            optional ``parameters, bytes`` of each rank (0: the base); a curve of ``results.json``.
 
     Raises:
         CurveError: It is none of these, or its numbers are not a curve.
@@ -133,14 +133,20 @@ def _from_frame(frame: Any) -> Curve:
             )
         if name in names and name != "seed" and len(frame):
             labels[name] = str(frame[name].iloc[0])
+    zero = frame["rank"].map(whole_rank) == 0  # the base
+    ranked = frame[~zero]
     for column, name in AMOUNTS.items():
         if column in names:
-            labels[name] = _amounts(frame["rank"], frame[column])
+            labels[name] = _amounts(ranked["rank"], ranked[column])
     if "accuracy" in names:
-        known = frame[~frame["accuracy"].map(is_missing)]
+        known = ranked[~ranked["accuracy"].map(is_missing).astype(bool)]
         labels["missing"] = dict.fromkeys(
-            map(whole_rank, frame.drop(known.index)["rank"]), "empty in the table"
+            map(whole_rank, ranked.drop(known.index)["rank"]), "empty in the table"
         )
+        bases = {value for value in frame.loc[zero, "accuracy"] if not is_missing(value)}
+        if len(bases) > 1:
+            raise CurveError("rank 0 with several accuracies", expected="one of the base model")
+        labels["baseline"] = bases.pop() if bases else None
         labels["intervals"] = _intervals(known["rank"], known.get("low"), known.get("high"))
         return Curve(tuple(known["rank"]), tuple(known["accuracy"]), **labels)
     if {"doc_id", "score"} <= set(names):
@@ -156,7 +162,7 @@ def _from_long(frame: Any, labels: CurveFields) -> Curve:
         if doc in row:
             raise CurveError(f"document {doc!r} appears twice at rank {rank}")
         row[doc] = value
-    documents = list(next(iter(scores.values()), ()))
+    documents = list(next((row for rank, row in scores.items() if rank), ()))
     columns = set(map(str, frame.columns))
     if "cluster" in columns:
         labels["clusters"] = _document_labels(frame, "cluster", documents)

@@ -293,10 +293,12 @@ class Curve:
     ) -> Curve:
         """A curve from ``rank -> {document: score}``; every rank must have the same documents.
 
+        Rank 0 is the base. Where it has other documents, only its mean is kept.
+
         Raises:
             CurveError: A rank lacks documents that another has.
         """
-        ranks = list(scores)
+        ranks, base = [rank for rank in scores if rank != 0], scores.get(0)
         if not ranks:
             raise CurveError("no ranks", expected="at least one rank with its documents")
         first = list(scores[ranks[0]])
@@ -311,6 +313,10 @@ class Curve:
                 )
         rows = [[scores[rank][doc] for doc in first] for rank in ranks]
         labels["doc_ids"] = tuple(map(str, first))
+        if base and base.keys() == set(first):
+            labels["base_scores"] = [base[doc] for doc in first]
+        elif base:
+            labels["baseline"] = float(np.mean(list(base.values())))
         return cls.from_outcomes(ranks, rows, **labels)
 
     def at(self, ranks: Iterable[int]) -> Curve:

@@ -139,8 +139,8 @@ class Run:
     def points(self) -> DataFrame:
         """A row for each curve and rank.
 
-        Columns: adapter, task, metric, basis, rescale, role, rank, accuracy with low and high
-        (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why there is none).
+        Columns: adapter, task, metric, truncation, basis, rescale, role, rank, accuracy with low
+        and high (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why none).
         """
         from aurac.notebook.frames import points
 
@@ -193,14 +193,16 @@ class Run:
         from aurac.records.serving import read_serving
 
         record = read_serving(self.folder, self.results)
-        return Table(record.rows() if record else [])
+        times = "{0}_seconds {0}_low {0}_high"
+        names = f"adapter rank parameters bytes {times.format('prompt')} {times.format('token')}"
+        return Table(record.rows() if record else [], columns=names.split())
 
     @cached_property
     def samples(self) -> DataFrame:
         """A row for each curve, rank (0: the base) and document.
 
-        Columns: adapter, task, metric, basis, rescale, rank, doc_id, score, response, question,
-        target.
+        Columns: adapter, task, metric, truncation, basis, rescale, rank, doc_id, score, response,
+        question, target.
 
         Raises:
             RunFolderError: A cell is missing or damaged.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aurac.records.reader import StoredCells
     from aurac.records.results_file import CurveRecord, Results
 
-LABELS = ("adapter", "task", "metric", "basis", "rescale")
+LABELS = ("adapter", "task", "metric", "truncation", "basis", "rescale")
 
 
 class Table(pd.DataFrame):
@@ -57,7 +57,8 @@ def frame(columns: str, rows: Iterable[object]) -> Table:
 
 def labels_of(curve: CurveRecord) -> tuple[str | None, ...]:
     """The values of `LABELS`."""
-    return curve.adapter, curve.task, curve.metric, curve.basis, curve.rescale
+    truncation = f"{curve.basis} · {curve.rescale}"
+    return curve.adapter, curve.task, curve.metric, truncation, curve.basis, curve.rescale
 
 
 def points(results: Results) -> Table:
@@ -83,11 +84,10 @@ def samples(curve: CurveRecord, rank: int, cells: StoredCells) -> Iterator[Table
     for number, cell in enumerate(members):
         several = len(members) > 1 and not drawn
         ids = [f"{number}:{doc}" if several else doc for doc in cell.doc_ids]
-        columns: dict[str, object] = dict(zip(LABELS, labels_of(curve), strict=True))
-        columns["rank"] = rank
+        labels = (*labels_of(curve), rank)
+        columns: dict[str, object] = dict(zip((*LABELS, "rank"), labels, strict=True))
         if drawn:
             columns["fewshot_seed"] = cell.identity.fewshot_seed
         columns |= {"doc_id": ids, "score": cell.scores(curve.metric), "response": cell.responses}
-        columns["question"] = [questions.get(doc) for doc in ids]
-        columns["target"] = [targets.get(doc) for doc in ids]
+        columns |= {"question": [*map(questions.get, ids)], "target": [*map(targets.get, ids)]}
         yield Table(columns)

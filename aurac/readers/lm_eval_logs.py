@@ -18,6 +18,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 from aurac.files import Json
+from aurac.records.results_file import runs_below
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +138,7 @@ def _curve(adapter: str, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
     scores = {rank: log.columns[name] for rank, log in samples.items()}
     hashes = _same_hashes(adapter, task, samples)
     labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
-    base = scores.pop(0, None)
-    documents = list(next(iter(scores.values())))
-    whole = base is not None and base.keys() == set(documents)
+    documents = next(row for rank, row in scores.items() if rank)
     try:
         return Curve.from_documents(
             scores,
@@ -148,9 +147,6 @@ def _curve(adapter: str, task: str, logs: Logs, wanted: WantedMetrics) -> Curve:
             metric=name,
             doc_hashes=tuple(hashes[doc] for doc in documents),
             clusters=tuple(labels[doc] for doc in documents) if labels else None,
-            base_scores=[base[doc] for doc in documents] if base and whole else None,
-            # where the base lacks a document, its accuracy alone
-            baseline=float(np.mean(list(base.values()))) if base and not whole else None,
         )
     except AuracError as error:
         raise DataError(f"{adapter} on {task}: {error.text}") from error
@@ -235,17 +231,11 @@ def _pooled(adapter: str, group: str, members: Mapping[str, Logs], wanted: Wante
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
-        below = (path for each in ("*", "*/*") for path in root.glob(f"{each}/results.json"))
-        runs = sorted(path.parent for path in below)
-        runs = [run for run in runs if run.parent.name == "results"] or runs  # of a study
+        first = f"evaluate an adapter first: `aurac compare {root} --tasks TASK`"
         raise DataError(
             f"{root} holds neither results.json nor sample logs",
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
-            fix=f"give a run below it: {', '.join(map(str, runs))}"
-            if runs
-            else f"evaluate an adapter first: `aurac compare {root} --tasks TASK`"
-            if (root / "adapter_config.json").exists()
-            else None,
+            fix=runs_below(root) or (first if (root / "adapter_config.json").exists() else None),
         )
     beside = cache(_results)  # several samples files share it
     logs = []

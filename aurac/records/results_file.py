@@ -10,14 +10,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from aurac.errors import RunFolderError
-from aurac.files import Json, write_json
+from aurac.files import Json, did_you_mean, write_json
 from aurac.records.cell import DocumentKey, SchemaNumber, read_record
 from aurac.records.cut import Derived
-from aurac.records.decisions import (
-    Declaration,
-    RankChoice,
-    SequentialRecord,
-)
+from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
 
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
@@ -26,6 +22,14 @@ STATE_FILE = "study.json"  # in a study's folder
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's
+
+
+def runs_below(folder: Path) -> str | None:
+    """Runs in a folder that is none, of a study those of its tasks, as what to do next."""
+    found = (path for each in ("*", "*/*") for path in folder.glob(f"{each}/{RESULTS_FILE}"))
+    runs = sorted(path.parent for path in found)
+    runs = [run for run in runs if run.parent.name == "results"] or runs
+    return f"give a run below it: {', '.join(map(str, runs))}" if runs else None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -349,13 +353,11 @@ class Results(Record, frozen=True, kw_only=True):
         """
         path = folder / RESULTS_FILE
         if not path.is_file():
-            parts = [str(inner.parent) for inner in folder.glob(f"{SUBSETS}/*/{RESULTS_FILE}")]
             run = "run `aurac compare … --out FOLDER` first, or let an interrupted run finish"
-            raise RunFolderError(
-                f"{folder} holds no {RESULTS_FILE}",
-                expected="a run folder",
-                fix=f"give {' or '.join(sorted(parts))}" if parts else run,
-            )
+            why, fix = f"holds no {RESULTS_FILE}", runs_below(folder)
+            if not folder.exists():
+                why, fix = "does not exist", did_you_mean(folder)
+            raise RunFolderError(f"{folder} {why}", expected="a run folder", fix=fix or run)
         schema = read_record(path, SchemaNumber).schema
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(

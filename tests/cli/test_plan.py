@@ -102,7 +102,7 @@ def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
         (["--delta", "0.1", "--flip-rate", "0.05"], "0.05 of the documents change"),
         (["--delta", "0.1", "--flip-rate", ".5", "--question", "interval"], "--flip-rate"),
         (["--delta", "0.02", "--sd", "3"], "--sd 3"),
-        (["--delta", "0.02", "--sd", ".3", "--pace", "nowhere"], "nowhere holds no results.json"),
+        (["--delta", "0.02", "--sd", ".3", "--pace", "nowhere"], "nowhere does not exist"),
         (["--delta", "0.02", "--sd", ".3", "--seed-sd", "-1"], "--seed-sd -1"),
         (["--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),
         (["--delta", "0.02", "--pilot", "TABLE", "--task", "arc"], "no task 'arc'"),

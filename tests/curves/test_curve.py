@@ -126,6 +126,25 @@ def test_every_source_gives_the_same_curve():
     np.testing.assert_array_equal(as_curve(by_doc).outcomes, FOUR)
 
 
+def test_rank_0_of_a_table_is_the_base():
+    base = pd.DataFrame({"rank": 0, "doc_id": ["a", "b", "c", "d"], "score": [1, 0, 0, 0]})
+    docs = ["d", "c", "b", "a"]
+    ranks = [pd.DataFrame({"rank": r, "doc_id": docs, "score": FOUR[r - 1][::-1]}) for r in (1, 2)]
+    curve = as_curve(pd.concat([base, *ranks]))
+    assert (curve.ranks, curve.baseline) == ((1, 2), 0.25)
+    assert curve.base_scores.tolist() == [0, 0, 0, 1]  # in the order of the ranks' documents
+    fewer = as_curve(pd.concat([base[:2], *ranks]))
+    assert (fewer.base_scores, fewer.baseline) == (None, 0.5)
+    points = pd.DataFrame({"rank": [0, 1, 2], "accuracy": [0.1, 0.5, 0.75], "bytes": [None, 8, 9]})
+    assert (as_curve(points).ranks, as_curve(points).baseline) == ((1, 2), 0.1)
+    assert as_curve(points[1:]).baseline is None
+    assert as_curve(points.assign(accuracy=[None, 0.5, 0.75])).baseline is None
+    with pytest.raises(CurveError, match="rank 0 with several accuracies"):
+        as_curve(pd.concat([points, points[:1].assign(accuracy=0.2)]))
+    with pytest.raises(CurveError, match="no ranks"):
+        as_curve(points[:1])
+
+
 def test_intervals_of_a_table_are_kept():
     table = pd.DataFrame(
         {

@@ -78,6 +78,11 @@ def test_samples_hold_every_answer(run):
     means = samples.groupby(["adapter", "rescale", "rank"]).score.mean()
     assert means["lora", "rule", 8] == pytest.approx(0.45)
     assert means["lora", "rule", 0] == 0.0
+    svd = aurac.score(samples.query("adapter == 'lora' and basis == 'svd'"))
+    assert (svd.value, svd.n_docs) == (pytest.approx(0.4675), 100)
+    keys = ["adapter", "task", "metric", "truncation", "basis", "rescale"]
+    assert len(run.scores.merge(run.points, on=keys)) == 25
+    assert set(samples.truncation) == set(run.scores.truncation)
     first = samples.iloc[0]
     assert first.question.startswith("Question: ")
     assert "####" in first.target
@@ -150,6 +155,12 @@ def test_results_json_opens_the_run_and_no_results_are_refused(run, tmp_path):
     assert aurac.load_run(KEPT / "results.json").results == run.results
     with pytest.raises(RunFolderError, match=r"holds no results\.json"):
         aurac.load_run(tmp_path)
+    with pytest.raises(RunFolderError, match=r"nowhere does not exist; expected a run folder"):
+        aurac.load_run(tmp_path / "nowhere")
+    with pytest.raises(RunFolderError, match=r"give a run below it: .*study/results/mawps"):
+        aurac.load_run(KEPT.parent / "study")
+    assert len(run.serving) == 0
+    assert {"adapter", "rank", "prompt_seconds", "token_high"} <= set(run.serving.columns)
 
 
 def test_nothing_heavy_is_loaded():
