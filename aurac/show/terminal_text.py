@@ -69,7 +69,7 @@ def pair_lines(
     short = (terminal_width() or WIDE) < WIDE
     lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
     if short and any(row.survives is False for row in rows):
-        lines.append("* depends on the truncation: --details says of each how it comes out")
+        lines.append("* depends on the truncation: --json --details has the verdict with each")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     # Truncations of one adapter share its seeds, which goes without saying beside other pairs.
