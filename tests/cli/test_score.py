@@ -65,7 +65,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("rank,accuracy\n1,.31\n2,.35\n4,.40\n")
     text = run("score", path)
-    assert "35.2" in text
+    assert "35.3" in text
     assert "point value (no per-document outcomes)" in text
     content = json.loads(run("score", path, "--json"))
     assert content["scores"][0]["log2"] == {
