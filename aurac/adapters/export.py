@@ -36,8 +36,8 @@ from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
 from aurac.models.tokenizer import TOKENIZER_FILES, choose_tokenizer, tokenizer_folder
+from aurac.records import hub
 from aurac.records.cut import Derived
-from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
 
 
 def as_adapter(source: Adapter | Family | str | Path) -> Adapter | Family:
@@ -139,24 +139,20 @@ def dump_records(adapter: Adapter) -> dict[str, bytes]:
 def _card(adapter: Adapter, derived: Derived) -> str:
     """The `README.md` of a truncation, with the front matter that the hub reads."""
     trained = derived.trained.method if derived.trained else None
-    method = trained or "LoRA"
-    return f"""{front_matter(adapter.name, adapter.base, trained)}
+    return f"""{hub.front_matter(adapter.name, adapter.base, trained)}
 
 # {adapter.name}, rank {adapter.rank}
 
-{derived.sentence(adapter.rank, method, f"`{base_name(adapter.base)}`")}
+{derived.sentence(adapter.rank, hub.method_title(trained), f"`{hub.base_name(adapter.base)}`")}
 
 It is a plain PEFT adapter:
 
-{loading_snippet(adapter.base)}
+{hub.loading_snippet(adapter.base)}
 
-It holds no results. This measures its accuracy and writes a card with it to `../measured/cards`:
+It holds no results. The run that measured this rank has a card with them in `cards/`; without one,
+`aurac compare . --tasks TASK --ranks {adapter.rank} --limit 0 --out ../measured` measures it.
 
-```sh
-aurac compare . --tasks TASK --ranks {adapter.rank} --limit 0 --out ../measured
-```
-
-{base_note(adapter.base)}
+{hub.base_note(adapter.base)}
 """
 
 

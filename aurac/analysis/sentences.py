@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from aurac.curves.area import area_name
@@ -123,10 +124,7 @@ def _share(level: float) -> str:
 
 
 Called = Callable[["Configuration"], str]
-
-
-def _name(configuration: Configuration) -> str:
-    return configuration.name
+_name: Called = attrgetter("name")
 
 
 def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _name) -> list[str]:
@@ -137,13 +135,14 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
     where = f" on {choice.task}" if choice.task and not own else ""
     if own:
         called = _rank
+    nothing = "No rank is recommended" if own else f"Ship nothing{where}"
     if choice.best is None:
-        return [f"Ship nothing yet{where}: nothing can be compared ({choice.reason})."]
+        return [f"{nothing}: nothing can be compared ({choice.reason})."]
     if choice.declared and choice.chosen is not None:
         return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
     most = f"the most accurate here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
     if all(each.above_base is False for each in choice.configurations):
-        return [f"Ship nothing{where}: nothing is shown to be above {_base(choice)}; {most}."]
+        return [f"{nothing}: nothing is shown to be above {_base(choice)}; {most}."]
     weak = [f"It is not shown to be above {_base(choice)}."]
     weak = weak if choice.best.above_base is False else []
     things = "rank" if own else "configuration"

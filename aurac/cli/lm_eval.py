@@ -36,11 +36,8 @@ _UNDERSTOOD = (
 )
 _RENAMED = {
     "pretrained": "base",
-    "dtype": "dtype",
-    "device": "device",
-    "batch_size": "batch_size",
     "device_map_option": "device_map",
-    "tokenizer": "tokenizer",
+    **{name: name for name in ("dtype", "device", "batch_size", "tokenizer")},
 }
 _DEFAULTS = (
     "revision=main",

@@ -25,6 +25,7 @@ from aurac.cli.options import (
 from aurac.cli.score import analysis_options
 from aurac.curves.display import declared
 from aurac.errors import UsageError
+from aurac.records.cut import EXPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -255,11 +256,9 @@ def _measure(sources: Iterable[str]) -> str:
 def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
     """The command that writes a configuration; None where adapter or truncation are not known."""
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
-    if chosen is None or rescale not in ("rule", "keep", "trained"):
-        return None
     every = (adapter for _, results in _results(sources) for adapter in results.adapters)
     known = {x.name: x.path for x in every if x.path and x.format != "family"}
-    if chosen.adapter not in known:
+    if chosen is None or rescale not in EXPORTED or chosen.adapter not in known:
         return None
     cut = ["--rank", str(chosen.rank), "--basis", basis]
     cut += [] if (basis, rescale) == ("svd", "keep") else ["--rescale", rescale]  # the default

@@ -19,7 +19,7 @@ from aurac.exports.lm_eval_files import aggregated, model_folder, safe, sample_r
 from aurac.files import fresh_folder
 from aurac.records.reader import StoredCells, inside
 from aurac.records.requests import StoredRequests
-from aurac.records.results_file import AdapterRecord, CurveRecord, Results, TaskRecord
+from aurac.records.results_file import CurveRecord, Results, TaskRecord
 
 BASE = "base"
 
@@ -52,15 +52,13 @@ def export_lm_eval(run_folder: Path, out: Path) -> list[Path]:
             expected="one draw, as lm-eval's results have",
             fix="run `aurac compare` without --fewshot-seeds into another folder and export that",
         )
-    shared = {task.name: _requests(run_folder, task) for task in _leaves(results)}
+    leaves = [task for task in results.tasks if not task.members]
+    shared = {task.name: _requests(run_folder, task) for task in leaves}
+    points = _points([row for row in results.curves if row.task in shared])
     stored = StoredCells(run_folder, results)
     with fresh_folder(out) as folder:
-        written = [_write(point, folder, stored, results, shared) for point in _points(results)]
+        written = [_write(point, folder, stored, results, shared) for point in points]
     return [out / path.relative_to(folder) for path in written]
-
-
-def _leaves(results: Results) -> list[TaskRecord]:
-    return [task for task in results.tasks if not task.members]
 
 
 def _requests(run_folder: Path, task: TaskRecord) -> StoredRequests:
@@ -68,14 +66,13 @@ def _requests(run_folder: Path, task: TaskRecord) -> StoredRequests:
     if where is None or not where.is_file():
         raise RunFolderError(
             f"{run_folder} did not keep the prompts of {task.name}",
-            fix="run the same `aurac compare` again, which adds them",
+            fix="run its `aurac compare` again, for a stored report with a new --out, and export "
+            "that run",
         )
     return StoredRequests.read(where)
 
 
-def _points(results: Results) -> list[Point]:
-    names = {task.name for task in _leaves(results)}
-    rows = [row for row in results.curves if row.task in names]
+def _points(rows: Sequence[CurveRecord]) -> list[Point]:
     points = [Point(BASE, 0, None, _cells(rows, 0))]
     taken = {BASE}
     for curve in dict.fromkeys(row.id for row in rows):
@@ -115,25 +112,18 @@ def _write(
     moment = re.sub(r"[+Z].*$", "", str(results.provenance.finished)).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     cells = {}
-    for task, curve in point.cells.items():
-        (cells[task],) = stored.read(curve, point.rank)
+    for task, row in point.cells.items():
+        (cells[task],) = stored.read(row, point.rank)
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
-            for row in sample_rows(cells[task], shared[task]):
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-    name = point.curve.adapter if point.curve else None
-    adapter = next((a for a in results.adapters if a.name == name), None)
-    args = _model_args(point, results, adapter)
+            for sample in sample_rows(cells[task], shared[task]):
+                lines.write(json.dumps(sample, ensure_ascii=False) + "\n")
+    curve, made = point.curve, results.provenance
+    adapter = next((a for a in results.adapters if curve and a.name == curve.adapter), None)
+    args: dict[str, object] = {"pretrained": made.base.name, "dtype": made.dtype}
+    if curve and adapter:
+        cut = {"rank": point.rank, "basis": curve.basis, "rescale": curve.rescale}
+        args |= {"peft": adapter.path, "aurac": cut}
     content = aggregated(cells, shared, results, args, adapter)
     path = folder / f"results_{date}.json"
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
-
-
-def _model_args(point: Point, results: Results, adapter: AdapterRecord | None) -> dict[str, object]:
-    provenance = results.provenance
-    args: dict[str, object] = {"pretrained": provenance.base.name, "dtype": provenance.dtype}
-    curve = point.curve
-    if curve is None or adapter is None:
-        return args
-    cut = {"rank": point.rank, "basis": curve.basis, "rescale": curve.rescale}
-    return {**args, "peft": adapter.path, "aurac": cut}

@@ -138,20 +138,19 @@ def aggregated(
 def _task(name: str, cell: Cell) -> dict[str, object]:
     row: dict[str, object] = {"name": name, "alias": name, "sample_len": len(cell.doc_ids)}
     aggregate = cell.aggregates
-    for key in [*cell.metrics, *(k for k in aggregate if k not in cell.metrics)]:
+    for key in {**cell.metrics, **aggregate}:
         metric, _, chain = key.rpartition(",")
-        if key in aggregate:  # no mean: lm-eval would bootstrap its standard error
-            row[key], row[f"{metric}_stderr,{chain}"] = aggregate[key], NOT_GIVEN
-        else:
-            row[key], row[f"{metric}_stderr,{chain}"] = _mean(cell.metrics[key])
+        # what is no mean has a standard error that lm-eval would bootstrap
+        known = (aggregate[key], NOT_GIVEN) if key in aggregate else _mean(cell.metrics[key])
+        row[key], row[f"{metric}_stderr,{chain}"] = known
     return row
 
 
 def _mean(column: Sequence[float]) -> tuple[float, float | str]:
     values = np.asarray(column, dtype=np.float64)
-    several = values.size > 1
-    error = float(values.std(ddof=1) / math.sqrt(values.size)) if several else NOT_GIVEN
-    return float(values.mean()), error
+    if values.size < 2:
+        return float(values.mean()), NOT_GIVEN
+    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
 
 
 def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, object]:
@@ -160,10 +159,9 @@ def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict
     row: dict[str, object] = {"alias": name, "name": name, "sample_len": size}
     counts = {}
     for key in cells[members[0]].metrics:
-        columns = [cells[m].metrics.get(key) for m in members]
-        known = [np.asarray(column, dtype=np.float64) for column in columns if column is not None]
-        if len(known) < len(members) or any(key in cells[m].aggregates for m in members):
+        if not all(key in cells[m].metrics and key not in cells[m].aggregates for m in members):
             continue
+        known = [np.asarray(cells[m].metrics[key], dtype=np.float64) for m in members]
         metric, _, chain = key.rpartition(",")
         inside = sum(float(np.square(c - c.mean()).sum()) for c in known)
         free = size - len(known)
@@ -222,11 +220,10 @@ def _surroundings(results: Results, model: ModelFacts) -> dict[str, object]:
     }
 
 
-def _hash(cell: Cell, shared: StoredRequests) -> str:
+def _hash(cell: Cell, shared: StoredRequests) -> str | None:
     """Over the hashes of every sample, each filter's one after the other."""
     once = "".join(f"{row.doc_hash}{row.prompt_hash}{row.target_hash}" for row in shared.rows)
-    text = once * len(cell.logged.filtered)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return _sha256(once * len(cell.logged.filtered))
 
 
 def _identity(name: str, header: RequestsHeader) -> dict[str, object]:

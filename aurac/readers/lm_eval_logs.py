@@ -242,7 +242,10 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
-        logs.append(_log(root, file, task, beside(file.parent, date), fields))
+        results = beside(file.parent, date)
+        adapter, rank = _place(root, file, results.model_name_sanitized or "")
+        groups = _asked_groups(results.group_subtasks or {})
+        logs.append(_Log(file, adapter, rank, task, groups, fields.get(task, fields.get(""))))
     return logs
 
 
@@ -257,15 +260,6 @@ def _results(folder: Path, date: str) -> _LmEvalResults:
         return msgspec.convert(content, _LmEvalResults)
     except (OSError, ValueError) as error:
         raise DataError(f"{same[0]} is no lm-eval results file ({error})") from error
-
-
-def _log(
-    root: Path, file: Path, task: str, results: _LmEvalResults, fields: Mapping[str, str]
-) -> _Log:
-    adapter, rank = _place(root, file, results.model_name_sanitized or "")
-    groups = _asked_groups(results.group_subtasks or {})
-    cluster = fields.get(task, fields.get(""))
-    return _Log(file, adapter, rank, task, groups, cluster)
 
 
 def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

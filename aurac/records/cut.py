@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+EXPORTED = ("rule", "keep", "trained")  # the rescales that `aurac truncate` takes
+
 
 class TrainingRecord(msgspec.Struct, frozen=True):
     """A `Nesting` as files have it; ``None`` where it is not recorded."""
@@ -34,8 +36,8 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def sentence(self, rank: int | None, method: str, base: str) -> str:
         """What the adapter of this rank is a cut of, for a card."""
-        parent = self.from_sha256 or "not recorded"
+        how = "to its first components" if self.basis == "prefix" else "by SVD"
         return (
-            f"Rank {rank} of a {method} adapter of rank {self.from_rank} (SHA-256 {parent}) for "
-            f"{base}, cut without training to {self.steps}."
+            f"{method} adapter of rank {rank} for {base}, cut {how} without training from rank "
+            f"{self.from_rank} (SHA-256 {self.from_sha256 or 'not recorded'}): {self.steps}."
         )

@@ -24,6 +24,19 @@ UPSTREAM = {
     "smollm2-135m-instruct-q4_1": Upstream("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
 }
 
+# Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
+METHODS = {
+    "lora": "LoRA (arXiv 2106.09685)",
+    "dylora": "DyLoRA (arXiv 2210.07558)",
+    "matryoshka": "MatryoshkaLoRA (arXiv 2605.07850)",
+    "nested_loss": "nested losses (after arXiv 2205.13147)",
+}
+
+
+def method_title(method: str | None) -> str:
+    """What a card calls the method of an adapter."""
+    return METHODS.get(method or "", "low-rank (LoRA)")
+
 
 def published(base: str | None) -> str | None:
     """A base as other programs know it: a packaged one by its repository."""
@@ -59,14 +72,11 @@ def front_matter(
         base_model=hub_id(base),
         library_name="peft",
         pipeline_tag="text-generation",
-        model_name=one_line(name),
+        model_name=one_line(name) if results else None,  # a name alone is no result
         tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
-        eval_results=list(results),
+        eval_results=list(results) or None,
     )
-    content = data.to_dict()  # type: ignore[no-untyped-call]
-    if not results:  # a name alone is no result
-        content.pop("model-index", None)
-    return f"---\n{to_yaml(content)}---"
+    return f"---\n{to_yaml(data.to_dict())}---"  # type: ignore[no-untyped-call]
 
 
 def to_yaml(content: Any) -> str:

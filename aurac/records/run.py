@@ -227,6 +227,14 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         low, high = self.accuracy_low[at], self.accuracy_high[at]
         return Area(value=self.accuracy[at], low=low, high=high)
 
+    def at_rank(self, rank: int, adapter: str) -> CurveRow:
+        """One point of the curve, as that of an adapter of this rank with another name."""
+        at = self.ranks.index(rank)
+        own = {name: (getattr(self, name)[at],) for name in _BY_RANK}
+        return msgspec.structs.replace(
+            self, adapter=adapter, ranks=(rank,), trained_rank=rank, score=None, **own
+        )
+
 
 @dataclass(frozen=True)
 class StoredRun:

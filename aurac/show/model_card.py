@@ -5,11 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, counted, interval, percent, size
-from aurac.records.hub import base_name, base_note, front_matter, loading_snippet, to_yaml
+from aurac.records import hub
+from aurac.records.cut import EXPORTED, Derived
 from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
 from aurac.show.findings import truncation
@@ -18,7 +22,7 @@ from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from huggingface_hub import EvalResult
 
@@ -30,13 +34,6 @@ if TYPE_CHECKING:
 # (https://huggingface.co/docs/hub/eval-results).
 TASK_IDS = {"openai/gsm8k": "gsm8k"}
 _NAMED = 3  # tasks in the first lines
-# Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
-METHODS = {
-    "lora": "LoRA (arXiv 2106.09685)",
-    "dylora": "DyLoRA (arXiv 2210.07558)",
-    "matryoshka": "MatryoshkaLoRA (arXiv 2605.07850)",
-    "nested_loss": "nested losses (after arXiv 2205.13147)",
-}
 
 
 def card(
@@ -58,7 +55,7 @@ def card(
         return None
     base = default[0].base
     found = [result for curve in default for result in _results(run, curve, brief=brief)]
-    head = front_matter(adapter.name, base, _method(adapter), found)
+    head = hub.front_matter(adapter.name, base, _method(adapter), found)
     parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
@@ -71,11 +68,32 @@ def card(
         for curve in curves
         if curve.published and curve.log2
     ]
-    parts += [_list(published), "## Use it", loading_snippet(base)]
-    parts += [base_note(base, measured=True)]
-    parts += [_cutting(default[0], own)]
+    parts += [_list(published), "## Use it", hub.loading_snippet(base)]
+    parts += [hub.base_note(base, measured=True), _cutting(default[0], own)]
     parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def cuts(run: StoredRun, adapter: AdapterRecord) -> Iterator[tuple[StoredRun, AdapterRecord]]:
+    """What `aurac truncate` makes of the adapter at each smaller rank, with the results of it.
+
+    The parent's hash and the cut identify such an adapter; its own hash is not known.
+    """
+    default = _default(run, adapter)
+    curves = [c for c in default if c.full_name == default[0].full_name and c.rescale in EXPORTED]
+    whole = adapter.trained_rank if adapter.sha256 and not adapter.derived else None
+    for rank in sorted({rank for curve in curves for rank in curve.ranks if rank < (whole or 0)}):
+        made = Derived(
+            basis=curves[0].basis,
+            rescale=curves[0].rescale,
+            rank=rank,
+            from_rank=whole,
+            from_sha256=adapter.sha256,
+        )
+        name = f"{adapter.name}, rank {rank}"
+        cut = structs.replace(adapter, name=name, trained_rank=rank, sha256=None, derived=made)
+        rows = tuple(curve.at_rank(rank, name) for curve in curves if rank in curve.ranks)
+        yield replace(run, curves=rows), cut
 
 
 def _curves(run: StoredRun, adapter: AdapterRecord) -> list[CurveRow]:
@@ -109,53 +127,45 @@ def _cutting(curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]) -> 
     row = own.get((curve.adapter, curve.task))
     if row is None or row.rank is None or row.rank >= curve.ranks[-1]:
         return ""
-    scale = "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
-    return markdown_fence(
-        f"# in this folder: a plain PEFT adapter of the rank recommended above\n"
-        f"aurac truncate . --rank {row.rank} --basis {curve.basis}{scale} --out ../rank-{row.rank}",
-        2000,
-        "sh",
-    )
+    cut = f"--rank {row.rank} --basis {curve.basis}"
+    cut += "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
+    note = "# in this folder: a plain PEFT adapter of the rank recommended above"
+    return markdown_fence(f"{note}\naurac truncate . {cut} --out ../rank-{row.rank}", 2000, "sh")
 
 
 def _results(run: StoredRun, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
-    metric = curve.metric.split(",")[0]
-    results = [
-        _result(run, curve, "aurac", f"AURAC, {axis} axis", area, {})
+    from huggingface_hub import EvalResult
+
+    task, metric = run.task(curve.task), one_line(curve.metric.split(",")[0])
+    kept = ("num_fewshot", "limit", "documents_sha256", "prompts_sha256")
+    details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
+    how = {"basis": one_line(curve.basis), "rescale": one_line(curve.rescale)}
+    values: list[tuple[str, str, dict[str, int], Area]] = [
+        ("aurac", f"AURAC, {axis} axis", {}, area)
         for axis, area in (("log2", curve.log2), ("linear", curve.linear))
         if area
     ]
     for at, rank in list(enumerate(curve.ranks))[-1 if brief else 0 :]:
-        title = f"{one_line(metric)} at rank {rank}"
-        results.append(_result(run, curve, metric, title, curve.point(at), {"rank": rank}))
-    return results
-
-
-def _result(
-    run: StoredRun, curve: CurveRow, kind: str, title: str, value: Area, more: dict[str, Any]
-) -> EvalResult:
-    from huggingface_hub import EvalResult
-
-    task = run.task(curve.task)
-    ends = {"low_95": value.low, "high_95": value.high}
-    kept = ("num_fewshot", "limit", "documents_sha256", "prompts_sha256")
-    basis = one_line(curve.basis)
-    details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
-    return EvalResult(
-        task_type="text-generation",
-        dataset_type=one_line((_dataset(curve) or (curve.task,))[0]),
-        dataset_name=one_line(curve.task),
-        dataset_args={"documents": curve.n_docs, **details},
-        metric_type=one_line(kind),
-        metric_name=title,
-        metric_value=round(value.value, 6),
-        metric_args={
-            "metric": one_line(curve.metric),
-            **more,
-            **({} if curve.whole else {"basis": basis, "rescale": one_line(curve.rescale)}),
-            **{name: round(end, 6) for name, end in ends.items() if end is not None},
-        },
-    )
+        values.append((metric, f"{metric} at rank {rank}", {"rank": rank}, curve.point(at)))
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=one_line((_dataset(curve) or (curve.task,))[0]),
+            dataset_name=one_line(curve.task),
+            dataset_args={"documents": curve.n_docs, **details},
+            metric_type=kind,
+            metric_name=title,
+            metric_value=round(value.value, 6),
+            metric_args={
+                "metric": one_line(curve.metric),
+                **more,
+                **({} if curve.whole else how),
+                **({} if value.low is None else {"low_95": round(value.low, 6)}),
+                **({} if value.high is None else {"high_95": round(value.high, 6)}),
+            },
+        )
+        for kind, title, more, value in values
+    ]
 
 
 def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
@@ -174,14 +184,15 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
                 "value": round(100 * curve.accuracy[-1], 4),
                 "date": run.provenance[0].finished,
                 "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
-                f"few-shot examples, adapter at rank {curve.ranks[-1]}, aurac {run.version}",
+                f"few-shot examples, {count(curve.n_docs)} documents{dataset[2]}, adapter at rank "
+                f"{curve.ranks[-1]}, aurac {run.version}",
             }
             entries.append({key: value for key, value in entry.items() if value is not None})
-    return to_yaml(entries) if entries else None
+    return hub.to_yaml(entries) if entries else None
 
 
-def _dataset(curve: CurveRow) -> tuple[str, str] | None:
-    """The hub's id of the task's data set and of the task in it; None where it is not known."""
+def _dataset(curve: CurveRow) -> tuple[str, str, str] | None:
+    """Data set and task on the hub, and in words whether a copy was read; None if not known."""
     if curve.source is None:
         return None
     where = curve.source.results.task(curve.task).requests
@@ -192,20 +203,20 @@ def _dataset(curve: CurveRow) -> tuple[str, str] | None:
     except (OSError, EOFError, ValueError, KeyError, StopIteration):
         return None
     dataset, name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
-    return (dataset, TASK_IDS.get(dataset, name)) if dataset.count("/") == 1 else None
+    copy = " of a local copy" if config.get("custom_dataset") else ""
+    return (dataset, TASK_IDS.get(dataset, name), copy) if dataset.count("/") == 1 else None
 
 
 def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:
-    curve, method = curves[0], METHODS.get(str(_method(adapter)), "low-rank")
-    rank, base = adapter.trained_rank or curve.ranks[-1], base_name(curve.base)
+    curve, method = curves[0], hub.method_title(_method(adapter))
+    rank, base = adapter.trained_rank or curve.ranks[-1], hub.base_name(curve.base)
     nested = adapter.nested_ranks or []
     trained = f", trained for ranks {', '.join(map(str, nested))}" if len(nested) > 1 else ""
     cut = " It can be cut to a smaller rank without training; this card says what that costs."
     on = ", ".join(f"{_documents(run, each)} of {each.task}" for each in curves[:_NAMED])
     on += f" and of {counted(len(curves) - _NAMED, 'other task')}" if curves[_NAMED:] else ""
     text = f"{method} adapter of rank {rank} for {base}{trained}."
-    if adapter.derived:
-        text = adapter.derived.sentence(rank, method, base)
+    text = adapter.derived.sentence(rank, method, base) if adapter.derived else text
     return markdown(f"{text}{cut if len(curve.ranks) > 1 else ''} Measured on {on}.")
 
 
@@ -233,17 +244,18 @@ def _sentence(curve: CurveRow) -> str:
 
 def _table(curve: CurveRow) -> str:
     rows = [
-        (rank_cell(rank), estimate(curve.point(at)), number(parameters), Cell(size(amount)))
-        for at, (rank, parameters, amount) in enumerate(
-            zip(curve.ranks, curve.parameters, curve.bytes, strict=True)
-        )
+        (rank_cell(rank), estimate(curve.point(at)), number(numbers), Cell(size(curve.bytes[at])))
+        for at, (rank, numbers) in enumerate(zip(curve.ranks, curve.parameters, strict=True))
     ]
     titles = ("rank", f"{curve.metric} in percent [95 %]", "parameters", "size")
     return table("", "", rows, numeric=titles).markdown()
 
 
 def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
-    lines = [f"truncation: {'; '.join(dict.fromkeys(truncation(curve) for curve in curves))}"]
+    how = "; ".join(dict.fromkeys(truncation(curve) for curve in curves))
+    if adapter.derived and adapter.sha256 is None:  # a `cut`
+        how = "measured as this rank of the whole adapter; aurac truncate writes the same weights"
+    lines = [f"truncation: {how}"]
     for curve in curves:
         task = run.task(curve.task)
         shots = "default" if task.num_fewshot is None else task.num_fewshot
@@ -254,9 +266,7 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
     first = run.provenance[0]
     base = first.base
     facts = {
-        "base": f"{base_name(base.name)}, SHA-256 {base.sha256}"
-        if base.name or base.sha256
-        else None,
+        "base": f"{hub.base_name(base.name)}, SHA-256 {base.sha256 or 'not recorded'}",
         "adapter SHA-256": adapter.sha256,
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,
@@ -264,9 +274,8 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
     lines += [f"{name}: {value}" for name, value in facts.items() if value]
     # A path of this machine says nothing to others: its last part does.
     typed = re.sub(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)", "", first.command or "")
-    command = [markdown_fence(typed, 2000, "sh")] if typed else []
     limits = (
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
     )
-    return [_list(lines), *command, limits]
+    return [_list(lines), typed and markdown_fence(typed, 2000, "sh"), limits]

@@ -157,9 +157,12 @@ def _write(builder: Builder, target: Path) -> list[Path]:
 
 
 def _cards(builder: Builder) -> dict[str, str]:
-    run, own, cards = builder.run, builder.findings.own, dict[str, str | None]()
-    names = unique_slugs([adapter.name for adapter in run.adapters])
-    for adapter in run.adapters:
+    own, cards = builder.findings.own, dict[str, str | None]()
+    shown = [(builder.run, adapter) for adapter in builder.run.adapters]
+    if not builder.large:
+        shown += [cut for run, adapter in shown for cut in model_card.cuts(run, adapter)]
+    names = unique_slugs([adapter.name for _, adapter in shown])
+    for run, adapter in shown:
         name = names[adapter.name]
         cards[f"{name}.md"] = model_card.card(run, adapter, own, brief=builder.large)
         cards[f"{name}.eval_results.yaml"] = model_card.eval_results(run, adapter)

@@ -392,7 +392,7 @@ def lost_cells(copy):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (without_requests, "did not keep the prompts"),
+        (without_requests, "for a stored report with a new --out, and export that run"),
         (lambda copy: shutil.rmtree(copy / "requests"), "did not keep the prompts"),
         (cut_requests, "cannot be read"),
         (other_requests, "other documents than its task"),

@@ -7,19 +7,23 @@ import gzip
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from msgspec import structs
 from report_runs import RunMaker, run_from, zoo_run
 
 from aurac.adapters.methods import Dylora, Lora, Matryoshka, NestedLoss
 from aurac.cli import cli
 from aurac.curves.display import percent
+from aurac.records.cut import Derived
+from aurac.records.hub import METHODS
 from aurac.records.results_file import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
-from aurac.show.model_card import METHODS, card
+from aurac.show.model_card import card, cuts
 
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 
@@ -131,13 +135,39 @@ def test_the_card_of_a_cut_has_its_parent_every_step_and_no_truncation(tmp_path)
     maker.write()
     write_report(tmp_path)
     text = (tmp_path / "cards/cut.md").read_text()
-    parent = f"Rank 4 of a LoRA (arXiv 2106.09685) adapter of rank 16 (SHA-256 {'ab' * 32}) for "
-    assert parent in text
+    assert "\n\nLoRA (arXiv 2106.09685) adapter of rank 4 for " in text
     steps = "rank 8 (basis svd, rescale keep), then rank 4 (basis svd, rescale keep)."
-    assert f"cut without training to {steps}" in text
+    parent = f"rank 16 (SHA-256 {'ab' * 32})"
+    assert f", cut by SVD without training from {parent}: {steps}" in text
     assert "- truncation: none, measured whole\n" in text
     (result,) = ModelCard(text).data.eval_results
     assert {"basis", "rescale"}.isdisjoint(result.metric_args)
+
+
+@pytest.mark.parametrize("name", ["lora", "matryoshka"])
+def test_each_smaller_rank_has_the_card_of_its_cut(run, name):
+    adapter = next(a for a in run.adapters if a.name == name)
+    curve = next(c for c in run.curves if c.adapter == name and c.is_default)
+    made = list(cuts(run, structs.replace(adapter, sha256="ab" * 32)))
+    assert [cut.trained_rank for _, cut in made] == list(curve.ranks[:-1])
+    for (one, cut), at in zip(made, range(len(curve.ranks)), strict=False):
+        text = card(one, cut, {})
+        (result,) = ModelCard(text).data.eval_results
+        assert result.metric_value == pytest.approx(curve.accuracy[at], abs=1e-6)
+        assert result.metric_args["rank"] == cut.derived.rank == curve.ranks[at]
+        assert (cut.derived.basis, cut.derived.rescale) == (curve.basis, curve.rescale)
+        assert f" from rank 16 (SHA-256 {'ab' * 32}): {cut.derived.steps}." in text
+        assert "AURAC" not in text.partition("---\n\n")[2].replace("aurac", "")
+    assert not list(cuts(run, structs.replace(adapter, sha256=None)))  # which adapter is not known
+
+
+def test_a_cut_that_is_not_exported_as_it_was_measured_has_no_card(run):
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    adapter = structs.replace(adapter, sha256="ab" * 32)
+    fitted = tuple(structs.replace(curve, rescale="fit") for curve in run.curves)
+    assert not list(cuts(replace(run, curves=fitted), adapter))
+    again = structs.replace(adapter, derived=Derived(basis="svd", rescale="keep", rank=16))
+    assert not list(cuts(run, again))
 
 
 def test_a_brief_card_has_the_areas_and_the_highest_rank_only(run):
@@ -149,15 +179,17 @@ def test_a_hostile_name_stays_a_name(tmp_path):
     maker = RunMaker(tmp_path, n=20).add(HOSTILE, [0.2, 0.5], ranks=(1, 2), task="a: [b]\n- c")
     maker.write()
     write_report(tmp_path)
-    (path,) = (tmp_path / "cards").iterdir()
-    text = path.read_text(encoding="utf-8")
-    data = ModelCard(text).data
-    assert "evil" not in data.to_dict()
-    assert data.eval_results[0].dataset_name == "a: [b] - c"
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
-    body = re.sub(r"(?ms)^(`{3,}).*?^\1$", "", text.split("\n---\n", 1)[1])
-    assert "<script>" not in body
-    assert "](javascript:" not in body.replace("\\](", "")
+    paths = list((tmp_path / "cards").iterdir())
+    assert len(paths) == 2  # of the adapter and of its cut
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        data = ModelCard(text).data
+        assert "evil" not in data.to_dict()
+        assert data.eval_results[0].dataset_name == "a: [b] - c"
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+        body = re.sub(r"(?ms)^(`{3,}).*?^\1$", "", text.split("\n---\n", 1)[1])
+        assert "<script>" not in body
+        assert "](javascript:" not in body.replace("\\](", "")
 
 
 def test_every_method_has_its_title():
@@ -187,7 +219,7 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit):
         (entry,) = yaml.safe_load(path.read_text())
         assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
         assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
-        assert "rank 2" in entry["notes"]
+        assert "20 documents, adapter at rank 2" in entry["notes"]
         with contextlib.suppress(ImportError):  # in huggingface_hub since it knows this form
             from huggingface_hub import parse_eval_result_entries
 
