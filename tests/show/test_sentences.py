@@ -197,7 +197,7 @@ def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_pa
     base = f"{percent(run.curves[0].baseline)} %"
     assert verdict.endswith(f"but no rank of it is shown to be above the base ({base}).")
     assert shown[1][1] == "none"
-    assert f"No rank is recommended: nothing is shown to be above the base ({base})" in text
+    assert f"Ship nothing: nothing is shown to be above the base ({base})" in text
     assert caveats(Findings(run, 0.9))[:1] == [
         f"a: no rank is shown to be above the base on word_problems ({base})."
     ]
