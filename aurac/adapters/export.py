@@ -280,9 +280,8 @@ def save_truncations(
         CheckpointError: When the adapter holds numbers that are not finite or leave its type.
         RunFolderError: When a folder is taken (see :func:`check_free`) or cannot be written to.
     """
-    for folder in folders.values():
+    for r, folder in folders.items():
         check_free(folder, force=force)
-    for r in folders:
         adapter.check_rank(r)
     prepared = prepare(adapter, basis, rescale)
     with ExitStack() as stack:

@@ -72,9 +72,8 @@ def _responses(cell: Cell, index: int, row: RequestRow) -> list[Any]:
     kept, greedy = cell.responses[index], cell.logged.greedy
     if greedy is not None:
         return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
-    if len(row.arguments) == 1:  # one request, asked once or several times
-        return [as_text(kept) if isinstance(kept, list) else [str(kept)]]
-    return [as_text(each) if isinstance(each, list) else [str(each)] for each in kept]
+    answers = [kept] if len(row.arguments) == 1 else kept  # of one request perhaps several
+    return [as_text(each) if isinstance(each, list) else [str(each)] for each in answers]
 
 
 def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[Any]:

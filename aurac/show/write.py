@@ -69,8 +69,8 @@ def write_report(
     """Write the report of a run folder, or of several runs that may be compared.
 
     Makes `report.md`, `report.html`, `figures/` (with PDFs for a paper in `figures/paper/`),
-    `table.tex`, for each adapter a model card and the hub's evaluation results in `cards/`, and the
-    numbers as CSV and Parquet:
+    `table.tex`, for each adapter and cut of it a model card and the hub's evaluation results in
+    `cards/`, and the numbers as CSV and Parquet:
     `table` (one row for each curve), `points` (for each curve and rank), `configurations` (what
     margin each would need to be shipped), and where there are any
     `pairs`, `bases` (SVD minus prefix), `losses`, `changes`, `groups` and `serving`. The same
