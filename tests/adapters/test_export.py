@@ -69,8 +69,8 @@ def test_the_same_bytes_as_one_by_one(build, how, tmp_path):
         parent = json.loads((place / "aurac.json").read_text())["derived"]["from_sha256"]
         card = (place / "README.md").read_text()
         assert card.count(parent) == 1
-        assert f"\nRank {cut.rank} of a " in card
-        assert f"to rank {r} (basis {basis}, rescale " in card
+        assert f" adapter of rank {cut.rank} for " in card
+        assert f"{parent}): rank {r} (basis {basis}, rescale " in card
 
 
 def test_one_rank_is_what_truncate_gives(tmp_path):
