@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace as replaced
 
 from aurac.analysis.rows import Options
-from aurac.arguments import keywords, nearest, several
+from aurac.arguments import keywords, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError, in_python
 from aurac.records.results_file import RESULTS_FILE, Results
@@ -401,9 +401,8 @@ class Run:
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> NoReturn:
-            near = None if name.startswith("_") else nearest(name, dir(type(self)))
-            hint = f"; did you mean {near}?" if near else ""
-            raise AttributeError(f"a Run has no attribute {name!r}{hint}")
+            fix = None if name.startswith("_") else suggestion(name, dir(type(self)))
+            raise AttributeError(f"a Run has no attribute {name!r}; {fix or 'dir(run) lists all'}")
 
     def __repr__(self) -> str:
         curves = self.results.curves

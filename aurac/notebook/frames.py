@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from aurac.errors import in_python
 from aurac.records.results_file import TaskDocuments
 from aurac.terminal import wrapped
 
@@ -48,7 +49,7 @@ def frame(columns: str, rows: Iterable[object]) -> Table:
     def value(row: object, path: str) -> object:
         for name in path.split("."):
             row = row if row is None else getattr(row, name)
-        return row
+        return in_python(row) if path == "reason" and isinstance(row, str) else row
 
     names = [word.partition("=") for word in columns.split()]
     cells = [[value(row, path or name) for name, _, path in names] for row in rows]
@@ -69,7 +70,7 @@ def points(results: Results) -> Table:
         accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
         for k, rank in enumerate(curve.ranks):
             numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
-            why = curve.missing.get(rank)
+            why = in_python(curve.missing.get(rank, "")) or None
             rows.append((*labels_of(curve), curve.role, rank, *numbers, curve.n_docs, why))
     names = "role rank accuracy low high baseline parameters bytes n_docs reason"
     return Table(rows, columns=[*LABELS, *names.split()])

@@ -19,7 +19,7 @@ from report_runs import RunMaker, ramp, zoo_run
 import aurac
 from aurac.cli import cli
 from aurac.errors import RunFolderError, UsageError
-from aurac.records.results_file import FailedCell, Results
+from aurac.records.results_file import CurveRecord, FailedCell, Results
 
 mpl.use("agg")
 KEPT = Path(__file__).parents[2] / "reports" / "word_problems"
@@ -286,8 +286,11 @@ def test_curves_and_scores_can_be_pickled_and_copied(run):
 
 def test_failures_name_options_as_keywords():
     cell = FailedCell(task="t", rank=2, reason="17 tokens; give --max-length 32")
-    results = Results(schema=1, curves=[], failures=[cell])
-    assert aurac.Run(KEPT, results).failures[0].reason == "17 tokens; give max_length=32"
+    curve = CurveRecord(
+        adapter="a", task="t", metric="acc", ranks=[2], accuracy=[None], missing={2: cell.reason}
+    )
+    run = aurac.Run(KEPT, Results(schema=1, curves=[curve], failures=[cell]))
+    assert run.failures[0].reason == run.points.reason[0] == "17 tokens; give max_length=32"
 
 
 def test_what_is_public_shows_in_a_line(run):
