@@ -263,6 +263,13 @@ def test_options_are_refused_by_name_and_listed_in_the_signature():
         aurac.train("word_problems/lora", "somewhere", steps=3)
 
 
+def test_what_is_no_checkpoint_is_told_what_compares_it(run):
+    with pytest.raises(UsageError, match=r"a Run as a checkpoint; .*run\.pairs"):
+        aurac.compare(run, "gsm8k")
+    with pytest.raises(UsageError, match=r"a Curve as a checkpoint; .*paired_curves\(a, b\)"):
+        aurac.compare(run.curves, "gsm8k")
+
+
 @pytest.mark.parametrize("owner", [aurac, aurac.analysis, aurac.Run])
 def test_every_public_function_names_the_options_that_it_has(owner):
     listed = getattr(owner, "__all__", None) or [name for name in vars(owner) if name[0] != "_"]

@@ -26,6 +26,10 @@ def test_the_papers_settings():
     assert (recipe.batch_size, recipe.epochs, recipe.max_tokens) == (32, 3.0, 512)
     assert (recipe.scaling, recipe.alpha, len(recipe.target_modules)) == ("sqrt", 1.0, 7)
     assert recipe.init == "reference"
+    shorter = load_recipe("gsm8k/matryoshka-r256", {"steps": 3, "nested_ranks": [1, 256]})
+    assert (shorter.steps, shorter.ranks) == (3, (1, 256))
+    assert repr(shorter).startswith("Recipe('gsm8k-matryoshka-r256': matryoshka, rank 256, ")
+    assert ", 3 steps, seed " in repr(shorter)
 
 
 @pytest.mark.parametrize(
