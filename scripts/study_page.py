@@ -270,6 +270,8 @@ def draw_comparisons() -> None:
         shown.append(Difference(title, name, estimate, row["p_holm"] < 0.05))
     with figures.styled(small=True):
         figures.save(differences(shown), PAGE.with_name("comparisons"))
+        narrow = differences(shown, width=figures.NARROW)
+        figures.save(narrow, PAGE.with_name("comparisons-column"), formats=("pdf",))
 
 
 def draw_longer() -> None:
@@ -287,10 +289,12 @@ def draw_longer() -> None:
         partial(_panel, curves=row, style=style, title=t)
         for row, t in zip(rows, STEPS, strict=True)
     ]
-    titles = (rank_title("log2"), ACCURACY)
+    titles, stem = (rank_title("log2"), ACCURACY), REPORTS / "longer_training/curves"
+    grid = partial(figures.grid, draws, axes_titles=titles, keys=keys)
     with figures.styled(small=True):
-        drawn = figures.grid(draws, across=2, height=2.9, width=WIDE, axes_titles=titles, keys=keys)
-        figures.save(drawn, REPORTS / "longer_training/curves")
+        figures.save(grid(across=2, height=2.9, width=WIDE), stem)
+        narrow = grid(across=1, height=2.1, width=figures.NARROW, key_across=2)
+        figures.save(narrow, stem.with_name("curves-column"), formats=("pdf",))
 
 
 def _key(label: str) -> str:

@@ -344,7 +344,7 @@ class Run:
 
                 _, ax = plt.subplots(figsize=(6.75, 3.7), layout="constrained")
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
-            names = area_labels([curve for curve in curves if curve.ranks], areas)
+            names = area_labels([curve for curve in curves if curve.ranks], areas, axis)
             known = {f"curve-{at}": name for at, name in enumerate(names)} | {"base": BASE_LABEL}
             for line in ax.lines:
                 line.set_label(known.get(str(line.get_gid()), "_"))

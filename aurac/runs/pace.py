@@ -131,7 +131,8 @@ def pace_of(folder: Path, task: str | None = None) -> Pace | None:
     if not sum(seconds):
         return None
     made = results.provenance
-    place = [f"base {made.base.name}"] * bool(made.base.name) + [f"on {made.device or 'a device'}"]
+    place = [f"base {made.base.name}"] if made.base.name else []
+    place.append(f"on {made.device or 'a device'}")
     if made.machine and machine().items() - made.machine.items():
         place.append("of another machine")
     return Pace(sum(seconds) / len(seconds), longest, f"{folder} ({' '.join(place)})")

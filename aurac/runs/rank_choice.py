@@ -42,7 +42,8 @@ class Choice:
     @property
     def words(self) -> str:
         """For a line on the terminal between two rounds."""
-        return f"{_listed(self.following)} follow{'s' * (len(self.following) == 1)} (--ranks auto)"
+        follow = "follows" if len(self.following) == 1 else "follow"
+        return f"{_listed(self.following)} {follow} (--ranks auto)"
 
     def of(self, results: Results) -> Results:
         """The results of a run whose ranks were chosen so."""

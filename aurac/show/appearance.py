@@ -1,14 +1,15 @@
 """How curves look in every figure: hue, marker, line, and their names at the right edge.
 
-The hue and the marker follow the adapter; line and fill follow the truncation. The hues differ in
-lightness, hold 3:1 against white, and stay apart for the common kinds of colour blindness.
+Hue and marker follow the adapter, by its method where that is known; line and fill follow the
+truncation, alike in every run. The hues differ in lightness, hold 3:1 against white, and stay apart
+for the common kinds of colour blindness.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from aurac.curves.area import BUDGETS
-from aurac.curves.display import percent
+from aurac.curves.display import counted, percent
+from aurac.records.run import PREFIX, WITHOUT_P
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -34,9 +36,19 @@ SERIES = (
     *("#0067a5", "#c44e00", "#00795a", "#a6478c"),
     *("#8a6a00", "#2f93c8", "#6b3a1e", "#5c2d91"),
 )
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES: Mapping[str, Any] = {"default": "-", "published": (0, (4, 2.2))}
-EXTRA = ((0, (1, 1.6)), (0, (5, 1.4, 1, 1.4)), (0, (3, 1.2, 1, 1.2, 1, 1.2)))
+MARKERS = ("o", "s", "^", "D", "v", "<", "X", "*")
+METHODS = {"lora": (0, 5), "dylora": (1, 6), "matryoshka": (2, 4), "nested_loss": (3, 7)}
+"""Method → the places in `SERIES` of its first and its second adapter."""
+_OTHER = (0, (2.5, 1.2, 1, 1.2, 1, 1.2))
+_AS_PUBLISHED, _WITH_P, _BY_SVD = ("prefix", "rule"), ("prefix", "trained"), ("svd", "keep")
+_LINES: Mapping[tuple[str, str], Any] = {
+    _AS_PUBLISHED: (0, (4, 2.2)),
+    _BY_SVD: (0, (1, 1.6)),
+    ("prefix", "fit"): (0, (5, 1.4, 1, 1.4)),
+    ("svd", "fit"): (0, (1, 1.2, 1, 3.2)),
+    ("prefix", "keep"): (0, (6, 1.4, 1, 1.4, 1, 1.4)),
+    ("energy", "keep"): (0, (1, 3.2)),
+}
 LABEL_CHARS = 40
 LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
@@ -45,25 +57,30 @@ ACCURACY = "Accuracy (%)"
 NAMES, SAMPLE = 1.035, 0.085  # of the width of the axes: where names begin, lines before them
 _LEADER = {"arrowstyle": "-", "linewidth": 0.8, "shrinkA": 1.5, "relpos": (0, 0.5)}
 _BESIDE: dict[str, Any] = {"ha": "left", "annotation_clip": False}
+_NAME: dict[str, Any] = {"va": "center", "color": INK, "fontsize": LABEL_SIZE, **_BESIDE}
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one curve is drawn."""
+    """How one curve is drawn; `published`: what its published inference is, if that is drawn."""
 
     colour: str
     marker: str
-    line: Any
-    hollow: bool
+    line: Any = "-"
+    published: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of `Axes.plot`."""
+        """Keyword arguments of `Axes.plot`; another truncation shows what it covers."""
+        from matplotlib import rcParams
+
+        other = self.line != "-" and not self.published
         return {
             "color": self.colour,
             "linestyle": self.line,
             "marker": self.marker,
-            "markerfacecolor": PAPER if self.hollow else self.colour,
+            "markersize": rcParams["lines.markersize"] * (0.7 if other else 1),
+            "markerfacecolor": self.colour if self.line == "-" else PAPER,
             "markeredgecolor": self.colour,
         }
 
@@ -71,25 +88,53 @@ class Style:
 Styles = Mapping[tuple[str, str, str], Style]
 
 
-def styles(curves: Iterable[CurveRow]) -> dict[tuple[str, str, str], Style]:
-    """A style for every (adapter, basis, rescale).
+def styles(
+    curves: Sequence[CurveRow], coloured: Sequence[CurveRow] = ()
+) -> dict[tuple[str, str, str], Style]:
+    """A style for every (adapter, basis, rescale) of a run, or of those in colour.
 
-    With more than eight adapters hues come round again, which is why figures highlight eight.
+    Solid is what `--basis auto` compares an adapter by, or its only truncation; dashed is the
+    published inference beside it. With more than eight adapters hues come round again, which is
+    why figures highlight eight.
     """
-    listed = list(curves)
-    looks = zip(SERIES, MARKERS, strict=True)
-    hues = dict(zip(dict.fromkeys(curve.adapter for curve in listed), cycle(looks), strict=False))
-    extras = {adapter: cycle(EXTRA) for adapter in hues}
+    hues, ways = _hues(coloured or curves), dict[str, set[tuple[str, str]]]()
+    for curve in curves:
+        ways.setdefault(curve.adapter, set()).add((curve.basis, curve.rescale))
     found = dict[tuple[str, str, str], Style]()
-    for curve in listed:
-        if key(curve) not in found:
-            line = LINES.get(curve.role) or next(extras[curve.adapter])
-            found[key(curve)] = Style(*hues[curve.adapter], line, not curve.is_default)
+    for curve in coloured or curves:
+        cut, every = (curve.basis, curve.rescale), ways[curve.adapter]
+        plain, with_p = _method(curve) in ("", "lora"), _WITH_P in every
+        own = _WITH_P if with_p else _BY_SVD if plain else _AS_PUBLISHED
+        look = Style(*hues[curve.adapter])
+        if cut != own and len(every) > 1:
+            published = (WITHOUT_P if with_p else PREFIX) if cut == _AS_PUBLISHED else ""
+            look = replace(look, line=_LINES.get(cut, _OTHER), published=published)
+        found[key(curve)] = look
     return found
 
 
+def _hues(curves: Sequence[CurveRow]) -> dict[str, tuple[str, str]]:
+    """Adapter → colour and marker: those of its method, else the first that are free."""
+    methods = {curve.adapter: _method(curve) for curve in curves}
+    places = dict[str, int]()
+    for adapter, method in methods.items():
+        own = (at for at in METHODS.get(method, ()) if at not in places.values())
+        if (place := next(own, None)) is not None:
+            places[adapter] = place
+    free = [at for at in range(len(SERIES)) if at not in places.values()]
+    others = (adapter for adapter in methods if adapter not in places)
+    places |= zip(others, cycle(free or range(len(SERIES))), strict=False)
+    return {adapter: (SERIES[at], MARKERS[at]) for adapter, at in places.items()}
+
+
+def _method(curve: CurveRow) -> str:
+    """The training method, by the name of the adapter where it is not recorded; or nothing."""
+    name = (curve.method or curve.adapter).lower()
+    return next((method for method in METHODS if name.startswith(method)), "")
+
+
 def key(curve: CurveRow) -> tuple[str, str, str]:
-    """What a curve's style depends on."""
+    """What a curve has its style by."""
     return curve.adapter, curve.basis, curve.rescale
 
 
@@ -106,14 +151,17 @@ def short_names(curves: Iterable[CurveRow]) -> dict[str, str]:
 
 def more_curves(rest: Sequence[CurveRow]) -> str:
     """The number of curves without a colour, in words."""
-    return f"{len(rest)} more curve{'s' * (len(rest) > 1)}"
+    return counted(len(rest), "more curve")
 
 
 def area_labels(
-    curves: Sequence[CurveRow], areas: Mapping[str, Area | Estimate] | None = None
+    curves: Sequence[CurveRow],
+    areas: Mapping[str, Area | Estimate] | None = None,
+    axis: str = "log2",
 ) -> list[str]:
     """Name and AURAC of each curve, for the end of its line or a legend with numbers."""
-    known = [curve.log2 if areas is None else areas[curve.id] for curve in curves]
+    own = {curve.id: curve.linear if axis == "linear" else curve.log2 for curve in curves}
+    known = [(areas or own)[curve.id] for curve in curves]
     names = short_names(curves)
     return [
         f"{names[curve.label]} {percent(area.value) if area else ''}".rstrip()
@@ -125,7 +173,7 @@ def end_labels(
     ax: Axes,
     ends: Sequence[tuple[str, float, float | None]],
     looks: Sequence[Mapping[str, Any]],
-    area: str = "AURAC",
+    area: str,
 ) -> None:
     """Name each line (text, height in the data, last rank or None) at the right edge, apart.
 
@@ -140,9 +188,7 @@ def end_labels(
     right, inside = ax.get_xlim()[1], "axes fraction"
     for at, ((text, value, rank), spot) in enumerate(zip(ends, placed, strict=True)):
         name, place = f"{'base' if rank is None else 'curve'}-{at}", (NAMES + 1.25 * SAMPLE, spot)
-        label = ax.annotate(text, place, xycoords=inside, va="center", color=INK, **_BESIDE)
-        label.set_fontsize(LABEL_SIZE)
-        label.set_gid(f"{name}-label")
+        ax.annotate(text, place, xycoords=inside, gid=f"{name}-label", **_NAME)
         leader = ax.annotate(
             "",
             xy=(right if rank is None else rank, value),
@@ -153,17 +199,15 @@ def end_labels(
         )
         if leader.arrow_patch is not None:
             leader.arrow_patch.set_gid(f"{name}-leader")
-        sample = Line2D([NAMES, NAMES + SAMPLE], [spot] * 2, transform=ax.transAxes, **looks[at])
-        sample.set(markevery=[], gid=f"{name}-sample")
-        mark = Line2D([NAMES + SAMPLE / 2], [spot], transform=ax.transAxes, **looks[at])
-        for artist in (sample, mark):
-            ax.figure.add_artist(artist)
+        along = [NAMES, NAMES + SAMPLE / 2, NAMES + SAMPLE]
+        look = {**looks[at], "markevery": [1], "gid": f"{name}-sample"}
+        ax.figure.add_artist(Line2D(along, [spot] * 3, transform=ax.transAxes, **look))
     beside(ax, f"{area} (%)", 1, 9)
 
 
 def beside(ax: Axes, text: str, height: float, above: float) -> None:
     """A remark right of the axes, `above` points over a fraction of their height."""
-    note = ax.annotate(
+    ax.annotate(
         text,
         xy=(NAMES, height),
         xycoords="axes fraction",
@@ -171,9 +215,9 @@ def beside(ax: Axes, text: str, height: float, above: float) -> None:
         textcoords="offset points",
         fontsize=8,
         color=BASE,
+        gid="remark-label",
         **_BESIDE,
     )
-    note.set_gid("remark-label")
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
@@ -237,6 +281,7 @@ def percent_axis(
     values += [v for c in with_band for v in (*c.accuracy_low, *c.accuracy_high) if v is not None]
     values += list(baselines(curves).values()) if base else []
     ax.set_ylabel(ACCURACY)
+    ax.locator_params(axis="y", steps=[1, 2, 5, 10])
     if not values:
         return
     low, high = 100 * min(values), 100 * max(values)
@@ -247,12 +292,11 @@ def percent_axis(
 
 def log_ticks(ax: Any) -> None:
     """Plain numbers at 1, 2, 5, 10, … of a logarithmic axis."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import LogLocator
 
     ax.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
 
 
 def parameter_axis(ax: Axes, curves: Sequence[CurveRow]) -> None:

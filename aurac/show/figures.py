@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.show import appearance
-from aurac.show.appearance import BASE, BASE_LABEL, BASE_LOOK, LABEL_SIZE, REST
+from aurac.show.appearance import LABEL_SIZE
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_STYLE = Path(__file__).parent / "templates" / "paper.mplstyle"
+_STYLES = Path(__file__).parent / "templates"
 # Colour in a figure → custom property of the page, so that one SVG serves light and dark.
 _PROPERTIES = {
     **{
@@ -37,16 +37,6 @@ PAPER_WIDTHS = {"column": NARROW, "wide": 6.75}
 _HEIGHT, _NARROW_HEIGHT = 3.9, 2.35
 _LEGEND = 7
 _LEGEND_ROW = 0.14  # inches
-SMALL: dict[str, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": _LEGEND,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4,
-}
 
 
 @contextmanager
@@ -59,9 +49,7 @@ def styled(*, small: bool = False) -> Iterator[None]:
         # A name in a script that the font lacks is drawn as boxes; the text formats have it whole.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         mpl.rcdefaults()
-        style.use(_STYLE)
-        if small:
-            mpl.rcParams.update(SMALL)  # type: ignore[arg-type]
+        style.use([_STYLES / "paper.mplstyle", *([_STYLES / "column.mplstyle"] if small else [])])
         yield
 
 
@@ -162,45 +150,22 @@ def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     ax = draw(figure.add_subplot(), labels=False)
-    handles = _handles(ax)
-    widths = [text_width([str(handle.get_label())], _LEGEND) + 24 for handle in handles]
-    splits = {across: np.array_split(widths, across) for across in range(1, len(widths) + 1)}
-    fitting = [n for n, split in splits.items() if sum(map(max, split)) <= 72 * width - 4]
-    across = max(fitting, default=1)
+    handles, names = ax.get_legend_handles_labels()
+    sizes = [text_width([name], _LEGEND) + 24 for name in names]
+    across = _columns(sizes, width)
+    if across == 1 and (across := _columns(sorted(sizes), width)) > 1:  # long names in one column
+        handles = [handles[i] for i in np.argsort(sizes, kind="stable")]
     down = -(-len(handles) // across)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
-    figure.legend(
-        handles=handles,
-        loc="outside lower center",
-        ncols=across,
-        handlelength=2,
-        handletextpad=0.5,
-        columnspacing=0.8,
-        labelspacing=0.25,
-        borderpad=0.2,
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=across)
     return figure
 
 
-def _handles(ax: Axes) -> list[Any]:
-    """The named curves, then what else is in the axes: base, ring, curves without a colour."""
-    from matplotlib.lines import Line2D
-
-    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
-    kinds = {str(line.get_gid()).rpartition("-")[2]: line for line in ax.get_lines()}
-    ring = {"linestyle": "none", "marker": "o", "markersize": 7, "markerfacecolor": "none"}
-    others: dict[str, dict[str, Any]] = {
-        "base": {**BASE_LOOK, "label": BASE_LABEL},
-        "ring": {**ring, "label": "recommended"},
-    }
-    if "rest" in kinds:
-        others["rest"] = {"color": REST, "label": str(kinds["rest"].get_label())[1:]}
-    more = [
-        Line2D([], [], **{"color": BASE, "linewidth": 1.0, **look})
-        for kind, look in others.items()
-        if kind in kinds
-    ]
-    return [*lines, *more]
+def _columns(sizes: Sequence[float], width: float) -> int:
+    """How many columns of a legend with entries of these points fit in `width` inches."""
+    splits = {across: np.array_split(sizes, across) for across in range(1, len(sizes) + 1)}
+    fitting = [n for n, split in splits.items() if sum(map(max, split)) <= 72 * width - 4]
+    return max(fitting, default=1)
 
 
 def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("svg", "png")) -> list[Path]:

@@ -236,12 +236,6 @@ def scored(run: StoredRun, task: str) -> list[CurveRow]:
     return ordered(curve for curve in run.of_task(task) if curve.log2)
 
 
-def as_published(curves: Iterable[CurveRow]) -> str:
-    """What the published curves among these are, in words; empty without one."""
-    kinds = sorted({curve.published for curve in curves if curve.published})
-    return f"as published ({', '.join(kinds)})" if kinds else ""
-
-
 def unequal_documents(curves: Iterable[CurveRow]) -> str:
     """The numbers of documents in words, where curves of one task have not the same; else empty."""
     counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
@@ -262,7 +256,7 @@ def highlighted(run: StoredRun, task: str) -> list[CurveRow]:
 def scale(curve: CurveRow) -> str:
     """How the truncated adapter is scaled, in words."""
     if curve.published == WITHOUT_P:
-        return as_published([curve])
+        return f"as published ({WITHOUT_P})"
     if curve.rescale == "trained":
         return "with the trained P"
     return _SCALES.get(curve.rescale, curve.rescale)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
 
 WIDE = 6.75  # inches: as wide as a page of a paper
-_ENDS = 0.55  # inches of title and ticks
+_ENDS = 0.45  # inches of title and ticks
 
 
 class Difference(NamedTuple):
@@ -34,7 +34,7 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
     from matplotlib.lines import Line2D
 
     narrow = width <= figures.NARROW
-    across, row_height = (1, 0.25) if narrow else (3, 0.19)  # inches
+    across, row_height = (1, 0.225) if narrow else (3, 0.19)  # inches
     if narrow:  # a name on two lines
         rows = [row._replace(name=row.name.replace(" − ", "\n− ")) for row in rows]
     tasks = list(dict.fromkeys(row.task for row in rows))
@@ -54,6 +54,8 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
             _panel(ax, [row for row in part if row.task == task], listed)
             ax.set_title(task, fontsize=LABEL_SIZE, loc="right")
             ax.tick_params(axis="y", labelleft=ax is line[0], labelsize=6.5 if narrow else 8)
+            for name in ax.get_yticklabels():
+                name.set_linespacing(1.0)
         for ax in line[len(shown) :]:
             ax.remove()
     figure.supxlabel("Difference in AURAC (points)", x=0.99, ha="right", fontsize=LABEL_SIZE)
@@ -62,7 +64,7 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
         Line2D([], [], label="adjusted p < .05", **look),
         Line2D([], [], label="not significant", markerfacecolor=PAPER, **look),
     ]
-    figure.legend(handles=keys, loc="outside upper right", ncols=2, borderpad=0.2)
+    figure.legend(handles=keys, loc="outside upper right", ncols=2)
     return figure
 
 
@@ -76,6 +78,6 @@ def _panel(ax: Axes, rows: Sequence[Difference], names: Sequence[str]) -> None:
     ax.axvline(0, color=AXIS, linewidth=0.8, zorder=1)
     ax.set_yticks(range(len(names)), names)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.locator_params(axis="x", nbins=5)
+    ax.locator_params(axis="x", nbins=4)
     ax.grid(visible=True)
     ax.tick_params(axis="y", length=0, labelcolor=INK)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aurac.curves.area import BUDGETS
+from aurac.curves.area import BUDGETS, axis_title
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.escape import unique_slugs
-from aurac.show.findings import as_published, highlighted, ordered, unequal_documents
+from aurac.show.findings import highlighted, ordered, unequal_documents
 from aurac.show.render import Picture
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -47,18 +46,17 @@ class Pictures:
     """
 
     def __init__(self, findings: Findings, folder: Path, *, seeds: bool = False) -> None:
-        run, self.seeds = findings.run, seeds
-        self.run = run
+        self.run, self.seeds = findings.run, seeds
         self.folder, self.detailed, self.margin = folder, not findings.many, findings.margin
         self.ringed, self.best = findings.ringed, findings.best
-        self.styles = appearance.styles(run.curves)
-        self.few = len({curve.adapter for curve in run.curves}) <= len(appearance.SERIES)
+        self.styles = appearance.styles(self.run.curves)
+        self.few = len({curve.adapter for curve in self.run.curves}) <= len(appearance.SERIES)
         self.files: list[Path] = []
-        self.slugs = unique_slugs(run.task_names)
+        self.slugs = unique_slugs(self.run.task_names)
 
     def _styles(self, curves: Sequence[CurveRow]) -> appearance.Styles:
-        """The run's styles; where a hue would come twice in one figure, styles of its own."""
-        return self.styles if self.few else {**self.styles, **appearance.styles(curves)}
+        """The run's styles; where a hue would come twice in one figure, hues of its own."""
+        return self.styles if self.few else appearance.styles(self.run.curves, curves)
 
     def _context(self, task: str) -> str:
         """Task, base and number of documents: what a figure needs to stand alone."""
@@ -80,9 +78,8 @@ class Pictures:
 
         `areas` are AURAC over the budget by curve id; only these curves are drawn.
         """
-        shown = None if areas is None else areas.keys()
-        every = [c for c in self.run.of_task(task) if c.ranks and (shown is None or c.id in shown)]
-        coloured = [c for c in highlighted(self.run, task) if shown is None or c.id in shown]
+        every = [c for c in self.run.of_task(task) if c.ranks and (areas is None or c.id in areas)]
+        coloured = [c for c in highlighted(self.run, task) if c in every]
         left = [c for c in every if c not in coloured and not c.is_default]
         every = [c for c in every if c not in left]
         draw = partial(
@@ -97,18 +94,18 @@ class Pictures:
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
         against = axis if axis in BUDGETS else "rank"
-        rest, context = [c for c in every if c not in coloured], self._context(task)
+        rest = [c for c in every if c not in coloured]
         return self._save_lines(
             name,
+            task,
+            against,
             draw,
             paper=axis != "linear" and self.detailed,
-            title=f"Accuracy against {against}: {context}",
             caption=self._curve_caption(task, coloured, axis, rest, left),
             alt=self._curve_alt(task, coloured, against, rest),
             series=coloured,
             inline=inline,
             axis=axis,
-            context=context,
         )
 
     def overview(self, tasks: Sequence[str]) -> Picture:
@@ -170,56 +167,54 @@ class Pictures:
             f"{size(c.bytes[-1])} and {percent(c.accuracy[-1])} %"
             for c in curves
         ]
-        name, context = f"cost-{self.slugs[task]}", self._context(task)
         return self._save_lines(
-            name,
+            f"cost-{self.slugs[task]}",
+            task,
+            "adapter size",
             partial(plots.cost, curves=curves, style=self._styles(curves)),
             paper=self.detailed,
             top=0.78,
-            title=f"Accuracy against adapter size: {context}",
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
             "parameters; each mark is a rank. Dashes, dots and the numbers beside names are as in "
             "accuracy against rank.",
             alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
             series=curves,
-            context=context,
         )
 
     def latency(
         self, name: str, task: str, record: ServingRecord, measured: Sequence[Served], caption: str
     ) -> Picture:
         """Accuracy against the time of a generated token for one task."""
-        curves, context = [one.curve for one in measured], self._context(task)
+        curves = [one.curve for one in measured]
         shown = [
             f"{served.curve.label} takes {served.points[0][0].decode.milliseconds} ms at rank "
             f"{served.points[0][0].rank} and {served.points[-1][0].decode.milliseconds} ms at rank "
             f"{served.points[-1][0].rank}"
             for served in measured
         ]
-        style = self._styles(curves)
         return self._save_lines(
             name,
-            partial(plots.latency, record=record, measured=measured, style=style),
-            title=f"Accuracy against latency: {context}",
+            task,
+            "latency",
+            partial(plots.latency, record=record, measured=measured, style=self._styles(curves)),
             caption=f"{task}: {caption}",
             alt=f"Accuracy against the time of a generated token on {task}. {'; '.join(shown)}. "
             f"The base takes {record.merged.decode.milliseconds} ms.",
             series=curves,
-            context=context,
         )
 
     def changes(self, task: str, changes: Sequence[Changes], curves: Sequence[CurveRow]) -> Picture:
         """Documents gained and lost at each rank, a panel for each curve."""
         style = self._styles(curves)
         tints = {c.label: style[appearance.key(c)].colour for c in curves}
-        most = (
-            max(step.gained / item.n_docs for item in changes for step in item.steps),
-            max(step.lost / item.n_docs for item in changes for step in item.steps),
-        )
-        draws, bars = list[Callable[[Any], Any]](), []
+        every = [(step, item.n_docs) for item in changes for step in item.steps]
+        most = max(step.gained / n for step, n in every), max(step.lost / n for step, n in every)
+        draws = [
+            partial(plots.gained_lost, changes=item, colour=tints[item.label], most=most)
+            for item in changes
+        ]
+        bars = []
         for item in changes:
-            hue = tints[item.label]
-            draws.append(partial(plots.gained_lost, changes=item, colour=hue, most=most))
             steps = (
                 f"{a} to {b}: {step.gained} gained, {step.lost} lost"
                 for (a, b), step in zip(item.pairs, item.steps, strict=True)
@@ -283,20 +278,23 @@ class Pictures:
     def _save_lines(
         self,
         name: str,
+        task: str,
+        against: str,
         draw: Callable[..., Axes],
         *,
-        context: str,
         paper: bool = False,
         top: float = 0.45,
         **picture: Any,
     ) -> Picture:
         """Lines that are named at the right; in a column, and for a paper, below."""
+        context = self._context(task)
         if paper:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
         return self._save(
             name,
             lambda: figures.single(draw, title=context, top=top),
             lambda: figures.column(draw),
+            title=f"Accuracy against {against}: {context}",
             **picture,
         )
 
@@ -342,13 +340,14 @@ class Pictures:
         if any(curve.members for curve in coloured):
             thin = "; thin ones are the seeds" if self.seeds else ""
             parts.append(f"Lines are means over training seeds{thin}.")
-        if published := as_published(coloured):
-            parts.append(f"Dashed with hollow marks: {published}.")
-        if any(curve.role == "extra" for curve in coloured):
+        looks = [self.styles[appearance.key(curve)] for curve in coloured]
+        if published := sorted({look.published for look in looks if look.published}):
+            parts.append(f"Dashed with hollow marks: as published ({', '.join(published)}).")
+        if any(look.line != "-" and not look.published for look in looks):
             parts.append("Dotted, or dots and dashes, with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
-        parts.append("Numbers beside names: AURAC in percent.")
+        parts.append(f"Numbers beside names: {axis_title(axis)} in percent.")
         if rest:
             parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
         if left:
@@ -392,7 +391,7 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
     if known:
         kind = "Whiskers, moved apart" if whiskers else "Bands"
         over = " over documents and seeds" if any(c.members for c in known) else ""
-        some = " of the solid lines" if len(bands) < len(coloured) and not whiskers else ""
+        some = " of the compared truncations" if 0 < len(bands) < len(coloured) else ""
         yield f"{kind}{some}: 95 % intervals for each rank alone{over}."
 
 

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.area import BUDGETS, area_name
+from aurac.curves.area import BUDGETS, axis_title
 from aurac.show.appearance import (
     AXIS,
     BASE,
     BASE_LOOK,
     INK,
     LABEL_CHARS,
-    LABEL_SIZE,
     PAPER,
     REST,
     SERIES,
@@ -85,31 +84,27 @@ def rank_accuracy(
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
     rest = [c for c in curves if c.ranks and c not in coloured]
-    if grey := _thin(ax, rest, REST, 1, axis):
-        grey.set(gid="rest", label=f"_{more_curves(rest)}")
     with_interval, names = _intervals(ax, coloured, style, axis), short_names(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
         if seeds and (thin := _thin(ax, curve.members, look.colour, 2.5, axis)):
             thin.set(alpha=0.55, gid=f"{name}-seeds")
         _line(ax, curve, look, name, axis).set_label(names[curve.label])
+    for at, curve in enumerate(coloured):
         if ringed and ringed.get(curve.id) in curve.ranks:
-            _ring(ax, curve, look, ringed[curve.id], f"{name}-ring", axis)
+            _ring(ax, curve, style[key(curve)], ringed[curve.id], f"curve-{at}-ring", axis)
+    if grey := _thin(ax, rest, REST, 1, axis):
+        grey.set(gid="rest", label=more_curves(rest))
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     members = [seed for curve in coloured for seed in curve.members] if seeds else []
     percent_axis(ax, [*curves, *members], with_interval)
     bases = baselines(curves)
-    for value in bases.values():
-        line = ax.axhline(100 * value, zorder=1.5, **BASE_LOOK)
-        line.set_gid("base")
+    for name, value in bases.items():
+        line = ax.axhline(100 * value, zorder=1.5, gid="base", **BASE_LOOK)
+        line.set_label(one_line(name, LABEL_CHARS))
     if labels:
-        ends: list[tuple[str, float, float | None]] = [
-            (label, 100 * c.accuracy[-1], along(c, axis)[-1])
-            for c, label in zip(coloured, area_labels(coloured, areas), strict=True)
-        ]
-        ends += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
-        looks = [*(style[key(c)].options for c in coloured), *[BASE_LOOK] * len(bases)]
-        end_labels(ax, ends, looks, area_name(axis))
+        lines = [(c, along(c, axis), c.accuracy) for c in coloured]
+        _name_lines(ax, lines, style, axis, areas, bases)
         if rest:
             beside(ax, f"grey: {more_curves(rest)}", 0, -24)
     return ax
@@ -120,10 +115,11 @@ def _intervals(ax: Axes, coloured: Sequence[CurveRow], style: Styles, axis: str)
     bands, whiskers = banded(coloured)
     for at, curve in enumerate(coloured):
         hue, name = style[key(curve)].colour, f"curve-{at}-band"
-        if curve in bands:
+        if curve in bands and len(curve.ranks) > 1:
             _band(ax, curve, hue, name, axis)
-        if curve in whiskers:
-            _whiskers(ax, curve, hue, name, axis, _APART * (at - (len(coloured) - 1) / 2))
+        elif curve in bands or curve in whiskers:
+            shift = _APART * (at - (len(coloured) - 1) / 2)
+            _whiskers(ax, curve, hue, name, axis, 0 if curve in bands else shift)
     return [*bands, *whiskers]
 
 
@@ -138,7 +134,7 @@ def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D
 
 
 def banded(coloured: Sequence[CurveRow]) -> tuple[list[CurveRow], list[CurveRow]]:
-    """The curves that get a band (the default ones) and, where these are many, whiskers (all)."""
+    """The curves that get a band (the compared ones) and, where these are many, whiskers (all)."""
     default = [curve for curve in coloured if curve.is_default]
     return (default, []) if len(default) <= _MAX_BANDS else ([], list(coloured))
 
@@ -177,6 +173,7 @@ def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str
     at = curve.ranks.index(rank)
     place, height = along(curve, axis)[at], 100 * curve.accuracy[at]
     (ring,) = ax.plot([place], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
+    ring.set_label("recommended")
     ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4, gid=gid)
 
 
@@ -188,17 +185,14 @@ def _points(curve: CurveRow, axis: str) -> tuple[list[float], list[float]]:
 
 
 def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
-    """The pointwise interval: a band over several ranks, with holes, or one whisker."""
+    """The pointwise intervals as a band, with holes at missing ranks."""
     ends = zip(curve.accuracy_low, curve.accuracy_high, strict=True)
     bounds = dict(zip(along(curve, axis), ends, strict=True))
     bounds |= dict.fromkeys(curve.missing if axis not in BUDGETS else (), (None, None))
     places = sorted(bounds)
     lows, highs = 100 * np.array([bounds[place] for place in places], dtype=float).T
-    if len(places) == 1:
-        ax.vlines(places, lows, highs, color=colour, linewidth=1.0, zorder=2).set_gid(gid)
-    else:
-        band = ax.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
-        band.set_gid(gid)
+    band = ax.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+    band.set_gid(gid)
 
 
 def _whiskers(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str, shift: float) -> None:
@@ -220,18 +214,27 @@ def _draw_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
     names = short_names(curve for curve, *_ in lines)
     for at, (curve, places, accuracy) in enumerate(lines):
         shares, look = [100 * value for value in accuracy], style[key(curve)].options
-        (line,) = ax.plot(places, shares, label=names[curve.label], **look)
-        line.set_gid(f"curve-{at}")
+        ax.plot(places, shares, label=names[curve.label], gid=f"curve-{at}", **look)
     percent_axis(ax, [curve for curve, *_ in lines], (), base=False)
 
 
-def _name_lines(ax: Axes, lines: Sequence[Line], style: Styles) -> None:
-    labels = area_labels([curve for curve, *_ in lines])
-    ends = [
-        (label, 100 * accuracy[-1], places[-1])
-        for label, (_, places, accuracy) in zip(labels, lines, strict=True)
+def _name_lines(
+    ax: Axes,
+    lines: Sequence[Line],
+    style: Styles,
+    axis: str = "log2",
+    areas: Mapping[str, Area | Estimate] | None = None,
+    bases: Mapping[str, float] | None = None,
+) -> None:
+    """Names at the right edge: of curves with their AURAC over the axis, and of base lines."""
+    curves, bases = [curve for curve, *_ in lines], bases or {}
+    ends: list[tuple[str, float, float | None]] = [
+        (name, 100 * accuracy[-1], places[-1])
+        for name, (_, places, accuracy) in zip(area_labels(curves, areas, axis), lines, strict=True)
     ]
-    end_labels(ax, ends, [style[key(curve)].options for curve, *_ in lines])
+    ends += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
+    looks = [*(style[key(curve)].options for curve in curves), *[BASE_LOOK] * len(bases)]
+    end_labels(ax, ends, looks, axis_title(axis))
 
 
 def cost(
@@ -290,8 +293,7 @@ def latency(
 
 def _level_of_merged(ax: Axes, place: float, *, labels: bool) -> None:
     """A level at the time of any merged rank, named beside it or in a legend."""
-    line = ax.axvline(place, color=BASE, linewidth=1, label="_" if labels else MERGED)
-    line.set(linestyle=(0, (6, 3)), zorder=1.5)
+    ax.axvline(place, zorder=1.5, label=MERGED, **BASE_LOOK)
     if labels:
         ax.annotate(
             "merged",
@@ -336,13 +338,12 @@ def groups(
     strata: Sequence[StratumRow],
     curves: Mapping[str, CurveRow],
     *,
-    style: Styles | None = None,
+    style: Styles,
 ) -> Axes:
     """The area on each group of documents as a dot with its interval, one row for each group.
 
     `curves` are the rows by the names that the strata have.
     """
-    style = style or styles(curves.values())
     names, called = list(dict.fromkeys(row.stratum for row in strata)), short_names(curves.values())
     for at, (name, curve) in enumerate(curves.items()):
         look = style[key(curve)]
@@ -366,14 +367,7 @@ def groups(
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel("AURAC, log2 axis (%)")
     if len(curves) > 1:
-        ax.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            ncols=2,
-            borderaxespad=0.2,
-            handletextpad=0.3,
-            fontsize=LABEL_SIZE,
-        )
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
     return ax
 
 

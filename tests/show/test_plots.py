@@ -17,6 +17,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.analysis.findings import MOST_CLOSE
 from aurac.analysis.record import Changes, Step, StratumRow
+from aurac.curves.display import percent
 from aurac.show import appearance, figures, plots
 from aurac.show.findings import Findings, highlighted
 from aurac.show.forest import WIDE, Difference, differences
@@ -214,11 +215,49 @@ def test_two_further_truncations_of_one_adapter_have_lines_of_their_own(tmp_path
     assert len({str(style.line) for style in styles.values()}) == 3
 
 
+WAYS = ("prefix", "rule"), ("svd", "keep")
+
+
+def looks(folder, *curves, ways=WAYS):
+    """The styles of a run with curves (adapter, method); the first of the `ways` is compared."""
+    maker = RunMaker(folder, n=20, cells=False)
+    for adapter, method in curves:
+        cuts = ways if method == "lora" else [("prefix", "rule")]
+        for at, (basis, rescale) in enumerate(cuts):
+            role = "extra" if at else "default"
+            cut = {"basis": basis, "rescale": rescale, "role": role}
+            maker.add(adapter, [0.1, 0.2], ranks=(1, 2), method=method, **cut)
+    return appearance.styles(run_from(maker.results()).curves)
+
+
+def test_a_curve_looks_alike_whichever_truncation_is_compared_and_what_stands_beside_it(tmp_path):
+    lora, dylora, longer = ("lora", "lora"), ("dylora", "dylora"), ("dylora_long", "dylora")
+    first = looks(tmp_path, lora, dylora, longer)
+    second = looks(tmp_path, dylora, longer, lora, ways=WAYS[::-1])
+    assert first == second
+    assert first["lora", "svd", "keep"].line == "-"
+    assert first["lora", "prefix", "rule"].published == "prefix"
+    assert first["dylora", "prefix", "rule"].line == "-"
+    assert len({style.colour for style in first.values()}) == 3
+
+
+def test_names_of_methods_in_tables_have_their_hues_and_other_names_those_that_are_left(tmp_path):
+    names = ["ours", "MatryoshkaLoRA", "LoRA", *"bcdef"]
+    found = looks(tmp_path, *((name, None) for name in names))
+    hues = {adapter: style.colour for (adapter, *_), style in found.items()}
+    assert (hues["LoRA"], hues["MatryoshkaLoRA"]) == (appearance.SERIES[0], appearance.SERIES[2])
+    assert len({*hues.values()}) == len(names)
+
+
 def test_every_figure_names_its_axes(tmp_path):
     run = run_from(zoo_run(tmp_path / "run", n=20).results(), tmp_path / "run")
     curves = list(run.curves)
     ax = plots.rank_accuracy(Figure().subplots(), curves)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("Rank (log2 axis)", "Accuracy (%)")
+    for axis, area in (("log2", curves[0].log2), ("linear", curves[0].linear)):
+        names = [text.get_text() for text in drawn(curves, axis).axes[0].texts]
+        assert f"AURAC {axis} (%)" in names
+        assert f"{curves[0].label} {percent(area.value)}" in names
     assert plots.cost(Figure().subplots(), curves).get_ylabel() == "Accuracy (%)"
     made = {}
     pictures = Pictures(Findings(run, 0.02), tmp_path)
@@ -267,8 +306,10 @@ def test_published_inference_shares_the_hue_and_is_dashed_and_hollow(tmp_path):
     assert (default.colour, default.marker) == (published.colour, published.marker)
     assert default.line == "-"
     assert published.line != "-"
-    assert not default.hollow
-    assert published.hollow
+    assert published.published == "without P"
+    with figures.styled():
+        faces = [style.options["markerfacecolor"] for style in (default, published)]
+    assert faces == [default.colour, appearance.PAPER]
     assert len({style.marker for style in styles.values()}) == 3
 
 

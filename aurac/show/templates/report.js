@@ -48,7 +48,7 @@
   for (const box of document.querySelectorAll(".toggles")) {
     box.hidden = false;
     box.addEventListener("change", (event) => {
-      const name = new RegExp(`-curve-${event.target.dataset.curve}(-(band|label|leader|seeds|full|ring))?$`);
+      const name = new RegExp(`-curve-${event.target.dataset.curve}(-(band|label|leader|seeds|sample|ring))?$`);
       for (const part of box.closest("figure").querySelectorAll("[id*='-curve-']")) {
         if (name.test(part.id)) part.style.display = event.target.checked ? "" : "none";
       }
