@@ -72,14 +72,13 @@ class Style:
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `Axes.plot`; another truncation shows what it covers."""
-        from matplotlib import rcParams
+        from matplotlib.markers import MarkerStyle
 
         other = self.line != "-" and not self.published
         return {
             "color": self.colour,
             "linestyle": self.line,
-            "marker": self.marker,
-            "markersize": rcParams["lines.markersize"] * (0.7 if other else 1),
+            "marker": MarkerStyle(self.marker).scaled(0.7) if other else self.marker,
             "markerfacecolor": self.colour if self.line == "-" else PAPER,
             "markeredgecolor": self.colour,
         }
