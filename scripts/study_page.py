@@ -258,11 +258,15 @@ def _differences(stored: list[dict[str, str]], study: str) -> dict[tuple[str, st
 
 
 def draw_comparisons() -> None:
-    """The first figure of the page: its tables 2 and 3, of the study itself."""
+    """The first figure of the page: its tables 2 and 3, of the study itself.
+
+    A column has no room for what was explored.
+    """
     rows = [row for row in comparisons() if row["study"] == "study"]
     order = ["primary", "afterwards", "exploratory"]
+    rows.sort(key=lambda row: order.index(row["family"]))
     shown = []
-    for row in sorted(rows, key=lambda row: order.index(row["family"])):
+    for row in rows:
         mark = " *" if row["family"] == "afterwards" else ""
         name = f"{row['b']} − {row['a']}{mark}"
         estimate = Estimate(row["difference"], None, row["low"], row["high"], "")
@@ -270,7 +274,8 @@ def draw_comparisons() -> None:
         shown.append(Difference(title, name, estimate, row["p_holm"] < 0.05))
     with figures.styled(small=True):
         figures.save(differences(shown), PAGE.with_name("comparisons"))
-        narrow = differences(shown, width=figures.NARROW)
+        few = [one for one, row in zip(shown, rows, strict=True) if row["family"] != "exploratory"]
+        narrow = differences(few, width=figures.NARROW)
         figures.save(narrow, PAGE.with_name("comparisons-column"), formats=("pdf",))
 
 
