@@ -218,12 +218,10 @@ def _remarks(adapter: Adapter, by_rank: Sequence[AtRank]) -> list[str]:
         remarks.append("plain LoRA has no order in its ranks, so it is cut by SVD")
     last = by_rank[-1]
     far, ratio = last.published_distance or 0.0, last.ratio_first
-    if far > FAR:
-        remarks.append(
-            f"as published (without P) it is {far:.0%} away from the trained function at rank "
-            f"{last.rank}"
-            + (f"; its first component was trained {ratio:.3g} times as strong" if ratio else "")
-        )
+    if far > FAR and default_rescale(adapter) == "trained":
+        stronger = f"; its first component was trained {ratio:.3g} times as strong" if ratio else ""
+        where = f"away from the trained function at rank {last.rank}"
+        remarks.append(f"as published (without P) it is {far:.0%} {where}{stronger}")
     if adapter.base is None:
         remarks.append("the base model is not recorded")
     return remarks

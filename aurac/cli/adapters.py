@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 BARS = " ▁▂▃▄▅▆▇█"
-NESTED = ("trained p1", "ratio", "distance")  # columns that are known where P of the training is
 
 
 @command(short="ranks layers base save json")
@@ -74,6 +73,7 @@ def inspect(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters.formats.sidecar import save_sidecar
     from aurac.adapters.inspect import describe
+    from aurac.models.base import on_this_machine
 
     adapter = open_checkpoint(checkpoint_path, base, revision, subfolder)
     for r in ranks or ():
@@ -86,11 +86,13 @@ def inspect(
     print_result(facts, "\n".join(lines), as_json=as_json)
     if written is not None:
         click.echo(f"wrote {written}", err=True)
+        if base and on_this_machine(base) is None:
+            print_text(f"note: base {base} is not on this machine; was it mistyped?", error=True)
 
 
 def _heading(facts: Description) -> list[tuple[str, str]]:
     method, derived = facts.method or "not recorded", facts.derived
-    if facts.nested_ranks:
+    if facts.nested_ranks and facts.nested_ranks != [facts.trained_rank]:
         method += f", nested ranks {','.join(map(str, facts.nested_ranks))}"
     if facts.update:
         method += f", update {facts.update}"
@@ -120,7 +122,7 @@ def _heading(facts: Description) -> list[tuple[str, str]]:
 
 
 def _table(facts: Description) -> list[str]:
-    """What each rank has; without the columns of nested training where nothing is known of it."""
+    """What each rank has; the weights of training only where they are not the rule's."""
     from aurac.show.table import NONE
 
     def numbers(values: Iterable[float | None], how: str) -> list[str]:
@@ -132,24 +134,20 @@ def _table(facts: Description) -> list[str]:
         "parameters": numbers([row.parameters for row in rows], ",d"),
         "MB": numbers([row.bytes / 1e6 for row in rows], ".2f"),
         "published": numbers([row.published_scale for row in rows], ".4g"),
-        "trained p1": numbers(
-            [w[0] if (w := row.trained_weights) else None for row in rows], ".4g"
-        ),
-        "ratio": numbers([row.ratio_first for row in rows], ".3g"),
-        "distance": numbers([row.published_distance for row in rows], ".1%"),
-        "prefix": numbers(mean["prefix"], ".1%"),
-        "svd": numbers(mean["svd"], ".1%"),
     }
     mixed = " (–: differs between modules)" if NONE in columns["published"] else ""
     legend = [f"published: scale by the rule{mixed}"]
-    if any({*columns[name]} != {NONE} for name in NESTED):
+    if facts.nested_ranks and facts.default_rescale == "trained":
+        first = [w[0] if (w := row.trained_weights) else None for row in rows]
+        columns["trained p1"] = numbers(first, ".4g")
+        columns["ratio"] = numbers([row.ratio_first for row in rows], ".3g")
+        columns["distance"] = numbers([row.published_distance for row in rows], ".1%")
         legend = [
             "published: scale as published (without P)",
             "trained p1: weight of the first component in training",
             "distance: of the published update from the trained one",
         ]
-    else:
-        columns = {name: cells for name, cells in columns.items() if name not in NESTED}
+    columns |= {basis: numbers(shares, ".1%") for basis, shares in mean.items()}
     table = as_table([*columns], zip(*columns.values(), strict=True))
     return [table, *legend, "prefix, svd: energy captured, mean of modules"]
 

@@ -223,7 +223,7 @@ class KnownBase:
         """The model's modules on the meta device; fetched only if `needed`, else `None`."""
         if self._model is not None:
             return self._model
-        folder = _on_this_machine(self._name)
+        folder = on_this_machine(self._name)
         if folder is None and needed and self._name:
             folder = resolve_base(self._name).path
         if folder is None:
@@ -253,7 +253,7 @@ class KnownBase:
         return load_model(resolve_base(self._name), "auto")
 
 
-def _on_this_machine(name: str) -> Path | None:
+def on_this_machine(name: str) -> Path | None:
     """The folder of a base that needs no fetching; `None` for any other."""
     if name in PACKAGED:
         return packaged_folder(name)

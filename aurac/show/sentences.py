@@ -52,8 +52,7 @@ def lead(run: StoredRun) -> str:
     counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
     parts = [f"base {', '.join(bases)}"] if bases else []
     if ranks:
-        several = len(ranks) > 1
-        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if several else f"rank {ranks[0]}")
+        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if ranks[1:] else f"rank {ranks[0]}")
     if counts:
         low, high = counts[0], counts[-1]
         each = " for each task" if len(run.task_names) > 1 else ""
@@ -122,10 +121,15 @@ def all_zero(run: StoredRun, task: str) -> str:
     curves = [curve for curve in run.of_task(task) if curve.ranks]
     if not curves or any(any(curve.accuracy) for curve in curves):
         return ""
-    return (
+    said = (
         f"Every answer on {task} is scored 0, at every rank: look at the answers, in the report's "
         "documents or with `aurac.load_run(RUN).samples`, before comparing anything."
     )
+    row, cut = (curves[0].members or curves)[0], curves[0].metric.partition(",")[2]
+    words = row.source.questions(task).values() if row.source and cut not in {"", "none"} else ()
+    if words and all(asked.target[:1].isspace() for asked in words):
+        said += f" Its targets begin with a space, which the filter {cut} may take from answers."
+    return said
 
 
 def _and(names: Sequence[str]) -> str:
@@ -212,8 +216,7 @@ def _counted(findings: Findings) -> list[str]:
             f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
         )
-    if len(best) < len(run.task_names):
-        unranked = len(run.task_names) - len(best)
+    if unranked := len(run.task_names) - len(best):
         lines.append(f"{unranked} tasks have no ranking: no score, or rows that do not compare.")
     return lines
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import get_args
 
 from report_runs import RunMaker, run_from
@@ -53,6 +54,19 @@ def test_answers_that_differ_from_the_reference_in_white_space_alone_are_counted
     zero, said = doubts(run_from(maker.results(), tmp_path))
     assert zero.startswith("Every answer on word_problems is scored 0, at every rank: look at the")
     assert "40 of 40 answers (a, rank 2) are scored 0" in said
+
+
+def test_targets_that_begin_with_a_space_are_named_where_a_filter_scores_every_answer_0(tmp_path):
+    maker = RunMaker(tmp_path, n=4)
+    maker.add("a", [0.0, 0.0], ranks=(1, 2))
+    maker.keep_questions()
+    path = tmp_path / "documents" / "0.json"
+    for space, named in (("", False), (" ", True)):
+        content = json.loads(path.read_text())
+        content["targets"] = [space + target for target in content["targets"]]
+        path.write_text(json.dumps(content))
+        zero, *_ = doubts(run_from(maker.results(), tmp_path))
+        assert ("Its targets begin with a space, which the filter" in zero) == named
 
 
 def test_a_report_has_a_sentence_for_every_code():

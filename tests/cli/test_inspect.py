@@ -96,6 +96,9 @@ def test_what_is_not_recorded_is_said_so(adapter, tmp_path):
     out = run(save_adapter(lora, tmp_path / "b")).stdout
     assert "default       svd, rescale keep" in out
     assert "no order in its ranks, so it is cut by SVD" in out
+    assert "method        lora\n" in out
+    assert "published: scale by the rule\n" in out
+    assert "without P" not in run(tmp_path / "b", "--ranks", "1,2").stdout
     cut = run(save_adapter(truncate(adapter, 2), tmp_path / "c")).stdout
     assert "matryoshka before it was cut" in cut
 
@@ -130,7 +133,8 @@ def test_save_writes_the_side_car_once(adapter, tmp_path):
     ]
     with pytest.raises(CheckpointError, match="does not say"):
         run(path)
-    run(path, *said, "--base", "small", "--save")
+    saved = run(path, *said, "--base", "small", "--save")
+    assert "note: base small is not on this machine" in saved.stderr
     read = load_adapter(path)
     assert (read.nesting, read.rule, read.alpha, read.base) == (NESTED, "sqrt", 2.0, "small")
     said[5] = "3"
