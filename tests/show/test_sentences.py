@@ -12,7 +12,7 @@ from aurac.analysis.combine import pooled
 from aurac.curves.display import percent
 from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
-from aurac.show.findings import Findings, as_published, truncation
+from aurac.show.findings import Findings, truncation
 from aurac.show.model_card import card
 from aurac.show.sentences import details, verdicts
 from aurac.show.tiles import tiles
@@ -132,7 +132,6 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     assert f"As published (prefix), lora has an AURAC of {percent(other)} %: the truncation" in more
     assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(Findings(run)))
     assert not any("the fair comparison" in caveat for caveat in caveats(Findings(run)))
-    assert as_published(run.curves) == "as published (prefix)"
     own = Findings(run, MARGIN).own
     card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
     assert "truncation: SVD, scale kept" in card_of["lora"]
