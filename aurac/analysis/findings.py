@@ -225,8 +225,10 @@ def truncation_advice(
 def _advice(
     rows: Sequence[ScoreRow], pairs: Mapping[tuple[str, str, str | None], PairRow], axis: str
 ) -> Advice:
-    values = {row.truncation: e.value for row in rows if (e := row.estimate(axis)) is not None}
-    top = max(rows, key=lambda row: values[row.truncation])
+    known = ((row.truncation, row.estimate(axis)) for row in rows)
+    values = {name: area.value for name, area in known if area is not None}
+    top = max(rows, key=lambda row: round(values[row.truncation], 12))
+    equal = [name for name, value in values.items() if abs(value - values[top.truncation]) < _SAME]
     shown: dict[bool, list[str]] = {True: [], False: []}
     for row in (row for row in rows if row is not top):
         a, b = (f"{each.adapter} · {each.truncation}" for each in (row, top))
@@ -242,4 +244,4 @@ def _advice(
         beats=tuple(shown[True]),
         open=tuple(shown[False]),
     )
-    return replace(advice, sentence=advice_sentence(advice))
+    return replace(advice, sentence=advice_sentence(advice, equal))

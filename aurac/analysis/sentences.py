@@ -232,7 +232,7 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
 def _too_few(choice: Choice, where: str, things: str) -> str:
     every = counted(len(choice.configurations), things)
     return (
-        f"{choice.seeds} seeds are too few to recommend a {things} of the recipe{where}: at least "
+        f"{choice.seeds} training seeds are too few to recommend a {things}{where}: at least "
         f"{choice.seeds_needed} are needed for {every}."
     )
 
@@ -291,13 +291,13 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
     if result.low is not None:
         ends = f"{_share(row.level)} interval {percent(result.low)} to {percent(result.high)}, "
         ends += f"widened because the largest of {row.compared} was picked"
-    lead = f"{' and '.join(equal)} {'share' if len(equal) > 1 else 'has'} the largest "
-    lines = [f"{lead}{area_name(row.axis)}{where}, {percent(result.value)} % ({ends})."]
+    most = f"{_have_most(equal)} {area_name(row.axis)}{where}"
+    lines = [f"{most}, {percent(result.value)} % ({ends})."]
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({sure}).")
     else:
-        most = enough(row.within or 0.0)
-        none = f"; none beats {row.leader} by more than {most} points" if row.within else ""
+        gap = enough(row.within or 0.0)
+        none = f"; none beats {row.leader} by more than {gap} points" if row.within else ""
         tested = row.within is not None or len(row.untested) < row.compared - 1
         known = f" ({sure}{none})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
@@ -315,13 +315,18 @@ def confidence(row: BestRow) -> str:
     return f"{_share(row.sure)} confidence{why if families > 1 else ''}"
 
 
-def advice_sentence(advice: Advice) -> str:
-    """Which truncation to use, no more surely than was shown."""
+def advice_sentence(advice: Advice, equal: Sequence[str]) -> str:
+    """Which truncation to use, no more surely than was shown; `equal` have its area, it too."""
     where = f" on {advice.task}" if advice.task else ""
-    text = f"{advice.adapter}{where}: {advice.use} has the largest {area_name(advice.axis)}, "
+    text = f"{advice.adapter}{where}: {_have_most(equal)} {area_name(advice.axis)}, "
     text += f"{percent(advice.value)} %"
+    one = advice.use if len(equal) > 1 else "it"
     if advice.beats:
-        text += f"; it is better than {', '.join(advice.beats)}"
-    if advice.open:
-        text += f"; its lead over {', '.join(advice.open)} is not significant"
+        text += f"; {one} is better than {', '.join(advice.beats)}"
+    if rest := [name for name in advice.open if name not in equal]:
+        text += f"; the lead over {', '.join(rest)} is not significant"
     return f"{text}."
+
+
+def _have_most(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'share' if len(names) > 1 else 'has'} the largest"

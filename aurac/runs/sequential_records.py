@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from aurac.analysis.sentences import show_p
-from aurac.curves.display import percent, points
+from aurac.curves.display import decimals, percent, points
 from aurac.records.decisions import DecisionRecord, LookRecord
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _in_words(decision: Decision, design: Design, what: str, who: str, than: str
     )
     where = (
         f"look {len(decision.path)} of {decision.planned}, {decision.documents:,} of "
-        f"{decision.total:,} documents, z = {minus(last.z)}, boundary {last.boundary:.2f}"
+        f"{decision.total:,} documents, z = {decimals(last.z, 2)}, boundary {last.boundary:.2f}"
     )
     if decision.verdict in ("superior", "inferior", "non-inferior") and abs(last.z) < last.boundary:
         where += (
@@ -155,10 +155,5 @@ def short_line(decision: DecisionRecord) -> str:
     d, who = decision, decision.a
     if d.b or d.rank:
         who = f"{d.b} − {d.a}" if d.b else f"{d.a} rank {d.rank}"
-    z = "" if d.z is None else f", z = {minus(d.z)}, boundary {d.boundary:.2f}"
+    z = "" if d.z is None else f", z = {decimals(d.z, 2)}, boundary {d.boundary:.2f}"
     return f"{d.documents} of {d.of} documents of {d.task}: {who}: {d.verdict}{z}"
-
-
-def minus(z: float) -> str:
-    """Two digits with a true minus sign."""
-    return f"{round(z, 2) + 0.0:.2f}".replace("-", "−")

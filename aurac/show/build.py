@@ -218,9 +218,7 @@ class Builder:
         for task in self.run.task_names:
             curves, name = self.run.of_task(task), self.slugs[task]
             shown = ordered(curves)[: self.rows]
-            leader = self.findings.best[task]
-            picked = sentences.picked(leader, self.findings) if leader else ""
-            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}", picked)]
+            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}")]
             if len(curves) > len(shown):
                 rest = len(curves) - len(shown)
                 parts.append(Text(f"The {rest} curves below these are in table.csv."))

@@ -43,16 +43,16 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
                 Cell(verdict(pair)),
             )
         )
-    family = "all pairs of this run, of adapters and of truncations of one adapter, on every task"
+    family = "for all pairs of this run, of adapters and of truncations, on every task"
     if any(pair.exploratory is not None for pair in pairs):
-        family = "the primary comparisons together, and for all exploratory ones together"
+        family = "within the primary comparisons, and within the exploratory ones"
     of_study = findings.of_study and pairs[0].span is None
     title = holm_title(of_study=of_study)
     family = family.replace("of this run", "of the study") if of_study else family
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
-        f"p: by itself. {title}: adjusted for {family}. Detectable: the difference that the test "
-        "at this adjusted level finds with 80 % power."
+        f"p: unadjusted. {title}: adjusted {family}. Detectable: the difference that the test at "
+        "its adjusted level finds with 80 % power."
     )
     notes = [] if findings.of_study else study_sentences(findings.analysis.caveats)
     notes += [NORMAL_SEEDS] if seeds else []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.curves.display import count, seconds, signed, size
+from aurac.curves.display import count, decimals, seconds, signed, size
 from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
@@ -103,13 +103,9 @@ def _decision_table(decisions: Sequence[DecisionRecord]) -> Table:
                 Cell(decision.verdict),
                 Cell(f"{decision.documents:,} of {decision.of:,}", decision.documents),
                 Cell(f"{decision.look} of {decision.looks}", decision.look),
-                Cell(
-                    NONE if decision.z is None else f"{decision.z:.2f}".replace("-", "−"),
-                    decision.z,
-                ),
-                Cell(
-                    NONE if decision.boundary is None else f"{decision.boundary:.2f}",
-                    decision.boundary,
+                *(
+                    Cell(NONE if value is None else decimals(value, 2), value)
+                    for value in (decision.z, decision.boundary)
                 ),
                 share(value),
                 Cell(NONE if unknown else to(decision.low, decision.high)),

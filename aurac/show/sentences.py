@@ -89,7 +89,7 @@ def scope(run: StoredRun) -> str:
         return "One training run each: this compares these checkpoints, not the methods."
     number = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"
     one = f" One training run only of {some(single)}." if single else ""
-    return f"Means over {number} training seeds each.{one}"
+    return f"Each curve is the mean over {number} training seeds.{one}"
 
 
 def _verdict(findings: Findings, task: str) -> str:
@@ -168,8 +168,7 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if pair is None:
         more = f"{percent(best.area - second.area)} points more than {second.label}"
         if findings.tested:
-            tested = "is not among the study's tests" if findings.of_study else "was not tested"
-            return f", {more}. That difference {tested}."
+            return f", {more}. That difference {untested(findings)}."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
     gap = cast("Estimate", pair.estimate)
@@ -181,6 +180,11 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if 2 in (best.seeds, second.seeds):
         return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
     return f"{ahead} is not significant."
+
+
+def untested(findings: Findings) -> str:
+    """What is said of a difference without a test."""
+    return "is not among the study's tests" if findings.of_study else "was not tested"
 
 
 def _sure(findings: Findings, best: CurveRow) -> str:
@@ -242,17 +246,6 @@ def widened(best: CurveRow, findings: Findings) -> str:
     return f" (widened because the best of {row.compared} was picked{alone})"
 
 
-def picked(best: CurveRow, findings: Findings) -> str:
-    """The interval of a leader that allows for its having been picked, after a space."""
-    row = findings.leader(best)
-    if row is None or row.estimate is None or row.estimate.low is None:
-        return ""
-    return (
-        f" Each interval is of its row alone; that of {best.label}, widened because the best of "
-        f"{row.compared} was picked, is {to(row.estimate.low, row.estimate.high)}."
-    )
-
-
 def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
     run = findings.run
@@ -289,9 +282,10 @@ def details(findings: Findings, task: str) -> list[str]:
         sure = confidence(leader)
         lines.append(f"{some(others)} may be better than {best.label}{within} ({sure}).")
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
+            more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(
-                f"Not tested against {best.label}: {some(rest)}. Adapters are compared in their "
-                "default truncations; --primary adds a pair."
+                f"The lead of {best.label} over {some(rest)} {untested(findings)}: adapters are "
+                f"compared in their default truncations{more}."
             )
     return [*lines, *_published(findings, task, best), *_choice_details(findings, task)]
 
@@ -354,7 +348,7 @@ GLOSSARY = {
     "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
     "against the best configuration, whichever that is (5 % error, the choice included).",
     "configuration": "an adapter, cut one way, at one rank.",
-    "detectable": "the smallest true difference that the test, at the level that Holm's correction "
-    "left it, finds four times in five.",
-    "point": "a difference of one percent of the documents.",
+    "detectable": "the smallest true difference that the test, at its level after Holm's "
+    "correction, finds with 80 % power.",
+    "point": "a percentage point.",
 }

@@ -6,6 +6,7 @@ from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import unmet_demands
 from aurac.curves.area import area_name
 from aurac.curves.display import count, enough, percent, points, show_span, size
@@ -43,13 +44,8 @@ def measured_on(curves: Iterable[CurveRow]) -> str:
     return f"metric {', '.join(dict.fromkeys(c.metric for c in rows))}{documents}."
 
 
-def aurac_table(
-    task: str, curves: Sequence[CurveRow], best: Collection[str], name: str, picked: str = ""
-) -> Table:
-    """The headline table of one task, with the ids of the rows that may be the best.
-
-    `picked` ends the caption: the interval of the leader that allows for its having been picked.
-    """
+def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
+    """The headline table of one task, with the ids of the rows that may be the best."""
     rows = ordered(curves)
     ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
     low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
@@ -63,11 +59,9 @@ def aurac_table(
             bar = (place(value.low), place(value.value), place(value.high))
         return replace(estimate(value), best=curve.id in best, bar=bar)
 
-    seeds = "; ".join(f"{c.label}: {c.seeds} seeds" for c in rows if c.members)
-    over = f" Means over training seeds ({seeds}), intervals over documents and seeds."
     caption = (
-        f"{task}: AURAC in percent with 95 % intervals, largest first; {measured_on(rows)}"
-        f"{bold_means(rows, best)}{over if seeds else ''}{picked}"
+        f"{task}: AURAC in percent, largest first, with 95 % intervals of each row alone; "
+        f"{measured_on(rows)}{bold_means(rows, best)}{_means_over(rows)}"
     )
     body = (
         (
@@ -85,6 +79,17 @@ def aurac_table(
     titles = ("AURAC [95 %]", "linear axis", "mean", "base")
     last = ("ranks", "method", "truncation")
     return table(name, caption, body, "adapter", numeric=titles, last=last)
+
+
+def _means_over(curves: Sequence[CurveRow]) -> str:
+    """Over how many training seeds rows are means, a sentence after a space."""
+    counts = grouped((c for c in curves if c.members), lambda curve: curve.seeds)
+    if not counts:
+        return ""
+    most, *others = sorted(counts, key=lambda number: -len(counts[number]))
+    less = "; ".join(f"{n} for {', '.join(c.label for c in counts[n])}" for n in others)
+    few = f" ({less})" if less else ""
+    return f" Means over {most} training seeds{few}, intervals over documents and seeds."
 
 
 def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> Table:
@@ -201,10 +206,11 @@ def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
 def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Table:
     """Size against accuracy: the configurations that no smaller one equals."""
     caption = (
-        f"{task}: size against accuracy in percent (95 % intervals that hold together) of the "
-        f"configurations that no smaller one equals, of {len(choice.configurations)}. Margin "
-        "needed: the points at which one would be named, since it is shown to be within them of "
-        "the best configuration (5 % error, the choice included). Above the base: each by itself."
+        f"{task}: accuracy in percent (95 % intervals that hold together) of the "
+        f"{len(choice.frontier)} configurations, of {len(choice.configurations)}, that no smaller "
+        "one equals. Margin needed: the loss against the best configuration, in points, that has "
+        "to be accepted for it to be named (5 % error, the choice included). Above the base: "
+        "tested for each alone."
     )
     if choice.few_seeds:
         caption += (
@@ -255,19 +261,22 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         head = findings.label(task, row.label), NONE if best is None else str(best)
         rows.append((*map(Cell, head), *cells))
     steps = [step for row in tested for step in row.tests]
-    bold, more = "", ""
-    if margin is not None:
-        bold = f" Bold: the bound is below {points(margin)}, the margin."
-    if any(step.joint is None for step in steps):
-        more = " Other truncations than the default have no bound."
-    if any(step.upper >= 1.0 for step in steps):
-        needed = max(row.choice.seeds_needed for row in tested)
-        more += f" No bound: for the ranks of one curve it takes at least {needed} seeds."
     caption = (
         f"{task}: accuracy lost against the most accurate rank of the same curve, in points over "
-        "the same documents, in brackets an upper bound on the loss against that curve's best rank "
-        f"(95 % confidence for all bounds of the table together).{bold}{more}"
+        "the same documents."
     )
+    if any(step.upper < 1.0 and step.joint is not None for step in steps):
+        caption += (
+            " In brackets: an upper bound on the loss against that curve's best rank (95 % "
+            "confidence for all bounds of the table together)."
+        )
+        if any(step.joint is None for step in steps):
+            caption += " Other truncations than the default have no bound."
+    if margin is not None:
+        caption += f" Bold: the bound is below {points(margin)}, the margin."
+    if any(step.upper >= 1.0 for step in steps):
+        needed = max(row.choice.seeds_needed for row in tested)
+        caption += f" An upper bound for the ranks of one curve takes at least {needed} seeds."
     return table(name, caption, rows, "adapter", "best rank", numeric=rank_titles(ranks))
 
 

@@ -247,6 +247,7 @@ def test_a_task_of_a_study_has_the_p_values_of_the_study():
         [p] = [
             float(row["p_holm"])
             for row in csv.DictReader(stream)
-            if (row["study"], row["task"], row["b"]) == ("study", "mawps", "LoRA (SVD)")
+            if (row["study"], row["task"]) == ("study", "mawps")
+            and (row["b"], row["a"]) == ("LoRA (SVD)", "LoRA (prefix)")
         ]
     assert f" {p:.3f} ".replace("0.", ".") in line

@@ -178,7 +178,7 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     assert (worst.rank, worst.checkpoints, worst.conditional) == (8, 8, True)
     text = recommend(group_of(seeds_of(3, [1, 2, 3])), Options(margin=0.02)).sentence
     assert (
-        "3 seeds are too few to recommend a rank of the recipe: at least 11 are needed for 2 ranks."
+        "3 training seeds are too few to recommend a rank: at least 11 are needed for 2 ranks."
         in text
     )
     assert (
