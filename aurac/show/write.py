@@ -159,8 +159,10 @@ def _write(builder: Builder, target: Path) -> list[Path]:
 def _cards(builder: Builder) -> dict[str, str]:
     own, cards = builder.findings.own, dict[str, str | None]()
     shown = [(builder.run, adapter) for adapter in builder.run.adapters]
-    if not builder.large:
-        shown += [cut for run, adapter in shown for cut in model_card.cuts(run, adapter)]
+    if not builder.large:  # a checkpoint of one training seed is evidence, not what is published
+        alone = {curve.adapter for curve in builder.run.curves if not curve.members}
+        kept = [each for each in shown if each[1].name in alone]
+        shown += [cut for run, adapter in kept for cut in model_card.cuts(run, adapter)]
     names = unique_slugs([adapter.name for _, adapter in shown])
     for run, adapter in shown:
         name = names[adapter.name]
