@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from aurac.analysis.record import Caveat, Code
 from aurac.analysis.rows import grouped
 from aurac.records.run import seeds_of
+from aurac.stats.intervals import NEAR_AN_END
+from aurac.stats.seeds import UNEVEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
     from aurac.analysis.rows import ScoreRow
     from aurac.records.run import StoredRun
 
-# Below this many expected documents at the nearer end a reader is told how the interval was made.
-_FEW_EVENTS = 30
 _FEW_DOCUMENTS = 200
 _UNLIKE = 1.05  # times the parameters at one rank, more than what `energy` leaves unspent
 _TIES = 0.02  # of the documents
@@ -38,6 +38,9 @@ def caveats_of(scores: Sequence[ScoreRow]) -> tuple[Caveat, ...]:
         elif row.ranks:
             caveats.append(_caveat("one training", *own))
         caveats += [_caveat("note", *own, note=note) for note in row.notes]
+        if row.log2 and row.n_docs and any(way in row.log2.method for way in (NEAR_AN_END, UNEVEN)):
+            nearer = min(row.log2.value, 1 - row.log2.value)
+            caveats.append(_caveat("few events", *own, events=row.n_docs * nearer))
         if row.below_base and row.baseline is not None:
             caveats.append(_caveat("below base", *own, baseline=row.baseline))
         for lower, upper, size in row.drops:
@@ -56,7 +59,7 @@ def caveats_of_run(run: StoredRun) -> tuple[Caveat, ...]:
         *_published(run),
         *_training(run),
         *_sizes(run),
-        *_few(run),
+        *_few_documents(run),
         *_near_ties(run),
         *_drawn(run),
         *(_caveat("limit", task.name, limit=task.limit) for task in run.tasks if task.limit),
@@ -151,13 +154,9 @@ def _sizes(run: StoredRun) -> Iterator[Caveat]:
             return
 
 
-def _few(run: StoredRun) -> Iterator[Caveat]:
-    """Too few documents, or too few right or wrong answers, for the plain interval."""
+def _few_documents(run: StoredRun) -> Iterator[Caveat]:
     few = {c.task: c.n_docs for c in run.curves if c.n_docs and c.n_docs < _FEW_DOCUMENTS}
-    yield from (_caveat("few documents", task, n_docs=n) for task, n in few.items())
-    for curve in (curve for curve in run.curves if curve.log2 and curve.n_docs):
-        if (events := (curve.n_docs or 0) * min(curve.area, 1 - curve.area)) < _FEW_EVENTS:
-            yield _caveat("few events", curve.task, curve.name, events=events)
+    return (_caveat("few documents", task, n_docs=n) for task, n in few.items())
 
 
 def _near_ties(run: StoredRun) -> Iterator[Caveat]:

@@ -18,7 +18,7 @@ from aurac.analysis.groups import group_of, on_shared_axis, together
 from aurac.analysis.pairing import gained_and_lost, paired_areas
 from aurac.analysis.primary import declared_pairs
 from aurac.analysis.rows import BestRow, Options, PairRow, grouped
-from aurac.analysis.sentences import best_sentences, pair_sentence, reading
+from aurac.analysis.sentences import AGAINST, best_sentences, pair_sentence, reading
 from aurac.curves.area import BUDGETS, check_axis
 from aurac.errors import CurveError
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
@@ -242,11 +242,12 @@ def compare_pair(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
 def _truncation_pairs(
     default: Sequence[RecipeGroup], others: Sequence[RecipeGroup], settings: Options
 ) -> Iterator[PairTest]:
-    """Every pair of truncations of one adapter, on the ranks they share."""
+    """Every pair of truncations of one adapter, on the ranks they share; SVD minus prefix."""
     common = replace(settings, support="common", strict=False)  # no advice, and why, where too few
     for group in default:
         same = [o for o in others if (o.name, o.task) == (group.name, group.task)]
-        for a, b in combinations([group, *same], 2):
+        ways = sorted([group, *same], key=lambda way: way.first.basis == "svd")
+        for a, b in combinations(ways, 2):
             yield _named(compare_pair(a, b, common), a.label, b.label)
 
 
@@ -280,7 +281,7 @@ def with_robustness(
             if result is not None and result.p is not None:
                 p = families[row.exploratory].instead(at, result.p)
                 sign = verdict(result, p, 1 - settings.level)
-            verdicts[f"{a.truncation} against {b.truncation}"] = sign
+            verdicts[f"{a.truncation}{AGAINST}{b.truncation}"] = sign
         rows.append(in_words(replace(row, truncations=verdicts)) if several else row)
     return tuple(rows)
 

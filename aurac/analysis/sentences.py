@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def show_p(p: float) -> str:
 
 
 DEPENDS = " (depends on the truncation)"
+AGAINST = " against "  # between the truncations of a pair
 
 
 def reading(row: PairRow) -> str:
@@ -47,8 +49,27 @@ def reading(row: PairRow) -> str:
     return text if row.survives is not False else text + DEPENDS
 
 
-def pair_sentence(row: PairRow) -> str:
-    """One sentence on a pair that claims no more than the data do."""
+def other_truncations(
+    row: PairRow, called: Callable[[str, str], str] = "{} · {}".format
+) -> list[str]:
+    """What a pair shows under each of the other truncations that change its verdict.
+
+    `called` names an adapter under a truncation.
+    """
+    shown = []
+    for ways, sign in row.truncations.items():
+        if sign != row.verdict:
+            a, b = map(called, (row.a, row.b), ways.split(AGAINST))
+            other = replace(row, a=a, b=b, verdict=sign, truncations={}, exploratory=None)
+            shown.append(f"{a}{AGAINST}{b}: {reading(other)}")
+    return shown
+
+
+def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:
+    """A pair in a sentence that claims no more than the data do.
+
+    `others` are its `other_truncations`, by default under the names of the row.
+    """
     where = f" on {row.task}" if row.task else ""
     if row.value is None:
         return f"{row.a} and {row.b}{where}: not compared ({row.reason})."
@@ -61,8 +82,10 @@ def pair_sentence(row: PairRow) -> str:
     text += " This comparison is exploratory." if row.exploratory else ""
     if row.survives is None:
         return text
-    kept = "is the same" if row.survives else "is NOT the same"
-    return f"{text} The verdict {kept} for every truncation that was run."
+    if row.survives:
+        return f"{text} The verdict is the same for every truncation that was run."
+    others = other_truncations(row) if others is None else others
+    return f"{text} The verdict depends on the truncation: {'; '.join(others)}."
 
 
 def _difference(row: PairRow, estimate: Estimate, where: str) -> str:

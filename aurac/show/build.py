@@ -10,7 +10,7 @@ from aurac.show import sentences, tables
 from aurac.show.caveats import caveats, study_sentences
 from aurac.show.documents import questions, samples, speeds
 from aurac.show.findings import Findings, highlighted, ordered, scored, tested
-from aurac.show.pairs import difference_table
+from aurac.show.pairs import difference_blocks
 from aurac.show.pictures import Pictures
 from aurac.show.render import (
     Block,
@@ -47,10 +47,6 @@ _MAX_ROWS = 40
 _FULL_FIGURES = 8
 _GROUP_ROWS = 24
 _MAX_PAIRS, _ALL_PAIRS = 15, 200  # pairs that stand open, and in a page at all
-_PAIRS_FILES = (
-    "pairs.csv has these rows as numbers, and analysis.json the rest of the analysis, beside this "
-    "report."
-)
 _BUDGET = (
     "Here the axis is log2 of the {axis} of the truncated adapter, not its rank. Each area is over "
     "the sizes that its own curve has; areas over different sizes do not compare. A difference is "
@@ -109,7 +105,7 @@ class Builder:
             self.costs(),
             self.documents(),
             self.groups(),
-            Section("caveats", "What to keep in mind", _bullets(self.caveats())),
+            Section("caveats", "What to keep in mind", _bullets(caveats(self.findings))),
             self.words(),
             method(run),
         ]
@@ -117,7 +113,12 @@ class Builder:
             title=sentences.title(run),
             lead=sentences.lead(run),
             verdict=sentences.verdicts(self.findings),
-            scope=tuple(filter(None, (sentences.scope(run), *of_study))),
+            scope=tuple(
+                filter(
+                    None,
+                    (*sentences.leads_elsewhere(self.findings), sentences.scope(run), *of_study),
+                )
+            ),
             tiles=tiles(self.findings, run.task_names[0]) if single and not run.sequential else (),
             first=self._plain(first),
             sections=tuple(
@@ -127,10 +128,6 @@ class Builder:
             ),
             version=run.version,
         )
-
-    def caveats(self) -> list[str]:
-        """What a reader has to know before quoting a number of this run."""
-        return caveats(self.findings)
 
     def _plain(self, blocks: Sequence[Block]) -> tuple[Block, ...]:
         """With a single task its name is in the title, and need not open every caption."""
@@ -246,13 +243,13 @@ class Builder:
                 first, rest = [*first, *rest], []  # noqa: PLW2901
             name = f"paired-{self.slugs[task]}"
             if first:
-                blocks.append(difference_table(self.findings, task, first, name))
+                blocks += difference_blocks(self.findings, task, first, name)
             if rest:
                 shown = rest[:_ALL_PAIRS]
-                folded = difference_table(self.findings, task, shown, f"{name}-rest")
-                blocks.append(Collapsed(f"The other {len(rest)} pairs of {task}", (folded,)))
+                folded = difference_blocks(self.findings, task, shown, f"{name}-rest")
+                blocks.append(Collapsed(f"The other {len(rest)} pairs of {task}", folded))
         if blocks:
-            blocks.append(Text(_PAIRS_FILES))
+            blocks.append(Text("pairs.csv has these rows as numbers, analysis.json the rest."))
         return Section("paired", "Paired differences", tuple(blocks))
 
     def budget(self, budget: Budget) -> Section:
@@ -272,7 +269,7 @@ class Builder:
                 blocks.append(tables.budget_table(findings, task, scores[:_MAX_ROWS], name))
             if pairs:
                 name, shown = f"paired-{axis}-{slug}", pairs[:_MAX_ROWS]
-                blocks.append(difference_table(findings, task, shown, name))
+                blocks += difference_blocks(findings, task, shown, name)
         reasons = [
             f"{findings.label(task, name)} on {one_line(task)}: {one_line(why)}."
             for task, name, why in budget.reasons
@@ -294,14 +291,11 @@ class Builder:
 
     def bases(self) -> Section:
         """Prefix against SVD, where the run has both for an adapter."""
-        blocks: list[Block] = []
-        for task in self.run.task_names:
-            if self.findings.bases(task):
-                name = f"bases-{self.slugs[task]}"
-                parts: list[Block] = [tables.basis_table(self.findings, task, name)]
-                by_rank = tables.basis_rank_table(self.findings, task, f"{name}-r")
-                parts += [by_rank] if by_rank else []
-                blocks += [Collapsed(task, tuple(parts))] if self.large else parts
+        every = (
+            (task, tables.basis_table(self.findings, task, f"bases-{slug}"))
+            for task, slug in self.slugs.items()
+        )
+        blocks = [Collapsed(t, (made,)) if self.large else made for t, made in every if made]
         return Section("bases", "Prefix against SVD", tuple(blocks))
 
     def costs(self) -> Section:

@@ -11,7 +11,7 @@ from aurac.analysis.caveats import padded
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
 from aurac.records.decisions import UNDECLARED
-from aurac.show.sentences import LISTED, all_zero, published_pairs, some, two_ways
+from aurac.show.sentences import LISTED, all_zero, limit_of, published_pairs, some, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,8 +29,8 @@ _TOGETHER: Mapping[Code, str] = {
     "--method and --nested-ranks if its ranks were nested.",
     "unequal ranks": "More than one set of ranks on {tasks}. AURAC compares only between rows with "
     "the same ranks.",
-    "few events": "{who}: few correct (or few wrong) answers, so each end of the interval is the "
-    "wider of Clopper and Pearson's and of Student's t on the logit.",
+    "few events": "{who}: too few correct (or wrong) answers for a t interval over documents, so "
+    "each end is the wider of Clopper and Pearson's and of Student's t on the logit.",
     "no base": "No base line on {tasks} ({notes}).",
     "no documents": "{who}: the stored documents are missing, damaged, or do not average to the "
     "accuracies of results.json, so nothing is paired with them.",
@@ -199,7 +199,8 @@ def _few_documents(findings: Findings) -> Iterator[str]:
 
 
 def _limits(findings: Findings) -> Iterator[str]:
-    if limited := [f"{c.task} ({c.numbers['limit']:.9g})" for c in findings.caveats("limit")]:
+    run, tasks = findings.run, [str(c.task) for c in findings.caveats("limit")]
+    if limited := [f"{task} ({limit_of(run, run.task(task))})" for task in tasks]:
         yield (
             f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
             "a task, which is not a random sample."

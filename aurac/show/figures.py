@@ -17,7 +17,7 @@ from aurac.show.appearance import LABEL_SIZE
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -143,21 +143,28 @@ def grid(
     return figure
 
 
-def column(draw: Callable[..., Axes], width: float = NARROW) -> Figure:
-    """One Axes with its legend below, since a column has no room for names beside the lines."""
+def column(
+    draw: Callable[..., Axes], width: float = NARROW, called: Mapping[str, str] | None = None
+) -> Figure:
+    """One Axes with its legend below, since a column has no room for names beside the lines.
+
+    `called` are other names for lines, by those that they have in the Axes.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     ax = draw(figure.add_subplot(), labels=False)
     handles, names = ax.get_legend_handles_labels()
+    names = [(called or {}).get(name, name) for name in names]
     sizes = [text_width([name], _LEGEND) + 24 for name in names]
     across = _columns(sizes, width)
     if across == 1 and (across := _columns(sorted(sizes), width)) > 1:  # long names in one column
-        handles = [handles[i] for i in np.argsort(sizes, kind="stable")]
+        order = np.argsort(sizes, kind="stable")
+        handles, names = [handles[i] for i in order], [names[i] for i in order]
     down = -(-len(handles) // across)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
-    figure.legend(handles=handles, loc="outside lower center", ncols=across)
+    figure.legend(handles, names, loc="outside lower center", ncols=across)
     return figure
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
 from aurac.analysis.rows import BestRow
+from aurac.analysis.sentences import AGAINST, other_truncations, reading
 from aurac.analysis.whole import analyse_run
 from aurac.records.results_file import Area
 from aurac.records.run import PREFIX, WITHOUT_P
+from aurac.show.names import Names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from aurac.analysis.choice_rows import Configuration
-    from aurac.analysis.record import Analysis, BasisRow, Caveat, Changes, Code, StratumRow
+    from aurac.analysis.record import Analysis, Caveat, Changes, Code, StratumRow
     from aurac.analysis.rows import PairRow
     from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.mean import Estimate
@@ -33,6 +35,7 @@ class Findings:
         margin: That was declared for recommendations.
         many: Whether there are so many tasks that the report summarises.
         analysis: Of the run; empty where the curves do not fit together.
+        names: Of its curves in files of numbers, which no label changes.
         choices: Task → which configuration to ship.
         above_base: Id of a row → whether each of its ranks is shown to be above the base.
         tests: Id of a row → the tests of its ranks, by itself.
@@ -57,6 +60,7 @@ class Findings:
                 self._rows.setdefault((row.task, name), row)
                 self._rows.setdefault((None, name), row)
         known = self.analysis
+        self.names = Names(known)
         self.choices = {choice.task: choice for choice in known.choices}
         self.above_base = {
             self.row(score.task, score.label).id: score.above_base
@@ -76,8 +80,10 @@ class Findings:
         }
         self.best = {task: next(iter(rows), None) for task, rows in self.candidates.items()}
         self.tested = tested((*known.pairs, *known.variants))
-        sides = ((self.row(p.task, p.b).id, self.row(p.task, p.a).id, p) for p in self.tested)
-        self._by_ids = {(first, second): pair for first, second, pair in sides}
+        self._between = {
+            frozenset(self.row(pair.task, name).id for name in (pair.a, pair.b)): pair
+            for pair in self.tested
+        }
         most = 1 if self.many else _PAIRED
         self.pairs = {task: self._shown(task, most) for task in run.task_names}
 
@@ -93,16 +99,19 @@ class Findings:
         """What the page calls a configuration."""
         return f"{self.label(configuration.task, configuration.label)} at rank {configuration.rank}"
 
+    def reading(self, pair: PairRow) -> str:
+        """What a pair shows, in a few words with the names of the page."""
+        a, b = (self.label(pair.task, name) for name in (pair.a, pair.b))
+        return reading(replace(pair, a=a, b=b))
+
+    def other_truncations(self, pair: PairRow) -> list[str]:
+        """What it shows under the other truncations that change its verdict."""
+        return other_truncations(pair, lambda *way: self.label(pair.task, " · ".join(way)))
+
     def pair(self, first: CurveRow, second: CurveRow) -> PairRow | None:
         """The difference `first` minus `second`; None where the two were not tested."""
-        straight = self._by_ids.get((first.id, second.id))
-        back = self._by_ids.get((second.id, first.id))
-        return straight or (turned(back) if back else None)
-
-    def _between(self, first: CurveRow, second: CurveRow) -> PairRow | None:
-        """The pair of two rows, whichever of them is `a`."""
-        straight = self._by_ids.get((first.id, second.id))
-        return straight or self._by_ids.get((second.id, first.id))
+        pair = self._between.get(frozenset((first.id, second.id)))
+        return turned(pair) if pair and self.row(pair.task, pair.a).id == first.id else pair
 
     def changes(self, task: str) -> list[Changes]:
         """Documents gained and lost by the rows of a task."""
@@ -112,13 +121,6 @@ class Findings:
     def strata(self, task: str) -> list[StratumRow]:
         """The groups of a task's documents in their stored order, for each of a few rows."""
         return [row for row in self.analysis.closely.strata if row.task == task]
-
-    def bases(self, task: str) -> list[tuple[BasisRow, PairRow | None]]:
-        """The adapters of a task that were cut by prefix and by SVD; SVD minus prefix."""
-        seen = (row for row in self.analysis.closely.bases if row.task == task)
-        return [
-            (row, self.pair(self.row(task, row.svd), self.row(task, row.prefix))) for row in seen
-        ]
 
     def caveats(self, code: Code) -> list[Caveat]:
         """Those of the analysis with a code."""
@@ -156,7 +158,11 @@ class Findings:
             return []
         pairs = [pair for pair in self.tested if pair.task == task]
         rivals = (row for row in ordered(self.run.of_task(task)) if row is not best)
-        own = [(row, pair) for row in rivals if (pair := self._between(best, row))]
+        own = [
+            (row, pair)
+            for row in rivals
+            if (pair := self._between.get(frozenset((best.id, row.id))))
+        ]
         others = [pair for row, pair in own if row.adapter != best.adapter]
         shown = [*others[:most], *(p for row, p in own if row.adapter == best.adapter)]
         named = ((*larger_first(pair), pair) for pair in pairs)
@@ -192,7 +198,10 @@ def turned(pair: PairRow) -> PairRow:
         verdict=None if pair.verdict is None else -pair.verdict,
         gained=pair.lost,
         lost=pair.gained,
-        truncations={way: sign and -sign for way, sign in pair.truncations.items()},
+        truncations={
+            AGAINST.join(ways.split(AGAINST)[::-1]): sign and -sign
+            for ways, sign in pair.truncations.items()
+        },
     )
 
 

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import structs
 
-from aurac.analysis.sentences import best_sentences, pair_sentence, rank_sentence, reading
+from aurac.analysis.sentences import (
+    best_sentences,
+    other_truncations,
+    pair_sentence,
+    rank_sentence,
+    reading,
+)
 from aurac.records.names import curve_names
 
 if TYPE_CHECKING:
@@ -91,7 +97,8 @@ class Names:
         """A pair under these names."""
         a, b = (self._names[row.task, name] for name in (row.a, row.b))
         shown = replace(row, a=a, b=b, task=self._task(row.task))
-        return replace(shown, reading=reading(shown), sentence=pair_sentence(shown))
+        others = other_truncations(row, lambda *way: self._names[row.task, " · ".join(way)])
+        return replace(shown, reading=reading(shown), sentence=pair_sentence(shown, others))
 
     def _declared(self, declared: Declaration) -> Declaration:
         pairs = [(self.anywhere(a), self.anywhere(b)) for a, b in declared.pairs]

@@ -8,7 +8,8 @@ from aurac.analysis.sentences import NORMAL_SEEDS
 from aurac.curves.area import area_name
 from aurac.curves.display import show_span
 from aurac.show.caveats import study_sentences
-from aurac.show.findings import significant, truncation
+from aurac.show.render import Text
+from aurac.show.sentences import elsewhere
 from aurac.show.table import NONE, Cell, Table, estimate, number, p_value, share, table
 
 if TYPE_CHECKING:
@@ -18,10 +19,8 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
 
 
-def pair_cells(pair: PairRow | None) -> tuple[Cell, Cell, Cell]:
+def pair_cells(pair: PairRow) -> tuple[Cell, Cell, Cell]:
     """Difference with interval, adjusted p, and the difference that the test detects."""
-    if pair is None:
-        return Cell(NONE), Cell(NONE), Cell(NONE)
     value = estimate(pair.estimate) if pair.estimate else share(pair.value)
     return value, p_value(pair.p_holm), share(pair.detectable)
 
@@ -31,47 +30,38 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     axis, rows = pairs[0].axis, []
     seeds = any(pair.pairing for pair in pairs)
     for pair in (pair for pair in pairs if pair.estimate):
-        sides = [findings.row(task, name) for name in (pair.b, pair.a)]
         difference, adjusted, least = pair_cells(pair)
         rows.append(
             (
-                *(Cell(side.label) for side in sides),
+                *(Cell(findings.label(task, name)) for name in (pair.b, pair.a)),
                 *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
                 *(difference, p_value(pair.p), adjusted, least, number(pair.n_docs)),
-                Cell(" − ".join(truncation(side) for side in sides)),
                 *([Cell(pair.pairing or NONE)] if seeds else []),
-                Cell(verdict(pair)),
+                Cell(findings.reading(pair) + ", primary" * (pair.exploratory is False)),
             )
         )
     family = "for all pairs of this run, of adapters and of truncations, on every task"
     if any(pair.exploratory is not None for pair in pairs):
         family = "within the primary comparisons, and within the exploratory ones"
     of_study = findings.of_study and pairs[0].span is None
-    title = holm_title(of_study=of_study)
+    title = "p (Holm, study)" if of_study else "p (Holm)"
     family = family.replace("of this run", "of the study") if of_study else family
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
-        f"p: unadjusted. {title}: adjusted {family}. Detectable: the difference that the test at "
-        "its adjusted level finds with 80 % power."
+        f"p: unadjusted. {title}: adjusted {family}; the result goes by it. Detectable: the "
+        "difference that the test at its adjusted level finds with 80 % power."
     )
     notes = [] if findings.of_study else study_sentences(findings.analysis.caveats)
-    notes += [NORMAL_SEEDS] if seeds else []
-    caption = " ".join([caption, *notes])
+    caption = " ".join([caption, *notes, *([NORMAL_SEEDS] if seeds else [])])
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p", title, "detectable", "documents")
-    last = ("truncations", *(["seeds"] if seeds else []), "result")
+    last = ("seeds", "result") if seeds else ("result",)
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=last)
 
 
-def holm_title(*, of_study: bool) -> str:
-    """The head of a column of adjusted p values."""
-    return "p (Holm, study)" if of_study else "p (Holm)"
-
-
-def verdict(pair: PairRow) -> str:
-    """Whether a difference is significant, and in which family it was tested."""
-    text = "significant" if significant(pair) else "not significant"
-    if pair.verdict is None:
-        text = "not tested" if pair.p is None else "no verdict (two seeds)"
-    kind = {None: "", True: ", exploratory", False: ", primary"}[pair.exploratory]
-    return f"{text}{kind}"
+def difference_blocks(
+    findings: Findings, task: str, pairs: Sequence[PairRow], name: str
+) -> tuple[Table | Text, ...]:
+    """The table, and below it what other truncations show where they change a result."""
+    made, text = difference_table(findings, task, pairs, name), elsewhere(findings, pairs)
+    return (made, Text(text)) if text else (made,)

@@ -104,6 +104,7 @@ class Pictures:
             caption=self._curve_caption(task, coloured, axis, rest, left),
             alt=self._curve_alt(task, coloured, against, rest),
             series=coloured,
+            areas=areas,
             inline=inline,
             axis=axis,
         )
@@ -282,19 +283,25 @@ class Pictures:
         against: str,
         draw: Callable[..., Axes],
         *,
+        series: Sequence[CurveRow],
+        areas: Mapping[str, Area | Estimate] | None = None,
         paper: bool = False,
         top: float = 0.45,
         **picture: Any,
     ) -> Picture:
         """Lines that are named at the right; in a column, and for a paper, below."""
+        names = appearance.short_names(series).values()
+        numbers = appearance.area_labels(series, areas, picture.get("axis", "log2"))
+        called = dict(zip(names, numbers, strict=True))
         context = self._context(task)
         if paper:
             self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
         return self._save(
             name,
             lambda: figures.single(draw, title=context, top=top),
-            lambda: figures.column(draw),
+            lambda: figures.column(draw, called=called),
             title=f"Accuracy against {against}: {context}",
+            series=series,
             **picture,
         )
 

@@ -13,7 +13,7 @@ from aurac.show import plots
 from aurac.show.documents import cost_of
 from aurac.show.findings import ordered, truncation, unequal_documents
 from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
-from aurac.show.sentences import LISTED, to
+from aurac.show.sentences import LISTED, limit_of, to
 from aurac.show.table import NONE, Cell, Table, number, p_value, rank_cell, share, table
 from aurac.show.tables import rank_titles
 from aurac.terminal import one_line
@@ -276,6 +276,8 @@ def method(run: StoredRun) -> Section:
             blocks += [Text("Run it again:"), Code(item.command)]
     if run.tasks:
         rows = [task.to_dict() for task in run.tasks]
+        for task, row in zip(run.tasks, rows, strict=True):
+            row["limit"] = limit_of(run, task) if task.limit else None
         blocks.append(_listing("tasks", "Tasks", _TASK_KEYS, rows))
     if run.adapters:
         rows = [adapter.to_dict() for adapter in run.adapters]

@@ -12,9 +12,10 @@ from aurac.show.findings import scale, scored, significant
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.analysis.rows import BestRow
+    from aurac.analysis.rows import BestRow, PairRow
+    from aurac.records.results_file import TaskRecord
     from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
@@ -60,6 +61,12 @@ def lead(run: StoredRun) -> str:
     return "; ".join(parts)
 
 
+def limit_of(run: StoredRun, task: TaskRecord) -> str:
+    """How many documents of a task were asked for, and that nobody asked for a number."""
+    asked = any(each.settings.limit is not None for each in run.provenance)
+    return f"{task.limit:.9g}{'' if asked else ', the default of this task; --limit 0: all'}"
+
+
 def verdicts(findings: Findings) -> tuple[str, ...]:
     """The answer: a sentence for each task, or two for many tasks together."""
     run = findings.run
@@ -90,6 +97,24 @@ def scope(run: StoredRun) -> str:
     number = " or ".join(map(str, counts)) if len(counts) < 3 else f"{counts[0]} to {counts[-1]}"
     one = f" One training run only of {some(single)}." if single else ""
     return f"Each curve is the mean over {number} training seeds.{one}"
+
+
+def leads_elsewhere(findings: Findings) -> Iterator[str]:
+    """What other truncations show of the leads that the verdict is about."""
+    tasks = [] if findings.many or findings.run.sequential else findings.run.task_names
+    for task, best in ((task, findings.best[task]) for task in tasks):
+        rivals = (curve for curve in scored(findings.run, task) if best and curve is not best)
+        pairs = [pair for curve in rivals if best and (pair := findings.pair(best, curve))]
+        if text := elsewhere(findings, pairs):
+            yield text if len(tasks) == 1 else f"{task}: {text}"
+
+
+def elsewhere(findings: Findings, pairs: Iterable[PairRow]) -> str:
+    """What other truncations show of pairs whose result they change; empty where they do not."""
+    others = [line for pair in pairs for line in findings.other_truncations(pair)]
+    more = [f"{len(others) - LISTED} more are in analysis.json"] if len(others) > LISTED else []
+    listed = "; ".join([*others[:LISTED], *more])
+    return f"With other truncations the result differs: {listed}." if others else ""
 
 
 def _verdict(findings: Findings, task: str) -> str:
@@ -209,15 +234,12 @@ def _counted(findings: Findings) -> list[str]:
     ordered = sorted(wins.items(), key=lambda item: (-item[1], item[0]))
     lines = []
     if ordered:
-        shown = [f"{name} on {times}" for name, times in ordered[:LISTED]]
-        if len(ordered) > LISTED:
-            rest = sum(times for _, times in ordered[LISTED:])
-            shown.append(f"{len(ordered) - LISTED} others on {rest}")
+        shown = some(f"{name} on {times}" for name, times in ordered)
         seconds = ((curve, runner_up(curve, run)) for curve in best)
         leads = (findings.pair(curve, second) for curve, second in seconds if second)
         sure = sum(map(significant, leads))
         lines.append(
-            f"Of {len(run.task_names)} tasks, the largest AURAC has {', '.join(shown)}. On {sure} "
+            f"Of {len(run.task_names)} tasks, the largest AURAC has {shown}. On {sure} "
             "of them the lead over the runner-up is significant (Holm over all pairs and tasks)."
         )
     if unranked := len(run.task_names) - len(best):
@@ -237,15 +259,6 @@ def two_ways(default: CurveRow, published: CurveRow) -> str:
 CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
 
 
-def widened(best: CurveRow, findings: Findings) -> str:
-    """Why the interval of a leader is wider than that of its row, and what that is."""
-    row, own = findings.leader(best), best.log2
-    if row is None or row.estimate is None or row.estimate.low is None or own is None:
-        return ""
-    alone = f"; {to(own.low, own.high)} of this row alone" if own.low is not None else ""
-    return f" (widened because the best of {row.compared} was picked{alone})"
-
-
 def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
     run = findings.run
@@ -260,13 +273,7 @@ def details(findings: Findings, task: str) -> list[str]:
             f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in rows[:LISTED]
         )
         return [f"AURAC over different ranks does not compare: {listed}.", *lines]
-    area, leader, ends = findings.leader_area(best), findings.leader(best), ""
-    if area.low is not None:
-        wide = widened(best, findings)
-        ends = f" (95 % interval {to(area.low, area.high)}{wide.replace(' (', ', ', 1)[:-1]})"
-    head = f"{best.label}: AURAC {percent(best.area)} %{ends}, log2 axis, ranks {_grid(best)}."
-    lines.insert(0, head)
-    shown = findings.pairs[task]
+    leader, shown = findings.leader(best), findings.pairs[task]
     own = (p for p in shown if best in (findings.row(task, p.a), findings.row(task, p.b)))
     pair = next(own, None)
     least = pair.detectable if pair else None
@@ -287,36 +294,16 @@ def details(findings: Findings, task: str) -> list[str]:
                 f"The lead of {best.label} over {some(rest)} {untested(findings)}: adapters are "
                 f"compared in their default truncations{more}."
             )
-    return [*lines, *_published(findings, task, best), *_choice_details(findings, task)]
+    choice = findings.choices.get(task)
+    if choice and not run.sequential:  # whose decisions say what to ship
+        lines.append(" ".join(choice_sentences(replace(choice, task=None), called=findings.called)))
+    return lines
 
 
 def _grid(curve: CurveRow) -> str:
     if len(curve.ranks) <= 6:
         return ", ".join(map(str, curve.ranks))
     return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
-
-
-def _published(findings: Findings, task: str, best: CurveRow) -> list[str]:
-    lines = []
-    for default, curve in published_pairs(findings, task)[:2]:
-        others = (c for c in scored(findings.run, task) if c.adapter != curve.adapter)
-        beaten = default is best and any(curve.area < c.area for c in others)
-        worth = percent(abs(default.area - curve.area))
-        lines.append(
-            f"As published ({curve.published}), {curve.called} has an AURAC of "
-            f"{percent(curve.area)} %{' and is not the best' if beaten else ''}: the "
-            f"{CHOICES[curve.published]} is worth {worth} points."
-        )
-    return lines
-
-
-def _choice_details(findings: Findings, task: str) -> list[str]:
-    """What to ship and why; of a run that stopped early its decisions say it."""
-    run = findings.run
-    choice = findings.choices.get(task)
-    if choice is None or run.sequential:
-        return []
-    return [" ".join(choice_sentences(replace(choice, task=None), called=findings.called))]
 
 
 def area_sentence(curve: CurveRow) -> str:

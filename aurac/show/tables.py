@@ -10,22 +10,19 @@ from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import unmet_demands
 from aurac.curves.area import area_name
 from aurac.curves.display import count, enough, percent, points, show_span, size
-from aurac.show.appearance import short_names
+from aurac.show.appearance import short_names, ticks
 from aurac.show.findings import (
     ordered,
     scale,
-    significant,
     truncation,
     unequal_documents,
 )
-from aurac.show.pairs import holm_title, pair_cells
 from aurac.show.table import NONE, Cell, Table, estimate, number, share, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
-    from aurac.analysis.record import BasisRow
     from aurac.analysis.rows import ScoreRow
     from aurac.records.run import CurveRow
     from aurac.show.findings import Findings
@@ -153,13 +150,15 @@ def rank_table(
     `above` are the ranks shown to be above the base, by the id of a curve; others are marked.
     """
     ranks = sorted({rank for curve in curves for rank in (*curve.ranks, *curve.missing)})
-    shown = ranks if len(ranks) <= _MAX_RANK_COLUMNS else _some(ranks)
+    few = len(ranks) <= _MAX_RANK_COLUMNS
+    shown = ranks if few else ticks(ranks, "log2", _MAX_RANK_COLUMNS - 1)
     rows, marked = [], False
     for curve in ordered(curves):
         known = dict(zip(curve.ranks, curve.accuracy, strict=True))
         weak = {rank for rank, shows in (above or {}).get(curve.id, {}).items() if not shows}
-        cells = (_marked(share(known.get(rank)), rank in weak) for rank in shown)
-        rows.append((Cell(curve.label), share(curve.baseline), *cells))
+        cells = ((share(known.get(rank)), f" {_WEAK}" * (rank in weak)) for rank in shown)
+        marks = (replace(cell, text=cell.text + mark) for cell, mark in cells)
+        rows.append((Cell(curve.label), share(curve.baseline), *marks))
         marked = marked or bool(weak)
     left = "" if shown == ranks else f" {len(ranks) - len(shown)} ranks more are in points.csv."
     weak_mark = f" {_WEAK}: not shown to be above the base (5 % error for each alone)."
@@ -168,22 +167,9 @@ def rank_table(
     return table(name, caption, rows, "adapter", numeric=("base", *rank_titles(shown)))
 
 
-def _marked(cell: Cell, weak: bool) -> Cell:  # noqa: FBT001
-    return replace(cell, text=f"{cell.text} {_WEAK}") if weak else cell
-
-
 def rank_titles(ranks: Iterable[int]) -> list[str]:
     """The heads of columns by rank; rank 0 is the base."""
     return [f"r = {rank}" if rank else "base" for rank in ranks]
-
-
-def _some(ranks: Sequence[int]) -> list[int]:
-    last = len(ranks) - 1
-    powers = [rank for rank in ranks if rank & (rank - 1) == 0 or rank == ranks[-1]]
-    if 4 <= len(powers) <= _MAX_RANK_COLUMNS:
-        return powers
-    picked = {round(i * last / (_MAX_RANK_COLUMNS - 1)) for i in range(_MAX_RANK_COLUMNS)}
-    return [ranks[i] for i in sorted(picked)]
 
 
 def weight_table(curves: Sequence[CurveRow], name: str) -> Table | None:
@@ -273,7 +259,10 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         if any(step.joint is None for step in steps):
             caption += " Other truncations than the default have no bound."
     if margin is not None:
-        caption += f" Bold: the bound is below {points(margin)}, the margin."
+        caption += (
+            f" Bold: the bound is below {points(margin)}, the margin. That does not say to ship "
+            "the rank: another curve may have a better one."
+        )
     if any(step.upper >= 1.0 for step in steps):
         needed = max(row.choice.seeds_needed for row in tested)
         caption += f" An upper bound for the ranks of one curve takes at least {needed} seeds."
@@ -290,52 +279,21 @@ def _loss_cell(step: RankTest | None, margin: float | None) -> Cell:
     return Cell(text, step.loss, best=margin is not None and step.joint < margin)
 
 
-def basis_table(findings: Findings, task: str, name: str) -> Table:
-    """AURAC of the same adapter cut in two ways and their paired difference."""
-    rows = []
-    for row, pair in findings.bases(task):
-        known = pair.estimate if pair else None
-        result = "not paired" if pair is None else "not significant"
-        if known and significant(pair):
-            result = "SVD is better" if known.value > 0 else "prefix is better"
-        result += ", exploratory" if pair is not None and pair.exploratory else ""
-        rows.append(
-            (
-                Cell(_both_ways(findings, row)),
-                *(estimate(findings.row(task, way).log2) for way in (row.prefix, row.svd)),
-                *pair_cells(pair),
-                Cell(result),
-            )
-        )
-    caption = (
-        f"{task}: the same adapter cut to its first components (prefix) and by SVD: AURAC in "
-        "percent, and the difference in points over the same documents; p as of the paired "
-        "differences."
-    )
-    areas, holm = ("prefix [95 %]", "SVD [95 %]"), holm_title(of_study=findings.of_study)
-    titles = (*areas, "SVD − prefix [95 %]", holm, "detectable")
-    return table(name, caption, rows, "adapter", numeric=titles, last=("result",))
-
-
-def basis_rank_table(findings: Findings, task: str, name: str) -> Table | None:
+def basis_table(findings: Findings, task: str, name: str) -> Table | None:
     """SVD minus prefix at every rank."""
-    pairs = [row for row, _ in findings.bases(task)]
+    pairs = [row for row in findings.analysis.closely.bases if row.task == task]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
-    rows = [
-        (Cell(_both_ways(findings, p)), *(estimate(p.gaps.get(rank)) for rank in ranks))
-        for p in pairs
-    ]
+    rows = []
+    for row in pairs:
+        prefix, svd = (findings.row(task, way) for way in (row.prefix, row.svd))
+        ways = f"{prefix.called}, {scale(svd)} against {scale(prefix)}"
+        rows.append((Cell(ways), *(estimate(row.gaps.get(rank)) for rank in ranks)))
     caption = (
-        f"{task}: accuracy by SVD minus that by prefix, in points with 95 % intervals for "
-        "each rank alone, over the same documents."
+        f"{task}: accuracy by SVD minus that by prefix, its first components, in points with 95 % "
+        "intervals for each rank alone, over the same documents. SVD − prefix in AURAC is among "
+        "the paired differences."
     )
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
-
-
-def _both_ways(findings: Findings, row: BasisRow) -> str:
-    """The adapter and both scales."""
-    prefix, svd = (findings.row(row.task, way) for way in (row.prefix, row.svd))
-    return f"{prefix.called}, {scale(prefix)} against {scale(svd)}"
 
 
 def group_table(findings: Findings, task: str, name: str) -> Table:

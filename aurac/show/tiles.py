@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import percent, size
+from aurac.show.findings import ordered
 from aurac.show.render import Tile
-from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways, untested, widened
+from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways, untested
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice
@@ -24,10 +25,8 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
     if choice := findings.choices.get(task):
         parts.append(_choice_tile(choice, findings))
     if pairs := published_pairs(findings, task):
-        default, other = next((p for p in pairs if best in p), pairs[0])
-        change = f"{percent(abs(default.area - other.area))} points"
-        title = CHOICES[other.published].capitalize()
-        parts.append(Tile(title, change, (f"{default.called}: {two_ways(default, other)}",)))
+        first = sorted(pairs, key=lambda pair: best not in pair)[:2]
+        parts += [_published_tile(*pair, findings) for pair in first]
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
@@ -37,7 +36,9 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     area = findings.leader_area(best)
     known = area.low is not None
     ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
-    ends += widened(best, findings)
+    row = findings.leader(best)
+    if row and row.estimate and row.estimate.low is not None:
+        ends += f", widened because the best of {row.compared} was picked"
     if best.task not in findings.leaders:
         return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
     others = [curve for curve in findings.candidates[best.task] if curve is not best]
@@ -47,6 +48,17 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     parts += [f"its lead over {some(rest)} {untested(findings)}"] if rest else []
     sure = "; ".join(parts) or "shown to be the best"
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
+
+
+def _published_tile(default: CurveRow, other: CurveRow, findings: Findings) -> Tile:
+    """How far apart an adapter is from itself as published."""
+    upper, lower = ordered((default, other))
+    pair = findings.pair(upper, lower)
+    known = pair.estimate if pair else None
+    ends = f"95 % interval {to(known.low, known.high)}" if known else "not paired"
+    size = f"{percent(upper.area - lower.area)} points"
+    lines = (ends, f"{default.called}: {two_ways(default, other)}")
+    return Tile(CHOICES[other.published].capitalize(), size, lines)
 
 
 def _choice_tile(choice: Choice, findings: Findings) -> Tile:

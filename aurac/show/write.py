@@ -29,8 +29,6 @@ from aurac.show.build import Builder
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
 from aurac.show.findings import ordered, tested
-from aurac.show.names import Names
-from aurac.show.pairs import verdict
 from aurac.show.table import Row, as_csv, as_parquet
 from aurac.show.tables import paper_table
 from aurac.terminal import one_line
@@ -173,9 +171,11 @@ def _cards(builder: Builder) -> dict[str, str]:
 
 def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
     run, findings = builder.run, builder.findings
+    closely = findings.analysis.closely
     means = (curve for task in run.task_names for curve in ordered(run.of_task(task)))
     curves = [row for curve in means for row in (curve, *curve.members)]
-    bases = [pair for task in run.task_names for _, pair in findings.bases(task) if pair]
+    sides = ([findings.row(x.task, x.svd), findings.row(x.task, x.prefix)] for x in closely.bases)
+    bases = [pair for svd, prefix in sides if (pair := findings.pair(svd, prefix))]
     budgets = findings.analysis.budgets
     return {
         "table": [_score_row(curve) for curve in curves],
@@ -270,7 +270,7 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
         "p_holm": pair.p_holm,
         "family": FAMILIES[pair.exploratory],
         "family_tests": pair.tests,
-        "verdict": verdict(pair).partition(",")[0],
+        "verdict": findings.names.pair(pair).reading,
         "pairing": pair.pairing,
         "detectable": pair.detectable,
         "n_docs": pair.n_docs or 0,
@@ -283,7 +283,7 @@ def _reference(findings: Findings, pair: PairRow) -> str | None:
     declared = findings.analysis.primary
     if declared is None or pair.exploratory is not False:
         return None
-    names = Names(findings.analysis)
+    names = findings.names
     named = {names.anywhere(first) for first, second in declared.pairs if second == EACH}
     return next((side for side in (pair.a, pair.b) if names.anywhere(side) in named), None)
 

@@ -40,6 +40,7 @@ Reach = Callable[[float], tuple[float, float]]
 # A hair below whole numbers, so that rounding does not decide where counts are whole.
 FEW_EVENTS = 100.0 - 1e-6  # effective events from which Student's t holds
 VERY_FEW = 3.0 - 1e-6  # and below which the reader is told
+NEAR_AN_END = "Clopper-Pearson at the effective size or t on the logit"  # the method below it
 ENOUGH = 30.0  # effective events of gains and of losses from which t holds
 SYMMETRIC = 100.0  # events to which the skewness of the mean must correspond for t to hold
 PSEUDO_EVENTS = 0.25  # weight of the largest possible variance, at accuracies near 0 and 1
@@ -69,7 +70,7 @@ def mean_interval(values: NDArray[np.float64], layout: Layout, level: float) -> 
     events = effective_events(value, se)
     if events < FEW_EVENTS:
         low, high = edge_ends(value, se, df, layout, level)
-        method = f"Clopper-Pearson at the effective size or t on the logit, {show_df(df)} df"
+        method = f"{NEAR_AN_END}, {show_df(df)} df"
         if events < VERY_FEW:
             method += f", only {events:.1f} effective events"
     else:

@@ -43,6 +43,7 @@ from aurac.stats.mean import (
 SMALLEST_P = 1e-15
 PAIRED, INDEPENDENT = "paired by seed", "independent seeds"
 """How the seeds of two recipes are compared."""
+UNEVEN = "wider or shorter near 0 and 1"  # of the method, where `Components.excess` is not None
 FALSE_FLAGS = 0.05  # share of groups with a seed flagged, where seeds vary normally
 
 Names = Sequence[Hashable]
@@ -247,7 +248,7 @@ def estimate_from(
     several = any(source.seeds > 1 for source in (*parts.groups, *parts.draws))
     method = "Banerjee's interval" if several else f"t with {show_df(parts.document_df)} df"
     if parts.excess is not None and limits[0] == 0.0:
-        method += ", wider or shorter near 0 and 1"
+        method += f", {UNEVEN}"
     elif parts.excess is not None:
         method += " or MOVER interval of gains and losses, the wider on each side"
     method += f", {about}, {describe(parts)}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from aurac.analysis.record import Analysis
 from aurac.analysis.rows import PairRow, grouped
-from aurac.analysis.sentences import show_p
+from aurac.analysis.sentences import DEPENDS, show_p
 from aurac.curves.display import interval
 from aurac.records.decisions import UNDECLARED
 from aurac.show import escape
@@ -19,7 +19,7 @@ def answer(analysis: Analysis) -> Iterable[str]:
     every = (*analysis.pairs, *analysis.variants)
     primary = [row for row in every if row.exploratory is False and row.estimate]
     for pair, rows in grouped(primary, key=lambda row: f"{row.b} − {row.a}").items():
-        by_verdict = grouped(rows, key=lambda row: row.reading.partition(" (")[0])
+        by_verdict = grouped(rows, key=lambda row: row.reading.removesuffix(DEPENDS))
         short = (f"{said} on {_tasks(some)}" for said, some in by_verdict.items())
         yield f"**{escape.markdown(f'{pair}: ' + '; '.join(short))}.**"
         each = (

@@ -322,7 +322,7 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
     findings = Findings(stored_run(results, folder))
     table = difference_table(findings, "word_problems", findings.tested, "pairs")
     assert {row[-1].text for row in table.rows} >= {
-        "significant, primary",
+        "b is better, primary",
         "not significant, exploratory",
     }
     assert stored.sentence in caveats(Findings(stored_run(results, folder)))

@@ -157,7 +157,7 @@ def test_the_first_screen_of_a_laptop_holds_verdict_tiles_and_chart(browser, pag
         main = visit.page.locator("#verdict")
         shown = ".verdict, .tile, .plot svg"
         boxes = main.locator(shown).locator("visible=true").evaluate_all(BOXES)
-        assert len(boxes) == 1 + 3 + 1
+        assert len(boxes) == 1 + 4 + 1
         assert all(0 <= left < right <= 1280 for left, _, right, _ in boxes)
         assert all(0 <= top < bottom <= 900 for _, top, _, bottom in boxes)
         *tiles, chart = boxes[1:]
@@ -167,7 +167,7 @@ def test_the_first_screen_of_a_laptop_holds_verdict_tiles_and_chart(browser, pag
         )
         assert lines < 1.5  # what it holds for stands below it
         titles = main.locator(".tile h2").all_inner_texts()
-        assert titles == ["Best AURAC", "Recommended", "Truncation"]
+        assert titles == ["Best AURAC", "Recommended", "Truncation", "Scale at inference"]
         text = main.inner_text()
         assert "aurac report FOLDER --margin 0.05 names the smallest" in text
         assert "9.8 MB" not in text  # sizes are listed below

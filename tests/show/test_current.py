@@ -65,7 +65,7 @@ def test_people_read_percent_with_a_true_minus_sign(run):
     text = re.sub(r"(?ms)^```.*?^```$", "", text)
     lines = [line for line in text.splitlines() if "####" not in line.replace("\\", "")]
     shown = "\n".join([*lines, (run / "table.tex").read_text(encoding="utf-8").replace("--", "")])
-    assert "\N{MINUS SIGN}10.9" in shown
+    assert "\N{MINUS SIGN}21.6" in shown
     assert not re.search(r"(?<![\w.])-\d", shown)
     assert not re.search(r"(?<![\w.])0?\.\d{3,}(?! \|)", shown)  # p values alone
 
