@@ -24,7 +24,7 @@ from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -272,7 +272,7 @@ class _Search:
         for group, other, curve, needed in zip(
             self.groups, self.others, self.curves, margins, strict=True
         ):
-            above = above_base(group, self.settings.alpha) or {}
+            above, shown = above_base(group, self.settings.alpha) or {}, self._reached(curve)
             for at, (rank, candidate) in enumerate(curve.items()):
                 level = 1.0 - (1.0 - self.settings.level) / number
                 ends = mean_of_seeds(candidate.scores, self.layout, level)
@@ -293,16 +293,32 @@ class _Search:
                         above_base=above.get(rank),
                         needed=recipe,
                         checkpoints=each,
+                        least=shown[at] if shown else None,
                     )
                 )
         sized = all(row.bytes is not None for row in rows)
-        rows.sort(
-            key=lambda row: (row.bytes if sized else row.rank, -row.accuracy, row.label, row.rank)
-        )
+
+        def place(row: Configuration) -> tuple[Any, ...]:
+            large = row.bytes if sized else row.rank
+            return large, -row.accuracy, _least(row), row.label, row.rank
+
+        rows.sort(key=place)
         least = seeds_needed(self.procedure.levels[0])
         rare = seeds_needed(choice.alpha, 0.1)
         choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
         return _chosen(choice, rows)
+
+    def _reached(self, curve: Mapping[int, Candidate]) -> list[float]:
+        """What a curve's ranks are shown to reach, as `Procedure` tests them; [] if not asked."""
+        if self.settings.min_accuracy is None:
+            return []
+        along, alone = (
+            np.array([_lowest(each.scores, self.layout, alpha) for each in curve.values()])
+            for alpha in (self.procedure.levels[0], self.procedure.levels[1] or self.settings.alpha)
+        )
+        reached = np.minimum.accumulate(along)
+        hidden = (reached < along) & bool(self.procedure.levels[1])
+        return list(np.where(hidden, np.maximum(reached, alone), reached).tolist())
 
 
 def _check_reference(rank: int | None, group: RecipeGroup) -> None:
@@ -330,6 +346,11 @@ def _possible(margin: float) -> float | None:
     return margin if margin < 1.0 else None
 
 
+def _least(row: Configuration) -> float:
+    """The margin that a configuration needs; infinite where none is enough."""
+    return np.inf if row.needed is None else row.needed
+
+
 def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
     """The choice among configurations, the smallest first."""
 
@@ -340,7 +361,7 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
 
     frontier: list[Configuration] = []
     for row in rows:
-        if not frontier or row.accuracy > frontier[-1].accuracy:
+        if all(row.accuracy > each.accuracy or _least(row) < _least(each) for each in frontier):
             frontier.append(row)
     return replace(
         choice,

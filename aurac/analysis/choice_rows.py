@@ -25,6 +25,7 @@ class Configuration(Named):
         needed: The smallest margin at which it is shown to be within it of the best; None where no
             margin is enough, and of many configurations where it is not among the smallest.
         checkpoints: The same in each of the checkpoints evaluated; `needed` itself of single ones.
+        least: Where an accuracy is demanded, that which the choice shows it to have at least.
     """
 
     rank: int
@@ -36,6 +37,7 @@ class Configuration(Named):
     above_base: bool | None = None
     needed: float | None = None
     checkpoints: float | None = None
+    least: float | None = None
 
     def __repr__(self) -> str:
         return f"Configuration({self.name}: accuracy {self.accuracy:.4f}, needed {self.needed})"
@@ -77,7 +79,7 @@ class Choice:
             where none does, or no margin and no accuracy was declared.
         in_checkpoints: The smallest that passes in each of the checkpoints evaluated.
         best: The most accurate, the smallest of several.
-        frontier: Those that no smaller one equals in accuracy, the smallest first.
+        frontier: Those that no other one as small equals in both accuracy and `needed`.
         needed: The smallest margin at which any is shown to be within it of the best.
         sentences: What to ship and what was shown, or why nothing is named.
     """

@@ -218,17 +218,20 @@ def configuration_table(
     digits: int = 1,
 ) -> Table:
     """Sizes and accuracies of configurations, and the margin at which each would be named."""
+    demanded = choice.min_accuracy is not None
+    needs_margin = choice.margin is not None or not demanded
     rows = [
         (
             Cell(called(configuration)),
             Cell(size(configuration.bytes), configuration.bytes),
             estimate(configuration, best=configuration is choice.chosen),
-            margin_cell(configuration.needed, digits),
+            *[share(configuration.least)] * demanded,
+            *[margin_cell(configuration.needed, digits)] * needs_margin,
             Cell({True: "yes", False: "not shown", None: NONE}[configuration.above_base]),
         )
         for configuration in shown
     ]
-    titles = ("size", accuracy, "margin needed")
+    titles = ["size", accuracy, *["at least (%)"] * demanded, *["margin needed"] * needs_margin]
     return table("", "", rows, "configuration", numeric=titles, last=("above the base",))
 
 

@@ -57,6 +57,27 @@ def test_the_smallest_configuration_over_all_truncations_is_named():
     assert found.sentences[0] == "Ship b · svd at rank 4 on t: 400 B, accuracy 99.6 %."
 
 
+def test_what_any_margin_names_is_in_the_trade_off():
+    # Both are wrong on 50 at rank 4: b on what the best is wrong on, too, a elsewhere.
+    a = curve("a", {4: right(50, 500), 8: right(100)})
+    b = curve("b", {4: right(50), 8: right(40)})
+    known = choice([a, b])
+    assert [(row.adapter, row.rank) for row in known.frontier] == [("b", 4), ("b", 8)]
+    for row in known.configurations:
+        named = choice([a, b], margin=row.needed + 1e-9).chosen
+        assert named.name in {each.name for each in known.frontier}
+
+
+def test_the_accuracy_that_is_shown_of_each_decides():
+    curves = [curve("a", {2: right(60), 4: right(80), 8: right(50)}), SVD, PREFIX]
+    every = choice(curves, min_accuracy=0.5, strict=False).configurations
+    for least in [row.least for row in every]:
+        found = choice(curves, min_accuracy=least - 1e-9, strict=False)
+        assert {c.name for c in found.configurations if c.needed is not None} == {
+            c.name for c in every if c.least >= least - 1e-9
+        }
+
+
 def test_a_reference_is_compared_with_alone():
     named = choice([A, PREFIX, SVD], margin=0.05, reference="a@8")
     assert named.chosen.rank == 2  # 40 wrong against 60: better
