@@ -31,6 +31,7 @@ from aurac.cli.options import (
     repeated,
 )
 from aurac.errors import UsageError
+from aurac.records.names import label_names
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
@@ -276,11 +277,11 @@ def _offline() -> Iterator[None]:
 
 def _dry_run_lines(plan: DryRun) -> list[str]:
     head = ["task", "curve", "ranks to compute", "already there", "requests each"]
-    rows = []
+    rows, called = [], label_names(line.curve for line in plan.lines)
     for line in plan.lines:
         ranks = [",".join(map(str, ranks)) or "–" for ranks in (line.left, line.done)]
         requests = "?" if line.requests is None else str(line.requests)
-        rows.append([line.task, line.curve, *ranks, requests])
+        rows.append([line.task, called[line.curve], *ranks, requests])
     left = plan.cells - plan.done - plan.failed
     there = f", {plan.done} already in {plan.folder}" if plan.done else ""
     if plan.failed:
@@ -318,9 +319,12 @@ def _span(seconds: float) -> str:
 
 
 def _show_failures(done: Run) -> None:
-    for failure in done.results.failures:
-        label = f"{failure.task} · {failure.curve or 'base'} · rank {failure.rank}"
-        print_text(f"failed: {label}: {failure.reason}", error=True)
+    failures = done.results.failures
+    labels = [curve.id for curve in done.results.curves] + [x.curve or "" for x in failures]
+    called = label_names(labels)
+    for failure in failures:
+        place = f"{called[failure.curve]} at rank {failure.rank}" if failure.curve else "base"
+        print_text(f"failed: {place} on {failure.task}: {failure.reason}", error=True)
     if done.failures:
         click.echo("--retry-failed tries failed cells again", err=True)
 

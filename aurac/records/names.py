@@ -29,6 +29,14 @@ def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) ->
     return names
 
 
+def label_names(labels: Iterable[str]) -> dict[str, str]:
+    """Label in a run, ``adapter · basis · rescale`` → the name of the curve."""
+    parts = {label: label.rsplit(" · ", 2) for label in labels}
+    ways = {label: (each[0], " · ".join(each[1:])) for label, each in parts.items()}
+    names = curve_names(ways.values())
+    return {label: names.get(way, label) for label, way in ways.items()}
+
+
 def _truncation(basis: str, rescale: str, *, with_p: bool) -> str:
     """A truncation in words; `with_p` is of an adapter that is also shown with its trained P."""
     cut = "SVD" if basis == "svd" else basis

@@ -21,6 +21,7 @@ from aurac.files import Json
 from aurac.models.base import LoadedBase, on_hub, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
+from aurac.records.names import label_names
 from aurac.records.store import CellStore
 from aurac.runs.folder import find_run_folder
 from aurac.runs.pace import estimate, weight_bytes
@@ -283,7 +284,8 @@ def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:
 
 
 def _notes_on_cells(session: Session, execution: Execution) -> Iterable[str]:
-    beside = [variant.label for variant in session.variants if variant.role == "published"]
+    called = label_names(variant.label for variant in session.variants)
+    beside = [called[v.label] for v in session.variants if v.role == "published"]
     if beside:
         yield f"evaluated beside the compared curves, as published: {', '.join(beside)}"
     if any(variant.rescale == "fit" for variant in session.variants):

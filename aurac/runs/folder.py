@@ -19,6 +19,7 @@ from aurac.errors import RunFolderError
 from aurac.files import Json, sha256_json, write_json
 from aurac.records.cell import CellIdentity, SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
+from aurac.records.names import label_names
 from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting
@@ -334,12 +335,13 @@ def recorded_besides(folder: Path, request: RunRequest) -> list[str]:
         if name in recorded.tasks and recorded.tasks[name].documents > task.documents
     ]
     wanted, curves = dict(request.curves), dict[tuple[str, ...], list[str]]()
+    called = label_names(label for label, _ in recorded.curves)
     for label, ranks in recorded.curves:
         more = tuple(str(rank) for rank in ranks if rank not in wanted.get(label, ()))
         if more and label.rsplit(" · ", 2)[0] not in absent:
             curves.setdefault(more, []).append(label)
     for more, labels in curves.items():
-        whose = labels[0] if len(labels) == 1 else f"{len(labels)} curves"
+        whose = called[labels[0]] if len(labels) == 1 else f"{len(labels)} curves"
         parts.append(f"{_counted('rank', more)} of {whose}")
     return parts
 

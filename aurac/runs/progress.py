@@ -7,10 +7,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from rich import progress
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from aurac.curves.display import percent
+from aurac.records.names import label_names
 from aurac.runs.log import duration
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
 
 _WAITING, _RUNNING, _FAILED = "·", "…", "failed"
-_RANK_WIDTH, _NAME_WIDTH, _BAR_WIDTH = 7, 36, 68  # the last without the description
-_OTHER_LINES = 8
+_RANK_WIDTH, _NAME_WIDTH, _OTHER_LINES = 7, 36, 9
 
 
 def say(text: str) -> None:
@@ -198,11 +198,9 @@ class CurveTable(progress.Progress):
         self._ranks, self._hidden = sorted(every[:most]), len(every[most:])
         self._values = {(*_curve(cell), cell.rank): _WAITING for cell in planned}
         self._task, self._note, self._terminal = planned[0].task.name, "", console
-        name = Column(
-            max_width=max(12, console.width - _BAR_WIDTH), no_wrap=True, overflow="ellipsis"
-        )
+        self._doing = "loading the base model"
+        self._names = label_names(curve for _, curve in self._curves if curve)
         super().__init__(
-            progress.TextColumn("{task.description}", markup=False, table_column=name),
             progress.BarColumn(bar_width=24),
             progress.TaskProgressColumn(),
             progress.TimeElapsedColumn(),
@@ -213,7 +211,7 @@ class CurveTable(progress.Progress):
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._bar = self.add_task("loading the base model", total=requests)
+        self._bar = self.add_task("", total=requests)
 
     def fill_in(self, cell: PlannedCell, value: str) -> None:
         """Show what a cell came to."""
@@ -223,7 +221,7 @@ class CurveTable(progress.Progress):
         """Mark the cell in progress, and name it at the bar."""
         self._task = cell.task.name
         self.fill_in(cell, _RUNNING)
-        self.update(self._bar, description=one_line(cell.label))
+        self._doing = one_line(cell.row.called(self._names))
 
     def count(self, requests: int) -> None:
         """Advance the bar."""
@@ -244,7 +242,8 @@ class CurveTable(progress.Progress):
             table.add_column(f"r={rank}" if rank else "base", justify="right", no_wrap=True)
         for task, curve in self._curves:
             if (task, curve) in shown:
-                name = " · ".join([task] * several + [curve or "base"])
+                name = self._names[curve] if curve else "base"
+                name = f"{name} on {task}" if several else name
                 places = [(task, curve if rank else None, rank) for rank in self._ranks]
                 values = [Text(self._values.get(place, "")) for place in places]
                 table.add_row(Text(one_line(name)), *values)
@@ -253,6 +252,7 @@ class CurveTable(progress.Progress):
             yield Text(f"and {len(self._curves) - most} more curves")
         if self._hidden:
             yield Text(f"and {self._hidden} more ranks: a wider terminal shows them")
+        yield Text(self._doing, no_wrap=True, overflow="ellipsis")
         yield self.make_tasks_table(self.tasks)
         if self._note:
             yield Text(self._note)

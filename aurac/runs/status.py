@@ -12,7 +12,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import Json, alive, same_machine, write_atomic
 from aurac.records.cell import changed_parts, same_scoring
+from aurac.records.names import label_names
 from aurac.records.results_file import REPORT_FILE
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
@@ -45,8 +46,13 @@ class PlanRow(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def label(self) -> str:
-        """As in progress and messages."""
+        """As in logs."""
         return f"{self.task} · {f'{self.curve} · rank {self.rank}' if self.curve else 'base'}"
+
+    def called(self, names: Mapping[str, str]) -> str:
+        """As in progress and messages; `names` of curves by their labels."""
+        place = f"{names[self.curve]} at rank {self.rank}" if self.curve else "base"
+        return f"{place} on {self.task}"
 
 
 class _PlanHead(msgspec.Struct, omit_defaults=True):
@@ -187,10 +193,11 @@ def read_status(folder: Path) -> Status:
         rows = [PlanRow(key, "unknown curve", 0, key[:12], 0, 1) for key in keys]
         notes = (f"{PLAN_FILE} is missing or damaged: the same command writes it again",)
     states = CellStates.of(rows, store)
-    failed = [(row.label, store.failure(row.key)) for row in states.failed[:_MOST_FAILURES]]
+    names = label_names(row.curve for row in rows if row.curve)
+    failed = [(r.called(names), store.failure(r.key)) for r in states.failed[:_MOST_FAILURES]]
     living = _living(folder / LOCKS)
     processes = len(set(living.values()))
-    running = [row.label for row in states.left if row.key in living]
+    running = [row.called(names) for row in states.left if row.key in living]
     return Status(
         folder=folder,
         total=None if plan is None else len(plan),

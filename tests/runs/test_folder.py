@@ -126,11 +126,11 @@ def test_a_folder_records_all_that_was_asked_for_and_says_what_else_it_holds(tmp
     )
     assert find_run_folder(tmp_path, ["u"], other) == (tmp_path, True)
     open_run_folder(tmp_path, ["u"], other)
-    assert recorded_besides(tmp_path, other) == ["task t", "rank 1 of a · prefix · rule"]
+    assert recorded_besides(tmp_path, other) == ["task t", "rank 1 of a"]
     assert recorded_besides(tmp_path, REQUEST) == [
         "adapter b",
         "task u",
-        "rank 4 of a · prefix · rule",
+        "rank 4 of a",
     ]
     both = json.loads((tmp_path / "run.json").read_text())
     assert both["curves"] == [["a · prefix · rule", [1, 2, 4]], ["b · prefix · rule", [4]]]

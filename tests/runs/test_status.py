@@ -92,8 +92,8 @@ def test_done_running_failed_left(folder):
         1,
     )
     assert status.state == "running"
-    assert status.running_cells == ("held · base",)
-    assert status.failures == ({"cell": "bad · base", "reason": "ValueError: why"},)
+    assert status.running_cells == ("base on held",)
+    assert status.failures == ({"cell": "base on bad", "reason": "ValueError: why"},)
     assert status.processes == 1
     # Two cells are to come, each of as many requests as the one that took 0.2 s.
     assert 0.4 <= status.seconds_left < 2
@@ -102,7 +102,7 @@ def test_done_running_failed_left(folder):
 def test_what_a_person_reads(folder):
     said = CliRunner().invoke(runs, ["status", str(folder)], standalone_mode=False).output
     assert "done 1 of 4, running 1, failed 1, left 1" in said
-    assert "failed: bad · base: ValueError: why" in said
+    assert "failed: base on bad: ValueError: why" in said
     listed = CliRunner().invoke(runs, [str(folder.parent), "--json"], standalone_mode=False).output
     [one] = json.loads(listed)
     assert (one["state"], one["done"], one["left"]) == ("running", 1, 1)
