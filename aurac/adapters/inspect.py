@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,9 +23,9 @@ from aurac.adapters.adapter import Adapter, Factors, only
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale, singular_values, triangles
 from aurac.records.cut import Derived
+from aurac.records.serving import VLLM_RANKS, vllm_rank
 
 FAR = 0.1  # distance of the published from the trained update above which a note warns
-VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class AtRank(msgspec.Struct):
@@ -229,8 +229,7 @@ def _remarks(adapter: Adapter, by_rank: Sequence[AtRank]) -> list[str]:
 
 def max_lora_rank(adapter: Adapter) -> int | None:
     """The smallest ``--max-lora-rank`` that takes it; ``None`` when it is above the largest."""
-    largest = max(f.peft_scale[0] for f in adapter.modules.values())
-    return next((r for r in VLLM_RANKS if r >= largest), None)
+    return vllm_rank(max(f.peft_scale[0] for f in adapter.modules.values()))
 
 
 def vllm_refusal(adapter: Adapter) -> str | None:

@@ -12,7 +12,7 @@ from aurac.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.analysis.choice_rows import RankRow
+    from aurac.analysis.choice_rows import Configuration, RankRow
     from aurac.analysis.record import Analysis
     from aurac.records.serving import ServingCosts
     from aurac.show.names import Names
@@ -26,6 +26,18 @@ class Gate:
     reason: str
     tested: Sequence[RankRow]
     failing: Sequence[tuple[RankRow, str]]
+    rank: int | None = None
+
+    def passes(self, chosen: Configuration) -> bool:
+        """Whether a recommended configuration does."""
+        if self.rank is not None:
+            return chosen.rank <= self.rank
+        failing = [row for row, _ in self.failing]
+        passing = (row for row in self.tested if row not in failing)
+        return any(
+            (row.task, row.label, row.rank) == (chosen.task, chosen.label, chosen.rank)
+            for row in passing
+        )
 
     def text(self, names: Names) -> str:
         """The verdict."""
@@ -69,7 +81,7 @@ def gates(
         large = [row for row in rows if row.rank is None or row.rank > rank]
         failing = [(row, _needed(row, rank)) for row in large]
         reason = f"Not shown to be good enough {at}"
-        found.append(Gate(f"may be shipped {at}", reason, rows, failing))
+        found.append(Gate(f"may be shipped {at}", reason, rows, failing, rank))
     if latency is not None:
         most = f"at most {latency:g} ms a generated token"
         slow = _slow(rows, served, latency, measure)

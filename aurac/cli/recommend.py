@@ -200,7 +200,7 @@ def recommend(
 def _print(
     result: Analysis,
     served: ServingCosts,
-    commands: Sequence[str | None],
+    commands: Sequence[tuple[str | None, str]],
     verdicts: Sequence[Gate],
     *,
     as_json: bool,
@@ -211,11 +211,16 @@ def _print(
     from aurac.show.terminal_text import recommended_lines
 
     if as_json:
-        print_json(_content(result, served, commands, verdicts, details=details))
+        typed = [command for command, _ in commands]
+        print_json(_content(result, served, typed, verdicts, details=details))
         return
     said = [line for gate in verdicts for line in (gate.text(Names(result)), "")]
-    said += ["Without the gate:"] if any(gate.failing for gate in verdicts) else []
-    lines = recommended_lines(result, served, commands, details=details)
+    if any(gate.failing for gate in verdicts):
+        named = [choice.chosen for choice in result.choices]
+        passed = all(row and gate.passes(row) for row in named for gate in verdicts)
+        said.append("The recommended configuration passes:" if passed else "Without the gate:")
+    below = [[line for line in lines if line] for lines in commands]
+    lines = recommended_lines(result, served, below, details=details)
     print_text("\n".join([*said, *lines]))
 
 
@@ -253,17 +258,22 @@ def _measure(sources: Iterable[str]) -> str:
     return " and ".join(f"`{line}`" for line in lines) or "`aurac cost CKPT… --save RUN`"
 
 
-def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> str | None:
-    """The command that writes a configuration; None where adapter or truncation are not known."""
+def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> tuple[str | None, str]:
+    """The command that writes a configuration, None where it is not known, and vLLM's option."""
+    from aurac.records.serving import vllm_rank
+
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
     every = (adapter for _, results in _results(sources) for adapter in results.adapters)
-    known = {x.name: x.path for x in every if x.path and x.format != "family"}
+    known = {x.name: x for x in every if x.path and x.format != "family"}
     if chosen is None or rescale not in EXPORTED or chosen.adapter not in known:
-        return None
+        return None, ""
+    adapter = known[chosen.adapter]
     cut = ["--rank", str(chosen.rank), "--basis", basis]
     cut += [] if (basis, rescale) == ("svd", "keep") else ["--rescale", rescale]  # the default
     out = f"{chosen.adapter}_r{chosen.rank}"
-    return shlex.join(["aurac", "truncate", known[chosen.adapter], *cut, "--out", out])
+    command = shlex.join(["aurac", "truncate", str(adapter.path), *cut, "--out", out])
+    least = vllm_rank(chosen.rank) if str(adapter.format).startswith("peft") else None
+    return command, f"vLLM serves it with --max-lora-rank {least}." if least else ""
 
 
 def _content(

@@ -19,6 +19,12 @@ from aurac.records.results_file import RESULTS_FILE, Results
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1
 _LEVEL = 0.95
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+
+
+def vllm_rank(rank: int) -> int | None:
+    """The smallest ``--max-lora-rank`` that takes a rank of PEFT; None above the largest."""
+    return next((least for least in VLLM_RANKS if least >= rank), None)
 
 
 class Times(msgspec.Struct, frozen=True, kw_only=True):

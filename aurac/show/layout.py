@@ -83,10 +83,10 @@ def lay_out(columns: list[Series], width: int | None) -> str:
     if width is None or _total(columns) <= width:
         return _draw(columns)
     differ = [column for column in columns if not _alike(column)] or columns
-    alike = [f"{c.title} {c.cells[0]}" for c in columns if c not in differ and c.cells[0]]
+    alike = [f"{c.title} = {c.cells[0]}" for c in columns if c not in differ and c.cells[0]]
     lines = [_in_one(differ, width), _in_blocks(differ, width)]
     shortest = min(filter(None, lines), key=lambda text: text.count("\n"), default=None)
-    below = f"in all rows: {', '.join(alike)}" if alike else ""
+    below = f"in all rows: {'; '.join(alike)}" if alike else ""
     last = textwrap.wrap(below, width, break_on_hyphens=False)
     return "\n".join([shortest or _as_list(differ, width), *last])
 

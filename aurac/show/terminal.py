@@ -242,18 +242,18 @@ def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> T
     return table("aggregates", "", body, *head)
 
 
-def rank_test_table(tests: Iterable[RankTest]) -> Table:
+def rank_test_table(tests: Iterable[RankTest], margin: float | None) -> Table:
     """What was tested of each rank of a curve, in points."""
     rows = [
         (
             rank_cell(test.rank),
             share(test.loss),
             Cell(percent(test.upper, 2), test.upper),
-            Cell("yes" if test.passed else "no"),
+            Cell(NONE if margin is None else "yes" if test.passed else "no"),
             Cell(f"{percent(test.flip_rate)} %", test.flip_rate),
             margin_cell(test.margin_needed, 2),
         )
         for test in tests
     ]
     titles = ("rank", "loss", "upper bound", "within margin", "documents that change")
-    return table("tests", "", rows, *titles, "margin needed")
+    return table("tests", "", rows, *titles, "margin needed").filled()

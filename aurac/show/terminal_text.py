@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import pairings_of
 from aurac.analysis.sentences import pairing_note, unmet_demands
 from aurac.curves.area import axis_title
-from aurac.curves.display import interval, percent, points, seconds, size
+from aurac.curves.display import interval, percent, points, size
 from aurac.records.serving import against
 from aurac.show.names import Names
 from aurac.show.table import NONE, text_table
@@ -70,6 +70,8 @@ def pair_lines(
     lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
     if short and any(row.survives is False for row in rows):
         lines.append("* depends on the truncation: --json --details has the verdict with each")
+    if any(row.detectable for row in rows):
+        lines.append("detectable: points from which the test finds a difference (80 % power)")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     # Truncations of one adapter share its seeds, which goes without saying beside other pairs.
@@ -115,10 +117,16 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
     made = configuration_table(shown, choice, called=names.called, accuracy=head, digits=2)
     lines = ["", title if every else f"{title}: rows that no smaller one matches"]
-    lines += [made.filled().plain(), f"{_NEEDED} ({level} % confidence)"]
-    if unmet := unmet_demands(choice, shown):
-        lines.append(f"none is enough: not shown to be {unmet}, all rows tested together")
-        lines.append("above the base: each row by itself")
+    lines.append(made.filled().plain())
+    unmet = unmet_demands(choice, shown)
+    if choice.min_accuracy is not None:
+        lines.append(f"at least: shown with {level} % confidence, the choice among rows included")
+    if choice.margin is not None or choice.min_accuracy is None:
+        lines.append(f"{_NEEDED} ({level} % confidence)")
+        lines += [f"none is enough: not shown to be {unmet}, all rows tested together"] * bool(
+            unmet
+        )
+    lines += ["above the base: each row by itself"] * bool(unmet)
     return lines
 
 
@@ -141,7 +149,9 @@ def rank_test_lines(row: RankRow) -> list[str]:
         each, joint = 100 * (1.0 - alpha), 100 * max(0.0, 1.0 - alpha * count)
         bound = f"each upper bound holds by itself at {each:.3g} %, all {count} at {joint:.3g} %"
         notes.insert(0, bound)
-    return ["In points:", rank_test_table(row.tests).plain(), *(f"({note})" for note in notes)]
+    notes.append("margin needed: every larger rank passes it, too, or the rank at a smaller error")
+    made = rank_test_table(row.tests, row.choice.margin)
+    return ["In points:", made.plain(), *(f"({note})" for note in notes)]
 
 
 def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str:
@@ -163,20 +173,20 @@ def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str
 
 
 def recommended_lines(
-    result: Analysis, served: ServingCosts, commands: Sequence[str | None], *, details: bool
+    result: Analysis, served: ServingCosts, below: Sequence[Sequence[str]], *, details: bool
 ) -> list[str]:
-    """Of each task what to ship, what it costs to serve, the command that cuts it, the trade-off.
+    """Of each task what to ship, what it costs to serve, the lines `below` that, the trade-off.
 
     The trade-off of several tasks, and each curve by itself, are details.
     """
     lines, names = list[str](), Names(result)
-    for choice, command in zip(result.choices, commands, strict=True):
+    for choice, further in zip(result.choices, below, strict=True):
         chosen = choice.chosen
         lines += ["", " ".join(choice.sentences)]
         measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
         if measured and chosen:
             lines.append(serving_sentence(*measured, chosen.rank))
-        lines += [command] if command else []
+        lines += further
         if details or not choice.declared or len(result.choices) == 1:
             lines += configuration_lines(choice, names, every=details)
     number = sum(len(choice.configurations) for choice in result.choices)
@@ -195,7 +205,6 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     lines = [
         "Each adapter by itself, not against the others: the smallest rank to use",
         rank_table(result, served, names).plain(),
-        "accuracy in percent; a document: time to evaluate one at this rank in this run",
         "",
     ]
     for row in map(names.rank, result.recommended):
@@ -219,9 +228,9 @@ def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
         chosen, ranks = row.choice.chosen, [c.rank for c in row.choice.configurations]
         cells = [names.on_task(row) if several else names.of(row)]
         cells += [f"{chosen.rank} of {max(ranks)}" if chosen else "none shown"]
-        known = (chosen.accuracy, chosen.bytes, chosen.seconds) if chosen else (None, None, None)
-        cells += [percent(known[0]), size(known[1]), seconds(known[2])]
+        known = (chosen.accuracy, chosen.bytes) if chosen else (None, None)
+        cells += [percent(known[0]), size(known[1])]
         cost = served.at(row.adapter, row.truncation, row.rank)
         body.append([*cells, cost.decode.milliseconds if cost else NONE])
-    head = ["adapter", "use rank", "accuracy", "size", "a document", "a token (ms)"]
+    head = ["adapter", "use rank", "accuracy (%)", "size", "a token (ms)"]
     return text_table(head, body).filled()

@@ -34,7 +34,7 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
     text = "\n".join(lines)
     assert len(ranks(lines)) == len(RANKS)
     assert set(ranks(lines)) == RANKS
-    assert re.search(r"in all rows: base \d|^adapter .* base .* r=1 ", text, re.MULTILINE)
+    assert re.search(r"in all rows: base = \d|^adapter .* base .* r=1 ", text, re.MULTILINE)
     assert re.search(r"^dylora − lora \((SVD|prefix)\) .*\d\]", text, re.MULTILINE)
     for word in ("matryoshka (with P) ", "lora (SVD)", "has the largest AURAC"):
         assert word in text
@@ -52,7 +52,7 @@ def test_recommend_answers_first_and_on_one_screen(columns):
     assert len(lines) <= 20
     assert lines[0].startswith("Ship lora (SVD) at rank 4 on aurac_word_problems: 2.4 MB, acc")
     command = next(at for at, line in enumerate(lines) if line.startswith("aurac truncate "))
-    assert "Size against accuracy" in lines[command + 2 + (columns == 80)]
+    assert "Size against accuracy" in lines[command + 3 + (columns == 80)]
     rows = [line for line in lines if re.match(r"\S+ \(.+\) at rank \d+ ", line)]
     assert [row.split("  ")[0] for row in rows][2:] == [
         "lora (SVD) at rank 4",
@@ -60,7 +60,7 @@ def test_recommend_answers_first_and_on_one_screen(columns):
     ]
     details = shown(*given, "--details", columns=columns)
     assert not any("use rank" in line for line in lines)
-    assert any("use rank" in line and "a document" in line for line in details)
+    assert any("use rank" in line and "size" in line for line in details)
     for row in ("2 of 16", "16 of 16"):
         assert row in "\n".join(details)
 

@@ -45,7 +45,7 @@ def test_ranks_that_do_not_fit_stand_in_a_block_below_with_the_names_again():
     assert len(blocks) == 2
     cells = [line.split()[-1] for block in blocks for line in block[2:4]]
     assert cells[-2:] == ["10.8", "11.8"]
-    assert "in all rows: inference prefix/trained" in shown
+    assert "in all rows: inference = prefix/trained" in shown
 
 
 def test_cells_fold_between_words_where_that_takes_fewer_lines_than_blocks():
@@ -76,5 +76,5 @@ def test_no_cell_is_lost_and_no_line_too_long(width):
         ]  # fmt: skip
         text = lay_out(columns(head, *rows), width)
         assert max(map(len, text.split("\n"))) <= width
-        shown = set(text.replace(",", " ").split())
+        shown = set(text.replace(";", " ").split())
         assert {word for row in rows for cell in row for word in cell.split()} <= shown

@@ -204,6 +204,7 @@ class RunMaker:
             {
                 "name": adapter,
                 "path": f"adapters/{adapter}",
+                "format": "peft",
                 "sha256": f"{at:x}" * 64,
                 "method": method,
                 "nested_ranks": list(ranks) if method != "lora" else [max(ranks)],
