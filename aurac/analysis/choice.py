@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import UNSET
 
 from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
 from aurac.analysis.groups import RecipeGroup, find_groups, group_of
@@ -293,7 +294,7 @@ class _Search:
                         above_base=above.get(rank),
                         needed=recipe,
                         checkpoints=each,
-                        least=shown[at] if shown else None,
+                        least=shown[at] if shown else UNSET,
                     )
                 )
         sized = all(row.bytes is not None for row in rows)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
+
 from aurac.analysis.rows import Named, fields_of
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ class Configuration(Named):
         needed: The smallest margin at which it is shown to be within it of the best; None where no
             margin is enough, and of many configurations where it is not among the smallest.
         checkpoints: The same in each of the checkpoints evaluated; `needed` itself of single ones.
-        least: Where an accuracy is demanded, that which the choice shows it to have at least.
+        least: Where an accuracy is demanded, that which the choice shows it to have at least; else
+            left out.
     """
 
     rank: int
@@ -37,7 +40,7 @@ class Configuration(Named):
     above_base: bool | None = None
     needed: float | None = None
     checkpoints: float | None = None
-    least: float | None = None
+    least: float | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"Configuration({self.name}: accuracy {self.accuracy:.4f}, needed {self.needed})"

@@ -225,7 +225,7 @@ def configuration_table(
             Cell(called(configuration)),
             Cell(size(configuration.bytes), configuration.bytes),
             estimate(configuration, best=configuration is choice.chosen),
-            *[share(configuration.least)] * demanded,
+            *[share(configuration.least or None)] * demanded,
             *[margin_cell(configuration.needed, digits)] * needs_margin,
             Cell({True: "yes", False: "not shown", None: NONE}[configuration.above_base]),
         )
