@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aurac.tasks.index import TaskFacts
 
 _SHOWN = 30
+_HEAD = ["task", "asks to", "few-shot", "documents", "data", "cost"]
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
 _ASKS = {"multiple_choice": "choose", "generate_until": "write", "loglikelihood": "continue"}
 
@@ -50,8 +51,9 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
 
     if name in BUNDLED:
         files = {split: str(path) for split, path in documents(name).items()}
-        text = "\n".join(f"{split}  {path}" for split, path in files.items())
-        print_result(files, text, as_json=as_json)
+        lines = [as_table(_HEAD, [_task_row(facts_of(name))]), ""]
+        lines += [f"{split}  {path}" for split, path in files.items()]
+        print_result(files, "\n".join(lines), as_json=as_json)
         return
     names = search(name, include_path) if name else list(BUNDLED)
     if name in names:
@@ -64,8 +66,7 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json([row._asdict() for row in facts])
         return
-    head = ["task", "asks to", "few-shot", "documents", "data", "cost"]
-    click.echo(as_table(head, map(_task_row, facts)))
+    click.echo(as_table(_HEAD, map(_task_row, facts)))
     if len(names) > _SHOWN:
         click.echo(f"and {len(names) - _SHOWN} more; --json lists all")
     if name is None:
@@ -73,8 +74,10 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
 
 
 def _task_row(task: TaskFacts) -> list[str]:
+    from aurac.tasks.index import leaves_of
+
     if task.kind in ("GROUP", "TAG"):
-        return [task.name, f"{task.kind.lower()} of {len(task.members)}", "", "", "", ""]
+        return [task.name, f"{task.kind.lower()} of {len(leaves_of(task))} tasks", "", "", "", ""]
     if task.kind == "PY_TASK":
         return [task.name, "defined in Python", "", "", "", ""]
     if task.refused:

@@ -298,6 +298,15 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     return _task_facts(name, row.kind, settings)
 
 
+def leaves_of(task: TaskFacts) -> set[str]:
+    """The tasks of a group or a tag, with those of the groups in it."""
+    rows, leaves = task_index(), set[str]()
+    for name in task.members:
+        inner = name in rows and rows[name].kind in ("GROUP", "TAG")
+        leaves |= leaves_of(facts_of(name)) if inner else {name}
+    return leaves
+
+
 def _task_facts(name: str, kind: str, settings: TaskYaml) -> TaskFacts:
     if kind == "PY_TASK":
         return TaskFacts(name, kind)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
+from aurac.arguments import suggestion
 from aurac.errors import UsageError
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -22,11 +23,11 @@ _WHOLE = (Annotated[int, msgspec.Meta(ge=1)] | None, "a whole number from 1")
 _NUMBER = (Annotated[float, msgspec.Meta(ge=0)] | None, "a number from 0")
 _GENERATION: dict[str, tuple[Any, str]] = {
     **dict.fromkeys(_LENGTHS, _WHOLE),
-    **dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), _NUMBER),
+    **dict.fromkeys(("temperature", "top_p", "min_p"), _NUMBER),
     "do_sample": (bool | None, "true or false"),
     "until": (str | list[str] | None, 'a text or a list of texts, such as ["Q:"]'),
 }
-"""What settings of generation must be: type and words; others are the model's business."""
+"""What settings of generation must be: type and words. No other changes how text is decoded."""
 
 
 class Prompting(TypedDict, total=False):
@@ -191,7 +192,11 @@ def _value(text: str) -> object:
 
 def _check_generation(settings: Mapping[str, object]) -> None:
     for name, value in settings.items():
-        kind, wanted = _GENERATION.get(name, (Any, ""))
+        if name not in _GENERATION:
+            known = f"some of {', '.join(_GENERATION)}"
+            fix = suggestion(name, _GENERATION)
+            raise UsageError(f"--gen-kwargs {name}={value!r}", expected=known, fix=fix)
+        kind, wanted = _GENERATION[name]
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:

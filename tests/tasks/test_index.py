@@ -154,7 +154,7 @@ def test_a_search_finds_the_task_before_its_translations(tmp_path):
     [
         ("gsm8k", "writes up to 256 tokens each"),
         ("arc", "more; --json lists all"),
-        ("mmlu", "group of 4"),
+        ("mmlu", "group of 57 tasks"),
         ("humaneval", "not evaluated: runs code"),
         ("squadv2", "defined in Python"),
         (None, "aurac tasks WORD searches the"),

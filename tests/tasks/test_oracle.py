@@ -100,7 +100,7 @@ def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
         ("system", {"fewshot_as_multiturn": False}),
         ("system", {"system_instruction": "One word."}),
         (None, {"system_instruction": "One word.", "gen_kwargs": {"max_gen_toks": 3}}),
-        (None, {"gen_kwargs": {"until": ["e", "A"], "repetition_penalty": 1.5}}),
+        (None, {"gen_kwargs": {"until": ["e", "A"], "top_p": 0.5}}),
         (None, {"gen_kwargs": {"max_new_tokens": 5, "temperature": 0.4, "do_sample": False}}),
     ],
 )
