@@ -78,6 +78,12 @@ _WORDS = {
 _MEANT = {word: command for command, words in _WORDS.items() for word in words.split()}
 """What people type for a command of another name."""
 
+_OF_SERVERS = {
+    "lora-modules": "Adapters are given as paths: aurac compare NAME=PATH.",
+    "max-lora-rank": "--ranks says which are evaluated.",
+}
+"""Options of vLLM, and what to type here."""
+
 _LARGEST = 5_000_000  # bytes, after which the log begins again
 _VERBOSE = "%(levelname)s %(name)s: %(message)s"
 _QUIET = {
@@ -103,10 +109,10 @@ class LazyGroup(click.Group):
             raise
         except click.NoSuchOption as error:
             options = error.ctx.command.params if error.ctx else []
-            near = nearest(
-                error.option_name.lstrip("-"), [x[2:] for option in options for x in option.opts]
-            )
+            name = error.option_name.lstrip("-")
+            near = nearest(name, [x[2:] for option in options for x in option.opts])
             hint = f"Did you mean --{near}?" if near else "--help lists them."
+            hint = _OF_SERVERS.get(name, hint)
             message = f"No such option {error.option_name}. {hint}"
             raise click.UsageError(message, error.ctx) from None
 

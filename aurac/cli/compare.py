@@ -29,6 +29,7 @@ from aurac.cli.options import (
     print_result,
     print_text,
     repeated,
+    small_names,
 )
 from aurac.errors import UsageError
 from aurac.records.names import label_names
@@ -133,7 +134,7 @@ _OPTIONS = options(
     gen_kwargs=repeated(parse_gen_kwargs),
     pass_at=repeated(parse_pass_at),
     seed={"type": fewshot_seed},
-    basis=repeated(names, default=["auto"]),
+    basis=repeated(small_names, default=["auto"]),
     rescale=repeated(lambda values: names(values) or None),
     batch_size={"type": number_of_sequences},
     device_map=parsed(parse_device_map),
@@ -372,5 +373,5 @@ def _show_results(done: Run) -> None:
         print_text(doubt)
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
-    if not done.results.sequential:
+    if not done.results.sequential and len(done.failures) < done.cells:
         click.echo(f"next: aurac recommend {shlex.quote(str(done.folder))} --margin M")

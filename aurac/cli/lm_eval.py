@@ -194,6 +194,9 @@ def _joined(args: Sequence[str]) -> list[str]:
             )
         else:
             words += 1
+            if last in _TASKS and words > 1 and not _may_be_adapter(word):
+                fix = f"tasks are separated by commas: --tasks {joined[-1]},{word}"
+                raise UsageError(f"no adapter {word}", fix=fix)
         joined.append(word)
     return joined
 

@@ -6,6 +6,7 @@ import fnmatch
 import functools
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -44,25 +45,35 @@ class Attributes(TypedDict, total=False):
     type: click.ParamType[Any] | type[int | float | bool] | Callable[[str], Any]
 
 
-class Fraction(click.types.FloatParamType):
-    """A number; of a percentage it says what to write."""
+class _Typed:
+    """A number; of other text it says what to write."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number."""
         try:
-            return super().convert(value, param, ctx)
+            return super().convert(value, param, ctx)  # type: ignore[misc]
         except click.BadParameter:
-            if (fix := as_fraction(value)) is None:
+            number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
+            fix = as_fraction(value) or (f"write {number[1]}" if number else None)
+            if fix is None or str(value) == fix.split()[-1]:
                 raise
-            self.fail(f"{value!r} is no fraction: {fix}", param, ctx)
+            self.fail(f"{value!r} is no number: {fix}", param, ctx)  # type: ignore[attr-defined]
+
+
+class Number(_Typed, click.FloatRange):
+    """Such as 0.02."""
+
+
+class Whole(_Typed, click.IntRange):
+    """Such as 2."""
 
 
 _KINDS: Mapping[str, Attributes] = {
     "FLAG": {"is_flag": True},
-    "INTEGER": {"type": int},
-    "INTEGER>=0": {"type": click.IntRange(min=0)},
-    "INTEGER>=1": {"type": click.IntRange(min=1)},
-    "FLOAT": {"type": Fraction()},
+    "INTEGER": {"type": Whole()},
+    "INTEGER>=0": {"type": Whole(min=0)},
+    "INTEGER>=1": {"type": Whole(min=1)},
+    "FLOAT": {"type": Number()},
     "PATH": {"type": click.Path(path_type=Path)},
 }
 
@@ -101,10 +112,17 @@ def names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(part for part in parts if part))
 
 
+def small_names(values: Iterable[str]) -> list[str]:
+    """As `names`, in small letters."""
+    return names(map(str.lower, values))
+
+
 def task_names(values: Iterable[str]) -> list[str]:
     """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match."""
     tasks: list[str] = []
     for name in names(values):
+        if name == "list":
+            raise UsageError("--tasks list", fix="`aurac tasks` lists them")
         if not set("*?[") & set(name):
             tasks.append(name)
             continue
@@ -289,14 +307,11 @@ class Command(click.Command):
     def __init__(self, *args: Any, short: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.short = [f"--{name}" for name in short.split()]
-        if short:
-            count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
-            about, flags = (
-                f"Show all {count} options and exit.",
-                {"is_flag": True, "is_eager": True},
-            )
-            shown = click.Option([ALL], help=about, expose_value=False, callback=_show_all, **flags)
-            self.params.append(shown)
+        count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
+        shown: Attributes = {"is_flag": True, "expose_value": False, "callback": _show_all}
+        about = f"Show all {count} options and exit."
+        every = click.Option([ALL], help=about, is_eager=True, hidden=not short, **shown)
+        self.params.append(every)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each heading; `--help` is among the options that have none."""
@@ -316,8 +331,11 @@ class Command(click.Command):
 
 
 def hyphens(name: str) -> str:
-    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command."""
-    return name.replace("_", "-")
+    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command.
+
+    A margin was `--delta`.
+    """
+    return "margin" if name == "delta" else name.replace("_", "-")
 
 
 command = functools.partial(

@@ -43,8 +43,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 @command(short="margin question pilot sd flip-rate seeds power json")
 @options(
     """
-    --margin --delta margin FLOAT: Difference, margin or half-width in question, a fraction such as
-        0.02.
+    --margin FLOAT: Difference, margin or half-width in question, a fraction such as 0.02.
     --question [difference]: Of two adapters, of a smaller rank, or of one adapter.
     --pilot PATH: A table, sample logs or a run folder to learn the spread from.
     --between: ADAPTER,ADAPTER of the pilot; the first two by default.

@@ -12,8 +12,8 @@ from msgspec import to_builtins
 from aurac.cli.gates import gates
 from aurac.cli.options import (
     NOT_SHOWN,
+    Number,
     command,
-    names,
     options,
     parsed,
     print_json,
@@ -21,6 +21,7 @@ from aurac.cli.options import (
     print_text,
     refuse_given,
     repeated,
+    small_names,
 )
 from aurac.cli.score import analysis_options
 from aurac.curves.display import declared
@@ -69,7 +70,7 @@ def _only(adapters: Sequence[str]) -> str | None:
 
 
 @command(
-    short="margin min-accuracy adapter reference require-rank max-latency-ms details json",
+    short="margin min-accuracy adapter reference require-rank max-latency-ms alpha details json",
     epilog="Exit codes: 0 answered, and every gate is passed; 4 a gate is not passed; 2 bad input. "
     "With --tasks also those of compare.",
 )
@@ -77,7 +78,7 @@ def _only(adapters: Sequence[str]) -> str | None:
 @options(
     """
     What a configuration has to show; choose before looking
-    --margin --delta margin FLOAT: Loss of accuracy against the best configuration that is
+    --margin FLOAT: Loss of accuracy against the best configuration that is
         tolerable, such as 0.02. Without it the trade-off of size and accuracy is shown.
     --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
     --adapter <NAME>: Answer for one adapter alone, in its default truncation, or for a truncation
@@ -105,8 +106,9 @@ def _only(adapters: Sequence[str]) -> str | None:
     """,
     until={"type": click.Choice(["decided"])},
     out={"type": click.Path()},
-    basis=repeated(names, default=["auto"]),
+    basis=repeated(small_names, default=["auto"]),
     adapter=repeated(_only),
+    max_latency_ms={"type": Number(min=0, min_open=True)},
     reference=parsed(lambda text: int(text) if text.isdigit() else text),
 )
 @analysis_options

@@ -125,9 +125,8 @@ def _list(root: Path, *, as_json: bool) -> int:
 @options(
     """
     --out PATH: Folder for the report; a single run is reported in its own folder by default.
-    --margin --delta margin FLOAT: Loss of accuracy against the best configuration that a smaller
-        one may have, chosen before looking; without it the report recommends nothing and shows the
-        trade-off.
+    --margin FLOAT: Loss of accuracy against the best configuration that a smaller one may have,
+        chosen before looking; without it the report recommends nothing and shows the trade-off.
     --group
     --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
         in a section and files of its own. May be given twice.

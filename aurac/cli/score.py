@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 from msgspec import to_builtins
 
+from aurac.arguments import fraction
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
+    hyphens,
     options,
     pairs,
     print_json,
@@ -36,6 +38,10 @@ def _clusters(values: Sequence[str]) -> dict[str, str]:
     return {"" if task == "*" else task: field for task, field in fields.items()}
 
 
+def _spelled(name: str) -> str:
+    return "rank-margin" if name == "delta" else hyphens(name)
+
+
 analysis_options = options(
     """
     What is read
@@ -46,7 +52,7 @@ analysis_options = options(
 
     Statistics
     --axis
-    --level FLOAT [0.95]: Coverage.
+    --level FLOAT [0.95]: Coverage of the intervals.
     --alpha FLOAT [0.05]: Error rate of non-inferiority and margin tests.
 
     Output
@@ -58,7 +64,10 @@ analysis_options = options(
 """Options of every command that analyses curves."""
 
 
-@command(short="metric group delta non-inferior to margin axis details json")
+@command(
+    short="metric group rank-margin non-inferior equivalent to margin axis details json",
+    context_settings={"token_normalize_func": _spelled},
+)
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @options(
     """
@@ -72,8 +81,8 @@ analysis_options = options(
 @analysis_options
 @options(
     """
-    --delta rank_margin FLOAT: Loss of accuracy against the best rank that a smaller one may have:
-        the smallest such rank of each adapter is shown.
+    --rank-margin FLOAT: Loss of accuracy against the best rank that a smaller one may have: the
+        smallest such rank of each adapter is shown.
     --weigh [tasks]: Aggregates by 'tasks' or 'documents'.
     --primary
     --reference
@@ -137,7 +146,7 @@ def score(
     settings = Options(
         axis=axis,
         level=level,
-        margin=rank_margin,
+        margin=None if rank_margin is None else fraction(rank_margin, "rank_margin"),
         alpha=alpha,
         support=support,
         weigh=weigh,

@@ -109,7 +109,7 @@ def _from_hub(name: str) -> Base:
         raise BaseModelError(
             f"base {name!r} could not be fetched from the hub ({first_line(error)})",
             expected="a reachable hub, or a local model folder",
-            fix=f"check the name and the network, or give --base FOLDER, or use {DEFAULT_BASE}",
+            fix="check the name and the network, or give --base FOLDER",
         ) from error
     return _local(name, Path(folder))
 

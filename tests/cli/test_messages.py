@@ -51,6 +51,25 @@ def refusal(*words: object) -> str:
         ),
         (["recommend", ROOT / "reports"], "give a run below it: "),
         (["score", "x", "--level", "95 %"], "give 0.95"),
+        (["recommend", "x", "--margin", ".1", "--max-latency-ms", "15ms"], "no number: write 15"),
+        (["recommend", "x", "--margin", ".1", "--max-latency-ms", "0"], "0.0 is not in the range"),
+        (["recommend", "x", "--margin", ".1", "--require-rank", "r8"], "no number: write 8"),
+        (["compare", "x", "--tasks", "y", "--workers", "-1"], "-1 is not in the range"),
+        (["score", ROOT / "reports/word_problems", "--delta", "2"], "--rank-margin 2.0; expected"),
+        (["compare", "x", "--tasks", "y", "--gen_kwargs", "tempratur=1"], "mean temperature?"),
+        (
+            ["compare", "x", "--tasks", "y", "--gen_kwargs", "tempratur=1,do_sample=true"],
+            "--gen-kwargs tempratur=1; expected some of ",
+        ),
+        (["compare", "x", "--tasks", "y", "--lora-modules", "a=b"], "Adapters are given as paths"),
+        (["compare", "x", "--tasks", "y", "--max-lora-rank", "8"], "--ranks says which are"),
+        (["compare", ZOO / "lora", "--tasks", "y", "gsm8k"], "by commas: --tasks y,gsm8k"),
+        (["compare", "x", "--tasks", "list"], "`aurac tasks` lists them"),
+        (
+            ["compare", "no", "-t", "aurac_word_problems", "--basis", "SVD"],
+            "there is no folder or file no",
+        ),
+        (["train", "nope"], "no --out FOLDER; --list shows"),
         (["recommend", "x", "--margin", "much"], "'much' is not a valid float"),
         (["--versoin"], "--version"),
         (
@@ -147,10 +166,11 @@ def test_help_is_short_and_help_all_has_every_option(name):
     assert len(lines) <= 56
     assert max(map(len, lines)) <= 80
     assert f"aurac {name}" in few
+    whole = shown(name, "--help-all")
     if not command.short:
         assert len(every) <= 8
+        assert whole == few
         return
-    whole = shown(name, "--help-all")
     for option in every:
         longest = max(option.opts, key=len)
         assert longest in whole
