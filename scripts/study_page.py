@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -170,7 +172,8 @@ def with_tables(page: str) -> str:
     rows = [_row(label, [longer[(*pair, TASKS[0])]]) for label, pair in LONGER_AFTERWARDS.items()]
     page = _replaced(page, "| compared afterwards | points", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
-    return _replaced(page, "| accuracy, compared afterwards", rows)
+    page = _replaced(page, "| accuracy, compared afterwards", rows)
+    return re.sub(r"within ±\S+ points", f"within ±{_reach(stored)} points", page)
 
 
 def stored_comparisons() -> list[dict[str, str]]:
@@ -193,9 +196,13 @@ def comparisons() -> list[dict[str, Any]]:
             found.append(_comparison(study, kind, kinds.count(kind), row, row["p_holm"]))
         explored = [row["p"] for row, kind in zip(tested, kinds, strict=True) if kind != "primary"]
         after = [row for task in tasks for row in _afterwards(study, task)]
-        adjusted = holm([*explored, *(row["p"] for row in after)])
-        for row, p in zip(after, adjusted[len(explored) :], strict=True):
+        every = iter(adjusted := holm([*explored, *(row["p"] for row in after)]))
+        for one in found:
+            if one["study"] == study and one["family"] != "primary":
+                one["p_with_afterwards"] = next(every)
+        for row, p in zip(after, every, strict=True):
             found.append(_comparison(study, "afterwards", len(adjusted), row, p))
+            found[-1]["p_with_afterwards"] = p
     return found
 
 
@@ -217,7 +224,8 @@ def _comparison(
     where = {"study": study, "task": row["task"], **names}
     ids = {"b_id": row["b"], "a_id": row["a"]}
     value = {"difference": row["estimate"]["value"], **ends, "p": row["p"], "p_holm": adjusted}
-    return {**where, **value, "family": family, "tests": tests, **ids}
+    kind = {"family": family, "tests": tests, "p_with_afterwards": None}
+    return {**where, **value, **kind, **ids, "interval": row["estimate"]["method"]}
 
 
 @cache
@@ -252,9 +260,22 @@ def _differences(stored: list[dict[str, str]], study: str) -> dict[tuple[str, st
     for row in (row for row in stored if row["study"] == study):
         low, value, high = (float(row[name]) for name in ("low", "difference", "high"))
         p = show_p(float(row["p_holm"])).removeprefix("= ")
-        found[row["b_id"], row["a_id"], row["task"]] = f"{_shown(low, value, high)} | {p}"
-        found[row["a_id"], row["b_id"], row["task"]] = f"{_shown(-high, -value, -low)} | {p}"
+        end = f"{' †' if 'MOVER' in row['interval'] else ''} | {p}"
+        found[row["b_id"], row["a_id"], row["task"]] = f"{_shown(low, value, high)}{end}"
+        found[row["a_id"], row["b_id"], row["task"]] = f"{_shown(-high, -value, -low)}{end}"
     return found
+
+
+def _reach(stored: list[dict[str, str]]) -> str:
+    """Points that the intervals between the three methods on ARC-Easy reach, rounded outward."""
+    methods = {"lora", "dylora", "matryoshka"}
+    ends = [
+        abs(float(row[end]))
+        for row in stored
+        if row["task"] == "arc_easy" and {row["b_id"], row["a_id"]} <= methods
+        for end in ("low", "high")
+    ]
+    return f"{math.ceil(1000 * max(ends)) / 10:.1f}"
 
 
 def draw_comparisons() -> None:
