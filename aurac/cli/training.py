@@ -252,8 +252,7 @@ def study(
         raise click.exceptions.Exit(3)
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
+_say = functools.partial(click.echo, err=True)
 
 
 def _check(

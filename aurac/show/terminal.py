@@ -28,7 +28,7 @@ from aurac.stats.mean import Estimate
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from rich.console import Group
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from aurac.records.results_file import Results
     from aurac.records.run import CurveRow
 
-Extra = Callable[["ScoreRow"], "Mapping[str, str]"]
-"""Further columns of a row: title → text."""
 _Column = tuple[Column, Callable[["ScoreRow"], Cell]]
 TITLE = "Accuracy and AURAC in percent, largest AURAC first"
 _MAX_ROWS = 40
@@ -96,7 +94,7 @@ def curve_table(
     axis: str = "log2",
     level: float = 0.95,
     best: Collection[tuple[str | None, str]] = (),
-    extra: Extra | None = None,
+    linear: bool = False,
     most: int = 60,
     rest: str = "more rows: see --json",
     notes: Iterable[str] = (),
@@ -108,7 +106,7 @@ def curve_table(
         axis: Of the analysis.
         level: Of its intervals.
         best: Task and label of the rows in bold (`Analysis.candidates`).
-        extra: Further columns of a row, the same for all: title → text.
+        linear: Whether AURAC over the linear axis has a column.
         most: How many rows are shown, those with the largest AURAC of each task.
         rest: What follows the number of rows that are left out.
         notes: Ends of the caption.
@@ -121,7 +119,10 @@ def curve_table(
         return tasks.index(row.task), value, row.other if area else False, row.label if area else ""
 
     shown = sorted(rows, key=place)[:most]
-    columns = [*_name_columns(rows, axis), *_extra_columns(shown, extra)]
+    columns = [*_name_columns(rows, axis)]
+    if linear:
+        column = Column("AURAC linear [95 %]", numeric=True)
+        columns.append((column, lambda row: estimate(row.linear)))
     columns += _rank_columns(shown)
     if any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
@@ -150,16 +151,6 @@ def _name_columns(rows: Sequence[ScoreRow], axis: str) -> list[_Column]:
         (axis in BUDGETS, _column(axis, lambda row: _over(axis, row.span)[axis], numeric=True)),
     ]
     return [column for wanted, column in every if wanted]
-
-
-def _extra_columns(rows: Sequence[ScoreRow], extra: Extra | None) -> list[_Column]:
-    if extra is None or not rows:
-        return []
-    return [_column(x, partial(_extra, extra, x), numeric=True) for x in extra(rows[0])]
-
-
-def _extra(extra: Extra, title: str, row: ScoreRow) -> str:
-    return extra(row)[title]
 
 
 def _rank_columns(rows: Sequence[ScoreRow]) -> list[_Column]:
@@ -193,9 +184,7 @@ def _about(rows: Sequence[ScoreRow]) -> list[str]:
     return parts + (["* as published"] if any(row.published for row in rows) else [])
 
 
-def pair_table(
-    rows: Sequence[PairRow], *, details: bool = False, short: bool = False, most: int = 60
-) -> Table:
+def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = False) -> Table:
     """Paired differences in points.
 
     Args:
@@ -203,11 +192,10 @@ def pair_table(
         details: Whether the documents gained and lost at each rank are in it.
         short: Whether the better one is only named, with a mark where that depends on the
             truncation.
-        most: How many rows are shown.
     """
     several = len({row.task for row in rows}) > 1
     axis, body = rows[0].axis, []
-    for row in rows[:most]:
+    for row in rows:
         reading = row.reading
         if short:
             reading = reading.replace(" is better", "").replace(DEPENDS, "*")

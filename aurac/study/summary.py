@@ -16,7 +16,7 @@ from aurac.analysis.rows import Options, PairRow, fields_of, pairings_of
 from aurac.analysis.sentences import pairing_note
 from aurac.analysis.whole import analyse, paired_family
 from aurac.curves.curve import Curve
-from aurac.curves.display import interval, percent
+from aurac.curves.display import percent
 from aurac.errors import RunFolderError
 from aurac.files import write_atomic
 from aurac.readers import read_curves
@@ -294,7 +294,7 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
     shown = curve_table(
         scores,
         best=analysis.candidates,
-        extra=lambda row: {"AURAC linear [95 %]": interval(row.linear)},
+        linear=True,
     )
     page.table(f"{task}: accuracy at each rank and AURAC in percent; {shown.caption}.", shown)
     page.add("\n".join(f"- {row.label}: {note}." for row in scores for note in row.notes))
