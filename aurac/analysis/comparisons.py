@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from aurac.stats.seeds import Components
 
 
+_FAMILIES = {None: "tests", False: "primary tests", True: "exploratory tests"}
+
+
 @dataclass(frozen=True)
 class PairTest:
     """A pair with what its row does not hold: the sources of variance, for aggregates."""
@@ -334,7 +337,9 @@ def _best_row(
     bounded = {label for label in bounded - worse if {first, label} not in met}
     candidates = (first, *(label for label in rest if label not in worse | bounded))
     untested = [label for label in candidates[1:] if {first, label} not in met]
-    families = max(1, len({p.exploratory for p in pairs if p.p is not None})) + bool(bounded)
+    kinds = {p.exploratory for p in pairs if p.p is not None}
+    families = [name for kind, name in _FAMILIES.items() if kind in kinds] or [_FAMILIES[None]]
+    families += ["bounds of untested rows"] if bounded else []
     known = [-low for low in lows.values() if low is not None]
     shared = {group.label for group in alike}
     row = replace(
@@ -344,7 +349,8 @@ def _best_row(
         estimate=estimate,
         candidates=candidates,
         untested=tuple(untested),
-        sure=round(1 - families * (1 - row.level), 12),
+        families=tuple(families),
+        sure=round(1 - len(families) * (1 - row.level), 12),
         within=max(0.0, *known) if len(known) == len(rest) else None,
         apart=tuple(label for full, label in labels.items() if full not in shared),
     )
@@ -364,19 +370,15 @@ def _leaders_interval(
     axis, first, error = settings.axis, groups[0], 1 - settings.level
     if not first.has_documents:
         return Estimate(first.point(axis), None, None, None, NO_DOCUMENTS, settings.level), {}
-    wide = Options(
-        axis=axis, level=1 - error / max(len(groups) - 1, 1), paired_seeds=settings.paired_seeds
-    )
+    level = 1 - error / max(len(groups) - 1, 1)
+    wide = Options(axis=axis, level=level, paired_seeds=settings.paired_seeds)
     known = together([group for group in groups if group.has_documents], axis=axis)
     lows = {}
     for group in known[1:]:
         gap = paired_test(group, known[0], wide).result
         lows[group.label] = gap.estimate.low if gap else None
-    top = known[0]
-    estimate = mean_of_seeds(
-        top.areas(axis), top.layout, 1 - error / len(groups), top.drawn_areas(axis)
-    )
-    return estimate, lows
+    top, level = known[0], 1 - error / len(groups)
+    return mean_of_seeds(top.areas(axis), top.layout, level, top.drawn_areas(axis)), lows
 
 
 def _worse(task: str | None, pairs: Sequence[PairRow]) -> Iterator[str]:

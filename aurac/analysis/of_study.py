@@ -33,7 +33,7 @@ class _Tests(msgspec.Struct):
 
 
 class OfStudy(NamedTuple):
-    """The study of a run: name, folder, the run's task there, method → what it is called."""
+    """The study of a run: name and page, folder, the run's task there, method → its label."""
 
     name: str
     folder: Path
@@ -49,7 +49,9 @@ def study_of(folder: Path) -> OfStudy | None:
         state = msgspec.json.decode((results.parent / STATE_FILE).read_bytes())["study"]
         methods = state.get("methods", {}).items()
         labels = {name: plan.get("label") or name for name, plan in methods}
-        return OfStudy(str(state["name"]), results.parent, at.relative_to(results).parts[0], labels)
+        page = " (see its README.md)" if (results.parent / "README.md").is_file() else ""
+        name = f"{state['name']}{page}"
+        return OfStudy(name, results.parent, at.relative_to(results).parts[0], labels)
     except (OSError, AttributeError, KeyError, StopIteration, TypeError, msgspec.DecodeError):
         return None  # what is not the file of a study says nothing
 

@@ -299,8 +299,8 @@ class BestRow:
         reason: Why there is no leader.
         axis: What the areas are over.
         apart: Rows whose AURAC is over other ranks, and so does not compare.
-        sure: Confidence of the candidates: with primary comparisons two families may err, and the
-            bound too where it leaves a row out.
+        families: Of statements that the candidates rest on, each with the error ``1 - level``.
+        sure: Confidence of the candidates, all families together.
     """
 
     task: str | None
@@ -314,6 +314,7 @@ class BestRow:
     reason: str | None = None
     axis: str = "log2"
     apart: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
     sure: float = 0.95
     sentences: tuple[str, ...] = ()
 

@@ -333,9 +333,8 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
 
 def confidence(row: BestRow) -> str:
     """How sure the candidates for the best are, and why that is less than each statement."""
-    families = round((1 - row.sure) / (1 - row.level))
-    why = f": {_share(1 - row.level)} error in each of {families} families of tests"
-    return f"{_share(row.sure)} confidence{why if families > 1 else ''}"
+    why = f": {_share(1 - row.level)} error each for {', '.join(row.families)}"
+    return f"{_share(row.sure)} confidence{why if row.families[1:] else ''}"
 
 
 def advice_sentence(advice: Advice, equal: Sequence[str]) -> str:

@@ -209,7 +209,7 @@ def _lead(findings: Findings, best: CurveRow) -> str:
 
 def untested(findings: Findings) -> str:
     """What is said of a difference without a test."""
-    return "is not among the study's tests" if findings.of_study else "was not tested"
+    return "is not tested in the study's report.md" if findings.of_study else "was not tested"
 
 
 def _sure(findings: Findings, best: CurveRow) -> str:

@@ -48,7 +48,8 @@ the difference that the test, at its adjusted level, finds with a power of 80 %.
 _AREAS = (
     "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and the "
     "others that may be the best: no adjusted test shows them to be worse than another row, nor, "
-    "where none compares them with the largest, a simultaneous bound."
+    "where none compares them with the largest, a simultaneous bound over the rows of the task, "
+    "wider with fewer seeds."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (
@@ -314,13 +315,11 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
 def _report_of(page: _Page, task: str, folder: Path, out: Path) -> None:
     """The figure of one task, and where its own report is."""
     where = folder.relative_to(out).as_posix()
+    caption = f"{task}: accuracy against rank, means over training seeds."
     for file in sorted((folder / FIGURES).glob("rank-accuracy-*.svg")):
         if not file.stem.endswith("-linear"):
-            page.figure(
-                f"{task}: accuracy against rank, means over training seeds.",
-                f"{where}/{FIGURES}/{file.name}",
-                f"Curves of the methods on {task}.",
-            )
+            alt = f"Curves of the methods on {task}."
+            page.figure(caption, f"{where}/{FIGURES}/{file.name}", alt)
     page.add(f"[The report of this task]({where}/report.md) has its documents and versions.")
 
 
@@ -357,9 +356,6 @@ def draw_differences(analysis: Analysis, out: Path) -> bool:
     write_atomic(out / f"{DIFFERENCES}.csv", as_csv(numbers))
     with figures.styled(small=True):
         figures.save(differences(rows), out / DIFFERENCES, formats=("svg", "png", "pdf"))
-        figures.save(
-            differences(rows, width=figures.NARROW),
-            out / f"{DIFFERENCES}-column",
-            formats=("pdf",),
-        )
+        narrow = differences(rows, width=figures.NARROW)
+        figures.save(narrow, out / f"{DIFFERENCES}-column", formats=("pdf",))
     return True
