@@ -40,11 +40,24 @@ _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 
+class _LmEvalConfig(msgspec.Struct):
+    model_args: object = None  # text, or a mapping; a run's export has the cut under `aurac`
+
+
 class _LmEvalResults(msgspec.Struct):
     """What is read of lm-eval's results file."""
 
     group_subtasks: dict[str, list[str]] | None = None
     model_name_sanitized: str | None = None
+    config: _LmEvalConfig | None = None
+
+    @property
+    def rank(self) -> int | None:
+        """The rank of the cut that a run's export has recorded."""
+        args = self.config.model_args if self.config else None
+        cut = args.get("aurac") if isinstance(args, dict) else None
+        rank = cut.get("rank") if isinstance(cut, dict) else None
+        return rank if isinstance(rank, int) else None
 
 
 @dataclass
@@ -243,7 +256,7 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
         results = beside(file.parent, date)
-        adapter, rank = _place(root, file, results.model_name_sanitized or "")
+        adapter, rank = _place(root, file, results)
         groups = _asked_groups(results.group_subtasks or {})
         logs.append(_Log(file, adapter, rank, task, groups, fields.get(task, fields.get(""))))
     return logs
@@ -273,18 +286,25 @@ def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]
     return {group: leaves(group) for group in known if group not in inner}
 
 
-def _place(root: Path, file: Path, model: str) -> tuple[str, int]:
-    """Adapter and rank of a log, from the folders above it; the model's own says neither."""
-    folders = list(file.relative_to(root).parts[:-1])
-    if folders and folders[-1] == model and len(folders) > 1:
+def _place(root: Path, file: Path, results: _LmEvalResults) -> tuple[str, int]:
+    """Adapter and rank of a log, from its record and the folders above it, never from the base's.
+
+    Without a folder between, the root is that of the rank and may lie in the adapter's.
+    """
+    folders, recorded, adapter = list(file.relative_to(root).parts[:-1]), results.rank, root
+    if folders and folders[-1] == results.model_name_sanitized:
         folders.pop()
+    if not folders:
+        folders, adapter = [root.resolve().name], root.resolve().parent
     for pattern in _RANKS:
         for depth in range(len(folders) - 1, -1, -1):
             match = pattern.search(folders[depth])
-            if match:
+            if match and recorded in (None, int(match[1])):
                 above = "/".join(folders[:depth])
                 rest = folders[depth][: match.start()].strip("-_=. ")
-                return above or rest or root.resolve().name, int(match.group(1))
+                return above or rest or adapter.resolve().name, int(match[1])
+    if recorded is not None:
+        return "/".join(folders), recorded
     raise DataError(
         f"{file} is in no folder named by its rank",
         expected="ROOT/rank_8/…/samples_TASK_DATE.jsonl",

@@ -257,6 +257,23 @@ def test_lm_eval_logs_of_several_adapters(tmp_path):
     assert [(c.adapter, c.ranks) for c in read_curves(flat).curves] == [("lora", (2, 4))]
 
 
+@pytest.mark.parametrize("cut", [{}, {"aurac": {"rank": 8}}])
+def test_no_rank_is_read_from_the_name_of_a_base(tmp_path, cut):
+    """The name of a base may end in a number, as that of `smollm2-135m-instruct-q4_1` does."""
+    root = tmp_path / "lora" / "rank_8"
+    log(root, ".", [0, 1])
+    base = (root / "some__model").rename(root / "base-q4_1")
+    results = {"model_name_sanitized": "base-q4_1", "config": {"model_args": cut}}
+    (base / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
+    for place in (root, root.parent, tmp_path):
+        (curve,) = read_curves(place).curves
+        assert (curve.adapter, curve.ranks) == ("lora", (8,))
+    if cut:  # the record holds where no folder says it
+        root.rename(tmp_path / "lora" / "some-2")
+        (curve,) = read_curves(tmp_path).curves
+        assert (curve.adapter, curve.ranks) == ("lora/some-2", (8,))
+
+
 def test_bad_logs(tmp_path):
     with pytest.raises(DataError, match="nor sample logs"):
         read_curves(tmp_path)
