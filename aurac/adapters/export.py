@@ -138,8 +138,9 @@ def dump_records(adapter: Adapter) -> dict[str, bytes]:
 
 def _card(adapter: Adapter, derived: Derived) -> str:
     """The `README.md` of a truncation, with the front matter that the hub reads."""
-    trained = derived.trained.method if derived.trained else None
-    return f"""{hub.front_matter(adapter.name, adapter.base, trained)}
+    trained, source = derived.trained.method if derived.trained else None, adapter.source
+    own = source.parent if source and source.is_file() else source
+    return f"""{hub.front_matter(adapter.name, adapter.base, trained, own=own)}
 
 # {adapter.name}, rank {adapter.rank}
 

@@ -60,17 +60,23 @@ def base_name(base: str | None) -> str:
 
 
 def front_matter(
-    name: str, base: str | None, method: str | None, results: Sequence[EvalResult] = ()
+    name: str,
+    base: str | None,
+    method: str | None,
+    results: Sequence[EvalResult] = (),
+    *,
+    own: Path | None = None,
 ) -> str:
     """The YAML between the dashes that open a card, dashes included.
 
-    It names no licence, which is its owner's to choose.
+    It names the licence that the README in the adapter's `own` folder does: its owner's choice.
     """
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
         base_model=hub_id(base),
         library_name="peft",
+        license=licence(own),
         pipeline_tag="text-generation",
         model_name=one_line(name) if results else None,  # a name alone is no result
         tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
@@ -87,16 +93,45 @@ def to_yaml(content: Any) -> str:
     return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
 
 
-def loading_snippet(base: str | None) -> str:
-    """Python that loads the adapter of this folder in plain PEFT, fenced as Markdown."""
-    repository = json.dumps(hub_id(base) or "BASE_MODEL")
-    return f"""```python
+def loading_snippet(base: str | None, *, with_p: int | None = None) -> str:
+    """Python that loads the adapter of this folder in plain PEFT, fenced as Markdown.
+
+    `with_p` is a rank of an adapter with a trained P: before it stands how to write P into a cut.
+    """
+    first, folder, what = ("", ".", "this folder")
+    if with_p is not None:
+        folder, what = f"../rank-{with_p}", "what the command wrote"
+        first = _WITH_P.format(rank=with_p)
+    return f"""{first}```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained({repository})
-model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository on the hub
+base = AutoModelForCausalLM.from_pretrained({json.dumps(hub_id(base) or "BASE_MODEL")})
+model = PeftModel.from_pretrained(base, "{folder}")  # {what}, or its repository on the hub
 ```"""
+
+
+_WITH_P = """PEFT does not apply the trained P, a factor for each component: loaded as it is, this
+adapter gives other answers. In this folder, the command writes P into the weights of a plain PEFT
+adapter of rank {rank}; load and publish that one:
+
+```sh
+aurac truncate . --rank {rank} --basis prefix --rescale trained --out ../rank-{rank}
+```
+
+"""
+
+
+def licence(folder: Path | None) -> str | None:
+    """The licence in the front matter of an adapter's own `README.md`."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    try:
+        named = (metadata_load(folder / "README.md") or {}).get("license") if folder else None
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return one_line(named) if isinstance(named, str) else None
 
 
 def base_note(base: str | None, *, measured: bool = False) -> str:

@@ -184,7 +184,8 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     @property
     def whole(self) -> bool:
         """Whether the adapter was measured at its own rank alone, and so was not truncated."""
-        return self.is_default and self.ranks == (self.trained_rank,)
+        alone = self.is_default and self.ranks == (self.trained_rank,)
+        return alone and self.rescale != "trained"  # which multiplies by P
 
     @property
     def full_name(self) -> str:

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -54,8 +55,10 @@ def card(
     if not default:
         return None
     base = default[0].base
-    found = [result for curve in default for result in _results(run, curve, brief=brief)]
-    head = hub.front_matter(adapter.name, base, _method(adapter), found)
+    how = ", with the trained P" if _with_p(adapter, default[0]) else ""
+    found = [x for curve in default for x in _results(run, curve, how, brief=brief)]
+    folder = Path(adapter.path) if adapter.path else None
+    head = hub.front_matter(adapter.name, base, _method(adapter), found, own=folder)
     parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
@@ -68,8 +71,7 @@ def card(
         for curve in curves
         if curve.published and curve.log2
     ]
-    parts += [_list(published), "## Use it", hub.loading_snippet(base)]
-    parts += [hub.base_note(base, measured=True), _cutting(default[0], own)]
+    parts += [_list(published), "## Use it", *_use(adapter, default[0], own)]
     parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -77,12 +79,14 @@ def card(
 def cuts(run: StoredRun, adapter: AdapterRecord) -> Iterator[tuple[StoredRun, AdapterRecord]]:
     """What `aurac truncate` makes of the adapter at each smaller rank, with the results of it.
 
-    The parent's hash and the cut identify such an adapter; its own hash is not known.
+    One with a trained P is cut at its own rank, too. The parent's hash and the cut identify such
+    an adapter; its own hash is not known.
     """
     default = _default(run, adapter)
     curves = [c for c in default if c.full_name == default[0].full_name and c.rescale in EXPORTED]
     whole = adapter.trained_rank if adapter.sha256 and not adapter.derived else None
-    for rank in sorted({rank for curve in curves for rank in curve.ranks if rank < (whole or 0)}):
+    most = (whole or 0) - (not any(_with_p(adapter, curve) for curve in curves))
+    for rank in sorted({rank for curve in curves for rank in curve.ranks if rank <= most}):
         made = Derived(
             basis=curves[0].basis,
             rescale=curves[0].rescale,
@@ -116,24 +120,41 @@ def _recommended(choice: Choice) -> str:
     """What was shown of the ranks; without a margin only what is not shown to be above the base."""
     above = [configuration.above_base for configuration in choice.configurations]
     if choice.declared or (above and all(each is False for each in above)):
-        return " ".join(choice_sentences(choice, own=True))
+        alone = " The adapter is judged by itself here, not against others." * choice.declared
+        return " ".join(choice_sentences(choice, own=True)) + alone
     if choice.best is None or choice.best.above_base is not False:
         return ""
     return f"Rank {choice.best.rank}, the most accurate, is not shown to be above the base."
 
 
-def _cutting(curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]) -> str:
-    """The command that cuts the adapter to its recommended rank; empty where none is smaller."""
-    row = own.get((curve.adapter, curve.task))
-    if row is None or row.rank is None or row.rank >= curve.ranks[-1]:
-        return ""
-    cut = f"--rank {row.rank} --basis {curve.basis}"
+def _with_p(adapter: AdapterRecord, curve: CurveRow) -> bool:
+    """Whether it was measured with a P that is not in its weights, as it is in those of a cut."""
+    return curve.rescale == "trained" and not adapter.derived
+
+
+def _use(
+    adapter: AdapterRecord, curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]
+) -> list[str]:
+    """How to load what was measured, and to cut the adapter to its recommended rank."""
+    row, note = own.get((curve.adapter, curve.task)), hub.base_note(curve.base, measured=True)
+    rank = row.rank if row else None
+    if _with_p(adapter, curve):
+        loading = hub.loading_snippet(curve.base, with_p=rank or curve.ranks[-1])
+        return [f"The numbers above are with P. {loading}", note]
+    loading = hub.loading_snippet(curve.base)
+    if curve.rescale == "fit":
+        fitted = "The numbers above are with fitted factors, which the files of adapters leave out."
+        return [fitted, loading, note]
+    if rank is None or rank >= (adapter.trained_rank or curve.ranks[-1]):
+        return [loading, note]
+    cut = f"--rank {rank} --basis {curve.basis}"
     cut += "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
-    note = "# in this folder: a plain PEFT adapter of the rank recommended above"
-    return markdown_fence(f"{note}\naurac truncate . {cut} --out ../rank-{row.rank}", 2000, "sh")
+    said = "# in this folder: a plain PEFT adapter of the rank recommended above"
+    command = f"{said}\naurac truncate . {cut} --out ../rank-{rank}"
+    return [loading, note, markdown_fence(command, 2000, "sh")]
 
 
-def _results(run: StoredRun, curve: CurveRow, *, brief: bool) -> list[EvalResult]:
+def _results(run: StoredRun, curve: CurveRow, suffix: str, *, brief: bool) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
     task, metric = run.task(curve.task), one_line(curve.metric.split(",")[0])
@@ -154,7 +175,7 @@ def _results(run: StoredRun, curve: CurveRow, *, brief: bool) -> list[EvalResult
             dataset_name=one_line(curve.task),
             dataset_args={"documents": curve.n_docs, **details},
             metric_type=kind,
-            metric_name=title,
+            metric_name=f"{title}{suffix}",
             metric_value=round(value.value, 6),
             metric_args={
                 "metric": one_line(curve.metric),
@@ -177,14 +198,14 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
     entries = []
     for curve in _default(run, adapter):
         task, dataset = run.task(curve.task), _dataset(curve)
-        if dataset and not task.limit:
+        if dataset and not (dataset[2] or task.limit or _with_p(adapter, curve)):
             shots = "default" if task.num_fewshot is None else task.num_fewshot
             entry = {
                 "dataset": {"id": dataset[0], "task_id": dataset[1]},
                 "value": round(100 * curve.accuracy[-1], 4),
                 "date": run.provenance[0].finished,
                 "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
-                f"few-shot examples, {count(curve.n_docs)} documents{dataset[2]}, adapter at rank "
+                f"few-shot examples, {count(curve.n_docs)} documents, adapter at rank "
                 f"{curve.ranks[-1]}, aurac {run.version}",
             }
             entries.append({key: value for key, value in entry.items() if value is not None})

@@ -21,6 +21,7 @@ import yaml
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
+from aurac.adapters.truncate import default_rescale
 from aurac.arguments import keywords
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
@@ -367,6 +368,8 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     nested = f" Nested ranks: {', '.join(map(str, ranks))}." if len(ranks) > 1 else ""
     text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
+    with_p = adapter.rank if default_rescale(adapter) == "trained" else None
+    kind = "plain PEFT" if with_p is None else "PEFT"
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
     return f"""{front_matter(adapter.name, adapter.base, recipe.get("method"))}
 
@@ -376,9 +379,9 @@ A {method} adapter of rank {adapter.rank} for `{base_name(adapter.base)}` (weigh
 `{adapter.base_sha256}`), trained on `{data}`.{nested} Scaling rule: `{adapter.rule}`
 with α = {adapter.alpha:g}. Trained in {dtype}; mean training loss {last}.
 
-It is a plain PEFT adapter; `aurac.json` beside it records what PEFT's config cannot say.
+It is a {kind} adapter; `aurac.json` beside it records what PEFT's config cannot say.
 
-{loading_snippet(adapter.base)}
+{loading_snippet(adapter.base, with_p=with_p)}
 
 {base_note(adapter.base)}
 

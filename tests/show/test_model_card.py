@@ -57,7 +57,9 @@ def test_the_hub_reads_back_every_number_of_the_default_curve(run):
     assert [rank for _, rank in found] == list(curve.ranks)
     for rank, value in zip(curve.ranks, curve.accuracy, strict=True):
         assert found["exact_match", rank].metric_value == pytest.approx(value, abs=1e-6)
-    area = next(r for r in data.eval_results if r.metric_name == "AURAC, log2 axis")
+    area = next(
+        r for r in data.eval_results if r.metric_name == "AURAC, log2 axis, with the trained P"
+    )
     assert area.metric_value == pytest.approx(curve.log2.value, abs=1e-6)
     assert area.metric_args["low_95"] == pytest.approx(curve.log2.low, abs=1e-6)
     assert area.dataset_name == "word_problems"
@@ -145,12 +147,42 @@ def test_the_card_of_a_cut_has_its_parent_every_step_and_no_truncation(tmp_path)
     assert {"basis", "rescale"}.isdisjoint(result.metric_args)
 
 
+@pytest.mark.parametrize(("margin", "rank"), [(None, 16), (0.5, 4)])
+def test_what_was_measured_with_p_is_loaded_from_a_cut_with_p(run, margin, rank):
+    """PEFT knows no P: from the adapter's own folder it would load what was not measured."""
+    adapter = next(a for a in run.adapters if a.name == "matryoshka")
+    row = Findings(run, margin).own["matryoshka", "word_problems"]
+    rank = row.rank or rank
+    text = card(run, adapter, Findings(run, margin).own)
+    before, _, snippet = text.partition("```python")
+    command = (
+        f"aurac truncate . --rank {rank} --basis prefix --rescale trained --out ../rank-{rank}"
+    )
+    assert command in before.splitlines()
+    assert f'PeftModel.from_pretrained(base, "../rank-{rank}")' in snippet
+    assert 'from_pretrained(base, ".")' not in text
+    words = shlex.split(command)[1:]
+    cli.get_command(None, words[0]).make_context(words[0], words[1:])
+    assert 'from_pretrained(base, ".")' in text_of(run, "lora")
+    measured = Derived(basis="prefix", rescale="trained", rank=16)  # its weights have P
+    assert 'from_pretrained(base, ".")' in card(run, structs.replace(adapter, derived=measured), {})
+
+
+def test_what_was_measured_with_fitted_factors_is_not_cut_by_command(run):
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    curves = tuple(structs.replace(curve, rescale="fit") for curve in run.curves)
+    text = card(replace(run, curves=curves), adapter, Findings(run, 0.5).own)
+    assert "with fitted factors, which the files of adapters leave out" in text
+    assert "aurac truncate" not in text
+
+
 @pytest.mark.parametrize("name", ["lora", "matryoshka"])
 def test_each_smaller_rank_has_the_card_of_its_cut(run, name):
     adapter = next(a for a in run.adapters if a.name == name)
     curve = next(c for c in run.curves if c.adapter == name and c.is_default)
     made = list(cuts(run, structs.replace(adapter, sha256="ab" * 32)))
-    assert [cut.trained_rank for _, cut in made] == list(curve.ranks[:-1])
+    last = None if name == "matryoshka" else -1  # with P its own rank is a cut, too
+    assert [cut.trained_rank for _, cut in made] == list(curve.ranks[:last])
     for (one, cut), at in zip(made, range(len(curve.ranks)), strict=False):
         text = card(one, cut, {})
         (result,) = ModelCard(text).data.eval_results
@@ -201,22 +233,33 @@ def test_an_adapter_without_a_curve_gets_no_card(run):
     assert card(run, AdapterRecord(name="absent"), {}) is None
 
 
-@pytest.mark.parametrize("limit", [None, 20])
-def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit):
-    """Only of whole tasks: the first documents alone are no result on a data set."""
+def test_the_licence_is_that_of_the_adapters_own_readme(run, tmp_path):
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    adapter = structs.replace(adapter, path=str(tmp_path))
+    assert ModelCard(card(run, adapter, {})).data.license is None
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n")
+    assert ModelCard(card(run, adapter, {})).data.license == "mit"
+    (tmp_path / "README.md").write_text("---\na: [\n---\n")
+    assert ModelCard(card(run, adapter, {})).data.license is None
+
+
+@pytest.mark.parametrize(("limit", "copy"), [(None, False), (20, False), (None, True)])
+def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit, copy):
+    """Only of whole tasks of the hub: first documents, or a copy, may be fewer."""
     maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
     maker.tasks["gsm8k"] |= {"requests": "requests/gsm8k.jsonl.gz", "limit": limit}
     (tmp_path / "requests").mkdir()
-    header = {"config": {"dataset_path": "openai/gsm8k", "dataset_name": "main"}}
+    config = {"dataset_path": "openai/gsm8k", "dataset_name": "main"}
+    header = {"config": config | ({"custom_dataset": "x"} if copy else {})}
     with gzip.open(tmp_path / "requests/gsm8k.jsonl.gz", "wt") as file:
         file.write(json.dumps(header) + "\n")
     maker.write()
     write_report(tmp_path)
     path = tmp_path / "cards/a.eval_results.yaml"
-    assert path.exists() is (limit is None)
+    assert path.exists() is (limit is None and not copy)
     data = ModelCard((tmp_path / "cards/a.md").read_text()).data
     assert {result.dataset_type for result in data.eval_results} == {"openai/gsm8k"}
-    if limit is None:
+    if path.exists():
         (entry,) = yaml.safe_load(path.read_text())
         assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
         assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
