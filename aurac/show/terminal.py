@@ -179,8 +179,8 @@ def _about(rows: Sequence[ScoreRow]) -> list[str]:
     counts = sorted({row.n_docs for row in rows if row.n_docs})
     parts = [f"metric {', '.join(metrics)}"] if metrics else []
     if counts:
-        ends = dict.fromkeys([counts[0], counts[-1]])
-        parts.append(f"{'–'.join(map(str, ends))} documents")
+        low = f"{counts[0]}–" if counts[1:] else ""
+        parts.append(f"{low}{counts[-1]} document{'' if counts == [1] else 's'}")
     return parts + (["* as published"] if any(row.published for row in rows) else [])
 
 

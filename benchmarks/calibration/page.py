@@ -40,20 +40,28 @@ def _power(name: str, *claims: str) -> Procedure:
 
 PROCEDURES = (
     _covers("interval, one checkpoint", "one checkpoint covers", "one adapter, interval covers"),
-    _covers("… clusters", "clusters cover", "clusters, CR2 interval covers"),
-    _covers("… strata", "strata cover", "strata, interval covers"),
-    _covers("… mean of tasks", "aggregate covers"),
+    _covers("interval, clusters", "clusters cover", "clusters, CR2 interval covers"),
+    _covers("interval, strata", "strata cover", "strata, interval covers"),
+    _covers("interval, mean of tasks", "aggregate covers"),
     _covers(
-        "… several seeds",
+        "interval, several seeds",
         "group of seeds covers",
         "seeds × documents, one group, covers",
         "study: one method covers",
     ),
-    _covers("… largest row", "the interval of the largest row covers", "leader's interval covers"),
+    _covers(
+        "interval, largest row",
+        "the interval of the largest row covers",
+        "leader's interval covers",
+    ),
     _covers("simultaneous band", "band holds the curve", "simultaneous band holds the whole curve"),
     _covers("pointwise band", "pointwise band holds a rank"),
     _covers("paired difference", "pair, interval covers"),
-    _covers("… two recipes", "seeds × documents, two groups, covers", "study: two methods, covers"),
+    _covers(
+        "paired difference, two recipes",
+        "seeds × documents, two groups, covers",
+        "study: two methods, covers",
+    ),
     _covers(
         "candidates for the best",
         "the truly best row is a candidate",
@@ -66,9 +74,11 @@ PROCEDURES = (
         "bounds of a loss table hold together",
     ),
     _errs("p ≤ .05, equal adapters", "pair, p ≤ .05 without a difference"),
-    _errs("… few clusters", "few clusters, p ≤ .05 without a difference"),
+    _errs("p ≤ .05, few clusters", "few clusters, p ≤ .05 without a difference"),
     _errs(
-        "… two recipes", "two groups, p ≤ 0.05 without a difference", "study: two methods, p ≤ .05"
+        "p ≤ .05, two recipes",
+        "two groups, p ≤ 0.05 without a difference",
+        "study: two methods, p ≤ .05",
     ),
     Procedure(
         "p ≤ .003, two recipes",
@@ -183,7 +193,11 @@ def tables(rows: Sequence[Stored]) -> list[str]:
         found = f"**{worst.found}**" if excess(worst) > 0 else worst.found
         promise = f"{procedure.promised} ({_limit(worst)})"
         lines.append(_line(procedure.name, promise, found, worst.where, str(len(held))))
-        lines += [_line("…", "–", row.found, row.where, "1") for row in mine if row not in held]
+        lines += [
+            _line(procedure.name, "none", row.found, row.where, "1")
+            for row in mine
+            if row not in held
+        ]
         others = (row for row in held if excess(row) > 0 and row != worst)
         beyond += [
             _line(procedure.name, f"{row.found} ({_limit(row)})", row.where) for row in others

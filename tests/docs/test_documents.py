@@ -69,6 +69,20 @@ def test_every_command_is_shown_under_the_question_that_it_answers():
     assert shown == set(COMMANDS)
 
 
+def test_the_table_of_the_readers_own_has_an_interval(tmp_path):
+    from click.testing import CliRunner
+
+    [page] = [page for page in PAGES if page.name == "commands.md"]
+    [rows] = [block.said for block in blocks(page) if "adapter,task" in (block.said or "")]
+    (path := tmp_path / "outcomes.csv").write_text(rows)
+    said = CliRunner().invoke(cli, ["score", str(path)], standalone_mode=False).output
+    assert "2 documents\n" in said
+    assert "No interval" not in said
+    path.write_text("".join(line for line in rows.splitlines(True) if ",1," not in line))
+    said = CliRunner().invoke(cli, ["score", str(path)], standalone_mode=False).output
+    assert "1 document\n" in said
+
+
 def test_few_commands_cannot_run_here():
     """The README's two that need the hub or data; the first pages need neither."""
     assert [runs_here(line) for line in lines(README)].count(False) == 2

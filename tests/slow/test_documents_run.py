@@ -129,7 +129,7 @@ def test_the_readme_runs(clone):
 
 
 def test_the_page_on_your_own_adapter_runs(clone):
-    assert run_page(YOURS) == ["compare", "compare", "recommend", "truncate"]
+    assert run_page(YOURS) == ["plan", "compare", "compare", "recommend", "truncate"]
 
 
 def test_the_commands_of_every_question_run(clone):

@@ -201,16 +201,29 @@ def test_a_file_that_is_no_task_says_why(tmp_path, tokenizer):
         build_tasks([str(data)], tokenizer=tokenizer)
 
 
-def test_the_task_of_the_howto_scores_a_right_answer(tmp_path, tokenizer):
-    """The model writes " 12" after "Answer:", and the reference is "12"."""
-    page = REPOSITORY / "docs" / "howto" / "task.md"
-    (text,) = (block.text for block in blocks(page) if block.language == "yaml")
-    data = write_jsonl(tmp_path / "test.jsonl", [{"question": "What is 5 + 7?", "answer": "12"}])
-    (tmp_path / "my_sums.yaml").write_text(text.replace("test: test.jsonl", f"test: {data}"))
-    (task,) = build_tasks([str(tmp_path / "my_sums.yaml")], tokenizer=tokenizer)
+@pytest.mark.parametrize(
+    ("page", "number", "right", "wrong"),
+    [
+        ("your-adapter.md", 0, [[" 12"]], [[" 13"]]),
+        ("your-adapter.md", 0, [[" 5 + 7 = 12"]], [[" 12 + 1 = 13"]]),
+        ("howto/task.md", 0, [[" Positive."]], [[" negative, not positive"]]),
+        ("howto/task.md", 0, [["positive"]], [[" none"]]),
+        ("howto/task.md", 1, [[(-1.0, True)], [(-3.0, False)]], [[(-3.0, False)], [(-1.0, True)]]),
+    ],
+)
+def test_the_tasks_of_the_pages_score_a_right_answer(
+    page, number, right, wrong, tmp_path, tokenizer
+):
+    """The model writes a space after "Answer:", and the reference begins without one."""
+    text = [b.text for b in blocks(REPOSITORY / "docs" / page) if b.language == "yaml"][number]
+    row = {"question": "What is 5 + 7?", "answer": "12", "choices": ["12", "13"], "gold": 0}
+    row |= {"text": "I love it.", "label": "positive"}
+    data = write_jsonl(tmp_path / "test.jsonl", [row])
+    (tmp_path / "mine.yaml").write_text(text.replace("test: test.jsonl", f"test: {data}"))
+    (task,) = build_tasks([str(tmp_path / "mine.yaml")], tokenizer=tokenizer)
     leaf = task.leaf
-    for answer, score in ((" 12", 1.0), ("12", 1.0), (" 13", 0.0)):
-        assert leaf.judge(leaf.documents, [[answer]]).metrics[task.metric].tolist() == [score]
+    for answers, score in ((right, 1.0), (wrong, 0.0)):
+        assert leaf.judge(leaf.documents, answers).metrics[task.metric].tolist() == [score]
 
 
 def test_tasks_that_run_code_or_show_images_are_refused(tmp_path, tokenizer):
