@@ -30,7 +30,7 @@ from aurac.records.results_file import Results
 from aurac.records.run import stored_run
 from aurac.show import figures, plots
 from aurac.show.appearance import ACCURACY, key, rank_title, styles
-from aurac.show.forest import WIDE, Difference, differences
+from aurac.show.forest import Difference, differences
 from aurac.show.table import as_csv
 from aurac.show.write import FAMILIES
 from aurac.stats.mean import Estimate
@@ -279,10 +279,7 @@ def _reach(stored: list[dict[str, str]]) -> str:
 
 
 def draw_comparisons() -> None:
-    """The first figure of the page: its tables 2 and 3, of the study itself.
-
-    A column has no room for what was explored.
-    """
+    """The first figure of the page, which a column has room for, and as SVG all of the study."""
     rows = [row for row in comparisons() if row["study"] == "study"]
     order = ["primary", "afterwards", "exploratory"]
     rows.sort(key=lambda row: order.index(row["family"]))
@@ -294,10 +291,24 @@ def draw_comparisons() -> None:
         title = TITLES[row["task"]]
         shown.append(Difference(title, name, estimate, row["p_holm"] < 0.05))
     with figures.styled(small=True):
-        figures.save(differences(shown), PAGE.with_name("comparisons"))
-        few = [one for one, row in zip(shown, rows, strict=True) if row["family"] != "exploratory"]
+        figures.save(differences(shown), PAGE.with_name("comparisons"), formats=("svg",))
+        few = [one for one, row in zip(shown, rows, strict=True) if _argued(row, rows)]
         narrow = differences(few, width=figures.NARROW)
+        figures.save(narrow, PAGE.with_name("comparisons"), formats=("png",))
         figures.save(narrow, PAGE.with_name("comparisons-column"), formats=("pdf",))
+
+
+def _argued(row: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether a difference is of every task, and what the page argues from.
+
+    That is the primary comparison, two truncations of one method, and LoRA by SVD against the
+    first of the primary comparison.
+    """
+    everywhere = sum((row["b"], row["a"]) == (each["b"], each["a"]) for each in rows) == len(TASKS)
+    primary = next(each for each in rows if each["family"] == "primary")
+    one, other = (row[name].partition(" · ")[0] for name in ("b_id", "a_id"))
+    led = row["family"] == "afterwards" and row["a"] == primary["b"]
+    return everywhere and (row["family"] == "primary" or one == other or led)
 
 
 def draw_longer() -> None:
@@ -318,7 +329,7 @@ def draw_longer() -> None:
     titles, stem = (rank_title("log2"), ACCURACY), REPORTS / "longer_training/curves"
     grid = partial(figures.grid, draws, axes_titles=titles, keys=keys)
     with figures.styled(small=True):
-        figures.save(grid(across=2, height=2.9, width=WIDE), stem)
+        figures.save(grid(across=2, height=2.4, width=figures.WIDTH), stem)
         narrow = grid(across=1, height=2.1, width=figures.NARROW, key_across=2)
         figures.save(narrow, stem.with_name("curves-column"), formats=("pdf",))
 

@@ -49,7 +49,7 @@ _LINES: Mapping[tuple[str, str], Any] = {
     ("prefix", "keep"): (0, (6, 1.4, 1, 1.4, 1, 1.4)),
     ("energy", "keep"): (0, (1, 3.2)),
 }
-LABEL_CHARS = 40
+LABEL_CHARS = 42
 LABEL_SIZE = 9.0
 BASE_LABEL = "base (rank 0)"
 BASE_LOOK: dict[str, Any] = {"color": BASE, "linestyle": (0, (6, 3)), "linewidth": 1}
@@ -201,14 +201,14 @@ def end_labels(
         along = [NAMES, NAMES + SAMPLE / 2, NAMES + SAMPLE]
         look = {**looks[at], "markevery": [1], "gid": f"{name}-sample"}
         ax.figure.add_artist(Line2D(along, [spot] * 3, transform=ax.transAxes, **look))
-    beside(ax, f"{area} (%)", 1, 9)
+    beside(ax, f"{area} (%)", max(placed), LABEL_SIZE, 1.25 * SAMPLE)
 
 
-def beside(ax: Axes, text: str, height: float, above: float) -> None:
+def beside(ax: Axes, text: str, height: float, above: float, right: float = 0.0) -> None:
     """A remark right of the axes, `above` points over a fraction of their height."""
     ax.annotate(
         text,
-        xy=(NAMES, height),
+        xy=(NAMES + right, height),
         xycoords="axes fraction",
         xytext=(0, above),
         textcoords="offset points",

@@ -9,7 +9,7 @@ from aurac.curves.area import ALIKE, area_name
 from aurac.show import sentences, tables
 from aurac.show.caveats import caveats, study_sentences
 from aurac.show.documents import questions, samples, speeds
-from aurac.show.findings import Findings, highlighted, ordered, scored, tested
+from aurac.show.findings import Findings, ordered, scored, tested
 from aurac.show.pairs import difference_blocks
 from aurac.show.pictures import Pictures
 from aurac.show.render import (
@@ -302,7 +302,7 @@ class Builder:
         """Accuracy against what has to be stored, and how fast it was."""
         blocks: list[Block] = []
         for task in self.run.task_names[: 1 if self.large else None]:
-            curves = highlighted(self.run, task)
+            curves = self.findings.highlighted(task)
             coloured = [curve for curve in curves if curve.ranks and all(curve.bytes)]
             name = self.slugs[task]
             if coloured:
@@ -322,7 +322,7 @@ class Builder:
         blocks: list[Block] = []
         for task in self.run.task_names:
             changed = self.findings.changes(task)
-            coloured = [c for c in highlighted(self.run, task) if c.is_default]
+            coloured = self.findings.compared(task)
             if changed and not self.large:
                 blocks.append(self.pictures.changes(task, changed, coloured))
                 table = change_table(task, changed, f"changes-table-{self.slugs[task]}")

@@ -144,11 +144,14 @@ def grid(
 
 
 def column(
-    draw: Callable[..., Axes], width: float = NARROW, called: Mapping[str, str] | None = None
+    draw: Callable[..., Axes],
+    width: float = NARROW,
+    called: Mapping[str, str] | None = None,
+    title: str = "",
 ) -> Figure:
     """One Axes with its legend below, since a column has no room for names beside the lines.
 
-    `called` are other names for lines, by those that they have in the Axes.
+    `called` are other names for lines, by those that they have in the Axes, `title` is above them.
     """
     from matplotlib.figure import Figure
 
@@ -162,9 +165,10 @@ def column(
     if across == 1 and (across := _columns(sorted(sizes), width)) > 1:  # long names in one column
         order = np.argsort(sizes, kind="stable")
         handles, names = [handles[i] for i in order], [names[i] for i in order]
-    down = -(-len(handles) // across)
+    down = -(-len(handles) // across) + bool(title)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
-    figure.legend(handles, names, loc="outside lower center", ncols=across)
+    look: dict[str, Any] = {"title": title or None, "title_fontsize": _LEGEND}
+    figure.legend(handles, names, loc="outside lower center", ncols=across, **look)
     return figure
 
 
@@ -186,7 +190,7 @@ def save(figure: Figure, stem: Path, *, formats: Sequence[str] = ("svg", "png"))
     return paths
 
 
-def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
+def save_for_paper(column_of: Callable[..., Figure], stem: Path) -> list[Path]:
     r"""Vector PDF at the width of a column and of a page, fonts embedded.
 
     Set them with `\includegraphics{NAME-column.pdf}`, without scaling: text is then 8 points.
@@ -195,7 +199,7 @@ def save_for_paper(draw: Callable[..., Axes], stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     for name, width in PAPER_WIDTHS.items():
         with styled(small=True):
-            figure = column(draw, width)
+            figure = column_of(width=width)
             paths += save(figure, stem.with_name(f"{stem.name}-{name}"), formats=("pdf",))
     return paths
 

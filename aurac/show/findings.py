@@ -91,6 +91,22 @@ class Findings:
         """The row that the analysis calls by this name; without a task the first one."""
         return self._rows[task, name]
 
+    def highlighted(self, task: str) -> list[CurveRow]:
+        """The curves in colour: a few that may be best, the best default ones, others of these."""
+        curves = [curve for curve in self.run.of_task(task) if curve.ranks]
+        first = self.candidates[task]
+        first = first if 0 < 2 * len(first) <= MOST_CLOSE else ordered(curves)[:1]
+        default = self.compared(task)
+        own = {c.adapter for c in default}
+        rest = ordered(c for c in curves if not c.is_default and (not own or c.adapter in own))
+        every = dict.fromkeys(c.id for c in (*first, *default, *rest))
+        ids = {*list(every)[:MOST_CLOSE]}
+        return [c for c in curves if c.id in ids]
+
+    def compared(self, task: str) -> list[CurveRow]:
+        """The best default curves, of which all is shown."""
+        return ordered(c for c in self.run.of_task(task) if c.ranks and c.is_default)[:MOST_CLOSE]
+
     def label(self, task: str | None, name: str) -> str:
         """What the page calls it."""
         return self.row(task, name).label
@@ -249,17 +265,6 @@ def unequal_documents(curves: Iterable[CurveRow]) -> str:
     """The numbers of documents in words, where curves of one task have not the same; else empty."""
     counts = sorted({curve.n_docs for curve in curves if curve.n_docs})
     return f"{counts[0]:,} to {counts[-1]:,}" if len(counts) > 1 else ""
-
-
-def highlighted(run: StoredRun, task: str) -> list[CurveRow]:
-    """The curves in colour: the best, the best default ones, other truncations of these."""
-    curves = [curve for curve in run.of_task(task) if curve.ranks]
-    default = ordered([c for c in curves if c.is_default])[:MOST_CLOSE]
-    names = {curve.adapter for curve in default}
-    rest = ordered([c for c in curves if not c.is_default and (c.adapter in names or not default)])
-    every = dict.fromkeys(curve.id for curve in (*ordered(curves)[:1], *default, *rest))
-    ids = {*list(every)[:MOST_CLOSE]}
-    return [curve for curve in curves if curve.id in ids]
 
 
 def scale(curve: CurveRow) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from aurac.analysis.rows import grouped
+from aurac.curves.display import interval
 from aurac.show import figures
-from aurac.show.appearance import AXIS, INK, LABEL_SIZE, PAPER, SERIES
+from aurac.show.appearance import AXIS, INK, PAPER, SERIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +21,9 @@ if TYPE_CHECKING:
     from aurac.stats.mean import Estimate
 
 WIDE = 6.75  # inches: as wide as a page of a paper
-_ENDS = 0.45  # inches of title and ticks
+_SMALL = 6.5  # points
+_NAMES = 0.385  # of the width: where a longer name takes two lines
+_LOOK: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5, "color": SERIES[0]}
 
 
 class Difference(NamedTuple):
@@ -29,55 +36,56 @@ class Difference(NamedTuple):
 
 
 def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
-    """Panels with a scale of their own, three in a row; in a column one below the other."""
+    """Panels with a scale of their own, one below the other, and the numbers beside each row."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    narrow = width <= figures.NARROW
-    across, row_height = (1, 0.225) if narrow else (3, 0.19)  # inches
-    if narrow:  # a name on two lines
-        rows = [row._replace(name=row.name.replace(" − ", "\n− ")) for row in rows]
-    tasks = list(dict.fromkeys(row.task for row in rows))
-    lines = [tasks[at : at + across] for at in range(0, len(tasks), across)]
-    parts = [[row for row in rows if row.task in some] for some in lines]
-    names = [list(dict.fromkeys(row.name for row in part)) for part in parts]
-    heights = [row_height * len(each) + _ENDS for each in names]
-    figure = Figure(figsize=(width, sum(heights) + 0.45), layout="constrained")
-    panels = figure.subplots(
-        len(parts),
-        min(across, len(tasks)),
-        squeeze=False,
-        gridspec_kw={"height_ratios": heights},
-    )
-    for line, shown, part, listed in zip(panels, lines, parts, names, strict=True):
-        for ax, task in zip(line, shown, strict=False):
-            _panel(ax, [row for row in part if row.task == task], listed)
-            ax.set_title(task, fontsize=LABEL_SIZE, loc="right")
-            ax.tick_params(axis="y", labelleft=ax is line[0], labelsize=6.5 if narrow else 8)
-            for name in ax.get_yticklabels():
-                name.set_linespacing(1.0)
-        for ax in line[len(shown) :]:
-            ax.remove()
-    figure.supxlabel("Difference in AURAC (points)", x=0.99, ha="right", fontsize=LABEL_SIZE)
-    look: dict[str, Any] = {"linestyle": "none", "marker": "o", "color": SERIES[0]}
+    rows = [row._replace(name=_on_lines(row.name, width)) for row in rows]
+    tasks = grouped(rows, lambda row: row.task)
+    edges = [
+        np.cumsum([0.0, *(0.16 + 0.1 * row.name.count("\n") for row in part)])  # inches
+        for part in tasks.values()
+    ]
+    heights = [each[-1] + 0.27 for each in edges]
+    figure = Figure(figsize=(width, sum(heights) + 0.36), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.02, hspace=0)  # type: ignore[union-attr, call-arg]
+    panels = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
+    for ax, (task, part), each in zip(panels.flat, tasks.items(), edges, strict=True):
+        _panel(ax, part, each)
+        ax.set_title(task, fontsize=8, loc="right")
+    figure.supxlabel("Difference in AURAC (points)", x=0.99, ha="right", fontsize=8)
     keys = [
-        Line2D([], [], label="adjusted p < .05", **look),
-        Line2D([], [], label="not significant", markerfacecolor=PAPER, **look),
+        Line2D([], [], label="adjusted p < .05", **_LOOK),
+        Line2D([], [], label="not significant", markerfacecolor=PAPER, **_LOOK),
     ]
     figure.legend(handles=keys, loc="outside upper right", ncols=2)
     return figure
 
 
-def _panel(ax: Axes, rows: Sequence[Difference], names: Sequence[str]) -> None:
-    for row in rows:
-        at, shown = names.index(row.name), row.estimate
+def _on_lines(name: str, width: float) -> str:
+    """A method that both have once, and two lines where the name is long."""
+    name, same = re.subn(r"^(.+) \((.+)\) − \1 \((.+)\)$", r"\1: \2 − \3", name)
+    if figures.text_width([name], _SMALL) <= _NAMES * 72 * width:
+        return name
+    return name.replace(": ", ":\n") if same else name.replace(" − ", "\n− ")
+
+
+def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray) -> None:
+    places = (edges[1:] + edges[:-1]) / 2
+    for at, (_, _, shown, significant) in zip(places, rows, strict=True):
         if shown.low is not None and shown.high is not None:
-            ax.hlines(at, 100 * shown.low, 100 * shown.high, color=SERIES[0], linewidth=1.2)
-        face = SERIES[0] if row.significant else PAPER
-        ax.plot(100 * shown.value, at, marker="o", color=SERIES[0], markerfacecolor=face)
+            ends = 100 * np.array([[shown.value - shown.low], [shown.high - shown.value]])
+            ax.errorbar(
+                100 * shown.value, at, xerr=ends, ecolor=SERIES[0], linewidth=1.1, capsize=2
+            )
+        face = SERIES[0] if significant else PAPER
+        ax.plot(100 * shown.value, at, zorder=3, markerfacecolor=face, **_LOOK)
+        beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
+        ax.annotate(interval(shown), (1.03, at), fontsize=_SMALL, color=INK, **beside)
     ax.axvline(0, color=AXIS, linewidth=0.8, zorder=1)
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_yticks(places, [row.name for row in rows], linespacing=1.0)
+    ax.set_ylim(edges[-1], 0)
     ax.locator_params(axis="x", nbins=4)
     ax.grid(visible=True)
+    ax.tick_params(labelsize=_SMALL)
     ax.tick_params(axis="y", length=0, labelcolor=INK)

@@ -9,7 +9,7 @@ from aurac.curves.area import BUDGETS, axis_title
 from aurac.curves.display import interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.escape import unique_slugs
-from aurac.show.findings import highlighted, ordered, unequal_documents
+from aurac.show.findings import ordered, unequal_documents
 from aurac.show.render import Picture
 from aurac.terminal import one_line
 
@@ -46,7 +46,7 @@ class Pictures:
     """
 
     def __init__(self, findings: Findings, folder: Path, *, seeds: bool = False) -> None:
-        self.run, self.seeds = findings.run, seeds
+        self.run, self.seeds, self.highlighted = findings.run, seeds, findings.highlighted
         self.folder, self.detailed, self.margin = folder, not findings.many, findings.margin
         self.ringed, self.best = findings.ringed, findings.best
         self.styles = appearance.styles(self.run.curves)
@@ -79,7 +79,7 @@ class Pictures:
         `areas` are AURAC over the budget by curve id; only these curves are drawn.
         """
         every = [c for c in self.run.of_task(task) if c.ranks and (areas is None or c.id in areas)]
-        coloured = [c for c in highlighted(self.run, task) if c in every]
+        coloured = [c for c in self.highlighted(task) if c in every]
         left = [c for c in every if c not in coloured and not c.is_default]
         every = [c for c in every if c not in left]
         draw = partial(
@@ -291,15 +291,17 @@ class Pictures:
     ) -> Picture:
         """Lines that are named at the right; in a column, and for a paper, below."""
         names = appearance.short_names(series).values()
-        numbers = appearance.area_labels(series, areas, picture.get("axis", "log2"))
-        called = dict(zip(names, numbers, strict=True))
+        axis = picture.get("axis", "log2")
+        numbers = appearance.area_labels(series, areas, axis)
+        called, title = dict(zip(names, numbers, strict=True)), f"{axis_title(axis)} (%)"
+        column = partial(figures.column, draw, called=called, title=title)
         context = self._context(task)
         if paper:
-            self.files += figures.save_for_paper(draw, self.folder / "paper" / name)
+            self.files += figures.save_for_paper(column, self.folder / "paper" / name)
         return self._save(
             name,
             lambda: figures.single(draw, title=context, top=top),
-            lambda: figures.column(draw, called=called),
+            column,
             title=f"Accuracy against {against}: {context}",
             series=series,
             **picture,
@@ -393,13 +395,10 @@ def _bands(coloured: Sequence[CurveRow]) -> Iterator[str]:
     """Whether the curves are of the same documents, and whose bands are drawn."""
     if documents := unequal_documents(coloured):
         yield f"The curves are of different documents ({documents})."
-    bands, whiskers = plots.banded(coloured)
-    known = [c for c in (*bands, *whiskers) if any(low is not None for low in c.accuracy_low)]
-    if known:
-        kind = "Whiskers, moved apart" if whiskers else "Bands"
-        over = " over documents and seeds" if any(c.members for c in known) else ""
-        some = " of the compared truncations" if 0 < len(bands) < len(coloured) else ""
-        yield f"{kind}{some}: 95 % intervals for each rank alone{over}."
+    if bands := plots.banded(coloured):
+        over = " over documents and seeds" if any(c.members for c in bands) else ""
+        some = f" ({'; '.join(c.label for c in bands)})" if len(bands) < len(coloured) else ""
+        yield f"Bands{some}: 95 % intervals for each rank alone{over}."
 
 
 def _hover_texts(curve: CurveRow, axis: str) -> list[str]:

@@ -29,6 +29,7 @@ from aurac.show.appearance import (
     short_names,
     styles,
 )
+from aurac.show.findings import ordered
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ if TYPE_CHECKING:
     from aurac.show.documents import Served
     from aurac.stats.mean import Estimate
 
-_MAX_BANDS = 4
-_APART = 1.6  # points between the whiskers of two curves
+_MAX_BANDS = 3
 _MAX_MARKS = 16
 MERGED = "merged, any rank"
 NAN = float("nan")
@@ -67,8 +67,7 @@ def rank_accuracy(
 ) -> Axes:
     """Accuracy in percent against rank or size, with pointwise bands and a dashed line, the base.
 
-    A curve over several training seeds is drawn as their mean. With more than four adapters
-    whiskers, moved apart, take the place of bands.
+    A curve over several training seeds is drawn as their mean. `banded` says which have a band.
 
     Args:
         ax: Where to draw.
@@ -84,9 +83,11 @@ def rank_accuracy(
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
     rest = [c for c in curves if c.ranks and c not in coloured]
-    with_interval, names = _intervals(ax, coloured, style, axis), short_names(coloured)
+    bands, names = banded(coloured), short_names(coloured)
     for at, curve in enumerate(coloured):
         look, name = style[key(curve)], f"curve-{at}"
+        if curve in bands:
+            _band(ax, curve, look.colour, f"{name}-band", axis)
         if seeds and (thin := _thin(ax, curve.members, look.colour, 2.5, axis)):
             thin.set(alpha=0.55, gid=f"{name}-seeds")
         _line(ax, curve, look, name, axis).set_label(names[curve.label])
@@ -97,7 +98,7 @@ def rank_accuracy(
         grey.set(gid="rest", label=more_curves(rest))
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     members = [seed for curve in coloured for seed in curve.members] if seeds else []
-    percent_axis(ax, [*curves, *members], with_interval)
+    percent_axis(ax, [*curves, *members], bands)
     bases = baselines(curves)
     for name, value in bases.items():
         line = ax.axhline(100 * value, zorder=1.5, gid="base", **BASE_LOOK)
@@ -110,19 +111,6 @@ def rank_accuracy(
     return ax
 
 
-def _intervals(ax: Axes, coloured: Sequence[CurveRow], style: Styles, axis: str) -> list[CurveRow]:
-    """Bands or whiskers; the curves that have one."""
-    bands, whiskers = banded(coloured)
-    for at, curve in enumerate(coloured):
-        hue, name = style[key(curve)].colour, f"curve-{at}-band"
-        if curve in bands and len(curve.ranks) > 1:
-            _band(ax, curve, hue, name, axis)
-        elif curve in bands or curve in whiskers:
-            shift = _APART * (at - (len(coloured) - 1) / 2)
-            _whiskers(ax, curve, hue, name, axis, 0 if curve in bands else shift)
-    return [*bands, *whiskers]
-
-
 def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D:
     """A curve with its marks."""
     places, shares = _points(curve, axis)
@@ -133,10 +121,12 @@ def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D
     return line
 
 
-def banded(coloured: Sequence[CurveRow]) -> tuple[list[CurveRow], list[CurveRow]]:
-    """The curves that get a band (the compared ones) and, where these are many, whiskers (all)."""
-    default = [curve for curve in coloured if curve.is_default]
-    return (default, []) if len(default) <= _MAX_BANDS else ([], list(coloured))
+def banded(coloured: Sequence[CurveRow]) -> list[CurveRow]:
+    """The curves that get a band: the best of each adapter, of the three best adapters."""
+    best: dict[str, CurveRow] = {}
+    for curve in ordered(c for c in coloured if any(low is not None for low in c.accuracy_low)):
+        best.setdefault(curve.adapter, curve)
+    return [*best.values()][:_MAX_BANDS]
 
 
 def marked(curve: CurveRow) -> list[int]:
@@ -185,24 +175,14 @@ def _points(curve: CurveRow, axis: str) -> tuple[list[float], list[float]]:
 
 
 def _band(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str) -> None:
-    """The pointwise intervals as a band, with holes at missing ranks."""
+    """The pointwise intervals as a band with an edge, with holes at missing ranks."""
     ends = zip(curve.accuracy_low, curve.accuracy_high, strict=True)
     bounds = dict(zip(along(curve, axis), ends, strict=True))
     bounds |= dict.fromkeys(curve.missing if axis not in BUDGETS else (), (None, None))
     places = sorted(bounds)
     lows, highs = 100 * np.array([bounds[place] for place in places], dtype=float).T
-    band = ax.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
-    band.set_gid(gid)
-
-
-def _whiskers(ax: Axes, curve: CurveRow, colour: str, gid: str, axis: str, shift: float) -> None:
-    """The pointwise intervals as lines, `shift` points beside their marks."""
-    from matplotlib.transforms import ScaledTranslation
-
-    beside_mark = ax.transData + ScaledTranslation(shift / 72, 0, ax.figure.dpi_scale_trans)
-    lows, highs = 100 * np.array([curve.accuracy_low, curve.accuracy_high], dtype=float)
-    look: dict[str, Any] = {"color": colour, "linewidth": 0.9, "alpha": 0.7, "zorder": 2}
-    ax.vlines(along(curve, axis), lows, highs, transform=beside_mark, gid=gid, **look)
+    band = ax.fill_between(places, lows, highs, linewidth=0.7, zorder=2, gid=gid)
+    band.set(facecolor=(colour, 0.08), edgecolor=(colour, 0.5))
 
 
 Line = tuple["CurveRow", "Sequence[float]", "Sequence[float]"]
@@ -267,12 +247,8 @@ def latency(
     The lines are named at the right edge where `labels` are wanted.
     """
     lines = [
-        (
-            served.curve,
-            [1000 * cost.decode.median for cost, _ in served.points],
-            [y for _, y in served.points],
-        )
-        for served in measured
+        (s.curve, [1000 * cost.decode.median for cost, _ in s.points], [y for _, y in s.points])
+        for s in measured
     ]
     _draw_lines(ax, lines, style)
     for served in measured:
@@ -295,16 +271,8 @@ def _level_of_merged(ax: Axes, place: float, *, labels: bool) -> None:
     """A level at the time of any merged rank, named beside it or in a legend."""
     ax.axvline(place, zorder=1.5, label=MERGED, **BASE_LOOK)
     if labels:
-        ax.annotate(
-            "merged",
-            (place, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -1),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
-            color=BASE,
-        )
+        look: dict[str, Any] = {"va": "top", "fontsize": 8, "color": BASE}
+        ax.text(place, 0.995, " merged", transform=ax.get_xaxis_transform(), **look)
 
 
 def gained_lost(
@@ -352,14 +320,9 @@ def groups(
         places = [names.index(row.stratum) + shift for row in shown]
         ends = np.array([(row.log2.low, row.log2.high) for row in shown], dtype=float)
         ax.hlines(places, *100 * ends.T, color=look.colour, linewidth=1.0, alpha=0.6)
-        ax.plot(
-            [100 * row.log2.value for row in shown],
-            places,
-            linestyle="none",
-            marker=look.marker,
-            color=look.colour,
-            label=called[curve.label],
-        )
+        values = [100 * row.log2.value for row in shown]
+        (dots,) = ax.plot(values, places, label=called[curve.label], color=look.colour)
+        dots.set(linestyle="none", marker=look.marker)
     ax.set_yticks(range(len(names)), [one_line(name, LABEL_CHARS) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(visible=True, axis="x")

@@ -53,8 +53,9 @@ _AREAS = (
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (
-    "Differences of AURAC (log2 axis) with 95 % intervals; filled where they are significant "
-    "(adjusted p < .05). Each panel has its own scale."
+    "Differences of AURAC (log2 axis) in points with 95 % intervals; filled where they are "
+    "significant (adjusted p < .05). Each panel has its own scale. Rows: {}, and each truncation "
+    f"against the one that its method is compared by; {DIFFERENCES}.svg has all."
 )
 
 
@@ -112,9 +113,10 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     page.add(*answer(shown))
     page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
     if draw_differences(shown, out):
-        first = " Primary comparisons are first." if declared else ""
+        leading = "the comparisons of the method with the largest AURAC"
+        first = "the primary comparisons" if declared else leading
         alt = "A row for each two curves, a panel for each task."
-        page.figure(_FOREST + first, f"{DIFFERENCES}.png", alt)
+        page.figure(_FOREST.format(first), f"{DIFFERENCES}.png", alt)
     page.add("## Appendix: design")
     _design(page, study, path, out, state)
     _cost(page, study, adapters, state)
@@ -315,7 +317,10 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
 def _report_of(page: _Page, task: str, folder: Path, out: Path) -> None:
     """The figure of one task, and where its own report is."""
     where = folder.relative_to(out).as_posix()
-    caption = f"{task}: accuracy against rank, means over training seeds."
+    caption = (
+        f"{task}: accuracy against rank, means over training seeds. Bands: 95 % intervals for "
+        "each rank alone, of the best truncation of the three best adapters."
+    )
     for file in sorted((folder / FIGURES).glob("rank-accuracy-*.svg")):
         if not file.stem.endswith("-linear"):
             alt = f"Curves of the methods on {task}."
@@ -334,7 +339,7 @@ def _means(page: _Page, analysis: Analysis) -> None:
 
 
 def draw_differences(analysis: Analysis, out: Path) -> bool:
-    """Write the figure of every difference with its interval: SVG, PNG, PDF, and its numbers.
+    """Write every difference with its interval, as a figure and numbers, and a few for a column.
 
     False: no two curves were compared, and nothing is written.
     """
@@ -342,11 +347,6 @@ def draw_differences(analysis: Analysis, out: Path) -> bool:
     pairs = sorted(every, key=lambda row: row.exploratory is not False)
     if not pairs:
         return False
-    rows = [
-        Difference(str(row.task), f"{row.b} − {row.a}", row.estimate, bool(row.verdict))
-        for row in pairs
-        if row.estimate
-    ]
     numbers = [
         fields_of(row, "task b a")
         | fields_of(row.estimate, "value low high")
@@ -355,7 +355,30 @@ def draw_differences(analysis: Analysis, out: Path) -> bool:
     ]
     write_atomic(out / f"{DIFFERENCES}.csv", as_csv(numbers))
     with figures.styled(small=True):
-        figures.save(differences(rows), out / DIFFERENCES, formats=("svg", "png", "pdf"))
-        narrow = differences(rows, width=figures.NARROW)
-        figures.save(narrow, out / f"{DIFFERENCES}-column", formats=("pdf",))
+        figures.save(differences(_drawn(pairs)), out / DIFFERENCES, formats=("svg", "pdf"))
+        few = differences(_drawn(_main(analysis, pairs)), width=figures.NARROW)
+        figures.save(few, out / DIFFERENCES, formats=("png",))
+        figures.save(few, out / f"{DIFFERENCES}-column", formats=("pdf",))
     return True
+
+
+def _drawn(pairs: Iterable[PairRow]) -> list[Difference]:
+    return [
+        Difference(str(row.task), f"{row.b} − {row.a}", row.estimate, bool(row.verdict))
+        for row in pairs
+        if row.estimate
+    ]
+
+
+def _main(analysis: Analysis, pairs: Iterable[PairRow]) -> list[PairRow]:
+    """The rows that the page shows, as its caption says."""
+    compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
+    areas = {(row.task, row.label): row.log2.value for row in analysis.scores if row.log2}
+    best = dict(sorted(compared & areas.keys(), key=lambda way: (areas[way], way[1])))
+
+    def shown(row: PairRow) -> bool:
+        if row.exploratory is False or len(compared & {(row.task, row.a), (row.task, row.b)}) == 1:
+            return True
+        return analysis.primary is None and best.get(row.task) in (row.a, row.b)
+
+    return [row for row in pairs if shown(row)]

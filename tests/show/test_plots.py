@@ -19,7 +19,7 @@ from aurac.analysis.findings import MOST_CLOSE
 from aurac.analysis.record import Changes, Step, StratumRow
 from aurac.curves.display import percent
 from aurac.show import appearance, figures, plots
-from aurac.show.findings import Findings, highlighted
+from aurac.show.findings import Findings
 from aurac.show.forest import WIDE, Difference, differences
 from aurac.show.pictures import KEY, Pictures
 from aurac.stats.mean import Estimate
@@ -197,14 +197,33 @@ def test_single_seeds_are_drawn_where_they_are_asked_for(seeds, tmp_path):
     assert ("curve-0-seeds" in {line.get_gid() for line in ax.get_lines()}) == seeds
 
 
-@pytest.mark.parametrize(("count", "kind"), [(4, "PolyCollection"), (5, "LineCollection")])
-def test_every_curve_has_its_interval_as_a_band_or_where_there_are_many_a_whisker(
-    count, kind, tmp_path
-):
-    curves = run_from(many_curves(tmp_path, count, cells=False).results()).curves
-    drawn = plots.rank_accuracy(Figure().subplots(), curves).collections
-    assert [item.get_gid() for item in drawn] == [f"curve-{at}-band" for at in range(count)]
-    assert all(kind in (base.__name__ for base in type(item).__mro__) for item in drawn)
+def test_the_best_truncation_of_the_three_best_adapters_has_a_band(tmp_path):
+    maker = RunMaker(tmp_path, n=20, cells=False)
+    for name, accuracy in (("a", 0.1), ("b", 0.2), ("c", 0.3), ("d", 0.4)):
+        maker.add(name, [accuracy] * 2, ranks=(1, 2))
+    maker.add("a", [0.5] * 2, ranks=(1, 2), basis="svd", rescale="keep", role="extra")
+    curves = run_from(maker.results()).curves
+    drawn = {
+        item.get_gid() for item in plots.rank_accuracy(Figure().subplots(), curves).collections
+    }
+    best = [("a", "svd"), ("d", "prefix"), ("c", "prefix")]
+    assert [(c.adapter, c.basis) for c in plots.banded(curves)] == best
+    assert drawn == {f"curve-{at}-band" for at, c in enumerate(curves) if c in plots.banded(curves)}
+
+
+def test_all_that_may_be_the_best_are_in_colour_where_they_are_few(tmp_path):
+    maker = RunMaker(tmp_path, n=20, cells=False)
+    for at in range(MOST_CLOSE):
+        maker.add(f"a{at}", [0.1, 0.1], ranks=(1, 2))
+    for basis in ("energy", "svd"):
+        maker.add("a0", [0.9] * 2, ranks=(1, 2), basis=basis, rescale="keep", role="extra")
+    findings = Findings(run_from(maker.results()))
+    (task,) = findings.candidates
+    others = [curve for curve in findings.run.curves if not curve.is_default]
+    findings.candidates[task] = others
+    shown = findings.highlighted(task)
+    assert len(shown) == MOST_CLOSE
+    assert {curve.id for curve in others} < {curve.id for curve in shown}
 
 
 def test_two_further_truncations_of_one_adapter_have_lines_of_their_own(tmp_path):
@@ -282,10 +301,6 @@ def test_texts_of_differences_are_apart(width, tasks):
     ]
     with figures.styled(small=True):
         figure = differences(rows, width=width)
-        figure.draw_without_rendering()
-        for ax in figure.axes:  # rows that other panels name are no texts of theirs
-            if not ax.yaxis.get_tick_params()["labelleft"]:
-                ax.set_yticks([])
         assert_apart(figure)
 
 
@@ -376,6 +391,6 @@ def test_the_best_other_truncations_are_highlighted_after_the_default_curves(tmp
     for basis, accuracy in (("energy", 0.5), ("svd", 0.9)):
         maker.add("a0", [accuracy] * 2, ranks=(1, 2), basis=basis, rescale="keep", role="extra")
     run = run_from(maker.results())
-    shown = highlighted(run, run.task_names[0])
+    shown = Findings(run).highlighted(run.task_names[0])
     assert [(c.adapter, c.basis) for c in shown if not c.is_default] == [("a0", "svd")]
     assert len(shown) == MOST_CLOSE
