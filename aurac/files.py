@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 CHUNK = 1 << 22
+POINTER, FETCH = "a Git LFS pointer, not the file itself", "run `git lfs pull` in its repository"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # a file system without
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = 1 << 30  # bytes of an archive, unpacked
@@ -47,6 +48,12 @@ def did_you_mean(path: Path) -> str | None:
         known = [str(each) for each in found if each.exists()]
         return f"did you mean {' or '.join(known)}?" if known else None
     return None
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file holds a pointer of Git LFS in the place of its content."""
+    with path.open("rb") as file:
+        return file.read(20) == b"version https://git-"
 
 
 def write_atomic(path: Path, data: str | bytes, *, exclusive: bool = False) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
-from aurac.files import did_you_mean
+from aurac.files import FETCH, POINTER, did_you_mean, is_pointer
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
@@ -84,6 +84,8 @@ def _local(name: str, path: Path) -> Base:
             expected="a model folder as save_pretrained writes it",
             fix="give the folder that holds config.json and the weights",
         )
+    if pointer := next((x for x in path.iterdir() if x.is_file() and is_pointer(x)), None):
+        raise BaseModelError(f"base {name!r}: {pointer} is {POINTER}", fix=FETCH)
     try:
         digest = remembered_sha256(path)
     except (FileNotFoundError, ValueError, KeyError, OSError) as error:

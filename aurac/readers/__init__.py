@@ -9,6 +9,7 @@ from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
 from aurac.files import did_you_mean
 from aurac.readers.data_files import TABLES
+from aurac.records.results_file import LOG_SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +72,7 @@ def _read(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) -> Curv
         raise DataError(
             f"{path} is no table",
             expected=f"a file ending in {', '.join(TABLES)}, sample logs, or a run folder",
+            fix=LOG_SAMPLES if path.suffix == ".json" else None,
         )
     from aurac.readers.table import read_table
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any
 
+from aurac.arguments import as_fraction
 from aurac.errors import DataError, first_line
 
 Row = dict[str, Any]
@@ -182,11 +184,26 @@ def _csv_columns(path: Path, choose: Choose, texts: Container[str]) -> Any:
     used = choose(names)
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: text if name in texts else pa.float64() for name in used}
-    return arrow_csv.read_csv(
-        path,
-        read_options=arrow_csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
-        convert_options=arrow_csv.ConvertOptions(column_types=types, include_columns=used),
-    )
+    try:
+        return arrow_csv.read_csv(
+            path,
+            read_options=arrow_csv.ReadOptions(block_size=_BLOCK, column_names=names, skip_rows=1),
+            convert_options=arrow_csv.ConvertOptions(column_types=types, include_columns=used),
+        )
+    except pa.ArrowInvalid as error:
+        column = re.search(r"CSV column #(\d+): .* invalid value", str(error))
+        if column is None:
+            raise
+        raise no_number(str(path), names[int(column[1])], error) from None
+
+
+def no_number(where: str, name: str, error: Exception) -> DataError:
+    """Arrow's refusal of a column, with the cell that it names and what to write there."""
+    cell = re.search("'(.*)'", first_line(error))
+    given = f"{where}, column {name}: a cell is no number" + (f": {cell[1]!r}" if cell else "")
+    written = as_fraction(cell[1]) if cell else None
+    fix = written and f"{written} there, and fractions in all rows"
+    return DataError(given, expected="numbers such as 0.4", fix=fix)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -18,7 +18,7 @@ from aurac.curves.curve import Curve
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 from aurac.files import Json
-from aurac.records.results_file import runs_below
+from aurac.records.results_file import LOG_SAMPLES, runs_below
 
 logger = logging.getLogger(__name__)
 
@@ -244,11 +244,13 @@ def _pooled(adapter: str, group: str, members: Mapping[str, Logs], wanted: Wante
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
-        first = f"evaluate an adapter first: `aurac compare {root} --tasks TASK`"
+        first = LOG_SAMPLES if any(root.rglob("results_*.json")) else None
+        if (root / "adapter_config.json").exists():
+            first = f"evaluate an adapter first: `aurac compare {root} --tasks TASK`"
         raise DataError(
             f"{root} holds neither results.json nor sample logs",
             expected="a run folder, or a folder per rank with samples_TASK_DATE.jsonl",
-            fix=runs_below(root) or (first if (root / "adapter_config.json").exists() else None),
+            fix=runs_below(root) or first,
         )
     beside = cache(_results)  # several samples files share it
     logs = []

@@ -16,7 +16,7 @@ from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Amounts, Curve, CurveLabels
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
-from aurac.readers.data_files import read_columns
+from aurac.readers.data_files import no_number, read_columns
 
 LARGEST = 2_000_000_000  # bytes; beyond it a table belongs split by task, or in parquet
 _KEYS = ("adapter", "task", "metric")
@@ -63,9 +63,11 @@ def _known(names: Sequence[str], where: str) -> list[str]:
     if "rank" in names and ("accuracy" in names or {"doc_id", "score"} <= set(names)):
         return [name for name in names if name in COLUMNS]
     shown = ", ".join(names[:10]) or "none"
+    split = any(mark in name for name in names for mark in ";\t|")
     raise DataError(
         f"{where} has columns {shown}",
         expected="adapter, task, rank, doc_id, score, or rank and accuracy",
+        fix="separate the columns by commas" if split else None,
     )
 
 
@@ -99,8 +101,8 @@ def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
 
     try:
         values = np.asarray(column.cast(pa.float64()).to_numpy(), dtype=np.float64)
-    except pa.ArrowException:
-        raise DataError(f"{where} has a {name} that is not a number") from None
+    except pa.ArrowException as error:
+        raise no_number(where, name, error) from None
     if name in _OPTIONAL:
         return values
     if column.null_count:
@@ -191,7 +193,12 @@ class _Rows:
         cut = next((n for n in _CUTS if n in self.text and len(self.text[n].texts) > 1), None)
         one = f"select one {cut}" if cut else None
         if not self.documents:
-            raise self._error(f"{self.label(at)} has rank {self.rank[at]} twice", fix=one)
+            apart = "keep one, or tell curves apart in a column named adapter, task, metric or seed"
+            raise self._error(
+                f"{self.label(at)} has rank {self.rank[at]} twice",
+                expected="one row for each rank",
+                fix=one or apart,
+            )
         sample = self.text.get("sample")
         if sample is None:
             raise self._error(

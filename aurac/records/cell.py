@@ -305,7 +305,7 @@ def read_record(path: Path, kind: type[_R]) -> _R:
 class SchemaNumber(msgspec.Struct, frozen=True):
     """Which schema a record follows, whatever else it holds."""
 
-    schema: Any
+    schema: Any = None
 
 
 _KINDS = {record: kind for kind, record in LINES.items()}

@@ -24,6 +24,12 @@ Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's
 
 
+LOG_SAMPLES = (
+    "of lm-eval give the folder with samples_TASK_DATE.jsonl (a folder for each rank), which "
+    "`lm_eval … --log_samples --output_path FOLDER` writes"
+)
+
+
 def runs_below(folder: Path) -> str | None:
     """Runs in a folder that is none, of a study those of its tasks, as what to do next."""
     found = (path for each in ("*", "*/*") for path in folder.glob(f"{each}/{RESULTS_FILE}"))
@@ -359,6 +365,8 @@ class Results(Record, frozen=True, kw_only=True):
                 why, fix = "does not exist", did_you_mean(folder)
             raise RunFolderError(f"{folder} {why}", expected="a run folder", fix=fix or run)
         schema = read_record(path, SchemaNumber).schema
+        if schema is None:
+            raise RunFolderError(f"{path} has no schema", expected="one of a run", fix=LOG_SAMPLES)
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(
                 f"{path} has schema {schema!r}",

@@ -78,6 +78,7 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
     output_type: Any = "generate_until"
     num_fewshot: Any = None
     dataset_path: Any = None
+    dataset_kwargs: Any = None
     dataset_name: Any = None
     training_split: Any = None
     validation_split: Any = None
@@ -95,6 +96,19 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
         if self.class_ is not UNSET:
             return "PY_TASK"
         return "TASK" if self.group is UNSET else "GROUP"
+
+    @property
+    def source(self) -> str:
+        """Where its documents are; a TaskError where files are to be read and none is named."""
+        given = self.dataset_kwargs if isinstance(self.dataset_kwargs, dict) else {}
+        if files := given.get("data_files") or given.get("data_dir"):
+            return f"dataset_kwargs: data_files: {files}"
+        if self.dataset_path in ("json", "csv", "parquet", "text"):
+            raise TaskError(
+                f"task {self.task!r} has `dataset_path: {self.dataset_path}` and names no files",
+                expected="`dataset_kwargs: {data_files: {test: FILE}}` in its YAML",
+            )
+        return f"dataset_path: {self.dataset_path}"
 
     @property
     def refused(self) -> str | None:

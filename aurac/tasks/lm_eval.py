@@ -158,6 +158,7 @@ class _Builder:
         self._requested = ""
         self._folder: Path | None = None  # of its data
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
+        self._source = ""  # where that says its documents are
         self._local: set[str] = set()
 
     def build(self, requested: str) -> list[BuiltTask]:
@@ -247,6 +248,7 @@ class _Builder:
             config = {**config, "test_split": splits[split], "validation_split": None}
         files = self._files(settings)
         if files is None:
+            self._source = settings.source
             return config
         self._local.add(leaf)
         shown, wanted = settings.num_fewshot, self.options.num_fewshot
@@ -368,7 +370,8 @@ class _Builder:
 
     def _translated(self, error: Exception) -> AuracError:
         leaf = self._at or self._requested
-        return translated(error, leaf, requested=self._requested, local=leaf in self._local)
+        names, local = self._requested, leaf in self._local
+        return translated(error, leaf, requested=names, local=local, source=self._source)
 
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
         for key in (name, group):

@@ -37,13 +37,19 @@ _UNREACHABLE = frozenset(
 )
 
 
-def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> AuracError:
+def translated(
+    error: Exception, leaf: str, *, requested: str, local: bool, source: str
+) -> AuracError:
     """A library's error, raised while the documents or prompts of task ``leaf`` were made.
 
-    The user asked for it by the name ``requested``; ``local``: its documents came from local files.
+    The user asked for it by the name ``requested``; ``local``: its documents came from local files,
+    else from ``source``.
     """
-    missing = isinstance(error, KeyError)
-    reason = f"there is no {error}" if missing else f"{type(error).__name__}: {error}"
+    cause: BaseException = error
+    while type(cause).__name__.startswith("DatasetGeneration") and cause.__cause__:
+        cause = cause.__cause__
+    missing = isinstance(cause, KeyError)
+    reason = f"there is no {cause}" if missing else f"{type(cause).__name__}: {cause}"
     if local:
         return DataError(
             f"local data of task {leaf!r} does not fit its definition ({reason})",
@@ -54,7 +60,9 @@ def translated(error: Exception, leaf: str, *, requested: str, local: bool) -> A
             f"the documents of task {leaf!r} are not on this machine and the hub cannot be reached",
             fix=f"give local files with --data {requested}=FOLDER",
         )
-    return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})")
+    read = cause is not error or isinstance(error, FileNotFoundError)
+    fix = f"check the documents that its YAML names: {source}" if read else None
+    return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})", fix=fix)
 
 
 def unreachable(error: BaseException | None) -> bool:

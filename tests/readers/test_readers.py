@@ -143,7 +143,7 @@ def test_point_tables(tmp_path):
         (HEAD + BODY.replace("x,0", "x,"), "1 rows without a score"),
         (HEAD + BODY.replace("x,0", "x,nan"), "1 rows without a score"),
         (HEAD + BODY.replace("x,0", "x,inf"), "a score of inf"),
-        (HEAD + BODY.replace("x,0", "x,good"), "cannot be read"),
+        (HEAD + BODY.replace("x,0", "x,good"), "column score: a cell is no number: 'good'"),
         (HEAD + BODY.replace("x,0", "x,55"), "looks like percent"),
         (HEAD + BODY.replace("x,0", "x,-1"), "down to -1"),
         (HEAD + BODY.replace("t,2", "t,1.5"), "a rank of 1.5"),
@@ -162,7 +162,7 @@ def test_point_tables(tmp_path):
         ),
         ("rank,doc_id,score,sample\n1,x,0,1\n1,x,0,1\n", "a sample of a document appears twice"),
         ("rank,doc_id,score,sample\n1,x,0,1\n1,x,0,2\n1,y,1,1\n", "has 1 samples at rank 1"),
-        ("rank,doc_id,score,seed\n1,x,0,one\n", "cannot be read"),
+        ("rank,doc_id,score,seed\n1,x,0,one\n", "column seed: a cell is no number: 'one'"),
     ],
 )
 def test_bad_tables_say_one_clear_line(tmp_path, text, words):

@@ -285,6 +285,27 @@ def test_a_task_that_fails_for_another_reason_says_which(tmp_path, tokenizer):
         build_tasks([str(path)], tokenizer=tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("{}", "has `dataset_path: json` and names no files; expected `dataset_kwargs: "),
+        ("{data_files: {test: no.jsonl}}", "Unable to find .*no.jsonl.*; check .* 'no.jsonl'"),
+        ("{data_files: {test: bad.jsonl}}", "JSON parse error: .*; check .* data_files: .*bad.jso"),
+    ],
+)
+def test_documents_that_cannot_be_read_are_named(
+    source, words, tmp_path, tokenizer, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.jsonl").write_text('{"q": ["a"')
+    (tmp_path / "mine.yaml").write_text(
+        "task: mine\ndataset_path: json\ntest_split: test\noutput_type: multiple_choice\n"
+        f"doc_to_text: q\ndoc_to_target: a\ndoc_to_choice: c\ndataset_kwargs: {source}\n"
+    )
+    with pytest.raises(TaskError, match=words):
+        build_tasks(["./mine.yaml"], tokenizer=tokenizer)
+
+
 def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, tokenizer, capfd, caplog):
     path = write_choice_task(tmp_path)
     (tmp_path / "loud.py").write_text(

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from aurac.adapters.adapter import Adapter, Factors, all_finite
 from aurac.errors import CheckpointError, first_line
-from aurac.files import write_json
+from aurac.files import FETCH, POINTER, is_pointer, write_json
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 OUTLINE: Final = "adapter_outline.json"
@@ -43,6 +43,7 @@ FLOATS: Final[Mapping[str, torch.dtype]] = {
     "F16": torch.float16,
 }
 _TYPE_NAMES: Final = {dtype: name for name, dtype in FLOATS.items()}
+_AGAIN: Final = "copy or download the file again"
 _JSON_LIMIT: Final = 16 * 2**20  # an adapter_config.json is a few kB
 _WORDS: Final = {
     "int": "a whole number",
@@ -67,7 +68,8 @@ def read_json(path: Path) -> dict[str, object]:
             parse_constant=_refuse_constant,
         )
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {reason(error)}") from error
+        given = f"{path} is not readable JSON: {reason(error)}"
+        raise CheckpointError(given, fix=_AGAIN) from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}", expected="a JSON object")
     return value
@@ -133,13 +135,16 @@ def _wrong_type(dtype: torch.dtype, key: str, where: object) -> CheckpointError:
 
 
 def regular_file(path: Path) -> int:
-    """The size of ``path`` in bytes; refused unless it is a regular file."""
+    """The size of ``path`` in bytes; refused unless it is a regular file with its content."""
     try:
         info = path.stat()
+        if not stat.S_ISREG(info.st_mode):
+            raise CheckpointError(f"{path} is not a regular file")
+        pointer = is_pointer(path)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {reason(error)}") from error
-    if not stat.S_ISREG(info.st_mode):
-        raise CheckpointError(f"{path} is not a regular file")
+    if pointer:
+        raise CheckpointError(f"{path} is {POINTER}", fix=FETCH)
     return info.st_size
 
 
@@ -230,9 +235,8 @@ class SafetensorsFile:
             self._file = safe_open(path, framework="pt", backend="pread")
             self.keys: list[str] = list(self._file.keys())
         except Exception as error:
-            raise CheckpointError(
-                f"{path} is not a readable safetensors file: {reason(error)}"
-            ) from error
+            given = f"{path} is not a readable safetensors file: {reason(error)}"
+            raise CheckpointError(given, fix=_AGAIN) from error
 
     def outline(self) -> dict[str, Tensor]:
         """Each tensor by name, on the meta device."""
@@ -250,9 +254,8 @@ class SafetensorsFile:
         try:
             return self._file.get_tensor(key)
         except Exception as error:
-            raise CheckpointError(
-                f"cannot read {self.path}: {reason(error)}", fix="copy or download the file again"
-            ) from error
+            given = f"cannot read {self.path}: {reason(error)}"
+            raise CheckpointError(given, fix=_AGAIN) from error
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
