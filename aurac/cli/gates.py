@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import unmet_demands
@@ -10,7 +11,7 @@ from aurac.curves.display import enough
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aurac.analysis.choice_rows import Configuration, RankRow
     from aurac.analysis.record import Analysis
@@ -26,11 +27,7 @@ class Gate:
     reason: str
     tested: Sequence[RankRow]
     failing: Sequence[tuple[RankRow, str]]
-    rank: int | None = None
-
-    def passes(self, chosen: Configuration) -> bool:
-        """Whether a recommended configuration is shown to; none is of a latency."""
-        return self.rank is not None and chosen.rank <= self.rank
+    passes: Callable[[Configuration], bool]  # whether a recommended one is shown to
 
     def text(self, names: Names) -> str:
         """The verdict."""
@@ -74,12 +71,21 @@ def gates(
         large = [row for row in rows if row.rank is None or row.rank > rank]
         failing = [(row, _needed(row, rank)) for row in large]
         reason = f"Not shown to be good enough {at}"
-        found.append(Gate(f"may be shipped {at}", reason, rows, failing, rank))
+        does = f"may be shipped {at}"
+        found.append(Gate(does, reason, rows, failing, lambda chosen: chosen.rank <= rank))
     if latency is not None:
         most = f"at most {latency:g} ms a generated token"
         slow = _slow(rows, served, latency, measure)
-        found.append(Gate(f"takes {most} at its rank", f"Not shown to take {most}", rows, slow))
+        reason = f"Not shown to take {most}"
+        passes = partial(_is_fast, served, latency)
+        found.append(Gate(f"takes {most} at its rank", reason, rows, slow, passes))
     return found
+
+
+def _is_fast(served: ServingCosts, limit: float, chosen: Configuration) -> bool:
+    cost = served.at(chosen.adapter, chosen.truncation, chosen.rank)
+    most = cost.decode.high if cost else None
+    return most is not None and 1000 * most <= limit
 
 
 def _needed(row: RankRow, rank: int) -> str:

@@ -34,6 +34,9 @@ _UNDERSTOOD = (
     "pretrained, revision, peft, tokenizer, dtype, device, batch_size, parallelize, "
     "device_map_option and trust_remote_code"
 )
+_QUANTIZED = (
+    "a base is not quantized while it is loaded; one that was saved in 4 or 8 bits is read as it is"
+)
 _RENAMED = {
     "pretrained": "base",
     "device_map_option": "device_map",
@@ -141,7 +144,10 @@ class LmEvalCommand(Command):
                 fix=use,
             )
         if unknown:
-            raise UsageError(f"--model_args {','.join(unknown)}", expected=_UNDERSTOOD, fix=use)
+            given = f"--model_args {','.join(unknown)}"
+            if any(name.startswith(("load_in_", "bnb_")) for name in unknown):
+                given += f" ({_QUANTIZED})"
+            raise UsageError(given, expected=_UNDERSTOOD, fix=use)
         if not adapters:
             raise UsageError(
                 "no adapter: this line evaluates the base model alone",

@@ -36,6 +36,7 @@ class Attributes(TypedDict, total=False):
     default: Any
     expose_value: bool
     flag_value: Any
+    hidden: bool
     is_flag: bool
     metavar: str
     multiple: bool
@@ -308,9 +309,9 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.short = [f"--{name}" for name in short.split()]
         count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
-        shown: Attributes = {"is_flag": True, "expose_value": False, "callback": _show_all}
+        shown: Attributes = {"is_flag": True, "expose_value": False, "hidden": not short}
         about = f"Show all {count} options and exit."
-        every = click.Option([ALL], help=about, is_eager=True, hidden=not short, **shown)
+        every = click.Option([ALL], help=about, is_eager=True, callback=_show_all, **shown)
         self.params.append(every)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

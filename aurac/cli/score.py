@@ -12,7 +12,6 @@ from aurac.arguments import fraction
 from aurac.cli.options import (
     NOT_SHOWN,
     command,
-    hyphens,
     options,
     pairs,
     print_json,
@@ -36,10 +35,6 @@ def _clusters(values: Sequence[str]) -> dict[str, str]:
     """Task ("" for all) → field."""
     fields = pairs([value if "=" in value else f"*={value}" for value in values], "--cluster")
     return {"" if task == "*" else task: field for task, field in fields.items()}
-
-
-def _spelled(name: str) -> str:
-    return "rank-margin" if name == "delta" else hyphens(name)
 
 
 analysis_options = options(
@@ -66,7 +61,7 @@ analysis_options = options(
 
 @command(
     short="metric group rank-margin non-inferior equivalent to margin axis details json",
-    context_settings={"token_normalize_func": _spelled},
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
 )
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
 @options(
@@ -83,6 +78,7 @@ analysis_options = options(
     """
     --rank-margin FLOAT: Loss of accuracy against the best rank that a smaller one may have: the
         smallest such rank of each adapter is shown.
+    --delta FLOAT: The same.
     --weigh [tasks]: Aggregates by 'tasks' or 'documents'.
     --primary
     --reference
@@ -90,6 +86,7 @@ analysis_options = options(
         same order, so that differences are taken within each. Default: as recorded recipes say; a
         table records none.
     """,
+    delta={"hidden": True},
     paired_seeds={"default": None, "show_default": False},
 )
 def score(
@@ -107,6 +104,7 @@ def score(
     primary: tuple[str, ...],
     references: tuple[str, ...],
     rank_margin: float | None,
+    delta: float | None,
     axis: str,
     level: float,
     alpha: float,
@@ -139,14 +137,16 @@ def score(
     question = _question(non_inferior, equivalent, reference, margin)
     if question:
         fix = "leave it out, or ask without the margin test"
-        names = ("rank_margin", "weigh", "level", "details", "primary", "references")
+        names = ("rank_margin", "delta", "weigh", "level", "details", "primary", "references")
         refuse_given(names, "with a margin test", fix)
     given = parse_pairs(primary, references)
     read = read_sources(sources, metric, groups=groups, clusters=cluster, primary=given)
+    margins = {"rank-margin": rank_margin, "delta": delta}
+    ranks = [fraction(value, name) for name, value in margins.items() if value is not None]
     settings = Options(
         axis=axis,
         level=level,
-        margin=None if rank_margin is None else fraction(rank_margin, "rank_margin"),
+        margin=ranks[0] if ranks else None,
         alpha=alpha,
         support=support,
         weigh=weigh,

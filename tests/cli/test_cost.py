@@ -156,6 +156,10 @@ def test_a_latency_is_a_gate(tmp_path):
     failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
     assert f"Not shown to take at most {most:g} ms a generated token: " in failed
     assert " ms at rank " in failed.splitlines()[0]
+    chosen = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"][0]["rank"]
+    assert chosen < max(own)
+    assert "The recommended configuration passes:" in failed.splitlines()
+    assert "Without the gate:" in run("recommend", folder, *GATE, "1", code=4).splitlines()
     none = run("recommend", folder, "--margin", "0.0001", *GATE[2:], "99", code=4)
     assert "(no rank is recommended, so none is timed)" in none.splitlines()[0]
     both = [*GATE, "99", "--require-rank", "16"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from hostile_files import run_aurac
 from report_runs import zoo_run
+from small_runs import TASK, random_adapter
 
 from aurac.analysis.primary import pairs_of, parse_pairs
 from aurac.cli import COMMANDS, cli, main
@@ -55,7 +58,8 @@ def refusal(*words: object) -> str:
         (["recommend", "x", "--margin", ".1", "--max-latency-ms", "0"], "0.0 is not in the range"),
         (["recommend", "x", "--margin", ".1", "--require-rank", "r8"], "no number: write 8"),
         (["compare", "x", "--tasks", "y", "--workers", "-1"], "-1 is not in the range"),
-        (["score", ROOT / "reports/word_problems", "--delta", "2"], "--rank-margin 2.0; expected"),
+        (["score", ROOT / "reports/word_problems", "--rank-margin", "2"], "--rank-margin 2.0; exp"),
+        (["score", ROOT / "reports/word_problems", "--delta", "2"], "--delta 2.0; expected"),
         (["compare", "x", "--tasks", "y", "--gen_kwargs", "tempratur=1"], "mean temperature?"),
         (
             ["compare", "x", "--tasks", "y", "--gen_kwargs", "tempratur=1,do_sample=true"],
@@ -110,6 +114,73 @@ def test_a_refusal_says_what_to_type(typed, instead):
     assert instead in refusal(*typed)
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
+
+
+@pytest.mark.parametrize(
+    ("typed", "content", "instead"),
+    [
+        ("inspect mine", {"mine/adapter_model.safetensors": POINTER}, "run `git lfs pull` in"),
+        ("inspect mine", {"mine/adapter_config.json": POINTER}, "run `git lfs pull` in"),
+        (
+            f"compare {ZOO}/lora --base . --tasks aurac_word_problems",
+            {"config.json": "{}", "model.safetensors": POINTER},
+            "model.safetensors is a Git LFS pointer, not the file itself; run `git lfs pull` in",
+        ),
+        (
+            "inspect mine",
+            {"mine/adapter_config.json": '{"r": 4,'},
+            "double quotes: line 1 column 9 (char 8); copy or download the file again",
+        ),
+        (
+            "inspect mine",
+            {"mine/adapter_model.safetensors": "cut"},
+            "header too small; copy or download the file again",
+        ),
+        ("score results_1.json", {"results_1.json": TOTALS}, "--log_samples --output_path FOLDER`"),
+        ("score .", {"rank_8/results_1.json": TOTALS}, "--log_samples --output_path FOLDER`"),
+        ("score .", {"results.json": TOTALS}, "results.json has no schema; expected one of a run;"),
+        ("recommend results.json", {"results.json": TOTALS}, "folder with samples_TASK_DATE.jsonl"),
+        (
+            "score t.csv",
+            {"t.csv": "rank,accuracy\n1,40%\n"},
+            "t.csv, column accuracy: a cell is no number: '40%'; expected numbers such as",
+        ),
+        (
+            "score t.csv",
+            {"t.csv": 'rank,accuracy\n1,"0,4"\n'},
+            "give 0.4 there, and fractions in all rows",
+        ),
+        (
+            "score t.csv",
+            {"t.csv": "rank,accuracy\none,.4\n"},
+            "column rank: a cell is no number: 'one'",
+        ),
+        ("score t.jsonl", {"t.jsonl": '{"rank": 1, "accuracy": "40%"}'}, "give 0.4 there"),
+        ("score t.csv", {"t.csv": "rank;accuracy\n1;.4\n"}, "separate the columns by commas"),
+        ("score t.csv", {"t.csv": "rank\taccuracy\n1\t.4\n"}, "separate the columns by commas"),
+        (
+            "score t.csv",
+            {"t.csv": "rank,accuracy\n1,.4\n1,.5\n"},
+            "keep one, or tell curves apart in a column named adapter, task, metric or seed",
+        ),
+        (
+            "compare --model hf --model_args pretrained=b,peft=mine,load_in_4bit=True --tasks x",
+            {},
+            "a base is not quantized while it is loaded; one that was saved in 4 or 8 bits is read",
+        ),
+    ],
+)
+def test_a_refusal_of_a_file_says_what_to_do(typed, content, instead, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ZOO / "lora", "mine")
+    for name, text in content.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text(text)
+    assert instead in refusal(*typed.split())
+
+
 @pytest.mark.parametrize(
     "typed", ["score", "scor", "score --foo", "recommend x --margin y", "recommend nowhere"]
 )
@@ -119,6 +190,25 @@ def test_every_refusal_is_one_message(typed, monkeypatch, capsys):
         main()
     said = capsys.readouterr().err
     assert (left.value.code, said[:14], said.count("\n")) == (2, "aurac: error: ", 1)
+
+
+@pytest.mark.parametrize(("fails", "goes_on"), [(True, False), (False, True)])
+def test_what_to_do_next_is_said_where_a_cell_has_a_value(
+    fails, goes_on, tiny_base_folder, tmp_path, monkeypatch
+):
+    from aurac.tasks.task import Evaluation
+
+    def failing(*_):
+        raise RuntimeError("shapes do not match")
+
+    if fails:
+        monkeypatch.setattr(Evaluation, "block", failing)
+    words = [random_adapter(tiny_base_folder, tmp_path / "mine"), "--tasks", TASK, "--limit", "2"]
+    code, out, err = run_aurac("compare", *words, "--device", "cpu", "--out", tmp_path / "run")
+    assert code == 3 * fails
+    assert ("failed: base on" in err, "failed: mine at rank 4 on" in err) == (fails, fails)
+    assert "report: " in out
+    assert ("next: aurac recommend" in out) == goes_on
 
 
 def test_runs_below_a_study_are_those_of_its_results():
