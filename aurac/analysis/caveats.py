@@ -162,20 +162,16 @@ def _few_documents(run: StoredRun) -> Iterator[Caveat]:
 def _near_ties(run: StoredRun) -> Iterator[Caveat]:
     """The curve and rank of each task with the largest share of near ties."""
     dtypes = " and ".join(dict.fromkeys(str(p.dtype) for p in run.provenance if p.dtype))
-    shares, worst = dict[str, float](), dict[str, Caveat]()
-    for curve in run.curves:
-        of = curve.n_docs or 1
-        for rank, count in zip(curve.ranks, curve.near_ties, strict=False):
-            if (share := (count or 0) / of) > shares.get(curve.task, _TIES):
-                shares[curve.task] = share
-                worst[curve.task] = _caveat(
-                    *("near ties", curve.task, curve.name),
-                    note=dtypes,
-                    rank=rank,
-                    documents=count or 0,
-                    n_docs=of,
-                )
-    return iter(worst.values())
+    known = (
+        ((count or 0) / (curve.n_docs or 1), curve, {"rank": rank, "documents": count or 0})
+        for curve in run.curves
+        for rank, count in zip(curve.ranks, curve.near_ties, strict=False)
+    )
+    for task, ties in grouped(known, lambda tie: tie[1].task).items():
+        share, curve, numbers = max(ties, key=itemgetter(0))
+        if share > _TIES:
+            numbers["n_docs"] = curve.n_docs or 1
+            yield _caveat("near ties", task, curve.name, note=dtypes, **numbers)
 
 
 def _drawn(run: StoredRun) -> Iterator[Caveat]:
@@ -183,11 +179,11 @@ def _drawn(run: StoredRun) -> Iterator[Caveat]:
     records = [(c.task, c.record) for c in run.curves if c.record]
     samples = ((task, s.samples, s.share) for task, c in records if (s := c.sampling))
     draws = ((task, d.draws, d.share) for task, c in records if (d := c.fewshot_draws))
-    each_code: tuple[tuple[Code, Iterator[tuple[str, int, float | None]]], ...]
-    each_code = ("samples", samples), ("draws", draws)
-    for code, known in each_code:
-        for (task, number), each in grouped(known, itemgetter(0, 1)).items():
-            if shares := [share for *_, share in each if share is not None]:
+    each: dict[Code, Iterator[tuple[str, int, float | None]]]
+    each = {"samples": samples, "draws": draws}
+    for code, known in each.items():
+        for (task, number), rows in grouped(known, itemgetter(0, 1)).items():
+            if shares := [share for *_, share in rows if share is not None]:
                 yield _caveat(code, task, number=number, low=min(shares), high=max(shares))
 
 

@@ -50,18 +50,21 @@ def reading(row: PairRow) -> str:
 
 
 def other_truncations(
-    row: PairRow, called: Callable[[str, str], str] = "{} · {}".format
+    row: PairRow,
+    called: Callable[[str, str], str] = "{} · {}".format,
+    areas: Mapping[str, float] | None = None,
 ) -> list[str]:
     """What a pair shows under each of the other truncations that change its verdict.
 
-    `called` names an adapter under a truncation.
+    `called` names an adapter under a truncation; `areas` over equal ranks are by these names.
     """
     shown = []
     for ways, sign in row.truncations.items():
         if sign != row.verdict:
             a, b = map(called, (row.a, row.b), ways.split(AGAINST))
             other = replace(row, a=a, b=b, verdict=sign, truncations={}, exploratory=None)
-            shown.append(f"{a}{AGAINST}{b}: {reading(other)}")
+            gap = f" ({points(abs(areas[a] - areas[b]))})" if areas and {a, b} <= {*areas} else ""
+            shown.append(f"{a}{AGAINST}{b}: {reading(other)}{gap}")
     return shown
 
 
@@ -163,7 +166,7 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
         return [f"{nothing}: nothing can be compared ({choice.reason})."]
     if choice.declared and choice.chosen is not None:
         return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
-    most = f"the most accurate here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
+    most = f"the {_most(choice)} here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
     if all(each.above_base is False for each in choice.configurations):
         return [f"{nothing}: nothing is shown to be above {_base(choice)}; {most}."]
     weak = [f"It is not shown to be above {_base(choice)}."]
@@ -248,8 +251,15 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     lines = [f"{head}: {', '.join(facts)}.", f"{shown}."]
     if choice.best is not chosen and choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
-        lines.append(f"The most accurate is {most}.")
+        lines.append(f"The {_most(choice)} is {most}.")
     return lines
+
+
+def _most(choice: Choice) -> str:
+    """What `best` is: the most accurate, or the smallest of several."""
+    top = max(each.accuracy for each in choice.configurations)
+    equal = sum(round(top - each.accuracy, 9) == 0 for each in choice.configurations)
+    return "most accurate" if equal == 1 else f"smallest of the {equal} most accurate"
 
 
 def _too_few(choice: Choice, where: str, things: str) -> str:

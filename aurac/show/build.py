@@ -92,7 +92,8 @@ class Builder:
     def report(self) -> Report:
         """The whole report, in reading order."""
         run, single = self.run, len(self.run.task_names) == 1
-        first, of_study = self.first(), study_sentences(self.findings.analysis.caveats)
+        first, other = self.first(), sentences.leads_elsewhere(self.findings)
+        scope = *other, sentences.scope(run), *study_sentences(self.findings.analysis.caveats)
         sections = [
             stopped(run, self.pictures),
             self.answer(),
@@ -113,12 +114,7 @@ class Builder:
             title=sentences.title(run),
             lead=sentences.lead(run),
             verdict=sentences.verdicts(self.findings),
-            scope=tuple(
-                filter(
-                    None,
-                    (*sentences.leads_elsewhere(self.findings), sentences.scope(run), *of_study),
-                )
-            ),
+            scope=tuple(filter(None, scope)),
             tiles=tiles(self.findings, run.task_names[0]) if single and not run.sequential else (),
             first=self._plain(first),
             sections=tuple(

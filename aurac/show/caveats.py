@@ -29,8 +29,9 @@ _TOGETHER: Mapping[Code, str] = {
     "--method and --nested-ranks if its ranks were nested.",
     "unequal ranks": "More than one set of ranks on {tasks}. AURAC compares only between rows with "
     "the same ranks.",
-    "few events": "{who}: too few correct (or wrong) answers for a t interval over documents, so "
-    "each end is the wider of Clopper and Pearson's and of Student's t on the logit.",
+    "few events": "{who}: too few correct (or wrong) answers for a t interval over documents "
+    "(fewer than 100 effective events), so each end is the wider of Clopper and Pearson's and of "
+    "Student's t on the logit.",
     "no base": "No base line on {tasks} ({notes}).",
     "no documents": "{who}: the stored documents are missing, damaged, or do not average to the "
     "accuracies of results.json, so nothing is paired with them.",
@@ -154,7 +155,7 @@ def _seeds(findings: Findings) -> Iterator[str]:
 
 
 def _scale(findings: Findings) -> Iterator[str]:
-    pairs = published_pairs(findings)
+    pairs = [p for p in published_pairs(findings) if len({percent(c.area) for c in p}) > 1]
     for default, curve in pairs[:LISTED]:
         yield (
             f"On {curve.task}, {curve.called} has an AURAC of {two_ways(default, curve)}. Say "
@@ -209,14 +210,18 @@ def _limits(findings: Findings) -> Iterator[str]:
 
 def _falls(findings: Findings) -> Iterator[str]:
     if falls := findings.caveats("falls"):
-        worst = max(falls, key=lambda caveat: caveat.numbers["size"])
+        most = percent(max(caveat.numbers["size"] for caveat in falls))
         falling = len({(caveat.task, caveat.curves) for caveat in falls})
         where = "1 curve falls" if falling == 1 else f"{falling} curves fall"
-        lower, upper = (round(worst.numbers[end]) for end in ("lower", "upper"))
+        places = some(
+            f"{_who(findings, c)} on {c.task} from rank {c.numbers['lower']:.0f} to "
+            f"{c.numbers['upper']:.0f}"
+            for c in falls
+            if percent(c.numbers["size"]) == most
+        )
         yield (
-            f"A higher rank is not always better: {where} somewhere. The largest drop is "
-            f"{percent(worst.numbers['size'])} points, {_who(findings, worst)} on {worst.task} "
-            f"from rank {lower} to {upper}."
+            f"A higher rank is not always better: {where} somewhere. The largest drop is {most} "
+            f"points: {places}."
         )
 
 

@@ -151,24 +151,23 @@ def column(
 ) -> Figure:
     """One Axes with its legend below, since a column has no room for names beside the lines.
 
-    `called` are other names for lines, by those that they have in the Axes, `title` is above them.
+    `called` are other names for lines by those in the Axes ("": none), `title` is above them.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, _NARROW_HEIGHT), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     ax = draw(figure.add_subplot(), labels=False)
-    handles, names = ax.get_legend_handles_labels()
-    names = [(called or {}).get(name, name) for name in names]
-    sizes = [text_width([name], _LEGEND) + 24 for name in names]
+    known = zip(*ax.get_legend_handles_labels(), strict=True)
+    lines = [(line, name) for line, own in known if (name := (called or {}).get(own, own))]
+    sizes = [text_width([name], _LEGEND) + 24 for _, name in lines]
     across = _columns(sizes, width)
     if across == 1 and (across := _columns(sorted(sizes), width)) > 1:  # long names in one column
-        order = np.argsort(sizes, kind="stable")
-        handles, names = [handles[i] for i in order], [names[i] for i in order]
-    down = -(-len(handles) // across) + bool(title)
+        lines = [lines[at] for at in np.argsort(sizes, kind="stable")]
+    down = -(-len(lines) // across) + bool(title)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
     look: dict[str, Any] = {"title": title or None, "title_fontsize": _LEGEND}
-    figure.legend(handles, names, loc="outside lower center", ncols=across, **look)
+    figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=across, **look)
     return figure
 
 

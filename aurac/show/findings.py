@@ -122,7 +122,9 @@ class Findings:
 
     def other_truncations(self, pair: PairRow) -> list[str]:
         """What it shows under the other truncations that change its verdict."""
-        return other_truncations(pair, lambda *way: self.label(pair.task, " · ".join(way)))
+        same = [c for c in self.run.of_task(pair.task or "") if c.log2 and c.ranks == pair.ranks]
+        areas = {curve.label: curve.area for curve in same} if pair.span is None else None
+        return other_truncations(pair, lambda *way: self.label(pair.task, " · ".join(way)), areas)
 
     def pair(self, first: CurveRow, second: CurveRow) -> PairRow | None:
         """The difference `first` minus `second`; None where the two were not tested."""

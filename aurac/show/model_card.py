@@ -18,7 +18,6 @@ from aurac.records.cut import EXPORTED, Derived
 from aurac.records.reader import inside
 from aurac.show.escape import markdown, markdown_fence
 from aurac.show.findings import truncation
-from aurac.show.sentences import area_sentence
 from aurac.show.table import Cell, estimate, number, rank_cell, table
 from aurac.terminal import one_line
 
@@ -255,9 +254,10 @@ def _documents(run: StoredRun, curve: CurveRow) -> str:
 def _sentence(curve: CurveRow) -> str:
     base = "" if curve.baseline is None else f" The base has {percent(curve.baseline)} %."
     where = f"over ranks {', '.join(map(str, curve.ranks))}"
+    known = f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
     area = (
         "AURAC (area under the rank-accuracy curve, log2 axis) with its 95 % interval: "
-        f"{area_sentence(curve)}, {where}, on {count(curve.n_docs)} documents."
+        f"{known}, {where}, on {count(curve.n_docs)} documents."
     )
     one_rank = f"Measured at rank {curve.ranks[-1]} on {count(curve.n_docs)} documents."
     return markdown(f"{area if len(curve.ranks) > 1 else one_rank}{base}")

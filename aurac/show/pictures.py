@@ -301,7 +301,7 @@ class Pictures:
         return self._save(
             name,
             lambda: figures.single(draw, title=context, top=top),
-            column,
+            partial(column, called=called | {plots.RING: ""}),  # the caption says it
             title=f"Accuracy against {against}: {context}",
             series=series,
             **picture,

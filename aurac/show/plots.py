@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _MAX_BANDS = 3
 _MAX_MARKS = 16
 MERGED = "merged, any rank"
+RING = "recommended"
 NAN = float("nan")
 
 
@@ -163,7 +164,7 @@ def _ring(ax: Axes, curve: CurveRow, look: Style, rank: int, gid: str, axis: str
     at = curve.ranks.index(rank)
     place, height = along(curve, axis)[at], 100 * curve.accuracy[at]
     (ring,) = ax.plot([place], [height], "o", markerfacecolor="none", markeredgecolor=look.colour)
-    ring.set_label("recommended")
+    ring.set_label(RING)
     ring.set(markersize=2.4 * rcParams["lines.markersize"], markeredgewidth=1.6, zorder=4, gid=gid)
 
 

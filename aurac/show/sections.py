@@ -176,7 +176,6 @@ def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str)
     ranks = sorted({rank for by_rank in speeds.values() for rank in by_rank})
     if not ranks:
         return None
-
     caption = (
         f"{task}: how fast this run evaluated: tokens computed in each second inside the model, "
         "and wall time for each document. Documents share batches and prefixes, so the time is "
@@ -247,8 +246,7 @@ def _serving_table(
         *("rank", "accuracy (%)", "size", "prompt [95 %]", "prompt tokens/s"),
         *("token [95 %]", "tokens/s"),
     )
-    last = ("token − largest rank",)
-    return table(name, caption, rows, "adapter", numeric=numeric, last=last)
+    return table(name, caption, rows, "adapter", numeric=numeric, last=("token − largest rank",))
 
 
 def _serving_row(

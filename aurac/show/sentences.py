@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import choice_sentences, confidence
-from aurac.curves.display import enough, interval, percent
+from aurac.curves.display import enough, percent
 from aurac.show.findings import scale, scored, significant
 from aurac.terminal import one_line
 
@@ -135,8 +135,9 @@ def _verdict(findings: Findings, task: str) -> str:
     if len(rows) == 1:
         return f"{best.label} has an AURAC of {percent(best.area)} %{weak}."
     if len(equal) > 1:
-        who = _and([curve.label for curve in equal])
-        return f"{who} have the same AURAC, {percent(best.area)} %{weak}.{apart}"
+        who, n_docs = _and([curve.label for curve in equal]), best.n_docs
+        same = f"have the same AURAC{f' on these {n_docs} documents' if n_docs else ''}"
+        return f"{who} {same}, {percent(best.area)} %{weak}{_may_differ(findings, equal)}.{apart}"
     head = f"{best.label} has the largest AURAC ({percent(best.area)} %){weak}"
     return f"{head}{_lead(findings, best)}{apart}"
 
@@ -205,6 +206,13 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if 2 in (best.seeds, second.seeds):
         return f"{ahead} has no verdict, since two seeds do not show how much seeds vary."
     return f"{ahead} is not significant."
+
+
+def _may_differ(findings: Findings, equal: Sequence[CurveRow]) -> str:
+    """How far apart two rows with the same AURAC may be, to follow it."""
+    pair = findings.pair(*equal) if len(equal) == 2 else None
+    known = pair.estimate if pair else None
+    return f"; the difference may be {to(known.low, known.high)} points" if known else ""
 
 
 def untested(findings: Findings) -> str:
@@ -276,12 +284,11 @@ def details(findings: Findings, task: str) -> list[str]:
     leader, shown = findings.leader(best), findings.pairs[task]
     own = (p for p in shown if best in (findings.row(task, p.a), findings.row(task, p.b)))
     pair = next(own, None)
-    least = pair.detectable if pair else None
-    if least is not None and not significant(pair):
+    if pair and pair.detectable is not None and not significant(pair):
         over = "documents and seeds" if best.members else "documents"
         lines.append(
-            f"With these {over} the test detects differences of {percent(least)} points "
-            "or more (80 % power)."
+            f"With these {over} the test detects differences of {percent(pair.detectable)} "
+            "points or more (80 % power)."
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
@@ -304,11 +311,6 @@ def _grid(curve: CurveRow) -> str:
     if len(curve.ranks) <= 6:
         return ", ".join(map(str, curve.ranks))
     return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
-
-
-def area_sentence(curve: CurveRow) -> str:
-    """AURAC of a curve with its interval, or why there is none."""
-    return f"{interval(curve.log2)} %" if curve.log2 else curve.score_reason or "not known"
 
 
 def published_pairs(findings: Findings, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:

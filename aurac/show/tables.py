@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import grouped
@@ -194,15 +193,12 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
     caption = (
         f"{task}: accuracy in percent (95 % intervals that hold together) of the "
         f"{len(choice.frontier)} configurations, of {len(choice.configurations)}, that no smaller "
-        "one equals. Margin needed: the loss against the best configuration, in points, that has "
-        "to be accepted for it to be named (5 % error, the choice included). Above the base: "
-        "tested for each alone."
+        "one equals. Margin needed: the loss against the best configuration, in points rounded "
+        "up, that has to be accepted for it to be named (5 % error, the choice included). Above "
+        f"the base: tested for each alone.{' Bold: recommended.' if choice.chosen else ''}"
     )
     if choice.few_seeds:
-        caption += (
-            f" None is enough: {choice.seeds} seeds do not show how much seeds vary; for "
-            f"{len(choice.configurations)} configurations it takes at least {choice.seeds_needed}."
-        )
+        caption += f" None is enough from {choice.seeds} seeds; it takes {choice.seeds_needed}."
     if unmet := unmet_demands(choice, choice.frontier):
         caption += f" None is enough: not shown to be {unmet}, all tested together."
     shown = configuration_table(choice.frontier, choice, called=findings.called)
@@ -213,20 +209,19 @@ def configuration_table(
     shown: Iterable[Configuration],
     choice: Choice,
     *,
-    called: Callable[[Configuration], str] = attrgetter("name"),
+    called: Callable[[Configuration], str],
     accuracy: str = "accuracy [95 %]",
-    digits: int = 1,
 ) -> Table:
     """Sizes and accuracies of configurations, and the margin at which each would be named."""
     demanded = choice.min_accuracy is not None
     needs_margin = choice.margin is not None or not demanded
     rows = [
         (
-            Cell(called(configuration)),
+            Cell(called(configuration), best=configuration is choice.chosen),
             Cell(size(configuration.bytes), configuration.bytes),
-            estimate(configuration, best=configuration is choice.chosen),
+            estimate(configuration),
             *[share(configuration.least or None)] * demanded,
-            *[margin_cell(configuration.needed, digits)] * needs_margin,
+            *[margin_cell(configuration.needed)] * needs_margin,
             Cell({True: "yes", False: "not shown", None: NONE}[configuration.above_base]),
         )
         for configuration in shown
@@ -235,9 +230,9 @@ def configuration_table(
     return table("", "", rows, "configuration", numeric=titles, last=("above the base",))
 
 
-def margin_cell(needed: float | None, digits: int = 1) -> Cell:
+def margin_cell(needed: float | None) -> Cell:
     """The smallest margin that is enough, in points, rounded up."""
-    return Cell("none is enough" if needed is None else enough(needed, digits), needed)
+    return Cell("none is enough" if needed is None else enough(needed, 2), needed)
 
 
 def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: str) -> Table:
@@ -256,8 +251,9 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
     )
     if any(step.upper < 1.0 and step.joint is not None for step in steps):
         caption += (
-            " In brackets: an upper bound on the loss against that curve's best rank (95 % "
-            "confidence for all bounds of the table together)."
+            " In brackets: an upper bound, rounded up, on the loss against whichever rank of that "
+            "curve is truly best, not only the one named (95 % confidence for all bounds of the "
+            "table together)."
         )
         if any(step.joint is None for step in steps):
             caption += " Other truncations than the default have no bound."

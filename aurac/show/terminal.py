@@ -239,7 +239,7 @@ def rank_test_table(tests: Iterable[RankTest], margin: float | None) -> Table:
             Cell(percent(test.upper, 2), test.upper),
             Cell(NONE if margin is None else "yes" if test.passed else "no"),
             Cell(f"{percent(test.flip_rate)} %", test.flip_rate),
-            margin_cell(test.margin_needed, 2),
+            margin_cell(test.margin_needed),
         )
         for test in tests
     ]

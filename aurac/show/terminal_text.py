@@ -29,7 +29,7 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
-_NEEDED = "margin needed: points of loss to accept for it to be named"
+_NEEDED = "margin needed: points of loss, rounded up, to accept for it to be named"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -115,7 +115,7 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
         return []
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
     level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
-    made = configuration_table(shown, choice, called=names.called, accuracy=head, digits=2)
+    made = configuration_table(shown, choice, called=names.called, accuracy=head)
     lines = ["", title if every else f"{title}: rows that no smaller one matches"]
     lines.append(made.filled().plain())
     unmet = unmet_demands(choice, shown)

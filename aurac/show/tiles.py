@@ -34,8 +34,7 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
 
 def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     area = findings.leader_area(best)
-    known = area.low is not None
-    ends = f"95 % interval {to(area.low, area.high)}" if known else "no interval"
+    ends = "no interval" if area.low is None else f"95 % interval {to(area.low, area.high)}"
     row = findings.leader(best)
     if row and row.estimate and row.estimate.low is not None:
         ends += f", widened because the best of {row.compared} was picked"
@@ -46,7 +45,8 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
     parts += [f"its lead over {some(rest)} {untested(findings)}"] if rest else []
-    sure = "; ".join(parts) or "shown to be the best"
+    compared = findings.leaders[best.task].compared
+    sure = "; ".join(parts) or f"shown to be the best of these {compared} rows"
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
@@ -69,13 +69,13 @@ def _choice_tile(choice: Choice, findings: Findings) -> Tile:
         title = "Recommended rank" if choice.curves == 1 else "Recommended"
         value = str(chosen.rank) if choice.curves == 1 else findings.called(chosen)
         amount = f"{size(chosen.bytes)}, " if chosen.bytes else ""
-        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:2]))
+        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:1]))
     if choice.declared or choice.best is None or choice.best.above_base is False:
         return Tile("Recommended", "none", (head, *rest))
     if choice.few_seeds:
         return Tile("Recommended", "none", (head.split(".")[0],))
     how = (
-        "aurac report FOLDER --margin 0.05 names the smallest that is shown to be within 5 points "
-        "of the best, if any is."
+        "aurac report FOLDER --margin M names the smallest that is shown to be within M of the "
+        "best, if any is (0.02: 2 points)."
     )
     return Tile("Recommended", "needs a margin", (how,))

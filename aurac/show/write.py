@@ -264,15 +264,12 @@ def _pair_row(findings: Findings, pair: PairRow) -> Row:
         "axis": pair.axis,
         **_span(pair.span),
         "difference": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "p": pair.p,
-        "p_holm": pair.p_holm,
+        **fields_of(estimate, "low high"),
+        **fields_of(pair, "p p_holm"),
         "family": FAMILIES[pair.exploratory],
         "family_tests": pair.tests,
         "verdict": findings.names.pair(pair).reading,
-        "pairing": pair.pairing,
-        "detectable": pair.detectable,
+        **fields_of(pair, "pairing detectable"),
         "n_docs": pair.n_docs or 0,
         "interval": estimate.method,
     }
@@ -335,8 +332,7 @@ def _change_rows(findings: Findings) -> Iterator[Row]:
                 "curve": item.label,
                 "rank_lower": step.lower,
                 "rank_upper": step.upper,
-                "gained": step.gained,
-                "lost": step.lost,
+                **fields_of(step, "gained lost"),
                 "n_docs": item.n_docs,
             }
 

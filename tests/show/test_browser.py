@@ -169,7 +169,7 @@ def test_the_first_screen_of_a_laptop_holds_verdict_tiles_and_chart(browser, pag
         titles = main.locator(".tile h2").all_inner_texts()
         assert titles == ["Best AURAC", "Recommended", "Truncation", "Scale at inference"]
         text = main.inner_text()
-        assert "aurac report FOLDER --margin 0.05 names the smallest" in text
+        assert "aurac report FOLDER --margin M names the smallest" in text
         assert "9.8 MB" not in text  # sizes are listed below
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_a_clear_lead_is_significant(tmp_path):
     assert "its lead over low (" in verdict
     assert verdict.endswith(") is significant.")
     assert shown[0][0] == "Best AURAC"
-    assert shown[0][2].endswith("shown to be the best")
+    assert shown[0][2].endswith("shown to be the best of these 2 rows")
 
 
 def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
@@ -61,7 +63,7 @@ def test_a_lead_over_more_adapters_than_the_page_lists_is_over_all_of_them(tmp_p
         maker.add(f"low-{at}", [0.1, 0.15], ranks=(1, 2))
     verdict, shown, _ = said(run_of(maker.add("high", [0.8, 0.9], ranks=(1, 2))))
     assert verdict.endswith(" and all others is significant.")
-    assert shown[0][2].endswith("shown to be the best")
+    assert shown[0][2].endswith("shown to be the best of these 9 rows")
 
 
 def test_unequal_grids_are_not_ranked(tmp_path):
@@ -78,7 +80,10 @@ def test_equal_scores_share_the_lead(tmp_path):
         (run.curves[0], twin),
         *(getattr(run, n) for n in StoredRun.__dataclass_fields__ if n != "curves"),
     )
-    assert "adapter-00 and twin have the same AURAC" in said(both)[0]
+    verdict = said(both)[0]
+    assert verdict.startswith("adapter-00 and twin have the same AURAC on these 30 documents, ")
+    ends = re.search(r" %; the difference may be −([\d.]+) to ([\d.]+) points\.$", verdict)
+    assert ends[1] == ends[2]  # as far down as up
 
 
 def test_a_run_without_a_right_answer_says_to_look_at_the_answers(tmp_path):
@@ -95,8 +100,10 @@ def test_no_leader_above_the_base_is_said_of_all_of_them(tmp_path):
     twin = msgspec.structs.replace(run.curves[0], adapter="twin", label="twin", id="twin")
     rest = (getattr(run, n) for n in StoredRun.__dataclass_fields__ if n != "curves")
     verdict = said(StoredRun((run.curves[0], twin), *rest))[0]
-    assert verdict.startswith("a and twin have the same AURAC, ")
-    assert ", but no rank of them is shown to be above the base (100.0 %)." in verdict
+    assert verdict.startswith("a and twin have the same AURAC on these 30 documents, ")
+    assert (
+        ", but no rank of them is shown to be above the base (100.0 %); the difference" in verdict
+    )
 
 
 def test_one_adapter_is_described_alone(tmp_path):
@@ -182,9 +189,7 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     asked = tiles(Findings(run, None), TASK)[1]
     assert asked.value == "needs a margin"
     (how,) = asked.lines
-    assert how.startswith(
-        "aurac report FOLDER --margin 0.05 names the smallest that is shown to be"
-    )
+    assert how.startswith("aurac report FOLDER --margin M names the smallest that is shown to be")
 
 
 def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_path):
