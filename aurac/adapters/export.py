@@ -249,11 +249,11 @@ def check_free(target: Path, *, force: bool, holds: str = CONFIG) -> None:
         return
     if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
         return
+    other = target.is_symlink() or not (target / holds).is_file()
     if not force:
-        raise RunFolderError(
-            f"{target} is already there", fix="choose another folder or give --force"
-        )
-    if target.is_symlink() or not (target / holds).is_file():
+        fix = f"choose another folder{'' if other else ' or give --force'}"
+        raise RunFolderError(f"{target} is already there", fix=fix)
+    if other:
         raise RunFolderError(
             f"{target} holds no {holds}, so it is not replaced even with --force",
             fix="choose another folder",

@@ -141,7 +141,8 @@ class Score:
             [rank, percent(y), f"{self.weights['log2'][k]:.3f}", f"{self.weights['linear'][k]:.3f}"]
             for k, (rank, y) in enumerate(zip(self.ranks, self.accuracy, strict=True))
         ]
-        level = f"{100 * self.estimate.level:g} % interval"
+        known = self.estimate.low is not None
+        level = f"{100 * self.estimate.level:g} % interval" if known else "interval"
         drops = [f"falls by {points(size)} from rank {r} to {s}" for r, s, size in self.drops]
         notes = "".join(f"<li>{text(note)}</li>" for note in [*self.notes, *drops])
         return (
@@ -252,7 +253,8 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
     if len(curves) == 1:
         return curves[0]
     known = ", ".join(" on ".join(filter(None, names)) for names in default)
-    near = suggestion(adapter or "", {name for name, _ in default if name} - {adapter})
+    there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
+    near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     every = "aurac.load_run(run).scores or aurac.analysis.analyse(table)"
     raise CurveError(
         f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
@@ -266,7 +268,8 @@ def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: flo
         value = float(weights @ np.asarray(curve.accuracy))
         known = all(rank in curve.intervals for rank in curve.ranks)
         if not known or abs(level - RECORDED_LEVEL) > 1e-9:
-            return Estimate(value, None, None, None, NO_DOCUMENTS, level)
+            method = OF_POINTS if known else NO_DOCUMENTS
+            return Estimate(value, None, None, None, method, level)
         low, high = weights @ np.array([curve.intervals[rank] for rank in curve.ranks])
         return Estimate(value, None, float(low), float(high), OF_POINTS, level)
     return mean_interval(document_areas(curve, axis), layout_of(curve), level)
@@ -291,6 +294,8 @@ def score_notes(estimate: Estimate) -> tuple[str, ...]:
     """What a reader should know about an interval; nothing where it is an ordinary one."""
     if estimate.method == NO_DOCUMENTS:
         return ("no interval: it needs per-document outcomes, mean accuracies do not carry it",)
+    if estimate.method == OF_POINTS and estimate.low is None:
+        return (f"no interval: those of the ranks are at 95 %, not at level={estimate.level:g}",)
     events = effective_events(estimate.value, estimate.se or 0.0)
     if estimate.low is None or events >= VERY_FEW:
         return ()

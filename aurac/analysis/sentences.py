@@ -299,7 +299,7 @@ def margin_sentence(test: MarginTest) -> str:
     }.get(test.verdict, f"{test.a} is {test.verdict} to {test.b}{where}")
     area = f"{area_name(test.axis)}{f' ({test.axis})' if test.span is None else ''}"
     over = "" if test.span is None else f" ({show_span(test.span, test.axis)})"
-    difference = f"{area} {test.a} − {test.b} is {points(estimate.value)}{over}"
+    difference = f"{area} {test.a} − {test.b} is {percent(estimate.value)} points{over}"
     if estimate.low is None or estimate.high is None:
         return f"{head}: {difference}, which has no interval ({estimate.method})."
     low, high = percent(estimate.low), percent(estimate.high)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.errors import CurveError
+from aurac.errors import AuracError, CurveError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,6 +51,16 @@ def check_amounts(values: Mapping[Any, Any], what: str) -> dict[int, int]:
         if not _is_whole(value) or value < 1:
             raise CurveError(f"{what} of {value!r} at rank {rank}", expected="a number from 1 up")
     return {int(rank): int(value) for rank, value in values.items()}
+
+
+def check_ends(columns: Iterable[str], where: str, error: type[AuracError] = CurveError) -> None:
+    """Refuse one end of the intervals of accuracies without the other."""
+    ends = {"low", "high"}.intersection(columns)
+    if len(ends) == 1:
+        raise error(
+            f"{where} has a column {ends.pop()} alone",
+            expected="low and high, the ends of 95 % intervals, or neither",
+        )
 
 
 def is_missing(label: Any) -> bool:

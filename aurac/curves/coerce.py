@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.curves.checks import is_missing, whole_rank
+from aurac.curves.checks import check_ends, is_missing, whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
@@ -70,10 +71,15 @@ def _from_columns(ranks: Iterable[Any], values: Any) -> Curve:
 
 
 def _from_mapping(by_rank: Mapping[Any, Any]) -> Curve:
+    """Rank 0 is the base, as in a table."""
     values = list(by_rank.values())
     if values and all(isinstance(v, Mapping) for v in values):
         return Curve.from_documents(by_rank)
-    return _from_columns(by_rank, values)
+    base = [value for rank, value in by_rank.items() if whole_rank(rank) == 0]
+    rows = {rank: value for rank, value in by_rank.items() if whole_rank(rank)}
+    if base and np.iterable(base[0]):
+        return Curve.from_outcomes(rows, list(rows.values()), base_scores=base[0])
+    return replace(_from_columns(rows, rows.values()), baseline=base[0] if base else None)
 
 
 def _from_row(row: Mapping[str, Any]) -> Curve:
@@ -139,6 +145,7 @@ def _from_frame(frame: Any) -> Curve:
         if column in names:
             labels[name] = _amounts(ranked["rank"], ranked[column])
     if "accuracy" in names:
+        check_ends(names, "a table")
         known = ranked[~ranked["accuracy"].map(is_missing).astype(bool)]
         labels["missing"] = dict.fromkeys(
             map(whole_rank, ranked.drop(known.index)["rank"]), "empty in the table"

@@ -36,7 +36,10 @@ def load_run(path: str | Path) -> Run:
 
     Raises:
         RunFolderError: There are no results, or they cannot be read.
+        UsageError: Something else than a path.
     """
+    if not isinstance(path, (str, Path)):
+        raise UsageError(f"{path!r:.80} is no run", expected="the path of a run folder")
     folder = Path(path).expanduser()
     folder = folder.parent if folder.name == RESULTS_FILE else folder
     results = Results.read(folder)
@@ -152,10 +155,10 @@ class Run:
 
         Columns: a and b with a_truncation and b_truncation, task, direction ("b − a", named as in
         the terminal), difference (AURAC of b minus a on the same documents, a fraction) with low
-        and high (95 % interval), p (of this pair alone), p_holm (adjusted for all `tests` of its
-        family), exploratory (its family, where some pairs are declared to be primary), verdict (in
-        words, by p_holm), detectable (the smallest true difference that the test finds with 80 %
-        power), n_docs, reason (why they are not compared).
+        and high (95 % interval), interval (its method), p (of this pair alone), p_holm (adjusted
+        for all `tests` of its family), exploratory (its family, where some pairs are declared to be
+        primary), verdict (in words, by p_holm), detectable (the smallest true difference that the
+        test finds with 80 % power), n_docs, reason (why they are not compared).
         """
         from aurac.notebook.frames import frame
         from aurac.show.names import Names
@@ -164,8 +167,8 @@ class Run:
         rows = (*known.pairs, *known.variants)
         table = frame(
             "a b a_truncation=a b_truncation=b task direction=task difference=value "
-            "low=estimate.low high=estimate.high p p_holm tests exploratory verdict=reading "
-            "detectable n_docs reason",
+            "low=estimate.low high=estimate.high interval=estimate.method p p_holm tests "
+            "exploratory verdict=reading detectable n_docs reason",
             rows,
         )
         shown = [names.pair(row) for row in rows]
@@ -293,11 +296,14 @@ class Run:
         Args and errors as of `recommend`.
         """
         from aurac.notebook.frames import frame
+        from aurac.show.names import Names
 
-        rows = self._analysis(Options(margin=margin, reference=reference)).recommended
-        names = "adapter task truncation default=other rank saved alpha=choice.alpha"
-        table = frame(f"{names} sentence", rows).astype({"rank": "Int64"})
-        return table.assign(default=[not row.other for row in rows])
+        known = self._analysis(Options(margin=margin, reference=reference))
+        rows, names = known.recommended, Names(known)
+        columns = "adapter task truncation default=other rank saved alpha=choice.alpha sentence"
+        table = frame(columns, rows).astype({"rank": "Int64"})
+        said = [names.rank(row).sentence for row in rows]
+        return table.assign(default=[not row.other for row in rows], sentence=said)
 
     @keywords()
     def plot(
@@ -321,7 +327,7 @@ class Run:
                 labels that name no curve or two alike.
         """
         from aurac.analysis.whole import budget_areas
-        from aurac.curves.area import BUDGETS, check_axis
+        from aurac.curves.area import BUDGETS, axis_title, check_axis
         from aurac.records.run import renamed, stored_run
         from aurac.show.appearance import BASE_LABEL, area_labels
         from aurac.show.figures import styled
@@ -349,7 +355,8 @@ class Run:
             for line in ax.lines:
                 line.set_label(known.get(str(line.get_gid()), "_"))
             ax.set_title(task.replace("$", r"\$"))
-            ax.legend(loc="upper left", bbox_to_anchor=(1, 1)) if own else ax.legend()
+            key = ax.legend(loc="upper left", bbox_to_anchor=(1, 1)) if own else ax.legend()
+            key.set_title(f"{axis_title(axis)} (%)")
         return ax
 
     def _task(self, name: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aurac.curves.checks import is_missing
+from aurac.curves.checks import check_ends, is_missing
 from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Amounts, Curve, CurveLabels
 from aurac.curves.metrics import WantedMetrics
@@ -60,7 +60,10 @@ def _known(names: Sequence[str], where: str) -> list[str]:
     twice = {n for n in names if names.count(n) > 1 and n in COLUMNS}
     if twice:
         raise DataError(f"{where} has two columns named {min(twice)}")
-    if "rank" in names and ("accuracy" in names or {"doc_id", "score"} <= set(names)):
+    documents = {"doc_id", "score"} <= set(names)
+    if "rank" in names and ("accuracy" in names or documents):
+        if not documents:
+            check_ends(names, where, DataError)
         return [name for name in names if name in COLUMNS]
     shown = ", ".join(names[:10]) or "none"
     split = any(mark in name for name in names for mark in ";\t|")

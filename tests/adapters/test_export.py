@@ -106,6 +106,12 @@ def test_nothing_is_left_when_the_last_module_is_bad(tmp_path):
     with pytest.raises(CheckpointError, match="NaN or infinite"):
         save_truncations(adapter, {1: tmp_path / "r1", 2: tmp_path / "r2"})
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").touch()
+    for place, offered in (("a", True), ("runs", False)):  # only what would be replaced
+        with pytest.raises(RunFolderError, match="already there") as caught:
+            save_adapter(adapter, tmp_path / place)
+        assert ("force=True" in str(caught.value)) is offered
     with pytest.raises(CheckpointError, match="NaN or infinite"):
         describe(adapter)
 

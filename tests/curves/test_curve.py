@@ -51,7 +51,8 @@ def test_a_read_only_array_is_not_copied():
         ({1: 0.1, 2.5: 0.2}, "rank 2.5"),
         ({"a": 0.1, 2: 0.2}, "rank 'a'"),
         ({True: 0.1, 2: 0.2}, "rank True"),
-        ({0: 0.1, 2: 0.2}, "rank 0"),
+        ({0: 0.1}, "no ranks"),
+        (([0, 2], [0.1, 0.2]), "rank 0"),
         ({-4: 0.1, 2: 0.2}, "rank -4"),
         ({1: float("nan"), 2: 0.2}, "nan"),
         ({1: float("inf"), 2: 0.2}, "inf"),
@@ -66,6 +67,10 @@ def test_a_read_only_array_is_not_copied():
         ({1: [0, 1, 1], 2: [0, 1]}, "ragged outcomes: 2 to 3 documents"),
         ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "ranks 1 and 2 have different documents"),
         ({1: [], 2: []}, "without a document"),
+        (
+            pd.DataFrame({"rank": [1, 2], "accuracy": [0.1, 0.2], "low": [0, 0]}),
+            "a column low alone",
+        ),
         (pd.DataFrame({"accuracy": [0.1]}), "a column named rank"),
         (pd.DataFrame({"rank": [1, 2], "score": [1, 2]}), "rank, doc_id and score"),
         (
@@ -82,6 +87,14 @@ def test_refusals_name_what_was_given(given, words):
     with pytest.raises(CurveError, match=words) as caught:
         as_curve(given)
     assert "\n" not in str(caught.value)
+
+
+def test_rank_0_of_a_mapping_is_the_base_as_in_a_table():
+    assert as_curve({0: 0.1, 1: 0.2, 4: 0.3}).baseline == 0.1
+    curve = as_curve({"0": [0, 1], "1": [1, 1], "2": [0, 1]})
+    assert (curve.ranks, curve.baseline) == ((1, 2), 0.5)
+    curve = as_curve({0: {"a": 0, "b": 1}, 1: {"a": 1, "b": 1}})
+    assert (curve.ranks, curve.baseline) == ((1,), 0.5)
 
 
 def test_documents_and_labels_must_match():

@@ -66,6 +66,7 @@ def test_pairs_are_those_of_the_command_line(run):
     stored = pd.read_csv(KEPT / "pairs.csv")  # of adapters, and of truncations of one
     assert run.pairs.difference.tolist() == pytest.approx(stored.difference.tolist())
     assert run.pairs.tests.tolist() == stored.family_tests.tolist() == [5] * 5
+    assert run.pairs.interval.tolist() == stored.interval.tolist()
     last = run.pairs.iloc[4]
     assert (last.a, last.a_truncation) == ("matryoshka", "prefix · trained")
     assert (last.b, last.b_truncation) == ("matryoshka", "prefix · rule")
@@ -112,6 +113,33 @@ def test_recommended_ranks_depend_on_the_margin(run):
         run.recommend(margin=0.0)
 
 
+def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
+    said = run.smallest_ranks(margin=0.15).sentence
+    assert [text.split(" on ")[0] for text in said[:2]] == ["lora (SVD)", "dylora"]
+    assert not any(" · " in text.split(" on ")[0] for text in said)
+
+
+def test_only_a_path_is_a_run():
+    with pytest.raises(aurac.errors.UsageError, match="None is no run; expected the path"):
+        aurac.load_run(None)
+
+
+def test_of_two_names_that_of_the_unknown_one_is_suggested():
+    with pytest.raises(aurac.errors.CurveError) as caught:
+        aurac.score(KEPT, adapter="lora", task="gsm8k")
+    assert "dylora" not in (caught.value.fix or "")
+    with pytest.raises(aurac.errors.CurveError, match="did you mean dylora"):
+        aurac.score(KEPT, adapter="dylra")
+
+
+def test_the_intervals_of_ranks_are_at_95_percent_alone(run):
+    lora = run.points.query("adapter == 'lora' and basis == 'svd'")
+    score = aurac.score(lora, level=0.9)
+    assert score.log2.low is None
+    assert score.notes == ("no interval: those of the ranks are at 95 %, not at level=0.9",)
+    assert "90 % interval" not in score._repr_html_()
+
+
 def test_a_picture_has_the_curves_their_bands_and_a_legend(run):
     from matplotlib import pyplot as plt
 
@@ -119,6 +147,7 @@ def test_a_picture_has_the_curves_their_bands_and_a_legend(run):
     ax = run.plot(ax=given)
     assert ax is given
     names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_legend().get_title().get_text() == "AURAC log2 (%)"
     adapters = [name.split()[0] for name in names]
     assert adapters == ["lora", "lora", "dylora", "matryoshka", "matryoshka", "base"]
     assert ax.lines[0].get_ydata() == pytest.approx([32, 45, 52, 49, 50])

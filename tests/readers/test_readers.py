@@ -156,6 +156,7 @@ def test_point_tables(tmp_path):
         ("rank,accuracy\n1,.2\n1,.3\n", "rank 1 twice"),
         ("rank,accuracy\n1,20\n2,30\n", "looks like percent"),
         ("rank,accuracy\n1,\n", "no accuracy at any rank"),
+        ("rank,accuracy,high\n1,.2,.3\n", "a column high alone; expected low and high"),
         (
             "rank,doc_id,score,cluster\n1,x,0,p\n1,y,0,p\n2,x,0,q\n2,y,0,p\n",
             "document 'x' of the adapter has another cluster",
