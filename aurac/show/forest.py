@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WIDE = 6.75  # inches: as wide as a page of a paper
 _SMALL = 6.5  # points
+_PANEL = 0.2  # of the width: the least that marks and intervals get
 _NAMES = 0.385  # of the width: where a longer name takes two lines
 _LOOK: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5, "color": SERIES[0]}
 
@@ -36,7 +37,7 @@ class Difference(NamedTuple):
 
 
 def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
-    """Panels with a scale of their own, one below the other, and the numbers beside each row."""
+    """Panels with a scale of their own, one below the other; numbers beside rows where they fit."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -50,8 +51,14 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
     figure = Figure(figsize=(width, sum(heights) + 0.36), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.02, hspace=0)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
+    texts = (
+        [line for row in rows for line in row.name.split("\n")],
+        [interval(row.estimate) for row in rows],
+    )
+    taken = sum(figures.text_width(each, _SMALL) for each in texts)
+    numbers = taken <= (1 - _PANEL) * 72 * width
     for ax, (task, part), each in zip(panels.flat, tasks.items(), edges, strict=True):
-        _panel(ax, part, each)
+        _panel(ax, part, each, numbers=numbers)
         ax.set_title(task, fontsize=8, loc="right")
     figure.supxlabel("Difference in AURAC (points)", x=0.99, ha="right", fontsize=8)
     keys = [
@@ -70,7 +77,7 @@ def _on_lines(name: str, width: float) -> str:
     return name.replace(": ", ":\n") if same else name.replace(" − ", "\n− ")
 
 
-def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray) -> None:
+def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray, *, numbers: bool) -> None:
     places = (edges[1:] + edges[:-1]) / 2
     for at, (_, _, shown, significant) in zip(places, rows, strict=True):
         if shown.low is not None and shown.high is not None:
@@ -81,7 +88,8 @@ def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray) -> None:
         face = SERIES[0] if significant else PAPER
         ax.plot(100 * shown.value, at, zorder=3, markerfacecolor=face, **_LOOK)
         beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "va": "center"}
-        ax.annotate(interval(shown), (1.03, at), fontsize=_SMALL, color=INK, **beside)
+        if numbers:
+            ax.annotate(interval(shown), (1.03, at), fontsize=_SMALL, color=INK, **beside)
     ax.axvline(0, color=AXIS, linewidth=0.8, zorder=1)
     ax.set_yticks(places, [row.name for row in rows], linespacing=1.0)
     ax.set_ylim(edges[-1], 0)
