@@ -37,10 +37,6 @@ class Stopping:
     lower: NDArray[np.float64]  # at the lower one; 0 for a one-sided test
     inner: NDArray[np.float64]  # for futility; the last look's is the rest
 
-    def mean_fraction(self, fractions: Sequence[float]) -> float:
-        """Expected information fraction at stopping."""
-        return float((self.upper + self.lower + self.inner) @ np.asarray(fractions))
-
 
 @dataclass(frozen=True)
 class _Density:

@@ -91,7 +91,7 @@ class Design:
         inner = futility_bounds(self.looks, outer[-1], self.futility, self.sides)
         result = stopping(self.looks, outer, drift, self.sides, inner)
         answered = float(result.upper.sum() + result.lower.sum())
-        return answered, result.mean_fraction(self.looks)
+        return answered, float((result.upper + result.lower + result.inner) @ np.array(self.looks))
 
     def documents(self, total: int) -> tuple[int, ...]:
         """Documents at each look, of `total`: at least `LEAST_STEP` apart."""

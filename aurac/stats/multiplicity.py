@@ -168,8 +168,7 @@ def aggregate(
     seed means are averaged over tasks, matched by seed, before their spread is taken.
 
     Args:
-        parts: For each task its components (`aurac.stats.components`); None for a missing
-            task.
+        parts: For each task its components (`aurac.stats.components`); None where it is missing.
         documents: Documents of each task.
         by: "tasks" or "documents".
         level: Coverage.

@@ -279,11 +279,8 @@ def over_seeds(
 ) -> Estimate:
     """The mean of one recipe group, for another draw of both documents and training seeds.
 
-    Args:
-        values: (S, n) scores in [0, 1]: seeds by documents.
-        clusters: n labels.
-        strata: n labels.
-        level: Coverage.
+    `values` are (S, n) scores in [0, 1], seeds by documents; the rest is as of
+    `aurac.stats.intervals.interval`.
 
     Raises:
         CurveError: Not a matrix, or labels of another length.

@@ -92,11 +92,6 @@ class RankDecision:
     asks: int | None  # the rank whose documents are needed next; None when decided
     decisions: Mapping[int, Decision]  # of each rank that was looked at, from the largest down
 
-    @property
-    def decided(self) -> bool:
-        """Whether the sequence has ended."""
-        return self.asks is None
-
 
 def smallest_rank(
     design: Design, reference: int, ranks: Sequence[int], losses: Mapping[int, Series]

@@ -62,21 +62,16 @@ class Spread:
         return None if self.changed is None else float(np.sqrt(self.single * self.changed))
 
 
-def spread_of_flips(flip_rate: float, shift: float = 0.0) -> Spread:
+def spread_of_flips(flip_rate: float) -> Spread:
     """The spread of a paired 0/1 difference when `flip_rate` of the documents change.
 
-    ``Var(D) = flip_rate - shift²``.
-
     Raises:
-        CurveError: A share out of range, or fewer changes than the shift needs.
+        CurveError: A share out of range.
     """
     if not 0.0 < flip_rate <= 1.0:
         raise CurveError(f"flip rate {flip_rate:g}", expected="a share in (0, 1]")
-    if abs(shift) > flip_rate:
-        raise CurveError(f"a shift of {shift:g} with a flip rate of {flip_rate:g}")
     source = f"flip rate {flip_rate:g}"
-    document = flip_rate - shift * shift
-    return Spread(document, source=source, changed=flip_rate, interaction=INTERACTION)
+    return Spread(flip_rate, source=source, changed=flip_rate, interaction=INTERACTION)
 
 
 def spread_of_pilot(

@@ -219,7 +219,6 @@ def test_a_pilots_range_holds_what_is_needed():
         (lambda: plan(0.1, Spread(0.1), seeds=[0]), r"seeds \[0\]"),
         (lambda: plan(0.1, spread_of_flips(0.05)), "0.1 where 0.05 of the documents change"),
         (lambda: spread_of_flips(0), "flip rate 0"),
-        (lambda: spread_of_flips(0.1, 0.2), "a shift of 0.2"),
     ],
 )
 def test_plans_that_are_refused(call, words):
