@@ -62,10 +62,7 @@ def _parameter_misfit(f: Factors, plain: str, module: nn.Module, base: str) -> s
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
     """Refuse a base whose weights have another hash than the adapter's record, if both are known.
 
-    Args:
-        adapter: The adapter.
-        name: The name of the base in use.
-        sha256: The content hash of its weights.
+    `name` and `sha256` are those of the base in use.
     """
     if sha256 is None or adapter.base_sha256 in (None, sha256):
         return

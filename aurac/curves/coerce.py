@@ -48,17 +48,16 @@ def as_curve(source: Any) -> Curve:
         return _from_row(source) if "ranks" in source else _from_mapping(source)
     if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
         return _from_columns(*source)
-    fix = "take run.scores for the AURAC of every curve, or one of run.curves"
-    fix = (
-        "aurac.readers.read_curves(path) has those of a run or a table"
-        if isinstance(source, str)
-        else fix
-    )
+    fix = None
+    if isinstance(source, str):
+        fix = "aurac.readers.read_curves(path) has those of a run or a table"
+    elif hasattr(source, "curves"):
+        fix = "take run.scores for the AURAC of every curve, or one of run.curves"
     raise CurveError(
         f"a {type(source).__name__} is no curve",
         expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "
         "with columns rank and accuracy, or a curve of results.json",
-        fix=fix if hasattr(source, "curves") or isinstance(source, str) else None,
+        fix=fix,
     )
 
 

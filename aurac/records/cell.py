@@ -194,15 +194,10 @@ _PASS_AT = re.compile(r"pass@(\d+):(.+)")
 
 
 def pass_at_k(correct: int, samples: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k samples is right.
+    """Unbiased estimate of the chance that one of k samples (1 to n) is right.
 
-    ``1 - C(n-c, k) / C(n, k)`` with c of n samples right (Chen et al. 2021, eq. 1, arXiv
+    ``1 - C(n-c, k) / C(n, k)`` with c `correct` of n `samples` (Chen et al. 2021, eq. 1, arXiv
     2107.03374).
-
-    Args:
-        correct: c, from 0 to n.
-        samples: n.
-        k: From 1 to n.
     """
     return 1.0 - math.comb(samples - correct, k) / math.comb(samples, k)
 

@@ -172,7 +172,7 @@ class CurveRecord(Record, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse lists that do not match the ranks, with a ValueError."""
-        for name in _BY_RANK:
+        for name in BY_RANK:
             column = getattr(self, name)
             if len(column) != len(self.ranks) and (column or name == "accuracy"):
                 raise ValueError(f"{name} has {len(column)} values for {len(self.ranks)} ranks")
@@ -183,7 +183,7 @@ class CurveRecord(Record, frozen=True, kw_only=True):
         return [where] if isinstance(where, str) else list(where or ())
 
 
-_BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
+BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 
 
 class TaskRecord(Record, frozen=True, kw_only=True):

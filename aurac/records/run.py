@@ -19,6 +19,7 @@ from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
 from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.results_file import (
+    BY_RANK,
     AdapterRecord,
     Area,
     CurveRecord,
@@ -31,7 +32,6 @@ from aurac.records.serving import ServingRecord, read_serving
 from aurac.records.store import Cell
 from aurac.terminal import one_line
 
-_BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes", "near_ties")
 PREFIX, WITHOUT_P = "prefix", "without P"  # what the published inference is
 
 
@@ -162,7 +162,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
             else:
                 missing.setdefault(rank, "no accuracy was stored")
         known.sort(key=lambda at: record.ranks[at])
-        for name in _BY_RANK:
+        for name in BY_RANK:
             column = fields[name] or [None] * len(record.ranks)
             fields[name] = tuple(column[at] for at in known)
         ranks = tuple(record.ranks[at] for at in known)
@@ -231,7 +231,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     def at_rank(self, rank: int, adapter: str) -> CurveRow:
         """One point of the curve, as that of an adapter of this rank with another name."""
         at = self.ranks.index(rank)
-        own = {name: (getattr(self, name)[at],) for name in _BY_RANK}
+        own = {name: (getattr(self, name)[at],) for name in BY_RANK}
         return msgspec.structs.replace(
             self, adapter=adapter, ranks=(rank,), trained_rank=rank, score=None, **own
         )
@@ -315,11 +315,9 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
 
 
 def renamed(curves: Sequence[CurveRow], labels: Mapping[str, str]) -> tuple[CurveRow, ...]:
-    """The curves with other names.
+    """The curves of a run with other names.
 
-    Args:
-        curves: Of a run.
-        labels: An adapter, a group or a curve as the report names it → what to call it instead.
+    `labels`: an adapter, a group or a curve as the report names it → what to call it instead.
 
     Raises:
         UsageError: A name that is not there, or two curves of a task with one name.
