@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import constants
-from typing_extensions import Unpack
 
 from aurac.errors import AuracError, TaskError
 from aurac.files import Json
@@ -28,7 +27,7 @@ from aurac.runs.pace import estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
 from aurac.runs.sequential_plan import Until, part_of, sequential
 from aurac.runs.session import Lookup, Session, open_request
-from aurac.runs.settings import Execution, ModelOptions, Request, RequestOptions, Settings
+from aurac.runs.settings import Execution, ModelOptions, Request, Settings
 from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
@@ -112,21 +111,8 @@ class DryRun:
         return {**dataclasses.asdict(self), **counts, "lines": lines, "folder": folder}
 
 
-def dry_run(
-    checkpoints: Sequence[str | Path],
-    tasks: Sequence[str],
-    *,
-    out: str | Path | None = None,
-    command: str | None = None,
-    until: Until | None = None,
-    **options: Unpack[RequestOptions],
-) -> DryRun:
-    """What `aurac.compare` would do with the same arguments, or refuse; with `until` at most."""
-    return plan_request(Request.of(checkpoints, tasks, out, **options), until, command)
-
-
 def plan_request(request: Request, until: Until | None, command: str | None) -> DryRun:
-    """As `dry_run`, of a request."""
+    """What `aurac.compare` would do for a request, or refuse; with `until` at most."""
     if until is not None:
         request = sequential(request, until)
     lookup, execution = LocalLookup(), request.execution

@@ -98,7 +98,7 @@ class Evaluator:
             try:
                 block = self._block(cell, evaluation, waiting[0], counted)
             except Exception as error:
-                counted.take_back()
+                on_requests(-counted.count)
                 full = isinstance(error, (MemoryError, RuntimeError)) and no_memory(error)
                 smaller = halved(self._options, self.base().model) if full else None
                 if smaller is None:
@@ -173,7 +173,7 @@ class Evaluator:
 
 
 class Counter:
-    """Requests counted in one attempt, which can be taken back."""
+    """Requests counted in one attempt."""
 
     def __init__(self, on_requests: Callable[[int], None]) -> None:
         self._on_requests, self.count = on_requests, 0
@@ -182,10 +182,6 @@ class Counter:
         """Count so many more."""
         self.count += count
         self._on_requests(count)
-
-    def take_back(self) -> None:
-        """Uncount all of them."""
-        self._on_requests(-self.count)
 
 
 def halved(options: EngineOptions, model: Any) -> EngineOptions | None:

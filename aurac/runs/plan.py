@@ -100,7 +100,7 @@ class PlannedCell:
 
     def of(self, task: BuiltTask) -> PlannedCell:
         """The same cell with the documents of `task`, which is cut from this one's."""
-        return replace(self, task=task, documents=documents_of(task))
+        return replace(self, task=task, documents=task.keys)
 
     def missing(self, stored: Cell | None) -> list[int]:
         """Places of the documents that a stored cell does not have."""
@@ -248,11 +248,10 @@ def plan(
     tasks that take several times as long come first, so that many processes end together; else the
     cells of a variant stand together and it is attached once, the compared curves first.
     """
-    keys = {task.name: documents_of(task) for task in tasks}
 
     def cell(variant: Variant | None, rank: int, task: BuiltTask) -> PlannedCell:
         identity = _identity(variant, rank, task, base)
-        return PlannedCell(variant, rank, task, identity, keys[task.name])
+        return PlannedCell(variant, rank, task, identity, task.keys)
 
     cells = [(_BASE_LEVEL, cell(None, 0, task)) for task in tasks]
     for variant in sorted(variants, key=lambda variant: variant.role != "default"):
@@ -290,12 +289,6 @@ def _identity(
     )
 
 
-def documents_of(task: BuiltTask) -> tuple[DocumentKey, ...]:
-    """The documents of a task, in order."""
-    keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
-    return tuple(DocumentKey(*key) for key in keys)
-
-
 def blocks_of(places: Sequence[int], size: int) -> list[list[int]]:
     """Ascending places of documents, in blocks of a fixed grid of `size` places."""
     return [list(block) for _, block in groupby(places, lambda place: place // size)]
@@ -325,8 +318,7 @@ _FULL_LEVEL, _BASE_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
     """Rank → level: the largest first, then the smallest, then the middles of what is between.
 
-    Args:
-        ranks: Ascending. Middles are by position: of 1, 2, 4, 8, 16 the middle is 4.
+    The ranks ascend, and middles are by position: of 1, 2, 4, 8, 16 the middle is 4.
     """
     levels = {ranks[-1]: _FULL_LEVEL}
     levels.setdefault(ranks[0], _LOWEST_LEVEL)

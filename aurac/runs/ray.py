@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError, first_line
@@ -26,7 +26,10 @@ from aurac.records.cell import Block, CellIdentity, Failure
 from aurac.runs.plan import PlannedCell
 from aurac.runs.runner import Executor, RunContext, failure_of
 from aurac.runs.session import Session
-from aurac.runs.settings import ClusterJob, NamedCheckpoint
+from aurac.runs.settings import NamedCheckpoint
+
+if TYPE_CHECKING:
+    from aurac.runs.ray_worker import ClusterJob
 
 logger = logging.getLogger(__name__)
 
@@ -251,6 +254,8 @@ def compute_block(job: ClusterJob, identity: CellIdentity, places: list[int]) ->
 
 
 def _job(session: Session) -> ClusterJob:
+    from aurac.runs.ray_worker import ClusterJob
+
     settings, outline = session.settings, session.outline
     data = {task: Path(folder).resolve() for task, folder in settings.task.data.items()}
     device = outline.device.split(":")[0]

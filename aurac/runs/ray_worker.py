@@ -12,7 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,7 +25,7 @@ from aurac.runs.evaluator import Evaluator, stop_if_device_is_lost
 from aurac.runs.plan import PlannedCell
 from aurac.runs.runner import failure_after
 from aurac.runs.session import Session, load_adapters, open_session
-from aurac.runs.settings import ClusterJob, NamedCheckpoint, Settings
+from aurac.runs.settings import NamedCheckpoint, Settings
 
 ROOTS = "AURAC_WEIGHTS"
 T = TypeVar("T")
@@ -33,6 +33,26 @@ T = TypeVar("T")
 
 class UnfitNodeError(AuracError):
     """A worker that would compute other cells than those that were asked of it."""
+
+
+@dataclass(frozen=True)
+class ClusterJob:
+    """What a worker of a Ray cluster must know: names, hashes and settings, no weights.
+
+    Attributes:
+        adapters: Hashes of the adapter at each checkpoint, or of the members of a family.
+        names: Hash of an adapter or family → its name in the run.
+        base: Name and hash.
+        factors: (hash, basis) → rank → factor, of rescale `fit`.
+    """
+
+    checkpoints: Sequence[str]
+    adapters: Sequence[list[str]]
+    names: dict[str, str]
+    base: tuple[str, str]
+    tasks: Sequence[str]
+    settings: Settings
+    factors: dict[tuple[str, str], dict[int, float]]
 
 
 _CACHE: dict[str, tuple[dict[str, PlannedCell], Evaluator]] = {}

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from aurac.arguments import fraction
 from aurac.errors import UsageError
 from aurac.runs.folder import RunRequest, SequentialPlan
 from aurac.runs.plan import PlannedCell, Variant
@@ -85,10 +86,8 @@ class Until:
             for name, option in {"margin": margin, "anytime": anytime}.items():
                 if option:
                     raise UsageError(f"--{name} with --until width=…", fix="leave one of them out")
-        if margin is not None and not 0.0 < margin < 1.0:
-            raise UsageError(
-                f"--margin {margin:g}", expected="a fraction above 0, such as 0.02 for two points"
-            )
+        if margin is not None:
+            fraction(margin, "margin")
         documents, seconds = _budget(budget)
         design = Design(alpha=alpha, margin=margin, one_sided=ranks, anytime=anytime)
         return cls(design, width, documents, seconds, ranks)
@@ -220,12 +219,7 @@ class SampleLabels(TypedDict):
 
 
 class Sampler:
-    """Random orders of the documents of a session, and its parts.
-
-    Args:
-        session: With all documents.
-        until: When to stop.
-    """
+    """Random orders of the documents of a session, and its parts; `until` says when to stop."""
 
     def __init__(self, session: Session, until: Until) -> None:
         self.session, self.until, self.seed = session, until, session.settings.task.seed

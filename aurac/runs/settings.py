@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import (
     get_type_hints,
 )
 
-from aurac.arguments import check_names, converted, several
+from aurac.arguments import check_names, converted, fraction, several
 from aurac.curves.metrics import metrics_of
 from aurac.engine import EngineOptions
 from aurac.errors import UsageError
@@ -71,10 +72,7 @@ class NamedCheckpoint(NamedTuple):
 
 
 def _exists(path: str) -> bool:
-    try:
-        return Path(path).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):
-        return False
+    return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - pathlib's may raise
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,7 @@ class TruncationOptions:
             return
         if not self.auto:
             raise UsageError("a margin without ranks auto", fix="give both or neither")
-        if not 0.0 < self.margin < 1.0:
-            raise UsageError(
-                f"margin {self.margin:g}",
-                expected="a fraction above 0, such as 0.02 for two points",
-            )
+        fraction(self.margin, "margin")
 
     @property
     def auto(self) -> bool:
@@ -319,13 +313,8 @@ class Execution:
             raise UsageError("an address without --executor ray", fix="give both or neither")
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
-    made = field.default_factory
-    return field.default if made is dataclasses.MISSING else made()
-
-
 DEFAULTS: Mapping[str, Any] = {
-    f.name: _default(f)
+    f.name: getattr(kind(), f.name)
     for kind in (*_PARTS.values(), Settings, Execution)
     for f in dataclasses.fields(kind)
     if f.name in RequestOptions.__annotations__
@@ -333,10 +322,8 @@ DEFAULTS: Mapping[str, Any] = {
 """The keywords of `aurac.compare` with their defaults."""
 
 
-def parse_shard(text: str | None) -> tuple[int, int] | None:
+def parse_shard(text: str) -> tuple[int, int]:
     """`3/8` → (3, 8); a UsageError for anything that is no share."""
-    if text is None:
-        return None
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
     number, of = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= of:
@@ -424,40 +411,9 @@ class Request:
         return cls(paths, names, str(out) if out else None, settings, execution)
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a further process of this machine reads first: see `aurac.runs.workers`."""
-
-    folder: Path
-    checkpoints: Sequence[str]
-    tasks: Sequence[str]
-    settings: Settings
-    shard: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True)
-class ClusterJob:
-    """What a worker of a Ray cluster must know: names, hashes and settings, no weights.
-
-    Attributes:
-        adapters: Hashes of the adapter at each checkpoint, or of the members of a family.
-        names: Hash of an adapter or family → its name in the run.
-        base: Name and hash.
-        factors: (hash, basis) → rank → factor, of rescale `fit`.
-    """
-
-    checkpoints: Sequence[str]
-    adapters: Sequence[list[str]]
-    names: dict[str, str]
-    base: tuple[str, str]
-    tasks: Sequence[str]
-    settings: Settings
-    factors: dict[tuple[str, str], dict[int, float]]
-
-
-def parse_device_map(text: str | None) -> str | dict[str, int | str] | None:
+def parse_device_map(text: str) -> str | dict[str, int | str]:
     """`--device-map`: one of accelerate's words, or module → device as JSON; else a UsageError."""
-    if text is None or text in DEVICE_MAPS:
+    if text in DEVICE_MAPS:
         return text
     with contextlib.suppress(ValueError):
         devices = json.loads(text)

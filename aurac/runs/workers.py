@@ -18,7 +18,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -34,7 +35,7 @@ from aurac.runs.log import RunLog
 from aurac.runs.plan import PlannedCell, Selection, selected, selection, shard_of
 from aurac.runs.runner import Executor, RunContext, Runner
 from aurac.runs.session import Session, open_session
-from aurac.runs.settings import Execution, Job
+from aurac.runs.settings import Execution, Settings
 
 logger = logging.getLogger("aurac.runs.workers")
 
@@ -42,6 +43,17 @@ LINE = "%(levelname)s %(name)s: %(message)s"  # of a worker's log; the process a
 _MESSAGE = re.compile(r"(WARNING|ERROR|CRITICAL) (aurac[\w.]*): (.*)")  # see `LINE`
 _OF_WORKERS = "worker"  # a logger that is not aurac's: the command line sends it to the log file
 _ENDS_IN = 30.0  # seconds that a worker may take to end once it is told to
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a further process of this machine reads first."""
+
+    folder: Path
+    checkpoints: Sequence[str]
+    tasks: Sequence[str]
+    settings: Settings
+    shard: tuple[int, int] | None = None
 
 
 def make_executor(execution: Execution) -> Executor:

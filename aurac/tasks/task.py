@@ -119,6 +119,12 @@ class BuiltTask:
         return tuple(document.doc_hash for leaf in self.leaves for document in leaf.documents)
 
     @cached_property
+    def keys(self) -> tuple[DocumentKey, ...]:
+        """The n documents as cells name them, in order."""
+        keys = zip(self.doc_ids, self.doc_hashes, self.prompt_hashes, strict=True)
+        return tuple(DocumentKey(*key) for key in keys)
+
+    @cached_property
     def documents_sha256(self) -> str:
         """One hash of all documents and their order."""
         documents = zip(self.doc_ids, self.doc_hashes, strict=True)
@@ -227,12 +233,6 @@ class BuiltTask:
         """Puts the requests to the model as it is now, block by block."""
         return Evaluation(self, Answers(self._requests, model, tokenizer, options), model.dtype)
 
-    def evaluate(
-        self, model: Any, tokenizer: Any, options: EngineOptions, progress: Progress | None = None
-    ) -> Outcome:
-        """All documents in one block: see `Evaluation.block`."""
-        return self.evaluation(model, tokenizer, options).block(range(self.n_docs), progress)
-
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
         """For each document its first request and the one after its last."""
@@ -288,13 +288,12 @@ def readable(task: BuiltTask) -> TaskDocuments:
             ids += [f"{prefix}{document.doc_id}" for document in leaf.documents]
             rows += [_readable(leaf.task, document.content) for document in leaf.documents]
     questions, targets, choices = map(list, zip(*rows, strict=True))
-    keys = zip(task.doc_ids, task.doc_hashes, task.prompt_hashes, strict=True)
     return TaskDocuments(
         doc_ids=ids,
         questions=questions,
         targets=targets,
         choices=choices if any(choices) else None,
-        keys=None if task.members else [DocumentKey(*key) for key in keys],
+        keys=None if task.members else list(task.keys),
         clusters=None if task.clusters is None else list(task.clusters),
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packing import pack
+from support.small_runs import dry_run
 
 import aurac
 from aurac.errors import (
@@ -27,7 +28,6 @@ from aurac.readers import read_curves
 from aurac.records.results_file import Results
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare
-from aurac.runs.dryrun import dry_run
 from aurac.runs.status import read_status
 from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train

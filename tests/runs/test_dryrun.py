@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from harness_doubles import text_rows, write_jsonl, write_text_task
-from small_runs import TASK, random_adapter
+from small_runs import TASK, dry_run, random_adapter
 
 from aurac.adapters import Nesting
 from aurac.cli import cli
@@ -26,12 +26,13 @@ from aurac.records.cell import Failure
 from aurac.records.store import CellStore
 from aurac.runs import pace
 from aurac.runs.compare import compare
-from aurac.runs.dryrun import DryRun, dry_run
 from aurac.runs.log import cell_costs
 from aurac.runs.sequential_plan import Until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from aurac.runs.dryrun import DryRun
 
 COMMON = {"limit": 3, "dtype": "float32", "device": "cpu"}
 

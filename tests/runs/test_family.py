@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.hostile_files import run_aurac
+from support.small_runs import dry_run
 
 import aurac
 from aurac.adapters import load_adapter, make_family, truncate
 from aurac.errors import CheckpointError, RankError
 from aurac.records.store import read_cell
-from aurac.runs.dryrun import dry_run
 from aurac.runs.settings import NamedCheckpoint
 from aurac.training import make_recipe, train
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from hostile_files import run_aurac
-from small_runs import TASK, random_adapter
+from small_runs import TASK, dry_run, random_adapter
 
 from aurac.curves.display import percent
 from aurac.errors import RankError, UsageError
@@ -19,7 +19,6 @@ from aurac.records.results_file import Results
 from aurac.records.store import read_cell
 from aurac.runs import compare as module
 from aurac.runs.compare import compare
-from aurac.runs.dryrun import dry_run
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import parse_ranks
 from aurac.runs.settings import TruncationOptions
@@ -233,8 +232,11 @@ def test_the_command_line(run, adapters, tmp_path):
         (["--ranks", "auto", "--until", "decided"], "--ranks auto with --until"),
         (["--ranks", "auto", "--until", "width=0.1"], "--ranks auto with --until"),
         (["--ranks", "auto", "--shard", "1/2"], "--shard with --ranks auto"),
-        (["--ranks", "auto", "--margin", "0"], "margin 0; expected a fraction above 0"),
-        (["--ranks", "auto", "--margin", "2"], "margin 2; expected a fraction above 0"),
+        (["--ranks", "auto", "--margin", "0"], "--margin 0.0; expected a fraction between 0 and 1"),
+        (
+            ["--ranks", "auto", "--margin", "2"],
+            "such as 0.02; give 0.02",
+        ),
         (["--ranks", "auto", "--budget", "100"], "--margin, --budget or --anytime without --until"),
         (["--margin", "0.02"], "--margin with --ranks auto"),
         (["--ranks", "automatic"], "ranks 'automatic'"),

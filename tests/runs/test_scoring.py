@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from small_runs import random_adapter
+from small_runs import dry_run, random_adapter
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.exports import export_lm_eval
 from aurac.records.reader import read_run
 from aurac.runs.compare import compare
-from aurac.runs.dryrun import dry_run
 from aurac.runs.sequential_plan import Until
 from aurac.runs.sequential_run import run_until
 from aurac.runs.settings import Request

@@ -27,7 +27,6 @@ from aurac.tasks.options import TaskOptions
 
 def test_shards_are_numbered_from_one():
     assert parse_shard("3/8") == (3, 8)
-    assert parse_shard(None) is None
     for bad in ("0/8", "9/8", "x", "1", "1/0", "-1/2"):
         with pytest.raises(UsageError, match="numbers from 1"):
             parse_shard(bad)

@@ -21,7 +21,7 @@ from aurac.runs import ray, ray_worker, workers
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
 from aurac.runs.plan import plan, selected, selection
-from aurac.runs.settings import Execution, Job, Settings
+from aurac.runs.settings import Execution, Settings
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_killed_workers_cells_are_called_done_only_if_they_are(
         return worker
 
     monkeypatch.setattr("aurac.runs.workers._start", start)
-    job = Job(tmp_path, [], [], Settings.of(device="cpu"))
+    job = workers.Job(tmp_path, [], [], Settings.of(device="cpu"))
     others = workers._others([job], 1, run_context(tmp_path))
     with pytest.raises(stop) if stop else contextlib.nullcontext(), others:
         if stop:
@@ -145,5 +145,5 @@ def test_a_worker_names_adapters_as_the_run_folder_does(tiny_base_folder, tmp_pa
     planned = []
     monkeypatch.setattr(workers.Runner, "run", lambda _self, cells: planned.extend(cells))
     settings = Settings.of(groups={"other": ["bb/mine"]}, **SMALL)
-    workers.serve(Job(out, [str(second)], [TASK], settings), [None])
+    workers.serve(workers.Job(out, [str(second)], [TASK], settings), [None])
     assert {cell.identity.rank for cell in planned} == {0, 1, 2, 4}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_doubles import simple_evaluate, stay_offline
-from support.tasks import build_tasks
+from support.tasks import build_tasks, evaluate
 
 from aurac.engine import EngineOptions
 
@@ -92,7 +92,7 @@ def test_a_cell_equals_simple_evaluate(
     (built,) = build_tasks(
         [task], tokenizer=base.tokenizer, data={task: folder}, chat_template=chat, **options
     )
-    outcome = built.evaluate(base.model, base.tokenizer, EngineOptions())
+    outcome = evaluate(built, base.model, base.tokenizer, EngineOptions())
     lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1)
     results = reference(
         task, folder, lm, tmp_path, monkeypatch, apply_chat_template=chat, **options

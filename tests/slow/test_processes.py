@@ -24,7 +24,7 @@ from aurac.runs import workers
 from aurac.runs.compare import compare
 from aurac.runs.folder import open_run_folder
 from aurac.runs.session import open_session
-from aurac.runs.settings import Job, Settings
+from aurac.runs.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
@@ -123,7 +123,7 @@ def test_a_worker_alone_does_a_job_and_ends_with_its_parent(adapter, undisturbed
     """The job of a killed parent: the worker sees its end of the pipe close, and ends."""
     session = open_session([adapter], [TASK], Settings.of(**SMALL))
     out = open_run_folder(tmp_path / "run", [TASK], session.request())
-    job = Job(out, [str(adapter)], [TASK], session.settings)
+    job = workers.Job(out, [str(adapter)], [TASK], session.settings)
 
     def start():
         worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)

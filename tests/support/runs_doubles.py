@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from aurac.engine import EngineOptions
+from aurac.records.cell import DocumentKey
 from aurac.records.store import CellStore
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest
 from aurac.runs.plan import plan
@@ -68,6 +69,10 @@ class Task:
         return tuple(map(str, range(self.n)))
 
     doc_hashes = prompt_hashes = doc_ids
+
+    @property
+    def keys(self):
+        return tuple(DocumentKey(doc, doc, doc) for doc in self.doc_ids)
 
     @property
     def spans(self):

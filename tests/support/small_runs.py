@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from aurac.adapters import Adapter, Factors, Nesting, default_nested_ranks, save_adapter
+from aurac.runs.dryrun import plan_request
+from aurac.runs.settings import Request
 
 TASK = "aurac_word_problems_mc"
 SMALL = {"limit": 5, "dtype": "float32", "device": "cpu"}
@@ -36,6 +38,11 @@ def command(adapter, out, *more):
     words = [sys.executable, "-m", "aurac", "compare", str(adapter), "--tasks", TASK]
     words += ["--limit", "5", "--dtype", "float32", "--device", "cpu", "--out", str(out)]
     return [*words, *more]
+
+
+def dry_run(checkpoints, tasks, *, out=None, command=None, until=None, **options):
+    """What `aurac.compare` would do with these arguments."""
+    return plan_request(Request.of(checkpoints, tasks, out, **options), until, command)
 
 
 def curves(folder):

@@ -9,3 +9,8 @@ from aurac.tasks.options import TaskOptions
 def build_tasks(names, *, tokenizer, **options):
     """`aurac.tasks.lm_eval.build_tasks` with the fields of `TaskOptions` as keywords."""
     return lm_eval.build_tasks(names, tokenizer=tokenizer, options=TaskOptions(**options))
+
+
+def evaluate(task, model, tokenizer, options, progress=None):
+    """All documents of a task in one block."""
+    return task.evaluation(model, tokenizer, options).block(range(task.n_docs), progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from harness_doubles import write_choice_task, write_text_task
-from support.tasks import build_tasks
+from support.tasks import build_tasks, evaluate
 
 from aurac.engine import EngineOptions
 
@@ -19,7 +19,7 @@ def built(write, folder, tokenizer, **options):
 @pytest.mark.parametrize("shots", [0, 3])
 def test_blocks_of_any_size_give_the_whole(tmp_path, tokenizer, models, write, shots):
     task = built(write, tmp_path, tokenizer, num_fewshot=shots)
-    whole = task.evaluate(models[0], tokenizer, EngineOptions())
+    whole = evaluate(task, models[0], tokenizer, EngineOptions())
     evaluation = task.evaluation(models[0], tokenizer, EngineOptions())
     places = list(range(task.n_docs))
     for block in (places[5:], places[3:5], places[:3][::-1]):  # in any order
@@ -38,7 +38,7 @@ def test_a_fixed_header_is_computed_once_for_a_state_of_the_model(
     tmp_path, tokenizer, models, write
 ):
     task = built(write, tmp_path, tokenizer, num_fewshot=6, fewshot="fixed")
-    whole = task.evaluate(models[0], tokenizer, EngineOptions()).engine
+    whole = evaluate(task, models[0], tokenizer, EngineOptions()).engine
     evaluation = task.evaluation(models[0], tokenizer, EngineOptions())
     parts = [evaluation.block(range(k, k + 2)).engine for k in range(0, task.n_docs - 1, 2)]
     again = task.evaluation(models[0], tokenizer, EngineOptions()).block([0, 1]).engine

@@ -17,7 +17,7 @@ from harness_doubles import (
     write_task,
     write_text_task,
 )
-from support.tasks import build_tasks
+from support.tasks import build_tasks, evaluate
 
 from aurac.engine import EngineOptions
 from aurac.errors import CellError, TaskError, UsageError
@@ -66,7 +66,7 @@ def assert_equal(built, outcome, results):
 def test_multiple_choice_equals_simple_evaluate(tmp_path, tokenizer, models, shots):
     path = write_choice_task(tmp_path)
     (built,) = build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=shots)
-    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
     results = reference(path, models[0], tokenizer, num_fewshot=shots)
     assert_equal(built, outcome, results)
     assert 0 < outcome.metrics["acc,none"].mean() < 1  # a comparison that could have failed
@@ -79,14 +79,14 @@ def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
     # answers of the train split, and stay as they were.
     draft = write_text_task(tmp_path / "draft")
     (built,) = build_tasks([str(draft)], tokenizer=tokenizer)
-    said = built.evaluate(models[0], tokenizer, EngineOptions()).responses
+    said = evaluate(built, models[0], tokenizer, EngineOptions()).responses
     rows = [
         {**row, "answer": re.split("\n", text)[0] if i % 2 else "no"}
         for i, (row, text) in enumerate(zip(text_rows(8), said, strict=True))
     ]
     path = write_text_task(tmp_path / "final", test=rows)
     (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
     assert_equal(built, outcome, reference(path, models[0], tokenizer))
     assert 0 < outcome.metrics["exact_match,strict-match"].mean() < 1
     assert set(outcome.metrics) == {"exact_match,strict-match", "exact_match,first-letter"}
@@ -114,7 +114,7 @@ def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, ch
     first = built.leaves[0].instances[0].args[0]
     start = {"system": "[system]", "no system": "[user]", None: "One word." if options else ""}
     assert first.startswith(start[chat]) or "system_instruction" not in options
-    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
     theirs = reference(path, models[0], tokenizer, apply_chat_template=chat is not None, **options)
     assert_equal(built, outcome, theirs)
     plain = build_tasks([str(path)], tokenizer=tokenizer, chat_template=chat is not None)[0]
@@ -148,7 +148,7 @@ def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
     results = reference(group, models[0], tokenizer, limit=6)
     columns = []
     for member in pooled.members:
-        outcome = member.evaluate(models[0], tokenizer, EngineOptions())
+        outcome = evaluate(member, models[0], tokenizer, EngineOptions())
         assert_equal(member, outcome, results)
         columns.append(outcome.metrics["acc,none"])
     mean = results["results"]["tiny_group"]["acc,none"]
@@ -166,14 +166,17 @@ def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
     built = build_tasks([str(path) for path in paths], tokenizer=tokenizer)
     for task in built:
         fresh = [
-            build_tasks([str(tmp_path / f"{task.name}.yaml")], tokenizer=tokenizer)[0].evaluate(
-                model, tokenizer, EngineOptions()
+            evaluate(
+                build_tasks([str(tmp_path / f"{task.name}.yaml")], tokenizer=tokenizer)[0],
+                model,
+                tokenizer,
+                EngineOptions(),
             )
             for model in models
         ]
         assert fresh[0].responses != fresh[1].responses  # the models can be told apart
         for turn in (0, 1, 0):
-            outcome = task.evaluate(models[turn], tokenizer, EngineOptions())
+            outcome = evaluate(task, models[turn], tokenizer, EngineOptions())
             assert outcome.responses == fresh[turn].responses
             for key, scores in outcome.metrics.items():
                 assert scores.tolist() == fresh[turn].metrics[key].tolist()
@@ -187,8 +190,8 @@ def test_another_tokenizer_is_tokenised_anew(tmp_path, models):
     plain = make_tokenizer()
     reversed_ids = make_tokenizer()
     reversed_ids._tokenizer = shifted(reversed_ids)
-    first = task.evaluate(models[0], plain, EngineOptions())
-    second = task.evaluate(models[0], reversed_ids, EngineOptions())
+    first = evaluate(task, models[0], plain, EngineOptions())
+    second = evaluate(task, models[0], reversed_ids, EngineOptions())
     assert first.responses != second.responses
 
 
@@ -206,7 +209,7 @@ def shifted(tokenizer):
 def test_a_request_is_asked_once_however_often_it_is_repeated(tmp_path, tokenizer, models):
     path = write_text_task(tmp_path, repeats=3)
     (task,) = build_tasks([str(path)], tokenizer=tokenizer, limit=3)
-    outcome = task.evaluate(models[0], tokenizer, EngineOptions())
+    outcome = evaluate(task, models[0], tokenizer, EngineOptions())
     assert all(len(texts) == 3 and len(set(texts)) == 1 for texts in outcome.responses)
 
 
@@ -215,7 +218,7 @@ def test_samples_have_a_seed_each_and_are_scored_one_by_one(tmp_path, tokenizer,
 
     def outcome(repeats, **options):
         (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=6, repeats=repeats)
-        return task.evaluate(models[0], tokenizer, EngineOptions(**options))
+        return evaluate(task, models[0], tokenizer, EngineOptions(**options))
 
     one, two, four = outcome(None), outcome(2), outcome(4)
     assert not one.samples
@@ -260,7 +263,7 @@ def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenize
     (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=3)
     seen: list[int] = []
     before = torch.get_rng_state()
-    first = task.evaluate(models[0], tokenizer, EngineOptions(), seen.append)
+    first = evaluate(task, models[0], tokenizer, EngineOptions(), seen.append)
     assert torch.equal(before, torch.get_rng_state())
     assert sum(seen) == task.n_requests == 3
     assert all(len(texts) == 2 for texts in first.responses)
@@ -269,8 +272,8 @@ def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenize
     assert task.evaluation(models[0], tokenizer, EngineOptions()).block([1]).responses == [
         first.responses[1]
     ]
-    assert task.evaluate(models[0], tokenizer, EngineOptions()).responses == first.responses
-    assert task.evaluate(models[1], tokenizer, EngineOptions()).responses != first.responses
+    assert evaluate(task, models[0], tokenizer, EngineOptions()).responses == first.responses
+    assert evaluate(task, models[1], tokenizer, EngineOptions()).responses != first.responses
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
@@ -290,7 +293,7 @@ def test_next_word_task_equals_simple_evaluate(tmp_path, tokenizer, models):
         tmp_path, "tiny_next", NEXT_WORD_YAML, [], rows, kind="loglikelihood", metric="acc"
     )
     (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = built.evaluate(models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
     results = reference(path, models[0], tokenizer)
     assert 0 < outcome.metrics["acc,none"].mean() < 1
     theirs = [float(row["acc"]) for row in results["samples"]["tiny_next"]]
@@ -338,10 +341,10 @@ def test_a_log_likelihood_that_is_no_number_fails_the_cell(tmp_path, tokenizer):
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=2)
     with pytest.raises(CellError, match=r"document 0 of task 'tiny_choice'.*nan"):
-        task.evaluate(model, tokenizer, EngineOptions(packed=False))
+        evaluate(task, model, tokenizer, EngineOptions(packed=False))
     with pytest.raises(CellError, match="no finite number"):  # said when the model is examined
-        task.evaluate(model, tokenizer, EngineOptions())
-    healthy = task.evaluate(make_model(1), tokenizer, EngineOptions())
+        evaluate(task, model, tokenizer, EngineOptions())
+    healthy = evaluate(task, make_model(1), tokenizer, EngineOptions())
     assert np.isfinite(healthy.metrics["acc,none"]).all()
 
 
@@ -349,5 +352,5 @@ def test_progress_adds_up(tmp_path, tokenizer, models):
     paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
     for task in build_tasks([str(path) for path in paths], tokenizer=tokenizer, limit=4):
         seen: list[int] = []
-        task.evaluate(models[0], tokenizer, EngineOptions(), seen.append)
+        evaluate(task, models[0], tokenizer, EngineOptions(), seen.append)
         assert sum(seen) == task.n_requests
