@@ -56,5 +56,7 @@ def test_nan_is_refused(tmp_path):
 
 
 def test_no_run_folder(tmp_path):
-    with pytest.raises(RunFolderError, match=r"no results\.json"):
+    with pytest.raises(RunFolderError, match="does not exist"):
         Results.read(tmp_path / "absent")
+    with pytest.raises(RunFolderError, match=r"no results\.json"):
+        Results.read(tmp_path)
