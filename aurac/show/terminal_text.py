@@ -29,7 +29,7 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
-_NEEDED = "margin needed: points of loss, rounded up, to accept for it to be named"
+_NEEDED = "margin needed: points of loss to accept, rounded up"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
