@@ -49,24 +49,33 @@ class Attributes(TypedDict, total=False):
 class _Typed:
     """A number; of other text it says what to write."""
 
+    def _describe_range(self) -> str:  # click calls a range without limits x<=None
+        text = str(super()._describe_range())  # type: ignore[misc]
+        return "" if text.endswith("None") else text
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number."""
         try:
             return super().convert(value, param, ctx)  # type: ignore[misc]
         except click.BadParameter:
-            number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
-            fix = as_fraction(value) or (f"write {number[1]}" if number else None)
-            if fix is None or str(value) == fix.split()[-1]:
+            if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", str(value)):  # one, but not allowed
                 raise
+            number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
+            such = number[1] if number else f"one such as {self.such_as}"  # type: ignore[attr-defined]
+            fix = as_fraction(value) or f"write {such}"
             self.fail(f"{value!r} is no number: {fix}", param, ctx)  # type: ignore[attr-defined]
 
 
 class Number(_Typed, click.FloatRange):
     """Such as 0.02."""
 
+    name, such_as = "float", "0.02"
+
 
 class Whole(_Typed, click.IntRange):
     """Such as 2."""
+
+    name, such_as = "integer", "5"
 
 
 _KINDS: Mapping[str, Attributes] = {

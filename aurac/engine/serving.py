@@ -73,7 +73,12 @@ def measure(
 
     Raises:
         CheckpointError: The members of a family adapt different modules.
+        UsageError: A prompt with its answer is longer than the base's context.
     """
+    context = getattr(loaded.model.config, "max_position_embeddings", None)
+    if context and work.prompt_tokens + work.new_tokens > context:
+        asked = f"--prompt-tokens {work.prompt_tokens} and --new-tokens {work.new_tokens}"
+        raise UsageError(asked, expected=f"at most {context} together, the context of the base")
     largest = {name: _largest(adapter) for name, (adapter, _) in adapters.items()}
     prepared = {name: (prepare(largest[name]), ranks) for name, (_, ranks) in adapters.items()}
     times = time_ranks(loaded.model, prepared, work, progress=progress)

@@ -108,6 +108,13 @@ def test_another_base_or_adapter_is_refused(compared, tiny_base_folder, tmp_path
     assert "holds no results.json" in err
 
 
+def test_a_prompt_longer_than_the_context_is_refused(compared):
+    root, _ = compared
+    code, _, err = run_aurac("cost", root / "mine", *QUICK, "--prompt-tokens", "255")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--prompt-tokens 255 and --new-tokens 2; expected at most 256 together" in err
+
+
 def _other_weights(folder):
     from safetensors.torch import load_file, save
 

@@ -163,10 +163,11 @@ def test_ranks_it_does_not_have(adapter, tmp_path):
 def test_what_vllm_serves_is_said(adapter, tmp_path):
     from dataclasses import replace
 
-    assert (
-        "vLLM          yes, with --max-lora-rank 8"
-        in run(save_adapter(adapter, tmp_path / "a")).stdout
-    )
+    served = "vLLM          yes, with --max-lora-rank 8"
+    without_p = f"{served}, but without its P; what aurac truncate writes has it\n"
+    assert without_p in run(save_adapter(adapter, tmp_path / "a")).stdout
+    plain = replace(adapter, nesting=None)
+    assert f"{served}\n" in run(save_adapter(plain, tmp_path / "plain")).stdout
     # ranks as vLLM's --max-lora-rank takes them
     grown = {
         name: replace(f, A=f.A.repeat(65, 1), B=f.B.repeat(1, 65))

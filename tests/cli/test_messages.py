@@ -74,7 +74,7 @@ def refusal(*words: object) -> str:
             "there is no folder or file no",
         ),
         (["train", "nope"], "no --out FOLDER; --list shows"),
-        (["recommend", "x", "--margin", "much"], "'much' is not a valid float"),
+        (["recommend", "x", "--margin", "much"], "write one such as 0.02"),
         (["--versoin"], "--version"),
         (
             ["score", ROOT / "reports/word_problems", "--primary", "nobody,lora"],
@@ -257,6 +257,7 @@ def test_help_is_short_and_help_all_has_every_option(name):
     assert max(map(len, lines)) <= 80
     assert f"aurac {name}" in few
     whole = shown(name, "--help-all")
+    assert not re.search(r"<=None|RANGE", whole)  # click's words for a number without limits
     if not command.short:
         assert len(every) <= 8
         assert whole == few
