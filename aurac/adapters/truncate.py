@@ -169,7 +169,7 @@ def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
     """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
     if basis != "prefix" or is_svd(adapter):
         return "keep"
-    if (adapter.derived or Derived()).rescale == "trained":
+    if has_p_in_weights(adapter):
         return "trained"
     for name in adapter.modules:
         p = adapter.rank_weights(name)
@@ -228,7 +228,7 @@ def _check_rescale(
         )
     if rescale == "fit" and not fit_factors:
         raise UsageError("rescale fit without factors", fix="fit them on held-out documents first")
-    recorded = adapter.nesting or (adapter.derived or Derived()).rescale == "trained"
+    recorded = adapter.nesting or has_p_in_weights(adapter)
     if rescale == "trained" and not recorded:
         raise UsageError(
             f"rescale trained for adapter {adapter.name!r}, whose training is not recorded",
@@ -324,6 +324,11 @@ def _factor(factors: Mapping[int, float] | None, r: int) -> float:
     if not np.isfinite(value):
         raise UsageError(f"a fitted factor of {value} for rank {r}", expected="a finite number")
     return value
+
+
+def has_p_in_weights(adapter: Adapter) -> bool:
+    """Whether it was cut with its trained P, which its factors have then."""
+    return (adapter.derived or Derived()).rescale == "trained"
 
 
 def is_svd(adapter: Adapter) -> bool:

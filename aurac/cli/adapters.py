@@ -103,7 +103,7 @@ def _heading(facts: Description) -> list[tuple[str, str]]:
     ranks = ", ".join(f"{n} of rank {r}" for r, n in facts.module_ranks.items())
     alpha = "per module" if facts.alpha is None else f"{facts.alpha:g}"
     vllm = f"yes, with --max-lora-rank {facts.vllm_max_lora_rank}"
-    if facts.default_rescale == "trained":
+    if facts.default_rescale == "trained" and not (derived and derived.rescale == "trained"):
         vllm += ", but without its P; what aurac truncate writes has it"
     rows = [
         ("adapter", facts.name),

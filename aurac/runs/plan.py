@@ -22,6 +22,7 @@ from aurac.adapters.truncate import (
     Prepared,
     Rescale,
     default_basis,
+    has_p_in_weights,
     is_svd,
     prepare_outline,
 )
@@ -191,7 +192,7 @@ def variants_of(
 
     Where no rescale is asked for, each basis takes the adapter's own default. The published
     inference (`prefix`, `rule`) is always shown too of an adapter whose recorded P is not constant,
-    and of one that `auto` cuts by SVD.
+    unless it is in the weights already, and of one that `auto` cuts by SVD.
 
     Raises:
         UsageError: An unknown basis or rescale, or one that this adapter cannot have.
@@ -218,7 +219,8 @@ def variants_of(
         Variant(name, adapter, b, r, "extra" if k else "default", ranks)
         for k, (b, r) in enumerate(dict.fromkeys(wanted))
     ]
-    beside = (beside and "auto" in bases) or default_rescale(adapter) == "trained"
+    without_p = default_rescale(adapter) == "trained" and not has_p_in_weights(adapter)
+    beside = (beside and "auto" in bases) or without_p
     if beside and ("prefix", "rule") not in wanted:
         variants.append(Variant(name, adapter, "prefix", "rule", "published", ranks))
     return variants

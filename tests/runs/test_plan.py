@@ -8,12 +8,13 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs_doubles import Task, base
 from support.adapters import random_adapter, tiny_llama
 
-from aurac.adapters import Nesting, make_family, truncate
+from aurac.adapters import Nesting, load_adapter, make_family, prepare, save_adapter, truncate
 from aurac.errors import UsageError
 from aurac.runs.plan import (
     PlannedCell,
@@ -110,6 +111,19 @@ def test_nothing_stands_beside_what_is_an_svd_already_or_is_not_cut():
     assert [(v.basis, v.role) for v in family] == [("prefix", "default")]
     with pytest.raises(UsageError, match=r"basis 'qr'.* auto or prefix or svd"):
         of(adapter, (1, 4), ["qr"])
+
+
+def test_a_cut_with_its_p_has_no_row_without_it(tmp_path):
+    adapter = random_adapter(tiny_llama(), 4, nesting=MATRYOSHKA)
+    cut = load_adapter(save_adapter(truncate(adapter, 2), tmp_path / "cut"))
+    variants = variants_of("a", cut, (1, 2))
+    assert [(v.basis, v.rescale, v.role) for v in variants] == [("prefix", "trained", "default")]
+    # by the rule it is the same function: P cannot be taken out of the weights
+    by_p, by_rule = (prepare(cut, "prefix", rescale).at(1) for rescale in ("trained", "rule"))
+    for module, f in by_p.modules.items():
+        other = by_rule.modules[module]
+        scales = [factors.peft_scale[1] / factors.peft_scale[0] for factors in (f, other)]
+        assert torch.equal(scales[0] * f.B @ f.A, scales[1] * other.B @ other.A)
 
 
 def where(cell):
