@@ -150,9 +150,8 @@ def _choose(
     except CurveError as error:
         return said(replace(choice, reason=error.text)), None
     at = every.index(named[0]) if named else 0
-    flags = [group in others for group in groups]
     place = (alike[at], named[1]) if named else None
-    search = _Search(alike[: len(groups)], flags, place, settings)
+    search = _Search(alike[: len(groups)], [group in others for group in groups], place, settings)
     return said(search.answer(choice)), search
 
 
@@ -237,12 +236,8 @@ class _Search:
             {r: _candidate(group, r) for r in reversed(group.ranks) if rank is None or r <= rank}
             for group in groups
         ]
-        self.references = [
-            candidate
-            for curve in self.curves
-            for r, candidate in curve.items()
-            if rank in (None, r)
-        ]
+        every = (pair for curve in self.curves for pair in curve.items())
+        self.references = [candidate for r, candidate in every if rank in (None, r)]
         if named is not None:
             at = next((i for i, group in enumerate(groups) if group is named[0]), None)
             self.references = [_candidate(*named) if at is None else self.curves[at][named[1]]]
@@ -277,8 +272,8 @@ class _Search:
             for at, (rank, candidate) in enumerate(curve.items()):
                 level = 1.0 - (1.0 - self.settings.level) / number
                 ends = mean_of_seeds(candidate.scores, self.layout, level)
-                both = [None, None] if needed is None else map(_possible, needed[at].tolist())
-                recipe, each = both
+                both = [1.0, 1.0] if needed is None else needed[at].tolist()
+                recipe, each = (margin if margin < 1.0 else None for margin in both)
                 rows.append(
                     Configuration(
                         adapter=group.name,
@@ -304,10 +299,8 @@ class _Search:
             return large, -row.accuracy, _least(row), row.label, row.rank
 
         rows.sort(key=place)
-        least = seeds_needed(self.procedure.levels[0])
-        rare = seeds_needed(choice.alpha, 0.1)
-        choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
-        return _chosen(choice, rows)
+        least, rare = seeds_needed(self.procedure.levels[0]), seeds_needed(choice.alpha, 0.1)
+        return _chosen(replace(choice, seeds_needed=least, rare_seeds_needed=rare), rows)
 
     def _reached(self, curve: Mapping[int, Candidate]) -> list[float]:
         """What a curve's ranks are shown to reach, as `Procedure` tests them; [] if not asked."""
@@ -340,11 +333,6 @@ def _checkpoints(group: RecipeGroup) -> tuple[Any, ...]:
     if len(set(names)) == len(names):
         return tuple(names)
     return tuple((group.name, group.truncation, at) for at in range(len(names)))  # its own ranks
-
-
-def _possible(margin: float) -> float | None:
-    """A margin that can be declared; None for one that cannot."""
-    return margin if margin < 1.0 else None
 
 
 def _least(row: Configuration) -> float:

@@ -272,12 +272,11 @@ def _too_few(choice: Choice, where: str, things: str) -> str:
 
 def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
     """Too few for a claim about another seed: what holds in each of them."""
-    few = _too_few(choice, where, things)
-    each = choice.in_checkpoints
-    holds = f"Nor is any shown to be {_shown(choice)} in each of these checkpoints."
+    shown, each = _shown(choice), choice.in_checkpoints
+    holds = f"Nor is any shown to be {shown} in each of these checkpoints."
     if each is not None:
-        holds = f"In each of these checkpoints {called(each)} is shown to be {_shown(choice)}."
-    return [few, holds]
+        holds = f"In each of these checkpoints {called(each)} is shown to be {shown}."
+    return [_too_few(choice, where, things), holds]
 
 
 def _seeds(choice: Choice) -> list[str]:

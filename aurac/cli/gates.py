@@ -31,15 +31,13 @@ class Gate:
 
     def text(self, names: Names) -> str:
         """The verdict."""
+        count = len(self.tested)
         if self.failing:
             listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
-            verdict = f"{self.reason}: {listed}."
-            if len(self.tested) == 1:
-                return verdict
-            return (
-                f"{verdict} Of {len(self.tested)} tested, each by itself; --adapter NAME tests one."
-            )
-        if len(self.tested) == 1:
+            verdict = f"Gate not passed: {self.reason[0].lower()}{self.reason[1:]}: {listed}."
+            each = f" Of {count} tested, each by itself; --adapter NAME tests one."
+            return verdict + (each if count > 1 else "")
+        if count == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
             f"Every adapter {self.does}. Each was judged by itself, not against another: a weak "
@@ -68,16 +66,13 @@ def gates(
             listed = f"from {known[0]} to {known[-1]}: the ranks are {', '.join(map(str, known))}"
             raise UsageError(f"--require-rank {rank}", expected=listed)
         at = f"at rank {rank}{' or a smaller one' if known and rank > known[0] else ''}"
-        large = [row for row in rows if row.rank is None or row.rank > rank]
-        failing = [(row, _needed(row, rank)) for row in large]
-        reason = f"Not shown to be good enough {at}"
-        does = f"may be shipped {at}"
+        failing = [(r, _needed(r, rank)) for r in rows if r.rank is None or r.rank > rank]
+        reason, does = f"Not shown to be good enough {at}", f"may be shipped {at}"
         found.append(Gate(does, reason, rows, failing, lambda chosen: chosen.rank <= rank))
     if latency is not None:
         most = f"at most {latency:g} ms a generated token"
         slow = _slow(rows, served, latency, measure)
-        reason = f"Not shown to take {most}"
-        passes = partial(_is_fast, served, latency)
+        reason, passes = f"Not shown to take {most}", partial(_is_fast, served, latency)
         found.append(Gate(f"takes {most} at its rank", reason, rows, slow, passes))
     return found
 
@@ -104,17 +99,18 @@ def _slow(
 ) -> list[tuple[RankRow, str]]:
     """The rows that are not shown to take at most `limit` ms a token, with what each takes."""
     failing: list[tuple[RankRow, str]] = []
-    missing = []
+    missing, expected = [], None
     for row in rows:
         cost = served.at(row.adapter, row.truncation, row.rank)
         if row.rank is None:
             failing.append((row, "no rank is recommended, so none is timed"))
         elif cost is None or cost.decode.high is None:
             few = f" ({len(cost.decode.rounds)} repeats give no interval)" if cost else ""
+            expected = "at least 6 repeats" if few else expected
             missing.append(f"{row.label} at rank {row.rank}{few}")
         elif 1000 * cost.decode.high > limit:
             failing.append((row, f"{cost.decode.milliseconds} ms at rank {row.rank}"))
     if missing:
         problem = f"--max-latency-ms: no latency of {', '.join(missing)} was measured"
-        raise UsageError(problem, expected="at least 6 repeats", fix=f"run {measure} first")
+        raise UsageError(problem, expected=expected, fix=f"run {measure} first")
     return failing

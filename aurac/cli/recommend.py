@@ -29,7 +29,7 @@ from aurac.errors import UsageError
 from aurac.records.cut import EXPORTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from typing_extensions import Unpack
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from aurac.readers import Curves
     from aurac.records.results_file import Results
     from aurac.records.serving import ServingCosts
+    from aurac.show.names import Names
 
     class OfRun(TypedDict):
         """What is evaluated, with --tasks."""
@@ -192,10 +193,10 @@ def recommend(
     result = analyse(read.curves, settings, groups=read.groups)
     result = within_study(result, map(Path, sources))
     served = ServingCosts.read(map(Path, sources), read.groups)
-    measure = _measure(sources) if max_latency_ms is not None else ""
+    measure = _measure(sources, result, served) if max_latency_ms is not None else ""
     verdicts = gates(result, served, require_rank, max_latency_ms, measure)
-    commands = [_truncate(choice.chosen, sources) for choice in result.choices]
-    _print(result, served, commands, verdicts, as_json=as_json, details=details)
+    commands = [_truncate(choice.chosen, sources, read.groups) for choice in result.choices]
+    _print(result, served, commands, verdicts, adapter, as_json=as_json, details=details)
     return NOT_SHOWN if any(gate.failing for gate in verdicts) else 0
 
 
@@ -204,11 +205,12 @@ def _print(
     served: ServingCosts,
     commands: Sequence[tuple[str | None, str]],
     verdicts: Sequence[Gate],
+    adapter: str | None,
     *,
     as_json: bool,
     details: bool,
 ) -> None:
-    """The verdicts of gates, then what to ship."""
+    """The verdicts of gates, what fails first, then what to ship."""
     from aurac.show.names import Names
     from aurac.show.terminal_text import recommended_lines
 
@@ -216,14 +218,25 @@ def _print(
         typed = [command for command, _ in commands]
         print_json(_content(result, served, typed, verdicts, details=details))
         return
-    said = [line for gate in verdicts for line in (gate.text(Names(result)), "")]
+    names, ordered = Names(result), sorted(verdicts, key=lambda gate: not gate.failing)
+    said = [line for gate in ordered for line in (gate.text(names), "")]
     if any(gate.failing for gate in verdicts):
         named = [choice.chosen for choice in result.choices]
         passed = all(row and gate.passes(row) for row in named for gate in verdicts)
         said.append("The recommended configuration passes:" if passed else "Without the gate:")
     below = [[line for line in lines if line] for lines in commands]
     lines = recommended_lines(result, served, below, details=details)
-    print_text("\n".join([*said, *lines]))
+    print_text("\n".join([*said, *lines, *_judged(result, names, adapter)]))
+
+
+def _judged(result: Analysis, names: Names, adapter: str | None) -> Iterator[str]:
+    """Which truncation the bare name of an adapter stands for, where others were measured, too."""
+    rows = [row for row in result.scores if row.adapter == adapter]
+    if others := dict.fromkeys(f'"{names.of(row)}"' for row in rows if row.other):
+        default = " and ".join(dict.fromkeys(names.of(row) for row in rows if not row.other))
+        other = "another" if len(others) > 1 else "the other"
+        said = f"{adapter} is judged as {default}, its default truncation here"
+        yield f"{said}; --adapter {' or '.join(others)} for {other}"
 
 
 def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
@@ -253,29 +266,44 @@ def _results(sources: Iterable[str]) -> Iterator[tuple[str, Results]]:
     return ((run, Results.read(Path(run))) for run in runs)
 
 
-def _measure(sources: Iterable[str]) -> str:
-    """The commands that measure what all adapters of the runs cost to serve."""
-    runs = ((run, [x.path or "CKPT" for x in made.adapters]) for run, made in _results(sources))
-    lines = [shlex.join(["aurac", "cost", *paths, "--save", run]) for run, paths in runs]
+def _measure(sources: Iterable[str], result: Analysis, served: ServingCosts) -> str:
+    """The commands that measure what the adapters asked about cost, a seed of each recipe."""
+    rows = result.scores if served.records else result.recommended  # a measurement is replaced
+    recipes = {row.adapter for row in rows}
+    first = {next(iter(served.groups.get(name, ())), name) for name in recipes}
+    ranks = ",".join(map(str, sorted({row.rank for row in result.recommended if row.rank})))
+    cut = ["--ranks", ranks] if len(recipes) == 1 and ranks and not served.records else []
+    lines = []
+    for run, made in _results(sources):
+        if paths := [x.path or "CKPT" for x in made.adapters if x.name in first]:
+            lines.append(shlex.join(["aurac", "cost", *paths, *cut, "--save", run]))
     return " and ".join(f"`{line}`" for line in lines) or "`aurac cost CKPT… --save RUN`"
 
 
-def _truncate(chosen: Configuration | None, sources: Iterable[str]) -> tuple[str | None, str]:
-    """The command that writes a configuration, None where it is not known, and vLLM's option."""
+def _truncate(
+    chosen: Configuration | None, sources: Iterable[str], groups: Mapping[str, Sequence[str]]
+) -> tuple[str | None, str]:
+    """The command that writes a configuration, None where it is not one, and what to know of it."""
     from aurac.records.serving import vllm_rank
 
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
     every = (adapter for _, results in _results(sources) for adapter in results.adapters)
     known = {x.name: x for x in every if x.path and x.format != "family"}
-    if chosen is None or rescale not in EXPORTED or chosen.adapter not in known:
+    names = groups.get(chosen.adapter, [chosen.adapter]) if chosen else []
+    if chosen is None or rescale not in EXPORTED or not known.keys() >= {*names}:
         return None, ""
-    adapter = known[chosen.adapter]
+    adapter = known[names[0]]
     cut = ["--rank", str(chosen.rank), "--basis", basis]
     cut += [] if (basis, rescale) == ("svd", "keep") else ["--rescale", rescale]  # the default
     out = f"{chosen.adapter}_r{chosen.rank}"
     command = shlex.join(["aurac", "truncate", str(adapter.path), *cut, "--out", out])
     least = vllm_rank(chosen.rank) if str(adapter.format).startswith("peft") else None
-    return command, f"vLLM serves it with --max-lora-rank {least}." if least else ""
+    vllm = f"vLLM serves it with --max-lora-rank {least}." if least else ""
+    if len(names) == 1:
+        return command, vllm
+    seeds = ", ".join(name if (seed := known[name].seed) is None else str(seed) for name in names)
+    many = f"{chosen.adapter} is {len(names)} checkpoints (seeds {seeds}): choose one, such as"
+    return None, f"{many} `{command}`. {vllm}".strip()
 
 
 def _content(
@@ -311,8 +339,7 @@ def _ship(choice: Choice, served: ServingCosts) -> dict[str, Json]:
     chosen = choice.chosen
     named = chosen.to_dict() if chosen else {"adapter": None, "rank": None}
     ship: dict[str, Json] = {"task": choice.task, **named, "alpha": choice.alpha}
-    measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
-    if measured and chosen:
+    if chosen and (measured := served.of(chosen.adapter, chosen.truncation)):
         record, cost = measured
         own = cost.at(chosen.rank)
         times: dict[str, Json] = {"merged": record.merged.seconds}

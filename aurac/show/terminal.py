@@ -13,16 +13,7 @@ from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span
 from aurac.records.run import stored_run
 from aurac.show.pairs import pair_cells
-from aurac.show.table import (
-    NONE,
-    Cell,
-    Column,
-    Table,
-    estimate,
-    rank_cell,
-    share,
-    table,
-)
+from aurac.show.table import NONE, Cell, Column, Table, estimate, rank_cell, share, table
 from aurac.show.tables import margin_cell
 from aurac.stats.mean import Estimate
 from aurac.terminal import one_line
@@ -141,13 +132,11 @@ def _column(title: str, text: Callable[[ScoreRow], str], *, numeric: bool = Fals
 
 def _name_columns(rows: Sequence[ScoreRow], axis: str) -> list[_Column]:
     """What tells the rows apart; nothing that all have alike."""
+    several = any(row.seeds > 1 for row in rows)
     every = [
         (len({row.task for row in rows}) > 1, _column("task", lambda row: row.task or NONE)),
         (True, _column("adapter", lambda row: row.label + "*" * row.published)),
-        (
-            any(row.seeds > 1 for row in rows),
-            _column("seeds", lambda row: str(row.seeds), numeric=True),
-        ),
+        (several, _column("seeds", lambda row: str(row.seeds), numeric=True)),
         (axis in BUDGETS, _column(axis, lambda row: _over(axis, row.span)[axis], numeric=True)),
     ]
     return [column for wanted, column in every if wanted]
@@ -197,9 +186,9 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
     axis, body = rows[0].axis, []
     for row in rows:
         reading = row.reading
-        if short:
-            reading = reading.replace(" is better", "").replace(DEPENDS, "*")
-            reading = reading.replace(", exploratory", "")  # a line below says which are
+        if short:  # a line below says which are exploratory
+            reading = reading.replace(" is better", "").replace(", exploratory", "")
+            reading = reading.replace(DEPENDS, "*")
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
         if details:
@@ -208,7 +197,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
         body.append(cells)
     level = next((row.estimate.level for row in rows if row.estimate), 0.95)
     head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
-    head += ["detectable", *_over(axis, None), "better" if short else "reading"]
+    head += ["detectable", *_over(axis, None), "reading"]
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
 
 

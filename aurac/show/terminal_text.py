@@ -68,8 +68,10 @@ def pair_lines(
         return []
     short = (terminal_width() or WIDE) < WIDE
     lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
-    if short and any(row.survives is False for row in rows):
-        lines.append("* depends on the truncation: --json --details has the verdict with each")
+    said = ["reading: the better one"] if any(row.verdict for row in rows) else []
+    if any(row.survives is False for row in rows):
+        said.append("* depends on the truncation, see --json --details")
+    lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
         lines.append("detectable: points from which the test finds a difference (80 % power)")
     if any(row.conditional for row in rows):
@@ -119,14 +121,16 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     lines = ["", title if every else f"{title}: rows that no smaller one matches"]
     lines.append(made.filled().plain())
     unmet = unmet_demands(choice, shown)
+    why = f"not shown to be {unmet}, all rows tested together" if unmet else ""
+    if choice.few_seeds:
+        why = f"with {choice.seeds} seeds no margin can be shown; {choice.seeds_needed} are needed"
     if choice.min_accuracy is not None:
         lines.append(f"at least: shown with {level} % confidence, the choice among rows included")
     if choice.margin is not None or choice.min_accuracy is None:
         lines.append(f"{_NEEDED} ({level} % confidence)")
-        lines += [f"none is enough: not shown to be {unmet}, all rows tested together"] * bool(
-            unmet
-        )
-    lines += ["above the base: each row by itself"] * bool(unmet)
+        lines += [f"none is enough: {why}"] * bool(why)
+    if why and choice.baseline is not None:
+        lines.append("above the base: each row by itself")
     return lines
 
 
@@ -181,10 +185,9 @@ def recommended_lines(
     """
     lines, names = list[str](), Names(result)
     for choice, further in zip(result.choices, below, strict=True):
-        chosen = choice.chosen
         lines += ["", " ".join(choice.sentences)]
-        measured = served.of(chosen.adapter, chosen.truncation) if chosen else None
-        if measured and chosen:
+        chosen = choice.chosen
+        if chosen and (measured := served.of(chosen.adapter, chosen.truncation)):
             lines.append(serving_sentence(*measured, chosen.rank))
         lines += further
         if details or not choice.declared or len(result.choices) == 1:
@@ -202,11 +205,8 @@ def recommended_lines(
 
 def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str]:
     """Each curve by itself: its smallest rank, all tests, and its truncations compared."""
-    lines = [
-        "Each adapter by itself, not against the others: the smallest rank to use",
-        rank_table(result, served, names).plain(),
-        "",
-    ]
+    head = "Each adapter by itself, not against the others: the smallest rank to use"
+    lines = [head, rank_table(result, served, names).plain(), ""]
     for row in map(names.rank, result.recommended):
         lines += [row.sentence, *rank_test_lines(row), ""]
     title = "Which truncation to use for this adapter, paired"
@@ -228,8 +228,7 @@ def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:
         chosen, ranks = row.choice.chosen, [c.rank for c in row.choice.configurations]
         cells = [names.on_task(row) if several else names.of(row)]
         cells += [f"{chosen.rank} of {max(ranks)}" if chosen else "none shown"]
-        known = (chosen.accuracy, chosen.bytes) if chosen else (None, None)
-        cells += [percent(known[0]), size(known[1])]
+        cells += [percent(chosen.accuracy), size(chosen.bytes)] if chosen else [NONE, NONE]
         cost = served.at(row.adapter, row.truncation, row.rank)
         body.append([*cells, cost.decode.milliseconds if cost else NONE])
     head = ["adapter", "use rank", "accuracy (%)", "size", "a token (ms)"]

@@ -161,7 +161,9 @@ def test_a_latency_is_a_gate(tmp_path):
     most = 10 + max(own) / 4
     assert "takes at most 99 ms a generated token" in run("recommend", folder, *GATE, "99")
     failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
-    assert f"Not shown to take at most {most:g} ms a generated token: " in failed
+    assert failed.startswith(
+        f"Gate not passed: not shown to take at most {most:g} ms a generated token: "
+    )
     assert " ms at rank " in failed.splitlines()[0]
     chosen = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"][0]["rank"]
     assert chosen < max(own)
@@ -169,6 +171,8 @@ def test_a_latency_is_a_gate(tmp_path):
     assert "Without the gate:" in run("recommend", folder, *GATE, "1", code=4).splitlines()
     none = run("recommend", folder, "--margin", "0.0001", *GATE[2:], "99", code=4)
     assert "(no rank is recommended, so none is timed)" in none.splitlines()[0]
+    mixed = run("recommend", folder, *GATE, "1", "--require-rank", "16", code=4)
+    assert mixed.startswith("Gate not passed: not shown to take at most 1 ms a generated token: ")
     both = [*GATE, "99", "--require-rank", "16"]
     assert json.loads(run("recommend", folder, *both, "--json"))["shown"] is True
     assert json.loads(run("recommend", folder, *GATE, "1", "--json", code=4))["shown"] is False
@@ -176,6 +180,9 @@ def test_a_latency_is_a_gate(tmp_path):
 
 def test_a_latency_that_was_not_measured(tmp_path):
     folder = zoo_run(tmp_path, n=60).write()
+    (row,) = json.loads(run("recommend", folder, *GATE[:2], "--adapter", "lora", "--json"))["ship"]
+    code, _, err = run_aurac("recommend", folder, *GATE, "99", "--adapter", "lora")
+    assert f"run `aurac cost adapters/lora --ranks {row['rank']} --save {folder}` first" in err
     for options, words in [
         (None, "no latency of .* at rank .* was measured"),
         ({"ranks": (16,)}, "no latency of .* at rank .* was measured"),
@@ -191,5 +198,6 @@ def test_a_latency_that_was_not_measured(tmp_path):
         )  # what can be typed
         assert f"--save {folder}`" in err
         assert options or err.count(" at rank ") == 3  # every adapter that lacks it
+        assert ("expected at least 6 repeats" in err) == ("repeats" in words)
     text = run("recommend", folder, "--margin", "0.5")
     assert "too few repeats" in text

@@ -35,6 +35,8 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
     assert len(ranks(lines)) == len(RANKS)
     assert set(ranks(lines)) == RANKS
     assert re.search(r"in all rows: base = \d|^adapter .* base .* r=1 ", text, re.MULTILINE)
+    assert any(line.endswith("  reading") for line in lines)
+    assert any(line.startswith("reading: the better one") for line in lines)
     assert re.search(r"^dylora − lora \((SVD|prefix)\) .*\d\]", text, re.MULTILINE)
     for word in ("matryoshka (with P) ", "lora (SVD)", "has the largest AURAC"):
         assert word in text
