@@ -93,6 +93,7 @@ LONGER = {
     "LoRA | prefix, fitted": (None, f"lora_long · {_FIT}"),
     "DyLoRA | prefix": ("dylora", "dylora_long"),
     "MatryoshkaLoRA | with P": ("matryoshka", "matryoshka_long"),
+    "MatryoshkaLoRA | SVD": ("matryoshka · svd · keep", None),
     "MatryoshkaLoRA | prefix, fitted": (None, f"matryoshka_long · {_FIT}"),
 }
 """Row → the curves after 120 and 360 steps."""
@@ -320,8 +321,9 @@ def draw_longer() -> None:
         [_plain(curves[name]) for name in column if name]
         for column in zip(*LONGER.values(), strict=True)
     ]
-    style = styles(rows[1])
-    keys = [(_key(label), style[key(c)].options) for label, c in zip(LONGER, rows[1], strict=True)]
+    every = [_plain(curves[long or short or ""]) for short, long in LONGER.values()]
+    style = styles(every)
+    keys = [(_key(label), style[key(c)].options) for label, c in zip(LONGER, every, strict=True)]
     draws = [
         partial(_panel, curves=row, style=style, title=t)
         for row, t in zip(rows, STEPS, strict=True)

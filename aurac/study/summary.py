@@ -12,7 +12,7 @@ from statistics import fmean
 
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE, Analysis
-from aurac.analysis.rows import Options, PairRow, fields_of, pairings_of
+from aurac.analysis.rows import Options, PairRow, fields_of, grouped, pairings_of
 from aurac.analysis.sentences import pairing_note
 from aurac.analysis.whole import analyse, paired_family
 from aurac.curves.curve import Curve
@@ -33,6 +33,7 @@ from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of
 from aurac.study.plan import State, converged, declared_in, edges_in, rates_in, update_state
 
 TwoSeeds = Mapping[tuple[str | None, str, str], PairRow]
+Found = dict[tuple[str, str], float | str]
 
 
 REPORT_FILE, DIFFERENCES = "report.md", "differences"
@@ -46,10 +47,8 @@ Intervals (95 %) are over documents and, where a method has several, training se
 seed say nothing about another training. Differences are of AURAC on the log2 axis. Detectable is
 the difference that the test, at its adjusted level, finds with a power of 80 %."""
 _AREAS = (
-    "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and the "
-    "others that may be the best: no adjusted test shows them to be worse than another row, nor, "
-    "where none compares them with the largest, a simultaneous bound over the rows of the task, "
-    "wider with fewer seeds."
+    "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and others "
+    "that no adjusted test or bound shows to be worse (few seeds: bounds too wide for that)."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (
@@ -113,17 +112,16 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     page.add(*answer(shown))
     page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
     if draw_differences(shown, out):
-        leading = "the comparisons of the method with the largest AURAC"
-        first = "the primary comparisons" if declared else leading
+        best = ", ".join(dict.fromkeys(_leaders(shown).values()))
+        first = f"those of {best} (largest AURAC by the truncation that methods are compared by)"
+        first = "the primary comparisons" if declared else first
         alt = "A row for each two curves, a panel for each task."
         page.figure(_FOREST.format(first), f"{DIFFERENCES}.png", alt)
     page.add("## Appendix: design")
     _design(page, study, path, out, state)
     _cost(page, study, adapters, state)
-    two = {
-        (row.task, row.a, row.b): row
-        for row in map(names.pair, _two_seeds(study, adapters, tasks, curves))
-    }
+    pairs = map(names.pair, _two_seeds(study, adapters, tasks, curves))
+    two = {(row.task, row.a, row.b): row for row in pairs}
     write_atomic(out / ANALYSIS_FILE, analysis.to_json())
     update_state(out, {}, study)  # the labels, which task reports read
     for task, run in runs.items():
@@ -197,11 +195,8 @@ def _seed_name(adapter: PlannedAdapter) -> str:
 
 def _groups(adapters: Sequence[PlannedAdapter], there: set[str | None]) -> dict[str, list[str]]:
     """Method → the names of its seeds that are there."""
-    groups: dict[str, list[str]] = {}
-    for name, adapter in {_seed_name(adapter): adapter for adapter in adapters}.items():
-        if name in there:
-            groups.setdefault(adapter.method, []).append(name)
-    return groups
+    methods = {_seed_name(adapter): adapter.method for adapter in adapters}
+    return grouped((name for name in methods if name in there), key=methods.__getitem__)
 
 
 def _curves(run: Results, adapters: Sequence[PlannedAdapter], folder: Path) -> list[Curve]:
@@ -219,36 +214,40 @@ def _design(page: _Page, study: Study, path: Path, out: Path, state: State) -> N
     for task, method in study.points:
         source, grid = study.rates_from(task, method), study.rates_of(task, method)
         names = {rate: f"{method}-lr{rate:g}-seed{study.search_seed}" for rate in grid}
-        shown = [f"{rate:g} ({known.get((task, name), NONE)})" for rate, name in names.items()]
-        text = ", ".join(shown) if len(grid) > 1 else f"{grid[0]:g}"
+        found = {rate: known.get((task, name), NONE) for rate, name in names.items()}
+        tried = [f"{r:g} ({percent(a) if isinstance(a, float) else a})" for r, a in found.items()]
+        text = ", ".join(tried) if len(grid) > 1 else f"{grid[0]:g}"
         text = text if source == method else f"as {study.labels[source]}"
         seeds = ", ".join(map(str, study.seeds_of(task, method)))
-        chosen = f"{rates[task][method]:g}"
-        rows.append([task, study.labels[method], text, chosen, seeds])
-    caption = "Learning rates and training seeds. Rates are those of the study's file."
+        chosen = rates[task][method]
+        tied = [f"{r:g}" for r, a in found.items() if r > chosen and a == found.get(chosen) != NONE]
+        rate = f"{chosen:g} (tied with {', '.join(tied)})" if tied else f"{chosen:g}"
+        rows.append([task, study.labels[method], text, rate, seeds])
+    caption = "Rates are those of the study's file."
     if any(len(study.rates_of(*point)) > 1 for point in study.points):
         caption = (
-            "Learning rates and training seeds. Chosen is the rate with the highest AURAC on "
-            f"validation documents (in brackets; log2 axis, ranks {study.search_ranks}, seed "
+            "Chosen is the rate with the highest AURAC, of tied ones the smallest, on validation "
+            f"documents (in brackets; log2 axis, ranks {study.search_ranks}, seed "
             f"{study.search_seed})."
         )
     if edges := edges_in(study, state):
         caption += f" The best learning rate is at the end of its grid for {', '.join(edges)}."
     page.add(f"Base model: {escape.markdown(study.base)}.")
-    page.table(caption, text_table(["task", "method", "learning rates", "chosen", "seeds"], rows))
+    design = text_table(["task", "method", "learning rates", "chosen", "seeds"], rows)
+    page.table(f"Learning rates and training seeds. {caption}", design)
     page.add(_TERMS)
 
 
-def _searched(study: Study, path: Path, out: Path, state: State) -> dict[tuple[str, str], str]:
+def _searched(study: Study, path: Path, out: Path, state: State) -> Found:
     """(task, adapter) of the search → its AURAC, or that it diverged."""
-    shown: dict[tuple[str, str], str] = {}
+    found = Found()
     for task in study.tasks:
         folder = out / state.get("searches", {}).get(task, f"search/{task}")
         areas = Results.read(folder).areas if (folder / RESULTS_FILE).is_file() else {}
-        shown |= {(task, name): percent(area) for name, area in areas.items()}
+        found |= {(task, name): area for name, area in areas.items()}
     tried = list(searches(study, path))
     fine = converged(tried, state)
-    return shown | {(a.task, a.recipe.name): "diverged" for a in tried if a not in fine}
+    return found | {(a.task, a.recipe.name): "diverged" for a in tried if a not in fine}
 
 
 def _cost(page: _Page, study: Study, adapters: Sequence[PlannedAdapter], state: State) -> None:
@@ -294,11 +293,7 @@ def _data(
 def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
     """The accuracies and the differences of one task."""
     scores = [replace(row, published=False) for row in analysis.scores if row.task == task]
-    shown = curve_table(
-        scores,
-        best=analysis.candidates,
-        linear=True,
-    )
+    shown = curve_table(scores, best=analysis.candidates, linear=True)
     page.table(f"{task}: accuracy at each rank and AURAC in percent; {shown.caption}.", shown)
     page.add("\n".join(f"- {row.label}: {note}." for row in scores for note in row.notes))
     if pairs := [row for row in (*analysis.pairs, *analysis.variants) if row.task == task]:
@@ -373,12 +368,17 @@ def _drawn(pairs: Iterable[PairRow]) -> list[Difference]:
 def _main(analysis: Analysis, pairs: Iterable[PairRow]) -> list[PairRow]:
     """The rows that the page shows, as its caption says."""
     compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
-    areas = {(row.task, row.label): row.log2.value for row in analysis.scores if row.log2}
-    best = dict(sorted(compared & areas.keys(), key=lambda way: (areas[way], way[1])))
+    best = {} if analysis.primary else _leaders(analysis)
 
     def shown(row: PairRow) -> bool:
-        if row.exploratory is False or len(compared & {(row.task, row.a), (row.task, row.b)}) == 1:
-            return True
-        return analysis.primary is None and best.get(row.task) in (row.a, row.b)
+        own = len(compared & {(row.task, row.a), (row.task, row.b)}) == 1
+        return row.exploratory is False or own or best.get(row.task) in (row.a, row.b)
 
     return [row for row in pairs if shown(row)]
+
+
+def _leaders(analysis: Analysis) -> dict[str | None, str]:
+    """Task → the method with the largest AURAC in the truncation that methods are compared by."""
+    compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
+    areas = {(row.task, row.label): row.log2.value for row in analysis.scores if row.log2}
+    return dict(sorted(compared & areas.keys(), key=lambda way: (areas[way], way[1])))
