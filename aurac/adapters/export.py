@@ -140,11 +140,12 @@ def _card(adapter: Adapter, derived: Derived) -> str:
     """The `README.md` of a truncation, with the front matter that the hub reads."""
     trained, source = derived.trained.method if derived.trained else None, adapter.source
     own = source.parent if source and source.is_file() else source
+    base, title = f"`{hub.base_name(adapter.base)}`", hub.method_title(trained)
     return f"""{hub.front_matter(adapter.name, adapter.base, trained, own=own)}
 
 # {adapter.name}, rank {adapter.rank}
 
-{derived.sentence(adapter.rank, hub.method_title(trained), f"`{hub.base_name(adapter.base)}`")}
+{hub.linked(derived.sentence(adapter.rank, title, base))}
 
 It is a plain PEFT adapter:
 
@@ -154,6 +155,8 @@ It holds no results. The run that measured this rank has a card with them in `ca
 `aurac compare . --tasks TASK --ranks {adapter.rank} --limit 0 --out ../measured` measures it.
 
 {hub.base_note(adapter.base)}
+
+{hub.ABOUT}
 """
 
 

@@ -35,9 +35,13 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{earlier}rank {self.rank} (basis {self.basis}, rescale {self.rescale})"
 
     def sentence(self, rank: int | None, method: str, base: str) -> str:
-        """What the adapter of this rank is a cut of, for a card."""
-        how = "to its first components" if self.basis == "prefix" else "by SVD"
+        """What the adapter of this rank was made from, and whether it has P, for a card."""
+        how = "cut to its first components" if self.basis == "prefix" else "cut by SVD"
+        how = "made" if rank == self.from_rank else how
+        p = " Its trained P is written into the weights." if self.rescale == "trained" else ""
+        method_of_p = not self.before and self.trained and self.trained.method == "matryoshka"
+        p = " It is without P, as published." if method_of_p and self.rescale == "rule" else p
         return (
-            f"{method} adapter of rank {rank} for {base}, cut {how} without training from rank "
-            f"{self.from_rank} (SHA-256 {self.from_sha256 or 'not recorded'}): {self.steps}."
+            f"{method} adapter of rank {rank} for {base}, {how} without training from rank "
+            f"{self.from_rank} (SHA-256 {self.from_sha256 or 'not recorded'}): {self.steps}.{p}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,14 @@ METHODS = {
 def method_title(method: str | None) -> str:
     """What a card calls the method of an adapter."""
     return METHODS.get(method or "", "low-rank (LoRA)")
+
+
+def linked(text: str) -> str:
+    """Markdown in which each paper of arXiv is a link."""
+    return re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+
+
+ABOUT = linked("aurac evaluates and cuts low-rank adapters; its AURAC is that of arXiv 2605.07850.")
 
 
 def published(base: str | None) -> str | None:

@@ -237,7 +237,7 @@ def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow])
     on += f" and of {counted(len(curves) - _NAMED, 'other task')}" if curves[_NAMED:] else ""
     text = f"{method} adapter of rank {rank} for {base}{trained}."
     text = adapter.derived.sentence(rank, method, base) if adapter.derived else text
-    return markdown(f"{text}{cut if len(curve.ranks) > 1 else ''} Measured on {on}.")
+    return hub.linked(markdown(f"{text}{cut if len(curve.ranks) > 1 else ''} Measured on {on}."))
 
 
 def _method(adapter: AdapterRecord) -> str | None:
@@ -285,9 +285,8 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
             f"documents {(task.documents_sha256 or 'not recorded')[:16]}"
         )
     first = run.provenance[0]
-    base = first.base
     facts = {
-        "base": f"{hub.base_name(base.name)}, SHA-256 {base.sha256 or 'not recorded'}",
+        "base": f"{hub.base_name(first.base.name)}, SHA-256 {first.base.sha256 or 'not recorded'}",
         "adapter SHA-256": adapter.sha256,
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,
@@ -299,4 +298,4 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
     )
-    return [_list(lines), typed and markdown_fence(typed, 2000, "sh"), limits]
+    return [_list(lines), typed and markdown_fence(typed, 2000, "sh"), limits, hub.ABOUT]

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 
 from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.export import check_free
@@ -27,7 +26,7 @@ from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
-from aurac.records.hub import base_name, base_note, front_matter, loading_snippet
+from aurac.records import hub
 from aurac.training.data import Collator, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
@@ -362,30 +361,31 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     """The adapter's `README.md`, with the front matter that the hub reads."""
     recipe: dict[str, Any] = dict(adapter.recipe or {})
     digest, dtype = recipe.pop("sha256", None), recipe.pop("dtype_used", None)
-    method = method_named(str(recipe["method"])).title
+    method = hub.linked(method_named(str(recipe["method"])).title)
     data = recipe["task"] or recipe["data"]
     ranks = adapter.nesting.ranks if adapter.nesting else ()
     nested = f" Nested ranks: {', '.join(map(str, ranks))}." if len(ranks) > 1 else ""
-    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    text = hub.to_yaml(recipe)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
     with_p = adapter.rank if default_rescale(adapter) == "trained" else None
     kind = "plain PEFT" if with_p is None else "PEFT"
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
-    return f"""{front_matter(adapter.name, adapter.base, recipe.get("method"))}
+    return f"""{hub.front_matter(adapter.name, adapter.base, recipe.get("method"))}
 
 # {adapter.name}
 
-A {method} adapter of rank {adapter.rank} for `{base_name(adapter.base)}` (weights SHA-256
+A {method} adapter of rank {adapter.rank} for `{hub.base_name(adapter.base)}` (weights SHA-256
 `{adapter.base_sha256}`), trained on `{data}`.{nested} Scaling rule: `{adapter.rule}`
 with α = {adapter.alpha:g}. Trained in {dtype}; mean training loss {last}.
 
 It is a {kind} adapter; `aurac.json` beside it records what PEFT's config cannot say.
 
-{loading_snippet(adapter.base, with_p=with_p)}
+{hub.loading_snippet(adapter.base, with_p=with_p)}
 
-{base_note(adapter.base)}
+{hub.base_note(adapter.base)}
 
-`aurac inspect` describes it, `aurac truncate --rank r` cuts it to a smaller rank.
+{hub.ABOUT}
+`aurac inspect` describes the adapter, `aurac truncate --rank r` cuts it to a smaller rank.
 
 To make it again, save this as `recipe.yaml` (hash without name and seed: `{digest}`) and run
 `aurac train recipe.yaml --out FOLDER`:

@@ -18,8 +18,8 @@ from report_runs import RunMaker, run_from, zoo_run
 from aurac.adapters.methods import Dylora, Lora, Matryoshka, NestedLoss
 from aurac.cli import cli
 from aurac.curves.display import percent
-from aurac.records.cut import Derived
-from aurac.records.hub import METHODS
+from aurac.records.cut import Derived, TrainingRecord
+from aurac.records.hub import ABOUT, METHODS
 from aurac.records.results_file import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
@@ -117,7 +117,7 @@ def test_a_card_of_one_rank_speaks_of_no_area(tmp_path):
     maker.write()
     write_report(tmp_path)
     text = (tmp_path / "cards/cut.md").read_text()
-    assert "AURAC (area" not in text
+    assert "AURAC" not in text.replace(ABOUT, "")
     assert "can be cut" not in text
     assert "aurac truncate" not in text
     assert "Measured at rank 4" in text
@@ -138,7 +138,8 @@ def test_the_card_of_a_cut_has_its_parent_every_step_and_no_truncation(tmp_path)
     maker.write()
     write_report(tmp_path)
     text = (tmp_path / "cards/cut.md").read_text()
-    assert "\n\nLoRA (arXiv 2106.09685) adapter of rank 4 for " in text
+    paper = "[arXiv 2106.09685](https://arxiv.org/abs/2106.09685)"
+    assert f"\n\nLoRA ({paper}) adapter of rank 4 for " in text
     steps = "rank 8 (basis svd, rescale keep), then rank 4 (basis svd, rescale keep)."
     parent = f"rank 16 (SHA-256 {'ab' * 32})"
     assert f", cut by SVD without training from {parent}: {steps}" in text
@@ -181,7 +182,8 @@ def test_each_smaller_rank_has_the_card_of_its_cut(run, name):
     adapter = next(a for a in run.adapters if a.name == name)
     curve = next(c for c in run.curves if c.adapter == name and c.is_default)
     made = list(cuts(run, structs.replace(adapter, sha256="ab" * 32)))
-    last = None if name == "matryoshka" else -1  # with P its own rank is a cut, too
+    with_p = name == "matryoshka"
+    last = None if with_p else -1  # with P its own rank is a cut, too
     assert [cut.trained_rank for _, cut in made] == list(curve.ranks[:last])
     for (one, cut), at in zip(made, range(len(curve.ranks)), strict=False):
         text = card(one, cut, {})
@@ -189,9 +191,28 @@ def test_each_smaller_rank_has_the_card_of_its_cut(run, name):
         assert result.metric_value == pytest.approx(curve.accuracy[at], abs=1e-6)
         assert result.metric_args["rank"] == cut.derived.rank == curve.ranks[at]
         assert (cut.derived.basis, cut.derived.rescale) == (curve.basis, curve.rescale)
-        assert f" from rank 16 (SHA-256 {'ab' * 32}): {cut.derived.steps}." in text
-        assert "AURAC" not in text.partition("---\n\n")[2].replace("aurac", "")
+        parent = f" from rank 16 (SHA-256 {'ab' * 32}): {cut.derived.steps}."
+        assert (parent + " Its trained P is written into the weights." in text) is with_p
+        assert parent in text
+        assert ("cut to its first components" in text or "cut by SVD" in text) is (
+            cut.trained_rank < 16
+        )
+        assert "AURAC" not in text.partition("---\n\n")[2].replace(ABOUT, "")
     assert not list(cuts(run, structs.replace(adapter, sha256=None)))  # which adapter is not known
+
+
+@pytest.mark.parametrize(
+    ("method", "rescale", "said"),
+    [
+        ("matryoshka", "trained", " Its trained P is written into the weights."),
+        ("matryoshka", "rule", " It is without P, as published."),
+        ("dylora", "rule", ""),
+    ],
+)
+def test_a_cut_says_whether_it_has_p(method, rescale, said):
+    trained = TrainingRecord(method=method)
+    made = Derived(basis="prefix", rescale=rescale, rank=4, from_rank=16, trained=trained)
+    assert made.sentence(4, "An", "base").endswith(f"(basis prefix, rescale {rescale}).{said}")
 
 
 def test_a_cut_that_is_not_exported_as_it_was_measured_has_no_card(run):
