@@ -365,8 +365,8 @@ def _drawn(pairs: Iterable[PairRow]) -> list[Difference]:
     ]
 
 
-def _main(analysis: Analysis, pairs: Iterable[PairRow]) -> list[PairRow]:
-    """The rows that the page shows, as its caption says."""
+def _main(analysis: Analysis, pairs: Sequence[PairRow]) -> Sequence[PairRow]:
+    """The rows that the page shows, as its caption says; all where these would be none."""
     compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
     best = {} if analysis.primary else _leaders(analysis)
 
@@ -374,7 +374,7 @@ def _main(analysis: Analysis, pairs: Iterable[PairRow]) -> list[PairRow]:
         own = len(compared & {(row.task, row.a), (row.task, row.b)}) == 1
         return row.exploratory is False or own or best.get(row.task) in (row.a, row.b)
 
-    return [row for row in pairs if shown(row)]
+    return [row for row in pairs if shown(row)] or pairs
 
 
 def _leaders(analysis: Analysis) -> dict[str | None, str]:
