@@ -114,14 +114,7 @@ def _published(run: StoredRun) -> Iterator[Caveat]:
 
 def _training(run: StoredRun) -> Iterator[Caveat]:
     """Adapters that were not trained to be truncated, or of which nobody knows."""
-    alone = {adapter.name for adapter in run.adapters if adapter.format == "family"}
-    families = list(
-        dict.fromkeys(
-            curve.adapter
-            for curve in run.curves
-            if alone.issuperset(run.groups.get(curve.adapter, [curve.adapter]))
-        )
-    )
+    families = [curve.adapter for curve in run.curves if curve.family]
     cut = [
         curve.adapter
         for curve in run.curves

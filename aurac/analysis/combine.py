@@ -103,6 +103,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         drops=list(score.drops),
         score_notes=list(score.notes),
         seed=None,
+        family=all(member.family for member in members),
         members=tuple(members),
     )
 

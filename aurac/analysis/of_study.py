@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aurac.records.run import CurveRow
 
+PAGE = " (see its README.md)"
 _SAME = 1e-6  # of estimates and p values; another processor rounds the last digits differently
 
 
@@ -49,7 +50,7 @@ def study_of(folder: Path) -> OfStudy | None:
         state = msgspec.json.decode((results.parent / STATE_FILE).read_bytes())["study"]
         methods = state.get("methods", {}).items()
         labels = {name: plan.get("label") or name for name, plan in methods}
-        page = " (see its README.md)" if (results.parent / "README.md").is_file() else ""
+        page = PAGE if (results.parent / "README.md").is_file() else ""
         name = f"{state['name']}{page}"
         return OfStudy(name, results.parent, at.relative_to(results).parts[0], labels)
     except (OSError, AttributeError, KeyError, StopIteration, TypeError, msgspec.DecodeError):

@@ -63,8 +63,12 @@ def other_truncations(
         if sign != row.verdict:
             a, b = map(called, (row.a, row.b), ways.split(AGAINST))
             other = replace(row, a=a, b=b, verdict=sign, truncations={}, exploratory=None)
-            gap = f" ({points(abs(areas[a] - areas[b]))})" if areas and {a, b} <= {*areas} else ""
-            shown.append(f"{a}{AGAINST}{b}: {reading(other)}{gap}")
+            text = f"{a}{AGAINST}{b}: {reading(other)}"
+            if areas and {a, b} <= {*areas}:
+                gap = areas[a] - areas[b]
+                way = "" if sign else " higher" if gap > 0 else " lower"
+                text += f" ({points(abs(gap))}{way})"
+            shown.append(text)
     return shown
 
 

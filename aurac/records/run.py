@@ -136,6 +136,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
             else `without P`; empty for other roles.
         seed: Of the training; None where it is not recorded.
         members: The curves of single training seeds, of which this is the mean.
+        family: Whether an adapter was trained for each rank, so that none is truncated.
         source: The documents behind it; None where there is no run folder.
         record: The curve as it was stored.
     """
@@ -147,6 +148,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     published: str = ""
     seed: int | None = None
     members: tuple[CurveRow, ...] = ()
+    family: bool = False
     source: StoredDocuments | None = None
     record: CurveRecord | None = None
 
@@ -279,9 +281,11 @@ def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
     source = StoredDocuments(folder, results) if folder else None
     serving = read_serving(folder, results) if folder else None
     seeds = {adapter.name: adapter.seed for adapter in results.adapters}
+    families = {adapter.name for adapter in results.adapters if adapter.format == "family"}
     rows = [
-        CurveRow.of(record, seed=seeds.get(record.adapter), source=source)
+        CurveRow.of(record, seed=seeds.get(name), family=name in families, source=source)
         for record in results.curves
+        for name in (record.adapter,)
     ]
     draws = {name for task in results.tasks if task.drawn is True for name in task.members}
     return StoredRun(

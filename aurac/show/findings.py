@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
+from aurac.analysis.of_study import PAGE
 from aurac.analysis.rows import BestRow
 from aurac.analysis.sentences import AGAINST, other_truncations, reading
 from aurac.analysis.whole import analyse_run
 from aurac.records.results_file import Area
-from aurac.records.run import PREFIX, WITHOUT_P
+from aurac.records.run import WITHOUT_P
 from aurac.show.names import Names
 
 if TYPE_CHECKING:
@@ -145,9 +146,11 @@ class Findings:
         return [caveat for caveat in self.analysis.caveats if caveat.code == code]
 
     @property
-    def of_study(self) -> bool:
-        """Whether the p values of pairs are those of the study that the run is one task of."""
-        return any(caveat.numbers for caveat in self.caveats("task of a study"))
+    def of_study(self) -> str:
+        """The pages of the study that the run is a task of; empty unless its p values are here."""
+        notes = [caveat.note for caveat in self.caveats("task of a study") if caveat.numbers]
+        page = "; comparisons made afterwards: see its README.md"
+        return f"the study's report.md{page * notes[0].endswith(PAGE)}" if notes else ""
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
@@ -282,6 +285,6 @@ def truncation(curve: CurveRow) -> str:
     """Basis and scale, in words."""
     if curve.whole:
         return "none, measured whole"
-    if curve.published == PREFIX:
-        return "prefix, as published"
+    if curve.family:
+        return "none, an adapter for each rank"
     return f"{'SVD' if curve.basis == 'svd' else curve.basis}, {scale(curve)}"

@@ -52,6 +52,8 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
         "difference that the test at its adjusted level finds with 80 % power."
     )
     notes = [] if findings.of_study else study_sentences(findings.analysis.caveats)
+    if findings.of_study and any(pair.survives is False for pair in pairs):
+        notes = ["analysis.json has what other truncations show in the place of a pair's own."]
     caption = " ".join([caption, *notes, *([NORMAL_SEEDS] if seeds else [])])
     over = [axis] if pairs[0].span else []
     titles = (*over, "difference [95 %]", "p", title, "detectable", "documents")

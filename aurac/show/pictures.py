@@ -91,6 +91,7 @@ class Pictures:
             areas=areas,
             ringed=self.ringed,
             seeds=self.seeds,
+            left=len(left),
         )
         name = f"rank-accuracy-{self.slugs[task]}{'' if axis == 'log2' else f'-{axis}'}"
         against = axis if axis in BUDGETS else "rank"

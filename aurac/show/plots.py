@@ -65,6 +65,7 @@ def rank_accuracy(
     ringed: Mapping[str, int] | None = None,
     seeds: bool = False,
     labels: bool = True,
+    left: int = 0,
 ) -> Axes:
     """Accuracy in percent against rank or size, with pointwise bands and a dashed line, the base.
 
@@ -80,6 +81,7 @@ def rank_accuracy(
         ringed: Id of a curve → its recommended rank, which gets a ring.
         seeds: Whether the training seeds are drawn, thin, beneath their mean.
         labels: Whether the lines are named at the right edge, with their AURAC.
+        left: How many curves are not drawn.
     """
     style = style or styles(curves)
     coloured = [c for c in curves if c.ranks and (highlight is None or c.id in highlight)]
@@ -107,8 +109,9 @@ def rank_accuracy(
     if labels:
         lines = [(c, along(c, axis), c.accuracy) for c in coloured]
         _name_lines(ax, lines, style, axis, areas, bases)
-        if rest:
-            beside(ax, f"grey: {more_curves(rest)}", 0, -24)
+        parts = [f"grey: {len(rest)} more"] * bool(rest) + [f"{left} not drawn"] * bool(left)
+        if parts:
+            beside(ax, "; ".join(parts), 0, -24)
     return ax
 
 

@@ -110,7 +110,12 @@ def leads_elsewhere(findings: Findings) -> Iterator[str]:
 
 
 def elsewhere(findings: Findings, pairs: Iterable[PairRow]) -> str:
-    """What other truncations show of pairs whose result they change; empty where they do not."""
+    """What other truncations show of pairs whose result they change; empty where they do not.
+
+    Also in a task of a study, which compares across truncations in families of its own.
+    """
+    if findings.of_study:
+        return ""
     others = [line for pair in pairs for line in findings.other_truncations(pair)]
     more = [f"{len(others) - LISTED} more are in analysis.json"] if len(others) > LISTED else []
     listed = "; ".join([*others[:LISTED], *more])
@@ -194,7 +199,9 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if pair is None:
         more = f"{percent(best.area - second.area)} points more than {second.label}"
         if findings.tested:
-            return f", {more}. That difference {untested(findings)}."
+            pages = findings.of_study
+            where = f"is not tested in {pages}" if pages else "was not tested"
+            return f", {more}. That difference {where}."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
     gap = cast("Estimate", pair.estimate)
@@ -213,11 +220,6 @@ def _may_differ(findings: Findings, equal: Sequence[CurveRow]) -> str:
     pair = findings.pair(*equal) if len(equal) == 2 else None
     known = pair.estimate if pair else None
     return f"; the difference may be {to(known.low, known.high)} points" if known else ""
-
-
-def untested(findings: Findings) -> str:
-    """What is said of a difference without a test."""
-    return "is not tested in the study's report.md" if findings.of_study else "was not tested"
 
 
 def _sure(findings: Findings, best: CurveRow) -> str:
@@ -259,7 +261,7 @@ def two_ways(default: CurveRow, published: CurveRow) -> str:
     """The AURAC of an adapter as it is compared, and as published."""
     words = scale(default), scale(published)
     if published.published == "prefix":
-        words = "by SVD", "by prefix, as published"
+        words = "by SVD", "by prefix"
     first, second = (percent(curve.area) for curve in (default, published))
     return f"{first} % {words[0]} and {second} % {words[1]}"
 
@@ -298,8 +300,8 @@ def details(findings: Findings, task: str) -> list[str]:
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(
-                f"The lead of {best.label} over {some(rest)} {untested(findings)}: adapters are "
-                f"compared in their default truncations{more}."
+                f"Not tested against {some(rest)}: adapters are compared in their default "
+                f"truncations{more}."
             )
     choice = findings.choices.get(task)
     if choice and not run.sequential:  # whose decisions say what to ship
@@ -325,8 +327,9 @@ GLOSSARY = {
     "linear axis the highest ranks dominate.",
     "prefix, SVD": "two ways to cut an adapter to rank r: its first r components, or the best "
     "approximation of its update of rank r. An adapter trained without nesting has no order in its "
-    "components: aurac compares it by SVD unless a study or --basis asks for its prefix. The "
-    "tables of AURAC say what was done here.",
+    "components: aurac compares it by SVD unless a study or --basis asks for its prefix. Called as "
+    "published is the prefix of LoRA, as MatryoshkaLoRA's paper cuts it. The tables of AURAC say "
+    "what was done here.",
     "with the trained P, as published (without P)": "MatryoshkaLoRA trains B · P · A with a fixed "
     "diagonal P; its published inference leaves P out. The two are different functions.",
     "rank 0, base": "the model without an adapter.",

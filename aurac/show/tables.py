@@ -282,9 +282,11 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
     """SVD minus prefix at every rank."""
     pairs = [row for row in findings.analysis.closely.bases if row.task == task]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
-    rows = []
+    rows, same = [], False
     for row in pairs:
         prefix, svd = (findings.row(task, way) for way in (row.prefix, row.svd))
+        without_p = prefix.method == "matryoshka" and prefix.rescale == "rule"
+        same |= prefix.trained_rank in row.gaps and not without_p
         ways = f"{prefix.called}, {scale(svd)} against {scale(prefix)}"
         rows.append((Cell(ways), *(estimate(row.gaps.get(rank)) for rank in ranks)))
     caption = (
@@ -292,6 +294,8 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
         "intervals for each rank alone, over the same documents. SVD − prefix in AURAC is among "
         "the paired differences."
     )
+    if same:
+        caption += " At the trained rank both are the same function: what differs is rounding."
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
 
 

@@ -8,7 +8,7 @@ from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import percent, size
 from aurac.show.findings import ordered
 from aurac.show.render import Tile
-from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways, untested
+from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice
@@ -44,7 +44,7 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     tested = [curve.label for curve in others if findings.pair(best, curve)]
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
-    parts += [f"its lead over {some(rest)} {untested(findings)}"] if rest else []
+    parts += [f"not tested against {some(rest)}"] if rest else []
     compared = findings.leaders[best.task].compared
     sure = "; ".join(parts) or f"shown to be the best of these {compared} rows"
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))

@@ -10,6 +10,7 @@ from report_runs import RunMaker, run_from
 from aurac.analysis.caveats import caveats_of_run, padded
 from aurac.analysis.record import Code
 from aurac.show.caveats import SENTENCES, doubts
+from aurac.show.findings import truncation
 
 
 def test_a_run_says_what_its_numbers_do_not_show(tmp_path):
@@ -84,3 +85,5 @@ def test_a_recipe_of_families_is_not_called_truncated(tmp_path):
     codes = {caveat.code: caveat.curves for caveat in caveats_of_run(run)}
     assert codes["one rank each"] == ("each-1", "each-2")
     assert codes["trained at one rank"] == codes["not cut by svd"] == ("cut",)
+    uncut = "none, an adapter for each rank"
+    assert [truncation(curve) for curve in run.curves] == [uncut, uncut, "prefix, scaling rule"]

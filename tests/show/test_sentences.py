@@ -129,11 +129,11 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     maker.add("lora", [0.3, 0.7], ranks=(1, 2), role="published")
     run = run_of(maker.add("dylora", [0.2, 0.4], ranks=(1, 2), method="dylora"))
     assert [c.label for c in run.curves] == ["lora (SVD)", "lora (prefix)", "dylora"]
-    assert [truncation(c) for c in run.curves][:2] == ["SVD, scale kept", "prefix, as published"]
+    assert [truncation(c) for c in run.curves][:2] == ["SVD, scale kept", "prefix, scaling rule"]
     _, shown, _ = said(run)
     default, other = (curve.area for curve in run.curves[:2])
     change = f"{percent(default - other)} points"
-    both = f"{percent(default)} % by SVD and {percent(other)} % by prefix, as published"
+    both = f"{percent(default)} % by SVD and {percent(other)} % by prefix"
     estimate = Findings(run).pair(*run.curves[:2]).estimate
     ends = f"95 % interval {percent(estimate.low)} to {percent(estimate.high)}"
     assert ("Truncation", change, f"{ends} lora: {both}") in shown
@@ -142,7 +142,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     own = Findings(run, MARGIN).own
     card_of = {adapter.name: card(run, adapter, own) for adapter in run.adapters}
     assert "truncation: SVD, scale kept" in card_of["lora"]
-    assert "% with the truncation prefix, as published" in card_of["lora"]
+    assert "% with the truncation prefix, scaling rule" in card_of["lora"]
 
 
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
