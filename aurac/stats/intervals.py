@@ -189,7 +189,8 @@ def mover(gap: NDArray[np.float64], layout: Layout, *, unseen: bool = True) -> R
     gains, losses = (_side_reach(side, layout, unseen=unseen) for side in sides)
     first, second = (unit_residuals(side, layout) for side in sides)
     scale = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
-    correlation = min(0.0, float(first @ second) / scale) if scale > 0 else 0.0
+    alike = not scale > 1e-12  # all documents, or all clusters, of a side: what is left is rounding
+    correlation = 0.0 if alike else min(0.0, float(first @ second) / scale)
 
     def distance(x: float, y: float) -> float:
         return float(np.sqrt(x * x + y * y - 2.0 * correlation * x * y))
