@@ -116,8 +116,8 @@ class Choice:
 
     @property
     def few_seeds(self) -> bool:
-        """Whether no margin is enough, as from fewer than `seeds_needed` checkpoints."""
-        return self.seeds > 1 and self.needed is None
+        """Whether no margin is enough because several checkpoints are fewer than `seeds_needed`."""
+        return self.needed is None and 1 < self.seeds < self.seeds_needed
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``choices``."""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from aurac.analysis.choice_rows import Choice
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
@@ -136,6 +137,12 @@ def test_nothing_below_the_base_is_shipped():
         "Ship nothing on t: nothing is shown to be above the base (75.0 %); the most accurate here "
         "is a at rank 2, 50.0 %."
     )
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(1, False), (5, True), (17, True), (18, False)])
+def test_seeds_are_few_below_the_number_that_is_needed(seeds, few):
+    choice = Choice("t", 0.1, None, 0.05, seeds=seeds, seeds_needed=18)
+    assert choice.few_seeds is few
 
 
 def test_few_seeds_name_what_holds_in_each_checkpoint():
