@@ -39,8 +39,11 @@ def test_the_documents_are_the_published_ones(task):
 def test_the_command_prints_the_files():
     files = {split: str(path) for split, path in documents(TASK).items()}
     assert json.loads(CliRunner().invoke(cli, ["tasks", TASK, "--json"]).output) == files
-    lines = CliRunner().invoke(cli, ["tasks", TASK]).output.splitlines()
-    assert [line.split("  ") for line in lines] == [[s, path] for s, path in files.items()]
+    row, paths = CliRunner().invoke(cli, ["tasks", TASK]).output.split("\n\n")
+    assert " ".join(row.splitlines()[2].split()) == (
+        f"{TASK} write 0 1000 aurac, test writes up to 48 tokens each"
+    )
+    assert [line.split("  ") for line in paths.splitlines()] == [[s, p] for s, p in files.items()]
 
 
 def test_the_files_of_all_tasks_stay_below_a_megabyte():
