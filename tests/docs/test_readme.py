@@ -41,6 +41,21 @@ def test_the_table_is_that_of_the_stored_report():
         assert (base, accuracy, area) == ("0.0", expected, areas[name][0])
 
 
+def test_the_table_of_the_study_is_that_of_its_page():
+    page = (REPOSITORY / "reports/study/README.md").read_text(encoding="utf-8")
+    bases = re.findall(r"The base model scores (\S+) %, (\S+) % and (\S+) %", page)
+    shown = rows(TEXT, "adapter | word problems")
+    assert [shown.pop("base model")] == [[f"{float(base):.1f}" for base in bases[0]]]
+    table = page[page.index("| method |") :].partition("\n\n")[0]
+    means = {}
+    for line in table.splitlines()[2:]:
+        method, truncation, *cells = (cell.strip() for cell in line.strip("| ").split("|"))
+        means[method, truncation] = [cell.split()[0] for cell in cells if cell]
+    for name, cells in shown.items():
+        method, _, truncation = name.rstrip(")").partition(" (")
+        assert cells == means[method, truncation or "prefix"]
+
+
 def test_the_lead_is_that_of_the_stored_pairs():
     lead = r"lead of lora \(SVD\) over matryoshka \(with P\), (\S+) points \((\S+) to (\S+)\)"
     [words] = re.findall(lead, " ".join(TEXT.split()))
