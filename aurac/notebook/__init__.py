@@ -350,10 +350,10 @@ class Run:
 
                 _, ax = plt.subplots(figsize=(6.75, 3.7), layout="constrained")
             rank_accuracy(ax, curves, axis=axis, areas=areas, labels=False)
-            names = area_labels([curve for curve in curves if curve.ranks], areas, axis)
-            known = {f"curve-{at}": name for at, name in enumerate(names)} | {"base": BASE_LABEL}
+            called = area_labels([curve for curve in curves if curve.ranks], areas, axis)
             for line in ax.lines:
-                line.set_label(known.get(str(line.get_gid()), "_"))
+                name = called.get(str(line.get_label()), "_")
+                line.set_label(BASE_LABEL if line.get_gid() == "base" else name)
             ax.set_title(task.replace("$", r"\$"))
             key = ax.legend(loc="upper left", bbox_to_anchor=(1, 1)) if own else ax.legend()
             key.set_title(f"{axis_title(axis)} (%)")

@@ -1,8 +1,8 @@
 """How curves look in every figure: hue, marker, line, and their names at the right edge.
 
 Hue and marker follow the adapter, by its method where that is known; line and fill follow the
-truncation, alike in every run. The hues differ in lightness, hold 3:1 against white, and stay apart
-for the common kinds of colour blindness.
+truncation, alike in every run. The colours hold 3:1 against white, and stay apart for the common
+kinds of colour blindness.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 from aurac.curves.area import BUDGETS
-from aurac.curves.display import counted, percent
+from aurac.curves.display import percent
 from aurac.records.run import PREFIX, WITHOUT_P
 from aurac.terminal import one_line
 
@@ -34,11 +34,11 @@ INK, AXIS, GRID = "#22262b", "#6f7780", "#e3e6e9"
 PAPER, BASE, REST = "#ffffff", "#5b636c", "#c3c8ce"
 SERIES = (
     *("#0067a5", "#c44e00", "#00795a", "#a6478c"),
-    *("#8a6a00", "#2f93c8", "#6b3a1e", "#5c2d91"),
+    *("#2f93c8", "#8a3600", "#35a37f", "#6e2a5c"),
 )
-MARKERS = ("o", "s", "^", "D", "v", "<", "X", "*")
-METHODS = {"lora": (0, 5), "dylora": (1, 6), "matryoshka": (2, 4), "nested_loss": (3, 7)}
-"""Method → the places in `SERIES` of its first and its second adapter."""
+MARKERS = ("o", "s", "^", "D", "<", "X", "v", "*")
+METHODS = {"lora": (0, 4), "dylora": (1, 5), "matryoshka": (2, 6), "nested_loss": (3, 7)}
+"""Method → the places in `SERIES` of its first and its second adapter, shades of one hue."""
 _OTHER = (0, (2.5, 1.2, 1, 1.2, 1, 1.2))
 _AS_PUBLISHED, _WITH_P, _BY_SVD = ("prefix", "rule"), ("prefix", "trained"), ("svd", "keep")
 _LINES: Mapping[tuple[str, str], Any] = {
@@ -148,24 +148,17 @@ def short_names(curves: Iterable[CurveRow]) -> dict[str, str]:
     return names
 
 
-def more_curves(rest: Sequence[CurveRow]) -> str:
-    """The number of curves without a colour, in words."""
-    return counted(len(rest), "more curve")
-
-
 def area_labels(
     curves: Sequence[CurveRow],
     areas: Mapping[str, Area | Estimate] | None = None,
     axis: str = "log2",
-) -> list[str]:
-    """Name and AURAC of each curve, for the end of its line or a legend with numbers."""
+) -> dict[str, str]:
+    """Short name of each curve → with its AURAC, for the end of its line or a legend; by AURAC."""
     own = {curve.id: curve.linear if axis == "linear" else curve.log2 for curve in curves}
-    known = [(areas or own)[curve.id] for curve in curves]
-    names = short_names(curves)
-    return [
-        f"{names[curve.label]} {percent(area.value) if area else ''}".rstrip()
-        for curve, area in zip(curves, known, strict=True)
-    ]
+    values = {c.label: area.value for c in curves if (area := (areas or own)[c.id])}
+    names = {name: values.get(label) for label, name in short_names(curves).items()}
+    falling = sorted(names.items(), key=lambda named: math.inf if named[1] is None else -named[1])
+    return {name: name if area is None else f"{name} {percent(area)}" for name, area in falling}
 
 
 def end_labels(

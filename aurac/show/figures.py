@@ -113,13 +113,16 @@ def grid(
 
     `axes_titles` are those of all x and of all y axes. A key is the look of a line, or of a patch.
     """
+    from matplotlib import rcParams
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     down = -(-len(draws) // across)
     down_key = -(-len(keys) // key_across)
-    above = (0.24 if title else 0) + 0.2 * down_key + (0.06 if keys else 0)
+    row = 0.02 * FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points()
+    above = (0.24 if title else 0) + row * down_key + (0.06 if keys else 0)
     total = down * height + above
     figure = Figure(figsize=(width, total), layout="constrained")
     figure.get_layout_engine().set(rect=(0, 0, 1, 1 - above / total))  # type: ignore[union-attr, call-arg]
@@ -151,7 +154,8 @@ def column(
 ) -> Figure:
     """One Axes with its legend below, since a column has no room for names beside the lines.
 
-    `called` are other names for lines by those in the Axes ("": none), `title` is above them.
+    `called` are other names for lines by those in the Axes ("": none), in the order of the legend;
+    `title` is above them.
     """
     from matplotlib.figure import Figure
 
@@ -159,14 +163,13 @@ def column(
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr, call-arg]
     ax = draw(figure.add_subplot(), labels=False)
     known = zip(*ax.get_legend_handles_labels(), strict=True)
-    lines = [(line, name) for line, own in known if (name := (called or {}).get(own, own))]
-    sizes = [text_width([name], _LEGEND) + 24 for _, name in lines]
-    across = _columns(sizes, width)
-    if across == 1 and (across := _columns(sorted(sizes), width)) > 1:  # long names in one column
-        lines = [lines[at] for at in np.argsort(sizes, kind="stable")]
+    places = {own: at for at, own in enumerate(called or {})}
+    drawn = sorted(known, key=lambda each: places.get(each[1], len(places)))
+    lines = [(line, name) for line, own in drawn if (name := (called or {}).get(own, own))]
+    across = _columns([text_width([name], _LEGEND) + 24 for _, name in lines], width)
     down = -(-len(lines) // across) + bool(title)
     figure.set_size_inches(width, _NARROW_HEIGHT + _LEGEND_ROW * down)
-    look: dict[str, Any] = {"title": title or None, "title_fontsize": _LEGEND}
+    look = {"title": title or None, "title_fontsize": _LEGEND, "alignment": "left"}
     figure.legend(*zip(*lines, strict=True), loc="outside lower center", ncols=across, **look)
     return figure
 

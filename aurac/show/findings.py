@@ -93,7 +93,7 @@ class Findings:
         return self._rows[task, name]
 
     def highlighted(self, task: str) -> list[CurveRow]:
-        """The curves in colour: a few that may be best, the best default ones, others of these."""
+        """The curves in colour: a few that may be best, the best default ones, others to eight."""
         curves = [curve for curve in self.run.of_task(task) if curve.ranks]
         first = self.candidates[task]
         first = first if 0 < 2 * len(first) <= MOST_CLOSE else ordered(curves)[:1]
@@ -101,7 +101,7 @@ class Findings:
         own = {c.adapter for c in default}
         rest = ordered(c for c in curves if not c.is_default and (not own or c.adapter in own))
         every = dict.fromkeys(c.id for c in (*first, *default, *rest))
-        ids = {*list(every)[:MOST_CLOSE]}
+        ids = {*list(every)[: max(MOST_CLOSE, len({c.id for c in (*first, *default)}))]}
         return [c for c in curves if c.id in ids]
 
     def compared(self, task: str) -> list[CurveRow]:

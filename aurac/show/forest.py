@@ -24,7 +24,7 @@ WIDE = 6.75  # inches: as wide as a page of a paper
 _SMALL = 6.5  # points
 _PANEL = 0.2  # of the width: the least that marks and intervals get
 _NAMES = 0.385  # of the width: where a longer name takes two lines
-_LOOK: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 3.5, "color": SERIES[0]}
+_LOOK: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 2.8, "color": SERIES[0]}
 
 
 class Difference(NamedTuple):
@@ -47,9 +47,9 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
         np.cumsum([0.0, *(0.16 + 0.1 * row.name.count("\n") for row in part)])  # inches
         for part in tasks.values()
     ]
-    heights = [each[-1] + 0.27 for each in edges]
-    figure = Figure(figsize=(width, sum(heights) + 0.36), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.02, hspace=0)  # type: ignore[union-attr, call-arg]
+    heights = [each[-1] + 0.3 for each in edges]
+    figure = Figure(figsize=(width, sum(heights) + 0.4), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.03, hspace=0)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(len(tasks), squeeze=False, gridspec_kw={"height_ratios": heights})
     texts = (
         [line for row in rows for line in row.name.split("\n")],
@@ -59,25 +59,29 @@ def differences(rows: Sequence[Difference], *, width: float = WIDE) -> Figure:
     numbers = taken <= (1 - _PANEL) * 72 * width
     for ax, (task, part), each in zip(panels.flat, tasks.items(), edges, strict=True):
         _panel(ax, part, each, numbers=numbers)
-        ax.set_title(task, fontsize=8, loc="right")
+        ax.set_title(task, fontsize=8)
     figure.supxlabel("Difference in AURAC (points)", x=0.99, ha="right", fontsize=8)
     keys = [
         Line2D([], [], label="adjusted p < .05", **_LOOK),
         Line2D([], [], label="not significant", markerfacecolor=PAPER, **_LOOK),
     ]
-    figure.legend(handles=keys, loc="outside upper right", ncols=2)
+    figure.legend(handles=keys, loc="outside upper left", ncols=2)
     return figure
 
 
 def _on_lines(name: str, width: float) -> str:
-    """A method that both have once, and two lines where the name is long."""
+    """A method, or the end of its name, that both have once; two lines where the name is long."""
     name, same = re.subn(r"^(.+) \((.+)\) − \1 \((.+)\)$", r"\1: \2 − \3", name)
+    cut = r"( \([^)]+\))?"
+    name = re.sub(rf"^(\S+) (\S.*?){cut} − (\S+) \2{cut}$", r"\1\3 − \4\5, both \2", name)
     if figures.text_width([name], _SMALL) <= _NAMES * 72 * width:
         return name
     return name.replace(": ", ":\n") if same else name.replace(" − ", "\n− ")
 
 
 def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray, *, numbers: bool) -> None:
+    from matplotlib.ticker import AutoMinorLocator
+
     places = (edges[1:] + edges[:-1]) / 2
     for at, (_, _, shown, significant) in zip(places, rows, strict=True):
         if shown.low is not None and shown.high is not None:
@@ -93,7 +97,9 @@ def _panel(ax: Axes, rows: Sequence[Difference], edges: np.ndarray, *, numbers: 
     ax.axvline(0, color=AXIS, linewidth=0.8, zorder=1)
     ax.set_yticks(places, [row.name for row in rows], linespacing=1.0)
     ax.set_ylim(edges[-1], 0)
-    ax.locator_params(axis="x", nbins=4)
+    ax.locator_params(axis="x", nbins=4, steps=[1, 2, 2.5, 5, 10])
+    ax.xaxis.set_minor_locator(AutoMinorLocator(2))
     ax.grid(visible=True)
     ax.tick_params(labelsize=_SMALL)
+    ax.tick_params(axis="x", which="minor", length=2)
     ax.tick_params(axis="y", length=0, labelcolor=INK)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import BUDGETS, axis_title
-from aurac.curves.display import interval, percent, points, size
+from aurac.curves.display import counted, interval, percent, points, size
 from aurac.show import appearance, figures, plots
 from aurac.show.escape import unique_slugs
 from aurac.show.findings import ordered, unequal_documents
@@ -177,8 +177,8 @@ class Pictures:
             paper=self.detailed,
             top=0.78,
             caption=f"{task}: accuracy against the size of the truncated adapter and its number of "
-            "parameters; each mark is a rank. Dashes, dots and the numbers beside names are as in "
-            "accuracy against rank.",
+            "parameters; each mark is a rank. Dashes, dots and the numbers beside names (AURAC "
+            "over ranks) are as in accuracy against rank.",
             alt=f"Accuracy against adapter size on {task}. {'; '.join(ends)}.",
             series=curves,
         )
@@ -223,13 +223,13 @@ class Pictures:
             )
             bars.append(f"{item.label}: {', '.join(steps)}")
         wide = max(len(item.steps) for item in changes) > 6
-        across = 1 if wide or len(draws) == 1 else 2
+        across = 1 if wide or len(draws) % 2 else 2
         context = self._context(task)
-        grid = partial(figures.grid, draws, axes_titles=(STEP, "Documents"), keys=KEY)
+        grid = partial(figures.grid, draws, axes_titles=(STEP, ""), keys=KEY)
         seeds = " Of several seeds, sums over them." if any(c.members for c in curves) else ""
         return self._save(
             f"changes-{self.slugs[task]}",
-            lambda: grid(across=across, height=1.9, title=context),
+            lambda: grid(across=across, height=1.9 if across > 1 else 1.5, title=context),
             lambda: grid(across=1, height=1.8, width=figures.NARROW),
             title=f"Documents gained and lost: {context}",
             caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
@@ -291,11 +291,9 @@ class Pictures:
         **picture: Any,
     ) -> Picture:
         """Lines that are named at the right; in a column, and for a paper, below."""
-        names = appearance.short_names(series).values()
         axis = picture.get("axis", "log2")
-        numbers = appearance.area_labels(series, areas, axis)
-        called, title = dict(zip(names, numbers, strict=True)), f"{axis_title(axis)} (%)"
-        column = partial(figures.column, draw, called=called, title=title)
+        called = appearance.area_labels(series, areas, axis)
+        column = partial(figures.column, draw, called=called, title=f"{axis_title(axis)} (%)")
         context = self._context(task)
         if paper:
             self.files += figures.save_for_paper(column, self.folder / "paper" / name)
@@ -357,11 +355,14 @@ class Pictures:
             parts.append("Dotted, or dots and dashes, with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
-        parts.append(f"Numbers beside names: {axis_title(axis)} in percent.")
+        parts.append(
+            f"Numbers beside names: {axis_title(axis)} in percent; at the right edge names are in "
+            "the order of the lines' ends."
+        )
         if rest:
-            parts.append(f"Thin grey lines: {appearance.more_curves(rest)}.")
+            parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")
         if left:
-            parts.append(f"Not drawn: {appearance.more_curves(left)}, other truncations.")
+            parts.append(f"Not drawn: {counted(len(left), 'more curve')}, other truncations.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         if ringed := next((curve for curve in coloured if curve.id in self.ringed), None):
@@ -388,7 +389,7 @@ class Pictures:
             parts.append(line)
         bases = dict.fromkeys(c.baseline for c in curves if c.baseline is not None)
         base = "".join(f" Base model: {percent(value)} %." for value in bases)
-        more = f" {appearance.more_curves(rest)} in grey." if rest else ""
+        more = f" {counted(len(rest), 'more curve')} in grey." if rest else ""
         return f"Accuracy against {against} on {task}. {'; '.join(parts)}.{base}{more}"
 
 

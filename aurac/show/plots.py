@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.area import BUDGETS, axis_title
+from aurac.curves.display import counted
 from aurac.show.appearance import (
     AXIS,
     BASE,
@@ -23,7 +24,6 @@ from aurac.show.appearance import (
     horizontal_axis,
     key,
     log_ticks,
-    more_curves,
     parameter_axis,
     percent_axis,
     short_names,
@@ -98,7 +98,7 @@ def rank_accuracy(
         if ringed and ringed.get(curve.id) in curve.ranks:
             _ring(ax, curve, style[key(curve)], ringed[curve.id], f"curve-{at}-ring", axis)
     if grey := _thin(ax, rest, REST, 1, axis):
-        grey.set(gid="rest", label=more_curves(rest))
+        grey.set(gid="rest", label=counted(len(rest), "more curve"))
     horizontal_axis(ax, {r for curve in curves for r in (*curve.ranks, *curve.missing)}, axis)
     members = [seed for curve in coloured for seed in curve.members] if seeds else []
     percent_axis(ax, [*curves, *members], bands)
@@ -109,10 +109,17 @@ def rank_accuracy(
     if labels:
         lines = [(c, along(c, axis), c.accuracy) for c in coloured]
         _name_lines(ax, lines, style, axis, areas, bases)
-        parts = [f"grey: {len(rest)} more"] * bool(rest) + [f"{left} not drawn"] * bool(left)
-        if parts:
-            beside(ax, "; ".join(parts), 0, -24)
+    _count_others(ax, len(rest), left, labels=labels)
     return ax
+
+
+def _count_others(ax: Axes, rest: int, left: int, *, labels: bool) -> None:
+    """How many curves are grey or not drawn, beside the axes or in a legend."""
+    parts = [f"grey: {rest} more"] * bool(rest) + [f"{left} not drawn"] * bool(left)
+    if labels and parts:
+        beside(ax, "; ".join(parts), 0, -24)
+    elif left:
+        ax.plot([], [], " ", label=f"{counted(left, 'more curve')} not drawn")
 
 
 def _line(ax: Axes, curve: CurveRow, look: Style, gid: str, axis: str) -> Line2D:
@@ -212,9 +219,10 @@ def _name_lines(
 ) -> None:
     """Names at the right edge: of curves with their AURAC over the axis, and of base lines."""
     curves, bases = [curve for curve, *_ in lines], bases or {}
+    names, called = short_names(curves), area_labels(curves, areas, axis)
     ends: list[tuple[str, float, float | None]] = [
-        (name, 100 * accuracy[-1], places[-1])
-        for name, (_, places, accuracy) in zip(area_labels(curves, areas, axis), lines, strict=True)
+        (called[names[curve.label]], 100 * accuracy[-1], places[-1])
+        for curve, places, accuracy in lines
     ]
     ends += [(one_line(name, LABEL_CHARS), 100 * v, None) for name, v in bases.items()]
     looks = [*(style[key(curve)].options for curve in curves), *[BASE_LOOK] * len(bases)]
@@ -264,19 +272,14 @@ def latency(
         if hollow := [(1000 * cost.decode.median, 100 * y) for cost, y in served.unclear]:
             marks = {**look.options, "linestyle": "none", "markerfacecolor": PAPER}
             ax.plot(*zip(*hollow, strict=True), **marks, zorder=4)
-    _level_of_merged(ax, 1000 * record.merged.decode.median, labels=labels)
+    place = 1000 * record.merged.decode.median
+    ax.axvline(place, zorder=1.5, label=MERGED, **BASE_LOOK)
     ax.set_xlabel("Time for a generated token (ms), unmerged")
     if labels:
         _name_lines(ax, lines, style)
+        text: dict[str, Any] = {"va": "top", "fontsize": 8, "color": BASE}
+        ax.text(place, 0.995, " merged", transform=ax.get_xaxis_transform(), **text)
     return ax
-
-
-def _level_of_merged(ax: Axes, place: float, *, labels: bool) -> None:
-    """A level at the time of any merged rank, named beside it or in a legend."""
-    ax.axvline(place, zorder=1.5, label=MERGED, **BASE_LOOK)
-    if labels:
-        look: dict[str, Any] = {"va": "top", "fontsize": 8, "color": BASE}
-        ax.text(place, 0.995, " merged", transform=ax.get_xaxis_transform(), **look)
 
 
 def gained_lost(
@@ -302,6 +305,7 @@ def gained_lost(
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(changes.label, fontsize=min(10, 300 / max(len(changes.label), 1)))
+    ax.set_ylabel("Documents", fontsize=8)
     return ax
 
 

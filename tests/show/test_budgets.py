@@ -85,5 +85,6 @@ def test_a_plot_over_parameters_names_the_areas_over_parameters(folder):
     [curve] = [curve for curve in load_run(folder).curves if curve.adapter == "linear"]
     area = percent(aurac.score(curve, axis="parameters").value)
     assert f"linear {area}" in labels
+    assert drawn[1].get_label() == f"linear {area}"
     assert f"linear {percent(aurac.score(curve).value)}" not in labels
     assert not any("unknown" in label for label in labels)

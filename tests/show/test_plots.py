@@ -211,7 +211,9 @@ def test_the_best_truncation_of_the_three_best_adapters_has_a_band(tmp_path):
     assert drawn == {f"curve-{at}-band" for at, c in enumerate(curves) if c in plots.banded(curves)}
 
 
-def test_all_that_may_be_the_best_are_in_colour_where_they_are_few(tmp_path):
+def test_all_that_may_be_the_best_are_in_colour_where_they_are_few_beside_every_default_one(
+    tmp_path,
+):
     maker = RunMaker(tmp_path, n=20, cells=False)
     for at in range(MOST_CLOSE):
         maker.add(f"a{at}", [0.1, 0.1], ranks=(1, 2))
@@ -222,8 +224,7 @@ def test_all_that_may_be_the_best_are_in_colour_where_they_are_few(tmp_path):
     others = [curve for curve in findings.run.curves if not curve.is_default]
     findings.candidates[task] = others
     shown = findings.highlighted(task)
-    assert len(shown) == MOST_CLOSE
-    assert {curve.id for curve in others} < {curve.id for curve in shown}
+    assert {curve.id for curve in shown} == {curve.id for curve in findings.run.curves}
 
 
 def test_two_further_truncations_of_one_adapter_have_lines_of_their_own(tmp_path):
@@ -286,7 +287,9 @@ def test_every_figure_names_its_axes(tmp_path):
     pictures.changes("word_problems", [changes], [msgspec.structs.replace(curves[0], label="a")])
     rows = [Difference("t", "a − b", Estimate(0.1, 0.1, 0.0, 0.2, "made up"), significant=True)]
     titles = [(figure.get_supxlabel(), figure.get_supylabel()) for figure in made.values()]
-    assert titles == [("Rank (log2 axis)", "Accuracy (%)"), ("Rank step", "Documents")]
+    assert titles == [("Rank (log2 axis)", "Accuracy (%)"), ("Rank step", "")]
+    panels = [ax.get_ylabel() for figure in made.values() for ax in figure.axes]
+    assert panels == ["", "Documents"]
     assert differences(rows).get_supxlabel() == "Difference in AURAC (points)"
 
 
@@ -302,6 +305,35 @@ def test_texts_of_differences_are_apart(width, tasks):
     with figures.styled(small=True):
         figure = differences(rows, width=width)
         assert_apart(figure)
+
+
+def test_a_legend_is_in_the_order_of_aurac_then_the_base_and_what_is_not_drawn(tmp_path):
+    maker = RunMaker(tmp_path, n=20, cells=False)
+    for name, accuracy in (("a", 0.1), ("b", 0.4), ("c", 0.3)):
+        maker.add(name, [accuracy] * 2, ranks=(1, 2))
+    curves = run_from(maker.results()).curves
+    draw = partial(plots.rank_accuracy, curves=curves, left=2)
+    figure = figures.column(draw, called=appearance.area_labels(curves), title="AURAC log2 (%)")
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    falling = sorted(curves, key=lambda curve: -curve.log2.value)
+    named = [f"{curve.label} {percent(curve.log2.value)}" for curve in falling]
+    assert [name[0] for name in named] == ["b", "c", "a"]
+    assert shown == [*named, appearance.BASE_LABEL, "2 more curves not drawn"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("A x (SVD) − A x (prefix)", "A x: SVD − prefix"),
+        ("A 9 steps (SVD) − B 9 steps", "A (SVD) − B, both 9 steps"),
+        ("A 9 steps − A 3 steps", "A 9 steps − A 3 steps"),
+    ],
+)
+def test_what_both_names_of_a_difference_have_stands_there_once(name, shown):
+    row = Difference("t", name, Estimate(0.1, 0.1, 0.0, 0.2, "made up"), significant=True)
+    (label,) = differences([row]).axes[0].get_yticklabels()
+    assert label.get_text() == shown
 
 
 def test_a_missing_rank_is_a_gap_in_line_and_band(tmp_path):
