@@ -11,16 +11,17 @@ from aurac.curves.display import interval
 from aurac.records.decisions import UNDECLARED
 from aurac.show import escape
 from aurac.show.table import Cell, Table, estimate, table
+from aurac.stats.seeds import INDEPENDENT
 from aurac.study.design import Study
 
 
 def answer(analysis: Analysis) -> Iterable[str]:
     """What the primary comparisons show, and what may be said of the largest AURAC of each task."""
-    every = (*analysis.pairs, *analysis.variants)
-    primary = [row for row in every if row.exploratory is False and row.estimate]
+    shown = main_pairs(analysis)
+    primary = [row for row in shown if row.exploratory is False]
     for pair, rows in grouped(primary, key=lambda row: f"{row.b} − {row.a}").items():
-        by_verdict = grouped(rows, key=lambda row: row.reading.removesuffix(DEPENDS))
-        short = (f"{said} on {_tasks(some)}" for said, some in by_verdict.items())
+        by = grouped(rows, key=lambda row: row.reading.removesuffix(DEPENDS))
+        short = (f"{said} on {', '.join(str(r.task) for r in some)}" for said, some in by.items())
         yield f"**{escape.markdown(f'{pair}: ' + '; '.join(short))}.**"
         each = (
             f"{row.task} {interval(row.estimate)} (adjusted p {show_p(row.p_holm)})"
@@ -29,14 +30,25 @@ def answer(analysis: Analysis) -> Iterable[str]:
         )
         yield escape.markdown(f"In points of AURAC: {', '.join(each)}.")
     yield escape.markdown(analysis.primary.sentence) if analysis.primary else UNDECLARED
-    yield "\n".join(
-        f"- **{escape.markdown(row.sentences[0])}** {escape.markdown(' '.join(row.sentences[1:2]))}"
-        for row in analysis.best
-    )
+    said = [] if primary else [*_by_result(shown)]
+    said += [(row.sentences[0], " ".join(row.sentences[1:2])) for row in analysis.best]
+    yield "\n".join(f"- **{escape.markdown(a)}** {escape.markdown(b)}" for a, b in said)
 
 
-def _tasks(rows: Iterable[PairRow]) -> str:
-    return ", ".join(str(row.task) for row in rows)
+def main_pairs(analysis: Analysis) -> list[PairRow]:
+    """The primary comparisons; of none, the pairs of methods without those of independent seeds."""
+    every = [row for row in (*analysis.pairs, *analysis.variants) if row.estimate]
+    primary = [row for row in every if row.exploratory is False]
+    return primary or [r for r in every if r in analysis.pairs and r.pairing != INDEPENDENT]
+
+
+def _by_result(rows: Sequence[PairRow]) -> Iterable[tuple[str, str]]:
+    """What pairs of methods show, and which they are."""
+    several = len({row.task for row in rows}) > 1
+    by = grouped(rows, lambda r: "significant" if r.verdict else r.reading.removesuffix(DEPENDS))
+    for result, some in by.items():
+        pairs = (f"{row.b} − {row.a}{f' on {row.task}' if several else ''}" for row in some)
+        yield f"{result.capitalize()}, of the methods in Figure 1:", f"{', '.join(pairs)}."
 
 
 def areas(analysis: Analysis, study: Study) -> Table:
@@ -46,7 +58,8 @@ def areas(analysis: Analysis, study: Study) -> Table:
     means = means if len(study.tasks) > 1 else {}
     methods, rows = list(study.labels.values()), []
     labels = dict.fromkeys(row.label for row in analysis.scores)
-    for label in sorted(labels, key=lambda name: methods.index(_method(name, methods))):
+    of = {name: name if name in methods else name.rpartition(" (")[0] for name in labels}
+    for label in sorted(labels, key=lambda name: methods.index(of[name])):
         seeds = dict.fromkeys(str(row.seeds) for row in analysis.scores if row.label == label)
         cells = [Cell(label), Cell(", ".join(seeds))]
         for task in study.tasks:
@@ -55,8 +68,3 @@ def areas(analysis: Analysis, study: Study) -> Table:
         rows.append([*cells, *([estimate(means.get(label))] if means else [])])
     titles = [*(f"{task} [95 %]" for task in study.tasks), *(["mean [95 %]"] if means else [])]
     return table("areas", "", rows, "method", numeric=["seeds", *titles])
-
-
-def _method(name: str, methods: Sequence[str]) -> str:
-    """The method of a curve, by its label."""
-    return name if name in methods else name.rpartition(" (")[0]

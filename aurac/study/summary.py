@@ -5,10 +5,10 @@ The page begins with the answer, one table and one figure; all else is its appen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 
 from aurac.analysis.primary import declaration
 from aurac.analysis.record import ANALYSIS_FILE, Analysis
@@ -28,7 +28,7 @@ from aurac.show.names import Names
 from aurac.show.table import NONE, Column, Table, as_csv, estimate, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES, write_report
-from aurac.study.answer import answer, areas
+from aurac.study.answer import answer, areas, main_pairs
 from aurac.study.design import PlannedAdapter, Study, chosen_adapters, curves_of, searches
 from aurac.study.plan import State, converged, declared_in, edges_in, rates_in, update_state
 
@@ -57,6 +57,8 @@ _FOREST = (
     f"against the one that its method is compared by; {DIFFERENCES}.svg has all."
 )
 
+_PAIRS = "pairs of methods, without those of independent seeds (other data or order)"
+
 
 @dataclass
 class _Page:
@@ -76,10 +78,9 @@ class _Page:
         self.add(f"**Table {self.tables}.** {escape.markdown(caption)}", shown.markdown())
 
     def figure(self, caption: str, file: str, alt: str) -> None:
-        """Append a figure with its caption below."""
+        """Append a figure with its caption below; both are Markdown."""
         self.figures += 1
-        text = f"**Figure {self.figures}.** {escape.markdown(caption)}"
-        self.add(f"![{escape.markdown(alt)}]({file})", text)
+        self.add(f"![{alt}]({file})", f"**Figure {self.figures}.** {caption}")
 
 
 def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
@@ -112,11 +113,9 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     page.add(*answer(shown))
     page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
     if draw_differences(shown, out):
-        best = ", ".join(dict.fromkeys(_leaders(shown).values()))
-        first = f"those of {best} (largest AURAC by the truncation that methods are compared by)"
-        first = "the primary comparisons" if declared else first
+        first = "the primary comparisons" if declared else _PAIRS
         alt = "A row for each two curves, a panel for each task."
-        page.figure(_FOREST.format(first), f"{DIFFERENCES}.png", alt)
+        page.figure(escape.markdown(_FOREST.format(first)), f"{DIFFERENCES}.png", alt)
     page.add("## Appendix: design")
     _design(page, study, path, out, state)
     _cost(page, study, adapters, state)
@@ -251,7 +250,7 @@ def _searched(study: Study, path: Path, out: Path, state: State) -> Found:
 
 
 def _cost(page: _Page, study: Study, adapters: Sequence[PlannedAdapter], state: State) -> None:
-    """What the trainings of one seed took: adapters, steps, mean time over the seeds."""
+    """What the trainings of one seed took: adapters, steps, shortest and longest time."""
     seconds = state.get("seconds", {})
 
     def cost(method: str, task: str) -> str:
@@ -263,16 +262,18 @@ def _cost(page: _Page, study: Study, adapters: Sequence[PlannedAdapter], state: 
         text += f", {sum(steps):,} steps" if all(steps) else ""
         if not all(seconds.keys() >= trainings.keys() for trainings in seeds):
             return text
-        return f"{text}, {duration(fmean(sum(map(seconds.__getitem__, s)) for s in seeds))}"
+        took = sorted(sum(map(seconds.__getitem__, trainings)) for trainings in seeds)
+        return f"{text}, {' to '.join(dict.fromkeys(map(duration, (took[0], took[-1]))))}"
 
     rows = [
         [study.labels[method], *(cost(method, task) for task in study.tasks)]
         for method in study.methods
     ]
-    text = "Training of one seed, with the wall time of its optimizer steps"
+    text = "Training of one seed, with the shortest and longest wall time of its optimizer steps"
     if any(plan.family for plan in study.methods.values()):
         text += " (of a family: of all of its adapters, also one that another method has)"
-    page.table(f"{text}.", text_table(["method", *study.tasks], rows))
+    text += "; machines and their load may have differed."
+    page.table(text, text_table(["method", *study.tasks], rows))
 
 
 def _data(
@@ -310,16 +311,11 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
 
 
 def _report_of(page: _Page, task: str, folder: Path, out: Path) -> None:
-    """The figure of one task, and where its own report is."""
-    where = folder.relative_to(out).as_posix()
-    caption = (
-        f"{task}: accuracy against rank, means over training seeds. Bands: 95 % intervals for "
-        "each rank alone, of the best truncation of the three best adapters."
-    )
-    for file in sorted((folder / FIGURES).glob("rank-accuracy-*.svg")):
-        if not file.stem.endswith("-linear"):
-            alt = f"Curves of the methods on {task}."
-            page.figure(caption, f"{where}/{FIGURES}/{file.name}", alt)
+    """The figure of one task, as its own report has it, and where that is."""
+    where, report = folder.relative_to(out).as_posix(), (folder / REPORT_FILE).read_text("utf-8")
+    shown = rf"^!\[(.*)\]\(({FIGURES}/rank-accuracy-.*(?<!-linear)\.svg)\)\n\n(.*)$"
+    for alt, file, caption in re.findall(shown, report, re.MULTILINE):
+        page.figure(f"{escape.markdown(task)}. {caption}", f"{where}/{file}", alt)
     page.add(f"[The report of this task]({where}/report.md) has its documents and versions.")
 
 
@@ -368,17 +364,6 @@ def _drawn(pairs: Iterable[PairRow]) -> list[Difference]:
 def _main(analysis: Analysis, pairs: Sequence[PairRow]) -> Sequence[PairRow]:
     """The rows that the page shows, as its caption says; all where these would be none."""
     compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
-    best = {} if analysis.primary else _leaders(analysis)
-
-    def shown(row: PairRow) -> bool:
-        own = len(compared & {(row.task, row.a), (row.task, row.b)}) == 1
-        return row.exploratory is False or own or best.get(row.task) in (row.a, row.b)
-
-    return [row for row in pairs if shown(row)] or pairs
-
-
-def _leaders(analysis: Analysis) -> dict[str | None, str]:
-    """Task → the method with the largest AURAC in the truncation that methods are compared by."""
-    compared = {(row.task, name) for row in analysis.pairs for name in (row.a, row.b)}
-    areas = {(row.task, row.label): row.log2.value for row in analysis.scores if row.log2}
-    return dict(sorted(compared & areas.keys(), key=lambda way: (areas[way], way[1])))
+    first = main_pairs(analysis)
+    own = [r for r in pairs if len(compared & {(r.task, r.a), (r.task, r.b)}) == 1]
+    return [row for row in pairs if row in first or row in own] or pairs
