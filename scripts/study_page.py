@@ -20,7 +20,7 @@ import msgspec
 from aurac.analysis.combine import pooled
 from aurac.analysis.comparisons import compare_pair, finished
 from aurac.analysis.groups import RecipeGroup, gather, together
-from aurac.analysis.pairing import difference_at
+from aurac.analysis.pairing import difference_at, paired_areas
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
@@ -174,6 +174,9 @@ def with_tables(page: str) -> str:
     page = _replaced(page, "| compared afterwards | points", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
     page = _replaced(page, "| accuracy, compared afterwards", rows)
+    looks = {"MAWPS": ("study", "mawps"), "= .115": ("longer_training", "word_problems")}
+    for after, where in looks.items():
+        page = re.sub(rf"({after} \(t alone: )[.\d]+", rf"\g<1>{_by_t(*where)}", page)
     return re.sub(r"within ±\S+ points", f"within ±{_reach(stored)} points", page)
 
 
@@ -251,7 +254,8 @@ def _areas(analysis: dict[str, Any]) -> dict[tuple[str, str], str]:
     areas = {}
     for row in analysis["scores"]:
         area = row["log2"]
-        areas[row["label"], row["task"]] = _shown(area["low"], area["value"], area["high"])
+        mark = " †" * ("near 0 and 1" in area["method"])
+        areas[row["label"], row["task"]] = _shown(area["low"], area["value"], area["high"]) + mark
     return areas
 
 
@@ -357,6 +361,13 @@ def _at_ranks(b: str, a: str) -> list[str | None]:
     every = _groups("study", "word_problems")
     one, other = together([every[a], every[b]])
     return [interval(difference_at(one, other, rank, 0.95).estimate) for rank in one.ranks]
+
+
+def _by_t(study: str, task: str) -> str:
+    """The p of MatryoshkaLoRA (with P) − LoRA (prefix) by t alone."""
+    every, (b, a) = _groups(study, task), next(iter(AT_RANKS.values()))
+    parts = paired_areas(every[a], every[b], "log2").difference(0.95).parts
+    return f"{replace(parts, excess=None).p_value():.4f}".lstrip("0")
 
 
 def _groups(study: str, task: str) -> dict[str, RecipeGroup]:
