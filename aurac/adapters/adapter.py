@@ -140,7 +140,7 @@ class Values(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A low-rank adapter, whatever file it came from.
+    """A low-rank adapter, whatever file it came from; `sha256` is equal where the content is.
 
     Attributes:
         name: Its name in tables and reports.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.analysis.groups import Groups, RecipeGroup
+    from aurac.curves.area import Axis
     from aurac.curves.curve import Curve
 
 
@@ -33,14 +34,14 @@ def non_inferior(
     margin: float,
     *,
     alpha: float = 0.05,
-    axis: str = "log2",
+    axis: Axis = "log2",
     support: str | None = None,
     paired_seeds: bool | None = None,
 ) -> MarginTest:
     """Is a less than `margin` worse than b in AURAC, on the same documents?
 
     The lower one-sided bound of a - b, from the procedure of the paired interval, has to lie above
-    ``-margin``.
+    ``-margin``. The difference is a - b, that of `Run.pairs` is b - a.
 
     Args:
         a: A `Curve` with outcomes (or what `as_curve` accepts), or a list of them that are
@@ -70,7 +71,7 @@ def equivalent(
     margin: float,
     *,
     alpha: float = 0.05,
-    axis: str = "log2",
+    axis: Axis = "log2",
     support: str | None = None,
     paired_seeds: bool | None = None,
 ) -> MarginTest:

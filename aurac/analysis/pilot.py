@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from aurac.analysis.groups import Groups, RecipeGroup
+    from aurac.curves.area import Axis
     from aurac.stats.power import Plan, Question
 
 
@@ -46,7 +47,7 @@ class PilotOptions(TypedDict, total=False):
     task: str | None
     metric: str | None
     groups: Groups | None
-    axis: str | None
+    axis: Axis | None
 
 
 class SpreadOptions(PilotOptions, total=False):
@@ -77,7 +78,7 @@ def plan(
     task: str | None = None,
     metric: str | None = None,
     groups: Groups | None = None,
-    axis: str | None = None,
+    axis: Axis | None = None,
 ) -> DataFrame:
     """How many documents a question needs, before any compute is spent, as `aurac plan` says it.
 

@@ -23,6 +23,7 @@ from aurac.curves.area import (
     span_dict,
 )
 from aurac.curves.coerce import as_curve
+from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points, show_span, table, text
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from aurac.curves.area import Span
-    from aurac.curves.curve import Curve
     from aurac.files import Json
     from aurac.stats.mean import Layout
 
@@ -51,6 +51,7 @@ RECORDED_LEVEL = 0.95  # of the intervals in results.json, and of those that com
 OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any correlation of ranks"
 Kind = Literal["pointwise", "simultaneous"]
 DRAWS = 20_000
+_NO_PART = "rank 0 is the base model and no part of the area"
 
 
 @dataclass(frozen=True, repr=False)
@@ -165,7 +166,7 @@ def score(
     curve: Any,
     values: Any = None,
     *,
-    axis: str = "log2",
+    axis: Axis = "log2",
     level: float = 0.95,
     adapter: str | None = None,
     task: str | None = None,
@@ -178,38 +179,36 @@ def score(
     (Student's t, near 0 and 1 wider). A row of ``results.json`` keeps the 95 % interval that it
     holds. Where only the ranks' own 95 % intervals are known, their weighted mean is the interval:
     the standard error of a sum is at most the sum of the standard errors. Rank 0, the base, is no
-    part.
+    part: it is left out, and `notes` says so.
 
     Args:
         curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> per-document scores``,
             ``(ranks, accuracies)``, a pandas Series (index: ranks), a DataFrame (columns ``rank,
             accuracy``, optional ``low, high``; or ``rank, doc_id, score``; with optional
-            ``parameters, bytes``), a row of ``results.json``, or the path of a run, a table or
-            sample logs. Of a `Run` see `Run.scores`, which has all of its curves.
+            ``parameters, bytes``), a row of ``results.json``, a `Run` (`Run.scores` has all of its
+            curves), or the path of a run, a table or sample logs.
         values: Where `curve` is K ranks: their K accuracies, or (K, n) scores of documents. A text
             is the axis.
         axis: The headline: "log2" or "linear" of the rank, which are both computed, or a budget,
             "parameters" or "bytes" of the truncated adapter, where the curve knows them: x is then
             log2 of the amount.
         level: Coverage of the intervals.
-        adapter: Of the curves of a path, the one of this adapter, in its default truncation.
-        task: Of the curves of a path, the one on this task.
+        adapter: Of the curves of a run or path, this adapter's, in its default truncation.
+        task: Of the curves of a run or path, the one on this task.
 
     Raises:
         CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal documents; or a path with
-            several curves of which none was chosen.
+            that is not finite or outside [0, 1], ragged or unequal documents; or a run or path
+            with several curves of which none was chosen.
         DataError, RunFolderError: A path that cannot be read.
     """
-    if isinstance(values, str):
-        axis, values = values, None
-    headline = check_axis(axis)
+    headline = check_axis(values if isinstance(values, str) else axis)
     check_level(level)
-    if values is not None:
+    if values is not None and not isinstance(values, str):
         curve = (curve, values)
-    if isinstance(curve, (str, Path)):
-        curve = _curve_of(Path(curve).expanduser(), adapter, task)
-    elif hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
+    if isinstance(curve, (str, Path)) or hasattr(curve, "curves"):
+        curve = _curve_of(curve, adapter, task)
+    if hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
         curve = curve.to_dict()
     return _score(as_curve(curve), curve, headline, level)
 
@@ -225,6 +224,8 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
     weights = {name: curve_weights(points, name) for name in axes}
     estimates = {name: _estimate(points, name, weights[name], level) for name in axes}
     estimates |= _recorded(source, estimates, level)
+    row = isinstance(source, Curve) or (isinstance(source, Mapping) and "ranks" in source)
+    dropped = () if row or points.baseline is None else (_NO_PART,)
     return Score(
         log2=estimates["log2"],
         linear=estimates["linear"],
@@ -235,17 +236,19 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
         n_docs=points.n_docs,
         drops=drops(points),
         axis=headline,
-        notes=score_notes(estimates[headline]),
+        notes=score_notes(estimates[headline]) + dropped,
         budget=estimates[headline] if headline in BUDGETS else None,
         span=shared_span([points], headline) if headline in BUDGETS else None,
     )
 
 
-def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
+def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
+    """The one curve, of a run or of the path of one, that is asked for."""
     from aurac.readers import read_curves
 
-    default: dict[tuple[str | None, str | None], Curve] = {}
-    for curve in read_curves(path).curves:  # an adapter's default truncation comes first
+    run = read_curves(Path(source).expanduser()) if isinstance(source, (str, Path)) else source
+    default: dict[tuple[str | None, str | None], Any] = {}
+    for curve in run.curves:  # an adapter's default truncation comes first
         default.setdefault((curve.adapter, curve.task), curve)
     names = {"adapter": adapter, "task": task}
     wanted = {k: name for k, name in names.items() if name is not None}
@@ -255,9 +258,9 @@ def _curve_of(path: Path, adapter: str | None, task: str | None) -> Curve:
     known = ", ".join(" on ".join(filter(None, names)) for names in default)
     there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
-    every = "aurac.load_run(run).scores or aurac.analysis.analyse(table)"
+    every = "run.scores of run = aurac.load_run(path), or aurac.analysis.analyse(table)"
     raise CurveError(
-        f"{path} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
+        f"{source} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
         expected=f"one of {known}",
         fix=near if near and not curves else f"name adapter= and task=, or take all: {every}",
     )

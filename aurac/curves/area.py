@@ -15,7 +15,7 @@ from aurac.curves.checks import check_ranks
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -57,27 +57,29 @@ def span_dict(span: Span | None) -> dict[str, Json]:
     return {} if span is None else {"from": span[0], "to": span[-1], "amounts": list(span)}
 
 
-def quadrature_weights(ranks: Iterable[int], axis: str = "log2") -> NDArray[np.float64]:
+def quadrature_weights(ranks: Sequence[int], axis: Axis = "log2") -> NDArray[np.float64]:
     """The weight of each rank in AURAC: the normalised trapezoidal rule.
 
     With x = r (linear) or log2 r, ``w_k = (x_{k+1} - x_{k-1}) / 2 / (x_K - x_1)`` inside and half
     an interval at both ends, so that ``AURAC = Σ_k w_k y_k`` (arXiv 2605.07850 logs both axes).
 
     Args:
-        ranks: K >= 2 different ranks in any order.
+        ranks: K >= 2 ascending ranks.
         axis: "log2" or "linear".
 
     Returns:
-        (K,) weights, non-negative, summing to 1: in ascending order of rank, not in that given.
+        (K,) weights, non-negative, summing to 1.
 
     Raises:
-        CurveError: Fewer than two ranks, a duplicate, or one that is not an integer >= 1.
+        CurveError: Fewer than two ranks, a duplicate, ranks that do not ascend, or one that is not
+            an integer >= 1.
     """
-    known = sorted(check_ranks(ranks))
+    known = check_ranks(ranks)
     if len(known) < 2:
-        raise CurveError(
-            f"an area needs two ranks and got {known}", expected="at least 2 different ranks"
-        )
+        expected = "at least 2 different ranks from 1 up: rank 0, the base model, is no part"
+        raise CurveError(f"an area needs two ranks and got {known}", expected=expected)
+    if known != sorted(known):
+        raise CurveError(f"ranks {known}", expected=f"ascending ranks: {sorted(known)}")
     if check_axis(axis) in BUDGETS:
         raise CurveError(
             f"weights of ranks over {axis}",
@@ -163,7 +165,7 @@ def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[
     accuracy of the rank with the nearest amount, and other ranks weigh nothing.
     """
     if axis in AXES:
-        return quadrature_weights(curve.ranks, axis)
+        return quadrature_weights(curve.ranks, check_axis(axis))
     x = np.log2(np.array(amounts(curve, axis), dtype=np.float64))
     knots = np.log2(np.array(span or shared_span([curve], axis), dtype=np.float64))
     weights = np.zeros(x.size)

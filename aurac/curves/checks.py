@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.arguments import several
 from aurac.errors import AuracError, CurveError
 
 if TYPE_CHECKING:
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def check_ranks(ranks: Iterable[Any]) -> list[int]:
-    """Ranks as Python ints, in order: different whole numbers from 1 up."""
+def check_ranks(ranks: Any) -> list[int]:
+    """One or several ranks as Python ints, in order: different whole numbers from 1 up."""
     checked: list[int] = []
-    for value in ranks:
+    for value in several(ranks):
         rank = whole_rank(value)
         if rank < 1:
             fix = "leave the base model out, or give it as the baseline of a Curve"

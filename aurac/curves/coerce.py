@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +30,8 @@ def as_curve(source: Any) -> Curve:
             {document: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
             Series indexed by rank; a DataFrame with columns ``rank, accuracy`` (optional ``low,
             high``: 95 % intervals) or ``rank, doc_id, score`` (optional ``cluster, stratum``), with
-            optional ``parameters, bytes`` of each rank (0: the base); a curve of ``results.json``.
+            optional ``parameters, bytes`` of each rank; a curve of ``results.json``. Rank 0 is the
+            base model, whichever form it stands in.
 
     Raises:
         CurveError: It is none of these, or its numbers are not a curve.
@@ -41,7 +41,7 @@ def as_curve(source: Any) -> Curve:
     if hasattr(source, "columns"):
         return _from_frame(source)
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
-        return Curve(tuple(source.index), tuple(source.to_numpy()))
+        return _from_columns(source.index, source.to_numpy())
     if hasattr(source, "ranks") and hasattr(source, "to_dict"):  # a record of results.json
         return _from_row(source.to_dict())
     if isinstance(source, Mapping):
@@ -61,24 +61,21 @@ def as_curve(source: Any) -> Curve:
     )
 
 
-def _from_columns(ranks: Iterable[Any], values: Any) -> Curve:
-    """Ranks with accuracies, or with a row of document scores each."""
-    values = values if isinstance(values, np.ndarray) else list(values)
-    if len(values) and all(map(np.iterable, values)):
-        return Curve.from_outcomes(ranks, values)
-    return Curve(tuple(ranks), tuple(values))
+def _from_columns(ranks: Iterable[Any], values: Iterable[Any]) -> Curve:
+    """Ranks with accuracies, or with a row of document scores each; rank 0 is the base."""
+    known, rows, base = [*map(whole_rank, ranks)], [*values], None
+    if 0 in known and len(known) == len(rows):
+        base = rows.pop(known.index(0))
+        known.remove(0)
+    if rows and all(map(np.iterable, rows)):
+        return Curve.from_outcomes(known, rows, base_scores=base)
+    return Curve(tuple(known), tuple(rows), baseline=base)
 
 
 def _from_mapping(by_rank: Mapping[Any, Any]) -> Curve:
-    """Rank 0 is the base, as in a table."""
-    values = list(by_rank.values())
-    if values and all(isinstance(v, Mapping) for v in values):
+    if by_rank and all(isinstance(value, Mapping) for value in by_rank.values()):
         return Curve.from_documents(by_rank)
-    base = [value for rank, value in by_rank.items() if whole_rank(rank) == 0]
-    rows = {rank: value for rank, value in by_rank.items() if whole_rank(rank)}
-    if base and np.iterable(base[0]):
-        return Curve.from_outcomes(rows, list(rows.values()), base_scores=base[0])
-    return replace(_from_columns(rows, rows.values()), baseline=base[0] if base else None)
+    return _from_columns(by_rank, by_rank.values())
 
 
 def _from_row(row: Mapping[str, Any]) -> Curve:

@@ -78,6 +78,8 @@ class CurveFields(DocumentLabels, CurveLabels, Amounts, total=False):
 class Curve:
     """The accuracy of one adapter on one task at K ranks, with the documents where known.
 
+    Two curves are `==` only where they are the same object, whatever their numbers.
+
     Attributes:
         ranks: K ranks >= 1, ascending (unsorted input is sorted, with everything that follows it).
         accuracy: K fractions.

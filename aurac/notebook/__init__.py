@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from aurac.analysis.record import Analysis
+    from aurac.curves.area import Axis
     from aurac.curves.curve import Curve
     from aurac.readers import Curves
     from aurac.records.reader import Groups
@@ -310,7 +311,7 @@ class Run:
         self,
         task: str | None = None,
         *,
-        axis: str = "log2",
+        axis: Axis = "log2",
         ax: Axes | None = None,
         labels: Mapping[str, str] | None = None,
     ) -> Axes:

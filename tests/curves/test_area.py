@@ -41,7 +41,7 @@ def test_weights_by_hand():
     # log2 over 1, 2, 4: intervals of 1 out of 2: ends 1/4, middle 1/2.
     np.testing.assert_allclose(quadrature_weights([1, 2, 4], "log2"), [0.25, 0.5, 0.25])
     # linear: intervals 1 and 2 out of 3: 1/6, (1+2)/6, 2/6.
-    np.testing.assert_allclose(quadrature_weights([4, 1, 2], "linear"), [1 / 6, 1 / 2, 1 / 3])
+    np.testing.assert_allclose(quadrature_weights([1, 2, 4], "linear"), [1 / 6, 1 / 2, 1 / 3])
     doubling = [2**i for i in range(9)]
     # The share of the top two ranks of 1..256: (64/2 + 128/2 + 128/2) / 255 ≈ .627.
     assert quadrature_weights(doubling, "linear")[-2:].sum() == pytest.approx(160 / 255)
@@ -112,6 +112,16 @@ def test_clusters_on_the_curve_are_used():
     assert grouped.se > 2 * plain.se
 
 
+def test_a_rank_0_that_is_left_out_is_noted_once():
+    for source in ({0: 0.1, 1: 0.2, 2: 0.3}, ([0, 1, 2], [0.1, 0.2, 0.3])):
+        result = score(source)
+        assert (result.ranks, result.value) == ((1, 2), pytest.approx(0.25))
+        assert sum("rank 0" in note for note in result.notes) == 1
+    assert not any(
+        "rank 0" in note for note in score(Curve((1, 2), (0.2, 0.3), baseline=0.1)).notes
+    )
+
+
 def test_point_values_say_why_they_have_no_interval():
     result = score({1: 0.1, 2: 0.2})
     assert result.log2.se is None
@@ -173,7 +183,10 @@ def test_drops_are_reported_not_repaired():
         (lambda: score({4: 0.2}), r"two ranks and got \[4\]"),
         (lambda: score({1: 0.2, 2: 0.3}, axis="log"), "axis 'log'"),
         (lambda: score({1: 0.2, 2: 0.3}, level=95), "level 95"),
+        (lambda: score({0: 0.1, 4: 0.2}), "rank 0, the base model, is no part"),
         (lambda: quadrature_weights([1, 1]), "rank 1 appears twice"),
+        (lambda: quadrature_weights([4, 1, 2]), r"ranks \[4, 1, 2\]; expected ascending .*1, 2, 4"),
+        (lambda: quadrature_weights(8), r"two ranks and got \[8\]"),
         (lambda: document_areas(as_curve({1: 0.2, 2: 0.3})), "no per-document outcomes"),
         (
             lambda: score({"ranks": [1, 2, 4], "accuracy": [0.1, None, 0.2]}),
@@ -196,7 +209,7 @@ def test_bounded_by_the_extremes(points):
 
 @given(CURVES, st.sampled_from(["log2", "linear"]))
 def test_weights_are_a_distribution_and_give_the_area(points, axis):
-    weights = quadrature_weights(points, axis)
+    weights = quadrature_weights(sorted(points), axis)
     assert (weights > 0).all()
     assert weights.sum() == pytest.approx(1)
     x = np.sort(np.array(list(points), dtype=float))

@@ -52,7 +52,8 @@ def test_a_read_only_array_is_not_copied():
         ({"a": 0.1, 2: 0.2}, "rank 'a'"),
         ({True: 0.1, 2: 0.2}, "rank True"),
         ({0: 0.1}, "no ranks"),
-        (([0, 2], [0.1, 0.2]), "rank 0"),
+        (([0, 0, 2], [0.1, 0.1, 0.2]), "rank 0"),
+        (([0, 2], [0.1]), "rank 0"),
         ({-4: 0.1, 2: 0.2}, "rank -4"),
         ({1: float("nan"), 2: 0.2}, "nan"),
         ({1: float("inf"), 2: 0.2}, "inf"),
@@ -89,8 +90,17 @@ def test_refusals_name_what_was_given(given, words):
     assert "\n" not in str(caught.value)
 
 
-def test_rank_0_of_a_mapping_is_the_base_as_in_a_table():
-    assert as_curve({0: 0.1, 1: 0.2, 4: 0.3}).baseline == 0.1
+def test_rank_0_is_the_base_in_every_form():
+    ranks, values = [0, 1, 4], [0.1, 0.2, 0.3]
+    table = pd.DataFrame({"rank": ranks, "accuracy": values})
+    pairs = dict(zip(ranks, values, strict=True))
+    for source in (pairs, (ranks, values), pd.Series(values, ranks), table):
+        curve = as_curve(source)
+        assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.3), 0.1)
+    curve = as_curve(([0, 1, 2], np.array([[0, 1], [1, 1], [0, 1]])))
+    assert (curve.ranks, curve.baseline, curve.n_docs) == ((1, 2), 0.5, 2)
+    with pytest.raises(CurveError, match="leave the base model out"):
+        Curve((0, 1), (0.1, 0.2))
     curve = as_curve({"0": [0, 1], "1": [1, 1], "2": [0, 1]})
     assert (curve.ranks, curve.baseline) == ((1, 2), 0.5)
     curve = as_curve({0: {"a": 0, "b": 1}, 1: {"a": 1, "b": 1}})

@@ -207,6 +207,7 @@ def test_a_path_with_several_curves_asks_which_is_meant(run):
     score = aurac.score(KEPT, adapter="lora")
     assert (score.value, score.n_docs) == (pytest.approx(0.4675), 100)
     assert score.log2.low == pytest.approx(run.results.curves[0].score.log2.low)
+    assert aurac.score(run, adapter="lora").to_dict() == score.to_dict()
     with pytest.raises(aurac.errors.AuracError, match=r"3 curves of any adapter.*load_run"):
         aurac.score(str(KEPT))
     with pytest.raises(aurac.errors.AuracError, match="0 curves of nobody"):
