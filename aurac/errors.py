@@ -12,7 +12,7 @@ _OPTION = re.compile(
 )
 """An option, and what follows if it is a value: one of `_WORDS`, or no word in small letters."""
 _FLAGS = {"force", "resume", "chat-template", "trust-remote-code", "retry-failed", "profile"}
-_OF_COMMANDS = {"until", "budget", "anytime", "json", "set", "save", "pace", "status", "dry-run"}
+_OF_COMMANDS = {"until", "budget", "anytime", "json", "save", "pace", "status", "dry-run"}
 _KEYWORDS = {"group": "groups", "a-key": "keys['A']", "b-key": "keys['B']", "key-map": "keys"}
 
 
@@ -51,8 +51,10 @@ def in_python(text: str) -> str:
 
 def _keyword(match: re.Match[str]) -> str:
     option, value = match["option"], match["value"] or ""
-    if option in _OF_COMMANDS:
+    if option in _OF_COMMANDS or (option == "set" and not value):
         return match[0]
+    if option == "set":  # --set rank=8
+        return value
     name = _KEYWORDS.get(option, option.replace("-", "_"))
     if option in _FLAGS:
         return f"{name}=True{match[0].removeprefix('--' + option)}"

@@ -31,16 +31,7 @@ if TYPE_CHECKING:
 
 
 class PilotOptions(TypedDict, total=False):
-    """Which part of a pilot a spread is learnt from.
-
-    Attributes:
-        between: Two adapters; None: the first two.
-        rank: Of non-inferiority: the rank in mind; None: the one below the largest.
-        task: One task; None: the first.
-        metric: Where the pilot holds several.
-        groups: Name → adapters that are seeds of one recipe.
-        axis: The axis of AURAC; None: "log2".
-    """
+    """Which part of a pilot a spread is learnt from; each as of `plan`."""
 
     between: Sequence[str] | None
     rank: int | None
@@ -93,10 +84,12 @@ def plan(
         sd: Or: the standard deviation over documents of the paired difference.
         seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
         seeds: Training seeds of each recipe to plan for, one number or several.
-        alpha: Error rate.
-        power: Chance of the answer where the truth is as assumed.
-        comparisons: Tests that share alpha.
-        paired_seeds: Whether a difference is tested within each seed; see `aurac.stats.plan`.
+        alpha: Error rate, two-sided but for non-inferiority.
+        power: Chance of the answer where the truth is as assumed; for an interval, that it is at
+            most this wide. What the answer reaches in simulation is within 0.02 of it.
+        comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
+        paired_seeds: Whether a difference is tested within each seed (same seeds, data and order in
+            both recipes), or between two independent arms.
         seed: Of the simulation.
         between: Of a pilot: two adapters; None: the first two.
         rank: Of a pilot, for non-inferiority: the rank in mind; None: the one below the largest.

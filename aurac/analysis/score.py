@@ -51,7 +51,6 @@ RECORDED_LEVEL = 0.95  # of the intervals in results.json, and of those that com
 OF_POINTS = "weighted mean of the ranks' own intervals, wide enough for any correlation of ranks"
 Kind = Literal["pointwise", "simultaneous"]
 DRAWS = 20_000
-_NO_PART = "rank 0 is the base model and no part of the area"
 
 
 @dataclass(frozen=True, repr=False)
@@ -225,7 +224,9 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
     estimates = {name: _estimate(points, name, weights[name], level) for name in axes}
     estimates |= _recorded(source, estimates, level)
     row = isinstance(source, Curve) or (isinstance(source, Mapping) and "ranks" in source)
-    dropped = () if row or points.baseline is None else (_NO_PART,)
+    notes = score_notes(estimates[headline])
+    if points.baseline is not None and not row:
+        notes += ("rank 0 is the base model and no part of the area",)
     return Score(
         log2=estimates["log2"],
         linear=estimates["linear"],
@@ -236,14 +237,13 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
         n_docs=points.n_docs,
         drops=drops(points),
         axis=headline,
-        notes=score_notes(estimates[headline]) + dropped,
+        notes=notes,
         budget=estimates[headline] if headline in BUDGETS else None,
         span=shared_span([points], headline) if headline in BUDGETS else None,
     )
 
 
 def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
-    """The one curve, of a run or of the path of one, that is asked for."""
     from aurac.readers import read_curves
 
     run = read_curves(Path(source).expanduser()) if isinstance(source, (str, Path)) else source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,25 +95,28 @@ def train(
     if family:
         jobs = [(member, out / label) for label, member in family_members(loaded, family)]
         jobs = _left(jobs, force=force)
-    from aurac.training.job import is_main_process, train  # loads torch, which a list needs not
+    from aurac.training.job import is_main_process, train  # loads transformers
 
     run = functools.partial(
         train, device=device, force=force, resume=resume, save_steps=save_steps, progress=True
     )
     done = [_trained(run, job, folder, quiet=as_json) for job, folder in jobs]
-    if as_json and is_main_process():
-        print_json(
-            [
-                {
-                    "folder": folder,
-                    "seconds": result.seconds,
-                    "tokens": result.tokens,
-                    "losses": result.losses,
-                    "sha256": result.adapter.sha256,
-                }
-                for (_, folder), result in zip(jobs, done, strict=True)
-            ]
-        )
+    if not is_main_process() or not (done or as_json):
+        return
+    rows = [
+        {
+            "folder": folder,
+            "seconds": result.seconds,
+            "tokens": result.tokens,
+            "losses": result.losses,
+            "sha256": result.adapter.sha256,
+        }
+        for (_, folder), result in zip(jobs, done, strict=True)
+    ]
+    if as_json:
+        print_json(rows)
+    else:
+        click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {loaded.task or 'TASK'}")
 
 
 def _left(jobs: list[tuple[Recipe, Path]], *, force: bool) -> list[tuple[Recipe, Path]]:

@@ -71,8 +71,7 @@ def quadrature_weights(ranks: Sequence[int], axis: Axis = "log2") -> NDArray[np.
         (K,) weights, non-negative, summing to 1.
 
     Raises:
-        CurveError: Fewer than two ranks, a duplicate, ranks that do not ascend, or one that is not
-            an integer >= 1.
+        CurveError: Fewer than two ranks, ranks that do not ascend, or that are no integers >= 1.
     """
     known = check_ranks(ranks)
     if len(known) < 2:

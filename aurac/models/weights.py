@@ -7,6 +7,7 @@ import hashlib
 import logging
 import math
 import os
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+# Else Python prints what bitsandbytes says of optional kernels when PEFT imports it.
+logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
 
 _AGAIN = "download or save the model again"
 _LISTED = 3  # tensors that a message names
@@ -128,15 +131,16 @@ def sha256_weights(folder: Path) -> str:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Within this block transformers shows neither progress bars nor advice."""
+    """Within this block transformers shows no bars and gives no advice, the hub no retries."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as hf_logging
 
-    bars, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
-    hf_logging.disable_progress_bar()
-    hf_logging.set_verbosity_error()
-    try:
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("ignore", FutureWarning)
+        for library in (hf_logging, hub_logging):
+            stack.callback(library.set_verbosity, library.get_verbosity())
+            library.set_verbosity_error()
+        if hf_logging.is_progress_bar_enabled():
+            hf_logging.disable_progress_bar()
+            stack.callback(hf_logging.enable_progress_bar)
         yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()

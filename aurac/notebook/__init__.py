@@ -13,6 +13,7 @@ from aurac.analysis.rows import Options
 from aurac.arguments import keywords, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError, in_python
+from aurac.records.names import label_names
 from aurac.records.results_file import RESULTS_FILE, Results
 
 if TYPE_CHECKING:
@@ -119,12 +120,13 @@ class Run:
 
         Columns: adapter, task, metric, truncation, basis, rescale, default, aurac (log2 axis) with
         low and high (95 % interval), linear with linear_low and linear_high, mean, baseline (the
-        base), n_docs, seeds, reason (why there is no score), candidate (it may be the best of its
-        task: no other row is shown to be better). Areas and accuracies are fractions.
+        base), n_docs, seeds, reason (why there is no score), label (the name in `pairs.direction`),
+        candidate (no other row is shown to be better). Areas and accuracies are fractions.
         """
         from aurac.notebook.frames import frame
+        from aurac.show.names import Names
 
-        rows, best = self.analysis.scores, self.analysis.candidates
+        rows, best, names = self.analysis.scores, self.analysis.candidates, Names(self.analysis)
         table = frame(
             "adapter task metric truncation basis=truncation rescale=truncation default=other "
             "aurac=log2.value low=log2.low "
@@ -133,6 +135,7 @@ class Run:
             rows,
         )
         return table.assign(
+            label=[names.of(row) for row in rows],
             basis=[row.truncation.partition(" · ")[0] for row in rows],
             rescale=[row.truncation.partition(" · ")[2] for row in rows],
             default=[not row.other for row in rows],
@@ -144,7 +147,7 @@ class Run:
         """A row for each curve and rank.
 
         Columns: adapter, task, metric, truncation, basis, rescale, role, rank, accuracy with low
-        and high (pointwise 95 % interval), baseline, parameters, bytes, n_docs, reason (why none).
+        and high (pointwise 95 % interval), baseline, parameters, bytes, n_docs, label, reason.
         """
         from aurac.notebook.frames import points
 
@@ -424,10 +427,11 @@ class Run:
         for task in self.tasks:
             curves = [curve for curve in self.results.curves if curve.task == task]
             curves.sort(key=lambda curve: -(curve.score.log2.value if curve.score else -1.0))
-            points = [(curve.id, curve.ranks, curve.accuracy) for curve in curves]
+            names = label_names(curve.id for curve in curves)
+            points = [(names[curve.id], curve.ranks, curve.accuracy) for curve in curves]
             rows = []
             for curve in curves:
-                name = f"{curve.id}{' (as published)' if curve.role == 'published' else ''}"
+                name = f"{names[curve.id]}{' (as published)' if curve.role == 'published' else ''}"
                 area = interval(curve.score.log2) if curve.score else curve.score_reason or "–"
                 rows.append([name, area, curve.n_docs])
             parts.append(f"<p><strong>{text(task)}</strong> · {text(curves[0].metric)}</p>")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from aurac.errors import in_python
+from aurac.records.names import label_names
 from aurac.records.results_file import TaskDocuments
 from aurac.terminal import wrapped
 
@@ -64,15 +65,15 @@ def labels_of(curve: CurveRecord) -> tuple[str | None, ...]:
 
 def points(results: Results) -> Table:
     """A row for each curve and rank."""
-    rows = []
+    rows, called = [], label_names(curve.id for curve in results.curves)
     for curve in results.curves:
-        baseline = [curve.baseline] * len(curve.ranks)
+        baseline, about = [curve.baseline] * len(curve.ranks), (curve.n_docs, called[curve.id])
         accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
         for k, rank in enumerate(curve.ranks):
             numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
             why = in_python(curve.missing.get(rank, "")) or None
-            rows.append((*labels_of(curve), curve.role, rank, *numbers, curve.n_docs, why))
-    names = "role rank accuracy low high baseline parameters bytes n_docs reason"
+            rows.append((*labels_of(curve), curve.role, rank, *numbers, *about, why))
+    names = "role rank accuracy low high baseline parameters bytes n_docs label reason"
     return Table(rows, columns=[*LABELS, *names.split()])
 
 

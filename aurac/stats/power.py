@@ -6,7 +6,7 @@ question will be answered with, on outcomes drawn as assumed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -65,7 +65,6 @@ def plan(
     comparisons: int = 1,
     paired_seeds: bool = True,
     rng: np.random.Generator | None = None,
-    step: Callable[[], None] | None = None,
 ) -> list[Plan]:
     """Documents needed for each number of seeds.
 
@@ -77,15 +76,12 @@ def plan(
             ("non-inferiority"), or the interval's half-width ("interval"); a fraction.
         spread: From `spread_of_pilot`, `spread_of_flips`, or assumed.
         seeds: Training seeds in each recipe group to plan for.
-        question: Which of the three.
-        alpha: Error rate, two-sided but for non-inferiority.
-        power: Chance of the answer where the truth is as assumed; for an interval, that it is at
-            most this wide.
-        comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
-        paired_seeds: Whether the difference is tested within each seed (same seeds, data and order
-            in both recipes), or between two independent arms.
+        question: As of `aurac.plan`, which says more on the next four, too.
+        alpha: Error rate.
+        power: Chance of the answer.
+        comparisons: Tests that share alpha.
+        paired_seeds: Whether a difference is tested within each seed.
         rng: Of the simulation; the same numbers each time by default.
-        step: Called after each simulated number of documents, for a progress bar.
 
     Raises:
         CurveError: A number out of range, an unknown question, or a difference that is larger than
@@ -101,7 +97,7 @@ def plan(
     rows = []
     for count in counts:
         study = SimulatedStudy(
-            margin, spread, count, question, alpha / comparisons, rng, step, paired_seeds
+            margin, spread, count, question, alpha / comparisons, rng, paired_seeds
         )
         row = study.plan_for_any_share(power)
         if spread.upper is not None:
@@ -144,7 +140,6 @@ class SimulatedStudy:
     question: Question
     alpha: float
     rng: np.random.Generator
-    step: Callable[[], None] | None = None
     paired_seeds: bool = True
 
     def power(self, documents: int, repetitions: int) -> float:
@@ -162,8 +157,6 @@ class SimulatedStudy:
         effect = self.margin if self.question == "difference" else 0.0
         outcomes = Outcomes(spread, effect, self.seeds, level=self.question == "interval")
         answered = sum(self._answered(outcomes, drawn) for _ in range(repetitions))
-        if self.step is not None:
-            self.step()
         return answered / repetitions
 
     def _answered(self, outcomes: Outcomes, n: int) -> bool:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
-_NEAR, _NEARLY_AS_NEAR = 0.7, 0.1  # similarity of difflib: the least, and the loss to the best
+_NEAR, _NEARLY_AS_NEAR = 0.75, 0.1  # similarity of difflib: the least, and the loss to the best
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

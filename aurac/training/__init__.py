@@ -1,15 +1,5 @@
 """Training: recipes (data) become adapters, on plain PEFT and the HF Trainer."""
 
-from __future__ import annotations
+from aurac.arguments import public
 
-from aurac.training.job import TrainingResult, train
-from aurac.training.recipe import Recipe, built_in_recipes, load_recipe, make_recipe
-
-__all__ = [
-    "Recipe",
-    "TrainingResult",
-    "built_in_recipes",
-    "load_recipe",
-    "make_recipe",
-    "train",
-]
+__getattr__, __dir__, __all__ = public(__name__, __file__)

@@ -15,6 +15,7 @@ from jinja2 import StrictUndefined, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from aurac.errors import DataError, first_line
+from aurac.models.weights import quiet_transformers
 from aurac.readers.data_files import SUFFIXES, Row, read_rows
 from aurac.training.recipe import Recipe
 
@@ -102,7 +103,8 @@ def _from_hub(source: str) -> list[Row]:
 
     name, _, config = source.removeprefix("hub:").partition(":")
     try:
-        rows = load_dataset(name, config or None, split="train")
+        with quiet_transformers():
+            rows = load_dataset(name, config or None, split="train")
     except Exception as error:
         raise DataError(
             f"data set {name!r} could not be fetched from the hub ({first_line(error)})",
@@ -206,21 +208,15 @@ def tokenize(
     return examples
 
 
-class Collator:
-    """Right-pads a batch to its longest example: input_ids, attention_mask, labels (B, T)."""
+def collate(examples: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """A batch right-padded to its longest example: input_ids, attention_mask, labels (B, T)."""
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad = pad_token_id
-
-    def __call__(self, examples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """One padded batch of integer tensors."""
-        import torch
-        from torch.nn.utils.rnn import pad_sequence
-
-        ids = [torch.tensor(example["input_ids"]) for example in examples]
-        labels = [torch.tensor(example["labels"]) for example in examples]
-        return {
-            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad),
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-        }
+    ids = [torch.tensor(example["input_ids"]) for example in examples]
+    labels = [torch.tensor(example["labels"]) for example in examples]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }

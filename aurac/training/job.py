@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,14 @@ from aurac.adapters import Adapter, adapter_from_peft, save_adapter
 from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
 from aurac.adapters.truncate import default_rescale
-from aurac.arguments import keywords
+from aurac.arguments import converted, keywords
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
+from aurac.models.weights import quiet_transformers
 from aurac.records import hub
-from aurac.training.data import Collator, tokenize, training_documents
+from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
 from aurac.training.trainer import (
@@ -93,14 +95,14 @@ def train(
         callbacks: Further `TrainerCallback`s.
 
     Raises:
-        RecipeError, DataError, BaseModelError: See the parts.
+        RecipeError, DataError, BaseModelError, UsageError: See the parts.
         RunFolderError: `out` exists and `force` is false, or a checkpoint beside it would be lost.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     if base:
         recipe = dataclasses.replace(recipe, base=base)
-    folder = Path(out)
+    folder = converted(out, Path, "out")
     _check_folder(folder, force=force, resume=resume)
     documents = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
@@ -208,7 +210,7 @@ class _Training:
             name=self.recipe.name,
             hook=hook,
             arguments=arguments,
-            collator=collator() if packed else Collator(pad),
+            collator=collator() if packed else partial(collate, pad=pad),
             callbacks=[*callbacks, bar] if bar else callbacks,
         )
         if cpu:
@@ -268,7 +270,8 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
         task_type="CAUSAL_LM",
     )
     try:
-        model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
+        with quiet_transformers():
+            model = get_peft_model(loaded.model, config, autocast_adapter_dtype=False)
     except ValueError as error:
         raise RecipeError(
             f"target_modules = {list(recipe.target_modules)} do not fit the base ({error})",

@@ -21,7 +21,7 @@ from aurac.models.device import (
     refuse_unsupported,
     tolerance,
 )
-from aurac.training.data import IGNORED, Collator
+from aurac.training.data import IGNORED, collate
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -103,7 +103,7 @@ def packs(model: Any, examples: Sequence[dict[str, list[int]]], pad: int) -> boo
     training = model.training
     model.eval()
     try:
-        padded = Collator(pad)(checked)
+        padded = collate(checked, pad)
         kept = padded.pop("attention_mask").bool()
         padded.pop("labels")
         plain = model(**padded, attention_mask=kept.long(), use_cache=False).logits[kept].float()

@@ -106,7 +106,7 @@ class Recipe:
         self._require("rank", 1 <= self.rank <= _MOST, f"1 to {_MOST:,}")  # the others need it
         self._require("method", self.method in methods(), ", ".join(methods()))
         method = method_named(self.method)
-        ranks = self.nested_ranks
+        ranks, chances = self.nested_ranks, self.dylora_probabilities
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if isinstance(value, float):
@@ -121,15 +121,9 @@ class Recipe:
                 all(1 <= r <= self.rank for r in ranks) and list(ranks) == sorted(set(ranks)),
                 f"increasing ranks between 1 and rank = {self.rank}",
             ),
-            "rank_weights": (
-                len(self.rank_weights) in (0, len(self.ranks))
-                and min(self.rank_weights, default=1) >= 0,
-                f"one weight {share}",
-            ),
+            "rank_weights": (self._for_ranks(self.rank_weights), f"one weight {share}"),
             "dylora_probabilities": (
-                len(self.dylora_probabilities) in (0, len(self.ranks))
-                and min(self.dylora_probabilities, default=1) >= 0
-                and sum(self.dylora_probabilities or (1,)) > 0,
+                self._for_ranks(chances) and sum(chances or (1,)) > 0,
                 f"one chance {share}",
             ),
             "target_modules": (bool(self.target_modules), "at least one layer name"),
@@ -167,11 +161,15 @@ class Recipe:
 
     def _require(self, name: str, fine: bool, expected: str) -> None:  # noqa: FBT001
         if not fine:
+            ranks = map(str, default_nested_ranks(self.rank) if name == "nested_ranks" else "…")
             raise RecipeError(
                 f"recipe {self.name!r} has {name} = {getattr(self, name)!r}",
                 expected=expected,
-                fix=f"correct it in the file or with --set {name}=…",
+                fix=f"correct it in the file or with --set {name}={','.join(ranks)}",
             )
+
+    def _for_ranks(self, values: Sequence[float]) -> bool:
+        return len(values) in (0, len(self.ranks)) and min(values, default=1) >= 0
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -226,6 +224,10 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     Raises:
         RecipeError: No such recipe, not YAML, unknown key, wrong type or value out of range.
     """
+    if not isinstance(source, (str, Path)):
+        raise RecipeError(
+            f"{source!r:.80} is no recipe", expected="a name or file; make_recipe takes a mapping"
+        )
     known = built_in_recipes()
     path = known.get(str(source), Path(source))
     if not path.is_file():
@@ -239,7 +241,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no mapping", expected="`name: value` lines")
     for key, text in (overrides or {}).items():
-        values[key] = _override(key, text) if isinstance(text, str) else text
+        typed = f"--set {key}={text}"
+        values[key] = _typed(key, _override(key, text) if isinstance(text, str) else text, typed)
         if key in ("task", "data"):  # of the two the one that was typed
             values.pop("data" if key == "task" else "task", None)
     recipe = make_recipe(values, where=str(path))
@@ -301,21 +304,22 @@ def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
     Raises:
         RecipeError: Unknown or missing key, wrong type, or value out of range.
     """
-    hints = _hints()
-    for key in values:
-        if key not in hints:
-            expected, fix = f"one of {', '.join(hints)}", suggestion(str(key), hints)
-            given = f"{where} has the unknown key {key!r}"
-            raise RecipeError(given, expected=None if fix else expected, fix=fix)
+    given = {key: f"{where} has {key} = {value!r:.80}" for key, value in values.items()}
+    typed = {key: _typed(key, value, given[key]) for key, value in values.items()}
     for key in ("name", "method", "rank"):
         if key not in values:
             raise RecipeError(f"{where} has no {key!r}", fix=f"add a line `{key}: …`")
-    return Recipe(**{key: _typed(key, value, where) for key, value in values.items()})
+    return Recipe(**typed)
 
 
-def _typed(key: str, value: Any, where: str) -> Any:
-    """`value` as the type of the setting, or RecipeError."""
-    hint = _hints()[key]
+def _typed(key: str, value: Any, given: str) -> Any:
+    """`value` as the type of the setting, or RecipeError, which says what was `given`."""
+    hints = _hints()
+    if key not in hints:
+        expected, fix = f"one of {', '.join(hints)}", suggestion(str(key), hints)
+        given = f"{given} (unknown key {key!r})"
+        raise RecipeError(given, expected=None if fix else expected, fix=fix)
+    hint = hints[key]
     several = get_origin(hint) is tuple
     kind = get_args(hint)[0] if several else hint
     try:
@@ -328,9 +332,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
     except msgspec.ValidationError:
         options = " or ".join(map(str, get_args(hint))) if get_origin(hint) is Literal else None
         name = f"a list of {kind.__name__}" if several else getattr(kind, "__name__", str(kind))
-        raise RecipeError(
-            f"{where} has {key} = {value!r} ({type(value).__name__})", expected=options or name
-        ) from None
+        given = f"{given} ({type(value).__name__})"
+        raise RecipeError(given, expected=options or name) from None
 
 
 def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Recipe]]:

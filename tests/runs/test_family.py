@@ -43,6 +43,7 @@ def trained(tiny_base_folder, tmp_path_factory) -> Path:
     )
     assert code == 0, err
     assert out.count("tokens/s") == 3
+    assert out.splitlines()[-1] == f"next: aurac compare {root / 'lora'} --tasks TASK"
     return root
 
 

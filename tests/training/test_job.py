@@ -19,7 +19,7 @@ from aurac.adapters import load_adapter
 from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError
 from aurac.models.base import load_base
 from aurac.training import make_recipe, train
-from aurac.training.data import IGNORED, Collator, render, tokenize, training_documents
+from aurac.training.data import IGNORED, collate, render, tokenize, training_documents
 from aurac.training.job import build_model
 from aurac.training.trainer import SelectedLogits
 
@@ -233,7 +233,7 @@ def test_loss_and_gradients_are_those_of_the_plain_model(recipe, tmp_path):
     loaded.model.double()
     model, hook = build_model(made, loaded)
     examples = tokenize(made, training_documents(made)[:5], loaded.tokenizer)
-    batch = Collator(1)(examples)
+    batch = collate(examples, 1)
     plain = model(**batch, use_cache=False)
     plain.loss.backward()
     wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}

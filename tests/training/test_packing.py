@@ -15,7 +15,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from aurac.training.data import IGNORED, Collator
+from aurac.training.data import IGNORED, collate
 from aurac.training.nesting_hook import NestingHook, fusible, lora_linears
 from aurac.training.packing import collator, packed_attention, packs
 from aurac.training.recipe import make_recipe
@@ -69,7 +69,7 @@ def loss_of(model, batch):
 def test_packed_and_fused_gives_the_padded_loss_and_gradients_of_peft(name):
     limit = 1e-6 if "gemma2" in name else 1e-10  # Gemma takes its softmax in fp32
     model = made(CONFIGS[name])
-    wanted_loss = loss_of(model, Collator(0)(EXAMPLES))
+    wanted_loss = loss_of(model, collate(EXAMPLES, 0))
     wanted_loss.backward()
     wanted = gradients(model)
     assert packs(model, EXAMPLES, 0)
@@ -85,7 +85,7 @@ def test_packed_and_fused_gives_the_padded_loss_and_gradients_of_peft(name):
     for key, gradient in got.items():
         assert torch.allclose(gradient, wanted[key], rtol=0, atol=limit), key
     hook.remove()
-    assert torch.allclose(loss_of(model, Collator(0)(EXAMPLES)), wanted_loss, rtol=0, atol=1e-12)
+    assert torch.allclose(loss_of(model, collate(EXAMPLES, 0)), wanted_loss, rtol=0, atol=1e-12)
 
 
 def test_a_model_whose_answers_packing_would_change_is_padded(caplog):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from aurac.errors import DataError, RecipeError
@@ -66,6 +69,38 @@ def test_the_files_of_a_bundled_task_train_as_the_task_does(tmp_path):
     damaged.write_bytes(train.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"train\.jsonl\.gz cannot be read"):
         training_documents(make_recipe({**GOOD, "task": "", "data": str(tmp_path)}))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"step": "3"}, "--set step=3 (unknown key 'step'); did you mean steps?"),
+        ({"rank": "many"}, "--set rank=many (str); expected int"),
+        ({"rank": "8"}, "--set nested_ranks=1,2,4,8"),
+    ],
+)
+def test_what_was_set_is_named_as_it_was_typed_and_as_a_keyword_in_python(overrides, said):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("word_problems/matryoshka", overrides)
+    assert said in caught.value.text
+    assert said.removeprefix("--set ") in str(caught.value)
+    assert "--set" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [None, {"a": 1}])
+def test_what_is_no_recipe_is_refused(given):
+    with pytest.raises(RecipeError, match=r"is no recipe; expected .*make_recipe"):
+        load_recipe(given)
+
+
+def test_a_setting_is_checked_before_transformers_is_loaded():
+    code = (
+        "import sys, aurac.errors, aurac.training\n"
+        "try: aurac.training.load_recipe('word_problems/lora', {'step': 3})\n"
+        "except aurac.errors.RecipeError: print('transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_missing_key():
