@@ -257,6 +257,20 @@ def test_each_pair_says_which_way_it_subtracts(run):
     assert (record["a"], record["b"], record["value"]) == (row.a, row.b, row.difference)
 
 
+def test_a_curve_has_one_name_in_frames_and_in_what_is_shown(run):
+    shown = {
+        "lora (SVD)",
+        "lora (prefix)",
+        "dylora",
+        "matryoshka (with P)",
+        "matryoshka (without P)",
+    }
+    assert set(run.scores.label) == set(run.points.label) == shown
+    html = run._repr_html_()
+    assert all(f"<bdi>{name}" in html and f"{name}: " in html for name in shown)
+    assert "svd · keep" not in html
+
+
 def test_scores_name_basis_and_rescale(run):
     table = run.scores.set_index("default")
     assert table.loc[True].basis.tolist() == ["svd", "prefix", "prefix"]
@@ -333,6 +347,7 @@ def test_failures_name_options_as_keywords():
 def test_what_is_public_shows_in_a_line(run):
     first, second = run.curves[:2]
     test = aurac.non_inferior(first, second, margin=0.02)
+    assert isinstance(test, aurac.MarginTest)
     assert test.passed
     assert bool(test)
     shown = [

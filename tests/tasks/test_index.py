@@ -108,8 +108,9 @@ def test_a_mistyped_task_is_refused_with_near_names():
     check_names(["aurac_word_problems", "gsm8k", "mmlu", "some/where.yaml"])
     with pytest.raises(TaskError, match="a task such as gsm8k"):
         check_names(["gms8k"])
-    with pytest.raises(TaskError, match="aurac tasks WORD searches them"):
-        check_names(["no such thing at all"])
+    for name in ("no such thing at all", "nope_task"):
+        with pytest.raises(TaskError, match="aurac tasks WORD searches them"):
+            check_names([name])
 
 
 def test_what_a_task_needs_stands_in_its_yaml():
