@@ -160,7 +160,7 @@ def test_a_picture_is_described_and_any_curve_can_be_drawn():
 
 def test_a_run_shows_its_results():
     page = Page(Run(Path("runs/x"), results("sums"))._repr_html_())
-    assert "sums · prefix · keep (as published)" in page.shown
+    assert "sums (prefix, scale kept) (as published)" in page.shown
     assert "no accuracy at rank 2" in page.shown
     assert "1 cell failed" in page.shown
 
