@@ -6,6 +6,7 @@ run agrees with what is said of its rows.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -145,6 +146,10 @@ def _choose(
 
         return replace(choice, sentences=tuple(choice_sentences(choice, called=called)))
 
+    if named:
+        group, rank = named
+        choice = replace(choice, against=f"{names.get(group.way, group.label)} at rank {rank}")
+
     try:
         alike = _on_same_documents(every, declared=reference is not None)
     except CurveError as error:
@@ -157,6 +162,9 @@ def _choose(
 
 def _named(reference: str, task: Sequence[RecipeGroup], others: Sequence[RecipeGroup]) -> Place:
     """The configuration that a text names, as `find_groups` does, and ``@RANK`` or its largest."""
+    if (typed := re.fullmatch("(.+):([0-9]+)", reference)) and "@" not in reference:
+        fix = f"did you mean {typed[1]}@{typed[2]}?"
+        raise CurveError(f"reference {reference!r}", expected="ADAPTER@RANK", fix=fix)
     name, at, rank = reference.rpartition("@")
     name, rank = (name, rank) if at else (reference, "")
     default = [group for group in task if group not in others]

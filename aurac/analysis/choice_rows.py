@@ -85,6 +85,7 @@ class Choice:
         frontier: Those that no other one as small equals in both accuracy and `needed`.
         needed: The smallest margin at which any is shown to be within it of the best.
         sentences: What to ship and what was shown, or why nothing is named.
+        against: What sentences call a declared configuration; else left out.
     """
 
     task: str | None
@@ -105,6 +106,7 @@ class Choice:
     frontier: tuple[Configuration, ...] = ()
     needed: float | None = None
     sentences: tuple[str, ...] = ()
+    against: str | UnsetType = UNSET
 
     def __repr__(self) -> str:
         return f"Choice({' '.join(self.sentences)})"

@@ -218,7 +218,7 @@ def _shown(choice: Choice) -> str:
     reference, parts = choice.reference, []
     if choice.margin is not None:
         best = "the best rank" if choice.curves == 1 else "the best"
-        against = f"rank {reference}" if isinstance(reference, int) else reference or best
+        against = f"rank {reference}" if isinstance(reference, int) else choice.against or best
         parts.append(f"within {declared(choice.margin)} of {against}")
     if choice.min_accuracy is not None:
         parts.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
@@ -236,6 +236,15 @@ def unmet_demands(choice: Choice, rows: Sequence[Configuration]) -> str:
     if choice.min_accuracy is not None:
         demands.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
     return " and ".join(demands)
+
+
+def none_enough(choice: Choice, rows: Sequence[Configuration]) -> str:
+    """Why no margin is enough for some of these, a sentence; empty where one is for each."""
+    if choice.few_seeds:
+        needed = choice.seeds_needed
+        return f"None is enough from {choice.seeds} seeds; it takes {needed}."
+    unmet = unmet_demands(choice, rows)
+    return f"None is enough: not shown to be {unmet}, all tested together." if unmet else ""
 
 
 def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> list[str]:

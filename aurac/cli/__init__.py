@@ -192,6 +192,8 @@ def main() -> None:
         status = cli.main(standalone_mode=False)
     except (AuracError, click.ClickException) as error:
         text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        if any(word.partition("=")[0] == "--delta" for word in sys.argv):
+            text = text.replace("--margin", "--delta")  # as it was typed
         mark = "" if isinstance(error, click.exceptions.NoArgsIsHelpError) else "aurac: error: "
         sys.stderr.write(spelled(_folded(f"{mark}{text}\n")))
         status = error.exit_code

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aurac.arguments import as_fraction
 from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
 from aurac.cli.lm_eval import (
     LmEvalCommand,
@@ -68,7 +69,7 @@ _OPTIONS = options(
     --until <decided|width=W>: Evaluate a random order of all documents until every pair is
         decided, or until the interval of every AURAC is W wide.
     --margin FLOAT: A fraction, such as 0.02. With --until decided: is each further adapter at most
-        this much worse than the first? With --ranks auto: see there.
+        this much worse than the first? With --ranks auto: in the place of its 2 points.
     --budget: With --until: most documents of each task, such as 500, or a time such as 30min.
     --anytime FLAG: With --until decided: confidence sequences, which hold whenever you look and
         need no plan, but more documents.
@@ -95,11 +96,11 @@ _OPTIONS = options(
 
     Truncation
     --ranks [pow2]: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve
-        may lie more than --margin (0.02) from a straight line.
-    --basis: One or more of prefix, svd and energy (the parameters of a uniform rank, spent where
-        the singular values are largest); the first is the one compared. auto, the default: svd,
-        with the prefix as published beside it; of nested training prefix.
-    --rescale: rule, keep, trained, fit; several may be given. Default: each adapter's own.
+        may lie more than 2 points from a straight line.
+    --basis <auto|prefix|svd|energy>: One or more; the first is the one compared. auto, the default:
+        svd, with the prefix as published beside it; of nested training prefix. energy: the
+        parameters of a uniform rank, spent where the singular values are largest.
+    --rescale <rule|keep|trained|fit>: One or more. Default: each adapter's own.
 
     Hardware
     --device
@@ -156,8 +157,8 @@ _LM_EVAL = options(
 
 @command(
     cls=LmEvalCommand,
-    short="tasks limit data base num-fewshot chat-template until ranks basis device batch-size out "
-    "dry-run json",
+    short="tasks limit data metric base num-fewshot chat-template until ranks basis device "
+    "batch-size out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
     "130 interrupted.",
 )
@@ -210,15 +211,24 @@ def compare(
 
         early = Until.of(until, margin=margin, budget=budget, anytime=anytime)
         options["margin"] = None
-    elif budget is not None or anytime or (margin is not None and options["ranks"] != "auto"):
-        raise UsageError(
-            "--margin, --budget or --anytime without --until",
-            fix="give --until decided, or --margin with --ranks auto",
+    else:
+        _refuse_without_until(
+            budget, margin if options["ranks"] != "auto" else None, anytime=anytime
         )
     request = Request.of(checkpoints, tasks, out, **options)
     if dry_run:
         return _show_dry_run(request, early, as_json=as_json)
     return evaluate(request, early, as_json=as_json)
+
+
+def _refuse_without_until(budget: str | None, margin: float | None, *, anytime: bool) -> None:
+    given = {"--budget": budget, "--margin": margin, "--anytime": anytime or None}
+    if names := [name for name, value in given.items() if value is not None]:
+        also = ", or --margin with --ranks auto" if margin is not None else ""
+        also += f"; {as_fraction(margin)}" if as_fraction(margin) else ""
+        raise UsageError(
+            f"{' and '.join(names)} without --until", fix=f"give --until decided{also}"
+        )
 
 
 def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:

@@ -35,8 +35,15 @@ class Gate:
         if self.failing:
             listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
             verdict = f"Gate not passed: {self.reason[0].lower()}{self.reason[1:]}: {listed}."
-            each = f" Of {count} tested, each by itself; --adapter NAME tests one."
-            return verdict + (each if count > 1 else "")
+            if count == 1:
+                return verdict
+            failed = [row for row, _ in self.failing]
+            called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
+            passed = ", ".join(called(row) for row in self.tested if row not in failed)
+            each = (
+                f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
+            )
+            return f"{verdict} {each}; --adapter NAME tests one."
         if count == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
@@ -88,7 +95,7 @@ def _needed(row: RankRow, rank: int) -> str:
     below = [each for each in row.choice.configurations if each.rank <= rank]
     margins = [each.needed for each in below if each.needed is not None]
     if margins and row.choice.margin is not None:
-        return f"it takes a margin of {enough(min(margins), 2)} points"
+        return f"by itself it takes a margin of {enough(min(margins), 2)} points"
     if row.reason or row.choice.few_seeds:
         return row.reason or "too few seeds"
     return f"not shown to be {unmet_demands(row.choice, below) or 'within any margin'}"

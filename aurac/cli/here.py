@@ -51,7 +51,8 @@ def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
 
     if name in BUNDLED:
         files = {split: str(path) for split, path in documents(name).items()}
-        lines = [as_table(_HEAD, [_task_row(facts_of(name))]), ""]
+        own = facts_of(name)
+        lines = [as_table(_HEAD, [_task_row(own)]), "", f"metrics  {' '.join(own.metrics)}"]
         lines += [f"{split}  {path}" for split, path in files.items()]
         print_result(files, "\n".join(lines), as_json=as_json)
         return

@@ -127,6 +127,9 @@ class LmEvalCommand(Command):
         model = values.pop("model", "hf")
         texts = values.pop("model_args", [])
         texts = texts if isinstance(texts, list) else []
+        if spaced := [text for text in texts if re.search(r"=\S+ +\w+=", text)]:
+            fix = f"separate them by commas: {','.join(spaced[0].split())}"
+            raise UsageError(f"--model_args {spaced[0]!r}", fix=fix)
         arguments = named_values(texts, "--model_args", lambda value: value.strip("\"'"))
         overrides, adapters, unknown = read_model_args({k: str(v) for k, v in arguments.items()})
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
@@ -213,6 +216,8 @@ def _config_words(path: str, named: set[str]) -> list[str]:
 
     try:
         settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {path} does not exist", expected="a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"--config {path} cannot be read ({error})", expected="YAML") from error
     if not isinstance(settings, dict):

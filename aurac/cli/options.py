@@ -49,6 +49,11 @@ class Attributes(TypedDict, total=False):
 class _Typed:
     """A number; of other text it says what to write."""
 
+    @property
+    def least(self) -> str:
+        """How the limit is named."""
+        return "above" if self.min_open else "of at least"  # type: ignore[attr-defined]
+
     def _describe_range(self) -> str:  # click calls a range without limits x<=None
         text = str(super()._describe_range())  # type: ignore[misc]
         return "" if text.endswith("None") else text
@@ -59,7 +64,8 @@ class _Typed:
             return super().convert(value, param, ctx)  # type: ignore[misc]
         except click.BadParameter:
             if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", str(value)):  # one, but not allowed
-                raise
+                allowed = [] if self.min is None else [f"{self.least} {self.min}"]  # type: ignore[attr-defined]
+                self.fail(" ".join([f"{value}; expected {self.a_number}", *allowed]), param, ctx)  # type: ignore[attr-defined]
             number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
             such = number[1] if number else f"one such as {self.such_as}"  # type: ignore[attr-defined]
             fix = as_fraction(value) or f"write {such}"
@@ -69,13 +75,13 @@ class _Typed:
 class Number(_Typed, click.FloatRange):
     """Such as 0.02."""
 
-    name, such_as = "float", "0.02"
+    name, such_as, a_number = "float", "0.02", "a number"
 
 
 class Whole(_Typed, click.IntRange):
     """Such as 2."""
 
-    name, such_as = "integer", "5"
+    name, such_as, a_number = "integer", "5", "a whole number"
 
 
 _KINDS: Mapping[str, Attributes] = {
@@ -217,8 +223,8 @@ _SHARED = {
         --reference references <ADAPTER>: The comparisons of this adapter with each other one are
             primary.
         --retry-failed FLAG: Try cells again that failed before.
-        --axis [log2]: log2 or linear (rank); parameters or bytes of the truncated adapter, compared
-            at the amounts that all were measured at.
+        --axis <log2|linear|parameters|bytes> [log2]: Rank, by its logarithm or as it is; or the
+            truncated adapter's size, compared at the amounts that all were measured at.
         --revision: Revision of a hub id (or OWNER/NAME@REVISION).
         --subfolder: Folder of the adapter below CKPT (or OWNER/NAME:SUBFOLDER).
         --details FLAG: Methods of intervals, gains and losses, reasons, tests.
@@ -297,6 +303,7 @@ def options(text: str, **attributes: Attributes) -> Decorator:
 
 
 ALL = "--help-all"
+_EXIT = "Exit codes: 0 done, 2 bad input, 3 a part failed, 4 a gate is not passed, 130 interrupted."
 
 
 def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -314,8 +321,10 @@ class Command(click.Command):
             `--help-all` shows the rest, too. Without any `--help` shows all.
     """
 
-    def __init__(self, *args: Any, short: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, *args: Any, short: str = "", epilog: str | None = _EXIT, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, epilog=epilog or _EXIT, **kwargs)
         self.short = [f"--{name}" for name in short.split()]
         count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
         shown: Attributes = {"is_flag": True, "expose_value": False, "hidden": not short}
@@ -340,12 +349,15 @@ class Command(click.Command):
                 formatter.write_dl(rows)
 
 
+_ALIASES = {"delta": "margin", "bf16": "bfloat16", "fp16": "float16", "half": "float16"}
+
+
 def hyphens(name: str) -> str:
     """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command.
 
-    A margin was `--delta`.
+    A margin was `--delta`; numeric types have short names.
     """
-    return "margin" if name == "delta" else name.replace("_", "-")
+    return _ALIASES.get(name) or name.replace("_", "-")
 
 
 command = functools.partial(

@@ -71,7 +71,8 @@ def _only(adapters: Sequence[str]) -> str | None:
 
 
 @command(
-    short="margin min-accuracy adapter reference require-rank max-latency-ms alpha details json",
+    short="margin min-accuracy adapter reference require-rank max-latency-ms tasks until alpha "
+    "details json",
     epilog="Exit codes: 0 answered, and every gate is passed; 4 a gate is not passed; 2 bad input. "
     "With --tasks also those of compare.",
 )
@@ -95,11 +96,11 @@ def _only(adapters: Sequence[str]) -> str | None:
 
     Evaluate adapters until their rank is decided: RUN is an adapter then
     --tasks
-    --until: Goes with --tasks.
+    --until: With --tasks: evaluate RUN, an adapter then, until its rank is decided.
     --budget: Most documents of each task, or a time such as 30min.
     --out -o: Run folder.
     --ranks [pow2]: pow2, all, or 1,2,4.
-    --basis: prefix or svd; auto: prefix after nested training, svd otherwise.
+    --basis <auto|prefix|svd|energy>: auto: prefix after nested training, svd otherwise.
     --num-fewshot
     --base
     --device
@@ -169,8 +170,10 @@ def recommend(
     from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
     from aurac.analysis.whole import analyse
+    from aurac.records.results_file import run_folder
     from aurac.records.serving import ServingCosts
 
+    sources = tuple(str(run_folder(source)) for source in sources)
     gated = require_rank is not None or max_latency_ms is not None
     if margin is None and min_accuracy is None and gated:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
@@ -223,10 +226,20 @@ def _print(
     if any(gate.failing for gate in verdicts):
         named = [choice.chosen for choice in result.choices]
         passed = all(row and gate.passes(row) for row in named for gate in verdicts)
-        said.append("The recommended configuration passes:" if passed else "Without the gate:")
+        said.append(f"{_passing(named, verdicts)}:" if passed else "Without the gate:")
     below = [[line for line in lines if line] for lines in commands]
     lines = recommended_lines(result, served, below, details=details)
     print_text("\n".join([*said, *lines, *_judged(result, names, adapter)]))
+
+
+def _passing(named: Sequence[Configuration | None], verdicts: Sequence[Gate]) -> str:
+    """That what is recommended passes, and what to type so that it alone is tested."""
+    failed = {row.label for gate in verdicts for row, _ in gate.failing}
+    adapters = {row.adapter for row in named if row and not row.other and row.label not in failed}
+    typed = (
+        f" (--adapter {shlex.quote(adapters.pop())} tests it alone)" if len(adapters) == 1 else ""
+    )
+    return f"The recommended configuration passes{typed}"
 
 
 def _judged(result: Analysis, names: Names, adapter: str | None) -> Iterator[str]:

@@ -52,16 +52,21 @@ def matching(wanted: str, there: Iterable[str]) -> list[str]:
     return [draws + colon + key for key in keys if name in (key, key.rpartition(",")[0])]
 
 
+def listed(keys: Iterable[str]) -> str:
+    """Metrics in a message, each in quotes: ``name,filter`` has a comma of its own."""
+    return ", ".join(map(repr, sorted(keys))) or "no metric"
+
+
 def check_asked_of_all(
     wanted: str | None, tasks: Mapping[str, Iterable[str]], error: type[AuracError]
 ) -> None:
     """Warn of tasks, given with their metrics, that lack one asked of all; refuse if all do."""
     without = [task for task, keys in tasks.items() if wanted and not matching(wanted, keys)]
     if without and len(without) == len(tasks):
-        there = ", ".join(sorted({key for keys in tasks.values() for key in keys}))
+        there = {key for keys in tasks.values() for key in keys}
         raise error(
             f"no metric {wanted!r} of any task",
-            expected=f"one of {there or 'none'}",
+            expected=f"one of {listed(there)}",
             fix="give --metric [TASK=]NAME,FILTER",
         )
     if without:
@@ -95,7 +100,7 @@ class WantedMetrics:
             count = f"{len(same)} metrics" if same else "no metric"
             raise DataError(
                 f"{name or 'the source'} has {count} {wanted!r}",
-                expected=f"one of {', '.join(same or keys) or 'none'}",
+                expected=f"one of {listed(same or keys)}",
                 fix="give --metric [TASK=]NAME,FILTER",
             )
         return same[0] if same else None

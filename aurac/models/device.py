@@ -57,9 +57,7 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
     import torch
 
     if device in (None, "auto"):
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return next(iter(_accelerators()), "cpu")
     try:
         if elsewhere and (kind := torch.device(str(device)).type) in KINDS:
             return kind
@@ -68,10 +66,19 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
         known = device.partition(":")[0] in KINDS
         raise BaseModelError(
             f"device {device!r} cannot be used here{f' ({first_line(error)})' if known else ''}",
-            expected="cpu, cuda, cuda:N or mps, as this machine has",
+            expected=f"{' or '.join(['cpu', *_accelerators()])}, as this machine has",
             fix="leave --device out to take the best one there is",
         ) from error
     return str(device)
+
+
+def _accelerators() -> list[str]:
+    """Devices beside the CPU, the one to choose first."""
+    import torch
+
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    found = ["cuda", *gpus] if torch.cuda.is_available() else []
+    return found + ["mps"] * torch.backends.mps.is_available()
 
 
 def pick_dtype(dtype: str | None, device: str) -> torch.dtype:

@@ -14,7 +14,7 @@ from aurac.arguments import keywords, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.errors import UsageError, in_python
 from aurac.records.names import label_names
-from aurac.records.results_file import RESULTS_FILE, Results
+from aurac.records.results_file import Results, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,8 +42,7 @@ def load_run(path: str | Path) -> Run:
     """
     if not isinstance(path, (str, Path)):
         raise UsageError(f"{path!r:.80} is no run", expected="the path of a run folder")
-    folder = Path(path).expanduser()
-    folder = folder.parent if folder.name == RESULTS_FILE else folder
+    folder = run_folder(path)
     results = Results.read(folder)
     ranks = [(curve, rank) for curve in results.curves for rank in (0, *curve.ranks)]
     return Run(folder, results, cells=len({file for c, rank in ranks for file in c.files(rank)}))

@@ -30,6 +30,12 @@ LOG_SAMPLES = (
 )
 
 
+def run_folder(path: str | Path) -> Path:
+    """The folder of a run, for which its results file may stand; any other path as it is."""
+    path = Path(path).expanduser()
+    return path.parent if path.name == RESULTS_FILE else path
+
+
 def runs_below(folder: Path) -> str | None:
     """Runs in a folder that is none, of a study those of its tasks, as what to do next."""
     found = (path for each in ("*", "*/*") for path in folder.glob(f"{each}/{RESULTS_FILE}"))

@@ -14,7 +14,7 @@ import msgspec
 from aurac.errors import RunFolderError
 from aurac.files import Json, write_json
 from aurac.records.cell import read_record
-from aurac.records.results_file import RESULTS_FILE, Results
+from aurac.records.results_file import RESULTS_FILE, Results, run_folder
 
 SERVING_FILE = "serving.json"
 SERVING_SCHEMA = 1
@@ -235,8 +235,7 @@ class ServingCosts:
         Raises:
             RunFolderError: A measurement of another base or of other adapters.
         """
-        paths = [source.expanduser() for source in sources]
-        folders = [path.parent if path.name == RESULTS_FILE else path for path in paths]
+        folders = map(run_folder, sources)
         runs = [folder for folder in folders if (folder / RESULTS_FILE).is_file()]
         records = (read_serving(folder, Results.read(folder)) for folder in runs)
         return cls(tuple(filter(None, records)), groups)

@@ -122,7 +122,7 @@ def run(
     with Interrupts() as interrupts:
         with profile.spent("build"):
             session = begin(open_request(request))
-        _check_primary(session)
+        check_primary(session)
         identity = session.request()
         place, begun = find_run_folder(out, tasks, identity, command)
         members = [m for adapter in session.adapters.values() for m in members_of(adapter)]
@@ -275,7 +275,7 @@ class Sweep:
             return Run(place, results, files, cells, besides=text)
 
 
-def _check_primary(session: Session) -> None:
+def check_primary(session: Session) -> None:
     """Refuse primary comparisons of names that the results will not have."""
     if session.settings.primary:
         groups = recipe_groups(adapter_records(session), session.settings.groups)

@@ -11,10 +11,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from huggingface_hub import constants
 
+from aurac.adapters import members_of
+from aurac.curves.metrics import ANY_TASK, WantedMetrics
 from aurac.errors import AuracError, TaskError
 from aurac.files import Json
 from aurac.models.base import LoadedBase, on_hub, resolve_base
@@ -22,6 +25,7 @@ from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.names import label_names
 from aurac.records.store import CellStore
+from aurac.runs.compare import check_primary
 from aurac.runs.folder import find_run_folder
 from aurac.runs.pace import estimate, weight_bytes
 from aurac.runs.rank_choice import follow, further
@@ -31,6 +35,8 @@ from aurac.runs.settings import Execution, ModelOptions, Request, Settings
 from aurac.runs.status import CellStates
 from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
+from aurac.tasks.index import facts_of
+from aurac.tasks.options import TaskOptions
 from aurac.tasks.task import BuiltTask
 
 BASE = "base"
@@ -118,6 +124,7 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
     lookup, execution = LocalLookup(), request.execution
     make_executor(execution)  # refuses one that is not installed
     session = open_request(request, lookup)
+    check_primary(session)
     if until is not None:
         session = part_of(session, until, whole=True)
         lookup.notes += _notes_on_stopping(session, until)
@@ -140,7 +147,12 @@ def plan_request(request: Request, until: Until | None, command: str | None) -> 
         memory=_memory(session),
         downloads=tuple(lookup.downloads),
         further=0 if complete else further(session, len(lookup.absent)),
-        notes=(*lookup.notes, *states.rescored(), *_notes_on_cells(session, execution)),
+        notes=(
+            *_notes_on_base(session),
+            *lookup.notes,
+            *states.rescored(),
+            *_notes_on_cells(session, execution),
+        ),
         seconds=math.sqrt(ends[0] * ends[1]) if ends else None,
         seconds_low=ends[0] if ends else None,
         seconds_high=ends[1] if ends else None,
@@ -191,8 +203,26 @@ class LocalLookup(Lookup):
             self.notes.append(f"{name}: {why}")
         if not partial and not self.absent:
             check_options(tasks, built, settings.task)
+        elif settings.task.metric:
+            self._check_metrics(built, settings.task)
         self.downloads += [f"data of {t}, unless the hub's cache holds them" for t in self.absent]
         return built
+
+    def _check_metrics(self, built: Sequence[BuiltTask], options: TaskOptions) -> None:
+        """Refuse a metric that a task does not report, as far as its YAML says what it does."""
+        known = {task.name: list(task.integrable) for task in built}
+        for name in self.absent:
+            own = Path(name).suffix in (".yaml", ".yml")
+            metrics = () if own else facts_of(name, options.include_path).metrics
+            if not metrics:
+                self.notes.append(f"{name}: --metric is not checked before its data are here")
+                return
+            known[name] = list(metrics)
+        asked = {k: v for k, v in options.metric.items() if k in (ANY_TASK, "", *known)}
+        wanted = WantedMetrics({name or ANY_TASK: metric for name, metric in asked.items()})
+        for name, keys in known.items():
+            wanted.of(name, keys)
+        wanted.check()
 
 
 def _download_of(base: str) -> str | None:
@@ -256,6 +286,15 @@ def _memory(session: Session) -> dict[str, int] | None:
     adapters = sum(adapter.bytes(adapter.rank) for adapter in session.adapters.values())
     parts = {"weights": weight_bytes(session.outline), "adapters": adapters, "beside": _OVERHEAD}
     return {**parts, "total": sum(parts.values())}
+
+
+def _notes_on_base(session: Session) -> Iterable[str]:
+    """Where another base was asked for, and no hash of its weights can tell."""
+    named, members = session.outline.name, map(members_of, session.adapters.values())
+    for adapter in chain.from_iterable(members):
+        recorded = adapter.recorded_base or named
+        if recorded != named and None in (adapter.base_sha256, session.outline.model):
+            yield f"adapter {adapter.name} records the base {recorded}, not {named}"
 
 
 def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:

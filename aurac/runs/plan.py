@@ -228,7 +228,7 @@ def variants_of(
 
 def _check_known(values: Sequence[str], known: Sequence[str], option: str) -> None:
     for value in {*values} - {*known}:
-        raise UsageError(f"{option} {value!r}", expected=" or ".join(known))
+        raise UsageError(f"{option} {value!r}", expected=f"one or more of {', '.join(known)}")
 
 
 def _auto(

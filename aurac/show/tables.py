@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import grouped
-from aurac.analysis.sentences import unmet_demands
+from aurac.analysis.sentences import none_enough
 from aurac.curves.area import area_name
 from aurac.curves.display import count, enough, percent, points, show_span, size
 from aurac.show.appearance import short_names, ticks
@@ -197,10 +197,8 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
         "up, that has to be accepted for it to be named (5 % error, the choice included). Above "
         f"the base: tested for each alone.{' Bold: recommended.' if choice.chosen else ''}"
     )
-    if choice.few_seeds:
-        caption += f" None is enough from {choice.seeds} seeds; it takes {choice.seeds_needed}."
-    if unmet := unmet_demands(choice, choice.frontier):
-        caption += f" None is enough: not shown to be {unmet}, all tested together."
+    if why := none_enough(choice, choice.frontier):
+        caption += f" {why}"
     shown = configuration_table(choice.frontier, choice, called=findings.called)
     return replace(shown, name=name, caption=caption)
 

@@ -188,7 +188,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
         reading = row.reading
         if short:  # a line below says which are exploratory
             reading = reading.replace(" is better", "").replace(", exploratory", "")
-            reading = reading.replace(DEPENDS, "*")
+            reading = reading.replace(DEPENDS, " †")
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
         if details:
@@ -233,4 +233,4 @@ def rank_test_table(tests: Iterable[RankTest], margin: float | None) -> Table:
         for test in tests
     ]
     titles = ("rank", "loss", "upper bound", "within margin", "documents that change")
-    return table("tests", "", rows, *titles, "margin needed").filled()
+    return table("tests", "", rows, *titles, "needed by itself").filled()

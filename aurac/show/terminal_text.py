@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import pairings_of
-from aurac.analysis.sentences import pairing_note, unmet_demands
+from aurac.analysis.sentences import none_enough, pairing_note
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, size
 from aurac.records.serving import against
@@ -29,7 +31,9 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
+_OWN = "needed by itself"
 _NEEDED = "margin needed: points of loss to accept, rounded up"
+_ON_PAIRS = "aurac score RUN --details"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -63,6 +67,7 @@ def pair_lines(
     pairs: Sequence[PairRow], variants: Sequence[PairRow], title: str, *, details: bool = False
 ) -> list[str]:
     """The differences of `pairs` of adapters and of `variants` of one; all of each with details."""
+    pairs, variants = ([_larger_first(row) for row in each] for each in (pairs, variants))
     rows = [*pairs, *variants]
     if not rows:
         return []
@@ -70,7 +75,7 @@ def pair_lines(
     lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
     said = ["reading: the better one"] if any(row.verdict for row in rows) else []
     if any(row.survives is False for row in rows):
-        said.append("* depends on the truncation, see --json --details")
+        said.append(f"† depends on the truncation, see {'below' if details else _ON_PAIRS}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
         lines.append("detectable: points from which the test finds a difference (80 % power)")
@@ -86,6 +91,18 @@ def pair_lines(
     if len(rows) > SHOWN:
         lines.append(f"… and {len(rows) - SHOWN} more pairs: see --json")
     return lines
+
+
+def _larger_first(row: PairRow) -> PairRow:
+    """The pair with the larger AURAC before the minus, unless comparisons were declared."""
+    if row.exploratory is not None or (row.value or 0.0) >= 0.0:
+        return row
+    known, turned = row.estimate, replace(row, a=row.b, b=row.a, value=-(row.value or 0.0))
+    if known is None:
+        return turned
+    low, high = (None if end is None else -end for end in (known.high, known.low))
+    own = replace(known, value=-known.value, low=low, high=high)
+    return replace(turned, estimate=own, gained=row.lost, lost=row.gained)
 
 
 def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> list[str]:
@@ -107,7 +124,10 @@ def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) ->
 
 def best_lines(rows: Sequence[BestRow]) -> list[str]:
     """What may be said of the largest AURAC of each task."""
-    return ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
+    lines = ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
+    if any(row.untested and row.within is not None for row in rows):
+        lines.append("Adapters are tested in their default truncations; --primary adds a pair.")
+    return lines
 
 
 def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[str]:
@@ -118,17 +138,18 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
     level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
     made = configuration_table(shown, choice, called=names.called, accuracy=head)
-    lines = ["", title if every else f"{title}: rows that no smaller one matches"]
+    if not every:
+        alike = any(b.accuracy <= a.accuracy for a, b in pairwise(shown))
+        title += f": rows that no smaller one matches{' in accuracy and margin' if alike else ''}"
+    lines = ["", title]
     lines.append(made.filled().plain())
-    unmet = unmet_demands(choice, shown)
-    why = f"not shown to be {unmet}, all rows tested together" if unmet else ""
-    if choice.few_seeds:
-        why = f"with {choice.seeds} seeds no margin can be shown; {choice.seeds_needed} are needed"
+    needs_margin = choice.margin is not None or choice.min_accuracy is None
+    why = none_enough(choice, shown)
     if choice.min_accuracy is not None:
         lines.append(f"at least: shown with {level} % confidence, the choice among rows included")
-    if choice.margin is not None or choice.min_accuracy is None:
+    if needs_margin:
         lines.append(f"{_NEEDED} ({level} % confidence)")
-        lines += [f"none is enough: {why}"] * bool(why)
+        lines += [why] if why else []
     if why and choice.baseline is not None:
         lines.append("above the base: each row by itself")
     return lines
@@ -143,19 +164,25 @@ def _trade_off(choice: Choice) -> Sequence[Configuration]:
     return rows[first : first + MOST]
 
 
-def rank_test_lines(row: RankRow) -> list[str]:
-    """What was tested of each rank of a curve."""
-    if not row.tests:
+def _test_notes(rows: Sequence[RankRow]) -> list[str]:
+    """What the columns of `rank_test_table` mean."""
+    tested = [row for row in rows if row.tests]
+    if not tested:
         return []
-    alpha, count = row.choice.alpha, len(row.tests)
-    notes = list(dict.fromkeys(test.method for test in row.tests))
-    if count > 1:
-        each, joint = 100 * (1.0 - alpha), 100 * max(0.0, 1.0 - alpha * count)
-        bound = f"each upper bound holds by itself at {each:.3g} %, all {count} at {joint:.3g} %"
-        notes.insert(0, bound)
-    notes.append("margin needed: every larger rank passes it, too, or the rank at a smaller error")
-    made = rank_test_table(row.tests, row.choice.margin)
-    return ["In points:", made.plain(), *(f"({note})" for note in notes)]
+    alpha, count = tested[0].choice.alpha, max(len(row.tests) for row in tested)
+    each, joint = 100 * (1.0 - alpha), 100 * max(0.0, 1.0 - alpha * count)
+    together = f"; all {count} of an adapter hold at {joint:.3g} %" if count > 1 else ""
+    notes = [
+        f"upper bound: on the loss of this rank alone, at {each:.3g} % confidence{together}",
+        f"{_OWN}: the margin from which this rank passes, against the best rank of its adapter",
+    ]
+    if any(len(row.tests) > 1 for row in tested):
+        notes.append(
+            "Ranks are tested from the largest down, and each waits for the larger ones to pass; "
+            "one that is held up may also pass by itself, at a stricter error rate. So the margin "
+            "can be larger than the upper bound."
+        )
+    return notes
 
 
 def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str:
@@ -208,15 +235,16 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     head = "Each adapter by itself, not against the others: the smallest rank to use"
     lines = [head, rank_table(result, served, names).plain(), ""]
     for row in map(names.rank, result.recommended):
-        lines += [row.sentence, *rank_test_lines(row), ""]
+        lines.append(row.sentence)
+        if row.tests:
+            lines += ["In points:", rank_test_table(row.tests, row.choice.margin).plain()]
+            lines += [f"({method})" for method in dict.fromkeys(t.method for t in row.tests)]
+        lines.append("")
+    lines += _test_notes(result.recommended)
     title = "Which truncation to use for this adapter, paired"
     asked = {row.label for row in result.recommended}
-    variants, pairs = (
-        [names.pair(row) for row in rows if asked & {row.a, row.b}]
-        for rows in (result.variants, result.pairs)
-    )
-    lines += pair_lines([], variants, title, details=True)
-    return lines + [row.sentence for row in pairs if row.survives is not None]
+    variants = [names.pair(row) for row in result.variants if asked & {row.a, row.b}]
+    return lines + pair_lines([], variants, title)
 
 
 def rank_table(result: Analysis, served: ServingCosts, names: Names) -> Table:

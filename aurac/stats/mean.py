@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aurac.arguments import as_fraction
 from aurac.curves.checks import check_labelled, refuse_masked
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -313,7 +314,8 @@ def is_constant(values: NDArray[np.float64]) -> bool:
 def check_level(level: float) -> None:
     """Refuse a nominal coverage that is not between 0.5 and 1."""
     if not 0.5 <= level < 1.0:
-        raise CurveError(f"level {level}", expected="a coverage such as 0.95, at least 0.5")
+        expected = "a coverage such as 0.95, at least 0.5"
+        raise CurveError(f"level {level}", expected=expected, fix=as_fraction(level))
 
 
 def layout_of(curve: Curve) -> Layout:

@@ -34,6 +34,11 @@ logger = logging.getLogger(__name__)
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
 _NEAR, _NEARLY_AS_NEAR = 0.75, 0.1  # similarity of difflib: the least, and the loss to the best
+_METRICS = {  # lm-eval's, where a task lists none
+    "loglikelihood": ("perplexity", "acc"),
+    "multiple_choice": ("acc", "acc_norm"),
+    "generate_until": ("exact_match",),
+}
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -66,6 +71,9 @@ class TaskFacts(NamedTuple):
     writes: int | None = None  # most tokens that are generated for each document; 0 where none are
     members: tuple[str, ...] = ()  # tasks of a group or tag
     refused: str | None = None  # why aurac does not evaluate it
+    metrics: tuple[
+        str, ...
+    ] = ()  # ``name,filter``, the first the one that is integrated by default
 
 
 class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
@@ -86,6 +94,8 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
     fewshot_split: Any = None
     fewshot_config: Any = None
     generation_kwargs: Any = None
+    metric_list: Any = None
+    filter_list: Any = None
     unsafe_code: Any = None
     doc_to_image: Any = None
     doc_to_audio: Any = None
@@ -109,6 +119,15 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
                 expected="`dataset_kwargs: {data_files: {test: FILE}}` in its YAML",
             )
         return f"dataset_path: {self.dataset_path}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it reports, ``name,filter``."""
+        rows = self.metric_list or [{"metric": n} for n in _METRICS.get(str(self.output_type), ())]
+        listed = [row for row in rows if isinstance(row, dict) and "metric" in row]
+        names = [str(row["metric"]).rpartition(".")[2] for row in listed]
+        filters = [row.get("name") for row in self.filter_list or [{"name": "none"}]]
+        return tuple(f"{name},{each}" for name in names for each in filters)
 
     @property
     def refused(self) -> str | None:
@@ -337,6 +356,7 @@ def _task_facts(name: str, kind: str, settings: TaskYaml) -> TaskFacts:
         documents=_cached_size(path, subset, split),
         writes=most_new_tokens(settings.generation_kwargs or {}) if generates else 0,
         refused=settings.refused,
+        metrics=settings.metrics,
     )
 
 

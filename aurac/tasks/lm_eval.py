@@ -159,6 +159,7 @@ class _Builder:
         self._folder: Path | None = None  # of its data
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
         self._source = ""  # where that says its documents are
+        self._metrics: Sequence[str] = ()  # of its YAML
         self._local: set[str] = set()
 
     def build(self, requested: str) -> list[BuiltTask]:
@@ -237,6 +238,7 @@ class _Builder:
         """With the split and the documents that are evaluated; what cannot be run is refused."""
         settings = msgspec.convert(config, TaskYaml)
         leaf = self._at = settings.task
+        self._metrics = settings.metrics
         if settings.refused:
             given = f"task {leaf!r} {settings.refused}"
             raise TaskError(given, expected="a text task with an accuracy")
@@ -370,8 +372,9 @@ class _Builder:
 
     def _translated(self, error: Exception) -> AuracError:
         leaf = self._at or self._requested
-        names, local = self._requested, leaf in self._local
-        return translated(error, leaf, requested=names, local=local, source=self._source)
+        names, local, source = self._requested, leaf in self._local, self._source
+        how = leaf, self._metrics
+        return translated(error, *how, requested=names, local=local, source=source)
 
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:
         for key in (name, group):

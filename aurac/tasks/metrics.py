@@ -19,7 +19,7 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from aurac.curves.metrics import ANY_TASK, matching
+from aurac.curves.metrics import ANY_TASK, listed, matching
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.records.cell import EngineCounts, Logged
 
@@ -50,25 +50,25 @@ def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = 
         return usable[0]
     if not usable:
         raise TaskError(
-            f"task {task!r} reports {_listed(reported)}, and none of them is a per-document "
+            f"task {task!r} reports {listed(reported)}, and none of them is a per-document "
             "score that is averaged and of which more is better",
             fix="choose a task with an accuracy",
         )
     raise TaskError(
         f"task {task!r} has no default metric",
-        expected=f"one of {_listed(usable)}",
+        expected=f"one of {listed(usable)}",
         fix=f"name one with --metric {task}=NAME,FILTER",
     )
 
 
 def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: str) -> str:
-    expected = f"one of {_listed(usable)}" if usable else None
+    expected = f"one of {listed(usable)}" if usable else None
     keys = matching(wanted, reported)
     if not keys:
         what = f"task {task!r} does not report the metric {wanted!r}"
-        raise TaskError(what, expected=expected or f"one of {_listed(reported)}")
+        raise TaskError(what, expected=expected or f"one of {listed(reported)}")
     if len(keys) > 1:
-        raise TaskError(f"task {task!r} has several {wanted!r}", expected=f"one of {_listed(keys)}")
+        raise TaskError(f"task {task!r} has several {wanted!r}", expected=f"one of {listed(keys)}")
     if not reported[keys[0]]:
         raise TaskError(
             f"metric {wanted!r} of task {task!r} is not a mean over documents of which more is "
@@ -87,10 +87,6 @@ def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:
             expected="a score in [0, 1] for each document",
             fix=f"name another metric with --metric {task}=NAME,FILTER",
         )
-
-
-def _listed(keys: Iterable[str]) -> str:
-    return ", ".join(sorted(keys)) or "no metric"
 
 
 def plain(value: Any) -> Any:

@@ -9,16 +9,18 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache, partial
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
 
+from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, DataError, TaskError
 from aurac.tasks import BUNDLED, include_path
@@ -31,6 +33,7 @@ OTHER_SEED = 1234
 """The seeds that ``lm_eval.simple_evaluate`` sets by default, before it loads a task."""
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
+_UNDEFINED = "UndefinedError"  # jinja2's
 _UNREACHABLE = frozenset(
     {"ConnectError", "ConnectTimeout", "ConnectionError", "DatasetNotFoundError", "ReadTimeout"}
     | {"HfHubHTTPError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
@@ -38,16 +41,24 @@ _UNREACHABLE = frozenset(
 
 
 def translated(
-    error: Exception, leaf: str, *, requested: str, local: bool, source: str
+    error: Exception,
+    leaf: str,
+    metrics: Sequence[str],
+    *,
+    requested: str,
+    local: bool,
+    source: str,
 ) -> AuracError:
     """A library's error, raised while the documents or prompts of task ``leaf`` were made.
 
-    The user asked for it by the name ``requested``; ``local``: its documents came from local files,
-    else from ``source``.
+    The user asked for it by the name ``requested``; ``metrics`` are those of its YAML; ``local``:
+    its documents came from local files, else from ``source``.
     """
     cause: BaseException = error
     while type(cause).__name__.startswith("DatasetGeneration") and cause.__cause__:
         cause = cause.__cause__
+    if known := _unknown_name(cause, leaf, metrics):
+        return known
     missing = isinstance(cause, KeyError)
     reason = f"there is no {cause}" if missing else f"{type(cause).__name__}: {cause}"
     if local:
@@ -63,6 +74,24 @@ def translated(
     read = cause is not error or isinstance(error, FileNotFoundError)
     fix = f"check the documents that its YAML names: {source}" if read else None
     return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})", fix=fix)
+
+
+def _unknown_name(cause: BaseException, leaf: str, metrics: Sequence[str]) -> TaskError | None:
+    """A metric that lm-eval does not have, or a field that the documents do not have."""
+    from lm_eval.api.registry import METRIC_REGISTRY
+
+    if isinstance(cause, KeyError) and cause.args == (None,):  # it has no aggregation
+        known = list(METRIC_REGISTRY)
+        for name in (key.partition(",")[0] for key in metrics):
+            if name not in known:
+                fix = suggestion(name, known) or f"lm-eval has {', '.join(known)}"
+                return TaskError(f"task {leaf!r}: there is no metric {name!r}", fix=fix)
+    for frame, _ in walk_tb(cause.__traceback__ if type(cause).__name__ == _UNDEFINED else None):
+        document, place = frame.f_locals.get("doc"), frame.f_code.co_name
+        if isinstance(document, dict) and place.startswith("doc_to"):
+            fields = f"fields of its documents: {', '.join(map(repr, document))}"
+            return TaskError(f"{place} of task {leaf!r}: {cause}", expected=fields)
+    return None
 
 
 def unreachable(error: BaseException | None) -> bool:
@@ -178,7 +207,9 @@ def _find_file(path: Path) -> tuple[Any, str]:
     from lm_eval.tasks import TaskManager
 
     if not path.is_file():
-        raise TaskError(f"task file {path} does not exist")
+        near = suggestion(path.name, (each.name for each in path.parent.glob("*.yaml")))
+        fix = near or "`aurac tasks` lists the tasks that go by name"
+        raise TaskError(f"task file {path} does not exist", fix=fix)
     manager = TaskManager(include_defaults=False, include_path=str(path.parent))
     here = path.resolve()
     for name, entry in manager.task_index.items():

@@ -82,7 +82,7 @@ def test_the_accuracy_that_is_shown_of_each_decides():
 def test_a_reference_is_compared_with_alone():
     named = choice([A, PREFIX, SVD], margin=0.05, reference="a@8")
     assert named.chosen.rank == 2  # 40 wrong against 60: better
-    assert "within 5 points of a@8" in named.sentences[1]
+    assert "within 5 points of a · prefix at rank 8 (" in named.sentences[1]
     with pytest.raises(CurveError, match="expected a@ one of 8"):
         choice([A, PREFIX, SVD], margin=0.05, reference="a@4")
 

@@ -55,9 +55,15 @@ def refusal(*words: object) -> str:
         (["recommend", ROOT / "reports"], "give a run below it: "),
         (["score", "x", "--level", "95 %"], "give 0.95"),
         (["recommend", "x", "--margin", ".1", "--max-latency-ms", "15ms"], "no number: write 15"),
-        (["recommend", "x", "--margin", ".1", "--max-latency-ms", "0"], "0.0 is not in the range"),
+        (
+            ["recommend", "x", "--margin", ".1", "--max-latency-ms", "0"],
+            "0; expected a number above 0",
+        ),
         (["recommend", "x", "--margin", ".1", "--require-rank", "r8"], "no number: write 8"),
-        (["compare", "x", "--tasks", "y", "--workers", "-1"], "-1 is not in the range"),
+        (
+            ["compare", "x", "--tasks", "y", "--workers", "-1"],
+            "-1; expected a whole number of at least 1",
+        ),
         (["score", ROOT / "reports/word_problems", "--rank-margin", "2"], "--rank-margin 2.0; exp"),
         (["score", ROOT / "reports/word_problems", "--delta", "2"], "--delta 2.0; expected"),
         (["compare", "x", "--tasks", "y", "--gen_kwargs", "tempratur=1"], "mean temperature?"),
@@ -72,6 +78,39 @@ def refusal(*words: object) -> str:
         (
             ["compare", "no", "-t", "aurac_word_problems", "--basis", "SVD"],
             "there is no folder or file no",
+        ),
+        (["score", ROOT / "reports/word_problems", "--level", "95"], "at least 0.5; give 0.95"),
+        (
+            [
+                "recommend",
+                ROOT / "reports/word_problems",
+                "--margin",
+                ".1",
+                "--reference",
+                "lora:16",
+            ],
+            "did you mean lora@16?",
+        ),
+        (
+            ["compare", "x", "--tasks", "y", "--margin", "2"],
+            "--margin without --until; give --until",
+        ),
+        (
+            ["compare", "x", "--tasks", "y", "--anytime", "--budget", "9"],
+            "--budget and --anytime w",
+        ),
+        (["compare", "--model_args", "peft=x pretrained=y"], "by commas: peft=x,pretrained=y"),
+        (
+            ["compare", "x", "--config", "no.yaml"],
+            "--config no.yaml does not exist; expected a YAML",
+        ),
+        (
+            ["compare", ZOO / "lora", "--tasks", "gsm8k", "--metric", "acc", "--dry-run"],
+            "expected one of 'exact_match,flexible-extract', 'exact_match,strict-match'",
+        ),
+        (
+            ["compare", ZOO / "lora", "-t", "aurac_word_problems", "--reference", "x", "--dry-run"],
+            "a primary comparison of 'x'; expected one of lora",
         ),
         (["train", "nope"], "no --out FOLDER; --list shows"),
         (["recommend", "x", "--margin", "much"], "write one such as 0.02"),

@@ -37,7 +37,7 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run):
     assert re.search(r"in all rows: base = \d|^adapter .* base .* r=1 ", text, re.MULTILINE)
     assert any(line.endswith("  reading") for line in lines)
     assert any(line.startswith("reading: the better one") for line in lines)
-    assert re.search(r"^dylora − lora \((SVD|prefix)\) .*\d\]", text, re.MULTILINE)
+    assert re.search(r"^lora \((SVD|prefix)\) − dylora .*\d\]", text, re.MULTILINE)
     for word in ("matryoshka (with P) ", "lora (SVD)", "has the largest AURAC"):
         assert word in text
     assert len(lines) < 60

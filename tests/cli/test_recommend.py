@@ -95,7 +95,7 @@ def test_what_is_not_above_the_base_with_the_others_says_so(tmp_path):
     assert "and no smaller one is shown to be both that and above the base." in text
     (row,) = [line.split() for line in text.splitlines() if "none is enough  " in line]
     assert row[-1] == "yes"
-    assert "none is enough: not shown to be above the base, all rows tested together" in text
+    assert "None is enough: not shown to be above the base, all tested together." in text
     assert "above the base: each row by itself" in text
     assert "accuracy [95 %, all rows together]" in text
 
@@ -157,7 +157,7 @@ def test_a_required_rank_is_a_gate(table, asked, rank, code):
     assert bool(content["failed"]) is (code == 4)
     head = "Without the gate:"
     if asked == ["--min-accuracy", "0.55"]:  # matryoshka is recommended, at this rank
-        head = "The recommended configuration passes:"
+        head = "The recommended configuration passes (--adapter matryoshka tests it alone):"
     assert (head in text.splitlines()) == (code == 4)
     assert ("or a smaller one" in text.splitlines()[0]) == (rank > 1)
     for row in content["failed"]:
@@ -194,7 +194,7 @@ def test_a_gate_may_test_one_adapter(tmp_path):
     (row,) = [line for line in tight.splitlines() if line.startswith("lora  ")]
     assert "none shown" in row
     against = run(*given, "--adapter", "lora", "--reference", "matryoshka (with P)@1")
-    assert "within 50 points of matryoshka (with P)@1" in against
+    assert "within 50 points of matryoshka (with P) at rank 1 (" in against
 
 
 def test_the_sentence_names_the_condition_that_binds(tmp_path):
@@ -209,9 +209,30 @@ def test_the_sentence_names_the_condition_that_binds(tmp_path):
     assert ", and no smaller rank is both." in text
 
 
+def test_results_stand_for_their_run_and_a_reference_has_the_name_of_tables():
+    given = ["--margin", "0.15", "--reference", "lora@16"]
+    text = run("recommend", REPORTS / "word_problems", *given)
+    assert run("recommend", REPORTS / "word_problems/results.json", *given) == text
+    assert "\naurac truncate " in text
+    assert "within 15 points of lora (SVD) at rank 16 (95 % confidence" in text
+    assert "rows that no smaller one matches in accuracy and margin\n" in text  # rank 4 has more
+    assert "no smaller one matches\n" in run("recommend", REPORTS / "word_problems")
+
+
+def test_details_are_about_ranks():
+    text = run("recommend", REPORTS / "word_problems", "--margin", "0.15", "--details")
+    assert "AURAC" not in text
+    assert len(text.splitlines()) < 110
+    assert text.count("Ranks are tested from the largest down") == 1
+    rows = [line.split() for line in text.splitlines() if line.startswith("matryoshka (with P) at")]
+    head = next(line for line in text.splitlines() if line.startswith("rank  loss"))
+    assert head.split()[-3:] == ["needed", "by", "itself"]
+    assert rows
+
+
 def test_few_seeds_are_the_reason_that_no_margin_is_enough():
     text = run("recommend", REPORTS / "study/results/word_problems", "--margin", "0.2")
-    assert "none is enough: with 5 seeds no margin can be shown; 18 are needed" in text
+    assert "None is enough from 5 seeds; it takes 18." in text
     assert "above the base: each row by itself" in text
     assert "not shown to be above the base" not in text
 
@@ -230,7 +251,9 @@ def test_a_recipe_of_several_checkpoints_leaves_the_choice_to_the_user():
 
 def test_an_accuracy_that_no_rank_is_shown_to_have(table):
     text = run("recommend", table, "--min-accuracy", "0.9", "--details")
-    assert not re.search("within margin|margin needed|none is enough", text.split("In points")[0])
+    assert not re.search(
+        "within margin|needed by itself|margin needed|none is enough", text.split("In points")[0]
+    )
     assert "within margin" not in text
     assert text.startswith("No configuration is shown to be at least 90 % accurate on gsm8k; the")
     assert "lora on gsm8k: No rank is shown to be at least 90 % accurate; the most" in text

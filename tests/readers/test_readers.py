@@ -395,7 +395,9 @@ def test_run_folders(tmp_path):
     assert dict(curve.sizes) == {1: 10, 2: 20}
     np.testing.assert_array_equal(curve.outcomes[0], [0, 0, 1, 0, 0, 1])
     assert read_curves(tmp_path / "run" / "results.json").kind == "run"
-    with pytest.raises(DataError, match="t has no metric 'f1'; expected one of em,flex, em,strict"):
+    with pytest.raises(
+        DataError, match="t has no metric 'f1'; expected one of 'em,flex', 'em,strict'"
+    ):
         read_curves(tmp_path / "run", "t=f1")
     flex = read_curves(tmp_path / "run", "em,flex").curves[0]
     assert flex.accuracy == (1.0, 1.0)

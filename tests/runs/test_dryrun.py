@@ -164,6 +164,12 @@ def test_without_a_run_a_probe_gives_the_range(
     assert "from a short measurement of this machine (0 GFLOP/s in float32)" in found.seconds_from
 
 
+def test_another_base_than_the_recorded_one_is_noted(adapter):
+    found = dry_run([adapter], [TASK], **{**COMMON, "base": "owner/name"})
+    assert found.downloads[0] == "base owner/name: from the hub"
+    assert any(note.startswith("adapter mine records the base ") for note in found.notes)
+
+
 def test_the_probe_measures_this_machine():
     assert 1e6 < pace._flops_per_second(32, "float32") < 1e15
 

@@ -109,7 +109,7 @@ def test_nothing_stands_beside_what_is_an_svd_already_or_is_not_cut():
     assert (by_svd.basis, by_svd.rescale) == ("svd", "keep")
     family = of(make_family("f", [adapter, truncate(adapter, 2)]), (2, 4))
     assert [(v.basis, v.role) for v in family] == [("prefix", "default")]
-    with pytest.raises(UsageError, match=r"basis 'qr'.* auto or prefix or svd"):
+    with pytest.raises(UsageError, match=r"basis 'qr'.* auto, prefix, svd"):
         of(adapter, (1, 4), ["qr"])
 
 

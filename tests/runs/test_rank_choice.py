@@ -237,7 +237,7 @@ def test_the_command_line(run, adapters, tmp_path):
             ["--ranks", "auto", "--margin", "2"],
             "such as 0.02; give 0.02",
         ),
-        (["--ranks", "auto", "--budget", "100"], "--margin, --budget or --anytime without --until"),
+        (["--ranks", "auto", "--budget", "100"], "--budget without --until"),
         (["--margin", "0.02"], "--margin with --ranks auto"),
         (["--ranks", "automatic"], "ranks 'automatic'"),
     ],

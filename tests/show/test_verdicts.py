@@ -191,11 +191,11 @@ def check_lead(forms: Forms, best: str, lead: re.Match[str], *, significant: boo
     sign = 1 if pair["b"] == best else -1
     assert percent(sign * pair["difference"]) == lead["gap"]
     assert (pair["p_holm"] <= 0.05) == significant
-    name = f"{pair['b']} − {pair['a']}"
+    name = f"{best} − {lead['other']}"  # the terminal has the larger one first
     lines = [x for x in forms.terminal.splitlines() if x.startswith(f"{name}  ")]
     assert lines
     assert all(reading in line for line in lines)
-    assert all(percent(pair["difference"]) in line for line in lines)
+    assert all(f" {lead['gap']} " in line for line in lines)
 
 
 def check_ship(forms: Forms, maker: RunMaker, margin: float | None) -> None:

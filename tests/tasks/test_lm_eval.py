@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import subprocess
 import sys
 import warnings
@@ -149,7 +150,7 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path, tokenizer, c
     choice, text = build_tasks(paths, tokenizer=tokenizer, metric={"*": "acc_norm"})
     assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,strict-match")
     assert "tiny_text has no metric acc_norm: its default" in caplog.text
-    with pytest.raises(TaskError, match=r"'mcc,none'.*expected one of acc,none, acc_norm,none"):
+    with pytest.raises(TaskError, match=r"'mcc,none'.*expected one of 'acc,none', 'acc_norm,none'"):
         build_tasks(paths[:1], tokenizer=tokenizer, metric={"*": "mcc,none"})
     with pytest.raises(UsageError, match="'tiny_chioce'"):
         build_tasks(paths[:1], tokenizer=tokenizer, metric={"tiny_chioce": "acc,none"})
@@ -276,7 +277,12 @@ def test_an_unreachable_hub_is_said_with_the_way_out(tmp_path, tokenizer, monkey
 def test_a_task_that_fails_for_another_reason_says_which(tmp_path, tokenizer):
     path = write_choice_task(tmp_path)
     path.write_text(path.read_text().replace("{{question}}", "{{nothing}}"))
-    with pytest.raises(TaskError, match=r"cannot build task 'tiny_choice'.*'nothing' is undefined"):
+    said = r"doc_to_text of task 'tiny_choice': 'nothing' is undefined; expected fields of .*'quest"
+    with pytest.raises(TaskError, match=said):
+        build_tasks([str(path)], tokenizer=tokenizer)
+    path.write_text(path.read_text().replace("{{nothing}}", "{{question}}"))
+    path.write_text(re.sub("metric: acc$", "metric: accc", path.read_text(), flags=re.MULTILINE))
+    with pytest.raises(TaskError, match="there is no metric 'accc'; did you mean acc"):
         build_tasks([str(path)], tokenizer=tokenizer)
     write_jsonl(tmp_path / "tiny_choice_data" / "train.jsonl", choice_rows(1))
     path = write_choice_task(tmp_path / "few")

@@ -32,17 +32,17 @@ def test_defaults(task, reported, expected):
 def test_what_is_asked_for_wins_where_it_can_be_integrated():
     assert choose_metric("arc_easy", ARC, "acc_norm,none") == "acc_norm,none"
     assert choose_metric("arc_easy", ARC, "acc_norm") == "acc_norm,none"
-    with pytest.raises(TaskError, match="several 'exact_match'; expected one of exact_match,flex"):
+    with pytest.raises(TaskError, match="several 'exact_match'; expected one of 'exact_match,flex"):
         choose_metric("gsm8k", GSM8K, "exact_match")
-    with pytest.raises(TaskError, match="'acc_bytes,none'; expected one of acc,none, acc_norm"):
+    with pytest.raises(TaskError, match="'acc_bytes,none'; expected one of 'acc,none', 'acc_norm"):
         choose_metric("arc_easy", ARC, "acc_bytes,none")
     mixed = {"acc,none": True, "f1,none": False}
-    with pytest.raises(TaskError, match=r"'f1,none'.*be integrated; expected one of acc,none"):
+    with pytest.raises(TaskError, match=r"'f1,none'.*be integrated; expected one of 'acc,none"):
         choose_metric("t", mixed, "f1,none")
 
 
 def test_without_a_default_nothing_is_guessed():
-    with pytest.raises(TaskError, match=r"no default metric.*a,x, b,x.*metric='t=NAME,FILTER'"):
+    with pytest.raises(TaskError, match=r"no default metric.*'a,x', 'b,x'.*metric='t=NAME,FILTER'"):
         choose_metric("t", {"b,x": True, "a,x": True})
     with pytest.raises(TaskError, match="none of them"):
         choose_metric("t", {"perplexity,none": False})
