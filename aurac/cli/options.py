@@ -321,10 +321,9 @@ class Command(click.Command):
             `--help-all` shows the rest, too. Without any `--help` shows all.
     """
 
-    def __init__(
-        self, *args: Any, short: str = "", epilog: str | None = _EXIT, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, epilog=epilog or _EXIT, **kwargs)
+    def __init__(self, *args: Any, short: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.epilog = self.epilog or _EXIT
         self.short = [f"--{name}" for name in short.split()]
         count = sum(isinstance(p, click.Option) and not p.hidden for p in self.params)
         shown: Attributes = {"is_flag": True, "expose_value": False, "hidden": not short}

@@ -66,7 +66,7 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
         known = device.partition(":")[0] in KINDS
         raise BaseModelError(
             f"device {device!r} cannot be used here{f' ({first_line(error)})' if known else ''}",
-            expected=f"{' or '.join(['cpu', *_accelerators()])}, as this machine has",
+            expected=f"cpu, cuda, cuda:N or mps; here: {', '.join(['cpu', *_accelerators()])}",
             fix="leave --device out to take the best one there is",
         ) from error
     return str(device)

@@ -276,8 +276,7 @@ def _time(
     left: dict[str, float] = defaultdict(float)
     for row, requests in states.left.items():
         left[row.task] += requests
-    efforts = {task.name: task.effort / task.n_requests for task in session.built}
-    return estimate(left, efforts, folder, session.outline)
+    return estimate(left, session.built, folder, session.outline)
 
 
 def _memory(session: Session) -> dict[str, int] | None:

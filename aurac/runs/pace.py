@@ -6,26 +6,32 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 from aurac.errors import RunFolderError, UsageError
 from aurac.models.base import LoadedBase
 from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import cell_costs
 
+if TYPE_CHECKING:
+    from aurac.tasks.task import BuiltTask
+
+
 _SPREAD = 1.5  # the least factor from the middle of a range of runs to either end
-# FLOP for each parameter and character, over those of the probe: from many texts that share a
-# beginning in large passes, to few texts in small passes that share nothing. Measured on two cores.
-_PROBE_FACTORS = (1.0, 12.0)
-_PROBE_SECONDS, _PROBE_ROWS = 0.25, 256
+# FLOP for each parameter and character, over those of the probe: a cell of 64 documents took 0.9
+# and one of 16 took 4.7 to 5.5 on two shared cores, since small passes use a core badly.
+_PROBE_FACTORS, _FULL, _MOST_PADDING = (0.5, 3.0), 64, 4.0
+_PROBES, _PROBE_SECONDS, _PROBE_ROWS = 9, 0.05, 256
 _LOADING = (1.0, 6.0)  # seconds for 10^9 bytes of weights
 _ENDING = (2.0, 8.0)  # seconds for results, figures and report
 
 
 def estimate(
-    left: Mapping[str, float], efforts: Mapping[str, float], folder: Path | None, base: LoadedBase
+    left: Mapping[str, float], built: Sequence[BuiltTask], folder: Path | None, base: LoadedBase
 ) -> tuple[tuple[float, float] | None, str]:
     """The least and the most seconds for what is left, and what tells or why nothing does.
 
@@ -34,14 +40,14 @@ def estimate(
 
     Args:
         left: Task → requests that are to be answered.
-        efforts: Task → effort of a request, see `aurac.tasks.requests.Requests.effort`.
+        built: The tasks.
         folder: The run folder, if there is one.
         base: Its outline.
     """
     costs = cell_costs(folder) if folder else {}
     age, gigabytes = process_age(), weight_bytes(base) / 1e9
     low = age + _LOADING[0] * gigabytes + _ENDING[0]
-    high = 2 * age + _LOADING[1] * gigabytes + _ENDING[1]
+    high = 3 * age + _LOADING[1] * gigabytes + _ENDING[1]
     if left.keys() <= costs.keys():
         for task, requests in left.items():
             seconds = [spent / count * requests for spent, count in costs[task]]
@@ -53,10 +59,14 @@ def estimate(
     if base.device != "cpu":
         return None, f"no estimate on {base.device} before one cell of each task is finished"
     parameters = sum(p.numel() for p in base.model.parameters())
-    effort = sum(efforts[task] * requests for task, requests in left.items())
+    effort = padded = 0.0
+    for each in built:
+        read = left.get(each.name, 0.0) * each.effort / each.n_requests
+        effort += read
+        padded += read * min(max(1.0, _FULL / each.n_docs), _MOST_PADDING)
     speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
-    least, most = (factor * parameters * effort / speed for factor in _PROBE_FACTORS)
-    return (low + least, high + most), (
+    least, most = (factor * parameters / speed for factor in _PROBE_FACTORS)
+    return (low + least * effort, high + most * padded), (
         f"from a short measurement of this machine ({speed / 1e9:.0f} GFLOP/s in {base.dtype}); "
         "narrower after a first run"
     )
@@ -77,16 +87,20 @@ def weight_bytes(base: LoadedBase) -> int:
 
 
 def _flops_per_second(width: int, dtype: str) -> float:
+    """Of products of matrices: the median of short measurements, some of which others slow."""
     import torch
 
     kind = getattr(torch, dtype)
     rows, weight = torch.ones(_PROBE_ROWS, width, dtype=kind), torch.ones(width, width, dtype=kind)
     torch.mm(rows, weight)  # the first call sets up
-    count, began = 0, time.perf_counter()
-    while (seconds := time.perf_counter() - began) < _PROBE_SECONDS or not count:
-        torch.mm(rows, weight)
-        count += 1
-    return 2.0 * _PROBE_ROWS * width * width * count / seconds
+    speeds = []
+    for _ in range(_PROBES):
+        count, began = 0, time.perf_counter()
+        while (seconds := time.perf_counter() - began) < _PROBE_SECONDS or not count:
+            torch.mm(rows, weight)
+            count += 1
+        speeds.append(2.0 * _PROBE_ROWS * width * width * count / seconds)
+    return median(speeds)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,10 @@ def parameters_of(base: Path) -> int:
 def test_without_a_run_a_probe_gives_the_range(
     adapter, tiny_base_folder, tmp_path, monkeypatch, isolated_cache
 ):
-    """At 10^6 FLOP/s, 1 to 12 FLOP a parameter and character; 5 s to start, 2 to 8 to end."""
+    """At 10^6 FLOP/s, 0.5 to 3 FLOP a parameter and character, to 12 of few documents.
+
+    Then 5 to 15 s to start, 2 to 8 to end.
+    """
     monkeypatch.setattr(pace, "_flops_per_second", lambda *_: 1e6)
     monkeypatch.setattr(pace, "process_age", lambda: 5.0)
     found = dry_run([adapter], [TASK], out=tmp_path / "run", **COMMON)
@@ -158,8 +161,8 @@ def test_without_a_run_a_probe_gives_the_range(
     assert effort > 12 * 20  # characters of 12 requests
     cells = 7 * effort * parameters / 1e6
     load = 4 * parameters / 1e9
-    assert found.seconds_low == pytest.approx(cells + 5 + load + 2)
-    assert found.seconds_high == pytest.approx(12 * cells + 10 + 6 * load + 8)
+    assert found.seconds_low == pytest.approx(cells / 2 + 5 + load + 2)
+    assert found.seconds_high == pytest.approx(12 * cells + 15 + 6 * load + 8)
     assert found.seconds == pytest.approx((found.seconds_low * found.seconds_high) ** 0.5)
     assert "from a short measurement of this machine (0 GFLOP/s in float32)" in found.seconds_from
 
