@@ -58,7 +58,8 @@ def translated(
     while type(cause).__name__.startswith("DatasetGeneration") and cause.__cause__:
         cause = cause.__cause__
     if known := _unknown_name(cause, leaf, metrics):
-        return DataError(known.given, expected=known.expected) if local else known
+        wrong_data = local and known.expected
+        return DataError(known.given, expected=known.expected) if wrong_data else known
     missing = isinstance(cause, KeyError)
     reason = f"there is no {cause}" if missing else f"{type(cause).__name__}: {cause}"
     if local:
