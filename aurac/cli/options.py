@@ -49,10 +49,7 @@ class Attributes(TypedDict, total=False):
 class _Typed:
     """A number; of other text it says what to write."""
 
-    @property
-    def least(self) -> str:
-        """How the limit is named."""
-        return "above" if self.min_open else "of at least"  # type: ignore[attr-defined]
+    from_on = ("of at least", "above")
 
     def _describe_range(self) -> str:  # click calls a range without limits x<=None
         text = str(super()._describe_range())  # type: ignore[misc]
@@ -64,8 +61,8 @@ class _Typed:
             return super().convert(value, param, ctx)  # type: ignore[misc]
         except click.BadParameter:
             if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", str(value)):  # one, but not allowed
-                allowed = [] if self.min is None else [f"{self.least} {self.min}"]  # type: ignore[attr-defined]
-                self.fail(" ".join([f"{value}; expected {self.a_number}", *allowed]), param, ctx)  # type: ignore[attr-defined]
+                limit = "" if self.min is None else f" {self.from_on[self.min_open]} {self.min}"  # type: ignore[attr-defined]
+                self.fail(f"{value}; expected {self.a_number}{limit}", param, ctx)  # type: ignore[attr-defined]
             number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
             such = number[1] if number else f"one such as {self.such_as}"  # type: ignore[attr-defined]
             fix = as_fraction(value) or f"write {such}"
@@ -352,10 +349,7 @@ _ALIASES = {"delta": "margin", "bf16": "bfloat16", "fp16": "float16", "half": "f
 
 
 def hyphens(name: str) -> str:
-    """`--num_fewshot` → `--num-fewshot`: click's `token_normalize_func` of every command.
-
-    A margin was `--delta`; numeric types have short names.
-    """
+    """As click's `token_normalize_func`: `--num_fewshot` → `--num-fewshot`; aliases."""
     return _ALIASES.get(name) or name.replace("_", "-")
 
 

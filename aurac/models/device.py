@@ -57,28 +57,21 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
     import torch
 
     if device in (None, "auto"):
-        return next(iter(_accelerators()), "cpu")
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         if elsewhere and (kind := torch.device(str(device)).type) in KINDS:
             return kind
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        known = device.partition(":")[0] in KINDS
+        known, here = device.partition(":")[0] in KINDS, {pick_device(): 0, "cpu": 1}
         raise BaseModelError(
             f"device {device!r} cannot be used here{f' ({first_line(error)})' if known else ''}",
-            expected=f"cpu, cuda, cuda:N or mps; here: {', '.join(['cpu', *_accelerators()])}",
+            expected=f"cpu, cuda, cuda:N or mps; here: {' and '.join(here)}",
             fix="leave --device out to take the best one there is",
         ) from error
     return str(device)
-
-
-def _accelerators() -> list[str]:
-    """Devices beside the CPU, the one to choose first."""
-    import torch
-
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    found = ["cuda", *gpus] if torch.cuda.is_available() else []
-    return found + ["mps"] * torch.backends.mps.is_available()
 
 
 def pick_dtype(dtype: str | None, device: str) -> torch.dtype:

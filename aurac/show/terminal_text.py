@@ -20,7 +20,7 @@ from aurac.terminal import terminal_width
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.analysis.choice_rows import Choice, Configuration, RankRow
+    from aurac.analysis.choice_rows import Choice, Configuration
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
     from aurac.records.decisions import SequentialRecord
@@ -31,9 +31,12 @@ FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
     "beforehand, and are too optimistic here."
 )
-_OWN = "needed by itself"
+_TESTS = """upper bound: on the loss of one rank alone, with {level:.3g} % confidence
+needed by itself: the margin from which a rank passes, against the best rank of its adapter
+Ranks are tested from the largest down, and each waits for the larger ones to pass. One that is \
+held up may also pass by itself, at a stricter error rate. So this margin can be larger than the \
+upper bound."""
 _NEEDED = "margin needed: points of loss to accept, rounded up"
-_ON_PAIRS = "aurac score RUN --details"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -75,7 +78,8 @@ def pair_lines(
     lines = ["", title, pair_table(rows[:SHOWN], details=details, short=short).plain()]
     said = ["reading: the better one"] if any(row.verdict for row in rows) else []
     if any(row.survives is False for row in rows):
-        said.append(f"† depends on the truncation, see {'below' if details else _ON_PAIRS}")
+        place = "below" if details else "aurac score RUN --details"
+        said.append(f"† depends on the truncation, see {place}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
         lines.append("detectable: points from which the test finds a difference (80 % power)")
@@ -164,27 +168,6 @@ def _trade_off(choice: Choice) -> Sequence[Configuration]:
     return rows[first : first + MOST]
 
 
-def _test_notes(rows: Sequence[RankRow]) -> list[str]:
-    """What the columns of `rank_test_table` mean."""
-    tested = [row for row in rows if row.tests]
-    if not tested:
-        return []
-    alpha, count = tested[0].choice.alpha, max(len(row.tests) for row in tested)
-    each, joint = 100 * (1.0 - alpha), 100 * max(0.0, 1.0 - alpha * count)
-    together = f"; all {count} of an adapter hold at {joint:.3g} %" if count > 1 else ""
-    notes = [
-        f"upper bound: on the loss of this rank alone, at {each:.3g} % confidence{together}",
-        f"{_OWN}: the margin from which this rank passes, against the best rank of its adapter",
-    ]
-    if any(len(row.tests) > 1 for row in tested):
-        notes.append(
-            "Ranks are tested from the largest down, and each waits for the larger ones to pass; "
-            "one that is held up may also pass by itself, at a stricter error rate. So the margin "
-            "can be larger than the upper bound."
-        )
-    return notes
-
-
 def serving_sentence(record: ServingRecord, cost: AdapterCost, rank: int) -> str:
     """The time of a token and of a prompt at a rank, against the largest one and merged."""
     own, full = cost.at(rank), cost.full
@@ -234,13 +217,14 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     """Each curve by itself: its smallest rank, all tests, and its truncations compared."""
     head = "Each adapter by itself, not against the others: the smallest rank to use"
     lines = [head, rank_table(result, served, names).plain(), ""]
+    tested = [row for row in result.recommended if row.tests]
     for row in map(names.rank, result.recommended):
         lines.append(row.sentence)
         if row.tests:
             lines += ["In points:", rank_test_table(row.tests, row.choice.margin).plain()]
             lines += [f"({method})" for method in dict.fromkeys(t.method for t in row.tests)]
         lines.append("")
-    lines += _test_notes(result.recommended)
+    lines += [_TESTS.format(level=100 * (1 - row.choice.alpha)) for row in tested[:1]]
     title = "Which truncation to use for this adapter, paired"
     asked = {row.label for row in result.recommended}
     variants = [names.pair(row) for row in result.variants if asked & {row.a, row.b}]
