@@ -167,7 +167,7 @@ def test_a_latency_is_a_gate(tmp_path):
     assert " ms at rank " in failed.splitlines()[0]
     chosen = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"][0]["rank"]
     assert chosen < max(own)
-    alone = "The recommended configuration passes (--adapter lora tests it alone):"
+    alone = "The recommended configuration passes (--adapter dylora tests it alone):"
     assert alone in failed.splitlines()
     assert "Without the gate:" in run("recommend", folder, *GATE, "1", code=4).splitlines()
     none = run("recommend", folder, "--margin", "0.0001", *GATE[2:], "99", code=4)

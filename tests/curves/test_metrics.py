@@ -48,7 +48,9 @@ def test_what_no_task_has_or_several_filters_have_is_refused():
         DataError, match="no metric 'f1' of any task; expected one of 'acc,none', 'ac"
     ):
         nowhere.check()
-    with pytest.raises(DataError, match=r"2 metrics 'exact_match'; .* exact_match,flexible, exact"):
+    with pytest.raises(
+        DataError, match=r"2 metrics 'exact_match'; .* 'exact_match,flexible', 'exact"
+    ):
         WantedMetrics("exact_match").of("gsm8k", GSM8K)
     named = WantedMetrics({"arc": "f1", "elsewhere": "acc", "*": "acc"})
     with pytest.raises(DataError, match="arc has no metric 'f1'"):
