@@ -203,7 +203,7 @@ class LocalLookup(Lookup):
             self.notes.append(f"{name}: {why}")
         if not partial and not self.absent:
             check_options(tasks, built, settings.task)
-        elif settings.task.metric:
+        elif self.absent and settings.task.metric:
             self._check_metrics(built, settings.task)
         self.downloads += [f"data of {t}, unless the hub's cache holds them" for t in self.absent]
         return built

@@ -37,12 +37,7 @@ def estimate(
 
     Cells of the same tasks in the run folder tell; without them a short multiplication of matrices
     is timed. Beside the cells a run takes time to start, to load the base and to write its report.
-
-    Args:
-        left: Task → requests that are to be answered.
-        built: The tasks.
-        folder: The run folder, if there is one.
-        base: Its outline.
+    `left` is task → requests that are to be answered; `base` an outline.
     """
     costs = cell_costs(folder) if folder else {}
     age, gigabytes = process_age(), weight_bytes(base) / 1e9
@@ -59,10 +54,9 @@ def estimate(
     if base.device != "cpu":
         return None, f"no estimate on {base.device} before one cell of each task is finished"
     parameters = sum(p.numel() for p in base.model.parameters())
-    effort = padded = 0.0
-    for each in built:
-        read = left.get(each.name, 0.0) * each.effort / each.n_requests
-        effort += read
+    effort, padded = 0.0, 0.0
+    for each in (each for each in built if each.name in left):
+        effort += (read := left[each.name] * each.effort / each.n_requests)
         padded += read * min(max(1.0, _FULL / each.n_docs), _MOST_PADDING)
     speed = _flops_per_second(getattr(base.model.config, "hidden_size", 1024), base.dtype)
     least, most = (factor * parameters / speed for factor in _PROBE_FACTORS)
