@@ -378,7 +378,8 @@ def _show_results(done: Run) -> None:
         title = "Paired differences on the same documents"
         text = terminal_text.pair_lines(known.pairs, known.variants, title)
         text += [known.primary.sentence] if known.primary else []
-        print_text("\n".join([*text, *terminal_text.best_lines(known.best)]))
+        text += terminal_text.best_lines(known.best, declared=bool(known.primary))
+        print_text("\n".join(text))
     for doubt in doubts(stored_run(done.results, done.folder)):
         print_text(doubt)
     _show_failures(done)

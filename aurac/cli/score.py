@@ -191,7 +191,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)
-    text += terminal_text.best_lines(result.best)
+    text += terminal_text.best_lines(result.best, declared=bool(result.primary))
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
     print_text("\n" + "\n".join(text).strip("\n"))
 

@@ -126,10 +126,10 @@ def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) ->
     return lines
 
 
-def best_lines(rows: Sequence[BestRow]) -> list[str]:
-    """What may be said of the largest AURAC of each task."""
+def best_lines(rows: Sequence[BestRow], *, declared: bool) -> list[str]:
+    """What may be said of the largest AURAC of each task; `declared`: comparisons were."""
     lines = ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
-    if any(row.untested and row.within is not None for row in rows):
+    if not declared and any(row.untested and row.within is not None for row in rows):
         lines.append("Adapters are tested in their default truncations; --primary adds a pair.")
     return lines
 
