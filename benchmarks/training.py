@@ -19,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import torch
 from aurac.models.base import load_base
 from aurac.models.device import machine, versions
 from aurac.training import Recipe, make_recipe, train
-from aurac.training.data import Collator, tokenize, training_documents
+from aurac.training.data import collate, tokenize, training_documents
 
 
 def recipe(method: str, base: str, steps: int) -> Recipe:
@@ -90,7 +91,7 @@ def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], l
                 use_cpu=loaded.device == "cpu",
             ),
             train_dataset=Dataset.from_list(examples),
-            data_collator=Collator(loaded.tokenizer.pad_token_id),
+            data_collator=partial(collate, pad=loaded.tokenizer.pad_token_id),
             callbacks=[clock],
         )
         trainer.train()
