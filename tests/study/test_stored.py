@@ -180,3 +180,14 @@ def test_p_values_are_those_of_the_analyses(page):
     values += [float(row["p_with_afterwards"] or 1) for row in stored_comparisons()]
     known = {show_p(p) for p in (*values, *holm([row["p"] for row in explored]))}
     assert set(re.findall(r"p ([=<] \.\d{3})", prose(page))) <= known
+
+
+def test_an_answer_without_a_primary_comparison_names_the_pairs_with_paired_seeds():
+    folder = REPORTS / "longer_training"
+    pairs = json.loads((folder / "analysis.json").read_text())["pairs"]
+    paired = [row for row in pairs if row["pairing"] == "paired by seed"]
+    found = sum(row["p_holm"] < 0.05 for row in paired)
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    named = {line.split(",")[0]: line.count(" − ") for line in lines if "in Figure 1:" in line}
+    assert named == {"- **Significant": found, "- **Not significant": len(paired) - found}
+    assert 0 < found < len(paired) < len(pairs)
