@@ -253,6 +253,11 @@ def sha256_json(value: Any) -> str:
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
+    return sha256_text(text)
+
+
+def sha256_text(text: str) -> str:
+    """Hex SHA-256 of a text in UTF-8; unpaired surrogates are kept."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -7,7 +7,6 @@ rank r, as it is. Static ranks searched one by one are the baseline that nested 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from aurac.adapters.adapter import Adapter, Factors, only
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError, RankError
+from aurac.files import sha256_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +59,7 @@ class Family:
     @cached_property
     def sha256(self) -> str:
         """A hash of its ranks and its members' hashes."""
-        text = json.dumps([[r, member.sha256] for r, member in self.members.items()])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_text(json.dumps([[r, m.sha256] for r, m in self.members.items()]))
 
     @property
     def method(self) -> str | None:

@@ -12,6 +12,8 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
+from aurac.terminal import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -108,11 +110,7 @@ def signed(number: int) -> str:
 
 def text(value: object) -> str:
     """Any text, harmless in HTML and in one line."""
-    return f"<bdi>{html.escape(_one_line(value))}</bdi>"
-
-
-def _one_line(value: object) -> str:
-    return " ".join(str(value).split())
+    return f"<bdi>{html.escape(one_line(value))}</bdi>"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -133,7 +131,7 @@ def picture(lines: Sequence[Line], baseline: float | None = None) -> str:
     axes = figure.subplots()
     for name, ranks, values in drawn:
         shown = [float("nan") if value is None else 100 * value for value in values]
-        axes.plot(ranks, shown, marker="o", label=_one_line(name).replace("$", r"\$"))
+        axes.plot(ranks, shown, marker="o", label=one_line(name).replace("$", r"\$"))
     if baseline is not None:
         axes.axhline(100 * baseline, color="grey", linestyle="--", label="base")
     ranks = sorted({rank for _, known, _ in drawn for rank in known})
@@ -158,7 +156,7 @@ def _described(lines: Sequence[Line]) -> str:
         if known:
             (first, a), (last, b) = known[0], known[-1]
             parts.append(
-                f"{_one_line(name)}: {percent(a)} % at rank {first}, {percent(b)} % at rank {last}"
+                f"{one_line(name)}: {percent(a)} % at rank {first}, {percent(b)} % at rank {last}"
             )
     return "Accuracy against rank. " + "; ".join(parts)
 

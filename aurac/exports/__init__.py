@@ -91,8 +91,7 @@ def _cells(rows: Sequence[CurveRecord], rank: int) -> dict[str, CurveRecord]:
 
 def _folder(curve: CurveRecord, taken: set[str]) -> str:
     """A folder name for a curve: the adapter's, with its truncation where that is a variant."""
-    adapter = safe(curve.adapter)
-    name = adapter if curve.default else f"{adapter}@{curve.basis}-{curve.rescale}"
+    name = safe(curve.adapter) + ("" if curve.default else f"@{curve.basis}-{curve.rescale}")
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     free = next(name for name in names if name not in taken)
     taken.add(free)

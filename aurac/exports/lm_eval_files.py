@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from aurac.errors import RunFolderError
+from aurac.files import sha256_text
 from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
 from aurac.records.results_file import AdapterRecord, Results
 from aurac.records.store import Cell
@@ -219,10 +219,10 @@ def _surroundings(results: Results, model: ModelFacts) -> dict[str, object]:
     }
 
 
-def _hash(cell: Cell, shared: StoredRequests) -> str | None:
+def _hash(cell: Cell, shared: StoredRequests) -> str:
     """Over the hashes of every sample, each filter's one after the other."""
     once = "".join(f"{row.doc_hash}{row.prompt_hash}{row.target_hash}" for row in shared.rows)
-    return _sha256(once * len(cell.logged.filtered))
+    return sha256_text(once * len(cell.logged.filtered))
 
 
 def _identity(name: str, header: RequestsHeader) -> dict[str, object]:
@@ -232,12 +232,8 @@ def _identity(name: str, header: RequestsHeader) -> dict[str, object]:
         "model_name": name,
         "model_name_sanitized": model_folder(name),
         "system_instruction": system,
-        "system_instruction_sha": _sha256(system),
+        "system_instruction_sha": sha256_text(system) if system else None,
         "fewshot_as_multiturn": header.fewshot_as_multiturn,
         "chat_template": template,
-        "chat_template_sha": _sha256(template),
+        "chat_template_sha": sha256_text(template) if template else None,
     }
-
-
-def _sha256(text: str | None) -> str | None:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest() if text else None

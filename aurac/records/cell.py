@@ -317,7 +317,7 @@ def encode_line(content: Line, documents: int, scoring: str = "") -> bytes:
     try:
         raw = msgspec.json.encode(content)
     except UnicodeEncodeError:
-        raw = msgspec.json.encode(_encodable(msgspec.to_builtins(content)))
+        raw = msgspec.json.encode(encodable(msgspec.to_builtins(content)))
     envelope = Envelope(
         kind=_KINDS[type(content)],
         content=msgspec.Raw(raw),
@@ -328,13 +328,13 @@ def encode_line(content: Line, documents: int, scoring: str = "") -> bytes:
     return msgspec.json.encode(envelope) + b"\n"
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
     """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
-    return [_encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def refuse_newer(schema: Any, known: int, where: object) -> None:

@@ -6,6 +6,7 @@ meant, and in which order, stands in the file of the task's documents.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -245,23 +246,15 @@ class CurveReader:
         """(n,) scores of the base on the documents of `cells`; None where they were not kept."""
         key = (metric, row.task, *row.files(0))
         if key not in self._bases:
-            self._bases[key] = self._read_base(row, metric)
+            self._bases[key] = None
+            with contextlib.suppress(RunFolderError):  # the curve itself does not need it
+                if read := self.cells.read(row, 0):
+                    parts = _scores(row.task, read, metric)
+                    scores = pooled(parts, drawn=self.cells.drawn(row.task))
+                    self._bases[key] = [doc for cell in read for doc in cell.doc_ids], scores
         known = self._bases[key]
         ids = [doc for cell in cells for doc in cell.doc_ids]
         return known[1] if known is not None and known[0] == ids else None
-
-    def _read_base(
-        self, row: CurveRecord, metric: str
-    ) -> tuple[list[str], NDArray[np.float64]] | None:
-        try:
-            cells = self.cells.read(row, 0)
-            parts = _scores(row.task, cells, metric)
-        except RunFolderError:  # the curve itself does not need it
-            return None
-        if not parts:
-            return None
-        scores = pooled(parts, drawn=self.cells.drawn(row.task))
-        return [doc for cell in cells for doc in cell.doc_ids], scores
 
     def _labels(self, row: CurveRecord, cells: Sequence[Cell]) -> DocumentLabels:
         """What is known of the documents of cells that stand one after the other."""

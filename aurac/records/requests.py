@@ -69,11 +69,11 @@ class StoredRequests(NamedTuple):
         write_atomic(path, gzip.compress(text, 6, mtime=0))
 
     @classmethod
-    def scoring_in(cls, path: Path) -> str | None:
-        """The scoring of the task whose prompts a file has; None where it cannot be read."""
+    def header_in(cls, path: Path) -> RequestsHeader | None:
+        """What a file says of the task whose prompts it has; None where it cannot be read."""
         try:
             with gzip.open(path, "rb") as lines:
-                return msgspec.json.decode(next(lines, b""), type=RequestsHeader).scoring
+                return msgspec.json.decode(next(lines, b""), type=RequestsHeader)
         except (OSError, EOFError, ValueError):
             return None
 
@@ -83,9 +83,7 @@ class StoredRequests(NamedTuple):
         try:
             with gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
                 header, *rows = (json.loads(line) for line in lines)
-            return cls(
-                msgspec.convert(header, RequestsHeader), msgspec.convert(rows, list[RequestRow])
-            )
+            return msgspec.convert((header, rows), cls)
         except (OSError, EOFError, ValueError) as error:
             raise RunFolderError(
                 f"{path} cannot be read ({error})",

@@ -369,10 +369,10 @@ def _logged(
         greedy = [(blocks[n].logged.greedy or [])[row] for n, row in rows]
     filtered: dict[str, list[Any] | None] = {}
     for chain in used[0].logged.filtered if used else ():
-        if all(block.logged.filtered.get(chain) is None for block in used):
-            filtered[chain] = None
-        else:
-            filtered[chain] = [_filtered(blocks[n], chain, row) for n, row in rows]
+        columns = [block.logged.filtered.get(chain) for block in blocks]
+        kept = any(block.logged.filtered.get(chain) is not None for block in used)
+        entries = [None if (c := columns[n]) is None else c[row] for n, row in rows]
+        filtered[chain] = entries if kept else None
     other = {
         key: [blocks[n].logged.other[key][row] for n, row in rows]
         for key in (used[0].logged.other if used else ())
@@ -381,18 +381,8 @@ def _logged(
     return Logged(greedy=greedy, filtered=filtered, other=other)
 
 
-def _filtered(block: Block, chain: str, row: int) -> Any:
-    entries = block.logged.filtered.get(chain)
-    return None if entries is None else entries[row]
-
-
 def _keys_in(folder: Path, suffix: str) -> set[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return {
-                entry.name.removesuffix(suffix)
-                for entry in entries
-                if entry.name.endswith(suffix) and entry.name[0] != "."
-            }
-    except FileNotFoundError:
-        return set()
+    names = list[str]()
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    return {x.removesuffix(suffix) for x in names if x.endswith(suffix) and x[0] != "."}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import count, interval, percent
+from aurac.records.cell import encodable
 from aurac.show import escape
 from aurac.show.layout import Series, lay_out
 from aurac.terminal import terminal_width, wrapped
@@ -205,14 +206,6 @@ def as_parquet(rows: Sequence[Row]) -> bytes:
         return pa.string() if short in _TEXT else pa.int64() if short in _WHOLE else pa.float64()
 
     schema = pa.schema([(name, kind(name)) for name in rows[0]])
-    # UTF-8 cannot hold unpaired surrogates: they are spelled out.
-    whole = [
-        {
-            name: v.encode("utf-8", "backslashreplace").decode() if isinstance(v, str) else v
-            for name, v in row.items()
-        }
-        for row in rows
-    ]
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(whole, schema=schema), buffer)
+    pq.write_table(pa.Table.from_pylist(encodable(rows), schema=schema), buffer)
     return buffer.getvalue()

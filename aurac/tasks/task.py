@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
-from aurac.files import sha256_json
+from aurac.files import sha256_json, sha256_text
 from aurac.records.cell import DocumentKey, same_scoring
 from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
 from aurac.records.results_file import TaskDocuments, TaskRecord
@@ -128,7 +127,7 @@ class BuiltTask:
     def documents_sha256(self) -> str:
         """One hash of all documents and their order."""
         documents = zip(self.doc_ids, self.doc_hashes, strict=True)
-        return _hash("".join(f"{doc_id} {doc_hash}\n" for doc_id, doc_hash in documents))
+        return sha256_text("".join(f"{doc_id} {doc_hash}\n" for doc_id, doc_hash in documents))
 
     @cached_property
     def prompts_sha256(self) -> str:
@@ -319,8 +318,8 @@ def write_requests(folder: Path, task: BuiltTask, base: LoadedBase) -> str | Non
         return None
     leaf = task.leaf
     path = Path("requests") / f"{task.name.replace('/', '_')}-{task.prompts_sha256[:16]}.jsonl.gz"
-    scoring = StoredRequests.scoring_in(folder / path)
-    if scoring is None or not same_scoring(scoring, leaf.scoring):
+    header = StoredRequests.header_in(folder / path)
+    if header is None or not same_scoring(header.scoring, leaf.scoring):
         rows = [_row(leaf, document) for document in leaf.documents]
         StoredRequests(_header(leaf, task, base), rows).write(folder / path)
     return path.as_posix()
@@ -378,10 +377,6 @@ def _row(leaf: Leaf, document: Document) -> RequestRow:
         target=target,
         arguments=plain(arguments),
         doc_hash=document.doc_hash,
-        prompt_hash=_hash(arguments[0][0]),
-        target_hash=_hash(target),
+        prompt_hash=sha256_text(arguments[0][0]),
+        target_hash=sha256_text(target),
     )
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
