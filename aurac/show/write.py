@@ -232,7 +232,8 @@ def _point_rows(curve: CurveRow) -> list[Row]:
     empty: Row = dict.fromkeys(_POINT)
     rows: list[Row] = [{"rank": rank, "missing": why} for rank, why in curve.missing.items()]
     if curve.baseline is not None:
-        rows.append({"rank": 0, "accuracy": curve.baseline, "n_docs": curve.n_docs})
+        base = {"rank": 0, "accuracy": curve.baseline, "n_docs": curve.n_docs}
+        rows.append({**base, "parameters": 0, "bytes": 0})
     measured = speeds(curve)
     for at, rank in enumerate(curve.ranks):
         speed = measured.get(rank)
