@@ -118,30 +118,26 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
 
 
 def _write(adapter: Adapter, into: Path) -> None:
-    records = dump_records(adapter)
-    write_tensors(into / WEIGHTS[0], peft_state(adapter))
-    for name, content in records.items():
-        (into / name).parent.mkdir(exist_ok=True)
-        (into / name).write_bytes(content)
-
-
-def dump_records(adapter: Adapter) -> dict[str, bytes]:
-    """What stands beside the weights, by file name: config, side-car, tokenizer, a cut's card.
+    """Weights, and beside them config, side-car, tokenizer and the card of a cut.
 
     CheckpointError for what JSON cannot say, and for a tokenizer file that leads elsewhere.
     """
     texts = {CONFIG: _dump(peft_config(adapter)), SIDECAR: _dump(to_json(adapter))}
     if adapter.derived is not None:
         texts["README.md"] = _card(adapter, adapter.derived)
-    return {**{name: text.encode() for name, text in texts.items()}, **_tokenizer_files(adapter)}
+    files = {**{name: text.encode() for name, text in texts.items()}, **_tokenizer_files(adapter)}
+    write_tensors(into / WEIGHTS[0], peft_state(adapter))
+    for name, content in files.items():
+        (into / name).parent.mkdir(exist_ok=True)
+        (into / name).write_bytes(content)
 
 
 def _card(adapter: Adapter, derived: Derived) -> str:
     """The `README.md` of a truncation, with the front matter that the hub reads."""
-    trained, source = derived.trained.method if derived.trained else None, adapter.source
-    own = source.parent if source and source.is_file() else source
+    trained = derived.trained.method if derived.trained else None
+    licence = hub.licence(adapter.source)
     base, title = f"`{hub.base_name(adapter.base)}`", hub.method_title(trained)
-    return f"""{hub.front_matter(adapter.name, adapter.base, trained, own=own)}
+    return f"""{hub.front_matter(adapter.name, adapter.base, trained, licence=licence)}
 
 # {adapter.name}, rank {adapter.rank}
 
@@ -248,9 +244,8 @@ def _dump(value: Mapping[str, object]) -> str:
 
 def check_free(target: Path, *, force: bool, holds: str = CONFIG) -> None:
     """Refuse a folder that is not empty, unless it ``holds`` that file and ``force`` is given."""
-    if not os.path.lexists(target):
-        return
-    if target.is_dir() and not target.is_symlink() and not any(target.iterdir()):
+    empty = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if empty or not os.path.lexists(target):
         return
     other = target.is_symlink() or not (target / holds).is_file()
     if not force:

@@ -26,7 +26,7 @@ from aurac.cli.options import (
 from aurac.cli.score import analysis_options
 from aurac.curves.display import declared
 from aurac.errors import UsageError
-from aurac.records.cut import EXPORTED
+from aurac.records.cut import EXPORTED, Derived
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -306,10 +306,9 @@ def _truncate(
     if chosen is None or rescale not in EXPORTED or not known.keys() >= {*names}:
         return None, ""
     adapter = known[names[0]]
-    cut = ["--rank", str(chosen.rank), "--basis", basis]
-    cut += [] if (basis, rescale) == ("svd", "keep") else ["--rescale", rescale]  # the default
-    out = f"{chosen.adapter}_r{chosen.rank}"
-    command = shlex.join(["aurac", "truncate", str(adapter.path), *cut, "--out", out])
+    said = None if (basis, rescale) == ("svd", "keep") else rescale  # the default
+    cut = Derived(rank=chosen.rank, basis=basis, rescale=said)
+    command = cut.command(str(adapter.path), f"{chosen.adapter}_r{chosen.rank}")
     least = vllm_rank(chosen.rank) if str(adapter.format).startswith("peft") else None
     vllm = f"vLLM serves it with --max-lora-rank {least}." if least else ""
     if len(names) == 1:

@@ -126,7 +126,7 @@ def _list(root: Path, *, as_json: bool) -> int:
     """
     --out PATH: Folder for the report; a single run is reported in its own folder by default.
     --margin FLOAT: Loss of accuracy against the best configuration that a smaller one may have,
-        chosen before looking; without it the report recommends nothing and shows the trade-off.
+        chosen before looking; without it the report and the model cards recommend nothing.
     --group
     --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
         in a section and files of its own. May be given twice.
@@ -155,10 +155,11 @@ def report(
 ) -> None:
     """Make the report of stored runs again, without a model.
 
-    RUN is a folder that `aurac compare` wrote. Several runs are reported together when they
-    measured the same documents with the same prompts on the same base, and refused otherwise.
-    Adapters whose recorded recipes differ in the seed only are shown as one curve, their mean;
-    --group says so for others.
+    It is report.md, report.html, figures/, tables (CSV, Parquet, LaTeX) and a model card of each
+    adapter in cards/. RUN is a folder of `aurac compare`. Several runs are reported together when
+    they measured the same documents with the same prompts on the same base, else refused. Adapters
+    whose recorded recipes differ in the seed only are shown as one curve, their mean; --group says
+    so for others.
 
     \b
     aurac report runs/first
@@ -170,14 +171,13 @@ def report(
     from aurac.analysis.primary import parse_pairs
     from aurac.show import write_report
 
-    declared = parse_pairs(primary, references)
     written = write_report(
         *runs,
         out=out,
         groups=groups,
         margin=margin,
         axes=axes,
-        primary=declared,
+        primary=parse_pairs(primary, references),
         labels=labels,
         seeds=seeds,
     )
@@ -210,7 +210,7 @@ def export(run: Path, *, out: Path, as_json: bool) -> None:
     them, each truncation as an adapter.
 
     \b
-    aurac export runs/gsm8k --format lm-eval --out exported
+    aurac export runs/gsm8k --out exported
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.exports import export_lm_eval
 

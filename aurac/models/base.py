@@ -16,6 +16,7 @@ from aurac.files import FETCH, POINTER, did_you_mean, is_pointer
 from aurac.models.device import no_memory, pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
+from aurac.records.hub import hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ def resolve_base(name: str) -> Base:
     path = Path(name).expanduser()
     if path.exists():
         return _local(name, path)
-    if not on_hub(name):
+    if hub_id(name) is None:
         raise BaseModelError(
             f"base {name!r} is no folder here",
             expected=f"a model folder, a hub id (owner/name) or {DEFAULT_BASE}",
@@ -69,12 +70,6 @@ def resolve_base(name: str) -> Base:
             "openai-community/gpt2",
         )
     return _from_hub(name)
-
-
-def on_hub(name: str) -> bool:
-    """Whether a name is that of a model on the hub, with an owner, and of no folder here."""
-    path = name.startswith((".", "/", "~")) or name.count("/") != 1
-    return not path and not Path(name).expanduser().exists()
 
 
 def _local(name: str, path: Path) -> Base:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 EXPORTED = ("rule", "keep", "trained")  # the rescales that `aurac truncate` takes
@@ -34,14 +36,22 @@ class Derived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         earlier = f"{self.before.steps}, then " if self.before else ""
         return f"{earlier}rank {self.rank} (basis {self.basis}, rescale {self.rescale})"
 
+    def command(self, source: str, out: str) -> str:
+        """The command line that cuts the adapter at `source` in this way."""
+        how = {"rank": str(self.rank), "basis": self.basis, "rescale": self.rescale, "out": out}
+        named = (word for name, value in how.items() if value for word in (f"--{name}", value))
+        return shlex.join(["aurac", "truncate", source, *named])
+
     def sentence(self, rank: int | None, method: str, base: str) -> str:
         """What the adapter of this rank was made from, and whether it has P, for a card."""
         how = "cut to its first components" if self.basis == "prefix" else "cut by SVD"
         how = "made" if rank == self.from_rank else how
-        p = " Its trained P is written into the weights." if self.rescale == "trained" else ""
-        method_of_p = not self.before and self.trained and self.trained.method == "matryoshka"
-        p = " It is without P, as published." if method_of_p and self.rescale == "rule" else p
+        source = "one of the same rank" if how == "made" else f"rank {self.from_rank}"
+        of_p = not self.before and self.trained and self.trained.method == "matryoshka"
+        p = " It is without P, as published." if of_p and self.rescale == "rule" else ""
+        if self.rescale == "trained" or (of_p and self.basis != "prefix"):  # an SVD is of B · P · A
+            p = " Its trained P is written into the weights."
         return (
-            f"{method} adapter of rank {rank} for {base}, {how} without training from rank "
-            f"{self.from_rank} (SHA-256 {self.from_sha256 or 'not recorded'}): {self.steps}.{p}"
+            f"{method} adapter of rank {rank} for {base}, {how} without training from "
+            f"{source} (SHA-256 {self.from_sha256 or 'not recorded'}): {self.steps}.{p}"
         )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from aurac.records.cut import Derived
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -54,11 +55,18 @@ def published(base: str | None) -> str | None:
 
 def hub_id(base: str | None) -> str | None:
     """The repository of a base model; None for a folder of this machine."""
-    name = (published(base) or "").partition("@")[0]
+    given = published(base) or ""
+    name = given.partition("@")[0]  # before the revision
     parts = name.split("/")
-    if len(parts) != 2 or len(name) > 96 or any(part in ("", ".", "..", "~") for part in parts):
+    if len(parts) != 2 or len(name) > 96 or any(part[:1] in ("", ".", "~") for part in parts):
         return None  # no repository of the hub has a longer name
-    return None if Path(name).exists() else one_line(name)
+    return None if Path(given).exists() else one_line(name)
+
+
+def recorded_base(base: str) -> str:
+    """A base as results name it: before a folder that reads like a repository stands `./`."""
+    folder = base.count("/") == 1 and base[0] not in "./~" and hub_id(base) is None
+    return f"./{base}" if folder else base
 
 
 def base_name(base: str | None) -> str:
@@ -74,18 +82,15 @@ def front_matter(
     method: str | None,
     results: Sequence[EvalResult] = (),
     *,
-    own: Path | None = None,
+    licence: str | None = None,
 ) -> str:
-    """The YAML between the dashes that open a card, dashes included.
-
-    It names the licence that the README in the adapter's `own` folder does: its owner's choice.
-    """
+    """The YAML between the dashes that open a card, dashes included."""
     from huggingface_hub import ModelCardData
 
     data = ModelCardData(
         base_model=hub_id(base),
         library_name="peft",
-        license=licence(own),
+        license=licence,
         pipeline_tag="text-generation",
         model_name=one_line(name) if results else None,  # a name alone is no result
         tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
@@ -102,40 +107,42 @@ def to_yaml(content: Any) -> str:
     return str(yaml.dump(content, Dumper=writer, sort_keys=False, allow_unicode=True))
 
 
-def loading_snippet(base: str | None, *, with_p: int | None = None) -> str:
+def loading_snippet(base: str | None, *, with_p: Derived | None = None) -> str:
     """Python that loads the adapter of this folder in plain PEFT, fenced as Markdown.
 
-    `with_p` is a rank of an adapter with a trained P: before it stands how to write P into a cut.
+    `with_p` is a cut of an adapter with a trained P: before it stands how to write P into it.
     """
     first, folder, what = ("", ".", "this folder")
     if with_p is not None:
-        folder, what = f"../rank-{with_p}", "what the command wrote"
-        first = _WITH_P.format(rank=with_p)
+        folder, what = f"../rank-{with_p.rank}", "what the command wrote"
+        first = f"""\
+PEFT does not apply the trained P, a factor for each component: loaded as it is, this
+adapter gives other answers. In this folder, the command writes P into the weights of a plain PEFT
+adapter of rank {with_p.rank}; load and publish that one:
+
+```sh
+{with_p.command(".", folder)}
+```
+
+"""
+    known, revision = hub_id(base), (base or "").partition("@")[2]
+    named = json.dumps(known or "BASE_MODEL")
+    named += f", revision={json.dumps(one_line(revision))}" if known and revision else ""
     return f"""{first}```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-base = AutoModelForCausalLM.from_pretrained({json.dumps(hub_id(base) or "BASE_MODEL")})
+base = AutoModelForCausalLM.from_pretrained({named})
 model = PeftModel.from_pretrained(base, "{folder}")  # {what}, or its repository on the hub
 ```"""
 
 
-_WITH_P = """PEFT does not apply the trained P, a factor for each component: loaded as it is, this
-adapter gives other answers. In this folder, the command writes P into the weights of a plain PEFT
-adapter of rank {rank}; load and publish that one:
-
-```sh
-aurac truncate . --rank {rank} --basis prefix --rescale trained --out ../rank-{rank}
-```
-
-"""
-
-
-def licence(folder: Path | None) -> str | None:
-    """The licence in the front matter of an adapter's own `README.md`."""
+def licence(adapter: Path | None) -> str | None:
+    """The licence in the front matter of the `README.md` of an adapter's folder, or beside it."""
     import yaml
     from huggingface_hub import metadata_load
 
+    folder = adapter.parent if adapter and adapter.is_file() else adapter
     try:
         named = (metadata_load(folder / "README.md") or {}).get("license") if folder else None
     except (OSError, ValueError, yaml.YAMLError):

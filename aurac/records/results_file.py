@@ -256,6 +256,7 @@ class AdapterRecord(Record, frozen=True, kw_only=True):
     recipe: dict[str, Any] | None = None
     seed: int | None = None
     derived: Derived | UnsetType = UNSET
+    licence: str | UnsetType = UNSET  # where the README beside it names one
 
 
 class FailedCell(Record, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
 from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
+from aurac.records.requests import RequestsHeader, StoredRequests
 from aurac.records.results_file import (
     BY_RANK,
     AdapterRecord,
@@ -225,6 +226,13 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         both = msgspec.structs.asdict(self.weights) if self.weights else {}
         return {axis: w for axis, w in both.items() if w and len(w) == len(self.ranks)}
 
+    @cached_property
+    def header(self) -> RequestsHeader | None:
+        """What the run kept of the task beside its prompts; None where that is not here."""
+        if self.source is None or not (where := self.source.results.task(self.task).requests):
+            return None
+        return StoredRequests.header_in(inside(self.source.folder, where))
+
     def point(self, at: int) -> Area:
         """The accuracy at one of the ranks, by its place."""
         low, high = self.accuracy_low[at], self.accuracy_high[at]
@@ -234,9 +242,7 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
         """One point of the curve, as that of an adapter of this rank with another name."""
         at = self.ranks.index(rank)
         own = {name: (getattr(self, name)[at],) for name in BY_RANK}
-        return msgspec.structs.replace(
-            self, adapter=adapter, ranks=(rank,), trained_rank=rank, score=None, **own
-        )
+        return msgspec.structs.replace(self, adapter=adapter, ranks=(rank,), score=None, **own)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from aurac.files import link_or_copy, write_json
 from aurac.models.device import in_use, machine, versions
 from aurac.notebook import Run
 from aurac.records.decisions import SequentialRecord
+from aurac.records.hub import recorded_base
 from aurac.records.reader import recipe_groups
 from aurac.records.results_file import (
     REPORT_FILE,
@@ -339,7 +340,7 @@ def _provenance(session: Session, command: str | None, started: float) -> Proven
         seed=task.seed,
         dtype=base.dtype,
         device=base.device,
-        base=BaseRecord(name=base.name, sha256=base.sha256, tokenizer=tokenizer),
+        base=BaseRecord(name=recorded_base(base.name), sha256=base.sha256, tokenizer=tokenizer),
         versions=versions(),
         machine={**machine(), **in_use(base.device)},
         settings=RunSettings(

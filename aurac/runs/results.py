@@ -18,6 +18,7 @@ from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.files import write_json
 from aurac.records.cell import EngineCounts
+from aurac.records.hub import licence, recorded_base
 from aurac.records.reader import pooled, pooled_curve
 from aurac.records.results_file import (
     RESULTS_SCHEMA,
@@ -45,8 +46,9 @@ def results_of(session: Session, reader: CellReader) -> Results:
     from importlib.metadata import version
 
     draws = {draw.name for task in session.built if task.drawn for draw in task.members}
+    base = recorded_base(session.outline.name)
     curves = [
-        _curve(variant, part, reader, session.outline.name, whole=task)
+        _curve(variant, part, reader, base, whole=task)
         for task in session.built
         for variant in session.variants
         if task.name not in draws
@@ -324,6 +326,7 @@ def _adapter(name: str, variant: Variant) -> AdapterRecord:
         notes=list(adapter.notes),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
         derived=adapter.derived or UNSET,
+        licence=licence(adapter.source) or UNSET,
     )
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import count, counted, interval, percent, size
 from aurac.records import hub
-from aurac.records.cut import EXPORTED, Derived
-from aurac.records.reader import inside
+from aurac.records.cut import EXPORTED, Derived, TrainingRecord
 from aurac.show.escape import markdown, markdown_fence
 from aurac.show.findings import truncation
 from aurac.show.table import Cell, estimate, number, rank_cell, table
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
 # (https://huggingface.co/docs/hub/eval-results).
 TASK_IDS = {"openai/gsm8k": "gsm8k"}
 _NAMED = 3  # tasks in the first lines
+_NOT_THESE = " The numbers are of a cut with the trained P, not of this folder as PEFT loads it."
 
 
 def card(
@@ -53,11 +51,10 @@ def card(
     curves, default = _curves(run, adapter), _default(run, adapter)
     if not default:
         return None
-    base = default[0].base
     how = ", with the trained P" if _with_p(adapter, default[0]) else ""
     found = [x for curve in default for x in _results(run, curve, how, brief=brief)]
-    folder = Path(adapter.path) if adapter.path else None
-    head = hub.front_matter(adapter.name, base, _method(adapter), found, own=folder)
+    licence = adapter.licence or None
+    head = hub.front_matter(adapter.name, default[0].base, _method(adapter), found, licence=licence)
     parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:
         parts += [f"## {markdown(curve.task)}", _sentence(curve)]
@@ -92,6 +89,7 @@ def cuts(run: StoredRun, adapter: AdapterRecord) -> Iterator[tuple[StoredRun, Ad
             rank=rank,
             from_rank=whole,
             from_sha256=adapter.sha256,
+            trained=TrainingRecord(method=adapter.method) if adapter.nested_ranks else None,
         )
         name = f"{adapter.name}, rank {rank}"
         cut = structs.replace(adapter, name=name, trained_rank=rank, sha256=None, derived=made)
@@ -128,40 +126,46 @@ def _recommended(choice: Choice) -> str:
 
 def _with_p(adapter: AdapterRecord, curve: CurveRow) -> bool:
     """Whether it was measured with a P that is not in its weights, as it is in those of a cut."""
-    return curve.rescale == "trained" and not adapter.derived
+    by_svd = curve.basis in ("svd", "energy") and curve.rescale == "keep"  # of B · P · A
+    nested = adapter.method == "matryoshka" and bool(adapter.nested_ranks)
+    return (curve.rescale == "trained" or (nested and by_svd)) and not adapter.derived
 
 
 def _use(
     adapter: AdapterRecord, curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]
 ) -> list[str]:
-    """How to load what was measured, and to cut the adapter to its recommended rank."""
+    """How to load what was measured, and to cut the adapter to a smaller rank."""
     row, note = own.get((curve.adapter, curve.task)), hub.base_note(curve.base, measured=True)
-    rank = row.rank if row else None
-    if _with_p(adapter, curve):
-        loading = hub.loading_snippet(curve.base, with_p=rank or curve.ranks[-1])
-        return [f"The numbers above are with P. {loading}", note]
-    loading = hub.loading_snippet(curve.base)
-    if curve.rescale == "fit":
-        fitted = "The numbers above are with fitted factors, which the files of adapters leave out."
-        return [fitted, loading, note]
-    if rank is None or rank >= (adapter.trained_rank or curve.ranks[-1]):
+    rank, whole = row.rank if row else None, adapter.trained_rank or curve.ranks[-1]
+    smaller = [each for each in curve.ranks if each < whole]
+    cut = Derived(basis=curve.basis, rescale=curve.rescale, rank=rank or curve.ranks[-1])
+    with_p, said = _with_p(adapter, curve), ""
+    if with_p:
+        said = "The numbers above are with P. "
+    elif curve.rescale == "fit":
+        said = (
+            "The numbers above are with fitted factors, which the files of adapters leave out.\n\n"
+        )
+    loading = said + hub.loading_snippet(curve.base, with_p=cut if with_p else None)
+    if with_p or not smaller or curve.rescale not in EXPORTED:
         return [loading, note]
-    cut = f"--rank {rank} --basis {curve.basis}"
-    cut += "" if curve.rescale == "not recorded" else f" --rescale {curve.rescale}"
-    said = "# in this folder: a plain PEFT adapter of the rank recommended above"
-    command = f"{said}\naurac truncate . {cut} --out ../rank-{rank}"
+    recommended = rank in smaller
+    cut = structs.replace(cut, rank=rank if recommended else smaller[-1])
+    which = "the rank recommended above" if recommended else f"a smaller rank, here {cut.rank}"
+    command = f"# in this folder: a plain PEFT adapter of {which}\n"
+    command += cut.command(".", f"../rank-{cut.rank}")
     return [loading, note, markdown_fence(command, 2000, "sh")]
 
 
 def _results(run: StoredRun, curve: CurveRow, suffix: str, *, brief: bool) -> list[EvalResult]:
     from huggingface_hub import EvalResult
 
-    task, metric = run.task(curve.task), one_line(curve.metric.split(",")[0])
-    kept = ("num_fewshot", "limit", "documents_sha256", "prompts_sha256")
-    details = {key: getattr(task, key) for key in kept if getattr(task, key) is not None}
+    told, metric = run.task(curve.task).to_dict(), one_line(curve.metric.split(",")[0])
+    kept = ("num_fewshot", "chat_template", "system_instruction", "limit", "documents_sha256")
+    details = {key: told[key] for key in (*kept, "prompts_sha256") if told.get(key) is not None}
     how = {"basis": one_line(curve.basis), "rescale": one_line(curve.rescale)}
-    values: list[tuple[str, str, dict[str, int], Area]] = [
-        ("aurac", f"AURAC, {axis} axis", {}, area)
+    values: list[tuple[str, str, dict[str, Any], Area]] = [
+        ("aurac", f"AURAC, {axis} axis", {"axis": axis, "ranks": list(curve.ranks)}, area)
         for axis, area in (("log2", curve.log2), ("linear", curve.linear))
         if area
     ]
@@ -170,8 +174,9 @@ def _results(run: StoredRun, curve: CurveRow, suffix: str, *, brief: bool) -> li
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=one_line((_dataset(curve) or (curve.task,))[0]),
+            dataset_type=one_line(_dataset(curve) or curve.task),
             dataset_name=one_line(curve.task),
+            dataset_split=run.provenance[0].settings.split,
             dataset_args={"documents": curve.n_docs, **details},
             metric_type=kind,
             metric_name=f"{title}{suffix}",
@@ -191,16 +196,21 @@ def _results(run: StoredRun, curve: CurveRow, suffix: str, *, brief: bool) -> li
 def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
     """`.eval_results/aurac.yaml` of an adapter's repository: percent at the highest rank.
 
-    None without a data set of the hub that was evaluated as a whole. The form is that of
-    https://huggingface.co/docs/hub/eval-results.
+    None without a data set of the hub of which all documents of the task's own split were
+    evaluated. The form is that of https://huggingface.co/docs/hub/eval-results.
     """
     entries = []
     for curve in _default(run, adapter):
-        task, dataset = run.task(curve.task), _dataset(curve)
-        if dataset and not (dataset[2] or task.limit or _with_p(adapter, curve)):
+        task, header, dataset = run.task(curve.task), curve.header, _dataset(curve)
+        cut = curve.rescale == "fit" or curve.ranks[-1] < (adapter.trained_rank or 0)
+        if header is None or dataset is None or cut or _with_p(adapter, curve):
+            continue
+        split, copy = run.provenance[0].settings.split, header.config.get("custom_dataset")
+        if split != "validation" and not copy and header.original == curve.n_docs:
             shots = "default" if task.num_fewshot is None else task.num_fewshot
+            name = str(header.config.get("dataset_name") or "default")
             entry = {
-                "dataset": {"id": dataset[0], "task_id": dataset[1]},
+                "dataset": {"id": dataset, "task_id": TASK_IDS.get(dataset, name)},
                 "value": round(100 * curve.accuracy[-1], 4),
                 "date": run.provenance[0].finished,
                 "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
@@ -211,20 +221,10 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
     return hub.to_yaml(entries) if entries else None
 
 
-def _dataset(curve: CurveRow) -> tuple[str, str, str] | None:
-    """Data set and task on the hub, and in words whether a copy was read; None if not known."""
-    if curve.source is None:
-        return None
-    where = curve.source.results.task(curve.task).requests
-    try:
-        path = inside(curve.source.folder, where or "")
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            config = json.loads(next(lines))["config"]
-    except (OSError, EOFError, ValueError, KeyError, StopIteration):
-        return None
-    dataset, name = str(config.get("dataset_path")), str(config.get("dataset_name") or "default")
-    copy = " of a local copy" if config.get("custom_dataset") else ""
-    return (dataset, TASK_IDS.get(dataset, name), copy) if dataset.count("/") == 1 else None
+def _dataset(curve: CurveRow) -> str | None:
+    """The data set on the hub; None where the documents are of no such one."""
+    name = str(curve.header.config.get("dataset_path")) if curve.header else ""
+    return name if name.count("/") == 1 else None
 
 
 def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:
@@ -237,7 +237,8 @@ def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow])
     on += f" and of {counted(len(curves) - _NAMED, 'other task')}" if curves[_NAMED:] else ""
     text = f"{method} adapter of rank {rank} for {base}{trained}."
     text = adapter.derived.sentence(rank, method, base) if adapter.derived else text
-    return hub.linked(markdown(f"{text}{cut if len(curve.ranks) > 1 else ''} Measured on {on}."))
+    text += f"{cut if len(curve.ranks) > 1 else ''} Measured on {on}."
+    return hub.linked(markdown(text + _NOT_THESE * _with_p(adapter, curve)))
 
 
 def _method(adapter: AdapterRecord) -> str | None:
@@ -247,8 +248,13 @@ def _method(adapter: AdapterRecord) -> str | None:
 
 
 def _documents(run: StoredRun, curve: CurveRow) -> str:
-    first = "the first " if run.task(curve.task).limit else ""
-    return f"{first}{count(curve.n_docs)} documents"
+    """How many, of which split if one was chosen, and which part of it."""
+    split, n_docs, first, drawn = run.provenance[0].settings.split, curve.n_docs, "", ""
+    stopped = run.sequential.documents.get(curve.task) if run.sequential else None
+    if curve.header is None or curve.header.original != n_docs:
+        first = "the first " if run.task(curve.task).limit else ""
+        drawn = "randomly chosen " if not first and (curve.documents or stopped == n_docs) else ""
+    return f"{first}{count(n_docs)} {drawn}{f'{split} ' if split else ''}documents"
 
 
 def _sentence(curve: CurveRow) -> str:
@@ -273,9 +279,14 @@ def _table(curve: CurveRow) -> str:
 
 
 def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> list[str]:
+    first, typed = run.provenance[0], list[str]()
     how = "; ".join(dict.fromkeys(truncation(curve) for curve in curves))
     if adapter.derived and adapter.sha256 is None:  # a `cut`
-        how = "measured as this rank of the whole adapter; aurac truncate writes the same weights"
+        how = "measured as this rank of the whole adapter; the first command writes these weights"
+        whole = adapter.path if adapter.path and not Path(adapter.path).is_absolute() else None
+        whole = whole or adapter.name.rpartition(", rank ")[0]
+        out = f"{Path(whole).name or 'adapter'}-rank-{adapter.trained_rank}"
+        typed.append(adapter.derived.command(whole, out))
     lines = [f"truncation: {how}"]
     for curve in curves:
         task = run.task(curve.task)
@@ -284,18 +295,20 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
             f"{curve.task}: {_documents(run, curve)}, {shots} few-shot examples, "
             f"documents {(task.documents_sha256 or 'not recorded')[:16]}"
         )
-    first = run.provenance[0]
+    system = f"system prompt: {x}" if (x := task.system_instruction) else "no system prompt"
     facts = {
+        "prompts": f"{'with' if task.chat_template else 'no'} chat template, {system}",
         "base": f"{hub.base_name(first.base.name)}, SHA-256 {first.base.sha256 or 'not recorded'}",
         "adapter SHA-256": adapter.sha256,
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),
         "aurac": run.version,
     }
     lines += [f"{name}: {value}" for name, value in facts.items() if value]
-    # A path of this machine says nothing to others: its last part does.
-    typed = re.sub(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)", "", first.command or "")
+    if first.command:  # a path of this machine says nothing to others: its last part does
+        typed.append(re.sub(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)", "", first.command))
     limits = (
         "Intervals are over documents and conditional on this checkpoint: they do not say how "
         "another training run would have done."
     )
-    return [_list(lines), typed and markdown_fence(typed, 2000, "sh"), limits, hub.ABOUT]
+    commands = markdown_fence("\n".join(typed), 2000, "sh") if typed else ""
+    return [_list(lines), commands, limits, hub.ABOUT]

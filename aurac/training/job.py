@@ -29,6 +29,7 @@ from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
 from aurac.models.weights import quiet_transformers
 from aurac.records import hub
+from aurac.records.cut import Derived
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
 from aurac.training.recipe import Recipe, load_recipe
@@ -370,7 +371,8 @@ def _card(adapter: Adapter, losses: Sequence[tuple[int, float]]) -> str:
     nested = f" Nested ranks: {', '.join(map(str, ranks))}." if len(ranks) > 1 else ""
     text = hub.to_yaml(recipe)
     fence = "`" * (1 + max(2, *map(len, re.findall("`+", text)), 0))
-    with_p = adapter.rank if default_rescale(adapter) == "trained" else None
+    cut = Derived(basis="prefix", rescale="trained", rank=adapter.rank)
+    with_p = cut if default_rescale(adapter) == "trained" else None
     kind = "plain PEFT" if with_p is None else "PEFT"
     last = f"{losses[-1][1]:.4f} at step {losses[-1][0]}" if losses else "not logged"
     return f"""{hub.front_matter(adapter.name, adapter.base, recipe.get("method"))}

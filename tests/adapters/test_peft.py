@@ -366,6 +366,7 @@ def test_the_hub_is_asked_for_what_is_not_there(monkeypatch, tmp_path):
 
     def snapshot(repo, **options):
         requests.append((repo, options["revision"], options["allow_patterns"][0]))
+        assert "adapter/README.md" in options["allow_patterns"]  # which has the licence
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)

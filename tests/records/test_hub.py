@@ -8,7 +8,16 @@ import pytest
 from huggingface_hub import ModelCard
 
 from aurac.models.packaged import PACKAGED
-from aurac.records.hub import UPSTREAM, base_name, base_note, front_matter, hub_id, loading_snippet
+from aurac.records.hub import (
+    UPSTREAM,
+    base_name,
+    base_note,
+    front_matter,
+    hub_id,
+    licence,
+    loading_snippet,
+    recorded_base,
+)
 
 PACKAGED_BASE = "smollm2-135m-instruct-q4_1"
 
@@ -39,12 +48,32 @@ def test_an_existing_folder_of_two_parts_is_a_folder(tmp_path, monkeypatch):
     assert hub_id("bases/model") is None
     assert "bases/model" not in base_note("bases/model")
     assert base_name("/secret/place/model") == "model"
+    kept = recorded_base("bases/model")
+    monkeypatch.chdir("/")
+    assert hub_id("bases/model") == "bases/model"  # so that is not what results record
+    assert hub_id(kept) is None
+    for name in ("owner/model", "/home/me/model", "./model", "model", PACKAGED_BASE):
+        assert recorded_base(name) == name
 
 
 def test_the_snippet_is_python_that_names_the_base():
     code = loading_snippet("owner/model").removeprefix("```python\n").removesuffix("```")
     ast.parse(code)
     assert 'AutoModelForCausalLM.from_pretrained("owner/model")' in code
+
+
+def test_the_snippet_loads_the_revision_that_was_measured():
+    code = loading_snippet("owner/model@abc123")
+    assert 'AutoModelForCausalLM.from_pretrained("owner/model", revision="abc123")' in code
+
+
+def test_the_licence_is_that_of_the_readme_beside_the_adapter(tmp_path):
+    assert licence(None) is licence(tmp_path) is None
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n")
+    (tmp_path / "adapter.pt").touch()
+    assert licence(tmp_path) == licence(tmp_path / "adapter.pt") == "mit"
+    (tmp_path / "README.md").write_text("---\na: [\n---\n")
+    assert licence(tmp_path) is None
 
 
 def test_every_packaged_base_has_its_repository_and_licence():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from packing import pack
 from support.small_runs import dry_run
 
@@ -29,6 +30,7 @@ from aurac.records.results_file import Results
 from aurac.records.store import read_cell
 from aurac.runs.compare import compare
 from aurac.runs.status import read_status
+from aurac.show import write_report
 from aurac.tasks.task import Evaluation
 from aurac.training import make_recipe, train
 
@@ -60,6 +62,8 @@ def adapters(tiny_base_folder, tmp_path_factory) -> dict[str, Path]:
             }
         )
         made[method] = train(recipe, root / method).folder
+    card = made["lora"] / "README.md"
+    card.write_text(card.read_text().replace("---\n", "---\nlicense: mit\n", 1))
     return made
 
 
@@ -85,6 +89,16 @@ def test_curves_of_a_run(run):
         assert curve["missing"] == {}
     assert len({c["baseline"] for c in curves.values()}) == 1
     assert len(list((run.folder / "cells").iterdir())) == 1 + 4 * 3
+
+
+def test_cards_have_the_licence_wherever_the_report_is_made(run, tmp_path, monkeypatch):
+    records = run.results.to_dict()["adapters"]
+    assert [record.get("licence") for record in records] == ["mit", None]
+    monkeypatch.chdir(tmp_path)
+    write_report(run.folder, out=tmp_path / "report")
+    for name in ("lora", "lora-rank-2", "matryoshka"):
+        data = ModelCard((tmp_path / f"report/cards/{name}.md").read_text()).data
+        assert data.license == (None if name == "matryoshka" else "mit")
 
 
 def test_the_score_is_that_of_the_cells_by_hand(run):
@@ -118,7 +132,6 @@ def test_the_file_is_the_result_and_holds_no_nan(run):
 
 def test_an_export_and_a_report_are_for_whom_the_umask_lets(run, tmp_path, group_writes):
     from aurac.exports import export_lm_eval
-    from aurac.show import write_report
 
     export_lm_eval(run.folder, tmp_path / "exported")
     write_report(run.folder, out=tmp_path / "report")

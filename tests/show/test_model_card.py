@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
 import re
 import shlex
@@ -20,6 +19,7 @@ from aurac.cli import cli
 from aurac.curves.display import percent
 from aurac.records.cut import Derived, TrainingRecord
 from aurac.records.hub import ABOUT, METHODS
+from aurac.records.requests import ModelFacts, RequestsHeader, StoredRequests
 from aurac.records.results_file import AdapterRecord
 from aurac.show import write_report
 from aurac.show.findings import Findings
@@ -65,6 +65,9 @@ def test_the_hub_reads_back_every_number_of_the_default_curve(run):
     assert area.dataset_name == "word_problems"
     assert area.dataset_args["num_fewshot"] == 0
     assert area.metric_args["rescale"] == "trained"
+    areas = [r.metric_args for r in data.eval_results if r.metric_type == "aurac"]
+    assert [area["axis"] for area in areas] == ["log2", "linear"]
+    assert all(area["ranks"] == list(curve.ranks) for area in areas)
 
 
 def test_the_text_says_the_same_and_names_the_published_inference(run):
@@ -104,10 +107,17 @@ def test_what_is_not_above_the_base_is_said_without_a_margin(tmp_path):
     assert "\n\nNo rank is recommended: nothing is shown to be above the base" in text
 
 
-def test_its_command_exists(run):
+@pytest.mark.parametrize("margin", [None, 0.5])
+def test_its_command_exists(run, margin):
     adapter = next(a for a in run.adapters if a.name == "lora")
-    text = card(run, adapter, Findings(run, 0.5).own)
+    findings = Findings(run, margin)
+    rank = findings.own["lora", "word_problems"].rank
+    text = card(run, adapter, findings.own)
     line = next(row for row in text.splitlines() if row.startswith("aurac truncate"))
+    smaller = rank if rank in (1, 2, 4, 8) else 8
+    cut = f"--rank {smaller} --basis prefix --rescale rule --out ../rank-{smaller}"
+    assert line == f"aurac truncate . {cut}"
+    assert ("the rank recommended above" in text) is (smaller == rank)
     words = shlex.split(line)[1:]
     cli.get_command(None, words[0]).make_context(words[0], words[1:])
 
@@ -169,6 +179,49 @@ def test_what_was_measured_with_p_is_loaded_from_a_cut_with_p(run, margin, rank)
     assert 'from_pretrained(base, ".")' in card(run, structs.replace(adapter, derived=measured), {})
 
 
+def test_its_first_lines_say_that_the_numbers_are_not_of_the_weights_without_p(run):
+    said = " of a cut with the trained P, not of this folder as PEFT loads it."
+    for name in ("matryoshka", "lora", "dylora"):
+        opening = text_of(run, name).split("\n## ")[0]
+        assert (said in opening) is (name == "matryoshka")
+
+
+def test_what_was_cut_by_svd_was_measured_with_p_too(run):
+    """The SVD is of B · P · A, at the adapter's own rank as well."""
+    curves = tuple(structs.replace(curve, basis="svd", rescale="keep") for curve in run.curves)
+    svd = replace(run, curves=curves)
+    lora, adapter = (
+        next(a for a in run.adapters if a.name == name) for name in ("lora", "matryoshka")
+    )
+    text = card(svd, adapter, {})
+    assert "aurac truncate . --rank 16 --basis svd --rescale keep --out ../rank-16" in text
+    assert 'from_pretrained(base, ".")' not in text
+    made = [card(one, cut, {}) for one, cut in cuts(svd, structs.replace(adapter, sha256="a"))]
+    assert len(made) == 5
+    assert all(" Its trained P is written into the weights." in text for text in made)
+    assert 'from_pretrained(base, ".")' in card(svd, lora, {})
+
+
+@pytest.mark.parametrize(
+    ("chat", "system", "said"),
+    [
+        (True, "Be brief.", "prompts: with chat template, system prompt: Be brief.\n"),
+        (False, None, "prompts: no chat template, no system prompt\n"),
+    ],
+)
+def test_it_says_how_documents_were_prompted(tmp_path, chat, system, said):
+    maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2))
+    maker.tasks["word_problems"]["chat_template"] = chat
+    if system:
+        maker.tasks["word_problems"]["system_instruction"] = system
+    maker.write()
+    write_report(tmp_path)
+    text = (tmp_path / "cards/a.md").read_text()
+    assert f"\n- {said}" in text
+    args = ModelCard(text).data.eval_results[0].dataset_args
+    assert (args["chat_template"], args.get("system_instruction")) == (chat, system)
+
+
 def test_what_was_measured_with_fitted_factors_is_not_cut_by_command(run):
     adapter = next(a for a in run.adapters if a.name == "lora")
     curves = tuple(structs.replace(curve, rescale="fit") for curve in run.curves)
@@ -191,12 +244,20 @@ def test_each_smaller_rank_has_the_card_of_its_cut(run, name):
         assert result.metric_value == pytest.approx(curve.accuracy[at], abs=1e-6)
         assert result.metric_args["rank"] == cut.derived.rank == curve.ranks[at]
         assert (cut.derived.basis, cut.derived.rescale) == (curve.basis, curve.rescale)
-        parent = f" from rank 16 (SHA-256 {'ab' * 32}): {cut.derived.steps}."
+        smaller = cut.trained_rank < 16
+        source = "rank 16" if smaller else "one of the same rank"
+        parent = f" from {source} (SHA-256 {'ab' * 32}): {cut.derived.steps}."
         assert (parent + " Its trained P is written into the weights." in text) is with_p
         assert parent in text
-        assert ("cut to its first components" in text or "cut by SVD" in text) is (
-            cut.trained_rank < 16
-        )
+        assert ("cut to its first components" in text or "cut by SVD" in text) is smaller
+        line = next(row for row in text.splitlines() if row.startswith("aurac truncate"))
+        assert line.endswith(f" --out {name}-rank-{cut.trained_rank}")
+        words = shlex.split(line)[1:]
+        asked = cli.get_command(None, words[0]).make_context(words[0], words[1:]).params
+        assert asked["rank"] == cut.trained_rank
+        assert (asked["basis"], asked["rescale"]) == (curve.basis, curve.rescale)
+        assert result.metric_args["basis"] == curve.basis
+        assert result.metric_args["rescale"] == curve.rescale
         assert "AURAC" not in text.partition("---\n\n")[2].replace(ABOUT, "")
     assert not list(cuts(run, structs.replace(adapter, sha256=None)))  # which adapter is not known
 
@@ -254,32 +315,70 @@ def test_an_adapter_without_a_curve_gets_no_card(run):
     assert card(run, AdapterRecord(name="absent"), {}) is None
 
 
-def test_the_licence_is_that_of_the_adapters_own_readme(run, tmp_path):
+def test_the_licence_is_the_recorded_one_whatever_lies_in_that_place_now(run, tmp_path):
     adapter = next(a for a in run.adapters if a.name == "lora")
+    (tmp_path / "README.md").write_text("---\nlicense: gpl-3.0\n---\n\n# another adapter\n")
     adapter = structs.replace(adapter, path=str(tmp_path))
     assert ModelCard(card(run, adapter, {})).data.license is None
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n")
+    adapter = structs.replace(adapter, licence="mit", sha256="ab" * 32)
     assert ModelCard(card(run, adapter, {})).data.license == "mit"
-    (tmp_path / "README.md").write_text("---\na: [\n---\n")
-    assert ModelCard(card(run, adapter, {})).data.license is None
+    for one, cut in cuts(run, adapter):
+        assert ModelCard(card(one, cut, {})).data.license == "mit"
 
 
-@pytest.mark.parametrize(("limit", "copy"), [(None, False), (20, False), (None, True)])
-def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit, copy):
+def keep_header(maker, **config):
+    """The first line of the file of a task's prompts: the data set of the hub, of 20 documents."""
+    config = {"dataset_path": "openai/gsm8k", "dataset_name": "main"} | config
+    for name, task in maker.tasks.items():
+        task["requests"] = f"requests/{name}.jsonl.gz"
+        header = RequestsHeader(
+            task=name,
+            config=config,
+            version=3,
+            higher_is_better={},
+            original=20,
+            chat_template=None,
+            model=ModelFacts(
+                parameters=1,
+                max_length=None,
+                eot_token_id=None,
+                pad_token=[],
+                eos_token=[],
+                bos_token=[],
+            ),
+        )
+        (maker.folder / "requests").mkdir(exist_ok=True)
+        StoredRequests(header, []).write(maker.folder / task["requests"])
+
+
+def gsm8k_run(folder, n, **config):
+    maker = RunMaker(folder, n=n).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
+    keep_header(maker, **config)
+    return maker
+
+
+@pytest.mark.parametrize(
+    ("n", "limit", "copy", "said"),
+    [
+        (20, None, False, "20 documents"),
+        (20, 30, False, "20 documents"),  # a limit that leaves none out
+        (15, 15, False, "the first 15 documents"),
+        (20, None, True, "20 documents"),
+    ],
+)
+def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, n, limit, copy, said):
     """Only of whole tasks of the hub: first documents, or a copy, may be fewer."""
-    maker = RunMaker(tmp_path, n=20).add("a", [0.2, 0.5], ranks=(1, 2), task="gsm8k")
-    maker.tasks["gsm8k"] |= {"requests": "requests/gsm8k.jsonl.gz", "limit": limit}
-    (tmp_path / "requests").mkdir()
-    config = {"dataset_path": "openai/gsm8k", "dataset_name": "main"}
-    header = {"config": config | ({"custom_dataset": "x"} if copy else {})}
-    with gzip.open(tmp_path / "requests/gsm8k.jsonl.gz", "wt") as file:
-        file.write(json.dumps(header) + "\n")
+    maker = gsm8k_run(tmp_path, n, **({"custom_dataset": "x"} if copy else {}))
+    maker.tasks["gsm8k"]["limit"] = limit
     maker.write()
     write_report(tmp_path)
     path = tmp_path / "cards/a.eval_results.yaml"
-    assert path.exists() is (limit is None and not copy)
-    data = ModelCard((tmp_path / "cards/a.md").read_text()).data
+    assert path.exists() is (n == 20 and not copy)
+    text = (tmp_path / "cards/a.md").read_text()
+    assert f" Measured on {said} of gsm8k.\n" in text
+    data = ModelCard(text).data
     assert {result.dataset_type for result in data.eval_results} == {"openai/gsm8k"}
+    assert {result.dataset_split for result in data.eval_results} == {None}
     if path.exists():
         (entry,) = yaml.safe_load(path.read_text())
         assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
@@ -289,3 +388,33 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, limit, copy):
             from huggingface_hub import parse_eval_result_entries
 
             assert parse_eval_result_entries([entry])[0].dataset_id == "openai/gsm8k"
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_another_split_is_named_and_is_no_result_of_the_benchmark(tmp_path, split):
+    maker = gsm8k_run(tmp_path, 20)
+    content = maker.results()
+    content["provenance"]["settings"]["split"] = split
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    write_report(tmp_path)
+    text = (tmp_path / "cards/a.md").read_text()
+    assert f" Measured on 20 {split} documents of gsm8k.\n" in text
+    assert {result.dataset_split for result in ModelCard(text).data.eval_results} == {split}
+    # lm-eval itself takes the test split where there is one, and `split: test` needs one
+    assert (tmp_path / "cards/a.eval_results.yaml").exists() is (split == "test")
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_run_that_stopped_early_is_no_result_of_the_benchmark(tmp_path, by_itself):
+    """Where all adapters stopped together the curves have no `documents` of their own."""
+    maker = gsm8k_run(tmp_path, 12)
+    if by_itself:
+        maker.curves[0]["documents"] = {"gsm8k": 12}
+    content = maker.results()
+    design = {"until": "decided", "alpha": 0.05, "gamma": 1, "futility": 0.1, "order_seed": 1}
+    content["sequential"] = {**design, "documents": {"gsm8k": 16 if by_itself else 12}}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    write_report(tmp_path)
+    assert not list((tmp_path / "cards").glob("*.yaml"))
+    text = (tmp_path / "cards/a.md").read_text()
+    assert " Measured on 12 randomly chosen documents of gsm8k.\n" in text

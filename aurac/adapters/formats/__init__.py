@@ -197,9 +197,9 @@ def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None)
 
     inside = f"{subfolder.strip('/')}/" if subfolder else ""
     files = dict.fromkeys(pattern for kind in FORMATS for pattern in kind.files)
-    patterns = [inside + p for p in (*files, SIDECAR, f"*.{SIDECAR}", *TOKENIZER_FILES)]
+    wanted = [inside + p for p in (*files, SIDECAR, f"*.{SIDECAR}", *TOKENIZER_FILES, "README.md")]
     try:
-        root = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+        root = Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     except GatedRepoError as error:
         raise CheckpointError(
             f"{repo} on the hub is gated", fix="log in with an account"
