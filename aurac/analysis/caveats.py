@@ -102,7 +102,7 @@ def _alike(answer: object, target: str) -> bool:
 
 def _published(run: StoredRun) -> Iterator[Caveat]:
     scored = [curve for curve in run.curves if curve.log2]
-    for curve in (curve for curve in scored if curve.role == "published"):
+    for curve in (curve for curve in scored if curve.published and not curve.is_default):
         for own in (c for c in scored if (c.adapter, c.task) == (curve.adapter, curve.task)):
             if own.is_default:
                 yield _caveat(

@@ -339,7 +339,7 @@ def _best_row(
     untested = [label for label in candidates[1:] if {first, label} not in met]
     kinds = {p.exploratory for p in pairs if p.p is not None}
     families = [name for kind, name in _FAMILIES.items() if kind in kinds] or [_FAMILIES[None]]
-    families += ["bounds of untested rows"] if bounded else []
+    families += ["bounds of this task's untested rows"] if bounded else []
     known = [-low for low in lows.values() if low is not None]
     shared = {group.label for group in alike}
     row = replace(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from aurac.records.run import CurveRow
 
-PAGE = " (see its README.md)"
 _SAME = 1e-6  # of estimates and p values; another processor rounds the last digits differently
 
 
@@ -50,8 +49,8 @@ def study_of(folder: Path) -> OfStudy | None:
         state = msgspec.json.decode((results.parent / STATE_FILE).read_bytes())["study"]
         methods = state.get("methods", {}).items()
         labels = {name: plan.get("label") or name for name, plan in methods}
-        page = PAGE if (results.parent / "README.md").is_file() else ""
-        name = f"{state['name']}{page}"
+        page = " (comparisons made afterwards: see its README.md)"
+        name = f"{state['name']}{page * (results.parent / 'README.md').is_file()}"
         return OfStudy(name, results.parent, at.relative_to(results).parts[0], labels)
     except (OSError, AttributeError, KeyError, StopIteration, TypeError, msgspec.DecodeError):
         return None  # what is not the file of a study says nothing

@@ -133,8 +133,8 @@ class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
     Attributes:
         label: The shortest name that is unique within the run.
         called: The adapter in that name, without its truncation.
-        published: What the published inference is: `prefix` where the adapter is compared by SVD,
-            else `without P`; empty for other roles.
+        published: What the published inference is: `without P`, also where a study asks for that
+            truncation by name, or `prefix` where the adapter is compared by SVD; else empty.
         seed: Of the training; None where it is not recorded.
         members: The curves of single training seeds, of which this is the mean.
         family: Whether an adapter was trained for each rank, so that none is truncated.
@@ -317,8 +317,9 @@ def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
     rows = []
     for row in curves:
         kind = PREFIX if row.adapter in by_svd else WITHOUT_P
-        published = kind if row.role == "published" else ""
         label = names[row.adapter, f"{row.basis} · {row.rescale}"]
+        published = kind if row.role == "published" else ""
+        published = WITHOUT_P if label.endswith(f" ({WITHOUT_P})") else published
         called = one_line(row.adapter, LENGTH)
         rows.append(msgspec.structs.replace(row, published=published, label=label, called=called))
     return tuple(rows)

@@ -25,7 +25,6 @@ from aurac.show.render import (
 from aurac.show.sections import (
     change_table,
     cost_table,
-    end_table,
     method,
     serving_blocks,
     speed_table,
@@ -72,22 +71,11 @@ class Builder:
         seeds: bool = False,
     ) -> None:
         self.run = run
-        self.margin = margin
         self.findings = Findings(run, margin, axes)
         self.large = self.findings.many
         self.pictures = Pictures(self.findings, folder, seeds=seeds)
         self.rows = _MAX_ROWS // 2 if self.large else _MAX_ROWS
         self.slugs = self.pictures.slugs
-
-    def best(self) -> set[str]:
-        """Ids of the curves that are set in bold: those that may be the best of their task.
-
-        None is where the run stopped early: these tests assume a fixed number of documents.
-        """
-        known = self.findings
-        if self.run.sequential:
-            return set()
-        return {curve.id for task in known.leaders for curve in known.candidates[str(task)]}
 
     def report(self) -> Report:
         """The whole report, in reading order."""
@@ -207,11 +195,11 @@ class Builder:
 
     def scores(self) -> Section:
         """AURAC tables, and the weights."""
-        blocks, best = list[Block](), self.best()
+        blocks, findings = list[Block](), self.findings
         for task in self.run.task_names:
             curves, name = self.run.of_task(task), self.slugs[task]
             shown = ordered(curves)[: self.rows]
-            parts: list[Block] = [tables.aurac_table(task, shown, best, f"aurac-{name}")]
+            parts: list[Block] = [tables.aurac_table(findings, task, shown, f"aurac-{name}")]
             if len(curves) > len(shown):
                 rest = len(curves) - len(shown)
                 parts.append(Text(f"The {rest} curves below these are in table.csv."))
@@ -220,7 +208,7 @@ class Builder:
             seeds = [seed for curve in shown for seed in curve.members][:_MAX_ROWS]
             if seeds:
                 inner = (
-                    tables.aurac_table(task, seeds, (), f"seeds-{name}"),
+                    tables.aurac_table(findings, task, seeds, f"seeds-{name}"),
                     tables.rank_table(task, seeds, f"seeds-{name}-r"),
                 )
                 parts.append(Collapsed("The single checkpoints behind the means over seeds", inner))
@@ -232,11 +220,9 @@ class Builder:
     def paired(self) -> Section:
         """All pairs, on the same documents; those beyond the first ones are folded away."""
         blocks = list[Block]()
-        for task, first in () if self.large else self.findings.pairs.items():
-            every = [pair for pair in self.findings.tested if pair.task == task]
-            rest = [pair for pair in every if pair not in first]
-            if len(every) <= _MAX_PAIRS:
-                first, rest = [*first, *rest], []  # noqa: PLW2901
+        for task in () if self.large else self.run.task_names:
+            every = self.findings.pairs(task)
+            first, rest = every[:_MAX_PAIRS], every[_MAX_PAIRS:]
             name = f"paired-{self.slugs[task]}"
             if first:
                 blocks += difference_blocks(self.findings, task, first, name)
@@ -321,13 +307,14 @@ class Builder:
             coloured = self.findings.compared(task)
             if changed and not self.large:
                 blocks.append(self.pictures.changes(task, changed, coloured))
-                table = change_table(task, changed, f"changes-table-{self.slugs[task]}")
+                table = change_table(f"{task}: ", changed, f"changes-table-{self.slugs[task]}")
                 blocks.append(Collapsed("These numbers as a table", (table,)))
             if not self.large or task == self.run.task_names[0]:
                 blocks += self._examples(task, coloured)
         if self.large:
             ends = [x for task in self.run.task_names for x in self.findings.changes(task)]
-            blocks += [end_table(ends, "ends")] if ends else []
+            ends = [replace(item, label=f"{item.label} on {item.task}") for item in ends]
+            blocks += [change_table("", ends, "ends")] if ends else []
         return Section("documents", "Documents gained and lost", tuple(blocks))
 
     def _examples(self, task: str, curves: Sequence[CurveRow]) -> list[Block]:

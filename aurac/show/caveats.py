@@ -51,6 +51,7 @@ _EACH: Mapping[Code, str] = {
     "same for all adapters. The draws cause {share} of the variance of AURAC. The intervals of "
     "AURAC, accuracies and pairs hold for other draws too, a recommended rank for these draws "
     "only.",
+    "not the base": "{who}: {note}.",
     "missing": "{who} on {task}, rank {rank:.0f}: missing ({note}). It is not filled in.",
     "failed": "{who} on {task}, rank {rank:.0f}: failed ({note}).",
 }
@@ -188,24 +189,20 @@ def _sizes(findings: Findings) -> Iterator[str]:
         )
 
 
-def _few_documents(findings: Findings) -> Iterator[str]:
-    counts = {c.task: round(c.numbers["n_docs"]) for c in findings.caveats("few documents")}
-    if counts:
-        least = min(counts.values())
-        yield (
-            f"Few documents: {some(f'{task} ({n})' for task, n in counts.items())}. With {least} "
-            f"documents the accuracy at one rank is known to about "
-            f"±{percent(0.98 / least**0.5, 0)} points at worst."
-        )
-
-
-def _limits(findings: Findings) -> Iterator[str]:
+def _documents(findings: Findings) -> Iterator[str]:
     run, tasks = findings.run, [str(c.task) for c in findings.caveats("limit")]
-    if limited := [f"{task} ({limit_of(run, run.task(task))})" for task in tasks]:
-        yield (
-            f"A limited number of documents: {some(limited)}. A limit takes the first documents of "
-            "a task, which is not a random sample."
-        )
+    limits = {task: limit_of(run, run.task(task)) for task in tasks}
+    few = {str(c.task): round(c.numbers["n_docs"]) for c in findings.caveats("few documents")}
+    listed = some(f"{task} ({number})" for task, number in {**few, **limits}.items())
+    text = f"{'A limited number of' if limits else 'Few'} documents: {listed}."
+    if few:
+        least = min(few.values())
+        text += f" With {least} documents the accuracy at one rank is known to about "
+        text += f"±{percent(0.98 / least**0.5, 0)} points at worst."
+    if limits:
+        text += " A limit takes the first documents of a task, which is not a random sample."
+    if listed:
+        yield text
 
 
 def _falls(findings: Findings) -> Iterator[str]:
@@ -213,15 +210,16 @@ def _falls(findings: Findings) -> Iterator[str]:
         most = percent(max(caveat.numbers["size"] for caveat in falls))
         falling = len({(caveat.task, caveat.curves) for caveat in falls})
         where = "1 curve falls" if falling == 1 else f"{falling} curves fall"
-        places = some(
+        places = [
             f"{_who(findings, c)} on {c.task} from rank {c.numbers['lower']:.0f} to "
             f"{c.numbers['upper']:.0f}"
             for c in falls
             if percent(c.numbers["size"]) == most
-        )
+        ]
+        size = f"drops are {most} points each" if places[1:] else f"drop is {most} points"
         yield (
-            f"A higher rank is not always better: {where} somewhere. The largest drop is {most} "
-            f"points: {places}."
+            f"A higher rank is not always better: {where} somewhere. The largest {size}: "
+            f"{some(places)}."
         )
 
 
@@ -245,10 +243,6 @@ def _rank_choice(findings: Findings) -> Iterator[str]:
     yield from run.rank_choice.sentences if run.rank_choice else ()
 
 
-def _not_the_base(findings: Findings) -> Iterator[str]:
-    yield from (f"{_who(findings, c)}: {c.note}." for c in findings.caveats("not the base"))
-
-
 def _said(code: Code) -> tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]]:
     return partial(_together if code in _TOGETHER else _each, code=code), (code,)
 
@@ -267,15 +261,14 @@ _SAID: tuple[tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]], ...] 
     _said("unequal ranks"),
     (_rank_choice, ()),
     (_sizes, ("unequal sizes",)),
-    (_few_documents, ("few documents",)),
+    (_documents, ("few documents", "limit")),
     _said("few events"),
     _said("near ties"),
     _said("samples"),
     _said("draws"),
-    (_limits, ("limit",)),
     (_falls, ("falls",)),
     _said("no base"),
-    (_not_the_base, ("not the base",)),
+    _said("not the base"),
     _said("missing"),
     _said("failed"),
     _said("no documents"),

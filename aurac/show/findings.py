@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.findings import MANY_TASKS, MOST_CLOSE
-from aurac.analysis.of_study import PAGE
 from aurac.analysis.rows import BestRow
 from aurac.analysis.sentences import AGAINST, other_truncations, reading
 from aurac.analysis.whole import analyse_run
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.mean import Estimate
 
-_PAIRED = 5
 _LEVEL = 0.95  # of every interval
 _SCALES = {"rule": "scaling rule", "keep": "scale kept", "fit": "scale fitted"}
 
@@ -46,7 +44,6 @@ class Findings:
         candidates: Task → the rows that may be the best, the leader first.
         best: Task → its leader; None where none is named.
         tested: Every pair that was tested, `b` minus `a` as in the analysis.
-        pairs: Task → the pairs that the page has room for.
     """
 
     def __init__(
@@ -85,8 +82,6 @@ class Findings:
             frozenset(self.row(pair.task, name).id for name in (pair.a, pair.b)): pair
             for pair in self.tested
         }
-        most = 1 if self.many else _PAIRED
-        self.pairs = {task: self._shown(task, most) for task in run.task_names}
 
     def row(self, task: str | None, name: str) -> CurveRow:
         """The row that the analysis calls by this name; without a task the first one."""
@@ -113,8 +108,14 @@ class Findings:
         return self.row(task, name).label
 
     def called(self, configuration: Configuration) -> str:
-        """What the page calls a configuration."""
-        return f"{self.label(configuration.task, configuration.label)} at rank {configuration.rank}"
+        """What the page calls a configuration.
+
+        At its trained rank LoRA is the same function by prefix and by SVD.
+        """
+        row = self.row(configuration.task, configuration.label)
+        same = configuration.rank == row.trained_rank and row.method == "lora"
+        whole = same and row.rescale in ("rule", "keep")
+        return f"{row.called if whole else row.label} at rank {configuration.rank}"
 
     def reading(self, pair: PairRow) -> str:
         """What a pair shows, in a few words with the names of the page."""
@@ -147,10 +148,17 @@ class Findings:
 
     @property
     def of_study(self) -> str:
-        """The pages of the study that the run is a task of; empty unless its p values are here."""
-        notes = [caveat.note for caveat in self.caveats("task of a study") if caveat.numbers]
-        page = "; comparisons made afterwards: see its README.md"
-        return f"the study's report.md{page * notes[0].endswith(PAGE)}" if notes else ""
+        """The page of the study that the run is a task of; empty unless its p values are here."""
+        known = any(caveat.numbers for caveat in self.caveats("task of a study"))
+        return "the study's report.md" if known else ""
+
+    def may_be_best(self, task: str) -> set[str]:
+        """Ids of the rows that may be the best of a task.
+
+        None is where the run stopped early: these tests assume a fixed number of documents.
+        """
+        known = task in self.leaders and not self.run.sequential
+        return {curve.id for curve in self.candidates[task]} if known else set()
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""
@@ -168,36 +176,15 @@ class Findings:
         above = self.above_base.get(curve.id)
         return bool(above) and not any(above.values()) if above else False
 
-    def _shown(self, task: str, most: int) -> list[PairRow]:
-        """The pairs that a page has room for, with those that its first sentences rely on.
-
-        They are the leader's, those of its adapter's default truncation with other adapters, and
-        for each row that is worse than another but not than the leader one that shows it.
-        """
+    def pairs(self, task: str) -> list[PairRow]:
+        """The pairs that were tested on a task: the primary ones, the leader's, then the others."""
         best = self.best[task]
-        if best is None:
-            return []
-        pairs = [pair for pair in self.tested if pair.task == task]
-        rivals = (row for row in ordered(self.run.of_task(task)) if row is not best)
-        own = [
-            (row, pair)
-            for row in rivals
-            if (pair := self._between.get(frozenset((best.id, row.id))))
-        ]
-        others = [pair for row, pair in own if row.adapter != best.adapter]
-        shown = [*others[:most], *(p for row, p in own if row.adapter == best.adapter)]
-        named = ((*larger_first(pair), pair) for pair in pairs)
-        sides = [(self.row(task, x), self.row(task, y), pair) for x, y, pair in named]
-        if not best.is_default:
-            default = [x for x in sides if x[0].adapter == best.adapter and x[0].is_default]
-            shown += [pair for _, row, pair in default if row.adapter != best.adapter][:most]
-        settled = {row.id for row in self.candidates[task]}
-        settled |= {row.id for row, pair in own if significant(pair)}
-        for _, row, pair in sides:
-            if significant(pair) and row.id not in settled:
-                settled.add(row.id)
-                shown += [pair] if pair not in shown else []
-        return shown
+
+        def place(pair: PairRow) -> tuple[bool, bool]:
+            own = best in (self.row(task, pair.a), self.row(task, pair.b))
+            return pair.exploratory is not False, not own
+
+        return sorted((pair for pair in self.tested if pair.task == task), key=place)
 
 
 def significant(pair: PairRow | None) -> bool:
@@ -229,11 +216,6 @@ def turned(pair: PairRow) -> PairRow:
 def tested(pairs: Iterable[PairRow]) -> list[PairRow]:
     """Those of the pairs that were tested."""
     return [pair for pair in pairs if pair.estimate]
-
-
-def larger_first(pair: PairRow) -> tuple[str, str]:
-    """The two names of a pair, that of the larger AURAC first."""
-    return (pair.b, pair.a) if (pair.value or 0.0) >= 0 else (pair.a, pair.b)
 
 
 def _leader(run: StoredRun, task: str, known: Analysis) -> BestRow | None:

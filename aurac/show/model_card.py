@@ -15,7 +15,7 @@ from aurac.records import hub
 from aurac.records.cut import EXPORTED, Derived, TrainingRecord
 from aurac.show.escape import markdown, markdown_fence
 from aurac.show.findings import truncation
-from aurac.show.table import Cell, estimate, number, rank_cell, table
+from aurac.show.table import Cell, estimate, number, table
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ def _sentence(curve: CurveRow) -> str:
 
 def _table(curve: CurveRow) -> str:
     rows = [
-        (rank_cell(rank), estimate(curve.point(at)), number(numbers), Cell(size(curve.bytes[at])))
+        (number(rank), estimate(curve.point(at)), number(numbers), Cell(size(curve.bytes[at])))
         for at, (rank, numbers) in enumerate(zip(curve.ranks, curve.parameters, strict=True))
     ]
     titles = ("rank", f"{curve.metric} in percent [95 %]", "parameters", "size")

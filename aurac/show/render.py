@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Union
 
 from aurac.show import escape
 from aurac.show.documents import RIGHT
-from aurac.show.table import Table, markdown_lines, text_table
+from aurac.show.table import Table, markdown_lines
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -78,11 +78,16 @@ Block = Union[Text, Bullets, Table, Picture, Examples, Code, "Collapsed"]
 
 @dataclass(frozen=True)
 class Tile:
-    """A number of the first screen, with what it is and what to know about it."""
+    """A number of the first screen, with what it is and what to know about it.
+
+    `command` opens the first line; `top` says that a narrow page has the tile above the chart.
+    """
 
     title: str
     value: str
     lines: tuple[str, ...]
+    command: str = ""
+    top: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,11 +178,7 @@ def markdown(report: Report) -> str:
     text += [f"**{escape.markdown(sentence)}**" for sentence in report.verdict]
     text += [escape.markdown(sentence) for sentence in report.scope]
     if report.tiles:
-        rows = [
-            [tile.title, tile.value, "; ".join(line.removesuffix(".") for line in tile.lines)]
-            for tile in report.tiles
-        ]
-        text.append(text_table(["", "", ""], rows).markdown())
+        text.append("\n".join(map(_tile, report.tiles)))
     text += [_markdown(block) for block in report.first]
     for section in report.sections:
         text.append(f"## {escape.markdown(section.title)}")
@@ -185,6 +186,12 @@ def markdown(report: Report) -> str:
     version = escape.markdown(report.version)
     text.append(f"Made by aurac {version} from stored cells; `aurac report` makes it again.")
     return "\n\n".join(part for part in text if part) + "\n"
+
+
+def _tile(tile: Tile) -> str:
+    lines = "; ".join(escape.markdown(line.removesuffix(".")) for line in tile.lines)
+    command = f"`{tile.command}` " if tile.command else ""
+    return f"- {tile.title}: **{escape.markdown(tile.value)}**. {command}{lines}."
 
 
 def _markdown(block: Block) -> str:

@@ -14,7 +14,7 @@ from aurac.show.documents import cost_of
 from aurac.show.findings import ordered, truncation, unequal_documents
 from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
 from aurac.show.sentences import LISTED, limit_of, to
-from aurac.show.table import NONE, Cell, Table, number, p_value, rank_cell, share, table
+from aurac.show.table import NONE, Cell, Table, number, p_value, share, table
 from aurac.show.tables import rank_titles
 from aurac.terminal import one_line
 
@@ -149,7 +149,7 @@ def cost_table(task: str, curves: Sequence[CurveRow], name: str) -> Table | None
 
     def cost(curve: CurveRow, at: int) -> tuple[Cell, ...]:
         amount = curve.bytes[at]
-        return rank_cell(curve.ranks[at]), number(curve.parameters[at]), Cell(size(amount), amount)
+        return number(curve.ranks[at]), number(curve.parameters[at]), Cell(size(amount), amount)
 
     curves, first = ordered(curves), curves[0]
     if len({(curve.ranks, curve.parameters, curve.bytes) for curve in curves}) == 1:
@@ -191,8 +191,8 @@ def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str)
     return table(name, caption, rows, "adapter", "measured", numeric=rank_titles(ranks))
 
 
-def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
-    """Documents gained and lost, one row for each step of each curve."""
+def change_table(on: str, changes: Sequence[Changes], name: str) -> Table:
+    """Documents gained and lost, one row for each step of each curve; `on` opens the caption."""
     rows = (
         (
             Cell(item.label),
@@ -205,23 +205,9 @@ def change_table(task: str, changes: Sequence[Changes], name: str) -> Table:
         for item in changes
         for step, (a, b) in zip(item.steps, item.pairs, strict=True)
     )
-    caption = f"{task}: documents whose score rose or fell against the next lower rank."
+    caption = f"{on}documents whose score rose or fell in each step."
     titles = ("step", "gained", "lost", "net", "changed (%)")
     return table(name, caption, rows, "adapter", numeric=titles)
-
-
-def end_table(changes: Sequence[Changes], name: str) -> Table:
-    """Documents gained and lost from the lowest to the highest rank, one row for each curve."""
-    rows = (
-        (
-            *map(Cell, (item.task, item.label, " → ".join(item.pairs[0]))),
-            *map(number, (item.steps[0].gained, item.steps[0].lost, item.n_docs)),
-        )
-        for item in changes
-    )
-    caption = "Documents that the leading curve of each task gains and loses with the rank."
-    titles = ("gained", "lost", "documents")
-    return table(name, caption, rows, "task", "adapter", "ranks", numeric=titles)
 
 
 def _serving_table(
@@ -255,7 +241,7 @@ def _serving_row(
     prefill, decode = record.tokens_per_second(cost)
     return (
         Cell(label),
-        rank_cell(cost.rank) if cost.rank else Cell(NONE),
+        number(cost.rank) if cost.rank else Cell(NONE),
         share(accuracy),
         Cell(size(cost.bytes), cost.bytes) if cost.rank else Cell(NONE),
         Cell(cost.prefill.milliseconds, cost.prefill.median),

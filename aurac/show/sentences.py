@@ -6,15 +6,17 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from aurac.analysis.sentences import choice_sentences, confidence
-from aurac.curves.display import enough, percent
+from aurac.analysis.sentences import DEPENDS, choice_sentences, confidence, show_p
+from aurac.curves.display import enough, percent, size
 from aurac.show.findings import scale, scored, significant
+from aurac.show.tables import rank_range
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from aurac.analysis.rows import BestRow, PairRow
+    from aurac.analysis.choice_rows import Choice
+    from aurac.analysis.rows import PairRow
     from aurac.records.results_file import TaskRecord
     from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
@@ -40,8 +42,8 @@ def some(names: Iterable[str]) -> str:
 def title(run: StoredRun) -> str:
     """What was compared, in a line."""
     adapters = list(dict.fromkeys(curve.called for curve in run.curves))
-    tasks = run.task_names
-    who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} adapters"
+    tasks, kind = run.task_names, "methods" if any(c.members for c in run.curves) else "adapters"
+    who = ", ".join(adapters) if len(adapters) <= 4 else f"{len(adapters)} {kind}"
     where = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
     return one_line(f"{who or 'no adapter'} on {where or 'no task'}", 120)
 
@@ -68,7 +70,7 @@ def limit_of(run: StoredRun, task: TaskRecord) -> str:
 
 
 def verdicts(findings: Findings) -> tuple[str, ...]:
-    """The answer: a sentence for each task, or two for many tasks together."""
+    """The answer: of the primary comparisons, then of each task, or of many tasks together."""
     run = findings.run
     if not run.task_names:
         return (_NO_CURVE,)
@@ -77,10 +79,9 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
         rest = len(decided) - LISTED
         return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if findings.many:
-        return tuple(_counted(findings))
-    if len(run.task_names) == 1:
-        return (_verdict(findings, run.task_names[0]),)
-    return tuple(f"{task}: {_verdict(findings, task)}" for task in run.task_names)
+        return (*_primary(primary_pairs(findings), findings), *_counted(findings))
+    each = [(f"{task}: ", line) for task in run.task_names for line in _answer(findings, task)]
+    return tuple(task * (len(run.task_names) > 1) + line for task, line in each)
 
 
 def scope(run: StoredRun) -> str:
@@ -122,6 +123,31 @@ def elsewhere(findings: Findings, pairs: Iterable[PairRow]) -> str:
     return f"With other truncations the result differs: {listed}." if others else ""
 
 
+def _answer(findings: Findings, task: str) -> list[str]:
+    """What the primary comparisons on a task show, then which row leads."""
+    return [*_primary(primary_pairs(findings, task), findings), _verdict(findings, task)]
+
+
+def primary_pairs(findings: Findings, task: str | None = None) -> list[PairRow]:
+    """The primary comparisons that were tested (on a task)."""
+    asked = (pair for pair in findings.tested if pair.exploratory is False)
+    return [pair for pair in asked if task in (None, pair.task)]
+
+
+def _primary(pairs: Sequence[PairRow], findings: Findings) -> Iterator[str]:
+    for pair in pairs[:LISTED]:
+        a, b = (findings.label(pair.task, name) for name in (pair.a, pair.b))
+        gap = cast("Estimate", pair.estimate)
+        p = "" if pair.p_holm is None else f", adjusted p {show_p(pair.p_holm)}"
+        where = f" on {pair.task}" if findings.many else ""
+        yield (
+            f"Primary comparison{where}: {b} − {a} is {percent(gap.value)} points "
+            f"({to(gap.low, gap.high)}{p}), {findings.reading(pair).removesuffix(DEPENDS)}."
+        )
+    if len(pairs) > LISTED:
+        yield f"{len(pairs) - LISTED} more primary comparisons are below."
+
+
 def _verdict(findings: Findings, task: str) -> str:
     run = findings.run
     rows = scored(run, task)
@@ -134,11 +160,14 @@ def _verdict(findings: Findings, task: str) -> str:
     if best is None:
         reason = str(findings.leaders[task].reason)
         return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
-    apart = _apart(findings.leaders.get(task))
+    row = findings.leaders.get(task)
+    apart = f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
     equal = [curve for curve in rows if curve.area == best.area]
     weak = _weak(equal, findings)
     if len(rows) == 1:
-        return f"{best.label} has an AURAC of {percent(best.area)} %{weak}."
+        area = findings.leader_area(best)
+        ends = "" if area.low is None else f" (95 % interval {to(area.low, area.high)})"
+        return f"{best.label} has an AURAC of {percent(best.area)} %{ends}{weak}."
     if len(equal) > 1:
         who, n_docs = _and([curve.label for curve in equal]), best.n_docs
         same = f"have the same AURAC{f' on these {n_docs} documents' if n_docs else ''}"
@@ -179,11 +208,6 @@ def _weak(leaders: Sequence[CurveRow], findings: Findings) -> str:
     return f", but no rank of {whose} is shown to be above the base ({base} %)"
 
 
-def _apart(row: BestRow | None) -> str:
-    """The rows over other ranks, which may have a larger AURAC."""
-    return f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
-
-
 def runner_up(best: CurveRow, run: StoredRun) -> CurveRow | None:
     """The row with the next AURAC over the same ranks; None where there is no other."""
     rows = (curve for curve in scored(run, best.task) if curve.ranks == best.ranks)
@@ -199,9 +223,8 @@ def _lead(findings: Findings, best: CurveRow) -> str:
     if pair is None:
         more = f"{percent(best.area - second.area)} points more than {second.label}"
         if findings.tested:
-            pages = findings.of_study
-            where = f"is not tested in {pages}" if pages else "was not tested"
-            return f", {more}. That difference {where}."
+            where = f" in {findings.of_study}" if findings.of_study else ""
+            return f", {more}, a difference not tested{where}."
         why = "Without stored documents that both answered, the difference cannot be tested."
         return f", {more}. {why}"
     gap = cast("Estimate", pair.estimate)
@@ -257,40 +280,39 @@ def _counted(findings: Findings) -> list[str]:
     return lines
 
 
-def two_ways(default: CurveRow, published: CurveRow) -> str:
-    """The AURAC of an adapter as it is compared, and as published."""
-    words = scale(default), scale(published)
-    if published.published == "prefix":
-        words = "by SVD", "by prefix"
-    first, second = (percent(curve.area) for curve in (default, published))
-    return f"{first} % {words[0]} and {second} % {words[1]}"
-
-
-CHOICES = {"prefix": "truncation", "without P": "scale at inference"}
+def two_ways(*ways: CurveRow) -> str:
+    """The AURAC of an adapter under two truncations, such as the default and the published one."""
+    bases = {"svd": "by SVD", "prefix": "by prefix"}
+    several = len({curve.basis for curve in ways}) > 1
+    said = (f"{bases[c.basis]} ({scale(c)})" if several else scale(c) for c in ways)
+    first, second = (f"{percent(c.area)} % {way}" for c, way in zip(ways, said, strict=True))
+    return f"{first} and {second}"
 
 
 def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
     run = findings.run
     rows, best = scored(run, task), findings.best[task]
+    lines = [] if run.sequential else _answer(findings, task)
     unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
     left = some(f"{c.label} ({c.score_reason or 'no AURAC'})" for c in unscored)
-    lines = [f"Without an AURAC: {left}."] if unscored and rows else []
+    lines += [f"Without an AURAC: {left}."] if unscored and rows else []
     if best is None:
         if len({curve.ranks for curve in rows}) < 2:
             return lines
         listed = "; ".join(
-            f"{c.label} {percent(c.area)} % over ranks {_grid(c)}" for c in rows[:LISTED]
+            f"{c.label} {percent(c.area)} % over ranks {rank_range(c)}" for c in rows[:LISTED]
         )
-        return [f"AURAC over different ranks does not compare: {listed}.", *lines]
-    leader, shown = findings.leader(best), findings.pairs[task]
-    own = (p for p in shown if best in (findings.row(task, p.a), findings.row(task, p.b)))
-    pair = next(own, None)
-    if pair and pair.detectable is not None and not significant(pair):
+        return [*lines, f"AURAC over different ranks does not compare: {listed}."]
+    leader, second = findings.leader(best), runner_up(best, run)
+    asked = [*primary_pairs(findings, task), second and findings.pair(best, second)]
+    missed = (pair for pair in asked if pair and pair.detectable and not significant(pair))
+    for pair in list(missed)[:1]:
         over = "documents and seeds" if best.members else "documents"
+        a, b = (findings.label(task, name) for name in (pair.b, pair.a))
         lines.append(
-            f"With these {over} the test detects differences of {percent(pair.detectable)} "
-            "points or more (80 % power)."
+            f"Between {a} and {b} the test detects differences of {percent(pair.detectable)} "
+            f"points or more (80 % power) with these {over}."
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
@@ -305,14 +327,23 @@ def details(findings: Findings, task: str) -> list[str]:
             )
     choice = findings.choices.get(task)
     if choice and not run.sequential:  # whose decisions say what to ship
-        lines.append(" ".join(choice_sentences(replace(choice, task=None), called=findings.called)))
+        said = choice_sentences(replace(choice, task=None), called=findings.called)
+        lines.append(" ".join([*said, *_next_smaller(choice, findings)]))
     return lines
 
 
-def _grid(curve: CurveRow) -> str:
-    if len(curve.ranks) <= 6:
-        return ", ".join(map(str, curve.ranks))
-    return f"{curve.ranks[0]} to {curve.ranks[-1]} ({len(curve.ranks)} of them)"
+def _next_smaller(choice: Choice, findings: Findings) -> Iterator[str]:
+    """The interval of the best where nothing is recommended, and what the next smaller one has."""
+    best, shown = choice.best, choice.frontier
+    if choice.chosen or best is None or best not in shown[1:] or best.above_base is False:
+        return
+    less = shown[shown.index(best) - 1]
+    if best.low is not None and less.bytes:
+        yield (
+            f"Its interval is {to(best.low, best.high)} %; {findings.called(less)} has "
+            f"{percent(less.accuracy)} % ({to(less.low, less.high)}) with {size(less.bytes)} "
+            f"instead of {size(best.bytes)}."
+        )
 
 
 def published_pairs(findings: Findings, task: str | None = None) -> list[tuple[CurveRow, CurveRow]]:
@@ -330,13 +361,15 @@ GLOSSARY = {
     "components: aurac compares it by SVD unless a study or --basis asks for its prefix. Called as "
     "published is the prefix of LoRA, as MatryoshkaLoRA's paper cuts it. The tables of AURAC say "
     "what was done here.",
+    "scaling rule, scale kept": "the factor of a truncated update: what the adapter's rule gives "
+    "at rank r, such as α/√r, or at the trained rank.",
     "with the trained P, as published (without P)": "MatryoshkaLoRA trains B · P · A with a fixed "
     "diagonal P; its published inference leaves P out. The two are different functions.",
     "rank 0, base": "the model without an adapter.",
     "interval": "the 95 % confidence interval, over documents (and training seeds where there are "
     "several).",
     "significant": "p below 0.05 in the paired test on the same documents, after Holm's correction "
-    "for the tests that captions name.",
+    "for the tests that captions name. docs/explain/claims.md explains each sentence.",
     "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
     "against the best configuration, whichever that is (5 % error, the choice included).",
     "configuration": "an adapter, cut one way, at one rank.",

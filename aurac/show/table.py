@@ -118,6 +118,7 @@ class Table:
         rows = [map(_latex, row, self.columns) for row in self.rows]
         lines = [
             *(r"\begin{table*}", r"\centering", rf"\caption{{{caption}}}"),
+            *([rf"\label{{tab:{self.name}}}"] if self.name else []),
             *(rf"\begin{{tabular}}{{@{{}}{sides}@{{}}}}", r"\toprule"),
             rf"{' & '.join(escape.latex(column.title) for column in self.columns)} \\",
             r"\midrule",
@@ -170,11 +171,6 @@ def share(value: float | None) -> Cell:
 def number(value: int | None) -> Cell:
     """A whole number."""
     return Cell(count(value), value)
-
-
-def rank_cell(rank: int) -> Cell:
-    """A rank."""
-    return Cell(str(rank), rank)
 
 
 def estimate(value: Any, *, best: bool = False) -> Cell:

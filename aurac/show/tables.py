@@ -40,9 +40,9 @@ def measured_on(curves: Iterable[CurveRow]) -> str:
     return f"metric {', '.join(dict.fromkeys(c.metric for c in rows))}{documents}."
 
 
-def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], name: str) -> Table:
-    """The headline table of one task, with the ids of the rows that may be the best."""
-    rows = ordered(curves)
+def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name: str) -> Table:
+    """The headline table of one task, or of the seeds behind it; what may be the best is bold."""
+    rows, best = ordered(curves), findings.may_be_best(task)
     ends = [end for c in rows if c.log2 for end in (c.log2.low, c.log2.high) if end is not None]
     low, width = (min(ends), max(ends) - min(ends) or 1.0) if ends else (0.0, 1.0)
 
@@ -57,7 +57,7 @@ def aurac_table(task: str, curves: Sequence[CurveRow], best: Collection[str], na
 
     caption = (
         f"{task}: AURAC in percent, largest first, with 95 % intervals of each row alone; "
-        f"{measured_on(rows)}{bold_means(rows, best)}{_means_over(rows)}"
+        f"{measured_on(rows)}{_bold_means(findings, task, rows)}{_means_over(rows)}"
     )
     body = (
         (
@@ -88,8 +88,9 @@ def _means_over(curves: Sequence[CurveRow]) -> str:
     return f" Means over {most} training seeds{few}, intervals over documents and seeds."
 
 
-def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> Table:
+def paper_table(findings: Findings, task: str, name: str) -> Table:
     """The headline table of one task for a paper, of its rows with the largest AURAC."""
+    every, best = findings.run.of_task(task), findings.may_be_best(task)
     curves = ordered(every)[:_PAPER_ROWS]
     names = short_names(curves)
     rows: list[tuple[Cell, ...]] = [
@@ -115,18 +116,25 @@ def paper_table(task: str, every: Sequence[CurveRow], best: Collection[str]) -> 
     over = "documents and seeds" if means else "documents"
     measured = measured_on(every).removesuffix(".")
     caption = f"AURAC on {task} in percent with 95 % intervals over {over}; {measured}{seeds}."
-    caption += f"{bold_means(curves, best)}{left}"
+    caption += f"{_bold_means(findings, task, curves)}{left}"
     titles = ("AURAC (log2)", "AURAC (linear)", "mean")
-    return table("", caption, rows, "adapter", "truncation", "ranks", numeric=titles)
+    return table(name, caption, rows, "adapter", "truncation", "ranks", numeric=titles)
 
 
-def bold_means(curves: Collection[CurveRow], best: Collection[str]) -> str:
+def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> str:
     """What bold says in a table of scores, a sentence after a space; empty where none is bold."""
     if documents := unequal_documents(curves):
         return f" The rows are of {documents} documents, so none is the best."
-    if not any(curve.id in best for curve in curves):
+    leader, best = findings.leaders.get(task), findings.may_be_best(task)
+    if leader is None or not any(curve.id in best for curve in curves):
         return ""
-    return " Bold: the largest, and all that no other row is shown to be better than."
+    untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
+    rest = f" (not tested against the largest: {untested})" if untested else ""
+    wider = leader.estimate is not None and leader.estimate.low is not None
+    best_of = f" (its interval above is wider, for the best of {leader.compared})" if wider else ""
+    return (
+        f" Bold: the largest{best_of}, and all that no other row is shown to be better than{rest}."
+    )
 
 
 def rank_range(curve: CurveRow) -> str:
@@ -280,20 +288,27 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
     """SVD minus prefix at every rank."""
     pairs = [row for row in findings.analysis.closely.bases if row.task == task]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
-    rows, same = [], False
+    rows, moved, same = [], [], False
     for row in pairs:
         prefix, svd = (findings.row(task, way) for way in (row.prefix, row.svd))
         without_p = prefix.method == "matryoshka" and prefix.rescale == "rule"
-        same |= prefix.trained_rank in row.gaps and not without_p
+        if prefix.trained_rank in row.gaps and not without_p:
+            same, pair = True, findings.pair(svd, prefix)
+            if pair and pair.gained and pair.lost:
+                at = pair.ranks.index(prefix.trained_rank)
+                moved.append(f"{pair.gained[at] + pair.lost[at]} documents of {prefix.called}")
         ways = f"{prefix.called}, {scale(svd)} against {scale(prefix)}"
         rows.append((Cell(ways), *(estimate(row.gaps.get(rank)) for rank in ranks)))
     caption = (
-        f"{task}: accuracy by SVD minus that by prefix, its first components, in points with 95 % "
-        "intervals for each rank alone, over the same documents. SVD − prefix in AURAC is among "
-        "the paired differences."
+        f"{task}: accuracy by SVD minus that by prefix, its first components, each with the scale "
+        "that its row names, in points with 95 % intervals for each rank alone, over the same "
+        "documents. SVD − prefix in AURAC is among the paired differences."
     )
     if same:
-        caption += " At the trained rank both are the same function: what differs is rounding."
+        known = (
+            f"rounding alone changed {', '.join(moved)}" if moved else "what differs is rounding"
+        )
+        caption += f" At the trained rank both are the same function: {known}."
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
 
 

@@ -13,7 +13,7 @@ from aurac.curves.area import BUDGETS, area_name, axis_title
 from aurac.curves.display import percent, show_span
 from aurac.records.run import stored_run
 from aurac.show.pairs import pair_cells
-from aurac.show.table import NONE, Cell, Column, Table, estimate, rank_cell, share, table
+from aurac.show.table import NONE, Cell, Column, Table, estimate, number, share, table
 from aurac.show.tables import margin_cell
 from aurac.stats.mean import Estimate
 from aurac.terminal import one_line
@@ -223,7 +223,7 @@ def rank_test_table(tests: Iterable[RankTest], margin: float | None) -> Table:
     """What was tested of each rank of a curve, in points."""
     rows = [
         (
-            rank_cell(test.rank),
+            number(test.rank),
             share(test.loss),
             Cell(percent(test.upper, 2), test.upper),
             Cell(NONE if margin is None else "yes" if test.passed else "no"),

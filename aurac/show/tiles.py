@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import choice_sentences
-from aurac.curves.display import percent, size
+from aurac.curves.display import enough, percent, size
 from aurac.show.findings import ordered
 from aurac.show.render import Tile
-from aurac.show.sentences import CHOICES, published_pairs, some, to, two_ways
+from aurac.show.sentences import published_pairs, some, to, two_ways
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice
@@ -17,16 +18,17 @@ if TYPE_CHECKING:
 
 
 def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
-    """The numbers of the first screen: best AURAC, what to ship, scale at inference."""
+    """The numbers of the first screen: best AURAC, what to ship, truncation and scale."""
     best = findings.best[task]
     if best is None:
         return ()
-    parts = [_best_tile(best, findings)]
-    if choice := findings.choices.get(task):
+    choice = findings.choices.get(task)
+    parts = [replace(_best_tile(best, findings), top=choice is None or choice.chosen is None)]
+    if choice:
         parts.append(_choice_tile(choice, findings))
-    if pairs := published_pairs(findings, task):
-        first = sorted(pairs, key=lambda pair: best not in pair)[:2]
-        parts += [_published_tile(*pair, findings) for pair in first]
+    if ways := _two_ways(findings, task):
+        first = sorted(ways, key=lambda pair: (best not in pair, -max(c.area for c in pair)))[:2]
+        parts += [_ways_tile(*pair, findings) for pair in first]
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
     return tuple(parts)
@@ -37,7 +39,7 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     ends = "no interval" if area.low is None else f"95 % interval {to(area.low, area.high)}"
     row = findings.leader(best)
     if row and row.estimate and row.estimate.low is not None:
-        ends += f", widened because the best of {row.compared} was picked"
+        ends += f", widened for the best of {row.compared}"
     if best.task not in findings.leaders:
         return Tile("AURAC", f"{percent(best.area)} %", (best.label, ends))
     others = [curve for curve in findings.candidates[best.task] if curve is not best]
@@ -45,37 +47,47 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
     parts += [f"not tested against {some(rest)}"] if rest else []
-    compared = findings.leaders[best.task].compared
-    sure = "; ".join(parts) or f"shown to be the best of these {compared} rows"
+    compared = f"shown to be the best of these {findings.leaders[best.task].compared} rows"
+    sure = "; ".join(parts) or compared
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
-def _published_tile(default: CurveRow, other: CurveRow, findings: Findings) -> Tile:
-    """How far apart an adapter is from itself as published."""
-    upper, lower = ordered((default, other))
+def _two_ways(findings: Findings, task: str) -> list[tuple[CurveRow, CurveRow]]:
+    """Adapters as compared and as published, and the leader by SVD and by prefix."""
+    pairs = published_pairs(findings, task)
+    bases = (row for row in findings.analysis.closely.bases if row.task == task)
+    more = ((findings.row(task, row.svd), findings.row(task, row.prefix)) for row in bases)
+    return [*pairs, *(x for x in more if findings.best[task] in x and x not in pairs)]
+
+
+def _ways_tile(first: CurveRow, second: CurveRow, findings: Findings) -> Tile:
+    """How far apart an adapter is from itself under another truncation or scale."""
+    upper, lower = ordered((first, second))
     pair = findings.pair(upper, lower)
     known = pair.estimate if pair else None
     ends = f"95 % interval {to(known.low, known.high)}" if known else "not paired"
-    size = f"{percent(upper.area - lower.area)} points"
-    lines = (ends, f"{default.called}: {two_ways(default, other)}")
-    return Tile(CHOICES[other.published].capitalize(), size, lines)
+    title = "Scale at inference" if first.basis == second.basis else "Truncation"
+    gap = f"{percent(upper.area - lower.area)} points"
+    return Tile(title, gap, (ends, f"{first.called}: {two_ways(first, second)}"))
 
 
 def _choice_tile(choice: Choice, findings: Findings) -> Tile:
     """What to ship; without a margin how to ask for it."""
-    head, *rest = choice_sentences(choice, called=findings.called)
+    head, *rest = choice_sentences(replace(choice, task=None), called=findings.called)
     chosen = choice.chosen
     if chosen is not None:
         title = "Recommended rank" if choice.curves == 1 else "Recommended"
         value = str(chosen.rank) if choice.curves == 1 else findings.called(chosen)
         amount = f"{size(chosen.bytes)}, " if chosen.bytes else ""
-        return Tile(title, value, (f"{amount}accuracy {percent(chosen.accuracy)} %", *rest[:1]))
+        shown = f"{amount}accuracy {percent(chosen.accuracy)} %"
+        return Tile(title, value, (shown, *rest[:1]), top=True)
     if choice.declared or choice.best is None or choice.best.above_base is False:
         return Tile("Recommended", "none", (head, *rest))
     if choice.few_seeds:
         return Tile("Recommended", "none", (head.split(".")[0],))
-    how = (
-        "aurac report FOLDER --margin M names the smallest that is shown to be within M of the "
-        "best, if any is (0.02: 2 points)."
-    )
-    return Tile("Recommended", "needs a margin", (how,))
+    how = "names the smallest configuration that is shown to be within M of the best"
+    if choice.needed is not None:
+        whole = enough(choice.needed, 0)
+        how += f"; here {float(whole) / 100:.2g} ({whole} points) is enough"
+    command = "aurac report FOLDER --margin M"
+    return Tile("Recommended", "needs a margin", (f"{how}.",), command)

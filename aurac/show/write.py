@@ -127,7 +127,6 @@ def write_report(
 
 
 def _write(builder: Builder, target: Path) -> list[Path]:
-    run = builder.run
     try:
         (target / FIGURES).mkdir(parents=True, exist_ok=True)
         report = builder.report()
@@ -136,7 +135,8 @@ def _write(builder: Builder, target: Path) -> list[Path]:
             "report.html": render.html(report),
             ANALYSIS_FILE: builder.findings.analysis.to_json(),
             "table.tex": render.latex(
-                paper_table(task, run.of_task(task), builder.best()) for task in run.task_names
+                paper_table(builder.findings, task, f"aurac-{slug}")
+                for task, slug in builder.slugs.items()
             ),
             **_cards(builder),
         }

@@ -62,7 +62,7 @@ def test_a_row_that_no_pair_compares_with_the_leader_is_ruled_out_by_its_bound()
     assert low > 0.1  # so that a wider interval for few gains or losses does not matter
     assert (best.leader, best.candidates) == ("lora · svd · rule", ("lora · svd · rule",))
     assert best.sure == pytest.approx(0.9)  # either of two statements may err
-    sure = "90 % confidence: 5 % error each for tests, bounds of untested rows"
+    sure = "90 % confidence: 5 % error each for tests, bounds of this task's untested rows"
     assert best.sentences[1] == f"It is the best of them ({sure})."
 
 

@@ -26,7 +26,7 @@ from aurac.records.run import stored_run
 from aurac.show import sentences
 from aurac.show.build import Builder
 from aurac.show.caveats import caveats
-from aurac.show.findings import Findings, larger_first, significant
+from aurac.show.findings import Findings, significant
 from aurac.show.model_card import card
 from aurac.show.pairs import difference_table
 from aurac.show.tiles import tiles
@@ -153,7 +153,7 @@ def check(folder: Path, out: Path) -> None:
         assert bool(top.candidate)
         worse = {label_of(run, task, loser(pair)) for pair in _lost(content, task)}
         tested = (pair for pair in findings.tested if pair.task == task and significant(pair))
-        worse |= {findings.label(task, larger_first(pair)[1]) for pair in tested}
+        worse |= {findings.label(task, pair.a if pair.verdict > 0 else pair.b) for pair in tested}
         assert not worse & bold
     if findings.many:
         (leaders,) = (line for line in sentences.verdicts(findings) if "largest AURAC" in line)
@@ -306,7 +306,7 @@ def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp
     run = replace(stored_run(Results.read(maker.folder), maker.folder), sequential=record)
     builder = Builder(run, tmp_path)
     assert sentences.verdicts(builder.findings) == ("b is better than a.",)
-    assert builder.best() == set()
+    assert builder.findings.may_be_best("word_problems") == set()
 
 
 def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_path):

@@ -170,7 +170,18 @@ def test_the_first_screen_of_a_laptop_holds_verdict_tiles_and_chart(browser, pag
         assert titles == ["Best AURAC", "Recommended", "Truncation", "Scale at inference"]
         text = main.inner_text()
         assert "aurac report FOLDER --margin M names the smallest" in text
+        command = main.locator(".tile code")
+        font = "code => getComputedStyle(code).fontFamily"
+        assert "monospace" in command.evaluate(font)
         assert "9.8 MB" not in text  # sizes are listed below
+
+
+def test_a_telephone_has_the_best_aurac_above_the_chart(browser, pages):
+    with Visit(browser, pages["zoo"], size="phone") as visit:
+        shown = "#verdict .tile, #verdict .plot svg"
+        boxes = visit.page.locator(shown).locator("visible=true").evaluate_all(BOXES)
+        *tiles, chart = (top for _, top, _, _ in boxes)
+        assert tiles[0] < chart < min(tiles[1:])
 
 
 @pytest.mark.parametrize("name", ["zoo", "many"])

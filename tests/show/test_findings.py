@@ -68,7 +68,7 @@ def test_a_group_is_the_mean_over_documents_and_seeds(found):
 def test_differences_of_groups_are_over_documents_and_seeds(found):
     _, run, scores = found
     both = pooled(run, GROUPS)
-    (pair,) = Findings(both, 0.02).pairs["word_problems"]
+    (pair,) = Findings(both, 0.02).pairs("word_problems")
     gap = pair.estimate
     areas = {
         name: np.einsum("k,skn->sn", [0.25, 0.5, 0.25], np.stack([scores[m] for m in members]))

@@ -128,6 +128,7 @@ def test_the_table_is_what_it_was(tmp_path):
         "\\centering\n"
         "\\caption{AURAC on word\\_problems in percent with 95\\,\\% intervals over documents; "
         "metric exact\\_match,strict{-}match, 4 documents; one training run each.}\n"
+        "\\label{tab:aurac-word_problems}\n"
         "\\begin{tabular}{@{}lllrrr@{}}\n"
         "\\toprule\n"
         "adapter & truncation & ranks & AURAC (log2) & AURAC (linear) & mean \\\\\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -11,12 +12,15 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.analysis.combine import pooled
+from aurac.analysis.sentences import show_p
 from aurac.curves.display import percent
+from aurac.records.decisions import Declaration
 from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, truncation
 from aurac.show.model_card import card
 from aurac.show.sentences import details, verdicts
+from aurac.show.tables import aurac_table
 from aurac.show.tiles import tiles
 
 TASK = "word_problems"
@@ -52,7 +56,7 @@ def test_a_small_lead_is_not_claimed_and_says_what_would_have_shown(tmp_path):
     verdict, shown, more = said(run)
     assert verdict.endswith(" is not significant.")
     assert "not significantly better than b" in shown[0][2]
-    assert "the test detects differences of" in more
+    assert "Between a and b the test detects differences of" in more
     assert "points or more (80 % power)" in more
     assert {c.label for c in Findings(run, MARGIN).candidates[TASK]} == {"a", "b"}
 
@@ -133,7 +137,8 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     _, shown, _ = said(run)
     default, other = (curve.area for curve in run.curves[:2])
     change = f"{percent(default - other)} points"
-    both = f"{percent(default)} % by SVD and {percent(other)} % by prefix"
+    both = f"{percent(default)} % by SVD (scale kept) and {percent(other)} % by prefix"
+    both += " (scaling rule)"
     estimate = Findings(run).pair(*run.curves[:2]).estimate
     ends = f"95 % interval {percent(estimate.low)} to {percent(estimate.high)}"
     assert ("Truncation", change, f"{ends} lora: {both}") in shown
@@ -148,7 +153,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
 def test_paired_difference_is_the_difference_of_the_scores(tmp_path):
     run = run_of(zoo_run(tmp_path, n=100))
     findings = Findings(run, MARGIN)
-    for pair in findings.pairs[TASK]:
+    for pair in findings.pairs(TASK):
         gap = findings.row(TASK, pair.b).area - findings.row(TASK, pair.a).area
         estimate = pair.estimate
         assert estimate.value == pytest.approx(gap, abs=1e-12)
@@ -188,8 +193,12 @@ def test_what_to_ship_says_what_was_shown_and_what_it_costs(tmp_path):
     assert none.lines[0].startswith("No configuration is shown to be within 0.01 points of the")
     asked = tiles(Findings(run, None), TASK)[1]
     assert asked.value == "needs a margin"
+    assert asked.command == "aurac report FOLDER --margin M"
     (how,) = asked.lines
-    assert how.startswith("aurac report FOLDER --margin M names the smallest that is shown to be")
+    assert how.startswith("names the smallest configuration that is shown to be within M of the ")
+    needed = float(re.search(r"here (0\.\d+) \(\d+ points\) is enough", how)[1])
+    assert tiles(Findings(run, needed), TASK)[1].value != "none"
+    assert tiles(Findings(run, needed - 0.01), TASK)[1].value == "none"
 
 
 def test_what_is_not_shown_to_be_above_the_base_is_marked_and_not_shipped(tmp_path):
@@ -221,8 +230,8 @@ def test_caveats_fit_the_run(tmp_path):
         "Truncation by SVD, the fair comparison, is not in this run",
         "unknown: the checkpoint does not record how it was trained",
         # 0.98 / sqrt(50) = 0.1386
-        "word_problems (50). With 50 documents the accuracy at one rank is known to about ±14",
         "limited number of documents: word_problems (50, the default of this task; --limit 0: all)",
+        ". With 50 documents the accuracy at one rank is known to about ±14 points at worst. A lim",
         "1 curve falls somewhere",
         "No base line on word_problems (it ran out of memory)",
         "unknown: the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 ",
@@ -276,3 +285,53 @@ def test_several_seeds_change_the_first_caveat(tmp_path):
     assert first.startswith("Intervals cover documents and training seeds (a 2). They and the")
     assert "assume that seeds vary about normally" in first
     assert second.startswith("b: one training run each")
+
+
+def declared(tmp_path):
+    """Two adapters and a third by SVD and by prefix, of which the first two are the question."""
+    maker = RunMaker(tmp_path, n=60, seed=5)
+    for name, area in (("a", 0.3), ("b", 0.35)):
+        maker.add(name, [area, area], ranks=(1, 2), method="dylora")
+    maker.add("lora", [0.7, 0.8], ranks=(1, 2), basis="svd", rescale="keep", role="extra")
+    run = run_of(maker.add("lora", [0.5, 0.8], ranks=(1, 2)))
+    return replace(run, primary=Declaration(pairs=[("b", "a")]))
+
+
+def test_a_primary_comparison_is_the_first_line(tmp_path):
+    findings = Findings(declared(tmp_path))
+    first, second = verdicts(findings)
+    (pair,) = (pair for pair in findings.tested if pair.exploratory is False)
+    ends = f"{percent(pair.estimate.low)} to {percent(pair.estimate.high)}"
+    value = f"{percent(pair.estimate.value)} points ({ends}, adjusted p {show_p(pair.p_holm)})"
+    assert first == f"Primary comparison: {pair.b} − {pair.a} is {value}, not significant."
+    assert second.startswith("lora (SVD) has the largest AURAC")
+    lines = details(findings, TASK)
+    assert lines[:2] == [first, second]
+    assert f"Between {pair.b} and {pair.a} the test detects differences of " in lines[2]
+    assert findings.pairs(TASK)[0] == pair
+
+
+def test_the_leader_by_svd_is_set_beside_its_prefix_where_that_is_its_default(tmp_path):
+    shown = tiles(Findings(declared(tmp_path)), TASK)
+    (tile,) = (tile for tile in shown if tile.title == "Truncation")
+    assert "by SVD (scale kept) and " in tile.lines[1]
+    assert [tile.top for tile in shown] == [True, False, False]
+
+
+def test_a_whole_adapter_has_one_name_by_prefix_and_by_svd(tmp_path):
+    findings = Findings(declared(tmp_path))
+    whole = {x for x in findings.choices[TASK].configurations if x.adapter == "lora"}
+    names = {(x.truncation[:3], x.rank): findings.called(x) for x in whole}
+    assert names["svd", 2] == names["pre", 2] == "lora at rank 2"
+    assert (names["svd", 1], names["pre", 1]) == ("lora (SVD) at rank 1", "lora (prefix) at rank 1")
+
+
+def test_bold_rows_that_were_not_tested_against_the_largest_are_named(tmp_path):
+    findings = Findings(declared(tmp_path))
+    leader = replace(findings.leaders[TASK], candidates=("lora · svd · keep", "b"), untested=("b",))
+    findings.leaders[TASK] = leader
+    caption = aurac_table(findings, TASK, findings.run.curves, "name").caption
+    assert (
+        "the largest (its interval above is wider, for the best of 4), and all that no" in caption
+    )
+    assert "is shown to be better than (not tested against the largest: b)." in caption

@@ -206,7 +206,7 @@ def check_ship(forms: Forms, maker: RunMaker, margin: float | None) -> None:
     if ship["rank"] is None:
         assert found is None
         assert (
-            re.search(r"\| Recommended \| (none|needs a margin) \|", forms.markdown)
+            re.search(r"- Recommended: \*\*(none|needs a margin)\*\*", forms.markdown)
             or not forms.json["best"][0]["leader"]
         )
         return
