@@ -101,9 +101,10 @@ def test_the_report_adjusts_in_the_family_of_score(run):
 def test_compare_prints_the_p_values_of_score(run):
     text, folder = run
     for row in scored(folder)["pairs"]:
-        name = f"{row['b']} (prefix) − {row['a']} (prefix) "
-        [line] = [x for x in text.splitlines() if x.startswith(name)]
-        assert percent(row["difference"]).replace("-", "−") in line
+        names = [row["b"], row["a"]] if row["difference"] >= 0 else [row["a"], row["b"]]
+        pair = " − ".join(f"{name} (prefix)" for name in names)  # the larger AURAC first
+        [line] = [x for x in text.splitlines() if x.startswith(f"{pair} ")]
+        assert f" {percent(abs(row['difference']))} [" in line
         p = row["p_holm"]
         assert ("< .001" if p < 0.001 else f"{p:.3f}".lstrip("0")) in line
 

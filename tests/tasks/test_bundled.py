@@ -43,7 +43,10 @@ def test_the_command_prints_the_files():
     assert " ".join(row.splitlines()[2].split()) == (
         f"{TASK} write 0 1000 aurac, test writes up to 48 tokens each"
     )
-    assert [line.split("  ") for line in paths.splitlines()] == [[s, p] for s, p in files.items()]
+    assert [line.split("  ") for line in paths.splitlines()] == [
+        ["metrics", "exact_match,strict-match exact_match,flexible-extract"],
+        *([split, path] for split, path in files.items()),
+    ]
 
 
 def test_the_files_of_all_tasks_stay_below_a_megabyte():
