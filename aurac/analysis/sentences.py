@@ -170,7 +170,7 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
         return [f"{nothing}: nothing can be compared ({choice.reason})."]
     if choice.declared and choice.chosen is not None:
         return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
-    most = f"the {_most(choice)} here is {called(choice.best)}, {percent(choice.best.accuracy)} %"
+    most = f"the {_most(choice)} is {called(choice.best)}, {percent(choice.best.accuracy)} %"
     if all(each.above_base is False for each in choice.configurations):
         return [f"{nothing}: nothing is shown to be above {_base(choice)}; {most}."]
     weak = [f"It is not shown to be above {_base(choice)}."]
@@ -183,7 +183,7 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
         return [none, *weak]
     if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)
-    text = f"No {things} is shown to be {_shown(choice)}{where}; {most}."
+    text = f"No {things} is shown to be {demanded(choice)}{where}; {most}."
     return [f"{text}{_takes(choice)}", *weak]
 
 
@@ -213,13 +213,24 @@ def _base(choice: Choice) -> str:
     return f"the base ({percent(choice.baseline)} %)"
 
 
-def _shown(choice: Choice) -> str:
+def compared_with(choice: Choice) -> str:
+    """What losses are against."""
+    best = "the best rank" if choice.curves == 1 else "the best"
+    if isinstance(choice.reference, int):
+        return f"{'' if choice.curves == 1 else 'the best at '}rank {choice.reference}"
+    return choice.against or best
+
+
+def up_to(choice: Choice) -> str:
+    """The ranks that are compared, where a declared one leaves out the larger ones."""
+    return f" up to rank {choice.reference}" if isinstance(choice.reference, int) else ""
+
+
+def demanded(choice: Choice) -> str:
     """What a configuration has to show."""
-    reference, parts = choice.reference, []
+    parts = []
     if choice.margin is not None:
-        best = "the best rank" if choice.curves == 1 else "the best"
-        against = f"rank {reference}" if isinstance(reference, int) else choice.against or best
-        parts.append(f"within {declared(choice.margin)} of {against}")
+        parts.append(f"within {declared(choice.margin)} of {compared_with(choice)}")
     if choice.min_accuracy is not None:
         parts.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
     return " and ".join(parts)
@@ -254,7 +265,7 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
     head = f"{'Use' if called is _rank else 'Ship'} {called(chosen)}{where}"
     sure = f"{_share(1 - choice.alpha)} confidence"
     sure += ", conditional on these checkpoints" if choice.seeds == 1 else ""
-    shown = f"It is shown to be {_shown(choice)} ({sure})"
+    shown = f"It is shown to be {demanded(choice)} ({sure})"
     if choice.configurations[0] is not chosen:
         both = " both" if choice.margin is not None and choice.min_accuracy is not None else ""
         smaller = choice.configurations[: choice.configurations.index(chosen)]
@@ -262,17 +273,20 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
             both = f" shown to be both that and {unmet}"
         shown += f", and no smaller {'rank' if choice.curves == 1 else 'one'} is{both}"
     lines = [f"{head}: {', '.join(facts)}.", f"{shown}."]
-    if choice.best is not chosen and choice.best is not None:
+    if choice.best is chosen:
+        lines.append(f"It is the {_most(choice)}.")
+    elif choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
-        lines.append(f"The {_most(choice)} is {most}.")
+        lines.append(f"The {_most(choice, '')} is {most}.")
     return lines
 
 
-def _most(choice: Choice) -> str:
+def _most(choice: Choice, here: str = " here") -> str:
     """What `best` is: the most accurate, or the smallest of several."""
     top = max(each.accuracy for each in choice.configurations)
     equal = sum(round(top - each.accuracy, 9) == 0 for each in choice.configurations)
-    return "most accurate" if equal == 1 else f"smallest of the {equal} most accurate"
+    most = "most accurate" if equal == 1 else f"smallest of the {equal} most accurate"
+    return f"{most}{up_to(choice) or here}"
 
 
 def _too_few(choice: Choice, where: str, things: str) -> str:
@@ -285,7 +299,7 @@ def _too_few(choice: Choice, where: str, things: str) -> str:
 
 def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
     """Too few for a claim about another seed: what holds in each of them."""
-    shown, each = _shown(choice), choice.in_checkpoints
+    shown, each = demanded(choice), choice.in_checkpoints
     holds = f"Nor is any shown to be {shown} in each of these checkpoints."
     if each is not None:
         holds = f"In each of these checkpoints {called(each)} is shown to be {shown}."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aurac.analysis.sentences import unmet_demands
+from aurac.analysis.sentences import demanded, unmet_demands
 from aurac.curves.display import enough
 from aurac.errors import UsageError
 
@@ -37,9 +37,7 @@ class Gate:
             verdict = f"Gate not passed: {self.reason[0].lower()}{self.reason[1:]}: {listed}."
             if count == 1:
                 return verdict
-            failed = [row for row, _ in self.failing]
-            called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
-            passed = ", ".join(called(row) for row in self.tested if row not in failed)
+            passed = self._passed(names)
             each = (
                 f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
             )
@@ -47,9 +45,15 @@ class Gate:
         if count == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
-            f"Every adapter {self.does}. Each was judged by itself, not against another: a weak "
-            "adapter passes, too, where it loses little by being cut. --adapter NAME tests one."
+            f"Every adapter {self.does}: {self._passed(names)}. Each was judged by itself, not "
+            "against another: a weak adapter passes, too, where it loses little by being cut. "
+            "--adapter NAME tests one."
         )
+
+    def _passed(self, names: Names) -> str:
+        failed = [row for row, _ in self.failing]
+        called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
+        return ", ".join(called(row) for row in self.tested if row not in failed)
 
 
 def gates(
@@ -64,7 +68,8 @@ def gates(
     """
     asked = len({row.label for row in result.recommended}) == 1
     rows = [row for row in result.recommended if asked or not row.other]
-    found = []
+    how = ", ".join(dict.fromkeys(demanded(row.choice) for row in rows))
+    how, found = f" ({how}{'' if asked else '; default truncations'})", list[Gate]()
     if rank is not None:
         labels = {(row.task, row.label) for row in rows}
         scores = (row for row in result.scores if (row.task, row.label) in labels)
@@ -72,7 +77,7 @@ def gates(
         if known and not known[0] <= rank <= known[-1]:
             listed = f"from {known[0]} to {known[-1]}: the ranks are {', '.join(map(str, known))}"
             raise UsageError(f"--require-rank {rank}", expected=listed)
-        at = f"at rank {rank}{' or a smaller one' if known and rank > known[0] else ''}"
+        at = f"at rank {rank}{' or a smaller one' if known and rank > known[0] else ''}{how}"
         failing = [(r, _needed(r, rank)) for r in rows if r.rank is None or r.rank > rank]
         reason, does = f"Not shown to be good enough {at}", f"may be shipped {at}"
         found.append(Gate(does, reason, rows, failing, lambda chosen: chosen.rank <= rank))
@@ -80,7 +85,7 @@ def gates(
         most = f"at most {latency:g} ms a generated token"
         slow = _slow(rows, served, latency, measure)
         reason, passes = f"Not shown to take {most}", partial(_is_fast, served, latency)
-        found.append(Gate(f"takes {most} at its rank", reason, rows, slow, passes))
+        found.append(Gate(f"takes {most} at its rank{how}", reason + how, rows, slow, passes))
     return found
 
 

@@ -83,7 +83,8 @@ def lay_out(columns: list[Series], width: int | None) -> str:
     if width is None or _total(columns) <= width:
         return _draw(columns)
     differ = [column for column in columns if not _alike(column)] or columns
-    alike = [f"{c.title} = {c.cells[0]}" for c in columns if c not in differ and c.cells[0]]
+    same = [(c.title, c.cells[0]) for c in columns if c not in differ and c.cells[0]]
+    alike = [f"{title} {'' if cell[0] in '<=>' else '= '}{cell}" for title, cell in same]
     lines = [_in_one(differ, width), _in_blocks(differ, width)]
     shortest = min(filter(None, lines), key=lambda text: text.count("\n"), default=None)
     below = f"in all rows: {'; '.join(alike)}" if alike else ""

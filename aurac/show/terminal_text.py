@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import pairings_of
-from aurac.analysis.sentences import none_enough, pairing_note
+from aurac.analysis.sentences import compared_with, none_enough, pairing_note, up_to
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, size
 from aurac.records.serving import against
@@ -36,7 +36,7 @@ needed by itself: the margin from which a rank passes, against the best rank of 
 Ranks are tested from the largest down, and each waits for the larger ones to pass. One that is \
 held up may also pass by itself, at a stricter error rate. So this margin can be larger than the \
 upper bound."""
-_NEEDED = "margin needed: points of loss to accept, rounded up"
+_WAITS = "; equal ones of an adapter: a rank waits for the larger ones to pass"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -139,6 +139,9 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     shown = choice.configurations if every else _trade_off(choice)
     if not shown:
         return []
+    why, led = none_enough(choice, shown), choice.margin is not None and choice.needed is None
+    if led and choice.min_accuracy is not None:
+        choice = replace(choice, margin=None)  # a column with no number
     title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
     level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
     made = configuration_table(shown, choice, called=names.called, accuracy=head)
@@ -148,12 +151,15 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     lines = ["", title]
     lines.append(made.filled().plain())
     needs_margin = choice.margin is not None or choice.min_accuracy is None
-    why = none_enough(choice, shown)
     if choice.min_accuracy is not None:
         lines.append(f"at least: shown with {level} % confidence, the choice among rows included")
     if needs_margin:
-        lines.append(f"{_NEEDED} ({level} % confidence)")
-        lines += [why] if why else []
+        best = compared_with(choice)
+        best = best if choice.reference else best.replace("best", "true best")
+        said = f"margin needed: points lost against {best}, rounded up ({level} % confidence)"
+        known = [(row.label, row.needed) for row in shown if row.needed is not None]
+        lines.append(said + _WAITS * (len({*known}) < len(known)))
+        lines += [why] if why and (choice.few_seeds or not led) else []
     if why and choice.baseline is not None:
         lines.append("above the base: each row by itself")
     return lines
@@ -206,7 +212,7 @@ def recommended_lines(
     if details and result.recommended:
         lines += ["", *rank_lines(result, served, names)]
     elif number and not details:
-        more = f"--details: all {number} configurations"
+        more = f"--details: all {number} configurations{up_to(result.choices[0])}"
         if len(result.recommended) > 1:
             more += ", each adapter by itself; --adapter NAME: one"
         lines.append(more)

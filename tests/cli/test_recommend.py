@@ -307,3 +307,32 @@ def test_a_task_of_a_study_has_the_p_values_of_the_study():
             and (row["b"], row["a"]) == ("LoRA (SVD)", "LoRA (prefix)")
         ]
     assert f" {p:.3f} ".replace("0.", ".") in line
+
+
+def test_a_reference_rank_leaves_out_larger_ranks_and_says_so():
+    text = run("recommend", REPORTS / "word_problems", "--margin", "0.15", "--reference", "8")
+    assert "within 15 points of the best at rank 8 (95 %" in text
+    assert "The most accurate up to rank 8 is lora (SVD) at rank 4, 52.0 %." in text
+    assert "--details: all 20 configurations up to rank 8, " in text
+
+
+def test_a_gate_says_what_was_tested():
+    given = ["recommend", REPORTS / "word_problems", "--margin", "0.2", "--require-rank", "4"]
+    how = "(within 20 points of the best rank; default truncations)"
+    line = f"Every adapter may be shipped at rank 4 or a smaller one {how}: lora (SVD), dylora, "
+    assert run(*given).startswith(line)
+
+
+def test_a_margin_column_without_a_number_is_left_out():
+    given = ["--margin", "0.15", "--min-accuracy", "0.45"]
+    text = run("recommend", REPORTS / "word_problems", *given)
+    assert text.count("above the base and at least 45 % accurate") == 1
+    assert "margin needed" not in text
+
+
+def test_why_rows_need_a_margin_is_said_below_them():
+    given = ["recommend", REPORTS / "word_problems"]
+    assert "points lost against the true best, rounded up" in run(*given)
+    assert "; equal ones of an adapter: a rank waits" in run(*given, "--details")
+    one = run(*given, "--adapter", "lora", "--margin", "0.07")
+    assert "It is the most accurate here.\n" in one
