@@ -68,11 +68,13 @@ def truncate(
 ) -> Adapter:
     """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
+    ``aurac.save_adapter(aurac.truncate("my_adapter", 4, basis="svd"), "my_adapter_r4")`` writes it.
+
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
         rank: The new rank. A module whose own rank is lower keeps its own.
-        basis: ``prefix``, ``svd``, ``energy``, or ``auto`` for :func:`default_basis`.
-        rescale: ``rule``, ``keep``, ``trained`` or ``fit``; :func:`default_rescale` by default.
+        basis: ``prefix``, ``svd``, ``energy``, or ``auto``: prefix after nested training, else svd.
+        rescale: ``rule``, ``keep``, ``trained`` or ``fit``; by default as `aurac truncate` does.
         factors: For ``fit``, one factor per rank, relative to ``keep``.
 
     Raises:

@@ -61,6 +61,8 @@ class Options:
             if value is not None:
                 such_as = "0.05" if name == "alpha" else "0.02"
                 object.__setattr__(self, name, fraction(value, name, most, such_as))
+        if isinstance(self.reference, str) and self.reference.isdigit():
+            object.__setattr__(self, "reference", int(self.reference))
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -81,8 +81,9 @@ _MEANT = {word: command for command, words in _WORDS.items() for word in words.s
 _OF_SERVERS = {
     "lora-modules": "Adapters are given as paths: aurac compare NAME=PATH.",
     "max-lora-rank": "--ranks says which are evaluated.",
+    "svd": "Use --basis svd.",
 }
-"""Options of vLLM, and what to type here."""
+"""Options of vLLM, and others that are not here, with what to type."""
 
 _LARGEST = 5_000_000  # bytes, after which the log begins again
 _VERBOSE = "%(levelname)s %(name)s: %(message)s"

@@ -237,13 +237,12 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
     A finished run is recognised before anything heavy is loaded.
     """
     from aurac.runs.finished import recall
-    from aurac.tasks.index import check_names
 
     done = recall(request) if until is None else None
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
     else:
-        check_names(request.tasks, request.settings.task.include_path)
+        _check_names(request)
         if until is None:
             from aurac.runs.compare import run
 
@@ -256,6 +255,15 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
     return 3 if done.failures else 0
 
 
+def _check_names(request: Request) -> None:
+    from aurac.tasks.index import check_data, check_names
+
+    own, data = request.settings.task.include_path, request.settings.task.data
+    check_names(request.tasks, own)
+    if data and not own and not any(name.endswith((".yaml", ".yml")) for name in request.tasks):
+        check_data(data, request.tasks)
+
+
 def _typed() -> str:
     """The command as it was typed, for the record of a run."""
     return shlex.join(["aurac", *sys.argv[1:]])
@@ -263,9 +271,7 @@ def _typed() -> str:
 
 def _show_dry_run(request: Request, until: Until | None, *, as_json: bool) -> int:
     """Print what `compare` would do; nothing is fetched."""
-    from aurac.tasks.index import check_names
-
-    check_names(request.tasks, request.settings.task.include_path)
+    _check_names(request)
     with _offline():
         from aurac.runs.dryrun import plan_request
 

@@ -31,13 +31,14 @@ class Gate:
 
     def text(self, names: Names) -> str:
         """The verdict."""
-        count = len(self.tested)
+        count, failed = len(self.tested), [row for row, _ in self.failing]
+        called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
+        passed = ", ".join(called(row) for row in self.tested if row not in failed)
         if self.failing:
             listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
             verdict = f"Gate not passed: {self.reason[0].lower()}{self.reason[1:]}: {listed}."
             if count == 1:
                 return verdict
-            passed = self._passed(names)
             each = (
                 f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
             )
@@ -45,15 +46,10 @@ class Gate:
         if count == 1:
             return f"{names.on_task(self.tested[0])} {self.does}."
         return (
-            f"Every adapter {self.does}: {self._passed(names)}. Each was judged by itself, not "
+            f"Every adapter {self.does}: {passed}. Each was judged by itself, not "
             "against another: a weak adapter passes, too, where it loses little by being cut. "
             "--adapter NAME tests one."
         )
-
-    def _passed(self, names: Names) -> str:
-        failed = [row for row, _ in self.failing]
-        called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
-        return ", ".join(called(row) for row in self.tested if row not in failed)
 
 
 def gates(

@@ -72,6 +72,7 @@ _NO_COUNTERPART = {
         "leave it out: `aurac export` writes lm-eval's own results for other tools",
     ),
     "--hf-hub-log-args": "leave it out: the report of a run has a model card for the hub",
+    **dict.fromkeys(("--load-in-4bit", "--load-in-8bit"), f"leave it out: {_QUANTIZED}"),
     "--metadata": "leave it out: tasks that need it cannot be evaluated",
     "--confirm-run-unsafe-code": "leave it out: tasks that run code cannot be evaluated",
 }

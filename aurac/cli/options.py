@@ -253,7 +253,7 @@ def _option(before: str, about: str, given: Mapping[str, Attributes]) -> click.O
         elif word.startswith("<"):
             attributes["metavar"] = word.strip("<>")
         elif "|" in word:
-            attributes["type"] = click.Choice(word.split("|"))
+            attributes["type"] = click.Choice(word.split("|"), case_sensitive=False)
         elif word in _KINDS:
             attributes |= _KINDS[word]
         else:
@@ -300,7 +300,7 @@ def options(text: str, **attributes: Attributes) -> Decorator:
 
 
 ALL = "--help-all"
-_EXIT = "Exit codes: 0 done, 2 bad input, 3 a part failed, 4 a gate is not passed, 130 interrupted."
+_EXIT = "Exit codes: 0 done, 2 bad input, 130 interrupted."
 
 
 def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:

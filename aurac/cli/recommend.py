@@ -15,7 +15,6 @@ from aurac.cli.options import (
     Number,
     command,
     options,
-    parsed,
     print_json,
     print_result,
     print_text,
@@ -111,7 +110,6 @@ def _only(adapters: Sequence[str]) -> str | None:
     basis=repeated(small_names, default=["auto"]),
     adapter=repeated(_only),
     max_latency_ms={"type": Number(min=0, min_open=True)},
-    reference=parsed(lambda text: int(text) if text.isdigit() else text),
 )
 @analysis_options
 def recommend(

@@ -61,6 +61,7 @@ analysis_options = options(
 
 @command(
     short="metric group rank-margin non-inferior equivalent to margin axis details json",
+    epilog="Exit codes: 0 done, 2 bad input, 4 a margin test does not show it.",
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
 )
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="FILE...")

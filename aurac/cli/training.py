@@ -185,7 +185,10 @@ def _list_recipes(*, as_json: bool) -> None:
     print_result(rows, text, as_json=as_json)
 
 
-@command()
+@command(
+    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed, 4 --check found other outcomes, "
+    "130 interrupted."
+)
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY")
 @options(
     """

@@ -194,7 +194,7 @@ class _Rows:
         counts = np.diff(np.append(starts, new.size))
         at = starts[np.argmax(counts > 1)]
         cut = next((n for n in _CUTS if n in self.text and len(self.text[n].texts) > 1), None)
-        one = f"select one {cut}" if cut else None
+        one = f"give the run folder, or select one {cut}" if cut else None
         if not self.documents:
             apart = "keep one, or tell curves apart in a column named adapter, task, metric or seed"
             raise self._error(

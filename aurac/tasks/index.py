@@ -340,6 +340,14 @@ def leaves_of(task: TaskFacts) -> set[str]:
     return leaves
 
 
+def check_data(data: Iterable[str], names: Sequence[str]) -> None:
+    """Refuse data of what is none of these tasks by name, nor a leaf of their groups."""
+    groups = (leaves_of(facts_of(name)) for name in names if name not in BUNDLED)
+    if unknown := {*data}.difference(names, *groups):
+        listed = f"one of {', '.join(names)}, or of a task in its group"
+        raise TaskError(f"--data {min(unknown)}=…, which is not in --tasks", expected=listed)
+
+
 def _task_facts(name: str, kind: str, settings: TaskYaml) -> TaskFacts:
     if kind == "PY_TASK":
         return TaskFacts(name, kind)

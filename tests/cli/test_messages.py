@@ -140,6 +140,14 @@ def refusal(*words: object) -> str:
         (["recommend", ZOO / "lora"], f"`aurac compare {ZOO / 'lora'} --tasks TASK`"),
         (["truncate", ZOO / "lora"], "no rank; expected --rank R, or --ranks R,R"),
         (["truncate", ZOO / "lora", "--rank", "4"], "no place for the result; expected --out"),
+        (
+            ["compare", ZOO / "lora", "--tasks", "gsm8k", "--data", "gms8k=x", "--dry-run"],
+            "--data gms8k=…, which is not in --tasks; expected one of gsm8k",
+        ),
+        (
+            ["compare", ZOO / "lora", "--tasks", "gsm8k", "--load_in_4bit"],
+            "leave it out: a base is not quantized while it is loaded",
+        ),
         (["cost", ZOO / "lora", "--device", "gpu"], "used here; expected cpu, cuda, cuda:N or mps"),
         (
             ["compare", ZOO / "lora", "--tasks", ROOT / "docs"],

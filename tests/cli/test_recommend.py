@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from report_runs import zoo_run
 from score_tables import outcomes_table, run
 
+import aurac
 from aurac.cli import cli
 from aurac.errors import AuracError
 
@@ -336,3 +337,9 @@ def test_why_rows_need_a_margin_is_said_below_them():
     assert "; equal ones of an adapter: a rank waits" in run(*given, "--details")
     one = run(*given, "--adapter", "lora", "--margin", "0.07")
     assert "It is the most accurate here.\n" in one
+
+
+def test_digits_are_a_rank_in_python_as_well():
+    done = aurac.load_run(REPORTS / "word_problems")
+    asked, typed = (done.recommend(0.15, reference=each) for each in (8, "8"))
+    assert typed.equals(asked)
