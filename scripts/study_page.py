@@ -106,6 +106,7 @@ LONGER_DIFFERENCES = {
     "DyLoRA: 360 steps − 120": ("dylora_long", "dylora"),
     "MatryoshkaLoRA (with P): 360 steps − 120": ("matryoshka_long", "matryoshka"),
     "LoRA: SVD − prefix": ("lora_long · svd · keep", f"lora_long · {_P}"),
+    "LoRA: SVD − prefix, fitted": ("lora_long · svd · keep", f"lora_long · {_FIT}"),
     "LoRA (prefix): fitted − rule": (f"lora_long · {_FIT}", f"lora_long · {_P}"),
     "MatryoshkaLoRA: fitted − with P": (
         f"matryoshka_long · {_FIT}",

@@ -49,7 +49,7 @@ def study_of(folder: Path) -> OfStudy | None:
         state = msgspec.json.decode((results.parent / STATE_FILE).read_bytes())["study"]
         methods = state.get("methods", {}).items()
         labels = {name: plan.get("label") or name for name, plan in methods}
-        page = " (comparisons made afterwards: see its README.md)"
+        page = " (later tests: its README.md)"
         name = f"{state['name']}{page * (results.parent / 'README.md').is_file()}"
         return OfStudy(name, results.parent, at.relative_to(results).parts[0], labels)
     except (OSError, AttributeError, KeyError, StopIteration, TypeError, msgspec.DecodeError):

@@ -361,7 +361,7 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         known = f" ({sure}{none})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
     if row.untested:
-        lines.append(f"Not tested against {row.leader}: {', '.join(row.untested)}.")
+        lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines

@@ -58,10 +58,10 @@ _EACH: Mapping[Code, str] = {
 _IN_STUDY = {  # by the number of families; 0: the p values are not those of the study
     0: "One task of the study {note}: these p values are adjusted for this task alone. Quote "
     "those of the study's report.md, adjusted over all of its tasks.",
-    1: "One task of the study {note}: p values are those of the study's report.md, adjusted over "
+    1: "One task of the study {note}: p values are those of its report.md, adjusted over "
     f"all of its {{tests:.0f}} comparisons. {UNDECLARED}",
-    2: "One task of the study {note}: p values are those of the study's report.md, adjusted within "
-    "its families of {primary:.0f} primary and {exploratory:.0f} exploratory comparisons.",
+    2: "One task of the study {note}: p values are those of its report.md, adjusted within "
+    "{primary:.0f} primary and {exploratory:.0f} exploratory tests.",
 }
 _OTHERS: Mapping[Code, str] = {
     "missing": "{} more cells are missing; points.csv has the reasons.",

@@ -322,7 +322,7 @@ def details(findings: Findings, task: str) -> list[str]:
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(
-                f"Not tested against {some(rest)}: adapters are compared in their default "
+                f"Of these, not tested: {some(rest)}; adapters are compared in their default "
                 f"truncations{more}."
             )
     choice = findings.choices.get(task)

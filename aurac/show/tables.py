@@ -129,7 +129,7 @@ def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> 
     if leader is None or not any(curve.id in best for curve in curves):
         return ""
     untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
-    rest = f" (not tested against the largest: {untested})" if untested else ""
+    rest = f" (of these, not tested against the largest: {untested})" if untested else ""
     wider = leader.estimate is not None and leader.estimate.low is not None
     best_of = f" (its interval above is wider, for the best of {leader.compared})" if wider else ""
     return (

@@ -47,8 +47,11 @@ def _by_result(rows: Sequence[PairRow]) -> Iterable[tuple[str, str]]:
     several = len({row.task for row in rows}) > 1
     by = grouped(rows, lambda r: "significant" if r.verdict else r.reading.removesuffix(DEPENDS))
     for result, some in by.items():
-        pairs = (f"{row.b} − {row.a}{f' on {row.task}' if several else ''}" for row in some)
-        yield f"{result.capitalize()}, of the methods in Figure 1:", f"{', '.join(pairs)}."
+        pairs = (
+            f"{row.b} − {row.a}{f' on {row.task}' if several else ''} {interval(row.estimate)}"
+            for row in some
+        )
+        yield f"{result.capitalize()}, in points of AURAC:", f"{'; '.join(pairs)}."
 
 
 def areas(analysis: Analysis, study: Study) -> Table:

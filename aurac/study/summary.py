@@ -49,7 +49,7 @@ the difference that the test, at its adjusted level, finds with a power of 80 %.
 _AREAS = (
     "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and others "
     "that no adjusted test shows to be worse, nor, of rows not tested against the largest, a bound "
-    "that allows for the rows of this task alone (few seeds: too wide for that)."
+    "that allows for the rows of this task alone; with few seeds it is too wide to exclude a row."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (

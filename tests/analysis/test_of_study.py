@@ -61,8 +61,8 @@ def test_the_p_values_are_those_of_the_study(task, alone, tmp_path, primary):
     assert seen.best == tuple(row for row in whole.best if row.task == "short")
     assert (seen.scores, seen.primary) == (alone.scores, primary)
     (sentence,) = study_sentences(seen.caveats)
-    assert "p values are those of the study's report.md" in sentence
-    families = "within its families of 2 primary and 6 exploratory comparisons."
+    assert "p values are those of its report.md" in sentence
+    families = "within 2 primary and 6 exploratory tests."
     every = "over all of its 8 comparisons. No primary comparison was declared, so all are"
     assert f"adjusted {families if primary else every}" in sentence
 

@@ -334,4 +334,4 @@ def test_bold_rows_that_were_not_tested_against_the_largest_are_named(tmp_path):
     assert (
         "the largest (its interval above is wider, for the best of 4), and all that no" in caption
     )
-    assert "is shown to be better than (not tested against the largest: b)." in caption
+    assert "is shown to be better than (of these, not tested against the largest: b)." in caption

@@ -188,6 +188,8 @@ def test_an_answer_without_a_primary_comparison_names_the_pairs_with_paired_seed
     paired = [row for row in pairs if row["pairing"] == "paired by seed"]
     found = sum(row["p_holm"] < 0.05 for row in paired)
     lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
-    named = {line.split(",")[0]: line.count(" − ") for line in lines if "in Figure 1:" in line}
+    named = {
+        line.split(",")[0]: line.count(" − ") for line in lines if "in points of AURAC:" in line
+    }
     assert named == {"- **Significant": found, "- **Not significant": len(paired) - found}
     assert 0 < found < len(paired) < len(pairs)
