@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # The id of a benchmark's task where it is not the name of the data set's configuration
 # (https://huggingface.co/docs/hub/eval-results).
 TASK_IDS = {"openai/gsm8k": "gsm8k"}
+RESULTS = ".eval_results.yaml"  # how the file of a card's results ends
 _NAMED = 3  # tasks in the first lines
 _NOT_THESE = " The numbers are of a cut with the trained P, not of this folder as PEFT loads it."
 
@@ -205,26 +206,35 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
         cut = curve.rescale == "fit" or curve.ranks[-1] < (adapter.trained_rank or 0)
         if header is None or dataset is None or cut or _with_p(adapter, curve):
             continue
-        split, copy = run.provenance[0].settings.split, header.config.get("custom_dataset")
+        first, copy = run.provenance[0], header.config.get("custom_dataset")
+        split = first.settings.split
         if split != "validation" and not copy and header.original == curve.n_docs:
             shots = "default" if task.num_fewshot is None else task.num_fewshot
             name = str(header.config.get("dataset_name") or "default")
+            loaded = _as_loaded(run, curve)
+            base = ", ".join(filter(None, (hub.base_name(first.base.name), first.dtype)))
             entry = {
                 "dataset": {"id": dataset, "task_id": TASK_IDS.get(dataset, name)},
-                "value": round(100 * curve.accuracy[-1], 4),
-                "date": run.provenance[0].finished,
+                "value": round(100 * loaded.accuracy[-1], 4),
+                "date": first.finished,
                 "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
                 f"few-shot examples, {count(curve.n_docs)} documents, adapter at rank "
-                f"{curve.ranks[-1]}, aurac {run.version}",
+                f"{curve.ranks[-1]} ({truncation(loaded)}) on {base}, aurac {run.version}",
             }
             entries.append({key: value for key, value in entry.items() if value is not None})
     return hub.to_yaml(entries) if entries else None
 
 
+def _as_loaded(run: StoredRun, curve: CurveRow) -> CurveRow:
+    """The row of the weights as PEFT loads them; where it was not evaluated, that of the curve."""
+    same = (row for row in run.of_task(curve.task) if row.adapter == curve.adapter)
+    ways = {(row.basis, row.rescale): row for row in same if row.ranks[-1] == curve.ranks[-1]}
+    return ways.get(("prefix", "rule"), curve)
+
+
 def _dataset(curve: CurveRow) -> str | None:
     """The data set on the hub; None where the documents are of no such one."""
-    name = str(curve.header.config.get("dataset_path")) if curve.header else ""
-    return name if name.count("/") == 1 else None
+    return hub.hub_id(str(curve.header.config.get("dataset_path"))) if curve.header else None
 
 
 def _opening(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:

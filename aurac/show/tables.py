@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import none_enough
 from aurac.curves.area import area_name
-from aurac.curves.display import count, enough, percent, points, show_span, size
+from aurac.curves.display import count, enough, interval, percent, points, show_span, size
 from aurac.show.appearance import short_names, ticks
 from aurac.show.findings import (
     ordered,
@@ -130,8 +130,9 @@ def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> 
         return ""
     untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
     rest = f" (of these, not tested against the largest: {untested})" if untested else ""
-    wider = leader.estimate is not None and leader.estimate.low is not None
-    best_of = f" (its interval above is wider, for the best of {leader.compared})" if wider else ""
+    best_of = ""
+    if leader.estimate is not None and leader.estimate.low is not None:
+        best_of = f" (as the best of {leader.compared} it has {interval(leader.estimate)})"
     return (
         f" Bold: the largest{best_of}, and all that no other row is shown to be better than{rest}."
     )

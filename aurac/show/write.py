@@ -146,6 +146,9 @@ def _write(builder: Builder, target: Path) -> list[Path]:
                 files[f"{name}.csv"], files[f"{name}.parquet"] = as_csv(rows), as_parquet(rows)
         for name, content in reversed(files.items()):  # REPORT_FILE last
             write_atomic(target / name, content)
+        for old in (target / CARDS).glob(f"*{model_card.RESULTS}"):  # of a whole task no more
+            if f"{CARDS}/{old.name}" not in files:
+                old.unlink()
     except OSError as error:
         raise RunFolderError(
             f"the report cannot be written to {one_line(target)} ({one_line(error)})"
@@ -165,7 +168,7 @@ def _cards(builder: Builder) -> dict[str, str]:
     for run, adapter in shown:
         name = names[adapter.name]
         cards[f"{name}.md"] = model_card.card(run, adapter, own, brief=builder.large)
-        cards[f"{name}.eval_results.yaml"] = model_card.eval_results(run, adapter)
+        cards[f"{name}{model_card.RESULTS}"] = model_card.eval_results(run, adapter)
     return {f"{CARDS}/{name}": text for name, text in cards.items() if text}
 
 

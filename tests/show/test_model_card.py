@@ -390,12 +390,36 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, n, limit, copy,
             assert parse_eval_result_entries([entry])[0].dataset_id == "openai/gsm8k"
 
 
+def test_a_result_for_the_hub_is_of_the_weights_as_peft_loads_them(tmp_path):
+    """By SVD the highest rank is the same function, but rounding may change an answer."""
+    maker = RunMaker(tmp_path, n=20)
+    maker.add("a", [0.2, 0.9], ranks=(1, 2), task="gsm8k", basis="svd", rescale="keep")
+    maker.add("a", [0.2, 0.4], ranks=(1, 2), task="gsm8k", role="published")
+    keep_header(maker)
+    maker.write()
+    write_report(tmp_path)
+    (entry,) = yaml.safe_load((tmp_path / "cards/a.eval_results.yaml").read_text())
+    by_svd, as_loaded = (curve["accuracy"][-1] for curve in maker.curves)
+    assert entry["value"] == pytest.approx(100 * as_loaded) != 100 * by_svd
+    assert "at rank 2 (prefix, scaling rule) on tiny-base" in entry["notes"]
+
+
+@pytest.mark.parametrize("folder", ["./gsm8k", "/data/gsm8k", "~/gsm8k"])
+def test_a_data_set_in_a_folder_is_no_result_for_the_hub(tmp_path, folder):
+    gsm8k_run(tmp_path, 20, dataset_path=folder).write()
+    write_report(tmp_path)
+    assert (tmp_path / "cards/a.md").exists()
+    assert not (tmp_path / "cards/a.eval_results.yaml").exists()
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_another_split_is_named_and_is_no_result_of_the_benchmark(tmp_path, split):
     maker = gsm8k_run(tmp_path, 20)
     content = maker.results()
     content["provenance"]["settings"]["split"] = split
     (tmp_path / "results.json").write_text(json.dumps(content))
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards/a.eval_results.yaml").touch()  # of an earlier report
     write_report(tmp_path)
     text = (tmp_path / "cards/a.md").read_text()
     assert f" Measured on 20 {split} documents of gsm8k.\n" in text

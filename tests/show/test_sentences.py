@@ -13,7 +13,7 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.analysis.combine import pooled
 from aurac.analysis.sentences import show_p
-from aurac.curves.display import percent
+from aurac.curves.display import interval, percent
 from aurac.records.decisions import Declaration
 from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
@@ -331,7 +331,6 @@ def test_bold_rows_that_were_not_tested_against_the_largest_are_named(tmp_path):
     leader = replace(findings.leaders[TASK], candidates=("lora · svd · keep", "b"), untested=("b",))
     findings.leaders[TASK] = leader
     caption = aurac_table(findings, TASK, findings.run.curves, "name").caption
-    assert (
-        "the largest (its interval above is wider, for the best of 4), and all that no" in caption
-    )
+    widened = interval(findings.leaders[TASK].estimate)
+    assert f"the largest (as the best of 4 it has {widened}), and all that no" in caption
     assert "is shown to be better than (of these, not tested against the largest: b)." in caption
