@@ -189,7 +189,10 @@ def markdown(report: Report) -> str:
 
 
 def _tile(tile: Tile) -> str:
-    lines = "; ".join(escape.markdown(line.removesuffix(".")) for line in tile.lines)
+    lines = ""
+    for line in map(escape.markdown, tile.lines):  # a sentence ends with a full stop
+        between = (". " if line.endswith(".") else "; ") if lines else ""
+        lines += between + line.removesuffix(".")
     command = f"`{tile.command}` " if tile.command else ""
     return f"- {tile.title}: **{escape.markdown(tile.value)}**. {command}{lines}."
 

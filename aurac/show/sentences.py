@@ -338,9 +338,11 @@ def _next_smaller(choice: Choice, findings: Findings) -> Iterator[str]:
     if choice.chosen or best is None or best not in shown[1:] or best.above_base is False:
         return
     less = shown[shown.index(best) - 1]
-    if best.low is not None and less.bytes:
+    known = best.low is not None and best.high is not None and best.high - best.low < 1
+    if known and less.bytes:  # few seeds have an interval that says nothing
         yield (
-            f"Its interval is {to(best.low, best.high)} %; {findings.called(less)} has "
+            f"The interval of {findings.called(best)} is {to(best.low, best.high)} %; "
+            f"{findings.called(less)} has "
             f"{percent(less.accuracy)} % ({to(less.low, less.high)}) with {size(less.bytes)} "
             f"instead of {size(best.bytes)}."
         )

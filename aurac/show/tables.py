@@ -264,11 +264,11 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         )
         if any(step.joint is None for step in steps):
             caption += " Other truncations than the default have no bound."
-    if margin is not None:
-        caption += (
-            f" Bold: the bound is below {points(margin)}, the margin. That does not say to ship "
-            "the rank: another curve may have a better one."
-        )
+        if margin is not None:
+            caption += (
+                f" Bold: the bound is below {points(margin)}, the margin. That does not say to "
+                "ship the rank: another curve may have a better one."
+            )
     if any(step.upper >= 1.0 for step in steps):
         needed = max(row.choice.seeds_needed for row in tested)
         caption += f" An upper bound for the ranks of one curve takes at least {needed} seeds."

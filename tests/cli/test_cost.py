@@ -162,7 +162,8 @@ def test_a_latency_is_a_gate(tmp_path):
     assert "takes at most 99 ms a generated token" in run("recommend", folder, *GATE, "99")
     failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
     assert failed.startswith(
-        f"Gate not passed: not shown to take at most {most:g} ms a generated token: "
+        f"Gate not passed: not shown to take at most {most:g} ms a generated token (within 50 points "
+        "of the best rank; default truncations): "
     )
     assert " ms at rank " in failed.splitlines()[0]
     chosen = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"][0]["rank"]
