@@ -162,8 +162,8 @@ def test_a_latency_is_a_gate(tmp_path):
     assert "takes at most 99 ms a generated token" in run("recommend", folder, *GATE, "99")
     failed = run("recommend", folder, *GATE, most, code=4)  # the median is there, its end is not
     assert failed.startswith(
-        f"Gate not passed: not shown to take at most {most:g} ms a generated token (within 50 points "
-        "of the best rank; default truncations): "
+        f"Gate not passed: not shown to take at most {most:g} ms a generated token (within 50 "
+        "points of the best rank; default truncations): "
     )
     assert " ms at rank " in failed.splitlines()[0]
     chosen = json.loads(run("recommend", folder, "--margin", "0.5", "--json"))["ship"][0]["rank"]
@@ -174,7 +174,10 @@ def test_a_latency_is_a_gate(tmp_path):
     none = run("recommend", folder, "--margin", "0.0001", *GATE[2:], "99", code=4)
     assert "(no rank is recommended, so none is timed)" in none.splitlines()[0]
     mixed = run("recommend", folder, *GATE, "1", "--require-rank", "16", code=4)
-    assert mixed.startswith("Gate not passed: not shown to take at most 1 ms a generated token: ")
+    assert mixed.startswith(
+        "Gate not passed: not shown to take at most 1 ms a generated token (within 50 points of "
+        "the best rank; default truncations): "
+    )
     both = [*GATE, "99", "--require-rank", "16"]
     assert json.loads(run("recommend", folder, *both, "--json"))["shown"] is True
     assert json.loads(run("recommend", folder, *GATE, "1", "--json", code=4))["shown"] is False
