@@ -136,7 +136,8 @@ def quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging as hf_logging
 
     with warnings.catch_warnings(), contextlib.ExitStack() as stack:
-        warnings.simplefilter("ignore", FutureWarning)
+        # PEFT asks transformers for it by its old name
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         for library in (hf_logging, hub_logging):
             stack.callback(library.set_verbosity, library.get_verbosity())
             library.set_verbosity_error()

@@ -19,7 +19,7 @@ from aurac.show.table import Cell, estimate, number, table
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from huggingface_hub import EvalResult
 
@@ -211,7 +211,7 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
         if split != "validation" and not copy and header.original == curve.n_docs:
             shots = "default" if task.num_fewshot is None else task.num_fewshot
             name = str(header.config.get("dataset_name") or "default")
-            loaded = _as_loaded(run, curve)
+            loaded = _as_loaded(_curves(run, adapter), curve)
             base = ", ".join(filter(None, (hub.base_name(first.base.name), first.dtype)))
             entry = {
                 "dataset": {"id": dataset, "task_id": TASK_IDS.get(dataset, name)},
@@ -225,11 +225,10 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
     return hub.to_yaml(entries) if entries else None
 
 
-def _as_loaded(run: StoredRun, curve: CurveRow) -> CurveRow:
+def _as_loaded(every: Iterable[CurveRow], curve: CurveRow) -> CurveRow:
     """The row of the weights as PEFT loads them; where it was not evaluated, that of the curve."""
-    same = (row for row in run.of_task(curve.task) if row.adapter == curve.adapter)
-    ways = {(row.basis, row.rescale): row for row in same if row.ranks[-1] == curve.ranks[-1]}
-    return ways.get(("prefix", "rule"), curve)
+    same = (row for row in every if (row.task, row.ranks[-1]) == (curve.task, curve.ranks[-1]))
+    return next((r for r in same if (r.basis, r.rescale) == ("prefix", "rule")), curve)
 
 
 def _dataset(curve: CurveRow) -> str | None:

@@ -189,12 +189,14 @@ def markdown(report: Report) -> str:
 
 
 def _tile(tile: Tile) -> str:
-    lines = ""
-    for line in map(escape.markdown, tile.lines):  # a sentence ends with a full stop
-        between = (". " if line.endswith(".") else "; ") if lines else ""
-        lines += between + line.removesuffix(".")
+    text = ""
+    for line in tile.lines:  # a sentence ends with a full stop, and what stands before one does
+        before = text.removesuffix(".")
+        between = ". " if line.endswith(".") or before != text else "; "
+        text = f"{before}{between if text else ''}{line}"
     command = f"`{tile.command}` " if tile.command else ""
-    return f"- {tile.title}: **{escape.markdown(tile.value)}**. {command}{lines}."
+    text = escape.markdown(text.removesuffix("."))
+    return f"- {tile.title}: **{escape.markdown(tile.value)}**. {command}{text}."
 
 
 def _markdown(block: Block) -> str:

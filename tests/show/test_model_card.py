@@ -390,16 +390,20 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, n, limit, copy,
             assert parse_eval_result_entries([entry])[0].dataset_id == "openai/gsm8k"
 
 
-def test_a_result_for_the_hub_is_of_the_weights_as_peft_loads_them(tmp_path):
+@pytest.mark.parametrize("groups", [{}, {"two": ["a", "b"]}])
+def test_a_result_for_the_hub_is_of_the_weights_as_peft_loads_them(tmp_path, groups):
     """By SVD the highest rank is the same function, but rounding may change an answer."""
     maker = RunMaker(tmp_path, n=20)
     maker.add("a", [0.2, 0.9], ranks=(1, 2), task="gsm8k", basis="svd", rescale="keep")
     maker.add("a", [0.2, 0.4], ranks=(1, 2), task="gsm8k", role="published")
+    if groups:  # a seed's own file, not the mean of the recipe
+        maker.add("b", [0.1, 0.1], ranks=(1, 2), task="gsm8k", basis="svd", rescale="keep", seed=2)
+        maker.add("b", [0.1, 0.1], ranks=(1, 2), task="gsm8k", role="published", seed=2)
     keep_header(maker)
     maker.write()
-    write_report(tmp_path)
+    write_report(tmp_path, groups=groups)
     (entry,) = yaml.safe_load((tmp_path / "cards/a.eval_results.yaml").read_text())
-    by_svd, as_loaded = (curve["accuracy"][-1] for curve in maker.curves)
+    by_svd, as_loaded = (curve["accuracy"][-1] for curve in maker.curves[:2])
     assert entry["value"] == pytest.approx(100 * as_loaded) != 100 * by_svd
     assert "at rank 2 (prefix, scaling rule) on tiny-base" in entry["notes"]
 

@@ -19,8 +19,9 @@ from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, truncation
 from aurac.show.model_card import card
+from aurac.show.render import Report, Tile, markdown
 from aurac.show.sentences import details, verdicts
-from aurac.show.tables import aurac_table
+from aurac.show.tables import aurac_table, loss_table
 from aurac.show.tiles import tiles
 
 TASK = "word_problems"
@@ -285,6 +286,38 @@ def test_several_seeds_change_the_first_caveat(tmp_path):
     assert first.startswith("Intervals cover documents and training seeds (a 2). They and the")
     assert "assume that seeds vary about normally" in first
     assert second.startswith("b: one training run each")
+
+
+def few_seeds(tmp_path, margin):
+    """Three training seeds, of which the smaller rank is a little less accurate."""
+    maker, seeds = RunMaker(tmp_path, n=200), ("a1", "a2", "a3")
+    for seed, name in enumerate(seeds):
+        maker.add(name, [0.58, 0.6], ranks=(1, 2), seed=seed)
+    return Findings(pooled(run_of(maker), {"a": list(seeds)}), margin)
+
+
+@pytest.mark.parametrize("margin", [None, 0.5])
+def test_an_interval_stands_beside_the_name_of_its_configuration(tmp_path, margin):
+    """With a margin another configuration, shown in each checkpoint, is named before it."""
+    findings = few_seeds(tmp_path, margin)
+    best, line = findings.choices[TASK].best, details(findings, TASK)[-1]
+    assert ("In each of these checkpoints a at rank 1 is shown" in line) is (margin is not None)
+    known = f"{percent(best.low)} to {percent(best.high)} %"
+    assert f"The interval of {findings.called(best)} is {known}; a at rank 1 has " in line
+
+
+@pytest.mark.parametrize("margin", [None, 0.5])
+def test_a_caption_speaks_of_bounds_only_where_there_are_some(tmp_path, margin):
+    findings = few_seeds(tmp_path, margin)
+    made = loss_table(findings, TASK, [*findings.tests.values()], "losses")
+    assert "bound is below" not in made.caption
+    assert "takes at least" in made.caption
+
+
+def test_lines_of_a_tile_are_parted_as_what_they_are():
+    tile = Tile("Recommended", "none", ("5 seeds are too few.", "It holds in each", "no more"))
+    text = markdown(Report("t", "", (), (), (tile,), (), (), ""))
+    assert "- Recommended: **none**. 5 seeds are too few. It holds in each; no more.\n" in text
 
 
 def declared(tmp_path):
