@@ -71,9 +71,7 @@ class TaskFacts(NamedTuple):
     writes: int | None = None  # most tokens that are generated for each document; 0 where none are
     members: tuple[str, ...] = ()  # tasks of a group or tag
     refused: str | None = None  # why aurac does not evaluate it
-    metrics: tuple[
-        str, ...
-    ] = ()  # ``name,filter``, the first the one that is integrated by default
+    metrics: tuple[str, ...] = ()  # ``name,filter``; by default the first is integrated
 
 
 class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
