@@ -24,7 +24,7 @@ from aurac.analysis.pairing import difference_at, paired_areas
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
-from aurac.records.names import curve_names
+from aurac.curves.names import curve_names
 from aurac.records.reader import read_run
 from aurac.records.results_file import Results
 from aurac.records.run import stored_run

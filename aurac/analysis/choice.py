@@ -19,8 +19,8 @@ from aurac.analysis.groups import RecipeGroup, find_groups, group_of
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.curves.matching import labelled
+from aurac.curves.names import curve_names
 from aurac.errors import CurveError
-from aurac.records.names import curve_names
 from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds

@@ -16,8 +16,8 @@ from aurac.arguments import suggestion
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.matching import align, labelled, matched, ordered_like
+from aurac.curves.names import curve_names
 from aurac.errors import CurveError
-from aurac.records.names import curve_names
 from aurac.stats.mean import layout_of
 
 if TYPE_CHECKING:

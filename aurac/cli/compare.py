@@ -17,7 +17,6 @@ from aurac.cli.lm_eval import (
     fewshot_seed,
     lm_eval_options,
     number_of_documents,
-    number_of_sequences,
 )
 from aurac.cli.options import (
     as_table,
@@ -32,8 +31,8 @@ from aurac.cli.options import (
     repeated,
     small_names,
 )
+from aurac.curves.names import label_names
 from aurac.errors import UsageError
-from aurac.records.names import label_names
 from aurac.runs.settings import parse_device_map, parse_shard
 from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
 
@@ -137,7 +136,6 @@ _OPTIONS = options(
     seed={"type": fewshot_seed},
     basis=repeated(small_names, default=["auto"]),
     rescale=repeated(lambda values: names(values) or None),
-    batch_size={"type": number_of_sequences},
     device_map=parsed(parse_device_map),
     out={"type": click.Path()},
     shard=parsed(parse_shard),

@@ -249,15 +249,6 @@ def number_of_documents(text: Any) -> int | float:
     return int(number)
 
 
-def number_of_sequences(text: Any) -> int | None:
-    """`--batch-size`: `8` → 8, `auto` or `auto:4` → None; else a UsageError."""
-    if str(text).partition(":")[0] == "auto":
-        return None
-    if not str(text).isdecimal() or int(text) < 1:
-        raise UsageError(f"--batch-size {text}", expected="a whole number from 1, or auto")
-    return int(text)
-
-
 def fewshot_seed(text: Any) -> int:
     """`--seed`: `7` → 7; of lm-eval's four (python, numpy, torch, few-shot) the last."""
     seeds = str(text).split(",")

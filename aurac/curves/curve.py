@@ -18,6 +18,7 @@ from aurac.curves.checks import (
     fractions,
     refuse_masked,
 )
+from aurac.curves.names import curve_names
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
@@ -258,11 +259,15 @@ class Curve:
 
     @property
     def label(self) -> str:
-        """The curve's name in a message: adapter, truncation and task as far as known."""
-        truncation = "/".join(p for p in (self.basis, self.rescale) if p)
-        name = " ".join(p for p in (self.adapter, f"({truncation})" if truncation else "") if p)
-        parts = [name, f"on {self.task}" if self.task else ""]
-        return " ".join(p for p in parts if p) or "the curve"
+        """The curve's name as in tables, and its task, as far as known."""
+        name, on = self.adapter or "", f" on {self.task}" if self.task else ""
+        if self.basis and self.rescale:
+            ways = [(name, f"{self.basis} · {self.rescale}")]
+            if self.role == "published":  # beside the curve that is compared
+                compared = "prefix · trained" if self.method == "matryoshka" else "svd · keep"
+                ways.append((name, compared))
+            name = curve_names(ways)[ways[0]]
+        return f"{name}{on}".strip() or "the curve"
 
     def __repr__(self) -> str:
         known = zip(self.ranks, self.accuracy, strict=True)

@@ -37,3 +37,12 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name}={value}", expected="a whole number of at least 1")
+
+
+def parse_batch_size(given: object) -> int | None:
+    """`8` → 8, `auto` or `auto:4` → None; else a UsageError."""
+    if given is None or str(given).partition(":")[0] == "auto":
+        return None
+    if not str(given).isdecimal() or int(str(given)) < 1:
+        raise UsageError(f"--batch-size {given}", expected="a whole number from 1, or auto")
+    return int(str(given))

@@ -12,8 +12,8 @@ from msgspec.structs import replace as replaced
 from aurac.analysis.rows import Options
 from aurac.arguments import keywords, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
+from aurac.curves.names import label_names
 from aurac.errors import UsageError, in_python
-from aurac.records.names import label_names
 from aurac.records.results_file import Results, run_folder
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from aurac.curves.names import label_names
 from aurac.errors import in_python
-from aurac.records.names import label_names
 from aurac.records.results_file import TaskDocuments
 from aurac.terminal import wrapped
 

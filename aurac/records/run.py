@@ -14,9 +14,9 @@ import numpy as np
 
 from aurac.arguments import suggestion
 from aurac.curves.curve import Curve
+from aurac.curves.names import LENGTH, curve_names
 from aurac.errors import RunFolderError, UsageError
 from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
-from aurac.records.names import LENGTH, curve_names
 from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.requests import RequestsHeader, StoredRequests
 from aurac.records.results_file import (

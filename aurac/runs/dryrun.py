@@ -24,7 +24,6 @@ from aurac.models.base import LoadedBase, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.hub import hub_id
-from aurac.records.names import label_names
 from aurac.records.store import CellStore
 from aurac.runs.compare import check_primary
 from aurac.runs.folder import find_run_folder
@@ -309,8 +308,7 @@ def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:
 
 
 def _notes_on_cells(session: Session, execution: Execution) -> Iterable[str]:
-    called = label_names(variant.label for variant in session.variants)
-    beside = [called[v.label] for v in session.variants if v.role == "published"]
+    beside = [v.called for v in session.variants if v.role == "published"]
     if beside:
         yield f"evaluated beside the compared curves, as published: {', '.join(beside)}"
     if any(variant.rescale == "fit" for variant in session.variants):

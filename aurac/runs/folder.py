@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from aurac.curves.names import label_names
 from aurac.errors import RunFolderError
 from aurac.files import Json, sha256_json, write_json
 from aurac.records.cell import CellIdentity, SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
-from aurac.records.names import label_names
 from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
 from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting

@@ -47,6 +47,7 @@ class Variant:
             shown beside it: without P, or the prefix beside SVD) or `extra` (asked for as well).
         ranks: Ranks to evaluate, ascending.
         fit_factors: rank → factor, for rescale `fit`.
+        called: The name of the curve, see `aurac.curves.names`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Variant:
     role: Role
     ranks: tuple[int, ...]
     fit_factors: dict[int, float] | None = None
+    called: str = ""
 
     def member(self, rank: int) -> Adapter:
         """The adapter that is truncated to a rank."""
@@ -132,8 +134,9 @@ class PlannedCell:
 
     @property
     def label(self) -> str:
-        """For progress and messages."""
-        return self.row.label
+        """For logs, progress and messages."""
+        place = f"{self.variant.called} at rank {self.rank}" if self.variant else "base"
+        return f"{place} on {self.task.name}"
 
 
 def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from aurac.curves.display import percent
-from aurac.records.names import label_names
 from aurac.runs.log import duration
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 
@@ -199,7 +198,8 @@ class CurveTable(progress.Progress):
         self._values = {(*_curve(cell), cell.rank): _WAITING for cell in planned}
         self._task, self._note, self._terminal = planned[0].task.name, "", console
         self._doing = "loading the base model"
-        self._names = label_names(curve for _, curve in self._curves if curve)
+        variants = [cell.variant for cell in planned if cell.variant]
+        self._names = {variant.label: variant.called for variant in variants}
         super().__init__(
             progress.BarColumn(bar_width=24),
             progress.TaskProgressColumn(),
@@ -221,7 +221,7 @@ class CurveTable(progress.Progress):
         """Mark the cell in progress, and name it at the bar."""
         self._task = cell.task.name
         self.fill_in(cell, _RUNNING)
-        self._doing = one_line(cell.row.called(self._names))
+        self._doing = one_line(cell.label)
 
     def count(self, requests: int) -> None:
         """Advance the bar."""

@@ -25,6 +25,7 @@ from aurac.adapters import (
 )
 from aurac.adapters.formats import adapters_in
 from aurac.analysis.groups import check_groups
+from aurac.curves.names import label_names
 from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
@@ -338,7 +339,9 @@ def variants_for(name: str, adapter: Adapter | Family, options: TruncationOption
     else:
         ranks = parse_ranks(options.ranks, adapter)
     variants = variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
-    return [v for v in variants if options.published or v.role != "published"]
+    shown = [v for v in variants if options.published or v.role != "published"]
+    called = label_names(v.label for v in shown)
+    return [replace(v, called=called[v.label]) for v in shown]
 
 
 def limit_of(task: str, settings: Settings) -> float | None:

@@ -25,7 +25,7 @@ from typing import (
 
 from aurac.arguments import check_names, converted, fraction, several
 from aurac.curves.metrics import metrics_of
-from aurac.engine import EngineOptions
+from aurac.engine import EngineOptions, parse_batch_size
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_gen_kwargs
 
@@ -183,7 +183,7 @@ class SettingsOptions(TypedDict, total=False):
     tokenizer: str | None
     batch_tokens: int | None
     max_length: int | None
-    batch_size: int | None
+    batch_size: int | str | None
     cache_tokens: int | None
     packed: bool
     truncations: Mapping[str, TruncationOptions]
@@ -258,6 +258,7 @@ def _pairs(given: object) -> list[tuple[str, str]]:
 _READ: Mapping[str, Callable[[Any], Any]] = {
     "metric": metrics_of,
     "gen_kwargs": lambda given: parse_gen_kwargs([given]) if isinstance(given, str) else given,
+    "batch_size": parse_batch_size,
     "primary": _pairs,
     "groups": lambda given: converted(given, Mapping[str, Sequence[str]], "groups"),
     "shard": lambda given: parse_shard(given) if isinstance(given, str) else given,

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import msgspec
 
+from aurac.curves.names import label_names
 from aurac.errors import RunFolderError
 from aurac.files import Json, alive, same_machine, write_atomic
 from aurac.records.cell import changed_parts, same_scoring
-from aurac.records.names import label_names
 from aurac.records.results_file import REPORT_FILE
 from aurac.records.store import CellStore
 from aurac.runs.folder import REQUEST_FILE, RunRequest
@@ -44,13 +44,8 @@ class PlanRow(msgspec.Struct, frozen=True, array_like=True):
     documents: int
     scoring: str = ""
 
-    @property
-    def label(self) -> str:
-        """As in logs."""
-        return f"{self.task} · {f'{self.curve} · rank {self.rank}' if self.curve else 'base'}"
-
     def called(self, names: Mapping[str, str]) -> str:
-        """As in progress and messages; `names` of curves by their labels."""
+        """As `PlannedCell.label`; `names` of curves by their labels."""
         place = f"{names[self.curve]} at rank {self.rank}" if self.curve else "base"
         return f"{place} on {self.task}"
 

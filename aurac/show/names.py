@@ -14,7 +14,7 @@ from aurac.analysis.sentences import (
     rank_sentence,
     reading,
 )
-from aurac.records.names import curve_names
+from aurac.curves.names import curve_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import cli
-from aurac.cli.lm_eval import fewshot_seed, number_of_documents, number_of_sequences
+from aurac.cli.lm_eval import fewshot_seed, number_of_documents
 from aurac.cli.options import task_names
+from aurac.engine import parse_batch_size
 from aurac.errors import UsageError
 
 CHOICES = 4
@@ -170,13 +171,13 @@ def test_what_has_no_counterpart_is_refused_with_what_to_do(line, said):
 
 def test_numbers_as_lm_eval_writes_them():
     assert [number_of_documents(text) for text in ("0", "10", "10.0", "0.25")] == [0, 10, 10, 0.25]
-    assert [number_of_sequences(text) for text in ("8", "auto", "auto:4")] == [8, None, None]
+    assert [parse_batch_size(text) for text in ("8", "auto", "auto:4")] == [8, None, None]
     assert [fewshot_seed(text) for text in (7, "7", "0,1,2,3", "0,1,2")] == [7, 7, 3, 1234]
     for read, text in (
         (number_of_documents, "1.5"),
         (number_of_documents, "-1"),
         (number_of_documents, "nan"),
-        (number_of_sequences, "0"),
+        (parse_batch_size, "0"),
         (fewshot_seed, "1,2"),
         (fewshot_seed, "None"),
     ):

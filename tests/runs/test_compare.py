@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from packing import pack
-from support.small_runs import dry_run
+from support.small_runs import dry_run, events
 
 import aurac
 from aurac.errors import (
@@ -89,6 +89,16 @@ def test_curves_of_a_run(run):
         assert curve["missing"] == {}
     assert len({c["baseline"] for c in curves.values()}) == 1
     assert len(list((run.folder / "cells").iterdir())) == 1 + 4 * 3
+
+
+def test_a_curve_has_one_name_in_tables_in_python_and_in_logs(run):
+    names = ["lora (SVD)", "lora (prefix)", "matryoshka (with P)", "matryoshka (without P)"]
+    assert sorted(run.scores.label) == names
+    assert sorted(curve.label for curve in run.curves) == [f"{name} on {TASK}" for name in names]
+    assert repr(run.curves[0]).startswith(f"Curve(lora (SVD) on {TASK}: {{1: ")
+    cells = {f"{name} at rank {rank} on {TASK}" for name in names for rank in (1, 2, 4)}
+    for event in ("begin", "cell"):
+        assert {line["cell"] for line in events(run.folder, event)} == {*cells, f"base on {TASK}"}
 
 
 def test_cards_have_the_licence_wherever_the_report_is_made(run, tmp_path, monkeypatch):

@@ -66,13 +66,14 @@ def test_one_will_do_where_several_are_expected():
             "data": {"sums": "folder"},
             "pass_at": 1,
             "shard": "1/8",
+            "batch_size": "auto:4",
         }
     )
     cut, task = settings.truncation, settings.task
     assert (cut.basis, cut.ranks, task.pass_at) == (("svd",), (4,), (1,))
     assert (settings.primary, settings.groups) == ([("a", "b")], {"both": ("one", "two")})
     assert (task.metric, task.limit, task.data) == ({"*": "acc"}, 2, {"sums": Path("folder")})
-    assert execution.shard == (1, 8)
+    assert (execution.shard, settings.engine.batch_size) == ((1, 8), None)
     for pairs in (("a", "b"), [("a", "b")], ["a,b"]):
         assert separated({"primary": pairs})[0].primary == [("a", "b")]
     request = Request.of(Path("one"), "x, y")
@@ -86,6 +87,7 @@ def test_one_will_do_where_several_are_expected():
         ("margin", "2%", r"margin='2%'.*give 0\.02"),
         ("limit", "two", "limit='two'; expected a number"),
         ("fewshot", "none", "expected 'stock' or 'fixed'"),
+        ("batch_size", 0, "batch_size=0; expected a whole number from 1, or auto"),
         ("workers", 1.5, r"workers=1\.5; expected a whole number"),
         ("data", "folder", "expected a mapping to a path"),
         ("basis", None, "basis=None; expected several"),

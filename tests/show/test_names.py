@@ -8,8 +8,8 @@ from report_runs import RunMaker, many_curves, run_from, zoo_run
 
 import aurac
 from aurac.cli import cli
+from aurac.curves.names import curve_names
 from aurac.errors import UsageError
-from aurac.records.names import curve_names
 from aurac.show import appearance, write_report
 
 

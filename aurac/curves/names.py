@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from aurac.terminal import one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 Way = tuple[str, str]  # adapter, truncation such as "svd · keep"
 
