@@ -68,7 +68,7 @@ def truncate(
 ) -> Adapter:
     """A new adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
-    ``aurac.save_adapter(aurac.truncate("my_adapter", 4, basis="svd"), "my_adapter_r4")`` writes it.
+    `save_adapter` writes it.
 
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
@@ -92,6 +92,9 @@ def truncate(
 
 def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
+
+    ``aurac.save_adapter(aurac.truncate("my_adapter", 4, basis="svd"), "my_adapter_r4")`` writes a
+    truncation.
 
     A tokenizer beside the adapter's own file, with added tokens and chat templates, comes with it.
 

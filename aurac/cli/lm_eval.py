@@ -132,13 +132,13 @@ class LmEvalCommand(Command):
             fix = f"separate them by commas: {','.join(spaced[0].split())}"
             raise UsageError(f"--model_args {spaced[0]!r}", fix=fix)
         arguments = named_values(texts, "--model_args", lambda value: value.strip("\"'"))
-        overrides, adapters, unknown = read_model_args({k: str(v) for k, v in arguments.items()})
+        overrides, peft, unknown = read_model_args({k: str(v) for k, v in arguments.items()})
         if words[:1] == ["run"] and not Path("run").exists():  # lm_eval run …
             words = words[1:]
         values |= overrides
         if not _DEVICE.fullmatch(str(values.get("device", "cpu"))):
             values.pop("device")
-        adapters = [*words, *adapters]
+        adapters = list(dict.fromkeys([*words, *peft]))
         line = [*(adapters or ["ADAPTER"]), *self._words(values)]
         use = f"use: {shlex.join(['aurac', 'compare', *line])}"
         if model not in _MODELS:
@@ -158,6 +158,9 @@ class LmEvalCommand(Command):
                 expected="peft=ADAPTER in --model_args, or adapters as arguments",
                 fix=use,
             )
+        if set(words) & set(peft):
+            given = f"{peft[0]} as an argument and as peft= in --model_args"
+            raise UsageError(given, expected="each adapter once", fix=use)
         copies = os.environ.get("WORLD_SIZE", "1")
         if copies.isdecimal() and int(copies) > 1:
             raise UsageError(

@@ -196,7 +196,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
             cells.append(Cell(" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)))
         body.append(cells)
     level = next((row.estimate.level for row in rows if row.estimate), 0.95)
-    head = ["b − a", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
+    head = ["difference", *(["task"] if several else []), f"points [{100 * level:g} %]", "p (Holm)"]
     head += ["detectable", *_over(axis, None), "reading"]
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
 

@@ -158,6 +158,7 @@ def test_a_limit_may_be_a_share_of_the_documents():
         ("--model_args {peft --tasks x", "expected a JSON object"),
         ("ls tasks", "use: aurac tasks"),
         ("validate --tasks x", "--dry-run"),
+        ("A --model_args peft=A,dtype=half -t x", "use: aurac compare A --tasks x --dtype float16"),
         ("--model hf --tasks x --apply_chat_template chatml", "leave the name out"),
         ("A", "no --tasks"),
         ("--tasks x", "no adapters"),
