@@ -398,13 +398,13 @@ def _tested(row: RankRow, search: _Search) -> RankRow:
             )
         )
     named = next((rank for rank, candidate in curve.items() if candidate is best), None)
-    below = [t.margin_needed for t in tests if t.margin_needed is not None and t.rank != named]
+    smaller = [t.margin_needed for t in tests if named is None or t.rank < named]
     small, large = (group.first.sizes.get(at or 0) for at in (row.rank, max(curve)))
     return replace(
         row,
         best=named,
         tests=tuple(tests),
         flip_rate=next((test.flip_rate for test in tests if test.rank == row.rank), 0.0),
-        smallest_margin=min(below, default=None),
+        smallest_margin=min((m for m in smaller if m is not None), default=None),
         saved=None if small is None or not large else 1.0 - small / large,
     )

@@ -146,7 +146,8 @@ class RankTest:
         margin_needed: The smallest margin at which the rank passes; None where none is enough.
         method: Which test gave `upper`.
         checkpoints: As `upper`, of the largest loss among the checkpoints evaluated.
-        joint: As `upper`, where it holds for all ranks of the curves that a report tests together.
+        joint: As `upper`, for all ranks of the curves that a report tests together; None in a row
+            of `recommended`.
     """
 
     rank: int
@@ -170,8 +171,8 @@ class RankRow(Named):
         tests: Every rank but a declared one, from the largest downward; none where nothing can be
             tested.
         flip_rate: Share of documents whose score differs between `rank` and `best`.
-        smallest_margin: The smallest margin at which a rank below `best` passes; None where no
-            margin is enough.
+        smallest_margin: The smallest margin at which a rank below `best` passes (any rank, where
+            `best` is not of this curve); None where no margin is enough.
         saved: Share of the bytes at the largest rank that `rank` saves; None if not known.
         sentence: What was shown, in a sentence or several.
     """

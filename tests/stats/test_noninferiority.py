@@ -55,6 +55,17 @@ def test_against_a_declared_rank_the_sequence_stops_at_the_first_failure():
     assert result.conditional
 
 
+def test_the_smallest_margin_is_that_of_a_rank_below_the_best():
+    # Rank 8 is the best; rank 16 loses 2 of 1000 and needs less than rank 4, which loses 60.
+    made = Curve.from_outcomes(
+        [4, 8, 16], [np.arange(1000) >= lost for lost in (60, 0, 2)], adapter="a"
+    )
+    result = non_inferior_rank(made, margin=0.02)
+    needed = {test.rank: test.margin_needed for test in result.tests}
+    assert result.best == 8
+    assert needed[16] < needed[4] == result.smallest_margin
+
+
 def test_against_the_best_a_fifth_of_the_error_is_for_each_rank_alone():
     # Four ranks: along the curve each test has .8·.05 + .2·.05/4 = .0425, alone .2·.05/4 = .0025.
     result = non_inferior_rank(curve(1000, {8: 2, 4: 60, 2: 2}), margin=0.02)
