@@ -26,6 +26,15 @@ UPSTREAM = {
     "smollm2-135m-instruct-q4_1": Upstream("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
 }
 
+
+class Licence(NamedTuple):
+    """A licence as the front matter of a card has it; `other` comes with a name and a link."""
+
+    licence: str | None
+    name: str | None = None
+    link: str | None = None
+
+
 # Titles of `aurac.adapters.methods`, which reports do not load; a test holds them equal.
 METHODS = {
     "lora": "LoRA (arXiv 2106.09685)",
@@ -82,7 +91,7 @@ def front_matter(
     method: str | None,
     results: Sequence[EvalResult] = (),
     *,
-    licence: str | None = None,
+    licence: Licence | None = None,
 ) -> str:
     """The YAML between the dashes that open a card, dashes included."""
     from huggingface_hub import ModelCardData
@@ -90,7 +99,9 @@ def front_matter(
     data = ModelCardData(
         base_model=hub_id(base),
         library_name="peft",
-        license=licence,
+        license=licence and licence.licence,
+        license_name=licence and licence.name,
+        license_link=licence and licence.link,
         pipeline_tag="text-generation",
         model_name=one_line(name) if results else None,  # a name alone is no result
         tags=list(dict.fromkeys(["lora", one_line(method or "lora"), "aurac"])),
@@ -137,17 +148,18 @@ model = PeftModel.from_pretrained(base, "{folder}")  # {what}, or its repository
 ```"""
 
 
-def licence(adapter: Path | None) -> str | None:
+def licence(adapter: Path | None) -> Licence:
     """The licence in the front matter of the `README.md` of an adapter's folder, or beside it."""
     import yaml
     from huggingface_hub import metadata_load
 
     folder = adapter.parent if adapter and adapter.is_file() else adapter
     try:
-        named = (metadata_load(folder / "README.md") or {}).get("license") if folder else None
+        told = (metadata_load(folder / "README.md") or {}) if folder else {}
     except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return one_line(named) if isinstance(named, str) else None
+        told = {}
+    named = [told.get(key) for key in ("license", "license_name", "license_link")]
+    return Licence(*(one_line(text) if isinstance(text, str) else None for text in named))
 
 
 def base_note(base: str | None, *, measured: bool = False) -> str:

@@ -257,6 +257,8 @@ class AdapterRecord(Record, frozen=True, kw_only=True):
     seed: int | None = None
     derived: Derived | UnsetType = UNSET
     licence: str | UnsetType = UNSET  # where the README beside it names one
+    licence_name: str | UnsetType = UNSET
+    licence_link: str | UnsetType = UNSET
 
 
 class FailedCell(Record, frozen=True, kw_only=True):

@@ -305,7 +305,7 @@ def _scored(record: CurveRecord, curve: Curve | None) -> CurveRecord:
 def _adapter(name: str, variant: Variant) -> AdapterRecord:
     """An adapter under the name that it has in the run."""
     adapter = variant.adapter
-    nesting = adapter.nesting
+    nesting, terms = adapter.nesting, licence(adapter.source)
     return AdapterRecord(
         name=name,
         path=_shown_path(adapter.source),
@@ -326,7 +326,9 @@ def _adapter(name: str, variant: Variant) -> AdapterRecord:
         notes=list(adapter.notes),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
         derived=adapter.derived or UNSET,
-        licence=licence(adapter.source) or UNSET,
+        licence=terms.licence or UNSET,
+        licence_name=terms.name or UNSET,
+        licence_link=terms.link or UNSET,
     )
 
 

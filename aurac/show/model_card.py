@@ -54,7 +54,8 @@ def card(
         return None
     how = ", with the trained P" if _with_p(adapter, default[0]) else ""
     found = [x for curve in default for x in _results(run, curve, how, brief=brief)]
-    licence = adapter.licence or None
+    terms = adapter.licence, adapter.licence_name, adapter.licence_link
+    licence = hub.Licence(*(text or None for text in terms))
     head = hub.front_matter(adapter.name, default[0].base, _method(adapter), found, licence=licence)
     parts = [head, f"# {markdown(adapter.name)}", _opening(run, adapter, default)]
     for curve in default:

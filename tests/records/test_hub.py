@@ -68,12 +68,16 @@ def test_the_snippet_loads_the_revision_that_was_measured():
 
 
 def test_the_licence_is_that_of_the_readme_beside_the_adapter(tmp_path):
-    assert licence(None) is licence(tmp_path) is None
+    assert licence(None) == licence(tmp_path) == (None, None, None)
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# mine\n")
     (tmp_path / "adapter.pt").touch()
-    assert licence(tmp_path) == licence(tmp_path / "adapter.pt") == "mit"
+    assert licence(tmp_path) == licence(tmp_path / "adapter.pt") == ("mit", None, None)
+    named = "license: other\nlicense_name: llama3.2\nlicense_link: https://example.org/LICENSE\n"
+    (tmp_path / "README.md").write_text(f"---\n{named}---\n")
+    head = front_matter("mine", None, "lora", licence=licence(tmp_path))
+    assert named in head
     (tmp_path / "README.md").write_text("---\na: [\n---\n")
-    assert licence(tmp_path) is None
+    assert licence(tmp_path) == (None, None, None)
 
 
 def test_every_packaged_base_has_its_repository_and_licence():

@@ -320,10 +320,11 @@ def test_the_licence_is_the_recorded_one_whatever_lies_in_that_place_now(run, tm
     (tmp_path / "README.md").write_text("---\nlicense: gpl-3.0\n---\n\n# another adapter\n")
     adapter = structs.replace(adapter, path=str(tmp_path))
     assert ModelCard(card(run, adapter, {})).data.license is None
-    adapter = structs.replace(adapter, licence="mit", sha256="ab" * 32)
-    assert ModelCard(card(run, adapter, {})).data.license == "mit"
-    for one, cut in cuts(run, adapter):
-        assert ModelCard(card(one, cut, {})).data.license == "mit"
+    terms = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}
+    kept = dict(zip(("licence", "licence_name", "licence_link"), terms.values(), strict=True))
+    adapter = structs.replace(adapter, **kept, sha256="ab" * 32)
+    for one, each in ((run, adapter), *cuts(run, adapter)):
+        assert terms.items() <= ModelCard(card(one, each, {})).data.to_dict().items()
 
 
 def keep_header(maker, **config):
