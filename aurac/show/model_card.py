@@ -69,7 +69,7 @@ def card(
         for curve in curves
         if curve.published and curve.log2
     ]
-    parts += [_list(published), "## Use it", *_use(adapter, default[0], own)]
+    parts += [_list(published), "## Use it", *_use(run, adapter, default, own)]
     parts += ["## How it was measured", *_measured(run, adapter, default)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -134,9 +134,13 @@ def _with_p(adapter: AdapterRecord, curve: CurveRow) -> bool:
 
 
 def _use(
-    adapter: AdapterRecord, curve: CurveRow, own: Mapping[tuple[str, str | None], RankRow]
+    run: StoredRun,
+    adapter: AdapterRecord,
+    curves: Sequence[CurveRow],
+    own: Mapping[tuple[str, str | None], RankRow],
 ) -> list[str]:
     """How to load what was measured, and to cut the adapter to a smaller rank."""
+    curve = curves[0]
     row, note = own.get((curve.adapter, curve.task)), hub.base_note(curve.base, measured=True)
     rank, whole = row.rank if row else None, adapter.trained_rank or curve.ranks[-1]
     smaller = [each for each in curve.ranks if each < whole]
@@ -149,6 +153,7 @@ def _use(
             "The numbers above are with fitted factors, which the files of adapters leave out.\n\n"
         )
     loading = said + hub.loading_snippet(curve.base, with_p=cut if with_p else None)
+    loading += "" if with_p else _loaded_so(run, adapter, curves)
     if with_p or not smaller or curve.rescale not in EXPORTED:
         return [loading, note]
     recommended = rank in smaller
@@ -157,6 +162,22 @@ def _use(
     command = f"# in this folder: a plain PEFT adapter of {which}\n"
     command += cut.command(".", f"../rank-{cut.rank}")
     return [loading, note, markdown_fence(command, 2000, "sh")]
+
+
+def _loaded_so(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]) -> str:
+    """The accuracy as PEFT loads the weights, where the table does not have it; after a snippet."""
+    top, cut = curves[0].ranks[-1], truncation(curves[0])
+    others = [c for c in curves if not c.whole and (c.basis, c.rescale) != ("prefix", "rule")]
+    if adapter.derived and adapter.sha256 is None:  # a `cut`
+        return ""
+    if top < (adapter.trained_rank or top):
+        return f"\n\nIt loads rank {adapter.trained_rank}, which was not measured."
+    rows = [(curve, _as_loaded(_curves(run, adapter), curve)) for curve in others]
+    known = [f"{interval(row.point(-1))} % on {row.task}" for own, row in rows if own is not row]
+    text = f"Loaded so, it has {', '.join(known)}." if known else "Loaded so, it was not measured."
+    if curves[0].rescale != "fit":
+        text += f" Rank {top} above ({cut}) is the same function with other rounding."
+    return f"\n\n{markdown(text)}" if others else ""
 
 
 def _results(run: StoredRun, curve: CurveRow, suffix: str, *, brief: bool) -> list[EvalResult]:

@@ -407,6 +407,31 @@ def test_a_result_for_the_hub_is_of_the_weights_as_peft_loads_them(tmp_path, gro
     by_svd, as_loaded = (curve["accuracy"][-1] for curve in maker.curves[:2])
     assert entry["value"] == pytest.approx(100 * as_loaded) != 100 * by_svd
     assert "at rank 2 (prefix, scaling rule) on tiny-base" in entry["notes"]
+    said = re.search(r"\n```\n\nLoaded so, (.*)\n", (tmp_path / "cards/a.md").read_text())[1]
+    assert re.match(rf"it has {100 * as_loaded:.1f} .* % on gsm8k\. Rank 2 above \(SVD, ", said)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "Its base is a folder, "),
+        (
+            {"basis": "svd", "rescale": "keep"},
+            "Loaded so, it was not measured. Rank 16 above (SVD, scale kept) is the same function ",
+        ),
+        ({"rescale": "fit"}, "Loaded so, it was not measured."),
+        ({"trained_rank": 32}, "It loads rank 32, which was not measured."),
+    ],
+)
+def test_what_the_snippet_loads_is_said_where_the_table_is_of_another_cut(run, changes, said):
+    adapter = next(a for a in run.adapters if a.name == "lora")
+    whole = changes.get("trained_rank", 16)
+    curves = [structs.replace(c, **changes) for c in run.curves if c.adapter == "lora"]
+    text = card(
+        replace(run, curves=tuple(curves)), structs.replace(adapter, trained_rank=whole), {}
+    )
+    after = text.partition("its repository on the hub\n```\n\n")[2].split("\n")[0]
+    assert after.startswith(said)
 
 
 @pytest.mark.parametrize("folder", ["./gsm8k", "/data/gsm8k", "~/gsm8k"])
