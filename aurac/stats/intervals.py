@@ -174,7 +174,8 @@ def few_events(gap: NDArray[np.float64], layout: Layout) -> bool:
     if min(_events(side, layout) for side in sides) < ENOUGH - 1e-6:
         return True
     rest = unit_residuals(gap, layout)
-    cubes, squares = abs(float(np.sum(rest**3))) + 1.0, float(np.sum(rest**2)) + 1.0
+    squared = np.square(rest)  # rest**3 is many times as slow as squared * rest
+    cubes, squares = abs(float(np.sum(squared * rest))) + 1.0, float(np.sum(squared)) + 1.0
     return squares**3 / cubes**2 < SYMMETRIC - 1e-6
 
 

@@ -167,9 +167,9 @@ class SimulatedStudy:
             return known and result.high - result.low <= 2.0 * self.margin  # type: ignore[operator]
         first, second = outcomes.pair(self.rng, n)
         if self.question == "difference":
-            parts = components([second, first], [1, -1], Layout(n))
-            if self.paired_seeds and self.seeds > 1:
-                parts = components([second - first], [1], Layout(n), signed=True)
+            within = self.paired_seeds and self.seeds > 1
+            groups, signs = ([second - first], [1]) if within else ([second, first], [1, -1])
+            parts = components(groups, signs, Layout(n), signed=True)
             return parts.value > parts.reach(1.0 - self.alpha)[0]  # p <= alpha says the same
         smaller, full = (Candidate(scores, tuple(range(len(scores)))) for scores in (first, second))
         return bound(smaller, full, Layout(n), self.alpha).recipe < self.margin
