@@ -168,6 +168,9 @@ class LmEvalCommand(Command):
                 expected="one process, which starts its own workers",
                 fix=f"{use} --workers {copies}",
             )
+        for names, fix in _NO_COUNTERPART.items():
+            if (name := names.split()[0])[2:].replace("-", "_") in values:
+                _refuse(name, f"{fix}; {use}", None)
         return line
 
     def _words(self, values: Words) -> list[str]:

@@ -154,6 +154,9 @@ def test_a_limit_may_be_a_share_of_the_documents():
     [
         ("A --tasks x --samples {}", "--samples of lm-eval has no counterpart"),
         ("A --tasks x --wandb_args project=p", "--wandb-args of lm-eval has no counterpart"),
+        ("--model hf --model_args peft=A -t x --samples {}", "--samples of lm-eval has no"),
+        ("--model_args peft=A --tasks x --write_out", "--write-out of lm-eval has no counterpart"),
+        ("--model_args peft=A -t x --wandb_args project=p", "--wandb-args of lm-eval has no"),
         ("--model_args peft --tasks x", "--model_args 'peft'"),
         ("--model_args {peft --tasks x", "expected a JSON object"),
         ("ls tasks", "use: aurac tasks"),
