@@ -150,7 +150,7 @@ def pairing_note(pairings: Mapping[str, str | None]) -> str:
 
 
 def _share(level: float) -> str:
-    return f"{100 * level:.4g} %"
+    return f"{100 * level:.10g} %"
 
 
 Called = Callable[["Configuration"], str]
@@ -232,7 +232,7 @@ def demanded(choice: Choice) -> str:
     if choice.margin is not None:
         parts.append(f"within {declared(choice.margin)} of {compared_with(choice)}")
     if choice.min_accuracy is not None:
-        parts.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
+        parts.append(f"at least {_share(choice.min_accuracy)} accurate")
     return " and ".join(parts)
 
 
@@ -245,7 +245,7 @@ def unmet_demands(choice: Choice, rows: Sequence[Configuration]) -> str:
         return ""
     demands = ["above the base"] if choice.baseline is not None else []
     if choice.min_accuracy is not None:
-        demands.append(f"at least {percent(choice.min_accuracy).removesuffix('.0')} % accurate")
+        demands.append(f"at least {_share(choice.min_accuracy)} accurate")
     return " and ".join(demands)
 
 
@@ -286,7 +286,8 @@ def _most(choice: Choice, here: str = " here") -> str:
     top = max(each.accuracy for each in choice.configurations)
     equal = sum(round(top - each.accuracy, 9) == 0 for each in choice.configurations)
     most = "most accurate" if equal == 1 else f"smallest of the {equal} most accurate"
-    return f"{most}{up_to(choice) or here}"
+    ranks = " of its ranks" if choice.against and choice.curves == 1 else ""  # not the reference
+    return f"{most}{up_to(choice) or ranks or here}"
 
 
 def _too_few(choice: Choice, where: str, things: str) -> str:

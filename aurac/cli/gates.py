@@ -81,7 +81,9 @@ def gates(
         most = f"at most {latency:g} ms a generated token"
         slow = _slow(rows, served, latency, measure)
         reason, passes = f"Not shown to take {most}", partial(_is_fast, served, latency)
-        found.append(Gate(f"takes {most} at its rank{how}", reason + how, rows, slow, passes))
+        only = rows[0].rank if len(rows) == 1 else None
+        at = f"at {f'rank {only}' if only else 'its rank'}{how}"
+        found.append(Gate(f"takes {most} {at}", reason + how, rows, slow, passes))
     return found
 
 

@@ -104,6 +104,12 @@ def _refuse(name: str, fix: str, _value: object) -> None:
     raise UsageError(f"{name} of lm-eval has no counterpart in aurac", fix=fix)
 
 
+def _refuse_any(values: Words, use: str) -> None:
+    for names, fix in _NO_COUNTERPART.items():
+        if (name := names.split()[0])[2:].replace("-", "_") in values:
+            _refuse(name, f"{fix}; {use}", None)
+
+
 class LmEvalCommand(Command):
     """Reads a line with `--model` or `--model_args` as the line of `aurac compare` it means."""
 
@@ -168,9 +174,7 @@ class LmEvalCommand(Command):
                 expected="one process, which starts its own workers",
                 fix=f"{use} --workers {copies}",
             )
-        for names, fix in _NO_COUNTERPART.items():
-            if (name := names.split()[0])[2:].replace("-", "_") in values:
-                _refuse(name, f"{fix}; {use}", None)
+        _refuse_any(values, use)
         return line
 
     def _words(self, values: Words) -> list[str]:

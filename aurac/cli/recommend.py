@@ -84,8 +84,8 @@ def _only(adapters: Sequence[str]) -> str | None:
     --min-accuracy FLOAT: Accuracy that it must have at least, such as 0.5.
     --adapter <NAME>: Answer for one adapter alone, in its default truncation, or for a truncation
         as tables name it: "lora (SVD)".
-    --reference <REFERENCE>: ADAPTER or ADAPTER@RANK to compare with; RANK: the best at that rank,
-        for ranks up to it. By default the best configuration.
+    --reference <REFERENCE>: ADAPTER@RANK to compare with, or ADAPTER at its largest rank; RANK: the
+        best at that rank, for ranks up to it. By default the best configuration.
 
     Gates, of every adapter by itself in its default truncation, or of --adapter
     --require-rank <R> INTEGER: Exit with 4 unless every adapter by itself, or --adapter, may be

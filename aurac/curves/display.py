@@ -47,6 +47,11 @@ def enough(needed: float, digits: int = 1) -> str:
     return percent(above / steps if needed > 0 else 0.0, digits)
 
 
+def reached(shown: float) -> str:
+    """A lower bound in percent, rounded down."""
+    return percent(math.floor(round(shown * 1000, 9)) / 1000)
+
+
 def points(value: float) -> str:
     """A difference of fractions, such as "1.6 points"."""
     text = percent(value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import none_enough
 from aurac.curves.area import area_name
-from aurac.curves.display import count, enough, interval, percent, points, show_span, size
+from aurac.curves.display import count, enough, interval, percent, points, reached, show_span, size
 from aurac.show.appearance import short_names, ticks
 from aurac.show.findings import (
     ordered,
@@ -227,7 +227,7 @@ def configuration_table(
             Cell(called(configuration), best=configuration is choice.chosen),
             Cell(size(configuration.bytes), configuration.bytes),
             estimate(configuration),
-            *[share(configuration.least or None)] * demanded,
+            *[_least(configuration.least or None)] * demanded,
             *[margin_cell(configuration.needed)] * needs_margin,
             Cell({True: "yes", False: "not shown", None: NONE}[configuration.above_base]),
         )
@@ -235,6 +235,10 @@ def configuration_table(
     ]
     titles = ["size", accuracy, *["at least (%)"] * demanded, *["margin needed"] * needs_margin]
     return table("", "", rows, "configuration", numeric=titles, last=("above the base",))
+
+
+def _least(shown: float | None) -> Cell:
+    return Cell(NONE if shown is None else reached(shown), shown)
 
 
 def margin_cell(needed: float | None) -> Cell:

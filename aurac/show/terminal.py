@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from aurac.analysis.choice_rows import RankTest
+    from aurac.analysis.choice_rows import Choice, RankTest
     from aurac.analysis.rows import AggregateRow, PairRow
     from aurac.curves.area import Span
     from aurac.records.results_file import Results
@@ -219,18 +219,19 @@ def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> T
     return table("aggregates", "", body, *head)
 
 
-def rank_test_table(tests: Iterable[RankTest], margin: float | None) -> Table:
+def rank_test_table(tests: Iterable[RankTest], choice: Choice) -> Table:
     """What was tested of each rank of a curve, in points."""
     rows = [
         (
             number(test.rank),
             share(test.loss),
             Cell(percent(test.upper, 2), test.upper),
-            Cell(NONE if margin is None else "yes" if test.passed else "no"),
+            Cell(NONE if choice.margin is None else "yes" if test.passed else "no"),
             Cell(f"{percent(test.flip_rate)} %", test.flip_rate),
             margin_cell(test.margin_needed),
         )
         for test in tests
     ]
-    titles = ("rank", "loss", "upper bound", "within margin", "documents that change")
+    passes = "within margin" if choice.min_accuracy is None else "passes"
+    titles = ("rank", "loss", "upper bound", passes, "documents that change")
     return table("tests", "", rows, *titles, "needed by itself").filled()

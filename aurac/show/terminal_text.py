@@ -227,7 +227,7 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
     for row in map(names.rank, result.recommended):
         lines.append(row.sentence)
         if row.tests:
-            lines += ["In points:", rank_test_table(row.tests, row.choice.margin).plain()]
+            lines += ["In points:", rank_test_table(row.tests, row.choice).plain()]
             lines += [f"({method})" for method in dict.fromkeys(t.method for t in row.tests)]
         lines.append("")
     lines += [_TESTS.format(level=100 * (1 - row.choice.alpha)) for row in tested[:1]]

@@ -220,6 +220,27 @@ def test_results_stand_for_their_run_and_a_reference_has_the_name_of_tables():
     assert "no smaller one matches\n" in run("recommend", REPORTS / "word_problems")
 
 
+def test_a_lower_bound_is_rounded_down_and_a_minimum_is_said_as_given():
+    """lora (SVD) at rank 4 is shown to have 39.9 to 40.0 %: not 40 %."""
+    given = ["recommend", REPORTS / "word_problems", "--margin", "0.15", "--adapter", "lora"]
+    text = run(*given, "--min-accuracy", "0.4", "--details")
+    (row,) = [line for line in text.splitlines() if line.startswith("lora (SVD) at rank 4")]
+    assert " 39.9 " in row
+    assert " 40.0 " not in row
+    (head,) = [line for line in text.splitlines() if line.startswith("rank  loss")]
+    assert "passes" in head
+    assert "within margin" not in head
+    exact = run(*given, "--min-accuracy", "0.3995")
+    assert "at least 39.95 % accurate" in exact
+
+
+def test_the_most_accurate_of_one_curve_is_not_said_to_beat_the_reference():
+    """The reference, another adapter's rank 16, has 53.0 %; lora has 52.0 % at most."""
+    given = ["--margin", "0.15", "--adapter", "lora", "--reference", "matryoshka@16"]
+    text = " ".join(run("recommend", REPORTS / "word_problems", *given).split())
+    assert "It is the most accurate of its ranks." in text
+
+
 def test_details_are_about_ranks():
     text = run("recommend", REPORTS / "word_problems", "--margin", "0.15", "--details")
     assert "AURAC" not in text
