@@ -100,6 +100,7 @@ def _pool(name: str, members: Sequence[CurveRow], expected: int) -> CurveRow:
         score=Areas(
             log2=area_record(score.log2), linear=area_record(score.linear), mean=score.mean
         ),
+        score_method=score.log2.method,
         drops=list(score.drops),
         score_notes=list(score.notes),
         seed=None,

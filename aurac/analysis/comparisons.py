@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.analysis.groups import group_of, on_shared_axis, together
 from aurac.analysis.pairing import gained_and_lost, paired_areas
 from aurac.analysis.primary import declared_pairs
-from aurac.analysis.rows import BestRow, Options, PairRow, grouped
+from aurac.analysis.rows import BestRow, InPlace, Options, PairRow, grouped
 from aurac.analysis.sentences import AGAINST, best_sentences, pair_sentence, reading
 from aurac.curves.area import BUDGETS, check_axis
 from aurac.errors import CurveError
@@ -39,10 +39,14 @@ _FAMILIES = {None: "tests", False: "primary tests", True: "exploratory tests"}
 
 @dataclass(frozen=True)
 class PairTest:
-    """A pair with what its row does not hold: the sources of variance, for aggregates."""
+    """A pair with what its row does not hold: the sources of variance, for aggregates.
+
+    `room` is the difference by which either score may be the larger one.
+    """
 
     row: PairRow
     result: Difference | None = None
+    room: float = 1.0
 
     @property
     def p(self) -> float | None:
@@ -99,7 +103,8 @@ def paired_test(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:
         gained=gained,
         lost=lost,
     )
-    return PairTest(row, areas.difference(settings.level))
+    low, high = sorted((first.point(axis), second.point(axis)))
+    return PairTest(row, areas.difference(settings.level), min(high, 1.0 - low))
 
 
 def finished(
@@ -108,13 +113,14 @@ def finished(
     """The row of a test with its verdict, after Holm where it is one of a family, in words too."""
     row, result = test.row, test.result
     if result is not None:
+        least = replace(result, alpha=tested_at or result.alpha).mde
         row = replace(
             row,
             value=result.estimate.value,
             estimate=result.estimate,
             p=result.p,
             p_holm=p_holm,
-            detectable=replace(result, alpha=tested_at or result.alpha).mde,
+            detectable=None if least is None or least > test.room else least,
             verdict=verdict(result, p_holm, 1.0 - result.estimate.level),
             pairing=result.parts.pairing,
             conditional=result.conditional,
@@ -277,15 +283,15 @@ def with_robustness(
     rows = []
     for at, row in enumerate(pairs):
         first, second = ways[row.a, row.task], ways[row.b, row.task]
-        verdicts: dict[str, int | None] = {}
+        tests: dict[str, InPlace] = {}
         several = row.p is not None and len(first) + len(second) > 2
         for a, b in product(first, second) if several else ():
-            result, sign = compare_pair(a, b, common).result, None
+            result, test = compare_pair(a, b, common).result, InPlace()
             if result is not None and result.p is not None:
                 p = families[row.exploratory].instead(at, result.p)
-                sign = verdict(result, p, 1 - settings.level)
-            verdicts[f"{a.truncation}{AGAINST}{b.truncation}"] = sign
-        rows.append(in_words(replace(row, truncations=verdicts)) if several else row)
+                test = InPlace(verdict(result, p, 1 - settings.level), result.p, p)
+            tests[f"{a.truncation}{AGAINST}{b.truncation}"] = test
+        rows.append(in_words(replace(row, truncations=tests)) if several else row)
     return tuple(rows)
 
 
@@ -349,6 +355,7 @@ def _best_row(
         estimate=estimate,
         candidates=candidates,
         untested=tuple(untested),
+        bounded=tuple(label for label in rest if label in bounded),
         families=tuple(families),
         sure=round(1 - len(families) * (1 - row.level), 12),
         within=max(0.0, *known) if len(known) == len(rest) else None,

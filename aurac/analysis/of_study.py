@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from aurac.analysis.record import Code
     from aurac.records.run import CurveRow
 
+_CODE: Code = "task of a study"
 _SAME = 1e-6  # of estimates and p values; another processor rounds the last digits differently
 
 
@@ -30,6 +32,7 @@ class _Tests(msgspec.Struct):
     variants: tuple[PairRow, ...]
     best: tuple[BestRow, ...]
     primary: Declaration | None = None
+    caveats: tuple[Caveat, ...] = ()
 
 
 class OfStudy(NamedTuple):
@@ -72,23 +75,33 @@ def within_study(known: Analysis, folders: Iterable[Path]) -> Analysis:
 
     Where the study's `analysis.json` has the pairs of a single folder and no others on its task,
     their p values, verdicts and what follows from them are those of the study: a pair has one p
-    value wherever it stands.
+    value wherever it stands. A folder that was copied out of its study has the caveat from its own
+    `analysis.json`.
     """
-    studies, numbers = [study_of(folder) for folder in folders], {}
+    places = list(folders)
+    studies, numbers = list(map(study_of, places)), {}
     if len(studies) == 1 and studies[0]:
-        stored = _tests_of(studies[0])
+        stored = _tests_in(studies[0].folder)
         own = known.primary is None or (stored is not None and known.primary == stored.primary)
         if stored and own and (adopted := _adopted(known, stored)):
             kinds = [r.exploratory for r in (*stored.pairs, *stored.variants) if r.p is not None]
             names = {"tests": None} if None in kinds else {"primary": False, "exploratory": True}
             known, numbers = adopted, {name: float(kinds.count(k)) for name, k in names.items()}
-    caveats = (Caveat("task of a study", s.task, (), numbers, s.name) for s in studies if s)
+    caveats = [Caveat(_CODE, s.task, (), numbers, s.name) for s in studies if s]
+    caveats += (caveat for place in places for caveat in copied_from(place))
     return replace(known, caveats=(*known.caveats, *caveats))
 
 
-def _tests_of(study: OfStudy) -> _Tests | None:
+def copied_from(folder: Path) -> list[Caveat]:
+    """What the `analysis.json` of a run says of the study that the folder was copied out of."""
+    own = None if study_of(folder) else _tests_in(folder)
+    said = own.caveats if own else ()
+    return [replace(caveat, numbers={}) for caveat in said if caveat.code == _CODE]
+
+
+def _tests_in(folder: Path) -> _Tests | None:
     try:
-        return msgspec.json.decode((study.folder / ANALYSIS_FILE).read_bytes(), type=_Tests)
+        return msgspec.json.decode((folder / ANALYSIS_FILE).read_bytes(), type=_Tests)
     except (OSError, msgspec.DecodeError):
         return None  # not written yet, or damaged
 

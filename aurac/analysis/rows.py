@@ -183,6 +183,18 @@ class ScoreRow(Named):
 
 
 @dataclass(frozen=True)
+class InPlace:
+    """Two truncations tested in the place of a pair's own, in the same family for Holm.
+
+    The fields are as of `PairRow`.
+    """
+
+    verdict: int | None = None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
 class PairRow:
     """A paired difference, b - a; `estimate` is None with a `reason`.
 
@@ -192,15 +204,15 @@ class PairRow:
         p_holm: Adjusted for the family.
         tests: How many tests the family has.
         detectable: The smallest true difference that the test finds with 80 % power, at the level
-            that Holm's procedure left it; None where not even a difference of 1 is.
+            that Holm's procedure left it; None where these scores leave no room for it.
         verdict: +1 where b is better, -1 where a is, 0 where neither is significantly; None without
             a test, and where two seeds are too few for a verdict.
         pairing: How seeds were compared; None where there are not several.
         conditional: Whether the claim holds for these checkpoints alone (a single seed).
         gained, lost: Documents on which b scores higher, and lower, at each rank.
         span: Of a budget, the amounts that both were measured at; None over ranks.
-        truncations: For each way of truncating the two, the verdict; empty where each was truncated
-            one way only.
+        truncations: For each way of truncating the two, its test in the place of this one; empty
+            where each was truncated one way only.
         exploratory: Whether it is none of the primary comparisons; None where none was declared.
         reading, sentence: What it shows, in a few words and in full.
     """
@@ -224,7 +236,7 @@ class PairRow:
     lost: tuple[int, ...] | None = None
     reason: str | None = None
     span: Span | None = None
-    truncations: Mapping[str, int | None] = field(default_factory=dict)
+    truncations: Mapping[str, InPlace] = field(default_factory=dict)
     exploratory: bool | None = None
     reading: str = ""
     sentence: str = ""
@@ -238,7 +250,14 @@ class PairRow:
     @property
     def survives(self) -> bool | None:
         """Whether the verdict is the same for every truncation; None with only one."""
-        return len(set(self.truncations.values())) == 1 if self.truncations else None
+        known = {each.verdict for each in self.truncations.values()}
+        return len(known) == 1 if known else None
+
+    @property
+    def too_small(self) -> bool:
+        """Whether no difference that the two scores leave room for would have been detected."""
+        spread = self.estimate is not None and (self.estimate.se or 0.0) > 1e-12  # rounding
+        return self.p is not None and self.detectable is None and spread
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``pairs``."""
@@ -252,7 +271,8 @@ class PairRow:
             row["method"] = self.estimate.method if self.estimate else None
             row["conditional"] = self.conditional
             row["survives_truncation"] = self.survives
-            row["truncations"] = dict(self.truncations)
+            ways = self.truncations.items()
+            row["truncations"] = {way: fields_of(each, "verdict p p_holm") for way, each in ways}
         return row
 
 
@@ -297,6 +317,7 @@ class BestRow:
             (Holm) shows to be worse. A row that no pair compares with the leader is one of them
             unless the bound behind `within` shows it to be worse.
         untested: Those of them that no pair compares with the leader.
+        bounded: Rows that only this bound leaves out: no pair shows them to be worse.
         within: How much better than the leader another row may be at most.
         reason: Why there is no leader.
         axis: What the areas are over.
@@ -312,6 +333,7 @@ class BestRow:
     estimate: Estimate | None = None
     candidates: tuple[str, ...] = ()
     untested: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
     within: float | None = None
     reason: str | None = None
     axis: str = "log2"
@@ -327,8 +349,8 @@ class BestRow:
 
     def to_dict(self) -> dict[str, Json]:
         """An element of ``best`` in the detailed JSON."""
-        names = "task axis compared level leader candidates untested within apart reason sentences"
-        return fields_of(self, names) | _with_method(self.estimate)
+        names = "task axis compared level leader candidates untested bounded within apart reason"
+        return fields_of(self, f"{names} sentences") | _with_method(self.estimate)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def other_truncations(
     `called` names an adapter under a truncation; `areas` over equal ranks are by these names.
     """
     shown = []
-    for ways, sign in row.truncations.items():
+    for ways, sign in ((ways, test.verdict) for ways, test in row.truncations.items()):
         if sign != row.verdict:
             a, b = map(called, (row.a, row.b), ways.split(AGAINST))
             other = replace(row, a=a, b=b, verdict=sign, truncations={}, exploratory=None)
@@ -70,6 +70,18 @@ def other_truncations(
                 text += f" ({points(abs(gap))}{way})"
             shown.append(text)
     return shown
+
+
+def depends_sentence(*rows: PairRow) -> str:
+    """Under how many other truncations a pair has another result, after a space; or nothing."""
+    where = []
+    for row in (row for row in rows if row.survives is False):
+        other = sum(test.verdict != row.verdict for test in row.truncations.values())
+        on = f" on {row.task}" * (len(rows) > 1)
+        where.append(f"{other} of {len(row.truncations) - 1} others{on}")
+    listed = ", ".join(where)
+    text = f" It depends on the truncation: another result under {listed} (see analysis.json)."
+    return text if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:
@@ -93,6 +105,12 @@ def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:
         return f"{text} The verdict is the same for every truncation that was run."
     others = other_truncations(row) if others is None else others
     return f"{text} The verdict depends on the truncation: {'; '.join(others)}."
+
+
+TOO_SMALL = (
+    "The run is too small to tell: what the test detects (80 % power) is more than these scores "
+    "leave room for"
+)
 
 
 def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
@@ -125,6 +143,8 @@ def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
     if row.detectable is not None:
         least = points(row.detectable)
         missed = f" With these documents the test detects {least} or more (80 % power)."
+    elif row.too_small:
+        missed = f" {TOO_SMALL}."
     return f"{head}{alone}, {scope}.{missed}"
 
 
@@ -361,11 +381,20 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         tested = row.within is not None or len(row.untested) < row.compared - 1
         known = f" ({sure}{none})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
+    lines += [bounded_sentence(row.bounded)] if row.bounded else []
     if row.untested:
         lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines
+
+
+def bounded_sentence(names: Sequence[str]) -> str:
+    """Which rows are no candidates for the best although no test shows them to be worse."""
+    return (
+        "Left out (not bold) by a bound that allows for this task alone, not by a test: "
+        f"{', '.join(names)}."
+    )
 
 
 def confidence(row: BestRow) -> str:

@@ -415,9 +415,13 @@ class Run:
             raise AttributeError(f"a Run has no attribute {name!r}; {fix or 'dir(run) lists all'}")
 
     def __repr__(self) -> str:
+        from aurac.analysis.of_study import copied_from
+
         curves = self.results.curves
         adapters = counted(len({curve.adapter for curve in curves}), "adapter")
         lost = f"; {counted(len(self.failures), 'cell')} failed" if self.failures else ""
+        for study in copied_from(self.folder):
+            lost += f"; one task of the study {study.note}, p values adjusted for this task alone"
         return f"Run({str(self.folder)!r}: {adapters} on {', '.join(self.tasks)}{lost})"
 
     def _repr_html_(self) -> str:

@@ -207,8 +207,8 @@ def turned(pair: PairRow) -> PairRow:
         gained=pair.lost,
         lost=pair.gained,
         truncations={
-            AGAINST.join(ways.split(AGAINST)[::-1]): sign and -sign
-            for ways, sign in pair.truncations.items()
+            AGAINST.join(ways.split(AGAINST)[::-1]): replace(x, verdict=x.verdict and -x.verdict)
+            for ways, x in pair.truncations.items()
         },
     )
 

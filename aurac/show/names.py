@@ -114,6 +114,7 @@ class Names:
             leader=row.leader and self._names[row.task, row.leader],
             candidates=called(row.candidates),
             untested=called(row.untested),
+            bounded=called(row.bounded),
             apart=called(row.apart),
         )
         same = [score for score in self._scores if score.task == row.task]

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
 
 
-def pair_cells(pair: PairRow) -> tuple[Cell, Cell, Cell]:
+def pair_cells(pair: PairRow, *, marked: bool) -> tuple[Cell, Cell, Cell]:
     """Difference with interval, adjusted p, and the difference that the test detects."""
-    value = estimate(pair.estimate) if pair.estimate else share(pair.value)
+    method = pair.estimate.method if pair.estimate and marked else None
+    value = estimate(pair.estimate, method=method) if pair.estimate else share(pair.value)
     return value, p_value(pair.p_holm), share(pair.detectable)
 
 
@@ -30,7 +31,7 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     axis, rows = pairs[0].axis, []
     seeds = any(pair.pairing for pair in pairs)
     for pair in (pair for pair in pairs if pair.estimate):
-        difference, adjusted, least = pair_cells(pair)
+        difference, adjusted, least = pair_cells(pair, marked=True)
         rows.append(
             (
                 *(Cell(findings.label(task, name)) for name in (pair.b, pair.a)),
@@ -49,8 +50,10 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
         f"p: unadjusted. {title}: adjusted {family}; the result goes by it. Detectable: the "
-        "difference that the test at its adjusted level finds with 80 % power."
+        f"difference that the test at its adjusted level finds with 80 % power."
     )
+    if any(pair.too_small for pair in pairs):
+        caption = f"{caption[:-1]}; {NONE}: more than the scores leave room for."
     notes = [] if findings.of_study else study_sentences(findings.analysis.caveats)
     if findings.of_study and any(pair.survives is False for pair in pairs):
         notes = ["analysis.json has what other truncations show in the place of a pair's own."]

@@ -6,7 +6,15 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from aurac.analysis.sentences import DEPENDS, choice_sentences, confidence, show_p
+from aurac.analysis.sentences import (
+    DEPENDS,
+    TOO_SMALL,
+    bounded_sentence,
+    choice_sentences,
+    confidence,
+    depends_sentence,
+    show_p,
+)
 from aurac.curves.display import enough, percent, size
 from aurac.show.findings import scale, scored, significant
 from aurac.show.tables import rank_range
@@ -143,6 +151,7 @@ def _primary(pairs: Sequence[PairRow], findings: Findings) -> Iterator[str]:
         yield (
             f"Primary comparison{where}: {b} − {a} is {percent(gap.value)} points "
             f"({to(gap.low, gap.high)}{p}), {findings.reading(pair).removesuffix(DEPENDS)}."
+            f"{depends_sentence(pair)}"
         )
     if len(pairs) > LISTED:
         yield f"{len(pairs) - LISTED} more primary comparisons are below."
@@ -162,6 +171,8 @@ def _verdict(findings: Findings, task: str) -> str:
         return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
     row = findings.leaders.get(task)
     apart = f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
+    if row and row.bounded:
+        apart += f" {bounded_sentence([findings.label(task, name) for name in row.bounded])}"
     equal = [curve for curve in rows if curve.area == best.area]
     weak = _weak(equal, findings)
     if len(rows) == 1:
@@ -306,12 +317,14 @@ def details(findings: Findings, task: str) -> list[str]:
         return [*lines, f"AURAC over different ranks does not compare: {listed}."]
     leader, second = findings.leader(best), runner_up(best, run)
     asked = [*primary_pairs(findings, task), second and findings.pair(best, second)]
-    missed = (pair for pair in asked if pair and pair.detectable and not significant(pair))
-    for pair in list(missed)[:1]:
+    missed = (pair for pair in asked if pair and not significant(pair))
+    for pair in [pair for pair in missed if pair.detectable or pair.too_small][:1]:
         over = "documents and seeds" if best.members else "documents"
-        a, b = (findings.label(task, name) for name in (pair.b, pair.a))
+        who = " and ".join(findings.label(task, name) for name in (pair.b, pair.a))
         lines.append(
-            f"Between {a} and {b} the test detects differences of {percent(pair.detectable)} "
+            f"{who}: {TOO_SMALL[0].lower()}{TOO_SMALL[1:]}."
+            if pair.too_small
+            else f"Between {who} the test detects differences of {percent(pair.detectable)} "
             f"points or more (80 % power) with these {over}."
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-NONE = "–"
+NONE, FEW = "–", "†"
+_FEW_MEANS = f" {FEW}: few documents decide, and the interval is not by Student's t alone."
 _WHOLE = {
     *("seeds", "seed", "rank", "rank_lowest", "rank_highest", "rank_lower", "rank_upper"),
     *("n_ranks", "n_docs", "parameters", "bytes", "best_rank", "gained", "lost", "family_tests"),
@@ -146,7 +147,13 @@ def table(
 ) -> Table:
     """A table with columns of text, then of numbers, and the `last` ones of text again."""
     heads = (*map(Column, titles), *(Column(t, numeric=True) for t in numeric), *map(Column, last))
-    return Table(name, caption, heads, tuple(map(tuple, rows)))
+    return noted(Table(name, caption, heads, tuple(map(tuple, rows))))
+
+
+def noted(shown: Table) -> Table:
+    """The table with what the mark of an interval says, where one stands in it."""
+    marked = any(cell.text.endswith(FEW) for row in shown.rows for cell in row)
+    return replace(shown, caption=shown.caption + _FEW_MEANS) if marked else shown
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -173,9 +180,13 @@ def number(value: int | None) -> Cell:
     return Cell(count(value), value)
 
 
-def estimate(value: Any, *, best: bool = False) -> Cell:
-    """A fraction with its interval, of what has a value, low and high; None is a dash."""
-    return Cell(interval(value), value.value if value else None, best)
+def estimate(value: Any, *, best: bool = False, method: str | None = None) -> Cell:
+    """A fraction with its interval, of what has a value, low and high; None is a dash.
+
+    An interval whose `method` allows for few documents is marked.
+    """
+    few = method is not None and any(way in method for way in ("logit", "near 0 and 1", "MOVER"))
+    return Cell(interval(value) + f" {FEW}" * few, value.value if value else None, best)
 
 
 def p_value(p: float | None) -> Cell:

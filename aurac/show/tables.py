@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
 
 _MAX_RANK_COLUMNS = 12
-_WEAK = "†"
+_WEAK = "‡"
 _MAX_GROUPS = 60
 _PAPER_ROWS = 40
 
@@ -53,7 +53,8 @@ def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name:
         value, bar = curve.log2, None
         if value and value.low is not None and value.high is not None:
             bar = (place(value.low), place(value.value), place(value.high))
-        return replace(estimate(value), best=curve.id in best, bar=bar)
+        cell = estimate(value, best=curve.id in best, method=curve.score_method)
+        return replace(cell, bar=bar)
 
     caption = (
         f"{task}: AURAC in percent, largest first, with 95 % intervals of each row alone; "
@@ -203,8 +204,9 @@ def choice_table(findings: Findings, task: str, choice: Choice, name: str) -> Ta
         f"{task}: accuracy in percent (95 % intervals that hold together) of the "
         f"{len(choice.frontier)} configurations, of {len(choice.configurations)}, that no smaller "
         "one equals. Margin needed: the loss against the best configuration, in points rounded "
-        "up, that has to be accepted for it to be named (5 % error, the choice included). Above "
-        f"the base: tested for each alone.{' Bold: recommended.' if choice.chosen else ''}"
+        "up, that has to be accepted for it to be named (5 % error, the choice included), computed "
+        "from these results: choose yours before you see them. Above the base: tested for each "
+        f"alone.{' Bold: recommended.' if choice.chosen else ''}"
     )
     if why := none_enough(choice, choice.frontier):
         caption += f" {why}"
@@ -264,7 +266,8 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
         caption += (
             " In brackets: an upper bound, rounded up, on the loss against whichever rank of that "
             "curve is truly best, not only the one named (95 % confidence for all bounds of the "
-            "table together)."
+            "table together). The margin at which a rank is named allows for the choice instead, "
+            "so it may be larger or smaller."
         )
         if any(step.joint is None for step in steps):
             caption += " Other truncations than the default have no bound."

@@ -86,6 +86,7 @@ def curve_table(
     level: float = 0.95,
     best: Collection[tuple[str | None, str]] = (),
     linear: bool = False,
+    marked: bool = False,
     most: int = 60,
     rest: str = "more rows: see --json",
     notes: Iterable[str] = (),
@@ -98,6 +99,7 @@ def curve_table(
         level: Of its intervals.
         best: Task and label of the rows in bold (`Analysis.candidates`).
         linear: Whether AURAC over the linear axis has a column.
+        marked: Whether intervals that few documents decide are marked, as in reports.
         most: How many rows are shown, those with the largest AURAC of each task.
         rest: What follows the number of rows that are left out.
         notes: Ends of the caption.
@@ -117,9 +119,12 @@ def curve_table(
     columns += _rank_columns(shown)
     if any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
-        columns.append(
-            (column, lambda row: estimate(row.headline, best=(row.task, row.label) in best))
-        )
+
+        def area(row: ScoreRow) -> Cell:
+            method = row.headline.method if row.headline and marked else None
+            return estimate(row.headline, best=(row.task, row.label) in best, method=method)
+
+        columns.append((column, area))
     left = [f"{len(rows) - most} {rest}"] if len(rows) > most else []
     caption = one_line("; ".join([*_about(rows), *notes, *left]))
     body = tuple(tuple(cell(row) for _, cell in columns) for row in shown)
@@ -173,7 +178,9 @@ def _about(rows: Sequence[ScoreRow]) -> list[str]:
     return parts + (["* as published"] if any(row.published for row in rows) else [])
 
 
-def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = False) -> Table:
+def pair_table(
+    rows: Sequence[PairRow], *, details: bool = False, short: bool = False, marked: bool = False
+) -> Table:
     """Paired differences in points.
 
     Args:
@@ -181,6 +188,7 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
         details: Whether the documents gained and lost at each rank are in it.
         short: Whether the better one is only named, with a mark where that depends on the
             truncation.
+        marked: As of `curve_table`.
     """
     several = len({row.task for row in rows}) > 1
     axis, body = rows[0].axis, []
@@ -190,7 +198,11 @@ def pair_table(rows: Sequence[PairRow], *, details: bool = False, short: bool = 
             reading = reading.replace(" is better", "").replace(", exploratory", "")
             reading = reading.replace(DEPENDS, " †")
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
-        cells += [*pair_cells(row), *map(Cell, _over(row.axis, row.span).values()), Cell(reading)]
+        cells += [
+            *pair_cells(row, marked=marked),
+            *map(Cell, _over(row.axis, row.span).values()),
+            Cell(reading),
+        ]
         if details:
             gains = zip(row.ranks, row.gained or (), row.lost or (), strict=False)
             cells.append(Cell(" ".join(f"{r}:+{g}/−{x}" for r, g, x in gains)))

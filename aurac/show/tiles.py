@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import choice_sentences
-from aurac.curves.display import enough, percent, size
+from aurac.curves.display import percent, size
 from aurac.show.findings import ordered
 from aurac.show.render import Tile
 from aurac.show.sentences import published_pairs, some, to, two_ways
@@ -85,9 +85,6 @@ def _choice_tile(choice: Choice, findings: Findings) -> Tile:
         return Tile("Recommended", "none", (head, *rest))
     if choice.few_seeds:
         return Tile("Recommended", "none", (head.split(".")[0],))
-    how = "names the smallest configuration that is shown to be within M of the best"
-    if choice.needed is not None:
-        whole = enough(choice.needed, 0)
-        how += f"; here {float(whole) / 100:.2g} ({whole} points) is enough"
-    command = "aurac report FOLDER --margin M"
-    return Tile("Recommended", "needs a margin", (f"{how}.",), command)
+    how = "names the smallest configuration that is shown to be within M of the best."
+    command, when = "aurac report FOLDER --margin M", "Choose M before you see results."
+    return Tile("Recommended", "needs a margin", (how, when), command)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from aurac.analysis.record import Analysis
-from aurac.analysis.rows import PairRow, grouped
-from aurac.analysis.sentences import DEPENDS, show_p
+from aurac.analysis.rows import PairRow, ScoreRow, grouped
+from aurac.analysis.sentences import DEPENDS, depends_sentence, show_p
 from aurac.curves.display import interval
 from aurac.records.decisions import UNDECLARED
 from aurac.show import escape
@@ -28,7 +28,7 @@ def answer(analysis: Analysis) -> Iterable[str]:
             for row in rows
             if row.p_holm is not None
         )
-        yield escape.markdown(f"In points of AURAC: {', '.join(each)}.")
+        yield escape.markdown(f"In points of AURAC: {', '.join(each)}.{depends_sentence(*rows)}")
     yield escape.markdown(analysis.primary.sentence) if analysis.primary else UNDECLARED
     said = [] if primary else [*_by_result(shown)]
     said += [(row.sentences[0], " ".join(row.sentences[1:2])) for row in analysis.best]
@@ -54,6 +54,10 @@ def _by_result(rows: Sequence[PairRow]) -> Iterable[tuple[str, str]]:
         yield f"{result.capitalize()}, in points of AURAC:", f"{'; '.join(pairs)}."
 
 
+def _area(row: ScoreRow, *, best: bool) -> Cell:
+    return estimate(row.log2, best=best, method=row.log2.method if row.log2 else None)
+
+
 def areas(analysis: Analysis, study: Study) -> Table:
     """A row for each curve, a column for each task, and the mean over tasks."""
     known, best = {(row.task, row.label): row for row in analysis.scores}, analysis.candidates
@@ -67,7 +71,7 @@ def areas(analysis: Analysis, study: Study) -> Table:
         cells = [Cell(label), Cell(", ".join(seeds))]
         for task in study.tasks:
             row = known.get((task, label))
-            cells.append(estimate(row.log2, best=(task, label) in best) if row else Cell(""))
+            cells.append(_area(row, best=(task, label) in best) if row else Cell(""))
         rows.append([*cells, *([estimate(means.get(label))] if means else [])])
     titles = [*(f"{task} [95 %]" for task in study.tasks), *(["mean [95 %]"] if means else [])]
     return table("areas", "", rows, "method", numeric=["seeds", *titles])

@@ -25,7 +25,7 @@ from aurac.runs.log import duration
 from aurac.show import escape, figures
 from aurac.show.forest import Difference, differences
 from aurac.show.names import Names
-from aurac.show.table import NONE, Column, Table, as_csv, estimate, text_table
+from aurac.show.table import NONE, Column, Table, as_csv, estimate, noted, text_table
 from aurac.show.terminal import aggregate_table, curve_table, pair_table
 from aurac.show.write import FIGURES, write_report
 from aurac.study.answer import answer, areas, main_pairs
@@ -45,7 +45,8 @@ Scale kept is that of the trained rank, fitted is that times a factor for each r
 
 Intervals (95 %) are over documents and, where a method has several, training seeds; those of one
 seed say nothing about another training. Differences are of AURAC on the log2 axis. Detectable is
-the difference that the test, at its adjusted level, finds with a power of 80 %."""
+the difference that the test, at its adjusted level, finds with a power of 80 %; a dash: it is more
+than the scores leave room for."""
 _AREAS = (
     "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and others "
     "that no adjusted test shows to be worse, nor, of rows not tested against the largest, a bound "
@@ -112,7 +113,8 @@ def summarise(study: Study, path: Path, out: Path, state: State) -> Path:
     shown, page = names.analysis(analysis), _Page()
     page.add(f"# {study.name}", study.question)
     page.add(*answer(shown))
-    page.table(_AREAS + (_MEAN if len(tasks) > 1 else ""), areas(shown, study))
+    table = areas(shown, study)
+    page.table(_AREAS + (_MEAN if len(tasks) > 1 else "") + table.caption, table)
     if draw_differences(shown, out):
         first = "the primary comparisons" if declared else _PAIRS
         alt = "A row for each two curves, a panel for each task."
@@ -295,11 +297,12 @@ def _data(
 def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
     """The accuracies and the differences of one task."""
     scores = [replace(row, published=False) for row in analysis.scores if row.task == task]
-    shown = curve_table(scores, best=analysis.candidates, linear=True)
-    page.table(f"{task}: accuracy at each rank and AURAC in percent; {shown.caption}.", shown)
+    shown = curve_table(scores, best=analysis.candidates, linear=True, marked=True)
+    caption = f"{task}: accuracy at each rank and AURAC in percent; {shown.caption}."
+    page.table(noted(replace(shown, caption=caption)).caption, shown)
     page.add("\n".join(f"- {row.label}: {note}." for row in scores for note in row.notes))
     if pairs := [row for row in (*analysis.pairs, *analysis.variants) if row.task == task]:
-        shown = pair_table(pairs)
+        shown = pair_table(pairs, marked=True)
         if two:
             few = [two.get((row.task, row.a, row.b)) for row in pairs]
             last = [estimate(row.estimate if row else None) for row in few]
@@ -307,7 +310,8 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
             columns = (*shown.columns, Column("first two seeds alone"))
             shown = replace(shown, columns=columns, rows=rows)
         note = pairing_note(pairings_of(pairs))
-        page.table(f"{task}: differences of AURAC (log2 axis) in points. {note}", shown)
+        caption = f"{task}: differences of AURAC (log2 axis) in points. {note}".rstrip()
+        page.table(caption + shown.caption, shown)
     page.add(*(row.sentence for row in analysis.recommended if row.task == task))
 
 

@@ -64,6 +64,24 @@ def test_a_row_that_no_pair_compares_with_the_leader_is_ruled_out_by_its_bound()
     assert best.sure == pytest.approx(0.9)  # either of two statements may err
     sure = "90 % confidence: 5 % error each for tests, bounds of this task's untested rows"
     assert best.sentences[1] == f"It is the best of them ({sure})."
+    assert best.bounded == ("dylora",)  # lora itself is shown to be worse by a test
+    assert best.sentences[2].endswith("for this task alone, not by a test: dylora.")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_difference_larger_than_the_scores_leave_room_for_is_no_bound(share):
+    """Twelve documents: what is detected is more than a score of 10 % can lose, or 90 % gain."""
+    scores = np.zeros((2, 12))
+    scores[:, : round(12 * share)] = 1
+    scores[1] = np.roll(scores[0], 1)
+    a, b = (
+        Curve.from_outcomes((1, 2), np.tile(row, (2, 1)), adapter=name, task="t")
+        for name, row in zip("ab", scores, strict=True)
+    )
+    (pair,) = analyse([a, b]).pairs
+    assert pair.too_small == (share != 0.5)
+    assert (pair.detectable is None) == pair.too_small
+    assert ("The run is too small to tell" in pair.sentence) == pair.too_small
 
 
 def test_pairs_of_adapters_and_of_truncations_are_one_family():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from report_runs import RunMaker, run_from
 
 from aurac.analysis import analyse
-from aurac.analysis.of_study import study_labels, study_of, within_study
+from aurac.analysis.of_study import copied_from, study_labels, study_of, within_study
 from aurac.analysis.rows import Options
 from aurac.curves.curve import Curve
 from aurac.records.decisions import Declaration
@@ -76,6 +77,23 @@ def test_without_the_analysis_of_the_study_the_reader_is_sent_there(task, alone,
         assert (seen.pairs, seen.best) == (alone.pairs, alone.best)
         (sentence,) = study_sentences(seen.caveats)
         assert "adjusted for this task alone. Quote those of the study's report.md" in sentence
+
+
+def test_a_task_copied_out_of_its_study_says_that_its_p_values_are_its_own(task, alone, tmp_path):
+    whole = analyse([*curves("short"), *curves("longer")], Options(strict=False))
+    (tmp_path / "analysis.json").write_text(whole.to_json())
+    (task / "analysis.json").write_text(within_study(alone, [task]).to_json())
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(task, copy)
+    for _ in range(2):  # also where the copy's own analysis was written again
+        seen = within_study(alone, [copy])
+        assert (seen.pairs, seen.best) == (alone.pairs, alone.best)
+        (sentence,) = study_sentences(seen.caveats)
+        assert sentence.startswith("One task of the study nested: these p values are adjusted for")
+        (copy / "analysis.json").write_text(seen.to_json())
+    assert copied_from(task) == []
+    (copy / "analysis.json").unlink()
+    assert within_study(alone, [copy]) == alone
 
 
 @pytest.mark.parametrize("gone", ["dylora", "other"])

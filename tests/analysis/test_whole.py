@@ -19,10 +19,12 @@ import aurac.stats
 from aurac.analysis import non_inferior_rank, paired_curves
 from aurac.analysis.groups import gather
 from aurac.analysis.rows import Options
+from aurac.analysis.sentences import depends_sentence
 from aurac.analysis.whole import analyse
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import AuracError, CurveError
+from aurac.stats import holm
 
 RANKS = (1, 2, 4, 8)
 
@@ -156,11 +158,26 @@ def test_variants_are_compared_within_their_adapter():
     (variant,) = result.variants
     assert (variant.a, variant.b) == ("m · prefix · trained", "m · prefix · rule")
     # lora is worse than m under `trained` and better than it under `rule`.
-    assert pair.truncations == {
-        "prefix · trained against prefix · rule": -1,
-        "prefix · rule against prefix · rule": 1,
+    own, other = pair.truncations.values()
+    assert list(pair.truncations) == [
+        "prefix · trained against prefix · rule",
+        "prefix · rule against prefix · rule",
+    ]
+    assert (own.verdict, own.p, own.p_holm) == (pair.verdict, pair.p, pair.p_holm)
+    alone = paired_curves(curves[1], curves[2])
+    assert (own.verdict, other.verdict, other.p) == (-1, 1, alone.p)
+    # In the place of the pair's own test beside that of the variant: Holm over these two.
+    assert other.p_holm == holm([alone.p, variant.p])[0]
+    assert pair.to_dict(details=True)["truncations"][list(pair.truncations)[1]] == {
+        "verdict": 1,
+        "p": other.p,
+        "p_holm": other.p_holm,
     }
     assert pair.survives is False
+    depends = " It depends on the truncation: another result under 1 of 1 others"
+    assert depends_sentence(pair) == f"{depends} (see analysis.json)."
+    assert depends_sentence(pair, variant) == f"{depends} on t (see analysis.json)."
+    assert depends_sentence(variant) == ""
     other = "m · prefix · rule against lora · prefix · rule: lora · prefix · rule is better."
     assert pair.sentence.endswith(f" The verdict depends on the truncation: {other}")
 
@@ -193,7 +210,7 @@ def test_the_verdicts_of_other_truncations_are_adjusted_like_the_pairs_own():
     ]
     pair = next(p for p in analyse(curves).pairs if {p.a, p.b} == {"a", "b"})
     assert pair.p < 0.05 < pair.p_holm  # not shown, though it would be if it stood alone
-    assert set(pair.truncations.values()) == {0}
+    assert {test.verdict for test in pair.truncations.values()} == {0}
 
 
 def test_aggregates_over_tasks():

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,18 @@ def test_scores_have_a_row_for_each_truncation(run):
     assert lora.low < lora.aurac < lora.high
     assert (lora.n_docs, lora.seeds, lora.baseline, lora.reason) == (100, 1, 0.0, None)
     assert scores.loc["matryoshka", False].aurac == pytest.approx(0.125)
+
+
+def test_a_task_copied_out_of_its_study_says_so(tmp_path):
+    task = KEPT.parent / "study/results/mawps"
+    assert "study" not in repr(aurac.load_run(task)).replace(str(task), "")
+    shutil.copytree(task, tmp_path / "copy", ignore=shutil.ignore_patterns("figures"))
+    run = aurac.load_run(tmp_path / "copy")
+    said = (
+        "; one task of the study nested-adapters (later tests: its README.md), p values adjusted "
+    )
+    assert said + "for this task alone)" in repr(run)
+    assert run.analysis.caveats[-1].note.startswith("nested-adapters")
 
 
 def test_points_are_the_accuracies_and_can_be_scored(run):

@@ -18,6 +18,7 @@ from scipy.integrate import trapezoid
 
 from aurac.analysis.sentences import show_p
 from aurac.cli import cli
+from aurac.curves.display import percent
 from aurac.show.table import as_csv
 from aurac.stats.multiplicity import holm
 from scripts.study_page import COMPARISONS, comparisons, stored_comparisons, with_tables
@@ -37,6 +38,49 @@ def test_the_report_is_made_again_without_weights(study, tmp_path):
     for name in ("report.md", "analysis.json"):
         made, stored = ((at / name).read_text() for at in (tmp_path / "study", REPORTS / study))
         assert rounded(made) == rounded(stored)
+
+
+TASKS = ("study/results/word_problems", "study/results/mawps", "study/results/arc_easy")
+
+
+@pytest.mark.parametrize("folder", [*TASKS, "word_problems"])
+def test_the_first_screen_says_what_no_test_shows_and_what_depends_on_the_truncation(folder):
+    analysis = json.loads((REPORTS / folder / "analysis.json").read_text())
+    page = (REPORTS / folder / "report.md").read_text(encoding="utf-8")
+    screen = page[: page.index("\n- Best AURAC")]
+    (best,) = analysis["best"]
+    # Left out of the candidates although no pair has it as the worse one.
+    pairs = [*analysis["pairs"], *analysis["variants"]]
+    worse = {row["a" if row["verdict"] > 0 else "b"] for row in pairs if row["verdict"]}
+    adapters = {
+        row["label"]: f"{row['adapter']} · {row['truncation']}" for row in analysis["scores"]
+    }
+    left = adapters.keys() - {*best["candidates"]}
+    bounded = {name for name in left if not worse & {name, adapters[name]}}
+    assert bounded == {*best["bounded"]}
+    assert ("Left out (not bold) by a bound" in screen) == bool(bounded)
+    assert len(bounded) == {TASKS[0]: 1, TASKS[1]: 2}.get(folder, 0)
+    for row in (row for row in pairs if row["exploratory"] is False):
+        tests = row["truncations"].values()
+        other = sum(test["verdict"] != row["verdict"] for test in tests)
+        said = f"another result under {other} of {len(tests) - 1} others"
+        assert (said in screen) == (other > 0)
+
+
+@pytest.mark.parametrize("folder", [*TASKS, "word_problems"])
+def test_intervals_that_few_documents_decide_are_marked_in_a_report(folder):
+    analysis = json.loads((REPORTS / folder / "analysis.json").read_text())
+    page = (REPORTS / folder / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    marked = 0
+    for rows, ways in (("scores", ("logit", "near 0")), ("pairs", ("MOVER",))):
+        for row in analysis[rows]:
+            estimate = row["log2" if rows == "scores" else "estimate"]
+            few = any(way in estimate["method"] for way in ways)
+            ends = (percent(estimate[end]) for end in ("value", "low", "high"))
+            text = "{} [{}, {}]".format(*ends)
+            assert re.search(rf"\| (\*\*)?{re.escape(text)}{' †' * few}(\*\*)? \|", page), text
+            marked += few
+    assert ("†: few documents decide" in page) == bool(marked)
 
 
 METHODS = {
