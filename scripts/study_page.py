@@ -12,20 +12,18 @@ import math
 import re
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from aurac.analysis.combine import pooled
 from aurac.analysis.comparisons import compare_pair, finished
-from aurac.analysis.groups import RecipeGroup, gather, together
+from aurac.analysis.groups import together
 from aurac.analysis.pairing import difference_at, paired_areas
 from aurac.analysis.rows import Options
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.curves.names import curve_names
-from aurac.records.reader import read_run
 from aurac.records.results_file import Results
 from aurac.records.run import stored_run
 from aurac.show import figures, plots
@@ -36,6 +34,7 @@ from aurac.show.write import FAMILIES
 from aurac.stats.mean import Estimate
 from aurac.stats.multiplicity import holm
 from aurac.study import load_study
+from scripts.study_rates import REPORTS, groups_of, rate_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from aurac.records.run import CurveRow
     from aurac.show.appearance import Styles
 
-REPORTS = Path(__file__).parents[1] / "reports"
 PAGE = REPORTS / "study/README.md"
 COMPARISONS = PAGE.with_name("comparisons.csv")
 TASKS = ("aurac_word_problems", "mawps", "arc_easy")  # columns, by their names in the analysis
@@ -175,6 +173,8 @@ def with_tables(page: str) -> str:
     page = _replaced(page, "| compared afterwards | points", rows)
     rows = [_row(label, _at_ranks(*pair)) for label, pair in AT_RANKS.items()]
     page = _replaced(page, "| accuracy, compared afterwards", rows)
+    rows = [_row(label, cells) for label, cells in rate_rows().items()]
+    page = _replaced(page, "| MatryoshkaLoRA | rate 4e-3", rows)
     looks = {"MAWPS": ("study", "mawps"), "= .115": ("longer_training", "word_problems")}
     for after, where in looks.items():
         page = re.sub(rf"({after} \(t alone: )[.\d]+", rf"\g<1>{_by_t(*where)}", page)
@@ -213,7 +213,7 @@ def comparisons() -> list[dict[str, Any]]:
 
 def _afterwards(study: str, task: str) -> list[dict[str, Any]]:
     """LoRA by SVD against every curve of another method; of the longer training the fitted too."""
-    every = _groups(study, task)
+    every = groups_of(study, task)
     others = [b for b, group in every.items() if group.name not in ("lora", "lora_long")]
     pairs = [(b, a) for b in BY_SVD if b in every for a in others]
     pairs += [_FITTED] if _FITTED[0] in every else []
@@ -359,22 +359,16 @@ def _panel(ax: Axes, *, curves: list[CurveRow], style: Styles, title: str) -> Ax
 
 def _at_ranks(b: str, a: str) -> list[str | None]:
     """The difference b − a of the study's accuracies at each rank."""
-    every = _groups("study", "word_problems")
+    every = groups_of("study", "word_problems")
     one, other = together([every[a], every[b]])
     return [interval(difference_at(one, other, rank, 0.95).estimate) for rank in one.ranks]
 
 
 def _by_t(study: str, task: str) -> str:
     """The p of MatryoshkaLoRA (with P) − LoRA (prefix) by t alone."""
-    every, (b, a) = _groups(study, task), next(iter(AT_RANKS.values()))
+    every, (b, a) = groups_of(study, task), next(iter(AT_RANKS.values()))
     parts = paired_areas(every[a], every[b], "log2").difference(0.95).parts
     return f"{replace(parts, excess=None).p_value():.4f}".lstrip("0")
-
-
-def _groups(study: str, task: str) -> dict[str, RecipeGroup]:
-    """Label → the seeds of one curve."""
-    curves, groups = read_run(REPORTS / study / "results" / task)
-    return {group.label: group for group in gather(curves, groups)}
 
 
 def _shown(low: float, value: float, high: float) -> str:

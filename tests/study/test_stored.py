@@ -176,6 +176,23 @@ def test_the_tables_of_the_page_are_those_of_the_analyses():
     assert with_tables(page) == page
 
 
+def test_the_learning_rates_of_the_page_are_those_that_the_search_chose():
+    report = (REPORTS / "study/report.md").read_text(encoding="utf-8").replace("\\", "")
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| [^|]*\([^|]*\) \| (0\.\d+)", report, re.MULTILINE)
+    chosen = {(task, method): f"{float(rate) * 1000:g}e-3" for task, method, rate in rows}
+    methods = ("LoRA", "MatryoshkaLoRA", "DyLoRA")
+    words, others = (
+        {tuple(chosen[task, method] for method in methods) for task in tasks}
+        for tasks in (["word_problems"], ["mawps", "arc_easy"])
+    )
+    said = re.search(
+        r"Chosen: (\S+) for all three methods on the word problems; on the others LoRA and "
+        r"MatryoshkaLoRA (\S+), DyLoRA (\S+)\.",
+        " ".join(PAGE.read_text(encoding="utf-8").split()),
+    )
+    assert (words, others) == ({(said[1],) * 3}, {(said[2], said[2], said[3])})
+
+
 QUOTING = (PAGE, *(REPORTS.parent / name for name in ("README.md", "adapters_zoo/README.md")))
 
 
