@@ -265,8 +265,12 @@ class Sweep:
                 whole = self.folder / RESULTS_FILE
                 if whole.is_file():
                     text += f"; {whole} and the report beside it stay as they are"
+            before = _before(place)
             if not results.sequential:
-                results = msgspec.structs.replace(results, sequential=_decided(place, results))
+                results = msgspec.structs.replace(results, sequential=_decided(before, results))
+            if before and (place / REPORT_FILE).is_file() and _equal(before, results):
+                pages = (place / REPORT_FILE, place / "report.html")  # with its margin and labels
+                return Run(place, before, pages, cells, besides=text)
             (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
             results.write(place)
             from aurac.show import write_report
@@ -302,12 +306,25 @@ def _check_weights(todo: Sequence[PlannedCell]) -> None:
         values.refuse(f"evaluate {label}" + (f", as are those of {others}" if others else ""))
 
 
-def _decided(place: Path, results: Results) -> SequentialRecord | UnsetType:
-    """What a run that stopped early decided here, with how many documents there are by now."""
+def _before(place: Path) -> Results | None:
+    """The results that are there, where they can be read."""
     try:
-        before = Results.read(place).sequential
+        return Results.read(place)
     except RunFolderError:
-        return UNSET
+        return None
+
+
+def _equal(before: Results, results: Results) -> bool:
+    """Whether two results differ in command and times alone."""
+    now = results.provenance
+    times = {name: getattr(now, name) for name in ("command", "started", "finished", "seconds")}
+    made = msgspec.structs.replace(before.provenance, **times)
+    return msgspec.structs.replace(before, provenance=made) == results
+
+
+def _decided(there: Results | None, results: Results) -> SequentialRecord | UnsetType:
+    """What a run that stopped early decided here, with how many documents there are by now."""
+    before = there.sequential if there else UNSET
     names = {adapter.name for adapter in results.adapters}
     now = {task.name: task.n_docs or 0 for task in results.tasks}
     if not before or not all(

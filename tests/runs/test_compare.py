@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from huggingface_hub import ModelCard
 from packing import pack
 from support.small_runs import dry_run, events
 
 import aurac
+from aurac.cli import cli
 from aurac.errors import (
     AuracError,
     CheckpointError,
@@ -191,6 +193,19 @@ def test_the_same_command_computes_nothing_again(run, adapters, monkeypatch):
     monkeypatch.setattr("aurac.runs.session.load_base", forbidden)
     again = compare(list(adapters.values()), [TASK], out=run.folder, **COMMON)
     assert again.results.to_dict()["curves"] == run.results.to_dict()["curves"]
+
+
+def test_a_report_keeps_its_margin_until_there_are_other_results(adapters, tmp_path):
+    settings = COMMON | {"ranks": "1,4", "basis": ["prefix"], "limit": 2}
+    done = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **settings)
+    write_report(done.folder, margin=0.9, labels={"lora": "LoRA"})
+    kept = {path: path.read_bytes() for path in done.folder.glob("*.*")}
+    assert kept[done.folder / "report.md"].startswith(b"# LoRA on ")
+    again = compare([adapters["lora"]], [TASK], out=done.folder, **settings)
+    assert {path: path.read_bytes() for path in done.folder.glob("*.*")} == kept
+    assert (again.results, again.files) == (Results.read(done.folder), done.files[:2])
+    compare([adapters["lora"]], [TASK], out=done.folder, **(settings | {"limit": 3}))
+    assert (done.folder / "report.md").read_text().startswith("# lora on ")
 
 
 def test_a_lost_or_damaged_cell_is_computed_again_alike(run, adapters, tmp_path):
@@ -474,6 +489,11 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_kept(adapters, tmp_path, mon
     monkeypatch.setattr(Evaluation, "block", block)
     again = compare([adapters["lora"]], [TASK], out=tmp_path / "run", **common)
     assert again.failures == done.failures
+    line = ["compare", str(adapters["lora"]), "--tasks", TASK, "--out", str(tmp_path / "run")]
+    line += ["--limit", "5", "--dtype", "float32", "--device", "cpu", "--basis", "prefix"]
+    told = CliRunner().invoke(cli, line, standalone_mode=False)
+    assert told.return_value == 3
+    assert "failed: lora at rank 2 on" in told.stderr
     whole = compare([adapters["lora"]], [TASK], out=tmp_path / "run", retry_failed=True, **common)
     assert whole.failures == []
     assert whole.results.to_dict()["curves"][0]["score"] is not None
