@@ -21,7 +21,6 @@ from aurac.cli.lm_eval import (
 from aurac.cli.options import (
     as_table,
     command,
-    names,
     options,
     pairs,
     parsed,
@@ -135,7 +134,7 @@ _OPTIONS = options(
     pass_at=repeated(parse_pass_at),
     seed={"type": fewshot_seed},
     basis=repeated(small_names, default=["auto"]),
-    rescale=repeated(lambda values: names(values) or None),
+    rescale=repeated(lambda values: small_names(values) or None),
     device_map=parsed(parse_device_map),
     out={"type": click.Path()},
     shard=parsed(parse_shard),

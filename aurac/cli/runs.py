@@ -155,11 +155,11 @@ def report(
 ) -> None:
     """Make the report of stored runs again, without a model.
 
-    It is report.md, report.html, figures/, tables (CSV, Parquet, LaTeX) and a model card of each
-    adapter in cards/. RUN is a folder of `aurac compare`. Several runs are reported together when
-    they measured the same documents with the same prompts on the same base, else refused. Adapters
-    whose recorded recipes differ in the seed only are shown as one curve, their mean; --group says
-    so for others.
+    It is report.md, report.html, figures/, tables (CSV, Parquet, LaTeX) and in cards/ a model card
+    of each adapter, with the hub's .eval_results of a whole benchmark. RUN is a folder of `aurac
+    compare`. Several runs are reported together when they measured the same documents with the same
+    prompts on the same base, else refused. Adapters whose recorded recipes differ in the seed only
+    are shown as one curve, their mean; --group says so for others.
 
     \b
     aurac report runs/first

@@ -76,9 +76,14 @@ def refusal(*words: object) -> str:
         (["compare", ZOO / "lora", "--tasks", "y", "gsm8k"], "by commas: --tasks y,gsm8k"),
         (["compare", "x", "--tasks", "list"], "`aurac tasks` lists them"),
         (
-            ["compare", "no", "-t", "aurac_word_problems", "--basis", "SVD"],
+            ["compare", "no", "-t", "aurac_word_problems", "--basis", "SVD", "--rescale", "Keep"],
             "there is no folder or file no",
         ),
+        (
+            ["truncate", "no", "--rank", "4", "--basis", "SVD", "--rescale", "Keep", "--out", "x"],
+            "there is no folder or file no",
+        ),
+        (["compare", "no", "-t", "x", "--svd"], "No such option --svd. Use --basis svd."),
         (["score", ROOT / "reports/word_problems", "--level", "95"], "at least 0.5; give 0.95"),
         (
             [
