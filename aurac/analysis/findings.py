@@ -63,6 +63,7 @@ def look_closely(
         ordered = sorted(close, key=lambda group: _place(group, rows))
         tests += _tested(same, [g for g in close if g.has_documents], others, settings)
         more = [g for g in same if g in others and g not in close and g.has_documents]
+        more.sort(key=lambda group: _place(group, rows))
         rest = (
             recommend(g, settings, others=others, task=same)
             for g in more[: 0 if many else MOST_CLOSE - len(close)]

@@ -376,11 +376,12 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({sure}).")
     else:
-        gap = enough(row.within or 0.0)
-        none = f"; none beats {row.leader} by more than {gap} points" if row.within else ""
         tested = row.within is not None or len(row.untested) < row.compared - 1
-        known = f" ({sure}{none})" if tested else ""
+        known = f" ({sure})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
+        if row.within:
+            most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
+            lines.append(f"None beats {row.leader} by more than {most}.")
     lines += [bounded_sentence(row.bounded)] if row.bounded else []
     if row.untested:
         lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")

@@ -218,8 +218,8 @@ def _falls(findings: Findings) -> Iterator[str]:
         ]
         size = f"drops are {most} points each" if places[1:] else f"drop is {most} points"
         yield (
-            f"A higher rank is not always better: {where} somewhere. The largest {size}: "
-            f"{some(places)}."
+            f"Accuracy does not rise at every step: {where} somewhere, which is not tested. The "
+            f"largest {size}: {some(places)}."
         )
 
 

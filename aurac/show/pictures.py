@@ -362,7 +362,8 @@ class Pictures:
         if rest:
             parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")
         if left:
-            parts.append(f"Not drawn: {counted(len(left), 'more curve')}, other truncations.")
+            named = "; ".join(f"{c.label} {percent(c.area)}" for c in ordered(left))
+            parts.append(f"Not drawn: {named}.")
         if any(curve.missing for curve in coloured):
             parts.append("A gap in a line is a missing rank.")
         if ringed := next((curve for curve in coloured if curve.id in self.ringed), None):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis.choice_rows import Choice
-    from aurac.analysis.rows import PairRow
+    from aurac.analysis.rows import BestRow, PairRow
     from aurac.records.results_file import TaskRecord
     from aurac.records.run import CurveRow, StoredRun
     from aurac.show.findings import Findings
@@ -300,6 +300,14 @@ def two_ways(*ways: CurveRow) -> str:
     return f"{first} and {second}"
 
 
+def _how_sure(leader: BestRow) -> str:
+    """How sure the candidates are and by how much they may lead; the bound has its own level."""
+    most = f", by at most {enough(leader.within)} points" if leader.within else ""
+    if not most or not leader.families[1:]:
+        return f"{most} ({confidence(leader)})"
+    return f" ({confidence(leader)}){most} ({100 * leader.level:g} % confidence)"
+
+
 def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
     run = findings.run
@@ -329,9 +337,7 @@ def details(findings: Findings, task: str) -> list[str]:
         )
     others = [curve.label for curve in findings.candidates[task] if curve is not best]
     if leader and others:
-        within = f", by at most {enough(leader.within)} points" if leader.within else ""
-        sure = confidence(leader)
-        lines.append(f"{some(others)} may be better than {best.label}{within} ({sure}).")
+        lines.append(f"{some(others)} may be better than {best.label}{_how_sure(leader)}.")
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import grouped
 from aurac.analysis.sentences import none_enough
 from aurac.curves.area import area_name
-from aurac.curves.display import count, enough, interval, percent, points, reached, show_span, size
+from aurac.curves.display import (
+    count,
+    counted,
+    enough,
+    interval,
+    percent,
+    points,
+    reached,
+    show_span,
+    size,
+)
 from aurac.show.appearance import short_names, ticks
 from aurac.show.findings import (
     ordered,
@@ -276,6 +286,8 @@ def loss_table(findings: Findings, task: str, tested: Sequence[RankRow], name: s
                 f" Bold: the bound is below {points(margin)}, the margin. That does not say to "
                 "ship the rank: another curve may have a better one."
             )
+    if left := len([c for c in findings.run.of_task(task) if c.ranks]) - len(tested):
+        caption += f" Not shown: {counted(left, 'more curve')}."
     if any(step.upper >= 1.0 for step in steps):
         needed = max(row.choice.seeds_needed for row in tested)
         caption += f" An upper bound for the ranks of one curve takes at least {needed} seeds."
@@ -296,11 +308,13 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
     """SVD minus prefix at every rank."""
     pairs = [row for row in findings.analysis.closely.bases if row.task == task]
     ranks = sorted({rank for row in pairs for rank in row.gaps})
-    rows, moved, same = [], [], False
+    rows, moved, same, fitted = [], [], False, False
     for row in pairs:
         prefix, svd = (findings.row(task, way) for way in (row.prefix, row.svd))
         without_p = prefix.method == "matryoshka" and prefix.rescale == "rule"
-        if prefix.trained_rank in row.gaps and not without_p:
+        if prefix.trained_rank in row.gaps and "fit" in {prefix.rescale, svd.rescale}:
+            fitted = True
+        elif prefix.trained_rank in row.gaps and not without_p:
             same, pair = True, findings.pair(svd, prefix)
             if pair and pair.gained and pair.lost:
                 at = pair.ranks.index(prefix.trained_rank)
@@ -316,7 +330,8 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
         known = (
             f"rounding alone changed {', '.join(moved)}" if moved else "what differs is rounding"
         )
-        caption += f" At the trained rank both are the same function: {known}."
+        but = " where no scale is fitted" if fitted else ""
+        caption += f" At the trained rank both are the same function{but}: {known}."
     return table(name, caption, rows, "adapter", numeric=rank_titles(ranks)) if ranks else None
 
 

@@ -66,7 +66,10 @@ def _ways_tile(first: CurveRow, second: CurveRow, findings: Findings) -> Tile:
     pair = findings.pair(upper, lower)
     known = pair.estimate if pair else None
     ends = f"95 % interval {to(known.low, known.high)}" if known else "not paired"
+    ends += ", not significant" if pair and pair.verdict == 0 else ""
     title = "Scale at inference" if first.basis == second.basis else "Truncation"
+    if title == "Truncation" and (first.rescale == "fit") != (second.rescale == "fit"):
+        title += " and scale"
     gap = f"{percent(upper.area - lower.area)} points"
     return Tile(title, gap, (ends, f"{first.called}: {two_ways(first, second)}"))
 
