@@ -67,6 +67,18 @@ def test_the_first_screen_says_what_no_test_shows_and_what_depends_on_the_trunca
         assert (said in screen) == (other > 0)
 
 
+def test_what_a_report_leaves_out_or_fits_is_said():
+    folder = REPORTS / "longer_training/results/word_problems"
+    analysis = json.loads((folder / "analysis.json").read_text())
+    page = (folder / "report.md").read_text(encoding="utf-8").replace("\\", "")
+    gaps = {row["svd"]: row["gaps"]["16"]["value"] for row in analysis["closely"]["bases"]}
+    assert gaps["lora_long · svd · fit"] != gaps["lora_long · svd · keep"]  # at the trained rank
+    assert "At the trained rank both are the same function where no scale is fitted" in page
+    left = len(analysis["scores"]) - len(analysis["closely"]["tests"])
+    assert f"Not shown: {left} more curves." in page
+    assert re.search(r"Not drawn: [^\n]*LoRA 120 steps \(SVD\) 53\.9; ", page)
+
+
 @pytest.mark.parametrize("folder", [*TASKS, "word_problems"])
 def test_intervals_that_few_documents_decide_are_marked_in_a_report(folder):
     analysis = json.loads((REPORTS / folder / "analysis.json").read_text())
