@@ -110,6 +110,15 @@ def _refuse_any(values: Words, use: str) -> None:
             _refuse(name, f"{fix}; {use}", None)
 
 
+def _refuse_unknown(arguments: Sequence[str], use: str) -> None:
+    """Refuse model arguments that have no meaning here."""
+    if arguments:
+        given = f"--model_args {','.join(arguments)}"
+        if any(name.startswith(("load_in_", "bnb_")) for name in arguments):
+            given += f" ({_QUANTIZED})"
+        raise UsageError(given, expected=_UNDERSTOOD, fix=use)
+
+
 class LmEvalCommand(Command):
     """Reads a line with `--model` or `--model_args` as the line of `aurac compare` it means."""
 
@@ -153,11 +162,7 @@ class LmEvalCommand(Command):
                 expected="hf: aurac computes in transformers (behind a server: docs/servers.md)",
                 fix=use,
             )
-        if unknown:
-            given = f"--model_args {','.join(unknown)}"
-            if any(name.startswith(("load_in_", "bnb_")) for name in unknown):
-                given += f" ({_QUANTIZED})"
-            raise UsageError(given, expected=_UNDERSTOOD, fix=use)
+        _refuse_unknown(unknown, use)
         if not adapters:
             raise UsageError(
                 "no adapter: this line evaluates the base model alone",
@@ -169,11 +174,9 @@ class LmEvalCommand(Command):
             raise UsageError(given, expected="each adapter once", fix=use)
         copies = os.environ.get("WORLD_SIZE", "1")
         if copies.isdecimal() and int(copies) > 1:
-            raise UsageError(
-                f"{copies} processes of torchrun or accelerate launch",
-                expected="one process, which starts its own workers",
-                fix=f"{use} --workers {copies}",
-            )
+            given = f"{copies} processes of torchrun or accelerate launch"
+            expected = "one process, which starts its own workers"
+            raise UsageError(given, expected=expected, fix=f"{use} --workers {copies}")
         _refuse_any(values, use)
         return line
 
