@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 def pair_cells(pair: PairRow, *, marked: bool) -> tuple[Cell, Cell, Cell]:
     """Difference with interval, adjusted p, and the difference that the test detects."""
-    method = pair.estimate.method if pair.estimate and marked else None
-    value = estimate(pair.estimate, method=method) if pair.estimate else share(pair.value)
+    value = estimate(pair.estimate, marked=marked) if pair.estimate else share(pair.value)
     return value, p_value(pair.p_holm), share(pair.detectable)
 
 

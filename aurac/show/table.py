@@ -180,12 +180,15 @@ def number(value: int | None) -> Cell:
     return Cell(count(value), value)
 
 
-def estimate(value: Any, *, best: bool = False, method: str | None = None) -> Cell:
+def estimate(
+    value: Any, *, best: bool = False, marked: bool = False, method: str | None = None
+) -> Cell:
     """A fraction with its interval, of what has a value, low and high; None is a dash.
 
-    An interval whose `method` allows for few documents is marked.
+    Where it is `marked`, an interval is whose `method`, its own by default, is for few documents.
     """
-    few = method is not None and any(way in method for way in ("logit", "near 0 and 1", "MOVER"))
+    how = str(method or getattr(value, "method", "")) if marked else ""
+    few = any(way in how for way in ("logit", "near 0 and 1", "MOVER"))
     return Cell(interval(value) + f" {FEW}" * few, value.value if value else None, best)
 
 

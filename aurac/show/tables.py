@@ -63,7 +63,7 @@ def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name:
         value, bar = curve.log2, None
         if value and value.low is not None and value.high is not None:
             bar = (place(value.low), place(value.value), place(value.high))
-        cell = estimate(value, best=curve.id in best, method=curve.score_method)
+        cell = estimate(value, best=curve.id in best, marked=True, method=curve.score_method)
         return replace(cell, bar=bar)
 
     caption = (

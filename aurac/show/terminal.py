@@ -121,8 +121,7 @@ def curve_table(
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
 
         def area(row: ScoreRow) -> Cell:
-            method = row.headline.method if row.headline and marked else None
-            return estimate(row.headline, best=(row.task, row.label) in best, method=method)
+            return estimate(row.headline, best=(row.task, row.label) in best, marked=marked)
 
         columns.append((column, area))
     left = [f"{len(rows) - most} {rest}"] if len(rows) > most else []

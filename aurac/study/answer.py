@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from aurac.analysis.record import Analysis
-from aurac.analysis.rows import PairRow, ScoreRow, grouped
+from aurac.analysis.rows import PairRow, grouped
 from aurac.analysis.sentences import DEPENDS, depends_sentence, show_p
 from aurac.curves.display import interval
 from aurac.records.decisions import UNDECLARED
@@ -54,10 +54,6 @@ def _by_result(rows: Sequence[PairRow]) -> Iterable[tuple[str, str]]:
         yield f"{result.capitalize()}, in points of AURAC:", f"{'; '.join(pairs)}."
 
 
-def _area(row: ScoreRow, *, best: bool) -> Cell:
-    return estimate(row.log2, best=best, method=row.log2.method if row.log2 else None)
-
-
 def areas(analysis: Analysis, study: Study) -> Table:
     """A row for each curve, a column for each task, and the mean over tasks."""
     known, best = {(row.task, row.label): row for row in analysis.scores}, analysis.candidates
@@ -71,7 +67,9 @@ def areas(analysis: Analysis, study: Study) -> Table:
         cells = [Cell(label), Cell(", ".join(seeds))]
         for task in study.tasks:
             row = known.get((task, label))
-            cells.append(_area(row, best=(task, label) in best) if row else Cell(""))
+            area = row.log2 if row else None
+            shown = estimate(area, best=(task, label) in best, marked=True)
+            cells.append(shown if row else Cell(""))
         rows.append([*cells, *([estimate(means.get(label))] if means else [])])
     titles = [*(f"{task} [95 %]" for task in study.tasks), *(["mean [95 %]"] if means else [])]
     return table("areas", "", rows, "method", numeric=["seeds", *titles])
