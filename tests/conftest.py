@@ -44,9 +44,14 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need an accelerator are skipped where there is none, with the reason."""
+    """Files with slow tests come first, so that no process has one of them alone at the end.
+
+    Tests that need an accelerator are skipped where there is none, with the reason.
+    """
     import torch
 
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return
     for item in items:
