@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import stat
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -118,6 +120,31 @@ def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("AURAC_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain_figures() -> Iterator[None]:
+    """For files whose tests look at no figure: each is drawn once, and stored as its texts alone.
+
+    To draw a figure for each of its files, and to encode it, takes most of the time of a report.
+    """
+    from weakref import WeakKeyDictionary
+
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    drawn: WeakKeyDictionary[Figure, str] = WeakKeyDictionary()
+
+    def save(figure: Figure, file: IO[Any], **_: object) -> None:
+        if figure not in drawn:
+            figure.draw_without_rendering()
+            texts = escape("\n".join(text.get_text() for text in figure.findobj(Text)))
+            drawn[figure] = f'<svg xmlns="http://www.w3.org/2000/svg"><text>{texts}</text></svg>'
+        file.write(drawn[figure] if isinstance(file, io.StringIO) else drawn[figure].encode())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="session")

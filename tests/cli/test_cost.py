@@ -17,6 +17,8 @@ from aurac.errors import RunFolderError
 from aurac.records.results_file import Results
 from aurac.records.serving import SERVING_FILE, read_serving
 
+pytestmark = pytest.mark.usefixtures("plain_figures")
+
 QUICK = ("--device", "cpu", "--dtype", "float32", "--prompt-tokens", "4", "--new-tokens", "2")
 GATE = ("--margin", "0.5", "--max-latency-ms")
 

@@ -24,7 +24,7 @@ from aurac.cli import cli
 from aurac.errors import AuracError, DataError
 from aurac.readers import read_curves
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_figures")]
 
 GROUP_YAML = """
 group: tiny_group

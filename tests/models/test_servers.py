@@ -26,7 +26,7 @@ from aurac.errors import DataError
 from aurac.records.reader import StoredCells
 from aurac.records.results_file import Results
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_figures")]
 
 PAGE = Path(aurac.__file__).parents[1] / "docs" / "servers.md"
 LIMIT = 5

@@ -32,6 +32,8 @@ from aurac.show.pairs import difference_table
 from aurac.show.tiles import tiles
 from aurac.show.write import choice_rows, write_report
 
+pytestmark = pytest.mark.usefixtures("plain_figures")
+
 WORD_PROBLEMS = Path(__file__).parents[2] / "reports/word_problems"
 
 RANKS = (1, 2, 4)

@@ -12,6 +12,8 @@ from aurac.cli.runs import report
 from aurac.errors import RunFolderError
 from aurac.show import write_report
 
+pytestmark = pytest.mark.usefixtures("plain_figures")
+
 
 def make(folder, adapter, *, change=None, seed=0):
     maker = RunMaker(folder, n=30, seed=seed).add(adapter, [0.3, 0.6], ranks=(1, 2))

@@ -25,6 +25,8 @@ from aurac.show import write_report
 from aurac.show.findings import Findings
 from aurac.show.model_card import card, cuts
 
+pytestmark = pytest.mark.usefixtures("plain_figures")
+
 HOSTILE = "---\nevil: true\n--- <script>alert(1)</script> [x](javascript:alert(1)) \x1b[31m"
 
 

@@ -9,6 +9,11 @@ import pytest
 import yaml
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _plain(plain_figures):
+    """No test of a study looks at more of a figure than its texts."""
+
+
 @pytest.fixture
 def content(tiny_base_folder, tmp_path):
     rows = [{"question": f"Mia has {a}", "answer": str(a)} for a in range(12)]
