@@ -26,7 +26,10 @@ from aurac.runs.folder import open_run_folder
 from aurac.runs.session import open_session
 from aurac.runs.settings import Settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [
+    *(pytest.mark.slow, pytest.mark.cluster),
+    pytest.mark.usefixtures("plain_figures"),
+]
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -257,16 +260,24 @@ def meanwhile(act):
         thread.join()
 
 
+AUTO = {**SMALL, "limit": 40, "ranks": "auto"}
+
+
+@pytest.fixture(scope="module")
+def jagged(tiny_base_folder, tmp_path_factory):
+    """An adapter whose curve asks for ranks in several rounds, and the run of one process."""
+    folder = tmp_path_factory.mktemp("jagged")
+    made = random_adapter(tiny_base_folder, folder / "jagged", rank=16, seed=1)
+    return made, compare([made], [TASK], out=folder / "run", **AUTO).folder
+
+
 @pytest.mark.parametrize("executor", ["local", "ray"])
-def test_processes_choose_the_ranks_that_one_would(executor, tiny_base_folder, tmp_path):
-    """Rounds of `--ranks auto`: the seed's curve asks for ranks in more than one of them."""
+def test_processes_choose_the_ranks_that_one_would(executor, jagged, tmp_path):
+    """Rounds of `--ranks auto`, of which there are several."""
     if executor == "ray":
         pytest.importorskip("ray")
-    jagged = random_adapter(tiny_base_folder, tmp_path / "jagged", rank=16, seed=1)
-    settings = {**SMALL, "limit": 40, "ranks": "auto"}
-    alone, out = tmp_path / "alone", tmp_path / "run"
-    compare([jagged], [TASK], out=alone, **settings)
-    compare([jagged], [TASK], out=out, executor=executor, workers=2, **settings)
+    (adapter, alone), out = jagged, tmp_path / "run"
+    compare([adapter], [TASK], out=out, executor=executor, workers=2, **AUTO)
     assert len(events(out, "ranks")) > 1
     assert curves(out) == curves(alone)
     assert_clean(out)
