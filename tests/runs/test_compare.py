@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hostile_files import run_aurac
 from huggingface_hub import ModelCard
 from packing import pack
 from support.small_runs import dry_run, events
@@ -443,7 +444,9 @@ def test_a_base_that_cannot_be_used_is_one_line_and_leaves_no_folder(adapters, t
     tensors["lm_head.weight"][0, 0] = float("nan")
     save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
     out = tmp_path / "run"
-    done = aurac_command("compare", adapter, "--tasks", TASK, "--base", base, "--out", out)
+    words = ["compare", adapter, "--tasks", TASK, "--base", base, "--out", out]
+    command = [sys.executable, "-m", "aurac", *map(str, words)]  # a process: no line of a library
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     [line] = done.stderr.splitlines()
     assert "NaN or infinite (1 of the" in line
@@ -598,11 +601,6 @@ def test_an_adapter_for_another_base(adapters, tmp_path):
         )
 
 
-def aurac_command(*args):
-    command = [sys.executable, "-m", "aurac", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     "args",
     [
@@ -621,12 +619,12 @@ def test_bad_input_is_one_line_and_exit_2(args, adapters, tmp_path):
     file = tmp_path / "file.txt"
     file.write_text("no adapter")
     places = {"{file}": str(file), "{lora}": str(adapters["lora"])}
-    done = aurac_command(*[places.get(arg, arg) for arg in args])
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, done.stderr
+    code, _, said = run_aurac(*[places.get(arg, arg) for arg in args])
+    assert code == 2, said
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert len(lines) == 1, said
     assert lines[0].startswith("aurac: error: ")
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
     assert file.read_text() == "no adapter"
 
 
