@@ -382,7 +382,6 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         if row.within:
             most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
             lines.append(f"None beats {row.leader} by more than {most}.")
-    lines += [bounded_sentence(row.bounded)] if row.bounded else []
     if row.untested:
         lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.apart:
