@@ -123,10 +123,11 @@ def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plain_figures() -> Iterator[None]:
+def plain_figures() -> Iterator[Callable[..., None]]:
     """For files whose tests look at no figure: each is drawn once, and stored as its texts alone.
 
     To draw a figure for each of its files, and to encode it, takes most of the time of a report.
+    What is given is matplotlib's own `savefig`, for a test that looks at one.
     """
     from weakref import WeakKeyDictionary
 
@@ -142,9 +143,10 @@ def plain_figures() -> Iterator[None]:
             drawn[figure] = f'<svg xmlns="http://www.w3.org/2000/svg"><text>{texts}</text></svg>'
         file.write(drawn[figure] if isinstance(file, io.StringIO) else drawn[figure].encode())
 
+    whole = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", save)
-        yield
+        yield whole
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from document_blocks import PAGES, README, REPOSITORY, TUTORIAL, aurac_words, bl
 
 from aurac.cli import COMMANDS, cli
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_figures")]
 
 DOCUMENTS = 4
 YOURS = REPOSITORY / "docs" / "your-adapter.md"
@@ -124,8 +124,9 @@ def clone(workplace, tmp_path, monkeypatch):
     (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, questions)))
 
 
-def test_the_readme_runs(clone, monkeypatch):
+def test_the_readme_runs(clone, plain_figures, monkeypatch):
     """Its main job, the comparison of the three adapters of the zoo, on 16 documents."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", plain_figures)
     monkeypatch.setattr("aurac.tasks.QUICK_DOCUMENTS", 16)
     commands = {"compare", "recommend", "report", "inspect", "truncate"}
     assert set(run_page(README)) == {*commands, "python"}
