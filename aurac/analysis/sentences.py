@@ -379,11 +379,11 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         tested = row.within is not None or len(row.untested) < row.compared - 1
         known = f" ({sure})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
-        if row.within:
-            most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
-            lines.append(f"None beats {row.leader} by more than {most}.")
     if row.untested:
         lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
+    if row.within and len(row.candidates) > 1:
+        most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
+        lines.append(f"None beats {row.leader} by more than {most}.")
     if row.apart:
         lines.append(f"Over other ranks, and so not compared: {', '.join(row.apart)}.")
     return lines
