@@ -6,6 +6,7 @@ import gc
 import io
 import os
 import stat
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -122,12 +123,11 @@ def isolated_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def plain_figures() -> Iterator[Callable[..., None]]:
-    """For files whose tests look at no figure: each is drawn once, and stored as its texts alone.
+@contextmanager
+def unencoded() -> Iterator[Callable[..., None]]:
+    """Each figure is drawn once, and stored as its texts alone; gives matplotlib's own `savefig`.
 
     To draw a figure for each of its files, and to encode it, takes most of the time of a report.
-    What is given is matplotlib's own `savefig`, for a test that looks at one.
     """
     from weakref import WeakKeyDictionary
 
@@ -147,6 +147,20 @@ def plain_figures() -> Iterator[Callable[..., None]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", save)
         yield whole
+
+
+@pytest.fixture(scope="module")
+def plain_figures() -> Iterator[Callable[..., None]]:
+    """For files whose tests look at no figure; see `unencoded`."""
+    with unencoded() as whole:
+        yield whole
+
+
+@pytest.fixture
+def plain_figure() -> Iterator[None]:
+    """For a test that looks at no figure, among some that do."""
+    with unencoded():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def test_table_and_figures_compile(tmp_path):
 
 
 @needs_tex
+@pytest.mark.usefixtures("plain_figure")
 def test_the_table_is_no_wider_than_its_page(tmp_path):
     maker, accuracy = RunMaker(tmp_path, n=150), [0.2, 0.3, 0.5, 0.6, 0.7]
     maker.add("matryoshka_long", accuracy, method="matryoshka", rescale="trained")
@@ -83,6 +84,7 @@ def test_the_table_is_no_wider_than_its_page(tmp_path):
     assert "Overfull" not in compiled(tmp_path).split("table.tex")[1]
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_no_row_begins_like_an_argument_of_the_line_before(tmp_path):
     maker = RunMaker(tmp_path, n=20)
     for name in ("[9cm] wide", "*starred"):
@@ -95,6 +97,7 @@ def test_no_row_begins_like_an_argument_of_the_line_before(tmp_path):
 
 
 @needs_tex
+@pytest.mark.usefixtures("plain_figure")
 def test_hostile_names_are_set_as_text(tmp_path):
     maker = RunMaker(tmp_path, n=20)
     for at, name in enumerate(HOSTILE):
@@ -107,6 +110,7 @@ def test_hostile_names_are_set_as_text(tmp_path):
     assert not re.search(r"\\(input|write|immediate|end\{document)", text)
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_the_table_is_what_it_was(tmp_path):
     maker = RunMaker(tmp_path, n=4, cells=False)
     maker.add("a_1", [0.5, 0.5], ranks=(1, 2), method="matryoshka")

@@ -208,6 +208,7 @@ def test_examples_show_question_reference_and_answers(zoo):
     assert "Working at rank 16" in page
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_gained_and_lost_are_counted_from_the_cells(tmp_path):
     maker = RunMaker(tmp_path, n=40).add("a", [0.3, 0.6], ranks=(1, 2))
     maker.write()
@@ -264,6 +265,7 @@ def test_hostile_text_stays_text(hostile):
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "@"))]
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_a_hostile_terminal_table_and_command_print_no_control_characters(hostile, tmp_path):
     from click.testing import CliRunner
     from rich.console import Console
@@ -297,6 +299,7 @@ def test_figures_stay_in_the_run(hostile):
     assert all(path.resolve().is_relative_to(folder.resolve()) for path in written)
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_a_damaged_cell_is_said_and_not_used(tmp_path):
     maker = many_curves(tmp_path, 2, ranks=(1, 2), n=30)
     maker.write()
@@ -308,6 +311,7 @@ def test_a_damaged_cell_is_said_and_not_used(tmp_path):
     assert "Paired differences" not in text
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_missing_cells_are_shown_with_their_reason(tmp_path):
     maker = RunMaker(tmp_path, n=30)
     maker.add("a", [0.1, 0.2, 0.3], ranks=(1, 2, 4), missing={2: "out of memory"})
@@ -365,6 +369,7 @@ def test_a_folder_that_cannot_be_written(zoo, tmp_path):
         write_report(folder, out=tmp_path / "file")
 
 
+@pytest.mark.usefixtures("plain_figure")
 def test_a_groups_cells_are_pooled_as_strata(tmp_path):
     from aurac.records.run import seeds_of
 
