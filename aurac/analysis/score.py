@@ -192,7 +192,8 @@ def score(
             "parameters" or "bytes" of the truncated adapter, where the curve knows them: x is then
             log2 of the amount.
         level: Coverage of the intervals.
-        adapter: Of the curves of a run or path, this adapter's, in its default truncation.
+        adapter: Of the curves of a run or path, this adapter's, in its default truncation; or the
+            one that tables call so, such as ``lora (prefix)``.
         task: Of the curves of a run or path, the one on this task.
 
     Raises:
@@ -248,9 +249,10 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
 
     run = read_curves(Path(source).expanduser()) if isinstance(source, (str, Path)) else source
     default: dict[tuple[str | None, str | None], Any] = {}
-    for curve in run.curves:  # an adapter's default truncation comes first
+    called = [each for each in run.curves if each.label in (adapter, f"{adapter} on {each.task}")]
+    for curve in called or run.curves:  # an adapter's default truncation comes first
         default.setdefault((curve.adapter, curve.task), curve)
-    names = {"adapter": adapter, "task": task}
+    names = {"adapter": None if called else adapter, "task": task}
     wanted = {k: name for k, name in names.items() if name is not None}
     curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
     if len(curves) == 1:
@@ -259,8 +261,9 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     every = "run.scores of run = aurac.load_run(path), or aurac.analysis.analyse(table)"
+    asked = ", ".join(filter(None, (adapter, task))) or "any adapter"
     raise CurveError(
-        f"{source} with {len(curves)} curves of {', '.join(wanted.values()) or 'any adapter'}",
+        f"{source} with {len(curves)} curves of {asked}",
         expected=f"one of {known}",
         fix=near if near and not curves else f"name adapter= and task=, or take all: {every}",
     )

@@ -42,9 +42,14 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def enough(needed: float, digits: int = 1) -> str:
     """The first margin of so many decimals that is above `needed`, in points; 0 stays 0."""
-    steps = 10 ** (digits + 2)
+    return percent(next_margin(needed, digits + 2), digits)
+
+
+def next_margin(needed: float, digits: int) -> float:
+    """The first fraction of so many decimals that is above `needed`; 0 stays 0."""
+    steps = 10**digits
     above = math.floor(round(needed * steps, 9)) + 1  # what is needed is itself not enough
-    return percent(above / steps if needed > 0 else 0.0, digits)
+    return above / steps if needed > 0 else 0.0
 
 
 def reached(shown: float) -> str:

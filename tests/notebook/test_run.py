@@ -221,6 +221,9 @@ def test_a_path_with_several_curves_asks_which_is_meant(run):
     assert (score.value, score.n_docs) == (pytest.approx(0.4675), 100)
     assert score.log2.low == pytest.approx(run.results.curves[0].score.log2.low)
     assert aurac.score(run, adapter="lora").to_dict() == score.to_dict()
+    areas = run.scores.set_index("label").aurac.to_dict()
+    assert "lora (prefix)" in areas
+    assert {name: aurac.score(run, adapter=name).value for name in areas} == pytest.approx(areas)
     with pytest.raises(aurac.errors.AuracError, match=r"3 curves of any adapter.*load_run"):
         aurac.score(str(KEPT))
     with pytest.raises(aurac.errors.AuracError, match="0 curves of nobody"):
@@ -394,6 +397,20 @@ def test_sentences_are_shown_whole(run, monkeypatch):
         for shown in (repr(frame), frame._repr_html_()):
             assert all(text in " ".join(shown.split()) for text in frame.sentence)
     assert max(map(len, repr(run.recommend(0.1)).splitlines())) <= 80
+
+
+def test_the_margin_that_a_frame_shows_passes(run):
+    """LoRA at rank 4 by SVD takes more than .1413: .1414 is shown."""
+    every = run.configurations()
+    row = every[(every.truncation == "svd · keep") & (every["rank"] == 4)]
+    assert 0.1413 < row.needed.item() < 0.14135  # what a row holds is not rounded
+    shown = "0.1414"
+    for frame in (row, row[["needed"]], run.recommend(float(shown))):
+        assert shown in repr(frame)
+        assert shown in frame._repr_html_()
+    assert run.recommend(float(shown))["rank"].item() == 4
+    assert run.recommend(0.1413)["rank"].item() != 4
+    assert "25.0000" in repr(every.describe())  # rows
 
 
 def test_a_margin_needs_no_name_and_a_wrong_name_is_told_the_nearest(run):
