@@ -240,6 +240,8 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
     else:
         _check_names(request)
+        if sys.stderr.isatty():  # many seconds pass before the next line
+            click.echo("loading libraries, tasks and adapters …", err=True)
         if until is None:
             from aurac.runs.compare import run
 

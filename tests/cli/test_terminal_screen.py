@@ -69,6 +69,7 @@ def test_compare_fills_in_a_table_of_curves(compared):
     accuracies = [curve["baseline"], *curve["accuracy"]]
     assert known == [percent(accuracy) for accuracy in accuracies]
     text = "\n".join(found.lines)
+    assert found.lines[0].startswith("loading ")
     assert text.count("4 of 4 cells to compute") == 1
     assert "accuracy, %" not in text
     assert "4 of 4 cells finished in" in text
