@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     except AttributeError:
         from aurac.notebook import Run
 
-        own, of_run = nearest(name, __all__), nearest(name, vars(Run))
-        near = f"aurac.{own}" if own else f"aurac.load_run(folder).{of_run}"
-        hint = f"; did you mean {near}?" if own or of_run else ""
+        of_run = "aurac.load_run(folder)."
+        near = nearest(name, __all__, "aurac.") or nearest(name, vars(Run), of_run)
+        hint = f"; did you mean {near}?" if near else ""
         raise AttributeError(f"aurac has no attribute {name!r}{hint}") from None

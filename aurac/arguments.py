@@ -31,6 +31,7 @@ _CALLED: Mapping[Any, str] = {
     Path: "a path",
     type(None): "None",
 }
+_AS_NEAR = 0.1  # the loss of similarity to the nearest name
 _ALSO_CALLED = {
     **dict.fromkeys(("delta", "tolerance", "epsilon"), "margin"),
     **dict.fromkeys(("adapters", "adapter", "peft"), "checkpoints"),
@@ -155,14 +156,21 @@ def _called(kind: Any) -> str:
     return _CALLED.get(origin, getattr(origin, "__name__", "something else"))
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    import difflib  # takes as long as the rest of this module
+def alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """At most three known names that are spelled nearly as `name`, the nearest first."""
+    from difflib import SequenceMatcher, get_close_matches  # as slow as the rest of this module
 
+    near = get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    scores = [SequenceMatcher(None, each, name).ratio() for each in near]
+    return [each for each, score in zip(near, scores, strict=True) if score >= scores[0] - _AS_NEAR]
+
+
+def nearest(name: str, known: Iterable[str], mark: str = "") -> str | None:
+    """The known name that was probably meant, or several, each after a `mark`."""
     names = list(known)
-    if _ALSO_CALLED.get(name) in names:
-        return _ALSO_CALLED[name]
-    return next(iter(difflib.get_close_matches(name, names, n=1)), None)
+    also = _ALSO_CALLED.get(name)
+    meant = [also] if also in names else alike(name, names)
+    return " or ".join(f"{mark}{each}" for each in meant) or None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:

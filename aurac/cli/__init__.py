@@ -5,7 +5,6 @@ Messages: aurac's warnings go to the screen, each once; those of libraries to a 
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import shlex
@@ -17,7 +16,7 @@ from typing import Any
 
 import click
 
-from aurac.arguments import nearest
+from aurac.arguments import alike, nearest
 from aurac.errors import AuracError
 from aurac.models import cache_root
 from aurac.models.device import share_cores
@@ -111,8 +110,9 @@ class LazyGroup(click.Group):
         except click.NoSuchOption as error:
             options = error.ctx.command.params if error.ctx else []
             name = error.option_name.lstrip("-")
-            near = nearest(name, [x[2:] for option in options for x in option.opts])
-            hint = f"Did you mean --{near}?" if near else "--help lists them."
+            known = [x[2:] for option in options for x in option.opts if x.startswith("--")]
+            near = nearest(name, known, "--")
+            hint = f"Did you mean {near}?" if near else "--help lists them."
             hint = _OF_SERVERS.get(name, hint)
             message = f"No such option {error.option_name}. {hint}"
             raise click.UsageError(message, error.ctx) from None
@@ -155,8 +155,7 @@ class LazyGroup(click.Group):
             if args[0] in INSTEAD:
                 rest = args[1:] if args[0] == "run" else []
                 ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*INSTEAD[args[0]], *rest])}")
-            near = difflib.get_close_matches(args[0], COMMANDS, n=2, cutoff=0.7)
-            meant = _MEANT.get(args[0]) or " or ".join(near)
+            meant = _MEANT.get(args[0]) or " or ".join(alike(args[0], COMMANDS, 0.7))
             hint = f"Did you mean {meant}?" if meant else "`aurac --help` lists them."
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)

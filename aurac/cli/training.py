@@ -288,8 +288,14 @@ def _print_plan(loaded: Study, study: Path, folder: Path, *, as_json: bool) -> N
     if as_json:
         print_json(asdict(plan))
         return
-    counts = {"trainings for the search": plan.searches}
-    counts |= {"trainings for the results": plan.trainings, "cells": plan.cells}
+    counts = {
+        "trainings for the search": plan.searches,
+        "trainings for the results": plan.trainings,
+    }
+    every = sum(row.done for row in plan.methods), sum(row.total for row in plan.methods)
+    if both := plan.searches[1] + plan.trainings[1] - every[1]:
+        counts[f"trainings in all ({both} of them for both)"] = every
+    counts["cells"] = plan.cells
     for name, (done, total) in counts.items():
         click.echo(f"{name}: {total}, {done} done")
     rows = []

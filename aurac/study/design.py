@@ -101,6 +101,11 @@ class TaskPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Those of the `search` or of the `results`."""
         return self.validation if kind == "search" else self.test
 
+    def evaluated(self, study: Path) -> str:
+        """What `aurac.compare` takes as the name of the task; `study` is the study's file."""
+        beside = study.parent / self.task
+        return str(beside) if beside.suffix in (".yaml", ".yml") else self.task
+
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole method section of an experiment.

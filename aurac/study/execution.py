@@ -286,7 +286,8 @@ class StudyRunner:
         fits = kind == "results" and any("fit" in (each or ()) for each in cuts)
         options = self.options_of(task, study.tasks[task].documents(kind))
         settings, _ = separated({**options, "rescale": ["fit"]} if fits else options)
-        built = Lookup().build([self.evaluated(task)], settings, self._base(settings.model))
+        names = [study.tasks[task].evaluated(self.path)]
+        built = Lookup().build(names, settings, self._base(settings.model))
         for each in built if fits else ():
             held_out_pairs(each)
         return built
@@ -319,7 +320,7 @@ class StudyRunner:
         try:
             done = compare(
                 [adapter.checkpoint(self.out) for adapter in wanted],
-                [self.evaluated(task)],
+                [plan.evaluated(self.path)],
                 out=folder,
                 progress=self.progress,
                 **options,
@@ -334,12 +335,6 @@ class StudyRunner:
         kept: State = {"results": place} if final else {"searches": place}
         self.keep(**kept)
         return done
-
-    def evaluated(self, task: str) -> str:
-        """What `aurac.compare` takes as the name of a task."""
-        name = self.study.tasks[task].task
-        beside = self.path.parent / name
-        return str(beside) if beside.suffix in (".yaml", ".yml") else name
 
     def options_of(self, task: str, documents: Documents) -> RequestOptions:
         """What `aurac.compare` is told of a task, the base and the device."""

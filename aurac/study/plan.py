@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -30,6 +30,7 @@ from aurac.study.design import (
     searches,
     trainings_of,
 )
+from aurac.tasks.index import check_split
 from aurac.training.recipe import Recipe
 
 Key = tuple[str, str, int]  # task, method and rank of a training
@@ -102,18 +103,25 @@ class Progress:
 
 
 def plan_study(study: Study, path: Path, out: Path) -> Progress:
-    """Count what is there and what is left; nothing is loaded or computed."""
+    """Count what is there and what is left; nothing is loaded or computed.
+
+    Raises:
+        TaskError: A split that the study evaluates is not in its task, and trainings are left.
+    """
     unpack_adapters(out)
     state = read_state(out)
     rates = rates_in(study, state)
     tried = converged(searches(study, path), state)
     final = list(results_of(study, path, rates))
+    counts = _count(tried, out), _count(final, out)
+    if any(done < total for done, total in counts):
+        _check_splits(study, path, {adapter.task for adapter in tried})
     methods, training_left = _trainings(study, [*tried, *final], out, state.get("seconds", {}))
     cells = [_cells(study, task, "search", tried, out) for task in study.tasks]
     cells += [_cells(study, task, "results", final, out) for task in study.tasks]
     return Progress(
-        searches=_count(tried, out),
-        trainings=_count(final, out),
+        searches=counts[0],
+        trainings=counts[1],
         cells=(sum(done for done, _, _ in cells), sum(total for _, total, _ in cells)),
         methods=methods,
         training_left=training_left,
@@ -121,6 +129,14 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
         rates=rates,
         edges=edges_in(study, state),
     )
+
+
+def _check_splits(study: Study, path: Path, searched: Container[str]) -> None:
+    """As far as the YAML of a task says what there is."""
+    for name, task in study.tasks.items():
+        for kind in ("search", "results") if name in searched else ("results",):
+            if split := task.documents(kind).split:
+                check_split(task.evaluated(path), split, task.options.get("include_path"))
 
 
 def converged(adapters: Iterable[PlannedAdapter], state: State) -> list[PlannedAdapter]:

@@ -5,14 +5,12 @@ lm-eval parses its 14,000 files in each process; this index is kept under their 
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import fnmatch
 import importlib.util
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,18 +20,19 @@ import msgspec
 import yaml
 from msgspec import UNSET
 
+from aurac.arguments import alike, suggestion
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import TaskError
 from aurac.files import sha256_json, write_json
 from aurac.models import cache_root
-from aurac.readers.data_files import suffix_of
+from aurac.readers.data_files import cached_size, suffix_of
 from aurac.tasks import BUNDLED, load_split
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA = 1
 _IGNORED = {"__pycache__", ".ipynb_checkpoints"}  # as lm-eval
-_NEAR, _NEARLY_AS_NEAR = 0.75, 0.1  # similarity of difflib: the least, and the loss to the best
+_YAML = (".yaml", ".yml")
 _METRICS = {  # lm-eval's, where a task lists none
     "loglikelihood": ("perplexity", "acc"),
     "multiple_choice": ("acc", "acc_norm"),
@@ -118,6 +117,14 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
             )
         return f"dataset_path: {self.dataset_path}"
 
+    def split_called(self, name: str) -> Any:
+        """Its own name for `test` or `validation`; a TaskError where it has no such split."""
+        splits = {"test": self.test_split, "validation": self.validation_split}
+        if not splits.get(name):
+            there = " or ".join(each for each, named in splits.items() if named)
+            raise TaskError(f"task {self.task!r} has no {name} split", expected=there)
+        return splits[name]
+
     @property
     def metrics(self) -> tuple[str, ...]:
         """What it reports, ``name,filter``."""
@@ -168,7 +175,7 @@ def check_names(names: Sequence[str], include_path: Path | str | None = None) ->
     """
     included = included_tasks(include_path)
     for name in names:
-        if Path(name).suffix in (".yaml", ".yml") or name in (*BUNDLED, *included):
+        if Path(name).suffix in _YAML or name in (*BUNDLED, *included):
             continue
         if suffix_of(Path(name)) and Path(name).is_file():
             raise TaskError(
@@ -193,26 +200,24 @@ def _unknown(name: str, near: Sequence[str]) -> TaskError:
     )
 
 
-def no_task_in(path: Path, others: Mapping[str, str]) -> TaskError:
-    """Why lm-eval finds no task in a YAML file; `others` are the files by name beside it."""
+def task_of(path: Path) -> tuple[str, IndexRow]:
+    """The name in a YAML file and its row; a TaskError where that is no task."""
+    if not path.is_file():
+        near = suggestion(path.name, (each.name for each in path.parent.glob("*.yaml")))
+        fix = near or "`aurac tasks` lists the tasks that go by name"
+        raise TaskError(f"task file {path} does not exist", fix=fix)
+    if path.suffix == ".yml":
+        raise TaskError(f"lm-eval does not read {path}", fix=f"name it {path.stem}.yaml")
     try:
         settings = _read(path)
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        return TaskError(f"{path} cannot be read as a task ({reason})", expected="lm-eval's YAML")
+        given = f"{path} cannot be read as a task ({error})"
+        raise TaskError(given, expected="lm-eval's YAML") from error
     name = settings.group if settings.kind == "GROUP" else settings.task
-    if path.suffix == ".yml":
-        return TaskError(f"lm-eval does not read {path}", fix=f"name it {path.stem}.yaml")
     if not isinstance(name, str):
-        return TaskError(
-            f"{path} defines no task: it has no line `task: NAME`", expected="lm-eval's YAML"
-        )
-    if name in others:
-        return TaskError(
-            f"{path} and {others[name]} are both the task {name!r}",
-            fix="rename one of them, or move it to a folder of its own",
-        )
-    return TaskError(f"lm-eval finds no task in {path}", expected="a task or group as its YAML")
+        given = f"{path} defines no task: it has no line `task: NAME`"
+        raise TaskError(given, expected="lm-eval's YAML")
+    return name, IndexRow(settings.kind, str(path), [])
 
 
 def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
@@ -232,12 +237,7 @@ def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """At most three names that are spelled nearly as `name`, the nearest first."""
     plain = {_plain(each): each for each in known}
-    scored = [
-        (difflib.SequenceMatcher(None, each, _plain(name)).ratio(), each)
-        for each in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=_NEAR)
-    ]
-    best = max(scored, default=(0.0, ""))[0]
-    return [plain[each] for score, each in scored if score >= best - _NEARLY_AS_NEAR]
+    return [plain[each] for each in alike(_plain(name), plain, 0.75)]
 
 
 def _plain(name: str) -> str:
@@ -311,14 +311,26 @@ def search(word: str, include_path: Path | str | None = None) -> list[str]:
     return sorted(matching, key=order)
 
 
+def _row_of(name: str, include_path: Path | str | None) -> IndexRow:
+    """Of a name or a YAML file; an unknown one is refused with the nearest names."""
+    if name in BUNDLED:
+        return IndexRow("BUNDLED", str(Path(__file__).parent / "bundled" / f"{name}.yaml"), [])
+    check_names([name], include_path)
+    if Path(name).suffix in _YAML:
+        return task_of(Path(name))[1]
+    return {**task_index(), **included_tasks(include_path)}[name]
+
+
+def check_split(name: str, split: str, include_path: Path | str | None = None) -> None:
+    """Refuse a task whose YAML has no such split; those of a group are not looked at."""
+    row = _row_of(name, include_path)
+    if row.path is not None and row.kind in ("TASK", "BUNDLED"):
+        _read(Path(row.path)).split_called(split)
+
+
 def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
     """What a task needs; nothing is fetched. An unknown one is refused with the nearest names."""
-    if name in BUNDLED:
-        settings = _read(Path(__file__).parent / "bundled" / f"{name}.yaml")
-        documents = len(load_split(name, "test"))
-        return _task_facts(name, "BUNDLED", settings)._replace(data="aurac", documents=documents)
-    check_names([name], include_path)
-    row = {**task_index(), **included_tasks(include_path)}[name]
+    row = _row_of(name, include_path)
     if row.path is None:
         return TaskFacts(name, row.kind, members=tuple(row.tags))
     settings = _read(Path(row.path))
@@ -326,7 +338,8 @@ def facts_of(name: str, include_path: Path | str | None = None) -> TaskFacts:
         parts = _listed(settings.task)
         members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
         return TaskFacts(name, row.kind, members=tuple(map(str, members)))
-    return _task_facts(name, row.kind, settings)
+    facts, own = _task_facts(name, row.kind, settings), name in BUNDLED
+    return facts._replace(data="aurac", documents=len(load_split(name, "test"))) if own else facts
 
 
 def leaves_of(task: TaskFacts) -> set[str]:
@@ -359,7 +372,7 @@ def _task_facts(name: str, kind: str, settings: TaskYaml) -> TaskFacts:
         num_fewshot=int(settings.num_fewshot or 0),
         data=f"{path} ({subset})" if path and subset else path,
         split=split,
-        documents=_cached_size(path, subset, split),
+        documents=cached_size(path, subset, split),
         writes=most_new_tokens(settings.generation_kwargs or {}) if generates else 0,
         refused=settings.refused,
         metrics=settings.metrics,
@@ -384,14 +397,3 @@ def _merged(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, object]:
 @lru_cache(maxsize=256)  # dozens of tasks include the same file
 def _parsed(path: Path, _changed: int) -> Any:
     return yaml.load(path.read_bytes(), Loader=_Unresolved)  # noqa: S506 - it is a safe loader
-
-
-def _cached_size(path: str | None, subset: str | None, split: str | None) -> int | None:
-    """Documents of a split whose data set the cache of `datasets` holds; None where it is not."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
-    root = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
-    folder = root / str(path).replace("/", "___").lower() / (subset or "default")
-    for file in sorted(folder.glob("*/*/dataset_info.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return int(json.loads(file.read_text("utf-8"))["splits"][split]["num_examples"])
-    return None

@@ -159,7 +159,7 @@ class _Builder:
         self._folder: Path | None = None  # of its data
         self._at: str | None = None  # the leaf lm-eval is working on, for its error messages
         self._source = ""  # where that says its documents are
-        self._metrics: Sequence[str] = ()  # of its YAML
+        self._settings = TaskYaml()
         self._local: set[str] = set()
 
     def build(self, requested: str) -> list[BuiltTask]:
@@ -237,17 +237,14 @@ class _Builder:
     def _configuration(self, config: dict[str, object]) -> dict[str, object]:
         """With the split and the documents that are evaluated; what cannot be run is refused."""
         settings = msgspec.convert(config, TaskYaml)
-        leaf = self._at = settings.task
-        self._metrics = settings.metrics
+        self._settings, leaf = settings, settings.task
+        self._at = leaf
         if settings.refused:
             given = f"task {leaf!r} {settings.refused}"
             raise TaskError(given, expected="a text task with an accuracy")
         if (split := self.options.split) is not None:
-            splits = {"test": settings.test_split, "validation": settings.validation_split}
-            if not splits[split]:
-                there = " or ".join(name for name, named in splits.items() if named)
-                raise TaskError(f"task {leaf!r} has no {split} split", expected=there)
-            config = {**config, "test_split": splits[split], "validation_split": None}
+            own = settings.split_called(split)
+            config = {**config, "test_split": own, "validation_split": None}
         files = self._files(settings)
         if files is None:
             self._source = settings.source
@@ -373,7 +370,7 @@ class _Builder:
     def _translated(self, error: Exception) -> AuracError:
         leaf = self._at or self._requested
         names, local, source = self._requested, leaf in self._local, self._source
-        how = leaf, self._metrics
+        how = leaf, self._settings
         return translated(error, *how, requested=names, local=local, source=source)
 
     def _metric(self, name: str, group: str | None, reported: Mapping[str, bool]) -> str:

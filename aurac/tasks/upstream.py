@@ -9,7 +9,7 @@ import logging
 import math
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache, partial
 from io import StringIO
@@ -24,7 +24,7 @@ from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, DataError, TaskError
 from aurac.tasks import BUNDLED, include_path
-from aurac.tasks.index import check_names, no_task_in, task_index
+from aurac.tasks.index import IndexRow, TaskYaml, check_names, task_index, task_of
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ OTHER_SEED = 1234
 LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
 BAR_MODULES = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 _UNDEFINED = "UndefinedError"  # jinja2's
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 _UNREACHABLE = frozenset(
     {"ConnectError", "ConnectTimeout", "ConnectionError", "DatasetNotFoundError", "ReadTimeout"}
     | {"HfHubHTTPError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"}
@@ -43,7 +44,7 @@ _UNREACHABLE = frozenset(
 def translated(
     error: Exception,
     leaf: str,
-    metrics: Sequence[str],
+    settings: TaskYaml,
     *,
     requested: str,
     local: bool,
@@ -51,17 +52,19 @@ def translated(
 ) -> AuracError:
     """A library's error, raised while the documents or prompts of task ``leaf`` were made.
 
-    The user asked for it by the name ``requested``; ``metrics`` are those of its YAML; ``local``:
-    its documents came from local files, else from ``source``.
+    The user asked for it by the name ``requested``; ``settings`` are its YAML; ``local``: its
+    documents came from local files, else from ``source``.
     """
     cause: BaseException = error
     while type(cause).__name__.startswith("DatasetGeneration") and cause.__cause__:
         cause = cause.__cause__
-    if known := _unknown_name(cause, leaf, metrics):
+    if known := _unknown_name(cause, leaf, settings):
         wrong_data = local and known.expected
         return DataError(known.given, expected=known.expected) if wrong_data else known
-    missing = isinstance(cause, KeyError)
-    reason = f"there is no {cause}" if missing else f"{type(cause).__name__}: {cause}"
+    reason = f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, KeyError):  # of a key, or of a sentence that quotes one
+        said = str(*cause.args[:1])
+        reason = said if "'" in said else f"there is no {cause}"
     if local:
         return DataError(
             f"local data of task {leaf!r} does not fit its definition ({reason})",
@@ -77,16 +80,25 @@ def translated(
     return TaskError(f"lm-eval cannot build task {leaf!r} ({reason})", fix=fix)
 
 
-def _unknown_name(cause: BaseException, leaf: str, metrics: Sequence[str]) -> TaskError | None:
-    """A metric that lm-eval does not have, or a field that the documents do not have."""
+def _unknown_name(cause: BaseException, leaf: str, settings: TaskYaml) -> TaskError | None:
+    """A metric that lm-eval does not have, or a split or field that the documents do not have."""
     from lm_eval.api.registry import METRIC_REGISTRY
 
     if isinstance(cause, KeyError) and cause.args == (None,):  # it has no aggregation
         known = list(METRIC_REGISTRY)
-        for name in (key.partition(",")[0] for key in metrics):
+        for name in (key.partition(",")[0] for key in settings.metrics):
             if name not in known:
                 fix = suggestion(name, known) or f"lm-eval has {', '.join(known)}"
                 return TaskError(f"task {leaf!r}: there is no metric {name!r}", fix=fix)
+    lacking = type(cause) is KeyError and [
+        name for name in _SPLITS if cause.args == (getattr(settings, name),)
+    ]
+    for frame, _ in walk_tb(cause.__traceback__ if lacking else None):
+        there = getattr(frame.f_locals.get("self"), "dataset", None)
+        if lacking and isinstance(there, dict) and cause.args[0] not in there:
+            splits = f"a split of its documents: {', '.join(map(repr, there))}"
+            given = f"{' and '.join(lacking)} of task {leaf!r}: {cause}"
+            return TaskError(given, expected=splits)
     for frame, _ in walk_tb(cause.__traceback__ if type(cause).__name__ == _UNDEFINED else None):
         document, place = frame.f_locals.get("doc"), frame.f_code.co_name
         if isinstance(document, dict) and place.startswith("doc_to"):
@@ -185,13 +197,16 @@ def full_manager(folder: str | None = None) -> Any:
 
 def _with_stock_tasks(manager: Any) -> Any:
     """The manager with lm-eval's own tasks beneath those that it knows."""
+    for name, row in task_index().items():
+        manager.task_index.setdefault(name, _entry(name, row))
+    return manager
+
+
+def _entry(name: str, row: IndexRow) -> Any:
     from lm_eval.tasks._index import Entry, Kind
 
-    for name, row in task_index().items():
-        path = Path(row.path) if row.path else None
-        entry = Entry(name, Kind[row.kind], path, tags=set(row.tags))
-        manager.task_index.setdefault(name, entry)
-    return manager
+    path = Path(row.path) if row.path else None
+    return Entry(name, Kind[row.kind], path, tags=set(row.tags))
 
 
 def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
@@ -207,19 +222,10 @@ def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, st
 def _find_file(path: Path) -> tuple[Any, str]:
     from lm_eval.tasks import TaskManager
 
-    if not path.is_file():
-        near = suggestion(path.name, (each.name for each in path.parent.glob("*.yaml")))
-        fix = near or "`aurac tasks` lists the tasks that go by name"
-        raise TaskError(f"task file {path} does not exist", fix=fix)
+    name, row = task_of(path)
     manager = TaskManager(include_defaults=False, include_path=str(path.parent))
-    here = path.resolve()
-    for name, entry in manager.task_index.items():
-        if entry.yaml_path is not None and Path(entry.yaml_path).resolve() == here:
-            if name in manager.all_groups:  # may hold stock tasks
-                manager = _with_stock_tasks(manager)
-            return manager, name
-    entries = manager.task_index.items()
-    raise no_task_in(path, {name: str(e.yaml_path) for name, e in entries if e.yaml_path})
+    manager.task_index[name] = _entry(name, row)  # in the place of another file's of this name
+    return (_with_stock_tasks(manager) if row.kind == "GROUP" else manager), name
 
 
 @cache

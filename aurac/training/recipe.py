@@ -231,6 +231,9 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     known = built_in_recipes()
     path = known.get(str(source), Path(source))
     if not path.is_file():
+        if path.suffix in (".yaml", ".yml"):
+            fix = did_you_mean(path) or "`aurac train --list` shows the built-in recipes"
+            raise RecipeError(f"recipe file {path} does not exist", fix=fix)
         near = difflib.get_close_matches(str(source), known, n=3, cutoff=0.4) or sorted(known)
         raise RecipeError(
             f"no recipe {str(source)!r}",

@@ -139,6 +139,11 @@ def refusal(*words: object) -> str:
         (["compare", "x", "--task", "y"], "No such option --task. Did you mean --tasks?"),
         (["recommend", "x", "--tolerance", "0.1"], "Did you mean --margin?"),
         (["train", "x", "--steps", "9"], "Did you mean --set?"),
+        (["compare", "x", "--bases", "svd"], "option --bases. Did you mean --base or --basis?"),
+        (
+            ["train", "mine.yaml", "--out", "x"],
+            "recipe file mine.yaml does not exist; `aurac train",
+        ),
         (["compare", ZOO.parent, "--tasks", "aurac_word_problems"], f"below it: {ZOO}/*"),
         (["inspect", ZOO / "lroa"], f"did you mean {ZOO / 'lora'}"),
         (["inspect", ZOO.parent / "word_problem" / "lora"], f"did you mean {ZOO / 'lora'}?"),

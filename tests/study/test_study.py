@@ -56,6 +56,35 @@ def test_a_mistake_in_a_task_costs_no_training(small, content, tmp_path, changes
     assert not list((tmp_path / "out").rglob("adapter_config.json"))
 
 
+def test_a_dry_run_counts_a_training_of_search_and_results_once(write, tmp_path):
+    """Two methods at two rates, one seed; with two seeds of results each needs one more: 4 + 2."""
+    methods = {name: {"recipe": {"method": name}} for name in ("lora", "matryoshka")}
+    path = write(methods=methods, learning_rates=[0.003, 0.01], seeds=[1, 2])
+    line = ["study", str(path), "--out", str(tmp_path / "out"), "--dry-run"]
+    lines = CliRunner().invoke(cli, line).output.splitlines()
+    assert lines[:3] == [
+        "trainings for the search: 4, 0 done",
+        "trainings for the results: 4, 0 done",
+        "trainings in all (2 of them for both): 6, 0 done",
+    ]
+    assert [int(line.split()[2]) for line in lines if line.startswith("choice ")] == [3, 3]
+
+
+def test_a_dry_run_looks_for_the_splits_of_a_task(write, small, content, tmp_path):
+    """Of a bundled task, whose YAML has both, and of one's own."""
+    assert plan_study(load_study(write()), write(), tmp_path / "out").searches == (0, 3)
+    (tmp_path / "mine.yaml").write_text("task: mine\ntest_split: test\n")
+    choice = {**content["tasks"]["choice"], "task": "mine.yaml"}
+    path = write(tasks={"choice": choice})
+    done = CliRunner().invoke(cli, ["study", str(path), "--dry-run"])
+    assert str(done.exception) == "task 'mine' has no validation split; expected test"
+    path = small(tasks={"choice": choice})  # without a search the split is not needed
+    assert plan_study(load_study(path), path, tmp_path / "out").searches == (0, 0)
+    path = write(tasks={"choice": {**choice, "task": "my.yaml"}})
+    with pytest.raises(TaskError, match=r"my.yaml does not exist; did you mean mine.yaml"):
+        plan_study(load_study(path), path, tmp_path / "out")
+
+
 @pytest.mark.slow
 def test_a_study_from_its_file_to_its_report(write, tmp_path):
     path, out = write(), tmp_path / "out"

@@ -187,9 +187,6 @@ def test_names_that_make_no_sense(tmp_path, tokenizer):
 
 def test_a_file_that_is_no_task_says_why(tmp_path, tokenizer):
     one, other = write_text_task(tmp_path, "mine"), tmp_path / "other.yaml"
-    other.write_text(one.read_text())
-    with pytest.raises(TaskError, match=r"other.yaml and .*mine.yaml are both the task 'mine'"):
-        build_tasks([str(other)], tokenizer=tokenizer)
     other.write_text("task: [unclosed\n")
     with pytest.raises(TaskError, match="cannot be read as a task"):
         build_tasks([str(other)], tokenizer=tokenizer)
@@ -199,6 +196,22 @@ def test_a_file_that_is_no_task_says_why(tmp_path, tokenizer):
     data = write_jsonl(tmp_path / "test.jsonl", text_rows(3))
     with pytest.raises(TaskError, match=r"test.jsonl is data, and a task is a YAML file"):
         build_tasks([str(data)], tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("place", ["a", "sub"])  # of them one is read before the file itself
+def test_a_file_that_is_named_comes_before_others_of_its_task(tmp_path, tokenizer, place):
+    """In a folder below, or beside it: lm-eval takes the first by its name."""
+    named = write_text_task(tmp_path, "mine")
+    text = named.read_text()
+    for other in (tmp_path / place / "mine.yaml", tmp_path / "also.yaml"):
+        other.parent.mkdir(exist_ok=True)
+        other.write_text(text.replace("Question: {{", "Other: {{"))
+    (task,) = build_tasks([str(named)], tokenizer=tokenizer)
+    assert "Other" not in str(prompts(task))
+    (task,) = build_tasks([str(tmp_path / "also.yaml")], tokenizer=tokenizer)
+    assert "Other" in str(prompts(task))
+    with pytest.raises(TaskError, match="more than once"):
+        build_tasks([str(named), str(tmp_path / "also.yaml")], tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -287,6 +300,23 @@ def test_a_task_that_fails_for_another_reason_says_which(tmp_path, tokenizer):
     path = write_choice_task(tmp_path / "few")
     write_jsonl(tmp_path / "few" / "tiny_choice_data" / "train.jsonl", choice_rows(1))
     with pytest.raises(TaskError, match=r"[Ss]ample larger than population"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+
+
+def test_a_split_or_filter_that_is_not_there_is_named(tmp_path, tokenizer):
+    path = write_text_task(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("test_split: test", "test_split: tset"))
+    said = (
+        "test_split of task 'tiny_text': 'tset'; expected a split of its documents: 'train', 'test'"
+    )
+    with pytest.raises(TaskError, match=f"^{said}$"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+    path.write_text(text.replace("fewshot_split: train", "fewshot_split: trian"))
+    with pytest.raises(TaskError, match=r"^fewshot_split of task 'tiny_text': 'trian'; expected a"):
+        build_tasks([str(path)], tokenizer=tokenizer)
+    path.write_text(text.replace("function: regex", "function: regexx"))
+    with pytest.raises(TaskError, match=r"'tiny_text' \(Unknown filter 'regexx'\. Did you mean: "):
         build_tasks([str(path)], tokenizer=tokenizer)
 
 
