@@ -85,25 +85,23 @@ def _unknown_name(cause: BaseException, leaf: str, settings: TaskYaml) -> TaskEr
     from lm_eval.api.registry import METRIC_REGISTRY
 
     if isinstance(cause, KeyError) and cause.args == (None,):  # it has no aggregation
-        known = list(METRIC_REGISTRY)
-        for name in (key.partition(",")[0] for key in settings.metrics):
-            if name not in known:
-                fix = suggestion(name, known) or f"lm-eval has {', '.join(known)}"
+        for name in (metric.partition(",")[0] for metric in settings.metrics):
+            if name not in METRIC_REGISTRY:
+                names = list(METRIC_REGISTRY)
+                fix = suggestion(name, names) or f"lm-eval has {', '.join(names)}"
                 return TaskError(f"task {leaf!r}: there is no metric {name!r}", fix=fix)
-    lacking = type(cause) is KeyError and [
-        name for name in _SPLITS if cause.args == (getattr(settings, name),)
-    ]
-    for frame, _ in walk_tb(cause.__traceback__ if lacking else None):
+    key = cause.args[0] if isinstance(cause, KeyError) and cause.args else None
+    fields = " and ".join(name for name in _SPLITS if key and getattr(settings, name) == key)
+    for frame, _ in walk_tb(cause.__traceback__ if fields else None):
         there = getattr(frame.f_locals.get("self"), "dataset", None)
-        if lacking and isinstance(there, dict) and cause.args[0] not in there:
+        if isinstance(there, dict) and key not in there:
             splits = f"a split of its documents: {', '.join(map(repr, there))}"
-            given = f"{' and '.join(lacking)} of task {leaf!r}: {cause}"
-            return TaskError(given, expected=splits)
+            return TaskError(f"{fields} of task {leaf!r}: {cause}", expected=splits)
     for frame, _ in walk_tb(cause.__traceback__ if type(cause).__name__ == _UNDEFINED else None):
         document, place = frame.f_locals.get("doc"), frame.f_code.co_name
         if isinstance(document, dict) and place.startswith("doc_to"):
-            fields = f"fields of its documents: {', '.join(map(repr, document))}"
-            return TaskError(f"{place} of task {leaf!r}: {cause}", expected=fields)
+            known = f"fields of its documents: {', '.join(map(repr, document))}"
+            return TaskError(f"{place} of task {leaf!r}: {cause}", expected=known)
     return None
 
 

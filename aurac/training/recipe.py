@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import msgspec
 from aurac.adapters import Nesting
 from aurac.adapters.methods import Pass, TrainingSetup, method_named, methods
 from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
-from aurac.arguments import suggestion
+from aurac.arguments import alike, suggestion
 from aurac.errors import RecipeError
 from aurac.files import did_you_mean, sha256_json
 
@@ -234,7 +233,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
         if path.suffix in (".yaml", ".yml"):
             fix = did_you_mean(path) or "`aurac train --list` shows the built-in recipes"
             raise RecipeError(f"recipe file {path} does not exist", fix=fix)
-        near = difflib.get_close_matches(str(source), known, n=3, cutoff=0.4) or sorted(known)
+        near = alike(str(source), known, 0.4) or sorted(known)
         raise RecipeError(
             f"no recipe {str(source)!r}",
             expected="a .yaml file or a built-in recipe",
