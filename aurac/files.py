@@ -19,7 +19,6 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from aurac.arguments import alike
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
@@ -36,11 +35,15 @@ _LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 def did_you_mean(path: Path) -> str | None:
     """Of a path that is not there the nearest that is, as what to do next."""
+    import difflib
+
     missing = path
     while not missing.parent.is_dir() and missing != missing.parent:
         missing = missing.parent
     with contextlib.suppress(OSError):
-        near = alike(missing.name, [each.name for each in missing.parent.iterdir()])
+        near = difflib.get_close_matches(
+            missing.name, [each.name for each in missing.parent.iterdir()], n=2
+        )
         found = [missing.parent / name / path.relative_to(missing) for name in near]
         known = [str(each) for each in found if each.exists()]
         return f"did you mean {' or '.join(known)}?" if known else None
