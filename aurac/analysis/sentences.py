@@ -80,8 +80,8 @@ def depends_sentence(*rows: PairRow) -> str:
         on = f" on {row.task}" * (len(rows) > 1)
         where.append(f"{other} of {len(row.truncations) - 1} others{on}")
     listed = ", ".join(where)
-    text = f" It depends on the truncation: another result under {listed} (see analysis.json)."
-    return text if where else ""
+    text = f" It depends on the truncation: another result under {listed}, each tested in its place"
+    return f"{text} (`truncations` in analysis.json)." if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:

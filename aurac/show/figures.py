@@ -266,5 +266,6 @@ def _named(svg: str, name: str, title: str, alt: str) -> str:
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(alt)}</desc>'
     )
-    rest = re.sub(r"(\d\.\d\d)\d+", r"\1", rest)
+    # in tags alone: a name such as lr0.004 is text
+    rest = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), rest)
     return re.sub(r"\s*\n\s*", "\n", f"{head}{labels}{rest}").strip()

@@ -63,12 +63,14 @@ def lead(run: StoredRun) -> str:
     counts = sorted({curve.n_docs for curve in run.curves if curve.n_docs})
     parts = [f"base {', '.join(bases)}"] if bases else []
     if ranks:
-        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if ranks[1:] else f"rank {ranks[0]}")
+        few = f"ranks {ranks[0]} and {ranks[-1]}" if ranks[1:] else f"rank {ranks[0]}"
+        parts.append(f"ranks {ranks[0]} to {ranks[-1]}" if ranks[2:] else few)
     if counts:
         low, high = counts[0], counts[-1]
         each = " for each task" if len(run.task_names) > 1 else ""
         parts.append(f"{low if low == high else f'{low} to {high}'} documents{each}")
-    return "; ".join(parts)
+    splits = dict.fromkeys(each.settings.split for each in run.provenance if each.settings.split)
+    return "; ".join([*parts, *(f"{split} split" for split in splits)])
 
 
 def limit_of(run: StoredRun, task: TaskRecord) -> str:
@@ -360,7 +362,8 @@ def _next_smaller(choice: Choice, findings: Findings) -> Iterator[str]:
     known = best.low is not None and best.high is not None and best.high - best.low < 1
     if known and less.bytes:  # few seeds have an interval that says nothing
         yield (
-            f"The interval of {findings.called(best)} is {to(best.low, best.high)} %; "
+            f"The interval of {findings.called(best)}, for all {len(choice.configurations)} "
+            f"together, is {to(best.low, best.high)} %; "
             f"{findings.called(less)} has "
             f"{percent(less.accuracy)} % ({to(less.low, less.high)}) with {size(less.bytes)} "
             f"instead of {size(best.bytes)}."

@@ -141,6 +141,8 @@ def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> 
         return ""
     untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
     rest = f" (of these, not tested against the largest: {untested})" if untested else ""
+    if bounded := ", ".join(findings.label(task, name) for name in leader.bounded):
+        rest += f", without those that a bound for this task alone leaves out: {bounded}"
     best_of = ""
     if leader.estimate is not None and leader.estimate.low is not None:
         best_of = f" (as the best of {leader.compared} it has {interval(leader.estimate)})"

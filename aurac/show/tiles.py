@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import choice_sentences
 from aurac.curves.display import percent, size
-from aurac.show.findings import ordered
+from aurac.show.findings import ordered, scale
 from aurac.show.render import Tile
 from aurac.show.sentences import published_pairs, some, to, two_ways
 
@@ -68,7 +68,7 @@ def _ways_tile(first: CurveRow, second: CurveRow, findings: Findings) -> Tile:
     ends = f"95 % interval {to(known.low, known.high)}" if known else "not paired"
     ends += ", not significant" if pair and pair.verdict == 0 else ""
     title = "Scale at inference" if first.basis == second.basis else "Truncation"
-    if title == "Truncation" and (first.rescale == "fit") != (second.rescale == "fit"):
+    if title == "Truncation" and scale(first) != scale(second):
         title += " and scale"
     gap = f"{percent(upper.area - lower.area)} points"
     return Tile(title, gap, (ends, f"{first.called}: {two_ways(first, second)}"))

@@ -50,7 +50,7 @@ than the scores leave room for."""
 _AREAS = (
     "AURAC (log2 axis) in percent with 95 % intervals. Bold: the largest of each task, and others "
     "that no adjusted test shows to be worse, nor, of rows not tested against the largest, a bound "
-    "that allows for the rows of this task alone; with few seeds it is too wide to exclude a row."
+    "that allows for the rows of this task alone; with few seeds it may be too wide to exclude any."
 )
 _MEAN = " The mean is over all tasks, of the truncation that a method is compared by."
 _FOREST = (

@@ -167,7 +167,7 @@ def test_the_first_screen_of_a_laptop_holds_verdict_tiles_and_chart(browser, pag
         )
         assert lines < 1.5  # what it holds for stands below it
         titles = main.locator(".tile h2").all_inner_texts()
-        assert titles == ["Best AURAC", "Recommended", "Truncation", "Scale at inference"]
+        assert titles == ["Best AURAC", "Recommended", "Truncation and scale", "Scale at inference"]
         text = main.inner_text()
         assert "aurac report FOLDER --margin M names the smallest" in text
         command = main.locator(".tile code")

@@ -392,6 +392,15 @@ def test_ticks(ranks, axis, shown):
     assert appearance.ticks(ranks, axis) == shown
 
 
+def test_numbers_in_names_keep_their_digits_in_a_page():
+    with figures.styled():
+        figure = Figure()
+        figure.subplots().set_title("lr0.0005-seed42")
+        svg = figures.inline_svg(figure, "f", "a", "b")
+    assert "lr0.0005-seed42" in svg
+    assert not re.search(r'd="[^"]*\d\.\d{3}', svg)
+
+
 def test_inline_svg_is_named_scoped_and_themed(tmp_path):
     curves = run_from(zoo_run(tmp_path, n=20).results()).curves
     figure = drawn(curves)

@@ -142,7 +142,7 @@ def test_the_prefix_is_set_beside_svd_where_the_adapter_is_compared_by_svd(tmp_p
     both += " (scaling rule)"
     estimate = Findings(run).pair(*run.curves[:2]).estimate
     ends = f"95 % interval {percent(estimate.low)} to {percent(estimate.high)}"
-    assert ("Truncation", change, f"{ends} lora: {both}") in shown
+    assert ("Truncation and scale", change, f"{ends} lora: {both}") in shown
     assert any(f"lora has an AURAC of {both}." in caveat for caveat in caveats(Findings(run)))
     assert not any("the fair comparison" in caveat for caveat in caveats(Findings(run)))
     own = Findings(run, MARGIN).own
@@ -302,7 +302,8 @@ def test_an_interval_stands_beside_the_name_of_its_configuration(tmp_path, margi
     best, line = findings.choices[TASK].best, details(findings, TASK)[-1]
     assert ("In each of these checkpoints a at rank 1 is shown" in line) is (margin is not None)
     known = f"{percent(best.low)} to {percent(best.high)} %"
-    assert f"The interval of {findings.called(best)} is {known}; a at rank 1 has " in line
+    where = f"The interval of {findings.called(best)}, for all 2 together, is {known}"
+    assert f"{where}; a at rank 1 has " in line
 
 
 @pytest.mark.parametrize("margin", [None, 0.5])
@@ -345,7 +346,7 @@ def test_a_primary_comparison_is_the_first_line(tmp_path):
 
 def test_the_leader_by_svd_is_set_beside_its_prefix_where_that_is_its_default(tmp_path):
     shown = tiles(Findings(declared(tmp_path)), TASK)
-    (tile,) = (tile for tile in shown if tile.title == "Truncation")
+    (tile,) = (tile for tile in shown if tile.title == "Truncation and scale")
     assert "by SVD (scale kept) and " in tile.lines[1]
     assert [tile.top for tile in shown] == [True, False, False]
 
