@@ -169,10 +169,17 @@ class Outcomes:
         self.size = 0.0  # of a change; 0 where the scores are no changes
         if level:
             mean = min(max(spread.mean, 0.01), 0.99)
-            total = min(total, mean * (1.0 - mean))
+            most = mean * (1.0 - mean)
+            total = min(total, most)
             ends = np.sqrt(total * mean / (1 - mean)), np.sqrt(total * (1 - mean) / mean)
             self.values = np.array([mean - ends[0], mean + ends[1]])
             self.edges = np.array([1.0 - mean])
+            reach = min(3.0 * total, min(mean, 1.0 - mean) ** 2)
+            if total < reach and most > 1.0 / 6.0:
+                # Two values near the middle have the same variance in every sample. Three have the
+                # kurtosis of a normal, 3, or the largest in [0, 1].
+                self.values = mean + np.sqrt(reach) * np.array([-1.0, 0.0, 1.0])
+                self.edges = np.array([total, 2.0 * reach - total]) / (2.0 * reach)
         elif spread.changed is None:
             self.values = effect + np.array([-1.0, 1.0]) * np.sqrt(total)
             self.edges = np.array([0.5])

@@ -31,6 +31,16 @@ def test_plan_by_hand():
     assert result.documents == pytest.approx(2401, rel=0.02)
 
 
+def test_a_width_varies_with_the_sample():
+    """Scores like a beta's: half of the samples of the formula's size are too wide."""
+    (result,) = plan(0.03, Spread(0.16, groups=1), seeds=[1], question="interval")
+    shape, rng = 0.5 * (0.25 / 0.16 - 1), np.random.default_rng(1)
+    scores = rng.beta(shape, shape, (2000, result.documents))
+    narrow = 1.96 * scores.std(axis=1, ddof=1) / np.sqrt(result.documents) <= 0.03
+    assert result.power == pytest.approx(narrow.mean(), abs=0.15)
+    assert 0.65 < narrow.mean() < 0.97
+
+
 def test_the_formula_by_hand():
     def start(question, alpha=0.05):
         rng = np.random.default_rng(0)
