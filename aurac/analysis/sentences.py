@@ -380,7 +380,7 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         known = f" ({sure})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
     if row.untested:
-        lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
+        lines.append(f"Of these, in no pair with {row.leader}: {', '.join(row.untested)}.")
     if row.within and len(row.candidates) > 1:
         most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
         lines.append(f"None beats {row.leader} by more than {most}.")

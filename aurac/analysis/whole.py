@@ -172,7 +172,7 @@ def _over_budget(
     rows, groups = tuple(row for row, _ in known), [group for _, group in known]
     if not pairs:
         return Budget(axis, rows, reasons=tuple(reasons))
-    first, rest = ([g for g in groups if (g in others) is other] for other in (False, True))
+    first, rest = ([g for g in some if g in groups] for some in (default, others))
     compared = compare_rows(first, rest, settings)
     return Budget(axis, rows, (*compared.pairs, *compared.variants), tuple(reasons))
 

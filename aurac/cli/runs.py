@@ -131,7 +131,7 @@ def _list(root: Path, *, as_json: bool) -> int:
     --axis axes: parameters or bytes: AURAC over these as well, at the amounts that adapters share,
         in a section and files of its own. May be given twice.
     --label labels: NAME=TEXT: what figures, tables and sentences call an adapter, a group, or a
-        curve as the report names it. Files of numbers keep the name.
+        curve as the report names it. Files of numbers keep the name, except changes.
     --seeds FLAG: Draw each training seed, thin, beneath the mean.
     --primary
     --reference

@@ -49,8 +49,8 @@ _MAX_PAIRS, _ALL_PAIRS = 15, 200  # pairs that stand open, and in a page at all
 _BUDGET = (
     "Here the axis is log2 of the {axis} of the truncated adapter, not its rank. Each area is over "
     "the sizes that its own curve has; areas over different sizes do not compare. A difference is "
-    "over the sizes that both were measured at (within {alike}), of two adapters in their default "
-    "truncations alone; those with fewer than two such sizes are not compared."
+    "over the sizes that both were measured at (within {alike}); with fewer than two of them there "
+    "is none. Two adapters are compared in their default truncations alone."
 )
 
 

@@ -356,8 +356,8 @@ class Pictures:
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
         parts.append(
-            f"Numbers beside names: {axis_title(axis)} in percent; at the right edge names are in "
-            "the order of the lines' ends."
+            f"Numbers beside names: {axis_title(axis)} in percent; names beside the lines are in "
+            "the order of their ends."
         )
         if rest:
             parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")

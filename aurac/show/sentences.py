@@ -397,6 +397,8 @@ GLOSSARY = {
     "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
     "against the best configuration, whichever that is (5 % error, the choice included).",
     "configuration": "an adapter, cut one way, at one rank.",
+    "effective events": "how much an interval rests on: (the smaller of mean and 1 − mean, by the "
+    "standard error)²; below 100 the interval is not by Student's t alone.",
     "detectable": "the smallest true difference that the test, at its level after Holm's "
     "correction, finds with 80 % power.",
     "point": "a percentage point.",

@@ -140,7 +140,7 @@ def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> 
     if leader is None or not any(curve.id in best for curve in curves):
         return ""
     untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
-    rest = f" (of these, not tested against the largest: {untested})" if untested else ""
+    rest = f" (of these, in no pair with the largest: {untested})" if untested else ""
     if bounded := ", ".join(findings.label(task, name) for name in leader.bounded):
         rest += f", without those that a bound for this task alone leaves out: {bounded}"
     best_of = ""
@@ -320,7 +320,8 @@ def basis_table(findings: Findings, task: str, name: str) -> Table | None:
             same, pair = True, findings.pair(svd, prefix)
             if pair and pair.gained and pair.lost:
                 at = pair.ranks.index(prefix.trained_rank)
-                moved.append(f"{pair.gained[at] + pair.lost[at]} documents of {prefix.called}")
+                changed = counted(pair.gained[at] + pair.lost[at], "document")
+                moved.append(f"{changed} of {prefix.called}")
         ways = f"{prefix.called}, {scale(svd)} against {scale(prefix)}"
         rows.append((Cell(ways), *(estimate(row.gaps.get(rank)) for rank in ranks)))
     caption = (

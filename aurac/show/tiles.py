@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from aurac.analysis.sentences import choice_sentences
+from aurac.analysis.sentences import choice_sentences, show_p
 from aurac.curves.display import percent, size
 from aurac.show.findings import ordered, scale
 from aurac.show.render import Tile
@@ -46,7 +46,7 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     tested = [curve.label for curve in others if findings.pair(best, curve)]
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
-    parts += [f"candidates not tested against it: {some(rest)}"] if rest else []
+    parts += [f"candidates in no pair with it: {some(rest)}"] if rest else []
     compared = f"shown to be the best of these {findings.leaders[best.task].compared} rows"
     sure = "; ".join(parts) or compared
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
@@ -66,7 +66,8 @@ def _ways_tile(first: CurveRow, second: CurveRow, findings: Findings) -> Tile:
     pair = findings.pair(upper, lower)
     known = pair.estimate if pair else None
     ends = f"95 % interval {to(known.low, known.high)}" if known else "not paired"
-    ends += ", not significant" if pair and pair.verdict == 0 else ""
+    if pair and pair.verdict == 0 and pair.p_holm is not None:
+        ends += f", not significant (adjusted p {show_p(pair.p_holm)})"
     title = "Scale at inference" if first.basis == second.basis else "Truncation"
     if title == "Truncation" and scale(first) != scale(second):
         title += " and scale"

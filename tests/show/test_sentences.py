@@ -366,4 +366,4 @@ def test_bold_rows_that_were_not_tested_against_the_largest_are_named(tmp_path):
     caption = aurac_table(findings, TASK, findings.run.curves, "name").caption
     widened = interval(findings.leaders[TASK].estimate)
     assert f"the largest (as the best of 4 it has {widened}), and all that no" in caption
-    assert "is shown to be better than (of these, not tested against the largest: b)." in caption
+    assert "is shown to be better than (of these, in no pair with the largest: b)." in caption
