@@ -224,7 +224,7 @@ def _check_rescale(
     if basis != "prefix" and rescale in ("rule", "trained"):
         raise UsageError(
             f"rescale {rescale} with basis {basis}",
-            expected="keep or fit, because the components of an SVD have no trained order",
+            expected="keep, or fit in compare: components of an SVD have no trained order",
         )
     if rescale == "fit" and not fit_factors:
         raise UsageError("rescale fit without factors", fix="fit them on held-out documents first")

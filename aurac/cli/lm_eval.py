@@ -268,7 +268,9 @@ def fewshot_seed(text: Any) -> int:
     if len(seeds) == 3:
         return _OF_FEWSHOT
     if len(seeds) not in (1, 4) or not seeds[-1].strip().isdecimal():
-        raise UsageError(f"--seed {text}", expected="a whole number, or lm-eval's four")
+        raise UsageError(
+            f"--seed {text}", expected="a number, or lm-eval's four, the last one a number"
+        )
     return int(seeds[-1])
 
 

@@ -95,7 +95,7 @@ def _only(adapters: Sequence[str]) -> str | None:
 
     Evaluate adapters until their rank is decided: RUN is an adapter then
     --tasks
-    --until: With --tasks: evaluate RUN, an adapter then, until its rank is decided.
+    --until: With --tasks, RUN is an adapter: evaluate it until its rank is decided.
     --budget: Most documents of each task, or a time such as 30min.
     --out -o: Run folder.
     --ranks [pow2]: pow2, all, or 1,2,4.

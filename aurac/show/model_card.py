@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
     from aurac.analysis.choice_rows import Choice, RankRow
-    from aurac.records.results_file import AdapterRecord, Area
+    from aurac.records.results_file import AdapterRecord, Area, TaskRecord
     from aurac.records.run import CurveRow, StoredRun
 
 # The id of a benchmark's task where it is not the name of the data set's configuration
@@ -240,8 +240,8 @@ def eval_results(run: StoredRun, adapter: AdapterRecord) -> str | None:
                 "value": round(100 * loaded.accuracy[-1], 4),
                 "date": first.finished,
                 "notes": f"{one_line(curve.metric)} of lm-eval's {one_line(curve.task)}, {shots} "
-                f"few-shot examples, {count(curve.n_docs)} documents, adapter at rank "
-                f"{curve.ranks[-1]} ({truncation(loaded)}) on {base}, aurac {run.version}",
+                f"few-shot examples, {_prompts(task)}, {count(curve.n_docs)} documents, adapter at "
+                f"rank {curve.ranks[-1]} ({truncation(loaded)}) on {base}, aurac {run.version}",
             }
             entries.append({key: value for key, value in entry.items() if value is not None})
     return hub.to_yaml(entries) if entries else None
@@ -276,6 +276,14 @@ def _method(adapter: AdapterRecord) -> str | None:
     """How it, or the adapter that it was cut from, was trained."""
     trained = adapter.derived.trained if adapter.derived else None
     return trained.method if trained else adapter.method
+
+
+def _prompts(task: TaskRecord) -> str:
+    """Chat template, system prompt and, where they were given, generation options."""
+    said = [f"{'with' if task.chat_template else 'no'} chat template"]
+    said.append(f"system prompt: {x}" if (x := task.system_instruction) else "no system prompt")
+    said += [f"generation options {x}"] if (x := task.gen_kwargs) else []
+    return ", ".join(one_line(each, 200) for each in said)
 
 
 def _documents(run: StoredRun, curve: CurveRow) -> str:
@@ -326,9 +334,8 @@ def _measured(run: StoredRun, adapter: AdapterRecord, curves: Sequence[CurveRow]
             f"{curve.task}: {_documents(run, curve)}, {shots} few-shot examples, "
             f"documents {(task.documents_sha256 or 'not recorded')[:16]}"
         )
-    system = f"system prompt: {x}" if (x := task.system_instruction) else "no system prompt"
     facts = {
-        "prompts": f"{'with' if task.chat_template else 'no'} chat template, {system}",
+        "prompts": _prompts(task),
         "base": f"{hub.base_name(first.base.name)}, SHA-256 {first.base.sha256 or 'not recorded'}",
         "adapter SHA-256": adapter.sha256,
         "numeric type and device": ", ".join(str(x) for x in (first.dtype, first.device) if x),

@@ -129,7 +129,7 @@ def test_requests_that_are_refused_before_anything_is_written(tmp_path):
     adapter = load_adapter(tmp_path / "a", lazy=True)
     with pytest.raises(RankError):
         save_truncations(adapter, {5: tmp_path / "x"})
-    with pytest.raises(UsageError, match="keep or fit"):
+    with pytest.raises(UsageError, match="keep, or fit"):
         save_truncations(adapter, {1: tmp_path / "x"}, basis="svd", rescale="rule")
     with pytest.raises(RunFolderError, match="already there"):
         save_truncations(adapter, {1: tmp_path / "x", 2: tmp_path / "a"})

@@ -258,7 +258,7 @@ def test_a_rank_it_does_not_have(rank):
 
 def test_words_that_do_not_go_together():
     a = one_module(nesting=None)
-    with pytest.raises(UsageError, match="keep or fit"):
+    with pytest.raises(UsageError, match="keep, or fit"):
         prepare(a, "svd", "rule")
     with pytest.raises(UsageError, match="training is not recorded"):
         prepare(a, "prefix", "trained")

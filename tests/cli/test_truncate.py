@@ -82,7 +82,7 @@ def test_nothing_is_written_when_one_place_is_taken(folder, tmp_path):
         (("--rank", "0", "--out", "x"), (RankError, "trained rank 4")),
         (
             ("--rank", "2", "--basis", "svd", "--rescale", "rule", "--out", "x"),
-            (UsageError, "keep or fit"),
+            (UsageError, "keep, or fit"),
         ),
         (("--rank", "2", "--merge-into", "x"), (UsageError, "give --base")),
     ],

@@ -386,7 +386,7 @@ def test_the_hubs_evaluation_results_name_the_data_set(tmp_path, n, limit, copy,
         (entry,) = yaml.safe_load(path.read_text())
         assert entry["dataset"] == {"id": "openai/gsm8k", "task_id": "gsm8k"}
         assert entry["value"] == pytest.approx(100 * maker.curves[0]["accuracy"][-1])
-        assert "20 documents, adapter at rank 2" in entry["notes"]
+        assert "no system prompt, 20 documents, adapter at rank 2" in entry["notes"]
         with contextlib.suppress(ImportError):  # in huggingface_hub since it knows this form
             from huggingface_hub import parse_eval_result_entries
 

@@ -258,13 +258,21 @@ def test_the_margin_needed_is_the_smallest(seed):
 
 
 def test_the_smallest_accurate_rank_by_hand():
-    # 100 documents: 90, 80, 60 right. A sequence at full alpha: lower ends of 90 % intervals.
+    # 100 documents: 90, 80, 60 right. Along the curve .8·.05 + .2·.05/3 = .0433, one-sided.
     rows = [(np.arange(100) < right).astype(float) for right in (60, 80, 90)]
     group = group_of(Curve.from_outcomes([1, 2, 4], rows))
-    ends = [interval(row, level=0.9).low for row in rows]
+    ends = [interval(row, level=1 - 2 * 0.13 / 3).low for row in rows]
     for minimum, rank in ((0.7, 2), (0.95, None), (0.5, 1), (ends[1], 2), (ends[1] + 1e-9, 4)):
         assert recommend(group, Options(min_accuracy=minimum)).rank == rank
     assert recommend(group, Options(min_accuracy=0.5, reference=2)).rank == 1
+
+
+def test_a_largest_rank_that_is_worse_hides_no_accurate_one():
+    """A stronger demand (a margin as well) cannot be met where a weaker one is not."""
+    rows = [(np.arange(100) < right).astype(float) for right in (80, 80, 40)]
+    group = group_of(Curve.from_outcomes([1, 2, 4], rows))
+    for options in (Options(min_accuracy=0.6), Options(min_accuracy=0.6, margin=0.9)):
+        assert recommend(group, options).rank == 1
 
 
 def test_an_accurate_rank_is_seldom_named_wrongly():
