@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shlex
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,7 @@ def _trained(
     from aurac.training.job import is_main_process
     from aurac.training.trainer import newest_checkpoint
 
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a scheduler
     try:
         done = run(recipe, folder)
     except KeyboardInterrupt:
@@ -155,6 +157,8 @@ def _trained(
             text = f"the same command with --resume goes on from step {newest[0]}"
         click.echo(f"aurac: interrupted; {text}", err=True)
         raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     if not quiet and is_main_process():
         last = f", loss {done.losses[-1][1]:.4f}" if done.losses else ""
         rate = done.tokens / done.seconds

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+_ENDINGS = ", ".join(SUFFIXES)
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 _CONDITION = "{%"  # a template with one may mean to show nothing
@@ -60,7 +61,7 @@ def training_file(recipe: Recipe) -> Path:
         raise DataError(f"the folder {path} holds no train split", expected="train.jsonl")
     if not path.is_file() or not path.name.endswith(SUFFIXES):
         raise DataError(
-            f"no training data at {path}", expected=f"a folder or a file ending in {SUFFIXES}"
+            f"no training data at {path}", expected=f"a folder or a file ending in {_ENDINGS}"
         )
     return path
 
@@ -77,7 +78,7 @@ def located_data(data: str, folder: Path | None) -> Path:
     if not (beside.exists() or path.exists()):
         raise DataError(
             f"no data {data!r} in {folder.resolve()} (beside its recipe or study) or {Path.cwd()}",
-            expected=f"a folder or a file ending in {SUFFIXES}",
+            expected=f"a folder or a file ending in {_ENDINGS}",
         )
     if not beside.exists():
         return path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import click
@@ -15,6 +17,7 @@ from small_runs import TASK, random_adapter
 
 from aurac.analysis.primary import pairs_of, parse_pairs
 from aurac.cli import COMMANDS, cli, main
+from aurac.cli.training import _trained
 from aurac.terminal import wrapped
 
 ROOT = Path(__file__).parents[2]
@@ -332,3 +335,15 @@ def test_a_task_beside_its_file_is_told_the_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = refusal("compare", ZOO / "lora", "--tasks", "my_task")
     assert said == "task 'my_task' is a file here; give --tasks ./my_task.yaml"
+
+
+def test_a_training_that_a_scheduler_ends_says_how_to_go_on(tmp_path, capfd):
+    def run(recipe, folder):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(click.exceptions.Exit) as stopped:
+        _trained(run, None, tmp_path, quiet=True)
+    assert stopped.value.exit_code == 130
+    assert "aurac: interrupted; " in capfd.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

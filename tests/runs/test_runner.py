@@ -447,7 +447,7 @@ def test_deaths_between_which_a_block_was_kept_do_not_add_up(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_within_a_cell_drops_it_at_the_next_pass(tmp_path, number):
-    task = Task("b", act=lambda _: os.kill(os.getpid(), number))
+    task, before = Task("b", act=lambda _: os.kill(os.getpid(), number)), signal.getsignal(number)
     cells = planned(Task("a"), task, Task("c"))
     with (
         pytest.raises(Interrupted),
@@ -458,7 +458,7 @@ def test_a_signal_within_a_cell_drops_it_at_the_next_pass(tmp_path, number):
     assert CellStore(tmp_path).keys() == {cells[0].identity.key}
     assert CellStore(tmp_path).failed_keys() == set()
     assert list((tmp_path / "locks").iterdir()) == []
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
 
 
 @BLOCKS_OF_TWO
