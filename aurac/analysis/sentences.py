@@ -81,7 +81,7 @@ def depends_sentence(*rows: PairRow) -> str:
         where.append(f"{other} of {len(row.truncations) - 1} others{on}")
     listed = ", ".join(where)
     text = f" It depends on the truncation: another result under {listed}, each tested in its place"
-    return f"{text} (`truncations` in analysis.json)." if where else ""
+    return f"{text} (truncations in analysis.json)." if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:
@@ -304,8 +304,10 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
 def _most(choice: Choice, here: str = " here") -> str:
     """What `best` is: the most accurate, or the smallest of several."""
     top = max(each.accuracy for each in choice.configurations)
-    equal = sum(round(top - each.accuracy, 9) == 0 for each in choice.configurations)
-    most = "most accurate" if equal == 1 else f"smallest of the {equal} most accurate"
+    equal = [each for each in choice.configurations if round(top - each.accuracy, 9) == 0]
+    alike = {(each.bytes, each.bytes is None and each.rank) for each in equal[:2]}  # smallest first
+    which = "smallest" if len(alike) > 1 else "first"
+    most = "most accurate" if len(equal) == 1 else f"{which} of the {len(equal)} most accurate"
     ranks = " of its ranks" if choice.against and choice.curves == 1 else ""  # not the reference
     return f"{most}{up_to(choice) or ranks or here}"
 

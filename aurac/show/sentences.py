@@ -343,8 +343,8 @@ def details(findings: Findings, task: str) -> list[str]:
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(
-                f"Of these, not tested: {some(rest)}; adapters are compared in their default "
-                f"truncations{more}."
+                f"Of these, in no pair: {some(rest)}; two adapters are compared in one truncation "
+                f"each{more}."
             )
     choice = findings.choices.get(task)
     if choice and not run.sequential:  # whose decisions say what to ship
