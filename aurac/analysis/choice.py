@@ -360,7 +360,7 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
     for row in rows:
         if all(row.accuracy > each.accuracy or _least(row) < _least(each) for each in frontier):
             frontier.append(row)
-    return replace(
+    found = replace(
         choice,
         configurations=tuple(rows),
         chosen=passing(lambda row: row.needed),
@@ -369,6 +369,7 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
         frontier=tuple(frontier),
         needed=min((row.needed for row in rows if row.needed is not None), default=None),
     )
+    return replace(found, chosen=None) if found.few_seeds else found  # the reference against itself
 
 
 def _tested(row: RankRow, search: _Search) -> RankRow:

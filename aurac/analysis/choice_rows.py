@@ -118,8 +118,13 @@ class Choice:
 
     @property
     def few_seeds(self) -> bool:
-        """Whether no margin is enough because several checkpoints are fewer than `seeds_needed`."""
-        return self.needed is None and 1 < self.seeds < self.seeds_needed
+        """Whether no margin is enough because several checkpoints are fewer than `seeds_needed`.
+
+        A declared reference needs none, and an accuracy alone asks for none: both are 0.
+        """
+        asked = self.margin is not None or self.min_accuracy is None
+        shown = any(each.needed for each in self.configurations)
+        return asked and not shown and 1 < self.seeds < self.seeds_needed
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``choices``."""

@@ -183,6 +183,10 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     assert not result.conditional
     assert (result.rank, result.checkpoints, result.smallest_margin) == (None, 8, None)
     assert "at least 11 are needed" in result.tests[1].method
+    declared = non_inferior_rank(seeds_of(3, [1, 2, 3]), margin=0.02, reference=16)
+    assert (declared.rank, declared.choice.few_seeds) == (None, True)  # rank 16 against itself
+    assert "3 training seeds are too few to recommend a rank" in declared.sentence
+    assert "In each of these checkpoints rank 8 is shown" in declared.sentence
     # The bound of each checkpoint is that of the worst one, at full alpha.
     worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
     assert result.tests[1].checkpoints == worst.tests[1].upper
