@@ -175,7 +175,7 @@ def test_variants_are_compared_within_their_adapter():
     }
     assert pair.survives is False
     depends = " It depends on the truncation: another result under 1 of 1 others"
-    assert depends_sentence(pair) == f"{depends} (see analysis.json)."
+    assert depends_sentence(pair) == f"{depends}, each tested in its place (truncations in analysis.json)."
     assert depends_sentence(pair, variant) == f"{depends} on t (see analysis.json)."
     assert depends_sentence(variant) == ""
     other = "m · prefix · rule against lora · prefix · rule: lora · prefix · rule is better."
