@@ -175,8 +175,9 @@ def test_variants_are_compared_within_their_adapter():
     }
     assert pair.survives is False
     depends = " It depends on the truncation: another result under 1 of 1 others"
-    assert depends_sentence(pair) == f"{depends}, each tested in its place (truncations in analysis.json)."
-    assert depends_sentence(pair, variant) == f"{depends} on t (see analysis.json)."
+    how = ", each tested in its place (truncations in analysis.json)."
+    assert depends_sentence(pair) == f"{depends}{how}"
+    assert depends_sentence(pair, variant) == f"{depends} on t{how}"
     assert depends_sentence(variant) == ""
     other = "m · prefix · rule against lora · prefix · rule: lora · prefix · rule is better."
     assert pair.sentence.endswith(f" The verdict depends on the truncation: {other}")
