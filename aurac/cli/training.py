@@ -39,7 +39,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
     return [name for name in names if name.startswith(incomplete)]
 
 
-@command(short="base set out device family resume list")
+@command(short="base set out device family seed save-steps resume list")
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
 @options(
     """

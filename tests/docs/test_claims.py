@@ -75,7 +75,8 @@ def choices():
     yield replace(every, configurations=below, best=below[1], baseline=0.9, needed=None)
     mixed = (replace(one, needed=None), replace(two, above_base=False, needed=None))
     yield replace(every, configurations=mixed, best=mixed[1], baseline=0.5, needed=None)
-    few = replace(every, seeds=5, seeds_needed=12, needed=None)
+    rows = tuple(replace(row, needed=None) for row in (one, two))
+    few = replace(every, seeds=5, seeds_needed=12, needed=None, configurations=rows)
     yield from (few, replace(few, margin=None), replace(few, in_checkpoints=one))
 
 
