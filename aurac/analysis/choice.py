@@ -369,7 +369,10 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
         frontier=tuple(frontier),
         needed=min((row.needed for row in rows if row.needed is not None), default=None),
     )
-    return replace(found, chosen=None) if found.few_seeds else found  # the reference against itself
+    if not found.few_seeds:
+        return found
+    each = passing(lambda row: row.checkpoints if row.needed is None else None)
+    return replace(found, chosen=None, in_checkpoints=each)  # no reference against itself
 
 
 def _tested(row: RankRow, search: _Search) -> RankRow:

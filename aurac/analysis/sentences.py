@@ -324,7 +324,7 @@ def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[
     """Too few for a claim about another seed: what holds in each of them."""
     shown, each = demanded(choice), choice.in_checkpoints
     holds = f"Nor is any shown to be {shown} in each of these checkpoints."
-    if each is not None and (choice.curves > 1 or each.rank != choice.reference):
+    if each is not None:
         holds = f"In each of these checkpoints {called(each)} is shown to be {shown}."
     return [_too_few(choice, where, things), holds]
 

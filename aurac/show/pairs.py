@@ -49,7 +49,7 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     caption = (
         f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
         f"p: unadjusted. {title}: adjusted {family}; the result goes by it. Detectable: the "
-        f"difference that the test at its adjusted level finds with 80 % power."
+        "difference that the test at its adjusted level finds with 80 % power."
     )
     if any(pair.too_small for pair in pairs):
         caption = f"{caption[:-1]}; {NONE}: more than the scores leave room for."

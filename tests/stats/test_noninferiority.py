@@ -187,6 +187,11 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     assert (declared.rank, declared.choice.few_seeds) == (None, True)  # rank 16 against itself
     assert "3 training seeds are too few to recommend a rank" in declared.sentence
     assert "In each of these checkpoints rank 8 is shown" in declared.sentence
+    lossy = group_of(seeds_of(3, [300]))  # nothing but the reference is within the margin
+    for reference in (16, f"{lossy.name}@16"):
+        row = recommend(lossy, Options(margin=0.02, reference=reference))
+        assert (row.rank, row.checkpoints) == (None, None)
+        assert "Nor is any shown to be within 2 points of" in row.sentence
     # The bound of each checkpoint is that of the worst one, at full alpha.
     worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
     assert result.tests[1].checkpoints == worst.tests[1].upper
