@@ -14,11 +14,20 @@ from typing import get_type_hints
 import msgspec
 
 from aurac.analysis.primary import check_pairs
+from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
 from aurac.runs.settings import Execution, ModelOptions
-from aurac.study.design import Study, TaskPlan, curves_of, results_of, searches
+from aurac.study.design import (
+    MethodPlan,
+    Study,
+    TaskPlan,
+    ValidationDocuments,
+    curves_of,
+    results_of,
+    searches,
+)
 from aurac.study.execution import run_study
 from aurac.study.plan import Progress, plan_study
 from aurac.study.summary import summarise
@@ -42,7 +51,7 @@ def load_study(path: str | Path) -> Study:
     try:
         study = msgspec.convert(read_yaml(path), Study, strict=False)
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{path}: {error}", fix="correct the file") from error
+        raise RecipeError(f"{path}: {error}", fix=_fix(str(error))) from error
     _check_names(study, path)
     for task, plan in study.tasks.items():
         _check_options(f"{path}, {task}: options", plan)
@@ -50,6 +59,17 @@ def load_study(path: str | Path) -> Study:
         _check_method(study, f"{path}, {task}:", task, method)
     _check_recipes(study, path)
     return study
+
+
+def _fix(error: str) -> str:
+    """What to do about a field that no part of a study has, or a value that it does not take."""
+    unknown = re.search(r"unknown field `(.+?)`", error)
+    fields = [
+        name
+        for kind in (Study, TaskPlan, MethodPlan, ValidationDocuments)
+        for name in kind.__struct_fields__
+    ]
+    return (suggestion(unknown[1], fields) if unknown else None) or "correct the file"
 
 
 def _refuse(wrong: object, given: str, expected: str, fix: str | None = None) -> None:

@@ -165,6 +165,9 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"search_ranks": "2,4", "ranks": "1,4", "methods": {"x": GRID}}, "x: .*rank 2"),
         ({"methods": {"x": LORA, "y": {**LORA, "basis": ["svd"]}}}, "x and y train the same"),
         ({"methods": {"x": LORA, "y": {**TRAINED, "label": "x"}}}, "methods with the label x"),
+        ({"seed": [1]}, "unknown field `seed`; did you mean seeds"),
+        ({"methods": {"x": {**LORA, "learning_rate": 1}}}, "did you mean learning_rates"),
+        ({"zzz": 1}, "unknown field `zzz`; correct the file"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
