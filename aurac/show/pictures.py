@@ -357,7 +357,7 @@ class Pictures:
             parts.append("Grey dashed line: the base model.")
         parts.append(
             f"Numbers beside names: {axis_title(axis)} in percent; names beside the lines are in "
-            "the order of their ends."
+            "the order of the lines' ends, names below the chart in that of AURAC."
         )
         if rest:
             parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")
