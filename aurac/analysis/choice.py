@@ -273,6 +273,8 @@ class _Search:
         margins = self.procedure.margins(self.settings.margin)
         number = sum(map(len, self.curves))
         rows: list[Configuration] = []
+        sole = self.references[0] if len(self.references) == 1 else None
+        against_itself: Configuration | None = None
         for group, other, curve, needed in zip(
             self.groups, self.others, self.curves, margins, strict=True
         ):
@@ -300,6 +302,7 @@ class _Search:
                         least=shown[at] if shown else UNSET,
                     )
                 )
+                against_itself = rows[-1] if candidate is sole else against_itself
         sized = all(row.bytes is not None for row in rows)
 
         def place(row: Configuration) -> tuple[Any, ...]:
@@ -308,7 +311,9 @@ class _Search:
 
         rows.sort(key=place)
         least, rare = seeds_needed(self.procedure.levels[0]), seeds_needed(choice.alpha, 0.1)
-        return _chosen(replace(choice, seeds_needed=least, rare_seeds_needed=rare), rows)
+        return _chosen(
+            replace(choice, seeds_needed=least, rare_seeds_needed=rare), rows, against_itself
+        )
 
     def _reached(self, curve: Mapping[int, Candidate]) -> list[float]:
         """What a curve's ranks are shown to reach, as `Procedure` tests them; [] if not asked."""
@@ -348,8 +353,10 @@ def _least(row: Configuration) -> float:
     return np.inf if row.needed is None else row.needed
 
 
-def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
-    """The choice among configurations, the smallest first."""
+def _chosen(
+    choice: Choice, rows: Sequence[Configuration], against_itself: Configuration | None
+) -> Choice:
+    """The choice among configurations, the smallest first; of few seeds no reference itself."""
 
     def passing(needed: Callable[[Configuration], float | None]) -> Configuration | None:
         known = ((row, needed(row)) for row in rows if choice.declared)
@@ -371,8 +378,8 @@ def _chosen(choice: Choice, rows: Sequence[Configuration]) -> Choice:
     )
     if not found.few_seeds:
         return found
-    each = passing(lambda row: row.checkpoints if row.needed is None else None)
-    return replace(found, chosen=None, in_checkpoints=each)  # no reference against itself
+    each = passing(lambda row: None if row is against_itself else row.checkpoints)
+    return replace(found, chosen=None, in_checkpoints=each)
 
 
 def _tested(row: RankRow, search: _Search) -> RankRow:

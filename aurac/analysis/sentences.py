@@ -323,7 +323,9 @@ def _too_few(choice: Choice, where: str, things: str) -> str:
 def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[str]:
     """Too few for a claim about another seed: what holds in each of them."""
     shown, each = demanded(choice), choice.in_checkpoints
-    holds = f"Nor is any shown to be {shown} in each of these checkpoints."
+    sole = bool(choice.against) or (choice.reference is not None and choice.curves == 1)
+    any_ = "any other" if sole else "any"
+    holds = f"Nor is {any_} shown to be {shown} in each of these checkpoints."
     if each is not None:
         holds = f"In each of these checkpoints {called(each)} is shown to be {shown}."
     return [_too_few(choice, where, things), holds]

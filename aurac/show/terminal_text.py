@@ -33,9 +33,9 @@ FIXED = (
 )
 _TESTS = """upper bound: on the loss of one rank alone, with {level:.3g} % confidence
 needed by itself: the margin from which a rank passes, against the best rank of its adapter
-Ranks are tested from the largest down, and each waits for the larger ones to pass. One that is \
-held up may also pass by itself, at a stricter error rate. So this margin can be larger than the \
-upper bound."""
+Against each rank that may be the best by itself, ranks are tested from the largest down, and each \
+waits for the larger ones to pass. One that is held up may also pass by itself, at a stricter \
+error rate. So this margin can be larger than the upper bound."""
 _WAITS = "; equal ones of an adapter: a rank waits for the larger ones to pass"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
@@ -228,7 +228,9 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
         lines.append(row.sentence)
         if row.tests:
             lines += ["In points:", rank_test_table(row.tests, row.choice).plain()]
-            lines += [f"({method})" for method in dict.fromkeys(t.method for t in row.tests)]
+            for method in dict.fromkeys(t.method for t in row.tests):
+                ranks = ", ".join(str(t.rank) for t in row.tests if t.method == method)
+                lines.append(f"upper bound at rank {ranks}: {method}")
         lines.append("")
     lines += [_TESTS.format(level=100 * (1 - row.choice.alpha)) for row in tested[:1]]
     title = "Which truncation to use for this adapter, paired"

@@ -245,7 +245,7 @@ def test_details_are_about_ranks():
     text = run("recommend", REPORTS / "word_problems", "--margin", "0.15", "--details")
     assert "AURAC" not in text
     assert len(text.splitlines()) <= 110
-    assert text.count("Ranks are tested from the largest down") == 1
+    assert text.count("ranks are tested from the largest down") == 1
     rows = [line.split() for line in text.splitlines() if line.startswith("matryoshka (with P) at")]
     head = next(line for line in text.splitlines() if line.startswith("rank  loss"))
     assert head.split()[-3:] == ["needed", "by", "itself"]

@@ -191,7 +191,9 @@ def test_few_seeds_certify_each_checkpoint_and_not_the_recipe():
     for reference in (16, f"{lossy.name}@16"):
         row = recommend(lossy, Options(margin=0.02, reference=reference))
         assert (row.rank, row.checkpoints) == (None, None)
-        assert "Nor is any shown to be within 2 points of" in row.sentence
+        assert "Nor is any other shown to be within 2 points of" in row.sentence
+    below = recommend(lossy, Options(margin=0.02, reference=f"{lossy.name}@8"))
+    assert (below.rank, below.checkpoints) == (None, 16)  # rank 8 is not within it of itself
     # The bound of each checkpoint is that of the worst one, at full alpha.
     worst = non_inferior_rank(seeds_of(1, [3]), margin=0.02)
     assert result.tests[1].checkpoints == worst.tests[1].upper
