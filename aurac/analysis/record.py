@@ -138,7 +138,7 @@ class Caveat:
             the base, whose accuracy is `baseline`), `unequal ranks` (rows of the task do not all
             compare), `falls` (accuracy falls by `size` from rank `lower` to `upper`). Of a stored
             run: `task of a study` (of the name `note`), `padded` (at `rank`, of `n_docs` answers
-            `answers` are scored 0 and equal the reference except for white space or case),
+            `answers` are scored 0 and equal the reference but for white space or case),
             `as published` (AURAC `default` and `published` of an adapter cut both ways),
             `one rank each` (an adapter for each rank, none truncated), `trained at one rank` (and
             truncated without nesting), `not cut by svd` (those of them without that comparison),

@@ -246,7 +246,7 @@ def cannot_write(folder: Path, error: OSError) -> RunFolderError:
 
 
 def read_cell(
-    path: Path, documents: Sequence[DocumentKey] | None = None, scoring: str = ""
+    path: str | Path, documents: Sequence[DocumentKey] | None = None, scoring: str = ""
 ) -> Cell | None:
     """The outcomes of these documents in a cell's file, in this order; None: of all, each once.
 
@@ -256,6 +256,7 @@ def read_cell(
     Raises:
         RunFolderError: The file is of a newer schema.
     """
+    path = Path(path)
     key = path.name.removesuffix(_SUFFIX)
     head: CellHead | None = None
     belongs = False  # whether lines are this cell's: not before its first line or after another's
