@@ -79,7 +79,7 @@ def pair_lines(
     said = ["reading: the better one"] if any(row.verdict for row in rows) else []
     if any(row.survives is False for row in rows):
         place = "below" if details else "aurac score --details"
-        said.append(f"† depends on the truncation: {place}")
+        said.append(f"* depends on the truncation: {place}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
         lines.append("detectable: points from which the test finds a difference (80 % power)")
