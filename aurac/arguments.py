@@ -40,7 +40,8 @@ _ALSO_CALLED = {
     **dict.fromkeys(("overwrite", "exist_ok"), "force"),
     "max-rank": "require-rank",
     "r": "rank",
-    **dict.fromkeys(("steps", "epochs", "lr", "learning_rate"), "set"),
+    **dict.fromkeys(("steps", "epochs", "learning_rate"), "set"),
+    "lr": "set learning_rate learning_rates",
 }
 
 
@@ -168,8 +169,8 @@ def alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
 def nearest(name: str, known: Iterable[str], mark: str = "") -> str | None:
     """The known name that was probably meant, or several, each after a `mark`."""
     names = list(known)
-    also = _ALSO_CALLED.get(name)
-    meant = [also] if also in names else alike(name, names)
+    also = [each for each in _ALSO_CALLED.get(name, "").split() if each in names]
+    meant = also or alike(name, names)
     return " or ".join(f"{mark}{each}" for each in meant) or None
 
 

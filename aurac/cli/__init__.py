@@ -153,10 +153,15 @@ class LazyGroup(click.Group):
             from aurac.cli.lm_eval import INSTEAD
 
             if args[0] in INSTEAD:
-                rest = args[1:] if args[0] == "run" else []
-                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*INSTEAD[args[0]], *rest])}")
+                use = [
+                    *INSTEAD[args[0]],
+                    *(args[1:] if INSTEAD[args[0]][1:] == ("compare",) else []),
+                ]
+                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join(use)}")
             meant = _MEANT.get(args[0]) or " or ".join(alike(args[0], COMMANDS, 0.7))
             hint = f"Did you mean {meant}?" if meant else "`aurac --help` lists them."
+            if Path(args[0]).exists():
+                hint = f"For an adapter: aurac inspect {args[0]}; for a run: aurac score {args[0]}."
             ctx.fail(f"No such command {args[0]!r}. {hint}")
         return super().resolve_command(ctx, args)
 

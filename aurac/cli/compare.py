@@ -105,6 +105,8 @@ _OPTIONS = options(
     --dtype auto|float32|bfloat16|float16 [auto]: Of the base and the adapters.
     --batch-size -b <NUMBER>: Most sequences in one forward pass; auto, the default, goes by tokens.
     --batch-tokens INTEGER>=1: Most tokens in one forward pass.
+    --max-length <TOKENS> INTEGER>=1: Longest input; a longer one loses its beginning. Default: the
+        model's.
     --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or
         JSON such as {"": "cpu"}.
     --trust-remote-code FLAG: Let the base model run its own code.

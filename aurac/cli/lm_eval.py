@@ -32,15 +32,26 @@ _DTYPES = {"float": "float32", "half": "float16", "torch.bfloat16": "bfloat16"}
 _DEVICE = re.compile(r"cpu|mps|cuda(:\d+)?|auto")
 _UNDERSTOOD = (
     "pretrained, revision, peft, tokenizer, dtype, device, batch_size, parallelize, "
-    "device_map_option and trust_remote_code"
+    "device_map_option, max_length and trust_remote_code"
 )
 _QUANTIZED = (
     "a base is not quantized while it is loaded; one that was saved in 4 or 8 bits is read as it is"
 )
+_PROMPTS = (
+    "prompts are as the tokenizer makes them, which may give other outcomes; --tokenizer FOLDER "
+    "takes an edited one"
+)
+_REASONS = {
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _QUANTIZED),
+    **dict.fromkeys(
+        ("add_bos_token", "prefix_token_id", "enable_thinking", "chat_template_args"), _PROMPTS
+    ),
+    "attn_implementation": "the engine chooses it, and answers differ by rounding alone",
+}
 _RENAMED = {
     "pretrained": "base",
     "device_map_option": "device_map",
-    **{name: name for name in ("dtype", "device", "batch_size", "tokenizer")},
+    **{name: name for name in ("dtype", "device", "batch_size", "tokenizer", "max_length")},
 }
 _DEFAULTS = (
     "revision=main",
@@ -51,6 +62,7 @@ _DEFAULTS = (
     "use_fast_tokenizer=True",
 )
 """Model arguments that change nothing."""
+_SERVED = "lora_local_path"  # an adapter of lm-eval's model vllm
 
 _MAY_HAVE_VALUE: Attributes = {"is_flag": False, "flag_value": "true"}
 _NO_EFFECT: Mapping[str, Attributes] = {
@@ -77,7 +89,7 @@ _NO_COUNTERPART = {
     "--confirm-run-unsafe-code": "leave it out: tasks that run code cannot be evaluated",
 }
 INSTEAD = {
-    "run": ("aurac", "compare"),
+    **dict.fromkeys(("run", "lm_eval", "lm-eval"), ("aurac", "compare")),
     "ls": ("aurac", "tasks"),
     "validate": ("aurac", "compare", "ADAPTER", "--tasks", "TASK", "--dry-run"),
 }
@@ -114,8 +126,9 @@ def _refuse_unknown(arguments: Sequence[str], use: str) -> None:
     """Refuse model arguments that have no meaning here."""
     if arguments:
         given = f"--model_args {','.join(arguments)}"
-        if any(name.startswith(("load_in_", "bnb_")) for name in arguments):
-            given += f" ({_QUANTIZED})"
+        for name in (each.partition("=")[0] for each in arguments):
+            why = _QUANTIZED if name.startswith("bnb_") else _REASONS.get(name)
+            given += f" ({name}: {why})" if why else ""
         raise UsageError(given, expected=_UNDERSTOOD, fix=use)
 
 
@@ -289,6 +302,7 @@ def read_model_args(arguments: Mapping[str, str]) -> tuple[Words, list[str], lis
         options.setdefault("device_map", "auto")
     if rest.pop("trust_remote_code", None) == "True":
         options["trust_remote_code"] = True
-    adapters = [rest.pop("peft")] if "peft" in rest else []
+    rest.pop("max_batch_size", None)  # as the option of that name
+    adapters = [rest.pop(name) for name in ("peft", _SERVED) if name in rest]
     unknown = [f"{n}={v}" for n, v in rest.items() if n not in {*_RENAMED, "revision"}]
     return options, adapters, unknown

@@ -88,7 +88,7 @@ def train(
         _list_recipes(as_json=as_json)
         return
     if not recipe or not out:
-        lacking = [name for name, has in (("a recipe", recipe), ("--out FOLDER", out)) if not has]
+        lacking = [name for name, has in (("recipe", recipe), ("--out FOLDER", out)) if not has]
         raise click.UsageError(f"no {' and no '.join(lacking)}; --list shows the recipes")
     given = {"seed": None if seed is None else str(seed), "base": base}
     loaded = load_recipe(recipe, overrides | {k: v for k, v in given.items() if v is not None})

@@ -23,7 +23,10 @@ from aurac.files import Json, open_stored, sha256_json
 
 CELL_SCHEMA = 2
 ENGINE_VERSION = 6  # raise when the evaluation engine changes in a way that can change a number
-_OPTIONAL = {"tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats"}
+_OPTIONAL = {
+    *("tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs", "repeats"),
+    "max_length",
+}
 SCORING_PARTS = (
     *("filter_list", "metric_list", "process_results", "doc_to_target", "doc_to_choice"),
     *("doc_to_text", "class"),
@@ -59,8 +62,8 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         chat_template: SHA-256 of the template that prompts went through; None without one.
         split: The split that was asked for; None where it is the one that lm-eval evaluates.
         tokenizer: What decides its tokens, hashed, where it is not the base's own.
-        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats: Of prompts and generation
-            what is not lm-eval's default; None for its default, and then no part of the key.
+        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats, max_length: Of prompts and
+            generation what is not lm-eval's default; None for that, and then no part of the key.
         dtype: What the forward pass computed in.
         device_kind: `cpu`, `cuda` or `mps`.
         engine: Version of the evaluation engine.
@@ -85,6 +88,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
     repeats: int | UnsetType = UNSET
+    max_length: int | None = None
     dtype: str
     device_kind: str
     engine: int = ENGINE_VERSION

@@ -197,8 +197,8 @@ class TaskRecord(Record, frozen=True, kw_only=True):
 
     Attributes:
         version, output_type, num_fewshot, lm_eval: As lm-eval has them.
-        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats: Left out at lm-eval's
-            defaults.
+        system_instruction, fewshot_as_multiturn, gen_kwargs, repeats, max_length: Left out at
+            lm-eval's defaults.
         metric: The one that is the accuracy; `metrics` are all that the cells hold.
         cluster: Field of the documents by which they are clustered.
         limit: How many documents were asked for; null: all.
@@ -219,6 +219,7 @@ class TaskRecord(Record, frozen=True, kw_only=True):
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
     repeats: int | UnsetType = UNSET
+    max_length: int | UnsetType = UNSET
     n_docs: int | None = None
     documents_sha256: str | None = None
     prompts_sha256: str | None = None
@@ -305,6 +306,7 @@ class RunSettings(Record, frozen=True, kw_only=True):
     fewshot_as_multiturn: bool | UnsetType = UNSET
     gen_kwargs: str | UnsetType = UNSET
     repeats: int | UnsetType = UNSET
+    max_length: int | UnsetType = UNSET
     cluster: dict[str, str] = {}
     device_map: str | dict[str, Any] | None = None
     data: dict[str, str] = {}

@@ -56,6 +56,7 @@ class RequestSettings(Record, frozen=True, kw_only=True):
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: str | None = None
     repeats: int | None = None
+    max_length: int | None = None
 
 
 class RequestedTask(Record, frozen=True, kw_only=True):

@@ -36,6 +36,12 @@ from aurac.training.recipe import read_yaml
 
 __all__ = ["Progress", "Study", "load_study", "plan_study", "run_study", "summarise"]
 
+_WORDS = {  # of msgspec
+    "Object contains unknown": "unknown",
+    "Object missing required": "no",
+    "`array`": "a list",
+    "`object`": "a mapping",
+}
 # options of `compare` that the study sets
 _CHOSEN = {"base", "device", "held_out", "limit", "retry_failed", "shard", "split"}
 
@@ -48,10 +54,16 @@ def load_study(path: str | Path) -> Study:
             with a value out of range.
     """
     path = Path(path)
+    values = read_yaml(path)
+    if isinstance(values, dict) and "method" in values and "tasks" not in values:
+        raise RecipeError(
+            f"{path} is a recipe, not a study", fix=f"aurac train {path} --out FOLDER"
+        )
     try:
-        study = msgspec.convert(read_yaml(path), Study, strict=False)
+        study = msgspec.convert(values, Study, strict=False)
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{path}: {error}", fix=_fix(str(error))) from error
+        given, fix = _wrong(str(error))
+        raise RecipeError(f"{path}: {given}", fix=fix) from error
     _check_names(study, path)
     for task, plan in study.tasks.items():
         _check_options(f"{path}, {task}: options", plan)
@@ -61,15 +73,15 @@ def load_study(path: str | Path) -> Study:
     return study
 
 
-def _fix(error: str) -> str:
-    """What to do about a field that no part of a study has, or a value that it does not take."""
-    unknown = re.search(r"unknown field `(.+?)`", error)
-    fields = [
-        name
-        for kind in (Study, TaskPlan, MethodPlan, ValidationDocuments)
-        for name in kind.__struct_fields__
-    ]
-    return (suggestion(unknown[1], fields) if unknown else None) or "correct the file"
+def _wrong(error: str) -> tuple[str, str]:
+    """What is wrong with a field or its value, in words of YAML, and what to do."""
+    for said, word in _WORDS.items():
+        error = error.replace(said, word)
+    given = re.sub(r" - at `\$\.?(.*)`$", r" (at \1)", error).replace(" (at )", "")
+    name = (re.findall("unknown field `(.+?)`", error) or [""])[0]
+    kinds = (Study, TaskPlan, MethodPlan, ValidationDocuments)
+    fields = dict.fromkeys(field for kind in kinds for field in kind.__struct_fields__)
+    return given, suggestion(name, fields) or "correct the file"
 
 
 def _refuse(wrong: object, given: str, expected: str, fix: str | None = None) -> None:

@@ -37,6 +37,7 @@ class Prompting(TypedDict, total=False):
     fewshot_as_multiturn: bool
     gen_kwargs: str
     repeats: int
+    max_length: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class TaskOptions:
         gen_kwargs: Settings of generation that replace or extend the task's own, as lm-eval's
             ``--gen_kwargs``.
         repeats: So many sampled answers for each document; its score is their mean.
+        max_length: Longest input in tokens; a longer one loses its beginning. ``None``: as the
+            model has it.
         pass_at: For each k a further curve: the chance that one of k samples is right.
         include_path: A folder with further tasks as YAML, which come before lm-eval's own.
         cluster: Task or group to the documents' field by which they are clustered; a task's own
@@ -85,6 +88,7 @@ class TaskOptions:
     fewshot_as_multiturn: bool | None = None
     gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
     repeats: int | None = None
+    max_length: int | None = None
     pass_at: Sequence[int] = ()
     include_path: str | Path | None = None
     cluster: Mapping[str, str] = field(default_factory=dict)
@@ -105,6 +109,8 @@ class TaskOptions:
             settings["gen_kwargs"] = json.dumps(dict(self.gen_kwargs), sort_keys=True)
         if self.repeats and self.repeats > 1:
             settings["repeats"] = self.repeats
+        if self.max_length:
+            settings["max_length"] = self.max_length
         return settings
 
     def check(self) -> None:

@@ -343,7 +343,7 @@ def _header(leaf: Leaf, task: BuiltTask, base: LoadedBase) -> RequestsHeader:
         system_instruction=task.settings.get("system_instruction"),
         fewshot_as_multiturn=task.settings.get("fewshot_as_multiturn", True),
         scoring=leaf.scoring,
-        model=_model(base),
+        model=_model(base, task.options.max_length),
     )
 
 
@@ -356,11 +356,11 @@ def _names(files: Any) -> Any:
     return Path(str(files)).name if Path(str(files)).is_absolute() else files
 
 
-def _model(base: LoadedBase) -> ModelFacts:
+def _model(base: LoadedBase, limit: int | None) -> ModelFacts:
     tokenizer = base.tokenizer
     return ModelFacts(
         parameters=sum(p.numel() for p in base.model.parameters()),
-        max_length=getattr(base.model.config, "max_position_embeddings", None),
+        max_length=limit or getattr(base.model.config, "max_position_embeddings", None),
         eot_token_id=tokenizer.eos_token_id,
         pad_token=[plain(tokenizer.pad_token), str(tokenizer.pad_token_id)],
         eos_token=[plain(tokenizer.eos_token), str(tokenizer.eos_token_id)],

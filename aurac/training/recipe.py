@@ -233,7 +233,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
         if path.suffix in (".yaml", ".yml"):
             fix = did_you_mean(path) or "`aurac train --list` shows the built-in recipes"
             raise RecipeError(f"recipe file {path} does not exist", fix=fix)
-        near = alike(str(source), known, 0.4) or sorted(known)
+        beside = [f"{source}{end}" for end in (".yaml", ".yml") if Path(f"{source}{end}").is_file()]
+        near = beside or alike(str(source), known, 0.4) or sorted(known)
         raise RecipeError(
             f"no recipe {str(source)!r}",
             expected="a .yaml file or a built-in recipe",

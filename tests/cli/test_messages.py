@@ -230,6 +230,21 @@ TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
             {},
             "a base is not quantized while it is loaded; one that was saved in 4 or 8 bits is read",
         ),
+        (
+            "compare --model hf --model_args pretrained=b,peft=mine,enable_thinking=False --tasks x",
+            {},
+            "(enable_thinking: prompts are as the tokenizer makes them",
+        ),
+        (
+            "compare --model vllm --model_args pretrained=b,lora_local_path=mine --tasks x",
+            {},
+            "use: aurac compare mine --tasks x --base b",
+        ),
+        ("lm_eval --model hf --tasks x", {}, "use: aurac compare --model hf --tasks x"),
+        ("mine", {}, "For an adapter: aurac inspect mine; for a run: aurac score mine."),
+        ("train --out here", {}, "no recipe; --list shows the recipes"),
+        ("train mine --out z", {"mine.yaml": "name: x"}, "try mine.yaml"),
+        ("train word_problems/lora --set lr=1 --out z", {}, "did you mean learning_rate?"),
     ],
 )
 def test_a_refusal_of_a_file_says_what_to_do(typed, content, instead, tmp_path, monkeypatch):

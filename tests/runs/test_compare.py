@@ -382,6 +382,21 @@ def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
     assert (out / "results.json").read_bytes() == before
 
 
+def test_a_shorter_longest_input_is_another_run(run, adapters, tmp_path):
+    """What was cut from the front of a prompt can change its answer, so no cell serves both."""
+    with pytest.raises(RunFolderError, match="max_length was not given, is 8"):
+        compare(list(adapters.values()), [TASK], out=run.folder, max_length=8, **COMMON)
+    short = compare([adapters["lora"]], [TASK], out=tmp_path / "short", max_length=8, **COMMON)
+    assert short.results.tasks[0].max_length == short.results.provenance.settings.max_length == 8
+    likelihoods = [
+        read_cell(each.folder / curve.cells[4]).responses
+        for each in (run, short)
+        for curve in each.results.curves
+        if (curve.adapter, curve.basis) == ("lora", "svd")
+    ]
+    assert len({str(each) for each in likelihoods}) == 2
+
+
 def test_fewer_adapters_and_ranks_than_the_folder_holds_are_shown(
     run, adapters, tmp_path, monkeypatch
 ):

@@ -590,7 +590,7 @@ def test_the_identity_names_all_that_can_change_a_number():
         "adapter_sha256", "base_sha256", "rank", "basis", "rescale", "fit_factor", "task",
         "task_version", "num_fewshot", "fewshot", "fewshot_seed", "chat_template", "split",
         "tokenizer", "system_instruction", "fewshot_as_multiturn", "gen_kwargs",
-        "repeats", "dtype", "device_kind", "engine", "lm_eval",
+        "repeats", "max_length", "dtype", "device_kind", "engine", "lm_eval",
     }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from aurac.study import load_study, plan_study
 from aurac.study.design import chosen_adapters, curves_of, results_of, searches
 from aurac.study.execution import best_rate
 from aurac.study.plan import declared_in
+from aurac.training.recipe import built_in_recipes
 
 LORA = {"recipe": {"method": "lora"}}
 FAMILY = {**LORA, "family": True}
@@ -168,6 +169,7 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"seed": [1]}, "unknown field `seed`; did you mean seeds"),
         ({"methods": {"x": {**LORA, "learning_rate": 1}}}, "did you mean learning_rates"),
         ({"zzz": 1}, "unknown field `zzz`; correct the file"),
+        ({"seeds": 2}, r"Expected a list, got `int` \(at seeds\)"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):
@@ -284,3 +286,8 @@ def test_primary_comparisons_are_of_methods_and_dated_by_the_results(write):
     assert declared_in(other, state).declared == AFTER
     none = load_study(write())  # leaving it out later takes nothing back
     assert declared_in(none, state).pairs == [("lora", "matryoshka")]
+
+
+def test_a_recipe_is_no_study():
+    with pytest.raises(RecipeError, match="is a recipe, not a study; aurac train"):
+        load_study(built_in_recipes()["word_problems/lora"])
