@@ -384,10 +384,10 @@ def test_an_adapter_may_be_added_but_nothing_changed(adapters, tmp_path):
 
 def test_a_shorter_longest_input_is_another_run(run, adapters, tmp_path):
     """What was cut from the front of a prompt can change its answer, so no cell serves both."""
-    with pytest.raises(RunFolderError, match="max_length was not given, is 8"):
-        compare(list(adapters.values()), [TASK], out=run.folder, max_length=8, **COMMON)
-    short = compare([adapters["lora"]], [TASK], out=tmp_path / "short", max_length=8, **COMMON)
-    assert short.results.tasks[0].max_length == short.results.provenance.settings.max_length == 8
+    with pytest.raises(RunFolderError, match="max_length was not given, is 24"):
+        compare(list(adapters.values()), [TASK], out=run.folder, max_length=24, **COMMON)
+    short = compare([adapters["lora"]], [TASK], out=tmp_path / "short", max_length=24, **COMMON)
+    assert short.results.tasks[0].max_length == short.results.provenance.settings.max_length == 24
     likelihoods = [
         read_cell(each.folder / curve.cells[4]).responses
         for each in (run, short)
