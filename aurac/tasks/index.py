@@ -122,7 +122,11 @@ class TaskYaml(msgspec.Struct, rename={"class_": "class"}):
         splits = {"test": self.test_split, "validation": self.validation_split}
         if not splits.get(name):
             there = " or ".join(each for each, named in splits.items() if named)
-            raise TaskError(f"task {self.task!r} has no {name} split", expected=there)
+            raise TaskError(
+                f"task {self.task!r} has no {name} split",
+                expected=there,
+                fix=f"name one as `{name}_split` in a YAML of your own",
+            )
         return splits[name]
 
     @property
