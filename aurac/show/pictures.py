@@ -356,8 +356,8 @@ class Pictures:
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
         parts.append(
-            f"Numbers beside names: {axis_title(axis)} in percent; names beside the lines are in "
-            "the order of the lines' ends, names below the chart in that of AURAC."
+            f"Numbers beside names: {axis_title(axis)} in percent; names that stand at the ends "
+            "of lines are in the order of these ends."
         )
         if rest:
             parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")
