@@ -231,7 +231,7 @@ TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
             "a base is not quantized while it is loaded; one that was saved in 4 or 8 bits is read",
         ),
         (
-            "compare --model hf --model_args pretrained=b,peft=mine,enable_thinking=False --tasks x",
+            "compare --model_args pretrained=b,peft=mine,enable_thinking=False --tasks x",
             {},
             "(enable_thinking: prompts are as the tokenizer makes them",
         ),

@@ -77,7 +77,8 @@ def test_a_dry_run_looks_for_the_splits_of_a_task(write, small, content, tmp_pat
     choice = {**content["tasks"]["choice"], "task": "mine.yaml"}
     path = write(tasks={"choice": choice})
     done = CliRunner().invoke(cli, ["study", str(path), "--dry-run"])
-    assert str(done.exception) == "task 'mine' has no validation split; expected test; name one as `validation_split` in a YAML of your own"
+    fix = "name one as `validation_split` in a YAML of your own"
+    assert str(done.exception) == f"task 'mine' has no validation split; expected test; {fix}"
     path = small(tasks={"choice": choice})  # without a search the split is not needed
     assert plan_study(load_study(path), path, tmp_path / "out").searches == (0, 0)
     path = write(tasks={"choice": {**choice, "task": "my.yaml"}})
