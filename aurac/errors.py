@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_WORDS = "auto|ray|fixed|base|adapter|rule|keep|trained|fit|matryoshka"
+_WORDS = "auto|ray|fixed|base|adapter|rule|keep|trained|fit|common|matryoshka"
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<option>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
     rf"(?: (?P<value>'[^']*'|(?!-\D|(?!(?:{_WORDS})\b)[a-z]+,?(?:[\s;:)]|$))"

@@ -376,6 +376,17 @@ def _chosen(
         frontier=tuple(frontier),
         needed=min((row.needed for row in rows if row.needed is not None), default=None),
     )
+    if choice.margin is None and choice.declared:  # an accuracy alone says nothing of margins
+        bare = {id(row): replace(row, needed=None, checkpoints=None) for row in rows}
+        return replace(
+            found,
+            configurations=tuple(bare.values()),
+            chosen=bare.get(id(found.chosen)),
+            in_checkpoints=bare.get(id(found.in_checkpoints)),
+            best=bare.get(id(found.best)),
+            frontier=tuple(bare[id(row)] for row in frontier),
+            needed=None,
+        )
     if not found.few_seeds:
         return found
     each = passing(lambda row: None if row is against_itself else row.checkpoints)

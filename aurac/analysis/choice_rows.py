@@ -25,7 +25,8 @@ class Configuration(Named):
         seconds: For a document, as measured; None where not.
         above_base: Whether it is shown to be above the base, each by itself; None without a base.
         needed: The smallest margin at which it is shown to be within it of the best; None where no
-            margin is enough, and of many configurations where it is not among the smallest.
+            margin is enough or an accuracy alone is asked for, and of many configurations where it
+            is not among the smallest.
         checkpoints: The same in each of the checkpoints evaluated; `needed` itself of single ones.
         least: Where an accuracy is demanded, that which the choice shows it to have at least; else
             left out.

@@ -307,7 +307,7 @@ def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ..
         raise CurveError(
             f"{first.label} has ranks {shown[0]} and {other.label} has {shown[1]}",
             expected="the same ranks, since the grid changes the area",
-            fix="compare on support='common'",
+            fix="give --support common for the ranks that they share",
         )
     common = tuple(r for r in first.ranks if all(r in curve.ranks for curve in curves))
     if len(common) < 2:
@@ -324,7 +324,7 @@ def _check_support(curves: Sequence[Curve], support: str | None) -> None:
             rank, reason = next(iter(curve.missing.items()))
             raise CurveError(
                 f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="compare on support='common'",
+                fix="give --support common for the ranks that they share",
             )
 
 

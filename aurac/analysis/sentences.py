@@ -395,11 +395,7 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
 
 def bounded_sentence(names: Sequence[str]) -> str:
     """Which rows are no candidates for the best although no test shows them to be worse."""
-    them = "them" if names[1:] else "it"
-    return (
-        f"Not bold, because a bound for this task alone, not a test, shows {them} to be lower: "
-        f"{', '.join(names)}."
-    )
+    return f"A bound for this task alone, not a test, shows {', '.join(names)} to be lower."
 
 
 def confidence(row: BestRow) -> str:

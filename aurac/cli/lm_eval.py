@@ -142,7 +142,8 @@ class LmEvalCommand(Command):
             return super().parse_args(ctx, args)
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         if "config" in values:
-            args += _config_words(values["config"], set(values))
+            known = {name for option in self.params for name in option.opts}
+            args += _config_words(values["config"], set(values), known)
             values, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = values.pop("checkpoints", None)
         words = list(words) if isinstance(words, (list, tuple)) else []
@@ -237,7 +238,7 @@ def _joined(args: Sequence[str]) -> list[str]:
     return joined
 
 
-def _config_words(path: str, named: set[str]) -> list[str]:
+def _config_words(path: str, named: set[str], known: set[str]) -> list[str]:
     """The options of lm-eval's `--config` file that the command does not give itself."""
     import yaml
 
@@ -254,6 +255,8 @@ def _config_words(path: str, named: set[str]) -> list[str]:
         if str(name) in named or value is None or value is False:
             continue
         words.append(f"--{hyphens(str(name))}")
+        if words[-1] not in known:
+            raise UsageError(f"--config {path} has {name}, which is no option", fix="leave it out")
         if isinstance(value, dict):
             words.append(json.dumps(value))
         elif value is not True:

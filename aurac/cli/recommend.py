@@ -188,6 +188,7 @@ def recommend(
         min_accuracy=min_accuracy,
         alpha=alpha,
         support=support,
+        strict=False,
         reference=reference,
         adapter=adapter,
     )
@@ -298,9 +299,12 @@ def _truncate(
     from aurac.records.serving import vllm_rank
 
     basis, _, rescale = chosen.truncation.partition(" · ") if chosen else ("", "", "")
-    every = (adapter for _, results in _results(sources) for adapter in results.adapters)
+    every = [adapter for _, results in _results(sources) for adapter in results.adapters]
     known = {x.name: x for x in every if x.path and x.format != "family"}
     names = groups.get(chosen.adapter, [chosen.adapter]) if chosen else []
+    if chosen and {*names} <= {x.name for x in every if x.format == "family"}:
+        uncut = f"the one of rank {chosen.rank} is served as it is"
+        return None, f"{chosen.adapter} has an adapter for each rank: {uncut}."
     if chosen is None or rescale not in EXPORTED or not known.keys() >= {*names}:
         return None, ""
     adapter = known[names[0]]

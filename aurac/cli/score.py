@@ -150,6 +150,7 @@ def score(
         margin=ranks[0] if ranks else None,
         alpha=alpha,
         support=support,
+        strict=False,
         weigh=weigh,
         primary=read.primary,
         paired_seeds=paired_seeds,

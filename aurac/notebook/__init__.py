@@ -277,7 +277,7 @@ class Run:
         bytes, above_base, needed (the margin at which it is shown to be within it of the best),
         chosen (the one that `recommend` names).
 
-        Args and errors as of `recommend`; without a margin nothing is chosen.
+        `margin`, `reference` and errors as of `recommend`; without a margin nothing is chosen.
         """
         from aurac.notebook.frames import frame
 
@@ -296,7 +296,7 @@ class Run:
         adapter's size), alpha, sentence. The rank is missing where none is shown to be within the
         margin.
 
-        Args and errors as of `recommend`.
+        `margin`, `reference` and errors as of `recommend`.
         """
         from aurac.notebook.frames import frame
         from aurac.show.names import Names

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import NORMAL_SEEDS
 from aurac.curves.area import area_name
-from aurac.curves.display import show_span
+from aurac.curves.display import counted, show_span
 from aurac.show.caveats import study_sentences
 from aurac.show.render import Text
 from aurac.show.sentences import elsewhere
@@ -29,13 +29,17 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     """One row for each pair, with what the documents could have shown."""
     axis, rows = pairs[0].axis, []
     seeds = any(pair.pairing for pair in pairs)
-    for pair in (pair for pair in pairs if pair.estimate):
+    pairs = [pair for pair in pairs if pair.estimate]
+    counts = {pair.n_docs for pair in pairs}
+    several = len(counts) > 1
+    for pair in pairs:
         difference, adjusted, least = pair_cells(pair, marked=True)
         rows.append(
             (
                 *(Cell(findings.label(task, name)) for name in (pair.b, pair.a)),
                 *([Cell(show_span(pair.span, axis), pair.span[0])] if pair.span else []),
-                *(difference, p_value(pair.p), adjusted, least, number(pair.n_docs)),
+                *(difference, p_value(pair.p), adjusted, least),
+                *([number(pair.n_docs)] if several else []),
                 *([Cell(pair.pairing or NONE)] if seeds else []),
                 Cell(findings.reading(pair) + ", primary" * (pair.exploratory is False)),
             )
@@ -46,8 +50,11 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     of_study = findings.of_study and pairs[0].span is None
     title = "p (Holm, study)" if of_study else "p (Holm)"
     family = family.replace("of this run", "of the study") if of_study else family
+    same = (
+        "the same documents" if several else f"the same {counted(pairs[0].n_docs or 0, 'document')}"
+    )
     caption = (
-        f"{task}: paired differences of {area_name(axis)} in points, over the same documents. "
+        f"{task}: paired differences of {area_name(axis)} in points, over {same}. "
         f"p: unadjusted. {title}: adjusted {family}; the result goes by it. Detectable: the "
         "difference that the test at its adjusted level finds with 80 % power."
     )
@@ -58,7 +65,8 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
         notes = ["analysis.json has what other truncations show in the place of a pair's own."]
     caption = " ".join([caption, *notes, *([NORMAL_SEEDS] if seeds else [])])
     over = [axis] if pairs[0].span else []
-    titles = (*over, "difference [95 %]", "p", title, "detectable", "documents")
+    titles = (*over, "difference [95 %]", "p", title, "detectable")
+    titles = (*titles, "documents") if several else titles
     last = ("seeds", "result") if seeds else ("result",)
     return table(name, caption, rows, "adapter", "minus", numeric=titles, last=last)
 

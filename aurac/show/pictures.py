@@ -355,10 +355,7 @@ class Pictures:
             parts.append("Dotted, or dots and dashes, with hollow marks: other truncations.")
         if any(curve.baseline is not None for curve in coloured):
             parts.append("Grey dashed line: the base model.")
-        parts.append(
-            f"Numbers beside names: {axis_title(axis)} in percent; names that stand at the ends "
-            "of lines are in the order of these ends."
-        )
+        parts.append(f"Numbers beside names: {axis_title(axis)} in percent.")
         if rest:
             parts.append(f"Thin grey lines: {counted(len(rest), 'more curve')}.")
         if left:

@@ -32,10 +32,11 @@ FIXED = (
     "beforehand, and are too optimistic here."
 )
 _TESTS = """upper bound: on the loss of one rank alone, with {level:.3g} % confidence
-needed by itself: the margin from which a rank passes, against the best rank of its adapter
-Against each rank that may be the best by itself, ranks are tested from the largest down, and each \
-waits for the larger ones to pass. One that is held up may also pass by itself, at a stricter \
-error rate. So this margin can be larger than the upper bound."""
+needed by itself: the margin from which a rank passes, against {against}
+{each}anks are tested from the largest down, and each waits for the larger ones to pass. {held}So \
+this margin can be larger than the upper bound."""
+_EACH = "Against each rank that may be the best by itself, r"
+_HELD = "One that is held up may also pass by itself, at a stricter error rate. "
 _WAITS = "; equal ones of an adapter: a rank waits for the larger ones to pass"
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
@@ -147,7 +148,8 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     made = configuration_table(shown, choice, called=names.called, accuracy=head)
     if not every:
         alike = any(b.accuracy <= a.accuracy for a, b in pairwise(shown))
-        title += f": rows that no smaller one matches{' in accuracy and margin' if alike else ''}"
+        both = " in accuracy and margin" if choice.margin else " in accuracy and what is shown"
+        title += f": rows that no smaller one matches{both if alike else ''}"
     lines = ["", title]
     lines.append(made.filled().plain())
     needs_margin = choice.margin is not None or choice.min_accuracy is None
@@ -221,7 +223,9 @@ def recommended_lines(
 
 def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str]:
     """Each curve by itself: its smallest rank, all tests, and its truncations compared."""
-    head = "Each adapter by itself, not against the others: the smallest rank to use"
+    against = {row.choice.against for row in result.recommended if row.choice.against}
+    rest = f"against {' and '.join(against)}" if against else "not against the others"
+    head = f"Each adapter by itself, {rest}: the smallest rank to use"
     lines = [head, rank_table(result, served, names).plain(), ""]
     tested = [row for row in result.recommended if row.tests]
     for row in map(names.rank, result.recommended):
@@ -232,7 +236,10 @@ def rank_lines(result: Analysis, served: ServingCosts, names: Names) -> list[str
                 ranks = ", ".join(str(t.rank) for t in row.tests if t.method == method)
                 lines.append(f"upper bound at rank {ranks}: {method}")
         lines.append("")
-    lines += [_TESTS.format(level=100 * (1 - row.choice.alpha)) for row in tested[:1]]
+    for choice in (row.choice for row in tested[:1]):
+        whole = {"each": "R", "held": ""} if choice.reference else {"each": _EACH, "held": _HELD}
+        best, level = compared_with(choice), 100 * (1 - choice.alpha)
+        lines.append(_TESTS.format(level=level, against=best, **whole))
     title = "Which truncation to use for this adapter, paired"
     asked = {row.label for row in result.recommended}
     variants = [names.pair(row) for row in result.variants if asked & {row.a, row.b}]

@@ -46,7 +46,7 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     tested = [curve.label for curve in others if findings.pair(best, curve)]
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
-    parts += [f"candidates in no pair with it: {some(rest)}"] if rest else []
+    parts += [f"may be as good, in no pair with it: {some(rest)}"] if rest else []
     compared = f"shown to be the best of these {findings.leaders[best.task].compared} rows"
     sure = "; ".join(parts) or compared
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_type_hints
 
 import msgspec
 
+from aurac.adapters.truncate import BasisOption, Rescale
 from aurac.analysis.primary import check_pairs
 from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
@@ -78,6 +79,9 @@ def _wrong(error: str) -> tuple[str, str]:
     for said, word in _WORDS.items():
         error = error.replace(said, word)
     given = re.sub(r" - at `\$\.?(.*)`$", r" (at \1)", error).replace(" (at )", "")
+    if listed := re.search(r"Invalid enum value .*\.(basis|rescale)\[", error):
+        words = get_args(BasisOption if listed[1] == "basis" else Rescale)
+        return given, f"give some of {', '.join(words)}"
     name = (re.findall("unknown field `(.+?)`", error) or [""])[0]
     kinds = (Study, TaskPlan, MethodPlan, ValidationDocuments)
     fields = dict.fromkeys(field for kind in kinds for field in kind.__struct_fields__)

@@ -146,8 +146,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     assert content["scores"][0]["aurac_parameters"]["from"] == 100
     with pytest.raises(AuracError, match="linear on t says nothing of its parameters at rank 1"):
         run("score", table(tmp_path, without="linear"), "--axis", "parameters")
-    with pytest.raises(AuracError, match="the same ranks"):
-        run("score", path)
+    assert "expected the same ranks" in run("score", path)
 
 
 def test_a_rank_with_two_sizes_is_refused(tmp_path):

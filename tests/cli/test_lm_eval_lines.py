@@ -100,7 +100,7 @@ def test_a_configuration_file_of_lm_eval_is_read(tmp_path):
     for text, said in (
         ("- 1", "NAME: VALUE"),
         ("a: [", "cannot be read"),
-        ("no_such: 1", "no-such"),
+        ("no_such: 1", "has no_such, which is no option"),
     ):
         config.write_text(text)
         done = run(f"aurac compare --config {config}")

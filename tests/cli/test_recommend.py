@@ -364,3 +364,41 @@ def test_digits_are_a_rank_in_python_as_well():
     done = aurac.load_run(REPORTS / "word_problems")
     asked, typed = (done.recommend(0.15, reference=each) for each in (8, "8"))
     assert typed.equals(asked)
+
+
+def test_an_accuracy_alone_says_nothing_of_margins():
+    given = [REPORTS / "word_problems", "--min-accuracy", "0.4"]
+    shipped = json.loads(run("recommend", *given, "--json"))["ship"][0]
+    assert (shipped["adapter"], shipped["rank"]) == ("matryoshka", 16)
+    assert shipped["needed"] is shipped["checkpoints"] is None
+    assert "margin" not in run("recommend", *given)
+
+
+def test_details_say_what_a_declared_reference_is():
+    given = ["--margin", ".2", "--reference", "lora@4", "--details"]
+    text = " ".join(run("recommend", REPORTS / "word_problems", *given).split())
+    assert "Each adapter by itself, against lora (SVD) at rank 4:" in text
+    assert "a rank passes, against lora (SVD) at rank 4 Ranks are tested from the largest" in text
+    assert "One that is held up" not in text
+
+
+def test_what_to_ship_needs_no_equal_ranks(tmp_path):
+    """What is shipped has a rank, not an area."""
+    rows = [
+        f"{adapter},t,{rank},{doc},{int(doc % 10 < best)}"
+        for adapter, ranks, best in (("x", (1, 2), 3), ("y", (1, 2, 4), 9))
+        for rank in ranks
+        for doc in range(100)
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows]))
+    assert run("recommend", path, "--margin", "0.1").startswith("Ship y at rank 1 on t")
+    assert "not compared" in run("score", path)
+
+
+def test_of_a_family_the_adapter_of_the_rank_is_named():
+    """It is not cut, so there is no command."""
+    text = run("recommend", REPORTS / "study/results/word_problems", "--min-accuracy", "0.2")
+    assert (
+        "lora_per_rank has an adapter for each rank: the one of rank 1 is served as it is." in text
+    )

@@ -170,6 +170,7 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"methods": {"x": {**LORA, "learning_rate": 1}}}, "did you mean learning_rates"),
         ({"zzz": 1}, "unknown field `zzz`; correct the file"),
         ({"seeds": 2}, r"Expected a list, got `int` \(at seeds\)"),
+        ({"basis": ["svdd"]}, "give some of auto, prefix, svd, energy"),
     ],
 )
 def test_a_wrong_file_is_one_clear_error(write, changes, message):

@@ -58,7 +58,7 @@ def test_the_first_screen_says_what_no_test_shows_and_what_depends_on_the_trunca
     left = adapters.keys() - {*best["candidates"]}
     bounded = {name for name in left if not worse & {name, adapters[name]}}
     assert bounded == {*best["bounded"]}
-    assert ("Not bold, because a bound" in screen) == bool(bounded)
+    assert ("A bound for this task alone" in screen) == bool(bounded)
     assert len(bounded) == {TASKS[0]: 1, TASKS[1]: 2}.get(folder, 0)
     for row in (row for row in pairs if row["exploratory"] is False):
         tests = row["truncations"].values()
