@@ -74,9 +74,8 @@ def test_the_accuracy_that_is_shown_of_each_decides():
     every = choice(curves, min_accuracy=0.5, strict=False).configurations
     for least in [row.least for row in every]:
         found = choice(curves, min_accuracy=least - 1e-9, strict=False)
-        assert {c.name for c in found.configurations if c.needed is not None} == {
-            c.name for c in every if c.least >= least - 1e-9
-        }
+        assert found.chosen.name == next(c.name for c in every if c.least >= least - 1e-9)
+        assert {c.needed for c in found.configurations} == {None}  # no margin was asked for
 
 
 def test_a_reference_is_compared_with_alone():
