@@ -15,6 +15,7 @@ import numpy as np
 from aurac.arguments import suggestion
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
+from aurac.curves.display import counted
 from aurac.curves.matching import align, labelled, matched, ordered_like
 from aurac.curves.names import curve_names
 from aurac.errors import CurveError
@@ -82,7 +83,7 @@ class RecipeGroup:
     @property
     def label(self) -> str:
         """Its name with its truncation."""
-        return " · ".join(self.way)
+        return " · ".join(part for part in self.way if part)
 
     @property
     def has_documents(self) -> bool:
@@ -304,15 +305,16 @@ def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ..
         return first.ranks
     if support is None:
         shown = [", ".join(map(str, curve.ranks)) for curve in (first, other)]
+        shared = set(first.ranks) & set(other.ranks)
         raise CurveError(
             f"{first.label} has ranks {shown[0]} and {other.label} has {shown[1]}",
             expected="the same ranks, since the grid changes the area",
-            fix="give --support common for the ranks that they share",
+            fix="give --support common for the ranks that they share" if len(shared) > 1 else None,
         )
     common = tuple(r for r in first.ranks if all(r in curve.ranks for curve in curves))
     if len(common) < 2:
         labels = " and ".join(curve.label for curve in curves)
-        raise CurveError(f"{labels} have {len(common)} ranks in common", expected="at least 2")
+        raise CurveError(f"{labels} share {counted(len(common), 'rank')}", expected="at least 2")
     return common
 
 

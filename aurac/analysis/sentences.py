@@ -333,8 +333,10 @@ def _few_seeds(choice: Choice, where: str, things: str, called: Called) -> list[
 
 def _seeds(choice: Choice) -> list[str]:
     """For which seeds the claim about a recipe holds."""
-    if choice.seeds == 1 or choice.margin is None:
+    if choice.seeds == 1 or not choice.declared:
         return []
+    if choice.margin is None:
+        return ["It assumes that seeds vary about normally: no bad runs among those not seen."]
     holds = "For another seed this holds where bad runs are at least one in four"
     return [f"{holds}; one in ten would need {choice.rare_seeds_needed} seeds."]
 

@@ -293,8 +293,8 @@ class Run:
 
         Each is compared with its own best rank, not with other adapters: for what to ship see
         `recommend`. Columns: adapter, task, truncation, default, rank, saved (share of the
-        adapter's size), alpha, sentence. The rank is missing where none is shown to be within the
-        margin.
+        largest size compared), alpha, sentence. The rank is missing where none is shown to be
+        within the margin.
 
         `margin`, `reference` and errors as of `recommend`.
         """

@@ -71,7 +71,7 @@ def test_common_support_is_the_shared_ranks():
     b = Curve.from_outcomes([1, 2, 8], [*B, B[0]])
     assert paired_curves(a, b, support="common").ranks == (1, 2)
     c = Curve.from_outcomes([2, 16], B)
-    with pytest.raises(CurveError, match="1 ranks in common"):
+    with pytest.raises(CurveError, match="share 1 rank;"):
         paired_curves(a, c, support="common")
     with pytest.raises(CurveError, match="support 'union'"):
         paired_curves(a, c, support="union")

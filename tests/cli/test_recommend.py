@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from report_runs import zoo_run
@@ -15,7 +16,7 @@ from score_tables import outcomes_table, run
 
 import aurac
 from aurac.cli import cli
-from aurac.errors import AuracError
+from aurac.errors import AuracError, UsageError
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
@@ -402,3 +403,19 @@ def test_of_a_family_the_adapter_of_the_rank_is_named():
     assert (
         "lora_per_rank has an adapter for each rank: the one of rank 1 is served as it is." in text
     )
+
+
+def test_an_accuracy_from_few_seeds_says_what_it_assumes():
+    text = run("recommend", REPORTS / "study/results/word_problems", "--min-accuracy", "0.3")
+    assert "It assumes that seeds vary about normally" in text
+    text = run("recommend", REPORTS / "word_problems", "--min-accuracy", "0.3")
+    assert "assumes" not in text  # single checkpoints
+
+
+@pytest.mark.parametrize("wrong", [8.0, True, ["lora"], 0])
+def test_a_reference_of_another_kind_is_refused(wrong):
+    read = aurac.load_run(REPORTS / "word_problems")
+    with pytest.raises(UsageError, match="expected a rank, or ADAPTER"):
+        read.recommend(0.15, reference=wrong)
+    one, other = (read.recommend(0.15, reference=kind(8)) for kind in (int, np.int64))
+    assert str(one) == str(other)
