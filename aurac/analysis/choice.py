@@ -330,7 +330,8 @@ class _Search:
 
 def _check_reference(rank: int | None, group: RecipeGroup) -> None:
     if rank not in group.ranks:
-        raise CurveError(f"reference rank {rank}", expected=f"one of {group.ranks}")
+        ranks = ", ".join(map(str, group.ranks))
+        raise CurveError(f"reference rank {rank} of {group.name}", expected=f"one of {ranks}")
     if rank == min(group.ranks):
         raise CurveError(f"{group.first.label} has no rank below {rank} to recommend")
 

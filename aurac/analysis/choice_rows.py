@@ -121,7 +121,7 @@ class Choice:
     def few_seeds(self) -> bool:
         """Whether no margin is enough because several checkpoints are fewer than `seeds_needed`.
 
-        A declared reference needs none, and an accuracy alone asks for none: both are 0.
+        A reference needs 0 against itself, and an accuracy alone asks for no number of seeds.
         """
         asked = self.margin is not None or self.min_accuracy is None
         shown = any(each.needed for each in self.configurations)

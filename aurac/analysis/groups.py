@@ -298,6 +298,9 @@ def on_shared_axis(
     return [group.over(span) for group in groups]
 
 
+_COMMON = "--support common of `aurac score` takes the ranks that they share"
+
+
 def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ...]:
     first = curves[0]
     other = next((curve for curve in curves if curve.ranks != first.ranks), None)
@@ -309,7 +312,7 @@ def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ..
         raise CurveError(
             f"{first.label} has ranks {shown[0]} and {other.label} has {shown[1]}",
             expected="the same ranks, since the grid changes the area",
-            fix="give --support common for the ranks that they share" if len(shared) > 1 else None,
+            fix=_COMMON if len(shared) > 1 else None,
         )
     common = tuple(r for r in first.ranks if all(r in curve.ranks for curve in curves))
     if len(common) < 2:
@@ -326,7 +329,7 @@ def _check_support(curves: Sequence[Curve], support: str | None) -> None:
             rank, reason = next(iter(curve.missing.items()))
             raise CurveError(
                 f"{curve.label} has no accuracy at rank {rank} ({reason})",
-                fix="give --support common for the ranks that they share",
+                fix=_COMMON,
             )
 
 

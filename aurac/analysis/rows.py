@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import index
 from typing import TYPE_CHECKING, TypeVar
 
-from aurac.arguments import fraction
+from aurac.arguments import converted, fraction
 from aurac.curves.area import BUDGETS, Span, span_dict
-from aurac.errors import UsageError
 from aurac.records.decisions import Declaration
 from aurac.records.results_file import Area
 from aurac.stats.mean import Estimate
@@ -63,16 +61,8 @@ class Options:
             if value is not None:
                 such_as = "0.05" if name == "alpha" else "0.02"
                 object.__setattr__(self, name, fraction(value, name, most, such_as))
-        given = self.reference
-        if given is None or (isinstance(given, str) and not given.isdigit()):
-            return
-        try:  # NumPy's whole numbers are ranks, too
-            rank = int(given) if isinstance(given, str) else index(given)
-        except TypeError:
-            rank = 0
-        if rank < 1 or isinstance(given, bool):
-            raise UsageError(f"reference {given!r}", expected="a rank, or ADAPTER or ADAPTER@RANK")
-        object.__setattr__(self, "reference", rank)
+        reference = converted(self.reference, int | str | None, "reference")
+        object.__setattr__(self, "reference", reference)
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -336,7 +336,7 @@ def _seeds(choice: Choice) -> list[str]:
     if choice.seeds == 1 or not choice.declared:
         return []
     if choice.margin is None:
-        return ["It assumes that seeds vary about normally: no bad runs among those not seen."]
+        return [NORMAL_SEEDS]
     holds = "For another seed this holds where bad runs are at least one in four"
     return [f"{holds}; one in ten would need {choice.rare_seeds_needed} seeds."]
 

@@ -153,11 +153,9 @@ class LazyGroup(click.Group):
             from aurac.cli.lm_eval import INSTEAD
 
             if args[0] in INSTEAD:
-                use = [
-                    *INSTEAD[args[0]],
-                    *(args[1:] if INSTEAD[args[0]][1:] == ("compare",) else []),
-                ]
-                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join(use)}")
+                use = INSTEAD[args[0]]
+                rest = args[1:] if use == INSTEAD["run"] else []
+                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*use, *rest])}")
             meant = _MEANT.get(args[0]) or " or ".join(alike(args[0], COMMANDS, 0.7))
             hint = f"Did you mean {meant}?" if meant else "`aurac --help` lists them."
             if Path(args[0]).exists():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.arguments import as_fraction
+from aurac.arguments import as_fraction, nearest
 from aurac.cli.options import ALL, Attributes, Command, hyphens, parsed
 from aurac.errors import UsageError
 from aurac.tasks.options import named_values
@@ -42,7 +42,6 @@ _PROMPTS = (
     "takes an edited one"
 )
 _REASONS = {
-    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _QUANTIZED),
     **dict.fromkeys(
         ("add_bos_token", "prefix_token_id", "enable_thinking", "chat_template_args"), _PROMPTS
     ),
@@ -62,7 +61,6 @@ _DEFAULTS = (
     "use_fast_tokenizer=True",
 )
 """Model arguments that change nothing."""
-_SERVED = "lora_local_path"  # an adapter of lm-eval's model vllm
 
 _MAY_HAVE_VALUE: Attributes = {"is_flag": False, "flag_value": "true"}
 _NO_EFFECT: Mapping[str, Attributes] = {
@@ -127,7 +125,8 @@ def _refuse_unknown(arguments: Sequence[str], use: str) -> None:
     if arguments:
         given = f"--model_args {','.join(arguments)}"
         for name in (each.partition("=")[0] for each in arguments):
-            why = _QUANTIZED if name.startswith("bnb_") else _REASONS.get(name)
+            quantized = name.startswith(("load_in_", "bnb_"))
+            why = _QUANTIZED if quantized else _REASONS.get(name)
             given += f" ({name}: {why})" if why else ""
         raise UsageError(given, expected=_UNDERSTOOD, fix=use)
 
@@ -143,7 +142,7 @@ class LmEvalCommand(Command):
         values, _, _ = self.make_parser(ctx).parse_args(list(args))
         if "config" in values:
             known = {name for option in self.params for name in option.opts}
-            args += _config_words(values["config"], set(values), known)
+            args += _joined(_config_words(values["config"], set(values), known))
             values, _, _ = self.make_parser(ctx).parse_args(list(args))
         words = values.pop("checkpoints", None)
         words = list(words) if isinstance(words, (list, tuple)) else []
@@ -256,7 +255,9 @@ def _config_words(path: str, named: set[str], known: set[str]) -> list[str]:
             continue
         words.append(f"--{hyphens(str(name))}")
         if words[-1] not in known:
-            raise UsageError(f"--config {path} has {name}, which is no option", fix="leave it out")
+            fix = nearest(words[-1][2:], (option[2:] for option in known))
+            fix = f"did you mean {fix}?" if fix else "leave it out"
+            raise UsageError(f"--config {path} has {name}, which is no option", fix=fix)
         if isinstance(value, dict):
             words.append(json.dumps(value))
         elif value is not True:
@@ -306,6 +307,7 @@ def read_model_args(arguments: Mapping[str, str]) -> tuple[Words, list[str], lis
     if rest.pop("trust_remote_code", None) == "True":
         options["trust_remote_code"] = True
     rest.pop("max_batch_size", None)  # as the option of that name
-    adapters = [rest.pop(name) for name in ("peft", _SERVED) if name in rest]
+    named = ("peft", "lora_local_path")  # the latter of lm-eval's model vllm
+    adapters = [rest.pop(name) for name in named if name in rest]
     unknown = [f"{n}={v}" for n, v in rest.items() if n not in {*_RENAMED, "revision"}]
     return options, adapters, unknown

@@ -73,8 +73,8 @@ class Session:
 
     @property
     def options(self) -> EngineOptions:
-        """Budgets of the engine."""
-        return self.settings.engine
+        """Budgets of the engine, and the longest input, which is part of what a cell is."""
+        return replace(self.settings.engine, max_length=self.settings.task.max_length)
 
     @property
     def batching(self) -> str:

@@ -29,9 +29,7 @@ def difference_table(findings: Findings, task: str, pairs: Sequence[PairRow], na
     """One row for each pair, with what the documents could have shown."""
     axis, rows = pairs[0].axis, []
     seeds = any(pair.pairing for pair in pairs)
-    pairs = [pair for pair in pairs if pair.estimate]
-    counts = {pair.n_docs for pair in pairs}
-    several = len(counts) > 1
+    several = len({pair.n_docs for pair in pairs}) > 1
     for pair in pairs:
         difference, adjusted, least = pair_cells(pair, marked=True)
         rows.append(

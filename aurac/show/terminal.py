@@ -195,7 +195,7 @@ def pair_table(
         reading = row.reading
         if short:  # a line below says which are exploratory
             reading = reading.replace(" is better", "").replace(", exploratory", "")
-            reading = reading.replace(DEPENDS, " *")
+            reading = reading.replace(DEPENDS, " §")
         cells = [Cell(f"{row.b} − {row.a}"), *([Cell(row.task or NONE)] if several else [])]
         cells += [
             *pair_cells(row, marked=marked),

@@ -80,7 +80,7 @@ def pair_lines(
     said = ["reading: the better one"] if any(row.verdict for row in rows) else []
     if any(row.survives is False for row in rows):
         place = "below" if details else "aurac score --details"
-        said.append(f"* depends on the truncation: {place}")
+        said.append(f"§ depends on the truncation: {place}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
         lines.append("detectable: points from which the test finds a difference (80 % power)")
@@ -154,7 +154,9 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     lines.append(made.filled().plain())
     needs_margin = choice.margin is not None or choice.min_accuracy is None
     if choice.min_accuracy is not None:
-        lines.append(f"at least: shown with {level} % confidence, the choice among rows included")
+        said = f"at least: shown with {level} % confidence, the choice among rows included"
+        reached = [(row.label, row.least) for row in shown]
+        lines.append(said + _WAITS * (len({*reached}) < len(reached)))
     if needs_margin:
         best = compared_with(choice)
         best = best if choice.reference else best.replace("best", "true best")

@@ -100,7 +100,9 @@ def test_a_configuration_file_of_lm_eval_is_read(tmp_path):
     for text, said in (
         ("- 1", "NAME: VALUE"),
         ("a: [", "cannot be read"),
-        ("no_such: 1", "has no_such, which is no option"),
+        ("no_such: 1", "has no_such, which is no option; leave it out"),
+        ("limt: 1", "has limt, which is no option; did you mean limit?"),
+        ("apply_chat_template: rag", "templates with a name are not read"),
     ):
         config.write_text(text)
         done = run(f"aurac compare --config {config}")

@@ -44,6 +44,8 @@ def test_score_shows_every_rank_once_and_a_pair_in_a_line(run, pair):
     assert any(line.endswith("  reading") for line in lines)
     assert any(line.startswith("reading: the better one") for line in lines)
     assert re.search(rf"^{pair} .*\d\]", text, re.MULTILINE)
+    assert re.findall(r"(\S) depends on the truncation", text) == ["§"]  # * is "as published"
+    assert any(line.endswith(" §") for line in lines)
     for word in ("matryoshka (with P) ", "lora (SVD)", "has the largest AURAC"):
         assert word in text
     assert len(lines) < 60

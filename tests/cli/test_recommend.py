@@ -394,7 +394,11 @@ def test_what_to_ship_needs_no_equal_ranks(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows]))
     assert run("recommend", path, "--margin", "0.1").startswith("Ship y at rank 1 on t")
-    assert "not compared" in run("score", path)
+    assert "--support common of `aurac score` takes the ranks" in run("score", path)
+    named = run("recommend", path, "--margin", "0.9", "--reference", "x@2")
+    assert "within 90 points of x at rank 2" in named  # a table has no truncations
+    path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows[:200], *rows[300:]]))
+    assert "--support" not in run("score", path)  # one rank has no area
 
 
 def test_of_a_family_the_adapter_of_the_rank_is_named():
@@ -407,15 +411,20 @@ def test_of_a_family_the_adapter_of_the_rank_is_named():
 
 def test_an_accuracy_from_few_seeds_says_what_it_assumes():
     text = run("recommend", REPORTS / "study/results/word_problems", "--min-accuracy", "0.3")
-    assert "It assumes that seeds vary about normally" in text
+    assert "Tests assume normally distributed seeds." in text
+    assert "at least: shown with 95 % confidence" in text
     text = run("recommend", REPORTS / "word_problems", "--min-accuracy", "0.3")
-    assert "assumes" not in text  # single checkpoints
+    assert "assume" not in text  # single checkpoints
 
 
-@pytest.mark.parametrize("wrong", [8.0, True, ["lora"], 0])
+@pytest.mark.parametrize("wrong", [8.0, True, ["lora"]])
 def test_a_reference_of_another_kind_is_refused(wrong):
     read = aurac.load_run(REPORTS / "word_problems")
-    with pytest.raises(UsageError, match="expected a rank, or ADAPTER"):
+    with pytest.raises(UsageError, match=r"reference=.+; expected "):
         read.recommend(0.15, reference=wrong)
+    with pytest.raises(
+        AuracError, match="reference rank 0 of lora; expected one of 1, 2, 4, 8, 16"
+    ):
+        read.recommend(0.15, reference=0)
     one, other = (read.recommend(0.15, reference=kind(8)) for kind in (int, np.int64))
     assert str(one) == str(other)

@@ -387,6 +387,7 @@ def test_a_shorter_longest_input_is_another_run(run, adapters, tmp_path):
     with pytest.raises(RunFolderError, match="max_length was not given, is 24"):
         compare(list(adapters.values()), [TASK], out=run.folder, max_length=24, **COMMON)
     short = compare([adapters["lora"]], [TASK], out=tmp_path / "short", max_length=24, **COMMON)
+    assert {read_cell(p).identity.max_length for p in (short.folder / "cells").iterdir()} == {24}
     assert short.results.tasks[0].max_length == short.results.provenance.settings.max_length == 24
     likelihoods = [
         read_cell(each.folder / curve.cells[4]).responses

@@ -327,6 +327,12 @@ def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_pat
         "b is better, primary",
         "not significant, exploratory",
     }
+    assert "over the same 60 documents." in table.caption
+    assert "documents" not in [column.title for column in table.columns]
+    fewer = [replace(findings.tested[0], n_docs=59), *findings.tested[1:]]
+    table = difference_table(findings, "word_problems", fewer, "pairs")
+    assert "over the same documents." in table.caption
+    assert "documents" in [column.title for column in table.columns]
     assert stored.sentence in caveats(Findings(stored_run(results, folder)))
     other = CliRunner().invoke(cli, ["score", str(folder), "--primary", "a,c"]).output
     assert "Primary comparisons: a and c; declared after outcomes existed." in other
