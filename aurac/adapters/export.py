@@ -32,6 +32,7 @@ from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import WEIGHTS, regular_file, write_tensors
 from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
+from aurac.arguments import converted
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
@@ -87,6 +88,7 @@ def truncate(
     member = whole.member(rank)
     if isinstance(whole, Family):
         return member
+    factors = converted(factors, Mapping[int, float] | None, "factors")
     return prepare(member, basis, rescale, factors).at(rank)
 
 

@@ -153,12 +153,13 @@ def _few_documents(run: StoredRun) -> Iterator[Caveat]:
 
 
 def _near_ties(run: StoredRun) -> Iterator[Caveat]:
-    """The curve and rank of each task with the largest share of near ties."""
+    """The checkpoint and rank of each task with the largest share of near ties."""
     dtypes = " and ".join(dict.fromkeys(str(p.dtype) for p in run.provenance if p.dtype))
     known = (
         ((count or 0) / (curve.n_docs or 1), curve, {"rank": rank, "documents": count or 0})
         for curve in run.curves
-        for rank, count in zip(curve.ranks, curve.near_ties, strict=False)
+        for seed in curve.members or (curve,)
+        for rank, count in zip(seed.ranks, seed.near_ties, strict=False)
     )
     for task, ties in grouped(known, lambda tie: tie[1].task).items():
         share, curve, numbers = max(ties, key=itemgetter(0))

@@ -21,7 +21,7 @@ from aurac.analysis.sentences import choice_sentences, rank_sentence
 from aurac.curves.matching import labelled
 from aurac.curves.names import curve_names
 from aurac.errors import CurveError
-from aurac.stats.mean import NO_DOCUMENTS, Layout, layout_of
+from aurac.stats.mean import Layout, layout_of
 from aurac.stats.noninferiority import Candidate, Procedure, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 
@@ -151,7 +151,7 @@ def _choose(
         choice = replace(choice, against=f"{names.get(group.way, group.label)} at rank {rank}")
 
     try:
-        alike = _on_same_documents(every, declared=reference is not None)
+        alike = _on_same_documents(every, settings)
     except CurveError as error:
         return said(replace(choice, reason=error.text)), None
     at = every.index(named[0]) if named else 0
@@ -176,16 +176,19 @@ def _named(reference: str, task: Sequence[RecipeGroup], others: Sequence[RecipeG
     return group, named
 
 
-def _on_same_documents(groups: Sequence[RecipeGroup], *, declared: bool) -> list[RecipeGroup]:
+def _on_same_documents(groups: Sequence[RecipeGroup], settings: Options) -> list[RecipeGroup]:
     """The groups with their documents in one order; a CurveError says why they cannot be."""
+    if not any(group.has_documents for group in groups):
+        raise CurveError("no per-document outcomes")
     for group in groups:
-        if not group.has_documents and len(groups) == 1:
-            raise CurveError(NO_DOCUMENTS)
         if not group.has_documents:
             raise CurveError(f"{group.first.label} has no per-document outcomes, others have")
-        alone = len(groups) == len(group.ranks) == 1
-        if not group.ranks or alone or (group.lost and not declared):
-            raise CurveError(group.lost or group.gap or "no rank")
+        # an accuracy is shown of one rank alone; a loss is not
+        against = settings.margin is not None or settings.min_accuracy is None
+        alone = against and len(groups) == len(group.ranks) == 1
+        if not group.ranks or alone or (group.lost and settings.reference is None):
+            only = f"only rank {group.ranks[0]}" if group.ranks else "no rank"
+            raise CurveError(group.lost or group.absent or only)
     return [group.like(groups[0].first) for group in groups]
 
 
@@ -239,7 +242,7 @@ class _Search:
         self.layout = layout_of(labelled(firsts[0], firsts))
         rank = settings.reference if isinstance(settings.reference, int) else None
         for group in groups if rank is not None else ():
-            _check_reference(rank, group)
+            _check_reference(rank, group, groups)
         self.curves = [
             {r: _candidate(group, r) for r in reversed(group.ranks) if rank is None or r <= rank}
             for group in groups
@@ -310,10 +313,10 @@ class _Search:
             return large, -row.accuracy, _least(row), row.label, row.rank
 
         rows.sort(key=place)
-        least, rare = seeds_needed(self.procedure.levels[0]), seeds_needed(choice.alpha, 0.1)
-        return _chosen(
-            replace(choice, seeds_needed=least, rare_seeds_needed=rare), rows, against_itself
-        )
+        level = self.procedure.levels[0]
+        least, rare = seeds_needed(level), seeds_needed(level, 0.1)
+        choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)
+        return _chosen(choice, rows, against_itself)
 
     def _reached(self, curve: Mapping[int, Candidate]) -> list[float]:
         """What a curve's ranks are shown to reach, as `Procedure` tests them; [] if not asked."""
@@ -328,10 +331,15 @@ class _Search:
         return list(np.where(hidden, np.maximum(reached, alone), reached).tolist())
 
 
-def _check_reference(rank: int | None, group: RecipeGroup) -> None:
+def _check_reference(rank: int | None, group: RecipeGroup, groups: Sequence[RecipeGroup]) -> None:
     if rank not in group.ranks:
         ranks = ", ".join(map(str, group.ranks))
-        raise CurveError(f"reference rank {rank} of {group.name}", expected=f"one of {ranks}")
+        have = next((other.name for other in groups if rank in other.ranks), None)
+        raise CurveError(
+            f"reference rank {rank} of {group.name}",
+            expected=f"one of {ranks}",
+            fix=have and f"{have}@{rank} is a reference for all",
+        )
     if rank == min(group.ranks):
         raise CurveError(f"{group.first.label} has no rank below {rank} to recommend")
 

@@ -93,14 +93,18 @@ class RecipeGroup:
     @property
     def gap(self) -> str | None:
         """Why there is no area: a missing rank, or too few; None where there is one."""
-        for curve in self.curves:
-            if curve.missing:
-                rank, reason = next(iter(curve.missing.items()))
-                return f"no accuracy at rank {rank}: {reason}"
-        if len(self.ranks) > 1:
-            return None
+        if self.absent or len(self.ranks) > 1:
+            return self.absent
         known = f"only rank {self.ranks[0]}" if self.ranks else "none"
         return f"an area needs two ranks, and there is {known}"
+
+    @property
+    def absent(self) -> str | None:
+        """That a rank has no accuracy, and why; None where each has."""
+        missing = next((curve.missing for curve in self.curves if curve.missing), {})
+        for rank, reason in missing.items():
+            return f"no accuracy at rank {rank}: {reason}"
+        return None
 
     @property
     def lost(self) -> str | None:
@@ -309,8 +313,9 @@ def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ..
     if support is None:
         shown = [", ".join(map(str, curve.ranks)) for curve in (first, other)]
         shared = set(first.ranks) & set(other.ranks)
+        another = "another" if other.label == first.label else other.label
         raise CurveError(
-            f"{first.label} has ranks {shown[0]} and {other.label} has {shown[1]}",
+            f"{first.label} has ranks {shown[0]} and {another} has {shown[1]}",
             expected="the same ranks, since the grid changes the area",
             fix=_COMMON if len(shared) > 1 else None,
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from aurac.arguments import suggestion
+from aurac.arguments import converted, suggestion
 from aurac.curves.area import (
     AXES,
     BUDGETS,
@@ -203,11 +203,16 @@ def score(
         DataError, RunFolderError: A path that cannot be read.
     """
     headline = check_axis(values if isinstance(values, str) else axis)
+    level = converted(level, float, "level")
     check_level(level)
+    adapter = converted(adapter, str | None, "adapter")
+    task = converted(task, str | None, "task")
     if values is not None and not isinstance(values, str):
         curve = (curve, values)
     if isinstance(curve, (str, Path)) or hasattr(curve, "curves"):
         curve = _curve_of(curve, adapter, task)
+    else:
+        curve = _selected(curve, adapter=adapter, task=task)
     if hasattr(curve, "score_method") and hasattr(curve, "to_dict"):  # a record of results.json
         curve = curve.to_dict()
     return _score(as_curve(curve), curve, headline, level)
@@ -244,6 +249,29 @@ def _score(points: Curve, source: Any, headline: Axis, level: float) -> Score:
     )
 
 
+def _selected(source: Any, **wanted: str | None) -> Any:
+    """The rows of a table that are meant; a curve by itself must have the names."""
+    for name, value in wanted.items():
+        if value is None:
+            continue
+        if name in getattr(source, "columns", ()):
+            there = dict.fromkeys(source[name])
+            source = source[source[name] == value]
+        else:
+            row = source if isinstance(source, Mapping) and "ranks" in source else {}
+            there = dict.fromkeys([getattr(source, name, None) or row.get(name)])
+            label = getattr(source, "label", "").removesuffix(f" on {getattr(source, 'task', '')}")
+            there |= {label: None} if name == "adapter" else {}
+        if value not in there:
+            known = ", ".join(map(str, filter(None, there)))
+            raise CurveError(
+                f"{name}={value!r} of a {type(source).__name__}",
+                expected=f"one of {known}" if known else "a run, a path or a table with names",
+                fix="leave it out of a single curve",
+            )
+    return source
+
+
 def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     from aurac.readers import read_curves
 
@@ -257,7 +285,8 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
     if len(curves) == 1:
         return curves[0]
-    known = ", ".join(" on ".join(filter(None, names)) for names in default)
+    labels = {each.label: None for each in run.curves if adapter is not None and not curves}
+    known = ", ".join(labels or (" on ".join(filter(None, names)) for names in default))
     there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     every = "run.scores of run = aurac.load_run(path), or aurac.analysis.analyse(table)"
@@ -265,7 +294,8 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     raise CurveError(
         f"{source} with {len(curves)} curves of {asked}",
         expected=f"one of {known}",
-        fix=near if near and not curves else f"name adapter= and task=, or take all: {every}",
+        fix=(near if not curves else None)
+        or (None if len(wanted) > 1 else f"name adapter= and task=, or take all: {every}"),
     )
 
 

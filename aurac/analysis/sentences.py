@@ -81,7 +81,7 @@ def depends_sentence(*rows: PairRow) -> str:
         where.append(f"{other} of {len(row.truncations) - 1} others{on}")
     listed = ", ".join(where)
     text = f" It depends on the truncation: another result under {listed}, each tested in its place"
-    return f"{text} (truncations in analysis.json)." if where else ""
+    return f"{text}, their number not allowed for (truncations in analysis.json)." if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:
@@ -337,8 +337,11 @@ def _seeds(choice: Choice) -> list[str]:
         return []
     if choice.margin is None:
         return [NORMAL_SEEDS]
-    holds = "For another seed this holds where bad runs are at least one in four"
-    return [f"{holds}; one in ten would need {choice.rare_seeds_needed} seeds."]
+    seeds, rare = choice.seeds, choice.rare_seeds_needed
+    if seeds >= rare:
+        return [f"{seeds} seeds can miss a kind of bad run rarer than one in ten."]
+    missed = f"{seeds} seeds can miss a kind of bad run rarer than one in four"
+    return [f"{missed}; for one in ten it takes {rare}."]
 
 
 def margin_sentence(test: MarginTest) -> str:
@@ -386,7 +389,7 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         known = f" ({sure})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
     if row.untested:
-        lines.append(f"Of these, in no pair with {row.leader}: {', '.join(row.untested)}.")
+        lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
     if row.within and len(row.candidates) > 1:
         most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
         lines.append(f"None beats {row.leader} by more than {most}.")

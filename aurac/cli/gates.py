@@ -96,6 +96,8 @@ def _is_fast(served: ServingCosts, limit: float, chosen: Configuration) -> bool:
 def _needed(row: RankRow, rank: int) -> str:
     """Why a row may not be shipped at a rank or a smaller one."""
     below = [each for each in row.choice.configurations if each.rank <= rank]
+    if row.choice.configurations and not below:
+        return f"it has no rank of {rank} or smaller"
     margins = [each.needed for each in below if each.needed is not None]
     if margins and row.choice.margin is not None:
         return f"by itself it takes a margin of {enough(min(margins), 2)} points"

@@ -140,8 +140,8 @@ def recommend(
 
     It is named where one-sided paired tests show that it loses less than --margin against the best
     configuration of the run, whichever that is, where its accuracy is shown to be --min-accuracy at
-    least, or both, and where it is shown to be above the base. The error rate (--alpha) includes
-    the choice, and holds for numbers that were chosen before looking.
+    least, or both, and, where the base was evaluated, shown to be above it. The error rate
+    (--alpha) includes the choice, and holds for numbers that were chosen before looking.
 
     \b
     aurac recommend runs/gsm8k       # sizes, accuracies, the margin each needs

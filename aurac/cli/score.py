@@ -55,6 +55,7 @@ analysis_options = options(
     --details
     """,
     cluster=repeated(_clusters),
+    support={"type": click.Choice(["common"])},
 )
 """Options of every command that analyses curves."""
 
@@ -117,8 +118,8 @@ def score(
 
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
     optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy,
-    optionally low, high; either with parameters, bytes for --axis; a folder with lm-eval's sample
-    logs in a folder per rank; or a run folder.
+    optionally adapter, task, seed, low, high; either with parameters, bytes for --axis; a folder
+    with lm-eval's sample logs in a folder per rank; or a run folder.
 
     \b
     aurac score outcomes.csv
@@ -190,6 +191,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     text += terminal_text.pair_lines(result.pairs, result.variants, title, details=details)
+    text += terminal_text.shared_lines(result.scores, result.pairs)
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)

@@ -114,7 +114,7 @@ def check_unit_interval(values: NDArray[np.float64], what: str) -> None:
         shown = values[~np.isfinite(values)].ravel()[0]
         raise CurveError(f"{what} with {shown}", expected="finite fractions in [0, 1]")
     if high > 1.0 + 1e-9:
-        percent = 1.5 < high <= 100.0
+        percent = 10.0 < high <= 100.0
         raise CurveError(
             f"{what} up to {high:g} ({'looks like percent' if percent else 'above 1'})",
             expected="fractions in [0, 1]",

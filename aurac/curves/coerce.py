@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def as_curve(source: Any) -> Curve:
     if hasattr(source, "columns"):
         return _from_frame(source)
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
+        _check_index(source)
         return _from_columns(source.index, source.to_numpy())
     if hasattr(source, "ranks") and hasattr(source, "to_dict"):  # a record of results.json
         return _from_row(source.to_dict())
@@ -61,13 +63,26 @@ def as_curve(source: Any) -> Curve:
     )
 
 
+def _check_index(series: Any) -> None:
+    """Refuse the numbers of rows, which a column of a table has in the place of ranks."""
+    labels = list(series.index)
+    counted = len(labels) > 2 and all(a + 1 == b for a, b in pairwise(map(whole_rank, labels)))
+    named = series.index.name is not None or (series.name is None and 0 not in labels)
+    if counted and not named:
+        raise CurveError(
+            f"a Series over {labels[0]} to {labels[-1]}, which are row numbers or ranks",
+            expected="an index of ranks",
+            fix="give df.set_index('rank').accuracy, or name the index: rename_axis('rank')",
+        )
+
+
 def _from_columns(ranks: Iterable[Any], values: Iterable[Any]) -> Curve:
     """Ranks with accuracies, or with a row of document scores each; rank 0 is the base."""
     known, rows, base = [*map(whole_rank, ranks)], [*values], None
     if 0 in known and len(known) == len(rows):
         base = rows.pop(known.index(0))
         known.remove(0)
-    if rows and all(map(np.iterable, rows)):
+    if rows and all(np.iterable(row) and not isinstance(row, str) for row in rows):
         return Curve.from_outcomes(known, rows, base_scores=base)
     return Curve(tuple(known), tuple(rows), baseline=base)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace as replaced
 
 from aurac.analysis.rows import Options
-from aurac.arguments import keywords, several, suggestion
+from aurac.arguments import converted, keywords, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.curves.names import label_names
 from aurac.errors import UsageError, in_python
@@ -401,7 +401,7 @@ class Run:
 
         return write_report(
             self.folder,
-            out=Path(out) if out else None,
+            out=converted(out, Path | None, "out"),
             groups={name: several(members) for name, members in (groups or {}).items()},
             margin=margin,
             axes=several(axes),

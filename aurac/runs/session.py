@@ -351,7 +351,7 @@ def limit_of(task: str, settings: Settings) -> float | None:
     """
     from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
 
-    limit = settings.task.limit
+    limit = settings.task.limit_of(task)
     if limit is None:
         return QUICK_DOCUMENTS if task in BUNDLED and task not in settings.task.data else None
-    return limit or None  # type: ignore[return-value]
+    return limit or None

@@ -99,6 +99,8 @@ class TruncationOptions:
     added: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        if not self.ranks:
+            raise UsageError("no ranks", expected="pow2, all, auto, or ranks")
         if self.margin is None:
             return
         if not self.auto:
@@ -158,7 +160,7 @@ class SettingsOptions(TypedDict, total=False):
     fewshot: Literal["stock", "fixed"]
     seed: int
     fewshot_seeds: int
-    limit: float | Mapping[str, float] | None
+    limit: float | None
     split: Literal["test", "validation"] | None
     metric: str | Mapping[str, str]
     data: str | Mapping[str, Path | str]
@@ -389,6 +391,9 @@ class Request:
         names = several(tasks)
         if not given or not names:
             raise UsageError("nothing to compare", expected="at least one checkpoint and one task")
+        if not all(isinstance(name, (str, PathLike)) for name in names):
+            raise UsageError(f"tasks={tasks!r:.80}", expected="names of tasks, or files of them")
+        folder = converted(out, Path | None, "out")
         for each in given:
             if not isinstance(each, (str, PathLike)):
                 kind = type(each).__name__
@@ -397,6 +402,8 @@ class Request:
                     expected="a folder, a file or a hub id",
                     fix=_INSTEAD.get(kind, "aurac.save_adapter(adapter, folder) writes one"),
                 )
+        if "limit" in options:
+            options["limit"] = converted(options["limit"], float | None, "limit")
         data: Any = options.get("data", {})
         if isinstance(data, PathLike) or (isinstance(data, str) and "=" not in data):
             data = {"": Path(data).expanduser()}
@@ -409,7 +416,7 @@ class Request:
             options["data"] = {names[0]: data[""]}
         settings, execution = separated(options)
         paths = tuple(map(str, given))
-        return cls(paths, names, str(out) if out else None, settings, execution)
+        return cls(paths, names, str(folder) if folder else None, settings, execution)
 
 
 def parse_device_map(text: str) -> str | dict[str, int | str]:

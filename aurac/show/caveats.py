@@ -41,9 +41,9 @@ _EACH: Mapping[Code, str] = {
     "padded": "On {task}, {answers:.0f} of {n_docs:.0f} answers ({who}, rank {rank:.0f}) are "
     "scored 0 and, before the task's filters, equal the reference but for white space or case: "
     "look at these filters; remove_whitespace is one, and ignore_case an option of metrics.",
-    "near ties": "On {task}, up to {documents:.0f} of {n_docs:.0f} documents ({who}, rank "
-    "{rank:.0f}) have a token or choice decided within the rounding of {note}. Another machine can "
-    "give other answers; --dtype float32 has fewer such documents.",
+    "near ties": "Of an adapter's answers on {task}, up to {documents:.0f} of {n_docs:.0f} ({who}, "
+    "rank {rank:.0f}) have a token or choice decided within the rounding of {note}. Another "
+    "machine can give other answers; --dtype float32 has fewer such documents.",
     "samples": "On {task}, {number:.0f} sampled answers of each document are averaged. Sampling "
     "causes {share} of the variance of AURAC, the choice of documents the rest. The intervals "
     "cover both.",

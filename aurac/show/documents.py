@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.records.run import Wording
+from aurac.records.run import Speed, Wording
 from aurac.records.serving import NOISE, against
 from aurac.show.escape import shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aurac.records.run import CurveRow, Speed
+    from aurac.records.run import CurveRow
     from aurac.records.serving import AdapterCost, RankCost, ServingRecord
 
 RIGHT = 0.5
@@ -86,11 +87,17 @@ def _first(curve: CurveRow) -> CurveRow:
 
 
 def speeds(curve: CurveRow) -> dict[int, Speed]:
-    """Measured speed at each rank, where it was counted; of several seeds the first's."""
-    first = _first(curve)
-    ranks, source = first.ranks, first.source
-    measured = ((rank, source.speed(first, rank) if source else None) for rank in ranks)
-    return {rank: speed for rank, speed in measured if speed}
+    """Measured speed at each rank, where it was counted; of several seeds the median."""
+    found: dict[int, Speed] = {}
+    rows = [row for row in curve.members or (curve,) if row.source]
+    for rank in curve.ranks:
+        every = [speed for row in rows if row.source and (speed := row.source.speed(row, rank))]
+        if every:
+            found[rank] = Speed(
+                tokens=median(speed.tokens for speed in every),
+                seconds=median(speed.seconds for speed in every),
+            )
+    return found
 
 
 def answer_text(response: Any, choices: Sequence[str] = ()) -> str:

@@ -179,8 +179,9 @@ def speed_table(task: str, speeds: Mapping[str, Mapping[int, Speed]], name: str)
     caption = (
         f"{task}: how fast this run evaluated: tokens computed in each second inside the model, "
         "and wall time for each document. Documents share batches and prefixes, so the time is "
-        "not the latency of one answer. Each was timed once, beside whatever else the machine did, "
-        "so small differences are noise; aurac cost measures serving, with intervals."
+        "not the latency of one answer. Each was timed once (of training seeds this is the "
+        "median), beside whatever else the machine did, so differences may be noise; aurac cost "
+        "measures serving, with intervals."
     )
     rows = []
     for label, by_rank in speeds.items():

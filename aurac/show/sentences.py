@@ -16,6 +16,7 @@ from aurac.analysis.sentences import (
     show_p,
 )
 from aurac.curves.display import enough, percent, size
+from aurac.records.decisions import AFTER
 from aurac.show.findings import scale, scored, significant
 from aurac.show.tables import rank_range
 from aurac.terminal import one_line
@@ -150,6 +151,8 @@ def _primary(pairs: Sequence[PairRow], findings: Findings) -> Iterator[str]:
         gap = cast("Estimate", pair.estimate)
         p = "" if pair.p_holm is None else f", adjusted p {show_p(pair.p_holm)}"
         where = f" on {pair.task}" if findings.many else ""
+        declared = findings.analysis.primary
+        where += f", declared {AFTER}" if declared and declared.declared == AFTER else ""
         yield (
             f"Primary comparison{where}: {b} − {a} is {percent(gap.value)} points "
             f"({to(gap.low, gap.high)}{p}), {findings.reading(pair).removesuffix(DEPENDS)}."
@@ -393,7 +396,7 @@ GLOSSARY = {
     "interval": "the 95 % confidence interval, over documents (and training seeds where there are "
     "several).",
     "significant": "p below 0.05 in the paired test on the same documents, after Holm's correction "
-    "for the tests that captions name. docs/explain/claims.md explains each sentence.",
+    "for the tests that captions name. In aurac, docs/explain/claims.md explains each sentence.",
     "within a margin of the best": "shown by one-sided paired tests to lose less than the margin "
     "against the best configuration, whichever that is (5 % error, the choice included).",
     "configuration": "an adapter, cut one way, at one rank.",

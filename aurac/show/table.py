@@ -181,11 +181,12 @@ def number(value: int | None) -> Cell:
 
 
 def estimate(
-    value: Any, *, best: bool = False, marked: bool = False, method: str | None = None
+    value: Any, *, best: bool = False, marked: bool = True, method: str | None = None
 ) -> Cell:
     """A fraction with its interval, of what has a value, low and high; None is a dash.
 
-    Where it is `marked`, an interval is whose `method`, its own by default, is for few documents.
+    Where it is `marked`, an interval has a mark whose `method`, its own by default, is for few
+    documents.
     """
     how = str(method or getattr(value, "method", "")) if marked else ""
     few = any(way in how for way in ("logit", "near 0 and 1", "MOVER"))

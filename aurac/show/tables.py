@@ -63,7 +63,7 @@ def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name:
         value, bar = curve.log2, None
         if value and value.low is not None and value.high is not None:
             bar = (place(value.low), place(value.value), place(value.high))
-        cell = estimate(value, best=curve.id in best, marked=True, method=curve.score_method)
+        cell = estimate(value, best=curve.id in best, method=curve.score_method)
         return replace(cell, bar=bar)
 
     caption = (
@@ -109,8 +109,8 @@ def paper_table(findings: Findings, task: str, name: str) -> Table:
             Cell(names[c.label]),
             Cell(truncation(c)),
             Cell(f"{c.ranks[0]}–{c.ranks[-1]}" if len(c.ranks) > 1 else NONE),
-            replace(estimate(c.log2), best=c.id in best),
-            estimate(c.linear),
+            estimate(c.log2, best=c.id in best, marked=False),
+            estimate(c.linear, marked=False),
             share(c.mean),
         )
         for c in curves
@@ -140,7 +140,7 @@ def _bold_means(findings: Findings, task: str, curves: Collection[CurveRow]) -> 
     if leader is None or not any(curve.id in best for curve in curves):
         return ""
     untested = ", ".join(curve.label for curve in curves if curve.name in leader.untested)
-    rest = f" (of these, in no pair with the largest: {untested})" if untested else ""
+    rest = f" (of these, not tested against the largest: {untested})" if untested else ""
     if bounded := ", ".join(findings.label(task, name) for name in leader.bounded):
         rest += f", without those that a bound for this task alone leaves out: {bounded}"
     best_of = ""

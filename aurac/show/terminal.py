@@ -115,7 +115,7 @@ def curve_table(
     columns = [*_name_columns(rows, axis)]
     if linear:
         column = Column("AURAC linear [95 %]", numeric=True)
-        columns.append((column, lambda row: estimate(row.linear)))
+        columns.append((column, lambda row: estimate(row.linear, marked=marked)))
     columns += _rank_columns(shown)
     if any(row.headline for row in shown):
         column = Column(f"{axis_title(axis)} [{100 * level:g} %]", numeric=True)
@@ -212,7 +212,9 @@ def pair_table(
     return table("pairs", "", body, *head, *(["gained/lost at each rank"] if details else []))
 
 
-def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> Table:
+def aggregate_table(
+    rows: Sequence[AggregateRow], *, details: bool = False, marked: bool = False
+) -> Table:
     """One number for all tasks; why there is none, and with `details` how its interval was made."""
     reasons = [
         (row.estimate.method if details else "") if row.estimate else f"no aggregate: {row.reason}"
@@ -221,7 +223,10 @@ def aggregate_table(rows: Sequence[AggregateRow], *, details: bool = False) -> T
     level = next((row.estimate.level for row in rows if row.estimate), 0.95)
     head = ["all tasks", f"{area_name(rows[0].axis)} (%) or points [{100 * level:g} %]"]
     body = [
-        [Cell(row.a if row.b is None else f"{row.b} − {row.a}"), estimate(row.estimate)]
+        [
+            Cell(row.a if row.b is None else f"{row.b} − {row.a}"),
+            estimate(row.estimate, marked=marked),
+        ]
         for row in rows
     ]
     if any(reasons):

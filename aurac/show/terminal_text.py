@@ -98,6 +98,23 @@ def pair_lines(
     return lines
 
 
+def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[str]:
+    """The ranks of differences that are over fewer than a score of the two, `--support common`."""
+    own = {(row.task, row.label): row.ranks for row in scores}
+    rows = [
+        row
+        for row in map(_larger_first, pairs[:SHOWN])
+        if row.value is not None
+        and row.ranks
+        and {own.get((row.task, name), row.ranks) for name in (row.a, row.b)} != {row.ranks}
+    ]
+    return [
+        f"{row.b} − {row.a}{f' on {row.task}' if row.task else ''}: over ranks "
+        f"{', '.join(map(str, row.ranks))}, which both have; the scores above are over all ranks."
+        for row in rows
+    ]
+
+
 def _larger_first(row: PairRow) -> PairRow:
     """The pair with the larger AURAC before the minus, unless comparisons were declared."""
     if row.exploratory is not None or (row.value or 0.0) >= 0.0:
@@ -143,7 +160,8 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     why, led = none_enough(choice, shown), choice.margin is not None and choice.needed is None
     if led and choice.min_accuracy is not None:
         choice = replace(choice, margin=None)  # a column with no number
-    title = f"Size against accuracy{f' on {choice.task}' if choice.task else ''}"
+    measure = "Size" if any(row.bytes for row in shown) else "Rank"
+    title = f"{measure} against accuracy{f' on {choice.task}' if choice.task else ''}"
     level, head = f"{100 * (1 - choice.alpha):.3g}", "accuracy [95 %, all rows together]"
     made = configuration_table(shown, choice, called=names.called, accuracy=head)
     if not every:
@@ -215,7 +233,7 @@ def recommended_lines(
     number = sum(len(choice.configurations) for choice in result.choices)
     if details and result.recommended:
         lines += ["", *rank_lines(result, served, names)]
-    elif number and not details:
+    elif number > 1 and not details:
         more = f"--details: all {number} configurations{up_to(result.choices[0])}"
         if len(result.recommended) > 1:
             more += ", each adapter by itself; --adapter NAME: one"

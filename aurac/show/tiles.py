@@ -27,7 +27,7 @@ def tiles(findings: Findings, task: str) -> tuple[Tile, ...]:
     if choice:
         parts.append(_choice_tile(choice, findings))
     if ways := _two_ways(findings, task):
-        first = sorted(ways, key=lambda pair: (best not in pair, -max(c.area for c in pair)))[:2]
+        first = sorted(ways, key=lambda pair: best not in pair)[:2]
         parts += [_ways_tile(*pair, findings) for pair in first]
     elif best.baseline is not None:
         parts.append(Tile("Base model", f"{percent(best.baseline)} %", ("accuracy at rank 0",)))
@@ -46,18 +46,19 @@ def _best_tile(best: CurveRow, findings: Findings) -> Tile:
     tested = [curve.label for curve in others if findings.pair(best, curve)]
     rest = [curve.label for curve in others if curve.label not in tested]
     parts = [f"not significantly better than {some(tested)}"] if tested else []
-    parts += [f"may be as good, in no pair with it: {some(rest)}"] if rest else []
+    parts += [f"may be as good, not tested against it: {some(rest)}"] if rest else []
     compared = f"shown to be the best of these {findings.leaders[best.task].compared} rows"
     sure = "; ".join(parts) or compared
     return Tile("Best AURAC", f"{percent(best.area)} %", (best.label, ends, sure))
 
 
 def _two_ways(findings: Findings, task: str) -> list[tuple[CurveRow, CurveRow]]:
-    """Adapters as compared and as published, and the leader by SVD and by prefix."""
+    """Adapters as compared and as published, and by SVD and by prefix."""
     pairs = published_pairs(findings, task)
     bases = (row for row in findings.analysis.closely.bases if row.task == task)
     more = ((findings.row(task, row.svd), findings.row(task, row.prefix)) for row in bases)
-    return [*pairs, *(x for x in more if findings.best[task] in x and x not in pairs)]
+    ways = [pairs, [pair for pair in more if pair not in pairs]]
+    return [x for each in ways for x in sorted(each, key=lambda pair: -max(c.area for c in pair))]
 
 
 def _ways_tile(first: CurveRow, second: CurveRow, findings: Findings) -> Tile:

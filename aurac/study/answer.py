@@ -68,7 +68,7 @@ def areas(analysis: Analysis, study: Study) -> Table:
         for task in study.tasks:
             row = known.get((task, label))
             area = row.log2 if row else None
-            shown = estimate(area, best=(task, label) in best, marked=True)
+            shown = estimate(area, best=(task, label) in best)
             cells.append(shown if row else Cell(""))
         rows.append([*cells, *([estimate(means.get(label))] if means else [])])
     titles = [*(f"{task} [95 %]" for task in study.tasks), *(["mean [95 %]"] if means else [])]

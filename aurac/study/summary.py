@@ -308,7 +308,7 @@ def _results(page: _Page, task: str, analysis: Analysis, two: TwoSeeds) -> None:
             last = [estimate(row.estimate if row else None) for row in few]
             rows = tuple((*row, cell) for row, cell in zip(shown.rows, last, strict=True))
             columns = (*shown.columns, Column("first two seeds alone"))
-            shown = replace(shown, columns=columns, rows=rows)
+            shown = noted(replace(shown, caption="", columns=columns, rows=rows))
         note = pairing_note(pairings_of(pairs))
         caption = f"{task}: differences of AURAC (log2 axis) in points. {note}".rstrip()
         page.table(caption + shown.caption, shown)
@@ -331,7 +331,8 @@ def _means(page: _Page, analysis: Analysis) -> None:
     rows = [row for row in analysis.aggregates if row.estimate]
     if len(rows) < len(analysis.aggregates):
         caption += " Left out is what has no result on some task."
-    page.table(caption, aggregate_table(rows or analysis.aggregates))
+    shown = aggregate_table(rows or analysis.aggregates, marked=True)
+    page.table(caption + shown.caption, shown)
 
 
 def draw_differences(analysis: Analysis, out: Path) -> bool:

@@ -49,7 +49,7 @@ def test_the_leader_is_the_largest_row_whatever_its_truncation():
     # dylora was compared with lora's default truncation alone, so nothing rules it out.
     assert best.candidates == ("lora · svd · rule", "dylora")
     assert best.untested == ("dylora",)
-    assert "Of these, in no pair with lora · svd · rule: dylora." in best.sentences
+    assert "Of these, not tested against lora · svd · rule: dylora." in best.sentences
     assert best.sentences[0].startswith("lora · svd · rule has the largest AURAC on t, ")
 
 
@@ -109,7 +109,7 @@ def test_means_alone_are_named_without_a_confidence():
     assert best.sentences == (
         "b has the largest AURAC on t, 40.0 % (no interval, the largest of 2).",
         "The best may be any of b, a.",
-        "Of these, in no pair with b: a.",
+        "Of these, not tested against b: a.",
     )
 
 

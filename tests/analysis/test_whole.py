@@ -175,7 +175,8 @@ def test_variants_are_compared_within_their_adapter():
     }
     assert pair.survives is False
     depends = " It depends on the truncation: another result under 1 of 1 others"
-    how = ", each tested in its place (truncations in analysis.json)."
+    how = ", each tested in its place, their number not allowed for "
+    how += "(truncations in analysis.json)."
     assert depends_sentence(pair) == f"{depends}{how}"
     assert depends_sentence(pair, variant) == f"{depends} on t{how}"
     assert depends_sentence(variant) == ""

@@ -401,6 +401,33 @@ def test_what_to_ship_needs_no_equal_ranks(tmp_path):
     assert "--support" not in run("score", path)  # one rank has no area
 
 
+def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
+    """There is nothing to lose against, and nothing is asked of an area."""
+    path = tmp_path / "t.csv"
+    rows = [f"x,8,{doc},{int(doc % 10 < 6)}" for doc in range(200)]
+    path.write_text("\n".join(["adapter,rank,doc_id,score", *rows]))
+    text = run("recommend", path, "--min-accuracy", "0.4", "--require-rank", "8")
+    assert text.startswith("x may be shipped at rank 8 (at least 40 % accurate).")
+    assert "Ship x at rank 8: accuracy 60.0 %." in text
+    lost = run("recommend", path, "--margin", "0.1")
+    assert lost.startswith("Ship nothing: nothing can be compared (only rank 8).")
+    more = [f"y,{rank},{doc},{int(doc % 10 < 7)}" for rank in (16, 32) for doc in range(200)]
+    path.write_text("\n".join(["adapter,rank,doc_id,score", *rows, *more]))
+    words = ["recommend", str(path), "--min-accuracy", "0.4", "--require-rank", "8"]
+    done = CliRunner().invoke(cli, words, standalone_mode=False)
+    assert done.return_value == 4
+    assert "y (it has no rank of 8 or smaller). x passed" in done.output
+    done = CliRunner().invoke(cli, ["recommend", str(path), "--reference", "32"])
+    assert "y@32 is a reference for all" in str(done.exception)
+
+
+def test_accuracies_alone_are_said_to_be_so_of_each(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("adapter,rank,accuracy\na,1,.1\na,2,.2\nb,1,.1\nb,2,.3")
+    text = run("recommend", path, "--margin", "0.1")
+    assert text == "Ship nothing: nothing can be compared (no per-document outcomes).\n"
+
+
 def test_of_a_family_the_adapter_of_the_rank_is_named():
     """It is not cut, so there is no command."""
     text = run("recommend", REPORTS / "study/results/word_problems", "--min-accuracy", "0.2")

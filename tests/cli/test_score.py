@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,24 @@ def test_score_json_is_the_issues(table):
 
 def test_the_same_seed_gives_the_same_output(table):
     assert run("score", table, "--json") == run("score", table, "--json")
+
+
+def test_a_difference_over_shared_ranks_says_which(tmp_path):
+    rows = [
+        f"{adapter},{rank},{doc},{(doc * rank + len(adapter)) % 3 % 2}"
+        for adapter, ranks in (("x", (1, 2, 4, 8)), ("yy", (2, 4)))
+        for rank in ranks
+        for doc in range(60)
+    ]
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["adapter,rank,doc_id,score", *rows]))
+    assert re.search(
+        "(x − yy|yy − x): over ranks 2, 4, which both have",
+        run("score", path, "--support", "common"),
+    )
+    assert "which both have" not in run("score", path)
+    done = CliRunner().invoke(cli, ["score", str(path), "--support", "comon"])
+    assert (done.exit_code, "'comon' is not 'common'" in done.output) == (2, True)
 
 
 def test_points_say_why_there_is_no_interval(tmp_path):

@@ -19,7 +19,7 @@ from report_runs import RunMaker, ramp, zoo_run
 
 import aurac
 from aurac.cli import cli
-from aurac.errors import RunFolderError, UsageError
+from aurac.errors import AuracError, RunFolderError, UsageError
 from aurac.records.results_file import CurveRecord, FailedCell, Results
 
 mpl.use("agg")
@@ -424,3 +424,23 @@ def test_a_margin_needs_no_name_and_a_wrong_name_is_told_the_nearest(run):
     assert not hasattr(run, "pair")
     with pytest.raises(AttributeError, match=r"'scores'; did you mean aurac\.score"):
         _ = aurac.scores
+
+
+def test_names_choose_among_what_has_names():
+    """A name is not passed over in silence."""
+    found = aurac.load_run(KEPT)
+    lora = aurac.score(found, adapter="lora")
+    assert aurac.score(found.curves[0], adapter="lora", task="aurac_word_problems") == lora
+    svd = found.points[found.points["basis"] == "svd"]
+    assert aurac.score(svd, adapter="lora").value == pytest.approx(lora.value)
+    for source, wanted, words in (
+        (found.curves[0], {"adapter": "matryoshka"}, "expected one of lora"),
+        (found.curves[0], {"task": "gsm8k"}, "expected one of aurac_word_problems"),
+        ({1: 0.1, 2: 0.2}, {"adapter": "x"}, "a table with names"),
+        (svd, {"adapter": "nobody"}, "expected one of lora"),
+        (found, {"adapter": "lora (fit)"}, r"lora \(prefix\) on aurac_word_problems"),
+        (found, {"adapter": 3}, "adapter=3; expected a text"),
+        (found, {"level": None}, "level=None; expected a number"),
+    ):
+        with pytest.raises(AuracError, match=words):
+            aurac.score(source, **wanted)

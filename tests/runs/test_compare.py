@@ -586,6 +586,10 @@ def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
         ({"metric": {"": "f1,none"}}, TaskError, "acc,none"),
         ({"checkpoints": ["nowhere/at/all/x"]}, CheckpointError, "nowhere"),
         ({"checkpoints": []}, UsageError, "nothing to compare"),
+        ({"tasks": 3}, UsageError, "tasks=3; expected names of tasks"),
+        ({"out": 3}, UsageError, "out=3; expected a path"),
+        ({"ranks": []}, UsageError, "no ranks"),
+        ({"limit": {TASK: 2}}, UsageError, "limit=.*; expected a number"),
     ],
 )
 def test_bad_requests_say_what_was_given(adapters, tmp_path, change, kind, said):

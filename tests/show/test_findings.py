@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -13,7 +14,10 @@ from report_runs import RunMaker, run_from, stored_scores
 from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.errors import AuracError
+from aurac.records.run import Speed
 from aurac.show import plots, write_report
+from aurac.show.caveats import caveats
+from aurac.show.documents import speeds
 from aurac.show.figures import styled
 from aurac.show.findings import Findings
 from aurac.stats import over_seeds
@@ -63,6 +67,29 @@ def test_a_group_is_the_mean_over_documents_and_seeds(found):
     assert (arm.log2.low, arm.log2.high) == pytest.approx((oracle.low, oracle.high))
     last = over_seeds(stack[:, -1])
     assert (arm.accuracy_low[-1], arm.accuracy_high[-1]) == pytest.approx((last.low, last.high))
+
+
+def test_near_ties_are_the_most_of_any_seed(found):
+    _, run, _ = found
+    ties = dict(zip(GROUPS["lora"], ([3, 1, 0], [0, 30, 2], [4, 4, 4]), strict=True))
+    curves = tuple(
+        msgspec.structs.replace(curve, near_ties=ties.get(curve.adapter, [0, 0, 0]))
+        for curve in run.curves
+    )
+    lines = "\n".join(caveats(Findings(pooled(replace(run, curves=curves), GROUPS))))
+    assert "up to 30 of 80 (lora, rank 2)" in lines
+
+
+def test_a_speed_is_the_median_of_the_seeds(found):
+    _, run, _ = found
+    arm = pooled(run, GROUPS).curves[0]
+    measured = [Speed(30.0, 0.2), Speed(10.0, 0.9), Speed(20.0, 0.3)]
+    timed = tuple(
+        msgspec.structs.replace(member, source=SimpleNamespace(speed=lambda *_, s=speed: s))
+        for member, speed in zip(arm.members, measured, strict=True)
+    )
+    shown = speeds(msgspec.structs.replace(arm, members=timed))
+    assert shown == dict.fromkeys(RANKS, Speed(20.0, 0.3))
 
 
 def test_differences_of_groups_are_over_documents_and_seeds(found):

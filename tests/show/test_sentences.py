@@ -14,7 +14,7 @@ from aurac.adapters.formats.peft import DORA_NOTE
 from aurac.analysis.combine import pooled
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
-from aurac.records.decisions import Declaration
+from aurac.records.decisions import AFTER, Declaration
 from aurac.records.run import StoredRun
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, truncation
@@ -252,7 +252,7 @@ def test_a_family_is_not_truncated_and_has_no_card(tmp_path):
 
 @pytest.mark.parametrize(
     ("counts", "shown"),
-    [([4, None], "up to 4 of 50 documents (a, rank 1)"), ([1, 9], "up to 9 of 50 documents (a, r")],
+    [([4, None], "up to 4 of 50 (a, rank 1)"), ([1, 9], "up to 9 of 50 (a, rank 2)")],
 )
 def test_near_ties_are_said_from_one_document_in_fifty_on(tmp_path, counts, shown):
     maker = RunMaker(tmp_path, n=50).add("a", [0.3, 0.6], ranks=(1, 2))
@@ -338,6 +338,8 @@ def test_a_primary_comparison_is_the_first_line(tmp_path):
     value = f"{percent(pair.estimate.value)} points ({ends}, adjusted p {show_p(pair.p_holm)})"
     assert first == f"Primary comparison: {pair.b} − {pair.a} is {value}, not significant."
     assert second.startswith("lora (SVD) has the largest AURAC")
+    late = replace(findings.run, primary=Declaration(pairs=[("b", "a")], declared=AFTER))
+    assert verdicts(Findings(late))[0].startswith(f"Primary comparison, declared {AFTER}: b − a")
     lines = details(findings, TASK)
     assert lines[:2] == [first, second]
     assert f"Between {pair.b} and {pair.a} the test detects differences of " in lines[2]
@@ -366,4 +368,4 @@ def test_bold_rows_that_were_not_tested_against_the_largest_are_named(tmp_path):
     caption = aurac_table(findings, TASK, findings.run.curves, "name").caption
     widened = interval(findings.leaders[TASK].estimate)
     assert f"the largest (as the best of 4 it has {widened}), and all that no" in caption
-    assert "is shown to be better than (of these, in no pair with the largest: b)." in caption
+    assert "is shown to be better than (of these, not tested against the largest: b)." in caption

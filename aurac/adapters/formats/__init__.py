@@ -29,6 +29,7 @@ from aurac.adapters.formats.sidecar import (
 from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.formats.storage import RemovedValues
 from aurac.adapters.nesting import Rule, Update
+from aurac.arguments import converted as as_kind
 from aurac.errors import CheckpointError, UsageError
 from aurac.files import did_you_mean
 from aurac.models.base import KnownBase
@@ -99,6 +100,7 @@ def load_adapter(
         UsageError: When what is given does not fit together.
     """
     training = (nested_ranks, weights, mask_type, update)
+    alpha = as_kind(alpha, float | None, "alpha")
     stated = LoadOverrides(method, scaling, alpha, *training, base, enable_lora, keys)
     local, inside = _locate(str(path), revision, subfolder)
     if base_model is not None:
