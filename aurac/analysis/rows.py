@@ -168,12 +168,16 @@ class ScoreRow(Named):
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``scores``."""
-        row = {"adapter": self.label, **fields_of(self, "task ranks n_docs")}
+        row = {
+            "adapter": self.label,
+            **fields_of(self, "task ranks accuracy baseline n_docs seeds"),
+        }
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
+        row["reason"] = self.reason
         if self.axis in BUDGETS:
             row[f"aurac_{self.axis}"] = _numbers(self.budget) | span_dict(self.span)
         if details:
-            row |= fields_of(self, "metric seeds accuracy baseline reason notes")
+            row |= fields_of(self, "metric notes")
             above = self.above_base
             row["above_base"] = None if above is None else {str(r): x for r, x in above.items()}
             row["drops"] = [list(drop) for drop in self.drops]
@@ -261,13 +265,13 @@ class PairRow:
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``pairs``."""
-        row = fields_of(self, "a b task axis p p_holm") | _numbers(self.estimate)
+        row = fields_of(self, "a b task axis ranks p p_holm") | _numbers(self.estimate)
         del row["value"]
         row |= {"difference": self.value, **span_dict(self.span), "mde": self.detectable}
         row |= {} if self.exploratory is None else {"exploratory": self.exploratory}
         row["pairing"] = self.pairing
         if details:
-            row |= fields_of(self, "ranks n_docs gained lost reason sentence")
+            row |= fields_of(self, "n_docs gained lost reason sentence")
             row["method"] = self.estimate.method if self.estimate else None
             row["conditional"] = self.conditional
             row["survives_truncation"] = self.survives

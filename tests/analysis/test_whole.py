@@ -63,7 +63,9 @@ def test_the_json_of_the_command_line():
     content = strict(result.to_dict())
     assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
     score = content["scores"][0]
-    assert set(score) == {"adapter", "task", "ranks", "n_docs", "log2", "linear", "mean"}
+    names = ("adapter", "task", "ranks", "accuracy", "baseline", "n_docs", "seeds", "reason")
+    assert set(score) == {*names, "log2", "linear", "mean"}
+    assert score["accuracy"] == pytest.approx(outcomes(1).mean(axis=1))
     assert set(score["log2"]) == set(score["linear"]) == {"value", "se", "low", "high"}
     assert score["ranks"] == [1, 2, 4, 8]
     assert score["n_docs"] == 150
@@ -71,7 +73,7 @@ def test_the_json_of_the_command_line():
     assert score["log2"]["se"] == pytest.approx(stats.sem(areas))
     (pair,) = content["pairs"]
     assert set(pair) == {
-        "a", "b", "task", "axis", "difference", "se", "low", "high", "p", "p_holm", "mde",
+        "a", "b", "task", "axis", "ranks", "difference", "se", "low", "high", "p", "p_holm", "mde",
         "pairing",
     }  # fmt: skip
     assert (pair["a"], pair["b"], pair["axis"]) == ("a", "b", "log2")

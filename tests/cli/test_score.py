@@ -87,6 +87,7 @@ def test_points_say_why_there_is_no_interval(tmp_path):
     assert "35.3" in text
     assert "point value (no per-document outcomes)" in text
     content = json.loads(run("score", path, "--json"))
+    assert content["scores"][0]["accuracy"] == [0.31, 0.35, 0.4]
     assert content["scores"][0]["log2"] == {
         "value": pytest.approx(0.3525),
         "se": None,
