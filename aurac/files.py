@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from aurac.errors import RunFolderError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -33,8 +33,8 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 
-def did_you_mean(path: Path) -> str | None:
-    """Of a path that is not there the nearest that is, as what to do next."""
+def did_you_mean(path: Path, fits: Callable[[Path], object]) -> str | None:
+    """Of a path that is not there the nearest that is and fits, as what to do next."""
     import difflib
 
     missing = path
@@ -45,7 +45,7 @@ def did_you_mean(path: Path) -> str | None:
             missing.name, [each.name for each in missing.parent.iterdir()], n=2
         )
         found = [missing.parent / name / path.relative_to(missing) for name in near]
-        known = [str(each) for each in found if each.exists()]
+        known = [str(each) for each in found if fits(each)]
         return f"did you mean {' or '.join(known)}?" if known else None
     return None
 

@@ -65,7 +65,7 @@ def resolve_base(name: str) -> Base:
         raise BaseModelError(
             f"base {name!r} is no folder here",
             expected=f"a model folder, a hub id (owner/name) or {DEFAULT_BASE}",
-            fix=did_you_mean(path)
+            fix=did_you_mean(path, lambda near: (near / MODEL_CONFIG).is_file())
             or "check the spelling of the path; names on the hub have an owner, such as "
             "openai-community/gpt2",
         )

@@ -9,7 +9,7 @@ from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
 from aurac.files import did_you_mean
 from aurac.readers.data_files import TABLES
-from aurac.records.results_file import LOG_SAMPLES
+from aurac.records.results_file import LOG_SAMPLES, is_run, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,12 +55,18 @@ def read_curves(
     """
     if not path.exists():
         expected = "a run folder, a table or lm-eval's sample logs"
-        raise DataError(f"{path} does not exist", expected=expected, fix=did_you_mean(path))
+        fix = did_you_mean(path, _is_readable)
+        raise DataError(f"{path} does not exist", expected=expected, fix=fix)
     wanted = metric if isinstance(metric, WantedMetrics) else WantedMetrics(metric)
     read = _read(path, wanted, cluster or {})
     if wanted is not metric:
         wanted.check()
     return read
+
+
+def _is_readable(path: Path) -> bool:
+    table = path.suffix.lower() in TABLES and path.is_file()
+    return table or is_run(run_folder(path)) or any(path.rglob("samples_*.jsonl"))
 
 
 def _read(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) -> Curves:

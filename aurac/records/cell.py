@@ -292,13 +292,13 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 _R = TypeVar("_R", bound=msgspec.Struct)
 
 
-def read_record(path: Path, kind: type[_R]) -> _R:
+def read_record(path: Path, kind: type[_R], fix: str | None = None) -> _R:
     """A record from a JSON file; a RunFolderError says where it cannot be read as that."""
     try:
         with open_stored(path) as file:
             return msgspec.json.decode(file.read(), type=kind)
     except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error})") from error
+        raise RunFolderError(f"{path} cannot be read ({error})", fix=fix) from error
 
 
 class SchemaNumber(msgspec.Struct, frozen=True):

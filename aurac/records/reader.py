@@ -20,10 +20,11 @@ from typing_extensions import Unpack
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve, CurveFields, DocumentLabels
 from aurac.curves.metrics import WantedMetrics
-from aurac.errors import AuracError, RunFolderError
+from aurac.errors import AuracError, CurveError, RunFolderError
 from aurac.files import Json, sha256_json
 from aurac.records.cell import DocumentKey, changed_parts, differences, read_record
 from aurac.records.results_file import (
+    AGAIN,
     RESULTS_FILE,
     AdapterRecord,
     CurveRecord,
@@ -55,7 +56,7 @@ def inside(folder: Path, relative: str) -> Path:
 
 def _read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
     """A cell with all the documents that were asked for; refused where it lacks some of them."""
-    again = "give the command of the run again: it computes what is missing"
+    again = f"{AGAIN}: it computes what is missing"
     try:
         cell = read_cell(path, documents)
     except OSError as error:
@@ -173,6 +174,14 @@ class CurveReader:
 
     def __init__(self, folder: Path, results: Results) -> None:
         self._results, self.cells = results, StoredCells(folder, results)
+        for row in results.curves:  # whose numbers may have been changed by hand
+            try:
+                if any(value is not None for value in row.accuracy):
+                    as_curve(row)
+            except CurveError as error:
+                given = f"{folder / RESULTS_FILE}, {row.id} on {row.task}: {error.given}"
+                fix = error.fix or AGAIN
+                raise RunFolderError(given, expected=error.expected, fix=fix) from error
         self._trained = {
             adapter.name: {"seed": adapter.seed, "data_order": data_order(adapter.recipe)}
             for adapter in results.adapters
@@ -237,7 +246,7 @@ class CurveReader:
                 raise RunFolderError(
                     f"the cells of {label} on {row.task} were scored otherwise than those of "
                     f"{whose} ({', '.join(parts)} of the task changed)",
-                    fix="give the command of the run again: it computes the older ones anew",
+                    fix=f"{AGAIN}: it computes the older ones anew",
                 )
 
     def _base(

@@ -22,6 +22,7 @@ STATE_FILE = "study.json"  # in a study's folder
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's
+AGAIN = "give the command of the run again"
 
 
 LOG_SAMPLES = (
@@ -34,6 +35,11 @@ def run_folder(path: str | Path) -> Path:
     """The folder of a run, for which its results file may stand; any other path as it is."""
     path = Path(path).expanduser()
     return path.parent if path.name == RESULTS_FILE else path
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, or runs below it."""
+    return (folder / RESULTS_FILE).is_file() or runs_below(folder) is not None
 
 
 def runs_below(folder: Path) -> str | None:
@@ -373,18 +379,18 @@ class Results(Record, frozen=True, kw_only=True):
             run = "run `aurac compare … --out FOLDER` first, or let an interrupted run finish"
             why, fix = f"holds no {RESULTS_FILE}", runs_below(folder)
             if not folder.exists():
-                why, fix = "does not exist", did_you_mean(folder)
+                why, fix = "does not exist", did_you_mean(folder, is_run)
             raise RunFolderError(f"{folder} {why}", expected="a run folder", fix=fix or run)
-        schema = read_record(path, SchemaNumber).schema
+        schema = read_record(path, SchemaNumber, AGAIN).schema
         if schema is None:
             raise RunFolderError(f"{path} has no schema", expected="one of a run", fix=LOG_SAMPLES)
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(
                 f"{path} has schema {schema!r}",
                 expected=f"schema {RESULTS_SCHEMA}",
-                fix="update aurac, or give the command of the run again",
+                fix=f"update aurac, or {AGAIN}",
             )
-        return read_record(path, cls)
+        return read_record(path, cls, AGAIN)
 
     def write(self, folder: Path) -> None:
         """Write it to a run folder; a ValueError where JSON cannot hold a number."""

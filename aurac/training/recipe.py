@@ -231,7 +231,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     path = known.get(str(source), Path(source))
     if not path.is_file():
         if path.suffix in (".yaml", ".yml"):
-            fix = did_you_mean(path) or "`aurac train --list` shows the built-in recipes"
+            fix = did_you_mean(path, Path.is_file) or "`aurac train --list` shows those built in"
             raise RecipeError(f"recipe file {path} does not exist", fix=fix)
         beside = [f"{source}{end}" for end in (".yaml", ".yml") if Path(f"{source}{end}").is_file()]
         near = beside or alike(str(source), known, 0.4) or sorted(known)
@@ -273,7 +273,7 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), UniqueKeys)  # noqa: S506 - it is safe
     except OSError as error:
-        fix = did_you_mean(path) or "check the path"
+        fix = did_you_mean(path, Path.is_file) or "check the path"
         raise RecipeError(f"{path} cannot be read ({error.strerror})", fix=fix) from error
     except (ValueError, yaml.YAMLError) as error:
         raise RecipeError(f"{path} is not valid YAML ({error})", fix="correct the file") from error

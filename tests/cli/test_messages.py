@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -218,6 +219,8 @@ TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
             "column rank: a cell is no number: 'one'",
         ),
         ("score t.jsonl", {"t.jsonl": '{"rank": 1, "accuracy": "40%"}'}, "give 0.4 there"),
+        ("score run", {"run/results.json": ""}, "; give the command of the run again"),
+        ("report run", {"run/results.json": '{"schema": 1, "cur'}, "give the command of the run"),
         ("score t.csv", {"t.csv": "rank;accuracy\n1;.4\n"}, "separate the columns by commas"),
         ("score t.csv", {"t.csv": "rank\taccuracy\n1\t.4\n"}, "separate the columns by commas"),
         (
@@ -254,6 +257,54 @@ def test_a_refusal_of_a_file_says_what_to_do(typed, content, instead, tmp_path, 
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text)
     assert instead in refusal(*typed.split())
+
+
+@pytest.mark.parametrize("command", ["score", "recommend", "report"])
+@pytest.mark.parametrize("cells", [True, False])
+@pytest.mark.parametrize(
+    ("accuracy", "instead"),
+    [(5.2, "accuracies up to 5.2"), (0.999, "accuracy 0.999 at rank 2 outside of its interval")],
+)
+def test_a_number_changed_by_hand_is_found_by_file_and_curve(
+    command, cells, accuracy, instead, tmp_path
+):
+    path = zoo_run(tmp_path, n=5).write() / "results.json"
+    content = json.loads(path.read_text())
+    curve = content["curves"][0]
+    curve["accuracy"][1], curve["accuracy_high"][1] = accuracy, 0.998
+    if not cells:
+        content["curves"] = [{**row, "cells": {}} for row in content["curves"]]
+    path.write_text(json.dumps(content))
+    said = refusal(command, tmp_path)
+    assert f"{path}, {curve['id']} on {curve['task']}: {instead}" in said
+    assert "; divide by 100" in said or "; give the command of the run again" in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "near", "offered"),
+    [
+        ("score nost", "most", False),
+        ("score nost", "most/results.json", True),
+        ("score nost", "most/rank_8/base/samples_task.jsonl", True),
+        ("score nost.csv", "most.csv", True),
+        ("report nost", "most/notes.txt", False),
+        ("report nost", "most/results/task/results.json", True),
+        ("inspect nost", "most/results.json", False),
+        ("inspect nost", "most/adapter_config.json", True),
+        ("inspect nost.pt", "most.pt", True),
+        ("train nost.yaml --out x", "most.yaml/x", False),
+        ("compare mine --tasks aurac_word_problems --base nost", "most/adapter_config.json", False),
+        ("compare mine --tasks aurac_word_problems --base nost", "most/config.json", True),
+    ],
+)
+def test_only_names_that_fit_are_offered(typed, near, offered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ZOO / "lora", "mine")
+    path = Path(near)
+    (path.parent if path.suffix else path).mkdir(parents=True, exist_ok=True)
+    if path.suffix:
+        path.write_text("")
+    assert (f"did you mean {path.parts[0]}?" in refusal(*typed.split())) == offered
 
 
 @pytest.mark.parametrize(

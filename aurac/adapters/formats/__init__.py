@@ -142,6 +142,10 @@ def _format_of(source: Source) -> Format | None:
     return next((kind for kind in FORMATS if kind.recognises(source)), None)
 
 
+def _is_adapter(path: Path) -> bool:
+    return path.exists() and _format_of(Source(path, LoadOverrides())) is not None
+
+
 def adapters_in(folder: Path) -> list[Path]:
     """The folders of PEFT adapters directly below a folder that is none itself."""
     if not folder.is_dir() or (folder / CONFIG).exists():
@@ -173,7 +177,7 @@ def _locate(text: str, revision: str | None, subfolder: str | None) -> tuple[Pat
         raise CheckpointError(
             f"there is no folder or file {text}",
             expected="a folder, a file or a hub id owner/name[@revision][:subfolder]",
-            fix=did_you_mean(local),
+            fix=did_you_mean(local, _is_adapter),
         )
     at = _either(text, "revision", match["revision"], revision)
     inside = _either(text, "subfolder", match["subfolder"], subfolder)
@@ -214,7 +218,7 @@ def _from_hub(text: str, repo: str, revision: str | None, subfolder: str | None)
     except (OSError, RuntimeError) as error:  # what else the hub raises is an OSError
         raise CheckpointError(
             f"there is no folder or file {text}, and the hub cannot be reached to look for it",
-            fix=did_you_mean(Path(text)) or "check the path or the network",
+            fix=did_you_mean(Path(text), _is_adapter) or "check the path or the network",
         ) from error
     folder = root / inside if inside else root
     if not folder.exists():
