@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from hostile_files import run_aurac
 from report_runs import zoo_run
+from safetensors.torch import load_file, save_file
 from small_runs import TASK, random_adapter
 
 from aurac.analysis.primary import pairs_of, parse_pairs
@@ -221,6 +223,11 @@ TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
         ("score t.jsonl", {"t.jsonl": '{"rank": 1, "accuracy": "40%"}'}, "give 0.4 there"),
         ("score run", {"run/results.json": ""}, "; give the command of the run again"),
         ("report run", {"run/results.json": '{"schema": 1, "cur'}, "give the command of the run"),
+        (
+            "inspect mine",
+            {"mine/adapter_config.json": '{"peft_type": "LORA", "r": 16, "use_rslora": true}'},
+            "has alpha 1, but adapter_config.json has no lora_alpha, for which PEFT takes 8; ",
+        ),
         ("score t.csv", {"t.csv": "rank;accuracy\n1;.4\n"}, "separate the columns by commas"),
         ("score t.csv", {"t.csv": "rank\taccuracy\n1\t.4\n"}, "separate the columns by commas"),
         (
@@ -278,6 +285,22 @@ def test_a_number_changed_by_hand_is_found_by_file_and_curve(
     said = refusal(command, tmp_path)
     assert f"{path}, {curve['id']} on {curve['task']}: {instead}" in said
     assert "; divide by 100" in said or "; give the command of the run again" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "instead"),
+    [
+        (lambda w, key: w[key].fill_(math.nan), "; train it again with a lower learning rate, or"),
+        (lambda w, key: w.pop(key), "; save it again with all factors of each module"),
+    ],
+)
+def test_weights_that_are_of_no_use_say_what_to_do(change, instead, tmp_path):
+    shutil.copytree(ZOO / "lora", tmp_path / "mine")
+    path = tmp_path / "mine" / "adapter_model.safetensors"
+    weights = load_file(path)
+    change(weights, next(key for key in weights if "lora_B" in key))
+    save_file(weights, path)
+    assert instead in refusal("inspect", tmp_path / "mine")
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def _check_explained(key: str, config: PeftConfig, where: object) -> None:
     if MAGNITUDE in path:
         raise CheckpointError(
             f"{where} has DoRA's {key!r}, but {CONFIG} does not set use_dora",
-            fix="one of them was changed",
+            fix="restore the one that was changed",
         )
     raise CheckpointError(
         f"{where} has a key {key!r} that its config does not explain",

@@ -34,6 +34,8 @@ from aurac.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import nn
 
+_WHOLE = "save it again with all factors of each module"
+
 
 def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """A (r, in) and B (out, r) in the shapes that PEFT keeps for this kind of module."""
@@ -126,7 +128,7 @@ def factors_from_peft(
     """
     if set(pair) != {"A", "B"}:
         missing = "B" if "A" in pair else "A"
-        raise CheckpointError(f"{where} has no lora_{missing} for {module}")
+        raise CheckpointError(f"{where} has no lora_{missing} for {module}", fix=_WHOLE)
     (suffix, A), (suffix_b, B) = pair["A"], pair["B"]
     if suffix != suffix_b:
         raise CheckpointError(f"{where} mixes embedding and weight factors for {module}")
@@ -272,7 +274,7 @@ def _adalora_parts(
 ) -> tuple[Tensor, Tensor, Tensor]:
     missing = [side for side in "ABE" if side not in sides]
     if missing:
-        raise CheckpointError(f"{where} has no lora_{missing[0]} for {module}")
+        raise CheckpointError(f"{where} has no lora_{missing[0]} for {module}", fix=_WHOLE)
     A, B, E = sides["A"], sides["B"], sides["E"]
     if A.ndim != 2 or B.ndim != 2 or tuple(E.shape) != (A.shape[0], 1) or B.shape[1] != A.shape[0]:
         shapes = ", ".join(str(tuple(t.shape)) for t in (A, E, B))

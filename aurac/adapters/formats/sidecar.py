@@ -282,18 +282,27 @@ def _rescaled(name: str, plain: Factors, sidecar: Sidecar, where: Path) -> Facto
     if rule != f.rule and (rule, f.rule) != ("none", "rank"):
         raise CheckpointError(
             f"{where} says scaling {rule}, but {CONFIG} says {f.rule}",
-            fix="one of them was changed",
+            fix="restore the one that was changed",
         )
     alpha = rule_alpha(rule, lora_alpha, f.rank, f.rank_multiple)
     if sidecar.alpha is not None:
         recorded = peft_alpha(rule, sidecar.alpha, f.rank, f.rank_multiple)
         if not math.isclose(recorded, lora_alpha, rel_tol=1e-9):
             raise CheckpointError(
-                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} lora_alpha {lora_alpha:g}",
-                fix="one of them was changed",
+                f"{where} has alpha {sidecar.alpha:g}, but {CONFIG} {_said(where, lora_alpha)}",
+                fix="restore the one that was changed",
             )
         alpha = float(sidecar.alpha)
     return replace(f, rule=rule, alpha=alpha)
+
+
+def _said(beside: Path, lora_alpha: float) -> str:
+    """The ``lora_alpha`` of a config, or that it has none."""
+    config = beside.with_name(CONFIG)
+    record = read_json(config) if config.is_file() else {}
+    if "peft_type" not in record or record.get("lora_alpha") or record.get("alpha_pattern"):
+        return f"lora_alpha {lora_alpha:g}"
+    return f"has no lora_alpha, for which PEFT takes {lora_alpha:g}"
 
 
 def apply_overrides(adapter: Adapter, overrides: LoadOverrides) -> Adapter:

@@ -123,7 +123,8 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
     if tensor.numel() == 0:
         raise CheckpointError(f"{key} in {where} is empty, shape {tuple(tensor.shape)}")
     if not tensor.is_meta and not all_finite(tensor):
-        raise CheckpointError(f"{key} in {where} holds NaN or infinite values")
+        fix = "train it again with a lower learning rate, or take an earlier checkpoint"
+        raise CheckpointError(f"{key} in {where} holds NaN or infinite values", fix=fix)
     return tensor
 
 
