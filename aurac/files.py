@@ -50,6 +50,27 @@ def did_you_mean(path: Path, fits: Callable[[Path], object]) -> str | None:
     return None
 
 
+def names_in(out: Path) -> list[str]:
+    """The names in a folder to write to; none where it is not there yet.
+
+    Raises:
+        RunFolderError: It is a file, or cannot be read.
+    """
+    if out.exists() and not out.is_dir():
+        raise RunFolderError(f"--out {out} is a file", expected="a folder")
+    try:
+        return [path.name for path in out.iterdir()] if out.is_dir() else []
+    except OSError as error:
+        raise unwritable(out, error) from error
+
+
+def unwritable(out: Path, error: OSError) -> RunFolderError:
+    """The error for a folder that cannot be written to."""
+    return RunFolderError(
+        f"--out {out} cannot be written ({error.strerror})", fix="choose another --out"
+    )
+
+
 def is_pointer(path: Path) -> bool:
     """Whether a file holds a pointer of Git LFS in the place of its content."""
     with path.open("rb") as file:

@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from aurac.curves.names import label_names
 from aurac.errors import RunFolderError
-from aurac.files import Json, sha256_json, write_json
+from aurac.files import Json, names_in, sha256_json, unwritable, write_json
 from aurac.records.cell import CellIdentity, SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
 from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
@@ -123,7 +123,7 @@ def open_run_folder(
                 break
             write_json(folder / REQUEST_FILE, union.to_dict())
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
     return folder
 
 
@@ -138,8 +138,7 @@ def find_run_folder(
         RunFolderError: It holds another run or other files, or cannot be read.
     """
     folder = Path(out) if out else _default_folder(tasks, request)
-    if folder.exists() and not folder.is_dir():
-        raise RunFolderError(f"--out {folder} is a file", expected="a folder")
+    names = names_in(folder)
     if (folder / REQUEST_FILE).is_file():
         for name, known in ((REQUEST_FILE, REQUEST_SCHEMA), (RESULTS_FILE, RESULTS_SCHEMA)):
             schema = None
@@ -149,10 +148,6 @@ def find_run_folder(
         _same_run(folder, request, command)
         return folder, True
     temporary = f".{REQUEST_FILE}."  # of another process that begins the same run just now
-    try:
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    except OSError as error:
-        raise _unwritable(folder, error) from error
     if any(not name.startswith(temporary) for name in names) and REQUEST_FILE not in names:
         raise RunFolderError(
             f"--out {folder} holds other files",
@@ -160,12 +155,6 @@ def find_run_folder(
             fix="choose another --out",
         )
     return folder, False
-
-
-def _unwritable(folder: Path, error: OSError) -> RunFolderError:
-    return RunFolderError(
-        f"--out {folder} cannot be written ({error.strerror})", fix="choose another --out"
-    )
 
 
 def _default_folder(names: Sequence[str], request: RunRequest) -> Path:

@@ -20,9 +20,9 @@ from aurac.analysis.whole import curves_of
 from aurac.arguments import fraction
 from aurac.curves.area import BUDGETS
 from aurac.errors import RunFolderError, UsageError
-from aurac.files import write_atomic
+from aurac.files import names_in, write_atomic
 from aurac.records.decisions import EACH
-from aurac.records.results_file import REPORT_FILE, Results
+from aurac.records.results_file import REPORT_FILE, RESULTS_FILE, Results
 from aurac.records.run import renamed, stored_run
 from aurac.show import model_card, render
 from aurac.show.build import Builder
@@ -95,8 +95,8 @@ def write_report(
         The files written, the pages first.
 
     Raises:
-        RunFolderError: a result file is missing or unreadable, the runs cannot be compared, or
-            several runs were given without `out`.
+        RunFolderError: a result file is missing or unreadable, the runs cannot be compared,
+            several runs were given without `out`, or `out` holds other files.
         UsageError: a margin outside of (0, 1), an axis that is no budget, or labels that name no
             curve or two alike.
         CurveError: a group or a primary comparison of adapters that are not there.
@@ -105,6 +105,8 @@ def write_report(
     for axis in axes:
         if axis not in BUDGETS:
             raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
+    if out is not None:
+        _check_place(Path(out))
     folders = [Path(run_folder), *map(Path, more)]
     if len(folders) > 1 and out is None:
         raise RunFolderError(
@@ -124,6 +126,17 @@ def write_report(
     run = replace(run, curves=renamed(run.curves, {**called, **(labels or {})}))
     figures = target / FIGURES
     return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+
+
+def _check_place(out: Path) -> None:
+    """Refuse a folder of other files than those of a run or of an earlier report."""
+    names = {*names_in(out)}
+    if names and RESULTS_FILE not in names and not {"report.html", ANALYSIS_FILE} <= names:
+        raise RunFolderError(
+            f"--out {out} holds other files",
+            expected="a new or empty folder, a run, or an earlier report",
+            fix="give another folder",
+        )
 
 
 def _write(builder: Builder, target: Path) -> list[Path]:
@@ -151,7 +164,8 @@ def _write(builder: Builder, target: Path) -> list[Path]:
                 old.unlink()
     except OSError as error:
         raise RunFolderError(
-            f"the report cannot be written to {one_line(target)} ({one_line(error)})"
+            f"the report cannot be written to {one_line(target)} ({one_line(error)})",
+            fix="give another folder",
         ) from error
     written = [target / name for name in files]
     return [*written[:2], *builder.pictures.files, *written[2:]]

@@ -365,8 +365,29 @@ def test_a_page_that_would_be_too_large_leaves_its_folds_out(zoo, monkeypatch, t
 def test_a_folder_that_cannot_be_written(zoo, tmp_path):
     folder, _ = zoo
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot be written"):
+    with pytest.raises(RunFolderError, match="file' is a file; expected a folder"):
         write_report(folder, out=tmp_path / "file")
+    with pytest.raises(RunFolderError, match=r"cannot be written .*; give another folder"):
+        write_report(folder, out=tmp_path / "file" / "inner")
+
+
+@pytest.mark.parametrize("name", ["report.md", "report.html", "analysis.json", "figures/own.txt"])
+def test_a_report_goes_into_no_folder_of_other_files(zoo, tmp_path, name):
+    folder, _ = zoo
+    (mine := tmp_path / name).parent.mkdir(exist_ok=True)
+    mine.write_text("my own")
+    with pytest.raises(RunFolderError, match=r"holds other files; .*; give another folder"):
+        write_report(folder, out=tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "my own"
+
+
+def test_a_report_may_be_written_again_and_into_an_empty_folder(zoo, tmp_path):
+    folder, _ = zoo
+    for _ in range(2):
+        assert write_report(folder, out=tmp_path)
+    (tmp_path / "notes.txt").write_text("beside it")
+    assert write_report(folder, out=tmp_path)
 
 
 @pytest.mark.usefixtures("plain_figure")
