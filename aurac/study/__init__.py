@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
@@ -21,10 +21,8 @@ from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
 from aurac.runs.settings import Execution, ModelOptions
 from aurac.study.design import (
-    MethodPlan,
     Study,
     TaskPlan,
-    ValidationDocuments,
     curves_of,
     results_of,
     searches,
@@ -63,7 +61,7 @@ def load_study(path: str | Path) -> Study:
     try:
         study = msgspec.convert(values, Study, strict=False)
     except msgspec.ValidationError as error:
-        given, fix = _wrong(str(error))
+        given, fix = _wrong(str(error), values)
         raise RecipeError(f"{path}: {given}", fix=fix) from error
     _check_names(study, path)
     for task, plan in study.tasks.items():
@@ -74,8 +72,9 @@ def load_study(path: str | Path) -> Study:
     return study
 
 
-def _wrong(error: str) -> tuple[str, str]:
+def _wrong(error: str, values: Any) -> tuple[str, str]:
     """What is wrong with a field or its value, in words of YAML, and what to do."""
+    error, kind = _placed(error, values)
     for said, word in _WORDS.items():
         error = error.replace(said, word)
     given = re.sub(r" - at `\$\.?(.*)`$", r" (at \1)", error).replace(" (at )", "")
@@ -83,9 +82,31 @@ def _wrong(error: str) -> tuple[str, str]:
         words = get_args(BasisOption if listed[1] == "basis" else Rescale)
         return given, f"give some of {', '.join(words)}"
     name = (re.findall("unknown field `(.+?)`", error) or [""])[0]
-    kinds = (Study, TaskPlan, MethodPlan, ValidationDocuments)
-    fields = dict.fromkeys(field for kind in kinds for field in kind.__struct_fields__)
-    return given, suggestion(name, fields) or "correct the file"
+    if not name:
+        return given, "correct the file"
+    fields = kind.__struct_fields__
+    return given, suggestion(name, fields) or f"give some of {', '.join(fields)}"
+
+
+def _placed(error: str, values: Any) -> tuple[str, Any]:
+    """An error of msgspec with the names that it has as `[...]`, and the type of what is there."""
+    kind: Any = Study
+    place = re.search(r" - at `\$(\S+)`$", error)
+    for field, named in re.findall(r"\.(\w+)(\[\.\.\.\])?", place[1] if place else ""):
+        hint, values = get_type_hints(kind)[field], values[field]
+        kind = (get_args(hint) or (hint,))[-1]
+        if named:
+            name = next(name for name in values if not _is(values[name], kind))
+            error, values = error.replace(named, f".{name}", 1), values[name]
+    return error, kind
+
+
+def _is(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _refuse(wrong: object, given: str, expected: str, fix: str | None = None) -> None:

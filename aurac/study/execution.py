@@ -30,6 +30,7 @@ from aurac.show import write_report
 from aurac.study.design import Documents, PlannedAdapter, Study, results_of, searches, trainings_of
 from aurac.study.plan import (
     State,
+    check_tasks,
     converged,
     declared_in,
     is_trained,
@@ -78,6 +79,7 @@ def run_study(
         AuracError: A recipe, data or a task that cannot be used; adapters of other recipes or data
             in the folder; a cell of the search that failed.
     """
+    check_tasks(study, path)
     runner = StudyRunner(study, path, out, device, say, progress, retry_failed)
     runner.check_data()
     if declared := declared_in(study, runner.state):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -106,7 +106,7 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     """Count what is there and what is left; nothing is loaded or computed.
 
     Raises:
-        TaskError: A split that the study evaluates is not in its task, and trainings are left.
+        TaskError: A task is unknown or without the split to evaluate, and trainings are left.
     """
     unpack_adapters(out)
     state = read_state(out)
@@ -115,7 +115,7 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     final = list(results_of(study, path, rates))
     counts = _count(tried, out), _count(final, out)
     if any(done < total for done, total in counts):
-        _check_splits(study, path, {adapter.task for adapter in tried})
+        check_tasks(study, path)
     methods, training_left = _trainings(study, [*tried, *final], out, state.get("seconds", {}))
     cells = [_cells(study, task, "search", tried, out) for task in study.tasks]
     cells += [_cells(study, task, "results", final, out) for task in study.tasks]
@@ -131,12 +131,13 @@ def plan_study(study: Study, path: Path, out: Path) -> Progress:
     )
 
 
-def _check_splits(study: Study, path: Path, searched: Container[str]) -> None:
-    """As far as the YAML of a task says what there is."""
+def check_tasks(study: Study, path: Path) -> None:
+    """Refuse unknown tasks and splits, as far as the YAML of a task says what there is."""
+    searched = {adapter.task for adapter in searches(study, path)}
     for name, task in study.tasks.items():
         for kind in ("search", "results") if name in searched else ("results",):
-            if split := task.documents(kind).split:
-                check_split(task.evaluated(path), split, task.options.get("include_path"))
+            split = task.documents(kind).split
+            check_split(task.evaluated(path), split, task.options.get("include_path"))
 
 
 def converged(adapters: Iterable[PlannedAdapter], state: State) -> list[PlannedAdapter]:

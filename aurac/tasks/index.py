@@ -325,10 +325,10 @@ def _row_of(name: str, include_path: Path | str | None) -> IndexRow:
     return {**task_index(), **included_tasks(include_path)}[name]
 
 
-def check_split(name: str, split: str, include_path: Path | str | None = None) -> None:
-    """Refuse a task whose YAML has no such split; those of a group are not looked at."""
+def check_split(name: str, split: str | None, include_path: Path | str | None = None) -> None:
+    """Refuse an unknown task, and one whose YAML has no such split, but for those of a group."""
     row = _row_of(name, include_path)
-    if row.path is not None and row.kind in ("TASK", "BUNDLED"):
+    if split and row.path is not None and row.kind in ("TASK", "BUNDLED"):
         _read(Path(row.path)).split_called(split)
 
 

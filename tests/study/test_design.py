@@ -168,7 +168,25 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ({"methods": {"x": LORA, "y": {**TRAINED, "label": "x"}}}, "methods with the label x"),
         ({"seed": [1]}, "unknown field `seed`; did you mean seeds"),
         ({"methods": {"x": {**LORA, "learning_rate": 1}}}, "did you mean learning_rates"),
-        ({"zzz": 1}, "unknown field `zzz`; correct the file"),
+        ({"zzz": 1}, "unknown field `zzz`; give some of name, question, base, recipe, tasks, "),
+        ({"task": {}}, r"unknown field `task`; did you mean tasks\?"),
+        (
+            {"methods": {"x": LORA, "y": {**LORA, "limit": 1}}},
+            r"`limit` \(at methods\.y\); give some of learning_rates, .*, recipe, label, family",
+        ),
+        (
+            {"tasks": {"t": {"task": "a", "recipe": {}, "validation": {"limits": 1}}}},
+            r"`limits` \(at tasks\.t\.validation\); did you mean limit\?",
+        ),
+        (
+            {"tasks": {"t": {"task": "a", "recipe": {}, "methods": {"x": {"seed": [1]}}}}},
+            r"`seed` \(at tasks\.t\.methods\.x\); did you mean seeds\?",
+        ),
+        (
+            {"methods": {"x": LORA, "y": {**LORA, "basis": ["svdd"]}}},
+            r"\(at methods\.y\.basis\[0\]\); give some of auto, prefix, svd, energy",
+        ),
+        ({"tasks": {1: {}}}, "Expected `str`, got `int`"),
         ({"seeds": 2}, r"Expected a list, got `int` \(at seeds\)"),
         ({"basis": ["svdd"]}, "give some of auto, prefix, svd, energy"),
     ],

@@ -86,6 +86,17 @@ def test_a_dry_run_looks_for_the_splits_of_a_task(write, small, content, tmp_pat
         plan_study(load_study(path), path, tmp_path / "out")
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+@pytest.mark.parametrize("task", ["aurac_nope", "nope.yaml"])
+def test_an_unknown_task_is_refused_before_anything_is_written(small, content, tmp_path, dry, task):
+    choice = {**content["tasks"]["choice"], "task": task}
+    path, out = small(tasks={"choice": choice}), tmp_path / "out"
+    done = CliRunner().invoke(cli, ["study", str(path), "--out", str(out), *dry])
+    assert isinstance(done.exception, TaskError)
+    assert task in str(done.exception)
+    assert not out.exists()
+
+
 @pytest.mark.slow
 def test_a_study_from_its_file_to_its_report(write, tmp_path):
     path, out = write(), tmp_path / "out"
