@@ -73,15 +73,21 @@ def other_truncations(
 
 
 def depends_sentence(*rows: PairRow) -> str:
-    """Under how many other truncations a pair has another result, after a space; or nothing."""
+    """What other truncations of a pair show, where that is something else, after a space."""
     where = []
     for row in (row for row in rows if row.survives is False):
-        other = sum(test.verdict != row.verdict for test in row.truncations.values())
+        a, b = (name.partition(" (")[0].partition(" · ")[0] for name in (row.a, row.b))
+        shown = {1: f"{b} is better", -1: f"{a} is better", 0: "neither is significantly better"}
+        signs = [test.verdict for test in row.truncations.values()]
+        other = [
+            f"{shown.get(sign, 'there is no verdict')} under {signs.count(sign)}"
+            for sign in (1, -1, 0, None)
+            if sign != row.verdict and sign in signs
+        ]
         on = f" on {row.task}" * (len(rows) > 1)
-        where.append(f"{other} of {len(row.truncations) - 1} others{on}")
-    listed = ", ".join(where)
-    text = f" It depends on the truncation: another result under {listed}, each tested in its place"
-    return f"{text}, their number not allowed for (truncations in analysis.json)." if where else ""
+        where.append(f"of {counted(len(signs) - 1, 'other')}{on}, {', '.join(other)}")
+    text = f" It depends on the truncation: {'; '.join(where)}. Each is tested in its place, their"
+    return f"{text} number not allowed for (truncations in analysis.json)." if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:

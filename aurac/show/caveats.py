@@ -30,8 +30,8 @@ _TOGETHER: Mapping[Code, str] = {
     "unequal ranks": "More than one set of ranks on {tasks}. AURAC compares only between rows with "
     "the same ranks.",
     "few events": "{who}: too few correct (or wrong) answers for a t interval over documents "
-    "(fewer than 100 effective events), so each end is the wider of Clopper and Pearson's and of "
-    "Student's t on the logit.",
+    "(fewer than 100 effective events), so each end, over seeds the documents' part of it, is the "
+    "wider of Clopper and Pearson's and of Student's t on the logit.",
     "no base": "No base line on {tasks} ({notes}).",
     "no documents": "{who}: the stored documents are missing, damaged, or do not average to the "
     "accuracies of results.json, so nothing is paired with them.",

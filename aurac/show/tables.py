@@ -66,6 +66,8 @@ def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name:
         cell = estimate(value, best=curve.id in best, method=curve.score_method)
         return replace(cell, bar=bar)
 
+    rated = [row for row in findings.analysis.scores if row.task == task]
+    linear = {row.label: row.linear.method for row in rated if row.linear}
     caption = (
         f"{task}: AURAC in percent, largest first, with 95 % intervals of each row alone; "
         f"{measured_on(rows)}{_bold_means(findings, task, rows)}{_means_over(rows)}"
@@ -74,7 +76,7 @@ def aurac_table(findings: Findings, task: str, curves: Sequence[CurveRow], name:
         (
             Cell(c.label),
             area(c),
-            estimate(c.linear),
+            estimate(c.linear, method=linear.get(c.name)),
             share(c.mean),
             share(c.baseline),
             Cell(rank_range(c)),

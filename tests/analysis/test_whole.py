@@ -176,11 +176,10 @@ def test_variants_are_compared_within_their_adapter():
         "p_holm": other.p_holm,
     }
     assert pair.survives is False
-    depends = " It depends on the truncation: another result under 1 of 1 others"
-    how = ", each tested in its place, their number not allowed for "
-    how += "(truncations in analysis.json)."
-    assert depends_sentence(pair) == f"{depends}{how}"
-    assert depends_sentence(pair, variant) == f"{depends} on t{how}"
+    depends = " It depends on the truncation: of 1 other{}, lora is better under 1. Each is tested "
+    depends += "in its place, their number not allowed for (truncations in analysis.json)."
+    assert depends_sentence(pair) == depends.format("")
+    assert depends_sentence(pair, variant) == depends.format(" on t")
     assert depends_sentence(variant) == ""
     other = "m · prefix · rule against lora · prefix · rule: lora · prefix · rule is better."
     assert pair.sentence.endswith(f" The verdict depends on the truncation: {other}")
