@@ -17,7 +17,7 @@ from msgspec import UNSET
 from aurac.analysis.choice_rows import Choice, Configuration, RankRow, RankTest
 from aurac.analysis.groups import RecipeGroup, find_groups, group_of
 from aurac.analysis.rows import Options
-from aurac.analysis.sentences import choice_sentences, rank_sentence
+from aurac.analysis.sentences import ALL_ZERO, choice_sentences, rank_sentence
 from aurac.curves.matching import labelled
 from aurac.curves.names import curve_names
 from aurac.errors import CurveError
@@ -183,12 +183,10 @@ def _on_same_documents(groups: Sequence[RecipeGroup], settings: Options) -> list
     for group in groups:
         if not group.has_documents:
             raise CurveError(f"{group.first.label} has no per-document outcomes, others have")
-        # an accuracy is shown of one rank alone; a loss is not
-        against = settings.margin is not None or settings.min_accuracy is None
-        alone = against and len(groups) == len(group.ranks) == 1
-        if not group.ranks or alone or (group.lost and settings.reference is None):
-            only = f"only rank {group.ranks[0]}" if group.ranks else "no rank"
-            raise CurveError(group.lost or group.absent or only)
+        if not group.ranks or (group.lost and settings.reference is None):
+            raise CurveError(group.lost or group.absent or "no rank")
+    if not any(any(group.accuracy) for group in groups):
+        raise CurveError(ALL_ZERO.format(""))
     return [group.like(groups[0].first) for group in groups]
 
 

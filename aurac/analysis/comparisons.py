@@ -351,6 +351,7 @@ def _best_row(
     row = replace(
         row,
         compared=len(alike),
+        span=alike[0].span,
         leader=first,
         estimate=estimate,
         candidates=candidates,

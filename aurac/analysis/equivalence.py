@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.analysis.groups import defaults, find_groups, gather, group_of, together
 from aurac.analysis.pairing import paired_areas
 from aurac.analysis.rows import MarginTest, Options
-from aurac.analysis.sentences import margin_sentence
+from aurac.analysis.sentences import ALL_ZERO, margin_sentence
 from aurac.arguments import fraction
 from aurac.curves.area import check_axis
 from aurac.errors import CurveError
@@ -135,6 +135,8 @@ def _group_test(
             raise CurveError(f"{group.name} has no per-document outcomes to test")
     first, second = together([a, b], settings.support, axis)
     areas = paired_areas(second, first, axis, paired_seeds=settings.paired_seeds)
+    if not (areas.a.any() or areas.b.any()):
+        raise CurveError(ALL_ZERO.format(f" of both on {a.task}" if a.task else " of both"))
     test = margin_test(
         areas.b,
         areas.a,

@@ -324,7 +324,7 @@ class BestRow:
         bounded: Rows that only this bound leaves out: no pair shows them to be worse.
         within: How much better than the leader another row may be at most.
         reason: Why there is no leader.
-        axis: What the areas are over.
+        axis, span: What the areas are over, and the amounts of a budget that all rows have.
         apart: Rows whose AURAC is over other ranks, and so does not compare.
         families: Of statements that the candidates rest on, each with the error ``1 - level``.
         sure: Confidence of the candidates, all families together.
@@ -341,6 +341,7 @@ class BestRow:
     within: float | None = None
     reason: str | None = None
     axis: str = "log2"
+    span: Span | None = None
     apart: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     sure: float = 0.95
@@ -354,7 +355,8 @@ class BestRow:
     def to_dict(self) -> dict[str, Json]:
         """An element of ``best`` in the detailed JSON."""
         names = "task axis compared level leader candidates untested bounded within apart reason"
-        return fields_of(self, f"{names} sentences") | _with_method(self.estimate)
+        rows = fields_of(self, f"{names} sentences") | _with_method(self.estimate)
+        return rows | span_dict(self.span)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,12 @@ def depends_sentence(*rows: PairRow) -> str:
     where = []
     for row in (row for row in rows if row.survives is False):
         a, b = (name.partition(" (")[0].partition(" · ")[0] for name in (row.a, row.b))
-        shown = {1: f"{b} is better", -1: f"{a} is better", 0: "neither is significantly better"}
+        shown: dict[int | None, str] = {1: f"{b} is better", -1: f"{a} is better"}
+        shown |= {0: "neither is significantly better", None: "there is no verdict"}
         signs = [test.verdict for test in row.truncations.values()]
         other = [
-            f"{shown.get(sign, 'there is no verdict')} under {signs.count(sign)}"
-            for sign in (1, -1, 0, None)
+            f"{said} under {signs.count(sign)}"
+            for sign, said in shown.items()
             if sign != row.verdict and sign in signs
         ]
         on = f" on {row.task}" * (len(rows) > 1)
@@ -154,6 +155,7 @@ def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
     return f"{head}{alone}, {scope}.{missed}"
 
 
+ALL_ZERO = "every answer{} is scored 0, at every rank: look at the answers"
 NORMAL_SEEDS = "Tests assume normally distributed seeds."
 
 
@@ -299,7 +301,9 @@ def _ship(choice: Choice, chosen: Configuration, where: str, called: Called) -> 
             both = f" shown to be both that and {unmet}"
         shown += f", and no smaller {'rank' if choice.curves == 1 else 'one'} is{both}"
     lines = [f"{head}: {', '.join(facts)}.", f"{shown}."]
-    if choice.best is chosen:
+    if len(choice.configurations) == 1:
+        lines.append(f"It is the only {'rank' if called is _rank else 'configuration'} here.")
+    elif choice.best is chosen:
         lines.append(f"It is the {_most(choice)}.")
     elif choice.best is not None:
         most = f"{called(choice.best)}, {percent(choice.best.accuracy)} %"
@@ -382,12 +386,13 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
     result, sure = row.estimate, confidence(row)
     gaps = {name: abs(areas.get(name, 2.0) - result.value) for name in row.candidates}
     equal = [name for name, gap in gaps.items() if name == row.leader or round(gap, 9) == 0]
-    ends = f"no interval, the largest of {row.compared}"
+    ends = f"no interval for the largest of {row.compared}"
     if result.low is not None:
         ends = f"{_share(row.level)} interval {percent(result.low)} to {percent(result.high)}, "
         ends += f"widened because the largest of {row.compared} was picked"
     most = f"{_have_most(equal)} {area_name(row.axis)}{where}"
-    lines = [f"{most}, {percent(result.value)} % ({ends})."]
+    over = "" if row.span is None else f" ({show_span(row.span, row.axis)}, which all have)"
+    lines = [f"{most}{over}, {percent(result.value)} % ({ends})."]
     if len(row.candidates) == 1:
         lines.append(f"It is the best of them ({sure}).")
     else:

@@ -43,13 +43,14 @@ class Gate:
                 f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
             )
             return f"{verdict} {each}; --adapter NAME tests one."
-        if count == 1:
-            return f"{names.on_task(self.tested[0])} {self.does}."
-        return (
-            f"Every adapter {self.does}: {passed}. Each was judged by itself, not "
-            "against another: a weak adapter passes, too, where it loses little by being cut. "
-            "--adapter NAME tests one."
-        )
+        if len({names.of(row) for row in self.tested}) == 1:
+            more = "".join(f" and {row.task}" for row in self.tested[1:])
+            return f"{names.on_task(self.tested[0])}{more} {self.does}."
+        judged = "Each was judged by itself"
+        if all(row.choice.margin is not None and not row.choice.against for row in self.tested):
+            judged += ", not against another: a weak adapter passes, too, where it loses little by "
+            judged += "being cut"
+        return f"Every adapter {self.does}: {passed}. {judged}. --adapter NAME tests one."
 
 
 def gates(

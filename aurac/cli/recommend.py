@@ -143,6 +143,8 @@ def recommend(
     least, or both, and, where the base was evaluated, shown to be above it. The error rate
     (--alpha) includes the choice, and holds for numbers that were chosen before looking.
 
+    RUN is a run folder, or another FILE of `aurac score`.
+
     \b
     aurac recommend runs/gsm8k       # sizes, accuracies, the margin each needs
     aurac recommend runs/gsm8k --margin 0.02
@@ -226,6 +228,8 @@ def _print(
         named = [choice.chosen for choice in result.choices]
         passed = all(row and gate.passes(row) for row in named for gate in verdicts)
         said.append(f"{_passing(named, verdicts)}:" if passed else "Without the gate:")
+    elif verdicts and not all(choice.chosen for choice in result.choices):
+        said.append("Among all configurations:")
     below = [[line for line in lines if line] for lines in commands]
     lines = recommended_lines(result, served, below, details=details)
     print_text("\n".join([*said, *lines, *_judged(result, names, adapter)]))

@@ -119,7 +119,7 @@ def score(
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
     optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy,
     optionally adapter, task, seed, low, high; either with parameters, bytes for --axis; a folder
-    with lm-eval's sample logs in a folder per rank; or a run folder.
+    with lm-eval's sample logs in a folder per rank; or a run folder. Rank 0 is the base.
 
     \b
     aurac score outcomes.csv
@@ -192,6 +192,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     text += terminal_text.pair_lines(result.pairs, result.variants, title, details=details)
     text += terminal_text.shared_lines(result.scores, result.pairs)
+    text += terminal_text.zero_lines(result.scores)
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from aurac.analysis.sentences import (
+    ALL_ZERO,
     DEPENDS,
     TOO_SMALL,
     bounded_sentence,
@@ -198,8 +199,8 @@ def all_zero(run: StoredRun, task: str) -> str:
     if not curves or any(any(curve.accuracy) for curve in curves):
         return ""
     said = (
-        f"Every answer on {task} is scored 0, at every rank: look at the answers, in the report's "
-        "documents or with `aurac.load_run(RUN).samples`, before comparing anything."
+        f"{ALL_ZERO[:1].upper()}{ALL_ZERO[1:].format(f' on {task}')}, in the report's documents or "
+        "with `aurac.load_run(RUN).samples`, before comparing anything."
     )
     row, cut = (curves[0].members or curves)[0], curves[0].metric.partition(",")[2]
     words = row.source.questions(task).values() if row.source and cut not in {"", "none"} else ()

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from aurac.analysis.rows import pairings_of
-from aurac.analysis.sentences import compared_with, none_enough, pairing_note, up_to
+from aurac.analysis.sentences import ALL_ZERO, compared_with, none_enough, pairing_note, up_to
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, size
 from aurac.records.serving import against
@@ -98,6 +98,15 @@ def pair_lines(
     return lines
 
 
+def zero_lines(scores: Sequence[ScoreRow]) -> list[str]:
+    """The tasks on which no answer is right, which says more of these."""
+    right: dict[str | None, bool] = {}
+    for row in scores:
+        right[row.task] = right.get(row.task, False) or any(row.accuracy)
+    every = (f" on {task}" if task else "" for task, known in right.items() if not known)
+    return [f"{ALL_ZERO[:1].upper()}{ALL_ZERO[1:].format(on)}." for on in every]
+
+
 def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[str]:
     """The ranks of differences that are over fewer than a score of the two, `--support common`."""
     own = {(row.task, row.label): row.ranks for row in scores}
@@ -166,7 +175,8 @@ def configuration_lines(choice: Choice, names: Names, *, every: bool) -> list[st
     made = configuration_table(shown, choice, called=names.called, accuracy=head)
     if not every:
         alike = any(b.accuracy <= a.accuracy for a, b in pairwise(shown))
-        both = " in accuracy and margin" if choice.margin else " in accuracy and what is shown"
+        margins = choice.margin is not None or choice.min_accuracy is None
+        both = f" in accuracy and {'margin' if margins else 'what is shown'}"
         title += f": rows that no smaller one matches{both if alike else ''}"
     lines = ["", title]
     lines.append(made.filled().plain())

@@ -100,14 +100,14 @@ def test_a_row_without_documents_can_lead_and_rules_nobody_out():
     (best,) = analyse([a, b], Options(strict=False)).best
     assert (best.leader, best.candidates, best.within) == ("b", ("b", "a"), None)
     assert best.estimate.low is None
-    assert best.sentences[0].endswith(" % (no interval, the largest of 2).")
+    assert best.sentences[0].endswith(" % (no interval for the largest of 2).")
 
 
 def test_means_alone_are_named_without_a_confidence():
     a, b = (Curve(RANKS, y, adapter=n, task="t") for n, y in (("a", (0.3,) * 3), ("b", (0.4,) * 3)))
     (best,) = analyse([a, b]).best
     assert best.sentences == (
-        "b has the largest AURAC on t, 40.0 % (no interval, the largest of 2).",
+        "b has the largest AURAC on t, 40.0 % (no interval for the largest of 2).",
         "The best may be any of b, a.",
         "Of these, not tested against b: a.",
     )

@@ -409,8 +409,9 @@ def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
     text = run("recommend", path, "--min-accuracy", "0.4", "--require-rank", "8")
     assert text.startswith("x may be shipped at rank 8 (at least 40 % accurate).")
     assert "Ship x at rank 8: accuracy 60.0 %." in text
-    lost = run("recommend", path, "--margin", "0.1")
-    assert lost.startswith("Ship nothing: nothing can be compared (only rank 8).")
+    alone = run("recommend", path, "--margin", "0.1", "--require-rank", "8")
+    assert alone.startswith("x may be shipped at rank 8 (within 10 points of the best rank).")
+    assert "It is the only configuration here.\n" in alone
     more = [f"y,{rank},{doc},{int(doc % 10 < 7)}" for rank in (16, 32) for doc in range(200)]
     path.write_text("\n".join(["adapter,rank,doc_id,score", *rows, *more]))
     words = ["recommend", str(path), "--min-accuracy", "0.4", "--require-rank", "8"]
@@ -419,6 +420,38 @@ def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
     assert "y (it has no rank of 8 or smaller). x passed" in done.output
     done = CliRunner().invoke(cli, ["recommend", str(path), "--reference", "32"])
     assert "y@32 is a reference for all" in str(done.exception)
+
+
+def test_nothing_passes_where_every_answer_is_scored_0(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{name},{rank},{doc},0" for name in "xy" for rank in (1, 2) for doc in range(30)]
+    path.write_text("\n".join(["adapter,rank,doc_id,score", *rows]))
+    why = "every answer is scored 0, at every rank: look at the answers"
+    text = run("recommend", path, "--margin", "0.5", "--require-rank", "2", code=4)
+    assert f"x ({why}), y ({why})" in text
+    assert f"\n{why[0].upper()}{why[1:]}.\n" in run("score", path)
+    with pytest.raises(AuracError, match="every answer of both is scored 0"):
+        run("score", path, "--equivalent", "x", "--to", "y", "--margin", "0.5")
+
+
+def test_what_a_gate_tested_is_said_of_each_question(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{name},{task},{rank},{doc},{int(doc % 10 < 7)}"
+        for name in "xy"
+        for task in "tu"
+        for rank in (1, 2)
+        for doc in range(100)
+    ]
+    path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows]))
+    asked = ["recommend", path, "--require-rank", "2"]
+    weak = "a weak adapter passes, too"
+    assert weak in run(*asked, "--margin", "0.2")
+    assert weak not in run(*asked, "--min-accuracy", "0.2")
+    assert weak not in run(*asked, "--margin", "0.2", "--reference", "x@2")
+    one = run(*asked, "--margin", "0.2", "--adapter", "y")
+    assert one.startswith("y on t and u may be shipped at rank 2 or a smaller one (")
+    assert "--adapter NAME" not in one.partition("\n")[0]
 
 
 def test_accuracies_alone_are_said_to_be_so_of_each(tmp_path):
