@@ -157,7 +157,7 @@ def _primary(pairs: Sequence[PairRow], findings: Findings) -> Iterator[str]:
         yield (
             f"Primary comparison{where}: {b} − {a} is {percent(gap.value)} points "
             f"({to(gap.low, gap.high)}{p}), {findings.reading(pair).removesuffix(DEPENDS)}."
-            f"{depends_sentence(pair)}"
+            f"{depends_sentence(replace(pair, a=a, b=b))}"
         )
     if len(pairs) > LISTED:
         yield f"{len(pairs) - LISTED} more primary comparisons are below."
