@@ -68,7 +68,9 @@ def fraction(value: Any, name: str, most: float = 1.0, such_as: str = "0.02") ->
             return known
     expected = f"a fraction between 0 and {most:g}, such as {such_as}"
     given = f"--{name.replace('_', '-')} {value!r}"
-    raise UsageError(given, expected=expected, fix=as_fraction(value))
+    fix = as_fraction(value)
+    within = fix is not None and float(fix.removeprefix("give ")) < most
+    raise UsageError(given, expected=expected, fix=fix if within else None)
 
 
 def converted(value: Any, kind: Any, name: str) -> Any:

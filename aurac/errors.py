@@ -42,9 +42,10 @@ class AuracError(Exception):
 def in_python(text: str) -> str:
     """A text with options as keywords: ``--dtype float32`` → ``dtype='float32'``.
 
-    Commands between backticks stay, and so do options that only commands have.
+    Commands between backticks stay, and so do options that only commands have; whose keyword it is
+    goes, since the function that was called has it.
     """
-    parts = text.split("`")
+    parts = text.replace(" of `aurac score`", "").split("`")
     parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
     return "`".join(parts)
 

@@ -132,7 +132,10 @@ def _group_test(
     axis = check_axis(settings.axis)
     for group in (a, b):
         if not group.has_documents:
-            raise CurveError(f"{group.name} has no per-document outcomes to test")
+            raise CurveError(
+                f"{group.name} has no per-document outcomes to test",
+                expected="scores of documents at each rank, not accuracies alone",
+            )
     first, second = together([a, b], settings.support, axis)
     areas = paired_areas(second, first, axis, paired_seeds=settings.paired_seeds)
     if not (areas.a.any() or areas.b.any()):

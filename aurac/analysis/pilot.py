@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from scipy.special import ndtri
@@ -54,7 +54,7 @@ def plan(
     margin: float,
     *,
     question: Question = "difference",
-    pilot: str | Path | None = None,
+    pilot: str | Path | Any | None = None,
     flip_rate: float | None = None,
     sd: float | None = None,
     seed_sd: float | None = None,
@@ -79,7 +79,7 @@ def plan(
         margin: Difference, margin or half-width in question, a fraction.
         question: "difference" between two adapters, "non-inferiority" of a smaller rank, or
             "interval" of one adapter's AURAC.
-        pilot: A run folder, table or sample logs to learn the spread from.
+        pilot: A run folder (or a `Run`), table or sample logs to learn the spread from.
         flip_rate: Or: the share of documents whose outcome changes.
         sd: Or: the standard deviation over documents of the paired difference.
         seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
@@ -108,7 +108,7 @@ def plan(
 
     spread = find_spread(
         question,
-        pilot=pilot,
+        pilot=converted(getattr(pilot, "folder", pilot), Path | None, "pilot"),
         sd=converted(sd, float | None, "sd"),
         flip_rate=converted(flip_rate, float | None, "flip_rate"),
         seed_sd=converted(seed_sd, float | None, "seed_sd"),
@@ -202,7 +202,8 @@ def find_spread(
 
 def _assumed(sd: float | None, flip_rate: float | None, question: Question) -> Spread:
     if (sd is None) == (flip_rate is None):
-        raise UsageError("a plan needs a spread", expected="one of --pilot, --sd and --flip-rate")
+        given = "no spread" if sd is None else "--sd with --flip-rate"
+        raise UsageError(given, expected="one of --pilot, --sd and --flip-rate")
     groups = 2 if question == "difference" else 1
     if sd is not None:
         if not 0 < sd <= 1:

@@ -275,7 +275,8 @@ def _selected(source: Any, **wanted: str | None) -> Any:
 def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     from aurac.readers import read_curves
 
-    run = read_curves(Path(source).expanduser()) if isinstance(source, (str, Path)) else source
+    path = source if isinstance(source, (str, Path)) else None
+    run: Any = source if path is None else read_curves(Path(path).expanduser())
     default: dict[tuple[str | None, str | None], Any] = {}
     called = [each for each in run.curves if each.label in (adapter, f"{adapter} on {each.task}")]
     for curve in called or run.curves:  # an adapter's default truncation comes first
@@ -289,6 +290,13 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     known = ", ".join(labels or (" on ".join(filter(None, names)) for names in default))
     there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
+    groups = (run if hasattr(run, "groups") else read_curves(run.folder)).groups
+    if adapter is not None and (members := groups.get(adapter)):
+        raise CurveError(
+            f"{adapter} is {len(members)} training seeds",
+            expected="one curve",
+            fix=f"run.scores has the mean over them; one of these is {members[0]}",
+        )
     every = "run.scores of run = aurac.load_run(path), or aurac.analysis.analyse(table)"
     asked = ", ".join(filter(None, (adapter, task))) or "any adapter"
     raise CurveError(

@@ -210,8 +210,10 @@ def _question(
     adapter = non_inferior if equivalent is None else equivalent
     both = non_inferior is not None and equivalent is not None
     if both or adapter is None or reference is None or margin is None:
+        asked = {"--to": reference, "--margin": margin, "--non-inferior": adapter}
+        lacks = ", ".join(name for name, value in asked.items() if value is None)
         raise UsageError(
-            "an incomplete margin test",
+            f"a margin test without {lacks}" if lacks else "two margin tests",
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
         )

@@ -53,7 +53,8 @@ def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
     if left is right or left == right:
         if first.n_docs == other.n_docs:
             return None
-        counts = f"{first.label} has {first.n_docs} documents and {other.label} has {other.n_docs}"
+        another = "another" if other.label == first.label else other.label
+        counts = f"{first.label} has {first.n_docs} documents and {another} has {other.n_docs}"
         raise CurveError(counts, expected=same)
     both = f"{first.label} and {other.label}"
     if left is None or right is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,6 @@ from aurac.errors import UsageError, in_python
 from aurac.records.results_file import Results, run_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from matplotlib.axes import Axes
     from pandas import DataFrame
 
@@ -402,7 +401,7 @@ class Run:
         return write_report(
             self.folder,
             out=converted(out, Path | None, "out"),
-            groups={name: several(members) for name, members in (groups or {}).items()},
+            groups=converted(groups or {}, Mapping[str, Sequence[str]], "groups"),
             margin=margin,
             axes=several(axes),
             primary=pairs_of(primary),

@@ -210,7 +210,11 @@ def no_number(where: str, name: str, error: Exception) -> DataError:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     kind = path.suffix.removeprefix(".")
-    return DataError(f"{path} cannot be read as {kind} ({first_line(error)[:200]})")
+    comma = "write decimals with points, and texts with commas in quotes"
+    return DataError(
+        f"{path} cannot be read as {kind} ({first_line(error)[:200]})",
+        fix=comma if "Expected" in str(error) and kind == "csv" else None,
+    )
 
 
 def cached_size(path: str | None, subset: str | None, split: str | None) -> int | None:

@@ -67,10 +67,12 @@ def _known(names: Sequence[str], where: str) -> list[str]:
         return [name for name in names if name in COLUMNS]
     shown = ", ".join(names[:10]) or "none"
     split = any(mark in name for name in names for mark in ";\t|")
+    small = [name.lower() for name in names if name not in COLUMNS and name.lower() in COLUMNS]
+    lower = f"write {', '.join(small)} in small letters" if small else None
     raise DataError(
         f"{where} has columns {shown}",
         expected="adapter, task, rank, doc_id, score, or rank and accuracy",
-        fix="separate the columns by commas" if split else None,
+        fix="separate the columns by commas" if split else lower,
     )
 
 

@@ -119,7 +119,9 @@ class Procedure:
     @property
     def levels(self) -> tuple[float, float]:
         """Error rate of a test along a curve, and of one alone."""
-        if len(self.curves) == len(self.references) == 1:
+        if len(self.curves) == len(self.references) == 1 and not any(
+            each is self.references[0] for each in self.curves[0][1:]
+        ):
             return self.alpha, 0.0  # the sequence begins at what all are compared with
         alone = ALONE * self.alpha / sum(map(len, self.curves))
         return (1.0 - ALONE) * self.alpha / len(self.curves) + alone, alone

@@ -422,6 +422,14 @@ def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
     assert "y@32 is a reference for all" in str(done.exception)
 
 
+def test_a_reference_is_within_any_margin_of_itself():
+    """Also below a rank that is shown to be worse."""
+    given = ["recommend", REPORTS / "word_problems", "--margin", ".1", "--reference", "lora@4"]
+    text = run(*given, "--adapter", "lora", "--require-rank", "4")
+    assert "\nShip lora (SVD) at rank 4 on aurac_word_problems: " in text
+    assert run(*given).startswith("Ship lora (SVD) at rank 4 on aurac_word_problems: ")
+
+
 def test_nothing_passes_where_every_answer_is_scored_0(tmp_path):
     path = tmp_path / "t.csv"
     rows = [f"{name},{rank},{doc},0" for name in "xy" for rank in (1, 2) for doc in range(30)]

@@ -178,13 +178,13 @@ def test_a_gate_exits_with_4_where_nothing_is_shown(table):
         (["score", "TABLE", "--group", "x"], "--group 'x'"),
         (["score", "TABLE", "--group", "x=qlora"], "group x names 'qlora'"),
         (["score", "TABLE", "TABLE"], "appears 2 times"),
-        (["score", "TABLE", "--non-inferior", "lora"], "an incomplete margin test"),
+        (["score", "TABLE", "--non-inferior", "lora"], "without --to, --margin"),
         (
             ["score", "TABLE", "--non-inferior", "lora", "--to", "matryoshka", "--margin", "0.02",
              "--level", "0.9"],
             "--level with a margin test",
         ),
-        (["score", "TABLE", "--margin", "0.1"], "an incomplete margin test"),
+        (["score", "TABLE", "--margin", "0.1"], "without --to, --non-inferior"),
         (["score", "TABLE", "--equivalent", "x", "--to", "lora", "--margin", ".1"], "adapter 'x'"),
         (["score", "TABLE", "--equivalent", "lora", "--to", "lora", "--margin", ".1"], "itself"),
         (

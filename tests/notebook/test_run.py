@@ -440,7 +440,20 @@ def test_names_choose_among_what_has_names():
         (svd, {"adapter": "nobody"}, "expected one of lora"),
         (found, {"adapter": "lora (fit)"}, r"lora \(prefix\) on aurac_word_problems"),
         (found, {"adapter": 3}, "adapter=3; expected a text"),
+        (KEPT.parent / "study/results/mawps", {"adapter": "lora"}, "lora is 5 training seeds"),
         (found, {"level": None}, "level=None; expected a number"),
     ):
         with pytest.raises(AuracError, match=words):
             aurac.score(source, **wanted)
+
+
+def test_a_run_is_a_pilot_and_groups_are_read_as_the_command_reads_them(run, tmp_path):
+    assert len(aurac.plan(0.1, pilot=run)) == len(aurac.plan(0.1, pilot=KEPT)) > 0
+    with pytest.raises(UsageError, match=r"groups=.*; expected a mapping"):
+        run.report(tmp_path / "new", groups=["lora", "dylora"])
+    with pytest.raises(UsageError, match=r"alpha=95; expected [^;]*such as 0\.05$"):
+        run.recommend(0.1, alpha=95)
+    with pytest.raises(AuracError, match=r"support='common' takes the ranks that they share$"):
+        aurac.non_inferior(run.curves[0].at([1, 2]), run.curves[1], margin=0.1)
+    with pytest.raises(UsageError, match="sd= with flip_rate="):
+        aurac.plan(0.05, sd=0.3, flip_rate=0.1)

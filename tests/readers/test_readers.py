@@ -155,6 +155,8 @@ def test_point_tables(tmp_path):
         ("rank,rank,accuracy\n1,1,.2\n", "two columns named rank"),
         ("rank,accuracy\n1,.2\n1,.3\n", "rank 1 twice"),
         ("rank,accuracy\n1,20\n2,30\n", "looks like percent"),
+        ("Rank,Accuracy\n1,.2\n2,.3\n", "write rank, accuracy in small letters"),
+        ("rank,accuracy\n1,0,2\n2,0,3\n", "write decimals with points"),
         ("rank,accuracy\n1,\n", "no accuracy at any rank"),
         ("rank,accuracy,high\n1,.2,.3\n", "a column high alone; expected low and high"),
         (
