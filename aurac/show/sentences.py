@@ -127,8 +127,10 @@ def elsewhere(findings: Findings, pairs: Iterable[PairRow]) -> str:
 
     Also in a task of a study, which compares across truncations in families of its own.
     """
-    if findings.of_study:
-        return ""
+    return "" if findings.of_study else _differing(findings, pairs)
+
+
+def _differing(findings: Findings, pairs: Iterable[PairRow]) -> str:
     others = [line for pair in pairs for line in findings.other_truncations(pair)]
     more = [f"{len(others) - LISTED} more are in analysis.json"] if len(others) > LISTED else []
     listed = "; ".join([*others[:LISTED], *more])
@@ -319,6 +321,8 @@ def details(findings: Findings, task: str) -> list[str]:
     run = findings.run
     rows, best = scored(run, task), findings.best[task]
     lines = [] if run.sequential else _answer(findings, task)
+    if findings.of_study and (text := _differing(findings, primary_pairs(findings, task))):
+        lines.append(text)
     unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
     left = some(f"{c.label} ({c.score_reason or 'no AURAC'})" for c in unscored)
     lines += [f"Without an AURAC: {left}."] if unscored and rows else []
@@ -347,8 +351,8 @@ def details(findings: Findings, task: str) -> list[str]:
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
             more = "" if findings.of_study else "; --primary adds a pair"
             lines.append(
-                f"Of these, in no pair: {some(rest)}; two adapters are compared in one truncation "
-                f"each{more}."
+                f"Of these, not tested against {best.label}: {some(rest)}; two adapters are "
+                f"compared in one truncation each{more}."
             )
     choice = findings.choices.get(task)
     if choice and not run.sequential:  # whose decisions say what to ship
