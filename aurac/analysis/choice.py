@@ -304,11 +304,17 @@ class _Search:
                     )
                 )
                 against_itself = rows[-1] if candidate is sole else against_itself
-        sized = all(row.bytes is not None for row in rows)
+        known = {group.way: group.first.parameters for group in self.groups}
+        counts = [known[row.adapter, row.truncation].get(row.rank) for row in rows]
+        sizes = next(
+            each
+            for each in ([row.bytes for row in rows], counts, [row.rank for row in rows])
+            if None not in each
+        )
+        large = dict(zip(map(id, rows), sizes, strict=True))
 
         def place(row: Configuration) -> tuple[Any, ...]:
-            large = row.bytes if sized else row.rank
-            return large, -row.accuracy, _least(row), row.label, row.rank
+            return large[id(row)], -row.accuracy, _least(row), row.label, row.rank
 
         rows.sort(key=place)
         level = self.procedure.levels[0]

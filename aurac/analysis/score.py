@@ -274,6 +274,7 @@ def _selected(source: Any, **wanted: str | None) -> Any:
 
 def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     from aurac.readers import read_curves
+    from aurac.readers.data_files import TABLES
 
     path = source if isinstance(source, (str, Path)) else None
     run: Any = source if path is None else read_curves(Path(path).expanduser())
@@ -297,7 +298,10 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
             expected="one curve",
             fix=f"run.scores has the mean over them; one of these is {members[0]}",
         )
-    every = "run.scores of run = aurac.load_run(path), or aurac.analysis.analyse(table)"
+    table = path is not None and Path(path).suffix.lower() in TABLES
+    every = "run.scores of run = aurac.load_run(path)"
+    if table:
+        every = "aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores"
     asked = ", ".join(filter(None, (adapter, task))) or "any adapter"
     raise CurveError(
         f"{source} with {len(curves)} curves of {asked}",

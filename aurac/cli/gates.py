@@ -42,7 +42,8 @@ class Gate:
             each = (
                 f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
             )
-            return f"{verdict} {each}; --adapter NAME tests one."
+            one = len({names.of(row) for row in self.tested}) == 1
+            return f"{verdict} {each}{'' if one else '; --adapter NAME tests one'}."
         if len({names.of(row) for row in self.tested}) == 1:
             more = "".join(f" and {row.task}" for row in self.tested[1:])
             return f"{names.on_task(self.tested[0])}{more} {self.does}."

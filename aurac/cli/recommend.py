@@ -237,12 +237,14 @@ def _print(
 
 def _passing(named: Sequence[Configuration | None], verdicts: Sequence[Gate]) -> str:
     """That what is recommended passes, and what to type so that it alone is tested."""
+    if len(named) > 1:
+        return "The recommended configurations pass"
     failed = {row.label for gate in verdicts for row, _ in gate.failing}
-    adapters = {row.adapter for row in named if row and not row.other and row.label not in failed}
-    typed = (
-        f" (--adapter {shlex.quote(adapters.pop())} tests it alone)" if len(adapters) == 1 else ""
-    )
-    return f"The recommended configuration passes{typed}"
+    (row,) = named
+    if row is None or row.other or row.label in failed:
+        return "The recommended configuration passes"
+    typed = f"--adapter {shlex.quote(row.adapter)} tests it alone"
+    return f"The recommended configuration passes ({typed})"
 
 
 def _judged(result: Analysis, names: Names, adapter: str | None) -> Iterator[str]:

@@ -19,7 +19,7 @@ from aurac.cli.options import (
     repeated,
 )
 from aurac.errors import RunFolderError
-from aurac.records.results_file import RESULTS_FILE
+from aurac.records.results_file import RESULTS_FILE, Results
 from aurac.runs.log import duration
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _list(root: Path, *, as_json: bool) -> int:
         ]
         click.echo(as_table(head, rows))
     elif (root / RESULTS_FILE).is_file():
+        Results.read(root)  # or says what is wrong with it
         print_text(f"{root} has results, and no record of a run: `aurac score {root}` shows them")
     else:
         click.echo(f"no run folders at or below {root}")

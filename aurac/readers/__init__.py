@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.curves.metrics import WantedMetrics
@@ -13,7 +14,6 @@ from aurac.records.results_file import LOG_SAMPLES, is_run, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from aurac.curves.curve import Curve
     from aurac.records.decisions import Declaration, SequentialRecord
@@ -33,7 +33,7 @@ class Curves:
 
 
 def read_curves(
-    path: Path,
+    path: str | Path,
     metric: str | Mapping[str, str] | WantedMetrics | None = None,
     cluster: Mapping[str, str] | None = None,
 ) -> Curves:
@@ -53,6 +53,7 @@ def read_curves(
         DataError: Not there, of an unknown kind, empty, too large, or with unusable content.
         RunFolderError: A run folder that cannot be read.
     """
+    path = Path(path).expanduser()
     if not path.exists():
         expected = "a run folder, a table or lm-eval's sample logs"
         fix = did_you_mean(path, _is_readable)

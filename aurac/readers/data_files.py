@@ -205,7 +205,8 @@ def no_number(where: str, name: str, error: Exception) -> DataError:
     given = f"{where}, column {name}: a cell is no number" + (f": {cell[1]!r}" if cell else "")
     written = as_fraction(cell[1]) if cell else None
     fix = written and f"{written} there, and fractions in all rows"
-    return DataError(given, expected="numbers such as 0.4", fix=fix)
+    such = "whole numbers such as 4" if name in ("rank", "seed") else "numbers such as 0.4"
+    return DataError(given, expected=such, fix=fix)
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -245,7 +245,7 @@ def recommended_lines(
         lines += ["", *rank_lines(result, served, names)]
     elif number > 1 and not details:
         more = f"--details: all {number} configurations{up_to(result.choices[0])}"
-        if len(result.recommended) > 1:
+        if len({row.label for row in result.recommended}) > 1:
             more += ", each adapter by itself; --adapter NAME: one"
         lines.append(more)
     return lines[1:]

@@ -105,9 +105,9 @@ def write_report(
     for axis in axes:
         if axis not in BUDGETS:
             raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
-    if out is not None:
-        _check_place(Path(out))
     folders = [Path(run_folder), *map(Path, more)]
+    if out is not None:
+        _check_place(Path(out), folders)
     if len(folders) > 1 and out is None:
         raise RunFolderError(
             f"{len(folders)} runs without a folder for their report", fix="give --out FOLDER"
@@ -128,13 +128,15 @@ def write_report(
     return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
 
 
-def _check_place(out: Path) -> None:
-    """Refuse a folder of other files than those of a run or of an earlier report."""
+def _check_place(out: Path, runs: Sequence[Path]) -> None:
+    """Refuse a folder of other files than those of these runs or of an earlier report."""
     names = {*names_in(out)}
-    if names and RESULTS_FILE not in names and not {"report.html", ANALYSIS_FILE} <= names:
+    own = out.resolve() in {run.resolve() for run in runs}
+    report = {"report.html", ANALYSIS_FILE} <= names and RESULTS_FILE not in names
+    if names and not own and not report:
         raise RunFolderError(
-            f"--out {out} holds other files",
-            expected="a new or empty folder, a run, or an earlier report",
+            f"--out {out} holds {'another run' if RESULTS_FILE in names else 'other files'}",
+            expected="a new or empty folder, the run itself, or an earlier report",
             fix="give another folder",
         )
 

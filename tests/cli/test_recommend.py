@@ -422,6 +422,37 @@ def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
     assert "y@32 is a reference for all" in str(done.exception)
 
 
+def test_of_unequal_sizes_the_smaller_adapter_is_shipped(tmp_path):
+    """At one rank b has twice the parameters of a, and is more accurate."""
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{name},{rank},{doc},{int(doc % 100 < right)},{rank * size}"
+        for name, size, right in (("a", 1, 61), ("b", 2, 65))
+        for rank in (2, 4)
+        for doc in range(200)
+    ]
+    path.write_text("\n".join(["adapter,rank,doc_id,score,parameters", *rows]))
+    assert run("recommend", path, "--margin", "0.3").startswith("Ship a at rank 2: ")
+
+
+def test_the_pointer_of_a_gate_is_to_what_is_recommended(tmp_path):
+    """Of two tasks, each with an adapter of its own, no single one is tested."""
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{name},{task},{rank},{doc},{int(doc % 100 < right)}"
+        for name, task, right in (("a", "t", 90), ("a", "u", 20), ("b", "t", 20), ("b", "u", 90))
+        for rank in (2, 4)
+        for doc in range(100)
+    ]
+    path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows]))
+    asked = ["recommend", path, "--min-accuracy", "0.6", "--require-rank", "2"]
+    text = run(*asked, code=4)
+    assert "\nThe recommended configurations pass:\nShip a at rank 2 on t" in text
+    one = run(*asked, "--adapter", "a", code=4)
+    assert "a on t passed, each tested by itself.\n" in one
+    assert "--adapter NAME" not in one
+
+
 def test_a_reference_is_within_any_margin_of_itself():
     """Also below a rank that is shown to be worse."""
     given = ["recommend", REPORTS / "word_problems", "--margin", ".1", "--reference", "lora@4"]

@@ -156,6 +156,7 @@ def test_point_tables(tmp_path):
         ("rank,accuracy\n1,.2\n1,.3\n", "rank 1 twice"),
         ("rank,accuracy\n1,20\n2,30\n", "looks like percent"),
         ("Rank,Accuracy\n1,.2\n2,.3\n", "write rank, accuracy in small letters"),
+        ("rank,accuracy\none,.2\n2,.3\n", "expected whole numbers such as 4"),
         ("rank,accuracy\n1,0,2\n2,0,3\n", "write decimals with points"),
         ("rank,accuracy\n1,\n", "no accuracy at any rank"),
         ("rank,accuracy,high\n1,.2,.3\n", "a column high alone; expected low and high"),

@@ -371,6 +371,14 @@ def test_a_folder_that_cannot_be_written(zoo, tmp_path):
         write_report(folder, out=tmp_path / "file" / "inner")
 
 
+def test_a_report_goes_into_no_other_run(zoo, tmp_path):
+    folder, _ = zoo
+    other = RunMaker(tmp_path / "other", n=20).add("a", [0.2, 0.6], ranks=(1, 2)).write()
+    with pytest.raises(RunFolderError, match=r"holds another run; .*; give another folder"):
+        write_report(folder, out=other)
+    assert not (other / "report.md").exists()
+
+
 @pytest.mark.parametrize("name", ["report.md", "report.html", "analysis.json", "figures/own.txt"])
 def test_a_report_goes_into_no_folder_of_other_files(zoo, tmp_path, name):
     folder, _ = zoo
