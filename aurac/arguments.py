@@ -170,7 +170,7 @@ def alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
 
 def nearest(name: str, known: Iterable[str], mark: str = "") -> str | None:
     """The known name that was probably meant, or several, each after a `mark`."""
-    names = list(known)
+    names = list(dict.fromkeys(known))
     also = [each for each in _ALSO_CALLED.get(name, "").split() if each in names]
     meant = also or alike(name, names)
     return " or ".join(f"{mark}{each}" for each in meant) or None

@@ -345,7 +345,8 @@ def check_groups(groups: Groups, known: Iterable[str | None]) -> dict[str, str]:
     for group, members in groups.items():
         if group in known and group not in members:
             raise CurveError(
-                f"group {group} has the name of an adapter that is not in it", fix="rename it"
+                f"group {group} has the name of an adapter that is not in it",
+                fix="give the group another name with --group NAME=A,B",
             )
         for member in members:
             if member not in known:

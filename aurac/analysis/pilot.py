@@ -253,6 +253,8 @@ def _of_pilot(pilot: str | Path, which: PilotOptions) -> list[RecipeGroup]:
         raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
     if not all(group.has_documents for group in result.values()):
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
+    if between and len(between) != 2:
+        raise UsageError(f"--between {','.join(between)}", expected="two adapters, A,B")
     for name in between or ():
         if name not in result:
             raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")

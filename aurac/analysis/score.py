@@ -290,6 +290,7 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     labels = {each.label: None for each in run.curves if adapter is not None and not curves}
     known = ", ".join(labels or (" on ".join(filter(None, names)) for names in default))
     there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
+    there["adapter"] |= {each.label for each in run.curves}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     groups = (run if hasattr(run, "groups") else read_curves(run.folder)).groups
     if adapter is not None and (members := groups.get(adapter)):

@@ -87,8 +87,9 @@ def depends_sentence(*rows: PairRow) -> str:
         ]
         on = f" on {row.task}" * (len(rows) > 1)
         where.append(f"of {counted(len(signs) - 1, 'other')}{on}, {', '.join(other)}")
-    text = f" It depends on the truncation: {'; '.join(where)}. Each is tested in its place, their"
-    return f"{text} number not allowed for (truncations in analysis.json)." if where else ""
+    text = f" It depends on the truncation: {'; '.join(where)}. Each is adjusted as if it were the"
+    text += " primary comparison; that several were tried is not allowed for"
+    return f"{text} (truncations in analysis.json)." if where else ""
 
 
 def pair_sentence(row: PairRow, others: Sequence[str] | None = None) -> str:

@@ -65,7 +65,7 @@ class _Typed:
                 self.fail(f"{value}; expected {self.a_number}{limit}", param, ctx)  # type: ignore[attr-defined]
             number = re.fullmatch(r"[^\d.+-]*(\d+(?:\.\d+)?)[^\d.]*", str(value))
             such = number[1] if number else f"one such as {self.such_as}"  # type: ignore[attr-defined]
-            fix = as_fraction(value) or f"write {such}"
+            fix = (as_fraction(value) if isinstance(self, Number) else None) or f"write {such}"
             self.fail(f"{value!r} is no number: {fix}", param, ctx)  # type: ignore[attr-defined]
 
 

@@ -234,7 +234,9 @@ def _seed_lines(rows: Sequence[Plan], spread: Spread, pairing: str | None) -> It
     if all(row.seeds == 1 for row in rows):
         return
     if spread.seed == 0.0:
-        yield "No spread between seeds is known: give --seed-sd, or a pilot with several."
+        known = "The pilot's seeds show no spread of their own: give --seed-sd to assume one."
+        unknown = "No spread between seeds is known: give --seed-sd, or a pilot with several."
+        yield unknown if spread.interaction else known
     if spread.interaction:
         yield (
             f"Assumed: up to {100 * spread.interaction:g} % of the variance over documents changes "

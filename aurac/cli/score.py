@@ -191,11 +191,11 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Paired differences of {axis_title(result.axis)} on the same documents"
     text += terminal_text.pair_lines(result.pairs, result.variants, title, details=details)
-    text += terminal_text.shared_lines(result.scores, result.pairs)
     text += terminal_text.zero_lines(result.scores)
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
     text += terminal_text.aggregate_lines(result.aggregates, details=details)
+    text += terminal_text.shared_lines(result.scores, result.pairs)
     text += terminal_text.best_lines(result.best, declared=bool(result.primary))
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
     print_text("\n" + "\n".join(text).strip("\n"))

@@ -40,7 +40,7 @@ def load_run(path: str | Path) -> Run:
         UsageError: Something else than a path.
     """
     if not isinstance(path, (str, Path)):
-        raise UsageError(f"{path!r:.80} is no run", expected="the path of a run folder")
+        raise UsageError(f"{path!r:.80} is no path", expected="the path of a run folder")
     folder = run_folder(path)
     results = Results.read(folder)
     ranks = [(curve, rank) for curve in results.curves for rank in (0, *curve.ranks)]

@@ -303,7 +303,11 @@ class _Rows:
             rows[int(self.rank[a])] = self.values[a:b]
         base = rows.pop(0, None)
         if not rows:
-            raise self._error(f"{self.label(start)} has rank 0 only", expected="ranks from 1")
+            raise self._error(
+                f"{self.label(start)} has rank 0 only",
+                expected="ranks from 1",
+                fix="give the rows of the base to each adapter and seed, under rank 0",
+            )
         outcomes = np.stack(list(rows.values()))
         outcomes.setflags(write=False)
         texts = self.text["doc_id"].texts

@@ -378,6 +378,8 @@ class Results(Record, frozen=True, kw_only=True):
         if not path.is_file():
             run = "run `aurac compare … --out FOLDER` first, or let an interrupted run finish"
             why, fix = f"holds no {RESULTS_FILE}", runs_below(folder)
+            if folder.is_file():
+                why, fix = "is a file", "`aurac score FILE` reads tables"
             if not folder.exists():
                 why, fix = "does not exist", did_you_mean(folder, is_run)
             raise RunFolderError(f"{folder} {why}", expected="a run folder", fix=fix or run)

@@ -119,7 +119,7 @@ def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[s
     ]
     return [
         f"{row.b} − {row.a}{f' on {row.task}' if row.task else ''}: over ranks "
-        f"{', '.join(map(str, row.ranks))}, which both have; the scores above are over all ranks."
+        f"{', '.join(map(str, row.ranks))}, which both have; scores are over all ranks."
         for row in rows
     ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from aurac.errors import CurveError
 from aurac.stats.mean import Layout, t_quantile
-from aurac.stats.noninferiority import Candidate, bound
+from aurac.stats.noninferiority import Candidate, bound, seeds_needed
 from aurac.stats.seeds import components, mean_of_seeds
 from aurac.stats.spread import Outcomes, Spread
 
@@ -195,6 +195,10 @@ class SimulatedStudy:
     def plan(self, power: float, *, check: bool = True) -> Plan:
         """The fewest documents with that power; `check` simulates it with more repetitions."""
         best = self.power(LIMIT, self._repetitions[0]) if self.seeds > 1 else 1.0
+        least = seeds_needed(self.alpha) if self.question == "non-inferiority" else 0
+        if best < power - _CLOSE and self.seeds < least:
+            reason = f"a margin takes {least} seeds at least, whatever the number of documents"
+            return Plan(self.seeds, None, reason)
         if best < power - _CLOSE and self.spread.seed <= 0:
             return Plan(self.seeds, None, _TOO_MANY)
         if best < power - _CLOSE:

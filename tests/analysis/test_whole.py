@@ -176,8 +176,11 @@ def test_variants_are_compared_within_their_adapter():
         "p_holm": other.p_holm,
     }
     assert pair.survives is False
-    depends = " It depends on the truncation: of 1 other{}, lora is better under 1. Each is tested "
-    depends += "in its place, their number not allowed for (truncations in analysis.json)."
+    depends = (
+        " It depends on the truncation: of 1 other{}, lora is better under 1. Each is adjusted "
+    )
+    depends += "as if it were the primary comparison; that several were tried is not allowed for "
+    depends += "(truncations in analysis.json)."
     assert depends_sentence(pair) == depends.format("")
     assert depends_sentence(pair, variant) == depends.format(" on t")
     assert depends_sentence(variant) == ""

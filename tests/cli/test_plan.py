@@ -107,7 +107,10 @@ def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
         (["--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),
         (["--delta", "0.02", "--pilot", "TABLE", "--task", "arc"], "no task 'arc'"),
         (["--delta", "0.02", "--pilot", "TABLE", "--between", "a,b"], "--between a"),
-        (["--delta", "0.02", "--pilot", "TABLE", "--between", "lora"], "one adapter"),
+        (
+            ["--delta", "0.02", "--pilot", "TABLE", "--between", "lora"],
+            "expected two adapters, A,B",
+        ),
         (
             ["--delta", ".02", "--pilot", "TABLE", "--question", "certificate", "--rank", "3"],
             "--rank 3",

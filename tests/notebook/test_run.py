@@ -133,7 +133,7 @@ def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
 
 
 def test_only_a_path_is_a_run():
-    with pytest.raises(aurac.errors.UsageError, match="None is no run; expected the path"):
+    with pytest.raises(aurac.errors.UsageError, match="None is no path; expected the path"):
         aurac.load_run(None)
 
 

@@ -72,6 +72,15 @@ def test_more_documents_than_there_can_be_are_no_plan(seeds):
     assert row.reason == "more than 10,000,000 documents are needed"
 
 
+def test_a_margin_takes_eleven_seeds():
+    """With fewer no number of documents is enough."""
+    rng = np.random.default_rng(0)
+    [few] = plan(0.1, spread_of_flips(0.15), seeds=[5], question="non-inferiority", rng=rng)
+    assert few.reason == "a margin takes 11 seeds at least, whatever the number of documents"
+    [row] = plan(0.1, spread_of_flips(0.15), seeds=[11], question="non-inferiority", rng=rng)
+    assert row.documents
+
+
 def test_without_a_change_the_rule_of_three_says_when_a_rank_is_non_inferior():
     # (1 - .05)^n ≤ .05: 59 documents without a loss.
     (result,) = plan(
