@@ -26,6 +26,8 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # before t
     os.environ.setdefault("OMP_NUM_THREADS", str(max(CORES // workers, 1)))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# lm-eval bootstraps in a pool of forks, and a fork of a process with threads may wait for ever.
+os.environ.setdefault("DISABLE_MULTIPROC", "1")
 
 # A busy machine is no reason to fail.
 hypothesis.settings.register_profile(
