@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import re
 import sys
 import types
@@ -68,9 +69,7 @@ def fraction(value: Any, name: str, most: float = 1.0, such_as: str = "0.02") ->
             return known
     expected = f"a fraction between 0 and {most:g}, such as {such_as}"
     given = f"--{name.replace('_', '-')} {value!r}"
-    fix = as_fraction(value)
-    within = fix is not None and float(fix.removeprefix("give ")) < most
-    raise UsageError(given, expected=expected, fix=fix if within else None)
+    raise UsageError(given, expected=expected, fix=as_fraction(value, most))
 
 
 def converted(value: Any, kind: Any, name: str) -> Any:
@@ -135,15 +134,15 @@ def _pair(text: str) -> dict[str, str]:
     return {name: value}
 
 
-def as_fraction(value: object) -> str | None:
-    """What to write in the place of a percentage, of points or of a decimal comma."""
+def as_fraction(value: object, most: float = math.inf) -> str | None:
+    """What to write, below `most`, in the place of a percentage, of points or a decimal comma."""
     found = re.fullmatch(r"\s*(\d+)(?:([.,])(\d+))?\s*(%|pp|points?)?\s*", str(value))
     if found is None:
         return None
-    number = float(f"{found[1]}.{found[3] or 0}")
-    if found[4] or (1 < number <= 100 and found[2] != ","):
-        return f"give {number / 100:g}"
-    return f"give {number:g}" if found[2] == "," else None
+    number, comma = float(f"{found[1]}.{found[3] or 0}"), found[2] == ","
+    percent = bool(found[4]) or (1 < number <= 100 and not comma)
+    number = number / 100 if percent else number
+    return f"give {number:g}" if (percent or comma) and number < most else None
 
 
 def _called(kind: Any) -> str:

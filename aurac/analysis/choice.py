@@ -311,12 +311,12 @@ class _Search:
             for each in ([row.bytes for row in rows], counts, [row.rank for row in rows])
             if None not in each
         )
-        large = dict(zip(map(id, rows), sizes, strict=True))
 
-        def place(row: Configuration) -> tuple[Any, ...]:
-            return large[id(row)], -row.accuracy, _least(row), row.label, row.rank
+        def place(sized: tuple[Any, Configuration]) -> tuple[Any, ...]:
+            large, row = sized
+            return large, -row.accuracy, _least(row), row.label, row.rank
 
-        rows.sort(key=place)
+        rows = [row for _, row in sorted(zip(sizes, rows, strict=True), key=place)]
         level = self.procedure.levels[0]
         least, rare = seeds_needed(level), seeds_needed(level, 0.1)
         choice = replace(choice, seeds_needed=least, rare_seeds_needed=rare)

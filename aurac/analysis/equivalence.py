@@ -138,8 +138,6 @@ def _group_test(
             )
     first, second = together([a, b], settings.support, axis)
     areas = paired_areas(second, first, axis, paired_seeds=settings.paired_seeds)
-    if not (areas.a.any() or areas.b.any()):
-        raise CurveError(ALL_ZERO.format(f" of both on {a.task}" if a.task else " of both"))
     test = margin_test(
         areas.b,
         areas.a,
@@ -151,6 +149,9 @@ def _group_test(
         matched=areas.matched,
     )
     test = replace(test, a=a.name, b=b.name, task=a.task, axis=axis, span=first.span)
+    if not (areas.a.any() or areas.b.any()):  # which shows nothing of the two
+        unknown = replace(test.estimate, low=None, high=None, method=ALL_ZERO.format(" of both"))
+        test = replace(test, estimate=unknown)
     return replace(test, sentence=margin_sentence(test))
 
 

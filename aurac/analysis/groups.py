@@ -16,7 +16,7 @@ from aurac.arguments import suggestion
 from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas, shared_span
 from aurac.curves.coerce import as_curve
 from aurac.curves.display import counted
-from aurac.curves.matching import align, labelled, matched, ordered_like
+from aurac.curves.matching import align, labelled, matched, ordered_like, told_apart
 from aurac.curves.names import curve_names
 from aurac.errors import CurveError
 from aurac.stats.mean import layout_of
@@ -313,9 +313,9 @@ def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ..
     if support is None:
         shown = [", ".join(map(str, curve.ranks)) for curve in (first, other)]
         shared = set(first.ranks) & set(other.ranks)
-        another = "another" if other.label == first.label else other.label
+        one, another = told_apart(first, other)
         raise CurveError(
-            f"{first.label} has ranks {shown[0]} and {another} has {shown[1]}",
+            f"{one} has ranks {shown[0]} and {another} has {shown[1]}",
             expected="the same ranks, since the grid changes the area",
             fix=_COMMON if len(shared) > 1 else None,
         )

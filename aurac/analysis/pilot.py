@@ -91,7 +91,7 @@ def plan(
         paired_seeds: Whether a difference is tested within each seed (same seeds, data and order in
             both recipes), or between two independent arms.
         seed: Of the simulation.
-        between: Of a pilot: two adapters; None: the first two.
+        between: Of a pilot: two adapters, or one for a question of one; None: the first.
         rank: Of a pilot, for non-inferiority: the rank in mind; None: the one below the largest.
         task: Of a pilot: one task; None: the first.
         metric: Of a pilot that holds several.
@@ -224,6 +224,8 @@ def _piloted(
 ) -> Spread:
     axis, adapters = which.get("axis") or "log2", _of_pilot(pilot, which)
     if question == "difference":
+        if (between := which.get("between")) and len(between) != 2:
+            raise UsageError(f"--between {','.join(between)}", expected="two adapters, A,B")
         if len(adapters) < 2:
             raise UsageError("the pilot has one adapter", expected="two to compare")
         first, second = together(adapters[:2], axis=axis)
@@ -253,8 +255,6 @@ def _of_pilot(pilot: str | Path, which: PilotOptions) -> list[RecipeGroup]:
         raise UsageError(f"the pilot has no task {task!r}", expected=f"one of {known}")
     if not all(group.has_documents for group in result.values()):
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
-    if between and len(between) != 2:
-        raise UsageError(f"--between {','.join(between)}", expected="two adapters, A,B")
     for name in between or ():
         if name not in result:
             raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")

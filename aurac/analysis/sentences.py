@@ -15,6 +15,7 @@ from aurac.curves.display import (
     enough,
     percent,
     points,
+    sentence_case,
     show_span,
     size,
 )
@@ -208,7 +209,7 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
     if not choice.declared:
         none = f"No margin was given, so no {things} is recommended{where}; {most}."
         if choice.few_seeds:
-            none = f"{_too_few(choice, where, things)} {most[:1].upper()}{most[1:]}."
+            none = f"{_too_few(choice, where, things)} {sentence_case(most)}."
         return [none, *weak]
     if choice.margin is not None and choice.few_seeds:
         return _few_seeds(choice, where, things, called)

@@ -34,6 +34,7 @@ class Gate:
         count, failed = len(self.tested), [row for row, _ in self.failing]
         called = names.on_task if len({row.task for row in self.tested}) > 1 else names.of
         passed = ", ".join(called(row) for row in self.tested if row not in failed)
+        alone = len({names.of(row) for row in self.tested}) == 1
         if self.failing:
             listed = ", ".join(f"{names.on_task(row)} ({why})" for row, why in self.failing)
             verdict = f"Gate not passed: {self.reason[0].lower()}{self.reason[1:]}: {listed}."
@@ -42,9 +43,8 @@ class Gate:
             each = (
                 f"{passed} passed, each tested by itself" if passed else "Each was tested by itself"
             )
-            one = len({names.of(row) for row in self.tested}) == 1
-            return f"{verdict} {each}{'' if one else '; --adapter NAME tests one'}."
-        if len({names.of(row) for row in self.tested}) == 1:
+            return f"{verdict} {each}{'' if alone else '; --adapter NAME tests one'}."
+        if alone:
             more = "".join(f" and {row.task}" for row in self.tested[1:])
             return f"{names.on_task(self.tested[0])}{more} {self.does}."
         judged = "Each was judged by itself"

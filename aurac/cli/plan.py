@@ -46,7 +46,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     --margin FLOAT: Difference, margin or half-width in question, a fraction such as 0.02.
     --question [difference]: Of two adapters, of a smaller rank, or of one adapter.
     --pilot PATH: A table, sample logs or a run folder to learn the spread from.
-    --between: ADAPTER,ADAPTER of the pilot; the first two by default.
+    --between: ADAPTER,ADAPTER of the pilot, or ADAPTER for a question of one; by default the first.
     --rank INTEGER: For non-inferiority: the rank in mind; the one below the largest by default.
     --task: Task of the pilot and of --pace; their first by default.
     --pace PATH: A finished run that says how long a document takes. Default: the pilot.

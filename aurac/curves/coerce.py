@@ -66,11 +66,12 @@ def as_curve(source: Any) -> Curve:
 def _check_index(series: Any) -> None:
     """Refuse the numbers of rows, which a column of a table has in the place of ranks."""
     labels = list(series.index)
-    counted = len(labels) > 2 and all(a + 1 == b for a, b in pairwise(map(whole_rank, labels)))
+    ordered = sorted(map(whole_rank, labels))
+    counted = len(ordered) > 2 and all(a + 1 == b for a, b in pairwise(ordered))
     named = series.index.name is not None or (series.name is None and 0 not in labels)
     if counted and not named:
         raise CurveError(
-            f"a Series over {labels[0]} to {labels[-1]}, which are row numbers or ranks",
+            f"a Series over {ordered[0]} to {ordered[-1]}, which are row numbers or ranks",
             expected="an index of ranks",
             fix="give df.set_index('rank').accuracy, or name the index: rename_axis('rank')",
         )

@@ -108,6 +108,11 @@ def show_span(span: Sequence[float], axis: str) -> str:
     return f"{len(span)} sizes from {show(span[0])} to {show(span[-1])}"
 
 
+def sentence_case(text: str) -> str:
+    """A text that begins a sentence."""
+    return text[:1].upper() + text[1:]
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 adapter", "3 adapters"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

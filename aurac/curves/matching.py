@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 
+def told_apart(first: Curve, other: Curve) -> tuple[str, str]:
+    """The labels of two curves, for a message; of two without names "the curve" and "another"."""
+    return first.label, "another" if other.label == first.label else other.label
+
+
 def align(first: Curve, other: Curve) -> Curve:
     """The other curve with its documents in the order of the first.
 
@@ -34,7 +39,8 @@ def align(first: Curve, other: Curve) -> Curve:
         if left is not None and right is not None and left != right:
             shown = (text if len(text) <= 40 else f"{text[:12]}…" for text in (left, right))
             raise CurveError(
-                f"{first.label} and {other.label} differ in {name} ({' and '.join(shown)})",
+                f"{' and '.join(told_apart(first, other))} differ in {name} "
+                f"({' and '.join(shown)})",
                 expected="the same documents and prompts for both",
             )
     for curve in (first, other):
@@ -49,14 +55,13 @@ def align(first: Curve, other: Curve) -> Curve:
 def _places(first: Curve, other: Curve) -> NDArray[np.intp] | None:
     """Where each of the first curve's documents stands in the other; None for the same order."""
     left, right = first.doc_ids, other.doc_ids
-    same = "the same documents for both"
+    same, (one, another) = "the same documents for both", told_apart(first, other)
     if left is right or left == right:
         if first.n_docs == other.n_docs:
             return None
-        another = "another" if other.label == first.label else other.label
-        counts = f"{first.label} has {first.n_docs} documents and {another} has {other.n_docs}"
+        counts = f"{one} has {first.n_docs} documents and {another} has {other.n_docs}"
         raise CurveError(counts, expected=same)
-    both = f"{first.label} and {other.label}"
+    both = f"{one} and {another}"
     if left is None or right is None:
         raise CurveError(
             f"only one of {both} says which documents it was evaluated on",

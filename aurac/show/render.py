@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
+from aurac.curves.display import sentence_case
 from aurac.show import escape
 from aurac.show.documents import RIGHT
 from aurac.show.table import Table, markdown_lines
@@ -118,14 +119,10 @@ def without(block: Block, opening: str) -> Block:
     if isinstance(block, Collapsed):
         return replace(block, blocks=tuple(without(inner, opening) for inner in block.blocks))
     if isinstance(block, (Picture, Table)) and block.caption.startswith(opening):
-        return replace(block, caption=_sentence_case(block.caption.removeprefix(opening)))
+        return replace(block, caption=sentence_case(block.caption.removeprefix(opening)))
     if isinstance(block, Text) and block.text.startswith(opening):
-        return replace(block, text=_sentence_case(block.text.removeprefix(opening)))
+        return replace(block, text=sentence_case(block.text.removeprefix(opening)))
     return block
-
-
-def _sentence_case(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def html(report: Report) -> str:

@@ -16,7 +16,7 @@ from aurac.analysis.sentences import (
     depends_sentence,
     show_p,
 )
-from aurac.curves.display import enough, percent, size
+from aurac.curves.display import enough, percent, sentence_case, size
 from aurac.records.decisions import AFTER
 from aurac.show.findings import scale, scored, significant
 from aurac.show.tables import rank_range
@@ -176,7 +176,7 @@ def _verdict(findings: Findings, task: str) -> str:
     best = findings.best[task]
     if best is None:
         reason = str(findings.leaders[task].reason)
-        return f"{reason[:1].upper()}{reason[1:]}, so none is named the best."
+        return f"{sentence_case(reason)}, so none is named the best."
     row = findings.leaders.get(task)
     apart = f" Not compared, over other ranks: {some(row.apart)}." if row and row.apart else ""
     if row and row.bounded:
@@ -201,8 +201,8 @@ def all_zero(run: StoredRun, task: str) -> str:
     if not curves or any(any(curve.accuracy) for curve in curves):
         return ""
     said = (
-        f"{ALL_ZERO[:1].upper()}{ALL_ZERO[1:].format(f' on {task}')}, in the report's documents or "
-        "with `aurac.load_run(RUN).samples`, before comparing anything."
+        f"{sentence_case(ALL_ZERO.format(f' on {task}'))}, in the report's documents or with "
+        "`aurac.load_run(RUN).samples`, before comparing anything."
     )
     row, cut = (curves[0].members or curves)[0], curves[0].metric.partition(",")[2]
     words = row.source.questions(task).values() if row.source and cut not in {"", "none"} else ()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from aurac.analysis.rows import pairings_of
 from aurac.analysis.sentences import ALL_ZERO, compared_with, none_enough, pairing_note, up_to
 from aurac.curves.area import axis_title
-from aurac.curves.display import interval, percent, points, size
+from aurac.curves.display import interval, percent, points, sentence_case, size
 from aurac.records.serving import against
 from aurac.show.names import Names
 from aurac.show.table import NONE, text_table
@@ -104,7 +104,7 @@ def zero_lines(scores: Sequence[ScoreRow]) -> list[str]:
     for row in scores:
         right[row.task] = right.get(row.task, False) or any(row.accuracy)
     every = (f" on {task}" if task else "" for task, known in right.items() if not known)
-    return [f"{ALL_ZERO[:1].upper()}{ALL_ZERO[1:].format(on)}." for on in every]
+    return [f"{sentence_case(ALL_ZERO.format(on))}." for on in every]
 
 
 def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[str]:

@@ -44,6 +44,8 @@ def test_plan(table, quick):
         text = run(*given, "--seeds", "1")
         assert "pilot of 300 documents" in text
         assert "at the pilot's upper limits" in text
+    one = ["plan", "--delta", "0.05", "--pilot", table, "--question", "interval", "--seeds", "1"]
+    assert "pilot of 300 documents" in run(*one, "--between", "lora")
     seeds = ("--delta", "0.05", "--sd", "0.3", "--seeds", "3")
     text = run("plan", *seeds)
     assert "up to 75 % of the variance over documents changes with the seed" in text

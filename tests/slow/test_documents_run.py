@@ -74,9 +74,6 @@ def run_line(line: str) -> list[str]:
         words = expanded(part)
         arguments = words[3:] if words[0] == "python" else words[1:]
         done = CliRunner().invoke(cli, arguments, standalone_mode=False)
-        if "scored 0" in str(done.exception) and "--equivalent" in words:  # answers are cut short
-            ran.append(arguments[0])
-            continue
         if done.exception is not None:
             raise AssertionError(f"{part}\n{done.output}") from done.exception
         gates = {"doctor": (0, 1), "score": (0, None, 4), "recommend": (0, None, 4)}
