@@ -72,7 +72,8 @@ def test_margin_tests_and_the_leader_are_over_the_amounts_of_all():
     own = {c.adapter: areas(c, 400, 800).mean() for c in (ATTENTION, LINEAR, third)}
     assert result.best[0].leader == max(own, key=own.get)
     assert result.best[0].estimate.value == pytest.approx(max(own.values()), abs=1e-9)
-    assert "has the largest AURAC over parameters on t" in result.best[0].sentences[0]
+    leads = "has the largest AURAC over parameters on t (400 and 800, which all have), "
+    assert leads in result.best[0].sentences[0]
     row = next(row for row in result.scores if row.adapter == "third")
     assert row.to_dict()["aurac_parameters"]["to"] == 1000
     with pytest.raises(KeyError):  # a row over parameters has no area over bytes

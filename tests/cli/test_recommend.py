@@ -412,6 +412,7 @@ def test_an_accuracy_is_shown_of_one_rank_alone(tmp_path):
     alone = run("recommend", path, "--margin", "0.1", "--require-rank", "8")
     assert alone.startswith("x may be shipped at rank 8 (within 10 points of the best rank).")
     assert "It is the only configuration here.\n" in alone
+    assert "\nRank against accuracy" in alone  # no sizes are known
     more = [f"y,{rank},{doc},{int(doc % 10 < 7)}" for rank in (16, 32) for doc in range(200)]
     path.write_text("\n".join(["adapter,rank,doc_id,score", *rows, *more]))
     words = ["recommend", str(path), "--min-accuracy", "0.4", "--require-rank", "8"]
