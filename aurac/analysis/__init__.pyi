@@ -1,9 +1,9 @@
+from .bands import Bands, bands
 from .choice import non_inferior_rank
 from .choice_rows import Choice, Configuration, RankRow, RankTest
 from .comparisons import paired_curves
 from .equivalence import margin_test
 from .rows import MarginTest
-from .score import Bands, bands
 from .whole import analyse
 
 __all__ = [

@@ -13,7 +13,7 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from aurac.analysis import bands
-from aurac.analysis.score import max_t
+from aurac.analysis.bands import max_t
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 from aurac.stats import interval
