@@ -225,16 +225,13 @@ class RankRow(Named):
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
         """An element of ``recommended``; the rank is None where none passes or is tested."""
         row: dict[str, Json] = {"adapter": self.label, **fields_of(self, "task rank")}
-        row |= {"delta": self.choice.margin, "alpha": self.choice.alpha}
+        row |= {"margin": self.choice.margin, "alpha": self.choice.alpha}
         if details and self.reason is None:
             row["reference"] = self.choice.reference
             row |= fields_of(self, "best flip_rate conditional saved seeds checkpoints")
-            row["smallest_delta"] = self.smallest_margin
-            names = "rank loss upper passed flip_rate method checkpoints"
-            row["steps"] = [
-                {"delta_needed": test.margin_needed, **fields_of(test, names)}
-                for test in self.tests
-            ]
+            row["smallest_margin"] = self.smallest_margin
+            names = "rank loss upper passed margin_needed flip_rate method checkpoints"
+            row["steps"] = [fields_of(test, names) for test in self.tests]
         if details:
             row["min_accuracy"] = self.choice.min_accuracy
             row |= fields_of(self, "reason sentence")

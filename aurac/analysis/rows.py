@@ -61,8 +61,8 @@ class Options:
             if value is not None:
                 such_as = "0.05" if name == "alpha" else "0.02"
                 object.__setattr__(self, name, fraction(value, name, most, such_as))
-        reference = converted(self.reference, int | str | None, "reference")
-        object.__setattr__(self, "reference", reference)
+        for name, kind in (("reference", int | str | None), ("adapter", str | None)):
+            object.__setattr__(self, name, converted(getattr(self, name), kind, name))
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -124,7 +124,7 @@ def plan(
     several = question == "difference" and any(row.seeds > 1 for row in rows)
     pairing = (PAIRED if paired_seeds else INDEPENDENT) if several else None
     content = {
-        "delta": margin,
+        "margin": margin,
         "question": question,
         "alpha": alpha,
         "power": power,

@@ -194,8 +194,8 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     text += terminal_text.zero_lines(result.scores)
     text += study_sentences(result.caveats)
     text += [result.primary.sentence] if result.primary else []
-    text += terminal_text.aggregate_lines(result.aggregates, details=details)
-    text += terminal_text.shared_lines(result.scores, result.pairs)
+    text += terminal_text.aggregate_lines(result.aggregates, result.pairs, details=details)
+    text += terminal_text.shared_lines(result.scores, result.pairs, result.aggregates)
     text += terminal_text.best_lines(result.best, declared=bool(result.primary))
     text += ["", "The smallest rank within the margin", *ranks] if ranks else []
     print_text("\n" + "\n".join(text).strip("\n"))

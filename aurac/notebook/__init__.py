@@ -233,6 +233,7 @@ class Run:
         *,
         min_accuracy: float | None = None,
         reference: int | str | None = None,
+        adapter: str | None = None,
         alpha: float = 0.05,
     ) -> DataFrame:
         """What to ship on each task, as `aurac recommend` answers: an adapter, truncation and rank.
@@ -248,16 +249,24 @@ class Run:
             margin: Loss of accuracy that is tolerable, a fraction, chosen before looking.
             min_accuracy: Accuracy that it must be shown to have, a fraction.
             reference: A rank, ``ADAPTER`` or ``ADAPTER@RANK`` to compare with; None: the best.
+            adapter: Whose configurations these are: an adapter, in its default truncation, or
+                one truncation, such as ``lora (prefix)``; None: all.
             alpha: Error rate of naming a configuration that falls short, the choice included.
 
         Raises:
             UsageError: A number out of range; or the run stopped early, when its own question was
                 decided.
-            CurveError: A reference that is not there.
+            CurveError: A reference or an adapter that is not there.
         """
         from aurac.notebook.frames import frame
 
-        asked = Options(margin=margin, min_accuracy=min_accuracy, reference=reference, alpha=alpha)
+        asked = Options(
+            margin=margin,
+            min_accuracy=min_accuracy,
+            reference=reference,
+            adapter=adapter,
+            alpha=alpha,
+        )
         choices = self._analysis(asked).choices
         names = "adapter truncation rank accuracy low high bytes needed"
         columns = " ".join(f"{name}=chosen.{name}" for name in names.split())
@@ -268,7 +277,13 @@ class Run:
 
     @keywords()
     def configurations(
-        self, margin: float | None = None, *, reference: int | str | None = None
+        self,
+        margin: float | None = None,
+        *,
+        min_accuracy: float | None = None,
+        reference: int | str | None = None,
+        adapter: str | None = None,
+        alpha: float = 0.05,
     ) -> DataFrame:
         """Every configuration (adapter, truncation, rank) of a task, the smallest first.
 
@@ -276,18 +291,27 @@ class Run:
         bytes, above_base, needed (the margin at which it is shown to be within it of the best),
         chosen (the one that `recommend` names).
 
-        `margin`, `reference` and errors as of `recommend`; without a margin nothing is chosen.
+        Arguments and errors as of `recommend`; without a demand nothing is chosen.
         """
         from aurac.notebook.frames import frame
 
-        choices = self._analysis(Options(margin=margin, reference=reference)).choices
+        asked = Options(
+            margin=margin,
+            min_accuracy=min_accuracy,
+            reference=reference,
+            adapter=adapter,
+            alpha=alpha,
+        )
+        choices = self._analysis(asked).choices
         rows = [row for choice in choices for row in choice.configurations]
         names = "adapter task truncation rank accuracy low high bytes above_base needed"
         chosen = [row is choice.chosen for choice in choices for row in choice.configurations]
         return frame(names, rows).assign(chosen=chosen)
 
     @keywords()
-    def smallest_ranks(self, margin: float, *, reference: int | str | None = None) -> DataFrame:
+    def smallest_ranks(
+        self, margin: float, *, reference: int | str | None = None, alpha: float = 0.05
+    ) -> DataFrame:
         """The smallest rank within the margin of each adapter and truncation, by itself.
 
         Each is compared with its own best rank, not with other adapters: for what to ship see
@@ -295,12 +319,12 @@ class Run:
         largest size compared), alpha, sentence. The rank is missing where none is shown to be
         within the margin.
 
-        `margin`, `reference` and errors as of `recommend`.
+        Arguments and errors as of `recommend`.
         """
         from aurac.notebook.frames import frame
         from aurac.show.names import Names
 
-        known = self._analysis(Options(margin=margin, reference=reference))
+        known = self._analysis(Options(margin=margin, reference=reference, alpha=alpha))
         rows, names = known.recommended, Names(known)
         columns = "adapter task truncation default=other rank saved alpha=choice.alpha sentence"
         table = frame(columns, rows).astype({"rank": "Int64"})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from aurac.records.decisions import SequentialRecord
     from aurac.records.serving import AdapterCost, ServingCosts, ServingRecord
     from aurac.show.table import Table
+    from aurac.stats.mean import Estimate
 
 FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
@@ -107,7 +108,9 @@ def zero_lines(scores: Sequence[ScoreRow]) -> list[str]:
     return [f"{sentence_case(ALL_ZERO.format(on))}." for on in every]
 
 
-def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[str]:
+def shared_lines(
+    scores: Sequence[ScoreRow], pairs: Sequence[PairRow], aggregates: Sequence[AggregateRow]
+) -> list[str]:
     """The ranks of differences that are over fewer than a score of the two, `--support common`."""
     own = {(row.task, row.label): row.ranks for row in scores}
     rows = [
@@ -117,28 +120,53 @@ def shared_lines(scores: Sequence[ScoreRow], pairs: Sequence[PairRow]) -> list[s
         and row.ranks
         and {own.get((row.task, name), row.ranks) for name in (row.a, row.b)} != {row.ranks}
     ]
-    return [
+    lines = [
         f"{row.b} − {row.a}{f' on {row.task}' if row.task else ''}: over ranks "
         f"{', '.join(map(str, row.ranks))}, which both have; scores are over all ranks."
         for row in rows
     ]
+    fewer = {frozenset((row.a, row.b)) for row in rows}
+    for row in _aggregates_larger_first(aggregates, pairs):
+        if row.b is not None and row.estimate and frozenset((row.a, row.b)) in fewer:
+            where = "over the ranks that both have on each task"
+            lines.append(f"{row.b} − {row.a}, all tasks: {where}; scores are over all ranks.")
+    return lines
 
 
 def _larger_first(row: PairRow) -> PairRow:
     """The pair with the larger AURAC before the minus, unless comparisons were declared."""
     if row.exploratory is not None or (row.value or 0.0) >= 0.0:
         return row
-    known, turned = row.estimate, replace(row, a=row.b, b=row.a, value=-(row.value or 0.0))
-    if known is None:
+    turned = replace(row, a=row.b, b=row.a, value=-(row.value or 0.0))
+    if row.estimate is None:
         return turned
+    return replace(turned, estimate=_negated(row.estimate), gained=row.lost, lost=row.gained)
+
+
+def _negated(known: Estimate) -> Estimate:
     low, high = (None if end is None else -end for end in (known.high, known.low))
-    own = replace(known, value=-known.value, low=low, high=high)
-    return replace(turned, estimate=own, gained=row.lost, lost=row.gained)
+    return replace(known, value=-known.value, low=low, high=high)
 
 
-def aggregate_lines(rows: Sequence[AggregateRow], *, details: bool = False) -> list[str]:
-    """The aggregates over tasks."""
-    return ["", aggregate_table(rows, details=details).plain()] if rows else []
+def _aggregates_larger_first(
+    rows: Sequence[AggregateRow], pairs: Sequence[PairRow]
+) -> list[AggregateRow]:
+    """Differences over tasks as `_larger_first` has those of each task."""
+    declared = any(row.exploratory is not None for row in pairs)
+    return [
+        row
+        if row.b is None or row.estimate is None or row.estimate.value >= 0.0 or declared
+        else replace(row, a=row.b, b=row.a, estimate=_negated(row.estimate))
+        for row in rows
+    ]
+
+
+def aggregate_lines(
+    rows: Sequence[AggregateRow], pairs: Sequence[PairRow], *, details: bool = False
+) -> list[str]:
+    """The aggregates over tasks, in the direction of the `pairs` of each task."""
+    turned = _aggregates_larger_first(rows, pairs)
+    return ["", aggregate_table(turned, details=details).plain()] if rows else []
 
 
 def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) -> list[str]:

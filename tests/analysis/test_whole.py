@@ -85,7 +85,7 @@ def test_the_json_of_the_command_line():
         "adapter": "a",
         "task": "t",
         "rank": non_inferior_rank(curve(1), margin=0.1).rank,
-        "delta": 0.1,
+        "margin": 0.1,
         "alpha": 0.05,
     }
 

@@ -54,7 +54,7 @@ def test_json_holds_fractions_and_what_to_ship(table):
     assert ship["needed"] < 0.1
     strict = json.loads(run("recommend", table, "--delta", "0.0001", "--json", "--details"))
     assert strict["recommended"][0]["rank"] is None
-    assert strict["recommended"][0]["smallest_delta"] > 0.0001
+    assert strict["recommended"][0]["smallest_margin"] > 0.0001
     assert strict["ship"][0]["adapter"] is None
     assert strict["ship"][0]["sentence"].startswith("No configuration is shown to be within 0.01")
 

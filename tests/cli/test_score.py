@@ -76,6 +76,16 @@ def test_a_difference_over_shared_ranks_says_which(tmp_path):
         run("score", path, "--support", "common"),
     )
     assert "which both have" not in run("score", path)
+    header = "task,adapter,rank,doc_id,score"
+    both = [f"{task},{row}{task}" for task in "01" for row in rows]
+    path.write_text(
+        "\n".join([header, *(f"{r[:-2]}{(int(r[-2]) + int(r[-1])) % 2}" for r in both)])
+    )
+    text = run("score", path, "--support", "common")
+    (line,) = [line for line in text.splitlines() if "all tasks: " in line]
+    assert line.endswith("over the ranks that both have on each task; scores are over all ranks.")
+    assert re.search(f"^{line.partition(',')[0]} +\\d", text, re.MULTILINE)  # the larger one first
+    assert "all tasks: " not in run("score", path)
     done = CliRunner().invoke(cli, ["score", str(path), "--support", "comon"])
     assert (done.exit_code, "'comon' is not 'common'" in done.output) == (2, True)
 

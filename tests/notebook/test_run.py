@@ -126,6 +126,20 @@ def test_recommended_ranks_depend_on_the_margin(run):
         run.recommend(margin=0.0)
 
 
+def test_one_adapter_is_recommended_as_the_terminal_does(run):
+    asked = {"margin": 0.3, "adapter": "matryoshka"}
+    chosen = run.recommend(**asked)
+    assert {*chosen.adapter} == {"matryoshka"} != {*run.recommend(margin=0.3).adapter}
+    rows = run.configurations(**asked)
+    assert {*rows.adapter} == {"matryoshka"}
+    assert rows[rows.chosen]["rank"].tolist() == chosen["rank"].tolist()
+    assert run.recommend(**asked, min_accuracy=0.9)["rank"].isna().all()
+    with pytest.raises(aurac.errors.CurveError, match="adapter 'lira'; expected one of lora"):
+        run.configurations(adapter="lira")
+    with pytest.raises(aurac.errors.UsageError, match="adapter=3; expected a text"):
+        run.recommend(adapter=3)
+
+
 def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
     said = run.smallest_ranks(margin=0.15).sentence
     assert [text.split(" on ")[0] for text in said[:2]] == ["lora (SVD)", "dylora"]
