@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from aurac.arguments import as_fraction
 from aurac.errors import CurveError
 from aurac.stats.mean import Layout, t_quantile
 from aurac.stats.noninferiority import Candidate, bound, seeds_needed
@@ -307,7 +308,8 @@ def _normal(probability: float) -> float:
 
 def _check(margin: float, alpha: float, power: float, comparisons: int, question: str) -> None:
     if not 0.0 < margin < 1.0:
-        raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02")
+        fix = as_fraction(margin, 1.0)
+        raise CurveError(f"margin {margin:g}", expected="a fraction such as 0.02", fix=fix)
     if not 0.0 < alpha < 0.5 or not 0.5 <= power < 1.0:
         raise CurveError(f"alpha {alpha:g} and power {power:g}", expected="such as 0.05 and 0.8")
     if comparisons < 1:
