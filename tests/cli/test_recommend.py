@@ -394,7 +394,7 @@ def test_what_to_ship_needs_no_equal_ranks(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows]))
     assert run("recommend", path, "--margin", "0.1").startswith("Ship y at rank 1 on t")
-    assert "--support common of `aurac score` takes the ranks" in run("score", path)
+    assert "--support common of `aurac score` takes those they share" in run("score", path)
     named = run("recommend", path, "--margin", "0.9", "--reference", "x@2")
     assert "within 90 points of x at rank 2" in named  # a table has no truncations
     path.write_text("\n".join(["adapter,task,rank,doc_id,score", *rows[:200], *rows[300:]]))
