@@ -157,6 +157,7 @@ def _difference(row: PairRow, estimate: Estimate, where: str) -> str:
     return f"{head}{alone}, {scope}.{missed}"
 
 
+ONE_TRUNCATION = "two adapters are compared in one truncation each"
 ALL_ZERO = "every answer{} is scored 0, at every rank: look at the answers"
 NORMAL_SEEDS = "Tests assume normally distributed seeds."
 
@@ -402,7 +403,8 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
         known = f" ({sure})" if tested else ""
         lines.append(f"The best may be any of {', '.join(row.candidates)}{known}.")
     if row.untested:
-        lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}.")
+        why = f"; {ONE_TRUNCATION}" if row.within is not None else ""
+        lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}{why}.")
     if row.within and len(row.candidates) > 1:
         most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
         lines.append(f"None beats {row.leader} by more than {most}.")

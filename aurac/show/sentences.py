@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 from aurac.analysis.sentences import (
     ALL_ZERO,
     DEPENDS,
+    ONE_TRUNCATION,
     TOO_SMALL,
     bounded_sentence,
     choice_sentences,
@@ -349,11 +350,9 @@ def details(findings: Findings, task: str) -> list[str]:
     if leader and others:
         lines.append(f"{some(others)} may be better than {best.label}{_how_sure(leader)}.")
         if rest := [c.label for c in findings.candidates[task][1:] if not findings.pair(best, c)]:
-            more = "" if findings.of_study else "; --primary adds a pair"
-            lines.append(
-                f"Of these, not tested against {best.label}: {some(rest)}; two adapters are "
-                f"compared in one truncation each{more}."
-            )
+            why = f"; {ONE_TRUNCATION}" if leader.within is not None else ""
+            why += "; --primary adds a pair" if why and not findings.of_study else ""
+            lines.append(f"Of these, not tested against {best.label}: {some(rest)}{why}.")
     choice = findings.choices.get(task)
     if choice and not run.sequential:  # whose decisions say what to ship
         said = choice_sentences(replace(choice, task=None), called=findings.called)

@@ -185,7 +185,7 @@ def best_lines(rows: Sequence[BestRow], *, declared: bool) -> list[str]:
     """What may be said of the largest AURAC of each task; `declared`: comparisons were."""
     lines = ["", "The largest AURAC", *(" ".join(row.sentences) for row in rows)] if rows else []
     if not declared and any(row.untested and row.within is not None for row in rows):
-        lines.append("Adapters are tested in their default truncations; --primary adds a pair.")
+        lines.append("--primary adds a pair, such as one of other truncations.")
     return lines
 
 

@@ -49,7 +49,8 @@ def test_the_leader_is_the_largest_row_whatever_its_truncation():
     # dylora was compared with lora's default truncation alone, so nothing rules it out.
     assert best.candidates == ("lora · svd · rule", "dylora")
     assert best.untested == ("dylora",)
-    assert "Of these, not tested against lora · svd · rule: dylora." in best.sentences
+    said = "Of these, not tested against lora · svd · rule: dylora; two adapters are compared in "
+    assert f"{said}one truncation each." in best.sentences
     assert best.sentences[0].startswith("lora · svd · rule has the largest AURAC on t, ")
 
 
