@@ -64,7 +64,12 @@ def _keyword(match: re.Match[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's error, or its type where it says nothing."""
+    """The first line of a library's error, or its type where it says nothing.
+
+    An error of the system is said without the path, which messages name.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -237,7 +237,7 @@ def _members(archive: Path, folder: str, *_state: int) -> dict[str, memoryview]:
             members = [member for member in tar if member.type == tarfile.REGTYPE]
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         fix = f"restore it, or unpack it with `tar xJf {archive.name}` and remove it"
-        raise RunFolderError(f"{archive} cannot be read ({error})", fix=fix) from error
+        raise RunFolderError(f"{archive} cannot be read ({first_line(error)})", fix=fix) from error
     files = {}
     for member in members:
         parts = PurePath(member.name).parts

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 Place = tuple[RecipeGroup, int]  # a curve and one of its ranks
 
 
+NO_OUTCOMES = "no per-document outcomes"
+
+
 def choose(
     groups: Sequence[RecipeGroup],
     settings: Options,
@@ -179,7 +182,7 @@ def _named(reference: str, task: Sequence[RecipeGroup], others: Sequence[RecipeG
 def _on_same_documents(groups: Sequence[RecipeGroup], settings: Options) -> list[RecipeGroup]:
     """The groups with their documents in one order; a CurveError says why they cannot be."""
     if not any(group.has_documents for group in groups):
-        raise CurveError("no per-document outcomes")
+        raise CurveError(NO_OUTCOMES)
     for group in groups:
         if not group.has_documents:
             raise CurveError(f"{group.first.label} has no per-document outcomes, others have")

@@ -198,7 +198,8 @@ def choice_sentences(choice: Choice, *, own: bool = False, called: Called = _nam
         called = _rank
     nothing = "No rank is recommended" if own else f"Ship nothing{where}"
     if choice.best is None:
-        return [f"{nothing}: nothing can be compared ({choice.reason})."]
+        who = "No rank" if own else "Nothing"
+        return [f"{who} is recommended{where}: nothing can be compared ({choice.reason})."]
     if choice.declared and choice.chosen is not None:
         return [*_ship(choice, choice.chosen, where, called), *_seeds(choice)]
     most = f"the {_most(choice)} is {called(choice.best)}, {percent(choice.best.accuracy)} %"

@@ -223,11 +223,13 @@ def compare(
 def _refuse_without_until(budget: str | None, margin: float | None, *, anytime: bool) -> None:
     given = {"--budget": budget, "--margin": margin, "--anytime": anytime or None}
     if names := [name for name, value in given.items() if value is not None]:
-        also = ", or --margin with --ranks auto" if margin is not None else ""
-        also += f"; {as_fraction(margin)}" if as_fraction(margin) else ""
-        raise UsageError(
-            f"{' and '.join(names)} without --until", fix=f"give --until decided{also}"
-        )
+        fix = "give --until decided, to stop early"
+        if margin is not None:
+            fix += (
+                ", or --ranks auto; `aurac recommend RUN --margin FRACTION` names the rank to ship"
+            )
+            fix += f"; {as_fraction(margin)}" if as_fraction(margin) else ""
+        raise UsageError(f"{' and '.join(names)} without --until", fix=fix)
 
 
 def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:

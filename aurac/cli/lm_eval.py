@@ -19,7 +19,7 @@ import click
 
 from aurac.arguments import as_fraction, nearest
 from aurac.cli.options import ALL, Attributes, Command, hyphens, parsed
-from aurac.errors import UsageError
+from aurac.errors import UsageError, first_line
 from aurac.tasks.options import named_values
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ def _config_words(path: str, named: set[str], known: set[str]) -> list[str]:
     except FileNotFoundError as error:
         raise UsageError(f"--config {path} does not exist", expected="a YAML file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--config {path} cannot be read ({error})", expected="YAML") from error
+        raise UsageError(
+            f"--config {path} cannot be read ({first_line(error)})", expected="YAML"
+        ) from error
     if not isinstance(settings, dict):
         raise UsageError(f"--config {path}", expected="lines of NAME: VALUE")
     words = []

@@ -37,7 +37,6 @@ QUESTIONS = {
     "non-inferiority": "to show that a rank which loses nothing loses less than {margin}",
     "interval": "for an interval of ± {margin} around one adapter's AURAC",
 }
-_FORMER = {"certificate": "non-inferiority"}  # a name that the question had
 
 
 @command(short="margin question pilot sd flip-rate seeds power json")
@@ -67,11 +66,7 @@ _FORMER = {"certificate": "non-inferiority"}  # a name that the question had
     --json
     """,
     margin={"required": True},
-    question={
-        **parsed(lambda value: _FORMER.get(value, value)),
-        "type": click.Choice([*QUESTIONS, *_FORMER]),
-        "metavar": "|".join(QUESTIONS),
-    },
+    question={"type": click.Choice([*QUESTIONS])},
     between=parsed(lambda text: [name.strip() for name in text.split(",") if name]),
     metric={},
     seeds=parsed(numbers("--seeds", "1,3,5")),

@@ -216,5 +216,6 @@ def _question(
             f"a margin test without {lacks}" if lacks else "two margin tests",
             expected="--non-inferior ADAPTER or --equivalent ADAPTER, with --to ADAPTER and "
             "--margin FRACTION",
+            fix="for the rank of each adapter give --rank-margin" if adapter is None else None,
         )
     return adapter, reference, margin, equivalent is not None

@@ -74,7 +74,9 @@ def _text(path: Path) -> str:
         with opened(path, "rt", encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error})", expected="UTF-8 text") from error
+        raise DataError(
+            f"{path} cannot be read ({first_line(error)})", expected="UTF-8 text"
+        ) from error
 
 
 def _json_rows(path: Path) -> list[tuple[str, Any]]:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, first_line
 from aurac.files import Json, open_stored, sha256_json
 
 CELL_SCHEMA = 2
@@ -298,7 +298,7 @@ def read_record(path: Path, kind: type[_R], fix: str | None = None) -> _R:
         with open_stored(path) as file:
             return msgspec.json.decode(file.read(), type=kind)
     except (OSError, ValueError, RecursionError) as error:
-        raise RunFolderError(f"{path} cannot be read ({error})", fix=fix) from error
+        raise RunFolderError(f"{path} cannot be read ({first_line(error)})", fix=fix) from error
 
 
 class SchemaNumber(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from typing_extensions import Unpack
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve, CurveFields, DocumentLabels
 from aurac.curves.metrics import WantedMetrics
-from aurac.errors import AuracError, CurveError, RunFolderError
+from aurac.errors import AuracError, CurveError, RunFolderError, first_line
 from aurac.files import Json, sha256_json
 from aurac.records.cell import DocumentKey, changed_parts, differences, read_record
 from aurac.records.results_file import (
@@ -60,7 +60,7 @@ def _read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
     try:
         cell = read_cell(path, documents)
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({error})", fix=again) from error
+        raise RunFolderError(f"{path} cannot be read ({first_line(error)})", fix=again) from error
     if cell is None or (documents is None and cell.damaged):
         raise RunFolderError(f"{path} is missing or damaged", fix=again)
     if cell.missing:
@@ -109,8 +109,9 @@ class StoredCells:
         """What a run kept of a task's documents, read once; None where it kept nothing."""
         if task not in self._documents:
             where = self._results.task(task).documents
-            content = read_record(inside(self.folder, where), TaskDocuments) if where else None
-            self._documents[task] = content
+            path = inside(self.folder, where) if where else None
+            again = f"restore it, or {AGAIN}"
+            self._documents[task] = read_record(path, TaskDocuments, again) if path else None
         return self._documents[task]
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, first_line
 from aurac.files import write_atomic
 from aurac.records.results_file import Record
 
@@ -86,6 +86,6 @@ class StoredRequests(NamedTuple):
             return msgspec.convert((header, rows), cls)
         except (OSError, EOFError, ValueError) as error:
             raise RunFolderError(
-                f"{path} cannot be read ({error})",
+                f"{path} cannot be read ({first_line(error)})",
                 fix="delete it and run the same `aurac compare` again, which makes it anew",
             ) from error

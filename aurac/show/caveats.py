@@ -75,6 +75,11 @@ def caveats(findings: Findings) -> list[str]:
     return [line for say, _ in _SAID for line in say(findings)]
 
 
+def lost_documents(findings: Findings) -> list[str]:
+    """That documents which the run stored are not there, for the terminal."""
+    return [*_together(findings, "no documents")]
+
+
 def study_sentences(caveats: Iterable[Caveat]) -> list[str]:
     """Of which studies runs are tasks, and over what their p values are adjusted."""
     found = (c for c in caveats if c.code == "task of a study")

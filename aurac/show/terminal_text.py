@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from aurac.analysis.choice import NO_OUTCOMES
 from aurac.analysis.rows import pairings_of
 from aurac.analysis.sentences import ALL_ZERO, compared_with, none_enough, pairing_note, up_to
 from aurac.curves.area import axis_title
@@ -39,6 +40,10 @@ this margin can be larger than the upper bound."""
 _EACH = "Against each rank that may be the best by itself, r"
 _HELD = "One that is held up may also pass by itself, at a stricter error rate. "
 _WAITS = "; equal ones of an adapter: a rank waits for the larger ones to pass"
+_NEEDS = (
+    "It takes the outcomes of documents: a run folder, or a table with doc_id and score. `aurac "
+    "score` prints what is known."
+)
 MOST = 6  # rows of a trade-off beside a choice
 WIDE = 120  # columns from which a table has room for words
 SHOWN = 60  # rows of a table; --json has all of them
@@ -262,6 +267,7 @@ def recommended_lines(
     lines, names = list[str](), Names(result)
     for choice, further in zip(result.choices, below, strict=True):
         lines += ["", " ".join(choice.sentences)]
+        lines += [_NEEDS] if choice.reason == NO_OUTCOMES else []
         chosen = choice.chosen
         if chosen and (measured := served.of(chosen.adapter, chosen.truncation)):
             lines.append(serving_sentence(*measured, chosen.rank))

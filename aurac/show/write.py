@@ -6,6 +6,7 @@ from being run as a formula; Parquet has it as it was.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -26,6 +27,7 @@ from aurac.records.results_file import REPORT_FILE, RESULTS_FILE, Results
 from aurac.records.run import renamed, stored_run
 from aurac.show import model_card, render
 from aurac.show.build import Builder
+from aurac.show.caveats import lost_documents
 from aurac.show.documents import speeds
 from aurac.show.escape import unique_slugs
 from aurac.show.findings import ordered, tested
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
 
+logger = logging.getLogger(__name__)
 FIGURES, CARDS = "figures", "cards"
 FAMILIES = {None: "all", False: "primary", True: "exploratory"}
 _BY_RANK = ("accuracy", "accuracy_low", "accuracy_high", "parameters", "bytes")
@@ -145,6 +148,8 @@ def _write(builder: Builder, target: Path) -> list[Path]:
     try:
         (target / FIGURES).mkdir(parents=True, exist_ok=True)
         report = builder.report()
+        for line in lost_documents(builder.findings):
+            logger.warning("%s", line)
         texts = {
             REPORT_FILE: render.markdown(report),
             "report.html": render.html(report),

@@ -82,6 +82,9 @@ def _wrong(error: str, values: Any) -> tuple[str, str]:
         words = get_args(BasisOption if listed[1] == "basis" else Rescale)
         return given, f"give some of {', '.join(words)}"
     name = (re.findall("unknown field `(.+?)`", error) or [""])[0]
+    if listed := re.search(r"Expected a list.* \(at (\w+)", given):
+        item = "[a, b]" if listed[1] == "primary" else "a, b"
+        return given, f"write a list: {listed[1]}: [{item}]"
     if not name:
         return given, "correct the file"
     fields = kind.__struct_fields__

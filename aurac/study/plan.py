@@ -13,7 +13,7 @@ import filelock
 import msgspec
 
 from aurac.adapters import load_adapter
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, first_line
 from aurac.files import packed, write_json
 from aurac.records.cell import refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
@@ -243,7 +243,7 @@ def read_state(out: Path) -> State:
         return msgspec.convert(raw, State)
     except (OSError, msgspec.DecodeError) as error:
         raise RunFolderError(
-            f"{file} cannot be read ({error})", fix="restore it or choose another --out"
+            f"{file} cannot be read ({first_line(error)})", fix="restore it or choose another --out"
         ) from error
 
 

@@ -200,7 +200,7 @@ def _unknown(name: str, near: Sequence[str]) -> TaskError:
     return TaskError(
         f"task {name!r} is not known to lm-eval {version('lm_eval')}",
         expected=f"a task such as {', '.join(near)}" if near else None,
-        fix=None if near else "aurac tasks WORD searches them",
+        fix=None if near else "search for a part of its name: aurac tasks WORD",
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
-from aurac.errors import AuracError, DataError, TaskError
+from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import IndexRow, TaskYaml, check_names, task_index, task_of
 
@@ -62,13 +62,18 @@ def translated(
         wrong_data = local and known.expected
         return DataError(known.given, expected=known.expected) if wrong_data else known
     reason = f"{type(cause).__name__}: {cause}"
+    if reason.startswith("ValueError: Sample larger than population"):  # of random.sample
+        return UsageError(
+            f"task {leaf!r} has too few documents for this number of few-shot examples",
+            fix="give a smaller --num-fewshot",
+        )
     if isinstance(cause, KeyError):  # of a key, or of a sentence that quotes one
         said = str(*cause.args[:1])
         reason = said if "'" in said else f"there is no {cause}"
     if local:
         return DataError(
             f"local data of task {leaf!r} does not fit its definition ({reason})",
-            expected="the columns of the task's hub data set, and enough few-shot examples",
+            expected="the columns of the task's hub data set",
         )
     if unreachable(error):
         return DataError(

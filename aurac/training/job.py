@@ -133,10 +133,6 @@ def train(
 
 def _check_folder(folder: Path, *, force: bool, resume: bool) -> None:
     """Refuse, before anything is trained, a folder that the adapter could not be saved to."""
-    if folder.exists() and not force:
-        raise RunFolderError(
-            f"{folder} exists", expected="a new folder", fix="choose another --out or add --force"
-        )
     check_free(folder, force=force)
     try:
         folder.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,7 @@ class Recipe:
         documents: Use only the first so many documents (0: all).
         max_tokens: Longer examples are cut at the end.
         steps: Optimizer steps; 0 means `epochs` decide.
-        epochs: Passes over the data.
+        epochs: Passes over the data, without `steps`.
         batch_size: Examples per optimizer step on all devices together, per forward pass times
             `accumulation`.
         accumulation: Forward passes per optimizer step.
@@ -127,10 +127,13 @@ class Recipe:
             ),
             "target_modules": (bool(self.target_modules), "at least one layer name"),
             "dropout": (0 <= self.dropout < 1, "a number in [0, 1)"),
-            "task": (bool(self.task) != bool(self.data), "either `task` or `data`, not both"),
+            "task": (not (self.task and self.data), "`task` or `data`, not both"),
             "max_tokens": (self.max_tokens >= 2, "at least 2"),
             "steps": (self.steps >= 0, "0 (let epochs decide) or more"),
-            "epochs": (self.epochs > 0, "a positive number"),
+            "epochs": (
+                self.epochs > 0 and (not self.steps or self.epochs == 1),
+                f"no epochs beside steps = {self.steps}" if self.steps else "a positive number",
+            ),
             "batch_size": (
                 self.batch_size >= 1 and self.batch_size % max(self.accumulation, 1) == 0,
                 f"a multiple of accumulation = {self.accumulation}",
@@ -149,6 +152,11 @@ class Recipe:
                 f"the options of {self.method}: {', '.join(method.options) or 'it has none'}",
             ),
         }
+        if not (self.task or self.data):
+            raise RecipeError(
+                f"recipe {self.name!r} has no task and no data",
+                fix="add a line `task: …` or `data: …`, or give --set task=NAME",
+            )
         for name, (fine, expected) in checks.items():
             self._require(name, fine, expected)
         method.check(self._setup)
@@ -246,8 +254,9 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     for key, text in (overrides or {}).items():
         typed = f"--set {key}={text}"
         values[key] = _typed(key, _override(key, text) if isinstance(text, str) else text, typed)
-        if key in ("task", "data"):  # of the two the one that was typed
-            values.pop("data" if key == "task" else "task", None)
+    for one, other in (("task", "data"), ("steps", "epochs")):  # of the two the one that was typed
+        if (one in (overrides or {})) != (other in (overrides or {})):
+            values.pop(other if one in (overrides or {}) else one, None)
     recipe = make_recipe(values, where=str(path))
     if "data" in (overrides or {}):  # typed in the current folder
         return recipe

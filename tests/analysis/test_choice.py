@@ -106,7 +106,7 @@ def test_what_cannot_be_paired_has_a_reason(changed, words):
     found = choice(curves, margin=0.02, strict=False)
     assert found.chosen is None
     assert words in found.reason
-    assert found.sentences[0].startswith("Ship nothing on t: nothing can be compared (")
+    assert found.sentences[0].startswith("Nothing is recommended on t: nothing can be compared (")
 
 
 def test_above_the_base_is_tested_document_by_document():

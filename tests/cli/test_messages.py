@@ -104,7 +104,14 @@ def refusal(*words: object) -> str:
         ),
         (
             ["compare", "x", "--tasks", "y", "--margin", "2"],
-            "--margin without --until; give --until",
+            "`aurac recommend RUN --margin FRACTION` names the rank to ship; give 0.02",
+        ),
+        (["score", ROOT / "reports/word_problems", "--margin", ".1"], "give --rank-margin"),
+        (["tasks", "zzzz"], "search for a part of its name: aurac tasks WORD"),
+        (["compare", ZOO / "lora", "-t", "aurac_word_problems", "--ranks", "1-4"], "or auto)"),
+        (
+            ["compare", ZOO / "lora", "-t", "aurac_word_problems", "-f", "99999", "--dry-run"],
+            "too few documents for this number of few-shot examples; give a smaller --num-fewshot",
         ),
         (
             ["compare", "x", "--tasks", "y", "--anytime", "--budget", "9"],

@@ -39,7 +39,7 @@ def test_plan(table, quick):
     assert [row["seeds"] for row in content["plans"]] == [1, 3, 5]
     assert content["spread"]["source"] == "pilot of 300 documents"
     assert content["plans"][0]["documents"] <= content["plans"][0]["most"]
-    for question in ("non-inferiority", "certificate", "interval"):
+    for question in ("non-inferiority", "interval"):
         given = ["plan", "--delta", "0.05", "--pilot", table, "--question", question]
         text = run(*given, "--seeds", "1")
         assert "pilot of 300 documents" in text
@@ -114,7 +114,7 @@ def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
             "expected two adapters, A,B",
         ),
         (
-            ["--delta", ".02", "--pilot", "TABLE", "--question", "certificate", "--rank", "3"],
+            ["--delta", ".02", "--pilot", "TABLE", "--question", "non-inferiority", "--rank", "3"],
             "--rank 3",
         ),
         (["--delta", ".02", "--sd", ".3", "--between", "a,b"], "--between without a pilot"),

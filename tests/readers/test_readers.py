@@ -522,6 +522,17 @@ def test_damaged_run_folders(tmp_path, damage, words):
         read_curves(folder)
 
 
+def test_lost_documents_are_named_once_with_what_to_do(tmp_path):
+    folder = tmp_path / "run"
+    content = run_folder(folder)
+    list_documents(folder, content, 4)
+    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "documents.json").unlink()
+    lost = r"documents\.json cannot be read \(No such file or directory\); restore it, or give the "
+    with pytest.raises(RunFolderError, match=lost):
+        read_curves(folder)
+
+
 def test_rank_0_of_a_table_is_the_base_document_by_document(tmp_path):
     rows = "".join(f"a,t,{r},{d},{int(d < 2 * r)}\n" for r in (2, 1, 0) for d in (3, 1, 2, 0))
     (curve,) = read_curves(write(tmp_path, HEAD + rows)).curves

@@ -220,6 +220,19 @@ def test_gained_and_lost_are_counted_from_the_cells(tmp_path):
     assert f"| a | 1 → 2 | {gained} | {lost} |" in read(tmp_path, "report.md")
 
 
+@pytest.mark.usefixtures("plain_figure")
+def test_a_report_without_the_stored_documents_says_so_where_it_is_made(tmp_path, caplog):
+    maker = RunMaker(tmp_path, n=40).add("a", [0.3, 0.6], ranks=(1, 2))
+    maker.write()
+    write_report(tmp_path)
+    assert not caplog.messages
+    for file in tmp_path.glob("cells/*"):
+        file.unlink()
+    write_report(tmp_path)
+    (said,) = caplog.messages
+    assert said.startswith("a: the stored documents are missing, damaged, or do not average to ")
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")

@@ -188,6 +188,8 @@ def test_a_task_has_methods_and_settings_of_its_own(write, content):
         ),
         ({"tasks": {1: {}}}, "Expected `str`, got `int`"),
         ({"seeds": 2}, r"Expected a list, got `int` \(at seeds\)"),
+        ({"primary": ["x", "y"]}, r"primary\[0\]\); write a list: primary: \[\[a, b\]\]"),
+        ({"seeds": "2"}, r"Expected a list.*; write a list: seeds: \[a, b\]"),
         ({"basis": ["svdd"]}, "give some of auto, prefix, svd, energy"),
     ],
 )

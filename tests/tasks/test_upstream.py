@@ -9,7 +9,7 @@ from harness_doubles import choice_rows, make_model, write_jsonl
 from support.tasks import build_tasks, evaluate
 
 from aurac.engine import EngineOptions
-from aurac.errors import DataError, TaskError
+from aurac.errors import DataError, TaskError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -174,7 +174,7 @@ def test_columns_that_the_preprocessing_needs(tmp_path, tokenizer):
 def test_too_few_examples_to_show(tmp_path, tokenizer):
     for split in ("train", "test"):
         write_jsonl(tmp_path / f"{split}.jsonl", choice_rows(2))
-    with pytest.raises(DataError, match="enough few-shot examples"):
+    with pytest.raises(UsageError, match="task 'arc_easy' has too few documents for this number"):
         build_tasks(["arc_easy"], tokenizer=tokenizer, data={"arc_easy": tmp_path}, num_fewshot=5)
 
 

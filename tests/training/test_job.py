@@ -360,7 +360,7 @@ def test_an_existing_folder_is_left_alone(recipe, tmp_path):
     out = tmp_path / "adapter"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(RunFolderError, match="exists"):
+    with pytest.raises(RunFolderError, match="adapter is already there; choose another folder"):
         train(recipe(), out)
     assert (out / "mine.txt").read_text() == "keep"
 

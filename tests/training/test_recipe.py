@@ -48,8 +48,9 @@ def test_the_papers_settings():
         ({"scaling": "cube"}, "none or rank or sqrt"),
         ({"learning_rate": -1}, "learning_rate = -1.0"),
         ({"batch_size": 5, "accumulation": 2}, "a multiple of accumulation = 2"),
-        ({"data": "x.jsonl"}, "either `task` or `data`"),
-        ({"task": ""}, "either `task` or `data`"),
+        ({"data": "x.jsonl"}, "expected `task` or `data`, not both"),
+        ({"task": ""}, "'n' has no task and no data; add a line `task: …`"),
+        ({"epochs": 3, "steps": 5}, r"epochs = 3\.0; expected no epochs beside steps = 5"),
         ({"lerning_rate": 1}, "did you mean learning_rate"),
         ({"dropout": 1.0}, "dropout = 1.0"),
         ({"epochs": 0}, "epochs = 0.0"),
@@ -58,6 +59,14 @@ def test_the_papers_settings():
 def test_a_bad_value_is_named_with_what_was_expected(change, said):
     with pytest.raises(RecipeError, match=said):
         make_recipe(GOOD | change)
+
+
+def test_of_steps_and_epochs_the_one_that_is_typed_counts():
+    assert load_recipe("word_problems/lora").steps > 0
+    typed = load_recipe("word_problems/lora", {"epochs": 3})
+    assert (typed.steps, typed.epochs) == (0, 3)
+    with pytest.raises(RecipeError, match="epochs beside steps = 5"):
+        load_recipe("word_problems/lora", {"epochs": 3, "steps": 5})
 
 
 def test_the_files_of_a_bundled_task_train_as_the_task_does(tmp_path):

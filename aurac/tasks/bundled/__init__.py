@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurac.errors import DataError, TaskError
+from aurac.errors import DataError, TaskError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -82,7 +82,8 @@ def _lines(task: str, split: str) -> bytes:
         lines = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"the bundled documents {path} cannot be read ({error})", fix="reinstall aurac"
+            f"the bundled documents {path} cannot be read ({first_line(error)})",
+            fix="reinstall aurac",
         ) from error
     if hashlib.sha256(lines).hexdigest() != DIGESTS[task][split]:
         raise DataError(
