@@ -302,7 +302,7 @@ def on_shared_axis(
     return [group.over(span) for group in groups]
 
 
-_COMMON = "evaluate both at these, or --support common of `aurac score` takes those they share"
+_COMMON = "evaluate both at the same, or --support common of `aurac score` takes those they share"
 
 
 def _shared_ranks(curves: Sequence[Curve], support: str | None) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from aurac.analysis.groups import RecipeGroup
+    from aurac.curves.curve import Curve
 
 logger = logging.getLogger(__name__)
 _COMMA = re.compile(r",(?![^()]*\))")
@@ -145,6 +146,22 @@ def declared_pairs(
     return found
 
 
+def _warn_of_fewer(groups: Mapping[str, Sequence[str]], curves: Sequence[Curve]) -> None:
+    """Warn of groups some of whose adapters lack a truncation, whose rows are of the others."""
+    seeds: dict[tuple[str, str], set[str]] = {}
+    grouped = check_groups(groups, (curve.adapter or "adapter" for curve in curves))
+    for curve in curves:
+        if group := grouped.get(curve.adapter or "adapter"):
+            way = " · ".join(filter(None, (curve.basis, curve.rescale)))
+            seeds.setdefault((group, way), set()).add(str(curve.adapter))
+    for (group, way), members in seeds.items():
+        if fewer := {*groups[group]} - members:
+            logger.warning(
+                "group %s, cut %s, lacks %s: these rows are of %s alone", group, way,
+                ", ".join(sorted(fewer)), ", ".join(sorted(members)),
+            )  # fmt: skip
+
+
 def read_sources(
     paths: Iterable[str | Path],
     metric: Mapping[str, str] | None = None,
@@ -178,6 +195,7 @@ def read_sources(
                 )  # fmt: skip
     named = regrouped(recorded, groups)
     curves = [curve for source in sources for curve in source.curves]
+    _warn_of_fewer(named, curves)
     stored = next((source.primary for source in sources if source.primary), None)
     names = (curve.adapter or "adapter" for curve in curves)
     finished = any(source.kind == "run" for source in sources)

@@ -232,14 +232,10 @@ class Analysis:
         return {(row.task, name) for row in self.best for name in row.candidates}
 
     def to_dict(self, *, details: bool = False) -> dict[str, Json]:
-        """JSON without NaN: scores, pairs, variants, best, recommended; more with `details`."""
-        names = ("scores", "pairs", "variants", "recommended")
-        rows: dict[str, Json] = {
-            n: [row.to_dict(details=details) for row in getattr(self, n)] for n in names
-        }
-        rows["best"] = [row.to_dict() for row in self.best]
-        rows |= {"primary": to_builtins(self.primary)} if self.primary else {}
-        if not details:
-            return rows
-        rows["aggregates"] = [row.to_dict() for row in self.aggregates]
-        return {**rows, "axis": self.axis, "level": self.level}
+        """JSON without NaN; `details` are of each row."""
+        content: dict[str, Json] = {"schema": self.schema, "axis": self.axis, "level": self.level}
+        for name in ("scores", "pairs", "variants", "recommended"):
+            content[name] = [row.to_dict(details=details) for row in getattr(self, name)]
+        for name in ("best", "aggregates"):
+            content[name] = [row.to_dict() for row in getattr(self, name)]
+        return content | ({"primary": to_builtins(self.primary)} if self.primary else {})

@@ -174,12 +174,12 @@ class ScoreRow(Named):
         }
         row |= {"log2": _numbers(self.log2), "linear": _numbers(self.linear), "mean": self.mean}
         row["reason"] = self.reason
+        above = self.above_base
+        row["above_base"] = None if above is None else {str(r): x for r, x in above.items()}
         if self.axis in BUDGETS:
             row[f"aurac_{self.axis}"] = _numbers(self.budget) | span_dict(self.span)
         if details:
             row |= fields_of(self, "metric notes")
-            above = self.above_base
-            row["above_base"] = None if above is None else {str(r): x for r, x in above.items()}
             row["drops"] = [list(drop) for drop in self.drops]
             row["method"] = self.headline.method if self.headline else None
             row["missing"] = {str(r): why for r, why in self.missing.items()}
@@ -303,7 +303,7 @@ class AggregateRow:
         return f"AggregateRow({name} on {len(self.tasks)} tasks: {known})"
 
     def to_dict(self) -> dict[str, Json]:
-        """An element of ``aggregates`` in the detailed JSON."""
+        """An element of ``aggregates``."""
         return fields_of(self, "a b axis tasks weigh reason") | _with_method(self.estimate)
 
 

@@ -406,7 +406,7 @@ def best_sentences(row: BestRow, areas: Mapping[str, float]) -> list[str]:
     if row.untested:
         why = f"; {ONE_TRUNCATION}" if row.within is not None else ""
         lines.append(f"Of these, not tested against {row.leader}: {', '.join(row.untested)}{why}.")
-    if row.within and len(row.candidates) > 1:
+    if row.within and row.within < 1 and len(row.candidates) > 1:
         most = f"{enough(row.within)} points ({_share(row.level)} confidence)"
         lines.append(f"None beats {row.leader} by more than {most}.")
     if row.apart:

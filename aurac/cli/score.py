@@ -119,7 +119,8 @@ def score(
     FILE is a table (csv, parquet, jsonl) with columns adapter, task, rank, doc_id, score and
     optionally seed, cluster, stratum, metric, sample; a table with columns rank, accuracy,
     optionally adapter, task, seed, low, high; either with parameters, bytes for --axis; a folder
-    with lm-eval's sample logs in a folder per rank; or a run folder. Rank 0 is the base.
+    with lm-eval's sample logs in a folder per rank; or a run folder. Rank 0 of an adapter is the
+    base without it.
 
     \b
     aurac score outcomes.csv

@@ -57,6 +57,11 @@ def listed(keys: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(keys))) or "no metric"
 
 
+def _one_of(there: Iterable[str]) -> str:
+    keys = [*there]
+    return f"one of {listed(keys)}" if keys else "a source that names its metrics"
+
+
 def check_asked_of_all(
     wanted: str | None, tasks: Mapping[str, Iterable[str]], error: type[AuracError]
 ) -> None:
@@ -66,8 +71,8 @@ def check_asked_of_all(
         there = {key for keys in tasks.values() for key in keys}
         raise error(
             f"no metric {wanted!r} of any task",
-            expected=f"one of {listed(there)}",
-            fix="give --metric [TASK=]NAME,FILTER",
+            expected=_one_of(there),
+            fix="give --metric [TASK=]NAME,FILTER" if there else "leave --metric out",
         )
     if without:
         names = ", ".join(without)
@@ -100,7 +105,7 @@ class WantedMetrics:
             count = f"{len(same)} metrics" if same else "no metric"
             raise DataError(
                 f"{name or 'the source'} has {count} {wanted!r}",
-                expected=f"one of {listed(same or keys)}",
+                expected=_one_of(same or keys),
                 fix="give --metric [TASK=]NAME,FILTER",
             )
         return same[0] if same else None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aurac.curves.checks import check_ends, is_missing
 from aurac.curves.coerce import AMOUNTS
 from aurac.curves.curve import Amounts, Curve, CurveLabels
+from aurac.curves.display import counted
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import AuracError, DataError
 from aurac.readers.data_files import no_number, read_columns
@@ -111,7 +112,12 @@ def _number(column: Any, name: str, where: str) -> NDArray[np.float64]:
     if name in _OPTIONAL:
         return values
     if column.null_count:
-        raise DataError(f"{where} has {column.null_count} rows without a {name} (empty or NaN)")
+        first = int(np.flatnonzero(np.isnan(values))[0]) + 1
+        raise DataError(
+            f"{where} has {counted(column.null_count, 'row')} without a {name} (empty or NaN), the "
+            f"first in data row {first}",
+            fix="fill it in, or leave the document out at every rank",
+        )
     if not np.isfinite(values).all():
         bad = values[~np.isfinite(values)][0]
         raise DataError(f"{where} has a {name} of {bad}", expected="finite numbers")
@@ -249,9 +255,9 @@ class _Rows:
         """One curve for each adapter, task, metric and seed."""
         bounds = [*np.flatnonzero(np.diff(self.group, prepend=-1)).tolist(), self.group.size]
         there: dict[str | None, set[str]] = {}
-        for start in bounds[:-1] if "metric" in self.text else ():
+        for start in bounds[:-1]:
             key = self.key(start)
-            there.setdefault(key.get("task"), set()).update(filter(None, [key["metric"]]))
+            there.setdefault(key.get("task"), set()).update(filter(None, [key.get("metric")]))
         metrics = {task: wanted.of(task, names) for task, names in there.items()}
         shared: dict[bytes, tuple[str, ...]] = {}
         build = self._document_curve if self.documents else self._point_curve

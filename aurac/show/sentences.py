@@ -311,7 +311,8 @@ def two_ways(*ways: CurveRow) -> str:
 
 def _how_sure(leader: BestRow) -> str:
     """How sure the candidates are and by how much they may lead; the bound has its own level."""
-    most = f", by at most {enough(leader.within)} points" if leader.within else ""
+    known = leader.within is not None and 0 < leader.within < 1
+    most = f", by at most {enough(leader.within or 0)} points" if known else ""
     if not most or not leader.families[1:]:
         return f"{most} ({confidence(leader)})"
     return f" ({confidence(leader)}){most} ({100 * leader.level:g} % confidence)"

@@ -61,9 +61,20 @@ def strict(content: dict) -> dict:
 def test_the_json_of_the_command_line():
     result = analyse([curve(1, adapter="a"), curve(2, 0.3, adapter="b")], Options(margin=0.1))
     content = strict(result.to_dict())
-    assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
+    rows = {"scores", "pairs", "variants", "best", "aggregates", "recommended"}
+    assert set(content) == {"schema", "axis", "level", *rows}
     score = content["scores"][0]
-    names = ("adapter", "task", "ranks", "accuracy", "baseline", "n_docs", "seeds", "reason")
+    names = [
+        "adapter",
+        "task",
+        "ranks",
+        "accuracy",
+        "baseline",
+        "n_docs",
+        "seeds",
+        "reason",
+        "above_base",
+    ]
     assert set(score) == {*names, "log2", "linear", "mean"}
     assert score["accuracy"] == pytest.approx(outcomes(1).mean(axis=1))
     assert set(score["log2"]) == set(score["linear"]) == {"value", "se", "low", "high"}

@@ -14,7 +14,7 @@ from score_tables import outcomes_table, run
 
 import aurac
 from aurac.cli import cli
-from aurac.errors import AuracError
+from aurac.errors import AuracError, DataError
 
 ROOT = Path(aurac.__file__).parents[1]
 
@@ -46,7 +46,8 @@ def test_details_name_methods_and_say_each_pair_in_a_sentence(table):
 
 def test_score_json_is_the_issues(table):
     content = json.loads(run("score", table, "--json"))
-    assert set(content) == {"scores", "pairs", "variants", "best", "recommended"}
+    names = "schema axis level scores pairs variants best aggregates recommended"
+    assert set(content) == {*names.split()}
     assert content["pairs"][0]["difference"] > 0
     assert content["pairs"][0]["p_holm"] < 0.001
     assert content["recommended"] == []
@@ -60,6 +61,29 @@ def test_score_json_is_the_issues(table):
 
 def test_the_same_seed_gives_the_same_output(table):
     assert run("score", table, "--json") == run("score", table, "--json")
+
+
+def test_a_metric_of_a_table_that_names_none_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "rank,doc_id,score\n" + "".join(f"{r},{d},{d % 2}\n" for r in (1, 2) for d in range(2))
+    )
+    with pytest.raises(DataError, match="expected a source that names its metrics; leave --metric"):
+        CliRunner().invoke(cli, ["score", str(path), "--metric", "acc"], catch_exceptions=False)
+
+
+def test_what_the_text_says_is_in_the_json_without_details(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"{t},{r},{d},{(d + r) % 2 * 1}" for t in "uv" for r in (0, 1, 2) for d in range(30)]
+    path.write_text("\n".join(["task,rank,doc_id,score", *rows]))
+    content = json.loads(run("score", path, "--json"))
+    assert (content["schema"], content["axis"], content["level"]) == (1, "log2", 0.95)
+    assert content["scores"][0]["above_base"] == {"1": False, "2": False}
+    (row,) = content["aggregates"]
+    assert row["tasks"] == ["u", "v"]
+    text = run("score", path)
+    assert "not shown to be above the base at any rank" in text
+    assert f"{100 * row['estimate']['value']:.1f}" in text.partition("all tasks")[2]
 
 
 def test_a_difference_over_shared_ranks_says_which(tmp_path):
