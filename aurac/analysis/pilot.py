@@ -239,7 +239,9 @@ def _piloted(
         changes = scores[0][0]
         parts = components(scores, [1], first.layout)
     alone = question == "interval" or first.layout.clusters is not None
-    return spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
+    found = spread_of_pilot(parts, first.layout.n, changes=None if alone else changes)
+    names = [group.name for group in adapters[: 2 if question == "difference" else 1]]
+    return replace(found, source=f"{found.source}: {' and '.join(names)}")
 
 
 def _of_pilot(pilot: str | Path, which: PilotOptions) -> list[RecipeGroup]:

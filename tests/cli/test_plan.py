@@ -37,7 +37,7 @@ def test_plan(table, quick):
     assert "simulated power" in text
     content = json.loads(run("plan", "--margin", "0.05", "--pilot", table, "--json"))
     assert [row["seeds"] for row in content["plans"]] == [1, 3, 5]
-    assert content["spread"]["source"] == "pilot of 300 documents"
+    assert content["spread"]["source"] == "pilot of 300 documents: lora and matryoshka"
     assert content["plans"][0]["documents"] <= content["plans"][0]["most"]
     for question in ("non-inferiority", "interval"):
         given = ["plan", "--delta", "0.05", "--pilot", table, "--question", question]
@@ -45,7 +45,7 @@ def test_plan(table, quick):
         assert "pilot of 300 documents" in text
         assert "at the pilot's upper limits" in text
     one = ["plan", "--delta", "0.05", "--pilot", table, "--question", "interval", "--seeds", "1"]
-    assert "pilot of 300 documents" in run(*one, "--between", "lora")
+    assert "pilot of 300 documents: matryoshka)" in run(*one, "--between", "matryoshka")
     seeds = ("--delta", "0.05", "--sd", "0.3", "--seeds", "3")
     text = run("plan", *seeds)
     assert "up to 75 % of the variance over documents changes with the seed" in text
