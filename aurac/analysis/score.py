@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from aurac.curves.area import (
     shared_span,
     span_dict,
 )
-from aurac.curves.coerce import as_curve
+from aurac.curves.coerce import as_curve, check_single
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent, picture, points, show_span, table, text
 from aurac.errors import CurveError
@@ -261,22 +262,23 @@ def _selected(source: Any, **wanted: str | None) -> Any:
 
 def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     from aurac.readers import read_curves
-    from aurac.readers.data_files import TABLES
 
     path = source if isinstance(source, (str, Path)) else None
     run: Any = source if path is None else read_curves(Path(path).expanduser())
-    default: dict[tuple[str | None, str | None], Any] = {}
     called = [each for each in run.curves if each.label in (adapter, f"{adapter} on {each.task}")]
-    for curve in called or run.curves:  # an adapter's default truncation comes first
-        default.setdefault((curve.adapter, curve.task), curve)
+    first: dict[tuple[str | None, str | None], Any] = {}
+    for curve in (listed := called or run.curves):  # an adapter's default truncation comes first
+        first.setdefault((curve.adapter, curve.task), curve)
+    way = attrgetter("basis", "rescale")  # of which a table may have several seeds
+    default = [c for c in listed if way(c) == way(first[c.adapter, c.task])]
     names = {"adapter": None if called else adapter, "task": task}
     wanted = {k: name for k, name in names.items() if name is not None}
-    curves = [c for c in default.values() if all(getattr(c, k) == v for k, v in wanted.items())]
+    curves = [c for c in default if all(getattr(c, k) == v for k, v in wanted.items())]
     if len(curves) == 1:
         return curves[0]
     labels = {each.label: None for each in run.curves if adapter is not None and not curves}
-    known = ", ".join(labels or (" on ".join(filter(None, names)) for names in default))
-    there = {k: {name for c in default.values() if (name := getattr(c, k))} for k in names}
+    known = ", ".join(labels or (" on ".join(filter(None, names)) for names in first))
+    there = {k: {name for c in default if (name := getattr(c, k))} for k in names}
     there["adapter"] |= {each.label for each in run.curves}
     near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     groups = (run if hasattr(run, "groups") else read_curves(run.folder)).groups
@@ -286,10 +288,14 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
             expected="one curve",
             fix=f"run.scores has the mean over them; one of these is {members[0]}",
         )
-    table = path is not None and Path(path).suffix.lower() in TABLES
     every = "run.scores of run = aurac.load_run(path)"
-    if table:
+    if getattr(run, "kind", "run") != "run":
         every = "aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores"
+    if len({curve.label for curve in curves}) == 1:
+        what = f"{source}, {curves[0].label}: a table"
+        fix = f"take one of aurac.readers.read_curves(path).curves, or the mean over seeds: {every}"
+        check_single("metric", {curve.metric for curve in curves}, what, fix)
+        check_single("seed", {curve.seed for curve in curves}, what, fix)
     asked = ", ".join(filter(None, (adapter, task))) or "any adapter"
     raise CurveError(
         f"{source} with {len(curves)} curves of {asked}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +134,13 @@ def _intervals(ranks: Any, lows: Any, highs: Any) -> dict[int, tuple[float, floa
     return {whole_rank(r): (a, b) for r, a, b in rows if not (is_missing(a) or is_missing(b))}
 
 
+def check_single(name: str, values: Collection[Any], what: str, fix: str) -> None:
+    """Refuse rows of several curves, which differ in the column `name`."""
+    if len(values) > 1:
+        several = _PLURAL.get(name, f"{name}s")
+        raise CurveError(f"{what} of {len(values)} {several} is no single curve", fix=fix)
+
+
 def _from_frame(frame: Any) -> Curve:
     names = [str(c) for c in frame.columns]
     what = f"a table with columns {', '.join(names[:8])}"
@@ -141,14 +148,9 @@ def _from_frame(frame: Any) -> Curve:
         raise CurveError(what, expected="a column named rank")
     labels: Any = {}  # fields of the curve
     for name in ("adapter", "task", "metric", "basis", "rescale", "seed"):
-        values = set(frame[name]) if name in names else ()
-        if len(values) > 1:
-            several = _PLURAL.get(name, f"{name}s")
-            raise CurveError(
-                f"a table of {len(values)} {several} is no single curve",
-                fix=f"select one {name}; all of a run are in run.scores, of other curves in "
-                "aurac.analysis.analyse(table).scores",
-            )
+        every = "run.scores, of other curves in aurac.analysis.analyse(table).scores"
+        fix = f"select one {name}; all of a run are in {every}"
+        check_single(name, set(frame[name]) if name in names else (), "a table", fix)
         if name in names and name != "seed" and len(frame):
             labels[name] = str(frame[name].iloc[0])
     zero = frame["rank"].map(whole_rank) == 0  # the base

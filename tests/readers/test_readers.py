@@ -11,7 +11,8 @@ from made_cells import make_identity, store_cell
 from msgspec.structs import replace
 from score_tables import run
 
-from aurac.errors import DataError, RunFolderError, UsageError
+import aurac
+from aurac.errors import CurveError, DataError, RunFolderError, UsageError
 from aurac.readers import read_curves
 from aurac.readers.table import curves_from_frame
 from aurac.records.cell import DocumentKey
@@ -92,6 +93,23 @@ def test_several_metrics(tmp_path):
     assert [c.accuracy for c in read_curves(path, "acc").curves] == [(1.0, 1.0)]
     with pytest.raises(DataError, match="no metric 'f1'"):
         read_curves(path, "f1")
+
+
+def test_a_path_of_several_seeds_or_metrics_is_no_single_curve(tmp_path):
+    """Neither is the first of them without a word: the mean over seeds is another number."""
+    values = [("alpha", "0.2"), ("alpha", "0.4"), ("beta", "0.3"), ("beta", "0.5")]
+    rows = [f"{a},math,{i % 2},{r},{v}\n" for i, (a, v) in enumerate(values) for r in (1, 2)]
+    path = write(tmp_path, "adapter,task,seed,rank,accuracy\n" + "".join(rows))
+    with pytest.raises(CurveError, match="alpha on math: a table of 2 seeds is no sing") as refused:
+        aurac.score(path, adapter="alpha", task="math")
+    assert "aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores" in str(refused)
+    scores = aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores
+    assert [row.log2.value for row in scores] == pytest.approx([0.3, 0.4])
+    with pytest.raises(CurveError, match="4 curves of any adapter; expected one of alpha on math,"):
+        aurac.score(path)
+    every = "".join(f"{r},.5,{m}\n" for m in ("em", "acc") for r in (1, 2))
+    with pytest.raises(CurveError, match="the curve: a table of 2 metrics is no single curve"):
+        aurac.score(write(tmp_path, "rank,accuracy,metric\n" + every))
 
 
 def test_a_metric_is_of_the_tasks_that_have_it(tmp_path, caplog):
