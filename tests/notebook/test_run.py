@@ -467,7 +467,7 @@ def test_a_run_is_a_pilot_and_groups_are_read_as_the_command_reads_them(run, tmp
         run.report(tmp_path / "new", groups=["lora", "dylora"])
     with pytest.raises(UsageError, match=r"alpha=95; expected [^;]*such as 0\.05$"):
         run.recommend(0.1, alpha=95)
-    with pytest.raises(AuracError, match=r"support='common' takes the ranks that they share$"):
+    with pytest.raises(AuracError, match=r"support='common' takes those they share$"):
         aurac.non_inferior(run.curves[0].at([1, 2]), run.curves[1], margin=0.1)
     with pytest.raises(UsageError, match="sd= with flip_rate="):
         aurac.plan(0.05, sd=0.3, flip_rate=0.1)
