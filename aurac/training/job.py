@@ -23,7 +23,7 @@ from aurac.adapters.export import check_free
 from aurac.adapters.methods import method_named
 from aurac.adapters.truncate import default_rescale
 from aurac.arguments import converted, keywords
-from aurac.errors import DivergedError, RecipeError, RunFolderError
+from aurac.errors import DivergedError, RecipeError, RunFolderError, UsageError
 from aurac.files import write_atomic, write_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.device import keep_freed_memory, versions
@@ -104,6 +104,8 @@ def train(
     if base:
         recipe = dataclasses.replace(recipe, base=base)
     folder = converted(out, Path, "out")
+    if (save_steps := converted(save_steps, int, "save_steps")) < 0:
+        raise UsageError(f"{save_steps=}", expected="a whole number of at least 0")
     _check_folder(folder, force=force, resume=resume)
     documents = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from aurac.adapters import load_adapter
-from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError
+from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError, UsageError
 from aurac.models.base import load_base
 from aurac.training import make_recipe, train
 from aurac.training.data import IGNORED, collate, render, tokenize, training_documents
@@ -354,6 +354,14 @@ def test_bad_data_is_one_clear_error(recipe, tmp_path):
     with pytest.raises(RecipeError, match="target_modules"):
         train(recipe(target_modules=["nothing_like_it"]), tmp_path / "x")
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize("steps", [-1, "often", 1.5])
+def test_checkpoints_are_written_every_so_many_steps(recipe, tmp_path, steps):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match=f"save_steps={steps!r}; expected a whole number"):
+        train(recipe(), tmp_path / "x", save_steps=steps)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_an_existing_folder_is_left_alone(recipe, tmp_path):
