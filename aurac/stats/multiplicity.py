@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from aurac.curves.checks import fractions
 from aurac.errors import CurveError
 from aurac.stats.mean import Estimate
 from aurac.stats.seeds import Components, SeedMeans, estimate_from
@@ -23,7 +24,11 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Returns:
         As many, in the same order, None where None was given.
+
+    Raises:
+        CurveError: One that is not finite or outside [0, 1].
     """
+    fractions([p for p in p_values if p is not None], "p values")
     tests = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0

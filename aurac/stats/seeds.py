@@ -313,7 +313,11 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     refuse_masked(values, "document scores")
     try:
         array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except TypeError:
+        given, expected = f"a {type(values).__name__} as scores", "(n,) or (seeds, n) scores"
+        fix = "of curves ask aurac.non_inferior(a, b, margin) or aurac.analysis.paired_curves(a, b)"
+        raise CurveError(given, expected=expected, fix=fix) from None
+    except ValueError:
         raise CurveError("seeds with unequal documents", expected="a (seeds, n) matrix") from None
     if array.ndim == 1:
         array = array[None]

@@ -12,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from aurac.analysis.rows import Options
 from aurac.analysis.whole import analyse
 from aurac.curves.curve import Curve
+from aurac.errors import CurveError
 from aurac.stats import detectable, difference, holm, interval
 from aurac.stats.multiplicity import holm_levels
 
@@ -31,6 +32,12 @@ def test_holm_is_statsmodels(seed):
 def test_holm_by_hand():
     # .01·3 = .03; .03·2 = .06; .04·1 = .04 is raised to .06.
     assert holm([0.04, None, 0.01, 0.03]) == pytest.approx([0.06, None, 0.03, 0.06])
+
+
+@pytest.mark.parametrize("p_values", [[5, 3], [0.1, float("nan")], [-0.1, None], ["a"]])
+def test_what_is_no_p_value_is_refused(p_values):
+    with pytest.raises(CurveError, match="p values"):
+        holm(p_values)
 
 
 def test_the_level_that_holm_tested_at_by_hand():
