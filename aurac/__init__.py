@@ -25,9 +25,13 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except AttributeError:
+        from importlib.util import find_spec
+
         from aurac.notebook import Run
 
-        of_run = "aurac.load_run(folder)."
-        near = nearest(name, __all__, "aurac.") or nearest(name, vars(Run), of_run)
+        of_run = [each for each in vars(Run) if not each.startswith("_")]
+        near = nearest(name, _names, "aurac.") or nearest(name, of_run, "aurac.load_run(folder).")
         hint = f"; did you mean {near}?" if near else ""
+        if find_spec(f"aurac.{name}"):
+            hint = f"; import aurac.{name}"
         raise AttributeError(f"aurac has no attribute {name!r}{hint}") from None

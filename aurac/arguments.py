@@ -57,6 +57,13 @@ def several(value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
+def path_of(value: Any, what: str) -> Path:
+    """The path that was given; a UsageError names `what` it should be of."""
+    if not isinstance(value, (str, PathLike)):
+        raise UsageError(f"{value!r:.80} is no path", expected=f"the path of {what}")
+    return Path(value).expanduser()
+
+
 def fraction(value: Any, name: str, most: float = 1.0, such_as: str = "0.02") -> float:
     """A number between 0 and `most`, both excluded.
 
@@ -94,6 +101,8 @@ def converted(value: Any, kind: Any, name: str) -> Any:
 def _read(value: Any, kind: Any) -> Any:
     """The value as this kind has it; a ValueError where it is nothing of the kind."""
     origin, parts = get_origin(kind) or kind, get_args(kind)
+    if origin is bool and hasattr(value, "item"):  # NumPy's
+        value = value.item()
     if origin in (Union, types.UnionType):
         for each in parts:
             with contextlib.suppress(ValueError):

@@ -11,6 +11,12 @@ _OPTION = re.compile(
     r"[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
 )
 """An option, and what follows if it is a value: one of `_WORDS`, or no word in small letters."""
+_IN_PYTHON = {  # what is said of a command → of the function, or where to type it
+    " of `aurac score`": "",
+    "`aurac compare … --out FOLDER`": "`aurac.compare(…, out=FOLDER)`",
+    "`aurac score FILE`": "`aurac.score(FILE)`",
+    "`aurac tasks`": "`aurac tasks` in a shell",
+}
 _FLAGS = {"force", "resume", "chat-template", "trust-remote-code", "retry-failed", "profile"}
 _OF_COMMANDS = {"until", "budget", "anytime", "json", "save", "pace", "status", "dry-run"}
 _KEYWORDS = {"group": "groups", "a-key": "keys['A']", "b-key": "keys['B']", "key-map": "keys"}
@@ -45,7 +51,9 @@ def in_python(text: str) -> str:
     Commands between backticks stay, and so do options that only commands have; whose keyword it is
     goes, since the function that was called has it.
     """
-    parts = text.replace(" of `aurac score`", "").split("`")
+    for command, function in _IN_PYTHON.items():
+        text = text.replace(command, function)
+    parts = text.split("`")
     parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
     return "`".join(parts)
 

@@ -1,6 +1,7 @@
 """What curves may claim: `analyse` answers every question of a report, the others one each.
 
-Each takes a `Curve`, or what `as_curve` accepts; several are training seeds of one recipe.
+They take a `Curve`, or what `as_curve` accepts, and several as training seeds of one recipe;
+`margin_test` takes the scores of documents.
 """
 
 from aurac.arguments import public

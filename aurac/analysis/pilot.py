@@ -106,6 +106,7 @@ def plan(
     """
     import pandas as pd
 
+    paired_seeds = converted(paired_seeds, bool, "paired_seeds")
     spread = find_spread(
         question,
         pilot=converted(getattr(pilot, "folder", pilot), Path | None, "pilot"),

@@ -61,7 +61,8 @@ class Options:
             if value is not None:
                 such_as = "0.05" if name == "alpha" else "0.02"
                 object.__setattr__(self, name, fraction(value, name, most, such_as))
-        for name, kind in (("reference", int | str | None), ("adapter", str | None)):
+        kinds = {"reference": int | str | None, "adapter": str | None, "paired_seeds": bool | None}
+        for name, kind in kinds.items():
             object.__setattr__(self, name, converted(getattr(self, name), kind, name))
 
 

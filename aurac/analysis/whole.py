@@ -26,7 +26,7 @@ from aurac.curves.area import AXES, BUDGETS, check_axis, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
-from aurac.errors import CurveError
+from aurac.errors import CurveError, UsageError
 from aurac.records.run import seeds_of
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level
 from aurac.stats.multiplicity import aggregate, task_weights
@@ -71,8 +71,11 @@ def analyse(
 
     Raises:
         CurveError: The curves cannot be analysed; says which and why.
+        UsageError: Settings that are no `Options`.
     """
-    settings = settings or Options()
+    settings = Options() if settings is None else settings
+    if not isinstance(settings, Options):
+        raise UsageError(f"{settings=!r:.80}", expected="aurac.analysis.rows.Options(axis=…)")
     check_axis(settings.axis)
     check_level(settings.level)
     task_weights({"": 1}, settings.weigh)
@@ -137,7 +140,8 @@ def _as_curves(source: Any) -> list[Curve]:
     if isinstance(source, Curve):
         return [source]
     if not isinstance(source, Sequence):
-        raise CurveError(f"a {type(source).__name__}", expected="curves or a DataFrame")
+        fix = "give run.curves" if hasattr(source, "curves") else None
+        raise CurveError(f"a {type(source).__name__}", expected="curves or a DataFrame", fix=fix)
     return [as_curve(curve) for curve in source]
 
 

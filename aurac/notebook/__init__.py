@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from msgspec.structs import replace as replaced
 
 from aurac.analysis.rows import Options
-from aurac.arguments import converted, keywords, several, suggestion
+from aurac.arguments import converted, keywords, path_of, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.curves.names import label_names
 from aurac.errors import UsageError, in_python
@@ -39,9 +39,7 @@ def load_run(path: str | Path) -> Run:
         RunFolderError: There are no results, or they cannot be read.
         UsageError: Something else than a path.
     """
-    if not isinstance(path, (str, Path)):
-        raise UsageError(f"{path!r:.80} is no path", expected="the path of a run folder")
-    folder = run_folder(path)
+    folder = run_folder(path_of(path, "a run folder"))
     results = Results.read(folder)
     ranks = [(curve, rank) for curve in results.curves for rank in (0, *curve.ranks)]
     return Run(folder, results, cells=len({file for c, rank in ranks for file in c.files(rank)}))
@@ -360,8 +358,11 @@ class Run:
         from aurac.show.plots import rank_accuracy
 
         check_axis(axis)
+        if not (ax is None or hasattr(ax, "legend")):
+            raise UsageError(f"ax={ax!r:.80}", expected="one Axes of matplotlib")
         task, areas = self._task(task), None
-        curves = renamed(stored_run(self.results).curves, labels or {})
+        labels = converted(labels or {}, Mapping[str, str], "labels")
+        curves = renamed(stored_run(self.results).curves, labels)
         curves = tuple(curve for curve in curves if curve.task == task)
         if axis in BUDGETS:
             areas, reasons = budget_areas(curves, axis)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aurac.arguments import keywords, path_of
 from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
 from aurac.files import did_you_mean
@@ -32,6 +33,7 @@ class Curves:
     sequential: Sequence[SequentialRecord] = ()
 
 
+@keywords()
 def read_curves(
     path: str | Path,
     metric: str | Mapping[str, str] | WantedMetrics | None = None,
@@ -52,10 +54,11 @@ def read_curves(
     Raises:
         DataError: Not there, of an unknown kind, empty, too large, or with unusable content.
         RunFolderError: A run folder that cannot be read.
+        UsageError: Something else than a path.
     """
-    path = Path(path).expanduser()
+    expected = "a run folder, a table or lm-eval's sample logs"
+    path = path_of(path, expected)
     if not path.exists():
-        expected = "a run folder, a table or lm-eval's sample logs"
         fix = did_you_mean(path, _is_readable)
         raise DataError(f"{path} does not exist", expected=expected, fix=fix)
     wanted = metric if isinstance(metric, WantedMetrics) else WantedMetrics(metric)

@@ -15,7 +15,7 @@ import msgspec
 
 from aurac.adapters.truncate import BasisOption, Rescale
 from aurac.analysis.primary import check_pairs
-from aurac.arguments import suggestion
+from aurac.arguments import path_of, suggestion
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, RecipeError
 from aurac.runs.plan import ranks_of
@@ -51,12 +51,13 @@ def load_study(path: str | Path) -> Study:
     Raises:
         RecipeError: The file cannot be read, has an unknown or missing field, or implies a recipe
             with a value out of range.
+        UsageError: Something else than a path.
     """
-    path = Path(path)
+    path = path_of(path, "a study's file")
     values = read_yaml(path)
     if isinstance(values, dict) and "method" in values and "tasks" not in values:
         raise RecipeError(
-            f"{path} is a recipe, not a study", fix=f"aurac train {path} --out FOLDER"
+            f"{path} is a recipe, not a study", fix=f"train it: `aurac train {path} --out FOLDER`"
         )
     try:
         study = msgspec.convert(values, Study, strict=False)

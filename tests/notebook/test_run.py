@@ -6,12 +6,14 @@ import copy
 import inspect
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
@@ -19,8 +21,9 @@ from report_runs import RunMaker, ramp, zoo_run
 
 import aurac
 from aurac.cli import cli
-from aurac.errors import AuracError, RunFolderError, UsageError
+from aurac.errors import AuracError, CurveError, RunFolderError, TaskError, UsageError
 from aurac.records.results_file import CurveRecord, FailedCell, Results
+from aurac.study import load_study
 
 mpl.use("agg")
 KEPT = Path(__file__).parents[2] / "reports" / "word_problems"
@@ -146,9 +149,11 @@ def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
     assert not any(" · " in text.split(" on ")[0] for text in said)
 
 
-def test_only_a_path_is_a_run():
-    with pytest.raises(aurac.errors.UsageError, match="None is no path; expected the path"):
-        aurac.load_run(None)
+@pytest.mark.parametrize("given", [None, 3, ["o.csv"]])
+@pytest.mark.parametrize("read", [aurac.load_run, aurac.readers.read_curves, load_study])
+def test_only_a_path_is_read(given, read):
+    with pytest.raises(UsageError, match=f"{re.escape(repr(given))} is no path; expected the path"):
+        read(given)
 
 
 def test_of_two_names_that_of_the_unknown_one_is_suggested():
@@ -213,6 +218,15 @@ def test_results_json_opens_the_run_and_no_results_are_refused(run, tmp_path):
         aurac.load_run(tmp_path)
     with pytest.raises(RunFolderError, match=r"nowhere does not exist; expected a run folder"):
         aurac.load_run(tmp_path / "nowhere")
+    with pytest.raises(
+        RunFolderError, match=r"run `aurac\.compare\(…, out=FOLDER\)` first"
+    ) as said:
+        aurac.load_run(tmp_path / "nowhere")
+    assert "run `aurac compare … --out FOLDER` first" in said.value.text
+    with pytest.raises(RunFolderError, match=r"; `aurac\.score\(FILE\)` reads tables"):
+        aurac.load_run(KEPT / "pairs.csv")
+    with pytest.raises(TaskError, match="`aurac tasks` in a shell lists"):
+        aurac.compare(KEPT.parents[1] / "adapters_zoo/word_problems/lora", "./my_task.yaml")
     with pytest.raises(RunFolderError, match=r"give a run below it: .*study/results/mawps"):
         aurac.load_run(KEPT.parent / "study")
     assert len(run.serving) == 0
@@ -335,6 +349,46 @@ def test_options_are_refused_by_name_and_listed_in_the_signature():
     assert inspect.signature(aurac.compare).parameters["num_fewshot"].default is None
     with pytest.raises(aurac.errors.OptionError, match=r"option steps; .*load_recipe\("):
         aurac.train("word_problems/lora", "somewhere", steps=3)
+
+
+def test_wrong_kinds_of_values_are_told_what_is_expected(run):
+    with pytest.raises(UsageError, match=r"labels='LoRA'; expected a mapping"):
+        run.plot(labels="LoRA")
+    for ax in (3, [run.plot()]):
+        with pytest.raises(UsageError, match=r"ax=.*; expected one Axes of matplotlib"):
+            run.plot(ax=ax)
+    with pytest.raises(UsageError, match=r"settings=\{'axis': 'log2'\}; expected .*rows\.Options"):
+        aurac.analysis.analyse(run.curves, {"axis": "log2"})
+    with pytest.raises(
+        CurveError, match=r"a Run; expected curves or a DataFrame; give run\.curves"
+    ):
+        aurac.analysis.analyse(run)
+    with pytest.raises(
+        CurveError, match=r"a Curve as scores; expected \(n,\).*aurac\.non_inferior"
+    ):
+        aurac.analysis.margin_test(*run.curves[:2], margin=0.1)
+    for ask in (aurac.non_inferior, aurac.equivalent):
+        assert ask(*run.curves[:2], 0.1, paired_seeds=np.bool_(True)).n_docs == 100
+        with pytest.raises(UsageError, match="paired_seeds='yes'; expected True or False or None"):
+            ask(*run.curves[:2], 0.1, paired_seeds="yes")
+    with pytest.raises(UsageError, match=r"paired_seeds='yes'; expected True or False$"):
+        aurac.plan(0.1, flip_rate=0.1, paired_seeds="yes")
+    with pytest.raises(aurac.errors.OptionError, match="read_curves has no option sep; expected"):
+        aurac.readers.read_curves("o.csv", sep=";")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("analyze", r"did you mean aurac\.analysis\?$"),
+        ("notebok", "'notebok'$"),
+        ("study", "import aurac.study$"),
+    ],
+)
+def test_packages_are_found_and_private_names_are_not_offered(name, near):
+    code = f"import aurac\ntry: aurac.{name}\nexcept AttributeError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.search(near, done.stdout.strip())
 
 
 def test_what_is_no_checkpoint_is_told_what_compares_it(run):

@@ -310,5 +310,7 @@ def test_primary_comparisons_are_of_methods_and_dated_by_the_results(write):
 
 
 def test_a_recipe_is_no_study():
-    with pytest.raises(RecipeError, match="is a recipe, not a study; aurac train"):
+    with pytest.raises(
+        RecipeError, match=r"is a recipe, not a study; train it: `aurac train \S+ --o"
+    ):
         load_study(built_in_recipes()["word_problems/lora"])
