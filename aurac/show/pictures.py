@@ -211,14 +211,15 @@ class Pictures:
         tints = {c.label: style[appearance.key(c)].colour for c in curves}
         every = [(step, item.n_docs) for item in changes for step in item.steps]
         most = max(step.gained / n for step, n in every), max(step.lost / n for step, n in every)
-        draws = [
-            partial(plots.gained_lost, changes=item, colour=tints[item.label], most=most)
-            for item in changes
-        ]
+        shares = any(curve.members for curve in curves)
+        draw = partial(plots.gained_lost, most=most, shares=shares)
+        draws = [partial(draw, changes=item, colour=tints[item.label]) for item in changes]
         bars = []
         for item in changes:
             steps = (
-                f"{a} to {b}: {step.gained} gained, {step.lost} lost"
+                "{} to {}: {} gained, {} lost".format(
+                    a, b, *plots.counts(step, item, shares=shares)
+                )
                 for (a, b), step in zip(item.pairs, item.steps, strict=True)
             )
             bars.append(f"{item.label}: {', '.join(steps)}")
@@ -226,14 +227,14 @@ class Pictures:
         across = 1 if wide or len(draws) % 2 else 2
         context = self._context(task)
         grid = partial(figures.grid, draws, axes_titles=(STEP, ""), keys=KEY)
-        seeds = " Of several seeds, sums over them." if any(c.members for c in curves) else ""
+        unit = ", in percent of the answers of a curve's seeds" if shares else ""
         return self._save(
             f"changes-{self.slugs[task]}",
             lambda: grid(across=across, height=1.9 if across > 1 else 1.5, title=context),
             lambda: grid(across=1, height=1.8, width=figures.NARROW),
             title=f"Documents gained and lost: {context}",
             caption=f"{task}: documents gained (filled, up) and lost (hatched, down) at each rank "
-            f"against the next lower one. Panels share their scale.{seeds}",
+            f"against the next lower one{unit}. Panels share their scale.",
             alt=f"Bars of documents gained and lost on {task}. {'; '.join(bars)}.",
         )
 

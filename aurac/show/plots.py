@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.curves.area import BUDGETS, axis_title
-from aurac.curves.display import counted
+from aurac.curves.display import counted, percent
 from aurac.show.appearance import (
     AXIS,
     BASE,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-    from aurac.analysis.record import Changes, StratumRow
+    from aurac.analysis.record import Changes, Step, StratumRow
     from aurac.records.decisions import DecisionRecord
     from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
@@ -282,10 +282,24 @@ def latency(
     return ax
 
 
+def counts(step: Step, changes: Changes, *, shares: bool) -> list[str]:
+    """Documents gained and lost, or their shares of the curve's in percent."""
+    both = (step.gained, step.lost)
+    return [percent(number / changes.n_docs) if shares else str(number) for number in both]
+
+
 def gained_lost(
-    ax: Axes, changes: Changes, *, colour: str = INK, most: tuple[float, float] | None = None
+    ax: Axes,
+    changes: Changes,
+    *,
+    colour: str = INK,
+    most: tuple[float, float] | None = None,
+    shares: bool = False,
 ) -> Axes:
-    """Documents gained (up) and lost (down) at each rank; panels share the scale `most`."""
+    """Documents gained (up) and lost (down) at each rank; panels share the scale `most`.
+
+    `shares` of them in percent, which also compare between curves of 3 and of 5 seeds.
+    """
     places = range(len(changes.steps))
     up = [step.gained / changes.n_docs for step in changes.steps]
     down = [-step.lost / changes.n_docs for step in changes.steps]
@@ -295,9 +309,10 @@ def gained_lost(
     highest, lowest = most or (max(up), -min(down))
     top = max(highest, lowest, 1 / changes.n_docs)
     for place, step in enumerate(changes.steps):
+        gained, lost = counts(step, changes, shares=shares)
         above, below = up[place] + 0.03 * top, down[place] - 0.03 * top
-        ax.text(place, above, str(step.gained), ha="center", va="bottom", fontsize=8)
-        ax.text(place, below, str(step.lost), ha="center", va="top", fontsize=8)
+        ax.text(place, above, gained, ha="center", va="bottom", fontsize=8)
+        ax.text(place, below, lost, ha="center", va="top", fontsize=8)
     ax.set_ylim(-lowest - 0.24 * top, max(highest, 0.1 * top) + 0.16 * top)
     ax.set_xticks(places, [f"{a}→{b}" for a, b in changes.pairs])
     ax.set_yticks([])
@@ -305,7 +320,7 @@ def gained_lost(
     ax.spines[["left", "bottom"]].set_visible(False)
     ax.tick_params(length=0, labelsize=8)
     ax.set_title(changes.label, fontsize=min(10, 300 / max(len(changes.label), 1)))
-    ax.set_ylabel("Documents", fontsize=8)
+    ax.set_ylabel("Documents (%)" if shares else "Documents", fontsize=8)
     return ax
 
 

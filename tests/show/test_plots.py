@@ -136,20 +136,30 @@ def test_texts_of_cost_and_paper_figures_are_apart(case, tmp_path):
         assert_apart(figures.single(partial(plots.cost, curves=some), title=TITLE, top=0.78))
 
 
+@pytest.mark.parametrize("shares", [False, True])
 @pytest.mark.parametrize("panels", [1, 2, 6])
 @pytest.mark.parametrize("steps", [1, 5, 9])
-def test_texts_of_gained_and_lost_are_apart(panels, steps):
+def test_texts_of_gained_and_lost_are_apart(panels, steps, shares):
     def item(at):
         ends = [2**i for i in range(steps + 1)]
         found = [Step(a, b, 999 if at else 3, 0 if at % 2 else 400) for a, b in pairwise(ends)]
         return Changes(f"an adapter with a long name {at}", "t", 1000, tuple(found))
 
-    draws = [
-        partial(plots.gained_lost, changes=item(at), most=(0.999, 0.4)) for at in range(panels)
-    ]
+    draw = partial(plots.gained_lost, most=(0.999, 0.4), shares=shares)
+    draws = [partial(draw, changes=item(at)) for at in range(panels)]
     with figures.styled():
         across = 1 if steps > 6 or panels == 1 else 2
         assert_apart(figures.grid(draws, across=across, height=1.9, title=TITLE, keys=KEY))
+
+
+def test_bars_of_curves_with_unequal_seeds_are_labelled_with_their_heights():
+    rows = [Changes(n, "t", docs, (Step(1, 2, 90, 30),)) for n, docs in (("a", 300), ("b", 500))]
+    with figures.styled():
+        for row, said in zip(rows, (["30.0", "10.0"], ["18.0", "6.0"]), strict=True):
+            ax = plots.gained_lost(Figure().add_subplot(), row, shares=True)
+            assert [label.get_text() for label in ax.texts] == said
+            heights = [abs(100 * bar.get_height()) for bar in ax.patches]
+            assert heights == pytest.approx([float(text) for text in said])
 
 
 @pytest.mark.parametrize("groups", [2, 24])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import shutil
@@ -16,11 +17,15 @@ from click.testing import CliRunner
 from rounding import rounded
 from scipy.integrate import trapezoid
 
+from aurac.analysis.groups import defaults, gather, together
+from aurac.analysis.pairing import paired_areas
 from aurac.analysis.sentences import show_p
 from aurac.cli import cli
 from aurac.curves.display import percent
+from aurac.readers import read_curves
 from aurac.show.table import as_csv
 from aurac.stats.multiplicity import holm
+from aurac.stats.spread import spread_of_pilot
 from scripts.study_page import COMPARISONS, comparisons, stored_comparisons, with_tables
 
 REPORTS = Path(__file__).parents[2] / "reports"
@@ -268,3 +273,20 @@ def test_an_answer_without_a_primary_comparison_names_the_pairs_with_paired_seed
     }
     assert named == {"- **Significant": found, "- **Not significant": len(paired) - found}
     assert 0 < found < len(paired) < len(pairs)
+
+
+def test_the_share_of_the_variance_that_changes_with_the_seed_is_that_of_the_study():
+    """What claims.md says of it: over documents, of a pair of checkpoints of two methods."""
+    shares = []
+    for folder in sorted((REPORTS / "study/results").iterdir()):
+        read = read_curves(folder)
+        methods, _ = defaults(gather(read.curves, read.groups))
+        for pair in itertools.combinations(methods, 2):
+            rows = paired_areas(*together(pair), "log2")
+            pieces = rows.difference(0.95).parts
+            spread = spread_of_pilot(pieces, rows.layout.n, changes=rows.b[0] - rows.a[0])
+            shares.append(2 * spread.rest / (2 * spread.rest + spread.document))
+    assert len(shares) == 22
+    text = (REPORTS.parent / "docs/explain/claims.md").read_text()
+    ends = " to ".join(f"{share:.2f}".lstrip("0") for share in (min(shares), max(shares)))
+    assert f"Between methods of this repository's study it is {ends}." in text
