@@ -64,6 +64,12 @@ def path_of(value: Any, what: str) -> Path:
     return Path(value).expanduser()
 
 
+def kind_of(value: Any) -> str:
+    """Its type with the article: "a str", "an int"."""
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
 def fraction(value: Any, name: str, most: float = 1.0, such_as: str = "0.02") -> float:
     """A number between 0 and `most`, both excluded.
 
@@ -239,10 +245,14 @@ def keywords(
 
 
 def public(package: str, file: str) -> tuple[Callable[[str], Any], Any, list[str]]:
-    """As `lazy_loader.attach_stub`; the functions refuse unknown options, as `keywords` does."""
+    """As `lazy_loader.attach_stub`; unknown names and options are refused with the nearest."""
     load, listed, names = lazy_loader.attach_stub(package, file)
 
     def found(name: str) -> Any:
+        if name not in names:
+            near = suggestion(name, names)
+            hint = f"; {near}" if near else ""
+            raise AttributeError(f"{package} has no attribute {name!r}{hint}")
         value = load(name)
         if isinstance(value, types.FunctionType) and not hasattr(value, "__signature__"):
             value = keywords()(value)

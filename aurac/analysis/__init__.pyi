@@ -3,7 +3,7 @@ from .choice import non_inferior_rank
 from .choice_rows import Choice, Configuration, RankRow, RankTest
 from .comparisons import paired_curves
 from .equivalence import margin_test
-from .rows import MarginTest
+from .rows import MarginTest, Options
 from .whole import analyse
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Choice",
     "Configuration",
     "MarginTest",
+    "Options",
     "RankRow",
     "RankTest",
     "analyse",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis.groups import group_of, on_shared_axis, together
 from aurac.analysis.pairing import gained_and_lost, paired_areas
-from aurac.analysis.primary import declared_pairs
+from aurac.analysis.primary import declared_as, declared_pairs
 from aurac.analysis.rows import BestRow, InPlace, Options, PairRow, grouped
 from aurac.analysis.sentences import AGAINST, best_sentences, pair_sentence, reading
 from aurac.curves.area import BUDGETS, check_axis
@@ -167,8 +167,8 @@ def compare_rows(
         for a, b in combinations(same, 2)
     ]
     tests = [*pairs, *_truncation_pairs(default, others, settings)]
-    if settings.primary is not None:
-        tests = _declared(tests, settings.primary, default, others, settings)
+    if declared := declared_as(settings.primary):
+        tests = _declared(tests, declared, default, others, settings)
     families = {
         which: iter(_with_holm([t for t in tests if t.row.exploratory is which], settings))
         for which in {test.row.exploratory for test in tests}

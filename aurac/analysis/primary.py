@@ -69,6 +69,14 @@ def pairs_of(given: object) -> list[tuple[str, str]]:
     return pairs
 
 
+def declared_as(given: object) -> Declaration | None:
+    """What the options of an analysis declare: a declaration itself, or what `pairs_of` takes."""
+    if given is None or isinstance(given, Declaration):
+        return given
+    pairs = pairs_of(given)
+    return Declaration(pairs=pairs, declared="when the analysis was asked for") if pairs else None
+
+
 def check_pairs(pairs: Iterable[Sequence[str]], known: Iterable[str]) -> None:
     """Refuse names that no adapter or group has, and pairs of one name with itself."""
     names = list(dict.fromkeys(known))

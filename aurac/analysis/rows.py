@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,7 +38,8 @@ class Options:
         paired_seeds: Whether equal seeds of two recipes had the same data in the same order; None:
             as the recipes say.
         adapter: Whose configurations are recommended, as `find_groups` reads it; None: all.
-        primary: The comparisons that were declared to be primary; None: none, one family of all.
+        primary: The comparisons that were declared to be primary, ``"a,b"`` or several; ``*`` is
+            each other adapter. None: none, one family of all.
         strict: Refuse curves that cannot be compared; else the pair says why it is empty.
     """
 
@@ -51,7 +52,7 @@ class Options:
     weigh: str = "tasks"
     reference: int | str | None = None
     adapter: str | None = None
-    primary: Declaration | None = None
+    primary: Declaration | str | Sequence[str | tuple[str, str]] | None = None
     strict: bool = True
     paired_seeds: bool | None = None
 

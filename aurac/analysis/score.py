@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.arguments import converted, suggestion
+from aurac.arguments import converted, kind_of, suggestion
 from aurac.curves.area import (
     AXES,
     BUDGETS,
@@ -253,7 +253,7 @@ def _selected(source: Any, **wanted: str | None) -> Any:
         if value not in there:
             known = ", ".join(map(str, filter(None, there)))
             raise CurveError(
-                f"{name}={value!r} of a {type(source).__name__}",
+                f"{name}={value!r} of {kind_of(source)}",
                 expected=f"one of {known}" if known else "a run, a path or a table with names",
                 fix="leave it out of a single curve",
             )

@@ -6,7 +6,7 @@ What `aurac score`, `aurac recommend` and a report print, from `Curve` values or
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,11 +18,12 @@ from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, wit
 from aurac.analysis.findings import look_closely, truncation_advice
 from aurac.analysis.groups import Groups, RecipeGroup, defaults, find_groups, gather, group_of
 from aurac.analysis.of_study import within_study
-from aurac.analysis.primary import declaration
+from aurac.analysis.primary import declaration, declared_as
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
 from aurac.analysis.score import score, score_notes
-from aurac.curves.area import AXES, BUDGETS, check_axis, drops
+from aurac.arguments import converted, kind_of
+from aurac.curves.area import AXES, BUDGETS, check_axis, check_budgets, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
 from aurac.curves.display import percent
@@ -33,7 +34,7 @@ from aurac.stats.multiplicity import aggregate, task_weights
 from aurac.stats.seeds import components, far_seeds, mean_of_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from aurac.analysis.choice_rows import Choice, RankRow
     from aurac.records.run import CurveRow, StoredRun
@@ -49,7 +50,7 @@ def analyse(
     *,
     groups: Groups | None = None,
     checkpoints: Sequence[Curve] | None = None,
-    budgets: Sequence[str] = (),
+    budgets: str | Sequence[str] = (),
     choices: bool = True,
 ) -> Analysis:
     """Scores with intervals, all pairs, aggregates over tasks, and non-inferior ranks.
@@ -57,7 +58,10 @@ def analyse(
     An adapter's default truncation on a task is the one whose curves have that role, or else its
     first. Further ones, truncated another way, are compared with it and never with other adapters,
     except to tell whether a verdict between two adapters survives the choice of truncation. The
-    order of the curves changes nothing else.
+    order of the curves changes nothing else. ::
+
+        asked = aurac.analysis.Options(margin=0.02, primary="matryoshka,lora")
+        aurac.analysis.analyse(run.curves, asked).recommended
 
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
@@ -71,11 +75,15 @@ def analyse(
 
     Raises:
         CurveError: The curves cannot be analysed; says which and why.
-        UsageError: Settings that are no `Options`.
+        UsageError: Settings that are no `Options`, groups that are no mapping, or another budget.
     """
     settings = Options() if settings is None else settings
     if not isinstance(settings, Options):
-        raise UsageError(f"{settings=!r:.80}", expected="aurac.analysis.rows.Options(axis=…)")
+        raise UsageError(f"{settings=!r:.80}", expected="aurac.analysis.Options(axis=…)")
+    primary = declared_as(settings.primary)
+    settings = replace(settings, primary=primary)
+    groups = converted(groups or {}, Mapping[str, Sequence[str]], "groups")
+    budgets = check_budgets(budgets)
     check_axis(settings.axis)
     check_level(settings.level)
     task_weights({"": 1}, settings.weigh)
@@ -109,7 +117,7 @@ def analyse(
         choices=_choices(tasks, asked, others, settings, recommended) if choices else (),
         axis=settings.axis,
         level=settings.level,
-        primary=settings.primary,
+        primary=primary,
         caveats=caveats_of(scores),
         closely=closely,
         budgets=tuple(_over_budget(default, others, axis, settings) for axis in budgets),
@@ -141,7 +149,7 @@ def _as_curves(source: Any) -> list[Curve]:
         return [source]
     if not isinstance(source, Sequence):
         fix = "give run.curves" if hasattr(source, "curves") else None
-        raise CurveError(f"a {type(source).__name__}", expected="curves or a DataFrame", fix=fix)
+        raise CurveError(kind_of(source), expected="curves or a DataFrame", fix=fix)
     return [as_curve(curve) for curve in source]
 
 

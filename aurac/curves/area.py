@@ -7,12 +7,13 @@ were measured at: on unequal grids even one curve would differ from itself where
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from aurac.arguments import several
 from aurac.curves.checks import check_ranks
-from aurac.errors import CurveError
+from aurac.errors import CurveError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +41,14 @@ def check_axis(axis: str) -> Axis:
         f"axis {axis!r}",
         expected="'log2' or 'linear' of the rank, or a budget: 'parameters' or 'bytes'",
     )
+
+
+def check_budgets(axes: Any) -> tuple[str, ...]:
+    """One or several budgets, each once; anything else is refused."""
+    for axis in (given := several(axes)):
+        if axis not in BUDGETS:
+            raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
+    return tuple(dict.fromkeys(given))
 
 
 def area_name(axis: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.arguments import kind_of
 from aurac.curves.checks import check_ends, is_missing, whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
@@ -56,7 +57,7 @@ def as_curve(source: Any) -> Curve:
     elif hasattr(source, "curves"):
         fix = "take run.scores for the AURAC of every curve, or one of run.curves"
     raise CurveError(
-        f"a {type(source).__name__} is no curve",
+        f"{kind_of(source)} is no curve",
         expected="a Curve, a mapping rank -> accuracy, (ranks, accuracies), a Series, a DataFrame "
         "with columns rank and accuracy, or a curve of results.json",
         fix=fix,

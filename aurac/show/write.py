@@ -19,8 +19,8 @@ from aurac.analysis.record import ANALYSIS_FILE
 from aurac.analysis.rows import fields_of
 from aurac.analysis.whole import curves_of
 from aurac.arguments import fraction
-from aurac.curves.area import BUDGETS
-from aurac.errors import RunFolderError, UsageError
+from aurac.curves.area import check_budgets
+from aurac.errors import RunFolderError
 from aurac.files import names_in, write_atomic
 from aurac.records.decisions import EACH
 from aurac.records.results_file import REPORT_FILE, RESULTS_FILE, Results
@@ -105,9 +105,7 @@ def write_report(
         CurveError: a group or a primary comparison of adapters that are not there.
     """
     known = None if margin is None else fraction(margin, "margin")
-    for axis in axes:
-        if axis not in BUDGETS:
-            raise UsageError(f"axis {axis!r}", expected=" or ".join(BUDGETS))
+    axes = check_budgets(axes)
     folders = [Path(run_folder), *map(Path, more)]
     if out is not None:
         _check_place(Path(out), folders)
@@ -128,7 +126,7 @@ def write_report(
     called = study_labels(folders[0], run.curves) if len(folders) == 1 else {}
     run = replace(run, curves=renamed(run.curves, {**called, **(labels or {})}))
     figures = target / FIGURES
-    return _write(Builder(run, figures, known, tuple(dict.fromkeys(axes)), seeds=seeds), target)
+    return _write(Builder(run, figures, known, axes, seeds=seeds), target)
 
 
 def _check_place(out: Path, runs: Sequence[Path]) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aurac.arguments import kind_of
 from aurac.curves.checks import refuse_masked
 from aurac.errors import CurveError
 from aurac.stats.intervals import Reach, edge_excess, mean_interval, rule_of_three, skew_excess
@@ -314,7 +315,7 @@ def as_matrix(values: Any) -> NDArray[np.float64]:
     try:
         array = np.asarray(values, dtype=np.float64)
     except TypeError:
-        given, expected = f"a {type(values).__name__} as scores", "(n,) or (seeds, n) scores"
+        given, expected = f"{kind_of(values)} as scores", "(n,) or (seeds, n) scores"
         fix = "of curves ask aurac.non_inferior(a, b, margin) or aurac.analysis.paired_curves(a, b)"
         raise CurveError(given, expected=expected, fix=fix) from None
     except ValueError:

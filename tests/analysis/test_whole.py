@@ -326,7 +326,7 @@ def test_a_rank_that_failed_for_one_seed_costs_the_area_of_that_recipe_alone():
             {},
             "seeds of a have ranks",
         ),
-        (3, {}, "a int"),
+        (3, {}, "an int"),
     ],
 )
 def test_refusals(curves, options, words):

@@ -357,7 +357,9 @@ def test_wrong_kinds_of_values_are_told_what_is_expected(run):
     for ax in (3, [run.plot()]):
         with pytest.raises(UsageError, match=r"ax=.*; expected one Axes of matplotlib"):
             run.plot(ax=ax)
-    with pytest.raises(UsageError, match=r"settings=\{'axis': 'log2'\}; expected .*rows\.Options"):
+    with pytest.raises(
+        UsageError, match=r"settings=\{'axis': 'log2'\}; expected .*analysis\.Options"
+    ):
         aurac.analysis.analyse(run.curves, {"axis": "log2"})
     with pytest.raises(
         CurveError, match=r"a Run; expected curves or a DataFrame; give run\.curves"
