@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis.groups import group_of, on_shared_axis, together
-from aurac.analysis.pairing import gained_and_lost, paired_areas
+from aurac.analysis.groups import on_shared_axis, together
+from aurac.analysis.pairing import gained_and_lost, paired_areas, two_groups
 from aurac.analysis.primary import declared_as, declared_pairs
 from aurac.analysis.rows import BestRow, InPlace, Options, PairRow, grouped
 from aurac.analysis.sentences import AGAINST, best_sentences, pair_sentence, reading
@@ -82,7 +82,7 @@ def paired_curves(
     check_axis(axis)
     check_level(level)
     settings = Options(axis=axis, level=level, support=support, paired_seeds=paired_seeds)
-    return finished(paired_test(group_of(a), group_of(b), settings))
+    return finished(paired_test(*two_groups(a, b), settings))
 
 
 def paired_test(a: RecipeGroup, b: RecipeGroup, settings: Options) -> PairTest:

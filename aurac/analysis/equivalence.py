@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis.groups import defaults, find_groups, gather, group_of, together
-from aurac.analysis.pairing import paired_areas
+from aurac.analysis.groups import defaults, find_groups, gather, together
+from aurac.analysis.pairing import paired_areas, two_groups
 from aurac.analysis.rows import MarginTest, Options
 from aurac.analysis.sentences import ALL_ZERO, margin_sentence
 from aurac.arguments import fraction
@@ -86,10 +86,7 @@ def equivalent(
 
 
 def _tested(a: Any, b: Any, margin: float, settings: Options, *, both_sides: bool) -> MarginTest:
-    first, second = group_of(a, default="a"), group_of(b, default="b")
-    if first.name == second.name:
-        first, second = replace(first, name="a"), replace(second, name="b")
-    return _group_test(first, second, margin, settings, both_sides=both_sides)
+    return _group_test(*two_groups(a, b), margin, settings, both_sides=both_sides)
 
 
 def margin_tests(

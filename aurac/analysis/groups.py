@@ -17,7 +17,7 @@ from aurac.curves.area import AXES, BUDGETS, Span, curve_weights, document_areas
 from aurac.curves.coerce import as_curve
 from aurac.curves.display import counted
 from aurac.curves.matching import align, labelled, matched, ordered_like, told_apart
-from aurac.curves.names import curve_names
+from aurac.curves.names import common_name, curve_names
 from aurac.errors import CurveError
 from aurac.stats.mean import layout_of
 
@@ -226,7 +226,8 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
 
     Args:
         curves: What `as_curve` accepts, or a list of such.
-        default: Name of the group where its first curve names no adapter.
+        default: Name of the group where its first curve names no adapter; that of several is what
+            their names have in common.
 
     Raises:
         CurveError: No curves, or they cannot be seeds of one recipe.
@@ -236,7 +237,9 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
         raise CurveError(f"no curves for {default}", expected="at least one")
     seeds = _where_all_are([as_curve(curve) for curve in several])
     _check_seeds(seeds[0].label, seeds, grouped=True)
-    return RecipeGroup(seeds[0].adapter or default, seeds[0].task, matched(seeds))
+    names = dict.fromkeys(curve.adapter or default for curve in seeds)
+    name = common_name(names) if len(names) > 1 else seeds[0].adapter or default
+    return RecipeGroup(name, seeds[0].task, matched(seeds))
 
 
 def defaults(groups: Sequence[RecipeGroup]) -> tuple[list[RecipeGroup], list[RecipeGroup]]:

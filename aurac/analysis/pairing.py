@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aurac.analysis.groups import RecipeGroup, group_of
+from aurac.curves.names import curve_names
 from aurac.errors import CurveError
 from aurac.stats.paired import Difference, compare
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from aurac.analysis.groups import RecipeGroup
     from aurac.curves.curve import Curve
     from aurac.stats.mean import Layout
     from aurac.stats.seeds import Names
+
+
+def two_groups(a: Any, b: Any) -> tuple[RecipeGroup, RecipeGroup]:
+    """Two recipe groups to compare, each as of `group_of`, with names that tell them apart.
+
+    Truncations of one recipe are named as in tables, others of one name `a` and `b`.
+    """
+    first, second = group_of(a, default="a"), group_of(b, default="b")
+    if first.name != second.name:
+        return first, second
+    both = (first, second)
+    shown = curve_names((g.name, cut) for g in both for cut in g.first.truncations)
+    one, other = (shown.get(g.way) for g in both)
+    if not one or not other or one == other:
+        one, other = "a", "b"
+    return replace(first, name=one), replace(second, name=other)
 
 
 def by_seed(

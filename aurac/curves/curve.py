@@ -258,15 +258,20 @@ class Curve:
         return ones if np.count_nonzero(self.outcomes) == np.count_nonzero(ones) else None
 
     @property
+    def truncations(self) -> tuple[str, ...]:
+        """Basis and rescale where both are known; of a published one also what is compared."""
+        if not (self.basis and self.rescale):
+            return ()
+        compared = "prefix · trained" if self.method == "matryoshka" else "svd · keep"
+        own = f"{self.basis} · {self.rescale}"
+        return (own, compared) if self.role == "published" else (own,)
+
+    @property
     def label(self) -> str:
         """The curve's name as in tables, and its task, as far as known."""
         name, on = self.adapter or "", f" on {self.task}" if self.task else ""
-        if self.basis and self.rescale:
-            ways = [(name, f"{self.basis} · {self.rescale}")]
-            if self.role == "published":  # beside the curve that is compared
-                compared = "prefix · trained" if self.method == "matryoshka" else "svd · keep"
-                ways.append((name, compared))
-            name = curve_names(ways)[ways[0]]
+        if cuts := self.truncations:
+            name = curve_names((name, cut) for cut in cuts)[name, cuts[0]]
         return f"{name}{on}".strip() or "the curve"
 
     def __repr__(self) -> str:

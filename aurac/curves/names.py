@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Container, Iterable, Mapping
 
 Way = tuple[str, str]  # adapter, truncation such as "svd · keep"
 
@@ -30,6 +30,16 @@ def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) ->
         name = one_line((labels or {}).get(way[0], way[0]), LENGTH)
         names[way] = name if len(scales) == 1 and cut == "prefix" else f"{name} ({cut})"
     return names
+
+
+def common_name(names: Collection[str], taken: Container[str] = ()) -> str:
+    """The name of a recipe: what the names of its seeds begin with, or all of them."""
+    first, last = min(names), max(names)
+    same = (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y)
+    shared = first[: next(same, len(first))].rstrip("-_ ./0123456789")
+    for ending in ("seed", "-s", "_s"):
+        shared = shared.removesuffix(ending).rstrip("-_ ./")
+    return shared if shared and shared not in taken else " + ".join(names)
 
 
 def label_names(labels: Iterable[str]) -> dict[str, str]:

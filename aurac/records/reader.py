@@ -20,6 +20,7 @@ from typing_extensions import Unpack
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve, CurveFields, DocumentLabels
 from aurac.curves.metrics import WantedMetrics
+from aurac.curves.names import common_name
 from aurac.errors import AuracError, CurveError, RunFolderError, first_line
 from aurac.files import Json, sha256_json
 from aurac.records.cell import DocumentKey, changed_parts, differences, read_record
@@ -378,14 +379,5 @@ def _recorded_groups(adapters: Sequence[AdapterRecord]) -> Groups:
     for members in same.values():
         names = [member.name for member in members]
         if len(names) > 1 and len({member.seed for member in members}) == len(names):
-            groups[_common_name(names, taken=groups)] = names
+            groups[common_name(names, taken=groups)] = names
     return groups
-
-
-def _common_name(names: Sequence[str], taken: Groups) -> str:
-    first, last = min(names), max(names)
-    same = (i for i, (x, y) in enumerate(zip(first, last, strict=False)) if x != y)
-    shared = first[: next(same, len(first))].rstrip("-_ ./0123456789")
-    for ending in ("seed", "-s", "_s"):
-        shared = shared.removesuffix(ending).rstrip("-_ ./")
-    return shared if shared and shared not in taken else " + ".join(names)

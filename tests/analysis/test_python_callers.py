@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from stats_draws import curves
@@ -66,3 +68,51 @@ def test_a_kind_is_named_with_its_article():
     for given, words in ((3, "an int is no curve"), ({1, 2}, "a set is no curve")):
         with pytest.raises(AuracError, match=f"^{words}; "):
             aurac.score(given)
+
+
+def seeds_of(recipe, start=1, **labels):
+    """Three training seeds."""
+    made = curves(np.random.default_rng(start), "abc", n=60, **labels)
+    return [replace(c, adapter=f"{recipe}-seed{start + i}", seed=i) for i, c in enumerate(made)]
+
+
+def test_a_claim_over_training_seeds_names_the_recipe():
+    a, b = seeds_of("matryoshka-lr0.008"), seeds_of("lora-lr0.008", 4)
+    for ask in (aurac.non_inferior, aurac.equivalent):
+        test = ask(a, b, 0.2)
+        assert (test.a, test.b) == ("matryoshka-lr0.008", "lora-lr0.008")
+        assert "matryoshka-lr0.008 − lora-lr0.008:" in repr(test)
+        assert "seed1" not in test.sentence
+    row = aurac.analysis.paired_curves(a, b)
+    assert (row.a, row.b) == ("matryoshka-lr0.008", "lora-lr0.008")
+    assert aurac.analysis.non_inferior_rank(a, margin=0.2).adapter == "matryoshka-lr0.008"
+    assert aurac.non_inferior(a, b[0], 0.2).b == "lora-lr0.008-seed4"
+    assert aurac.non_inferior(MADE[:2], b, 0.2).a == "a + b"  # which share no part
+
+
+def test_seeds_of_one_recipe_against_others_of_it_are_a_and_b():
+    test = aurac.non_inferior(seeds_of("lora"), seeds_of("lora", 4), 0.2)
+    assert (test.a, test.b) == ("a", "b")
+    row = aurac.analysis.paired_curves(MADE[0], MADE[0])
+    assert (row.a, row.b) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        (("svd", "keep", "default"), ("prefix", "rule", "published"), ["SVD", "prefix"]),
+        (("prefix", "trained", "default"), ("svd", "keep", "extra"), ["with P", "SVD"]),
+        (("svd", "keep", "extra"), ("prefix", "rule", "published"), ["SVD", "without P"]),
+    ],
+)
+def test_truncations_of_one_adapter_are_named_as_in_tables(one, other, names):
+    """The published truncation of Matryoshka is named beside the compared one, as by its label."""
+    method = "matryoshka" if names[1] != "prefix" else "lora"
+    first, second = (
+        [replace(c, basis=basis, rescale=rescale, role=role, method=method) for c in seeds_of("m")]
+        for basis, rescale, role in (one, other)
+    )
+    for a, b, name in ((first[0], second[0], "m-seed1"), (first, second, "m")):
+        test, row = aurac.non_inferior(a, b, 0.2), aurac.analysis.paired_curves(a, b)
+        assert [test.a, test.b] == [row.a, row.b] == [f"{name} ({cut})" for cut in names]
+    assert [first[0].label, second[0].label] == [f"m-seed1 ({cut})" for cut in names]
