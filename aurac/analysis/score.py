@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -25,14 +26,18 @@ from aurac.curves.area import (
 )
 from aurac.curves.coerce import as_curve, check_single
 from aurac.curves.curve import Curve
-from aurac.curves.display import percent, picture, points, show_span, table, text
+from aurac.curves.display import counted, percent, picture, points, show_span, table, text
+from aurac.curves.names import some
 from aurac.errors import CurveError
 from aurac.stats.intervals import VERY_FEW, effective_events, mean_interval
 from aurac.stats.mean import NO_DOCUMENTS, Estimate, check_level, layout_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from aurac.analysis.groups import Groups
     from aurac.curves.area import Span
     from aurac.files import Json
 
@@ -276,33 +281,55 @@ def _curve_of(source: Any, adapter: str | None, task: str | None) -> Any:
     curves = [c for c in default if all(getattr(c, k) == v for k, v in wanted.items())]
     if len(curves) == 1:
         return curves[0]
-    labels = {each.label: None for each in run.curves if adapter is not None and not curves}
-    known = ", ".join(labels or (" on ".join(filter(None, names)) for names in first))
-    there = {k: {name for c in default if (name := getattr(c, k))} for k in names}
-    there["adapter"] |= {each.label for each in run.curves}
-    near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
     groups = (run if hasattr(run, "groups") else read_curves(run.folder)).groups
-    if adapter is not None and (members := groups.get(adapter)):
-        raise CurveError(
-            f"{adapter} is {len(members)} training seeds",
-            expected="one curve",
-            fix=f"run.scores has the mean over them; one of these is {members[0]}",
-        )
+    _refuse_seeds(adapter, run.curves, groups)
     every = "run.scores of run = aurac.load_run(path)"
     if getattr(run, "kind", "run") != "run":
         every = "aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores"
-    if len({curve.label for curve in curves}) == 1:
-        what = f"{source}, {curves[0].label}: a table"
-        fix = f"take one of aurac.readers.read_curves(path).curves, or the mean over seeds: {every}"
-        check_single("metric", {curve.metric for curve in curves}, what, fix)
-        check_single("seed", {curve.seed for curve in curves}, what, fix)
+    of_task = [c for c in run.curves if task in (None, c.task)]
+    _refuse_table(source, curves if adapter else of_task, every)
+    labels = {each.label: None for each in run.curves if adapter is not None and not curves}
+    known = some(labels or (" on ".join(filter(None, names)) for names in first))
+    there = {k: {name for c in default if (name := getattr(c, k))} for k in names}
+    there["adapter"] |= {each.label for each in run.curves} | set(groups)
+    near = next((suggestion(v, there[k]) for k, v in wanted.items() if v not in there[k]), None)
+    left = " and ".join(f"{k}=" for k in names if len({getattr(c, k) for c in curves}) > 1)
     asked = ", ".join(filter(None, (adapter, task))) or "any adapter"
     raise CurveError(
         f"{source} with {len(curves)} curves of {asked}",
         expected=f"one of {known}",
-        fix=(near if not curves else None)
-        or (None if len(wanted) > 1 else f"name adapter= and task=, or take all: {every}"),
+        fix=near or f"{f'name {left}, or ' if left else ''}take all: {every}",
     )
+
+
+def _refuse_seeds(adapter: str | None, curves: Sequence[Curve], groups: Groups) -> None:
+    """Refuse the name of a recipe, or of a truncation of one as in tables."""
+    for recipe, members in groups.items():
+        seeds = [
+            c
+            for c in curves
+            if c.adapter in members
+            and adapter in (recipe, name := c.name_of(recipe), f"{name} on {c.task}")
+        ]
+        if seeds:
+            one = seeds[0].name_of(seeds[0].adapter or recipe)
+            raise CurveError(
+                f"{adapter} is {counted(len({c.adapter for c in seeds}), 'training seed')}",
+                expected="one curve",
+                fix=f"run.scores has the mean over them; one of these is {one}",
+            )
+
+
+def _refuse_table(source: Any, curves: Sequence[Curve], every: str) -> None:
+    """Refuse a table that has several seeds, or metrics, of each of these curves."""
+    labels = Counter(curve.label for curve in curves)
+    if not labels or min(labels.values()) < 2:
+        return
+    what = f"{source}, {some(labels)}: a table"
+    fix = f"take one of aurac.readers.read_curves(path).curves, or the mean over seeds: {every}"
+    for name in ("metric", "seed"):
+        same = {getattr(c, name) for c in curves if c.label == curves[0].label}
+        check_single(name, same, what, fix)
 
 
 def _estimate(curve: Curve, axis: Axis, weights: NDArray[np.float64], level: float) -> Estimate:

@@ -13,6 +13,7 @@ import numpy as np
 
 from aurac.arguments import several
 from aurac.curves.checks import check_ranks
+from aurac.curves.names import some
 from aurac.errors import CurveError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ Span = tuple[float, ...]
 AXES: Final[tuple[Axis, ...]] = ("log2", "linear")  # of the rank; every result has both
 BUDGETS: Final[tuple[Axis, ...]] = ("parameters", "bytes")
 ALIKE: Final = 1.05  # amounts up to this ratio are the same: what `energy` leaves unspent
-_LISTED = 8
 
 
 def check_axis(axis: str) -> Axis:
@@ -141,7 +141,7 @@ def shared_span(curves: Sequence[Curve], axis: str) -> Span:
     if len(shared) > 1:
         return tuple(map(float, shared))
     measured = zip(curves, known, strict=True)
-    listed = "; ".join(f"{curve.label} {_listed(values)}" for curve, values in measured)
+    listed = "; ".join(f"{c.label} {some((f'{v:,}' for v in values), 8)}" for c, values in measured)
     needed = f"at least two at which all were measured, within {100 * ALIKE - 100:.0f} %"
     raise CurveError(
         f"too few amounts of {axis} in common ({listed})",
@@ -159,11 +159,6 @@ def _match(amount: float, ours: Sequence[float], theirs: Sequence[float]) -> flo
     nearest = min(theirs, key=lambda other: apart(amount, other))
     back = min(ours, key=lambda own: apart(nearest, own))
     return nearest if back == amount and apart(amount, nearest) <= ALIKE else 0.0
-
-
-def _listed(values: Sequence[float]) -> str:
-    more = f" and {len(values) - _LISTED} more" if len(values) > _LISTED else ""
-    return f"{', '.join(f'{value:,}' for value in values[:_LISTED])}{more}"
 
 
 def curve_weights(curve: Curve, axis: str, span: Span | None = None) -> NDArray[np.float64]:

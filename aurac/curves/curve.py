@@ -266,13 +266,16 @@ class Curve:
         own = f"{self.basis} · {self.rescale}"
         return (own, compared) if self.role == "published" else (own,)
 
+    def name_of(self, adapter: str) -> str:
+        """What tables call an adapter that is truncated as this one."""
+        cuts = self.truncations
+        return curve_names((adapter, cut) for cut in cuts)[adapter, cuts[0]] if cuts else adapter
+
     @property
     def label(self) -> str:
         """The curve's name as in tables, and its task, as far as known."""
-        name, on = self.adapter or "", f" on {self.task}" if self.task else ""
-        if cuts := self.truncations:
-            name = curve_names((name, cut) for cut in cuts)[name, cuts[0]]
-        return f"{name}{on}".strip() or "the curve"
+        on = f" on {self.task}" if self.task else ""
+        return f"{self.name_of(self.adapter or '')}{on}".strip() or "the curve"
 
     def __repr__(self) -> str:
         known = zip(self.ranks, self.accuracy, strict=True)

@@ -13,6 +13,7 @@ Way = tuple[str, str]  # adapter, truncation such as "svd · keep"
 
 
 LENGTH = 60  # characters of an adapter's name in sentences and tables; files have it whole
+LISTED = 5  # names in a sentence
 _SCALES = {"keep": "scale kept", "fit": "fitted"}
 
 
@@ -30,6 +31,14 @@ def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) ->
         name = one_line((labels or {}).get(way[0], way[0]), LENGTH)
         names[way] = name if len(scales) == 1 and cut == "prefix" else f"{name} ({cut})"
     return names
+
+
+def some(names: Iterable[str], most: int = LISTED) -> str:
+    """Names each once, cut after a few."""
+    listed = list(dict.fromkeys(names))
+    if len(listed) <= most:
+        return ", ".join(listed)
+    return f"{', '.join(listed[:most])} and {len(listed) - most} more"
 
 
 def common_name(names: Collection[str], taken: Container[str] = ()) -> str:

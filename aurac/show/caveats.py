@@ -10,8 +10,9 @@ from msgspec import structs
 from aurac.analysis.caveats import padded
 from aurac.curves.display import count as whole
 from aurac.curves.display import percent
+from aurac.curves.names import LISTED, some
 from aurac.records.decisions import UNDECLARED
-from aurac.show.sentences import LISTED, all_zero, limit_of, published_pairs, some, two_ways
+from aurac.show.sentences import all_zero, limit_of, published_pairs, two_ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

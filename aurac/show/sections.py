@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.curves.display import count, decimals, seconds, signed, size
+from aurac.curves.names import LISTED
 from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
 from aurac.show.findings import ordered, truncation, unequal_documents
 from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
-from aurac.show.sentences import LISTED, limit_of, to
+from aurac.show.sentences import limit_of, to
 from aurac.show.table import NONE, Cell, Table, number, p_value, share, table
 from aurac.show.tables import rank_titles
 from aurac.terminal import one_line

@@ -18,6 +18,7 @@ from aurac.analysis.sentences import (
     show_p,
 )
 from aurac.curves.display import enough, percent, sentence_case, size
+from aurac.curves.names import LISTED, some
 from aurac.records.decisions import AFTER
 from aurac.show.findings import scale, scored, significant
 from aurac.show.tables import rank_range
@@ -33,21 +34,12 @@ if TYPE_CHECKING:
     from aurac.show.findings import Findings
     from aurac.stats.mean import Estimate
 
-LISTED = 5
 _NO_CURVE = "This run holds no curve, so there is nothing to compare yet."
 
 
 def to(low: float | None, high: float | None) -> str:
     """The two ends of an interval in percent."""
     return f"{percent(low)} to {percent(high)}"
-
-
-def some(names: Iterable[str]) -> str:
-    """Names each once, cut after a few."""
-    listed = list(dict.fromkeys(names))
-    if len(listed) <= LISTED:
-        return ", ".join(listed)
-    return f"{', '.join(listed[:LISTED])} and {len(listed) - LISTED} more"
 
 
 def title(run: StoredRun) -> str:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from aurac.analysis.sentences import choice_sentences, show_p
 from aurac.curves.display import percent, size
+from aurac.curves.names import some
 from aurac.show.findings import ordered, scale
 from aurac.show.render import Tile
-from aurac.show.sentences import published_pairs, some, to, two_ways
+from aurac.show.sentences import published_pairs, to, two_ways
 
 if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice

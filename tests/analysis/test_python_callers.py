@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import aurac.analysis
 from aurac.analysis import Options, analyse
 from aurac.errors import AuracError, CurveError, UsageError
 
+STUDY = Path(__file__).parents[2] / "reports/study/results/word_problems"
 MADE = curves(np.random.default_rng(3), "abc", n=60)
 
 
@@ -116,3 +119,30 @@ def test_truncations_of_one_adapter_are_named_as_in_tables(one, other, names):
         test, row = aurac.non_inferior(a, b, 0.2), aurac.analysis.paired_curves(a, b)
         assert [test.a, test.b] == [row.a, row.b] == [f"{name} ({cut})" for cut in names]
     assert [first[0].label, second[0].label] == [f"m-seed1 ({cut})" for cut in names]
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("lora", "lora-lr0.008-seed42"),
+        ("matryoshka", r"matryoshka-lr0.008-seed42 \(with P\)"),
+        ("lora (SVD)", r"lora-lr0.008-seed42 \(SVD\)"),
+        ("matryoshka (without P)", r"matryoshka-lr0.008-seed42 \(without P\)"),
+        ("matryoshka (SVD) on aurac_word_problems", r"matryoshka-lr0.008-seed42 \(SVD\)"),
+    ],
+)
+def test_the_name_of_a_recipe_in_tables_is_several_seeds(name, seed):
+    said = f"^{re.escape(name)} is 5 training seeds; expected one curve; run.scores has the mean"
+    for task in (None, "aurac_word_problems"):
+        with pytest.raises(CurveError, match=f"{said} over them; one of these is {seed}$"):
+            aurac.score(STUDY, adapter=name, task=task)
+    assert aurac.score(STUDY, adapter=seed.replace("\\", "")).n_docs
+
+
+def test_a_message_lists_a_few_curves_and_what_is_left_to_name():
+    for asked, words in (({}, "name adapter=, or take all"), ({"adapter": "xyz"}, "take all")):
+        with pytest.raises(CurveError, match=f"and .* more; {words}: run.scores of") as refused:
+            aurac.score(STUDY, **asked)
+        assert len(str(refused.value)) < 500
+    with pytest.raises(CurveError, match=r"; did you mean lora\?$"):
+        aurac.score(STUDY, adapter="lor")

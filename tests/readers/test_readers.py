@@ -105,8 +105,15 @@ def test_a_path_of_several_seeds_or_metrics_is_no_single_curve(tmp_path):
     assert "aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores" in str(refused)
     scores = aurac.analysis.analyse(aurac.readers.read_curves(path).curves).scores
     assert [row.log2.value for row in scores] == pytest.approx([0.3, 0.4])
-    with pytest.raises(CurveError, match="4 curves of any adapter; expected one of alpha on math,"):
+    every = "csv, alpha on math, beta on math: a table of 2 seeds is no single curve; take one of"
+    for asked in ({}, {"task": "math"}):  # a choice would end so, whichever it is
+        with pytest.raises(CurveError, match=every):
+            aurac.score(path, **asked)
+    path = write(tmp_path, "adapter,task,seed,rank,accuracy\n" + "".join(rows[:6]))
+    with pytest.raises(CurveError, match=r"3 curves of any adapter.*; name adapter=, or take all"):
         aurac.score(path)
+    with pytest.raises(CurveError, match=r"3 curves of math.*; name adapter=, or take all"):
+        aurac.score(path, task="math")
     every = "".join(f"{r},.5,{m}\n" for m in ("em", "acc") for r in (1, 2))
     with pytest.raises(CurveError, match="the curve: a table of 2 metrics is no single curve"):
         aurac.score(write(tmp_path, "rank,accuracy,metric\n" + every))
