@@ -232,12 +232,15 @@ def _members(archive: Path, folder: str, *_state: int) -> dict[str, memoryview]:
         with lzma.open(archive) as file:
             content = file.read(_LARGEST + 1)
         if len(content) > _LARGEST:
-            raise OSError(f"more than {_LARGEST:,} bytes unpacked")
+            raise RunFolderError(
+                f"{archive} has more than {_LARGEST:,} bytes unpacked",
+                fix=f"unpack it with `tar xJf {archive.name}` and remove it",
+            )
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
             members = [member for member in tar if member.type == tarfile.REGTYPE]
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
-        fix = f"restore it, or unpack it with `tar xJf {archive.name}` and remove it"
-        raise RunFolderError(f"{archive} cannot be read ({first_line(error)})", fix=fix) from error
+        given = f"{archive} cannot be read ({first_line(error)})"
+        raise RunFolderError(given, fix="restore it") from error
     files = {}
     for member in members:
         parts = PurePath(member.name).parts

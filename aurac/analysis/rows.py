@@ -271,9 +271,9 @@ class PairRow:
         del row["value"]
         row |= {"difference": self.value, **span_dict(self.span), "mde": self.detectable}
         row |= {} if self.exploratory is None else {"exploratory": self.exploratory}
-        row["pairing"] = self.pairing
+        row |= fields_of(self, "pairing reason")
         if details:
-            row |= fields_of(self, "n_docs gained lost reason sentence")
+            row |= fields_of(self, "n_docs gained lost sentence")
             row["method"] = self.estimate.method if self.estimate else None
             row["conditional"] = self.conditional
             row["survives_truncation"] = self.survives

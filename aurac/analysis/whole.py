@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from aurac.records.run import CurveRow, StoredRun
     from aurac.stats.seeds import Components
 
+SEVERAL_METRICS = "a task has several metrics: score one at a time (--metric)"
 _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", RecipeGroup, PairRow)
 
@@ -314,20 +315,24 @@ def _aggregates(
     tasks = _tasks_apart(default)
     if len(tasks) < 2:
         return ()
+    own = {group.first.task for group in default}
+    several = SEVERAL_METRICS if len({group.task for group in default}) > len(own) else None
     rows = []
     for name, by_task in _by_task((group.name, group) for group in default).items():
         row = AggregateRow(name, None, tuple(tasks), settings.weigh, axis=settings.axis)
         parts = {t: _parts(by_task.get(t), settings.axis) for t in tasks}
         documents = {t: group.first.n_docs or 0 for t, group in by_task.items()}
         points = any(not group.has_documents for group in by_task.values())
-        rows.append(_aggregated(row, parts, documents, settings, points=points))
+        why = NO_DOCUMENTS if points else several
+        rows.append(_aggregated(row, parts, documents, settings, why))
     parts_of = dict(zip(map(id, compared.pairs), compared.parts, strict=True))
     for (a, b), same in _by_task(((row.a, row.b), row) for row in compared.pairs).items():
         row = AggregateRow(a, b, tuple(tasks), settings.weigh, axis=settings.axis)
         documents = {t: pair.n_docs or 0 for t, pair in same.items()}
         points = any(p.estimate is None and p.value is not None for p in same.values())
         parts = {t: parts_of[id(same[t])] if t in same else None for t in tasks}
-        rows.append(_aggregated(row, parts, documents, settings, points=points))
+        why = NO_DOCUMENTS if points else several
+        rows.append(_aggregated(row, parts, documents, settings, why))
     return tuple(rows)
 
 
@@ -366,11 +371,10 @@ def _aggregated(
     parts: dict[str, Components | None],
     documents: dict[str, int],
     settings: Options,
-    *,
-    points: bool,
+    reason: str | None,
 ) -> AggregateRow:
-    if points:
-        return replace(row, reason=NO_DOCUMENTS)
+    if reason:
+        return replace(row, reason=reason)
     options: dict[str, Any] = {"by": settings.weigh, "level": settings.level}
     try:
         result = aggregate(parts, documents, **options, signed=row.b is not None)

@@ -190,7 +190,9 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     console.print(table.terminal(console.width, TITLE))
     text = terminal_text.score_lines(result.scores, details=details)
     text += terminal_text.decided_lines(stopped, alone=False)
-    title = f"Paired differences of {axis_title(result.axis)} on the same documents"
+    title = f"Differences of {axis_title(result.axis)}"
+    if any(row.estimate for row in (*result.pairs, *result.variants)):
+        title = f"Paired d{title[1:]} on the same documents"
     text += terminal_text.pair_lines(result.pairs, result.variants, title, details=details)
     text += terminal_text.zero_lines(result.scores)
     text += study_sentences(result.caveats)

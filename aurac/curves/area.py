@@ -146,7 +146,7 @@ def shared_span(curves: Sequence[Curve], axis: str) -> Span:
     raise CurveError(
         f"too few amounts of {axis} in common ({listed})",
         expected=needed if len(curves) > 1 else f"two ranks of each curve with different {axis}",
-        fix=f"evaluate each adapter at ranks with the same {axis}, see --ranks",
+        fix=f"evaluate each adapter at ranks with the same {axis}",
     )
 
 

@@ -11,7 +11,7 @@ from aurac.curves.metrics import WantedMetrics
 from aurac.errors import DataError
 from aurac.files import did_you_mean
 from aurac.readers.data_files import TABLES
-from aurac.records.results_file import LOG_SAMPLES, is_run, run_folder
+from aurac.records.results_file import LOG_SAMPLES, REQUEST_FILE, RESULTS_FILE, is_run, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,7 @@ def _no_cluster(path: Path, instead: str) -> DataError:
 
 
 def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) -> Curves:
-    if any((path / name).is_file() for name in ("results.json", "run.json")):
+    if any((path / name).is_file() for name in (RESULTS_FILE, REQUEST_FILE, "cells.tar.xz")):
         if cluster:
             raise _no_cluster(path, "run the same `aurac compare` again with --cluster")
         from aurac.records.reader import read_run

@@ -25,12 +25,12 @@ from aurac.errors import AuracError, CurveError, RunFolderError, first_line
 from aurac.files import Json, sha256_json
 from aurac.records.cell import DocumentKey, changed_parts, differences, read_record
 from aurac.records.results_file import (
-    AGAIN,
     RESULTS_FILE,
     AdapterRecord,
     CurveRecord,
     Results,
     TaskDocuments,
+    again,
 )
 from aurac.records.store import Cell, read_cell
 
@@ -55,18 +55,18 @@ def inside(folder: Path, relative: str) -> Path:
     return folder / path
 
 
-def _read_stored(path: Path, documents: Sequence[DocumentKey] | None) -> Cell:
+def _read_stored(folder: Path, file: str, documents: Sequence[DocumentKey] | None) -> Cell:
     """A cell with all the documents that were asked for; refused where it lacks some of them."""
-    again = f"{AGAIN}: it computes what is missing"
+    path, fix = inside(folder, file), again(folder, ": it computes what is missing")
     try:
         cell = read_cell(path, documents)
     except OSError as error:
-        raise RunFolderError(f"{path} cannot be read ({first_line(error)})", fix=again) from error
+        raise RunFolderError(f"{path} cannot be read ({first_line(error)})", fix=fix) from error
     if cell is None or (documents is None and cell.damaged):
-        raise RunFolderError(f"{path} is missing or damaged", fix=again)
+        raise RunFolderError(f"{path} is missing or damaged", fix=fix)
     if cell.missing:
         raise RunFolderError(
-            f"{path} lacks {len(cell.missing)} of {len(documents or ())} documents", fix=again
+            f"{path} lacks {len(cell.missing)} of {len(documents or ())} documents", fix=fix
         )
     return cell
 
@@ -88,7 +88,7 @@ class StoredCells:
         if len(names) != len(paths):  # a results.json made by hand may name no members
             names = [""] * len(paths)
         return [
-            _read_stored(inside(self.folder, path), self._keys(name, curve))
+            _read_stored(self.folder, path, self._keys(name, curve))
             for path, name in zip(paths, names, strict=True)
         ]
 
@@ -111,8 +111,8 @@ class StoredCells:
         if task not in self._documents:
             where = self._results.task(task).documents
             path = inside(self.folder, where) if where else None
-            again = f"restore it, or {AGAIN}"
-            self._documents[task] = read_record(path, TaskDocuments, again) if path else None
+            fix = again(self.folder)
+            self._documents[task] = read_record(path, TaskDocuments, fix) if path else None
         return self._documents[task]
 
 
@@ -182,7 +182,7 @@ class CurveReader:
                     as_curve(row)
             except CurveError as error:
                 given = f"{folder / RESULTS_FILE}, {row.id} on {row.task}: {error.given}"
-                fix = error.fix or AGAIN
+                fix = error.fix or again(folder)
                 raise RunFolderError(given, expected=error.expected, fix=fix) from error
         self._trained = {
             adapter.name: {"seed": adapter.seed, "data_order": data_order(adapter.recipe)}
@@ -248,7 +248,7 @@ class CurveReader:
                 raise RunFolderError(
                     f"the cells of {label} on {row.task} were scored otherwise than those of "
                     f"{whose} ({', '.join(parts)} of the task changed)",
-                    fix=f"{AGAIN}: it computes the older ones anew",
+                    fix=again(self.cells.folder, ": it computes the older ones anew"),
                 )
 
     def _base(

@@ -22,13 +22,20 @@ STATE_FILE = "study.json"  # in a study's folder
 REPORT_FILE = "report.md"  # written last: where it is, the whole report is
 Role = Literal["default", "published", "extra"]
 _NUMBER = methodcaller("item")  # one of numpy as one of Python's
-AGAIN = "give the command of the run again"
+REQUEST_FILE = "run.json"  # what a run was asked for, from which it continues
 
 
 LOG_SAMPLES = (
     "of lm-eval give the folder with samples_TASK_DATE.jsonl (a folder for each rank), which "
     "`lm_eval … --log_samples --output_path FOLDER` writes"
 )
+
+
+def again(folder: Path, what: str = "") -> str:
+    """What to do where a file of a run is lost or damaged; `what` the run does with it then."""
+    if (folder / REQUEST_FILE).is_file():
+        return f"give the command of the run again{what}"
+    return "restore it, or give the command of the run with another --out"
 
 
 def run_folder(path: str | Path) -> Path:
@@ -383,16 +390,16 @@ class Results(Record, frozen=True, kw_only=True):
             if not folder.exists():
                 why, fix = "does not exist", did_you_mean(folder, is_run)
             raise RunFolderError(f"{folder} {why}", expected="a run folder", fix=fix or run)
-        schema = read_record(path, SchemaNumber, AGAIN).schema
+        schema = read_record(path, SchemaNumber, again(folder)).schema
         if schema is None:
             raise RunFolderError(f"{path} has no schema", expected="one of a run", fix=LOG_SAMPLES)
         if schema != RESULTS_SCHEMA:
             raise RunFolderError(
                 f"{path} has schema {schema!r}",
                 expected=f"schema {RESULTS_SCHEMA}",
-                fix=f"update aurac, or {AGAIN}",
+                fix=f"update aurac, or {again(folder)}",
             )
-        return read_record(path, cls, AGAIN)
+        return read_record(path, cls, again(folder))
 
     def write(self, folder: Path) -> None:
         """Write it to a run folder; a ValueError where JSON cannot hold a number."""

@@ -20,13 +20,19 @@ from aurac.errors import RunFolderError
 from aurac.files import Json, names_in, sha256_json, unwritable, write_json
 from aurac.records.cell import CellIdentity, SchemaNumber, read_record, refuse_newer
 from aurac.records.decisions import AFTER, BEFORE, Declaration
-from aurac.records.results_file import RESULTS_FILE, RESULTS_SCHEMA, SUBSETS, Record, TaskDocuments
+from aurac.records.results_file import (
+    REQUEST_FILE,
+    RESULTS_FILE,
+    RESULTS_SCHEMA,
+    SUBSETS,
+    Record,
+    TaskDocuments,
+)
 from aurac.records.store import CellStore
 from aurac.tasks.options import Prompting
 
 logger = logging.getLogger(__name__)
 
-REQUEST_FILE = "run.json"
 REQUEST_SCHEMA = 1
 _MOST_READ = 64  # cells that are read to say why they are not used
 _MOST_MERGES = 5

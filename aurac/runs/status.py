@@ -22,9 +22,9 @@ from aurac.curves.names import label_names
 from aurac.errors import RunFolderError
 from aurac.files import Json, alive, same_machine, write_atomic
 from aurac.records.cell import changed_parts, same_scoring
-from aurac.records.results_file import REPORT_FILE
+from aurac.records.results_file import REPORT_FILE, REQUEST_FILE
 from aurac.records.store import CellStore
-from aurac.runs.folder import REQUEST_FILE, RunRequest
+from aurac.runs.folder import RunRequest
 from aurac.runs.lock import FOLDER as LOCKS
 from aurac.runs.lock import LOCK_SECONDS, read_owner
 from aurac.runs.log import cell_costs

@@ -50,7 +50,7 @@ def holm_levels(p_values: Sequence[float | None], alpha: float) -> list[float | 
     step, before, level = 0, -1.0, alpha
     for p, i in tests:
         here = alpha / (len(tests) - step)
-        level = levels[i] = level if p == before else here
+        level = levels[i] = level if p <= before * (1 + 1e-9) else here  # but for rounding
         if step < len(tests) - 1 and p <= here:
             step += 1
         before = p

@@ -15,6 +15,7 @@ operations that autograd records. With x (T, in), h = A x (T, R) and the gradien
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,8 @@ from aurac.adapters.methods import Pass, check_passes
 from aurac.adapters.nesting import scale
 from aurac.errors import RecipeError
 from aurac.training.recipe import Recipe
+
+logger = logging.getLogger(__name__)
 
 
 def lora_linears(model: Any, adapter_name: str = "default") -> Iterator[tuple[str, Any]]:
@@ -77,6 +80,12 @@ class NestingHook:
                 f"no layer of the base is named like {list(recipe.target_modules)}",
                 expected="names of its linear layers",
                 fix="correct target_modules",
+            )
+        layers = [f".{name}" for name, _ in self._layers]
+        asked = recipe.target_modules
+        if unused := [name for name in asked if not any(x.endswith(f".{name}") for x in layers)]:
+            logger.warning(
+                "no layer of the base is named like %s: it gets no adapter", ", ".join(unused)
             )
         self.set_step(0)
 

@@ -136,7 +136,7 @@ class Recipe:
             ),
             "batch_size": (
                 self.batch_size >= 1 and self.batch_size % max(self.accumulation, 1) == 0,
-                f"a multiple of accumulation = {self.accumulation}",
+                f"a positive multiple of accumulation = {self.accumulation}",
             ),
             "accumulation": (self.accumulation >= 1, "at least 1"),
             "learning_rate": (self.learning_rate > 0, "a positive number"),

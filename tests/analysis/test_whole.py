@@ -85,7 +85,7 @@ def test_the_json_of_the_command_line():
     (pair,) = content["pairs"]
     assert set(pair) == {
         "a", "b", "task", "axis", "ranks", "difference", "se", "low", "high", "p", "p_holm", "mde",
-        "pairing",
+        "pairing", "reason",
     }  # fmt: skip
     assert (pair["a"], pair["b"], pair["axis"]) == ("a", "b", "log2")
     gap = quadrature_weights(RANKS, "log2") @ (outcomes(2, 0.3) - outcomes(1))

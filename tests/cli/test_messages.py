@@ -228,7 +228,13 @@ TOTALS = '{"results": {"gsm8k": {"acc,none": 0.5}}, "group_subtasks": {}}'
             "column rank: a cell is no number: 'one'",
         ),
         ("score t.jsonl", {"t.jsonl": '{"rank": 1, "accuracy": "40%"}'}, "give 0.4 there"),
-        ("score run", {"run/results.json": ""}, "; give the command of the run again"),
+        ("score run", {"run/results.json": "", "run/run.json": "{}"}, "command of the run again"),
+        (
+            "score run",
+            {"run/results.json": ""},
+            "; restore it, or give the command of the run with",
+        ),
+        ("score run", {"run/cells.tar.xz": ""}, "run holds no results.json; expected a run folder"),
         ("report run", {"run/results.json": '{"schema": 1, "cur'}, "give the command of the run"),
         (
             "inspect mine",
@@ -291,7 +297,7 @@ def test_a_number_changed_by_hand_is_found_by_file_and_curve(
     path.write_text(json.dumps(content))
     said = refusal(command, tmp_path)
     assert f"{path}, {curve['id']} on {curve['task']}: {instead}" in said
-    assert "; divide by 100" in said or "; give the command of the run again" in said
+    assert "; divide by 100" in said or "; restore it, or give the command of the run" in said
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,31 @@ def test_a_metric_of_a_table_that_names_none_is_refused(tmp_path):
         CliRunner().invoke(cli, ["score", str(path), "--metric", "acc"], catch_exceptions=False)
 
 
+def test_metrics_of_one_task_have_no_mean(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{task},{metric},{r},{d},{(d * r + len(metric)) % 3 % 2}"
+        for task, metric in (("u", "acc"), ("u", "f1"), ("v", "acc"))
+        for r in (1, 2)
+        for d in range(30)
+    ]
+    path.write_text("\n".join(["task,metric,rank,doc_id,score", *rows]))
+    (row,) = json.loads(run("score", path, "--json"))["aggregates"]
+    assert (row["estimate"], "several metrics" in row["reason"]) == (None, True)
+    (row,) = json.loads(run("score", path, "--json", "--metric", "acc"))["aggregates"]
+    assert row["estimate"]["value"] > 0
+
+
+def test_nothing_is_called_paired_where_nothing_is_and_json_says_why(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("adapter,rank,accuracy\nx,1,.2\nx,2,.3\ny,1,.2\ny,4,.25\n")
+    text, content = run("score", path), json.loads(run("score", path, "--json"))
+    assert "\nDifferences of AURAC log2\n" in text
+    assert "aired differences" not in text
+    (pair,) = content["pairs"]
+    assert pair["reason"] in text
+
+
 def test_what_the_text_says_is_in_the_json_without_details(tmp_path):
     path = tmp_path / "t.csv"
     rows = [f"{t},{r},{d},{(d + r) % 2 * 1}" for t in "uv" for r in (0, 1, 2) for d in range(30)]

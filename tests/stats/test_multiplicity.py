@@ -46,6 +46,9 @@ def test_the_level_that_holm_tested_at_by_hand():
     assert levels == [0.05 / 2, None, 0.05 / 4, 0.05 / 2, 0.05 / 3]
     assert holm_levels([0.01, 0.02], 0.05) == [0.05 / 2, 0.05]  # both rejected, the last at alpha
     assert holm_levels([0.3] * 6, 0.05) == [0.05 / 6] * 6
+    p = 3.421872343443137e-08  # computed for a - b and b - a: equal but for rounding
+    assert holm_levels([p, 0.5, p * (1 + 1e-15)], 0.05) == [0.05 / 3, 0.05, 0.05 / 3]
+    assert holm_levels([p * (1 + 1e-15), 0.5, p], 0.05) == [0.05 / 3, 0.05, 0.05 / 3]
     assert holm_levels([], 0.05) == []
 
 

@@ -47,6 +47,14 @@ def peft_model(made, seed=0):
     return get_peft_model(TwoLayers().double(), config).double()
 
 
+def test_a_name_that_is_no_layer_is_warned_of(caplog):
+    NestingHook(peft_model(made := recipe()), made)
+    assert not caplog.messages
+    made = recipe(target_modules=["a", "bb"])
+    NestingHook(peft_model(made), made)
+    assert caplog.messages == ["no layer of the base is named like bb: it gets no adapter"]
+
+
 def s(rule, alpha, r):
     return {"none": alpha, "rank": alpha / r, "sqrt": alpha / r**0.5}[rule]
 

@@ -47,7 +47,7 @@ def test_the_papers_settings():
         ({"method": "dora"}, "lora, dylora, matryoshka, nested_loss"),
         ({"scaling": "cube"}, "none or rank or sqrt"),
         ({"learning_rate": -1}, "learning_rate = -1.0"),
-        ({"batch_size": 5, "accumulation": 2}, "a multiple of accumulation = 2"),
+        ({"batch_size": 5, "accumulation": 2}, "a positive multiple of accumulation = 2"),
         ({"data": "x.jsonl"}, "expected `task` or `data`, not both"),
         ({"task": ""}, "'n' has no task and no data; add a line `task: …`"),
         ({"epochs": 3, "steps": 5}, r"epochs = 3\.0; expected no epochs beside steps = 5"),
