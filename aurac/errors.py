@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-_WORDS = "auto|ray|fixed|base|adapter|rule|keep|trained|fit|common|matryoshka"
+_WORDS = "auto|ray|fixed|base|adapter|rule|keep|trained|fit|common|matryoshka|nan|inf"
 _OPTION = re.compile(
     r"(?<![\w-])--(?P<option>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)"
-    rf"(?: (?P<value>'[^']*'|(?!-\D|(?!(?:{_WORDS})\b)[a-z]+,?(?:[\s;:)]|$))"
+    rf"(?: (?P<value>'[^']*'|(?!-(?!inf\b)\D|(?!(?:{_WORDS})\b)[a-z]+,?(?:[\s;:)]|$))"
     r"[^\s;:,)]+(?:,[^\s;:,)]+)*))?"
 )
 """An option, and what follows if it is a value: one of `_WORDS`, or no word in small letters."""
@@ -15,7 +15,11 @@ _IN_PYTHON = {  # what is said of a command → of the function, or where to typ
     " of `aurac score`": "",
     "`aurac compare … --out FOLDER`": "`aurac.compare(…, out=FOLDER)`",
     "`aurac score FILE`": "`aurac.score(FILE)`",
+    "`aurac compare`": "`aurac.compare`",
     "`aurac tasks`": "`aurac tasks` in a shell",
+    "`aurac tasks WORD`": "`aurac tasks WORD` in a shell",
+    "--metric [TASK=]NAME,FILTER": "metric='NAME,FILTER' or 'TASK=NAME,FILTER'",
+    "--shard $SLURM_ARRAY_TASK_ID/8": "shard=f\"{os.environ['SLURM_ARRAY_TASK_ID']}/8\"",
 }
 _FLAGS = {"force", "resume", "chat-template", "trust-remote-code", "retry-failed", "profile"}
 _OF_COMMANDS = {"until", "budget", "anytime", "json", "save", "pace", "status", "dry-run"}
@@ -53,6 +57,7 @@ def in_python(text: str) -> str:
     """
     for command, function in _IN_PYTHON.items():
         text = text.replace(command, function)
+    text = re.sub(r"`aurac compare ([^`]+) --tasks TASK`", r"`aurac.compare('\1', 'TASK')`", text)
     parts = text.split("`")
     parts[::2] = [_OPTION.sub(_keyword, part) for part in parts[::2]]
     return "`".join(parts)
@@ -67,7 +72,7 @@ def _keyword(match: re.Match[str]) -> str:
     name = _KEYWORDS.get(option, option.replace("-", "_"))
     if option in _FLAGS:
         return f"{name}=True{match[0].removeprefix('--' + option)}"
-    plain = not value or value.startswith("'") or re.fullmatch(r"-?\d+(\.\d+)?", value)
+    plain = re.fullmatch(r"|(?s:'.*)|True|False|None|-?(\d+(\.\d+)?(e[+-]?\d+)?|nan|inf)", value)
     return f"{name}={value}" if plain else f"{name}='{value}'"
 
 

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from aurac.analysis.groups import defaults, gather, together
 from aurac.analysis.pairing import paired_areas
-from aurac.arguments import converted, fraction, several
+from aurac.arguments import converted, fraction, path_of, several
 from aurac.errors import UsageError
 from aurac.readers import read_curves
 from aurac.records.reader import regrouped
@@ -107,9 +107,12 @@ def plan(
     import pandas as pd
 
     paired_seeds = converted(paired_seeds, bool, "paired_seeds")
+    if pilot is not None:
+        what = "a pilot: a run folder (or its Run), table or sample logs"
+        pilot = path_of(getattr(pilot, "folder", pilot), what)
     spread = find_spread(
         question,
-        pilot=converted(getattr(pilot, "folder", pilot), Path | None, "pilot"),
+        pilot=pilot,
         sd=converted(sd, float | None, "sd"),
         flip_rate=converted(flip_rate, float | None, "flip_rate"),
         seed_sd=converted(seed_sd, float | None, "seed_sd"),
@@ -260,7 +263,7 @@ def _of_pilot(pilot: str | Path, which: PilotOptions) -> list[RecipeGroup]:
         raise UsageError("the pilot has no per-document outcomes", fix="give --sd or --flip-rate")
     for name in between or ():
         if name not in result:
-            raise UsageError(f"--between {name}", expected=f"some of {', '.join(result)}")
+            raise UsageError(f"--between {name!r}", expected=f"some of {', '.join(result)}")
     return [result[name] for name in between or result]
 
 

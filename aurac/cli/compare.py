@@ -12,12 +12,7 @@ import click
 
 from aurac.arguments import as_fraction
 from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
-from aurac.cli.lm_eval import (
-    LmEvalCommand,
-    fewshot_seed,
-    lm_eval_options,
-    number_of_documents,
-)
+from aurac.cli.lm_eval import LmEvalCommand, fewshot_seed, lm_eval_options
 from aurac.cli.options import (
     as_table,
     command,
@@ -129,7 +124,6 @@ _OPTIONS = options(
     --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
     """,
     asked={"multiple": True},
-    limit={"type": number_of_documents},
     cluster=repeated(lambda values: pairs(values, "--cluster")),
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
     gen_kwargs=repeated(parse_gen_kwargs),

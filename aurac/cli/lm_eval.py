@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.arguments import as_fraction, nearest
+from aurac.arguments import nearest
 from aurac.cli.options import ALL, Attributes, Command, hyphens, parsed
 from aurac.errors import UsageError, first_line
 from aurac.tasks.options import named_values
@@ -265,20 +265,6 @@ def _config_words(path: str, named: set[str], known: set[str]) -> list[str]:
         elif value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return words
-
-
-def number_of_documents(text: Any) -> int | float:
-    """`--limit`: `100` → 100, 0 for all, `0.1` → that share of them; else a UsageError."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if 0 < number < 1:
-        return number
-    if number < 0 or not number.is_integer():
-        expected, fix = "a number of documents, or a share below 1", as_fraction(text)
-        raise UsageError(f"--limit {text}", expected=expected, fix=fix if number < 0 else None)
-    return int(number)
 
 
 def fewshot_seed(text: Any) -> int:

@@ -44,5 +44,5 @@ def parse_batch_size(given: object) -> int | None:
     if given is None or str(given).partition(":")[0] == "auto":
         return None
     if not str(given).isdecimal() or int(str(given)) < 1:
-        raise UsageError(f"--batch-size {given}", expected="a whole number from 1, or auto")
+        raise UsageError(f"--batch-size {given!r}", expected="a whole number from 1, or auto")
     return int(str(given))

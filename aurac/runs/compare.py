@@ -91,10 +91,11 @@ def compare(
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
         options: As on the command line: `limit` (documents of each task), `metric` and `data` (by
-            task), `ranks`, `basis`, `margin` (a fraction), `base`, `groups` (recipe → its seeds),
-            `primary`. `TaskOptions`, `TruncationOptions`, `ModelOptions`, `EngineOptions`,
-            `Settings` and `Execution` of `aurac.runs.settings` describe each. One will do where
-            several are expected: ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
+            task), `ranks`, `basis`, `margin` (of ``ranks="auto"``; a report's is that of
+            `Run.report`), `base`, `groups` (recipe → its seeds), `primary`. `TaskOptions`,
+            `TruncationOptions`, `ModelOptions`, `EngineOptions`, `Settings` and `Execution` of
+            `aurac.runs.settings` describe each. One will do where several are expected:
+            ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder

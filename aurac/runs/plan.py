@@ -168,7 +168,6 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
         raise RankError(
             f"ranks {spec!r}",
             expected="pow2, all, or whole numbers such as 1,2,4 (`aurac compare`: or auto)",
-            fix="correct --ranks",
         ) from error
 
 

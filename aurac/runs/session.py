@@ -25,9 +25,10 @@ from aurac.adapters import (
 )
 from aurac.adapters.formats import adapters_in
 from aurac.analysis.groups import check_groups
+from aurac.arguments import suggestion
 from aurac.curves.names import label_names
 from aurac.engine import EngineOptions
-from aurac.errors import CheckpointError
+from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
@@ -329,6 +330,12 @@ def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> 
 def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) -> list[Variant]:
     """The curves to draw, one adapter after the other."""
     cuts, usual = settings.truncations, settings.truncation
+    for name in cuts.keys() - adapters.keys():
+        raise UsageError(
+            f"truncations of {str(name)!r}",
+            expected=f"one of {', '.join(adapters)}",
+            fix=suggestion(Path(name).name, adapters),
+        )
     return [v for n, a in adapters.items() for v in variants_for(n, a, cuts.get(n, usual))]
 
 

@@ -27,7 +27,7 @@ from aurac.arguments import check_names, converted, fraction, several
 from aurac.curves.metrics import metrics_of
 from aurac.engine import EngineOptions, parse_batch_size
 from aurac.errors import UsageError
-from aurac.tasks.options import TaskOptions, parse_gen_kwargs
+from aurac.tasks.options import TaskOptions, number_of_documents, parse_gen_kwargs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -99,13 +99,13 @@ class TruncationOptions:
     added: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        for name, kind in _hints(type(self)).items():  # type: ignore[arg-type]
+            object.__setattr__(self, name, _read(name, getattr(self, name), kind))
         if not self.ranks:
             raise UsageError("no ranks", expected="pow2, all, auto, or ranks")
-        if self.margin is None:
-            return
-        if not self.auto:
-            raise UsageError("a margin without ranks auto", fix="give both or neither")
-        fraction(self.margin, "margin")
+        if self.margin is not None and fraction(self.margin, "margin") and not self.auto:
+            fix = f"for the report's margin use run.report(margin={self.margin})"
+            raise UsageError(f"--margin {self.margin} needs --ranks auto", fix=fix)
 
     @property
     def auto(self) -> bool:
@@ -188,7 +188,7 @@ class SettingsOptions(TypedDict, total=False):
     batch_size: int | str | None
     cache_tokens: int | None
     packed: bool
-    truncations: Mapping[str, TruncationOptions]
+    truncations: Mapping[str, TruncationOptions | Mapping[str, Any]]
     overrides: Overrides
     groups: Mapping[str, Sequence[str]]
     primary: str | Sequence[str | tuple[str, str]]
@@ -257,7 +257,19 @@ def _pairs(given: object) -> list[tuple[str, str]]:
     return pairs_of(given)
 
 
+def _cuts(given: Any) -> Any:
+    """Options of single adapters; those of each may be a mapping, too."""
+    cuts = dict(given) if isinstance(given, Mapping) else given
+    for name, cut in cuts.items() if cuts is not given else ():
+        if isinstance(cut, Mapping):
+            check_names(cut, TruncationOptions.__annotations__, "a truncation")
+            cuts[name] = TruncationOptions(**cut)
+    return converted(cuts, Mapping[str, TruncationOptions], "truncations")
+
+
 _READ: Mapping[str, Callable[[Any], Any]] = {
+    "limit": number_of_documents,
+    "truncations": _cuts,
     "metric": metrics_of,
     "gen_kwargs": lambda given: parse_gen_kwargs([given]) if isinstance(given, str) else given,
     "batch_size": parse_batch_size,
@@ -316,15 +328,6 @@ class Execution:
             raise UsageError("an address without --executor ray", fix="give both or neither")
 
 
-DEFAULTS: Mapping[str, Any] = {
-    f.name: getattr(kind(), f.name)
-    for kind in (*_PARTS.values(), Settings, Execution)
-    for f in dataclasses.fields(kind)
-    if f.name in RequestOptions.__annotations__
-}
-"""The keywords of `aurac.compare` with their defaults."""
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """`3/8` → (3, 8); a UsageError for anything that is no share."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
@@ -351,6 +354,15 @@ def _hints(kind: type) -> dict[str, Any]:
     words = dict.fromkeys(("BasisOption", "Rescale", "Rule", "Update"), str)
     known = {"Mapping": Mapping, "Sequence": Sequence, "Path": Path}
     return get_type_hints(kind, None, {**known, **words})
+
+
+DEFAULTS: Mapping[str, Any] = {
+    f.name: getattr(kind(), f.name)
+    for kind in (*_PARTS.values(), Settings, Execution)
+    for f in dataclasses.fields(kind)
+    if f.name in RequestOptions.__annotations__
+}
+"""The keywords of `aurac.compare` with their defaults."""
 
 
 def separated(fields: RequestOptions) -> tuple[Settings, Execution]:
@@ -402,8 +414,6 @@ class Request:
                     expected="a folder, a file or a hub id",
                     fix=_INSTEAD.get(kind, "aurac.save_adapter(adapter, folder) writes one"),
                 )
-        if "limit" in options:
-            options["limit"] = converted(options["limit"], float | None, "limit")
         data: Any = options.get("data", {})
         if isinstance(data, PathLike) or (isinstance(data, str) and "=" not in data):
             data = {"": Path(data).expanduser()}

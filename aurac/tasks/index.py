@@ -200,7 +200,7 @@ def _unknown(name: str, near: Sequence[str]) -> TaskError:
     return TaskError(
         f"task {name!r} is not known to lm-eval {version('lm_eval')}",
         expected=f"a task such as {', '.join(near)}" if near else None,
-        fix=None if near else "search for a part of its name: aurac tasks WORD",
+        fix=None if near else "search for a part of its name with `aurac tasks WORD`",
     )
 
 
@@ -231,8 +231,9 @@ def included_tasks(folder: Path | str | None) -> dict[str, IndexRow]:
     files = [path for path, _, _ in _yaml_files(folder)] if Path(folder).is_dir() else []
     index = read_index(files)
     if not index:
+        what = "holds no task" if Path(folder).is_dir() else "is no folder"
         raise TaskError(
-            f"--include-path {str(folder)!r} holds no task",
+            f"--include-path {str(folder)!r} {what}",
             expected="a folder with tasks as lm-eval's YAML",
         )
     return index

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
-from aurac.arguments import suggestion
+from aurac.arguments import as_fraction, converted, suggestion
 from aurac.errors import UsageError
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
@@ -28,6 +28,20 @@ _GENERATION: dict[str, tuple[Any, str]] = {
     "until": (str | list[str] | None, 'a text or a list of texts, such as ["Q:"]'),
 }
 """What settings of generation must be: type and words. No other changes how text is decoded."""
+
+
+def number_of_documents(limit: Any) -> float | None:
+    """`100` → 100, 0 for all, `0.1` → that share of them, None → None; else a UsageError."""
+    try:
+        number: float | None = converted(limit, float | None, "limit")
+    except UsageError:
+        number = -1.0
+    if number is None or 0 < number < 1:
+        return number
+    if number < 0 or not float(number).is_integer():
+        expected, fix = "a number of documents, or a share below 1", as_fraction(limit)
+        raise UsageError(f"--limit {limit!r}", expected=expected, fix=fix if number < 0 else None)
+    return int(number)
 
 
 class Prompting(TypedDict, total=False):

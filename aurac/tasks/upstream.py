@@ -214,11 +214,11 @@ def _entry(name: str, row: IndexRow) -> Any:
 
 def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, group, tag or YAML file, and its name there."""
+    check_names([requested], folder)
     if Path(requested).suffix in (".yaml", ".yml"):
         return _find_file(Path(requested))
     if requested in BUNDLED:
         return bundled_manager(), requested
-    check_names([requested], folder)
     return full_manager(str(folder) if folder else None), requested
 
 

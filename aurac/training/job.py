@@ -38,6 +38,7 @@ from aurac.training.trainer import (
     MADE_BY,
     NestedTrainer,
     StepProgress,
+    check_callbacks,
     check_made_by,
     discard,
     mean_losses,
@@ -99,11 +100,10 @@ def train(
         RecipeError, DataError, BaseModelError, UsageError: See the parts.
         RunFolderError: `out` exists and `force` is false, or a checkpoint beside it would be lost.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if base:
         recipe = dataclasses.replace(recipe, base=base)
-    folder = converted(out, Path, "out")
+    folder, callbacks = converted(out, Path, "out"), check_callbacks(callbacks)
     if (save_steps := converted(save_steps, int, "save_steps")) < 0:
         raise UsageError(f"{save_steps=}", expected="a whole number of at least 0")
     _check_folder(folder, force=force, resume=resume)

@@ -18,7 +18,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from typing_extensions import Self
 
-from aurac.errors import DivergedError, RecipeError
+from aurac.arguments import several
+from aurac.errors import DivergedError, RecipeError, UsageError
 from aurac.terminal import drawn, one_line, stderr_console, step_bar
 from aurac.training.data import IGNORED
 from aurac.training.nesting_hook import NestingHook
@@ -80,6 +81,17 @@ class StepSampler(torch.utils.data.Sampler[int]):
         for start in range(0, len(order), self.step):
             chunk = order[start : start + self.step]
             yield from sorted(chunk, key=lambda index: -self.lengths[index])
+
+
+def check_callbacks(given: Any) -> tuple[TrainerCallback, ...]:
+    """One or several callbacks as a tuple; a UsageError for anything else."""
+    callbacks = several(given)
+    for each in callbacks:
+        if not issubclass(each if isinstance(each, type) else type(each), TrainerCallback):
+            raise UsageError(
+                f"{each!r:.80} as a callback", expected="a transformers.TrainerCallback"
+            )
+    return callbacks
 
 
 class NestedTrainer(Trainer):

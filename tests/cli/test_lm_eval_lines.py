@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import cli
-from aurac.cli.lm_eval import fewshot_seed, number_of_documents
+from aurac.cli.lm_eval import fewshot_seed
 from aurac.cli.options import task_names
 from aurac.engine import parse_batch_size
 from aurac.errors import UsageError
+from aurac.tasks.options import number_of_documents
 
 CHOICES = 4
 ZOO = "adapters_zoo/word_problems/lora"

@@ -107,7 +107,7 @@ def refusal(*words: object) -> str:
             "`aurac recommend RUN --margin FRACTION` names the rank to ship; give 0.02",
         ),
         (["score", ROOT / "reports/word_problems", "--margin", ".1"], "give --rank-margin"),
-        (["tasks", "zzzz"], "search for a part of its name: aurac tasks WORD"),
+        (["tasks", "zzzz"], "search for a part of its name with `aurac tasks WORD`"),
         (["compare", ZOO / "lora", "-t", "aurac_word_problems", "--ranks", "1-4"], "or auto)"),
         (
             ["compare", ZOO / "lora", "-t", "aurac_word_problems", "-f", "99999", "--dry-run"],

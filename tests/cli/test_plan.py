@@ -108,7 +108,7 @@ def test_the_time_is_at_the_pace_of_a_finished_run(finished, quick):
         (["--delta", "0.02", "--sd", ".3", "--seed-sd", "-1"], "--seed-sd -1"),
         (["--delta", "0.02", "--sd", ".3", "--seeds", "x"], "--seeds 'x'"),
         (["--delta", "0.02", "--pilot", "TABLE", "--task", "arc"], "no task 'arc'"),
-        (["--delta", "0.02", "--pilot", "TABLE", "--between", "a,b"], "--between a"),
+        (["--delta", "0.02", "--pilot", "TABLE", "--between", "a,b"], "--between 'a';"),
         (
             ["--delta", "0.02", "--pilot", "TABLE", "--between", "lora"],
             "expected two adapters, A,B",

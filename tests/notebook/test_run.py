@@ -351,6 +351,24 @@ def test_options_are_refused_by_name_and_listed_in_the_signature():
         aurac.train("word_problems/lora", "somewhere", steps=3)
 
 
+def test_what_is_typed_in_a_shell_is_said_in_words_of_python(run):
+    lora = KEPT.parents[1] / "adapters_zoo/word_problems/lora"
+    for said, ask in (
+        ("with `aurac tasks WORD` in a shell$", lambda: aurac.compare(lora, "zzzz")),
+        (r"\(`aurac\.compare`: or auto\)$", lambda: aurac.compare(lora, "zzzz", ranks="few")),
+        (r"`aurac\.compare\('.*/lora', 'TASK'\)`$", lambda: aurac.plan(0.1, pilot=lora)),
+        (
+            "metric='NAME,FILTER' or 'TASK=NAME,FILTER'$",
+            lambda: aurac.readers.read_curves(KEPT, "f1"),
+        ),
+        ("a run folder .or its Run.", lambda: aurac.plan(0.1, pilot=run.curves[0])),
+        ("^between='foo'; exp", lambda: aurac.plan(0.1, pilot=run, between=["foo", "lora"])),
+        ("^scaling='foo'; exp", lambda: aurac.load_adapter(lora, scaling="foo")),
+    ):
+        with pytest.raises(AuracError, match=said):
+            ask()
+
+
 def test_wrong_kinds_of_values_are_told_what_is_expected(run):
     with pytest.raises(UsageError, match=r"labels='LoRA'; expected a mapping"):
         run.plot(labels="LoRA")

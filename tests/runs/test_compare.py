@@ -589,7 +589,10 @@ def test_several_bases_and_rescales_in_one_run(adapters, tmp_path):
         ({"tasks": 3}, UsageError, "tasks=3; expected names of tasks"),
         ({"out": 3}, UsageError, "out=3; expected a path"),
         ({"ranks": []}, UsageError, "no ranks"),
-        ({"limit": {TASK: 2}}, UsageError, "limit=.*; expected a number"),
+        ({"limit": {TASK: 2}}, UsageError, "limit=.*; expected a number of documents"),
+        ({"include_path": "nope"}, TaskError, "include_path='nope' is no folder"),
+        ({"truncations": {"lroa": {"basis": "svd"}}}, UsageError, "'lroa'; .*did you mean lora"),
+        ({"truncations": {"at/lora": {}}}, UsageError, "'at/lora'; expected one of lora; did"),
     ],
 )
 def test_bad_requests_say_what_was_given(adapters, tmp_path, change, kind, said):
@@ -660,6 +663,8 @@ def test_an_error_names_options_as_keywords_and_as_they_are_typed():
     sent = pickle.loads(pickle.dumps(error))  # by a worker process
     assert (str(sent), sent.text) == (str(error), error.text)
     assert str(AuracError("--margin 0.5")) == "margin=0.5"
+    for number in ("nan", "inf", "-inf", "-1e-09", "1e+16"):
+        assert str(AuracError(f"--margin {number} is none")) == f"margin={number} is none"
 
 
 def test_another_split_is_another_set_of_documents(adapters, tmp_path):

@@ -67,9 +67,12 @@ def test_one_will_do_where_several_are_expected():
             "pass_at": 1,
             "shard": "1/8",
             "batch_size": "auto:4",
+            "truncations": {"a": {"basis": "svd"}, "b": TruncationOptions(basis="pca", ranks=2)},
         }
     )
     cut, task = settings.truncation, settings.task
+    a, b = settings.truncations["a"], settings.truncations["b"]
+    assert (a, b.basis, b.ranks) == (TruncationOptions(basis=("svd",)), ("pca",), (2,))
     assert (cut.basis, cut.ranks, task.pass_at) == (("svd",), (4,), (1,))
     assert (settings.primary, settings.groups) == ([("a", "b")], {"both": ("one", "two")})
     assert (task.metric, task.limit, task.data) == ({"*": "acc"}, 2, {"sums": Path("folder")})
@@ -85,8 +88,27 @@ def test_one_will_do_where_several_are_expected():
     [
         ("chat_template", "chatml", "chat_template='chatml'; expected True or False"),
         ("margin", "2%", r"margin='2%'.*give 0\.02"),
-        ("limit", "two", "limit='two'; expected a number"),
+        ("limit", "two", "limit='two'; expected a number of documents, or a share below 1"),
+        ("limit", "10%", r"limit='10%'; .*; give 0\.1"),
+        ("limit", 2.5, r"limit=2\.5; expected a number of documents"),
+        ("limit", float("nan"), "limit=nan; expected a number of documents"),
+        ("limit", True, "limit=True; expected a number of documents"),
+        ("margin", 10, r"margin=10; expected a fraction .*; give 0\.1"),
+        (
+            "margin",
+            0.1,
+            r"^margin=0\.1 needs ranks='auto'; .*report's margin use run\.report\(margin=0\.1\)",
+        ),
+        ("shard", "3/2", r"gives shard=f\"\{os\.environ\['SLURM_ARRAY_TASK_ID'\]\}/8\""),
+        (
+            "truncations",
+            {"a": {"bases": "svd"}},
+            "a truncation has no option bases; expected basis",
+        ),
+        ("truncations", {"a": "svd"}, "truncations={'a': 'svd'}; expected a mapping to Trunc"),
+        ("truncations", "svd", "truncations='svd'; expected a mapping to TruncationOptions"),
         ("fewshot", "none", "expected 'stock' or 'fixed'"),
+        ("batch_size", "few", "batch_size='few'; expected a whole number from 1"),
         ("batch_size", 0, "batch_size=0; expected a whole number from 1, or auto"),
         ("workers", 1.5, r"workers=1\.5; expected a whole number"),
         ("data", "folder", "expected a mapping to a path"),

@@ -109,7 +109,9 @@ def test_a_mistyped_task_is_refused_with_near_names():
     with pytest.raises(TaskError, match="a task such as gsm8k"):
         check_names(["gms8k"])
     for name in ("no such thing at all", "nope_task"):
-        with pytest.raises(TaskError, match="aurac tasks WORD searches them"):
+        with pytest.raises(
+            TaskError, match="a part of its name with `aurac tasks WORD` in a shell"
+        ):
             check_names([name])
 
 
@@ -146,7 +148,7 @@ def test_a_search_finds_the_task_before_its_translations(tmp_path):
     assert search("my_su", tmp_path) == ["my_sums"]
     assert facts_of("my_sums", tmp_path).num_fewshot == 3
     check_names(["my_sums"], tmp_path)
-    with pytest.raises(TaskError, match="holds no task"):
+    with pytest.raises(TaskError, match="is no folder"):
         check_names(["my_sums"], tmp_path / "nowhere")
 
 

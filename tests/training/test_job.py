@@ -356,6 +356,12 @@ def test_bad_data_is_one_clear_error(recipe, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+def test_what_is_no_callback_is_refused_before_training(recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"5 as a callback; expected .*TrainerCallback"):
+        train(recipe(), tmp_path / "x", callbacks=[StopAt(1), 5])
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize("steps", [-1, "often", 1.5])
 def test_checkpoints_are_written_every_so_many_steps(recipe, tmp_path, steps):
     before = sorted(tmp_path.iterdir())

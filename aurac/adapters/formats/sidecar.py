@@ -166,7 +166,7 @@ class LoadOverrides:
         if self.method is not None:
             method_named(self.method)
         if self.scaling is not None and self.scaling not in RULES:
-            raise UsageError(f"--scaling {self.scaling}", expected=f"one of {', '.join(RULES)}")
+            raise UsageError(f"--scaling {self.scaling!r}", expected=f"one of {', '.join(RULES)}")
         if self.mask_type not in (None, "diag", "binary"):
             raise UsageError(f"--mask-type {self.mask_type!r}", expected="diag or binary")
         if self.enable_lora is not None and not any(self.enable_lora):
@@ -335,7 +335,7 @@ def _scaled(adapter: Adapter, overrides: LoadOverrides, notes: list[str]) -> Map
         alpha = f.alpha if overrides.alpha is None else float(overrides.alpha)
         if overrides.alpha is None and rule != f.rule:
             raise UsageError(
-                f"--scaling {rule} against the recorded {f.rule}",
+                f"--scaling {rule!r} against the recorded {f.rule}",
                 fix="give --alpha with it, because the recorded alpha belongs to the other rule",
             )
         changed = changed or (rule, alpha) != (f.rule, f.alpha)
