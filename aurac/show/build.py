@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aurac.curves.area import ALIKE, area_name
 from aurac.show import sentences, tables
 from aurac.show.caveats import caveats, study_sentences
-from aurac.show.documents import questions, samples, speeds
+from aurac.show.documents import answerer, questions, samples, speeds
 from aurac.show.findings import Findings, ordered, scored, tested
 from aurac.show.pairs import difference_blocks
 from aurac.show.pictures import Pictures
@@ -324,9 +324,8 @@ class Builder:
         if best is None or kept is None:
             return []
         without = "" if questions(best) else " This run did not keep the questions."
-        who = f"{best.label} ({best.members[0].adapter})" if best.members else best.label
         intro = (
-            f"Documents as {who} answered them at a low, a middle and its highest rank, the first "
+            f"Documents as {answerer(best)} answered them at a low, a middle and its highest rank, the first "
             f"of each kind in the task's order.{without}"
         )
         return [Examples(intro, kept, browse)]

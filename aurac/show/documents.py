@@ -86,6 +86,11 @@ def _first(curve: CurveRow) -> CurveRow:
     return curve.members[0] if curve.members else curve
 
 
+def answerer(curve: CurveRow) -> str:
+    """Whose answers stand for a curve: of several seeds those of the first one."""
+    return f"{curve.label} ({_first(curve).adapter})" if curve.members else curve.label
+
+
 def speeds(curve: CurveRow) -> dict[int, Speed]:
     """Measured speed at each rank, where it was counted; of several seeds the median."""
     found: dict[int, Speed] = {}
@@ -146,8 +151,7 @@ def samples(curves: Sequence[CurveRow]) -> Samples | None:
 
     The first documents are kept, as many as a page can hold.
     """
-    known = ((curve.label, _answers(curve)) for curve in curves)
-    kept = {label: answers for label, answers in known if len(answers) > 1}
+    kept = {answerer(curve): known for curve in curves if len(known := _answers(curve)) > 1}
     columns = [one for by_rank in kept.values() for one in by_rank.values()]
     together = {one.doc_ids for one in columns}
     if len(together) != 1:

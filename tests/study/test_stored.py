@@ -255,6 +255,8 @@ def test_p_values_are_those_of_the_analyses(page):
     with (REPORTS / "word_problems/pairs.csv").open(encoding="utf-8", newline="") as stream:
         values = [float(row["p_holm"]) for row in csv.DictReader(stream)]
     values += [row[key] for row in tested for key in ("p", "p_holm")]
+    ways = [way["p_holm"] for row in tested for way in row.get("truncations", {}).values()]
+    values += [p for p in ways if p is not None]
     after = [row for row in stored_comparisons() if row["family"] == "afterwards"]
     values += [float(row[name]) for row in after for name in ("p", "p_holm")]
     values += [float(row["p_with_afterwards"] or 1) for row in stored_comparisons()]
@@ -290,3 +292,11 @@ def test_the_share_of_the_variance_that_changes_with_the_seed_is_that_of_the_stu
     text = (REPORTS.parent / "docs/explain/claims.md").read_text()
     ends = " to ".join(f"{share:.2f}".lstrip("0") for share in (min(shares), max(shares)))
     assert f"Between methods of this repository's study it is {ends}." in text
+
+
+@pytest.mark.parametrize("task", ["word_problems", "mawps"])
+def test_answers_of_a_page_are_said_to_be_of_one_checkpoint(task):
+    page = (REPORTS / f"study/results/{task}/report.html").read_text(encoding="utf-8")
+    labels = set(re.findall(r'"label": ?"([^"]*)"', page))
+    assert labels
+    assert all(re.search(r" \(\S+-seed\d+\)$", label) for label in labels), labels

@@ -88,6 +88,7 @@
       for (const [title, text] of [["Question", question], ["Reference", target]]) {
         if (text) { make("span", title, card, "tag"); make("pre", text, card); }
       }
+      if (!question) make("p", "This run did not keep the questions.", card);
       const row = make("div", "", card, "answers");
       for (const rank of new Set([a, b])) {
         const box = make("div", "", row, "answer"), head = make("p", "", box), score = scores[rank][i];
