@@ -325,8 +325,8 @@ class Builder:
             return []
         without = "" if questions(best) else " This run did not keep the questions."
         intro = (
-            f"Documents as {answerer(best)} answered them at a low, a middle and its highest rank, the first "
-            f"of each kind in the task's order.{without}"
+            f"Documents as {answerer(best)} answered them at a low, a middle and its highest rank, "
+            f"the first of each kind in the task's order.{without}"
         )
         return [Examples(intro, kept, browse)]
 
