@@ -86,7 +86,7 @@ def plan(
         seeds: Training seeds of each recipe to plan for, one number or several.
         alpha: Error rate, two-sided but for non-inferiority.
         power: Chance of the answer where the truth is as assumed; for an interval, that it is at
-            most this wide. What the answer reaches in simulation is within 0.02 of it.
+            most this wide. What the answer reaches in simulation is at most 0.02 below it.
         comparisons: Tests that share alpha; Holm's first step, so the answer is on the safe side.
         paired_seeds: Whether a difference is tested within each seed (same seeds, data and order in
             both recipes), or between two independent arms.
@@ -103,6 +103,9 @@ def plan(
 
     Raises:
         UsageError: No spread, one that does not fit the question, or a number out of range.
+        CurveError: Another question, a share or a number of seeds that cannot be, or a difference
+            too large for the spread.
+        DataError, RunFolderError: A pilot that cannot be read.
     """
     import pandas as pd
 
@@ -229,7 +232,7 @@ def _piloted(
     axis, adapters = which.get("axis") or "log2", _of_pilot(pilot, which)
     if question == "difference":
         if (between := which.get("between")) and len(between) != 2:
-            raise UsageError(f"--between {','.join(between)}", expected="two adapters, A,B")
+            raise UsageError(f"--between {','.join(between)!r}", expected="two adapters, A,B")
         if len(adapters) < 2:
             raise UsageError("the pilot has one adapter", expected="two to compare")
         first, second = together(adapters[:2], axis=axis)

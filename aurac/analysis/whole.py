@@ -62,7 +62,7 @@ def analyse(
     order of the curves changes nothing else. ::
 
         asked = aurac.analysis.Options(margin=0.02, primary="matryoshka,lora")
-        aurac.analysis.analyse(run.curves, asked).recommended
+        aurac.analysis.analyse(run.curves, asked, groups=run.results.groups).recommended
 
     Args:
         curves: `Curve` values with `adapter` and `task`, or a DataFrame with columns ``adapter,
@@ -76,6 +76,7 @@ def analyse(
 
     Raises:
         CurveError: The curves cannot be analysed; says which and why.
+        DataError: A table that cannot be read.
         UsageError: Settings that are no `Options`, groups that are no mapping, or another budget.
     """
     settings = Options() if settings is None else settings
