@@ -33,12 +33,16 @@ _CALLED: Mapping[Any, str] = {
     type(None): "None",
 }
 _AS_NEAR = 0.1  # the loss of similarity to the nearest name
+_OPTIONS = 0.7  # the similarity of an option that was meant
+_LISTED = 8  # options in a message
 _ALSO_CALLED = {
     **dict.fromkeys(("delta", "tolerance", "epsilon"), "margin"),
     **dict.fromkeys(("adapters", "adapter", "peft"), "checkpoints"),
     **dict.fromkeys(("output", "output_path", "output_dir", "folder"), "out"),
-    **dict.fromkeys(("model", "pretrained"), "base"),
+    **dict.fromkeys(("model", "base_model", "pretrained"), "base"),
     **dict.fromkeys(("overwrite", "exist_ok"), "force"),
+    "model_args": "base dtype",
+    **dict.fromkeys(("max_new_tokens", "max_gen_toks"), "gen_kwargs"),
     "max-rank": "require-rank",
     "r": "rank",
     **dict.fromkeys(("steps", "epochs", "learning_rate"), "set"),
@@ -182,11 +186,11 @@ def alike(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
     return [each for each, score in zip(near, scores, strict=True) if score >= scores[0] - _AS_NEAR]
 
 
-def nearest(name: str, known: Iterable[str], mark: str = "") -> str | None:
+def nearest(name: str, known: Iterable[str], mark: str = "", cutoff: float = 0.6) -> str | None:
     """The known name that was probably meant, or several, each after a `mark`."""
     names = list(dict.fromkeys(known))
     also = [each for each in _ALSO_CALLED.get(name, "").split() if each in names]
-    meant = also or alike(name, names)
+    meant = also or alike(name, names, cutoff)
     return " or ".join(f"{mark}{each}" for each in meant) or None
 
 
@@ -199,7 +203,7 @@ def suggestion(name: str, known: Iterable[str]) -> str | None:
 def check_names(
     given: Iterable[str], known: Iterable[str], what: str, also: Mapping[str, str] | None = None
 ) -> None:
-    """Refuse options that are not known, with where they belong, the nearest name or all names.
+    """Refuse options that are not known, with where they belong, the nearest name or some names.
 
     Raises:
         OptionError: One is not; it is a TypeError, too.
@@ -208,7 +212,9 @@ def check_names(
     for name in given:
         if name not in names:
             fix = (also or {}).get(name)
-            expected = None if fix else nearest(name, names) or f"some of {', '.join(names)}"
+            near = nearest(name, names, cutoff=_OPTIONS)
+            some = [*names[:_LISTED], *(["…"] if len(names) > _LISTED else [])]
+            expected = None if fix else near or f"some of {', '.join(some)}"
             raise OptionError(f"{what} has no option {name}", expected=expected, fix=fix)
 
 

@@ -349,6 +349,7 @@ class Run:
         Raises:
             UsageError: No such task, several and none was named, no curve with such an area, or
                 labels that name no curve or two alike.
+            CurveError: Another axis.
         """
         from aurac.analysis.whole import budget_areas
         from aurac.curves.area import BUDGETS, axis_title, check_axis
@@ -404,6 +405,7 @@ class Run:
         margin: float | None = None,
         axes: str | Sequence[str] = (),
         primary: str | Sequence[str | tuple[str, str]] = (),
+        labels: Mapping[str, str] | None = None,
     ) -> list[Path]:
         """Write the report again, as `aurac report` does.
 
@@ -413,6 +415,7 @@ class Run:
             margin: The loss of accuracy, a fraction, that a smaller configuration may have.
             axes: "parameters", "bytes" or both: AURAC over these as well.
             primary: The primary comparisons, ``"a,b"`` or several; `*` is each other adapter.
+            labels: As of `plot`.
 
         Returns:
             The files written, the pages first.
@@ -430,6 +433,7 @@ class Run:
             margin=margin,
             axes=several(axes),
             primary=pairs_of(primary),
+            labels=converted(labels or {}, Mapping[str, str], "labels"),
         )
 
     if not TYPE_CHECKING:

@@ -66,10 +66,14 @@ logger = logging.getLogger(__name__)
 
 PROFILE_FILE = "profile.json"
 _GROWN = "Later extended to"
+_ELSEWHERE = {
+    name: f"`aurac compare --{name.replace('_', '-')}` has it"
+    for name in ("until", "budget", "anytime", "dry_run")
+} | {"resume": "the same call goes on", "log_samples": "run.samples has them"}
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
 
-@keywords(RequestOptions, **DEFAULTS)
+@keywords(RequestOptions, _ELSEWHERE, **DEFAULTS)
 def compare(
     checkpoints: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],

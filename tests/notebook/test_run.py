@@ -203,8 +203,18 @@ def test_without_sizes_there_is_no_picture_over_them(tmp_path):
 
 
 def test_a_report_can_be_written_elsewhere(run, tmp_path):
-    files = run.report(str(tmp_path / "again"))
+    files = run.report(str(tmp_path / "again"), labels={"lora": "Low rank"})
     assert (tmp_path / "again" / "report.html") in files
+    assert "Low rank" in (tmp_path / "again" / "report.md").read_text()
+    with pytest.raises(UsageError, match=r"labels=.*; expected a mapping"):
+        run.report(tmp_path / "new", labels=["Low rank"])
+
+
+def test_its_groups_make_recipes_of_training_seeds():
+    mawps = aurac.load_run(KEPT.parent / "study/results/mawps")
+    asked = aurac.analysis.Options(primary="lora,matryoshka")
+    rows = aurac.analysis.analyse(mawps.curves, asked, groups=mawps.results.groups).scores
+    assert {row.adapter for row in rows} == set(mawps.results.groups)
 
 
 def test_it_says_what_it_is_in_a_line(run):
@@ -505,6 +515,15 @@ def test_a_margin_needs_no_name_and_a_wrong_name_is_told_the_nearest(run):
     assert run.recommend(0.15).equals(run.recommend(margin=0.15))
     with pytest.raises(TypeError, match="recommend has no option delta; expected margin"):
         run.recommend(delta=0.15)
+    for wrong, words in (
+        ("model_args", "expected base or dtype$"),
+        ("max_new_tokens", "expected gen_kwargs$"),
+        ("dry_run", "`aurac compare --dry-run` has it$"),
+        ("resume", "the same call goes on$"),
+        ("report", "expected some of checkpoints, .*, …$"),
+    ):
+        with pytest.raises(TypeError, match=f"compare has no option {wrong}; {words}"):
+            aurac.compare("a", "gsm8k", **{wrong: 1})
     with pytest.raises(UsageError, match=r"margin=15; .*give 0\.15"):
         run.recommend(15)
     with pytest.raises(AttributeError, match="'pair'; did you mean pairs"):
@@ -543,5 +562,7 @@ def test_a_run_is_a_pilot_and_groups_are_read_as_the_command_reads_them(run, tmp
         run.recommend(0.1, alpha=95)
     with pytest.raises(AuracError, match=r"support='common' takes those they share$"):
         aurac.non_inferior(run.curves[0].at([1, 2]), run.curves[1], margin=0.1)
+    with pytest.raises(UsageError, match="between='lora'; expected two adapters"):
+        aurac.plan(0.05, pilot=run, between="lora")
     with pytest.raises(UsageError, match="sd= with flip_rate="):
         aurac.plan(0.05, sd=0.3, flip_rate=0.1)
