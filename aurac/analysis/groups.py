@@ -6,6 +6,7 @@ documents (`aurac.curves.matching`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -236,6 +237,7 @@ def group_of(curves: Any, default: str = "adapter") -> RecipeGroup:
     if not several:
         raise CurveError(f"no curves for {default}", expected="at least one")
     seeds = _where_all_are([as_curve(curve) for curve in several])
+    _check_one_recipe(seeds)
     _check_seeds(seeds[0].label, seeds, grouped=True)
     names = dict.fromkeys(curve.adapter or default for curve in seeds)
     name = common_name(names) if len(names) > 1 else seeds[0].adapter or default
@@ -373,6 +375,18 @@ def _where_all_are(seeds: list[Curve]) -> list[Curve]:
     return [replace(curve.at(common), missing=curve.missing) for curve in seeds]
 
 
+def _check_one_recipe(seeds: Sequence[Curve]) -> None:
+    """Refuse a list of curves as seeds that has two truncations, or one checkpoint twice."""
+    cuts = dict.fromkeys(f"{c.basis} · {c.rescale}" for c in seeds if c.basis and c.rescale)
+    given = f"training seeds cut {' and '.join(cuts)}" if len(cuts) > 1 else ""
+    named = Counter((c.adapter, c.seed, c.accuracy) for c in seeds if c.adapter)
+    if not given and named and max(named.values()) > 1:
+        given = f"training seeds with {named.most_common(1)[0][0][0]} twice"
+    if given:
+        expected = "each checkpoint once, all truncated alike"
+        raise CurveError(given, expected=expected, fix="take those with curve.role == 'default'")
+
+
 def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:
     first = seeds[0]
     numbers = [c.seed for c in seeds]
@@ -380,7 +394,7 @@ def _check_seeds(name: str, seeds: Sequence[Curve], *, grouped: bool) -> None:
         raise CurveError(
             f"{first.label} appears {len(seeds)} times",
             expected="one curve for each adapter and task, or different seeds",
-            fix="name the adapters apart, or give each its seed",
+            fix="name the adapters apart, give each its seed, or name each source once",
         )
     for other in seeds[1:]:
         if other.ranks != first.ranks:

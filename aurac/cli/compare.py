@@ -124,7 +124,7 @@ _OPTIONS = options(
     --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
     """,
     asked={"multiple": True},
-    cluster=repeated(lambda values: pairs(values, "--cluster")),
+    cluster=repeated(lambda values: pairs(values, "--cluster", "TASK=FIELD")),
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
     gen_kwargs=repeated(parse_gen_kwargs),
     pass_at=repeated(parse_pass_at),

@@ -149,13 +149,13 @@ def task_names(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(tasks))
 
 
-def pairs(values: Iterable[str], option: str, of: str = "VALUE") -> dict[str, str]:
+def pairs(values: Iterable[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:
     """`NAME=VALUE` options → mapping; a UsageError without `=`, or with a name twice."""
     mapping: dict[str, str] = {}
     for value in values:
         name, _, rest = value.partition("=")
         if not name or not rest:
-            raise UsageError(f"{option} {value!r}", expected=f"{option} NAME={of}")
+            raise UsageError(f"{option} {value!r}", expected=f"{option} {form}")
         if name in mapping:
             raise UsageError(f"{option} names {name} twice", expected="each name once")
         mapping[name] = rest
@@ -165,7 +165,7 @@ def pairs(values: Iterable[str], option: str, of: str = "VALUE") -> dict[str, st
 def _folders(values: Iterable[str]) -> dict[str, Path]:
     """Task → folder; a folder alone is that of the only task, named by the empty string."""
     given = list(values)
-    folders = pairs((value for value in given if "=" in value), "--data", "FOLDER")
+    folders = pairs((value for value in given if "=" in value), "--data", "TASK=FOLDER")
     alone = [value for value in given if "=" not in value]
     if len(given) > 1 and alone:
         raise UsageError(f"--data {alone[0]!r}", expected="--data TASK=FOLDER for each task")
@@ -175,7 +175,7 @@ def _folders(values: Iterable[str]) -> dict[str, Path]:
 
 
 def _groups(values: Iterable[str]) -> dict[str, list[str]]:
-    groups = pairs(values, "--group", "ADAPTER,ADAPTER")
+    groups = pairs(values, "--group", "NAME=ADAPTER,ADAPTER")
     members = {name: names([adapters]) for name, adapters in groups.items()}
     if empty := [name for name in members if not members[name]]:
         raise UsageError(f"--group {empty[0]!r} without members", expected="NAME=ADAPTER,ADAPTER")

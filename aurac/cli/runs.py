@@ -139,7 +139,7 @@ def _list(root: Path, *, as_json: bool) -> int:
     --json: Print the written paths as JSON.
     """,
     axes={"multiple": True},
-    labels=repeated(lambda values: pairs(values, "--label", "TEXT")),
+    labels=repeated(lambda values: pairs(values, "--label", "NAME=TEXT")),
 )
 def report(
     runs: tuple[Path, ...],

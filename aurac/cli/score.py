@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 
 def _clusters(values: Sequence[str]) -> dict[str, str]:
     """Task ("" for all) → field."""
-    fields = pairs([value if "=" in value else f"*={value}" for value in values], "--cluster")
+    fields = pairs(
+        [value if "=" in value else f"*={value}" for value in values], "--cluster", "TASK=FIELD"
+    )
     return {"" if task == "*" else task: field for task, field in fields.items()}
 
 
@@ -184,7 +186,7 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
 
     names, every = Names(result), result.recommended
     ranks = [names.rank(row).sentence for row in every if details or not row.other]
-    result = names.analysis(result)
+    result = names.analysis(terminal_text.larger_first(result))
     table = curve_table(result.scores, axis=result.axis, level=result.level, best=result.candidates)
     console = stdout_console()
     console.print(table.terminal(console.width, TITLE))

@@ -216,7 +216,7 @@ class _Rows:
                 f"document {self.text['doc_id'][at]!r} appears {counts.max()} times at rank "
                 f"{self.rank[at]} of {self.label(at)}",
                 expected="one row for each document and rank",
-                fix=one or "tell repeated generations apart with a column named sample",
+                fix=one or self._apart(),
             )
         place = np.cumsum(new) - 1
         packed = place.astype(np.int64) * (len(sample.texts) + 1) + sample.codes + 1
@@ -232,6 +232,16 @@ class _Rows:
         means = np.add.reduceat(self.values, starts) / counts
         self._take(starts)
         self.values = means
+
+    def _apart(self) -> str:
+        """What tells the rows of a document apart, by the columns that are not there."""
+        there = {*self.text, *(["seed"] if self.seed is not None else [])}
+        plural = {"adapter": "adapters", "task": "tasks", "metric": "metrics"}
+        lacks = [name for name in (*plural, "seed") if name not in there]
+        what = " and ".join(plural.get(name, "training seeds") for name in lacks)
+        column = f"a column named {' or '.join(lacks)}"
+        curves = f"{what} are told apart by {column}; " if lacks else ""
+        return f"{curves}repeated generations of one training by a column named sample"
 
     def _error(self, what: str, **more: str | None) -> DataError:
         return DataError(f"{self.where}: {what}", **more)

@@ -12,6 +12,7 @@ from aurac.analysis.sentences import ALL_ZERO, compared_with, none_enough, pairi
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, sentence_case, size
 from aurac.records.serving import against
+from aurac.show.findings import turned
 from aurac.show.names import Names
 from aurac.show.table import NONE, text_table
 from aurac.show.tables import configuration_table
@@ -89,7 +90,9 @@ def pair_lines(
         said.append(f"§ depends on the truncation: {place}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
-        lines.append("detectable: points from which the test finds a difference (80 % power)")
+        none = "; –: more than the scores leave room for" * any(row.too_small for row in rows)
+        found = "detectable: points from which the test finds a difference (80 % power)"
+        lines.append(f"{found}{none}")
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     # Truncations of one adapter share its seeds, which goes without saying beside other pairs.
@@ -138,14 +141,19 @@ def shared_lines(
     return lines
 
 
+def larger_first(result: Analysis) -> Analysis:
+    """The analysis with the larger AURAC of each pair before the minus, in its sentence, too."""
+    pairs, variants = (tuple(map(_larger_first, each)) for each in (result.pairs, result.variants))
+    return replace(result, pairs=pairs, variants=variants)
+
+
 def _larger_first(row: PairRow) -> PairRow:
     """The pair with the larger AURAC before the minus, unless comparisons were declared."""
     if row.exploratory is not None or (row.value or 0.0) >= 0.0:
         return row
-    turned = replace(row, a=row.b, b=row.a, value=-(row.value or 0.0))
     if row.estimate is None:
-        return turned
-    return replace(turned, estimate=_negated(row.estimate), gained=row.lost, lost=row.gained)
+        return replace(row, a=row.b, b=row.a, value=-(row.value or 0.0))
+    return turned(row)
 
 
 def _negated(known: Estimate) -> Estimate:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from aurac.analysis import paired_curves
+from aurac.analysis.groups import group_of
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
@@ -75,3 +78,18 @@ def test_common_support_is_the_shared_ranks():
         paired_curves(a, c, support="common")
     with pytest.raises(CurveError, match="support 'union'"):
         paired_curves(a, c, support="union")
+
+
+def test_a_list_of_seeds_has_each_checkpoint_once_in_one_truncation():
+    rows = [
+        Curve.from_outcomes([1, 2], outcomes, adapter=f"a-{seed}", seed=seed, **CURVE)
+        for seed, outcomes in ((1, A), (2, B))
+    ]
+    cut = [replace(c, basis="svd", rescale="keep") for c in rows]
+    assert group_of(rows).seeds == 2
+    with pytest.raises(CurveError, match="with a-1 twice; expected each checkpoint once"):
+        group_of([*rows, rows[0]])
+    prefix = [replace(c, basis="prefix", rescale="rule") for c in rows]
+    said = r"cut svd · keep and prefix · rule; .*curve\.role == 'default'"
+    with pytest.raises(CurveError, match=said):
+        group_of([*cut, *prefix])

@@ -547,6 +547,19 @@ def test_damaged_run_folders(tmp_path, damage, words):
         read_curves(folder)
 
 
+def test_rows_that_repeat_are_told_apart_by_seed_before_sample(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [f"a,{run},{r},{d},{d % 2}" for run in (1, 2) for r in (1, 2) for d in range(4)]
+    path.write_text("\n".join(["adapter,run,rank,doc_id,score", *rows]))
+    said = (
+        "tasks and metrics and training seeds are told apart by a column named task or metric or "
+    )
+    with pytest.raises(
+        DataError, match=f"{said}seed; repeated generations of one training by a col"
+    ):
+        read_curves(path)
+
+
 def test_lost_documents_are_named_once_with_what_to_do(tmp_path):
     folder = tmp_path / "run"
     content = run_folder(folder)
