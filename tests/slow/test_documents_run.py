@@ -42,7 +42,9 @@ def workplace(tmp_path_factory):
         patch.setattr("aurac.tasks.QUICK_DOCUMENTS", DOCUMENTS)
         patch.setattr("aurac.runs.plan.default_nested_ranks", lambda R: (1, R))
         patch.setattr(
-            recipe, "load_recipe", lambda *a, **k: dataclasses.replace(whole(*a, **k), steps=2)
+            recipe,
+            "load_recipe",
+            lambda *a, **k: dataclasses.replace(whole(*a, **k), steps=2, epochs=1),
         )
         yield folder
 
