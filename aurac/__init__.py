@@ -25,12 +25,16 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except AttributeError:
+        from importlib import import_module
         from importlib.util import find_spec
 
         from aurac.notebook import Run
 
         of_run = [each for each in vars(Run) if not each.startswith("_")]
         near = nearest(name, _names, "aurac.") or nearest(name, of_run, "aurac.load_run(folder).")
+        for package in ("analysis", "readers"):
+            if name in dir(import_module(f"aurac.{package}")):
+                near = f"aurac.{package}.{name}"
         hint = f"; did you mean {near}?" if near else ""
         if find_spec(f"aurac.{name}"):
             hint = f"; import aurac.{name}"

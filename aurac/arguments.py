@@ -64,7 +64,9 @@ def several(value: Any) -> tuple[Any, ...]:
 def path_of(value: Any, what: str) -> Path:
     """The path that was given; a UsageError names `what` it should be of."""
     if not isinstance(value, (str, PathLike)):
-        raise UsageError(f"{value!r:.80} is no path", expected=f"the path of {what}")
+        text = repr(value)
+        given = text if len(text) <= 40 and "\n" not in text else kind_of(value)
+        raise UsageError(f"{given} is no path", expected=f"the path of {what}")
     return Path(value).expanduser()
 
 

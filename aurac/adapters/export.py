@@ -74,7 +74,8 @@ def truncate(
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
         rank: The new rank. A module whose own rank is lower keeps its own.
-        basis: ``prefix``, ``svd``, ``energy``, or ``auto``: prefix after nested training, else svd.
+        basis: ``prefix``, ``svd``, ``energy``, or ``auto``: prefix after nested training
+            and for the rescales ``rule`` and ``trained``, else svd.
         rescale: ``rule``, ``keep``, ``trained`` or ``fit``; by default as `aurac truncate` does.
         factors: For ``fit``, one factor per rank, relative to ``keep``.
 

@@ -79,7 +79,8 @@ def plan(
         margin: Difference, margin or half-width in question, a fraction.
         question: "difference" between two adapters, "non-inferiority" of a smaller rank, or
             "interval" of one adapter's AURAC.
-        pilot: A run folder (or a `Run`), table or sample logs to learn the spread from.
+        pilot: A run folder (or a `Run`), table or sample logs to learn the spread from: of a
+            difference its mean square, which the difference itself is part of.
         flip_rate: Or: the share of documents whose outcome changes.
         sd: Or: the standard deviation over documents of the paired difference.
         seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
@@ -107,7 +108,7 @@ def plan(
             too large for the spread.
         DataError, RunFolderError: A pilot that cannot be read.
     """
-    import pandas as pd
+    from aurac.curves.frames import Table
 
     paired_seeds = converted(paired_seeds, bool, "paired_seeds")
     if pilot is not None:
@@ -138,7 +139,7 @@ def plan(
         paired_seeds=paired_seeds,
         rng=np.random.default_rng(seed),
     )
-    return pd.DataFrame([asdict(row) for row in rows])
+    return Table([asdict(row) for row in rows])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from aurac.analysis.primary import declaration, declared_as
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
 from aurac.analysis.score import score, score_notes
-from aurac.arguments import converted, kind_of
+from aurac.arguments import converted, keywords, kind_of
 from aurac.curves.area import AXES, BUDGETS, check_axis, check_budgets, drops
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
@@ -45,6 +46,7 @@ _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", RecipeGroup, PairRow)
 
 
+@keywords(also=dict.fromkeys(Options.__annotations__, "set it in settings: Options(name=…)"))
 def analyse(
     curves: Any,
     settings: Options | None = None,
@@ -149,8 +151,10 @@ def _as_curves(source: Any) -> list[Curve]:
         return curves_from_frame(source)
     if isinstance(source, Curve):
         return [source]
-    if not isinstance(source, Sequence):
-        fix = "give run.curves" if hasattr(source, "curves") else None
+    if isinstance(source, str) or not isinstance(source, Sequence):
+        fix = "give its .curves" if hasattr(source, "curves") else None
+        if isinstance(source, (str, Path)):
+            fix = "give aurac.readers.read_curves(path).curves"
         raise CurveError(kind_of(source), expected="curves or a DataFrame", fix=fix)
     return [as_curve(curve) for curve in source]
 

@@ -192,7 +192,7 @@ class Run:
         Raises:
             RunFolderError: The measurement is of another base or of other adapters.
         """
-        from aurac.notebook.frames import Table
+        from aurac.curves.frames import Table
         from aurac.records.serving import read_serving
 
         record = read_serving(self.folder, self.results)
@@ -212,7 +212,8 @@ class Run:
         """
         import pandas as pd
 
-        from aurac.notebook.frames import Table, samples
+        from aurac.curves.frames import Table
+        from aurac.notebook.frames import samples
         from aurac.records.reader import StoredCells
 
         cells = StoredCells(self.folder, self.results)

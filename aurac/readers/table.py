@@ -27,6 +27,7 @@ _ENDS = ("low", "high")  # of the 95 % interval of an accuracy
 _OPTIONAL = ("accuracy", "seed", *_ENDS, *AMOUNTS)
 _NUMBERS = ("rank", "score", *_OPTIONAL)
 COLUMNS = (*_TEXT, *_NUMBERS)
+FRAME = "the table"  # what a message calls a data frame
 
 
 def read_table(path: Path, wanted: WantedMetrics | None = None) -> tuple[list[Curve], str]:
@@ -46,14 +47,14 @@ def curves_from_frame(frame: Any) -> list[Curve]:
     """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`)."""
     import pyarrow as pa
 
-    known = _known([str(name) for name in frame.columns], "the table")
+    known = _known([str(name) for name in frame.columns], FRAME)
     columns = {
         name: pa.array([None if is_missing(v) else str(v) for v in frame[name]])
         if name in _TEXT
         else pa.array(frame[name].to_numpy(), from_pandas=True)
         for name in known
     }
-    return _Rows(pa.table(columns), "the table").curves(WantedMetrics())
+    return _Rows(pa.table(columns), FRAME).curves(WantedMetrics())
 
 
 def _known(names: Sequence[str], where: str) -> list[str]:
@@ -202,7 +203,8 @@ class _Rows:
         counts = np.diff(np.append(starts, new.size))
         at = starts[np.argmax(counts > 1)]
         cut = next((n for n in _CUTS if n in self.text and len(self.text[n].texts) > 1), None)
-        one = f"give the run folder, or select one {cut}" if cut else None
+        whole = "run.curves" if self.where == FRAME else "the run folder"
+        one = f"give {whole}, or select one {cut}" if cut else None
         if not self.documents:
             apart = "keep one, or tell curves apart in a column named adapter, task, metric or seed"
             raise self._error(

@@ -66,8 +66,8 @@ class TaskOptions:
         seed: Of the few-shot sampling.
         fewshot_seeds: Draw the examples with so many seeds, from `seed` on: the score of a document
             is the mean over them.
-        limit: Only the first so many documents, or below 1 that share of them, of each task or of
-            those that a mapping names.
+        limit: Only the first so many documents (0: all), or below 1 that share of them, of each
+            task or of those that a mapping names.
         split: Evaluate this split of each task; ``None`` takes the one that lm-eval would.
         metric: Task (``*`` or the empty string for all) to the ``name,filter`` that is integrated,
             or its name alone. A task that lacks what was asked of all keeps its default.

@@ -143,6 +143,32 @@ def test_one_adapter_is_recommended_as_the_terminal_does(run):
         run.recommend(adapter=3)
 
 
+def test_what_analyse_is_given_leads_to_what_it_takes(run):
+    from aurac.readers import read_curves
+
+    analyse = aurac.analysis.analyse
+    for given, said in (
+        (run.samples, "give run.curves, or select one basis"),
+        (str(run.folder), "a str; expected curves or a DataFrame; give aurac.readers.read_curves"),
+        (read_curves(run.folder), "a Curves; expected curves or a DataFrame; give its .curves"),
+    ):
+        with pytest.raises(aurac.errors.AuracError, match=re.escape(said)):
+            analyse(given)
+    with pytest.raises(TypeError, match=r"no option margin; set it in settings: Options\(name"):
+        analyse(run.curves, margin=0.1)
+    with pytest.raises(AttributeError, match=r"did you mean aurac\.analysis\.Options"):
+        _ = aurac.Options
+    with pytest.raises(aurac.errors.UsageError, match=r"^a Table is no path; expected the path of"):
+        aurac.plan(0.05, pilot=run.samples)
+
+
+def test_a_plan_shows_its_documents_in_a_narrow_terminal(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = aurac.plan(0.1, sd=0.3, seeds=[1, 3])
+    assert "documents" in repr(shown)
+    assert all(str(number) in repr(shown) for number in shown.documents)
+
+
 def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
     said = run.smallest_ranks(margin=0.15).sentence
     assert [text.split(" on ")[0] for text in said[:2]] == ["lora (SVD)", "dylora"]
