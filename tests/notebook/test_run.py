@@ -416,7 +416,7 @@ def test_wrong_kinds_of_values_are_told_what_is_expected(run):
     ):
         aurac.analysis.analyse(run.curves, {"axis": "log2"})
     with pytest.raises(
-        CurveError, match=r"a Run; expected curves or a DataFrame; give run\.curves"
+        CurveError, match=r"a Run; expected curves or a DataFrame; give its \.curves"
     ):
         aurac.analysis.analyse(run)
     with pytest.raises(
