@@ -32,7 +32,7 @@ from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.formats.sidecar import SIDECAR, to_json
 from aurac.adapters.formats.storage import WEIGHTS, regular_file, write_tensors
 from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
-from aurac.arguments import converted
+from aurac.arguments import converted, path_of
 from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.base import MODEL_CONFIG, load_base
@@ -113,7 +113,7 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
         CheckpointError: When the adapter holds something that JSON cannot say.
         UsageError: For a family, or something that is no adapter.
     """
-    target, given = Path(folder), as_adapter(adapter)
+    target, given = path_of(folder, "a folder, after the adapter"), as_adapter(adapter)
     if isinstance(given, Family):
         raise UsageError(
             f"the family {given.name!r} is several adapters", fix="save its members, one by one"

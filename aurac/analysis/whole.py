@@ -46,7 +46,9 @@ _Name = TypeVar("_Name")
 _Row = TypeVar("_Row", RecipeGroup, PairRow)
 
 
-@keywords(also=dict.fromkeys(Options.__annotations__, "set it in settings: Options(name=…)"))
+@keywords(
+    also=dict.fromkeys(Options.__annotations__, "set it in settings: aurac.analysis.Options(…)")
+)
 def analyse(
     curves: Any,
     settings: Options | None = None,

@@ -352,6 +352,7 @@ class Run:
                 labels that name no curve or two alike.
             CurveError: Another axis.
         """
+        from aurac.analysis.combine import pooled
         from aurac.analysis.whole import budget_areas
         from aurac.curves.area import BUDGETS, axis_title, check_axis
         from aurac.records.run import renamed, stored_run
@@ -364,7 +365,8 @@ class Run:
             raise UsageError(f"ax={ax!r:.80}", expected="one Axes of matplotlib")
         task, areas = self._task(task), None
         labels = converted(labels or {}, Mapping[str, str], "labels")
-        curves = renamed(stored_run(self.results).curves, labels)
+        run = pooled(stored_run(self.results, self.folder))  # one curve for the seeds of a recipe
+        curves = renamed(run.curves, labels)
         curves = tuple(curve for curve in curves if curve.task == task)
         if axis in BUDGETS:
             areas, reasons = budget_areas(curves, axis)

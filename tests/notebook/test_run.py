@@ -169,6 +169,25 @@ def test_a_plan_shows_its_documents_in_a_narrow_terminal(run, monkeypatch):
     assert all(str(number) in repr(shown) for number in shown.documents)
 
 
+def test_a_picture_of_seeds_has_a_curve_for_each_recipe():
+    run = aurac.load_run(KEPT.parent / "study/results/mawps")
+    ax = run.plot(labels={"lora": "LoRA"})
+    drawn = [text.get_text() for text in ax.get_legend().get_texts()]
+    areas = {f"{100 * area:.1f}" for area in run.scores.aurac}
+    assert {text.rpartition(" ")[2] for text in drawn if "base" not in text} == areas
+    assert len(drawn) == len(run.scores) + 1
+    assert sum(text.startswith("LoRA (") for text in drawn) == 2
+
+
+def test_an_adapter_and_a_folder_in_the_wrong_order_are_told(tmp_path):
+    with pytest.raises(aurac.errors.UsageError, match="is no path; expected the path of a folder"):
+        aurac.save_adapter(tmp_path / "x", None)
+    with pytest.raises(
+        aurac.errors.UsageError, match=r"base_model='smollm'; .*; a name is given as base="
+    ):
+        aurac.load_adapter(tmp_path, base_model="smollm")
+
+
 def test_the_smallest_ranks_are_of_curves_as_the_terminal_names_them(run):
     said = run.smallest_ranks(margin=0.15).sentence
     assert [text.split(" on ")[0] for text in said[:2]] == ["lora (SVD)", "dylora"]

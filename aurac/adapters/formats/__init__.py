@@ -104,6 +104,9 @@ def load_adapter(
     stated = LoadOverrides(method, scaling, alpha, *training, base, enable_lora, keys)
     local, inside = _locate(str(path), revision, subfolder)
     if base_model is not None:
+        if not hasattr(base_model, "named_modules"):
+            given = f"base_model={base_model!r:.80}"
+            raise UsageError(given, expected="a loaded model", fix="a name is given as base=")
         bases = functools.partial(KnownBase, model=base_model)
     try:
         adapter = _read(Source(_adapter_path(local, inside), stated, bases))
