@@ -154,7 +154,9 @@ def test_what_analyse_is_given_leads_to_what_it_takes(run):
     ):
         with pytest.raises(aurac.errors.AuracError, match=re.escape(said)):
             analyse(given)
-    with pytest.raises(TypeError, match=r"no option margin; set it in settings: Options\(name"):
+    with pytest.raises(
+        TypeError, match=r"no option margin; set it in settings: aurac\.analysis\.Options"
+    ):
         analyse(run.curves, margin=0.1)
     with pytest.raises(AttributeError, match=r"did you mean aurac\.analysis\.Options"):
         _ = aurac.Options
