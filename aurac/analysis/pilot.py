@@ -83,7 +83,8 @@ def plan(
             difference its mean square, which the difference itself is part of.
         flip_rate: Or: the share of documents whose outcome changes.
         sd: Or: the standard deviation over documents of the paired difference.
-        seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's.
+        seed_sd: Over training seeds of one recipe's AURAC, in the place of the pilot's; without
+            either 0, with which several seeds need more documents than is said.
         seeds: Training seeds of each recipe to plan for, one number or several.
         alpha: Error rate, two-sided but for non-inferiority.
         power: Chance of the answer where the truth is as assumed; for an interval, that it is at

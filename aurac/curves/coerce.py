@@ -154,6 +154,8 @@ def _from_frame(frame: Any) -> Curve:
         check_single(name, set(frame[name]) if name in names else (), "a table", fix)
         if name in names and name != "seed" and len(frame):
             labels[name] = str(frame[name].iloc[0])
+    if "seed" in names and len(frame) and not is_missing(frame["seed"].iloc[0]):
+        labels["seed"] = int(frame["seed"].iloc[0])
     zero = frame["rank"].map(whole_rank) == 0  # the base
     ranked = frame[~zero]
     for column, name in AMOUNTS.items():

@@ -318,7 +318,7 @@ class Run:
         largest size compared), alpha, sentence. The rank is missing where none is shown to be
         within the margin.
 
-        Arguments and errors as of `recommend`.
+        `margin`, `reference`, `alpha` and errors as of `recommend`.
         """
         from aurac.notebook.frames import frame
         from aurac.show.names import Names

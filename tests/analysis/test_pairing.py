@@ -139,3 +139,25 @@ def test_no_aggregate_is_made_of_paired_and_independent_seeds():
     assert "paired by seed on t and of independent seeds on u" in row.reason
     (row,) = (r for r in analyse([*A, *B, *other], Options(paired_seeds=False)).aggregates if r.b)
     assert "independent seeds" in row.estimate.method
+
+
+def test_frames_keep_their_seeds():
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    lists = [
+        [
+            pd.DataFrame(
+                [
+                    {"seed": seed, "rank": rank, "doc_id": f"d{doc}", "score": rng.integers(2)}
+                    for rank in (1, 2)
+                    for doc in range(30)
+                ]
+            )
+            for seed in (1, 2, 3)
+        ]
+        for _ in "ab"
+    ]
+    test = aurac.non_inferior(*lists, margin=0.1, paired_seeds=True)
+    assert test.pairing == "paired by seed"
+    assert aurac.non_inferior(*lists, margin=0.1).pairing == "independent seeds"
