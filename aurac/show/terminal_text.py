@@ -90,9 +90,10 @@ def pair_lines(
         said.append(f"§ depends on the truncation: {place}")
     lines += ["; ".join(said)] if short and said else []
     if any(row.detectable for row in rows):
-        none = "; –: more than the scores leave room for" * any(row.too_small for row in rows)
         found = "detectable: points from which the test finds a difference (80 % power)"
-        lines.append(f"{found}{none}")
+        if any(row.too_small for row in rows):
+            found = "detectable: points that the test finds (80 % power); –: more than scores allow"
+        lines.append(found)
     if any(row.conditional for row in rows):
         lines.append("Adapters with one training run: conditional on these checkpoints.")
     # Truncations of one adapter share its seeds, which goes without saying beside other pairs.

@@ -24,7 +24,14 @@ from aurac.arguments import suggestion
 from aurac.engine import EngineOptions
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import BUNDLED, include_path
-from aurac.tasks.index import IndexRow, TaskYaml, check_names, task_index, task_of
+from aurac.tasks.index import (
+    IndexRow,
+    TaskYaml,
+    check_names,
+    included_tasks,
+    task_index,
+    task_of,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -214,11 +221,12 @@ def _entry(name: str, row: IndexRow) -> Any:
 
 def find_task(requested: str, folder: Path | str | None = None) -> tuple[Any, str]:
     """The manager that knows a task, group, tag or YAML file, and its name there."""
-    check_names([requested], folder)
+    included_tasks(folder)  # whatever the task is, a folder that is none is refused
     if Path(requested).suffix in (".yaml", ".yml"):
         return _find_file(Path(requested))
     if requested in BUNDLED:
         return bundled_manager(), requested
+    check_names([requested], folder)
     return full_manager(str(folder) if folder else None), requested
 
 

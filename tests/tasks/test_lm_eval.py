@@ -299,7 +299,7 @@ def test_a_task_that_fails_for_another_reason_says_which(tmp_path, tokenizer):
     write_jsonl(tmp_path / "tiny_choice_data" / "train.jsonl", choice_rows(1))
     path = write_choice_task(tmp_path / "few")
     write_jsonl(tmp_path / "few" / "tiny_choice_data" / "train.jsonl", choice_rows(1))
-    with pytest.raises(TaskError, match=r"[Ss]ample larger than population"):
+    with pytest.raises(UsageError, match="'tiny_choice' has too few documents for this number"):
         build_tasks([str(path)], tokenizer=tokenizer)
 
 
