@@ -25,6 +25,8 @@ def __getattr__(name: str) -> Any:
     try:
         return _public(name)
     except AttributeError:
+        if name.startswith("_"):  # what notebooks and tools ask every object for
+            raise
         from importlib import import_module
         from importlib.util import find_spec
 

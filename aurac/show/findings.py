@@ -192,11 +192,15 @@ def significant(pair: PairRow | None) -> bool:
     return pair is not None and bool(pair.verdict)
 
 
+def negated(known: Estimate) -> Estimate:
+    """The difference the other way round."""
+    low, high = (None if end is None else -end for end in (known.high, known.low))
+    return replace(known, value=-known.value, low=low, high=high)
+
+
 def turned(pair: PairRow) -> PairRow:
     """The same comparison as a - b."""
-    known = cast("Estimate", pair.estimate)
-    low, high = (None if end is None else -end for end in (known.high, known.low))
-    estimate = replace(known, value=-known.value, low=low, high=high)
+    estimate = negated(cast("Estimate", pair.estimate))
     return replace(
         pair,
         a=pair.b,

@@ -12,7 +12,7 @@ from aurac.analysis.sentences import ALL_ZERO, compared_with, none_enough, pairi
 from aurac.curves.area import axis_title
 from aurac.curves.display import interval, percent, points, sentence_case, size
 from aurac.records.serving import against
-from aurac.show.findings import turned
+from aurac.show.findings import negated, turned
 from aurac.show.names import Names
 from aurac.show.table import NONE, text_table
 from aurac.show.tables import configuration_table
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from aurac.records.decisions import SequentialRecord
     from aurac.records.serving import AdapterCost, ServingCosts, ServingRecord
     from aurac.show.table import Table
-    from aurac.stats.mean import Estimate
 
 FIXED = (
     "p values and intervals of the pairs below are for a number of documents that was fixed "
@@ -89,7 +88,7 @@ def pair_lines(
         place = "below" if details else "aurac score --details"
         said.append(f"§ depends on the truncation: {place}")
     lines += ["; ".join(said)] if short and said else []
-    if any(row.detectable for row in rows):
+    if any(row.detectable or row.too_small for row in rows):
         found = "detectable: points from which the test finds a difference (80 % power)"
         if any(row.too_small for row in rows):
             found = "detectable: points that the test finds (80 % power); –: more than scores allow"
@@ -157,11 +156,6 @@ def _larger_first(row: PairRow) -> PairRow:
     return turned(row)
 
 
-def _negated(known: Estimate) -> Estimate:
-    low, high = (None if end is None else -end for end in (known.high, known.low))
-    return replace(known, value=-known.value, low=low, high=high)
-
-
 def _aggregates_larger_first(
     rows: Sequence[AggregateRow], pairs: Sequence[PairRow]
 ) -> list[AggregateRow]:
@@ -170,7 +164,7 @@ def _aggregates_larger_first(
     return [
         row
         if row.b is None or row.estimate is None or row.estimate.value >= 0.0 or declared
-        else replace(row, a=row.b, b=row.a, estimate=_negated(row.estimate))
+        else replace(row, a=row.b, b=row.a, estimate=negated(row.estimate))
         for row in rows
     ]
 

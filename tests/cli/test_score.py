@@ -97,6 +97,23 @@ def test_nothing_is_called_paired_where_nothing_is_and_json_says_why(tmp_path):
     assert pair["reason"] in text
 
 
+def test_a_sentence_has_the_direction_of_its_row_and_a_dash_is_explained(tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{a},{r},{d},{int(d < n)}"
+        for a, n in (("b", 4), ("a", 3))
+        for r in (1, 2)
+        for d in range(5)
+    ]
+    path.write_text("\n".join(["adapter,rank,doc_id,score", *rows]))
+    text = run("score", path, "--details")
+    (row,) = re.findall(r"^(\w − \w) +(\d+\.\d) ", text, re.MULTILINE)
+    assert row == ("b − a", "20.0")
+    assert "The difference b − a (20 points" in text
+    assert re.search(r"^b − a .* –  ", text, re.MULTILINE)
+    assert "; –: more than scores allow" in text
+
+
 def test_what_the_text_says_is_in_the_json_without_details(tmp_path):
     path = tmp_path / "t.csv"
     rows = [f"{t},{r},{d},{(d + r) % 2 * 1}" for t in "uv" for r in (0, 1, 2) for d in range(30)]
