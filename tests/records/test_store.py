@@ -44,7 +44,6 @@ from aurac.records.results_file import Results
 from aurac.records.store import CellStore, documents_hash, read_cell
 from aurac.runs.lock import Locks
 from aurac.runs.log import RunLog
-from scripts.schemas import SCHEMAS, cell_schema, results_schema
 
 IDENTITY = make_identity(rank=4)
 REPOSITORY = Path(__file__).parents[2]
@@ -177,27 +176,6 @@ def test_outcomes_of_another_scoring_are_superseded(store):
     assert store.read(IDENTITY.key, KEYS[:3], "aa-cc").missing == [KEYS[0], KEYS[2]]
     assert store.count(IDENTITY.key, "aa-bb") == 0
     assert changed_parts("aa-bb", "aa-cc") == ["metric_list"]
-
-
-def test_the_schema_in_the_documents_is_that_of_the_records(store):
-    """`docs/*-schema.json` are those of the records; what is written follows them."""
-    for name, schema in SCHEMAS.items():
-        text = json.dumps(schema(), indent=1) + "\n"
-        assert (REPOSITORY / "docs" / f"{name}-schema.json").read_text() == text
-    jsonschema = pytest.importorskip("jsonschema")
-    kept = REPOSITORY / "reports" / "word_problems"
-    results = json.loads((kept / "results.json").read_text())
-    jsonschema.validate(results, results_schema(), jsonschema.Draft202012Validator)
-    path = fill(store, block(0, 1, logged=Logged(greedy=[[True], [False]]), notes=["x"]))
-    store.append(IDENTITY, Aggregates(documents_sha256="a", values={"x": 1.0}), 2)
-    store.recount(IDENTITY, 2)
-    validator = jsonschema.Draft202012Validator(cell_schema())
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    assert [line["kind"] for line in lines] == ["cell", "block", "aggregates", "recount"]
-    for line in lines:
-        validator.validate(line)
-        line["documents"] = "two"
-        assert not validator.is_valid(line)
 
 
 def test_results_are_written_as_they_were_read(tmp_path):
