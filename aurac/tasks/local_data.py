@@ -24,6 +24,9 @@ Files = dict[str, list[Path]]
 """Split name, as the files spell it, to its files in order (several when sharded)."""
 
 
+Config = dict[str, Any]
+
+_SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 ALIASES = (("train", "training"), ("validation", "valid", "val", "dev"), ("test", "testing"))
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _JINJA = re.compile(r"\{[{%#]")
@@ -113,6 +116,36 @@ def with_local_documents(
     return local
 
 
+def with_local_examples(config: Mapping[str, Any], files: Files, *, fewshot: bool) -> Config:
+    """A task's configuration, as its YAML gives it, with its splits taken from local files.
+
+    The split that is evaluated must be there, and with ``fewshot`` the one that examples are shown
+    from: lm-eval would quietly take another. Of further splits those that are there are kept.
+    """
+    name = config["task"]
+    if "class" in config:
+        raise DataError(f"Task {name} is a Python class of lm-eval and takes no local data.")
+    shots = config.get("fewshot_config")
+    shots = shots if isinstance(shots, dict) else {}
+    named = {key: config.get(key) for key in _SPLITS} | {"": shots.get("split")}
+    needed = {str(named["test_split"] or named["validation_split"])}
+    shown = [named[key] for key in ("", "fewshot_split", "training_split", "validation_split")]
+    if fewshot and not shots.get("samples") and any(shown):
+        needed.add(next(str(split) for split in shown if split))
+    wanted = needed.union(*({str(split)} for split in named.values() if split))
+    paths = {split: match_split(split, files) for split in wanted}
+    if missing := sorted(split for split in needed if not paths[split]):
+        here = next(iter(files.values()))[0].parent
+        there = ", ".join(sorted(files))
+        raise DataError(f"Task {name} needs the split {missing[0]}, and {here} holds {there}.")
+    splits = {split: read_split(found) for split, found in paths.items() if found}
+    local = {**config, "dataset_kwargs": None, "custom_dataset": lambda **_: splits}
+    local |= {key: None for key in _SPLITS if named[key] not in splits}
+    if shots.get("split") and shots["split"] not in splits:
+        local["fewshot_config"] = {**shots, "split": None}
+    return local
+
+
 def _files_of(split: str, files: Files, need: str) -> list[Path]:
     paths = match_split(split, files)
     if paths:
@@ -187,3 +220,11 @@ def check_documents(
                     f"prompt needs",
                     expected=f"the columns {', '.join(sorted(columns))} in every row",
                 )
+
+
+def check_examples(task: str, contents: Iterable[Mapping[str, object]], columns: set[str]) -> None:
+    """Refuse an example without a value in a column that the prompt shows, as the word "None"."""
+    for index, content in enumerate(contents):
+        for column in sorted(columns):
+            if content.get(column) is None:
+                raise DataError(f"Example {index} of task {task} has no {column!r} for its prompt.")

@@ -25,13 +25,31 @@ from aurac.records.cell import EngineCounts, Logged
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
-    (ANY_TASK, ("acc,none", "exact_match,strict-match", "exact_match,none")),
+    (
+        ANY_TASK,
+        ("acc,none", "exact_match,strict-match", "exact_match,none", "word_perplexity,none"),
+    ),
 )
 """Task-name pattern and the keys to take; the first that is reported wins.
 
 ``exact_match,strict-match`` for gsm8k and ``acc,none`` elsewhere are those of the MatryoshkaLoRA
 research code; the others serve generative tasks, which report no ``acc``.
 """
+
+
+def usable_metrics(task: Any) -> dict[str, bool]:
+    """``name,filter`` of lm-eval's task → whether it can be compared.
+
+    It can where it is a mean over examples of which more is better, or a perplexity.
+    """
+    from lm_eval.api.metrics import mean
+
+    better, rolling = task.higher_is_better(), task.OUTPUT_TYPE == "loglikelihood_rolling"
+    return {
+        f"{name},{ensemble.name}": rolling or (aggregation is mean and bool(better.get(name, True)))
+        for name, aggregation in task.aggregation().items()
+        for ensemble in task._filters
+    }
 
 
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:

@@ -1,0 +1,415 @@
+"""A task with its requests: built once, put to one `lm_eval.api.model.LM` after another, judged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
+from itertools import chain
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from aurac.errors import AuracError, CellError, TaskError
+from aurac.files import Json, sha256_text
+from aurac.tasks.metrics import plain, usable_metrics
+from aurac.tasks.options import TaskOptions
+from aurac.tasks.scoring import scoring_of
+from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED, seeded
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One example of a task, with the requests (`lm_eval.api.instance.Instance`) made of it."""
+
+    doc_id: int  # its place in the split
+    content: Any
+    instances: tuple[Any, ...]
+    doc_hash: str  # the SHA-256 in lm-eval's samples
+
+    @cached_property
+    def prompt_hash(self) -> str:
+        """SHA-256 of all its requests: contexts, continuations, generation settings."""
+        digest = hashlib.sha256()
+        for instance in self.instances:
+            request = [instance.request_type, instance.repeats or 1, list(instance.args)]
+            digest.update(json.dumps(request, sort_keys=True, default=str).encode() + b"\n")
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one state of a model did on n examples; plain JSON values, rows in their order."""
+
+    # ``name,filter`` → n values: numbers, or what lm-eval's aggregation of that metric takes
+    metrics: dict[str, list[Any]]
+    # n responses: a text (a list of them where the task repeats), or the choices' log-likelihoods
+    responses: list[Any]
+    # n lists: whether each choice was what greedy decoding gives; None for other requests
+    greedy: list[list[bool]] | None = None
+    # filter → n lists of answers; None where the filter takes each first response as it is
+    filtered: dict[str, list[Any] | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class EvalTask:
+    """A task of lm-eval with its requests, or a group of tasks pooled (then with `members`)."""
+
+    name: str
+    version: str
+    metric: str  # the ``name,filter`` that is compared
+    options: TaskOptions
+    task: Any = None  # lm-eval's object; None of a group
+    examples: tuple[Example, ...] = field(default=(), repr=False)  # of a group its members'
+    group: str | None = None  # the group that brought this task along
+    members: tuple[EvalTask, ...] = ()
+    cluster: str | None = None  # the field that examples are clustered by
+    clusters: tuple[str, ...] | None = None  # n labels; None where examples are independent
+    template_sha256: str | None = None  # of the chat template that prompts went through
+
+    @classmethod
+    def pooled(cls, name: str, task_version: str, members: Sequence[EvalTask]) -> EvalTask:
+        """A group: the examples of all `members` in their order; its metric is still to choose."""
+        clusters = [f"{m.name}:{label}" for m in members for label in m.clusters or m.doc_ids]
+        return cls(
+            name=name,
+            version=task_version,
+            metric="",
+            options=members[0].options,
+            examples=tuple(chain.from_iterable(member.examples for member in members)),
+            members=tuple(members),
+            cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
+            clusters=tuple(clusters) if any(m.clusters for m in members) else None,
+            template_sha256=members[0].template_sha256,
+        )
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def rolling(self) -> bool:
+        """Whether it has a perplexity: `aggregate` gives its value, and there is no AURAC."""
+        return self.output_type == "loglikelihood_rolling"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of its metric."""
+        name = self.metric.partition(",")[0]
+        return bool(self._first.higher_is_better().get(name, True))
+
+    @property
+    def output_type(self) -> str:
+        """lm-eval's (``multiple_choice``, …); ``mixed`` in a group whose members differ."""
+        kinds = {member.output_type for member in self.members} or {str(self.task.OUTPUT_TYPE)}
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+
+    @property
+    def num_fewshot(self) -> int | None:
+        """Few-shot examples in each prompt; None in a group whose members differ."""
+        shots = {member.num_fewshot for member in self.members}
+        if not self.members:
+            shots = {int(self.task.get_config("num_fewshot") or 0)}
+        return shots.pop() if len(shots) == 1 else None
+
+    @property
+    def usable(self) -> dict[str, bool]:
+        """``name,filter`` that all members report → whether it can be the metric."""
+        if not self.members:
+            return usable_metrics(self.task)
+        declared = [member.usable for member in self.members]
+        everywhere = (key for key in declared[0] if all(key in other for other in declared))
+        return {key: all(usable[key] for usable in declared) for key in everywhere}
+
+    @property
+    def _first(self) -> Any:
+        return self.members[0].task if self.members else self.task
+
+    @cached_property
+    def doc_ids(self) -> tuple[str, ...]:
+        """The n identities: lm-eval's ``doc_id``, in a group ``task:doc_id``."""
+        if self.members:
+            return tuple(f"{m.name}:{doc_id}" for m in self.members for doc_id in m.doc_ids)
+        return tuple(str(example.doc_id) for example in self.examples)
+
+    @cached_property
+    def doc_hashes(self) -> tuple[str, ...]:
+        """The n SHA-256 of the examples."""
+        return tuple(example.doc_hash for example in self.examples)
+
+    @cached_property
+    def prompt_hashes(self) -> tuple[str, ...]:
+        """The n SHA-256 of the examples' requests."""
+        return tuple(example.prompt_hash for example in self.examples)
+
+    @cached_property
+    def prompts_sha256(self) -> str:
+        """Of all requests in order."""
+        return sha256_text("\n".join(self.prompt_hashes))
+
+    @cached_property
+    def scoring(self) -> str:
+        """How it makes scores of answers, as short hashes."""
+        return scoring_of(self.task)
+
+    def identity(self) -> dict[str, Json]:
+        """What must agree between outcomes that stand together, the examples aside."""
+        generates = self.output_type == "generate_until"
+        named: dict[str, Json] = {
+            "task": self.name,
+            "task_version": self.version,
+            "num_fewshot": self.num_fewshot,
+            "fewshot": self.options.fewshot,
+            "fewshot_seed": self.options.seed,
+            "scoring": self.scoring,
+            "lm_eval": version("lm_eval"),
+            "chat_template": self.template_sha256,
+            "system_instruction": self.options.system_instruction,
+            "fewshot_as_multiturn": self.options.fewshot_as_multiturn,
+            "gen_kwargs": dict(self.options.gen_kwargs) if generates else None,
+        }
+        return {name: value for name, value in named.items() if value not in (None, {})}
+
+    def first(self, count: int) -> EvalTask:
+        """The same task with its first `count` examples; no group."""
+        clusters = None if self.clusters is None else self.clusters[:count]
+        return replace(self, examples=self.examples[:count], clusters=clusters)
+
+    def instances(self, places: Iterable[int]) -> list[Any]:
+        """lm-eval's requests of the examples at these places, in order."""
+        return [instance for place in places for instance in self.examples[place].instances]
+
+    def ask(self, lm: Any, places: Sequence[int]) -> list[list[Any]]:
+        """For each request of these examples its responses, as many as the task repeats it.
+
+        ``lm`` is a `lm_eval.api.model.LM`; it gets a repeated request as often, as from
+        ``lm_eval.evaluate``. Torch is seeded by the first example, for those that sample.
+        """
+        by_kind: dict[str, list[Any]] = {}
+        for instance in (instances := self.instances(places)):
+            by_kind.setdefault(instance.request_type, []).append(instance)
+        answers: dict[int, list[Any]] = {id(instance): [] for instance in instances}
+        for kind, requests in by_kind.items():
+            repeated = [each for each in requests for _ in range(each.repeats or 1)]
+            with seeded(PYTHON_SEED, OTHER_SEED + self.examples[places[0]].doc_id):
+                responses = getattr(lm, kind)(repeated)
+            for instance, response in zip(repeated, responses, strict=True):
+                answers[id(instance)].append(response)
+        return [answers[id(instance)] for instance in instances]
+
+    def judge(self, places: Sequence[int], answers: Sequence[Sequence[Any]]) -> Outcome:
+        """Filters the answers of `ask` and scores each example, as ``lm_eval.evaluate`` does.
+
+        Raises:
+            CellError: A log-likelihood is not finite, or the task's own code fails on an answer.
+            TaskError: The task does not report its metric, or not within [0, 1] (unless rolling).
+        """
+        examples = [self.examples[place] for place in places]
+        instances = self.instances(places)
+        _check_finite(self.name, instances, answers)
+        try:  # lm-eval keeps responses in its requests, and would show them to the next model
+            for instance, responses in zip(instances, answers, strict=True):
+                instance.resps, instance.filtered_resps = list(responses), {}
+            for ensemble in self.task._filters:
+                ensemble.apply(instances)
+            metrics, filtered = self._scored(examples)
+        except AuracError:
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CellError(f"Task {self.name} could not judge an answer ({reason}).") from error
+        finally:
+            for instance in instances:
+                instance.resps, instance.filtered_resps = [], {}
+        self._check_metric(metrics)
+        rest = iter(answers)
+        parts = [[next(rest) for _ in example.instances] for example in examples]
+        choice = instances[0].request_type == "loglikelihood"
+        return Outcome(
+            metrics=metrics,
+            responses=[_kept(e.instances[0], p) for e, p in zip(examples, parts, strict=True)],
+            greedy=[[bool(r[0][1]) for r in part] for part in parts] if choice else None,
+            filtered=filtered,
+        )
+
+    def _scored(
+        self, examples: Sequence[Example]
+    ) -> tuple[dict[str, list[Any]], dict[str, list[Any] | None]]:
+        """Every example's value by ``metric,filter``, and its answers by filter."""
+        columns: dict[str, list[Any]] = {}
+        filtered: dict[str, list[Any] | None] = {}
+        for chain_name in examples[0].instances[0].filtered_resps:
+            rows, changed = [], False
+            for example in examples:
+                results = [instance.filtered_resps[chain_name] for instance in example.instances]
+                first = [instance.resps[0] for instance in example.instances]
+                changed |= any(r is not f and r != f for r, f in zip(results, first, strict=True))
+                rows.append(plain(results))
+                for name, value in self.task.process_results(example.content, results).items():
+                    columns.setdefault(f"{name},{chain_name}", []).append(_value(value))
+            filtered[chain_name] = rows if changed else None
+        whole = {key: column for key, column in columns.items() if len(column) == len(examples)}
+        return whole, filtered
+
+    def _check_metric(self, metrics: Mapping[str, list[Any]]) -> None:
+        column = metrics.get(self.metric)
+        if column is None:
+            there = ", ".join(metrics) or "no metric"
+            raise TaskError(
+                f"Task {self.name} did not report {self.metric} for every example, but {there}."
+            )
+        if not self.rolling and not all(isinstance(v, Real) and 0 <= v <= 1 for v in column):
+            raise TaskError(
+                f"Metric {self.metric} of task {self.name} is not within [0, 1] for each example; "
+                f"name another with --metric {self.name}=NAME,FILTER."
+            )
+
+    def aggregate(self, columns: Mapping[str, Sequence[Any]] | Sequence[Any]) -> float:
+        """The metric's value over examples, by lm-eval's own aggregation.
+
+        Args:
+            columns: The metric's n values; of a group a mapping from member to its values, whose
+                aggregates are weighted by size.
+        """
+        if isinstance(columns, Mapping):
+            values = [member.aggregate(columns[member.name]) for member in self.members]
+            sizes = [len(columns[member.name]) for member in self.members]
+            return float(np.average(values, weights=sizes))
+        aggregation = self._first.aggregation()[self.metric.partition(",")[0]]
+        return float(aggregation([tuple(v) if isinstance(v, list) else v for v in columns]))
+
+    def aggregates(self, metrics: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+        """``metric,filter`` → lm-eval's aggregate, for all metrics of an outcome that have one."""
+        values = {}
+        for key, column in metrics.items():
+            try:
+                values[key] = replace(self, metric=key).aggregate(column)
+            except Exception:  # noqa: BLE001, S112 - any task's own code; the value is left out
+                continue
+        return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def questions(self) -> list[dict[str, Json]]:
+        """For each example ``doc_id``, ``question``, ``target``, ``choices`` for readers of a report."""
+        return [_question(self.task, example) for example in self.examples]
+
+    def record(self) -> dict[str, Json]:
+        """What lm-eval's result files say of the task: configuration, version and prompting."""
+        config = self.task.dump_config()
+        if (made := self.task.config.custom_dataset) is not None:
+            config["custom_dataset"] = f"{made.__module__}:{made.__qualname__.split('.')[0]}"
+        (config.get("metadata") or {}).pop("config_source", None)
+        record: dict[str, Json] = {
+            "config": plain(config),
+            "version": plain(self.task.VERSION),
+            "higher_is_better": plain(self.task.higher_is_better()),
+            "original": len(self.task.eval_docs),
+            "system_instruction": self.options.system_instruction,
+            "fewshot_as_multiturn": self.options.fewshot_as_multiturn is not False,
+        }
+        return record
+
+    def rows(self) -> list[dict[str, Json]]:
+        """For each example what lm-eval's samples say of an example, whatever the model answers."""
+        return [_row(self.task, example) for example in self.examples]
+
+    def held_out(self, count: int) -> list[tuple[str, str]]:
+        """(context, reference answer) of the last `count` examples that are not evaluated.
+
+        From the validation split, or the training split where that is evaluated or missing.
+        """
+        if self.task.has_test_docs() and self.task.has_validation_docs():
+            documents = self.task.validation_docs()
+        elif self.task.has_training_docs():
+            documents = self.task.training_docs()
+        else:
+            raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
+        return [_reference(self.name, self.task, document) for document in list(documents)[-count:]]
+
+
+def _check_finite(name: str, instances: Sequence[Any], answers: Sequence[Sequence[Any]]) -> None:
+    """NaN compares false with everything, so an argmax would quietly call an example wrong."""
+    for instance, responses in zip(instances, answers, strict=True):
+        for response in responses:
+            value = response[0] if isinstance(response, tuple) else response
+            if isinstance(value, Real) and not math.isfinite(value):
+                raise CellError(
+                    f"The model gave example {instance.doc_id} of task {name} the log-likelihood "
+                    f"{float(value)}: look for overflow in the adapter, or try --dtype float32."
+                )
+
+
+def _value(value: Any) -> Any:
+    """What an example contributes to a metric: a number where it is one."""
+    if isinstance(value, (Real, np.bool_)) and math.isfinite(float(value)):
+        return float(value)
+    return plain(value)
+
+
+def _kept(instance: Any, answers: Sequence[Sequence[Any]]) -> Any:
+    """An example's responses as plain JSON values."""
+    first = [responses[0] for responses in answers]
+    if instance.request_type == "loglikelihood":
+        return [float(value) for value, _ in first]
+    if instance.request_type == "loglikelihood_rolling":
+        return [float(value) for value in first]
+    texts = [responses[0] if len(responses) == 1 else list(responses) for responses in answers]
+    return texts[0] if len(texts) == 1 else texts
+
+
+def _choices(task: Any, content: Any) -> list[str] | None:
+    if task.config.doc_to_choice is None:
+        return None
+    return [str(choice) for choice in task.doc_to_choice(content)]
+
+
+def _target(task: Any, content: Any) -> tuple[Any, list[str] | None]:
+    """The reference of an example, that of a choice as its text, and the choices."""
+    target, choices = task.doc_to_target(content), _choices(task, content)
+    if choices and isinstance(target, int) and 0 <= target < len(choices):
+        target = choices[target]
+    return target, choices
+
+
+def _question(task: Any, example: Example) -> dict[str, Json]:
+    target, choices = _target(task, example.content)
+    texts = [t if isinstance(t, str) else None for t in (task.doc_to_text(example.content), target)]
+    named = {"question": texts[0], "target": texts[1], "choices": choices}
+    return {"doc_id": str(example.doc_id), **named}
+
+
+def _row(task: Any, example: Example) -> dict[str, Json]:
+    target = str(task.doc_to_target(example.content))
+    arguments = [plain(list(instance.args)) for instance in example.instances]
+    return {
+        "doc_id": example.doc_id,
+        "doc": plain(example.content),
+        "target": target,
+        "arguments": arguments,
+        "doc_hash": example.doc_hash,
+        "prompt_hash": sha256_text(str(example.instances[0].args[0])),
+        "target_hash": sha256_text(target),
+    }
+
+
+def _reference(name: str, task: Any, content: Any) -> tuple[str, str]:
+    context, (target, _) = task.doc_to_text(content), _target(task, content)
+    if not isinstance(context, str) or not isinstance(target, str):
+        raise TaskError(f"Task {name} has no single reference answer in text.")
+    return context, f"{task.config.target_delimiter}{target}"
+
+
+def cluster_labels(task: str, contents: Iterable[Any], column: str) -> tuple[str, ...]:
+    """One label for each example, its field `column` as text or JSON; all must have it."""
+    labels = []
+    for content in contents:
+        if (value := content.get(column)) is None:
+            there = ", ".join(sorted(map(str, content)))
+            raise TaskError(
+                f"An example of task {task} has no field {column!r} to cluster by, but {there}."
+            )
+        labels.append(value if isinstance(value, str) else json.dumps(value, default=str))
+    return tuple(labels)

@@ -1,0 +1,179 @@
+"""The names of lm-eval's tasks and what each asks for, without importing lm-eval.
+
+`lm_eval.tasks.TaskManager` parses 14,000 files; its listing is kept as one JSON file in the cache
+folder, under lm-eval's version.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from aurac.errors import TaskError
+from aurac.files import write_atomic
+from aurac.models import cache_root
+from aurac.tasks.bundled import BUNDLED, include_path
+
+_SCHEMA = 1
+
+
+class ListedTask(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the YAML file of a task, group or tag says of it.
+
+    Attributes:
+        kind: `TASK`, `PY_TASK` (a Python class), `GROUP` or `TAG`, as lm-eval calls them.
+        file: Its YAML file, below lm-eval's folder of tasks where it lies there; None of a tag.
+        members: Tasks of a group or tag.
+        output_type: lm-eval's, such as ``multiple_choice`` or ``generate_until``.
+        num_fewshot: Few-shot examples in each prompt unless told otherwise.
+        data: Data set of the hub and its configuration.
+        split: The split that is evaluated.
+        metrics: ``name,filter`` that it names itself.
+    """
+
+    kind: str
+    file: str | None = None
+    members: tuple[str, ...] = ()
+    output_type: str | None = None
+    num_fewshot: int | None = None
+    data: str | None = None
+    split: str | None = None
+    metrics: tuple[str, ...] = ()
+
+
+@cache
+def stock_tasks() -> dict[str, ListedTask]:
+    """Name → row of every task, group and tag of the installed lm-eval, and the bundled tasks."""
+    file = cache_root() / "lm_eval" / f"tasks-{version('lm_eval')}-{_SCHEMA}.json"
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, ListedTask])
+    except (OSError, msgspec.DecodeError):
+        rows = _listed(include_path=str(include_path()))
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, msgspec.json.encode(rows))
+    except OSError:  # a cache that cannot be written costs seconds, not the answer
+        pass
+    return rows
+
+
+@cache
+def included_tasks(folder: str) -> dict[str, ListedTask]:
+    """The tasks of the user's ``--include-path``; a TaskError where the folder holds none."""
+    rows = _listed(include_path=folder, include_defaults=False)
+    if not rows:
+        raise TaskError(f"--include-path {folder} holds no task as lm-eval's YAML.")
+    return rows
+
+
+def all_tasks(folder: Path | str | None = None) -> dict[str, ListedTask]:
+    """Everything that goes by name; ``folder`` is the user's ``--include-path``."""
+    return {**stock_tasks(), **(included_tasks(str(folder)) if folder else {})}
+
+
+def task_folder() -> Path:
+    """lm-eval's folder of tasks."""
+    spec = find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise TaskError("lm-eval is not installed: pip install lm-eval.")
+    return Path(spec.submodule_search_locations[0]) / "tasks"
+
+
+def _listed(**where: Any) -> dict[str, ListedTask]:
+    """The tasks that a `lm_eval.tasks.TaskManager` with these arguments finds."""
+    from lm_eval.tasks import TaskManager
+
+    return {name: _row(entry) for name, entry in TaskManager(**where).task_index.items()}
+
+
+def _row(entry: Any) -> ListedTask:
+    config = entry.cfg or {}
+    path, root = entry.yaml_path, task_folder()
+    if path is not None:
+        path = path.relative_to(root) if path.is_relative_to(root) else path.absolute()
+    members = entry.tags if entry.kind.name == "TAG" else ()
+    if entry.kind.name == "GROUP":
+        parts = _as_list(config.get("task"))
+        members = (p if isinstance(p, str) else p.get("group") or p.get("task") for p in parts)
+    filters = [row.get("name") for row in config.get("filter_list") or [{"name": "none"}]]
+    metrics = [row.get("metric") for row in config.get("metric_list") or ()]
+    data = [str(config[key]) for key in ("dataset_path", "dataset_name") if config.get(key)]
+    shots = config.get("num_fewshot")
+    return ListedTask(
+        kind=entry.kind.name,
+        file=None if path is None else path.as_posix(),
+        members=tuple(sorted(map(str, members))),
+        output_type=_text(config.get("output_type")),
+        num_fewshot=shots if isinstance(shots, int) else None,
+        data=" ".join(data) or None,
+        split=_text(config.get("test_split") or config.get("validation_split")),
+        metrics=tuple(f"{Path(str(m)).suffix[1:] or m},{f}" for m in metrics for f in filters),
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str) else list(value or ())
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def is_file(name: str) -> bool:
+    """Whether a task is given by its YAML file."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def expand(names: Iterable[str], folder: Path | str | None = None) -> list[str]:
+    """Names of tasks with patterns such as ``mmlu_*`` replaced by what they match, each once.
+
+    Raises:
+        TaskError: lm-eval has no such task, or there is no such file. Nothing heavy is loaded.
+    """
+    tasks: list[str] = []
+    for name in names:
+        if is_file(name):
+            if not Path(name).is_file():
+                raise TaskError(f"The task file {name} does not exist.")
+            tasks.append(name)
+        elif name in BUNDLED and not folder:
+            tasks.append(name)
+        else:
+            known = all_tasks(folder)
+            matching = [name] if name in known else fnmatch.filter(sorted(known), name)
+            if not matching:
+                raise _unknown(name, known)
+            tasks += matching
+    return list(dict.fromkeys(tasks))
+
+
+def _unknown(name: str, known: Iterable[str]) -> TaskError:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
+    near = (
+        f"did you mean {', '.join(close)}?" if close else "`aurac tasks WORD` searches the names."
+    )
+    return TaskError(f"Task {name!r} is not known to lm-eval {version('lm_eval')}; {near}")
+
+
+def search(word: str, folder: Path | str | None = None) -> dict[str, ListedTask]:
+    """The tasks whose name contains a word or matches a pattern, the shortest names first."""
+    pattern = word.lower() if set("*?[") & set(word) else f"*{word.lower()}*"
+    rows = all_tasks(folder)
+    names = [name for name in rows if fnmatch.fnmatchcase(name.lower(), pattern)]
+    return {name: rows[name] for name in sorted(names, key=lambda name: (len(name), name))}
+
+
+def leaves(name: str, folder: Path | str | None = None) -> tuple[str, ...]:
+    """The tasks of a group or tag with those of the groups in it; of a task itself."""
+    rows = all_tasks(folder)
+    members: Sequence[str] = rows[name].members if name in rows else ()
+    inner = (leaves(member, folder) if member != name else (member,) for member in members)
+    return tuple(dict.fromkeys(leaf for part in inner for leaf in part)) or (name,)
