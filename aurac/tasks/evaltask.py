@@ -293,7 +293,7 @@ class EvalTask:
         return {key: value for key, value in values.items() if math.isfinite(value)}
 
     def questions(self) -> list[dict[str, Json]]:
-        """For each example ``doc_id``, ``question``, ``target``, ``choices`` for readers of a report."""
+        """For each example ``doc_id``, ``question``, ``target`` and ``choices``, for readers."""
         return [_question(self.task, example) for example in self.examples]
 
     def record(self) -> dict[str, Json]:
