@@ -1,9 +1,8 @@
-"""What curves may claim: `analyse` answers every question of a report, the others one each.
+"""What curves may claim: `analyse` answers a `Question` in five frames, an `Analysis`."""
 
-They take a `Curve`, or what `as_curve` accepts, and several as training seeds of one recipe;
-`margin_test` takes the scores of documents.
-"""
+from __future__ import annotations
 
-from aurac.arguments import public
+from aurac.analysis.frames import Analysis, Question, analyse
+from aurac.analysis.gather import Row
 
-__getattr__, __dir__, __all__ = public(__name__, __file__)
+__all__ = ["Analysis", "Question", "Row", "analyse"]

@@ -18,7 +18,7 @@ from aurac.curves.checks import (
     fractions,
     refuse_masked,
 )
-from aurac.curves.names import curve_names
+from aurac.curves.names import curve_names, cut_name
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class CurveFields(DocumentLabels, CurveLabels, Amounts, total=False):
     seconds: Mapping[int, float]
     draws: NDArray[np.float64] | None
     base_scores: Any
+    trained_rank: int | None
+    rolling: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,8 @@ class Curve:
         intervals: ``rank -> (low, high)``, 95 % intervals that came with accuracies without
             documents.
         seconds: ``rank -> wall seconds for a document`` as measured there.
+        trained_rank: The adapter's own rank, to which it was trained.
+        rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
         role: "default", "published" (as the method is published, where that is not the default) or
             "extra".
     """
@@ -137,6 +141,8 @@ class Curve:
     draws: NDArray[np.float64] | None = field(default=None, repr=False)
     data_order: str | None = None
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
+    trained_rank: int | None = None
+    rolling: bool = False
 
     def __reduce__(self) -> tuple[type[Curve], tuple[object, ...]]:
         """For `pickle` and `copy`: its fields, the read-only mappings as dictionaries."""
@@ -146,14 +152,15 @@ class Curve:
     def __post_init__(self) -> None:
         """Validate and sort; a `CurveError` names what was given."""
         ranks = check_ranks(self.ranks)
-        accuracy = np.asarray(fractions(self.accuracy, "accuracies"))
+        numbers = map(float, self.accuracy) if self.rolling else self.accuracy
+        accuracy = np.asarray([*numbers] if self.rolling else fractions(numbers, "accuracies"))
         if accuracy.shape != (len(ranks),):
             raise CurveError(
                 f"{accuracy.size} accuracies for {len(ranks)} ranks", expected="one for each rank"
             )
         if self.base_scores is not None:
             self._set_base(self.base_scores)
-        if self.baseline is not None:
+        if self.baseline is not None and not self.rolling:
             self._set("baseline", fractions([self.baseline], "baseline")[0])
         order = np.argsort(ranks, kind="stable")
         self._set("ranks", tuple(ranks[i] for i in order))
@@ -256,6 +263,11 @@ class Curve:
             return None
         ones = self.outcomes == 1.0
         return ones if np.count_nonzero(self.outcomes) == np.count_nonzero(ones) else None
+
+    @property
+    def cut(self) -> str | None:
+        """How the adapter was truncated, in words."""
+        return cut_name(self.basis, self.rescale, self.method)
 
     @property
     def truncations(self) -> tuple[str, ...]:

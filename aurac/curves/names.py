@@ -33,6 +33,18 @@ def curve_names(ways: Iterable[Way], labels: Mapping[str, str] | None = None) ->
     return names
 
 
+def cut_name(basis: str | None, rescale: str | None, method: str | None = None) -> str | None:
+    """A truncation in words: "svd", "prefix", "prefix, with P", "svd · fit"; None if unknown."""
+    if basis is None:
+        return None
+    if rescale == "trained":
+        return f"{basis}, with P"
+    if rescale == "rule" and method == "matryoshka":
+        return f"{basis}, without P"
+    own = "keep" if basis == "svd" else "rule"
+    return basis if rescale in (None, own) else f"{basis} · {rescale}"
+
+
 def some(names: Iterable[str], most: int = LISTED) -> str:
     """Names each once, cut after a few."""
     listed = list(dict.fromkeys(names))

@@ -1,0 +1,251 @@
+"""Curves → rows of tables: training seeds together, examples in one order, one name each."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from aurac.curves.area import quadrature_weights
+from aurac.curves.matching import align
+from aurac.curves.names import cut_name
+from aurac.errors import CurveError
+from aurac.stats.estimate import Array, Components, components, minus
+
+if TYPE_CHECKING:
+    from aurac.curves.curve import Curve
+
+Groups = Mapping[str, Sequence[str]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One adapter, or the training seeds of one recipe, under one cut on one task.
+
+    Attributes:
+        name: What tables call it, unique in its task.
+        adapter: The adapter or recipe.
+        curves: One for each of S seeds, with the same ranks, their examples in one order.
+        clusters: (n,) codes of what the task's examples share; None for independent ones.
+    """
+
+    name: str
+    adapter: str
+    task: str
+    curves: tuple[Curve, ...]
+    clusters: Any = None
+
+    @property
+    def basis(self) -> str | None:
+        """Such as "prefix" or "svd"."""
+        return self.curves[0].basis
+
+    @property
+    def rescale(self) -> str | None:
+        """Such as "rule", "keep", "trained" or "fit"."""
+        return self.curves[0].rescale
+
+    @property
+    def method(self) -> str | None:
+        """The training method, where all seeds have the same."""
+        return _same(curve.method for curve in self.curves)
+
+    @property
+    def cut(self) -> str | None:
+        """How it was truncated, in words."""
+        return cut_name(self.basis, self.rescale, self.method)
+
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.curves)
+
+    @property
+    def names(self) -> tuple[Hashable, ...]:
+        """(S,) adapter and seed of each curve."""
+        return tuple((curve.adapter, curve.seed) for curve in self.curves)
+
+    @cached_property
+    def ranks(self) -> tuple[int, ...]:
+        """Ranks that all seeds have, ascending."""
+        first, *others = self.curves
+        return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is an area: fractions at every rank that was asked for, at least two."""
+        whole = all(c.ranks == self.ranks and not c.missing and not c.rolling for c in self.curves)
+        return whole and len(self.ranks) > 1
+
+    @property
+    def trained_rank(self) -> int | None:
+        """The rank to which all seeds were trained; where none says it, the largest one."""
+        if not any(curve.trained_rank for curve in self.curves):
+            ranks = {max((*curve.ranks, *curve.missing)) for curve in self.curves}
+            return ranks.pop() if len(ranks) == 1 else None
+        return _same(curve.trained_rank for curve in self.curves)
+
+    @property
+    def examples(self) -> int | None:
+        """n; None where only accuracies are known."""
+        return self.curves[0].n_docs
+
+    def accuracy(self, rank: int) -> float:
+        """Mean over seeds."""
+        return float(np.mean([c.accuracy[c.ranks.index(rank)] for c in self.curves]))
+
+    def baseline(self) -> float | None:
+        """Mean of the base over the curves that know it."""
+        known = [c.baseline for c in self.curves if c.baseline is not None]
+        return float(np.mean(known)) if known else None
+
+    def bytes(self, rank: int) -> int | None:
+        """Size of the adapter truncated there, where all seeds have the same."""
+        return _same(curve.sizes.get(rank) for curve in self.curves)
+
+    def area(self, ranks: Sequence[int], axis: Any = "log2") -> float:
+        """AURAC over some of its ranks."""
+        weights = quadrature_weights(ranks, axis)
+        return float(weights @ [self.accuracy(rank) for rank in ranks])
+
+    def scores(self, rank: int) -> Array | None:
+        """(S, n) scores at a rank; None where only accuracies are known."""
+        if any(curve.outcomes is None for curve in self.curves):
+            return None
+        return np.stack([c.outcomes[c.ranks.index(rank)] for c in self.curves])  # type: ignore[index]
+
+    def areas(self, ranks: Sequence[int]) -> Array | None:
+        """(S, n) AURAC of each example over some ranks."""
+        if any(curve.outcomes is None for curve in self.curves):
+            return None
+        weights = quadrature_weights(ranks)
+        scores = np.stack([np.asarray(self.scores(rank)) for rank in ranks])
+        return np.asarray(np.clip(np.einsum("k,ksn->sn", weights, scores), 0.0, 1.0))
+
+    def above_base(self, rank: int) -> Array | None:
+        """(S, n) score minus the base's; None where the base's are not known."""
+        scores, bases = self.scores(rank), [curve.base_scores for curve in self.curves]
+        if scores is None or any(base is None for base in bases):
+            return None
+        return scores - np.stack(bases)  # type: ignore[arg-type]
+
+    def parts(self, values: Array) -> Components:
+        """The sources of variance of (S, n) numbers."""
+        return components(values, self.clusters, self.names)
+
+
+def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
+    """The sources of variance of a - b, from their (S, n) numbers.
+
+    Seeds are paired where truncations of the same checkpoints are compared, or recipes with the
+    same seeds that had for each seed the same data in the same order; else there are two arms.
+    """
+    places = _pairing(a, b)
+    if places is None:
+        return minus(a.parts(left), b.parts(right))
+    names = [a.curves[i].seed if a.curves[i].seed is not None else i for i, _ in places]
+    first, second = zip(*places, strict=True)
+    return components(left[[*first]] - right[[*second]], a.clusters, names)
+
+
+def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
+    if not 1 < a.seeds == b.seeds:
+        return None
+    theirs: dict[Hashable, int] = {name: i for i, name in enumerate(b.names)}
+    if len(theirs) == b.seeds and set(theirs) == set(a.names):
+        return [(i, theirs[name]) for i, name in enumerate(a.names)]
+    theirs = {curve.seed: i for i, curve in enumerate(b.curves)}
+    ours = [curve.seed for curve in a.curves]
+    if None in ours or len(theirs) < b.seeds or set(ours) != set(theirs):
+        return None
+    places = [(i, theirs[seed]) for i, seed in enumerate(ours)]
+    orders = [(a.curves[i].data_order, b.curves[j].data_order) for i, j in places]
+    return places if all(x and x == y for x, y in orders) else None
+
+
+def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
+    """The rows in the order of their curves; an adapter's first cut has its name alone.
+
+    Curves of one adapter or recipe, task, metric and cut are seeds, in the order of their names.
+
+    Args:
+        curves: At least one.
+        groups: Recipe → adapters that are its seeds.
+
+    Raises:
+        CurveError: No curves, one that appears twice, a group that names an unknown adapter or one
+            of another group, or curves of one task on other examples.
+    """
+    every = list(curves)
+    if not every:
+        raise CurveError("There are no curves to analyse.")
+    recipes = _recipes(groups, {curve.adapter for curve in every})
+    metrics = {(curve.task, curve.metric) for curve in every}
+    tasks = [task for task, _ in metrics]
+    members: dict[tuple[str, str, Any], list[Curve]] = {}
+    for curve in every:
+        name = recipes.get(curve.adapter or "", curve.adapter or "adapter")
+        task = curve.task or "task"
+        if tasks.count(curve.task) > 1 and curve.metric:
+            task = f"{task} ({curve.metric})"
+        members.setdefault((name, task, (curve.basis, curve.rescale)), []).append(curve)
+    first_cut: dict[str, Any] = {}
+    for name, _, cut in members:
+        first_cut.setdefault(name, cut)
+    rows = []
+    for (name, task, cut), seeds in members.items():
+        seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
+        _refuse_twice(seeds, task)
+        row = Row(name, name, task, tuple(seeds))
+        shown = name if cut == first_cut[name] else f"{name}, {(row.cut or '').split(', ')[-1]}"
+        rows.append(Row(shown, name, task, tuple(seeds)))
+    return _in_one_order(rows)
+
+
+def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
+    recipes: dict[str, str] = {}
+    for name, adapters in groups.items():
+        for adapter in adapters:
+            if adapter not in known:
+                raise CurveError(f"The group {name} names {adapter}, of which there is no curve.")
+            if recipes.setdefault(adapter, name) != name:
+                raise CurveError(f"{adapter} is in the groups {recipes[adapter]} and {name}.")
+    return recipes
+
+
+def _refuse_twice(seeds: Sequence[Curve], task: str) -> None:
+    keys = [(curve.adapter, curve.seed) for curve in seeds]
+    for adapter, seed in keys:
+        if keys.count((adapter, seed)) > 1:
+            which = f"{adapter or 'the adapter'}" + (f", seed {seed}," if seed is not None else "")
+            raise CurveError(f"There are two curves of {which} on {task} under one cut.")
+
+
+def _in_one_order(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the examples of a task in the order of its first curve."""
+    firsts: dict[str, Curve] = {}
+    clusters: dict[str, Any] = {}
+    for row in rows:
+        for curve in row.curves:
+            if curve.outcomes is not None:
+                first = firsts.setdefault(row.task, curve)
+                if row.task not in clusters and curve.clusters is not None:
+                    labels = align(first, curve).clusters
+                    clusters[row.task] = np.unique(labels, return_inverse=True)[1]  # type: ignore[call-overload]
+    result = []
+    for row in rows:
+        known = [curve.outcomes is not None for curve in row.curves]
+        curves = row.curves
+        if all(known):
+            curves = tuple(align(firsts[row.task], curve) for curve in curves)
+        result.append(Row(row.name, row.adapter, row.task, curves, clusters.get(row.task)))
+    return result
+
+
+def _same(values: Iterable[T]) -> T | None:
+    known = set(values)
+    return known.pop() if len(known) == 1 else None

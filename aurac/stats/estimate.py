@@ -1,0 +1,254 @@
+"""One rule for every claim: the mean of a number for each example, its interval and its test.
+
+An AURAC, a difference of two, an accuracy minus the base's and a loss are all such means. The
+interval is Student's t over examples, with one further example as far out as a value can be:
+
+    N = n + 1,  m and v the mean and variance (N - 1) of the n values and e,
+    lower end  m - t(N - 1, 1 - α/2) √(v/N)  with e the smallest value, upper end with the largest
+
+so that rare large losses that balance many small gains, and values near 0 and 1, need no rule of
+their own. The test is the same statement: p < α exactly where the interval at 1 - α excludes 0.
+
+Clusters of sizes n_g, w_g = n_g / n, have the CR2 variance with Bell and McCaffrey's degrees of
+freedom (2002; Pustejovsky and Tipton 2018), which for a mean have closed forms,
+
+    V = Σ_g (Σ_{d in g} e_d)² / (1 - w_g) / n²
+    1 / df = Σ w_g² + (Σ q_g)² - Σ q_g²,   q_g = w_g² / (1 - w_g)
+
+and one further cluster of mean size. Training seeds are crossed with examples; each source of
+variance keeps its own degrees of freedom (Banerjee 1960):
+
+    reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{S-1} · s²(seed means) / S
+
+docs/design/statistics-calibration.md has promised beside measured error rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
+
+Array = NDArray[np.float64]
+
+SIGNED = (-1.0, 1.0)  # the furthest values of a difference
+FRACTION = (0.0, 1.0)  # and of an accuracy or an AURAC
+SMALLEST_P = 1e-15
+
+
+class Estimate(NamedTuple):
+    """A mean with its interval; p is two-sided, of a mean of 0."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples of one task, in G independent units: the examples themselves or clusters.
+
+    Attributes:
+        sums: (..., G) sum of the values over each unit.
+        sizes: (G,) examples in each unit.
+    """
+
+    sums: Array
+    sizes: Array
+
+    def moments(self, value: float, further: int) -> tuple[Array, Array, float]:
+        """Mean, its variance and degrees of freedom with `further` units of that value."""
+        size, n = float(self.sizes.mean()), float(self.sizes.sum())
+        total = n + further * size
+        mean = (self.sums.sum(axis=-1) + further * size * value) / total
+        shares = np.append(self.sizes, np.full(further, size)) / total
+        rest = self.sums - mean[..., None] * self.sizes
+        squares = np.square(rest) @ (1.0 / (1.0 - self.sizes / total))
+        squares += further * np.square(size * (value - mean)) / (1.0 - size / total)
+        q = shares**2 / (1.0 - shares)
+        df = 1.0 / float(np.sum(shares**2) + q.sum() ** 2 - np.sum(q**2))
+        return mean, squares / total**2, df
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The training seeds of one arm, or of two whose differences are taken within each seed.
+
+    Attributes:
+        means: (..., S) mean over the examples for each seed.
+        rest: (...) what of the means' variance, over S, is examples × seeds.
+        names: S keys by which tasks are matched.
+    """
+
+    means: Array
+    rest: Array
+    names: tuple[Hashable, ...]
+
+    @property
+    def count(self) -> int:
+        """S."""
+        return int(self.means.shape[-1])
+
+    @property
+    def variance(self) -> Array:
+        """``s²(means) / S``."""
+        return np.asarray(self.means.var(axis=-1, ddof=1) / self.count)
+
+
+@dataclass(frozen=True)
+class Components:
+    """A mean with its sources of variance.
+
+    Attributes:
+        value: (...) the mean over tasks, seeds and examples.
+        examples: Those of each task; tasks weigh alike.
+        seeds: None for a single checkpoint, one arm, or two.
+    """
+
+    value: Array
+    examples: tuple[Examples, ...]
+    seeds: tuple[Seeds, ...] = ()
+
+    def turned(self) -> Components:
+        """The same with the other sign."""
+        examples = tuple(Examples(-x.sums, x.sizes) for x in self.examples)
+        arms = tuple(Seeds(-arm.means, arm.rest, arm.names) for arm in self.seeds)
+        return Components(-self.value, examples, arms)
+
+
+def components(
+    values: Array, clusters: NDArray[np.intp] | None = None, names: Sequence[Hashable] = ()
+) -> Components:
+    """Of `values` (..., S, n) for S seeds and n examples.
+
+    Args:
+        values: Scores, or differences that are taken within each example and seed.
+        clusters: (n,) codes 0..G-1 of what examples share; None for independent ones.
+        names: S keys of the seeds; 0, 1, … by default.
+    """
+    seeds, n = values.shape[-2:]
+    average = values.mean(axis=-2)
+    units = Examples(*_units(average, clusters))
+    arms: tuple[Seeds, ...] = ()
+    if seeds > 1:
+        means = values.mean(axis=-1)
+        rest = (
+            values - average[..., None, :] - means[..., None] + means.mean(axis=-1)[..., None, None]
+        )
+        sums, sizes = _units(rest, clusters)
+        squares = np.square(sums) @ (1.0 / (1.0 - np.minimum(sizes / n, 0.5)))
+        spread = squares.sum(axis=-1) / (n**2 * seeds * (seeds - 1))
+        arms = (Seeds(means, spread, tuple(names) or tuple(range(seeds))),)
+    return Components(average.mean(axis=-1), (units,), arms)
+
+
+def minus(a: Components, b: Components) -> Components:
+    """The difference a - b of two arms with independent seeds, on the same examples."""
+    pairs = zip(a.examples, b.examples, strict=True)
+    examples = tuple(Examples(x.sums - y.sums, x.sizes) for x, y in pairs)
+    return Components(a.value - b.value, examples, (*a.seeds, *b.seeds))
+
+
+def over_tasks(parts: Sequence[Components]) -> Components:
+    """The mean over tasks: within each seed first, since a seed's checkpoint met every task.
+
+    Raises:
+        ValueError: Tasks have other seeds.
+    """
+    arms = []
+    for same in zip(*(part.seeds for part in parts), strict=True):
+        names = same[0].names
+        if any(set(arm.names) != set(names) for arm in same):
+            raise ValueError("tasks have other seeds")
+        means = [arm.means[..., [arm.names.index(name) for name in names]] for arm in same]
+        rest = np.sum([arm.rest for arm in same], axis=0) / len(parts) ** 2
+        arms.append(Seeds(np.mean(means, axis=0), rest, names))
+    value = np.mean([part.value for part in parts], axis=0)
+    return Components(value, tuple(x for part in parts for x in part.examples), tuple(arms))
+
+
+def estimate(
+    parts: Components,
+    bounds: tuple[float, float] = SIGNED,
+    level: float = 0.95,
+    tests: int = 1,
+    further: int = 1,
+) -> Estimate:
+    """A mean with its interval at `level` and p, both adjusted for `tests` by Bonferroni.
+
+    Args:
+        parts: The mean and its sources of variance.
+        bounds: The furthest values that an example can have.
+        level: Coverage of the intervals of all `tests` at once.
+        tests: How many differences stand in one table.
+        further: Examples as far out as can be that are counted besides.
+    """
+    low, high = interval(parts, bounds, (1.0 - level) / tests, further)
+    value = float(parts.value)
+    p = 1.0
+    if value != 0.0:
+        p = _p_value(parts, bounds[0] if value > 0 else bounds[1], further)
+    return Estimate(value, float(low), float(high), min(1.0, tests * p))
+
+
+def interval(
+    parts: Components, bounds: tuple[float, float], alpha: float, further: int = 1
+) -> tuple[Array, Array]:
+    """Both ends (...) of the interval at 1 - `alpha`, cut to `bounds`."""
+    mean, terms = _terms(parts, bounds[0], further)
+    low = np.maximum(mean - _reach(terms, alpha), bounds[0])
+    mean, terms = _terms(parts, bounds[1], further)
+    return low, np.minimum(mean + _reach(terms, alpha), bounds[1])
+
+
+def _units(values: Array, clusters: NDArray[np.intp] | None) -> tuple[Array, Array]:
+    """Sums over each unit (..., G), and the units' sizes."""
+    if clusters is None:
+        return values, np.ones(values.shape[-1])
+    order = np.argsort(clusters, kind="stable")
+    sizes = np.bincount(clusters)
+    starts = np.cumsum(sizes) - sizes
+    return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(np.float64)
+
+
+def _terms(parts: Components, value: float, further: int) -> tuple[Array, list[tuple[Array, Any]]]:
+    """The mean with further examples, and each source's variance and degrees of freedom."""
+    each = [examples.moments(value, further) for examples in parts.examples]
+    count = len(each)
+    mean = np.mean([m for m, _, _ in each], axis=0)
+    variances = [v / count**2 for _, v, _ in each]
+    total = np.sum(variances, axis=0)
+    spread = np.sum([v * v / df for v, (_, _, df) in zip(variances, each, strict=True)], axis=0)
+    df = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), 1.0)  # Satterthwaite's
+    inside = np.sum([arm.rest for arm in parts.seeds], axis=0)
+    terms = [(np.maximum(total - inside, 0.0), df if count > 1 else each[0][2])]
+    return mean, terms + [(arm.variance, arm.count - 1.0) for arm in parts.seeds]
+
+
+def _reach(terms: Sequence[tuple[Array, Any]], alpha: float) -> Array:
+    squares = [v * np.square(stdtrit(df, alpha / 2.0)) for v, df in terms]
+    return np.asarray(np.sqrt(np.sum(squares, axis=0)))
+
+
+def _p_value(parts: Components, value: float, further: int) -> float:
+    """The α at which the interval's end on the side of 0 is 0."""
+    mean, terms = _terms(parts, value, further)
+    if mean * value >= 0.0:
+        return 1.0
+    if len(terms) == 1:
+        variance, df = terms[0]
+        return max(SMALLEST_P, 2.0 * float(stdtr(df, -abs(mean) / np.sqrt(variance))))
+
+    def beyond(log_p: float) -> float:
+        return float(abs(mean) - _reach(terms, float(np.exp(log_p))))
+
+    least = float(np.log(SMALLEST_P))
+    if beyond(least) >= 0.0:
+        return SMALLEST_P
+    return float(np.exp(brentq(beyond, least, -1e-9, xtol=1e-12)))
