@@ -1,365 +1,396 @@
-"""A run folder as a report takes it: curves named apart, with documents that are read on demand."""
+"""A run folder as it is read: its adapters and tasks, and curves made of its cells."""
 
 from __future__ import annotations
 
-import math
+import gzip
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from aurac.arguments import suggestion
 from aurac.curves.curve import Curve
-from aurac.curves.names import LENGTH, curve_names
-from aurac.errors import RunFolderError, UsageError
-from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
-from aurac.records.reader import CurveReader, StoredCells, inside
-from aurac.records.requests import RequestsHeader, StoredRequests
-from aurac.records.results_file import (
-    BY_RANK,
-    AdapterRecord,
-    Area,
-    CurveRecord,
-    FailedCell,
-    Provenance,
-    Results,
-    TaskRecord,
+from aurac.curves.names import common_name
+from aurac.errors import RunFolderError, first_line
+from aurac.files import Json, sha256_json
+from aurac.records.cells import CellStore
+from aurac.records.lines import DocumentKey
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from aurac.records.cells import Cell
+
+__all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "read_run"]
+
+# Of a recipe, what decides which examples each optimizer step sees; `batch_size` is that of a step.
+_DATA = (
+    *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
+    *("steps", "epochs", "batch_size"),
 )
-from aurac.records.serving import ServingRecord, read_serving
-from aurac.records.store import Cell
-from aurac.terminal import one_line
-
-PREFIX, WITHOUT_P = "prefix", "without P"  # what the published inference is
 
 
-@dataclass(frozen=True)
-class Speed:
-    """Tokens computed for each second inside the model, and wall seconds for each document."""
-
-    tokens: float
-    seconds: float
-
-
-class StoredDocuments(StoredCells):
-    """The documents of one run folder, read when they are asked for; all paths lie within it.
-
-    Caches each cell's speed.
-    """
-
-    def __init__(self, folder: Path, results: Results) -> None:
-        super().__init__(folder, results)
-        self.results, self._speeds = results, dict[tuple[str, ...], Speed | None]()
-        for path in results.files():
-            inside(folder, path)
-        self._reader = CurveReader(folder, results)
-        self._reader.cells = self
-        self.cells = lru_cache(maxsize=512)(self._cells)
-        self.curve = lru_cache(maxsize=4096)(self._curve)
-        self.questions = lru_cache(maxsize=64)(self._questions)
-
-    def read(self, curve: CurveRecord, rank: int) -> list[Cell]:
-        """As of `StoredCells`."""
-        cells = super().read(curve, rank)
-        n_docs = sum(len(cell.documents) for cell in cells)
-        forward = sum(cell.engine.forward_seconds or 0.0 for cell in cells)
-        tokens = sum(cell.engine.computed_tokens or 0.0 for cell in cells)
-        wall = sum(cell.seconds for cell in cells)
-        speed = Speed(tokens / forward, wall / n_docs) if n_docs and forward else None
-        self._speeds[tuple(curve.files(rank))] = speed if tokens and wall else None
-        return cells
-
-    def _cells(self, curve: CurveRecord, rank: int) -> list[Cell] | None:
-        """The cells of a curve at a rank (0 is the base), of a group one for each member.
-
-        None where they were not kept, or are damaged.
-        """
-        try:
-            cells = self.read(curve, rank)
-        except RunFolderError:
-            return None
-        return cells if cells and all(c.scores(curve.metric) is not None for c in cells) else None
-
-    def _curve(self, curve: CurveRow) -> Curve | None:
-        """The curve with its documents, for `aurac.stats`.
-
-        None when a cell is missing or damaged, when the ranks have other documents, or when the
-        documents do not average to the accuracy that `results.json` states.
-        """
-        stored = curve.record
-        if stored is None or not curve.ranks or not all(map(curve.files, curve.ranks)):
-            return None
-        try:
-            read = self._reader.curve(stored, curve.metric)
-        except RunFolderError:
-            return None
-        agrees = np.allclose(read.accuracy, curve.accuracy, rtol=0, atol=1e-6)
-        return read if agrees and read.outcomes is not None else None
-
-    def speed(self, curve: CurveRecord, rank: int) -> Speed | None:
-        """How fast a cell was computed; None where that was not counted."""
-        paths = tuple(curve.files(rank))
-        if paths not in self._speeds:
-            self.cells(curve, rank)
-        return self._speeds.get(paths)
-
-    def _questions(self, task: str) -> Mapping[str, Wording]:
-        """Questions and references of a task by document; empty where the run kept none."""
-        try:
-            content = self.documents(task)
-        except RunFolderError:
-            content = None
-        if content is None:
-            return {}
-        choices = content.choices or [None] * len(content.doc_ids)
-        rows = zip(content.doc_ids, content.questions, content.targets, choices, strict=False)
-        return {doc: Wording(q or "", target or "", tuple(c or ())) for doc, q, target, c in rows}
-
-
-class Wording(NamedTuple):
-    """What a document asks."""
-
-    question: str = ""
-    target: str = ""
-    choices: tuple[str, ...] = ()
-
-
-class CurveRow(CurveRecord, frozen=True, kw_only=True, dict=True, eq=False):
-    """A curve of `results.json` with the ranks that have an accuracy only, in ascending order.
+class TaskQuestions(msgspec.Struct, frozen=True, kw_only=True):
+    """`documents/…json`: the examples of a task for people, and their identities.
 
     Attributes:
-        label: The shortest name that is unique within the run.
-        called: The adapter in that name, without its truncation.
-        published: What the published inference is: `without P`, also where a study asks for that
-            truncation by name, or `prefix` where the adapter is compared by SVD; else empty.
-        seed: Of the training; None where it is not recorded.
-        members: The curves of single training seeds, of which this is the mean.
-        family: Whether an adapter was trained for each rank, so that none is truncated.
-        source: The documents behind it; None where there is no run folder.
-        record: The curve as it was stored.
+        keys: n identities, as cells name them.
+        questions, targets: n texts; None where the task has no text.
+        choices: n lists of texts; None where the task offers none.
+        clusters: n labels of what examples share; None where they are independent.
     """
 
-    ranks: tuple[int, ...]  # type: ignore[assignment]
-    accuracy: tuple[float, ...]  # type: ignore[assignment]
-    label: str = ""
-    called: str = ""
-    published: str = ""
-    seed: int | None = None
-    members: tuple[CurveRow, ...] = ()
-    family: bool = False
-    source: StoredDocuments | None = None
-    record: CurveRecord | None = None
-
-    @classmethod
-    def of(cls, record: CurveRecord, **more: Any) -> CurveRow:
-        """The row of a record."""
-        fields = msgspec.structs.asdict(record)
-        missing = dict(record.missing)
-        known = []
-        for at, (rank, value) in enumerate(zip(record.ranks, record.accuracy, strict=True)):
-            if value is not None and math.isfinite(value):
-                known.append(at)
-            else:
-                missing.setdefault(rank, "no accuracy was stored")
-        known.sort(key=lambda at: record.ranks[at])
-        for name in BY_RANK:
-            column = fields[name] or [None] * len(record.ranks)
-            fields[name] = tuple(column[at] for at in known)
-        ranks = tuple(record.ranks[at] for at in known)
-        name = f"{record.id} · {record.task}"  # a stored id is unique within its task
-        return cls(
-            **{**fields, "id": name, "ranks": ranks, "missing": missing, "record": record, **more}
-        )
-
-    @property
-    def seeds(self) -> int:
-        """How many training seeds are behind the curve."""
-        return max(1, len(self.members))
-
-    @property
-    def is_default(self) -> bool:
-        """Whether this is the curve that the adapter is judged by."""
-        return self.role == "default"
-
-    @property
-    def whole(self) -> bool:
-        """Whether the adapter was measured at its own rank alone, and so was not truncated."""
-        alone = self.is_default and self.ranks == (self.trained_rank,)
-        return alone and self.rescale != "trained"  # which multiplies by P
-
-    @property
-    def full_name(self) -> str:
-        """The adapter with its truncation."""
-        return f"{self.adapter} · {self.basis} · {self.rescale}"
-
-    @property
-    def name(self) -> str:
-        """As the analysis names it: the adapter, with its truncation if that is not its default."""
-        return self.adapter if self.is_default else self.full_name
-
-    @property
-    def log2(self) -> Area | None:
-        """AURAC on the log2 axis, the headline."""
-        return self.score.log2 if self.score else None
-
-    @property
-    def linear(self) -> Area | None:
-        """AURAC on the linear axis."""
-        return self.score.linear if self.score else None
-
-    @property
-    def mean(self) -> float | None:
-        """Mean accuracy over the ranks."""
-        return self.score.mean if self.score else None
-
-    @property
-    def area(self) -> float:
-        """The headline AURAC; -1 without one, which comes last."""
-        return self.score.log2.value if self.score else -1.0
-
-    @cached_property
-    def axis_weights(self) -> dict[str, list[float]]:
-        """Axis → the weight of each rank."""
-        both = msgspec.structs.asdict(self.weights) if self.weights else {}
-        return {axis: w for axis, w in both.items() if w and len(w) == len(self.ranks)}
-
-    @cached_property
-    def header(self) -> RequestsHeader | None:
-        """What the run kept of the task beside its prompts; None where that is not here."""
-        if self.source is None or not (where := self.source.results.task(self.task).requests):
-            return None
-        return StoredRequests.header_in(inside(self.source.folder, where))
-
-    def point(self, at: int) -> Area:
-        """The accuracy at one of the ranks, by its place."""
-        low, high = self.accuracy_low[at], self.accuracy_high[at]
-        return Area(value=self.accuracy[at], low=low, high=high)
-
-    def at_rank(self, rank: int, adapter: str) -> CurveRow:
-        """One point of the curve, as that of an adapter of this rank with another name."""
-        at = self.ranks.index(rank)
-        own = {name: (getattr(self, name)[at],) for name in BY_RANK}
-        return msgspec.structs.replace(self, adapter=adapter, ranks=(rank,), score=None, **own)
+    keys: list[DocumentKey]
+    questions: list[str | None] = []
+    targets: list[str | None] = []
+    choices: list[list[str] | None] | None = None
+    clusters: list[str] | None = None
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A cell that could not be computed; without an adapter it is the base's."""
+
+    adapter: str | None
+    basis: str | None
+    rescale: str | None
+    rank: int
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
 class StoredRun:
-    """One run, or several that may be compared, as the report shows them."""
+    """A run: what was evaluated, and how it came out.
 
-    curves: tuple[CurveRow, ...]
-    tasks: tuple[TaskRecord, ...]
-    adapters: tuple[AdapterRecord, ...]
-    failures: tuple[FailedCell, ...]
-    provenance: tuple[Provenance, ...]
-    version: str
-    roots: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    primary: Declaration | None = None
-    sequential: SequentialRecord | None = None
-    rank_choice: RankChoice | None = None
-    serving: tuple[ServingRecord, ...] = ()
-
-    @cached_property
-    def task_names(self) -> tuple[str, ...]:
-        """Names of the tasks that have a curve, in the order of the run."""
-        seen = {curve.task: None for curve in self.curves}
-        listed = [task.name for task in self.tasks if task.name in seen]
-        return tuple(dict.fromkeys([*listed, *seen]))
-
-    def of_task(self, task: str) -> tuple[CurveRow, ...]:
-        """The curves of one task, in the order of the run."""
-        return tuple(curve for curve in self.curves if curve.task == task)
-
-    def task(self, name: str) -> TaskRecord:
-        """What the run says about one task; an empty record when it says nothing."""
-        return next((task for task in self.tasks if task.name == name), TaskRecord(name=name))
-
-
-def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
-    """What the report shows of a `results.json`.
-
-    The cells' paths are relative to `folder` and lie within it; without it there are no documents.
+    Attributes:
+        folder: Its folder.
+        settings: What may not change within it: base, prompts, dtype, kind of device, backend.
+        provenance: Command, started, seconds, versions, machine, device, dtype, base, base_sha256.
+        tasks: The tasks and groups that were asked for.
+        adapters: In the order of the command.
+        failures: Cells that could not be computed.
+        groups: Recipe → adapters that are its seeds, as given or recorded.
+        curves: One for each task, adapter and cut, an adapter's default cut first.
     """
-    source = StoredDocuments(folder, results) if folder else None
-    serving = read_serving(folder, results) if folder else None
-    seeds = {adapter.name: adapter.seed for adapter in results.adapters}
-    families = {adapter.name for adapter in results.adapters if adapter.format == "family"}
-    rows = [
-        CurveRow.of(record, seed=seeds.get(name), family=name in families, source=source)
-        for record in results.curves
-        for name in (record.adapter,)
-    ]
-    draws = {name for task in results.tasks if task.drawn is True for name in task.members}
+
+    folder: Path
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    tasks: tuple[TaskInfo, ...]
+    adapters: tuple[AdapterInfo, ...]
+    failures: tuple[Failure, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    curves: tuple[Curve, ...]
+    reader: Reader = field(repr=False)
+
+    def member_curves(self, group: str) -> tuple[Curve, ...]:
+        """The curves of each task of a group; none of a task that is no group."""
+        task = self.reader.task(group)
+        return tuple(
+            curve
+            for member in task.members
+            for cut in self.reader.manifest.cuts
+            if (curve := self.reader.curve(self.reader.task(member), cut)) is not None
+        )
+
+    def samples(
+        self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
+    ) -> pd.DataFrame:
+        """Columns example, score, response of each example of a cell; rank 0 is the base.
+
+        Raises:
+            RunFolderError: The run has no such cell, or it lacks examples.
+        """
+        import pandas as pd
+
+        info, examples, scores, responses = self.reader.task(task), [], [], []
+        for leaf, cell in self.cells(task, adapter, basis, rescale, rank):
+            keys = self.reader.keys(leaf)
+            scores += cell.values(info.metric, keys) or [None] * len(keys)
+            examples += self.reader.labels(info, leaf)
+            responses += cell.responses(keys)
+        return pd.DataFrame({"example": examples, "score": scores, "response": responses})
+
+    def values(self, task: str) -> pd.DataFrame:
+        """Columns adapter, basis, rescale, rank, value: the metric by lm-eval's own aggregation.
+
+        It is that of a task that is no group, such as one of perplexity; rank 0 is the base.
+        """
+        import pandas as pd
+
+        info, reader = self.reader.task(task), self.reader
+        keys = {(None, None, None, 0): reader.manifest.base.get(task, "")}
+        for cut in reader.manifest.cuts:
+            for rank, key in cut.cells.get(task, {}).items():
+                keys[cut.adapter, cut.basis, cut.rescale, rank] = key
+        found = {way: reader.store.scores(key).aggregates for way, key in keys.items()}
+        rows = [(*way, told.get(info.examples, {}).get(info.metric)) for way, told in found.items()]
+        return pd.DataFrame(rows, columns=["adapter", "basis", "rescale", "rank", "value"])
+
+    def requests(self, task: str) -> list[dict[str, Any]]:
+        """What lm-eval's logs say of a task (no group), then of each of its examples."""
+        path = self.folder / str(self.reader.task(task).requests)
+        try:
+            with gzip.open(path, "rb") as lines:
+                return [json.loads(line) for line in lines]
+        except (OSError, EOFError, ValueError) as error:
+            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+
+    def questions(self, task: str) -> pd.DataFrame:
+        """Columns example, question, target, choices."""
+        import pandas as pd
+
+        info, rows = self.reader.task(task), []
+        for leaf in self.reader.leaves(info):
+            told, n = self.reader.questions(leaf), leaf.examples
+            choices = told.choices or [None] * n
+            labels = self.reader.labels(info, leaf)
+            rows += zip(labels, told.questions[:n], told.targets[:n], choices[:n], strict=True)
+        return pd.DataFrame(rows, columns=["example", "question", "target", "choices"])
+
+    def cells(
+        self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
+    ) -> list[tuple[TaskInfo, Cell]]:
+        """The whole cells of a point: one, or one for each task of a group."""
+        reader, cells = self.reader, []
+        for leaf in reader.leaves(reader.task(task)):
+            key = reader.manifest.base.get(leaf.name)
+            if rank:
+                cuts = (c for c in reader.manifest.cuts if c.adapter == adapter)
+                way = next((c for c in cuts if (c.basis, c.rescale) == (basis, rescale)), None)
+                key = way.cells.get(leaf.name, {}).get(rank) if way else None
+            cell = reader.store.read(key) if key else None
+            if cell is None or cell.missing(reader.keys(leaf)):
+                raise RunFolderError(f"{adapter} at rank {rank} on {task} is not there as a whole")
+            cells.append((leaf, cell))
+        return cells
+
+
+def read_run(folder: str | Path) -> StoredRun:
+    """All that a run folder holds.
+
+    Raises:
+        RunFolderError: It is no run folder, of another version, or a file of it cannot be read.
+    """
+    return assembled(Path(folder), Manifest.read(Path(folder)))
+
+
+def assembled(folder: Path, manifest: Manifest, store: CellStore | None = None) -> StoredRun:
+    """The part of a run folder that a manifest names."""
+    reader = Reader(folder, manifest, store or CellStore(folder))
+    tasks = tuple(reader.task(name) for name in manifest.asked)
+    made = [reader.curve(task, cut) for task in tasks for cut in manifest.cuts]
     return StoredRun(
-        curves=labelled(rows),
-        tasks=tuple(task for task in results.tasks if task.name not in draws),
-        adapters=tuple(results.adapters),
-        failures=tuple(results.failures),
-        provenance=(results.provenance,),
-        version=results.aurac,
-        roots=(folder,) if folder else (),
-        groups=results.groups,
-        primary=results.primary or None,
-        sequential=results.sequential or None,
-        rank_choice=results.rank_choice or None,
-        serving=(serving,) if serving else (),
+        folder=folder,
+        settings=manifest.settings,
+        provenance=manifest.provenance,
+        tasks=tasks,
+        adapters=tuple(manifest.adapters),
+        failures=reader.failures,
+        groups=recipe_groups(manifest.adapters, manifest.groups),
+        curves=tuple(curve for curve in made if curve is not None),
+        reader=reader,
     )
 
 
-def labelled(curves: Sequence[CurveRow]) -> tuple[CurveRow, ...]:
-    """Give each curve the shortest name that is unique within the run."""
-    names = curve_names((curve.adapter, f"{curve.basis} · {curve.rescale}") for curve in curves)
-    by_svd = {curve.adapter for curve in curves if curve.is_default and curve.basis == "svd"}
-    rows = []
-    for row in curves:
-        kind = PREFIX if row.adapter in by_svd else WITHOUT_P
-        label = names[row.adapter, f"{row.basis} · {row.rescale}"]
-        published = kind if row.role == "published" else ""
-        published = WITHOUT_P if label.endswith(f" ({WITHOUT_P})") else published
-        called = one_line(row.adapter, LENGTH)
-        rows.append(msgspec.structs.replace(row, published=published, label=label, called=called))
-    return tuple(rows)
+class Reader:
+    """Makes curves of the cells that a manifest names; of each cell the scores are read once."""
+
+    def __init__(self, folder: Path, manifest: Manifest, store: CellStore) -> None:
+        self.folder, self.manifest, self.store = folder, manifest, store
+        self._tasks = {task.name: task for task in manifest.tasks}
+        self._adapters = {adapter.name: adapter for adapter in manifest.adapters}
+        self._questions: dict[str, TaskQuestions] = {}
+        self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def task(self, name: str) -> TaskInfo:
+        """A task or group of the run; a RunFolderError where it has none of that name."""
+        if name not in self._tasks:
+            raise RunFolderError(f"the run has no task {name!r}; it has {', '.join(self._tasks)}")
+        return self._tasks[name]
+
+    def leaves(self, task: TaskInfo) -> list[TaskInfo]:
+        """The tasks of a group; of any other task itself."""
+        return [self._tasks[name] for name in task.members] or [task]
+
+    def questions(self, leaf: TaskInfo) -> TaskQuestions:
+        """What is kept of the examples of a task that is no group."""
+        name = str(leaf.documents)
+        if name not in self._questions:
+            path = self.folder / name
+            try:
+                content = path.read_bytes()
+                self._questions[name] = msgspec.json.decode(content, type=TaskQuestions)
+            except (OSError, msgspec.MsgspecError) as error:
+                raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+        return self._questions[name]
+
+    def keys(self, leaf: TaskInfo, examples: int | None = None) -> list[DocumentKey]:
+        """The first examples of a task; all that were asked for without a number."""
+        return self.questions(leaf).keys[: leaf.examples if examples is None else examples]
+
+    def labels(self, task: TaskInfo, leaf: TaskInfo, examples: int | None = None) -> list[str]:
+        """The examples as curves name them: in a group with the task before them."""
+        keys = self.keys(leaf, examples)
+        return [f"{leaf.name}:{key.id}" if task.members else key.id for key in keys]
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """Every cell that could not be completed, once; a shared one under its first name."""
+        found: dict[str, Failure] = {}
+        for name, key in self.manifest.base.items():
+            if why := self._reason(key):
+                found[key] = Failure(None, None, None, 0, name, why)
+        for cut in self.manifest.cuts:
+            way = cut.adapter, cut.basis, cut.rescale
+            for name, cells in cut.cells.items():
+                for rank, key in cells.items():
+                    if key not in found and (why := self._reason(key)):
+                        found[key] = Failure(*way, rank, name, why)
+        return tuple(found.values())
+
+    def _reason(self, key: str) -> str | None:
+        failed = self.store.scores(key).failed
+        return failed.reason if failed else None
+
+    def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
+        """The curve of a cut on a task or group; None where it has a score at no rank."""
+        leaves = self.leaves(task)
+        if task.rolling or not all(leaf.name in cut.cells for leaf in leaves):
+            return None
+        counts = {leaf.name: cut.examples[leaf.name] for leaf in leaves}
+        ranks = sorted({rank for leaf in leaves for rank in cut.cells[leaf.name]})
+        rows: dict[int, NDArray[np.float64]] = {}
+        missing: dict[int, str] = {}
+        for rank in ranks:
+            keys = {leaf.name: cut.cells[leaf.name].get(rank) for leaf in leaves}
+            found = self._scores(task, keys, counts)
+            if isinstance(found, str):
+                missing[rank] = found
+            else:
+                rows[rank] = found
+        if not rows:
+            return None
+        base = self._scores(task, {x.name: self.manifest.base.get(x.name) for x in leaves}, counts)
+        return self._made(task, cut, counts, rows, missing, base)
+
+    def _scores(
+        self, task: TaskInfo, keys: Mapping[str, str | None], counts: Mapping[str, int]
+    ) -> NDArray[np.float64] | str:
+        """(n,) scores, those of a group's tasks one after the other, or why there are none."""
+        parts = []
+        for name, key in keys.items():
+            wanted = self.keys(self._tasks[name], counts[name])
+            cell = self.store.scores(key) if key else None
+            left = len(cell.missing(wanted)) if cell else len(wanted)
+            if cell is None or left:
+                failed = cell and cell.failed
+                there = f"{len(wanted) - left} of {len(wanted)} examples"
+                return failed.reason if failed else f"not finished: {there}"
+            column = cell.scores(task.metric, wanted)
+            if column is None:
+                return f"its cell holds no {task.metric}"
+            parts.append(column)
+        return np.concatenate(parts)
+
+    def _made(
+        self,
+        task: TaskInfo,
+        cut: CutInfo,
+        counts: Mapping[str, int],
+        rows: Mapping[int, NDArray[np.float64]],
+        missing: Mapping[int, str],
+        base: NDArray[np.float64] | str,
+    ) -> Curve:
+        adapter, leaves = self._adapters[cut.adapter], self.leaves(task)
+        documents = [key for leaf in leaves for key in self.keys(leaf, counts[leaf.name])]
+        ids = [x for leaf in leaves for x in self.labels(task, leaf, counts[leaf.name])]
+        labels: dict[str, Any] = {
+            "doc_ids": self._same(ids),
+            "doc_hashes": self._same([key.content for key in documents]),
+            "clusters": self._clusters(task, counts),
+            "base_scores": None if isinstance(base, str) else base,
+            "trained_rank": adapter.trained_rank,
+        }
+        known = {name: v for name, v in labels.items() if name in Curve.__dataclass_fields__}
+        return Curve.from_outcomes(
+            tuple(rows),
+            np.stack(list(rows.values())),
+            adapter=cut.adapter,
+            task=task.name,
+            metric=task.metric,
+            method=adapter.method,
+            base=self.manifest.provenance.get("base"),
+            basis=cut.basis,
+            rescale=cut.rescale,
+            seed=adapter.seed,
+            data_order=adapter.data_order,
+            prompts=sha256_json([key.prompt for key in documents]),
+            missing=dict(missing),
+            sizes={rank: size for rank, size in adapter.sizes.items() if rank in rows},
+            **known,
+        )
+
+    def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """Equal labels as one object, which curves are then joined by quickly."""
+        return self._tuples.setdefault(tuple(labels), tuple(labels))
+
+    def _clusters(self, task: TaskInfo, counts: Mapping[str, int]) -> tuple[str, ...] | None:
+        """What examples share; one of a task without clusters is one by itself."""
+        leaves = self.leaves(task)
+        if all(self.questions(leaf).clusters is None for leaf in leaves):
+            return None
+        labels = []
+        for leaf in leaves:
+            own = self.questions(leaf).clusters or self.labels(task, leaf)
+            labels += [f"{leaf.name}:{x}" if task.members else x for x in own[: counts[leaf.name]]]
+        return self._same(labels)
 
 
-def renamed(curves: Sequence[CurveRow], labels: Mapping[str, str]) -> tuple[CurveRow, ...]:
-    """The curves of a run with other names.
+def data_order(recipe: Mapping[str, Json] | None) -> str | None:
+    """Hash of what fixes the order of the training data; None where a recipe does not say all."""
+    if recipe is None or not all(name in recipe for name in _DATA):
+        return None
+    return sha256_json({name: recipe[name] for name in _DATA})
 
-    `labels`: an adapter, a group or a curve as the report names it → what to call it instead.
 
-    Raises:
-        UsageError: A name that is not there, or two curves of a task with one name.
-    """
-    own = {curve.label: curve.label for curve in curves}
-    adapters = {curve.adapter: one_line(curve.adapter, LENGTH) for curve in curves}
-    known = {**own, **adapters}
-    for name in labels:
-        if name not in known:
-            expected, fix = f"one of {', '.join(known)}", suggestion(name, known)
-            raise UsageError(f"label of {name!r}, which is not shown", expected=expected, fix=fix)
-    rows, taken = [], dict[tuple[str, str], str]()
-    for curve in curves:
-        label = labels.get(curve.label)
-        if label is None and curve.adapter in labels:
-            label = labels[curve.adapter] + curve.label.removeprefix(adapters[curve.adapter])
-        called = one_line(labels.get(curve.adapter, curve.called))
-        label = one_line(label or curve.label)
-        row = msgspec.structs.replace(curve, label=label, called=called)
-        other = taken.setdefault((row.task, row.label), curve.label)
-        if other != curve.label:
-            raise UsageError(
-                f"{row.label!r} as the label of {other} and of {curve.label}", expected="two labels"
+def recipe_groups(
+    adapters: Sequence[AdapterInfo], named: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    """Recipe → adapters whose recorded recipes differ in the seed alone; `named` come before."""
+    there = {adapter.name for adapter in adapters}
+    given = {n: tuple(m for m in members if m in there) for n, members in named.items()}
+    groups = {name: members for name, members in given.items() if members}
+    taken = {member for members in groups.values() for member in members}
+    same: dict[str, list[AdapterInfo]] = {}
+    for adapter in adapters:
+        if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
+            recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
+            same.setdefault(json.dumps([adapter.method, recipe], sort_keys=True), []).append(
+                adapter
             )
-        rows.append(row)
-    return tuple(rows)
+    for members_of in same.values():
+        if len({a.seed for a in members_of}) == len(members_of) > 1:
+            names = [a.name for a in members_of]
+            groups[common_name(names, taken=groups)] = tuple(names)
+    return groups
 
 
-def seeds_of(curve: CurveRow) -> list[Curve] | None:
-    """The curve's checkpoints with their documents; None where any of them has none."""
-    rows = curve.members or (curve,)
-    curves = (row.source.curve(row) if row.source and row.ranks else None for row in rows)
-    known = [one for one in curves if one is not None]
-    return known if len(known) == len(rows) else None
+from aurac.records.old_run import (  # noqa: E402, F401 - until its readers are gone
+    PREFIX,
+    WITHOUT_P,
+    CurveRow,
+    Speed,
+    Wording,
+    labelled,
+    renamed,
+    seeds_of,
+    stored_run,
+)

@@ -15,7 +15,7 @@ from aurac.analysis.combine import pooled
 from aurac.analysis.sentences import show_p
 from aurac.curves.display import interval, percent
 from aurac.records.decisions import AFTER, Declaration
-from aurac.records.run import StoredRun
+from aurac.records.old_run import StoredRun
 from aurac.show.caveats import caveats
 from aurac.show.findings import Findings, truncation
 from aurac.show.model_card import card

@@ -1,0 +1,181 @@
+"""Cells on disk: a file for each, named by the hash of its identity, that grows by blocks.
+
+A line is appended in one write and carries its own hash; one that was cut off by a kill or a full
+disk is passed over by readers, and its examples are computed again. Of an example that was computed
+twice the first outcome counts. A finished run may be packed: cells that have no file are looked for
+in `cells.tar.xz`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aurac.errors import RunFolderError
+from aurac.files import open_stored
+from aurac.records.lines import (
+    Aggregates,
+    Block,
+    CellIdentity,
+    DocumentKey,
+    Failed,
+    Head,
+    decode_line,
+    encode_line,
+)
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows
+
+
+@dataclass(eq=False)
+class Cell:
+    """The outcomes that a cell's file holds.
+
+    Attributes:
+        identity: None where its first line was cut off.
+        blocks: In the order in which they were kept.
+        places: Example → block and row of its outcome.
+        aggregates: Number of first examples → lm-eval's aggregates over these.
+        failed: Why it could not be completed, if nothing was kept since.
+        damaged: How many lines could not be used.
+    """
+
+    identity: CellIdentity | None = None
+    blocks: list[Any] = field(default_factory=list)
+    places: dict[DocumentKey, tuple[int, int]] = field(default_factory=dict)
+    aggregates: dict[int, dict[str, float]] = field(default_factory=dict)
+    failed: Failed | None = None
+    damaged: int = 0
+
+    def add(self, line: Any) -> None:
+        """Take in one line of the file."""
+        if isinstance(line, Head):
+            self.identity = line.identity
+        elif isinstance(line, Aggregates):
+            self.aggregates[line.examples] = line.values
+        elif isinstance(line, Failed):
+            self.failed = line
+        else:
+            self.failed = None
+            for row, key in enumerate(line.documents):
+                self.places.setdefault(key, (len(self.blocks), row))
+            self.blocks.append(line)
+
+    def missing(self, documents: Sequence[DocumentKey]) -> list[int]:
+        """The places of those of n examples that are not there."""
+        return [at for at, key in enumerate(documents) if key not in self.places]
+
+    def values(self, metric: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
+        """The n values of examples that are all there; None where it does not hold the metric."""
+        where = [self.places[key] for key in documents]
+        columns = {b: self.blocks[b].metrics.get(metric) for b in {b for b, _ in where}}
+        if any(column is None for column in columns.values()):
+            return None
+        return [(columns[b] or [])[row] for b, row in where]
+
+    def scores(self, metric: str, documents: Sequence[DocumentKey]) -> NDArray[np.float64] | None:
+        """(n,) numbers, as `values`."""
+        values = self.values(metric, documents)
+        return None if values is None else np.array(values, dtype=np.float64)
+
+    def metrics(self) -> list[str]:
+        """The metrics that every block has."""
+        first = self.blocks[0].metrics if self.blocks else {}
+        return [key for key in first if all(key in block.metrics for block in self.blocks)]
+
+    def responses(self, documents: Sequence[DocumentKey]) -> list[Any]:
+        """The n answers; of a cell that was read whole."""
+        return [self.blocks[b].responses[row] for b, row in map(self.places.__getitem__, documents)]
+
+    def column(self, name: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
+        """``greedy`` or, of a filter of this name, the answers of n examples; None without."""
+        where = [self.places[key] for key in documents]
+        columns = {b: _column(self.blocks[b], name) for b in {b for b, _ in where}}
+        if all(column is None for column in columns.values()):
+            return None
+        return [None if (c := columns[b]) is None else c[row] for b, row in where]
+
+
+def _column(block: Block, name: str) -> list[Any] | None:
+    return block.greedy if name == "greedy" else block.filtered.get(name)
+
+
+class CellStore:
+    """The `cells/` of a run folder; of each cell the scores are kept once they were read."""
+
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder, self.folder = run_folder, run_folder / "cells"
+        self._known: dict[str, tuple[int, Cell]] = {}
+
+    def path(self, key: str) -> Path:
+        """Where the cell of this key lies."""
+        return self.folder / f"{key}.jsonl"
+
+    def scores(self, key: str) -> Cell:
+        """The cell without its answers; empty where there is no file."""
+        path = self.path(key)
+        size = path.stat().st_size if path.exists() else -1
+        known = self._known.get(key)
+        if known is None or known[0] != size:
+            known = self._known[key] = size, read_cell(path, whole=False)
+        return known[1]
+
+    def read(self, key: str) -> Cell:
+        """The whole cell; empty where there is no file."""
+        return read_cell(self.path(key))
+
+    def append(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
+        """Add a line to a cell.
+
+        Raises:
+            RunFolderError: The folder cannot be written.
+        """
+        path, data = self.path(identity.key), encode_line(line)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
+            try:
+                end = os.lseek(descriptor, 0, os.SEEK_END)
+                if end == 0:
+                    data = encode_line(Head(identity=identity)) + data
+                else:
+                    os.lseek(descriptor, end - 1, os.SEEK_SET)
+                    if os.read(descriptor, 1) != b"\n":  # the last line was cut off
+                        data = b"\n" + data
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise cannot_write(self.run_folder, error) from error
+
+
+def read_cell(path: Path, *, whole: bool = True) -> Cell:
+    """The outcomes in a cell's file; without `whole` its scores alone."""
+    cell = Cell()
+    try:
+        with open_stored(path) as lines:
+            for line in filter(bytes.strip, lines):
+                try:
+                    cell.add(decode_line(line, whole=whole))
+                except ValueError:
+                    cell.damaged += 1
+    except FileNotFoundError:
+        pass
+    return cell
+
+
+def cannot_write(folder: Path, error: OSError) -> RunFolderError:
+    """The error for a run folder that takes no more: what is in it is whole."""
+    return RunFolderError(
+        f"the run folder {folder} cannot be written ({error.strerror or error}); what is in it is "
+        "whole, and the same command goes on"
+    )

@@ -1,0 +1,170 @@
+"""A cell: one truncation of one adapter on one task, and the lines of its file.
+
+The file grows by blocks of examples: a first line with the cell's identity, then a line for each
+block. Every line carries the hash of its content, so that one that was cut off is told from a whole
+one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import msgspec
+
+from aurac.files import sha256_json
+
+CELL_SCHEMA = 3
+
+
+class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can change the outcome of an example; its hash is the cell's key.
+
+    How many examples were asked for is no part of it: a cell grows.
+
+    Attributes:
+        settings: Hash of the run's settings: base, prompts, dtype, kind of device, backend.
+        adapter: Hash of the adapter's content; None at rank 0 (the base alone).
+        rank: 0 for the base.
+        basis, rescale: How the adapter is truncated; None at rank 0.
+        factor: That `fit` found, if that is the rescale.
+        task, version: lm-eval's.
+        scoring: Hash of what makes scores of answers.
+    """
+
+    settings: str
+    adapter: str | None = None
+    rank: int = 0
+    basis: str | None = None
+    rescale: str | None = None
+    factor: float | None = None
+    task: str
+    version: str = ""
+    scoring: str = ""
+
+    @property
+    def key(self) -> str:
+        """Half of the SHA-256 of the identity, in hex."""
+        return sha256_json(msgspec.structs.asdict(self))[:32]
+
+
+class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
+    """An example as it was asked: two outcomes belong together only if all of these agree.
+
+    Attributes:
+        id: lm-eval's `doc_id`.
+        content: SHA-256 of the document, that of lm-eval's samples.
+        prompt: SHA-256 of its requests: contexts, continuations, generation settings.
+    """
+
+    id: str
+    content: str
+    prompt: str
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of n examples.
+
+    Attributes:
+        documents: n keys.
+        metrics: ``metric,filter`` → n numbers (lists, or texts, of what is no mean).
+        responses: n answers: a text, several, or the log-likelihoods of the choices.
+        greedy: n lists, whether each choice is what greedy decoding gives; None for texts.
+        filtered: Filter → n lists of answers; None where it leaves them as they are.
+        seconds: Wall time.
+        notes: What happened meanwhile, such as a batch that was halved for want of memory.
+    """
+
+    documents: list[DocumentKey]
+    metrics: dict[str, list[Any]]
+    responses: list[Any] = []
+    greedy: list[list[bool]] | None = None
+    filtered: dict[str, list[Any] | None] = {}
+    seconds: float = 0.0
+    notes: list[str] = []
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a block what curves are made of."""
+
+    documents: list[DocumentKey]
+    metrics: dict[str, list[Any]]
+
+
+class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
+    """lm-eval's aggregates of the metrics over so many first examples."""
+
+    examples: int
+    values: dict[str, float]
+
+
+class Failed(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a cell could not be computed, and when (seconds since 1970)."""
+
+    reason: str
+    time: float
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a cell's file."""
+
+    schema: int = CELL_SCHEMA
+    identity: CellIdentity
+
+
+Line = Head | Block | Aggregates | Failed
+LINES: dict[str, type[Any]] = {
+    "cell": Head,
+    "block": Block,
+    "aggregates": Aggregates,
+    "failed": Failed,
+}
+_KINDS = {record: kind for kind, record in LINES.items()}
+_SCORES = {**LINES, "block": Scores}
+
+
+class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    sha256: str
+    content: msgspec.Raw
+
+
+def encode_line(content: Line) -> bytes:
+    """A line of a cell's file; a ValueError for a metric that is not finite."""
+    for key, column in content.metrics.items() if isinstance(content, Block) else ():
+        if not all(math.isfinite(v) for v in column if isinstance(v, float)):
+            raise ValueError(f"metric {key} is not finite for every example")
+    try:
+        raw = msgspec.json.encode(content)
+    except UnicodeEncodeError:
+        raw = msgspec.json.encode(encodable(msgspec.to_builtins(content)))
+    digest = hashlib.sha256(raw).hexdigest()
+    kind = _KINDS[type(content)]
+    return (
+        msgspec.json.encode(_Envelope(kind=kind, sha256=digest, content=msgspec.Raw(raw))) + b"\n"
+    )
+
+
+def decode_line(line: bytes, *, whole: bool = True) -> Any:
+    """The record of a line; without `whole` `Scores` in the place of a `Block`.
+
+    Raises:
+        ValueError: It is cut off, changed, or no record of a cell.
+    """
+    envelope = msgspec.json.decode(line, type=_Envelope)
+    if hashlib.sha256(envelope.content).hexdigest() != envelope.sha256:
+        raise ValueError("its hash does not hold")
+    kinds = LINES if whole else _SCORES
+    if envelope.kind not in kinds:
+        raise ValueError(f"a line of kind {envelope.kind!r}")
+    return msgspec.json.decode(envelope.content, type=kinds[envelope.kind])
+
+
+def encodable(value: Any) -> Any:
+    """Text with unpaired surrogates, which UTF-8 cannot hold, spells them out."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {encodable(key): encodable(item) for key, item in value.items()}
+    return [encodable(item) for item in value] if isinstance(value, (list, tuple)) else value
