@@ -52,7 +52,7 @@ SECTIONS = {
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 _MODULES = {
-    **dict.fromkeys(("base", "tasks", "zoo", "doctor"), "here"),
+    **dict.fromkeys(("base", "zoo", "doctor"), "here"),
     **dict.fromkeys(("report", "export"), "runs"),
     **dict.fromkeys(("inspect", "truncate", "cost"), "adapters"),
     **dict.fromkeys(("train", "study"), "training"),
@@ -150,12 +150,6 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with the nearest names for a mistyped one."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            from aurac.cli.lm_eval import INSTEAD
-
-            if args[0] in INSTEAD:
-                use = INSTEAD[args[0]]
-                rest = args[1:] if use == INSTEAD["run"] else []
-                ctx.fail(f"{args[0]!r} is lm_eval's; use: {shlex.join([*use, *rest])}")
             meant = _MEANT.get(args[0]) or " or ".join(alike(args[0], COMMANDS, 0.7))
             hint = f"Did you mean {meant}?" if meant else "`aurac --help` lists them."
             if Path(args[0]).exists():

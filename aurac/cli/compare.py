@@ -12,7 +12,6 @@ import click
 
 from aurac.arguments import as_fraction
 from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
-from aurac.cli.lm_eval import LmEvalCommand, fewshot_seed, lm_eval_options
 from aurac.cli.options import (
     as_table,
     command,
@@ -28,7 +27,7 @@ from aurac.cli.options import (
 from aurac.curves.names import label_names
 from aurac.errors import UsageError
 from aurac.runs.settings import parse_device_map, parse_shard
-from aurac.tasks.options import parse_gen_kwargs, parse_pass_at
+from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +46,6 @@ _OPTIONS = options(
         form.
     --limit -L <NUMBER>: Only the first so many documents of each task, or a share such as 0.1
         (0: all). Default: 100 of a bundled task, all of any other.
-    --split test|validation: Which split is evaluated. Default: the one lm-eval takes.
     --metric
     --data
     --include-path
@@ -79,13 +77,7 @@ _OPTIONS = options(
         false.
     --gen-kwargs <NAME=VALUE,…>: Settings of generation beside the task's own: max_gen_toks=64,
         do_sample=true,temperature=0.7, …
-    --repeats <NUMBER> INTEGER>=1: So many sampled answers for each document, each with a seed of
-        its own; the score is their mean. Default: 1.
-    --pass-at <K,…>: With --repeats: further curves of the chance that one of K samples is right.
-        pass@1 is the score itself.
-    --fewshot-seeds <NUMBER> INTEGER>=1 [1]: Draw the examples with so many seeds, from --seed on;
-        scores are means over them.
-    --seed <NUMBER> [1234]: Of the few-shot sampling.
+    --seed <NUMBER> INTEGER>=0 [1234]: Of the few-shot sampling.
 
     Truncation
     --ranks [pow2]: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve
@@ -127,8 +119,6 @@ _OPTIONS = options(
     cluster=repeated(lambda values: pairs(values, "--cluster", "TASK=FIELD")),
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
     gen_kwargs=repeated(parse_gen_kwargs),
-    pass_at=repeated(parse_pass_at),
-    seed={"type": fewshot_seed},
     basis=repeated(small_names, default=["auto"]),
     rescale=repeated(lambda values: small_names(values) or None),
     device_map=parsed(parse_device_map),
@@ -136,20 +126,9 @@ _OPTIONS = options(
     shard=parsed(parse_shard),
 )
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-_LM_EVAL = options(
-    """
-    As lm-eval spells it
-    --model -M: hf: aurac computes in transformers.
-    --model-args -a: pretrained=BASE,peft=CKPT,dtype=…: the same as CKPT, --base and --dtype.
-        Underscores and hyphens are alike in every option.
-    """,
-    model={"expose_value": False},
-    model_args={"multiple": True, "expose_value": False},
-)
 
 
 @command(
-    cls=LmEvalCommand,
     short="tasks limit data metric base num-fewshot chat-template until ranks basis device "
     "batch-size out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
@@ -158,8 +137,6 @@ _LM_EVAL = options(
 @click.argument("checkpoints", nargs=-1, metavar="CKPT...")
 @_OPTIONS
 @checkpoint_options
-@_LM_EVAL
-@lm_eval_options
 def compare(
     checkpoints: tuple[str, ...],
     tasks: list[str],
@@ -237,7 +214,6 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
     else:
-        _check_names(request)
         if sys.stderr.isatty():  # many seconds pass before the next line
             click.echo("loading libraries, tasks and adapters …", err=True)
         if until is None:
@@ -252,15 +228,6 @@ def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
     return 3 if done.failures else 0
 
 
-def _check_names(request: Request) -> None:
-    from aurac.tasks.index import check_data, check_names
-
-    own, data = request.settings.task.include_path, request.settings.task.data
-    check_names(request.tasks, own)
-    if data and not own and not any(name.endswith((".yaml", ".yml")) for name in request.tasks):
-        check_data(data, request.tasks)
-
-
 def _typed() -> str:
     """The command as it was typed, for the record of a run."""
     return shlex.join(["aurac", *sys.argv[1:]])
@@ -268,7 +235,6 @@ def _typed() -> str:
 
 def _show_dry_run(request: Request, until: Until | None, *, as_json: bool) -> int:
     """Print what `compare` would do; nothing is fetched."""
-    _check_names(request)
     with _offline():
         from aurac.runs.dryrun import plan_request
 

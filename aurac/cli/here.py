@@ -1,4 +1,4 @@
-"""What is here: `aurac tasks`, `aurac base`, `aurac zoo` and `aurac doctor`."""
+"""What is here: `aurac base`, `aurac zoo` and `aurac doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import as_table, command, complete_tasks, options, print_json, print_result
+from aurac.cli.options import as_table, command, options, print_json, print_result
 from aurac.curves.display import decimals
 
 if TYPE_CHECKING:
@@ -16,82 +16,8 @@ if TYPE_CHECKING:
 
     from aurac.adapters import Adapter
     from aurac.runs.doctor import Finding
-    from aurac.tasks.index import TaskFacts
 
-_SHOWN = 30
-_HEAD = ["task", "asks to", "few-shot", "documents", "data", "cost"]
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
-_ASKS = {"multiple_choice": "choose", "generate_until": "write", "loglikelihood": "continue"}
-
-
-@command()
-@click.argument("name", required=False, metavar="[NAME|WORD]", shell_complete=complete_tasks)
-@options(
-    """
-    --include-path
-    --json
-    """
-)
-def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
-    """List the bundled tasks, search lm-eval's, or show what one needs. Nothing is fetched.
-
-    Of a bundled task the files of its documents are printed. Every task that lm-eval knows can be
-    given to `aurac compare`.
-
-    \b
-    aurac tasks
-    aurac tasks arc
-    aurac tasks mmlu_*
-    aurac tasks gsm8k
-    aurac tasks aurac_word_problems
-    """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.errors import TaskError
-    from aurac.tasks import BUNDLED, documents
-    from aurac.tasks.index import check_names, facts_of, search, task_index
-
-    if name in BUNDLED:
-        files = {split: str(path) for split, path in documents(name).items()}
-        own = facts_of(name)
-        lines = [as_table(_HEAD, [_task_row(own)]), "", f"metrics  {' '.join(own.metrics)}"]
-        lines += [f"{split}  {path}" for split, path in files.items()]
-        print_result(files, "\n".join(lines), as_json=as_json)
-        return
-    names = search(name, include_path) if name else list(BUNDLED)
-    if name in names:
-        names = [name, *facts_of(name, include_path).members]
-    elif name and not names:
-        check_names([name], include_path)
-        fix = f"a file goes by `aurac compare ADAPTER --tasks {Path(name).absolute()}`"
-        raise TaskError(f"no name of a task matches {name!r}", fix=fix)
-    facts = [facts_of(each, include_path) for each in (names if as_json else names[:_SHOWN])]
-    if as_json:
-        print_json([row._asdict() for row in facts])
-        return
-    click.echo(as_table(_HEAD, map(_task_row, facts)))
-    if len(names) > _SHOWN:
-        click.echo(f"and {len(names) - _SHOWN} more; --json lists all")
-    if name is None:
-        click.echo(f"aurac tasks WORD searches the {len(task_index())} names that lm-eval knows")
-
-
-def _task_row(task: TaskFacts) -> list[str]:
-    from aurac.tasks.index import leaves_of
-
-    if task.kind in ("GROUP", "TAG"):
-        return [task.name, f"{task.kind.lower()} of {len(leaves_of(task))} tasks", "", "", "", ""]
-    if task.kind == "PY_TASK":
-        return [task.name, "defined in Python", "", "", "", ""]
-    if task.refused:
-        return [task.name, f"not evaluated: {task.refused}", "", "", task.data or "", ""]
-    cost = f"writes up to {task.writes} tokens each" if task.writes else "reads only"
-    return [
-        task.name,
-        _ASKS.get(task.output_type or "", task.output_type or ""),
-        str(task.num_fewshot),
-        "not known here" if task.documents is None else str(task.documents),
-        f"{task.data}, {task.split}" if task.split else task.data or "",
-        cost,
-    ]
 
 
 def _complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import inspect
 import json
@@ -37,6 +36,7 @@ class Attributes(TypedDict, total=False):
     expose_value: bool
     flag_value: Any
     hidden: bool
+    is_eager: bool
     is_flag: bool
     metavar: str
     multiple: bool
@@ -131,22 +131,11 @@ def small_names(values: Iterable[str]) -> list[str]:
 
 
 def task_names(values: Iterable[str]) -> list[str]:
-    """As `names`, with patterns such as `mmlu_*` replaced by the tasks that they match."""
-    tasks: list[str] = []
-    for name in names(values):
-        if name == "list":
-            raise UsageError("--tasks list", fix="`aurac tasks` lists them")
-        if not set("*?[") & set(name):
-            tasks.append(name)
-            continue
-        from aurac.tasks import BUNDLED
-        from aurac.tasks.index import task_index
+    """As `names`; a task of lm-eval that does not exist is refused, patterns are replaced."""
+    from aurac.tasks.listing import expand
 
-        matching = fnmatch.filter(sorted([*BUNDLED, *task_index()]), name)
-        if not matching:
-            raise UsageError(f"--tasks {name} matches no task", fix="`aurac tasks` lists them")
-        tasks += matching
-    return list(dict.fromkeys(tasks))
+    context = click.get_current_context(silent=True)
+    return expand(names(values), context and context.params.get("include_path"))
 
 
 def pairs(values: Iterable[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:
@@ -233,7 +222,7 @@ _SHARED = {
 _SHARED_ATTRIBUTES: Mapping[str, Attributes] = {
     "tasks": repeated(task_names, shell_complete=complete_tasks),
     "data": repeated(_folders),
-    "include_path": {"type": click.Path(exists=True, file_okay=False)},
+    "include_path": {"type": click.Path(exists=True, file_okay=False), "is_eager": True},
     "metric": repeated(parse_metrics),
     "groups": repeated(_groups),
     "primary": {"multiple": True},

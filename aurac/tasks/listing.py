@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import logging
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -22,6 +23,7 @@ from aurac.files import write_atomic
 from aurac.models import cache_root
 from aurac.tasks.bundled import BUNDLED, include_path
 
+_log = logging.getLogger(__name__)
 _SCHEMA = 1
 
 
@@ -56,6 +58,7 @@ def stock_tasks() -> dict[str, ListedTask]:
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, ListedTask])
     except (OSError, msgspec.DecodeError):
+        _log.warning("reading the names of lm-eval's tasks, which is done once")
         rows = _listed(include_path=str(include_path()))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,11 +167,18 @@ def _unknown(name: str, known: Iterable[str]) -> TaskError:
 
 
 def search(word: str, folder: Path | str | None = None) -> dict[str, ListedTask]:
-    """The tasks whose name contains a word or matches a pattern, the shortest names first."""
-    pattern = word.lower() if set("*?[") & set(word) else f"*{word.lower()}*"
-    rows = all_tasks(folder)
-    names = [name for name in rows if fnmatch.fnmatchcase(name.lower(), pattern)]
-    return {name: rows[name] for name in sorted(names, key=lambda name: (len(name), name))}
+    """The tasks whose name contains a word or matches a pattern.
+
+    First those in lm-eval's folder of that name, then the shortest.
+    """
+    word, rows = word.lower(), all_tasks(folder)
+    pattern = word if set("*?[") & set(word) else f"*{word}*"
+
+    def order(name: str) -> tuple[bool, int, str]:
+        return not (rows[name].file or "").startswith(f"{word}/"), len(name), name
+
+    found = (name for name in rows if fnmatch.fnmatchcase(name.lower(), pattern))
+    return {name: rows[name] for name in sorted(found, key=order)}
 
 
 def leaves(name: str, folder: Path | str | None = None) -> tuple[str, ...]:
