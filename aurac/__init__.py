@@ -1,43 +1,53 @@
-"""Rank-accuracy evaluation of low-rank adapters: how good is an adapter at every rank?
-
-The public names, listed in `__init__.pyi`, are loaded on first use, so that ``import aurac`` and
-`score` need nothing heavier than numpy, and a notebook that only integrates numbers never waits
-for torch.
-"""
+"""Rank-accuracy evaluation of low-rank adapters: how good is an adapter at every rank?"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from aurac.arguments import nearest, public
+if TYPE_CHECKING:
+    from aurac.adapters.export import save_adapter, truncate
+    from aurac.adapters.formats import load_adapter
+    from aurac.analysis.score import score
+    from aurac.curves.curve import Curve
+    from aurac.notebook import Run, load_run
+    from aurac.runs.compare import compare
+    from aurac.training.job import train
 
-_PACKAGES = {"adapters", "analysis", "errors", "readers", "training"}  # reached without an import
-_public, __dir__, _names = public(__name__, __file__)
-__all__ = [name for name in [*_names, "__version__"] if name not in _PACKAGES]
+_PLACES = {
+    "Curve": "curves.curve",
+    "Run": "notebook",
+    "compare": "runs.compare",
+    "load_adapter": "adapters.formats",
+    "load_run": "notebook",
+    "save_adapter": "adapters.export",
+    "score": "analysis.score",
+    "train": "training.job",
+    "truncate": "adapters.export",
+}
+__all__ = [
+    "Curve",
+    "Run",
+    "compare",
+    "load_adapter",
+    "load_run",
+    "save_adapter",
+    "score",
+    "train",
+    "truncate",
+]
+__version__ = version("aurac")
 
 
-def __getattr__(name: str) -> Any:
-    """The version, or a public name, imported from its module when it is asked for."""
-    if name == "__version__":
-        from importlib.metadata import version
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
 
-        return version("aurac")
-    try:
-        return _public(name)
-    except AttributeError:
-        if name.startswith("_"):  # what notebooks and tools ask every object for
-            raise
-        from importlib import import_module
-        from importlib.util import find_spec
 
-        from aurac.notebook import Run
+if not TYPE_CHECKING:
 
-        of_run = [each for each in vars(Run) if not each.startswith("_")]
-        near = nearest(name, _names, "aurac.") or nearest(name, of_run, "aurac.load_run(folder).")
-        for package in ("analysis", "readers"):
-            if name in dir(import_module(f"aurac.{package}")):
-                near = f"aurac.{package}.{name}"
-        hint = f"; did you mean {near}?" if near else ""
-        if find_spec(f"aurac.{name}"):
-            hint = f"; import aurac.{name}"
-        raise AttributeError(f"aurac has no attribute {name!r}{hint}") from None
+    def __getattr__(name: str) -> Any:
+        """A public name, imported when it is first asked for, so that numbers need no torch."""
+        if name not in _PLACES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Union, get_a
 
 import lazy_loader
 
-from aurac.errors import OptionError, UsageError
+from aurac.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,10 @@ _ALSO_CALLED = {
     **dict.fromkeys(("steps", "epochs", "learning_rate"), "set"),
     "lr": "set learning_rate learning_rates",
 }
+
+
+class OptionError(UsageError, TypeError):
+    """An option that a function does not have."""
 
 
 def several(value: Any) -> tuple[Any, ...]:

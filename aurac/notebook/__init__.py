@@ -8,13 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from msgspec.structs import replace as replaced
-
 from aurac.analysis.rows import Options
 from aurac.arguments import converted, keywords, path_of, several, suggestion
 from aurac.curves.display import counted, interval, picture, table, text
 from aurac.curves.names import label_names
-from aurac.errors import UsageError, in_python
+from aurac.errors import UsageError
 from aurac.records.results_file import Results, run_folder
 
 if TYPE_CHECKING:
@@ -70,7 +68,7 @@ class Run:
     @property
     def failures(self) -> list[FailedCell]:
         """Cells that could not be evaluated; the command line exits with 3 if there are any."""
-        return [replaced(cell, reason=in_python(cell.reason)) for cell in self.results.failures]
+        return list(self.results.failures)
 
     @property
     def tasks(self) -> list[str]:

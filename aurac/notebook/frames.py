@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from aurac.curves.frames import Table
 from aurac.curves.names import label_names
-from aurac.errors import in_python
 from aurac.records.results_file import TaskDocuments
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def frame(columns: str, rows: Iterable[object]) -> Table:
     def value(row: object, path: str) -> object:
         for name in path.split("."):
             row = row if row is None else getattr(row, name)
-        return in_python(row) if path == "reason" and isinstance(row, str) else row
+        return row
 
     names = [word.partition("=") for word in columns.split()]
     cells = [[value(row, path or name) for name, _, path in names] for row in rows]
@@ -45,7 +44,7 @@ def points(results: Results) -> Table:
         accuracy = (curve.accuracy, curve.accuracy_low, curve.accuracy_high, baseline)
         for k, rank in enumerate(curve.ranks):
             numbers = (c[k] if c else None for c in (*accuracy, curve.parameters, curve.bytes))
-            why = in_python(curve.missing.get(rank, "")) or None
+            why = curve.missing.get(rank, "") or None
             rows.append((*labels_of(curve), curve.role, rank, *numbers, *about, why))
     names = "role rank accuracy low high baseline parameters bytes n_docs label reason"
     return Table(rows, columns=[*LABELS, *names.split()])

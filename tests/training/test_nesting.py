@@ -202,7 +202,7 @@ def test_a_layer_that_never_fires_is_an_error():
     model = peft_model(made)
     hook = NestingHook(model, made)
     model.base_model.model.a(torch.randn(1, 12, dtype=torch.float64))
-    with pytest.raises(RecipeError, match="never called its lora_A"):
+    with pytest.raises(RecipeError, match="never called"):
         hook.check_fired()
 
 
@@ -280,8 +280,3 @@ def test_sampled_nested_losses_have_the_same_expectation():
 def test_a_wrong_number_of_ranks_per_step_is_refused(k):
     with pytest.raises(RecipeError, match="ranks_per_step"):
         recipe(method="nested_loss", method_options={"ranks_per_step": k})
-
-
-def test_an_option_that_the_method_does_not_have_is_refused():
-    with pytest.raises(RecipeError, match="method_options"):
-        recipe(method="matryoshka", method_options={"ranks_per_step": 1})
