@@ -208,5 +208,4 @@ def read_sources(
     names = (curve.adapter or "adapter" for curve in curves)
     finished = any(source.kind == "run" for source in sources)
     declared = declaration(primary, stored, names, named, finished=finished)
-    stopped = [record for source in sources for record in source.sequential]
-    return Curves(curves, sources[0].kind, named, declared, stopped)
+    return Curves(curves, sources[0].kind, named, declared)

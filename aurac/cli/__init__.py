@@ -39,7 +39,6 @@ SECTIONS = {
         "study": "Search, train and evaluate a whole experiment from one file.",
     },
     "Runs": {
-        "runs": "List run folders, or say how one stands: done, running, failed, left.",
         "report": "Write the report of a run again.",
         "export": "Write a run in the layout of another tool (lm-eval).",
     },
@@ -47,12 +46,11 @@ SECTIONS = {
         "tasks": "List the tasks, or the files of a bundled one.",
         "zoo": "List the adapters that come with the sources.",
         "base": "Fetch a base model and print its folder.",
-        "doctor": "What this machine can do, what is missing and how to get it.",
     },
 }
 COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 _MODULES = {
-    **dict.fromkeys(("base", "zoo", "doctor"), "here"),
+    **dict.fromkeys(("base", "zoo"), "here"),
     **dict.fromkeys(("report", "export"), "runs"),
     **dict.fromkeys(("inspect", "truncate", "cost"), "adapters"),
     **dict.fromkeys(("train", "study"), "training"),
@@ -63,15 +61,13 @@ _WORDS = {
     "aurac --help": "help usage",
     "aurac --version": "version",
     "compare": "eval evaluate simple_evaluate bench benchmark test diff resume leaderboard",
-    "zoo, tasks or runs": "list",
-    "runs": "results log status ps history",
+    "zoo or tasks": "list",
     "report": "show plot html summary",
     "recommend": "rank ranks best choose select",
     "truncate": "cut prune compress svd merge convert",
     "inspect": "info describe check",
     "train": "fit finetune sft",
     "base": "download pull fetch model models",
-    "doctor": "env setup init",
     "cost": "speed latency serve",
 }
 _MEANT = {word: command for command, words in _WORDS.items() for word in words.split()}

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.arguments import as_fraction
 from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
 from aurac.cli.options import (
     as_table,
@@ -26,7 +25,7 @@ from aurac.cli.options import (
 )
 from aurac.curves.names import label_names
 from aurac.errors import UsageError
-from aurac.runs.settings import parse_device_map, parse_shard
+from aurac.runs.settings import parse_device_map
 from aurac.tasks.options import parse_gen_kwargs
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from aurac.notebook import Run
     from aurac.runs.dryrun import DryRun
-    from aurac.runs.sequential_plan import Until
     from aurac.runs.settings import Request, RequestOptions
 
 _OPTIONS = options(
@@ -56,15 +54,6 @@ _OPTIONS = options(
         are outcomes. Holm goes over these alone, and all others are exploratory.
     --reference
 
-    Stopping early
-    --until <decided|width=W>: Evaluate a random order of all documents until every pair is
-        decided, or until the interval of every AURAC is W wide.
-    --margin FLOAT: A fraction, such as 0.02. With --until decided: is each further adapter at most
-        this much worse than the first? With --ranks auto: in the place of its 2 points.
-    --budget: With --until: most documents of each task, such as 500, or a time such as 30min.
-    --anytime FLAG: With --until decided: confidence sequences, which hold whenever you look and
-        need no plan, but more documents.
-
     Prompts
     --num-fewshot
     --fewshot stock|fixed [stock]: Draw examples as lm-eval does, or one fixed header for all
@@ -80,8 +69,7 @@ _OPTIONS = options(
     --seed <NUMBER> INTEGER>=0 [1234]: Of the few-shot sampling.
 
     Truncation
-    --ranks [pow2]: pow2, all, such as 1,2,4, or auto: pow2, then ranks between them where a curve
-        may lie more than 2 points from a straight line.
+    --ranks [pow2]: pow2, all, or ranks such as 1,2,4.
     --basis <auto|prefix|svd|energy>: One or more; the first is the one compared. auto, the default:
         svd, with the prefix as published beside it; of nested training prefix. energy: the
         parameters of a uniform rank, spent where the singular values are largest.
@@ -101,19 +89,13 @@ _OPTIONS = options(
     The run
     --out --output-path -o: Run folder. Default: runs/<tasks>-<hash>; the same command goes on in
         it.
-    --dry-run FLAG: Only say what would run: cells, time, memory, downloads. Nothing is loaded or
-        fetched.
-    --status FLAG: Only say what is done, running, failed and left in --out, with the time left.
+    --dry-run FLAG: Only list the cells and downloads. Nothing is loaded or fetched.
     --retry-failed
-    --profile FLAG: Write profile.json: where the time went, by kind of work.
     --json: Print results.json instead of tables.
 
-    Many processes and machines
-    --workers INTEGER>=1: Processes. Default: one for each CUDA device, else one; ray: as many as
-        fit.
-    --executor local|ray [local]: Processes of this machine, or a Ray cluster (aurac[ray]).
+    Machines
+    --executor local|ray [local]: This process, or a Ray cluster (aurac[ray]).
     --address: Of the Ray cluster, such as auto or ray://HOST:10001.
-    --shard: NUMBER/OF: compute this share only, for job arrays; gather without it.
     """,
     asked={"multiple": True},
     cluster=repeated(lambda values: pairs(values, "--cluster", "TASK=FIELD")),
@@ -123,13 +105,12 @@ _OPTIONS = options(
     rescale=repeated(lambda values: small_names(values) or None),
     device_map=parsed(parse_device_map),
     out={"type": click.Path()},
-    shard=parsed(parse_shard),
 )
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @command(
-    short="tasks limit data metric base num-fewshot chat-template until ranks basis device "
+    short="tasks limit data metric base num-fewshot chat-template ranks basis device "
     "batch-size out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
     "130 interrupted.",
@@ -143,11 +124,7 @@ def compare(
     out: str | None,
     *,
     as_json: bool,
-    status: bool,
     dry_run: bool,
-    until: str | None,
-    budget: str | None,
-    anytime: bool,
     asked: tuple[str, ...],
     references: tuple[str, ...],
     **options: Unpack[RequestOptions],
@@ -159,14 +136,7 @@ def compare(
     aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
     aurac compare ckpt_a --tasks gsm8k --basis prefix,svd --rescale rule,keep
-    aurac compare ckpt_a ckpt_b --tasks gsm8k --until decided
     """  # noqa: D301
-    if status:
-        from aurac.cli.runs import show_status
-
-        if out is None:
-            raise UsageError("--status without --out", fix="give the run folder with --out FOLDER")
-        return show_status(out, as_json=as_json)
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
         raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
@@ -175,55 +145,28 @@ def compare(
 
     options["primary"] = tuple(parse_pairs(asked, references))
     options["overrides"] = checkpoint_overrides()
-    early, margin = None, options["margin"]
-    if until is not None:
-        from aurac.runs.sequential_plan import Until
-
-        early = Until.of(until, margin=margin, budget=budget, anytime=anytime)
-        options["margin"] = None
-    else:
-        _refuse_without_until(
-            budget, margin if options["ranks"] != "auto" else None, anytime=anytime
-        )
     request = Request.of(checkpoints, tasks, out, **options)
     if dry_run:
-        return _show_dry_run(request, early, as_json=as_json)
-    return evaluate(request, early, as_json=as_json)
+        return _show_dry_run(request, as_json=as_json)
+    return evaluate(request, as_json=as_json)
 
 
-def _refuse_without_until(budget: str | None, margin: float | None, *, anytime: bool) -> None:
-    given = {"--budget": budget, "--margin": margin, "--anytime": anytime or None}
-    if names := [name for name, value in given.items() if value is not None]:
-        fix = "give --until decided, to stop early"
-        if margin is not None:
-            fix += (
-                ", or --ranks auto; `aurac recommend RUN --margin FRACTION` names the rank to ship"
-            )
-            fix += f"; {as_fraction(margin)}" if as_fraction(margin) else ""
-        raise UsageError(f"{' and '.join(names)} without --until", fix=fix)
-
-
-def evaluate(request: Request, until: Until | None, *, as_json: bool) -> int:
-    """Compare as far as the question needs, and print the results.
+def evaluate(request: Request, *, as_json: bool) -> int:
+    """Compare, and print the results.
 
     A finished run is recognised before anything heavy is loaded.
     """
     from aurac.runs.finished import recall
 
-    done = recall(request) if until is None else None
+    done = recall(request)
     if done is not None:
         click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
     else:
         if sys.stderr.isatty():  # many seconds pass before the next line
             click.echo("loading libraries, tasks and adapters …", err=True)
-        if until is None:
-            from aurac.runs.compare import run
+        from aurac.runs.compare import run
 
-            done = run(request, progress=True, command=_typed())
-        else:
-            from aurac.runs.sequential_run import run_until
-
-            done = run_until(request, until, progress=True, command=_typed())
+        done = run(request, progress=True, command=_typed())
     _show_comparison(done, as_json=as_json)
     return 3 if done.failures else 0
 
@@ -233,12 +176,12 @@ def _typed() -> str:
     return shlex.join(["aurac", *sys.argv[1:]])
 
 
-def _show_dry_run(request: Request, until: Until | None, *, as_json: bool) -> int:
+def _show_dry_run(request: Request, *, as_json: bool) -> int:
     """Print what `compare` would do; nothing is fetched."""
     with _offline():
         from aurac.runs.dryrun import plan_request
 
-        plan = plan_request(request, until, _typed())
+        plan = plan_request(request, _typed())
     print_result(plan.to_dict(), "\n".join(_dry_run_lines(plan)), as_json=as_json)
     return 0
 
@@ -267,35 +210,9 @@ def _dry_run_lines(plan: DryRun) -> list[str]:
     if plan.failed:
         there += f", {plan.failed} failed before (--retry-failed tries them again)"
     lines = [as_table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
-    if plan.further:
-        lines.append(
-            f"--ranks auto may add up to {plan.further} more cells; the time does not include them"
-        )
     lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
-    ends = [_span(end) for end in (plan.seconds_low, plan.seconds_high) if end is not None]
-    time = f"{' to '.join(dict.fromkeys(ends))}, " if ends else ""
-    lines.append(f"time: {time}{plan.seconds_from}")
-    lines.append(_memory(plan))
     lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
     return [*lines, *(f"note: {note}" for note in plan.notes)]
-
-
-def _memory(plan: DryRun) -> str:
-    if plan.memory is None:
-        return "memory: not known before the base is here"
-    part = {name: f"{size / 1e9:.2f} GB" for name, size in plan.memory.items()}
-    return (
-        f"memory: about {part['total']} (weights {part['weights']}, adapters {part['adapters']}, "
-        f"libraries and passes {part['beside']} as measured with the packaged base on a CPU)"
-    )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def _show_failures(done: Run) -> None:
@@ -310,14 +227,7 @@ def _show_failures(done: Run) -> None:
 
 
 def _show_comparison(done: Run, *, as_json: bool) -> None:
-    """Print what `compare` gave: the table and the pairs, or a share of the cells, or JSON."""
-    if done.shard:
-        number, of = done.shard
-        succeeded = done.cells - len(done.failures)
-        click.echo(f"shard {number}/{of}: {succeeded} of {done.cells} cells done in {done.folder}")
-        _show_failures(done)
-        click.echo("the same command without --shard gathers the results")
-        return
+    """Print what `compare` gave: the table and the pairs, or JSON."""
     if as_json:
         print_json(done.results.to_dict())
     else:
@@ -334,15 +244,11 @@ def _show_results(done: Run) -> None:
     from aurac.terminal import stdout_console
 
     console, known = stdout_console(), None
-    if not done.results.sequential and not done.failures and len(done.results.curves) > 1:
+    if not done.failures and len(done.results.curves) > 1:
         known = done.analysis
     best = known.candidates if known else ()
     console.print(terminal_table(done.results, width=console.width, best=best))
-    if done.results.rank_choice:
-        print_text("\n".join(done.results.rank_choice.sentences))
-    if done.results.sequential:
-        print_text("\n".join(terminal_text.decided_lines([done.results.sequential])))
-    elif known is not None:
+    if known is not None:
         known = Names(known).analysis(known)
         title = "Paired differences on the same documents"
         text = terminal_text.pair_lines(known.pairs, known.variants, title)
@@ -353,5 +259,5 @@ def _show_results(done: Run) -> None:
         print_text(doubt)
     _show_failures(done)
     click.echo(f"report: {done.folder / 'report.html'}")
-    if not done.results.sequential and len(done.failures) < done.cells:
+    if len(done.failures) < done.cells:
         click.echo(f"next: aurac recommend {shlex.quote(str(done.folder))} --margin M")

@@ -12,12 +12,7 @@ from aurac.cli.options import as_table, command, options, print_json, print_resu
 from aurac.curves.display import decimals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from aurac.adapters import Adapter
-    from aurac.runs.doctor import Finding
-
-_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
 
 
 def _complete_bases(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -118,49 +113,3 @@ class ZooRow:
         size = adapter.bytes(adapter.rank)
         named = adapter.method, adapter.rank, adapter.base, trained_on
         return cls(path, *named, size, adapter.sha256)
-
-
-@command(
-    epilog="Exit codes: 0 everything that is needed is there, 1 something that is needed is "
-    "missing or of another version."
-)
-@options(
-    """
-    --offline FLAG: Do not ask whether the hub answers.
-    --json
-    """
-)
-def doctor(*, offline: bool, as_json: bool) -> int:
-    """Say what this machine can do, what is missing, and how to get it.
-
-    \b
-    aurac doctor
-    aurac doctor --offline --json
-    """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.cli import log_path
-    from aurac.runs.doctor import examine
-
-    findings, log = examine(network=not offline), str(log_path())
-    broken = [finding for finding in findings if finding.state == "problem"]
-    if as_json:
-        print_json({"ready": not broken, "log": log, "findings": findings})
-    else:
-        _show_findings(findings, log)
-        names = ", ".join(finding.what for finding in broken)
-        click.echo(f"not ready: {names}" if broken else "ready: everything that is needed is here")
-    return 1 if broken else 0
-
-
-def _show_findings(findings: Sequence[Finding], log: str) -> None:
-    from rich.text import Text
-
-    from aurac.terminal import one_line, stdout_console, terminal_width, wrapped
-
-    columns = terminal_width()
-    width = None if columns is None else max(20, columns - 25)
-    rows = [(*_MARKS[f.state], f.what, f.found, f.advice) for f in findings]
-    for mark, style, what, value, advice in [*rows, ("", "", "log", log, None)]:
-        line = one_line(f"{value}{f' -> {advice}' if advice else ''}")
-        line = wrapped(line, width).replace("\n", f"\n{'':25}")
-        text = Text.assemble((f"{mark:<8} ", style), f"{what:<15} {line}")
-        stdout_console().print(text, soft_wrap=True)  # whole on a pipe, so that grep finds it

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import click
-from msgspec import to_builtins
 
 from aurac.cli.gates import gates
 from aurac.cli.options import (
@@ -16,49 +15,26 @@ from aurac.cli.options import (
     command,
     options,
     print_json,
-    print_result,
     print_text,
-    refuse_given,
     repeated,
-    small_names,
 )
 from aurac.cli.score import analysis_options
-from aurac.curves.display import declared
 from aurac.errors import UsageError
 from aurac.records.cut import EXPORTED, Derived
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from typing_extensions import Unpack
-
-    from aurac.adapters.truncate import BasisOption
     from aurac.analysis.choice_rows import Choice, Configuration
     from aurac.analysis.record import Analysis
     from aurac.cli.gates import Gate
     from aurac.files import Json
-    from aurac.readers import Curves
     from aurac.records.results_file import Results
     from aurac.records.serving import ServingCosts
     from aurac.show.names import Names
 
-    class OfRun(TypedDict):
-        """What is evaluated, with --tasks."""
-
-        ranks: str
-        basis: list[BasisOption]
-        num_fewshot: int | None
-        base: str | None
-        device: str
-        data: dict[str, Path]
-
 
 SCHEMA = 1  # of the JSON
-_OF_RUNS = ("budget", "out", "ranks", "basis", "num_fewshot", "base", "device", "data")
-_OF_FINISHED = (
-    *("require_rank", "max_latency_ms", "adapter", "reference", "min_accuracy", "metric"),
-    *("groups", "cluster", "support", "axis", "level", "details"),
-)
 
 
 def _only(adapters: Sequence[str]) -> str | None:
@@ -70,10 +46,8 @@ def _only(adapters: Sequence[str]) -> str | None:
 
 
 @command(
-    short="margin min-accuracy adapter reference require-rank max-latency-ms tasks until alpha "
-    "details json",
-    epilog="Exit codes: 0 answered, and every gate is passed; 4 a gate is not passed; 2 bad input. "
-    "With --tasks also those of compare.",
+    short="margin min-accuracy adapter reference require-rank max-latency-ms alpha details json",
+    epilog="Exit codes: 0 answered, and every gate is passed; 4 a gate is not passed; 2 bad input.",
 )
 @click.argument("sources", nargs=-1, required=True, type=click.Path(), metavar="RUN...")
 @options(
@@ -92,22 +66,7 @@ def _only(adapters: Sequence[str]) -> str | None:
         shipped at rank R or a smaller one.
     --max-latency-ms <MS> FLOAT: Exit with 4 unless every adapter, or --adapter, takes at most MS
         for a generated token at its rank, unmerged, as `aurac cost --save RUN` measured it.
-
-    Evaluate adapters until their rank is decided: RUN is an adapter then
-    --tasks
-    --until: With --tasks, RUN is an adapter: evaluate it until its rank is decided.
-    --budget: Most documents of each task, or a time such as 30min.
-    --out -o: Run folder.
-    --ranks [pow2]: pow2, all, or 1,2,4.
-    --basis <auto|prefix|svd|energy>: auto: prefix after nested training, svd otherwise.
-    --num-fewshot
-    --base
-    --device
-    --data
     """,
-    until={"type": click.Choice(["decided"])},
-    out={"type": click.Path()},
-    basis=repeated(small_names, default=["auto"]),
     adapter=repeated(_only),
     max_latency_ms={"type": Number(min=0, min_open=True)},
 )
@@ -122,10 +81,6 @@ def recommend(
     details: bool,
     require_rank: int | None,
     max_latency_ms: float | None,
-    tasks: list[str],
-    until: str | None,
-    budget: str | None,
-    out: str | None,
     margin: float | None,
     min_accuracy: float | None,
     adapter: str | None,
@@ -134,7 +89,6 @@ def recommend(
     level: float,
     alpha: float,
     support: str | None,
-    **of_run: Unpack[OfRun],
 ) -> int:
     """The smallest configuration that you can ship: an adapter, its truncation and its rank.
 
@@ -152,20 +106,7 @@ def recommend(
     aurac recommend runs/gsm8k --min-accuracy 0.45
     aurac recommend runs/gate --margin 0.03 --adapter new --require-rank 8  # CI
     aurac recommend runs/gate --margin 0.03 --max-latency-ms 15
-    aurac recommend my_adapter --tasks gsm8k --margin 0.02 --until decided
     """  # noqa: D301 - click's mark for lines that stay as they are
-    if tasks or until:
-        from aurac.cli.compare import evaluate
-        from aurac.runs.sequential_plan import Until
-        from aurac.runs.settings import Request
-
-        refuse_given(_OF_FINISHED, "with --until", "give it to the finished run")
-        if not tasks or until is None or margin is None:
-            expected = "aurac recommend ADAPTER --tasks TASK --margin 0.02 --until decided"
-            raise UsageError("--tasks, --until and --margin go together", expected=expected)
-        decided = Until.of(until, ranks=True, margin=margin, alpha=alpha, budget=budget)
-        request = Request.of(sources, tasks, out, **of_run)
-        return evaluate(request, decided, as_json=as_json)
     from aurac.analysis.of_study import within_study
     from aurac.analysis.primary import read_sources
     from aurac.analysis.rows import Options
@@ -177,12 +118,7 @@ def recommend(
     gated = require_rank is not None or max_latency_ms is not None
     if margin is None and min_accuracy is None and gated:
         raise UsageError("nothing to recommend by", expected="--margin, --min-accuracy, or both")
-    refuse_given(_OF_RUNS, "of a finished run", "leave it out, or give --tasks and --until, too")
     read = read_sources(sources, metric, groups=groups, clusters=cluster)
-    if read.sequential:
-        other = adapter or min_accuracy or reference or gated
-        more = bool(other) or len(read.sequential) < len(sources)  # beside a run of fixed size
-        return _decided(read, margin, asked_more=more, as_json=as_json)
     settings = Options(
         axis=axis,
         level=level,
@@ -255,25 +191,6 @@ def _judged(result: Analysis, names: Names, adapter: str | None) -> Iterator[str
         other = "another" if len(others) > 1 else "the other"
         said = f"{adapter} is judged as {default}, its default truncation here"
         yield f"{said}; --adapter {' or '.join(others)} for {other}"
-
-
-def _decided(read: Curves, margin: float | None, *, asked_more: bool, as_json: bool) -> int:
-    """What runs that stopped early have decided; no other test holds on their documents."""
-    own = {record.margin for record in read.sequential}
-    if asked_more or (margin is not None and own != {margin}):
-        known = ", ".join("none" if m is None else declared(m) for m in own)
-        raise UsageError(
-            "another question to a run that stopped when its own was decided",
-            expected=f"its own margin ({known}) or none, no gate, and no other run",
-            fix="for a gate run compare on a fixed number of documents, without --until, into "
-            "another folder",
-        )
-    from aurac.show.terminal_text import decided_lines
-
-    content = {"schema": SCHEMA, "ship": [], "sequential": to_builtins(read.sequential)}
-    text = "\n".join(decided_lines(read.sequential)).strip("\n")
-    print_result(content, text, as_json=as_json)
-    return 0
 
 
 def _results(sources: Iterable[str]) -> Iterator[tuple[str, Results]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from msgspec import to_builtins
 
 from aurac.arguments import fraction
 from aurac.cli.options import (
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aurac.analysis.record import Analysis
-    from aurac.records.decisions import SequentialRecord
 
 
 def _clusters(values: Sequence[str]) -> dict[str, str]:
@@ -171,14 +169,13 @@ def score(
     result = analyse(read.curves, settings, groups=read.groups, choices=False)
     result = within_study(result, map(Path, sources))
     if as_json:
-        stopped = {"sequential": to_builtins(read.sequential)} if read.sequential else {}
-        print_json(result.to_dict(details=details) | stopped)
+        print_json(result.to_dict(details=details))
     else:
-        _print(result, read.sequential, details=details)
+        _print(result, details=details)
     return None
 
 
-def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bool) -> None:
+def _print(result: Analysis, *, details: bool) -> None:
     from aurac.show import terminal_text
     from aurac.show.caveats import study_sentences
     from aurac.show.names import Names
@@ -191,7 +188,6 @@ def _print(result: Analysis, stopped: Sequence[SequentialRecord], *, details: bo
     console = stdout_console()
     console.print(table.terminal(console.width, TITLE))
     text = terminal_text.score_lines(result.scores, details=details)
-    text += terminal_text.decided_lines(stopped, alone=False)
     title = f"Differences of {axis_title(result.axis)}"
     if any(row.estimate for row in (*result.pairs, *result.variants)):
         title = f"Paired d{title[1:]} on the same documents"

@@ -62,7 +62,6 @@ class Run:
     results: Results
     files: tuple[Path, ...] = ()
     cells: int = 0
-    shard: tuple[int, int] | None = None
     besides: str = ""
 
     @property
@@ -95,11 +94,6 @@ class Run:
         from aurac.analysis.whole import analyse
 
         read = self._read
-        if read.sequential and asked != Options():
-            raise UsageError(
-                "another question to a run that stopped when its own was decided",
-                fix="run.results.sequential has its decisions",
-            )
         settings = replace(asked, strict=False, primary=read.primary)
         return within_study(analyse(read.curves, settings, groups=read.groups), [self.folder])
 

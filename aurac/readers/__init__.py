@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from aurac.curves.curve import Curve
-    from aurac.records.decisions import Declaration, SequentialRecord
+    from aurac.records.decisions import Declaration
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,6 @@ class Curves:
     # name → adapters that the source records as seeds of one recipe
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     primary: Declaration | None = None
-    # Of runs that stopped early: tests for a fixed number of documents do not hold on theirs
-    sequential: Sequence[SequentialRecord] = ()
 
 
 @keywords()
@@ -104,8 +102,7 @@ def _read_folder(path: Path, wanted: WantedMetrics, cluster: Mapping[str, str]) 
 
         curves, groups = read_run(path, wanted)
         results = Results.read(path)
-        stopped = [results.sequential] if results.sequential and results.stopped_early else []
-        return Curves(curves, "run", groups, results.primary or None, stopped)
+        return Curves(curves, "run", groups, results.primary or None)
     from aurac.readers.lm_eval_logs import read_samples
 
     return Curves(read_samples(path, wanted, cluster), "samples")

@@ -13,7 +13,7 @@ from aurac.errors import RunFolderError
 from aurac.files import Json, did_you_mean, write_json
 from aurac.records.cell import DocumentKey, SchemaNumber, read_record
 from aurac.records.cut import Derived
-from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
+from aurac.records.decisions import Declaration
 
 RESULTS_SCHEMA = 1
 RESULTS_FILE = "results.json"
@@ -140,7 +140,7 @@ class CurveRecord(Record, frozen=True, kw_only=True):
         fit_factors: Rank → factor, where the rescale is `fit`.
         n_docs: Documents that these results are about; cells may hold more.
         documents: Task, or member of a group → how many of its documents, the first in its file;
-            left out where it is all of them. A sequential run stops for each adapter by itself.
+            left out where it is all of them.
         near_ties: Documents with a decision within rounding; null where that was not counted.
         cells: Rank → file in the run folder; of a group of tasks a file for each member.
         baseline_cell: That of the base.
@@ -352,8 +352,6 @@ class Results(Record, frozen=True, kw_only=True):
             command; recorded seeds are found anew.
         primary: The primary comparisons, where some were declared.
         failures: Cells that could not be computed.
-        sequential: Of a run with `--until`; any other has no such key.
-        rank_choice: Of a run with `--ranks auto`; any other has no such key.
     """
 
     schema: int
@@ -366,8 +364,6 @@ class Results(Record, frozen=True, kw_only=True):
     failures: list[FailedCell] = []
     engine: EngineTotals = EngineTotals()
     provenance: Provenance = Provenance()
-    sequential: SequentialRecord | UnsetType | None = UNSET
-    rank_choice: RankChoice | UnsetType = UNSET
 
     def __repr__(self) -> str:
         tasks = ", ".join(task.name for task in self.tasks)
@@ -415,12 +411,6 @@ class Results(Record, frozen=True, kw_only=True):
         """Adapter → AURAC (log2 axis) of its default curve on that task, where it has one."""
         every = [c for c in self.curves if c.default and c.task == self.headline.name]
         return {curve.adapter: curve.score.log2.value for curve in every if curve.score}
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether the documents are those at which a sequential run stopped."""
-        counts = self.sequential.documents if self.sequential else {}
-        return any(self.task(name).n_docs == count for name, count in counts.items())
 
     def task(self, name: str) -> TaskRecord:
         """The task of this name; an empty record where there is none."""

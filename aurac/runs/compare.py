@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 from typing_extensions import Unpack
 
 from aurac.adapters import members_of
@@ -18,22 +18,21 @@ from aurac.adapters.formats.storage import RemovedValues
 from aurac.analysis.primary import declaration
 from aurac.arguments import keywords
 from aurac.errors import RunFolderError
-from aurac.files import link_or_copy, write_json
+from aurac.files import link_or_copy
 from aurac.models.device import in_use, machine, versions
 from aurac.notebook import Run
-from aurac.records.decisions import SequentialRecord
 from aurac.records.hub import recorded_base
 from aurac.records.reader import recipe_groups
 from aurac.records.results_file import (
     REPORT_FILE,
     RESULTS_FILE,
-    RESULTS_SCHEMA,
     BaseRecord,
     Provenance,
     Results,
     RunSettings,
 )
 from aurac.records.store import CellStore, cannot_write
+from aurac.runs.executors import make_executor
 from aurac.runs.finished import InputSnapshot
 from aurac.runs.folder import (
     RunRequest,
@@ -45,14 +44,12 @@ from aurac.runs.folder import (
 )
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
-from aurac.runs.log import Profile, RunLog
-from aurac.runs.plan import PlannedCell, shard_of
-from aurac.runs.progress import NoProgress, SweepProgress, say
-from aurac.runs.rank_choice import Choice, add_ranks, choose, further
+from aurac.runs.log import RunLog
+from aurac.runs.plan import PlannedCell
+from aurac.runs.progress import NoProgress, SweepProgress
 from aurac.runs.results import (
     CellReader,
     adapter_records,
-    failed_cell,
     results_of,
     task_record,
 )
@@ -60,15 +57,11 @@ from aurac.runs.runner import Executor, RunContext
 from aurac.runs.session import Session, open_request
 from aurac.runs.settings import DEFAULTS, Execution, Request, RequestOptions
 from aurac.runs.status import CellStates, add_to_plan
-from aurac.runs.workers import make_executor
 
 logger = logging.getLogger(__name__)
 
-PROFILE_FILE = "profile.json"
-_GROWN = "Later extended to"
 _ELSEWHERE = {
-    name: f"`aurac compare --{name.replace('_', '-')}` has it"
-    for name in ("until", "budget", "anytime", "dry_run")
+    name: f"`aurac compare --{name.replace('_', '-')}` has it" for name in ("dry_run",)
 } | {"resume": "the same call goes on", "log_samples": "run.samples has them"}
 _MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
 
@@ -95,8 +88,7 @@ def compare(
         progress: Show a progress bar with the time left on standard error.
         command: The command line, for the provenance.
         options: As on the command line: `limit` (documents of each task), `metric` and `data` (by
-            task), `ranks`, `basis`, `margin` (of ``ranks="auto"``; a report's is that of
-            `Run.report`), `base`, `groups` (recipe → its seeds), `primary`. `TaskOptions`,
+            task), `ranks`, `basis`, `base`, `groups` (recipe → seeds), `primary`. `TaskOptions`,
             `TruncationOptions`, `ModelOptions`, `EngineOptions`, `Settings` and `Execution` of
             `aurac.runs.settings` describe each. One will do where several are expected:
             ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
@@ -114,34 +106,26 @@ def run(
     *,
     progress: bool = False,
     command: str | None = None,
-    begin: Callable[[Session], Session] = lambda session: session,
-    kind: Callable[..., Sweep] | None = None,
 ) -> Run:
-    """As `compare`, for a request that is one object.
-
-    `begin` makes of the session the one to begin with; `kind` says how to go about the cells where
-    not all of them are computed.
-    """
-    started, profile = time.time(), Profile()
+    """As `compare`, for a request that is one object."""
+    started = time.time()
     execution, out, tasks = request.execution, request.out, request.tasks
     executor, elsewhere = make_executor(execution), execution.executor == "ray"
     with Interrupts() as interrupts:
-        with profile.spent("build"):
-            session = begin(open_request(request))
+        session = open_request(request)
         check_primary(session)
         identity = session.request()
         place, begun = find_run_folder(out, tasks, identity, command)
         members = [m for adapter in session.adapters.values() for m in members_of(adapter)]
         removed = any(isinstance(member.values, RemovedValues) for member in members)
-        if begun and removed and not (kind or session.settings.fits):
+        if begun and removed and not session.settings.fits:
             _check_weights(_left(session.cells(), CellStore(place)))  # before the folder has them
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
-            with profile.spent("load"):
-                session.base()
+            session.base()
         folder = open_run_folder(out, tasks, identity, command)
         snapshot = InputSnapshot(request, session.outline.path, started)
-        parts = session, execution, executor, folder, interrupts, profile, progress
-        done = (kind or Sweep)(*parts, command, started).run()
+        parts = session, execution, executor, folder, interrupts, progress
+        done = Sweep(*parts, command, started).run()
         snapshot.keep(done)
         return done
 
@@ -155,7 +139,6 @@ class Sweep:
     executor: Executor
     folder: Path
     interrupts: Interrupts
-    profile: Profile
     progress: bool
     command: str | None
     started: float
@@ -176,61 +159,26 @@ class Sweep:
                 if self.execution.retry_failed:
                     for key in self.store.failed_keys():
                         self.store.clear_failure(key)
-                done = self._computed(cells)
-                if self.execution.profile:
-                    write_json(self.folder / PROFILE_FILE, self.profile.to_dict())
-                return done
+                return self._computed(cells)
         except OSError as error:
             raise cannot_write(self.folder, error) from error
 
     def _planned(self) -> list[PlannedCell]:
         """The cells of the session, which the folder's plan then has."""
-        with self.profile.spent("fit"):
-            self.session.fit(self.folder)
+        self.session.fit(self.folder)
         cells = self.session.cells()
-        add_to_plan(self.folder, [cell.row for cell in cells], further(self.session))
+        add_to_plan(self.folder, [cell.row for cell in cells])
         return cells
 
     def _computed(self, cells: list[PlannedCell]) -> Run:
-        auto, shard = self.session.settings.truncation.auto, self.execution.shard
-        cells, choice = self._chosen(cells) if auto else (cells, None)
-        if shard:
-            wanted = shard_of(cells, *shard)
-            self._compute(wanted)
-            records = [(cell, self.store.failure(cell.identity.key)) for cell in wanted]
-            failures = [failed_cell(cell, record.reason) for cell, record in records if record]
-            results = Results(schema=RESULTS_SCHEMA, curves=[], failures=failures)
-            return Run(self.folder, results, (), len(wanted), shard=shard)
-        results = self._results(cells)
-        return self._written(choice.of(results) if choice else results, len(cells))
-
-    def _chosen(self, cells: list[PlannedCell]) -> tuple[list[PlannedCell], Choice]:
-        """Compute round after round, until the curves ask for no further rank."""
-        while True:
-            choice = choose(self.session, self._filled(cells))
-            if not choice.following:
-                add_to_plan(self.folder, [cell.row for cell in cells])
-                return cells, choice
-            self.log.event("ranks", following=choice.following)
-            if self.progress:
-                say(choice.words)
-            add_ranks(self.session, choice.following)
-            open_run_folder(self.folder, self.session.tasks, self.session.request(), self.command)
-            cells = self._planned()
-
-    def _results(self, cells: list[PlannedCell]) -> Results:
-        """Compute what is missing of the cells, and make curves of them."""
-        reader = self._filled(cells)
-        with self.profile.spent("results"):
-            return results_of(self.session, reader)
+        return self._written(results_of(self.session, self._filled(cells)), len(cells))
 
     def _filled(self, cells: list[PlannedCell]) -> CellReader:
         """Compute what is missing of the cells, and read them; damaged ones are computed again."""
         for _ in range(_MOST_REPAIRS):
             self._compute(cells)
             reader = CellReader(cells, self.store)
-            with self.profile.spent("results"):
-                incomplete = reader.incomplete()
+            incomplete = reader.incomplete()
             if not incomplete:
                 break
             for cell, there in incomplete:
@@ -243,8 +191,7 @@ class Sweep:
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
-        parts = self.store, self._locks, self.interrupts, self.log, self.profile, bar
-        context = RunContext(*parts, wait_for_device=self.execution.profile)
+        context = RunContext(self.store, self._locks, self.interrupts, self.log, bar)
         with bar:
             if todo:
                 self.executor.run(self.session, todo, context)
@@ -271,8 +218,6 @@ class Sweep:
                 if whole.is_file():
                     text += f"; {whole} and the report beside it stay as they are"
             before = _before(place)
-            if not results.sequential:
-                results = msgspec.structs.replace(results, sequential=_decided(before, results))
             if before and (place / REPORT_FILE).is_file() and _equal(before, results):
                 pages = (place / REPORT_FILE, place / "report.html")  # with its margin and labels
                 return Run(place, before, pages, cells, besides=text)
@@ -280,8 +225,7 @@ class Sweep:
             results.write(place)
             from aurac.show import write_report
 
-            with self.profile.spent("report"):
-                files = tuple(write_report(place))
+            files = tuple(write_report(place))
             return Run(place, results, files, cells, besides=text)
 
 
@@ -325,26 +269,6 @@ def _equal(before: Results, results: Results) -> bool:
     times = {name: getattr(now, name) for name in ("command", "started", "finished", "seconds")}
     made = msgspec.structs.replace(before.provenance, **times)
     return msgspec.structs.replace(before, provenance=made) == results
-
-
-def _decided(there: Results | None, results: Results) -> SequentialRecord | UnsetType:
-    """What a run that stopped early decided here, with how many documents there are by now."""
-    before = there.sequential if there else UNSET
-    names = {adapter.name for adapter in results.adapters}
-    now = {task.name: task.n_docs or 0 for task in results.tasks}
-    if not before or not all(
-        decision.task in now and {decision.a, decision.b or decision.a} <= names
-        for decision in before.decisions
-    ):
-        return UNSET
-    grown = [
-        f"{_GROWN} {now[name]:,} documents of {name}: scores and curves are of all of these, the "
-        f"decisions of the first {count:,} of the random order."
-        for name, count in before.documents.items()
-        if now.get(name, 0) > count
-    ]
-    notes = [note for note in before.notes if not note.startswith(_GROWN)]
-    return msgspec.structs.replace(before, notes=[*notes, *grown])
 
 
 def _provenance(session: Session, command: str | None, started: float) -> Provenance:

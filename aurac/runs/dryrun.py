@@ -1,4 +1,4 @@
-"""What `compare` would do: cells, those that are there already, time, memory and downloads.
+"""What `compare` would do: cells, those that are there already, and downloads.
 
 Nothing is fetched, no model is loaded and nothing is written.
 """
@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,30 +25,25 @@ from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.records.hub import hub_id
 from aurac.records.store import CellStore
 from aurac.runs.compare import check_primary
+from aurac.runs.executors import make_executor
 from aurac.runs.folder import find_run_folder
-from aurac.runs.pace import estimate, weight_bytes
-from aurac.runs.rank_choice import follow, further
-from aurac.runs.sequential_plan import Until, part_of, sequential
 from aurac.runs.session import Lookup, Session, open_request
-from aurac.runs.settings import Execution, ModelOptions, Request, Settings
+from aurac.runs.settings import ModelOptions, Request, Settings
 from aurac.runs.status import CellStates
-from aurac.runs.workers import make_executor
 from aurac.tasks import BUNDLED
 from aurac.tasks.index import facts_of
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.task import BuiltTask
 
 BASE = "base"
-_OVERHEAD = 1_000_000_000
-"""Bytes beside weights and adapters, as measured with the packaged base on a CPU."""
 
 
 @dataclass(frozen=True)
 class Line:
     """The cells of one curve on a task: all ranks, those `done`, those that `failed` before.
 
-    `requests` and `effort` (characters, see `Requests.effort`) are of one cell; None where the
-    documents were not looked up. The base is the curve "base", rank 0.
+    `requests` are of one cell; None where the documents were not looked up. The base is the curve
+    "base", rank 0.
     """
 
     curve: str
@@ -58,7 +52,6 @@ class Line:
     done: tuple[int, ...] = ()
     failed: tuple[int, ...] = ()
     requests: int | None = None
-    effort: float | None = None
 
     @property
     def left(self) -> tuple[int, ...]:
@@ -73,11 +66,7 @@ class DryRun:
     Attributes:
         lines: One for each curve on each task.
         folder: The run folder that was looked into; None if there is none yet.
-        seconds_from: Where the estimate comes from, or why there is none.
-        memory: Bytes: weights, adapters, beside them; the sum under "total".
-        further: How many cells may follow at most (ranks `auto`); the time is without them.
         notes: What was not looked up, and why.
-        seconds, seconds_low, seconds_high: Middle and ends of a range; None without an estimate.
     """
 
     lines: tuple[Line, ...]
@@ -85,14 +74,8 @@ class DryRun:
     base: str
     device: str
     dtype: str
-    seconds_from: str
-    memory: Mapping[str, int] | None
     downloads: tuple[str, ...]
-    further: int
     notes: tuple[str, ...]
-    seconds: float | None
-    seconds_low: float | None
-    seconds_high: float | None
 
     @property
     def cells(self) -> int:
@@ -117,45 +100,32 @@ class DryRun:
         return {**dataclasses.asdict(self), **counts, "lines": lines, "folder": folder}
 
 
-def plan_request(request: Request, until: Until | None, command: str | None) -> DryRun:
-    """What `aurac.compare` would do for a request, or refuse; with `until` at most."""
-    if until is not None:
-        request = sequential(request, until)
+def plan_request(request: Request, command: str | None = None) -> DryRun:
+    """What `aurac.compare` would do for a request, or refuse."""
     lookup, execution = LocalLookup(), request.execution
     make_executor(execution)  # refuses one that is not installed
     session = open_request(request, lookup)
     check_primary(session)
-    if until is not None:
-        session = part_of(session, until, whole=True)
-        lookup.notes += _notes_on_stopping(session, until)
     folder = None
     if not lookup.downloads:
         place, begun = find_run_folder(request.out, session.tasks, session.request(), command)
         folder = place if begun else None
     store = CellStore(folder or Path())
-    complete = session.settings.truncation.auto and not lookup.absent and follow(session, store)
     rows = [cell.row for cell in session.cells()]
     states = CellStates.of(rows, store, retry=execution.retry_failed)
-    ends, source = _time(session, states, folder, lookup)
     return DryRun(
         lines=(*_lines(session, states), *_unseen(session, lookup.absent)),
         folder=folder,
         base=session.outline.name,
         device=session.outline.device,
         dtype=session.outline.dtype,
-        seconds_from=source,
-        memory=_memory(session),
         downloads=tuple(lookup.downloads),
-        further=0 if complete else further(session, len(lookup.absent)),
         notes=(
             *_notes_on_base(session),
             *lookup.notes,
             *states.rescored(),
-            *_notes_on_cells(session, execution),
+            *_notes_on_cells(session),
         ),
-        seconds=math.sqrt(ends[0] * ends[1]) if ends else None,
-        seconds_low=ends[0] if ends else None,
-        seconds_high=ends[1] if ends else None,
     )
 
 
@@ -251,8 +221,7 @@ def _lines(session: Session, states: CellStates) -> Iterable[Line]:
         for curve in () if task.members else (None, *(v.label for v in session.variants)):
             done, failed, left = (tuple(sorted(ranks[task.name, curve, k])) for k in kinds)
             everything = tuple(sorted((*done, *failed, *left)))
-            sizes = task.n_requests, task.effort
-            yield Line(curve or BASE, task.name, everything, done, failed, *sizes)
+            yield Line(curve or BASE, task.name, everything, done, failed, task.n_requests)
 
 
 def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
@@ -261,30 +230,6 @@ def _unseen(session: Session, tasks: Sequence[str]) -> Iterable[Line]:
         yield Line(BASE, task, (0,))
         for variant in session.variants:
             yield Line(variant.label, task, variant.ranks)
-
-
-def _time(
-    session: Session, states: CellStates, folder: Path | None, lookup: LocalLookup
-) -> tuple[tuple[float, float] | None, str]:
-    """As `estimate`, for what is left; or why there is no estimate."""
-    if lookup.absent:
-        return None, "no estimate: the documents of a task were not looked up"
-    if not states.left:
-        return (0.0, 0.0), "nothing is left to compute"
-    if session.outline.model is None:
-        return None, "no estimate: the base is not here; one finished cell gives one"
-    left: dict[str, float] = defaultdict(float)
-    for row, requests in states.left.items():
-        left[row.task] += requests
-    return estimate(left, session.built, folder, session.outline)
-
-
-def _memory(session: Session) -> dict[str, int] | None:
-    if session.outline.model is None:
-        return None
-    adapters = sum(adapter.bytes(adapter.rank) for adapter in session.adapters.values())
-    parts = {"weights": weight_bytes(session.outline), "adapters": adapters, "beside": _OVERHEAD}
-    return {**parts, "total": sum(parts.values())}
 
 
 def _notes_on_base(session: Session) -> Iterable[str]:
@@ -296,22 +241,7 @@ def _notes_on_base(session: Session) -> Iterable[str]:
             yield f"adapter {adapter.name} records the base {recorded}, not {named}"
 
 
-def _notes_on_stopping(session: Session, until: Until) -> Iterable[str]:
-    sizes = [f"{task.n_docs:,} of {task.name}" for task in session.built if task.group is None]
-    if sizes:
-        yield (
-            f"documents in a random order, at most {', '.join(sizes)}: this is all that may be "
-            "computed, and the run stops earlier when it has its answers"
-        )
-    if until.seconds is not None:
-        yield f"it ends after {until.seconds / 60:g} minutes, with or without its answers"
-
-
-def _notes_on_cells(session: Session, execution: Execution) -> Iterable[str]:
+def _notes_on_cells(session: Session) -> Iterable[str]:
     beside = [v.called for v in session.variants if v.role == "published"]
     if beside:
         yield f"evaluated beside the compared curves, as published: {', '.join(beside)}"
-    if any(variant.rescale == "fit" for variant in session.variants):
-        yield "rescale fit finds its factors first; that time is not in the estimate"
-    if (execution.workers or 1) > 1 or execution.shard or execution.executor != "local":
-        yield "the time is that of one process computing all that is left"

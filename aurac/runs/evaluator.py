@@ -23,7 +23,7 @@ from aurac.errors import AuracError
 from aurac.models.base import LoadedBase
 from aurac.models.device import no_memory
 from aurac.records.cell import Block, Budgets
-from aurac.runs.log import Profile, RunLog
+from aurac.runs.log import RunLog
 from aurac.runs.plan import PlannedCell, Variant
 from aurac.tasks.task import Evaluation
 
@@ -44,9 +44,8 @@ class Evaluator:
     Args:
         base: Gives the base model in memory; called when the first cell is computed.
         options: Budgets of the engine; halved where memory does not suffice.
-        log, profile: Where events and time go.
+        log: Where events go.
         before_pass: Called before each forward pass.
-        wait_for_device: Wait for each pass, so that its time is its own.
     """
 
     def __init__(
@@ -55,13 +54,10 @@ class Evaluator:
         options: EngineOptions,
         *,
         log: RunLog | None = None,
-        profile: Profile | None = None,
         before_pass: Callable[[], None] = lambda: None,
-        wait_for_device: bool = False,
     ) -> None:
         self._base, self._options = base, options
-        self._log, self._profile = log or RunLog(None), profile or Profile()
-        self._before_pass, self._wait = before_pass, wait_for_device
+        self._log, self._before_pass = log or RunLog(None), before_pass
         self._notes: list[str] = []
         self._prepared: dict[tuple[str, str], Any] = {}
         self._attached = contextlib.ExitStack()
@@ -77,8 +73,7 @@ class Evaluator:
 
     def base(self) -> LoadedBase:
         """The base in memory; a BaseModelError where it cannot be loaded."""
-        with self._profile.spent("load"):
-            return self._base()
+        return self._base()
 
     def blocks(
         self,
@@ -113,8 +108,7 @@ class Evaluator:
 
     def _evaluation(self, cell: PlannedCell) -> Evaluation:
         base = self.base()
-        with self._profile.spent("adapter"):
-            self._set(cell.variant, cell.rank, base)
+        self._set(cell.variant, cell.rank, base)
         return cell.task.evaluation(base.model, base.tokenizer, self._options)
 
     def _set(self, variant: Variant | None, rank: int, base: LoadedBase) -> None:
@@ -141,12 +135,10 @@ class Evaluator:
         on_requests: Callable[[int], None],
     ) -> Block:
         began, options = time.perf_counter(), self._options
-        with watched(self.base().model, self._before_pass, wait=self._wait) as watch:
+        with watched(self.base().model, self._before_pass) as watch:
             outcome = evaluation.block(places, on_requests)
         watch.check()
         seconds = time.perf_counter() - began
-        self._profile.add("forward", watch.seconds, watch.passes)
-        self._profile.add("rest of cells", seconds - watch.seconds)
         return Block(
             documents=[cell.documents[place] for place in places],
             metrics={key: [float(x) for x in column] for key, column in outcome.metrics.items()},

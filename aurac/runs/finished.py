@@ -93,7 +93,7 @@ class InputSnapshot:
 
     def keep(self, done: Run) -> None:
         """Remember a finished run; a cache that cannot be written costs time only."""
-        if self._inputs is None or done.besides or done.shard or done.results.sequential:
+        if self._inputs is None or done.besides:
             return
         try:
             known = FinishedRun(
@@ -116,7 +116,7 @@ class InputSnapshot:
 def comparable(request: Request) -> bool:
     """Whether all that a request depends on can be compared without building it."""
     how, task = request.execution, request.settings.task
-    if how.shard or how.profile or how.retry_failed or task.include_path is not None:
+    if how.retry_failed or task.include_path is not None:
         return False
     own = any(Path(name).suffix in (".yaml", ".yml") for name in request.tasks)
     return not own and all(path.exists() for path in _places(request))

@@ -72,24 +72,8 @@ class RequestedTask(Record, frozen=True, kw_only=True):
     documents: int
 
 
-class SequentialPlan(Record, frozen=True, kw_only=True):
-    """How sequential tests spend their error rate, fixed by the first run in a folder.
-
-    `budget`: task → most documents (null at any time); `ranks`: of the compared curves, by label.
-    """
-
-    alpha: float
-    margin: float | None = None
-    anytime: bool = False
-    budget: dict[str, int | None]
-    ranks: dict[str, list[int]]
-
-
 class RunRequest(Record, frozen=True, kw_only=True):
-    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks.
-
-    `sequential` has the plan of a run that may stop early, for its question: "pairs" or "ranks".
-    """
+    """`run.json`: all that was ever asked for: name → SHA-256, labels with ranks, and tasks."""
 
     schema: int = REQUEST_SCHEMA
     settings: RequestSettings
@@ -97,7 +81,6 @@ class RunRequest(Record, frozen=True, kw_only=True):
     curves: list[tuple[str, list[int]]]
     tasks: dict[str, RequestedTask]
     primary: Declaration | UnsetType = UNSET
-    sequential: dict[str, SequentialPlan] = msgspec.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> RunRequest | None:
@@ -164,22 +147,19 @@ def find_run_folder(
 
 
 def _default_folder(names: Sequence[str], request: RunRequest) -> Path:
-    """The same however many documents are asked for, and for each plan of a sequential run."""
+    """The same however many documents are asked for."""
     tasks = {task: recorded.first_prompt for task, recorded in request.tasks.items()}
     files = [Path(name).suffix in (".yaml", ".yml") for name in names]
     called = (Path(n).stem if is_file else n for n, is_file in zip(names, files, strict=True))
     name = "-".join([*tasks] if len(tasks) == 1 and any(files) else called)
     name = name[:60].replace("/", "_")
-    same = {**_unplanned(request), "tasks": tasks}
-    if "ranks" in request.sequential:
-        same["curves"] = [(label, ranks[-1:]) for label, ranks in request.curves]
+    same = {**_undeclared(request), "tasks": tasks}
     return Path("runs") / f"{name}-{sha256_json(same)[:8]}"
 
 
-def _unplanned(request: RunRequest) -> dict[str, Json]:
-    """A request without the plan of its tests, for names of folders."""
-    tests = ("sequential", "primary")
-    return {name: value for name, value in request.to_dict().items() if name not in tests}
+def _undeclared(request: RunRequest) -> dict[str, Json]:
+    """A request without its primary comparisons, for names of folders."""
+    return {name: value for name, value in request.to_dict().items() if name != "primary"}
 
 
 def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequest:
@@ -190,19 +170,10 @@ def _same_run(folder: Path, request: RunRequest, command: str | None) -> RunRequ
     if before is not None:
         changed = _unequal(before.settings.to_dict(), request.settings.to_dict())
         reasons = _conflicts(before, request, changed)
-        spent = [] if reasons else _other_plans(before, request)
-        if not reasons and not spent:
+        if not reasons:
             return before
     elsewhere = _free_folder(folder, changed)
     again = f"`{_with_out(command, elsewhere)}`" if command else f"--out {elsewhere}"
-    if not reasons:
-        raise RunFolderError(
-            f"the sequential test in {folder} has another plan ({'; '.join(spent)}), and its error "
-            "rate is spent by that plan",
-            expected="the same plan, which goes on (a budget of time may change)",
-            fix=f"leave --until out to evaluate more documents, or give {again}: a second test on "
-            "the same documents, so that the two together err up to twice as often",
-        )
     raise RunFolderError(
         f"--out {folder} holds another run ({'; '.join(reasons)})",
         expected="the same settings, or a new folder",
@@ -237,25 +208,6 @@ def _conflicts(
 
 def _said(value: Any) -> str:
     return "not given" if value is None else repr(_short(value))
-
-
-def _other_plans(before: RunRequest, now: RunRequest) -> list[str]:
-    """How a sequential test that was begun differs from the one that is asked for."""
-    reasons = []
-    for question, plan in now.sequential.items():
-        begun = _fixed(before.sequential.get(question, plan))
-        for name, new in _fixed(plan).items():
-            if begun.get(name, new) != new:
-                reasons.append(f"{name} was {begun[name]}, is {new}")
-    return reasons
-
-
-def _fixed(plan: SequentialPlan) -> dict[str, Json]:
-    """What a plan fixes, by the name of it."""
-    budgets = {f"budget of {task}": most for task, most in plan.budget.items()}
-    ranks = {f"ranks of {label}": ranks for label, ranks in plan.ranks.items()}
-    own = {"margin": plan.margin, "alpha": plan.alpha, "anytime": plan.anytime}
-    return {**own, **budgets, **ranks}
 
 
 def _short(value: Any) -> Any:
@@ -297,11 +249,6 @@ def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
         name: max(before.tasks.get(name, task), task, key=lambda task: task.documents)
         for name, task in request.tasks.items()
     }
-    plans = dict(before.sequential)
-    for question, plan in request.sequential.items():
-        known = plans.get(question, plan)
-        budget, labels = known.budget | plan.budget, known.ranks | plan.ranks
-        plans[question] = msgspec.structs.replace(known, budget=budget, ranks=labels)
     primary = before.primary
     if request.primary and (not primary or primary.pairs != request.primary.pairs):
         declared = AFTER if CellStore(folder).keys() else BEFORE
@@ -309,7 +256,6 @@ def _union(before: RunRequest, request: RunRequest, folder: Path) -> RunRequest:
     return msgspec.structs.replace(
         before,
         primary=primary,
-        sequential=plans,
         adapters=before.adapters | request.adapters,
         curves=[(label, sorted(known)) for label, known in ranks.items()],
         tasks=before.tasks | tasks,
@@ -350,7 +296,7 @@ def _counted(noun: str, names: Sequence[str]) -> str:
 def subset_folder(folder: Path, request: RunRequest) -> Path:
     """Where the results of a request lie, if the run folder holds more than it asks for."""
     name = re.sub(r"[^\w.-]+", "_", "-".join(request.adapters))[:60]
-    return folder / SUBSETS / f"{name}-{sha256_json(_unplanned(request))[:8]}"
+    return folder / SUBSETS / f"{name}-{sha256_json(_undeclared(request))[:8]}"
 
 
 def remove_texts(folder: Path) -> None:

@@ -10,7 +10,6 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -100,45 +99,3 @@ def duration(seconds: float) -> str:
         if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "0 s"
-
-
-class Profile:
-    """Seconds by what they were spent on."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
-        self._began = time.perf_counter()
-        self._inner: list[float] = []  # of each block that is open: seconds of blocks within it
-
-    @contextlib.contextmanager
-    def spent(self, on: str) -> Iterator[None]:
-        """Count the time of this block, but for that of blocks within it."""
-        began = time.perf_counter()
-        self._inner.append(0.0)
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - began
-            self.add(on, seconds - self._inner.pop())
-            if self._inner:
-                self._inner[-1] += seconds
-
-    def add(self, on: str, seconds: float, count: int = 1) -> None:
-        """Count some seconds beside those of blocks."""
-        self.seconds[on] += seconds
-        self.counts[on] += count
-
-    def to_dict(self) -> dict[str, Json]:
-        """Plain values: total, parts with their shares, and what no part covers."""
-        total = time.perf_counter() - self._began
-        parts = {
-            name: {
-                "seconds": round(seconds, 3),
-                "share": round(seconds / total, 4) if total > 0 else None,
-                "count": self.counts[name],
-            }
-            for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])
-        }
-        rest = total - sum(self.seconds.values())
-        return {"schema": 1, "seconds": round(total, 3), "parts": parts, "other": round(rest, 3)}

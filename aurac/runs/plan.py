@@ -171,18 +171,6 @@ def ranks_of(spec: str | Sequence[int], R: int) -> tuple[int, ...]:
         ) from error
 
 
-def auto_ranks(name: str, adapter: Adapter | Family, added: Iterable[int]) -> tuple[int, ...]:
-    """The powers of two and R, and of further ranks those that the adapter (no family) has."""
-    if isinstance(adapter, Family):
-        raise UsageError(
-            f"--ranks auto with the family {name!r}",
-            expected="adapters that can be truncated to any rank",
-            fix="give --ranks pow2, which takes the ranks that the family has",
-        )
-    further = {rank for rank in added if rank <= adapter.rank}
-    return tuple(sorted({*default_nested_ranks(adapter.rank), *further}))
-
-
 def variants_of(
     name: str,
     adapter: Adapter | Family,
@@ -336,49 +324,3 @@ def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
                 inner += [(low, middle), (middle, high)]
         gaps, level = inner, level + 1
     return levels
-
-
-def shard_of(cells: Sequence[PlannedCell], number: int, of: int) -> list[PlannedCell]:
-    """The cells of shard `number` (from 1) of `of`, in the order of the plan.
-
-    Cells are dealt out task by task: every shard gets its share of every task, within one cell.
-    """
-    tasks = list(dict.fromkeys(cell.task.name for cell in cells))
-    dealt = sorted(cells, key=lambda cell: tasks.index(cell.task.name))
-    share = {cell.identity.key for cell in dealt[number - 1 :: of]}
-    return [cell for cell in cells if cell.identity.key in share]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Places of documents in whole tasks, and for each cell its key and which of these places."""
-
-    places: Sequence[tuple[int, ...] | None]
-    cells: Sequence[tuple[str, int]]
-
-
-def selection(cells: Sequence[PlannedCell]) -> Selection | None:
-    """These cells; None means all cells of the worker's session."""
-    places = list(dict.fromkeys(cell.task.places for cell in cells))
-    if places in ([], [None]):
-        return None
-    at = {part: number for number, part in enumerate(places)}
-    return Selection(places, [(cell.identity.key, at[cell.task.places]) for cell in cells])
-
-
-def selected(cells: Sequence[PlannedCell], wanted: Selection | None) -> list[PlannedCell]:
-    """The cells of a `selection`, of those of the whole session."""
-    if wanted is None:
-        return list(cells)
-    by_key = {cell.identity.key: cell for cell in cells}
-    parts: dict[tuple[str, int], BuiltTask] = {}  # what is laid out of a task is laid out once
-    result = []
-    for key, number in wanted.cells:
-        cell, places = by_key[key], wanted.places[number]
-        if places is not None:
-            part = cell.task.name, number
-            if part not in parts:
-                parts[part] = cell.task.only(places)
-            cell = cell.of(parts[part])
-        result.append(cell)
-    return result

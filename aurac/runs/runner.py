@@ -25,7 +25,7 @@ from aurac.records.store import CellStore, cannot_write, documents_hash
 from aurac.runs.evaluator import Counter, Evaluator, stop_if_device_is_lost
 from aurac.runs.interrupts import Interrupts
 from aurac.runs.lock import Locks
-from aurac.runs.log import Profile, RunLog
+from aurac.runs.log import RunLog
 from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import NoProgress
 from aurac.runs.session import Session
@@ -38,18 +38,13 @@ PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 @dataclass
 class RunContext:
-    """What cells are computed with: where they are kept, who has which, who is told how they end.
-
-    With `wait_for_device` each pass is awaited, so that its time is its own.
-    """
+    """Where cells are kept, who has which, and who is told how they end."""
 
     store: CellStore
     locks: Locks
     interrupts: Interrupts = field(default_factory=Interrupts)
     log: RunLog = field(default_factory=lambda: RunLog(None))
-    profile: Profile = field(default_factory=Profile)
     progress: NoProgress = field(default_factory=NoProgress)
-    wait_for_device: bool = False
 
     def go_on(self) -> None:
         """Show the other processes that this one lives; raises Interrupted if a signal came."""
@@ -99,8 +94,7 @@ class RunContext:
 
     def failed(self, cell: PlannedCell, failure: Failure, uncounted: int) -> None:
         """A cell cannot be computed; `uncounted` are requests that progress was not told of."""
-        with self.profile.spent("store"):
-            self.store.fail(failure)
+        self.store.fail(failure)
         self.log.event("failed", key=failure.key, cell=cell.label, reason=failure.reason)
         self.progress.documents(uncounted)
         self.progress.settled(cell, "failed")
@@ -145,9 +139,7 @@ class Runner:
             base,
             options,
             log=context.log,
-            profile=context.profile,
             before_pass=context.go_on,
-            wait_for_device=context.wait_for_device,
         )
 
     def run(self, cells: Sequence[PlannedCell]) -> None:
@@ -223,8 +215,7 @@ class Runner:
         counter(cell.task.n_requests - requests)
         for block in self._evaluator.blocks(cell, cell.blocks(missing), counter):
             there += len(block.documents)
-            with self.context.profile.spent("store"):
-                store.append(identity, block, there, cell.scoring)
+            store.append(identity, block, there, cell.scoring)
             self.context.locks.clear_deaths(identity.key)
         if store.count(identity.key, cell.scoring) != len(cell.documents):
             store.recount(identity, len(cell.documents), cell.scoring)

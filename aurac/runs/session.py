@@ -36,7 +36,7 @@ from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.models.weights import quiet_transformers
 from aurac.records.decisions import BEFORE, Declaration
 from aurac.runs.folder import RequestedTask, RequestSettings, RunRequest, recorded_names
-from aurac.runs.plan import PlannedCell, Variant, auto_ranks, parse_ranks, plan, variants_of
+from aurac.runs.plan import PlannedCell, Variant, parse_ranks, plan, variants_of
 from aurac.runs.settings import (
     ModelOptions,
     NamedCheckpoint,
@@ -95,10 +95,6 @@ class Session:
             )
             self._loaded = self.tokenizer.adopted_by(loaded)
         return self._loaded
-
-    def place_on(self, device: str) -> None:
-        """Load the base onto this device of the planned kind."""
-        self.outline = replace(self.outline, device=device)
 
     def task_of(self, task: BuiltTask, _variant: Variant) -> BuiltTask | None:
         """A task with the documents that a curve is made of; None where it has none of them."""
@@ -340,11 +336,8 @@ def variants_in(adapters: Mapping[str, Adapter | Family], settings: Settings) ->
 
 
 def variants_for(name: str, adapter: Adapter | Family, options: TruncationOptions) -> list[Variant]:
-    """The curves of one adapter, see `parse_ranks`, `auto_ranks` and `variants_of`."""
-    if options.auto:
-        ranks = auto_ranks(name, adapter, options.added)
-    else:
-        ranks = parse_ranks(options.ranks, adapter)
+    """The curves of one adapter, see `parse_ranks` and `variants_of`."""
+    ranks = parse_ranks(options.ranks, adapter)
     variants = variants_of(name, adapter, ranks, tuple(options.basis), options.rescale)
     shown = [v for v in variants if options.published or v.role != "published"]
     called = label_names(v.label for v in shown)

@@ -23,7 +23,7 @@ from typing import (
     get_type_hints,
 )
 
-from aurac.arguments import check_names, converted, fraction, several
+from aurac.arguments import check_names, converted, several
 from aurac.curves.metrics import metrics_of
 from aurac.engine import EngineOptions, parse_batch_size
 from aurac.errors import UsageError
@@ -80,42 +80,23 @@ class TruncationOptions:
     """Which curves are drawn of each adapter.
 
     Attributes:
-        ranks: `pow2`, `all`, explicit ranks, or `auto`: the powers of two, and further ranks where
-            a curve bends (docs/explain/aurac.md).
+        ranks: `pow2`, `all`, or explicit ranks.
         basis: One or more of `prefix`, `svd`, `energy`; the first is compared. `auto`: the prefix
             of an adapter trained nested, SVD of another with its prefix beside it as published.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
         published: Draw the published inference, too: of a trained P, and with `auto` the prefix.
-        margin: Of `auto`: how far a rank that is not evaluated may lie from the straight line
-            between its neighbours, a fraction; None: `aurac.stats.gaps.MARGIN`.
-        added: The further ranks of `auto` so far; a run adds to them itself.
     """
 
     ranks: str | Sequence[int] = "pow2"
     basis: Sequence[BasisOption] = ("auto",)
     rescale: Sequence[Rescale] | None = None
     published: bool = True
-    margin: float | None = None
-    added: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         for name, kind in _hints(type(self)).items():  # type: ignore[arg-type]
             object.__setattr__(self, name, _read(name, getattr(self, name), kind))
         if not self.ranks:
-            raise UsageError("no ranks", expected="pow2, all, auto, or ranks")
-        if self.margin is not None and fraction(self.margin, "margin") and not self.auto:
-            fix = f"for the report's margin use run.report(margin={self.margin})"
-            raise UsageError(f"--margin {self.margin} needs --ranks auto", fix=fix)
-
-    @property
-    def auto(self) -> bool:
-        """Whether the curves decide which ranks are evaluated."""
-        return self.ranks == "auto"
-
-    def adding(self, ranks: Sequence[int]) -> TruncationOptions:
-        """The same with these ranks too, where they are `auto`."""
-        added = tuple(sorted({*self.added, *ranks}))
-        return dataclasses.replace(self, added=added) if self.auto else self
+            raise UsageError("no ranks", expected="pow2, all, or ranks")
 
 
 @dataclass(frozen=True)
@@ -176,7 +157,6 @@ class SettingsOptions(TypedDict, total=False):
     basis: BasisOption | Sequence[BasisOption]
     rescale: Rescale | Sequence[Rescale] | None
     published: bool
-    margin: float | None
     base: str | None
     dtype: str | None
     device: str | None
@@ -198,11 +178,8 @@ class RequestOptions(SettingsOptions, total=False):
     """The keywords of `aurac.compare`: `SettingsOptions`, and the fields of `Execution`."""
 
     executor: Literal["local", "ray"]
-    workers: int | None
     address: str | None
-    shard: str | tuple[int, int] | None
     retry_failed: bool
-    profile: bool
 
 
 @dataclass(frozen=True)
@@ -275,7 +252,6 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "batch_size": parse_batch_size,
     "primary": _pairs,
     "groups": lambda given: converted(given, Mapping[str, Sequence[str]], "groups"),
-    "shard": lambda given: parse_shard(given) if isinstance(given, str) else given,
 }
 """How options are read that have a notation of their own."""
 
@@ -304,41 +280,20 @@ class Execution:
     """How and where cells are computed; nothing here changes a number.
 
     Attributes:
-        executor: `local` (processes of this machine) or `ray` (a Ray cluster).
-        workers: Processes; None: one for each CUDA device, else one (`ray`: as many as fit).
+        executor: `local` (this process) or `ray` (a Ray cluster).
         address: Of the Ray cluster; None starts one on this machine.
-        shard: (number, of): compute only this share of the cells, numbers from 1.
         retry_failed: Try cells again that failed before.
-        profile: Write where the time went.
     """
 
     executor: str = "local"
-    workers: int | None = None
     address: str | None = None
-    shard: tuple[int, int] | None = None
     retry_failed: bool = False
-    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise UsageError(f"executor {self.executor!r}", expected=" or ".join(EXECUTORS))
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers {self.workers}", expected="a whole number of at least 1")
         if self.address is not None and self.executor != "ray":
             raise UsageError("an address without --executor ray", fix="give both or neither")
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """`3/8` → (3, 8); a UsageError for anything that is no share."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
-    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= number <= of:
-        raise UsageError(
-            f"shard {text!r}",
-            expected="NUMBER/OF with numbers from 1, such as 1/8 … 8/8",
-            fix="a Slurm array that begins at 1 gives --shard $SLURM_ARRAY_TASK_ID/8",
-        )
-    return number, of
 
 
 def _taken(kind: type[T], fields: Mapping[str, object]) -> T:
@@ -371,12 +326,6 @@ def separated(fields: RequestOptions) -> tuple[Settings, Execution]:
     execution = _taken(Execution, fields)
     own = {name: value for name, value in fields.items() if not hasattr(execution, name)}
     settings = Settings.of(**cast("SettingsOptions", own))
-    if execution.shard and settings.truncation.auto:
-        raise UsageError(
-            "--shard with --ranks auto",
-            expected="all cells of a round, before the ranks of the next are chosen",
-            fix="give --ranks pow2 with each shard, then --ranks auto without --shard",
-        )
     return settings, execution
 
 

@@ -28,7 +28,6 @@ from aurac.show.sections import (
     method,
     serving_blocks,
     speed_table,
-    stopped,
 )
 from aurac.show.table import NONE, Cell, Column, Table, estimate, p_value, share
 from aurac.show.tiles import tiles
@@ -83,7 +82,6 @@ class Builder:
         first, other = self.first(), sentences.leads_elsewhere(self.findings)
         scope = *other, sentences.scope(run), *study_sentences(self.findings.analysis.caveats)
         sections = [
-            stopped(run, self.pictures),
             self.answer(),
             self.curves(),
             self.scores(),
@@ -103,7 +101,7 @@ class Builder:
             lead=sentences.lead(run),
             verdict=sentences.verdicts(self.findings),
             scope=tuple(filter(None, scope)),
-            tiles=tiles(self.findings, run.task_names[0]) if single and not run.sequential else (),
+            tiles=tiles(self.findings, run.task_names[0]) if single else (),
             first=self._plain(first),
             sections=tuple(
                 replace(section, blocks=self._plain(section.blocks))
@@ -148,7 +146,7 @@ class Builder:
             row = self.findings.leaders.get(task)
             return (Cell(task), Cell(str(row.reason) if row else "no score"), *[none] * 5)
         choice = self.findings.choices.get(task)
-        chosen = choice.chosen if choice and not self.run.sequential else None
+        chosen = choice.chosen if choice else None
         ship = Cell(self.findings.called(chosen)) if chosen else none
         area = estimate(self.findings.leader_area(best))
         cells = (Cell(task), Cell(best.label), area, ship)
@@ -264,7 +262,7 @@ class Builder:
         blocks: list[Block] = []
         for task in () if self.large else self.run.task_names:
             choice, name = self.findings.choices.get(task), self.slugs[task]
-            if choice and choice.configurations and not self.run.sequential:
+            if choice and choice.configurations:
                 blocks.append(tables.choice_table(self.findings, task, choice, f"choice-{name}"))
             tested = [row for row in self.findings.tests.values() if row.task == task]
             if tested:

@@ -244,11 +244,6 @@ def _primary(findings: Findings) -> Iterator[str]:
         yield structs.replace(declared, pairs=pairs).sentence
 
 
-def _rank_choice(findings: Findings) -> Iterator[str]:
-    run = findings.run
-    yield from run.rank_choice.sentences if run.rank_choice else ()
-
-
 def _said(code: Code) -> tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]]:
     return partial(_together if code in _TOGETHER else _each, code=code), (code,)
 
@@ -265,7 +260,6 @@ _SAID: tuple[tuple[Callable[[Findings], Iterator[str]], tuple[Code, ...]], ...] 
     (_cut, ("trained at one rank", "not cut by svd")),
     _said("unknown method"),
     _said("unequal ranks"),
-    (_rank_choice, ()),
     (_sizes, ("unequal sizes",)),
     (_documents, ("few documents", "limit")),
     _said("few events"),

@@ -67,7 +67,7 @@ class Findings:
         }
         seen = known.closely
         self.tests = {self.row(row.task, row.label).id: row for row in seen.tests}
-        chosen = (choice.chosen for choice in known.choices if not run.sequential)
+        chosen = (choice.chosen for choice in known.choices)
         self.ringed = {self.row(c.task, c.label).id: c.rank for c in chosen if c}
         self.own = {(row.adapter, row.task): row for row in seen.checkpoints}
         said = {task: _leader(run, task, known) for task in run.task_names}
@@ -153,12 +153,8 @@ class Findings:
         return "the study's report.md" if known else ""
 
     def may_be_best(self, task: str) -> set[str]:
-        """Ids of the rows that may be the best of a task.
-
-        None is where the run stopped early: these tests assume a fixed number of documents.
-        """
-        known = task in self.leaders and not self.run.sequential
-        return {curve.id for curve in self.candidates[task]} if known else set()
+        """Ids of the rows that may be the best of a task."""
+        return {curve.id for curve in self.candidates[task]} if task in self.leaders else set()
 
     def leader(self, curve: CurveRow) -> BestRow | None:
         """What is said of a curve as the leader of its task; None where it is not."""

@@ -289,10 +289,9 @@ def _prompts(task: TaskRecord) -> str:
 def _documents(run: StoredRun, curve: CurveRow) -> str:
     """How many, of which split if one was chosen, and which part of it."""
     split, n_docs, first, drawn = run.provenance[0].settings.split, curve.n_docs, "", ""
-    stopped = run.sequential.documents.get(curve.task) if run.sequential else None
     if curve.header is None or curve.header.original != n_docs:
         first = "the first " if run.task(curve.task).limit else ""
-        drawn = "randomly chosen " if not first and (curve.documents or stopped == n_docs) else ""
+        drawn = "randomly chosen " if not first and curve.documents else ""
     return f"{first}{count(n_docs)} {drawn}{f'{split} ' if split else ''}documents"
 
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from aurac.analysis.record import Changes, StratumRow
-    from aurac.records.decisions import DecisionRecord
     from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
     from aurac.records.serving import ServingRecord
@@ -262,20 +261,6 @@ class Pictures:
             title=f"AURAC on each group: {context}",
             caption=f"{task}: AURAC (log2) on each group of documents, with 95 % intervals.",
             alt=f"AURAC on each group of {task}. {listed}.",
-        )
-
-    def z_paths(self, decisions: Sequence[DecisionRecord]) -> Picture:
-        """The paths of z against their boundaries, of a run that stopped early."""
-        draws = [partial(plots.z_path, decision=one) for one in decisions]
-        ends = [f"{one.b or one.a}: {one.verdict} after {one.documents}" for one in decisions]
-        return self._save(
-            "looks",
-            lambda: figures.grid(draws, across=min(2, len(draws)), height=2.4),
-            title="z against its boundaries",
-            caption="z at each look (line), the boundaries at which it stops (dashed), and the "
-            "values nearer to 0 at which no answer is to be expected (dotted). The axis ends at "
-            "all documents.",
-            alt=f"z at each look. {'; '.join(ends)} documents.",
         )
 
     def _save_lines(

@@ -16,7 +16,6 @@ from aurac.show.appearance import (
     LABEL_CHARS,
     PAPER,
     REST,
-    SERIES,
     area_labels,
     baselines,
     beside,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
     from aurac.analysis.record import Changes, Step, StratumRow
-    from aurac.records.decisions import DecisionRecord
     from aurac.records.results_file import Area
     from aurac.records.run import CurveRow
     from aurac.records.serving import ServingRecord
@@ -354,27 +352,4 @@ def groups(
     ax.set_xlabel("AURAC, log2 axis (%)")
     if len(curves) > 1:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)
-    return ax
-
-
-def z_path(ax: Axes, decision: DecisionRecord) -> Axes:
-    """The path of z against its boundaries, look by look."""
-    documents = [look.documents for look in decision.path]
-    upper, lower = (
-        [x.boundary if x.z * sign >= 0 or x.opposite is None else x.opposite for x in decision.path]
-        for sign in (1, -1)
-    )
-    inner = [(n, x.futility) for n, x in zip(documents, decision.path, strict=True) if x.futility]
-    sides = ((1, upper),) if decision.question == "rank" else ((1, upper), (-1, lower))
-    for sign, bounds in sides:
-        ax.plot(documents, [sign * b for b in bounds], color=INK, linestyle="--", linewidth=1)
-        edges = [sign * edge for _, edge in inner]
-        ax.plot([n for n, _ in inner], edges, color=AXIS, linestyle=":", linewidth=1)
-    ax.plot(documents, [look.z for look in decision.path], color=SERIES[0], marker="o")
-    ax.axhline(0, color=AXIS, linewidth=0.8)
-    ax.set_xlim(0, decision.of)
-    ax.set_xlabel("Documents")
-    ax.set_ylabel("z")
-    who = f"{decision.b} - {decision.a}" if decision.b else f"{decision.a}, rank {decision.rank}"
-    ax.set_title(one_line(f"{who}: {decision.verdict}", 60), loc="left", fontsize=8)
     return ax

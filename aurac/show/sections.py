@@ -7,38 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.curves.display import count, decimals, seconds, signed, size
-from aurac.curves.names import LISTED
+from aurac.curves.display import count, seconds, signed, size
 from aurac.records.serving import against
 from aurac.show import plots
 from aurac.show.documents import cost_of
-from aurac.show.findings import ordered, truncation, unequal_documents
-from aurac.show.render import Block, Bullets, Code, Collapsed, Section, Text
-from aurac.show.sentences import limit_of, to
-from aurac.show.table import NONE, Cell, Table, number, p_value, share, table
+from aurac.show.findings import ordered, truncation
+from aurac.show.render import Block, Code, Collapsed, Section, Text
+from aurac.show.sentences import limit_of
+from aurac.show.table import NONE, Cell, Table, number, share, table
 from aurac.show.tables import rank_titles
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from aurac.analysis.record import Changes
-    from aurac.records.decisions import DecisionRecord
     from aurac.records.run import CurveRow, Speed, StoredRun
     from aurac.records.serving import RankCost, ServingRecord
     from aurac.show.documents import Served
     from aurac.show.pictures import Pictures
 
-_MAX_DECISIONS = 60
-_MOST_DRAWN = 6
-_STOPPED_EARLY = (
-    "The documents are a random sample, and the run looked at the differences after each block of "
-    "them. The p values and intervals in this section hold although it stopped when it had an "
-    "answer. Those of pairs and ranks in the sections below are for a number of documents that was "
-    "fixed beforehand, and are too optimistic here."
-)
-_APART = (
-    "{task}: the curves, areas and base lines in the sections below are of {documents} documents, "
-    "so those of different adapters are not compared."
-)
 _MANY_ADAPTERS = 20
 _LAST_CALL = ("started", "finished", "seconds")  # cells of earlier calls took time of their own
 _MAX_ITEM_COLUMNS = 4
@@ -68,52 +54,6 @@ _ADAPTER_KEYS = {
     "path": "path",
     "sha256": "sha256",
 }
-
-
-def stopped(run: StoredRun, pictures: Pictures) -> Section:
-    """What a run that stopped early decided, and which numbers below that touches."""
-    record, blocks = run.sequential, list[Block]()
-    if record is not None:
-        drawn = [one for one in record.decisions if one.path][:_MOST_DRAWN]
-        lines = [*(one.sentence for one in record.decisions[LISTED:]), *record.notes]
-        unequal = ((task, unequal_documents(run.of_task(task))) for task in run.task_names)
-        lines += [_APART.format(task=task, documents=count) for task, count in unequal if count]
-        blocks = [Text(_STOPPED_EARLY), _decision_table(record.decisions)]
-        blocks += [pictures.z_paths(drawn)] if drawn else []
-        blocks += [Bullets(tuple(lines))] if lines else []
-    return Section("stopped", "Decided early", tuple(blocks))
-
-
-def _decision_table(decisions: Sequence[DecisionRecord]) -> Table:
-    caption = (
-        "Differences in points, b - a (of a rank: against the largest). Estimate: median-unbiased "
-        "after stopping. Intervals: repeated, valid at every look. p: sequential, adjusted for all "
-        "questions (Holm)."
-    )
-    numeric = ("documents", "look", "z", "boundary", "estimate", "interval", "p")
-    rows = []
-    for decision in decisions[:_MAX_DECISIONS]:
-        who = f"{decision.b} - {decision.a}" if decision.b else decision.a
-        who += f", rank {decision.rank}" if decision.rank else ""
-        value = decision.mean if decision.estimate is None else decision.estimate
-        unknown = decision.low is None or decision.high is None
-        rows.append(
-            (
-                Cell(decision.task),
-                Cell(who),
-                Cell(decision.verdict),
-                Cell(f"{decision.documents:,} of {decision.of:,}", decision.documents),
-                Cell(f"{decision.look} of {decision.looks}", decision.look),
-                *(
-                    Cell(NONE if value is None else decimals(value, 2), value)
-                    for value in (decision.z, decision.boundary)
-                ),
-                share(value),
-                Cell(NONE if unknown else to(decision.low, decision.high)),
-                p_value(decision.p_adjusted),
-            )
-        )
-    return table("decisions", caption, rows, "task", "question", "verdict", numeric=numeric)
 
 
 def serving_blocks(

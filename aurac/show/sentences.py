@@ -79,10 +79,6 @@ def verdicts(findings: Findings) -> tuple[str, ...]:
     run = findings.run
     if not run.task_names:
         return (_NO_CURVE,)
-    if run.sequential and run.sequential.decisions:  # not what a fixed sample would say
-        decided = [one.sentence for one in run.sequential.decisions]
-        rest = len(decided) - LISTED
-        return (*decided[:LISTED], *([f"{rest} more: see below."] if rest > 0 else []))
     if findings.many:
         return (*_primary(primary_pairs(findings), findings), *_counted(findings))
     each = [(f"{task}: ", line) for task in run.task_names for line in _answer(findings, task)]
@@ -107,7 +103,7 @@ def scope(run: StoredRun) -> str:
 
 def leads_elsewhere(findings: Findings) -> Iterator[str]:
     """What other truncations show of the leads that the verdict is about."""
-    tasks = [] if findings.many or findings.run.sequential else findings.run.task_names
+    tasks = [] if findings.many else findings.run.task_names
     for task, best in ((task, findings.best[task]) for task in tasks):
         rivals = (curve for curve in scored(findings.run, task) if best and curve is not best)
         pairs = [pair for curve in rivals if best and (pair := findings.pair(best, curve))]
@@ -314,7 +310,7 @@ def details(findings: Findings, task: str) -> list[str]:
     """What stands behind the verdict of a task."""
     run = findings.run
     rows, best = scored(run, task), findings.best[task]
-    lines = [] if run.sequential else _answer(findings, task)
+    lines = _answer(findings, task)
     if findings.of_study and (text := _differing(findings, primary_pairs(findings, task))):
         lines.append(text)
     unscored = [c for c in run.of_task(task) if c.is_default and not c.log2]
@@ -347,7 +343,7 @@ def details(findings: Findings, task: str) -> list[str]:
             why += "; --primary adds a pair" if why and not findings.of_study else ""
             lines.append(f"Of these, not tested against {best.label}: {some(rest)}{why}.")
     choice = findings.choices.get(task)
-    if choice and not run.sequential:  # whose decisions say what to ship
+    if choice:
         said = choice_sentences(replace(choice, task=None), called=findings.called)
         lines.append(" ".join([*said, *_next_smaller(choice, findings)]))
     return lines

@@ -25,14 +25,9 @@ if TYPE_CHECKING:
     from aurac.analysis.choice_rows import Choice, Configuration
     from aurac.analysis.record import Analysis
     from aurac.analysis.rows import AggregateRow, BestRow, PairRow, ScoreRow
-    from aurac.records.decisions import SequentialRecord
     from aurac.records.serving import AdapterCost, ServingCosts, ServingRecord
     from aurac.show.table import Table
 
-FIXED = (
-    "p values and intervals of the pairs below are for a number of documents that was fixed "
-    "beforehand, and are too optimistic here."
-)
 _TESTS = """upper bound: on the loss of one rank alone, with {level:.3g} % confidence
 needed by itself: the margin from which a rank passes, against {against}
 {each}anks are tested from the largest down, and each waits for the larger ones to pass. {held}So \
@@ -175,18 +170,6 @@ def aggregate_lines(
     """The aggregates over tasks, in the direction of the `pairs` of each task."""
     turned = _aggregates_larger_first(rows, pairs)
     return ["", aggregate_table(turned, details=details).plain()] if rows else []
-
-
-def decided_lines(records: Sequence[SequentialRecord], *, alone: bool = True) -> list[str]:
-    """What runs that stopped early decided; not `alone`, above tests that do not hold on them."""
-    lines = []
-    for record in records:
-        lines += ["", "Decided from a random sample of the documents", ""]
-        lines += [decision.sentence for decision in record.decisions]
-        lines += ["", *record.notes] if record.notes else []
-    if lines and not alone:
-        lines += ["", FIXED]
-    return lines
 
 
 def best_lines(rows: Sequence[BestRow], *, declared: bool) -> list[str]:

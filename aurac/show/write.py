@@ -204,7 +204,7 @@ def _numbers(builder: Builder) -> Mapping[str, Sequence[Row]]:
         "points": [row for curve in curves for row in _point_rows(curve)],
         "pairs": [_pair_row(findings, pair) for pair in findings.tested],
         "bases": [_pair_row(findings, pair) for pair in bases],
-        "configurations": [] if run.sequential else list(choice_rows(findings)),
+        "configurations": list(choice_rows(findings)),
         "losses": list(_loss_rows(findings)),
         "changes": list(_change_rows(findings)),
         "groups": list(_group_rows(findings)),

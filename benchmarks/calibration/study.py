@@ -7,7 +7,6 @@ their shifts may be correlated; two truncations of a checkpoint share it.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,7 @@ from scipy.stats import norm
 from aurac.analysis.whole import paired_family
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
-from aurac.stats import components, difference, over_seeds, plan, spread_of_pilot
-from aurac.stats.mean import Layout
+from aurac.stats import difference, over_seeds
 from benchmarks.calibration.rows import Row
 
 if TYPE_CHECKING:
@@ -160,27 +158,8 @@ def families(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
                   "≤ .055")  # fmt: skip
 
 
-def planned(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
-    """Plans from a large pilot of one seed, for 4 seeds and 3 comparisons."""
-    for delta, shares in ((0.06, SHARES), (0.1, SHARES), (0.06, CLOSE), (0.1, CLOSE)):
-        better, n = moved(STEEP, float(WEIGHTS @ STEEP) + delta), 20_000
-        a, b = WEIGHTS @ draw(rng, [STEEP, better], 1, n, 0.0, shares=shares)
-        pilot = spread_of_pilot(components([b, a], [1, -1], Layout(n)), n, changes=(b - a)[0])
-        spread = replace(pilot, seed=SPREADS[1] ** 2, upper=None)
-        (row,) = plan(delta, spread, seeds=[4], comparisons=3, rng=rng)
-        size, hits = row.documents or 0, 0
-        for _ in range(repetitions):
-            a, b = WEIGHTS @ draw(rng, [STEEP, better], 4, size, SPREADS[1], shares=shares)
-            found = difference(a, b, paired_seeds=True)
-            hits += found.p <= 0.05 / 3 and found.estimate.value > 0
-        setting = f"difference {delta:g}, spread of the pilot {pilot.single**0.5:.2f}, 4 seeds"
-        yield Row("study: power of a plan for .80", setting, size, hits / repetitions,
-                  repetitions, ".75 to .85")  # fmt: skip
-
-
 def rows(rng: np.random.Generator, repetitions: int) -> Iterable[Row]:
     """Every line of this topic; families and plans take long, so that a fifth is made of them."""
     yield from methods(rng, repetitions)
     yield from truncations(rng, repetitions)
-    for part, stream in zip((families, planned), rng.spawn(2), strict=True):
-        yield from part(stream, max(1, repetitions // 5))
+    yield from families(rng, max(1, repetitions // 5))

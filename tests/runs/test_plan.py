@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from functools import partial
 from types import SimpleNamespace
 
@@ -17,13 +16,11 @@ from support.adapters import random_adapter, tiny_llama
 from aurac.adapters import Nesting, load_adapter, make_family, prepare, save_adapter, truncate
 from aurac.errors import UsageError
 from aurac.runs.plan import (
-    PlannedCell,
     Variant,
     block_size,
     blocks_of,
     coarse_levels,
     plan,
-    shard_of,
     variants_of,
 )
 
@@ -152,26 +149,6 @@ def test_long_tasks_come_first_within_a_level_and_only_there():
         ("a", 1, "long"), ("b", 1, "long"),
         ("a", 1, "short"), ("a", 1, "alike"), ("b", 1, "short"), ("b", 1, "alike"),
     ]  # fmt: skip
-
-
-@settings(deadline=None)
-@given(st.integers(1, 9), st.lists(st.integers(1, 12), min_size=1, max_size=5))
-def test_shards_divide_every_task_evenly(of, sizes):
-    tasks = [Task(f"t{k}") for k in range(len(sizes))]
-    cells = [
-        PlannedCell(None, n, task, SimpleNamespace(key=f"{task.name}-{n}"), ())
-        for n in range(max(sizes))
-        for task, size in zip(tasks, sizes, strict=True)
-        if n < size
-    ]
-    shards = [shard_of(cells, k + 1, of) for k in range(of)]
-    assert Counter(cell.identity.key for cell in cells) == Counter(
-        c.identity.key for shard in shards for c in shard
-    )
-    assert max(map(len, shards)) - min(map(len, shards)) <= 1
-    for task in tasks:
-        counts = [sum(c.task is task for c in shard) for shard in shards]
-        assert max(counts) - min(counts) <= 1
 
 
 @settings(deadline=None)

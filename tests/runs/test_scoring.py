@@ -11,10 +11,7 @@ from aurac.errors import RunFolderError, UsageError
 from aurac.exports import export_lm_eval
 from aurac.records.reader import read_run
 from aurac.runs.compare import compare
-from aurac.runs.sequential_plan import Until
-from aurac.runs.sequential_run import run_until
 from aurac.runs.settings import Request
-from aurac.runs.status import read_status
 
 YAML = """
 task: own
@@ -86,7 +83,7 @@ def test_an_edited_filter_computes_its_cells_anew(own, caplog):
     assert said in caplog.text
     assert accuracies(again) == [[0.0, 0.0]] * 2
     assert read_run(own.out)[0][0].outcomes.sum() == 0
-    assert own.ask(dry_run).done == read_status(own.out).done == 5
+    assert own.ask(dry_run).done == 5
     caplog.clear()
     assert accuracies(own.ask()) == [[0.0, 0.0]] * 2
     assert "computed again" not in caplog.text
@@ -131,18 +128,6 @@ def test_a_cell_that_was_half_done_is_begun_anew(own):
     run = own.ask()
     assert accuracies(run) == [[0.0, 0.0]] * 2
     assert run.results.curves[0].n_docs == 6
-
-
-def test_a_sequential_run_computes_its_cells_anew(own, caplog):
-    def until(*arguments, **options):
-        return run_until(Request.of(*arguments, **options), Until.of("decided", budget="24"))
-
-    own.documents(24)
-    assert all(value == 1 for row in accuracies(own.ask(until)) for value in row)
-    own.write(NEVER)
-    run = own.ask(until)
-    assert "filter_list of task own changed: 5 cells are computed again" in caplog.text
-    assert all(value == 0 for row in accuracies(run) for value in row)
 
 
 def test_the_folder_of_the_only_task_needs_no_name(own):

@@ -19,22 +19,14 @@ from aurac.runs.settings import (
     Settings,
     SettingsOptions,
     TruncationOptions,
-    parse_shard,
     separated,
 )
 from aurac.tasks.options import TaskOptions
 
 
-def test_shards_are_numbered_from_one():
-    assert parse_shard("3/8") == (3, 8)
-    for bad in ("0/8", "9/8", "x", "1", "1/0", "-1/2"):
-        with pytest.raises(UsageError, match="numbers from 1"):
-            parse_shard(bad)
-
-
 def test_execution_is_checked_and_apart_from_what_changes_numbers():
-    settings, execution = separated({"limit": 3, "workers": 2, "executor": "local"})
-    assert (settings.task.limit, execution.workers) == (3, 2)
+    settings, execution = separated({"limit": 3, "executor": "local"})
+    assert (settings.task.limit, execution.executor) == (3, "local")
     with pytest.raises(UsageError, match="executor 'slurm'"):
         Execution(executor="slurm")
     with pytest.raises(UsageError, match="an address without executor='ray'"):
@@ -55,7 +47,7 @@ def test_the_keywords_are_the_fields_of_the_records():
 
 
 def test_one_will_do_where_several_are_expected():
-    settings, execution = separated(
+    settings, _ = separated(
         {
             "basis": "svd",
             "ranks": 4,
@@ -65,7 +57,6 @@ def test_one_will_do_where_several_are_expected():
             "groups": {"both": "one,two"},
             "data": {"sums": "folder"},
             "pass_at": 1,
-            "shard": "1/8",
             "batch_size": "auto:4",
             "truncations": {"a": {"basis": "svd"}, "b": TruncationOptions(basis="pca", ranks=2)},
         }
@@ -76,7 +67,7 @@ def test_one_will_do_where_several_are_expected():
     assert (cut.basis, cut.ranks, task.pass_at) == (("svd",), (4,), (1,))
     assert (settings.primary, settings.groups) == ([("a", "b")], {"both": ("one", "two")})
     assert (task.metric, task.limit, task.data) == ({"*": "acc"}, 2, {"sums": Path("folder")})
-    assert (execution.shard, settings.engine.batch_size) == ((1, 8), None)
+    assert settings.engine.batch_size is None
     for pairs in (("a", "b"), [("a", "b")], ["a,b"]):
         assert separated({"primary": pairs})[0].primary == [("a", "b")]
     request = Request.of(Path("one"), "x, y")
@@ -87,19 +78,15 @@ def test_one_will_do_where_several_are_expected():
     ("option", "value", "words"),
     [
         ("chat_template", "chatml", "chat_template='chatml'; expected True or False"),
-        ("margin", "2%", r"margin='2%'.*give 0\.02"),
         ("limit", "two", "limit='two'; expected a number of documents, or a share below 1"),
         ("limit", "10%", r"limit='10%'; .*; give 0\.1"),
         ("limit", 2.5, r"limit=2\.5; expected a number of documents"),
         ("limit", float("nan"), "limit=nan; expected a number of documents"),
         ("limit", True, "limit=True; expected a number of documents"),
-        ("margin", 10, r"margin=10; expected a fraction .*; give 0\.1"),
         (
-            "margin",
             0.1,
             r"^margin=0\.1 needs ranks='auto'; .*report's margin use run\.report\(margin=0\.1\)",
         ),
-        ("shard", "3/2", r"gives shard=f\"\{os\.environ\['SLURM_ARRAY_TASK_ID'\]\}/8\""),
         (
             "truncations",
             {"a": {"bases": "svd"}},
@@ -110,7 +97,6 @@ def test_one_will_do_where_several_are_expected():
         ("fewshot", "none", "expected 'stock' or 'fixed'"),
         ("batch_size", "few", "batch_size='few'; expected a whole number from 1"),
         ("batch_size", 0, "batch_size=0; expected a whole number from 1, or auto"),
-        ("workers", 1.5, r"workers=1\.5; expected a whole number"),
         ("data", "folder", "expected a mapping to a path"),
         ("basis", None, "basis=None; expected several"),
         ("limits", 2, "no option limits; expected limit"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,17 +9,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 from small_runs import SMALL, TASK, assert_clean, curves, outcomes, random_adapter
 
-from aurac.cli import cli
 from aurac.errors import RunFolderError
 from aurac.records.cell import decode_scored, encode_line
 from aurac.records.reader import read_run
 from aurac.records.store import CellStore, read_cell
 from aurac.runs.compare import compare
 from aurac.runs.interrupts import Interrupted
-from aurac.runs.status import read_status
 from aurac.tasks.task import Evaluation
 
 
@@ -32,27 +28,6 @@ def adapter(tiny_base_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(adapter, tmp_path_factory):
     return compare([adapter], [TASK], out=tmp_path_factory.mktemp("whole") / "run", **SMALL).folder
-
-
-def test_shards_divide_the_cells_and_a_last_call_gathers(
-    adapter, undisturbed, tmp_path, monkeypatch
-):
-    out = tmp_path / "run"
-    counts = []
-    for number in (2, 1, 3):
-        done = compare([adapter], [TASK], out=out, shard=(number, 3), **SMALL)
-        assert not (out / "results.json").exists()
-        assert not done.failures
-        assert not done.results.curves
-        counts.append(done.cells)
-    status = read_status(out)
-    assert (status.state, status.left) == ("no results", 0)
-    assert sorted(counts) == [1, 2, 2]  # four ranks and the base
-    monkeypatch.setattr(Evaluation, "block", None)  # gathering computes nothing
-    monkeypatch.setattr("aurac.runs.session.load_base", None)  # and loads no weights
-    assert compare([adapter], [TASK], out=out, **SMALL).results.to_dict()["curves"]
-    assert curves(out) == curves(undisturbed)
-    assert_clean(out)
 
 
 def test_an_interrupted_cell_goes_on_where_it_was(adapter, tmp_path, monkeypatch):
@@ -73,7 +48,6 @@ def test_an_interrupted_cell_goes_on_where_it_was(adapter, tmp_path, monkeypatch
         compare([adapter], [TASK], out=out, **SMALL)
     counts = sorted(CellStore(out).count(key) for key in CellStore(out).keys())  # noqa: SIM118
     assert counts == [2, 5, 5]
-    assert read_status(out).state == "stopped"
     compare([adapter], [TASK], out=out, **SMALL)
     assert places[8:] == [[2, 3], [4], *[[0, 1], [2, 3], [4]] * 2]
     assert curves(out) == curves(whole.folder)
@@ -90,20 +64,8 @@ def test_a_folder_without_its_plan_or_with_cells_deleted_is_made_whole(adapter, 
     (out / "results.json").unlink()
     for path in list((out / "cells").iterdir())[::2]:
         path.unlink()
-    assert read_status(out).total is None
     compare([adapter], [TASK], out=out, **SMALL)
     assert curves(out) == before
-    status = read_status(out)
-    assert (status.state, status.total, status.done) == ("done", 5, 5)
-
-
-def test_a_profile_says_where_the_time_went(adapter, tmp_path):
-    out = tmp_path / "run"
-    compare([adapter], [TASK], out=out, profile=True, **SMALL)
-    found = json.loads((out / "profile.json").read_text())
-    assert {"build", "load", "forward", "rest of cells", "store", "report"} <= set(found["parts"])
-    assert found["parts"]["store"]["count"] == 5
-    assert sum(p["seconds"] for p in found["parts"].values()) <= found["seconds"] + 0.01
 
 
 @pytest.mark.parametrize("name", ["report.md", "results.json"])
@@ -113,7 +75,6 @@ def test_a_report_that_cannot_be_written_is_not_done(
     """The disk is full at one file of the report; the same command writes the rest."""
     out = tmp_path / "run"
     shutil.copytree(undisturbed, out)
-    assert read_status(out).state == "done"
     (out / "report.md").unlink()
     really = os.replace
 
@@ -126,12 +87,7 @@ def test_a_report_that_cannot_be_written_is_not_done(
         patch.setattr("os.replace", refuse)
         with pytest.raises(RunFolderError, match="No space left"):
             compare([adapter], [TASK], out=out, **SMALL)
-    assert read_status(out).state == "no report"
-    said = CliRunner().invoke(cli, ["runs", "status", str(out)]).output
-    assert "no report" in said
-    assert "`aurac report` on the folder" in said
     compare([adapter], [TASK], out=out, **SMALL)
-    assert read_status(out).state == "done"
 
 
 def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
@@ -145,7 +101,6 @@ def test_a_read_only_folder_is_one_line(adapter, undisturbed, monkeypatch):
     monkeypatch.setattr("os.open", refuse)
     with pytest.raises(RunFolderError, match="Read-only file system"):
         compare([adapter], [TASK], out=undisturbed, ranks="1", **SMALL)
-    assert read_status(undisturbed).state == "done"
 
 
 def test_a_flipped_cell_is_refused_and_unlike_cells_make_no_curve(adapter, tmp_path):

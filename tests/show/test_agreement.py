@@ -20,7 +20,7 @@ from aurac.analysis.combine import pooled
 from aurac.cli import cli
 from aurac.errors import CurveError
 from aurac.notebook import load_run
-from aurac.records.decisions import BEFORE, DecisionRecord, Declaration, SequentialRecord
+from aurac.records.decisions import BEFORE, Declaration
 from aurac.records.results_file import Results
 from aurac.records.run import stored_run
 from aurac.show import sentences
@@ -292,23 +292,6 @@ def test_no_table_makes_two_places_differ(table, margin):
         maker.write()
         check(maker.folder, Path(folder))
         check_choice(maker.folder, Path(folder), margin)
-
-
-def test_a_run_that_stopped_early_says_what_it_decided_and_sets_none_in_bold(tmp_path):
-    maker = RunMaker(tmp_path / "run", n=60, seed=3)
-    several(maker)
-    maker.write()
-    decision = DecisionRecord(
-        question="difference", task="word_problems", a="a", b="b", verdict="superior",
-        documents=60, of=100, look=1, looks=5, level=0.95, sentence="b is better than a.",
-    )  # fmt: skip
-    record = SequentialRecord(
-        until="decided", alpha=0.05, gamma=-2, futility=0.1, order_seed=1, decisions=[decision]
-    )
-    run = replace(stored_run(Results.read(maker.folder), maker.folder), sequential=record)
-    builder = Builder(run, tmp_path)
-    assert sentences.verdicts(builder.findings) == ("b is better than a.",)
-    assert builder.findings.may_be_best("word_problems") == set()
 
 
 def test_a_stored_declaration_counts_and_another_one_is_dated_afterwards(tmp_path):

@@ -458,19 +458,3 @@ def test_another_split_is_named_and_is_no_result_of_the_benchmark(tmp_path, spli
     assert {result.dataset_split for result in ModelCard(text).data.eval_results} == {split}
     # lm-eval itself takes the test split where there is one, and `split: test` needs one
     assert (tmp_path / "cards/a.eval_results.yaml").exists() is (split == "test")
-
-
-@pytest.mark.parametrize("by_itself", [True, False])
-def test_a_run_that_stopped_early_is_no_result_of_the_benchmark(tmp_path, by_itself):
-    """Where all adapters stopped together the curves have no `documents` of their own."""
-    maker = gsm8k_run(tmp_path, 12)
-    if by_itself:
-        maker.curves[0]["documents"] = {"gsm8k": 12}
-    content = maker.results()
-    design = {"until": "decided", "alpha": 0.05, "gamma": 1, "futility": 0.1, "order_seed": 1}
-    content["sequential"] = {**design, "documents": {"gsm8k": 16 if by_itself else 12}}
-    (tmp_path / "results.json").write_text(json.dumps(content))
-    write_report(tmp_path)
-    assert not list((tmp_path / "cards").glob("*.yaml"))
-    text = (tmp_path / "cards/a.md").read_text()
-    assert " Measured on 12 randomly chosen documents of gsm8k.\n" in text

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -20,11 +19,7 @@ from runs_doubles import Task, planned, runner, stored
 from small_runs import SMALL, TASK, assert_clean, command, curves, events, random_adapter
 
 from aurac.records.store import CellStore, read_cell
-from aurac.runs import workers
 from aurac.runs.compare import compare
-from aurac.runs.folder import open_run_folder
-from aurac.runs.session import open_session
-from aurac.runs.settings import Settings
 
 pytestmark = [
     *(pytest.mark.slow, pytest.mark.cluster),
@@ -57,91 +52,6 @@ def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
     assert len(begun) == len(set(begun)) == 5  # each cell once
     for path in (out / "cells").iterdir():
         assert len(path.read_bytes().splitlines()) == 2
-    assert_clean(out)
-
-
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_workers_give_the_same_of_a_family_and_of_budgets(
-    executor, tiny_base_folder, tmp_path, monkeypatch
-):
-    """A family given with braces from the working folder, and a basis with ranks per module."""
-    if executor == "ray":
-        pytest.importorskip("ray")
-    monkeypatch.chdir(tmp_path)
-
-    class Bystander:
-        """In the place of this process's own runner: the other one computes every cell."""
-
-        def __init__(self, _base, _options, context):
-            self.context = context
-
-        def run(self, cells):
-            wait_until(lambda: all(map(self.context.is_settled, cells)))
-
-    for rank in (1, 2, 4):
-        random_adapter(tiny_base_folder, f"lora_r{rank}", rank=rank, seed=rank)
-    random_adapter(tiny_base_folder, "mine", rank=4, layers=2)
-    named = ["per rank=lora_r{1,2,4}", "mine"]
-    settings = {**SMALL, "basis": ("prefix", "energy")}
-    compare(named, [TASK], out="alone", **settings)
-    monkeypatch.setattr(workers, "Runner", Bystander)
-    compare(named, [TASK], out="together", workers=2, executor=executor, **settings)
-    assert curves("together") == curves("alone")
-    rows = json.loads(curves("together"))
-    assert {(row["adapter"], row["basis"]) for row in rows} == {
-        ("per rank", "prefix"),
-        ("mine", "prefix"),
-        ("mine", "energy"),
-    }
-    assert all(None not in row["accuracy"] for row in rows)
-    assert_clean("together")
-
-
-def test_a_worker_that_is_killed_costs_its_cell_at_most(
-    adapter, undisturbed, tmp_path, monkeypatch
-):
-    """The worker gets its job and is killed; this process does all cells, and says so."""
-    started, start = [], workers._start
-
-    def start_and_kill(job, threads):
-        started.append((start(job, threads), job, threads))
-        started[-1][0].kill()
-        started[-1][0].wait()
-        return started[-1][0]
-
-    monkeypatch.setattr(workers, "_start", start_and_kill)
-    out = tmp_path / "run"
-    compare([adapter], [TASK], out=out, workers=2, **SMALL)
-    [(worker, job, threads)] = started
-    assert worker.returncode == -signal.SIGKILL
-    assert job.settings.model.device == "cpu"
-    assert threads >= 1
-    [ended] = events(out, "worker ended")
-    assert ended["early"]
-    assert curves(out) == curves(undisturbed)
-    assert_clean(out)
-
-
-def test_a_worker_alone_does_a_job_and_ends_with_its_parent(adapter, undisturbed, tmp_path):
-    """The job of a killed parent: the worker sees its end of the pipe close, and ends."""
-    session = open_session([adapter], [TASK], Settings.of(**SMALL))
-    out = open_run_folder(tmp_path / "run", [TASK], session.request())
-    job = workers.Job(out, [str(adapter)], [TASK], session.settings)
-
-    def start():
-        worker = subprocess.Popen([sys.executable, "-m", "aurac.runs.workers"], stdin=-1)
-        worker.stdin.write(pickle.dumps(job) + pickle.dumps(None))  # all cells of the job
-        worker.stdin.flush()
-        return worker
-
-    worker, orphan = start(), start()
-    orphan.stdin.close()
-    assert orphan.wait(timeout=300) in (-signal.SIGTERM, 130)
-    while worker.poll() is None and CellStore(out).keys() != CellStore(undisturbed).keys():
-        time.sleep(0.2)
-    worker.stdin.close()
-    assert worker.wait(timeout=300) == 130
-    assert CellStore(out).keys() == CellStore(undisturbed).keys()
     assert_clean(out)
 
 
@@ -260,29 +170,6 @@ def meanwhile(act):
         thread.join()
 
 
-AUTO = {**SMALL, "limit": 40, "ranks": "auto"}
-
-
-@pytest.fixture(scope="module")
-def jagged(tiny_base_folder, tmp_path_factory):
-    """An adapter whose curve asks for ranks in several rounds, and the run of one process."""
-    folder = tmp_path_factory.mktemp("jagged")
-    made = random_adapter(tiny_base_folder, folder / "jagged", rank=16, seed=1)
-    return made, compare([made], [TASK], out=folder / "run", **AUTO).folder
-
-
-@pytest.mark.parametrize("executor", ["local", "ray"])
-def test_processes_choose_the_ranks_that_one_would(executor, jagged, tmp_path):
-    """Rounds of `--ranks auto`, of which there are several."""
-    if executor == "ray":
-        pytest.importorskip("ray")
-    (adapter, alone), out = jagged, tmp_path / "run"
-    compare([adapter], [TASK], out=out, executor=executor, workers=2, **AUTO)
-    assert len(events(out, "ranks")) > 1
-    assert curves(out) == curves(alone)
-    assert_clean(out)
-
-
 def test_a_dead_ray_worker_costs_a_block_and_the_bytes_are_the_same(adapter, tmp_path):
     """Two workers, five blocks a cell; one is killed once the folder has a part of a cell."""
     pytest.importorskip("ray")
@@ -298,7 +185,7 @@ def test_a_dead_ray_worker_costs_a_block_and_the_bytes_are_the_same(adapter, tmp
         return victim
 
     with meanwhile(kill_in_a_cell) as victims:
-        compare([adapter], [TASK], out=out, executor="ray", workers=2, **settings)
+        compare([adapter], [TASK], out=out, executor="ray", **settings)
     assert len(victims) == 1
     assert curves(out) == curves(whole)
     for path in (whole / "cells").iterdir():
@@ -339,7 +226,7 @@ def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path
     pytest.importorskip("ray")
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(adapter, out, "--executor", "ray", "--workers", "1"),
+        command(adapter, out, "--executor", "ray"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

@@ -40,9 +40,9 @@ def command(adapter, out, *more):
     return [*words, *more]
 
 
-def dry_run(checkpoints, tasks, *, out=None, command=None, until=None, **options):
+def dry_run(checkpoints, tasks, *, out=None, command=None, **options):
     """What `aurac.compare` would do with these arguments."""
-    return plan_request(Request.of(checkpoints, tasks, out, **options), until, command)
+    return plan_request(Request.of(checkpoints, tasks, out, **options), command)
 
 
 def curves(folder):
