@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.options import as_table, command, options, print_json, print_result
+from aurac.cli.options import as_table, command, options, print_result
 from aurac.curves.display import decimals
 
 if TYPE_CHECKING:

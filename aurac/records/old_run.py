@@ -16,7 +16,7 @@ from aurac.arguments import suggestion
 from aurac.curves.curve import Curve
 from aurac.curves.names import LENGTH, curve_names
 from aurac.errors import RunFolderError, UsageError
-from aurac.records.decisions import Declaration, RankChoice, SequentialRecord
+from aurac.records.decisions import Declaration
 from aurac.records.reader import CurveReader, StoredCells, inside
 from aurac.records.requests import RequestsHeader, StoredRequests
 from aurac.records.results_file import (
@@ -259,8 +259,6 @@ class StoredRun:
     notes: tuple[str, ...] = ()
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     primary: Declaration | None = None
-    sequential: SequentialRecord | None = None
-    rank_choice: RankChoice | None = None
     serving: tuple[ServingRecord, ...] = ()
 
     @cached_property
@@ -304,8 +302,6 @@ def stored_run(results: Results, folder: Path | None = None) -> StoredRun:
         roots=(folder,) if folder else (),
         groups=results.groups,
         primary=results.primary or None,
-        sequential=results.sequential or None,
-        rank_choice=results.rank_choice or None,
         serving=(serving,) if serving else (),
     )
 

@@ -126,12 +126,6 @@ def read_run(folder: Path, wanted: WantedMetrics | None = None) -> tuple[list[Cu
     """
     results = Results.read(folder)
     reader = CurveReader(folder, results)
-    if results.stopped_early:
-        logger.warning(
-            "%s stopped early: p values and intervals of pairs and ranks assume a fixed number of "
-            "documents and are too optimistic; use the decisions in its report",
-            folder,
-        )
     rows = sorted(results.curves, key=lambda row: not row.default)
     metrics = _metrics(results, wanted or WantedMetrics(), reader.cells)
     # the rows of pass@k are those of a task under another metric

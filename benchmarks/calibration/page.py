@@ -114,16 +114,7 @@ PROCEDURES = (
         "power at the reported MDE",
         "power at the printed detectable difference",
     ),
-    _power(
-        "plan",
-        "power of a plan for .80",
-        "study: power of a plan for .80",
-    ),
     Procedure("p ≤ .05/22, paired by seed", ("power at p ≤ .05/22, paired by seed",), "power .60"),
-    _power(
-        "plan from a share of changes",
-        "power of a plan for .80 from flips alone",
-    ),
 )
 """Claims without a promise (power for comparison, rules that aurac does not use) have no line."""
 

@@ -85,7 +85,6 @@ def test_without_a_margin_recommend_shows_what_each_needs():
 @pytest.mark.parametrize(
     ("command", "row"),
     [
-        (["runs", REPORTS], "reports/study/results/mawps"),
         (["zoo", REPORTS.parent / "adapters_zoo"], "matryoshka"),
         (["train", "--list"], "word_problems/matryoshka"),
         (["inspect", REPORTS.parent / "adapters_zoo/word_problems/lora", "--ranks", "1,4"], "4 "),

@@ -302,12 +302,6 @@ def test_an_accuracy_that_no_rank_is_shown_to_have(table):
             ["--margin", "0.1", "--adapter", "lora", "--adapter", "x", "--require-rank", "2"],
             "--adapter 'lora' --adapter 'x'; expected one adapter",
         ),
-        (["--margin", "0.1", "--budget", "50"], "--budget of a finished run"),
-        (["--margin", "0.1", "-f", "5"], "--num-fewshot of a finished run"),
-        (
-            ["--margin", "0.1", "--tasks", "t", "--until", "decided", "--details"],
-            "--details with --until",
-        ),
     ],
 )
 def test_bad_requests_say_one_line(table, arguments, words):

@@ -133,7 +133,6 @@ def test_cost_draws_one_bar_with_the_time_left(evil_adapter):
     [
         ["score", "RUN"],
         ["report", "RUN"],
-        ["runs", "RUN"],
         ["recommend", "RUN", "--delta", "0.1"],
         ["export", "RUN", "--out", "OUT"],
         ["inspect", "ADAPTER"],

@@ -47,7 +47,6 @@ def table(tmp_path) -> Path:
     [
         ["score", "TABLE"],
         ["recommend", "TABLE", "--delta", "0.1"],
-        ["plan", "--delta", "0.05", "--pilot", "TABLE"],
         ["tasks", EVIL],
         ["score", "TABLE", "--group", f"x={EVIL}x"],
     ],

@@ -84,10 +84,6 @@ def test_one_will_do_where_several_are_expected():
         ("limit", float("nan"), "limit=nan; expected a number of documents"),
         ("limit", True, "limit=True; expected a number of documents"),
         (
-            0.1,
-            r"^margin=0\.1 needs ranks='auto'; .*report's margin use run\.report\(margin=0\.1\)",
-        ),
-        (
             "truncations",
             {"a": {"bases": "svd"}},
             "a truncation has no option bases; expected basis",
