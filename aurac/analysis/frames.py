@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from aurac.analysis.gather import Groups, Row, difference, gather
@@ -17,6 +18,7 @@ from aurac.stats.estimate import (
     Components,
     Estimate,
     estimate,
+    interval,
     over_tasks,
 )
 
@@ -187,19 +189,21 @@ class _Task:
         return result
 
     def rank_pairs(self) -> list[dict[str, Any]]:
+        """The differences of accuracy at every rank that both have, each interval alone."""
         result = []
         for a, b in self.both():
-            for rank in a.ranks if not (a.curves[0].rolling or b.curves[0].rolling) else ():
-                if rank in b.ranks:
-                    left, right = a.scores(rank), b.scores(rank)
-                    known = UNKNOWN
-                    if left is not None and right is not None:
-                        parts = difference(a, b, left, right)
-                        known = estimate(parts, SIGNED, self.asked.level)
-                    row: dict[str, Any] = {"task": self.name, "a": a.name, "b": b.name}
-                    row |= {"rank": rank}
-                    row["difference"] = a.accuracy(rank) - b.accuracy(rank)
-                    result.append(row | _ends(known))
+            ranks = [rank for rank in a.ranks if rank in b.ranks]
+            if not ranks or a.rolling or b.rolling:
+                continue
+            left, right = a.stacked(ranks), b.stacked(ranks)
+            low = high = np.full(len(ranks), np.nan)
+            if left is not None and right is not None:
+                alpha = 1.0 - self.asked.level
+                low, high = interval(difference(a, b, left, right), SIGNED, alpha)
+            for rank, start, end in zip(ranks, low, high, strict=True):
+                row: dict[str, Any] = {"task": self.name, "a": a.name, "b": b.name, "rank": rank}
+                row["difference"] = a.accuracy(rank) - b.accuracy(rank)
+                result.append(row | {"low": start, "high": end})
         return result
 
 

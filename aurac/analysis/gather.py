@@ -78,8 +78,8 @@ class Row:
     @property
     def complete(self) -> bool:
         """Whether there is an area: fractions at every rank that was asked for, at least two."""
-        whole = all(c.ranks == self.ranks and not c.missing and not c.rolling for c in self.curves)
-        return whole and len(self.ranks) > 1
+        whole = all(c.ranks == self.ranks and not c.missing for c in self.curves)
+        return whole and len(self.ranks) > 1 and not self.rolling
 
     @property
     def trained_rank(self) -> int | None:
@@ -112,19 +112,31 @@ class Row:
         weights = quadrature_weights(ranks, axis)
         return float(weights @ [self.accuracy(rank) for rank in ranks])
 
+    @property
+    def rolling(self) -> bool:
+        """Whether its numbers are no fractions, so that they have no area."""
+        return any(curve.rolling for curve in self.curves)
+
+    def stacked(self, ranks: Sequence[int]) -> Array | None:
+        """(K, S, n) scores at some ranks; None where only accuracies are known."""
+        known = [(curve.ranks, curve.outcomes) for curve in self.curves]
+        if any(outcomes is None for _, outcomes in known):
+            return None
+        each = [np.asarray(scores)[[has.index(r) for r in ranks]] for has, scores in known]
+        return np.stack(each, axis=1)
+
     def scores(self, rank: int) -> Array | None:
         """(S, n) scores at a rank; None where only accuracies are known."""
-        if any(curve.outcomes is None for curve in self.curves):
-            return None
-        return np.stack([c.outcomes[c.ranks.index(rank)] for c in self.curves])  # type: ignore[index]
+        stacked = self.stacked([rank])
+        return None if stacked is None else stacked[0]
 
     def areas(self, ranks: Sequence[int]) -> Array | None:
         """(S, n) AURAC of each example over some ranks."""
-        if any(curve.outcomes is None for curve in self.curves):
+        stacked = self.stacked(ranks)
+        if stacked is None:
             return None
-        weights = quadrature_weights(ranks)
-        scores = np.stack([np.asarray(self.scores(rank)) for rank in ranks])
-        return np.asarray(np.clip(np.einsum("k,ksn->sn", weights, scores), 0.0, 1.0))
+        areas = np.tensordot(quadrature_weights(ranks), stacked, axes=1)
+        return np.asarray(np.clip(areas, 0.0, 1.0))
 
     def above_base(self, rank: int) -> Array | None:
         """(S, n) score minus the base's; None where the base's are not known."""
@@ -134,12 +146,12 @@ class Row:
         return scores - np.stack(bases)  # type: ignore[arg-type]
 
     def parts(self, values: Array) -> Components:
-        """The sources of variance of (S, n) numbers."""
+        """The sources of variance of (..., S, n) numbers."""
         return components(values, self.clusters, self.names)
 
 
 def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
-    """The sources of variance of a - b, from their (S, n) numbers.
+    """The sources of variance of a - b, from their (..., S, n) numbers.
 
     Seeds are paired where truncations of the same checkpoints are compared, or recipes with the
     same seeds that had for each seed the same data in the same order; else there are two arms.
@@ -149,7 +161,8 @@ def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
         return minus(a.parts(left), b.parts(right))
     names = [a.curves[i].seed if a.curves[i].seed is not None else i for i, _ in places]
     first, second = zip(*places, strict=True)
-    return components(left[[*first]] - right[[*second]], a.clusters, names)
+    paired = left[..., [*first], :] - right[..., [*second], :]
+    return components(paired, a.clusters, names)
 
 
 def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:

@@ -1,13 +1,15 @@
 """One rule for every claim: the mean of a number for each example, its interval and its test.
 
 An AURAC, a difference of two, an accuracy minus the base's and a loss are all such means. The
-interval is Student's t over examples, with one further example as far out as a value can be:
+interval is Student's t over examples, with further examples as far out as a value can be:
 
-    N = n + 1,  m and v the mean and variance (N - 1) of the n values and e,
+    N = n + k,  m and v the mean and variance (N - 1) of the n values and k times e,
     lower end  m - t(N - 1, 1 - α/2) √(v/N)  with e the smallest value, upper end with the largest
 
 so that rare large losses that balance many small gains, and values near 0 and 1, need no rule of
-their own. The test is the same statement: p < α exactly where the interval at 1 - α excludes 0.
+their own. k is 1; in a family of c comparisons, at α/c, it is 1 + ln(c)/3, since the tails of t
+are the less exact the farther out they are. The test is the same statement: p < α exactly where
+the interval at 1 - α excludes 0.
 
 Clusters of sizes n_g, w_g = n_g / n, have the CR2 variance with Bell and McCaffrey's degrees of
 freedom (2002; Pustejovsky and Tipton 2018), which for a mean have closed forms,
@@ -15,8 +17,8 @@ freedom (2002; Pustejovsky and Tipton 2018), which for a mean have closed forms,
     V = Σ_g (Σ_{d in g} e_d)² / (1 - w_g) / n²
     1 / df = Σ w_g² + (Σ q_g)² - Σ q_g²,   q_g = w_g² / (1 - w_g)
 
-and one further cluster of mean size. Training seeds are crossed with examples; each source of
-variance keeps its own degrees of freedom (Banerjee 1960):
+and further clusters as large as that of an example is on average, Σ n_g² / n. Training seeds are
+crossed with examples; each source of variance keeps its own degrees of freedom (Banerjee 1960):
 
     reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{S-1} · s²(seed means) / S
 
@@ -62,18 +64,22 @@ class Examples:
     sums: Array
     sizes: Array
 
-    def moments(self, value: float, further: int) -> tuple[Array, Array, float]:
+    def moments(self, value: float, further: float) -> tuple[Array, Array, float]:
         """Mean, its variance and degrees of freedom with `further` units of that value."""
-        size, n = float(self.sizes.mean()), float(self.sizes.sum())
+        n = float(self.sizes.sum())
+        size = float(np.square(self.sizes).sum()) / n  # of the cluster of an example, on average
         total = n + further * size
         mean = (self.sums.sum(axis=-1) + further * size * value) / total
-        shares = np.append(self.sizes, np.full(further, size)) / total
+        shares, share = self.sizes / total, size / total
         rest = self.sums - mean[..., None] * self.sizes
-        squares = np.square(rest) @ (1.0 / (1.0 - self.sizes / total))
-        squares += further * np.square(size * (value - mean)) / (1.0 - size / total)
-        q = shares**2 / (1.0 - shares)
-        df = 1.0 / float(np.sum(shares**2) + q.sum() ** 2 - np.sum(q**2))
-        return mean, squares / total**2, df
+        squares = np.square(rest) @ (1.0 / (1.0 - shares))
+        squares += further * np.square(size * (value - mean)) / (1.0 - share)
+        q, one = shares**2 / (1.0 - shares), share**2 / (1.0 - share)
+        sums = (
+            np.sum(x) + further * y for x, y in ((shares**2, share**2), (q, one), (q**2, one**2))
+        )
+        plain, root, square = sums
+        return mean, squares / total**2, float(1.0 / (plain + root**2 - square))
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ def estimate(
     bounds: tuple[float, float] = SIGNED,
     level: float = 0.95,
     tests: int = 1,
-    further: int = 1,
+    further: float | None = None,
 ) -> Estimate:
     """A mean with its interval at `level` and p, both adjusted for `tests` by Bonferroni.
 
@@ -187,8 +193,10 @@ def estimate(
         bounds: The furthest values that an example can have.
         level: Coverage of the intervals of all `tests` at once.
         tests: How many differences stand in one table.
-        further: Examples as far out as can be that are counted besides.
+        further: Examples as far out as can be that are counted besides; None: as many as `tests`
+            need.
     """
+    further = further_examples(tests) if further is None else further
     low, high = interval(parts, bounds, (1.0 - level) / tests, further)
     value = float(parts.value)
     p = 1.0
@@ -197,10 +205,15 @@ def estimate(
     return Estimate(value, float(low), float(high), min(1.0, tests * p))
 
 
+def further_examples(tests: int) -> float:
+    """How many examples as far out as can be a family of comparisons counts besides."""
+    return 1.0 + float(np.log(tests)) / 3.0
+
+
 def interval(
-    parts: Components, bounds: tuple[float, float], alpha: float, further: int = 1
+    parts: Components, bounds: tuple[float, float], alpha: float | Array, further: float = 1.0
 ) -> tuple[Array, Array]:
-    """Both ends (...) of the interval at 1 - `alpha`, cut to `bounds`."""
+    """Both ends (...) of the interval at 1 - `alpha`, which may be an array, cut to `bounds`."""
     mean, terms = _terms(parts, bounds[0], further)
     low = np.maximum(mean - _reach(terms, alpha), bounds[0])
     mean, terms = _terms(parts, bounds[1], further)
@@ -217,7 +230,9 @@ def _units(values: Array, clusters: NDArray[np.intp] | None) -> tuple[Array, Arr
     return np.add.reduceat(values[..., order], starts, axis=-1), sizes.astype(np.float64)
 
 
-def _terms(parts: Components, value: float, further: int) -> tuple[Array, list[tuple[Array, Any]]]:
+def _terms(
+    parts: Components, value: float, further: float
+) -> tuple[Array, list[tuple[Array, Any]]]:
     """The mean with further examples, and each source's variance and degrees of freedom."""
     each = [examples.moments(value, further) for examples in parts.examples]
     count = len(each)
@@ -231,12 +246,12 @@ def _terms(parts: Components, value: float, further: int) -> tuple[Array, list[t
     return mean, terms + [(arm.variance, arm.count - 1.0) for arm in parts.seeds]
 
 
-def _reach(terms: Sequence[tuple[Array, Any]], alpha: float) -> Array:
-    squares = [v * np.square(stdtrit(df, alpha / 2.0)) for v, df in terms]
+def _reach(terms: Sequence[tuple[Array, Any]], alpha: float | Array) -> Array:
+    squares = [v * np.square(stdtrit(df, np.divide(alpha, 2.0))) for v, df in terms]
     return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
 
-def _p_value(parts: Components, value: float, further: int) -> float:
+def _p_value(parts: Components, value: float, further: float) -> float:
     """The α at which the interval's end on the side of 0 is 0."""
     mean, terms = _terms(parts, value, further)
     if mean * value >= 0.0:
