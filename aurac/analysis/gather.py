@@ -146,8 +146,10 @@ class Row:
         return scores - np.stack(bases)  # type: ignore[arg-type]
 
     def parts(self, values: Array) -> Components:
-        """The sources of variance of (..., S, n) numbers."""
-        return components(values, self.clusters, self.names)
+        """The sources of variance of (..., S, n) numbers; tasks are matched by seed."""
+        seeds = [curve.seed for curve in self.curves]
+        known = None not in seeds and len(set(seeds)) == len(seeds)
+        return components(values, self.clusters, seeds if known else self.names)
 
 
 def difference(a: Row, b: Row, left: Array, right: Array) -> Components:

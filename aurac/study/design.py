@@ -102,13 +102,14 @@ class Planned:
 
         Adapters are recognised by the hash of their recipe and their seed.
         """
-        hashes = {recipe.sha256 for _, recipe in [*self.trainings(Path()), (None, self.recipe)]}
+        hashes = {recipe.sha256 for _, recipe in self.trainings(Path())} | {self.recipe.sha256}
         wanted = set(self.cuts.get("basis", ()))
         for adapter in run.adapters:
             made_by = (adapter.recipe or {}).get("sha256")
             curves = [c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.task)]
             if (
                 (made_by in hashes and adapter.seed == self.recipe.seed)
+                and (adapter.format == "family") == self.family
                 and curves
                 and wanted <= {curve.basis for curve in curves}
                 and all(set(self.ranks) <= set(c.ranks) and not c.missing for c in curves)

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.study.design import Planned, Study, planned
+from aurac.study.design import ADAPTERS, Planned, Study, planned
 from aurac.training.data import located_data
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 logger = logging.getLogger(__name__)
+
+RUN = "run"  # below the study's folder
 
 
 def run_study(
@@ -29,8 +31,9 @@ def run_study(
 ) -> tuple[StoredRun, Analysis]:
     """Train and evaluate what `out` lacks of a study, and write its report.
 
-    `out` is a run folder with the study's adapters in `adapters`. An adapter whose cells are there
-    is not trained again, nor are its weights needed. The same call goes on after an interruption.
+    The adapters are in `out/adapters`, and their evaluation in the run folder `out/run`. An adapter
+    whose cells are there is not trained again, nor are its weights needed. The same call goes on
+    after an interruption.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
@@ -54,10 +57,10 @@ def missing(study: Study, path: Path, out: Path) -> list[list[Planned]]:
 
 
 def stored_run(out: Path) -> StoredRun | None:
-    """The run in a folder, if there is one."""
+    """The run in a study's folder, if there is one."""
     from aurac.records.run import read_run
 
-    return read_run(out) if (out / "run.json").is_file() else None
+    return read_run(out / RUN) if (out / RUN / "run.json").is_file() else None
 
 
 def _limit(study: Study, task: str) -> int | None:
@@ -101,12 +104,12 @@ def _evaluate(
     if "include_path" in options:
         options["include_path"] = located_data(options["include_path"], beside)
     compare(
-        [out / "adapters" / adapter.name for adapter in adapters],
+        [out / ADAPTERS / adapter.name for adapter in adapters],
         first.task,
         ranks=first.ranks,
         base=study.base,
         device=device,
-        out=out,
+        out=out / RUN,
         progress=progress,
         **options,
     )
@@ -118,7 +121,7 @@ def write_study(study: Study, path: Path, out: Path) -> tuple[StoredRun, Analysi
     from aurac.records.run import read_run
     from aurac.show import write_report
 
-    run, groups = read_run(out), dict[str, list[str]]()
+    run, groups = read_run(out / RUN), dict[str, list[str]]()
     for adapter in planned(study, path):
         if name := adapter.stored(run, _limit(study, adapter.task)):
             groups.setdefault(adapter.group, []).append(name)

@@ -69,7 +69,8 @@ def test_tasks_that_share_their_training_share_the_adapters(study):
 
 
 def run_of(recipe, ranks=(1, 2, 4), examples=50, basis="svd", **more):
-    adapter = SimpleNamespace(name="stored", recipe={"sha256": recipe.sha256}, seed=recipe.seed)
+    made_by = {"sha256": recipe.sha256}
+    adapter = SimpleNamespace(name="stored", format="peft", recipe=made_by, seed=recipe.seed)
     curve = SimpleNamespace(
         adapter="stored", task="other", ranks=ranks, doc_ids=("d",) * examples, basis=basis,
         **{"missing": {}, **more},

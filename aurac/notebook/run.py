@@ -1,0 +1,202 @@
+"""A run with its answers, without a model: what notebooks and scripts work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aurac.analysis import Analysis, Question, analyse
+from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
+
+    from aurac.curves.curve import Curve
+
+
+def load_run(folder: str | Path) -> Run:
+    """Open a run folder of `aurac compare`.
+
+    Raises:
+        RunFolderError: It is no run folder, or a file of it cannot be read.
+    """
+    return Run(read_run(Path(folder).expanduser()))
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run and the question that is asked of it; accuracies and differences are fractions.
+
+    Its five frames have the columns of the CSV files of a report.
+
+    Attributes:
+        stored: What was evaluated.
+        question: Margin, reference, level and recipes; the recorded recipes by default.
+    """
+
+    stored: StoredRun
+    question: Question = field(default_factory=Question)
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.stored.folder
+
+    @property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        """The tasks: name, metric, number of examples."""
+        return self.stored.tasks
+
+    @property
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        """The adapters: name, method, seed, trained rank, bytes at each rank, recipe."""
+        return self.stored.adapters
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Cells that could not be evaluated, with the reason."""
+        return self.stored.failures
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """A curve for each task, adapter and cut, with the score of every example."""
+        return self.stored.curves
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """All frames at once."""
+        groups = self.question.groups or self.stored.groups
+        return analyse(self.curves, replace(self.question, groups=groups))
+
+    @property
+    def scores(self) -> DataFrame:
+        """A row for each adapter and task.
+
+        Columns: task, adapter, cut, aurac (log2 axis), low, high (95 % interval), aurac_linear,
+        base, examples, seeds.
+        """
+        return self.analysis.scores
+
+    @property
+    def points(self) -> DataFrame:
+        """A row for each rank; 0 is the base.
+
+        Columns: task, adapter, cut, rank, accuracy, low, high, above_base, loss (against the
+        trained rank), loss_bound (95 %, one-sided), bytes.
+        """
+        return self.analysis.points
+
+    @property
+    def pairs(self) -> DataFrame:
+        """Differences of AURAC, a minus b, the better one first.
+
+        Columns: task, a, b, difference, low, high, p (adjusted for the comparisons of the table),
+        comparisons, examples, seeds.
+        """
+        return self.analysis.pairs
+
+    @property
+    def rank_pairs(self) -> DataFrame:
+        """The same differences at each rank, each interval alone.
+
+        Columns: task, a, b, rank, difference, low, high.
+        """
+        return self.analysis.rank_pairs
+
+    @property
+    def recommended(self) -> DataFrame:
+        """The rank to ship of each adapter; without rows unless a margin is asked for.
+
+        Columns: task, adapter, cut, rank (missing: none may be shipped), reference, margin, loss,
+        bound (95 %), bytes.
+        """
+        return self.analysis.recommended
+
+    def ask(
+        self, *, margin: float | None = None, reference: str | None = None, level: float = 0.95
+    ) -> Run:
+        """The same run under another question; see `aurac.analysis.Question`."""
+        asked = replace(self.question, margin=margin, reference=reference, level=level)
+        return replace(self, question=asked)
+
+    def recommend(self, margin: float) -> DataFrame:
+        """The smallest rank of each adapter that is shown to lose at most the margin.
+
+        Args:
+            margin: Loss of accuracy against the adapter's trained rank, a fraction, chosen before
+                looking.
+
+        Returns:
+            As `recommended`.
+        """
+        return self.ask(margin=margin).recommended
+
+    def samples(
+        self, task: str | None = None, adapter: str | None = None, rank: int | None = None
+    ) -> DataFrame:
+        """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
+
+        Args:
+            task: Only those on it; None: all.
+            adapter: Only those of it; None: all.
+            rank: Only those at it; None: all.
+
+        Returns:
+            Columns task, adapter, cut, rank, example, score, response, question, target.
+
+        Raises:
+            RunFolderError: A cell is damaged.
+        """
+        import pandas as pd
+
+        frames, based = [], set[str]()
+        for curve in self.curves:
+            ranks = [*curve.ranks] if curve.task in based else [0, *curve.ranks]
+            for each in ranks:
+                if rank not in (None, each) or task not in (None, curve.task):
+                    continue
+                if each and adapter not in (None, curve.adapter):
+                    continue
+                based.add(curve.task)
+                frames.append(self._answers(curve, each))
+        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+    def _answers(self, curve: Curve, rank: int) -> DataFrame:
+        task = str(curve.task)
+        answers = self.stored.samples(task, curve.adapter, curve.basis, curve.rescale, rank)
+        asked = self.stored.questions(task)[["example", "question", "target"]]
+        adapter, cut = (curve.adapter, curve.cut) if rank else (None, None)
+        about = {"task": task, "adapter": adapter, "cut": cut, "rank": rank}
+        labelled = answers.assign(**about).merge(asked, on="example", how="left")
+        return labelled[[*about, *answers.columns, "question", "target"]]
+
+    def plot(self, task: str | None = None, ax: Axes | None = None) -> Axes:
+        """Draw accuracy against rank; `task` may be left out where there is one."""
+        from aurac.show import plot
+
+        return plot(self.analysis, task or str(self.curves[0].task), ax=ax)
+
+    def report(
+        self, out: str | Path | None = None, labels: Mapping[str, str] | None = None
+    ) -> list[Path]:
+        """Write the report to a folder, by default the run's; the files that were written.
+
+        `labels` are the names that adapters have in it.
+        """
+        from aurac.show import write_report
+
+        return write_report(self.stored, self.analysis, out and Path(out), labels=labels)
+
+    def __str__(self) -> str:
+        from aurac.show import screen
+
+        return screen(self.analysis, self.stored)
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(task.name for task in self.tasks)
+        return f"Run({len(self.adapters)} adapters on {tasks} in {str(self.folder)!r})"
