@@ -192,9 +192,6 @@ class AttentionMetadata:
     # (W,) which of this pass's tokens is written; ``None`` writes all T in order
     source: Tensor | None = None
     decoding: bool = False  # whether the tokens are those of sequences that read their slots
-    # (B, D) the tokens of each sequence, the last one repeated; ``None`` for one each
-    rows: Tensor | None = None
-    valid: Tensor | None = None  # (T,) places of the tokens in ``rows``, flattened
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, Tensor] = field(default_factory=dict)
@@ -263,48 +260,42 @@ class AttentionMetadata:
     def _decode(
         self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
     ) -> Tensor:
-        query = query.contiguous() if self.rows is None else query[self.rows.view(-1)]
-        heads, dim = query.shape[1:]
-        count = len(query) if self.rows is None else len(self.rows)
+        """(B, H, d) queries, one of each sequence, over its slot and the prefix."""
+        count, heads, dim = query.shape
         # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
         # In steps, so that the kernels for one shape serve several passes.
         width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), slot_kv[0].shape[2])
         key, value = slot_kv[0][:count, :, :width], slot_kv[1][:count, :, :width]
         kv, prefix = key.shape[1], self.prefix
-        each = len(query) // count
         rep = heads // kv
-        q = query.view(count, each, kv, rep, dim).transpose(1, 2).contiguous()
-        part = q.new_empty(count, kv, each * rep, prefix + width)
+        q = query.contiguous().view(count, kv, rep, dim)
+        part = q.new_empty(count, kv, rep, prefix + width)
         # Keys times query, not the other way round: on a CPU half the time for a few queries.
-        queries = q.view(count * kv, -1, dim).transpose(1, 2)
+        queries = q.view(count * kv, rep, dim).transpose(1, 2)
         scores = torch.bmm(key.reshape(count * kv, width, -1), queries)
-        part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
+        part[..., prefix:] = scores.view(count, kv, width, rep).transpose(2, 3)
         if cached is not None:
             shared = q.transpose(0, 1).reshape(kv, -1, dim)
-            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, -1, prefix)
+            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, rep, prefix)
             part[..., :prefix] = over.transpose(0, 1)
         part = rule.capped(part.mul_(rule.scaling))
-        bias = self._decode_bias(width, rule.window, part)
-        part.view(count, kv, each, rep, -1).add_(bias[:, None, :, None])
+        part += self._decode_bias(width, rule.window, part)[:, None, None]
         torch.softmax(part, dim=-1, out=part)
-        weight = part[..., prefix:].reshape(count * kv, -1, width)
-        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(*part.shape[:3], -1)
+        weight = part[..., prefix:].reshape(count * kv, rep, width)
+        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(count, kv, rep, -1)
         if cached is not None:
             weight = part[..., :prefix].transpose(0, 1).reshape(kv, -1, prefix)
-            over = torch.bmm(weight, cached[1]).view(kv, count, each * rep, -1)
-            out = out + over.transpose(0, 1)
-        out = out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(count * each, heads, -1)
-        return out if self.valid is None else out[self.valid]
+            out = out + torch.bmm(weight, cached[1]).view(kv, count, rep, -1).transpose(0, 1)
+        return out.view(count, heads, -1)
 
     def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
-        """(B, D, prefix + width): a sequence sees the prefix and its own places so far."""
+        """(B, prefix + width): a sequence sees the prefix and its own places so far."""
         key = (width, window)
         if key not in self._bias:
-            rows = self.positions[:, None] if self.rows is None else self.positions[self.rows]
             at = torch.arange(self.prefix + width, device=self.positions.device)
-            seen = at <= rows[..., None]
+            seen = at <= self.positions[:, None]
             if window is not None:
-                seen &= rows[..., None] - at < window
+                seen &= self.positions[:, None] - at < window
             self._bias[key] = as_bias(seen, like.dtype)
         return self._bias[key]
 
@@ -353,37 +344,23 @@ def pass_metadata(
 
 def decoding_metadata(
     lengths: Sequence[int],
-    counts: Sequence[int],
     prefix: int,
     store: PrefixCache,
     slots: SlotCache,
     device: torch.device,
 ) -> AttentionMetadata:
-    """The metadata of a decoding pass.
+    """The metadata of a decoding pass: one token of each sequence, which has the slot of its place.
 
-    ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included, and
-    ``counts`` (B,) those of each in the pass. Every sequence has a slot of its own, in order.
+    ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included.
     """
-    slot = np.repeat(np.arange(len(counts)), counts)
-    first = np.cumsum(counts) - counts
-    offset = np.arange(len(slot)) - first[slot]
-    positions = np.asarray(lengths)[slot] + offset
-    rows = valid = None
-    most = max(counts)
-    if most > 1:
-        column = np.minimum(np.arange(most), np.asarray(counts)[:, None] - 1)
-        rows = torch.from_numpy(first[:, None] + column).to(device)
-        valid = torch.from_numpy(slot * most + offset).to(device)
-    at = torch.from_numpy(positions).to(device)
+    at = torch.tensor(lengths, device=device)
     return AttentionMetadata(
         positions=at,
-        longest=int(positions.max()) + 1,
+        longest=max(lengths) + 1,
         prefix=prefix,
         store=store,
         slots=slots,
-        slot=torch.from_numpy(slot).to(device),
+        slot=torch.arange(len(lengths), device=device),
         place=at - prefix,
         decoding=True,
-        rows=rows,
-        valid=valid,
     )

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine import EngineOptions
 from aurac.engine.attention import (
     AttentionMetadata,
     PrefixCache,
@@ -30,7 +29,6 @@ from aurac.engine.attention import (
     decoding_metadata,
     pass_metadata,
 )
-from aurac.engine.counts import not_finite, overflow, recording
 from aurac.engine.passes import PrefixTree, Subtree, chain_subtree, make_pass, make_subtree
 from aurac.engine.running import accepts, forward, packed_model
 from aurac.models.device import device_of, difference, tolerance, unwrapped
@@ -60,13 +58,11 @@ _VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
 def probe(model: Any) -> Verdict:
     """The verdict for this model object; the first call runs it on about a hundred tokens.
 
-    Call it in evaluation mode without gradients. A CellError says that the base's own logits are
-    not finite.
+    Call it within `evaluating`.
     """
     key = unwrapped(model)
     if key not in _VERDICTS:
-        # A probe's passes are no part of any evaluation's counts.
-        with recording(), _without_adapters(key):
+        with _without_adapters(key):
             _VERDICTS[key] = verdict = _examine(model)
         if verdict.packed and verdict.longest is None:
             log.info("packed passes serve %s", type(key).__name__)
@@ -76,11 +72,6 @@ def probe(model: Any) -> Verdict:
         else:
             log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
     return _VERDICTS[key]
-
-
-def serves_packed(model: Any, length: int, options: EngineOptions) -> bool:
-    """Whether inputs of this many tokens are to be computed in packed passes."""
-    return options.packed and probe(model).serves(length)
 
 
 @contextlib.contextmanager
@@ -173,14 +164,9 @@ def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
 
 
 def _plain_logits(model: Any, tree: PrefixTree) -> list[Tensor]:
-    """Each row's logits (tokens, vocabulary) from a pass of its own; refused if not finite."""
-    plain = []
-    for row in tree.rows:
-        tokens = torch.from_numpy(row).to(device_of(model))
-        plain.append(model(input_ids=tokens[None], use_cache=False).logits[0].float())
-    if any(bool(not_finite(logits)) for logits in plain):
-        raise overflow()
-    return plain
+    """Each row's logits (tokens, vocabulary) from a pass of its own."""
+    rows = [torch.from_numpy(row)[None].to(device_of(model)) for row in tree.rows]
+    return [model(input_ids=row, use_cache=False).logits[0].float() for row in rows]
 
 
 def _compare(
@@ -229,14 +215,9 @@ def _by_row(
 def _decoded(
     model: Any, tree: PrefixTree, head: int, store: PrefixCache, device: torch.device
 ) -> Iterator[tuple[int, int, Tensor, set[int]]]:
-    """Every row but its last tokens into a slot, then these as decoding steps.
-
-    The first step has one to three of each row, the second the last one alone: again, so that the
-    place of a token that was there before is in its slot.
-    """
+    """Every row but its last one to three tokens into a slot, then these as decoding steps."""
     slots = SlotCache(len(tree.rows), max(len(r) for r in tree.rows) - head)
-    counts = [min(1 + i % 3, len(row) - head - 1) for i, row in enumerate(tree.rows)]
-    starts = [len(row) - count for row, count in zip(tree.rows, counts, strict=True)]
+    starts = [len(row) - 1 - i % 3 for i, row in enumerate(tree.rows)]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])
     subtrees = [chain_subtree(tree.rows[i][head : starts[i]], head) for i in order]
     step = make_pass(subtrees, head)
@@ -245,10 +226,10 @@ def _decoded(
     metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
     metadata.place = metadata.positions - head
     forward(model, step.tokens, metadata, np.cumsum([len(u) for u in subtrees]) - 1)
-    for count in (counts, [1] * len(tree.rows)):
-        begins = [len(row) - n for row, n in zip(tree.rows, count, strict=True)]
-        metadata = decoding_metadata(begins, count, head, store, slots, device)
-        ends = np.concatenate([row[at:] for row, at in zip(tree.rows, begins, strict=True)])
-        logits = forward(model, ends, metadata, np.arange(len(ends)))
-        for row, (begin, part) in enumerate(zip(begins, logits.split(count), strict=True)):
-            yield row, begin, part, metadata.windows
+    for more in range(3):  # a row that has ended repeats its last token, at the same place
+        places = [min(at + more, len(row) - 1) for at, row in zip(starts, tree.rows, strict=True)]
+        metadata = decoding_metadata(places, head, store, slots, device)
+        tokens = [int(row[at]) for at, row in zip(places, tree.rows, strict=True)]
+        logits = forward(model, tokens, metadata, range(len(tokens)))
+        for row, at in enumerate(places):
+            yield row, at, logits[row : row + 1], metadata.windows

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from aurac.engine import EngineOptions, UnsupportedRequestError
 from aurac.engine.attention import AttentionMetadata, PrefixCache, ScoreRule, pass_metadata
-from aurac.engine.counts import counted_pass
-from aurac.engine.passes import SAVED_TOKENS, ForwardPass, chain_subtree, make_pass, shared_prefix
-from aurac.engine.tokens import GenerationLayout, ScoringLayout, resolve_max_length
+from aurac.engine.passes import ForwardPass, chain_subtree, make_pass
+from aurac.errors import CellError
 from aurac.models.device import (
     UnsupportedAttentionError,
     attention_of,
@@ -38,25 +36,7 @@ from aurac.models.device import (
     unwrapped,
 )
 
-Progress = Callable[[int], None]
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
-Layout = TypeVar("Layout", "ScoringLayout", "GenerationLayout")
-
-
-def require_causal(model: Any) -> None:
-    """Refuse an encoder-decoder, whose requests mean something else."""
-    if getattr(unwrapped(model).config, "is_encoder_decoder", False):
-        raise UnsupportedRequestError("an encoder-decoder", expected="a causal language model")
-
-
-def laid_out(
-    kind: type[Layout], model: Any, tokenizer: Any, requests: Any, options: EngineOptions
-) -> Layout:
-    """Requests as a layout for this model's length; one that is laid out serves every rank."""
-    require_causal(model)
-    if isinstance(requests, kind):
-        return requests
-    return kind.build(tokenizer, requests, resolve_max_length(model, tokenizer, options.max_length))
 
 
 def accepts(model: Any, name: str) -> bool:
@@ -64,7 +44,6 @@ def accepts(model: Any, name: str) -> bool:
     return name in inspect.signature(unwrapped(model).forward).parameters
 
 
-_SHORTEST = 16  # tokens; a shorter header is computed with each input
 _LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
 
 
@@ -83,23 +62,68 @@ def cached_tokens(model: Any) -> int:
     return max(_LEAST_CACHED, _CACHE_BYTES // token)
 
 
-def pass_tokens(model: Any) -> int:
-    """A good size of one pass in tokens: what fills a CPU's cores, or an accelerator."""
-    return 1024 if device_of(model).type == "cpu" else 8192
+_LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_PLACES = 64, 1, 512
+
+
+@dataclass
+class Budgets:
+    """How much is computed at once; none of it changes an answer beyond rounding."""
+
+    tokens: (
+        int  # most in one pass, for a CPU's cores or an accelerator; a longer prompt is one pass
+    )
+    sequences: int  # most in flight while decoding
+    cached: int  # most tokens whose keys and values are held while decoding
+
+    @classmethod
+    def of(cls, model: Any, batch_size: int | None = None) -> Budgets:
+        """Those for a model where it is, with at most ``batch_size`` sequences."""
+        tokens = 1024 if device_of(model).type == "cpu" else 8192
+        return cls(tokens, batch_size or 256, cached_tokens(model))
+
+    def halve(self) -> bool:
+        """Half of everything; False where it is as little as it may be."""
+        before = (self.tokens, self.sequences, self.cached)
+        least = (_LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_PLACES)
+        after = tuple(max(m, b // 2) for m, b in zip(least, before, strict=True))
+        self.tokens, self.sequences, self.cached = after
+        return after != before
 
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; the model's own mode is restored."""
-    if device_of(model).type == "cpu":
+    """Evaluation mode without gradients; the model's own mode is restored.
+
+    Raises:
+        CellError: The model gave a NaN, an infinity, or no token in a place: no answer.
+    """
+    on_cpu = device_of(model).type == "cpu"
+    if on_cpu:
         keep_freed_memory()
         keep_few_kernels()
+    broken: Tensor | None = None
+
+    def look(_model: Any, _inputs: Any, output: Any) -> None:
+        nonlocal broken
+        # Single logits of -inf are how some models rule tokens out. A tenth of isfinite's cost.
+        bad = ~output.logits.amax(dim=-1).isfinite().all()
+        broken = bad if broken is None else broken | bad
+        if on_cpu:  # elsewhere the result is not there yet
+            refuse()
+
+    def refuse() -> None:
+        if broken is not None and broken:
+            raise CellError("the model gave a logit that is no finite number: try --dtype float32")
+
     training = model.training
     model.eval()
+    hook = unwrapped(model).register_forward_hook(look)
     try:
         with torch.inference_mode():
             yield
+            refuse()
     finally:
+        hook.remove()
         model.train(training)
 
 
@@ -184,13 +208,12 @@ def forward(model: Any, tokens: Indices, metadata: AttentionMetadata, select: In
     device = metadata.positions.device
     current = _CURRENT.set(metadata)
     try:
-        with counted_pass(model, len(tokens), len(select)):
-            logits: Tensor = model(
-                input_ids=torch.as_tensor(tokens, device=device)[None],
-                position_ids=metadata.positions[None],
-                use_cache=False,
-                logits_to_keep=torch.as_tensor(select, device=device),
-            ).logits
+        logits: Tensor = model(
+            input_ids=torch.as_tensor(tokens, device=device)[None],
+            position_ids=metadata.positions[None],
+            use_cache=False,
+            logits_to_keep=torch.as_tensor(select, device=device),
+        ).logits
     finally:
         _CURRENT.reset(current)
     return logits[0]
@@ -214,11 +237,6 @@ class Header:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
-    def computed_tokens(self) -> int:
-        """How many of its tokens a pass has computed."""
-        return len(self) if self.computed else 0
-
     def compute(self, model: Any) -> None:
         """Fill the cache, the first time; call it within `packed_model`."""
         if self.computed or not self.tokens:
@@ -228,14 +246,38 @@ class Header:
         self.computed = True
 
 
-def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
-    """The beginning that all inputs (at least one) share; empty if it is not worth a pass.
+# Settings of a model's own generation that leave greedy decoding as it is.
+_HARMLESS = frozenset(
+    {
+        "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
+        "do_sample", "temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff",
+        "eta_cutoff", "max_length", "use_cache", "cache_implementation", "return_dict_in_generate",
+        "output_attentions", "output_hidden_states", "output_scores", "output_logits",
+        "transformers_version",
+    }
+)  # fmt: skip
+_NEUTRAL = {"repetition_penalty": 1.0, "num_beams": 1, "num_beam_groups": 1, "length_penalty": 1.0}
 
-    It has at most ``most`` tokens: the token after it must be computed with each input.
-    """
-    length = min(shared_prefix(inputs), most)
-    worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS
-    return inputs[0][:length] if worth else ()
+
+def plainly_greedy(model: Any) -> bool:
+    """Whether the model's generation settings add nothing to greedy decoding (a penalty, beams)."""
+    config = getattr(unwrapped(model), "generation_config", None)
+    if config is None:
+        return True
+    return not any(
+        value is not None and not name.startswith("_") and value != _NEUTRAL.get(name, ...)
+        for name, value in config.to_diff_dict().items()
+        if name not in _HARMLESS
+    )
+
+
+def eos_token_ids(model: Any) -> frozenset[int]:
+    """The tokens at which the model's own generation ends a sequence."""
+    config = getattr(unwrapped(model), "generation_config", None)
+    ids = getattr(config, "eos_token_id", None)
+    if ids is None:
+        return frozenset()
+    return frozenset(ids if isinstance(ids, (list, tuple)) else (ids,))
 
 
 def _hooked(*modules: Any) -> bool:

@@ -1,7 +1,7 @@
 """Between text and tokens, by the rules of lm-eval's ``HFLM``: pairs, prompts, stop strings.
 
-A layout of a task's requests depends on the tokenizer and the length limit, never on the weights:
-it is built once and serves every rank and adapter.
+What is made here depends on the tokenizer and the length limit, never on the weights: it is made
+once and serves every rank and adapter.
 """
 
 from __future__ import annotations
@@ -12,13 +12,22 @@ from typing import Any
 
 import numpy as np
 
-from aurac.engine import UnsupportedRequestError
-from aurac.engine.passes import ForwardPass, IntArray, Planner, PrefixTree, ScoringPlan
+from aurac.engine.passes import (
+    SAVED_TOKENS,
+    ForwardPass,
+    IntArray,
+    Planner,
+    PrefixTree,
+    ScoringPlan,
+    shared_prefix,
+)
 from aurac.errors import TaskError
 
 DEFAULT_MAX_LENGTH = 2048
 _LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")
 _NO_LIMIT = 10**18  # tokenizers write about 1e30 for "unset"
+Pair = tuple[list[int], list[int]]
+Ids = tuple[int, ...]
 
 
 def resolve_max_length(model: Any, tokenizer: Any, wanted: int | None = None) -> int:
@@ -40,7 +49,7 @@ def prefix_token_id(tokenizer: Any) -> int:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise TaskError("the tokenizer has neither a BOS nor an EOS token", fix="set one of them")
+    raise TaskError("the tokenizer has neither a BOS nor an EOS token")
 
 
 def _encode_all(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
@@ -61,9 +70,7 @@ def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> di
     return encoded
 
 
-def encode_pairs(
-    tokenizer: Any, pairs: Sequence[tuple[str, str]]
-) -> list[tuple[list[int], list[int]]]:
+def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
     """(context tokens, continuation tokens) of each pair.
 
     Trailing white space of a context moves to its continuation; both are then tokenised as one text
@@ -88,10 +95,7 @@ def encode_pairs(
             cont = bare_tokens[rest]
             ctx, cont = (cont[:1], cont[1:]) if cont[:1] == [prefix] else ([prefix], cont)
         if not cont or not ctx:
-            raise TaskError(
-                f"the continuation {rest[:60]!r} has no token of its own after its context",
-                fix="check the task's choices for an empty one",
-            )
+            raise TaskError(f"the continuation {rest[:60]!r} has no token of its own")
         encoded.append((list(ctx), list(cont)))
     return encoded
 
@@ -102,8 +106,7 @@ def model_input(
     """What a model reads to score a continuation: all but the last token, cut on the left."""
     if len(continuation) > max_length:
         raise TaskError(
-            f"a continuation of {len(continuation)} tokens",
-            expected=f"at most the model's length, {max_length}",
+            f"a continuation of {len(continuation)} tokens is longer than the model's {max_length}"
         )
     return tuple([*context, *continuation][-(max_length + 1) :][:-1])
 
@@ -116,21 +119,11 @@ class ScoringLayout:
     pair_node: IntArray  # (n_pairs,) ascending node whose logits are read
     pair_token: IntArray  # (n_pairs,) the token that is scored there
     request_pairs: tuple[IntArray, ...]  # for each request, the indices of its pairs, in order
-    max_length: int  # longest input in tokens
     # Passes over this layout, by token budget and length of the header
     _plans: dict[tuple[int, int], ScoringPlan] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def build(
-        cls, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int
-    ) -> ScoringLayout:
-        """Tokenise (context, continuation) pairs and lay them out."""
-        return cls.from_tokens(encode_pairs(tokenizer, pairs), max_length)
-
-    @classmethod
-    def from_tokens(
-        cls, encoded: Sequence[tuple[Sequence[int], Sequence[int]]], max_length: int
-    ) -> ScoringLayout:
+    def build(cls, encoded: Sequence[Pair], max_length: int) -> ScoringLayout:
         """Lay out tokenised pairs; inputs keep their last ``max_length`` tokens."""
         inputs = [model_input(*pair, max_length) for pair in encoded]
         tree, row_of = PrefixTree.build(inputs)
@@ -149,19 +142,7 @@ class ScoringLayout:
             pair_node=table[:, 0].copy(),
             pair_token=table[:, 1].copy(),
             request_pairs=tuple(place[np.asarray(r, dtype=np.int64)] for r in requests),
-            max_length=max_length,
         )
-
-    def __len__(self) -> int:
-        return len(self.request_pairs)
-
-    def finished_by(self, parts: Sequence[IntArray]) -> tuple[int, ...]:
-        """How many requests have the last of their pairs in each part, in order."""
-        part_of = np.zeros(len(self.pair_node), dtype=np.int64)
-        for number, pairs in enumerate(parts):
-            part_of[pairs] = number
-        last = [int(part_of[index].max()) for index in self.request_pairs]
-        return tuple(np.bincount(last, minlength=len(parts)).tolist())
 
     @property
     def longest(self) -> int:
@@ -178,9 +159,16 @@ class ScoringLayout:
             planner = Planner(self.tree, budget, cached=header)
             planner.visit(0, len(self.tree.rows), header)
             steps = tuple(self._with_pairs(planner.steps))
-            finished = self.finished_by([step.pair for step in steps])
-            self._plans[budget, header] = ScoringPlan(steps, planner.cached, finished)
+            self._plans[budget, header] = ScoringPlan(steps, planner.cached, self._finished(steps))
         return self._plans[budget, header]
+
+    def _finished(self, steps: Sequence[ForwardPass]) -> tuple[int, ...]:
+        """For each pass, how many requests have the last of their pairs in it."""
+        pass_of = np.zeros(len(self.pair_node), dtype=np.int64)
+        for number, step in enumerate(steps):
+            pass_of[step.pair] = number
+        last = [int(pass_of[index].max()) for index in self.request_pairs]
+        return tuple(np.bincount(last, minlength=len(steps)).tolist())
 
     def _with_pairs(self, steps: Sequence[tuple[ForwardPass, IntArray]]) -> Iterator[ForwardPass]:
         """Give every scored pair to the first pass that computes its node."""
@@ -201,8 +189,7 @@ class ScoringLayout:
 DEFAULT_NEW_TOKENS = 256
 _SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_SAMPLED = ("temperature", "top_k", "top_p", "min_p")
-_SILENT = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
+_GREEDY = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
 
 
 def most_new_tokens(kwargs: Mapping[str, Any]) -> int:
@@ -217,60 +204,18 @@ def samples_text(kwargs: Mapping[str, Any]) -> bool:
     return bool(sample or (sample is None and float(kwargs.get("temperature") or 0.0) > 0.0))
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How one text is sampled."""
-
-    seed: int  # of its own stream of random numbers, so that it depends on no other text
-    # Name and value of what is given of temperature, top_k, top_p and min_p; the rest is as the
-    # model's own generation has it
-    settings: tuple[tuple[str, float], ...] = ()
-
-
-@dataclass(frozen=True)
-class GenerationRequest:
-    """Continue a context, greedily or by sampling."""
-
-    context: str  # the prompt
-    # Stop strings; the text ends before the first of them. EOS is always added.
-    until: tuple[str, ...] = ()
-    max_new_tokens: int = DEFAULT_NEW_TOKENS  # most tokens to generate
-    sampling: Sampling | None = None  # ``None`` for greedy decoding
-
-    @classmethod
-    def from_kwargs(
-        cls, context: str, kwargs: Mapping[str, Any], seed: int | None = None
-    ) -> GenerationRequest:
-        """From a task's ``generation_kwargs``, by the rules of lm-eval 0.4.13.
-
-        Sampling without a ``seed`` and other kinds of decoding are an UnsupportedRequestError.
-        """
-        sampling = None
-        if samples_text(kwargs):
-            if seed is None:
-                raise UnsupportedRequestError("a request that samples", expected="a seed")
-            values = [(name, kwargs.get(name)) for name in _SAMPLED]
-            sampling = Sampling(seed, tuple((n, float(v)) for n, v in values if v is not None))
-        if most_new_tokens(kwargs) < 1:
-            raise UnsupportedRequestError("max_new_tokens must be at least 1")
-        unknown = sorted(set(kwargs) - _SILENT - set(_SAMPLED if sampling else ()))
-        if unknown:
-            raise UnsupportedRequestError(
-                f"generation settings {', '.join(unknown)}", expected="until and a token limit"
-            )
-        until = kwargs.get("until") or []
-        stops = (until,) if isinstance(until, str) else tuple(until)
-        return cls(context, stops, most_new_tokens(kwargs), sampling)
+def decodes_greedily(kwargs: Mapping[str, Any]) -> bool:
+    """Whether ``generation_kwargs`` ask for greedy decoding alone, without penalties or beams."""
+    return not samples_text(kwargs) and set(kwargs) <= _GREEDY and most_new_tokens(kwargs) > 0
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A distinct request, tokenised: what the decoders work on."""
+    """A text to continue greedily, in tokens."""
 
     tokens: tuple[int, ...]
-    until: tuple[str, ...]
+    until: tuple[str, ...]  # the text ends before the first of these; EOS is among them
     max_new_tokens: int
-    sampling: Sampling | None = None
 
     @property
     def order(self) -> tuple[int, tuple[int, ...]]:
@@ -278,58 +223,96 @@ class Prompt:
         return -(len(self.tokens) // _SIMILAR_LENGTH), self.tokens
 
 
-@dataclass(frozen=True, eq=False)
-class GenerationLayout:
-    """Generation requests tokenised once, duplicates merged."""
-
-    # Distinct requests, left-truncated to leave room for the new tokens
-    prompts: tuple[Prompt, ...]
-    index: tuple[int, ...]  # for each request, its prompt
-
-    @classmethod
-    def build(
-        cls, tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
-    ) -> GenerationLayout:
-        """Tokenise requests and lay them out: see `tokenise`."""
-        return cls.of(tokenise(tokenizer, requests, max_length))
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest prompt with its answer."""
-        return max(len(prompt.tokens) + prompt.max_new_tokens for prompt in self.prompts)
-
-    @classmethod
-    def of(cls, prompts: Sequence[Prompt]) -> GenerationLayout:
-        """One prompt for each request, repeats allowed."""
-        index_of: dict[Prompt, int] = {}
-        index = tuple(index_of.setdefault(prompt, len(index_of)) for prompt in prompts)
-        return cls(tuple(index_of), index)
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-
-def tokenise(
-    tokenizer: Any, requests: Sequence[GenerationRequest], max_length: int
+def encode_prompts(
+    tokenizer: Any, requests: Sequence[tuple[str, Mapping[str, Any]]], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each request, cut on the left so that its new tokens fit."""
+    """A prompt for each (context, ``generation_kwargs``), cut on the left to fit its new tokens."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
-    tokens = encode_texts(tokenizer, (r.context for r in requests), tokenizer.bos_token)
+    tokens = encode_texts(tokenizer, (context for context, _ in requests), tokenizer.bos_token)
     prompts = []
-    for request in requests:
-        most = max_length - request.max_new_tokens
-        if most < 1:
-            raise TaskError(
-                f"{request.max_new_tokens} new tokens with a model length of {max_length}",
-                expected="room for a prompt",
-                fix="raise the length or lower the task's limit",
-            )
-        context = tuple(tokens[request.context][-most:])
-        if not context:
-            raise TaskError("a prompt without tokens", expected="a non-empty context")
-        until = request.until if eos in request.until else (*request.until, eos)
-        prompts.append(Prompt(context, until, request.max_new_tokens, request.sampling))
+    for context, kwargs in requests:
+        new = most_new_tokens(kwargs)
+        if new >= max_length:
+            raise TaskError(f"{new} new tokens leave no room for a prompt of {max_length} in all")
+        kept = tuple(tokens[context][new - max_length :])
+        if not kept:
+            raise TaskError("a prompt has no tokens")
+        until = kwargs.get("until") or ()
+        stops = (until,) if isinstance(until, str) else tuple(until)
+        prompts.append(Prompt(kept, stops if eos in stops else (*stops, eos), new))
     return prompts
+
+
+_SHORTEST = 16  # tokens; a shorter header is computed with each input
+
+
+def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ...]:
+    """The beginning that all inputs (at least one) share; empty if it is not worth a pass.
+
+    It has at most ``most`` tokens: the token after it must be computed with each input.
+    """
+    length = min(shared_prefix(inputs), most)
+    worth = length >= _SHORTEST and length * (len(inputs) - 1) >= SAVED_TOKENS
+    return inputs[0][:length] if worth else ()
+
+
+class Tokens:
+    """Requests in tokens: tokenised and laid out once for every state of a model.
+
+    With each request goes its header, which those that were added together begin with.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int) -> None:
+        self._tokenizer, self._max_length = tokenizer, max_length
+        self._pairs: dict[tuple[str, str], tuple[Pair, Ids]] = {}
+        self._prompts: dict[tuple[str, str], tuple[Prompt, Ids]] = {}
+        self._layouts: dict[tuple[tuple[str, str], ...], tuple[ScoringLayout, Ids]] = {}
+
+    def add_pairs(self, requests: Sequence[tuple[str, str]]) -> None:
+        """Tokenise (context, continuation) texts that are not known yet."""
+        new = [pair for pair in dict.fromkeys(requests) if pair not in self._pairs]
+        if new:
+            pairs = encode_pairs(self._tokenizer, new)
+            inputs = [model_input(*pair, self._max_length) for pair in pairs]
+            scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
+            header = header_tokens(inputs, scored)
+            self._pairs.update((n, (pair, header)) for n, pair in zip(new, pairs, strict=True))
+
+    def pairs(self, requests: Sequence[tuple[str, str]]) -> tuple[ScoringLayout, Ids]:
+        """(context, continuation) texts laid out for scoring, and the header of all."""
+        key = tuple(requests)
+        if key not in self._layouts:
+            self.add_pairs(key)
+            known = [self._pairs[pair] for pair in key]
+            layout = ScoringLayout.build([pair for pair, _ in known], self._max_length)
+            self._layouts[key] = layout, _common({header for _, header in known})
+        return self._layouts[key]
+
+    def add_prompts(self, requests: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Tokenise (context, ``generation_kwargs``) that are not known yet."""
+        asked = {_key(*request): request for request in requests}
+        new = [key for key in asked if key not in self._prompts]
+        if new:
+            prompts = encode_prompts(self._tokenizer, [asked[n] for n in new], self._max_length)
+            inputs = [prompt.tokens for prompt in prompts]
+            header = header_tokens(inputs, min(map(len, inputs)) - 1)
+            self._prompts.update((n, (p, header)) for n, p in zip(new, prompts, strict=True))
+
+    def prompts(self, requests: Sequence[tuple[str, Any]]) -> tuple[list[Prompt], Ids]:
+        """The prompts of (context, ``generation_kwargs``), and the header of all."""
+        self.add_prompts(requests)
+        known = [self._prompts[_key(*request)] for request in requests]
+        return [prompt for prompt, _ in known], _common({header for _, header in known})
+
+
+def _key(context: str, kwargs: Mapping[str, Any]) -> tuple[str, str]:
+    return context, repr(sorted(kwargs.items()))
+
+
+def _common(headers: set[Ids]) -> Ids:
+    """The beginning that headers of several tasks share."""
+    first = min(headers, key=len)
+    return first if len(headers) == 1 else first[: shared_prefix(list(headers))]
 
 
 _EXTRA = 2  # HFLM looks back two tokens further than the stop string's own tokens

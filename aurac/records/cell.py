@@ -128,15 +128,6 @@ class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
     prompt: str
 
 
-class Budgets(msgspec.Struct, frozen=True, kw_only=True):
-    """The engine's budgets while a block was computed; they change sums within rounding."""
-
-    batch_tokens: int | None = None
-    batch_size: int | None = None
-    cache_tokens: int | None = None
-    packed: bool = True
-
-
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
     """What lm-eval's sample logs hold beyond scores and answers; see `aurac.tasks.metrics`."""
 
@@ -146,7 +137,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation cost, see `aurac.engine.counts.Record`; None was not counted."""
+    """What an evaluation cost, as it was once counted; None was not."""
 
     computed_tokens: float | None = 0
     distinct_tokens: float | None = 0
@@ -178,7 +169,6 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         samples: ``metric,filter`` to n lists of the outcomes of samples, whose mean `metrics` has;
             left out where there is one answer.
         engine: Tokens, passes and seconds inside the model.
-        budgets: What was in force.
         seconds: Wall time.
         notes: What happened meanwhile, such as a batch that was halved for want of memory.
     """
@@ -187,9 +177,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, list[float]]
     responses: list[Any]
     logged: Logged
-    engine: EngineCounts
-    budgets: Budgets
     seconds: float
+    engine: EngineCounts = EngineCounts()
     notes: list[str] = []
     samples: dict[str, list[list[float]]] | UnsetType = UNSET
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from aurac.adapters import Adapter, attach, prepare
+from aurac.adapters import Adapter
 from aurac.adapters.truncate import Basis
 from aurac.engine import EngineOptions
 from aurac.errors import RunFolderError, TaskError
@@ -97,22 +97,19 @@ def fit_factors(
     options: EngineOptions,
 ) -> dict[int, float]:
     """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
-    from aurac.engine.inference import loglikelihoods
-    from aurac.engine.running import laid_out
-    from aurac.engine.tokens import ScoringLayout
+    from lm_eval.api.instance import Instance
+
+    from aurac.engine.backend import Cut, LocalBackend
 
     pairs = [pair for task in tasks if not task.members for pair in held_out_pairs(task)]
-    layout = laid_out(ScoringLayout, base.model, base.tokenizer, pairs, options)
-    tried = dict.fromkeys(ranks, 1.0)  # a live model reads its rank's factor at each set_rank
+    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
     factors: dict[int, float] = {}
-    with attach(base.model, prepare(adapter, basis, "fit", fit_factors=tried)) as live:
+    with LocalBackend(base, options) as backend:
         for rank in ranks:
 
             def objective(factor: float, rank: int = rank) -> float:
-                tried[rank] = factor
-                live.set_rank(rank)
-                answers = loglikelihoods(base.model, base.tokenizer, layout, options=options)
-                return float(np.mean([likelihood for likelihood, _ in answers]))
+                with backend.lm(Cut(adapter, rank, basis, "fit", factor)) as lm:
+                    return float(np.mean([value for value, _ in lm.loglikelihood(asked)]))
 
             factors[rank] = best_factor(objective)
     return factors

@@ -138,7 +138,6 @@ class Runner:
         self._evaluator = Evaluator(
             base,
             options,
-            log=context.log,
             before_pass=context.go_on,
         )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from aurac.curves.metrics import ANY_TASK, listed, matching
 from aurac.errors import AuracError, CellError, TaskError
-from aurac.records.cell import EngineCounts, Logged
+from aurac.records.cell import Logged
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
@@ -137,7 +137,6 @@ class Outcome:
     logged: Logged
     # With K > 1 samples, ``name,filter`` to (n, K) scores of the same metrics
     samples: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
-    engine: EngineCounts = field(default_factory=EngineCounts)  # with the number of near ties
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,17 +208,6 @@ class Leaf:
                 },
             ),
         )
-
-    def near_ties(
-        self, documents: Sequence[Document], answers: Sequence[list[Any]], noise: float
-    ) -> int:
-        """Documents whose two likeliest choices lie within twice the rounding of one logit."""
-        count = 0
-        for document, part in _by_document(documents, answers):
-            if len(part) > 1 and document.instances[0].request_type == "loglikelihood":
-                best, second = sorted((responses[0][0] for responses in part), reverse=True)[:2]
-                count += best - second <= 2 * noise
-        return count
 
     def _columns(
         self, documents: Sequence[Document]

@@ -10,22 +10,17 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.engine.counts import logit_noise, recording
 from aurac.errors import DataError, TaskError
 from aurac.files import sha256_json, sha256_text
 from aurac.records.cell import DocumentKey, same_scoring
 from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
 from aurac.records.results_file import TaskDocuments, TaskRecord
 from aurac.tasks.metrics import Leaf, Outcome, check_scores, plain
-from aurac.tasks.requests import Answers, Requests, prompts_sha256
+from aurac.tasks.requests import Requests, answers_of, prompts_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import torch
-
-    from aurac.engine import EngineOptions
-    from aurac.engine.running import Progress
     from aurac.models.base import LoadedBase
     from aurac.tasks.metrics import Document
     from aurac.tasks.options import Prompting, TaskOptions
@@ -228,9 +223,14 @@ class BuiltTask:
             **self.settings,
         )
 
-    def evaluation(self, model: Any, tokenizer: Any, options: EngineOptions) -> Evaluation:
-        """Puts the requests to the model as it is now, block by block."""
-        return Evaluation(self, Answers(self._requests, model, tokenizer, options), model.dtype)
+    @property
+    def instances(self) -> tuple[Any, ...]:
+        """All requests, in order."""
+        return self._requests.instances
+
+    def evaluation(self, lm: Any) -> Evaluation:
+        """Puts the requests to an lm-eval model, block by block."""
+        return Evaluation(self, lm, self._requests)
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -240,12 +240,12 @@ class BuiltTask:
 
 
 class Evaluation:
-    """One state of a model, computing in `dtype`, on one task that is no group."""
+    """A task that is no group, put to an lm-eval model."""
 
-    def __init__(self, task: BuiltTask, answers: Answers, dtype: torch.dtype) -> None:
-        self._task, self._answers, self._noise = task, answers, logit_noise(dtype)
+    def __init__(self, task: BuiltTask, lm: Any, requests: Requests) -> None:
+        self._task, self._lm, self._requests = task, lm, requests
 
-    def block(self, documents: Sequence[int], progress: Progress | None = None) -> Outcome:
+    def block(self, documents: Sequence[int]) -> Outcome:
         """The outcome of some of the task's documents, given by their places.
 
         Raises:
@@ -255,9 +255,7 @@ class Evaluation:
         task, leaf = self._task, self._task.leaf
         part = [leaf.documents[place] for place in documents]
         numbers = [n for place in documents for n in range(*task.spans[place])]
-        with recording() as record:
-            answers = self._answers.to(numbers, progress)
-        record.near_ties += leaf.near_ties(part, answers, self._noise)
+        answers = answers_of(self._lm, self._requests, numbers)
         outcome = leaf.judge(part, answers)
         if task.metric not in outcome.metrics:
             raise TaskError(
@@ -266,7 +264,7 @@ class Evaluation:
                 fix=f"name one with --metric {task.name}=NAME,FILTER",
             )
         check_scores(task.name, task.metric, outcome.metrics[task.metric])
-        return replace(outcome, engine=record.counts())
+        return outcome
 
 
 def _clusters_of(members: Sequence[BuiltTask]) -> tuple[str, ...] | None:

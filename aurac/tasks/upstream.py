@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import json
 import logging
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import cache, lru_cache, partial
 from io import StringIO
-from itertools import groupby
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -21,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from aurac.arguments import suggestion
-from aurac.engine import EngineOptions
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import BUNDLED, include_path
 from aurac.tasks.index import (
@@ -273,23 +270,3 @@ def doc_hash(document: Any) -> str:
 
     text = json.dumps(document, indent=2, default=handle_non_serializable, ensure_ascii=False)
     return str(hash_string(text))
-
-
-def reference_answers(
-    kind: str, seeded_requests: list[tuple[Any, int]], model: Any, tokenizer: Any, o: EngineOptions
-) -> list[Any]:
-    """The answers of lm-eval's own Hugging Face model around the live one, each with its seed."""
-    from lm_eval.models.huggingface import HFLM
-
-    answers: list[Any] = []
-    with quiet(prints=False):
-        lm = HFLM(
-            pretrained=model,
-            tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
-            batch_size=o.batch_size or 1,
-            max_length=o.max_length,
-        )
-        for seed, requests in groupby(seeded_requests, lambda pair: pair[1]):
-            with seeded(PYTHON_SEED, seed):
-                answers += getattr(lm, kind)([i for i, _ in requests], disable_tqdm=True)
-    return answers

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from engine_models import tiny, tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import EngineOptions
-from aurac.engine.inference import loglikelihoods
 from aurac.engine.passes import PrefixTree, make_subtree
 from aurac.engine.tokens import ScoringLayout
 
@@ -61,7 +58,7 @@ def long_layout(*, fixed: bool) -> ScoringLayout:
         header = common if fixed else rng.integers(5, 99, 300).tolist()
         context = header + rng.integers(5, 99, 20).tolist()
         encoded += [(context, rng.integers(5, 99, 4).tolist()) for _ in range(4)]
-    return ScoringLayout.from_tokens(encoded, 4096)
+    return ScoringLayout.build(encoded, 4096)
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -84,16 +81,6 @@ def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
 @given(sequences)
 def test_scored_pairs_lead_back_to_the_requests(rows: list[tuple[int, ...]]) -> None:
     encoded = [((7,), row) for row in rows]
-    layout = ScoringLayout.from_tokens(encoded, 50)
+    layout = ScoringLayout.build(encoded, 50)
     for row, index in zip(rows, layout.request_pairs, strict=True):
         assert layout.pair_token[index].tolist() == list(row)
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_progress_is_told_pass_by_pass(packed: bool) -> None:
-    pairs = [(f"fox {i}", f" the {j}") for i in range(12) for j in range(3)]
-    seen: list[int] = []
-    options = EngineOptions(batch_tokens=20, packed=packed)
-    loglikelihoods(tiny("llama"), tokenizer(), pairs, options=options, progress=seen.append)
-    assert sum(seen) == len(pairs)
-    assert len(seen) > 2

@@ -47,7 +47,7 @@ def test_the_probe_examines_the_base_whatever_adapter_is_attached(scale: float) 
             if "lora_B" in name:
                 parameter.mul_(scale)
     tokens = torch.arange(12)[None]
-    with evaluating(model):
+    with torch.inference_mode():
         before = model(tokens).logits
         assert probe(model).packed
         torch.testing.assert_close(model(tokens).logits, before, rtol=0, atol=0, equal_nan=True)

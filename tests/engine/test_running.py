@@ -6,20 +6,25 @@ import copy
 import os
 import random
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_models import lora, reference_scores, reference_texts, tiny, tokenizer, words
+from engine_models import (
+    budgeted,
+    lora,
+    reference_scores,
+    reference_texts,
+    scores,
+    texts,
+    tiny,
+    words,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import EngineOptions, UnsupportedRequestError, running
-from aurac.engine.counts import counted_pass, recording
-from aurac.engine.inference import generate, loglikelihoods
-from aurac.engine.running import cached_tokens, fused_adapters, score_logits
-from aurac.engine.tokens import GenerationRequest
+from aurac.engine import EngineOptions, running
+from aurac.engine.running import Budgets, cached_tokens, fused_adapters, score_logits
 from aurac.errors import UsageError
 from aurac.models import device
 
@@ -75,29 +80,17 @@ def test_an_unmerged_adapter_scores_and_writes_as_hflm() -> None:
     rng = random.Random(0)
     model = lora(tiny("qwen2"), 4)
     pairs = [(words(rng, 6).strip() or "fox", " " + "x" + words(rng, 2)) for _ in range(6)]
-    mine = loglikelihoods(model, tokenizer(), pairs)
+    mine = scores(budgeted(model), pairs)
     theirs = reference_scores(model, pairs)
     np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4)
     requests = [(c, {"until": ["the"], "max_gen_toks": 20}) for c, _ in pairs]
-    texts = generate(model, tokenizer(), [GenerationRequest.from_kwargs(*r) for r in requests])
-    assert texts == reference_texts(model, requests)
+    assert texts(budgeted(model), requests) == reference_texts(model, requests)
 
 
-@pytest.mark.parametrize("name", ["batch_tokens", "max_length", "batch_size", "cache_tokens"])
-def test_budgets_below_one_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name}=0"):
+@pytest.mark.parametrize("name", ["max_length", "batch_size"])
+def test_options_below_one_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is 0"):
         EngineOptions(**{name: 0})
-
-
-def test_an_encoder_decoder_is_refused_for_the_caller_to_serve() -> None:
-    from transformers import AutoModelForSeq2SeqLM, T5Config
-
-    config = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    model = AutoModelForSeq2SeqLM.from_config(config)
-    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
-        loglikelihoods(model, tokenizer(), [("fox", " the")])
-    with pytest.raises(UnsupportedRequestError, match="encoder-decoder"):
-        generate(model, tokenizer(), [GenerationRequest("fox")])
 
 
 @settings(deadline=None)
@@ -146,7 +139,7 @@ def test_kernels_are_bounded_unless_the_user_says_how_many(
     if asked is not None:
         monkeypatch.setenv(name, asked)
     model = tiny("llama")
-    loglikelihoods(model, tokenizer(), [("a b", " c")])
+    scores(budgeted(model), [("a b", " c")])
     assert os.environ[name] == (asked or "128")
 
 
@@ -172,33 +165,12 @@ def test_a_threshold_that_is_refused_is_not_frozen(
     assert asked == calls
 
 
-class Elsewhere:
-    """As much of a model on an accelerator as the engine's decisions look at."""
-
-    def __init__(self, weights: int) -> None:
-        self._weight = SimpleNamespace(
-            device=torch.device("cuda"), itemsize=2, numel=lambda: weights
-        )
-
-    def parameters(self) -> Any:
-        return iter([self._weight])
-
-    def named_parameters(self) -> Any:
-        return iter([("w", self._weight), ("w.lora_A", self._weight)])
-
-    def modules(self) -> Any:
-        return iter([])
-
-
-def test_an_accelerators_passes_are_larger() -> None:
-    assert (running.pass_tokens(Elsewhere(1)), running.pass_tokens(tiny("llama"))) == (8192, 1024)
-
-
-def test_an_accelerators_passes_are_not_timed_from_outside() -> None:
-    model = Elsewhere(1)
-    with recording() as record:
-        for _ in range(2):
-            with counted_pass(model, 5, 1):
-                pass
-    assert (record.passes, record.computed, record.forward_seconds) == (2, 10, None)
-    assert record.counts().forward_seconds is None
+def test_budgets_follow_the_device_and_are_halved_to_a_least() -> None:
+    elsewhere = SimpleNamespace(parameters=lambda: iter([torch.empty(1, device="meta")]))
+    assert (Budgets.of(elsewhere).tokens, Budgets.of(tiny("llama"), 3).tokens) == (8192, 1024)
+    budgets = Budgets(200, 3, 2000)
+    assert budgets.halve()
+    assert budgets == Budgets(100, 1, 1000)
+    assert budgets.halve()
+    assert not budgets.halve()
+    assert budgets == Budgets(64, 1, 512)

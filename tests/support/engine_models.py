@@ -170,6 +170,40 @@ def reference_texts(
     return reference(model, **kwargs).generate_until(instances, disable_tqdm=True)
 
 
+def budgeted(
+    model: Any, tokenizer_kind: str = "bytes", max_length: int | None = None, **budgets: int
+) -> Any:
+    """The engine around a model, with these of its `Budgets`."""
+    from aurac.engine import EngineOptions
+    from aurac.engine.lm import EngineLM
+
+    lm = EngineLM(model, tokenizer(tokenizer_kind), EngineOptions(max_length=max_length))
+    for name, value in budgets.items():
+        setattr(lm.budgets, name, value)
+    return lm
+
+
+def scores(lm: Any, pairs: list[tuple[str, str]]) -> list[tuple[float, bool]]:
+    """The log-likelihoods of an lm-eval model."""
+    from lm_eval.api.instance import Instance
+
+    return lm.loglikelihood([Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)])
+
+
+def texts(
+    lm: Any, requests: list[tuple[str, dict[str, Any]]], numbers: list[int] | None = None
+) -> list[str]:
+    """The texts of an lm-eval model, for documents of these numbers."""
+    from lm_eval.api.instance import Instance
+
+    asked = enumerate(requests)
+    instances = [
+        Instance("generate_until", {}, r, 0, ("t", numbers[i] if numbers else i, 1))
+        for i, r in asked
+    ]
+    return lm.generate_until(instances)
+
+
 def lora(model: Any, rank: int, **config: Any) -> Any:
     """A copy of the model with PEFT's LoRA in every attention and MLP layer."""
     from peft import LoraConfig, inject_adapter_in_model

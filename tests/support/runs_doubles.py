@@ -36,6 +36,7 @@ class Model(torch.nn.Module):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(1))
         self.logits = logits
+        self.config = SimpleNamespace(max_position_embeddings=8)
 
     def forward(self, input_ids):
         return SimpleNamespace(logits=torch.full((1, len(input_ids), 3), self.logits))
@@ -88,25 +89,26 @@ class Task:
             name=self.name, scoring="", aggregates=lambda _columns: self.aggregated
         )
 
-    def evaluation(self, model, tokenizer, options):
-        return Evaluation(self, model, options)
+    instances = ()
+
+    def evaluation(self, lm):
+        return Evaluation(self, lm)
 
 
 @dataclass(eq=False)
 class Evaluation:
     task: Task
-    model: Model
-    options: EngineOptions
+    lm: object
 
-    def block(self, places, progress=None):
+    def block(self, places):
         task = self.task
-        task.calls.append(self.options)
+        task.calls.append(self.lm.options)
         if task.act is not None:
-            task.act(self.options)
+            task.act(self.lm.options)
         for _ in range(task.passes):
             time.sleep(task.seconds / task.passes)
-            self.model(torch.zeros(2))
-        progress(len(places))
+            self.lm.model(torch.zeros(2))
+        self.lm.progress(len(places))
         task.blocks.append(list(places))
         scores = np.array([math.fmod(len(task.name) + k, 2) for k in places])
         return Outcome({"acc,none": scores}, [f"{task.name}{k}" for k in places], {})

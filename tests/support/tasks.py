@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aurac.engine.lm import EngineLM
 from aurac.tasks import lm_eval
 from aurac.tasks.options import TaskOptions
 
@@ -11,6 +12,8 @@ def build_tasks(names, *, tokenizer, **options):
     return lm_eval.build_tasks(names, tokenizer=tokenizer, options=TaskOptions(**options))
 
 
-def evaluate(task, model, tokenizer, options, progress=None):
+def evaluate(task, model, tokenizer, options=None, progress=None):
     """All documents of a task in one block."""
-    return task.evaluation(model, tokenizer, options).block(range(task.n_docs), progress)
+    lm = EngineLM(model, tokenizer, options)
+    lm.progress = progress or lm.progress
+    return task.evaluation(lm).block(range(task.n_docs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 
 import numpy as np
@@ -12,8 +13,10 @@ from engine_models import (
     PACKED,
     PLAIN,
     TOKENIZERS,
+    budgeted,
     reference,
     reference_scores,
+    scores,
     tiny,
     tokenizer,
     words,
@@ -21,14 +24,10 @@ from engine_models import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import EngineOptions
-from aurac.engine.inference import loglikelihoods
 from aurac.engine.probe import probe
-from aurac.engine.running import evaluating, laid_out
-from aurac.engine.tokens import ScoringLayout, encode_pairs
-from aurac.errors import TaskError
-
-TOLERANCE = 1e-4
+from aurac.engine.running import evaluating
+from aurac.engine.tokens import encode_pairs, model_input
+from aurac.errors import CellError, TaskError
 
 
 def make_pairs(seed: int) -> list[tuple[str, str]]:
@@ -63,9 +62,7 @@ def greedy_pairs(model: object, seed: int) -> list[tuple[str, str]]:
 
 def assert_same(mine: list[tuple[float, bool]], theirs: list[tuple[float, bool]]) -> None:
     assert [flag for _, flag in mine] == [flag for _, flag in theirs]
-    np.testing.assert_allclose(
-        [v for v, _ in mine], [v for v, _ in theirs], atol=TOLERANCE, rtol=1e-5
-    )
+    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -75,22 +72,19 @@ def test_packed_models_score_as_hflm(kind: str, max_length: int) -> None:
     pairs = make_pairs(1) + greedy_pairs(model, 5)
     theirs = reference_scores(model, pairs, max_length=max_length)
     assert max_length < 256 or sum(flag for _, flag in theirs) >= 3
-    for batch_tokens in (16, 1024):
-        options = EngineOptions(max_length=max_length, batch_tokens=batch_tokens)
-        assert_same(loglikelihoods(model, tokenizer(), pairs, options=options), theirs)
-    with evaluating(model):
-        assert probe(model).packed
+    for tokens in (16, 1024):
+        lm = budgeted(model, max_length=max_length, tokens=tokens)
+        assert_same(scores(lm, pairs), theirs)
+        assert "hflm" not in vars(lm)
+        assert_same(scores(lm, pairs), theirs)  # from what was tokenised and kept
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_other_models_fall_back_to_plain_rows(kind: str) -> None:
-    model = tiny(kind)
-    pairs = make_pairs(2)
-    mine = loglikelihoods(model, tokenizer(), pairs, options=EngineOptions(batch_tokens=64))
-    theirs = reference_scores(model, pairs)
-    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=5e-4, rtol=1e-5)
-    with evaluating(model):
-        assert not probe(model).packed
+def test_hflm_answers_for_other_models(kind: str) -> None:
+    model, pairs = tiny(kind), make_pairs(2)
+    lm = budgeted(model)
+    assert scores(lm, pairs) == reference_scores(model, pairs)
+    assert "hflm" in vars(lm)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -104,9 +98,8 @@ def test_any_requests_score_as_hflm(
     kind: str, weights: int, tokens: str, seed: int, limit: int, budget: int
 ) -> None:
     model, pairs = tiny(kind, weights), make_pairs(seed)
-    options = EngineOptions(max_length=limit, batch_tokens=budget)
     theirs = reference_scores(model, pairs, tokens=tokens, max_length=limit)
-    assert_same(loglikelihoods(model, tokenizer(tokens), pairs, options=options), theirs)
+    assert_same(scores(budgeted(model, tokens, limit, tokens=budget), pairs), theirs)
 
 
 # What tokenizers join, cut, move or add at the place where a choice begins.
@@ -133,47 +126,43 @@ def test_any_seam_between_context_and_choice_is_hflms(
         if all(split) and (context == "" or context.strip()):
             good.append(((context, choice), (list(split[0]), list(split[1]))))
         else:
-            with pytest.raises(TaskError):
+            with pytest.raises(TaskError, match=r"white space|no token"):
                 encode_pairs(tk, [(context, choice)])
-    mine = encode_pairs(tk, [pair for pair, _ in good])
-    assert [(list(a), list(b)) for a, b in mine] == [split for _, split in good]
+    assert encode_pairs(tk, [pair for pair, _ in good]) == [split for _, split in good]
 
 
-def test_seam_between_context_and_choice_is_hflms() -> None:
-    """Merges across the seam: 'Answer' + ':', 'fo' + 'x', an unfinished character."""
-    pairs = [
-        ("Question", ": what"),
-        ("the quick fo", "x jumps"),
-        ("é", "€"),
-        ("fox \n", "\nfox"),
-        ("<s>the fox", " jumps"),
-        ("the", " quick"),
-        ("the quick", " brown"),
-        ("", "<s>fox"),
-    ]
-    model = tiny("llama")
-    assert_same(loglikelihoods(model, tokenizer(), pairs), reference_scores(model, pairs))
-
-
-def test_one_layout_serves_every_model_state_and_every_path() -> None:
-    pairs = make_pairs(3)
-    layout = laid_out(ScoringLayout, tiny("llama"), tokenizer(), pairs, EngineOptions())
+@pytest.mark.parametrize("header", [True, False])
+def test_one_tokenisation_serves_every_model_state(header: bool) -> None:
+    """With what all requests of a task begin with, which other states have to compute anew."""
+    start = words(random.Random(4), 60) + " " if header else ""
+    pairs = [(f"{start}{context}", choice) for context, choice in make_pairs(3) if context.strip()]
+    model = copy.deepcopy(tiny("llama"))
+    lm = budgeted(model)
+    lm.prepare([])
     for seed in (0, 1):
-        model = tiny("llama", seed)
+        model.load_state_dict(tiny("llama", seed).state_dict())
+        lm.forget()
         theirs = reference_scores(model, pairs)
-        for packed in (True, False):
-            options = EngineOptions(packed=packed)
-            assert_same(loglikelihoods(model, tokenizer(), layout, options=options), theirs)
+        lm.prepare(lm_instances := [*map(_instance, pairs)])
+        assert_same(lm.loglikelihood(lm_instances[:5]), theirs[:5])
+        assert_same(lm.loglikelihood(lm_instances[5:]), theirs[5:])  # another block
+        assert bool(len(lm._header)) is header
+
+
+def _instance(pair: tuple[str, str]) -> object:
+    from lm_eval.api.instance import Instance
+
+    return Instance("loglikelihood", {}, pair, 0)
 
 
 def test_result_is_the_sum_of_log_softmax_by_hand() -> None:
-    """Context 'fox', choice ' the': log p of each token from a plain forward pass."""
+    """Context 'fox', choice ' the dog': log p of each token from a plain forward pass."""
     model, tk = tiny("llama"), tokenizer()
     whole, context = tk("fox the dog").input_ids, tk("fox").input_ids
     with torch.no_grad():
         table = model(torch.tensor([whole])).logits[0].log_softmax(-1)
     by_hand = sum(float(table[i - 1, whole[i]]) for i in range(len(context), len(whole)))
-    ((value, _),) = loglikelihoods(model, tk, [("fox", " the dog")])
+    ((value, _),) = scores(budgeted(model), [("fox", " the dog")])
     assert value == pytest.approx(by_hand, abs=1e-4)
 
 
@@ -181,33 +170,87 @@ def test_progress_adds_up_and_the_model_is_left_as_it_was() -> None:
     model, seen = tiny("llama"), []
     model.train()
     before = model.config._attn_implementation
-    loglikelihoods(model, tokenizer(), make_pairs(4), progress=seen.append)
+    lm = budgeted(model, tokens=20)
+    lm.progress = seen.append
+    scores(lm, make_pairs(4))
     assert sum(seen) == len(make_pairs(4))
+    assert len(seen) > 2
     assert model.training
     assert model.config._attn_implementation == before
     model.eval()
 
 
-def test_half_precision_picks_as_full_precision_does() -> None:
-    import copy
-
+def test_half_precision_scores_as_full_precision_does() -> None:
     pairs = make_pairs(6)
-    full = loglikelihoods(tiny("llama"), tokenizer(), pairs)
-    half = loglikelihoods(copy.deepcopy(tiny("llama")).bfloat16(), tokenizer(), pairs)
+    full = scores(budgeted(tiny("llama")), pairs)
+    half = scores(budgeted(copy.deepcopy(tiny("llama")).bfloat16()), pairs)
     scale = np.abs([v for v, _ in full]).mean()
     assert np.abs(np.subtract([v for v, _ in full], [v for v, _ in half])).mean() < 0.05 * scale
 
 
-@pytest.mark.parametrize("pair", [("  ", "fox"), ("fox", ""), ("", "")])
-def test_requests_without_tokens_are_named(pair: tuple[str, str]) -> None:
-    with pytest.raises(TaskError, match=r"white space|no token"):
-        loglikelihoods(tiny("llama"), tokenizer(), [pair])
-
-
 def test_a_choice_longer_than_the_model_is_named() -> None:
-    with pytest.raises(TaskError, match="at most the model's length, 4"):
-        ScoringLayout.build(tokenizer(), [("fox", " the quick brown fox jumps")], 4)
+    with pytest.raises(TaskError, match="longer than the model's 4"):
+        model_input([1], [1, 2, 3, 4, 5], 4)
 
 
 def test_nothing_to_score() -> None:
-    assert loglikelihoods(tiny("llama"), tokenizer(), []) == []
+    assert budgeted(tiny("llama")).loglikelihood([]) == []
+
+
+def test_where_memory_does_not_suffice_less_is_computed_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Passes of more than 140 tokens fail, so that those of at most 128 answer."""
+    model, pairs = tiny("llama"), make_pairs(7)
+    lm = budgeted(model, tokens=512)
+    seen: list[int] = []
+    lm.progress = seen.append
+    with evaluating(model):
+        probe(model)
+    forward = type(model).forward
+
+    def small(self: object, *args: object, input_ids: torch.Tensor, **kwargs: object) -> object:
+        if input_ids.numel() > 140:
+            raise RuntimeError("CUDA out of memory")
+        return forward(self, *args, input_ids=input_ids, **kwargs)
+
+    expected = reference_scores(model, pairs)
+    monkeypatch.setattr(type(model), "forward", small)
+    assert_same(scores(lm, pairs), expected)
+    assert lm.budgets.tokens == 128
+    assert sum(seen) == len(pairs)
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(MemoryError):
+        scores(lm, pairs)
+
+
+def with_bias(values: dict[int, float]) -> object:
+    """A model that adds these to its logits."""
+    model = copy.deepcopy(tiny("llama"))
+    old = model.get_output_embeddings()
+    head = torch.nn.Linear(old.in_features, old.out_features, bias=True)
+    with torch.no_grad():
+        head.weight.copy_(old.weight)
+        head.bias.zero_()
+        for token, value in values.items():
+            head.bias[token] = value
+    model.config.tie_word_embeddings = False
+    model.set_output_embeddings(head)
+    return model
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_nan_or_infinity_is_refused(value: float) -> None:
+    with pytest.raises(CellError, match="no finite number"):
+        scores(budgeted(with_bias({7: value})), [("fox", " dog")])
+
+
+def test_a_row_without_any_token_is_refused_but_tokens_may_be_ruled_out() -> None:
+    nothing = with_bias(dict.fromkeys(range(300), float("-inf")))
+    with pytest.raises(CellError, match="no finite number"):
+        scores(budgeted(nothing), [("fox", " dog")])
+    model = with_bias({299: float("-inf")})
+    assert scores(budgeted(model), [("fox", " dog")])
+    (token,) = tokenizer()(" dog").input_ids[:1]
+    with pytest.raises(CellError, match="log-likelihood -inf"):
+        scores(budgeted(with_bias({token: float("-inf")})), [("fox", " dog")])

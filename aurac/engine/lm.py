@@ -1,0 +1,287 @@
+"""The engine as an lm-eval model: packed passes, and lm-eval's own ``HFLM`` for all else.
+
+Its answers are those of ``HFLM`` with the same model and tokenizer: log-likelihoods, and text until
+a stop string. Each distinct token of log-likelihoods is computed once, and no generated text waits
+for another.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from lm_eval.api.model import LM
+
+from aurac.engine import EngineOptions
+from aurac.engine.decoding import Decoder
+from aurac.engine.probe import probe
+from aurac.engine.running import (
+    Budgets,
+    Header,
+    evaluating,
+    packed_model,
+    plainly_greedy,
+    run_pass,
+    score_logits,
+)
+from aurac.engine.tokens import (
+    Ids,
+    Prompt,
+    ScoringLayout,
+    Tokens,
+    decodes_greedily,
+    resolve_max_length,
+    samples_text,
+)
+from aurac.errors import CellError
+from aurac.models.device import device_of, no_memory, unwrapped
+
+log = logging.getLogger(__name__)
+
+SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
+_Answer = TypeVar("_Answer")
+
+
+class EngineLM(LM):
+    """Answers lm-eval's requests with a model as it is now; when it changes, call `forget`.
+
+    Where memory does not suffice, less is computed at once from then on.
+
+    Args:
+        model: A transformers model, possibly with PEFT layers in it.
+        tokenizer: Its tokenizer.
+        options: Batch size and length limit.
+
+    Attributes:
+        progress: Called with the number of requests newly answered (negative if they are repeated).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, options: EngineOptions | None = None) -> None:
+        super().__init__()
+        self.model, self.tokenizer = model, tokenizer
+        self.options = options or EngineOptions()
+        limit = resolve_max_length(model, tokenizer, self.options.max_length)
+        self.tokens = Tokens(tokenizer, limit)
+        self.budgets = Budgets.of(model, self.options.batch_size)
+        self.progress: Callable[[int], None] = lambda _count: None
+        self._header = Header()
+        self._causal = not getattr(unwrapped(model).config, "is_encoder_decoder", False)
+
+    def prepare(self, requests: Sequence[Any]) -> None:
+        """Tokenise all requests of a task, for every state of the model.
+
+        What all of them begin with is computed once for a state. Without this each call finds out
+        what its own requests share.
+        """
+        if self._causal:
+            self.tokens.add_pairs([r.args for r in requests if r.request_type == "loglikelihood"])
+            written = [r.args for r in requests if r.request_type == "generate_until"]
+            self.tokens.add_prompts([args for args in written if decodes_greedily(args[1])])
+
+    def forget(self) -> None:
+        """Drop the keys and values that are kept: the model has changed."""
+        self._header = Header()
+
+    def loglikelihood(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002 - lm-eval's signature
+    ) -> list[tuple[float, bool]]:
+        """(log-likelihood, whether greedy) of each continuation; log-softmax is in float32.
+
+        Raises:
+            TaskError: A request that does not fit the model's length.
+            CellError: A log-likelihood is no finite number.
+        """
+        if not requests:
+            return []
+        with evaluating(self.model):
+            if self._causal:
+                layout, header = self.tokens.pairs([request.args for request in requests])
+                if probe(self.model).serves(layout.longest):
+                    answers = self._retried(lambda done: self._score(layout, header, done))
+                    return _finite(requests, answers)
+            return _finite(requests, self._by_hflm("loglikelihood", requests))
+
+    def loglikelihood_rolling(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002
+    ) -> list[float]:
+        """The log-likelihood of each text, from ``HFLM``."""
+        with evaluating(self.model):
+            return _finite(requests, self._by_hflm("loglikelihood_rolling", requests))
+
+    def generate_until(
+        self,
+        requests: list[Any],
+        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002
+    ) -> list[str]:
+        """The text that continues each context, without its stop string.
+
+        Samples and decoding that is not greedy come from ``HFLM``, each sample with a seed of its
+        own.
+        """
+        greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
+        texts: dict[int, str] = {}
+        with evaluating(self.model):
+            if greedy and self._causal and plainly_greedy(self.model):
+                prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
+                longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)
+                if probe(self.model).serves(longest):
+                    written = self._retried(lambda done: self._write(prompts, header, done))
+                    texts.update(zip(greedy, written, strict=True))
+            rest = [i for i in range(len(requests)) if i not in texts]
+            if rest:
+                answers = self._by_hflm("generate_until", [requests[i] for i in rest])
+                texts.update(zip(rest, answers, strict=True))
+        return [texts[i] for i in range(len(requests))]
+
+    def _score(
+        self, layout: ScoringLayout, ids: Ids, done: Callable[[int], None]
+    ) -> list[tuple[float, bool]]:
+        header = self._header_of(ids)
+        plan = layout.plan(self.budgets.tokens, len(header))
+        header.cache.reserve(plan.cached)
+        device = device_of(self.model)
+        logprob = torch.zeros(len(layout.pair_node), device=device)
+        hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
+        with packed_model(self.model):
+            header.compute(self.model)
+            for step, finished in zip(plan.steps, plan.finished, strict=True):
+                logits = run_pass(self.model, step, header.cache)
+                if len(step.pair):
+                    logprob[step.pair], hit[step.pair] = score_logits(
+                        logits, step.pair_row, layout.pair_token[step.pair]
+                    )
+                done(finished)
+        logprob, hit = logprob.cpu().double(), hit.cpu()
+        places = [torch.from_numpy(index) for index in layout.request_pairs]
+        return [(float(logprob[at].sum()), bool(hit[at].all())) for at in places]
+
+    def _write(self, prompts: Sequence[Prompt], ids: Ids, done: Callable[[int], None]) -> list[str]:
+        repeats = Counter(prompts)
+        distinct = list(repeats)
+        decoder = Decoder(
+            self.model,
+            self.tokenizer,
+            distinct,
+            self._header_of(ids),
+            self.budgets,
+            lambda number: done(repeats[distinct[number]]),
+        )
+        text_of = {}
+        for prompt, tokens in zip(distinct, decoder.run(), strict=True):
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            for stop in filter(None, prompt.until):  # one after another, as lm-eval does
+                text = text.split(stop, maxsplit=1)[0]
+            text_of[prompt] = text
+        return [text_of[prompt] for prompt in prompts]
+
+    def _header_of(self, ids: Ids) -> Header:
+        if self._header.tokens != ids:
+            self._header = Header(ids)
+        return self._header
+
+    def _retried(self, answer: Callable[[Callable[[int], None]], list[_Answer]]) -> list[_Answer]:
+        """The answers, with half of everything at once as often as memory does not suffice."""
+        while True:
+            count = 0
+
+            def done(more: int) -> None:
+                nonlocal count
+                count += more
+                self.progress(more)
+
+            try:
+                return answer(done)
+            except (MemoryError, RuntimeError) as error:
+                if not no_memory(error) or not self.budgets.halve():
+                    raise
+            # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
+            self.progress(-count)
+            log.warning("out of memory: from here on %s", self.budgets)
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    @cached_property
+    def hflm(self) -> Any:
+        """lm-eval's own model around the same live one."""
+        from lm_eval.models.huggingface import HFLM
+
+        return HFLM(
+            pretrained=self.model,
+            tokenizer=copy.deepcopy(self.tokenizer),  # HFLM gives it a padding token
+            batch_size=self.options.batch_size or 1,
+            max_length=self.options.max_length,
+            softmax_dtype="float32",
+            logits_cache=False,  # it puts unequal splits of a text in wrong places
+        )
+
+    def _by_hflm(self, kind: str, requests: Sequence[Any]) -> list[Any]:
+        """Answers of ``HFLM``; those of a document's samples do not depend on other documents."""
+        log.info("lm-eval's own model answers %d requests of kind %s", len(requests), kind)
+        ask = getattr(self.hflm, kind)
+        sampled = [
+            i
+            for i, request in enumerate(requests)
+            if kind == "generate_until" and samples_text(request.args[1])
+        ]
+        rest = [request for i, request in enumerate(requests) if i not in set(sampled)]
+        others = iter(ask(rest, disable_tqdm=True) if rest else [])
+        samples: Counter[int] = Counter()
+        drawn = {}
+        for i in sampled:
+            document = int(requests[i].doc_id or 0)
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(sample_seed(document, samples[document]))
+                (drawn[i],) = ask([requests[i]], disable_tqdm=True)
+            samples[document] += 1
+        self.progress(len(requests))
+        return [drawn[i] if i in drawn else next(others) for i in range(len(requests))]
+
+    @property
+    def tokenizer_name(self) -> str:
+        """For lm-eval's caches of requests."""
+        return str(self.hflm.tokenizer_name)
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:  # noqa: FBT001, FBT002
+        """The tokenizer's chat template."""
+        return self.hflm.chat_template(chat_template)
+
+    def apply_chat_template(
+        self,
+        chat_history: list[dict[str, str]],
+        add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
+    ) -> str:
+        """A conversation as the tokenizer's chat template renders it."""
+        return str(self.hflm.apply_chat_template(chat_history, add_generation_prompt))
+
+
+def sample_seed(document: int, sample: int) -> int:
+    """The seed of a document's sample, in 32 bits; that of the first is by the document alone."""
+    first = SAMPLE_SEED + document
+    if sample == 0:
+        return first
+    return int.from_bytes(hashlib.sha256(f"{first} {sample}".encode()).digest()[:4], "big")
+
+
+def _finite(requests: Sequence[Any], answers: list[Any]) -> list[Any]:
+    """NaN compares false with everything, so an argmax would quietly call a document wrong."""
+    for request, answer in zip(requests, answers, strict=True):
+        value = answer[0] if isinstance(answer, tuple) else answer
+        if not math.isfinite(value):
+            raise CellError(
+                f"the model gave document {request.doc_id} of task {request.task_name!r} the "
+                f"log-likelihood {value}"
+            )
+    return answers

@@ -1,0 +1,185 @@
+"""The engine's texts against lm-eval's own ``HFLM``, token by token."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from engine_models import (
+    ANY_MODEL,
+    PACKED,
+    PLAIN,
+    budgeted,
+    reference_texts,
+    texts,
+    tiny,
+    tokenizer,
+    words,
+)
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aurac.engine.running import plainly_greedy
+from aurac.engine.tokens import StopTable, decodes_greedily, encode_prompts
+from aurac.errors import TaskError
+
+Request = tuple[str, dict[str, Any]]
+
+
+def make_requests(seed: int, *, header: bool) -> list[Request]:
+    """Prompts of many lengths, stop strings of one and several tokens, several limits."""
+    rng = random.Random(seed)
+    common = words(rng, 40) + " " if header else ""
+    stops = [["the"], [".", "\n\n"], ["Answer:"], [], "fox", ["\n"]]
+    requests = [
+        (
+            common + "x" + words(rng, rng.randint(1, 12)),
+            {"until": rng.choice(stops), "max_gen_toks": rng.choice([1, 7, 30])},
+        )
+        for _ in range(9)
+    ]
+    return [*requests, requests[0]]
+
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_models_write_as_hflm(kind: str) -> None:
+    model = tiny(kind)
+    for header in (False, True):
+        requests, seen = make_requests(1, header=header), []
+        theirs = reference_texts(model, requests)
+        assert len(set(theirs)) > 5
+        lm = budgeted(model)
+        lm.progress = seen.append
+        assert texts(lm, requests) == theirs
+        assert "hflm" not in vars(lm)
+        assert sum(seen) == len(requests)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_hflm_writes_for_other_models(kind: str) -> None:
+    model, requests = tiny(kind), make_requests(2, header=False)
+    assert texts(budgeted(model), requests) == reference_texts(model, requests)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    **ANY_MODEL,
+    seed=st.integers(0, 10**6),
+    header=st.booleans(),
+    max_length=st.integers(32, 256),
+)
+def test_any_prompts_are_continued_as_by_hflm(
+    kind: str, weights: int, tokens: str, seed: int, header: bool, max_length: int
+) -> None:
+    model, requests = tiny(kind, weights), make_requests(seed, header=header)
+    mine = texts(budgeted(model, tokens, max_length), requests)
+    assert mine == reference_texts(model, requests, tokens=tokens, max_length=max_length)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    seed=st.integers(0, 10**6),
+    header=st.booleans(),
+    cached=st.integers(1, 400),
+    sequences=st.integers(1, 8),
+    tokens=st.integers(1, 200),
+)
+def test_budgets_never_change_a_text(
+    seed: int, header: bool, cached: int, sequences: int, tokens: int
+) -> None:
+    """Tiny budgets force eviction, refilling and resizing; the texts stay the same."""
+    model, requests = tiny("llama"), make_requests(seed, header=header)
+    lm = budgeted(model, cached=cached, sequences=sequences, tokens=tokens)
+    assert texts(lm, requests) == reference_texts(model, requests)
+
+
+def test_left_truncation_makes_room_for_new_tokens() -> None:
+    model, requests = tiny("llama"), make_requests(3, header=True)
+    mine = texts(budgeted(model, max_length=50), requests)
+    assert mine == reference_texts(model, requests, max_length=50)
+
+
+def test_eos_ends_a_text_and_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's most likely first token is declared to be the end."""
+    model, tk = tiny("llama", 3), tokenizer()
+    tokens = tk("fox", return_tensors="pt").input_ids
+    first = int(model(tokens).logits[0, -1].argmax())
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [1, first])
+    requests: list[Request] = [("fox", {"until": [], "max_gen_toks": 9})]
+    mine = texts(budgeted(model), requests)
+    assert mine == reference_texts(model, requests) == [tk.decode([first])]
+
+
+def test_a_repetition_penalty_of_the_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama", 4)
+    requests = make_requests(4, header=False)
+    without = texts(budgeted(model), requests)
+    monkeypatch.setattr(model.generation_config, "repetition_penalty", 1.8)
+    assert not plainly_greedy(model)
+    penalised = texts(budgeted(model), requests)
+    assert penalised == reference_texts(model, requests) != without
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_a_text_up_to_the_models_last_position(kind: str) -> None:
+    requests: list[Request] = [(words(random.Random(1), 300), {"until": [], "max_gen_toks": 8})]
+    assert texts(budgeted(tiny(kind)), requests) == reference_texts(tiny(kind), requests)
+
+
+def test_kwargs_are_read_as_lm_eval_reads_them() -> None:
+    for kwargs in ({"do_sample": True}, {"temperature": 0.7}, {"num_beams": 4}, {"max_tokens": 0}):
+        assert not decodes_greedily(kwargs)
+    assert decodes_greedily({"until": "x", "do_sample": False, "temperature": 0.9})
+    asked = [("a", {"max_tokens": 5, "max_gen_toks": 7}), ("a", {"until": "x"})]
+    first, second = encode_prompts(tokenizer(), asked, 300)
+    assert (first.max_new_tokens, first.until) == (7, ("</s>",))
+    assert (second.max_new_tokens, second.until) == (256, ("x", "</s>"))
+
+
+def test_no_room_for_the_prompt_is_named() -> None:
+    with pytest.raises(TaskError, match="no room for a prompt"):
+        texts(budgeted(tiny("llama"), max_length=9), [("fox", {"max_gen_toks": 9})])
+    with pytest.raises(TaskError, match="no tokens"):
+        texts(budgeted(tiny("llama"), max_length=300), [("", {})])
+
+
+SAMPLED = {"until": ["the"], "max_gen_toks": 12, "do_sample": True, "temperature": 1.7, "top_k": 7}
+
+
+def test_samples_beams_and_greedy_texts_are_hflms_in_one_call() -> None:
+    """Those of a document depend on its number alone; a document's second sample is another."""
+    model = tiny("llama")
+    contexts = ("the quick brown fox", "Question: what is 42 Answer:", "over a lazy dog . b")
+    greedy: list[Request] = [(context, {"max_gen_toks": 9}) for context in contexts]
+    beams: list[Request] = [(context, {"max_gen_toks": 9, "num_beams": 3}) for context in contexts]
+    sampled: list[Request] = [(context, SAMPLED) for context in contexts]
+    lm = budgeted(model)
+    before = torch.get_rng_state()
+    mine = texts(lm, [*greedy, *beams, *sampled])
+    assert torch.equal(before, torch.get_rng_state())
+    assert mine[:6] == reference_texts(model, greedy) + reference_texts(model, beams)
+    for place, request in enumerate(sampled):
+        torch.manual_seed(1234 + 6 + place)
+        assert mine[6 + place] == reference_texts(model, [request])[0]
+    twice = texts(lm, [sampled[0]] * 2, numbers=[6, 6])
+    assert twice[0] == mine[6] != twice[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_may_stop_never_misses_a_stop(data: st.DataObject) -> None:
+    """Whenever HFLM's test turns true at a token, the cheap test had let that token through."""
+    tk = tokenizer()
+    stop = data.draw(st.sampled_from(["the", "\n\n", "Answer:", "é", "中", "</s>", " fox", "n"]))
+    tokens = data.draw(st.lists(st.integers(0, len(tk) - 1), min_size=1, max_size=12))
+    tokens += data.draw(st.sampled_from([[], tk(stop).input_ids]))
+    table = StopTable(tk, (stop,))
+    was = False
+    for n in range(1, len(tokens) + 1):
+        now = table.stopped(tokens[:n])
+        assert was or not now or table.may_stop(tokens[n - 1])
+        if now:
+            break
+        was = now
