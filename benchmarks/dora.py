@@ -48,8 +48,7 @@ def random_adapter(model: Any, *, dora: bool) -> Any:
 def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> Callable[[], object]:
     """What answers the requests once, with a model of its own that stays attached."""
     from aurac.adapters import attach, prepare
-    from aurac.engine.inference import generate, loglikelihoods
-    from aurac.engine.tokens import GenerationRequest
+    from aurac.engine.lm import EngineLM
     from aurac.models.base import load_base
     from aurac.tasks.lm_eval import build_tasks
     from aurac.tasks.options import TaskOptions
@@ -57,14 +56,12 @@ def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> C
     base = load_base(args.base, dtype=args.dtype)
     options = TaskOptions(limit=args.documents)
     (task,) = build_tasks([args.task], tokenizer=base.tokenizer, options=options)
-    asked: list[Any] = [one.args for one in task.leaves[0].instances]
-    answer: Any = loglikelihoods
-    if task.leaves[0].instances[0].request_type != "loglikelihood":
-        asked, answer = [GenerationRequest.from_kwargs(*one) for one in asked], generate
+    asked = list(task.leaves[0].instances)
+    answer = getattr(EngineLM(base.model, base.tokenizer), asked[0].request_type)
     adapter = random_adapter(base.model, dora=dora)
     live = attached.enter_context(attach(base.model, prepare(adapter)))
     live.set_rank(RANK)
-    return lambda: answer(base.model, base.tokenizer, asked)
+    return lambda: answer(asked)
 
 
 def main() -> None:

@@ -30,7 +30,6 @@ SECTIONS = {
     },
     "Choose a rank": {
         "recommend": "The smallest configuration within a margin of the best one.",
-        "cost": "Measure what each rank costs to serve on this machine.",
         "truncate": "Cut an adapter to a smaller rank; the result is plain PEFT.",
     },
     "Check and train adapters": {
@@ -52,7 +51,7 @@ COMMANDS = {name: text for section in SECTIONS.values() for name, text in sectio
 _MODULES = {
     **dict.fromkeys(("base", "zoo"), "here"),
     **dict.fromkeys(("report", "export"), "runs"),
-    **dict.fromkeys(("inspect", "truncate", "cost"), "adapters"),
+    **dict.fromkeys(("inspect", "truncate"), "adapters"),
     **dict.fromkeys(("train", "study"), "training"),
 }
 """Commands that share a file with another one."""
@@ -68,7 +67,6 @@ _WORDS = {
     "inspect": "info describe check",
     "train": "fit finetune sft",
     "base": "download pull fetch model models",
-    "cost": "speed latency serve",
 }
 _MEANT = {word: command for command, words in _WORDS.items() for word in words.split()}
 """What people type for a command of another name."""

@@ -79,7 +79,6 @@ _OPTIONS = options(
     --device
     --dtype auto|float32|bfloat16|float16 [auto]: Of the base and the adapters.
     --batch-size -b <NUMBER>: Most sequences in one forward pass; auto, the default, goes by tokens.
-    --batch-tokens INTEGER>=1: Most tokens in one forward pass.
     --max-length <TOKENS> INTEGER>=1: Longest input; a longer one loses its beginning. Default: the
         model's.
     --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
 from aurac.engine import EngineOptions
@@ -265,6 +266,11 @@ class EngineLM(LM):
     ) -> str:
         """A conversation as the tokenizer's chat template renders it."""
         return str(self.hflm.apply_chat_template(chat_history, add_generation_prompt))
+
+
+def scoring_requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
+    """(context, continuation) texts as requests for a log-likelihood each."""
+    return [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
 
 
 def sample_seed(document: int, sample: int) -> int:

@@ -97,12 +97,11 @@ def fit_factors(
     options: EngineOptions,
 ) -> dict[int, float]:
     """Rank → factor for one adapter in one basis, fitted on held-out documents of all `tasks`."""
-    from lm_eval.api.instance import Instance
-
     from aurac.engine.backend import Cut, LocalBackend
+    from aurac.engine.lm import scoring_requests
 
     pairs = [pair for task in tasks if not task.members for pair in held_out_pairs(task)]
-    asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
+    asked = scoring_requests(pairs)
     factors: dict[int, float] = {}
     with LocalBackend(base, options) as backend:
         for rank in ranks:

@@ -81,7 +81,7 @@ class Session:
     def batching(self) -> str:
         """The budgets as a run's request has them."""
         o = self.options
-        return f"tokens={o.batch_tokens},sequences={o.batch_size},packed={o.packed}"
+        return f"sequences={o.batch_size}"
 
     def base(self) -> LoadedBase:
         """The base in memory, loaded the first time."""

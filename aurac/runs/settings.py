@@ -163,11 +163,8 @@ class SettingsOptions(TypedDict, total=False):
     device_map: str | Mapping[str, Any] | None
     trust_remote_code: bool
     tokenizer: str | None
-    batch_tokens: int | None
     max_length: int | None
     batch_size: int | str | None
-    cache_tokens: int | None
-    packed: bool
     truncations: Mapping[str, TruncationOptions | Mapping[str, Any]]
     overrides: Overrides
     groups: Mapping[str, Sequence[str]]

@@ -29,14 +29,12 @@ from aurac.files import (
 )
 from aurac.records.cell import (
     Aggregates,
-    Budgets,
     CellIdentity,
     DocumentKey,
     EngineCounts,
     Failure,
     Logged,
     changed_parts,
-    decode_scored,
     differences,
     encode_line,
 )
@@ -131,13 +129,6 @@ def test_counts_are_summed_over_the_blocks_and_near_ties_only_where_they_are_kno
     assert store.read(IDENTITY.key, KEYS[:2]).engine == counts
     part = store.read(IDENTITY.key, KEYS[:1]).engine
     assert (part.near_ties, part.passes) == (None, 2.0)
-
-
-def test_a_block_says_which_budgets_made_it(store):
-    budgets = Budgets(batch_tokens=64, batch_size=2, cache_tokens=512, packed=False)
-    path = fill(store, block(0), block(1, budgets=budgets))
-    read = [decode_scored(line, path)[0] for line in path.read_bytes().splitlines()]
-    assert [one.budgets for one in read[1:]] == [Budgets(), budgets]
 
 
 def test_metrics_that_not_every_block_has_are_left_out(store):

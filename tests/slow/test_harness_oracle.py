@@ -6,14 +6,13 @@ and points lm-eval's own JSON reader at them.
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 from harness_doubles import simple_evaluate, stay_offline
 from support.tasks import build_tasks, evaluate
-
-from aurac.engine import EngineOptions
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -92,7 +91,7 @@ def test_a_cell_equals_simple_evaluate(
     (built,) = build_tasks(
         [task], tokenizer=base.tokenizer, data={task: folder}, chat_template=chat, **options
     )
-    outcome = evaluate(built, base.model, base.tokenizer, EngineOptions())
+    outcome = evaluate(built, base.model, base.tokenizer)
     lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1)
     results = reference(
         task, folder, lm, tmp_path, monkeypatch, apply_chat_template=chat, **options
@@ -116,11 +115,14 @@ def test_a_cell_equals_simple_evaluate(
 
 
 def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
-    """Two ways of batching round otherwise: by no more than what counts as a near tie."""
+    """Where another choice is picked, its own log-likelihood is within rounding of the best.
+
+    99 of 100 log-probabilities of two passes over the same tokens, batched in another way, lay
+    within .31 in bf16 on this base, and the largest sum of a choice .73 apart.
+    """
     from lm_eval.models.huggingface import HFLM
 
-    from aurac.engine.counts import logit_noise
-    from aurac.engine.inference import loglikelihoods
+    from aurac.engine.lm import EngineLM
     from aurac.models.base import load_base
 
     folder = folder_of("arc_easy")
@@ -128,21 +130,16 @@ def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
     (built,) = build_tasks(
         ["arc_easy"], tokenizer=base.tokenizer, num_fewshot=0, limit=30, data={"arc_easy": folder}
     )
-    (leaf,) = built.leaves
-    lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
-    theirs = lm.loglikelihood(list(leaf.instances), disable_tqdm=True)
-    pairs = [instance.args for instance in leaf.instances]
-    mine = loglikelihoods(base.model, base.tokenizer, pairs)
-    noise = logit_noise(base.model.dtype)
-    ties = leaf.near_ties(leaf.documents, [[answer] for answer in mine], noise)
-    at = differ = 0
-    for document in leaf.documents:
-        part = slice(at, at + len(document.instances))
-        at = part.stop
-        a, b = (np.asarray([v for v, _ in scores[part]]) for scores in (mine, theirs))
-        assert np.abs(a - b).max() < 0.05 * np.abs(b).max() + 2 * noise
-        if a.argmax() != b.argmax():
-            differ += 1
-            assert a.max() - a[b.argmax()] <= 2 * noise
-    assert at == len(pairs)
-    assert differ <= ties < 0.2 * built.n_docs
+    requests = list(built.instances)
+    hflm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
+    theirs = [value for value, _ in hflm.loglikelihood(requests, disable_tqdm=True)]
+    mine = [value for value, _ in EngineLM(base.model, base.tokenizer).loglikelihood(requests)]
+    gaps = []
+    for _, members in groupby(range(len(requests)), lambda i: requests[i].doc_id):
+        place = list(members)
+        a, b = (np.asarray([side[i] for i in place]) for side in (mine, theirs))
+        assert np.abs(a - b).max() < 0.05 * np.abs(b).max() + 0.6
+        gaps.append(a.max() - a[b.argmax()])
+    assert len(gaps) == 30
+    assert max(gaps) <= 0.6
+    assert sum(gap > 0 for gap in gaps) <= 3

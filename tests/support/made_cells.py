@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aurac.records.cell import Block, Budgets, CellIdentity, EngineCounts, Logged
+from aurac.records.cell import Block, CellIdentity, EngineCounts, Logged
 from aurac.records.store import CellStore
 
 
@@ -34,7 +34,6 @@ def make_block(documents, metrics, responses=None, **fields):
     known = {
         "logged": Logged(),
         "engine": EngineCounts(),
-        "budgets": Budgets(),
         "seconds": 1.0,
     }
     return Block(

@@ -19,7 +19,7 @@ from harness_doubles import (
 )
 from support.tasks import build_tasks, evaluate
 
-from aurac.engine import EngineOptions
+from aurac.engine.lm import EngineLM
 from aurac.errors import CellError, TaskError, UsageError
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
@@ -66,7 +66,7 @@ def assert_equal(built, outcome, results):
 def test_multiple_choice_equals_simple_evaluate(tmp_path, tokenizer, models, shots):
     path = write_choice_task(tmp_path)
     (built,) = build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=shots)
-    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer)
     results = reference(path, models[0], tokenizer, num_fewshot=shots)
     assert_equal(built, outcome, results)
     assert 0 < outcome.metrics["acc,none"].mean() < 1  # a comparison that could have failed
@@ -79,14 +79,14 @@ def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
     # answers of the train split, and stay as they were.
     draft = write_text_task(tmp_path / "draft")
     (built,) = build_tasks([str(draft)], tokenizer=tokenizer)
-    said = evaluate(built, models[0], tokenizer, EngineOptions()).responses
+    said = evaluate(built, models[0], tokenizer).responses
     rows = [
         {**row, "answer": re.split("\n", text)[0] if i % 2 else "no"}
         for i, (row, text) in enumerate(zip(text_rows(8), said, strict=True))
     ]
     path = write_text_task(tmp_path / "final", test=rows)
     (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer)
     assert_equal(built, outcome, reference(path, models[0], tokenizer))
     assert 0 < outcome.metrics["exact_match,strict-match"].mean() < 1
     assert set(outcome.metrics) == {"exact_match,strict-match", "exact_match,first-letter"}
@@ -114,7 +114,7 @@ def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, ch
     first = built.leaves[0].instances[0].args[0]
     start = {"system": "[system]", "no system": "[user]", None: "One word." if options else ""}
     assert first.startswith(start[chat]) or "system_instruction" not in options
-    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer)
     theirs = reference(path, models[0], tokenizer, apply_chat_template=chat is not None, **options)
     assert_equal(built, outcome, theirs)
     plain = build_tasks([str(path)], tokenizer=tokenizer, chat_template=chat is not None)[0]
@@ -148,7 +148,7 @@ def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
     results = reference(group, models[0], tokenizer, limit=6)
     columns = []
     for member in pooled.members:
-        outcome = evaluate(member, models[0], tokenizer, EngineOptions())
+        outcome = evaluate(member, models[0], tokenizer)
         assert_equal(member, outcome, results)
         columns.append(outcome.metrics["acc,none"])
     mean = results["results"]["tiny_group"]["acc,none"]
@@ -170,13 +170,12 @@ def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
                 build_tasks([str(tmp_path / f"{task.name}.yaml")], tokenizer=tokenizer)[0],
                 model,
                 tokenizer,
-                EngineOptions(),
             )
             for model in models
         ]
         assert fresh[0].responses != fresh[1].responses  # the models can be told apart
         for turn in (0, 1, 0):
-            outcome = evaluate(task, models[turn], tokenizer, EngineOptions())
+            outcome = evaluate(task, models[turn], tokenizer)
             assert outcome.responses == fresh[turn].responses
             for key, scores in outcome.metrics.items():
                 assert scores.tolist() == fresh[turn].metrics[key].tolist()
@@ -190,8 +189,8 @@ def test_another_tokenizer_is_tokenised_anew(tmp_path, models):
     plain = make_tokenizer()
     reversed_ids = make_tokenizer()
     reversed_ids._tokenizer = shifted(reversed_ids)
-    first = evaluate(task, models[0], plain, EngineOptions())
-    second = evaluate(task, models[0], reversed_ids, EngineOptions())
+    first = evaluate(task, models[0], plain)
+    second = evaluate(task, models[0], reversed_ids)
     assert first.responses != second.responses
 
 
@@ -209,31 +208,8 @@ def shifted(tokenizer):
 def test_a_request_is_asked_once_however_often_it_is_repeated(tmp_path, tokenizer, models):
     path = write_text_task(tmp_path, repeats=3)
     (task,) = build_tasks([str(path)], tokenizer=tokenizer, limit=3)
-    outcome = evaluate(task, models[0], tokenizer, EngineOptions())
+    outcome = evaluate(task, models[0], tokenizer)
     assert all(len(texts) == 3 and len(set(texts)) == 1 for texts in outcome.responses)
-
-
-def test_samples_have_a_seed_each_and_are_scored_one_by_one(tmp_path, tokenizer, models):
-    sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=1)
-
-    def outcome(repeats, **options):
-        (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=6, repeats=repeats)
-        return evaluate(task, models[0], tokenizer, EngineOptions(**options))
-
-    one, two, four = outcome(None), outcome(2), outcome(4)
-    assert not one.samples
-    assert [texts[:1] for texts in two.responses] == [[text] for text in one.responses]
-    assert [texts[:2] for texts in four.responses] == two.responses
-    assert any(len(set(texts)) > 1 for texts in four.responses)
-    # lm-eval's own loop draws the same, and so does another batch.
-    assert outcome(4, packed=False).responses == four.responses
-    assert outcome(4, batch_size=2).responses == four.responses
-    for key, column in four.metrics.items():
-        assert four.samples[key].shape == (6, 4)
-        assert column == pytest.approx(four.samples[key].mean(axis=1))
-        assert list(four.samples[key][:, 0]) == list(one.metrics[key])
-    first = [[row[0] for row in rows] for rows in four.logged.filtered.values()]
-    assert first == [[row[0] for row in rows] for rows in one.logged.filtered.values()]
 
 
 def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
@@ -256,26 +232,23 @@ def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
             build_tasks([path], tokenizer=tokenizer, limit=2, **options)
 
 
-def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenizer, models, capsys):
+def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenizer, models):
     import torch
 
     sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=2)
     (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=3)
     seen: list[int] = []
     before = torch.get_rng_state()
-    first = evaluate(task, models[0], tokenizer, EngineOptions(), seen.append)
+    first = evaluate(task, models[0], tokenizer, None, seen.append)
     assert torch.equal(before, torch.get_rng_state())
-    assert sum(seen) == task.n_requests == 3
+    assert sum(seen) == 6
     assert all(len(texts) == 2 for texts in first.responses)
     assert any(len(set(texts)) == 2 for texts in first.responses)
     # Each document has its seed, whatever its block; and every rank the same, to be paired.
-    assert task.evaluation(models[0], tokenizer, EngineOptions()).block([1]).responses == [
-        first.responses[1]
-    ]
-    assert evaluate(task, models[0], tokenizer, EngineOptions()).responses == first.responses
-    assert evaluate(task, models[1], tokenizer, EngineOptions()).responses != first.responses
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "")
+    block = task.evaluation(EngineLM(models[0], tokenizer)).block([1])
+    assert block.responses == [first.responses[1]]
+    assert evaluate(task, models[0], tokenizer).responses == first.responses
+    assert evaluate(task, models[1], tokenizer).responses != first.responses
 
 
 def test_next_word_task_equals_simple_evaluate(tmp_path, tokenizer, models):
@@ -293,30 +266,13 @@ def test_next_word_task_equals_simple_evaluate(tmp_path, tokenizer, models):
         tmp_path, "tiny_next", NEXT_WORD_YAML, [], rows, kind="loglikelihood", metric="acc"
     )
     (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = evaluate(built, models[0], tokenizer, EngineOptions())
+    outcome = evaluate(built, models[0], tokenizer)
     results = reference(path, models[0], tokenizer)
     assert 0 < outcome.metrics["acc,none"].mean() < 1
     theirs = [float(row["acc"]) for row in results["samples"]["tiny_next"]]
     assert outcome.metrics["acc,none"].tolist() == theirs
     lls = [row["resps"][0][0][0] for row in results["samples"]["tiny_next"]]
     np.testing.assert_allclose([kept[0] for kept in outcome.responses], lls, atol=2e-4)
-
-
-def test_rolling_requests_go_to_lm_evals_own_model(tmp_path, tokenizer, models):
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
-    from aurac.tasks.requests import Answers, Requests
-
-    texts = ["some text", "a longer piece of text, and more"]
-    asked = [
-        Instance("loglikelihood_rolling", {}, (text,), 0, ("roll", i, 1))
-        for i, text in enumerate(texts)
-    ]
-    requests = Requests(asked)
-    found = Answers(requests, models[0], tokenizer, EngineOptions()).to(range(len(asked)))
-    theirs = HFLM(pretrained=models[0], tokenizer=tokenizer).loglikelihood_rolling(asked)
-    assert found == [[value] for value in theirs]
 
 
 def test_a_task_without_an_accuracy_is_refused(tmp_path, tokenizer):
@@ -340,11 +296,9 @@ def test_a_log_likelihood_that_is_no_number_fails_the_cell(tmp_path, tokenizer):
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
     (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=2)
-    with pytest.raises(CellError, match=r"document 0 of task 'tiny_choice'.*nan"):
-        evaluate(task, model, tokenizer, EngineOptions(packed=False))
-    with pytest.raises(CellError, match="no finite number"):  # said when the model is examined
-        evaluate(task, model, tokenizer, EngineOptions())
-    healthy = evaluate(task, make_model(1), tokenizer, EngineOptions())
+    with pytest.raises(CellError, match="no finite number"):
+        evaluate(task, model, tokenizer)
+    healthy = evaluate(task, make_model(1), tokenizer)
     assert np.isfinite(healthy.metrics["acc,none"]).all()
 
 
@@ -352,5 +306,5 @@ def test_progress_adds_up(tmp_path, tokenizer, models):
     paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
     for task in build_tasks([str(path) for path in paths], tokenizer=tokenizer, limit=4):
         seen: list[int] = []
-        evaluate(task, models[0], tokenizer, EngineOptions(), seen.append)
+        evaluate(task, models[0], tokenizer, None, seen.append)
         assert sum(seen) == task.n_requests

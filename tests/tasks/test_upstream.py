@@ -8,7 +8,6 @@ import pytest
 from harness_doubles import choice_rows, make_model, write_jsonl
 from support.tasks import build_tasks, evaluate
 
-from aurac.engine import EngineOptions
 from aurac.errors import DataError, TaskError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -66,7 +65,7 @@ def test_arc_and_openbookqa(tmp_path, tokenizer):
     assert contexts(openbook) == ["which a0?", "which b1?"]
     assert continuations(easy)[:2] == [" a", " aaa"]
     assert {task.metric for task in (easy, challenge, openbook)} == {"acc,none"}
-    outcome = evaluate(easy, make_model(1), tokenizer, EngineOptions())
+    outcome = evaluate(easy, make_model(1), tokenizer)
     assert [len(kept) for kept in outcome.responses] == [4, 4]
 
 
@@ -90,7 +89,7 @@ def test_winogrande_puts_the_choices_into_the_context(tmp_path, tokenizer):
     (task,) = build_tasks(["winogrande"], tokenizer=tokenizer, data={"winogrande": tmp_path})
     asked = [i.args for i in task.leaves[0].instances]
     assert asked == [("Ann met Bo as Ann", " was late."), ("Ann met Bo as Bo", " was late.")]
-    outcome = evaluate(task, make_model(1), tokenizer, EngineOptions())
+    outcome = evaluate(task, make_model(1), tokenizer)
     lls = outcome.responses[0]
     assert outcome.metrics["acc,none"].tolist() == [float(lls[1] > lls[0])]
 
