@@ -249,8 +249,7 @@ def _in_one_order(rows: Sequence[Row]) -> list[Row]:
             if curve.outcomes is not None:
                 first = firsts.setdefault(row.task, curve)
                 if row.task not in clusters and curve.clusters is not None:
-                    labels = align(first, curve).clusters
-                    clusters[row.task] = np.unique(labels, return_inverse=True)[1]  # type: ignore[call-overload]
+                    clusters[row.task] = align(first, curve).cluster_codes
     result = []
     for row in rows:
         known = [curve.outcomes is not None for curve in row.curves]

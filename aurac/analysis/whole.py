@@ -19,10 +19,10 @@ from aurac.analysis.comparisons import Comparisons, best_rows, compare_rows, wit
 from aurac.analysis.findings import look_closely, truncation_advice
 from aurac.analysis.groups import Groups, RecipeGroup, defaults, find_groups, gather, group_of
 from aurac.analysis.of_study import within_study
+from aurac.analysis.old_score import score, score_notes
 from aurac.analysis.primary import declaration, declared_as
 from aurac.analysis.record import Analysis, Budget, Closely
 from aurac.analysis.rows import AggregateRow, Options, PairRow, ScoreRow, grouped
-from aurac.analysis.score import score, score_notes
 from aurac.arguments import converted, keywords, kind_of
 from aurac.curves.area import AXES, BUDGETS, check_axis, check_budgets, drops
 from aurac.curves.coerce import as_curve

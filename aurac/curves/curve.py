@@ -256,6 +256,13 @@ class Curve:
         """Documents behind the curve, or None for point values."""
         return None if self.outcomes is None else int(self.outcomes.shape[1])
 
+    @property
+    def cluster_codes(self) -> NDArray[np.intp] | None:
+        """(n,) numbers 0.. of what examples share; None for independent ones."""
+        if self.clusters is None:
+            return None
+        return np.asarray(np.unique(np.array(self.clusters), return_inverse=True)[1], dtype=np.intp)
+
     @cached_property
     def right(self) -> NDArray[np.bool_] | None:
         """(K, n) whether each document scores 1; None where a score is neither 0 nor 1."""

@@ -28,7 +28,7 @@ docs/design/statistics-calibration.md has promised beside measured error rates.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,11 +90,14 @@ class Seeds:
         means: (..., S) mean over the examples for each seed.
         rest: (...) what of the means' variance, over S, is examples × seeds.
         names: S keys by which tasks are matched.
+        rounding: Variance of a number that is rounded to a multiple of 1/n, as means of 0 and 1
+            are: with two seeds and few examples equal means are no sign of equal seeds.
     """
 
     means: Array
     rest: Array
     names: tuple[Hashable, ...]
+    rounding: float
 
     @property
     def count(self) -> int:
@@ -104,7 +107,7 @@ class Seeds:
     @property
     def variance(self) -> Array:
         """``s²(means) / S``."""
-        return np.asarray(self.means.var(axis=-1, ddof=1) / self.count)
+        return np.asarray((self.means.var(axis=-1, ddof=1) + self.rounding) / self.count)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Components:
     def turned(self) -> Components:
         """The same with the other sign."""
         examples = tuple(Examples(-x.sums, x.sizes) for x in self.examples)
-        arms = tuple(Seeds(-arm.means, arm.rest, arm.names) for arm in self.seeds)
+        arms = tuple(replace(arm, means=-arm.means) for arm in self.seeds)
         return Components(-self.value, examples, arms)
 
 
@@ -150,7 +153,7 @@ def components(
         sums, sizes = _units(rest, clusters)
         squares = np.square(sums) @ (1.0 / (1.0 - np.minimum(sizes / n, 0.5)))
         spread = squares.sum(axis=-1) / (n**2 * seeds * (seeds - 1))
-        arms = (Seeds(means, spread, tuple(names) or tuple(range(seeds))),)
+        arms = (Seeds(means, spread, tuple(names) or tuple(range(seeds)), 1.0 / (12.0 * n**2)),)
     return Components(average.mean(axis=-1), (units,), arms)
 
 
@@ -174,7 +177,8 @@ def over_tasks(parts: Sequence[Components]) -> Components:
             raise ValueError("tasks have other seeds")
         means = [arm.means[..., [arm.names.index(name) for name in names]] for arm in same]
         rest = np.sum([arm.rest for arm in same], axis=0) / len(parts) ** 2
-        arms.append(Seeds(np.mean(means, axis=0), rest, names))
+        rounding = sum(arm.rounding for arm in same) / len(parts) ** 2
+        arms.append(Seeds(np.mean(means, axis=0), rest, names, rounding))
     value = np.mean([part.value for part in parts], axis=0)
     return Components(value, tuple(x for part in parts for x in part.examples), tuple(arms))
 
