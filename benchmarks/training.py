@@ -4,10 +4,9 @@
 
 Three ways, one after another, on the same examples with the same initial adapter:
 
-- `plain`: PEFT and the HF Trainer with their defaults (adapter autocast to fp32, logits at every
-  position, batches in random order).
-- `aurac LoRA`: logits at labelled positions only, adapter in the compute dtype, batches of like
-  lengths.
+- `plain`: PEFT and the HF Trainer with their defaults (adapter in fp32, padded batches in random
+  order).
+- `aurac LoRA`: adapter in the compute dtype, examples one after another in one row.
 - `aurac Matryoshka`: the same with P between the factors.
 """
 
@@ -24,11 +23,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from aurac.models.base import load_base
 from aurac.models.device import machine, versions
 from aurac.training import Recipe, make_recipe, train
 from aurac.training.data import collate, tokenize, training_documents
+
+SKIPPED = 3  # the first steps compile kernels for new shapes
 
 
 def recipe(method: str, base: str, steps: int) -> Recipe:
@@ -38,33 +40,28 @@ def recipe(method: str, base: str, steps: int) -> Recipe:
     return make_recipe(values | {"base": base} | sizes)
 
 
-class Clock:
-    """A TrainerCallback that notes the time after each optimizer step."""
+class Clock(TrainerCallback):
+    """Notes the time after each optimizer step."""
 
-    def __new__(cls) -> Any:
-        """Build the callback; transformers is imported late."""
-        from transformers import TrainerCallback
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start."""
+        self.at = [time.perf_counter()]
 
-        class _Clock(TrainerCallback):
-            def __init__(self) -> None:
-                self.at: list[float] = []
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """One step more."""
+        self.at.append(time.perf_counter())
 
-            def on_train_begin(self, *_: Any, **__: Any) -> None:
-                self.at = [time.perf_counter()]
-
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                self.at.append(time.perf_counter())
-
-        return _Clock()
+    @property
+    def seconds(self) -> list[float]:
+        """Of each step but the first ones."""
+        return [b - a for a, b in zip(self.at, self.at[1:], strict=False)][SKIPPED:]
 
 
-def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], list[float]]:
-    """PEFT + Trainer as their documentation has it; (seconds per step, losses)."""
-    from datasets import Dataset
+def plain(made: Recipe) -> tuple[list[float], list[float]]:
+    """PEFT + Trainer as their documentation has it: (seconds per step, losses)."""
     from peft import LoraConfig, get_peft_model
-    from transformers import Trainer, TrainingArguments, set_seed
 
-    loaded = load_base(made.base)
+    loaded, clock = load_base(made.base), Clock()
     set_seed(made.seed)
     config = LoraConfig(
         r=made.rank,
@@ -73,40 +70,35 @@ def plain(made: Recipe, examples: list[Any], steps: int) -> tuple[list[float], l
         target_modules=list(made.target_modules),
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(loaded.model, config).train()
-    clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(
-            model=model,
+            model=get_peft_model(loaded.model, config).train(),
             args=TrainingArguments(
                 output_dir=scratch,
-                max_steps=steps,
-                per_device_train_batch_size=16,
+                max_steps=made.steps,
+                per_device_train_batch_size=made.batch_size,
                 learning_rate=made.learning_rate,
                 seed=made.seed,
                 report_to=[],
                 save_strategy="no",
-                logging_steps=1,
+                logging_steps=10,
                 disable_tqdm=True,
                 use_cpu=loaded.device == "cpu",
             ),
-            train_dataset=Dataset.from_list(examples),
+            train_dataset=tokenize(made, training_documents(made), loaded.tokenizer),
             data_collator=partial(collate, pad=loaded.tokenizer.pad_token_id),
             callbacks=[clock],
         )
         trainer.train()
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    losses = losses[: len(losses) // 10 * 10]  # ours are means of whole tens
-    return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)], losses
+    return clock.seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def ours(made: Recipe, _: list[Any], __: int) -> tuple[list[float], list[float]]:
-    """The trainer of `aurac train`; (seconds per step, losses)."""
+def ours(made: Recipe) -> tuple[list[float], list[float]]:
+    """The trainer of `aurac train`: (seconds per step, losses)."""
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch:
         trained = train(made, Path(scratch) / "adapter", callbacks=[clock])
-    losses = [loss for step, loss in trained.losses if step % 10 == 0]
-    return [b - a for a, b in zip(clock.at, clock.at[1:], strict=False)], losses
+    return clock.seconds, [loss for _, loss in trained.losses]
 
 
 def main() -> None:
@@ -116,52 +108,41 @@ def main() -> None:
     parser.add_argument("--base", default="smollm2-135m-instruct-q4_1")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    lora, nested = (recipe(m, args.base, args.steps) for m in ("lora", "matryoshka"))
     ways = {
-        "plain": (plain, recipe("lora", args.base, args.steps)),
-        "aurac LoRA": (ours, recipe("lora", args.base, args.steps)),
-        "aurac Matryoshka": (ours, recipe("matryoshka", args.base, args.steps)),
+        "plain": plain(lora),
+        "aurac LoRA": ours(lora),
+        "aurac Matryoshka": ours(nested),
     }
-    loaded = load_base(args.base)
-    made = next(iter(ways.values()))[1]
-    examples = tokenize(made, training_documents(made), loaded.tokenizer)
-    tokens = sum(len(e["input_ids"]) for e in examples) / args.steps
-    del loaded
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    losses: dict[str, float] = {}
-    for name, (way, settings) in ways.items():  # `plain` first: ours keeps freed memory for good
-        took, history = way(settings, examples, args.steps)
-        seconds[name] += took[3:]  # the first steps compile kernels for new shapes
-        losses[name] = statistics.fmean(history)
-    text = table(seconds, losses, tokens, args.steps)
+    tokenizer = load_base(args.base).tokenizer
+    examples = tokenize(lora, training_documents(lora), tokenizer)
+    tokens = sum(len(example["input_ids"]) for example in examples) / args.steps
+    medians = {name: statistics.median(seconds) for name, (seconds, _) in ways.items()}
+    rows = [
+        f"| {name} | {medians[name]:.3f} | {min(seconds):.3f}–{max(seconds):.3f} | "
+        f"{tokens / medians[name]:.0f} | {medians['plain'] / medians[name]:.2f} × | "
+        f"{statistics.fmean(losses):.4f} |"
+        for name, (seconds, losses) in ways.items()
+    ]
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    text = f"""# Training beside the HF Trainer
+
+Steps of PEFT under the HF Trainer with their defaults (plain) and of `aurac train`, on the same
+examples.
+
+    python benchmarks/training.py --steps {args.steps} --out docs/benchmarks-training.md
+
+Machine: {machine()["cpu"]}, {machine()["cores"]} cores, {torch.get_num_threads()} threads,
+{platform.system()}.
+Versions: {installed}.
+{args.steps} steps of 16 examples, {tokens:.0f} tokens a step, R = 32, all projections.
+
+| way | median s/step | range | tokens/s | against plain | mean loss |
+|---|---|---|---|---|---|
+""" + "\n".join([*rows, ""])
     sys.stdout.write(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")
-
-
-def table(
-    seconds: dict[str, list[float]], losses: dict[str, float], tokens: float, steps: int
-) -> str:
-    """The Markdown that is printed."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    rows = [
-        f"| {name} | {medians[name]:.3f} | {min(values):.3f}–{max(values):.3f} | "
-        f"{tokens / medians[name]:.0f} | {medians['plain'] / medians[name]:.2f} × | "
-        f"{medians[name] / medians['aurac LoRA']:.3f} | {losses[name]:.4f} |"
-        for name, values in seconds.items()
-    ]
-    described = machine()
-    head = (
-        "# Training beside the HF Trainer\n\n"
-        "Steps of PEFT under the HF Trainer with their defaults (plain) and of `aurac train`, on "
-        "the same examples.\n\n"
-        f"    python benchmarks/training.py --steps {steps} --out docs/benchmarks-training.md\n\n"
-        f"Machine: {described['cpu']}, {described['cores']} cores, {torch.get_num_threads()} "
-        f"threads, {platform.system()}. Versions: "
-        + ", ".join(f"{k} {v}" for k, v in versions().items())
-        + f".\n{steps} steps of 16 examples, {tokens:.0f} tokens a step, R = 32, all projections.\n"
-    )
-    columns = "way | median s/step | range | tokens/s | against plain | against LoRA | mean loss"
-    return "\n".join([head, f"| {columns} |", "|" + "---|" * 7, *rows, ""])
 
 
 if __name__ == "__main__":

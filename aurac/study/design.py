@@ -100,7 +100,8 @@ class Planned:
     def stored(self, run: StoredRun, examples: int | None) -> str | None:
         """Its name in a run that has all of its cells; None where one is missing.
 
-        Adapters are recognised by the hash of their recipe and their seed.
+        Adapters are recognised by the hash of their recipe and their seed. Without a number of
+        `examples` any will do.
         """
         hashes = {recipe.sha256 for _, recipe in self.trainings(Path())} | {self.recipe.sha256}
         wanted = set(self.cuts.get("basis", ()))
@@ -113,7 +114,7 @@ class Planned:
                 and curves
                 and wanted <= {curve.basis for curve in curves}
                 and all(set(self.ranks) <= set(c.ranks) and not c.missing for c in curves)
-                and all(examples in (None, len(c.doc_ids or ())) for c in curves)
+                and all(not examples or len(c.doc_ids or ()) == examples for c in curves)
             ):
                 return adapter.name
         return None
@@ -158,7 +159,7 @@ def _seeds(study: Study, path: Path, task: str, group: str) -> Iterator[Planned]
     prefix = f"{task}-" if plan.recipe or plan.recipes.get(group) else ""
     for seed in seeds:
         name = f"{prefix}{group}-seed{seed}"
-        fields = {"base": study.base, **values, "name": name, "seed": seed}
+        fields = {"base": study.base, **values, "name": f"{prefix}{group}", "seed": seed}
         recipe = make_recipe(fields, where=f"{path}: {group} on {task}")
         recipe = dataclasses.replace(recipe, folder=path.parent)
         ranks = _ranks(study.ranks, recipe.rank)

@@ -64,8 +64,9 @@ def stored_run(out: Path) -> StoredRun | None:
 
 
 def _limit(study: Study, task: str) -> int | None:
-    options = {**study.options, **study.tasks[task].options}
-    return options.get("limit")
+    """The number of examples that are asked for; None for all, or a share."""
+    limit = {**study.options, **study.tasks[task].options}.get("limit")
+    return limit if limit and limit >= 1 else None
 
 
 def _train(
@@ -104,7 +105,7 @@ def _evaluate(
     if "include_path" in options:
         options["include_path"] = located_data(options["include_path"], beside)
     compare(
-        [out / ADAPTERS / adapter.name for adapter in adapters],
+        [f"{adapter.name}={out / ADAPTERS / adapter.name}" for adapter in adapters],
         first.task,
         ranks=first.ranks,
         base=study.base,
