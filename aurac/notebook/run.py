@@ -162,7 +162,7 @@ class Run:
                     continue
                 if each and adapter not in (None, curve.adapter):
                     continue
-                based.add(curve.task)
+                based.add(str(curve.task))
                 frames.append(self._answers(curve, each))
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
@@ -190,7 +190,8 @@ class Run:
         """
         from aurac.show import write_report
 
-        return write_report(self.stored, self.analysis, out and Path(out), labels=labels)
+        folder = None if out is None else Path(out)
+        return write_report(self.stored, self.analysis, folder, labels=labels)
 
     def __str__(self) -> str:
         from aurac.show import screen

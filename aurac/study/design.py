@@ -155,7 +155,9 @@ def _seeds(study: Study, path: Path, task: str, group: str) -> Iterator[Planned]
     values = {**study.recipe, **plan.recipe, **own, **plan.recipes.get(group, {})}
     seeds = values.pop("seeds", study.seeds)
     family = values.pop("family", False)
-    cuts = {name: values.pop(name) for name in ("basis", "rescale") if name in values}
+    cuts: dict[str, Any] = {
+        name: values.pop(name) for name in ("basis", "rescale") if name in values
+    }
     prefix = f"{task}-" if plan.recipe or plan.recipes.get(group) else ""
     for seed in seeds:
         name = f"{prefix}{group}-seed{seed}"

@@ -159,7 +159,7 @@ def newest_checkpoint(scratch: Path) -> str | None:
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
     if newest is not None:
         logger.warning("training goes on from %s", newest)
-    return newest and str(newest)
+    return None if newest is None else str(newest)
 
 
 def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
