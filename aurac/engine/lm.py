@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import gc
-import hashlib
 import logging
 import math
 from collections import Counter
@@ -48,6 +47,7 @@ from aurac.models.device import device_of, no_memory, unwrapped
 log = logging.getLogger(__name__)
 
 SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
+_MOST_DOCUMENTS = 1_000_000  # so many seeds, of 32 bits, lie between two samples of a document
 _Answer = TypeVar("_Answer")
 
 
@@ -232,23 +232,18 @@ class EngineLM(LM):
         """Answers of ``HFLM``; those of a document's samples do not depend on other documents."""
         log.info("lm-eval's own model answers %d requests of kind %s", len(requests), kind)
         ask = getattr(self.hflm, kind)
-        sampled = [
-            i
-            for i, request in enumerate(requests)
-            if kind == "generate_until" and samples_text(request.args[1])
-        ]
-        rest = [request for i, request in enumerate(requests) if i not in set(sampled)]
-        others = iter(ask(rest, disable_tqdm=True) if rest else [])
-        samples: Counter[int] = Counter()
-        drawn = {}
-        for i in sampled:
-            document = int(requests[i].doc_id or 0)
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                torch.manual_seed(sample_seed(document, samples[document]))
-                (drawn[i],) = ask([requests[i]], disable_tqdm=True)
-            samples[document] += 1
+        if kind != "generate_until" or not any(samples_text(r.args[1]) for r in requests):
+            answers = ask(list(requests), disable_tqdm=True)
+        else:
+            answers, seen = [], Counter[int]()
+            for request in requests:
+                document = int(request.doc_id or 0)
+                with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                    torch.manual_seed(SAMPLE_SEED + document + _MOST_DOCUMENTS * seen[document])
+                    answers += ask([request], disable_tqdm=True)
+                seen[document] += 1
         self.progress(len(requests))
-        return [drawn[i] if i in drawn else next(others) for i in range(len(requests))]
+        return answers
 
     @property
     def tokenizer_name(self) -> str:
@@ -271,14 +266,6 @@ class EngineLM(LM):
 def scoring_requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
     """(context, continuation) texts as requests for a log-likelihood each."""
     return [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
-
-
-def sample_seed(document: int, sample: int) -> int:
-    """The seed of a document's sample, in 32 bits; that of the first is by the document alone."""
-    first = SAMPLE_SEED + document
-    if sample == 0:
-        return first
-    return int.from_bytes(hashlib.sha256(f"{first} {sample}".encode()).digest()[:4], "big")
 
 
 def _finite(requests: Sequence[Any], answers: list[Any]) -> list[Any]:

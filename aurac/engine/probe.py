@@ -14,7 +14,7 @@ import contextlib
 import logging
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,14 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine.attention import (
-    AttentionMetadata,
-    PrefixCache,
-    SlotCache,
-    decoding_metadata,
-    pass_metadata,
-)
-from aurac.engine.passes import PrefixTree, Subtree, chain_subtree, make_pass, make_subtree
+from aurac.engine.attention import PrefixCache, SlotCache, decoding_metadata, pass_metadata
+from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
 from aurac.engine.running import accepts, forward, packed_model
 from aurac.models.device import device_of, difference, tolerance, unwrapped
 
@@ -67,10 +61,10 @@ def probe(model: Any) -> Verdict:
         if verdict.packed and verdict.longest is None:
             log.info("packed passes serve %s", type(key).__name__)
         elif verdict.packed:
-            what = "packed passes serve %s up to %d tokens, the plain path serves longer tasks: %s"
+            what = "packed passes serve %s up to %d tokens, HFLM longer ones: %s"
             log.warning(what, type(key).__name__, verdict.longest, verdict.reason)
         else:
-            log.warning("%s: %s; using the plain path", type(key).__name__, verdict.reason)
+            log.warning("%s: %s; lm-eval's HFLM answers", type(key).__name__, verdict.reason)
     return _VERDICTS[key]
 
 
@@ -105,13 +99,15 @@ def _examine(model: Any) -> Verdict:
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds <= _KNOWN_LAYERS:
         return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
-    tree, head = _sequences(int(config.vocab_size))
+    tree = _sequences(int(config.vocab_size))
     plain = _plain_logits(model, tree)
+    limit, windows = tolerance(model), set[int]()
     try:
-        error, windows = _compare(model, tree, head, plain)
-    except Exception as problem:  # noqa: BLE001  # whatever custom code raises, the plain path serves
+        with packed_model(model):
+            passes = _packed_passes(model, tree, windows)
+            error = np.max([difference(logits, plain[nodes]) for nodes, logits in passes])
+    except Exception as problem:  # noqa: BLE001  # whatever custom code raises, HFLM serves
         return Verdict(packed=False, reason=f"a packed pass failed ({problem!r:.200})")
-    limit = tolerance(model)
     if not error <= limit:
         return Verdict(packed=False, reason=f"a packed pass differs by {error:.1e} (limit {limit})")
     return _packed_verdict(config, windows)
@@ -155,81 +151,56 @@ def _rotary_limit(config: Any) -> int | None:
     return min(limits, default=None)
 
 
-def _sequences(vocabulary: int) -> tuple[PrefixTree, int]:
-    """Four rows over one head, two of them sharing more; the head's length."""
+def _sequences(vocabulary: int) -> PrefixTree:
+    """Four rows over one head, two of them sharing more."""
     draw = np.random.default_rng(20).integers(0, vocabulary, size=_HEAD + 4 * _TAIL).tolist()
     head, parts = draw[:_HEAD], [draw[_HEAD + i * _TAIL :][:_TAIL] for i in range(4)]
     rows = [head + parts[0], head + parts[0][:3] + parts[1], head + parts[2], head + parts[3][:4]]
-    return PrefixTree.build([tuple(r) for r in rows])[0], _HEAD
+    return PrefixTree.build([tuple(r) for r in rows])[0]
 
 
-def _plain_logits(model: Any, tree: PrefixTree) -> list[Tensor]:
-    """Each row's logits (tokens, vocabulary) from a pass of its own."""
-    rows = [torch.from_numpy(row)[None].to(device_of(model)) for row in tree.rows]
-    return [model(input_ids=row, use_cache=False).logits[0].float() for row in rows]
+def _plain_logits(model: Any, tree: PrefixTree) -> Tensor:
+    """(n_nodes, V) logits of the tree's nodes, each row in a pass of its own."""
+    parts = []
+    for row, shared in zip(tree.rows, tree.shared, strict=True):
+        tokens = torch.from_numpy(row)[None].to(device_of(model))
+        parts.append(model(input_ids=tokens, use_cache=False).logits[0, shared:].float())
+    return torch.cat(parts)
 
 
-def _compare(
-    model: Any, tree: PrefixTree, head: int, plain: Sequence[Tensor]
-) -> tuple[float, set[int]]:
-    """Largest relative difference of the packed logits from plain rows, and the windows seen."""
-    device = device_of(model)
-    errors, windows = [], set[int]()
-    with packed_model(model):
-        for number, start, logits, seen in _packed_logits(model, tree, head, device):
-            errors.append(difference(logits, plain[number][start : start + len(logits)]))
-            windows |= seen
-    return max(errors) if not any(np.isnan(errors)) else float("nan"), windows
+def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[tuple[Any, Tensor]]:
+    """(nodes, their logits) of a cached head, of a tree below it, of a whole tree, of decoding.
 
-
-def _packed_logits(
-    model: Any, tree: PrefixTree, head: int, device: torch.device
-) -> Iterator[tuple[int, int, Tensor, set[int]]]:
-    """(row, position of the first logits, logits, windows) of packed passes over the rows."""
-    store = PrefixCache(head)
-    trunk = chain_subtree(tree.rows[0][:head], 0)
-    whole = make_subtree(tree, 0, len(tree.rows), 0)
-    below = make_subtree(tree, 0, len(tree.rows), head)
-    for subtrees, prefix, keep in (([trunk], 0, True), ([below], head, False), ([whole], 0, False)):
-        step = make_pass(subtrees, prefix, keep=keep)
+    The windows that the attention function was told of are added to ``windows``.
+    """
+    store, device = PrefixCache(_HEAD), device_of(model)
+    trunk = chain_subtree(tree.rows[0][:_HEAD], 0)
+    below, whole = (make_subtree(tree, 0, len(tree.rows), depth) for depth in (_HEAD, 0))
+    for subtree, prefix, nodes in (
+        (trunk, 0, np.arange(_HEAD)),
+        (below, _HEAD, below.nodes),
+        (whole, 0, whole.nodes),
+    ):
+        step = make_pass([subtree], prefix, keep=subtree is trunk)
         metadata = pass_metadata(step, store, device)
-        logits = forward(model, step.tokens, metadata, np.arange(len(step.tokens)))
-        yield from _by_row(tree, subtrees[0], logits, metadata)
-    yield from _decoded(model, tree, head, store, device)
-
-
-def _by_row(
-    tree: PrefixTree, subtree: Subtree, logits: Tensor, metadata: AttentionMetadata
-) -> Iterator[tuple[int, int, Tensor, set[int]]]:
-    if metadata.layer == 0:
-        raise RuntimeError("the model does not look its attention up by name")
-    if subtree.nodes[0] < 0:
-        yield 0, int(subtree.positions[0]), logits, metadata.windows
-        return
-    owner = np.searchsorted(tree.offsets, subtree.nodes, side="right") - 1
-    for row in np.unique(owner).tolist():
-        at = np.flatnonzero(owner == row)
-        yield row, int(subtree.positions[at[0]]), logits[torch.from_numpy(at)], metadata.windows
-
-
-def _decoded(
-    model: Any, tree: PrefixTree, head: int, store: PrefixCache, device: torch.device
-) -> Iterator[tuple[int, int, Tensor, set[int]]]:
-    """Every row but its last one to three tokens into a slot, then these as decoding steps."""
-    slots = SlotCache(len(tree.rows), max(len(r) for r in tree.rows) - head)
+        yield nodes, forward(model, step.tokens, metadata, range(len(step.tokens)))
+        if metadata.layer == 0:
+            raise RuntimeError("the model does not look its attention up by name")
+        windows |= metadata.windows
+    # Every row but its last one to three tokens into a slot, then these as decoding steps.
+    slots = SlotCache(len(tree.rows), max(len(row) for row in tree.rows) - _HEAD)
     starts = [len(row) - 1 - i % 3 for i, row in enumerate(tree.rows)]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])
-    subtrees = [chain_subtree(tree.rows[i][head : starts[i]], head) for i in order]
-    step = make_pass(subtrees, head)
+    chains = [chain_subtree(tree.rows[i][_HEAD : starts[i]], _HEAD) for i in order]
+    step = make_pass(chains, _HEAD)
     metadata = pass_metadata(step, store, device)
-    slot = np.repeat(order, [len(u) for u in subtrees])
+    slot = np.repeat(order, [len(chain) for chain in chains])
     metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
-    metadata.place = metadata.positions - head
-    forward(model, step.tokens, metadata, np.cumsum([len(u) for u in subtrees]) - 1)
+    metadata.place = metadata.positions - _HEAD
+    forward(model, step.tokens, metadata, [0])
     for more in range(3):  # a row that has ended repeats its last token, at the same place
         places = [min(at + more, len(row) - 1) for at, row in zip(starts, tree.rows, strict=True)]
-        metadata = decoding_metadata(places, head, store, slots, device)
         tokens = [int(row[at]) for at, row in zip(places, tree.rows, strict=True)]
-        logits = forward(model, tokens, metadata, range(len(tokens)))
-        for row, at in enumerate(places):
-            yield row, at, logits[row : row + 1], metadata.windows
+        metadata = decoding_metadata(places, _HEAD, store, slots, device)
+        nodes = np.asarray([tree.node(row, at) for row, at in enumerate(places)])
+        yield nodes, forward(model, tokens, metadata, range(len(tokens)))
