@@ -267,7 +267,9 @@ def _p_value(parts: Components, value: float, further: float) -> float:
     def beyond(log_p: float) -> float:
         return float(abs(mean) - _reach(terms, float(np.exp(log_p))))
 
-    least = float(np.log(SMALLEST_P))
+    least, most = float(np.log(SMALLEST_P)), -1e-9
     if beyond(least) >= 0.0:
         return SMALLEST_P
-    return float(np.exp(brentq(beyond, least, -1e-9, xtol=1e-12)))
+    if beyond(most) <= 0.0:  # a mean of rounding errors
+        return 1.0
+    return float(np.exp(brentq(beyond, least, most, xtol=1e-12)))
