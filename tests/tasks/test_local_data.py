@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.errors import DataError
-from aurac.tasks.local_data import find_splits, match_split, read_split, with_local_documents
+from aurac.tasks.local_data import find_splits, match_split, read_split, with_local_examples
 
 
 def rows_of(split):
@@ -106,7 +106,7 @@ def test_folders_that_cannot_serve(tmp_path):
     [
         ("test.jsonl", '{"a": 1}\n{"a": "x"}\n', "mixed types"),
         ("test.parquet", "not parquet", "cannot be read as parquet"),
-        ("test.csv", "a,b\n", "holds no document"),
+        ("test.csv", "a,b\n", "holds no"),
     ],
 )
 def test_broken_splits_are_named(tmp_path, name, content, message):
@@ -132,38 +132,35 @@ CONFIG = {
 }
 
 
-def test_only_the_needed_splits_are_asked_for(tmp_path):
+def test_only_splits_that_are_there_are_read(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", text_rows(2))
     files = find_splits(tmp_path)
-    laid = with_local_documents(CONFIG, files, num_fewshot=0)
+    laid = with_local_examples(CONFIG, files, fewshot=False)
     assert (laid["training_split"], laid["validation_split"]) == (None, None)
     assert (laid["test_split"], laid["doc_to_text"]) == ("test", "{{question}}")
     assert list(laid["custom_dataset"](version=1)) == ["test"]
     assert "custom_dataset" not in CONFIG  # the stock definition is left alone
-    with pytest.raises(DataError, match=r"needs the few-shot split 'train'.*holds test"):
-        with_local_documents(CONFIG, files, num_fewshot=1)
+    with pytest.raises(DataError, match=r"needs the split train, and .* holds test"):
+        with_local_examples(CONFIG, files, fewshot=True)
     given = {**CONFIG, "fewshot_config": {"samples": [{"question": "?", "answer": "!"}]}}
-    assert (
-        with_local_documents(given, files, num_fewshot=4)["fewshot_config"]
-        == given["fewshot_config"]
-    )
+    laid = with_local_examples(given, files, fewshot=True)
+    assert laid["fewshot_config"] == given["fewshot_config"]
     own = {**CONFIG, "fewshot_split": "dev"}
-    with pytest.raises(DataError, match="needs the few-shot split 'dev'"):
-        with_local_documents(own, files, num_fewshot=1)
-    assert with_local_documents(own, files, num_fewshot=0)["fewshot_split"] is None
+    with pytest.raises(DataError, match="needs the split dev"):
+        with_local_examples(own, files, fewshot=True)
+    assert with_local_examples(own, files, fewshot=False)["fewshot_split"] is None
 
 
 def test_another_split_is_never_evaluated_in_place_of_the_missing_one(tmp_path):
     write_jsonl(tmp_path / "validation.jsonl", text_rows(2))
-    with pytest.raises(DataError, match=r"needs the evaluated split 'test'.*expected test\.jsonl"):
-        with_local_documents(CONFIG, find_splits(tmp_path), num_fewshot=0)
-    only_validation = {**CONFIG, "test_split": None}
-    assert with_local_documents(only_validation, find_splits(tmp_path), num_fewshot=0)[
-        "validation_split"
-    ]
+    files = find_splits(tmp_path)
+    with pytest.raises(DataError, match=r"needs the split test, and .* holds validation"):
+        with_local_examples(CONFIG, files, fewshot=False)
+    laid = with_local_examples({**CONFIG, "test_split": None}, files, fewshot=False)
+    assert laid["validation_split"] == "validation"
 
 
 def test_tasks_that_are_python_classes_take_no_local_data(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", text_rows(2))
     with pytest.raises(DataError, match="Python class"):
-        with_local_documents({**CONFIG, "class": object}, find_splits(tmp_path), num_fewshot=0)
+        with_local_examples({**CONFIG, "class": object}, find_splits(tmp_path), fewshot=False)

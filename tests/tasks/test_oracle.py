@@ -1,15 +1,10 @@
-"""One cell equals lm-eval's own evaluation, document by document; no cell leaks into the next."""
+"""A task judged block by block equals ``lm_eval.simple_evaluate``, example by example."""
 
 from __future__ import annotations
 
-import json
-import re
-
-import numpy as np
 import pytest
 from harness_doubles import (
     NEXT_WORD_YAML,
-    make_model,
     make_tokenizer,
     simple_evaluate,
     text_rows,
@@ -17,79 +12,75 @@ from harness_doubles import (
     write_task,
     write_text_task,
 )
-from support.tasks import build_tasks, evaluate
+from support.evaltasks import RuleModel, built, evaluate, prompts
 
-from aurac.engine.lm import EngineLM
-from aurac.errors import CellError, TaskError, UsageError
+from aurac.errors import CellError, TaskError
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 
 
-def reference(path, model, tokenizer, **options):
+def engine(model, tokenizer):
+    from aurac.engine.lm import EngineLM
+
+    return EngineLM(model, tokenizer)
+
+
+def hflm(model, tokenizer):
     from lm_eval.models.huggingface import HFLM
 
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
-    return simple_evaluate(path, lm, **options)
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=2)
 
 
-def by_filter(results, task):
-    found: dict[str, list] = {}
-    for sample in results["samples"][task]:
-        found.setdefault(sample["filter"], []).append(sample)
-    return found
+def assert_equal(task, outcome, results):
+    """Every prompt, response, filtered answer, metric and aggregate is lm-eval's."""
+    rows_of: dict[str, list] = {}
+    for sample in results["samples"][task.name]:
+        rows_of.setdefault(sample["filter"], []).append(sample)
+    for name, rows in rows_of.items():
+        assert [str(row["doc_id"]) for row in rows] == list(task.doc_ids)
+        assert [row["doc_hash"] for row in rows] == list(task.doc_hashes)
+        for metric in rows[0]["metrics"]:
+            column = outcome.metrics[f"{metric},{name}"]
+            assert column == [plain(row[metric]) for row in rows]
+        kept = outcome.filtered[name]
+        if kept is not None:
+            assert kept == [row["filtered_resps"] for row in rows]
+    first = next(iter(rows_of.values()))
+    assert [a for row in first for a in row["arguments"]] == prompts(task)
+    assert [row["prompt_hash"] for row in first] == [row["prompt_hash"] for row in task.rows()]
+    assert [row["target_hash"] for row in first] == [row["target_hash"] for row in task.rows()]
+    reported = results["results"][task.name]
+    for key, value in task.aggregates(outcome.metrics).items():
+        assert value == pytest.approx(reported[key], abs=1e-12)
+    assert {key for key in reported if "," in key and "stderr" not in key} <= {*outcome.metrics}
 
 
-def assert_equal(built, outcome, results):
-    samples = by_filter(results, built.name)
-    for name, rows in samples.items():
-        assert [str(row["doc_id"]) for row in rows] == list(built.doc_ids)
-        assert [row["doc_hash"] for row in rows] == list(built.doc_hashes)
-        for key in ("acc", "acc_norm", "exact_match"):
-            if key in rows[0]:
-                scores = outcome.metrics[f"{key},{name}"]
-                assert scores.tolist() == [float(row[key]) for row in rows]
-                mean = results["results"][built.name][f"{key},{name}"]
-                assert scores.mean() == pytest.approx(mean, abs=1e-12)
-    first = next(iter(samples.values()))
-    prompts = [row["arguments"] for row in first]
-    ours = [[i.args for i in d.instances] for leaf in built.leaves for d in leaf.documents]
-    assert ours == prompts
-    for kept, row in zip(outcome.responses, first, strict=True):
-        if built.output_type == "multiple_choice":
-            theirs = [response[0][0] for response in row["resps"]]
-            np.testing.assert_allclose(kept, theirs, atol=2e-4)
-        else:
-            assert kept == row["resps"][0][0]
+def plain(value):
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
-@pytest.mark.parametrize("shots", [0, 2, 3])
-def test_multiple_choice_equals_simple_evaluate(tmp_path, tokenizer, models, shots):
-    path = write_choice_task(tmp_path)
-    (built,) = build_tasks([str(path)], tokenizer=tokenizer, num_fewshot=shots)
-    outcome = evaluate(built, models[0], tokenizer)
-    results = reference(path, models[0], tokenizer, num_fewshot=shots)
-    assert_equal(built, outcome, results)
-    assert 0 < outcome.metrics["acc,none"].mean() < 1  # a comparison that could have failed
-    assert set(outcome.metrics) == {"acc,none", "acc_norm,none"}  # mcc has no value per document
-    assert built.num_fewshot == shots == results["n-shot"]["tiny_choice"]
+def by_blocks(task, lm):
+    """The outcome of all examples, joined from blocks that were asked in another order."""
+    parts = [evaluate(task, lm, block) for block in (range(4, len(task)), range(4))]
+    return {key: parts[1].metrics[key] + parts[0].metrics[key] for key in parts[0].metrics}
 
 
-def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
-    # A random model is never right, so half of the answers become what it says: prompts show only
-    # answers of the train split, and stay as they were.
-    draft = write_text_task(tmp_path / "draft")
-    (built,) = build_tasks([str(draft)], tokenizer=tokenizer)
-    said = evaluate(built, models[0], tokenizer).responses
-    rows = [
-        {**row, "answer": re.split("\n", text)[0] if i % 2 else "no"}
-        for i, (row, text) in enumerate(zip(text_rows(8), said, strict=True))
-    ]
-    path = write_text_task(tmp_path / "final", test=rows)
-    (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = evaluate(built, models[0], tokenizer)
-    assert_equal(built, outcome, reference(path, models[0], tokenizer))
-    assert 0 < outcome.metrics["exact_match,strict-match"].mean() < 1
-    assert set(outcome.metrics) == {"exact_match,strict-match", "exact_match,first-letter"}
+@pytest.mark.parametrize("shots", [0, 3])
+@pytest.mark.parametrize("write", [write_choice_task, write_text_task])
+@pytest.mark.parametrize("kind", [engine, hflm])
+def test_choice_and_generation_equal_simple_evaluate(
+    tmp_path, tokenizer, models, kind, write, shots
+):
+    path, lm = write(tmp_path), kind(models[0], tokenizer)
+    task = built(path, num_fewshot=shots)
+    outcome = evaluate(task, lm)
+    assert_equal(
+        task, outcome, simple_evaluate(path, hflm(models[0], tokenizer), num_fewshot=shots)
+    )
+    assert by_blocks(task, lm) == outcome.metrics
+    if write is write_choice_task:
+        assert 0 < task.aggregate(outcome.metrics["acc,none"]) < 1  # it could have failed
+        assert [len(row) for row in outcome.greedy] == [4] * 10
 
 
 @pytest.mark.parametrize("write", [write_choice_task, write_text_task])
@@ -101,210 +92,138 @@ def test_generation_equals_simple_evaluate(tmp_path, tokenizer, models):
         ("system", {"system_instruction": "One word."}),
         (None, {"system_instruction": "One word.", "gen_kwargs": {"max_gen_toks": 3}}),
         (None, {"gen_kwargs": {"until": ["e", "A"], "top_p": 0.5}}),
-        (None, {"gen_kwargs": {"max_new_tokens": 5, "temperature": 0.4, "do_sample": False}}),
     ],
 )
 def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, chat, options):
-    tokenizer = make_tokenizer(chat=chat)
-    path = write(tmp_path)
+    tokenizer, path = make_tokenizer(chat=chat), write(tmp_path)
     with path.open("a") as file:
         file.write("description: Be brief.\n")  # joins the system turn
-    given = {**options, "chat_template": chat is not None}
-    (built,) = build_tasks([str(path)], tokenizer=tokenizer, **given)
-    first = built.leaves[0].instances[0].args[0]
-    start = {"system": "[system]", "no system": "[user]", None: "One word." if options else ""}
-    assert first.startswith(start[chat]) or "system_instruction" not in options
-    outcome = evaluate(built, models[0], tokenizer)
-    theirs = reference(path, models[0], tokenizer, apply_chat_template=chat is not None, **options)
-    assert_equal(built, outcome, theirs)
-    plain = build_tasks([str(path)], tokenizer=tokenizer, chat_template=chat is not None)[0]
+    task = built(path, tokenizer, chat_template=chat is not None, **options)
+    lm = hflm(models[0], tokenizer)
+    theirs = simple_evaluate(path, lm, apply_chat_template=chat is not None, **options)
+    assert_equal(task, evaluate(task, engine(models[0], tokenizer)), theirs)
+    plain = built(path, tokenizer, chat_template=chat is not None)
     same = not options or (set(options) == {"gen_kwargs"} and write is write_choice_task)
-    assert (built.identity() == plain.identity()) is same
+    assert (task.identity() == plain.identity()) is same
 
 
-def test_group_equals_simple_evaluate(tmp_path, tokenizer, models):
-    write_choice_task(tmp_path, "leaf_b", offset=20)
-    write_choice_task(tmp_path, "leaf_a")
-    group = tmp_path / "tiny_group.yaml"
-    group.write_text(
-        "group: tiny_group\ntask: [leaf_b, leaf_a]\n"
-        "aggregate_metric_list:\n  - metric: acc\n    weight_by_size: true\n"
-        "metadata:\n  version: 3\n"
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.tasks.TaskManager", local_manager)
-        first, second, pooled = build_tasks([str(group)], tokenizer=tokenizer, limit=6)
-    assert [first.name, second.name, pooled.name] == ["leaf_b", "leaf_a", "tiny_group"]
-    assert (first.group, pooled.group, pooled.version) == ("tiny_group", None, "3")
-    assert pooled.members == (first, second)
-    assert pooled.strata == ("leaf_b",) * 6 + ("leaf_a",) * 6
-    assert pooled.doc_ids[6:8] == ("leaf_a:0", "leaf_a:1")
-    part = pooled.only([5, 2, 7])
-    assert part.doc_ids == ("leaf_b:5", "leaf_b:2", "leaf_a:1")
-    assert part.strata == ("leaf_b", "leaf_b", "leaf_a")
-    assert part.prompt_hashes == tuple(pooled.prompt_hashes[place] for place in (5, 2, 7))
-    assert [member.name for member in pooled.only([8]).members] == ["leaf_a"]
-    assert pooled.only(range(12)).identity() == pooled.identity()
-    results = reference(group, models[0], tokenizer, limit=6)
-    columns = []
-    for member in pooled.members:
-        outcome = evaluate(member, models[0], tokenizer)
-        assert_equal(member, outcome, results)
-        columns.append(outcome.metrics["acc,none"])
-    mean = results["results"]["tiny_group"]["acc,none"]
-    assert np.concatenate(columns).mean() == pytest.approx(mean, abs=1e-12)
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_repeats_and_several_filters_equal_simple_evaluate(tmp_path, repeats):
+    path = write_text_task(tmp_path, repeats=repeats)
+    head, tail = path.read_text().split('regex_pattern: "(.)"\n')
+    text = f'{head}regex_pattern: "(.)"\n      - function: majority_vote\n{tail}'
+    path.write_text(text)
+    task, lm = built(path), counting()
+    outcome = evaluate(task, lm)
+    assert_equal(task, outcome, simple_evaluate(path, counting()))
+    texts = outcome.responses[0]
+    assert len({*texts}) == 3 if repeats == 3 else isinstance(texts, str)
+    again = evaluate(task, counting(), [2])  # an example's answers do not depend on its block
+    assert again.metrics.keys() == outcome.metrics.keys()
 
 
-def local_manager(**options):
-    from lm_eval.tasks.manager import TaskManager
+def counting():
+    """An LM of lm-eval's own class that answers another text each time it is asked the same."""
+    from lm_eval.api.model import LM
 
-    return TaskManager(**{**options, "include_defaults": False})
+    class Counting(LM):
+        seen: dict[str, int]
 
+        def generate_until(self, requests):
+            texts = []
+            for request in requests:
+                count = self.seen[request.args[0]] = self.seen.get(request.args[0], 0) + 1
+                texts.append("xyz"[count % 3] + request.args[0][-9:])
+            return texts
 
-def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
-    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
-    built = build_tasks([str(path) for path in paths], tokenizer=tokenizer)
-    for task in built:
-        fresh = [
-            evaluate(
-                build_tasks([str(tmp_path / f"{task.name}.yaml")], tokenizer=tokenizer)[0],
-                model,
-                tokenizer,
-            )
-            for model in models
-        ]
-        assert fresh[0].responses != fresh[1].responses  # the models can be told apart
-        for turn in (0, 1, 0):
-            outcome = evaluate(task, models[turn], tokenizer)
-            assert outcome.responses == fresh[turn].responses
-            for key, scores in outcome.metrics.items():
-                assert scores.tolist() == fresh[turn].metrics[key].tolist()
-            for instance in task.leaves[0].instances:
-                assert instance.resps == []
-                assert instance.filtered_resps == {}
+        def loglikelihood(self, requests):
+            raise NotImplementedError
+
+        loglikelihood_rolling = loglikelihood
+
+    lm = Counting()
+    lm.seen = {}
+    return lm
 
 
-def test_another_tokenizer_is_tokenised_anew(tmp_path, models):
-    (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=make_tokenizer())
-    plain = make_tokenizer()
-    reversed_ids = make_tokenizer()
-    reversed_ids._tokenizer = shifted(reversed_ids)
-    first = evaluate(task, models[0], plain)
-    second = evaluate(task, models[0], reversed_ids)
-    assert first.responses != second.responses
-
-
-def shifted(tokenizer):
-    """The same tokenizer with every byte's id moved by one."""
-    from tokenizers import Tokenizer
-
-    state = json.loads(tokenizer._tokenizer.to_str())
-    vocabulary = state["model"]["vocab"]
-    moved = {w: i if i < 2 else 2 + (i - 1) % (len(vocabulary) - 2) for w, i in vocabulary.items()}
-    state["model"]["vocab"] = moved
-    return Tokenizer.from_str(json.dumps(state))
-
-
-def test_a_request_is_asked_once_however_often_it_is_repeated(tmp_path, tokenizer, models):
-    path = write_text_task(tmp_path, repeats=3)
-    (task,) = build_tasks([str(path)], tokenizer=tokenizer, limit=3)
-    outcome = evaluate(task, models[0], tokenizer)
-    assert all(len(texts) == 3 and len(set(texts)) == 1 for texts in outcome.responses)
-
-
-def test_samples_that_cannot_be_drawn_are_refused(tmp_path, tokenizer):
-    sampled = str(write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0))
-    greedy = str(write_text_task(tmp_path, "tiny_greedy"))
-    choice = str(write_choice_task(tmp_path))
-    several = str(
-        write_text_task(tmp_path, "tiny_several", sample="true", temperature=1.0, repeats=3)
-    )
-    for path, options, said in (
-        (greedy, {"repeats": 2}, "which is greedy; expected a task whose answers are sampled"),
-        (choice, {"repeats": 2}, "generates no text"),
-        (several, {"repeats": 2}, "scores 3 answers of each document together"),
-        (sampled, {"gen_kwargs": {"temperature": 0.0}}, "samples with temperature 0.0"),
-        (sampled, {"repeats": 0}, "repeats=0"),
-        (sampled, {"repeats": 2, "pass_at": (3,)}, "give repeats=3 or more"),
-        (sampled, {"pass_at": (0,)}, "pass_at=0"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            build_tasks([path], tokenizer=tokenizer, limit=2, **options)
-
-
-def test_repeats_of_a_task_are_sampled_as_lm_eval_scores_them(tmp_path, tokenizer, models):
+def test_sampled_texts_follow_a_seed_and_leave_the_callers_generator_alone(
+    tmp_path, tokenizer, models
+):
     import torch
 
-    sampled = write_text_task(tmp_path, "tiny_sampled", sample="true", temperature=1.0, repeats=2)
-    (task,) = build_tasks([str(sampled)], tokenizer=tokenizer, limit=3)
-    seen: list[int] = []
+    path = write_text_task(tmp_path, sample="true", temperature=1.0, repeats=2)
+    task, lm = built(path, limit=3), hflm(models[0], tokenizer)
     before = torch.get_rng_state()
-    first = evaluate(task, models[0], tokenizer, None, seen.append)
+    first = task.ask(lm, range(3))
     assert torch.equal(before, torch.get_rng_state())
-    assert sum(seen) == 6
-    assert all(len(texts) == 2 for texts in first.responses)
-    assert any(len(set(texts)) == 2 for texts in first.responses)
-    # Each document has its seed, whatever its block; and every rank the same, to be paired.
-    block = task.evaluation(EngineLM(models[0], tokenizer)).block([1])
-    assert block.responses == [first.responses[1]]
-    assert evaluate(task, models[0], tokenizer).responses == first.responses
-    assert evaluate(task, models[1], tokenizer).responses != first.responses
+    assert all(len(texts) == 2 for texts in first)
+    assert any(len(set(texts)) == 2 for texts in first)
+    assert task.ask(lm, range(3)) == first
+    assert task.ask(hflm(models[1], tokenizer), range(3)) != first
+
+
+def rolling_task(folder, count=5):
+    texts = [{"question": "", "answer": f"{row['question']} again"} for row in text_rows(count)]
+    fields = {"kind": "loglikelihood_rolling", "metric": "word_perplexity"}
+    path = write_task(folder, "tiny_rolling", NEXT_WORD_YAML, [], texts, **fields)
+    path.write_text(path.read_text().replace(
+        "metric_list:\n  - metric: word_perplexity\n",
+        "metric_list:\n  - metric: word_perplexity\n  - metric: bits_per_byte\n"))  # fmt: skip
+    return path
+
+
+def test_perplexities_equal_simple_evaluate(tmp_path, tokenizer, models):
+    path, lm = rolling_task(tmp_path), hflm(models[0], tokenizer)
+    task = built(path)
+    outcome = evaluate(task, lm)
+    assert (task.rolling, task.higher_is_better) == (True, False)
+    assert task.metric == "word_perplexity,none"
+    assert_equal(task, outcome, simple_evaluate(path, lm))
+    assert outcome.metrics[task.metric][0] == [outcome.responses[0][0], 4]  # say a 0 again
+    assert by_blocks(task, lm) == outcome.metrics
 
 
 def test_next_word_task_equals_simple_evaluate(tmp_path, tokenizer, models):
-    # Where the model's greedy choice is a letter it becomes the target, found through lm-eval.
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
+    fields = {"kind": "loglikelihood", "metric": "acc"}
+    path = write_task(tmp_path, "tiny_next", NEXT_WORD_YAML, [], text_rows(8), **fields)
+    task, lm = built(path), hflm(models[0], tokenizer)
+    assert_equal(task, evaluate(task, lm), simple_evaluate(path, lm))
 
-    rows = text_rows(30)
-    lm = HFLM(pretrained=models[0], tokenizer=tokenizer, batch_size=8)
-    until = {"until": [], "max_gen_toks": 1}
-    asked = [Instance("generate_until", {}, (row["question"], dict(until)), 0) for row in rows]
-    for row, text in zip(rows, lm.generate_until(asked), strict=True):
-        row["answer"] = text if text.isascii() and text.isprintable() and text.strip() else "no"
-    path = write_task(
-        tmp_path, "tiny_next", NEXT_WORD_YAML, [], rows, kind="loglikelihood", metric="acc"
+
+def test_no_answer_of_one_model_reaches_the_next(tmp_path, tokenizer, models):
+    task = built(write_choice_task(tmp_path))
+    lms = [hflm(model, tokenizer) for model in models]
+    fresh = [evaluate(built(write_choice_task(tmp_path)), lm) for lm in lms]
+    assert fresh[0].responses != fresh[1].responses  # the models can be told apart
+    for turn in (0, 1, 0):
+        outcome = evaluate(task, lms[turn])
+        assert (outcome.responses, outcome.metrics) == (fresh[turn].responses, fresh[turn].metrics)
+        assert all(i.resps == [] and i.filtered_resps == {} for i in task.instances(range(10)))
+
+
+def test_answers_that_make_no_score_fail_the_cell(tmp_path):
+    choice = built(write_choice_task(tmp_path), limit=1)
+    answers = [[(float("nan"), False)], *[[(-1.0, False)]] * 3]
+    with pytest.raises(CellError, match="example 0 of task tiny_choice the log-likelihood nan"):
+        choice.judge([0], answers)
+    path = write_text_task(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "def results(doc, results):\n    return {'exact_match': int(results[0][:1])}\n"
     )
-    (built,) = build_tasks([str(path)], tokenizer=tokenizer)
-    outcome = evaluate(built, models[0], tokenizer)
-    results = reference(path, models[0], tokenizer)
-    assert 0 < outcome.metrics["acc,none"].mean() < 1
-    theirs = [float(row["acc"]) for row in results["samples"]["tiny_next"]]
-    assert outcome.metrics["acc,none"].tolist() == theirs
-    lls = [row["resps"][0][0][0] for row in results["samples"]["tiny_next"]]
-    np.testing.assert_allclose([kept[0] for kept in outcome.responses], lls, atol=2e-4)
+    path.write_text(f"{path.read_text()}process_results: !function own.results\n")
+    text = built(path, limit=1)
+    with pytest.raises(CellError, match=r"tiny_text could not judge an answer \(ValueError"):
+        text.judge([0], [["no number"]])
+    with pytest.raises(TaskError, match=r"exact_match,strict-match .* is not within \[0, 1\]"):
+        text.judge([0], [["7"]])
 
 
-def test_a_task_without_an_accuracy_is_refused(tmp_path, tokenizer):
-    path = write_task(
-        tmp_path,
-        "tiny_perplexity",
-        NEXT_WORD_YAML,
-        [],
-        text_rows(3),
-        kind="loglikelihood_rolling",
-        metric="word_perplexity",
-    )
-    with pytest.raises(TaskError, match="has a perplexity, not an accuracy"):
-        build_tasks([str(path)], tokenizer=tokenizer)
-
-
-def test_a_log_likelihood_that_is_no_number_fails_the_cell(tmp_path, tokenizer):
-    import torch
-
-    model = make_model(3)
-    with torch.no_grad():
-        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
-    (task,) = build_tasks([str(write_choice_task(tmp_path))], tokenizer=tokenizer, limit=2)
-    with pytest.raises(CellError, match="no finite number"):
-        evaluate(task, model, tokenizer)
-    healthy = evaluate(task, make_model(1), tokenizer)
-    assert np.isfinite(healthy.metrics["acc,none"]).all()
-
-
-def test_progress_adds_up(tmp_path, tokenizer, models):
-    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
-    for task in build_tasks([str(path) for path in paths], tokenizer=tokenizer, limit=4):
-        seen: list[int] = []
-        evaluate(task, models[0], tokenizer, None, seen.append)
-        assert sum(seen) == task.n_requests
+def test_what_scores_an_answer_is_part_of_the_identity(tmp_path):
+    path = write_text_task(tmp_path)
+    text, before = path.read_text(), built(path).identity()
+    path.write_text(text.replace('"(.)"', '"(..)"'))
+    after = built(path).identity()
+    assert before["scoring"] != after.pop("scoring")
+    before.pop("scoring")
+    assert before == after
+    assert evaluate(built(path), RuleModel()).filtered.keys() == {"strict-match", "first-letter"}

@@ -55,7 +55,7 @@ def load_split(task: str, split: str) -> list[dict[str, object]]:
         DataError: The file is missing, damaged, or differs from the published documents.
     """
     if split not in (files := _files(task)):
-        raise TaskError(f"{task} has no split {split!r}", expected=f"one of {', '.join(files)}")
+        raise TaskError(f"Task {task} has no split {split}, but {', '.join(files)}.")
     return [json.loads(line) for line in _lines(task, split).splitlines()]
 
 
@@ -72,7 +72,7 @@ def dataset(*, task: str, **_: object) -> datasets.DatasetDict:
 
 def _files(task: str) -> dict[str, Path]:
     if task not in DIGESTS:
-        raise TaskError(f"{task!r} is not a bundled task", expected=f"one of {', '.join(BUNDLED)}")
+        raise TaskError(f"{task} is not a bundled task, and {' and '.join(BUNDLED)} are.")
     return {split: include_path() / task / f"{split}.jsonl.gz" for split in DIGESTS[task]}
 
 
@@ -81,12 +81,8 @@ def _lines(task: str, split: str) -> bytes:
     try:
         lines = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"the bundled documents {path} cannot be read ({first_line(error)})",
-            fix="reinstall aurac",
-        ) from error
+        reason = first_line(error)
+        raise DataError(f"{path} cannot be read ({reason}): reinstall aurac.") from error
     if hashlib.sha256(lines).hexdigest() != DIGESTS[task][split]:
-        raise DataError(
-            f"{path} differs from the published documents of {task}", fix="reinstall aurac"
-        )
+        raise DataError(f"{path} differs from the published data of {task}: reinstall aurac.")
     return lines

@@ -1,0 +1,326 @@
+"""Prompts are built once, like lm-eval's, and do not depend on anything but what was asked."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from document_blocks import REPOSITORY, blocks
+from harness_doubles import (
+    make_model,
+    make_tokenizer,
+    simple_evaluate,
+    text_rows,
+    write_choice_task,
+    write_jsonl,
+    write_text_task,
+)
+from support.evaltasks import RuleModel, built, evaluate, prompts
+
+from aurac.errors import DataError, TaskError, UsageError
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
+
+
+def simple_evaluate_prompts(path, tokenizer, **options):
+    from lm_eval.models.huggingface import HFLM
+
+    lm = HFLM(pretrained=make_model(1), tokenizer=tokenizer, batch_size=4)
+    results = simple_evaluate(path, lm, **options)
+    return [tuple(a) for row in results["samples"][path.stem] for a in row["arguments"]]
+
+
+def test_two_builds_give_the_same_prompts_and_leave_no_trace(tmp_path):
+    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002 - tasks draw from the global generator
+    expected = (random.random(), np.random.rand())  # noqa: NPY002
+    random.seed(99)
+    np.random.seed(99)  # noqa: NPY002
+    first = built(paths)
+    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002
+    for one, other in zip(first, built(paths[::-1])[::-1], strict=True):
+        assert prompts(one) == prompts(other)
+        assert one.identity() == other.identity()
+    shown = {args[0].split("Q: ")[1] for args in prompts(first[0])}
+    assert len(shown) > 1  # examples are drawn anew for each prompt, so seeding matters
+
+
+def test_a_longer_limit_keeps_the_first_prompts(tmp_path):
+    path = write_choice_task(tmp_path)
+    few, all_of_it = built(path, limit=3), built(path)
+    assert (len(few), len(all_of_it)) == (3, 10)
+    assert few.prompt_hashes == all_of_it.prompt_hashes[:3] == all_of_it.first(3).prompt_hashes
+    assert few.identity() == all_of_it.identity()  # a run grows
+
+
+def test_another_seed_another_shot_count_are_other_prompts(tmp_path):
+    path = write_choice_task(tmp_path)
+    tasks = [built(path, **o) for o in ({}, {"seed": 7}, {"num_fewshot": 3}, {"num_fewshot": 0})]
+    assert len({task.prompts_sha256 for task in tasks}) == 4
+    assert len({str(task.identity()) for task in tasks}) == 4
+    assert len({task.doc_hashes for task in tasks}) == 1
+
+
+def test_tasks_that_draw_from_the_global_generators_are_as_in_simple_evaluate(tmp_path, tokenizer):
+    path = write_choice_task(tmp_path)
+    (tmp_path / "drawing.py").write_text(
+        "import random\n"
+        "import numpy as np\n"
+        "def shuffled(dataset):\n"
+        "    order = list(range(len(dataset)))\n"
+        "    random.shuffle(order)\n"
+        "    return dataset.select(order)\n"
+        "def text(doc):\n"
+        "    return f\"{random.random()} {np.random.rand()} Q: {doc['question']}\"\n"
+    )
+    yaml = path.read_text().replace(
+        'doc_to_text: "Q: {{question}}\\nA:"',
+        "doc_to_text: !function drawing.text\nprocess_docs: !function drawing.shuffled",
+    )
+    path.write_text(yaml)
+    random.seed(5)  # whatever the caller did before
+    assert prompts(built(path)) == simple_evaluate_prompts(path, tokenizer)
+
+
+@pytest.mark.parametrize("options", [{"limit": 0.25}, {"num_fewshot": 3}])
+@pytest.mark.parametrize("own", [2, 0])  # a task that fixes itself to zero-shot stays so
+def test_limits_and_shots_are_as_in_simple_evaluate(tmp_path, tokenizer, options, own):
+    path = write_choice_task(tmp_path)
+    path.write_text(path.read_text().replace("num_fewshot: 2", f"num_fewshot: {own}"))
+    task = built(path, **options)
+    assert task.num_fewshot == (options.get("num_fewshot", own) if own else 0)
+    assert prompts(task) == simple_evaluate_prompts(path, tokenizer, **options)
+
+
+def test_a_fixed_header_is_the_first_examples_for_every_prompt(tmp_path):
+    path = write_text_task(tmp_path)
+    fixed = built(path, fewshot="fixed", num_fewshot=3)
+    header = "".join(
+        f"Question: {row['question']}\nAnswer: {row['answer']}\n\n" for row in text_rows(3, 100)
+    )
+    assert [context for context, _ in prompts(fixed)] == [
+        f"{header}Question: {row['question']}\nAnswer:" for row in text_rows(8)
+    ]
+    assert built(path, num_fewshot=3).identity() != fixed.identity()
+
+
+def test_what_a_task_says_about_itself(tmp_path):
+    task = built(write_choice_task(tmp_path), limit=3)
+    assert task.doc_ids == ("0", "1", "2")
+    assert len(task.instances(range(3))) == 12
+    assert task.usable == {"acc,none": True, "acc_norm,none": True, "mcc,none": False}
+    assert (task.metric, task.higher_is_better, task.rolling) == ("acc,none", True, False)
+    assert (task.output_type, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
+    question = {"doc_id": "1", "question": "Q: which b1?\nA:", "target": "f"}
+    assert task.questions()[1] == {**question, "choices": ["dd", "f", "hhh", "l"]}
+    assert task.rows()[1]["target"] == "1"
+    assert task.held_out(2) == [("Q: which g110?\nA:", " q"), ("Q: which h111?\nA:", " zzz")]
+
+
+def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
+    paths = [write_choice_task(tmp_path), write_text_task(tmp_path)]
+    asked = {"tiny_choice": "acc_norm,none", "*": "exact_match,first-letter"}
+    choice, text = built(paths, metric=asked)
+    assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,first-letter")
+    choice, text = built(paths, metric={"*": "acc_norm"})
+    assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,strict-match")
+    for metric, words in (("mcc", "not a mean"), ("bleu", "No task reports the metric bleu")):
+        with pytest.raises(TaskError, match=words):
+            built(paths[0], metric={"tiny_choice" if metric == "mcc" else "*": metric})
+    for options in ({"metric": {"tiny_chioce": "acc"}}, {"data": {"tiny_chioce": tmp_path}}):
+        with pytest.raises(UsageError, match="tiny_chioce, which is not evaluated"):
+            built(paths[0], **options)
+
+
+def test_a_group_brings_its_tasks_along(tmp_path):
+    for name, offset in (("leaf_b", 20), ("leaf_a", 0)):
+        write_choice_task(tmp_path, name, offset)
+    (tmp_path / "both.yaml").write_text(
+        "group: both\ntask: [leaf_b, leaf_a]\nmetadata: {version: 3}\n"
+    )
+    first, second, pooled = built(["both"], include_path=tmp_path, limit=6)
+    assert [first.name, second.name, pooled.name] == ["leaf_b", "leaf_a", "both"]
+    assert (first.group, pooled.group, pooled.version) == ("both", None, "3")
+    assert pooled.members == (first, second)
+    assert pooled.doc_ids[5:8] == ("leaf_b:5", "leaf_a:0", "leaf_a:1")
+    assert pooled.prompt_hashes == first.prompt_hashes + second.prompt_hashes
+    assert (pooled.metric, pooled.clusters, pooled.num_fewshot) == ("acc,none", None, 2)
+    assert pooled.aggregate({"leaf_b": [1.0] * 3, "leaf_a": [0.0]}) == 0.75
+    clustered = built(["both"], include_path=tmp_path, cluster={"leaf_a": "answerKey"}, limit=2)
+    assert clustered[-1].clusters == ("leaf_b:0", "leaf_b:1", "leaf_a:A", "leaf_a:B")
+    with pytest.raises(TaskError, match="more than once"):
+        built(["both", "leaf_a"], include_path=tmp_path)
+
+
+def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
+    path = write_choice_task(tmp_path)
+    assert built(path).clusters is None
+    assert built(path, limit=5, cluster={"tiny_choice": "answerKey"}).clusters == tuple("ABCDA")
+    with pytest.raises(TaskError, match="no field 'chapter' to cluster by, but answerKey"):
+        built(path, cluster={"tiny_choice": "chapter"})
+    path.write_text(path.read_text().replace("version: 2.5", "cluster: answerKey"))
+    assert (built(path, limit=2).cluster, built(path, limit=2).clusters) == (
+        "answerKey",
+        ("A", "B"),
+    )
+
+
+def test_names_and_files_that_make_no_sense(tmp_path):
+    with pytest.raises(UsageError, match="no chat template"):
+        built(write_choice_task(tmp_path), make_tokenizer(), chat_template=True)
+    path = write_text_task(tmp_path)
+    text = path.read_text()
+    for changed, words in (
+        (text.replace("{{question}}", "{{nothing}}"), "'nothing' is undefined"),
+        (text.replace("test_split: test", "test_split: tset"), "tset"),
+        (text.replace("function: regex", "function: regexx"), "Unknown filter 'regexx'"),
+        (f"{text}unsafe_code: true\n", "runs code that the model writes"),
+        (f"{text}doc_to_image: image\n", "shows images"),
+    ):
+        path.write_text(changed)
+        with pytest.raises(TaskError, match=words):
+            built(path)
+
+
+def test_a_file_that_is_named_comes_before_others_of_its_task(tmp_path):
+    named = write_text_task(tmp_path, "mine")
+    other = tmp_path / "also.yaml"
+    other.write_text(named.read_text().replace("Question: {{", "Other: {{"))
+    assert "Other" not in str(prompts(built(named, include_path=tmp_path)))
+    assert "Other" in str(prompts(built(other, include_path=tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("page", "number", "right", "wrong"),
+    [
+        ("howto/task.md", 0, [[" Positive."]], [[" negative, not positive"]]),
+        ("howto/task.md", 0, [["positive"]], [[" none"]]),
+        ("howto/task.md", 1, [[(-1.0, True)], [(-3.0, False)]], [[(-3.0, False)], [(-1.0, True)]]),
+    ],
+)
+def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong, tmp_path):
+    """The model writes a space after "Answer:", and the reference begins without one."""
+    text = [b.text for b in blocks(REPOSITORY / "docs" / page) if b.language == "yaml"][number]
+    row = {"question": "What is 5 + 7?", "choices": ["12", "13"], "gold": 0}
+    data = write_jsonl(tmp_path / "test.jsonl", [row | {"text": "I love it.", "label": "positive"}])
+    (tmp_path / "mine.yaml").write_text(text.replace("test: test.jsonl", f"test: {data}"))
+    task = built(tmp_path / "mine.yaml")
+    for answers, score in ((right, 1.0), (wrong, 0.0)):
+        assert task.judge([0], answers).metrics[task.metric] == [score]
+
+
+def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
+    path = write_choice_task(tmp_path)
+    (tmp_path / "loud.py").write_text(
+        "import warnings\ndef text(doc):\n    print('a print')\n    warnings.warn('a warning')\n"
+        "    return doc['question']\n"
+    )
+    quoted = 'doc_to_text: "Q: {{question}}\\nA:"'
+    path.write_text(path.read_text().replace(quoted, "doc_to_text: !function loud.text"))
+    evaluate(built(path, num_fewshot=1), RuleModel())
+    assert capfd.readouterr().err == ""
+
+
+def test_importing_the_room_loads_neither_torch_nor_lm_eval():
+    code = (
+        "import sys, aurac.tasks.build, aurac.tasks.listing, aurac.tasks.metrics;"
+        "print(sorted({'torch', 'lm_eval', 'datasets', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# lm-eval's own task definitions on local data: prompts written out by hand, no hub.
+
+
+@pytest.fixture
+def _no_hub(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("datasets was asked to load something")
+
+    monkeypatch.setattr("datasets.load_dataset", refuse)
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_gsm8k_on_local_data(tmp_path):
+    shots = [{"question": f"Q{i}?", "answer": f"so\n#### {i}"} for i in range(5)]
+    write_jsonl(tmp_path / "train.jsonl", shots)
+    write_jsonl(tmp_path / "test.jsonl", [{"question": "Now?", "answer": "#### 1,234"}])
+    task = built("gsm8k", data={"gsm8k": tmp_path})
+    parts = prompts(task)[0][0].split("\n\n")
+    assert sorted(parts[:5]) == [f"Question: Q{i}?\nAnswer: so\n#### {i}" for i in range(5)]
+    assert parts[5:] == ["Question: Now?\nAnswer:"]
+    assert (task.num_fewshot, task.metric) == (5, "exact_match,strict-match")
+    # The stock filters: strict wants "#### N" and drops the comma; flexible takes the last number.
+    for text, strict, flexible in (("It is 7.\n#### 1234", 1, 1), ("It is 1,234", 0, 1)):
+        judged = task.judge([0], [[text]]).metrics
+        assert judged["exact_match,strict-match"] == [strict]
+        assert judged["exact_match,flexible-extract"] == [flexible]
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_winogrande_and_hellaswag_keep_their_own_preprocessing(tmp_path):
+    row = {"sentence": "Ann met Bo as _ was late.", "option1": "Ann", "option2": "Bo"}
+    write_jsonl(tmp_path / "wino" / "validation.jsonl", [{**row, "answer": "2"}])
+    task = built("winogrande", data={"winogrande": tmp_path / "wino"})
+    assert prompts(task) == [
+        ("Ann met Bo as Ann", " was late."),
+        ("Ann met Bo as Bo", " was late."),
+    ]
+    assert task.judge([0], [[(-2.0, False)], [(-1.0, False)]]).metrics["acc,none"] == [1.0]
+    row = {"activity_label": "Roof", "ctx_a": "A man sits.", "ctx_b": "he", "label": "1"}
+    write_jsonl(tmp_path / "swag" / "val.jsonl", [{**row, "endings": ["is [step] up.", "falls."]}])
+    task = built("hellaswag", data={"hellaswag": tmp_path / "swag"})
+    assert prompts(task) == [
+        ("Roof: A man sits. He", " is up."),
+        ("Roof: A man sits. He", " falls."),
+    ]
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_mmlu_is_a_group_of_folders(tmp_path):
+    from aurac.tasks.listing import leaves
+
+    names = leaves("mmlu")
+    assert len(names) == 57
+    for index, leaf in enumerate(names):
+        subject = leaf.removeprefix("mmlu_")
+        folder = tmp_path / (subject if index % 2 else leaf)  # both names are understood
+        rows = [
+            {"question": f"{subject} {i}?", "choices": list("wxyz"), "answer": i % 4}
+            for i in range(4)
+        ]
+        write_jsonl(folder / "dev.jsonl", rows[:2])
+        write_jsonl(folder / "test.jsonl", rows[2:])
+    tasks = built(["mmlu"], data={"mmlu": tmp_path}, num_fewshot=2, limit=1)
+    group = tasks[-1]
+    assert (group.name, len(group), len(tasks)) == ("mmlu", 57, 58)
+    assert {member.name for member in group.members} == set(names)
+    anatomy = next(task for task in tasks if task.name == "mmlu_anatomy")
+    assert prompts(anatomy)[0][0] == (
+        "The following are multiple choice questions (with answers) about anatomy.\n\n"
+        "anatomy 0?\nA. w\nB. x\nC. y\nD. z\nAnswer: A\n\n"
+        "anatomy 1?\nA. w\nB. x\nC. y\nD. z\nAnswer: B\n\n"
+        "anatomy 2?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+    )
+    for name in ("anatomy", "mmlu_anatomy"):
+        if (tmp_path / name).exists():
+            (tmp_path / name).rename(tmp_path / "gone")
+    with pytest.raises(DataError, match="no sub-folder for mmlu_anatomy"):
+        built(["mmlu"], data={"mmlu": tmp_path})
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_a_column_that_a_prompt_would_show_as_none_is_refused(tmp_path):
+    row = {"question": "Q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}
+    for task, changed, words in (
+        ("openbookqa", row, "has no question_stem"),
+        ("arc_easy", {**row, "question": None}, "Example 0 of task arc_easy has no 'question'"),
+    ):
+        write_jsonl(tmp_path / "test.jsonl", [changed])
+        with pytest.raises(DataError, match=words):
+            built(task, data={task: tmp_path}, num_fewshot=0)

@@ -1,0 +1,104 @@
+"""The cached listing of lm-eval's tasks: what it says, what it costs, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from harness_doubles import write_choice_task
+
+from aurac.cli import cli
+from aurac.errors import TaskError
+from aurac.tasks import listing
+from aurac.tasks.listing import expand, leaves, search, stock_tasks
+
+
+def test_rows_say_what_a_task_asks_for():
+    rows = stock_tasks()
+    assert rows["gsm8k"].num_fewshot == 5
+    assert rows["gsm8k"].data == "openai/gsm8k main"
+    assert "exact_match,strict-match" in rows["gsm8k"].metrics
+    assert rows["arc_easy"].output_type == "multiple_choice"  # of the file that it includes
+    assert rows["wikitext"].output_type == "loglikelihood_rolling"
+    assert rows["ai2_arc"].members == ("arc_challenge", "arc_easy")
+    assert rows["mmlu"].kind == "GROUP"
+    assert rows["aurac_word_problems"].split == "test"
+    assert len(leaves("mmlu")) == 57
+    assert leaves("gsm8k") == ("gsm8k",)
+
+
+def test_the_listing_is_kept_and_a_damaged_one_is_made_anew(tmp_path, monkeypatch):
+    calls = []
+
+    def made(**where):
+        calls.append(where)
+        return {"mine": listing.ListedTask(kind="TASK")}
+
+    monkeypatch.setenv("AURAC_CACHE", str(tmp_path))
+    monkeypatch.setattr(listing, "_listed", made)
+    for damaged in (None, b"{"):
+        if damaged is not None:
+            next((tmp_path / "lm_eval").glob("tasks-*.json")).write_bytes(damaged)
+        for _ in range(2):
+            assert list(stock_tasks.__wrapped__()) == ["mine"]
+    assert len(calls) == 2
+
+
+def test_a_name_that_is_kept_imports_nothing_heavy():
+    stock_tasks()
+    code = (
+        "import sys\nfrom aurac.tasks.listing import expand\n"
+        "print(expand(['ai2_ar*', 'gsm8k']), {'torch', 'lm_eval'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("['ai2_arc', 'gsm8k'] set()")
+
+
+def test_names_patterns_and_files_are_expanded(tmp_path):
+    path = str(write_choice_task(tmp_path, "mine"))
+    asked = ["aurac_word_*", "gsm8k", "arc_eas[y]", "gsm8k", path]
+    bundled = ["aurac_word_problems", "aurac_word_problems_mc"]
+    assert expand(asked) == [*bundled, "gsm8k", "arc_easy", path]
+    assert expand(["mine"], tmp_path) == ["mine"]
+    for name, words in (
+        ("gsm8kk", r"'gsm8kk' is not known to lm-eval .*; did you mean gsm8k"),
+        ("qqqqzzzz", "searches the names"),
+        ("no_such_*", "'no_such_\\*' is not known"),
+        ("nowhere.yaml", "file nowhere.yaml does not exist"),
+    ):
+        with pytest.raises(TaskError, match=words):
+            expand([name])
+    with pytest.raises(TaskError, match="holds no task"):
+        expand(["mine"], tmp_path / "mine_data")
+
+
+def test_a_search_begins_with_lm_evals_folder_of_that_name():
+    assert list(search("arc"))[:2] == ["arc_easy", "arc_challenge"]
+    assert all(name.startswith("mmlu_a") for name in search("MMLU_A*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ([], "aurac tasks WORD searches the 14"),
+        (["aurac_word_problems"], "train.jsonl.gz"),
+        (["gsm8k"], "metrics  exact_match,strict-match"),
+        (["mmlu_stem"], "group of 1"),
+        (["hellaswag"], "choose"),
+        (["e"], "more; --json lists all"),
+    ],
+)
+def test_the_command_shows(words, shown):
+    done = CliRunner().invoke(cli, ["tasks", *words])
+    assert done.exit_code == 0, done.output
+    assert shown in done.output
+
+
+def test_the_command_as_json_and_with_tasks_of_ones_own(tmp_path):
+    write_choice_task(tmp_path, "mine")
+    words = ["tasks", "mine", "--include-path", str(tmp_path), "--json"]
+    (row,) = json.loads(CliRunner().invoke(cli, words).output)
+    assert (row["name"], row["metrics"]) == ("mine", ["acc,none", "acc_norm,none", "mcc,none"])
