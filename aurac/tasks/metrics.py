@@ -19,9 +19,11 @@ import numpy as np
 from numpy import float64
 from numpy.typing import NDArray
 
-from aurac.curves.metrics import ANY_TASK, listed, matching
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.records.cell import Logged
+
+ANY_TASK = "*"
+"""Stands for every task where a metric is asked for."""
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
@@ -52,48 +54,39 @@ def usable_metrics(task: Any) -> dict[str, bool]:
     }
 
 
-def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
-    """The metric of a task that is integrated: ``wanted``, a key or its name, else the default.
+def matching(wanted: str, there: Iterable[str]) -> list[str]:
+    """The metrics ``name,filter`` of that name, or that name and filter."""
+    return [key for key in there if wanted in (key, key.rpartition(",")[0])]
 
-    ``reported`` says of every ``name,filter`` key whether it can be integrated.
+
+def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:
+    """The metric of a task that is compared: ``wanted``, a key or its name, else the default.
+
+    ``reported`` says of every ``name,filter`` whether it can be compared.
+
+    Raises:
+        TaskError: It has none of that name, several, none by default, or one that is no mean.
     """
-    usable = [key for key, integrable in reported.items() if integrable]
-    if wanted is not None:
-        return _wanted(task, reported, usable, wanted)
+    usable = [key for key, good in reported.items() if good]
+    keys = matching(wanted, reported) if wanted else _default(task, usable)
+    if len(keys) == 1 and reported[keys[0]]:
+        return keys[0]
+    if not usable:
+        there = "; ".join(reported)
+        raise TaskError(f"Task {task} reports {there}: none is a mean of which more is better.")
+    what = f"has {'several' if keys else 'no'} {wanted}" if wanted else "has no default metric"
+    if len(keys) == 1:
+        what, keys = f"has {keys[0]}, which is not a mean of which more is better", usable
+    choice = "; ".join(keys or usable)
+    raise TaskError(f"Task {task} {what}: give --metric {task}=NAME,FILTER, one of {choice}.")
+
+
+def _default(task: str, usable: Sequence[str]) -> list[str]:
     for pattern, keys in DEFAULTS:
         for key in keys:
-            if fnmatchcase(task, pattern) and reported.get(key):
-                return key
-    if len(usable) == 1:
-        return usable[0]
-    if not usable:
-        raise TaskError(
-            f"task {task!r} reports {listed(reported)}, and none of them is a per-document "
-            "score that is averaged and of which more is better",
-            fix="choose a task with an accuracy",
-        )
-    raise TaskError(
-        f"task {task!r} has no default metric",
-        expected=f"one of {listed(usable)}",
-        fix=f"name one with --metric {task}=NAME,FILTER",
-    )
-
-
-def _wanted(task: str, reported: Mapping[str, bool], usable: list[str], wanted: str) -> str:
-    expected = f"one of {listed(usable)}" if usable else None
-    keys = matching(wanted, reported)
-    if not keys:
-        what = f"task {task!r} does not report the metric {wanted!r}"
-        raise TaskError(what, expected=expected or f"one of {listed(reported)}")
-    if len(keys) > 1:
-        raise TaskError(f"task {task!r} has several {wanted!r}", expected=f"one of {listed(keys)}")
-    if not reported[keys[0]]:
-        raise TaskError(
-            f"metric {wanted!r} of task {task!r} is not a mean over documents of which more is "
-            "better, so it cannot be integrated",
-            expected=expected,
-        )
-    return keys[0]
+            if fnmatchcase(task, pattern) and key in usable:
+                return [key]
+    return list(usable)
 
 
 def check_scores(task: str, key: str, scores: NDArray[float64]) -> None:

@@ -128,7 +128,10 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
     assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,first-letter")
     choice, text = built(paths, metric={"*": "acc_norm"})
     assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,strict-match")
-    for metric, words in (("mcc", "not a mean"), ("bleu", "No task reports the metric bleu")):
+    for metric, words in (
+        ("mcc", "mcc,none, which is not a mean"),
+        ("bleu", "No task reports the metric bleu"),
+    ):
         with pytest.raises(TaskError, match=words):
             built(paths[0], metric={"tiny_choice" if metric == "mcc" else "*": metric})
     for options in ({"metric": {"tiny_chioce": "acc"}}, {"data": {"tiny_chioce": tmp_path}}):
