@@ -90,6 +90,12 @@ def latex(text: object) -> str:
     return "".join(_latex_char(char) for char in one_line(text))
 
 
+def latex_cell(text: object) -> str:
+    r"""`latex` text that the ``\\`` of the line before does not take for its argument."""
+    written = latex(text)
+    return f"{{}}{written}" if written.startswith(("[", "*")) else written
+
+
 def _latex_char(char: str) -> str:
     if char in _LATEX:
         return _LATEX[char]

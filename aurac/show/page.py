@@ -1,0 +1,302 @@
+"""The content of a report, the same for Markdown and HTML: sections of text, tables and figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pandas as pd
+
+from aurac.curves.display import counted, percent
+from aurac.show import views
+from aurac.show.browser import Answers, answers
+from aurac.show.charts import plot, plot_differences, save
+from aurac.show.numbers import confidence
+from aurac.show.screen import heading, how_to_ask, recommended_lines, verdict
+from aurac.show.wording import caption_of_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+    from aurac.analysis import Analysis
+    from aurac.records.run import StoredRun
+    from aurac.show.views import TaskView
+
+FOLDED_TASKS: Final = 4  # with more tasks each is folded
+MOST_PAIRS: Final = 6  # lines of a figure of differences
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; `command` is set as code below it."""
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame of strings with its caption."""
+
+    caption: str
+    frame: pd.DataFrame
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that was saved, as files beside each other with the endings .svg and .png."""
+
+    caption: str
+    alt: str
+    svg: Path
+
+
+@dataclass(frozen=True)
+class Code:
+    """A command or a listing."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Browser:
+    """Answers to look through."""
+
+    answers: Answers
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that are folded away."""
+
+    summary: str
+    blocks: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: tuple[Any, ...]
+
+
+@dataclass
+class Page:
+    """A report."""
+
+    title: str
+    lead: str
+    verdict: list[Text]
+    first: list[Any]
+    sections: list[Section] = field(default_factory=list)
+
+
+class Pages:
+    """Makes the page of a run, and its figures as it goes.
+
+    Args:
+        run: What was measured.
+        analysis: What it says.
+        draw: Saves a figure under a name, and gives the path of its SVG.
+    """
+
+    def __init__(
+        self,
+        run: StoredRun,
+        analysis: Analysis,
+        draw: Callable[[Callable[[Axes], Axes], str], Path],
+        slugs: Mapping[str, str],
+    ) -> None:
+        self.run, self.analysis, self.draw, self.slugs = run, analysis, draw, slugs
+        known = views.tasks_of(analysis)
+        self.members = {m: t.name for t in run.tasks for m in t.members if t.name in known}
+        self.tasks = [task for task in known if task not in self.members]
+
+    def page(self) -> Page:
+        """Verdict, figure and table first; then each task; then how to make it again."""
+        views_of = [views.view(self.analysis, task) for task in self.tasks]
+        several = len(views_of) > 1
+        names = list(dict.fromkeys(name for of in views_of for name in of.names))
+        about = self.run.provenance.get("base")
+        page = Page(
+            title=f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} on "
+            f"{counted(len(views_of), 'task') if several else self.tasks[0]}",
+            lead=f"Base {about}." if several else f"Base {about}; {heading(views_of[0])}.",
+            verdict=self.verdict(views_of),
+            first=[*(self.overview() if several else self.answer(views_of[0]))],
+        )
+        for of in views_of:
+            blocks = [*(self.answer(of) if several else ()), *self.details(of)]
+            fold = several and len(views_of) > FOLDED_TASKS
+            shown = (Fold(heading(of), tuple(blocks)),) if fold else tuple(blocks)
+            if blocks:
+                page.sections.append(Section(of.task if several else "Details", shown))
+        page.sections += self.end()
+        return page
+
+    def verdict(self, views_of: list[TaskView]) -> list[Text]:
+        """What the run says, in sentences."""
+        several = len(views_of) > 1
+        of = views.view(self.analysis, views.MEAN) if several else views_of[0]
+        said = [Text(verdict(of))] if len(of.pairs) else []
+        if several and said:
+            said = [Text(f"Mean over {len(views_of)} tasks: {said[0].text}")]
+        for each in views_of:
+            for line in recommended_lines(each, self.run, each.names[0]):
+                sentence, _, command = line.partition("\n  ")
+                said.append(Text(f"{each.task}: {sentence}" if several else sentence, command))
+        if self.analysis.question.margin is None:
+            said.append(Text(how_to_ask(self.run)))
+        return said
+
+    def overview(self) -> Iterator[Any]:
+        """Several tasks: the mean over them and its differences."""
+        of = views.view(self.analysis, views.MEAN)
+        if len(of.scores):
+            yield Table("AURAC in percent, of each task.", views.overview_table(self.analysis))
+        if len(of.pairs):
+            yield Table(caption_of_pairs(of.pairs, of.level), views.difference_table(of))
+
+    def answer(self, of: TaskView) -> Iterator[Any]:
+        """The figure and the table of a task."""
+        yield self.figure(of)
+        one = len(of.names) == 1
+        frame = views.ranks_table(of, of.names[0]) if one else views.accuracy_table(of, intervals=True)
+        note = f" {views.NOT_ABOVE}." if views.marked(frame) else ""
+        brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
+        what = of.metric if of.rolling else "Accuracy"
+        yield Table(f"{what} at each rank{brackets}.{_shared(of)}{note}", frame)
+        if len(of.pairs):
+            yield Table(caption_of_pairs(of.pairs, of.level), views.difference_table(of))
+
+    def figure(self, of: TaskView, axis: str = "log2") -> Figure:
+        """Accuracy against rank."""
+        name = f"rank-accuracy-{self.slugs[of.task]}{'' if axis == 'log2' else '-linear'}"
+        svg = self.draw(lambda ax: plot(self.analysis, of.task, ax, axis=axis), name)
+        known = of.points["low"].notna().any() and not of.rolling
+        bands = f"; bands: {confidence(of.level)} intervals of each rank alone" if known else ""
+        return Figure(f"Accuracy against rank, {axis} axis{bands}.", self.alt(of), svg)
+
+    def alt(self, of: TaskView) -> str:
+        """A figure in words: the ends of each line."""
+        parts = []
+        for name in of.names[:8]:
+            found = of.of(name).dropna(subset="accuracy")
+            found = found[found["rank"] > 0]
+            if len(found):
+                ends = [found.iloc[0], found.iloc[-1]]
+                said = [
+                    f"{percent(p.accuracy)} % at rank {p['rank']:.0f}"
+                    if not of.rolling
+                    else f"{p.accuracy:.4g} at rank {p['rank']:.0f}"
+                    for p in ends
+                ]
+                parts.append(f"{name}: {', '.join(dict.fromkeys(said))}")
+        return f"{of.metric if of.rolling else 'Accuracy'} against rank. {'; '.join(parts)}."
+
+    def details(self, of: TaskView) -> Iterator[Any]:
+        """Differences at each rank, answers, and what is folded."""
+        pairs = [(row.a, row.b) for row in of.pairs.itertuples()]
+        known = {(row.a, row.b) for row in of.rank_pairs.itertuples()}
+        pairs = [pair for pair in pairs if pair in known][:MOST_PAIRS]
+        if pairs:
+            name = f"rank-differences-{self.slugs[of.task]}"
+            alone = f"{confidence(of.level)} intervals, each alone"
+            shown = f" The first {MOST_PAIRS} pairs." if len(of.pairs) > MOST_PAIRS else ""
+            yield Figure(
+                f"Differences between adapters at each rank, in points; bars: {alone}.{shown}",
+                "Differences between adapters against rank; the table below has the numbers.",
+                self.draw(lambda ax: plot_differences(of, pairs, ax), name),
+            )
+            caption = f"The same in numbers: differences of accuracy in points; {alone}."
+            yield Table(caption, views.rank_difference_table(of, pairs))
+        if (found := answers(of, self.run)) is not None:
+            yield Browser(found)
+        ranks = of.shared_ranks
+        if not of.rolling and len(ranks) > 1 and len(views.linear_table(of)):
+            yield Fold(
+                "Linear axis and weights of the ranks",
+                (
+                    self.figure(of, "linear"),
+                    Table("AURAC in percent.", views.linear_table(of)),
+                    Table("Weight of each rank in AURAC, in percent.", views.weight_table(ranks)),
+                ),
+            )
+        members = [task for task, group in self.members.items() if group == of.task]
+        if members and (frame := self.member_table(members)) is not None:
+            yield Fold(f"Each of {len(members)} tasks of {of.task}", (frame,))
+
+    def member_table(self, members: list[str]) -> Table | None:
+        """AURAC of each adapter on each task of a group."""
+        scores = self.analysis.scores
+        scores = scores[scores["task"].isin(members)]
+        if scores.empty:
+            return None
+        wide = scores.pivot_table(index="task", columns="adapter", values="aurac", sort=False)
+        frame = wide.map(views.accuracy).reset_index()
+        return Table("AURAC in percent.", frame.rename_axis(columns=None))
+
+    def end(self) -> Iterator[Section]:
+        """Failed cells, and how to make the run again."""
+        if failures := self.run.failures:
+            frame = pd.DataFrame(
+                {
+                    "adapter": [f.adapter or "base" for f in failures],
+                    "rank": [str(f.rank) for f in failures],
+                    "task": [f.task for f in failures],
+                    "reason": [f.reason for f in failures],
+                }
+            )
+            yield Section(
+                "Failed cells", (Table("Not measured.", frame, ("task", "reason")),)
+            )
+        yield Section("How to reproduce", tuple(self.reproduce()))
+
+    def reproduce(self) -> Iterator[Any]:
+        """Command, versions and hashes."""
+        known = self.run.provenance
+        if command := known.get("command"):
+            yield Code(str(command))
+        words = ("base", "base_sha256", "dtype", "device", "backend", "started", "seconds")
+        facts = {word: known[word] for word in words if known.get(word) is not None}
+        versions = known.get("versions") or {}
+        facts["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
+        if isinstance(machine := known.get("machine"), dict):
+            facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
+        frame = pd.DataFrame(
+            {
+                "what": [word.replace("_", " ") for word in facts],
+                "value": [str(value) for value in facts.values()],
+            }
+        )
+        yield Table("The run.", frame, ("value",))
+        rows = self.run.adapters
+        yield Table(
+            "The checkpoints.",
+            pd.DataFrame(
+                {
+                    "adapter": [row.name for row in rows],
+                    "method": [row.method or "" for row in rows],
+                    "seed": ["" if row.seed is None else str(row.seed) for row in rows],
+                    "trained rank": [str(row.trained_rank or "") for row in rows],
+                    "SHA-256": [str(row.sha256 or "")[:16] for row in rows],
+                    "path": [str(row.path or "") for row in rows],
+                }
+            ),
+            ("method", "SHA-256", "path"),
+        )
+
+
+def _shared(of: TaskView) -> str:
+    """The ranks that an area is over, where adapters have others too."""
+    if of.rolling or not of.shared_ranks or of.ranks == of.shared_ranks:
+        return ""
+    return f" AURAC is over the ranks that all have: {', '.join(map(str, of.shared_ranks))}."
+
+
+__all__ = ["Browser", "Code", "Figure", "Fold", "Page", "Pages", "Section", "Table", "Text", "save"]

@@ -1,0 +1,155 @@
+"""The sentences of a screen and a report, each made from rows of the frames of an analysis."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.display import counted, size
+from aurac.show.numbers import confidence, interval, known, points, upper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pandas import DataFrame
+
+    from aurac.analysis import Row
+
+
+def sentence_of_recommendation(
+    row: Any, level: float, *, name: str = "", full: float | None = None
+) -> str:
+    """Which rank to ship, of one row of `Analysis.recommended`.
+
+    Args:
+        row: The row, as `DataFrame.itertuples` gives it.
+        level: Its confidence, such as .95.
+        name: Of the adapter, where there are several.
+        full: Bytes of the adapter at its trained rank.
+    """
+    of, sure, reference = name and f"{name} at ", confidence(level), f"rank {row.reference:.0f}"
+    if not known(row.rank):
+        nothing = f"Ship no rank of {name}" if name else "Ship no rank"
+        return f"{nothing}: {reference} is not shown to be above the base ({sure} confidence)."
+    if row.rank == row.reference:
+        return (
+            f"Ship {of}{reference}: no smaller rank is shown to lose at most "
+            f"{points(row.margin)} ({sure} confidence)."
+        )
+    sizes = f"{size(row.bytes)} instead of {size(full)}; it" if known(row.bytes) and full else "it"
+    lost = f"at most {upper(row.bound)} points against" if row.bound > 0 else "nothing against"
+    return f"Ship {of}rank {row.rank:.0f}: {sizes} loses {lost} {reference} ({sure} confidence)."
+
+
+def sentence_of_examples(examples: int, margin: float, needed: int) -> str:
+    """How many examples a margin needs, where no loss can be shown to be below it."""
+    if examples >= needed:
+        return ""
+    return (
+        f"With {counted(examples, 'example')} no loss can be shown to be at most "
+        f"{points(margin)}; that needs {needed:,} or more."
+    )
+
+
+def truncate_command(row: Row, checkpoint: str, name: str, rank: int) -> str:
+    """The command that makes what is recommended of an adapter with one training seed."""
+    words = ["aurac", "truncate", checkpoint, "--rank", str(rank)]
+    if name != row.adapter:  # not the default cut
+        words += ["--basis", row.basis, "--rescale", row.rescale]
+    folder = checkpoint.rstrip("/").rpartition("/")[2].partition("@")[0]
+    return shlex.join([*words, "--out", f"{folder}_r{rank}"])
+
+
+def sentence_of_pairs(pairs: DataFrame, level: float, leader: str, *, seeds: int = 1) -> str:
+    """What the differences of one table show, of the rows of `Analysis.pairs`.
+
+    Args:
+        pairs: The rows of one task.
+        level: Confidence of the table, such as .95.
+        leader: The adapter with the largest AURAC.
+        seeds: Training seeds of each adapter; of several the sentence is about methods.
+    """
+    rows = [row for row in pairs.itertuples() if known(row.p)]
+    if not rows:
+        return ""
+    scope = "these methods" if seeds > 1 else "these checkpoints"
+    if len(rows) == 1:
+        return _one_pair(rows[0], 1 - level, scope)
+    alpha, ahead = 1 - level, [row for row in rows if row.a == leader]
+    better = [row.b for row in ahead if row.p < alpha]
+    equal = [row.b for row in ahead if row.p >= alpha]
+    if not ahead or not better:
+        others = sum(row.p < alpha for row in rows if row.a != leader)
+        elsewhere = f"; {others} of the other differences are" * bool(others)
+        return (
+            f"Of {scope} {leader} has the largest AURAC, but no lead of it is significant"
+            f"{elsewhere}."
+        )
+    if not equal:
+        return f"Of {scope} {leader} has the largest AURAC and is better than {listed(better)}."
+    which = "the lead" if len(equal) == 1 else "its leads"
+    return (
+        f"Of {scope} {leader} has the largest AURAC and is better than {listed(better)}; "
+        f"{which} over {listed(equal)} {'is' if len(equal) == 1 else 'are'} not significant."
+    )
+
+
+def _one_pair(row: Any, alpha: float, scope: str) -> str:
+    size_of = interval(row.difference, row.low, row.high).replace(" [", " points [")
+    if row.p < alpha:
+        return f"Of {scope} {row.a} is better than {row.b}, by {size_of}."
+    return (
+        f"The difference between {row.a} and {row.b} is not significant "
+        f"({size_of}); this is about {scope}."
+    )
+
+
+def sentence_against_reference(pairs: DataFrame, level: float, reference: str) -> str:
+    """Which adapters are better or worse than the one that all are compared with."""
+    rows = [row for row in pairs.itertuples() if known(row.p)]
+    better = [row.a for row in rows if row.p < 1 - level and row.b == reference]
+    worse = [row.b for row in rows if row.p < 1 - level and row.a == reference]
+    parts = [f"{listed(better)} better" * bool(better), f"{listed(worse)} worse" * bool(worse)]
+    found = "; ".join(part for part in parts if part) or "no difference is significant"
+    return f"Compared with {reference}: {found}." if rows else ""
+
+
+def caption_of_pairs(pairs: DataFrame, level: float) -> str:
+    """What the intervals and p values of a table of differences allow for."""
+    text = "Differences of AURAC in points, the better one first"
+    rows = [row for row in pairs.itertuples() if known(row.p)]
+    if not rows:
+        return f"{text}."
+    over = "examples and seeds" if max(row.seeds for row in rows) > 1 else "examples"
+    number = int(rows[0].comparisons)
+    allowed = f"; intervals ({confidence(level)}) and p hold for all {number} together (Bonferroni)"
+    return f"{text}, over {over}{allowed if number > 1 else f'; {confidence(level)} intervals'}."
+
+
+def examples_for_margin(margin: float, level: float) -> int:
+    """The fewest examples with which no loss at all is shown to be at most the margin.
+
+    One-sided Student's t over n losses of 0 and two further losses of 1.
+    """
+    from scipy.stats import t
+
+    def bound(n: int) -> float:
+        mean, every = 2 / (n + 2), n + 2
+        variance = (2 - 2 * mean) / (every - 1)
+        return mean + float(t.ppf(level, every - 1)) * math.sqrt(variance / every)
+
+    few, many = 1, 2
+    while bound(many) > margin:
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (middle, many) if bound(middle) > margin else (few, middle)
+    return many
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as "a, b and c"; of many the first and how many more."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} others"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
