@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
-from aurac.show.views import TaskView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from aurac.records.run import StoredRun
+    from aurac.show.views import TaskView
 
 MOST_ADAPTERS: Final = 8
 MOST_EXAMPLES: Final = 200
@@ -78,7 +80,9 @@ def answers(of: TaskView, run: StoredRun) -> Answers | None:
     """
     questions = run.questions(of.task).set_index("example")
     ids: Sequence[str] | None = None
-    adapters, texts, spent = [], [], 0
+    adapters: list[dict[str, Any]] = []
+    texts, spent = [], 0
+    asked = {key: dict(questions[key]) for key in ("question", "target")}
     choices = dict(questions["choices"])
     for name in of.names[:MOST_ADAPTERS]:
         cells = dict(_cells(of, run, name))
@@ -98,8 +102,7 @@ def answers(of: TaskView, run: StoredRun) -> Answers | None:
         return None
     examples = []
     for at, example in enumerate(ids[:MOST_EXAMPLES]):
-        asked = questions.loc[example] if example in questions.index else {}
-        row = {key: shorten(asked.get(key) or "", MOST_TEXT) for key in ("question", "target")}
+        row = {key: shorten(asked[key].get(example) or "", MOST_TEXT) for key in asked}
         spent += sum(map(len, row.values())) + sum(len(column[at]) for column in texts)
         if spent > MOST_ALL:
             break
@@ -116,17 +119,17 @@ def _cells(of: TaskView, run: StoredRun, name: str) -> list[tuple[int, DataFrame
     if row is None:
         return []
     curve = row.curves[0]
-    ranks = [int(rank) for rank in of.of(name)["rank"]]
-    found = [
-        (rank, run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank))
-        for rank in ranks
-    ]
-    return [(rank, cell) for rank, cell in found if len(cell)]
+    found = []
+    for rank in (int(rank) for rank in of.of(name)["rank"]):
+        with suppress(RunFolderError):  # a cell of the first seed that is not whole
+            cell = run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+            found.append((rank, cell))
+    return found
 
 
 def _responses(cell: DataFrame) -> list[tuple[str, Any]]:
     shown = cell[:MOST_EXAMPLES]
-    return list(zip(shown["example"], shown["responses"], strict=True))
+    return list(zip(shown["example"], shown["response"], strict=True))
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

@@ -71,7 +71,9 @@ def looks(of: TaskView) -> dict[str, dict[str, Any]]:
     for name in of.names:
         row = of.analysis.rows.get((of.task, name))
         hue = hues.get(row.adapter) if row else None
-        cut = cuts[row.adapter] = cuts.get(row.adapter, -1) + 1 if row else 0
+        cut = 0
+        if row:
+            cut = cuts[row.adapter] = cuts.get(row.adapter, -1) + 1
         found[name] = {
             "color": REST if hue is None else COLOURS[hue],
             "marker": "." if hue is None else MARKERS[hue],
@@ -81,7 +83,12 @@ def looks(of: TaskView) -> dict[str, dict[str, Any]]:
 
 
 def plot(
-    analysis: Analysis, task: str, ax: Axes | None = None, *, axis: str = "log2", legend: bool = True
+    analysis: Analysis,
+    task: str,
+    ax: Axes | None = None,
+    *,
+    axis: str = "log2",
+    legend: bool = True,
 ) -> Axes:
     """Draw the accuracy of each adapter of a task against rank, in percent.
 
@@ -103,27 +110,29 @@ def plot(
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=WIDTH, layout="constrained").subplots()
-    areas = dict(zip(of.scores["adapter"], of.scores[_area(axis)], strict=True))
+    column = "aurac" if axis == "log2" else "aurac_linear"
+    areas = dict(zip(of.scores["adapter"], of.scores[column], strict=True))
+    several = len(of.names) > 1
     scale = 1 if of.rolling else 100
     for at, (name, look) in enumerate(looks(of).items()):
         found = of.of(name)
         found = found[found["rank"] > 0]
         area = areas.get(name)
-        label = one_line(name, NAME) + (f" {accuracy(area)}" if known(area) else "")
+        label = one_line(name, NAME) + (f" {accuracy(area)}" if several and known(area) else "")
         grey = look["color"] == REST
         label = "_" if grey else label
         order = 1 if grey else 3
         ax.plot(found["rank"], scale * found["accuracy"], label=label, zorder=order, **look)
         if at < BANDS and not of.rolling and found["low"].notna().any():
-            ends = [scale * found[end].astype(float) for end in ("low", "high")]
-            ax.fill_between(found["rank"], *ends, color=look["color"], alpha=0.12, linewidth=0)
+            low, high = (scale * found[end].astype(float) for end in ("low", "high"))
+            ax.fill_between(found["rank"], low, high, color=look["color"], alpha=0.12, linewidth=0)
     for value in _bases(of):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
     ax.set_ylabel(one_line(of.metric, NAME) if of.rolling else "Accuracy (%)")
     _ranks_below(ax, of.ranks, axis)
     if legend:
-        title = "AURAC in percent" if areas else None
-        ax.figure.legend(  # type: ignore[union-attr]
+        title = "AURAC in percent" if several and any(map(known, areas.values())) else None
+        ax.figure.legend(
             *_entries(ax), loc="outside lower center", ncols=_columns(of.names), title=title
         )
     return ax
@@ -132,7 +141,7 @@ def plot(
 def plot_differences(
     of: TaskView, pairs: Sequence[tuple[str, str]], ax: Axes, *, legend: bool = True
 ) -> Axes:
-    """Draw differences between adapters at each rank in points; bars are intervals of each alone."""
+    """Draw differences between adapters at each rank in points, with intervals of each alone."""
     rows = of.rank_pairs
     for at, (a, b) in enumerate(pairs):
         found = rows[(rows["a"] == a) & (rows["b"] == b)].sort_values("rank")
@@ -154,12 +163,8 @@ def plot_differences(
     _ranks_below(ax, sorted({int(rank) for rank in rows["rank"]}), "log2")
     if legend:
         labels = [f"{a} − {b}" for a, b in pairs]
-        ax.figure.legend(loc="outside lower center", ncols=_columns(labels))  # type: ignore[union-attr]
+        ax.figure.legend(loc="outside lower center", ncols=_columns(labels))
     return ax
-
-
-def _area(axis: str) -> str:
-    return "aurac" if axis == "log2" else "aurac_linear"
 
 
 def _entries(ax: Axes) -> tuple[list[Any], list[str]]:

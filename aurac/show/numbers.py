@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pandas as pd
+
 from aurac.curves.display import decimals, percent
 
 NONE = "–"
@@ -12,7 +14,12 @@ NONE = "–"
 
 def known(value: Any) -> bool:
     """Whether a cell of a frame holds a number."""
-    return value is not None and not math.isnan(value)
+    return not pd.isna(value)
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame, whose columns are attributes."""
+    return list(frame.itertuples())
 
 
 def accuracy(value: Any) -> str:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
-from aurac.curves.display import counted, percent
+from aurac.analysis.frames import MEAN
+from aurac.curves.display import percent
 from aurac.show import views
 from aurac.show.browser import Answers, answers
-from aurac.show.charts import plot, plot_differences, save
-from aurac.show.numbers import confidence
+from aurac.show.charts import plot, plot_differences
+from aurac.show.numbers import confidence, rows_of
 from aurac.show.screen import heading, how_to_ask, recommended_lines, verdict
-from aurac.show.wording import caption_of_pairs
+from aurac.show.wording import caption_of_pairs, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -103,6 +104,8 @@ class Pages:
         run: What was measured.
         analysis: What it says.
         draw: Saves a figure under a name, and gives the path of its SVG.
+        slugs: What tasks are called in names of files.
+        labels: Other names of adapters, which `analysis` has already.
     """
 
     def __init__(
@@ -111,24 +114,23 @@ class Pages:
         analysis: Analysis,
         draw: Callable[[Callable[[Axes], Axes], str], Path],
         slugs: Mapping[str, str],
+        labels: Mapping[str, str],
     ) -> None:
         self.run, self.analysis, self.draw, self.slugs = run, analysis, draw, slugs
-        known = views.tasks_of(analysis)
-        self.members = {m: t.name for t in run.tasks for m in t.members if t.name in known}
-        self.tasks = [task for task in known if task not in self.members]
+        self.labels, self.tasks = labels, views.tasks_of(analysis)
 
     def page(self) -> Page:
         """Verdict, figure and table first; then each task; then how to make it again."""
         views_of = [views.view(self.analysis, task) for task in self.tasks]
         several = len(views_of) > 1
         names = list(dict.fromkeys(name for of in views_of for name in of.names))
+        names = names or [adapter.name for adapter in self.run.adapters]
         about = self.run.provenance.get("base")
         page = Page(
-            title=f"{', '.join(names[:4])}{' …' if len(names) > 4 else ''} on "
-            f"{counted(len(views_of), 'task') if several else self.tasks[0]}",
-            lead=f"Base {about}." if several else f"Base {about}; {heading(views_of[0])}.",
-            verdict=self.verdict(views_of),
-            first=[*(self.overview() if several else self.answer(views_of[0]))],
+            title=f"{listed(names)} on {listed([task.name for task in self.run.tasks])}",
+            lead=f"Base {about}{'' if len(views_of) != 1 else f'; {heading(views_of[0])}'}.",
+            verdict=self.verdict(views_of) if views_of else [],
+            first=[*(self.answer(views_of[0]) if len(views_of) == 1 else self.overview())],
         )
         for of in views_of:
             blocks = [*(self.answer(of) if several else ()), *self.details(of)]
@@ -136,13 +138,13 @@ class Pages:
             shown = (Fold(heading(of), tuple(blocks)),) if fold else tuple(blocks)
             if blocks:
                 page.sections.append(Section(of.task if several else "Details", shown))
-        page.sections += self.end()
+        page.sections += [*self.rolling(), *self.end()]
         return page
 
     def verdict(self, views_of: list[TaskView]) -> list[Text]:
         """What the run says, in sentences."""
         several = len(views_of) > 1
-        of = views.view(self.analysis, views.MEAN) if several else views_of[0]
+        of = views.view(self.analysis, MEAN) if several else views_of[0]
         said = [Text(verdict(of))] if len(of.pairs) else []
         if several and said:
             said = [Text(f"Mean over {len(views_of)} tasks: {said[0].text}")]
@@ -151,12 +153,12 @@ class Pages:
                 sentence, _, command = line.partition("\n  ")
                 said.append(Text(f"{each.task}: {sentence}" if several else sentence, command))
         if self.analysis.question.margin is None:
-            said.append(Text(how_to_ask(self.run)))
+            said.append(Text(how_to_ask(None)))
         return said
 
     def overview(self) -> Iterator[Any]:
         """Several tasks: the mean over them and its differences."""
-        of = views.view(self.analysis, views.MEAN)
+        of = views.view(self.analysis, MEAN)
         if len(of.scores):
             yield Table("AURAC in percent, of each task.", views.overview_table(self.analysis))
         if len(of.pairs):
@@ -166,8 +168,10 @@ class Pages:
         """The figure and the table of a task."""
         yield self.figure(of)
         one = len(of.names) == 1
-        frame = views.ranks_table(of, of.names[0]) if one else views.accuracy_table(of, intervals=True)
-        note = f" {views.NOT_ABOVE}." if views.marked(frame) else ""
+        frame = (
+            views.ranks_table(of, of.names[0]) if one else views.accuracy_table(of, intervals=True)
+        )
+        note = "".join(f" {x}." for x in views.notes(frame, self.analysis.question.margin))
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
         what = of.metric if of.rolling else "Accuracy"
         yield Table(f"{what} at each rank{brackets}.{_shared(of)}{note}", frame)
@@ -201,8 +205,8 @@ class Pages:
 
     def details(self, of: TaskView) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
-        pairs = [(row.a, row.b) for row in of.pairs.itertuples()]
-        known = {(row.a, row.b) for row in of.rank_pairs.itertuples()}
+        pairs = [(str(row.a), str(row.b)) for row in rows_of(of.pairs)]
+        known = {(str(row.a), str(row.b)) for row in rows_of(of.rank_pairs)}
         pairs = [pair for pair in pairs if pair in known][:MOST_PAIRS]
         if pairs:
             name = f"rank-differences-{self.slugs[of.task]}"
@@ -227,19 +231,18 @@ class Pages:
                     Table("Weight of each rank in AURAC, in percent.", views.weight_table(ranks)),
                 ),
             )
-        members = [task for task, group in self.members.items() if group == of.task]
-        if members and (frame := self.member_table(members)) is not None:
-            yield Fold(f"Each of {len(members)} tasks of {of.task}", (frame,))
+        if (frame := views.member_table(self.run, of, self.labels)) is not None:
+            caption = "AURAC in percent."
+            yield Fold(f"Each of {len(frame)} tasks of {of.task}", (Table(caption, frame),))
 
-    def member_table(self, members: list[str]) -> Table | None:
-        """AURAC of each adapter on each task of a group."""
-        scores = self.analysis.scores
-        scores = scores[scores["task"].isin(members)]
-        if scores.empty:
-            return None
-        wide = scores.pivot_table(index="task", columns="adapter", values="aurac", sort=False)
-        frame = wide.map(views.accuracy).reset_index()
-        return Table("AURAC in percent.", frame.rename_axis(columns=None))
+    def rolling(self) -> Iterator[Section]:
+        """Metrics of whole texts, such as perplexity."""
+        for task in self.run.tasks:
+            if task.rolling:
+                better = "higher" if task.higher_is_better else "lower"
+                caption = f"{task.metric} at each rank; {better} is better."
+                frame = views.metric_table(self.run, task.name)
+                yield Section(task.name, (Table(caption, frame),))
 
     def end(self) -> Iterator[Section]:
         """Failed cells, and how to make the run again."""
@@ -252,9 +255,7 @@ class Pages:
                     "reason": [f.reason for f in failures],
                 }
             )
-            yield Section(
-                "Failed cells", (Table("Not measured.", frame, ("task", "reason")),)
-            )
+            yield Section("Failed cells", (Table("Not measured.", frame, ("task", "reason")),))
         yield Section("How to reproduce", tuple(self.reproduce()))
 
     def reproduce(self) -> Iterator[Any]:
@@ -276,6 +277,8 @@ class Pages:
         )
         yield Table("The run.", frame, ("value",))
         rows = self.run.adapters
+        for row in rows:
+            yield from (Text(f"{row.name}: {note}") for note in row.notes)
         yield Table(
             "The checkpoints.",
             pd.DataFrame(
@@ -297,6 +300,3 @@ def _shared(of: TaskView) -> str:
     if of.rolling or not of.shared_ranks or of.ranks == of.shared_ranks:
         return ""
     return f" AURAC is over the ranks that all have: {', '.join(map(str, of.shared_ranks))}."
-
-
-__all__ = ["Browser", "Code", "Figure", "Fold", "Page", "Pages", "Section", "Table", "Text", "save"]

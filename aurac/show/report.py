@@ -5,15 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.errors import UsageError
 from aurac.files import write_atomic
 from aurac.show import escape, views
 from aurac.show.charts import save
-from aurac.show.numbers import confidence, known
+from aurac.show.numbers import confidence
 from aurac.show.page import Browser, Code, Figure, Fold, Page, Pages, Table, Text
 from aurac.show.tabular import render_table
 from aurac.terminal import one_line
@@ -22,13 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
-    from pandas import DataFrame
 
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
 
 SCHEMA: Final = 2
-FRAMES: Final = ("scores", "points", "pairs", "rank_pairs", "recommended")
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -53,7 +50,7 @@ def write_report(
     Raises:
         UsageError: A label for an adapter that is not there.
     """
-    analysis, folder = relabelled(analysis, labels or {}), Path(out or run.folder)
+    analysis, folder = views.relabelled(analysis, labels or {}), Path(out or run.folder)
     slugs = escape.unique_slugs(views.tasks_of(analysis))
     figures: list[Path] = []
 
@@ -62,7 +59,7 @@ def write_report(
         figures.extend(made)
         return made[0]
 
-    page = Pages(run, analysis, draw, slugs).page()
+    page = Pages(run, analysis, draw, slugs, labels or {}).page()
     data = [*write_frames(analysis, folder), folder / "table.tex"]
     write_atomic(data[-1], latex_tables(analysis, slugs))
     names = [path.relative_to(folder).as_posix() for path in [*data, *_named(figures)]]
@@ -77,45 +74,20 @@ def _named(figures: Sequence[Path]) -> list[Path]:
     return [path for path in figures if path.suffix == ".pdf"]
 
 
-def relabelled(analysis: Analysis, labels: Mapping[str, str]) -> Analysis:
-    """The analysis with other names of adapters; their further cuts follow."""
-    if not labels:
-        return analysis
-    names = {name for _, name in analysis.rows} | {*analysis.scores["adapter"]}
-    unknown = [old for old in labels if old not in {name.partition(", ")[0] for name in names} | names]
-    if unknown:
-        raise UsageError(f"no adapter of the run is called {unknown[0]}")
-
-    def called(name: str) -> str:
-        adapter, comma, cut = name.partition(", ")
-        return labels.get(name) or labels.get(adapter, adapter) + comma + cut
-
-    def frame(one: DataFrame) -> DataFrame:
-        columns = [column for column in ("adapter", "a", "b") if column in one]
-        return one.assign(**{column: one[column].map(called) for column in columns})
-
-    question = analysis.question
-    if question.reference is not None:
-        question = replace(question, reference=called(question.reference))
-    return replace(
-        analysis,
-        question=question,
-        rows={(task, called(name)): row for (task, name), row in analysis.rows.items()},
-        **{name: frame(getattr(analysis, name)) for name in FRAMES},
-    )
-
-
 def write_frames(analysis: Analysis, folder: Path) -> list[Path]:
     """Each frame as CSV, and all as analysis.json."""
     paths = []
-    for name in FRAMES:
+    for name in views.FRAMES:
         frame = getattr(analysis, name)
         words = [column for column in frame.columns if frame[column].dtype.kind not in "biuf"]
         safe = frame.assign(**{column: frame[column].map(escape.csv_cell) for column in words})
         paths.append(folder / f"{name}.csv")
         write_atomic(paths[-1], safe.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     paths.append(folder / "analysis.json")
-    write_atomic(paths[-1], json.dumps(as_json(analysis), indent=1, ensure_ascii=False) + "\n")
+    write_atomic(
+        paths[-1],
+        json.dumps(as_json(analysis), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+    )
     return paths
 
 
@@ -123,16 +95,15 @@ def as_json(analysis: Analysis) -> dict[str, Any]:
     """The question and the five frames; a number that is not known is null."""
     question = asdict(analysis.question)
     question["groups"] = {name: list(some) for name, some in analysis.question.groups.items()}
-    frames = {
-        name: json.loads(getattr(analysis, name).to_json(orient="records", double_precision=15))
-        for name in FRAMES
-    }
+    frames = {name: analysis.records(name) for name in views.FRAMES}
     return {"schema": SCHEMA, "question": question, **frames}
 
 
 def latex_tables(analysis: Analysis, slugs: Mapping[str, str]) -> str:
     """A booktabs table of each task: accuracy at each rank and AURAC with its interval."""
-    parts = [r"% Needs \usepackage{booktabs} and, for pdfLaTeX, \usepackage[T1]{fontenc}, {textcomp}."]
+    parts = [
+        r"% Needs \usepackage{booktabs} and, for pdfLaTeX, \usepackage[T1]{fontenc}, {textcomp}."
+    ]
     for task, slug in slugs.items():
         of = views.view(analysis, task)
         examples = f", {of.examples} examples" if of.examples else ""
@@ -213,7 +184,7 @@ def html_page(page: Page, files: Sequence[str]) -> str:
         "kind": lambda block: type(block).__name__,
         "line": one_line,
         "tabular": lambda block: Markup(render_table(block.frame, "html", left=block.left)),  # noqa: S704
-        "dataurl": lambda path: _data_url(path),
+        "dataurl": _data_url,
     }
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from aurac.analysis.frames import MEAN
 from aurac.curves.display import counted
 from aurac.show.numbers import known
 from aurac.show.tabular import render_table
 from aurac.show.views import (
-    MEAN,
-    NOT_ABOVE,
     TaskView,
     accuracy_table,
     difference_table,
     linear_table,
-    marked,
+    metric_table,
+    notes,
     overview_table,
     ranks_table,
     tasks_of,
@@ -66,7 +66,8 @@ def screen(
         of = view(analysis, task)
         shown = _one(of, run, width) if len(of.names) == 1 else _several(of, run, width)
         blocks += [*shown, *(_details(of, width) if details else ())]
-    if analysis.question.margin is None:
+    blocks += [*_rolling(run, width)] if run else []
+    if analysis.question.margin is None and every:
         blocks.append(wrapped(how_to_ask(run), width))
     return "\n\n".join(block for block in blocks if block)
 
@@ -80,8 +81,8 @@ def how_to_ask(run: StoredRun | None) -> str:
 def _mean(analysis: Analysis, width: int) -> Iterator[str]:
     of = view(analysis, MEAN)
     if len(of.scores) > 1:
-        number = len(tasks_of(analysis))
-        yield f"Mean over {number} tasks: AURAC in percent\n{fitted(overview_table(analysis), width)}"
+        title = f"Mean over {len(tasks_of(analysis))} tasks: AURAC in percent"
+        yield f"{title}\n{fitted(overview_table(analysis), width)}"
         yield from _differences(of, width)
 
 
@@ -100,7 +101,7 @@ def _several(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
     if of.ranks != of.shared_ranks and of.shared_ranks and not of.rolling:
         ranks = ", ".join(map(str, of.shared_ranks))
         title += f"; AURAC over the ranks that all have: {ranks}"
-    yield _titled(title, frame, width)
+    yield _titled(title, frame, width, of.analysis.question.margin)
     yield from _differences(of, width)
     yield from (wrapped(text, width) for text in recommended_lines(of, run, of.names[0]))
 
@@ -112,9 +113,18 @@ def heading(of: TaskView) -> str:
     return f"{of.task}: {values.replace(' ()', '')}{count}"
 
 
-def _titled(title: str, frame: DataFrame, width: int) -> str:
-    note = f"\n{NOT_ABOVE}" if marked(frame) else ""
-    return f"{wrapped(one_line(title), width)}\n{fitted(frame, width)}{note}"
+def _titled(title: str, frame: DataFrame, width: int, margin: float | None = None) -> str:
+    lines = [wrapped(one_line(title), width), fitted(frame, width)]
+    return "\n".join([*lines, *(wrapped(note, width) for note in notes(frame, margin))])
+
+
+def _rolling(run: StoredRun, width: int) -> Iterator[str]:
+    """Metrics of whole texts, such as perplexity."""
+    for task in run.tasks:
+        if task.rolling:
+            better = "higher" if task.higher_is_better else "lower"
+            title = f"{task.name}: {task.metric}, {better} is better"
+            yield _titled(title, metric_table(run, task.name), width)
 
 
 def _differences(of: TaskView, width: int) -> Iterator[str]:
@@ -141,24 +151,24 @@ def recommended_lines(of: TaskView, run: StoredRun | None, name: str) -> list[st
         return [f"{name}: a recommendation needs the outcome of every example at its trained rank."]
     full = of.of(name).set_index("rank")["bytes"].get(row.reference)
     several = name if len(of.names) > 1 else ""
-    sentence = sentence_of_recommendation(
-        row, of.level, name=several, full=full if known(full) else None
-    )
-    needed = examples_for_margin(margin, of.level)
-    if row.rank == row.reference and of.examples and of.examples < needed:
+    sentence = sentence_of_recommendation(row, name=several, full=full if known(full) else None)
+    needed = examples_for_margin(margin)
+    if known(row.rank) and row.rank == row.reference and of.examples and of.examples < needed:
         sentence += f" {sentence_of_examples(of.examples, margin, needed)}"
-    command = _command(of, run, name, row.rank) if known(row.rank) else ""
-    return [f"{sentence}\n  {command}" if command and row.rank < row.reference else sentence]
+    command = (
+        _command(of, run, name, row.rank) if known(row.rank) and row.rank < row.reference else ""
+    )
+    return [f"{sentence}\n  {command}" if command else sentence]
 
 
-def _command(of: TaskView, run: StoredRun | None, name: str, rank: float) -> str:
+def _command(of: TaskView, run: StoredRun | None, name: str, rank: int) -> str:
     """The command that truncates; nothing for several seeds, or where no checkpoint is known."""
     row = of.analysis.rows[of.task, name]
     if run is None or len(row.curves) != 1:
         return ""
     paths = {adapter.name: adapter.path for adapter in run.adapters}
-    path = paths.get(row.adapter)
-    return truncate_command(row, str(path), name, int(rank)) if path else ""
+    path = paths.get(row.curves[0].adapter or "")
+    return truncate_command(row, path, name, int(rank)) if path else ""
 
 
 def _details(of: TaskView, width: int) -> Iterator[str]:
@@ -170,8 +180,10 @@ def _details(of: TaskView, width: int) -> Iterator[str]:
 
 def fitted(frame: DataFrame, width: int) -> str:
     """A frame as text within `width`: long names are cut in the middle, columns go on below."""
+    most = max(12, width // 3)
+    frame = frame.set_axis(shortened(list(frame.columns), most), axis=1)
     first = frame.columns[0]
-    names = shortened(list(frame[first]), max(12, width // 3))
+    names = shortened(list(frame[first]), most)
     frame = frame.assign(**{first: names})
     room = width - max(map(cell_len, [first, *names]))
     blocks: list[list[str]] = [[]]

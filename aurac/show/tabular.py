@@ -49,11 +49,14 @@ def render_table(
     ]
     words = {*left, *frame.columns[:1]} - {"rank"}
     sides = ["left" if column in words else "right" for column in frame.columns]
+    rows, heads = list(zip(*columns, strict=True)), [safe(column) for column in frame.columns]
+    if style == "text":  # tabulate pads heads, which takes room that a terminal has not
+        rows, heads = [tuple(heads), *rows], []
     text = tabulate(
-        list(zip(*columns, strict=True)),
-        headers=[safe(column) for column in frame.columns],
+        rows,
+        headers=heads,
         tablefmt=name,
-        colalign=sides if len(frame) else None,
+        colalign=sides if rows else None,
         disable_numparse=True,
     )
     if style == "latex":

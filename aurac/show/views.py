@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd
 
+from aurac.analysis import Question, analyse
+from aurac.analysis.frames import MEAN
 from aurac.curves.area import quadrature_weights
 from aurac.curves.display import decimals, size
+from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,
     accuracy,
@@ -19,14 +22,16 @@ from aurac.show.numbers import (
     metric_value,
     p_value,
     points,
+    rows_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from aurac.analysis import Analysis, Row
+    from aurac.records.run import StoredRun
 
-MEAN: Final = "mean over tasks"
+FRAMES: Final = ("scores", "points", "pairs", "rank_pairs", "recommended")
 MARK: Final = "*"
 NOT_ABOVE: Final = f"{MARK}: not shown to be above the base"
 
@@ -67,19 +72,17 @@ class TaskView:
     @property
     def examples(self) -> int | None:
         """Examples of the task, where their outcomes are known."""
-        every = [int(n) for n in self.scores["examples"] if known(n)]
-        every = every or [len(row.curves[0].doc_ids or ()) for row in self.rows if row.curves]
-        return max(every, default=0) or None
+        return max((int(n) for n in self.scores["examples"] if known(n)), default=None)
 
     @property
     def metric(self) -> str:
         """The metric of the task."""
-        return next((row.curves[0].metric or "" for row in self.rows if row.curves), "")
+        return next((row.curves[0].metric or "" for row in self.rows), "")
 
     @property
     def rolling(self) -> bool:
         """Whether the metric is no fraction, such as a perplexity; such a task has no AURAC."""
-        return bool((self.points["accuracy"] > 1).any())
+        return any(row.curves[0].rolling for row in self.rows)
 
     @property
     def ranks(self) -> list[int]:
@@ -88,11 +91,8 @@ class TaskView:
 
     @property
     def shared_ranks(self) -> list[int]:
-        """The ranks at which every adapter with an AURAC has an accuracy."""
-        known_at = self.points[self.points["accuracy"].notna() & (self.points["rank"] > 0)]
-        named = set(self.scores["adapter"][self.scores["aurac"].notna()])
-        every = [set(g["rank"]) for name, g in known_at.groupby("adapter") if name in named]
-        return sorted(int(rank) for rank in set.intersection(*every)) if every else []
+        """The ranks that AURAC is over: those that every adapter has."""
+        return list(self.analysis.ranks.get(self.task, ()))
 
     def of(self, name: str) -> pd.DataFrame:
         """The points of an adapter, by rank."""
@@ -100,14 +100,48 @@ class TaskView:
 
     def recommendation(self, name: str) -> Any:
         """The row of `Analysis.recommended` of an adapter, or None."""
-        return next(self.recommended[self.recommended["adapter"] == name].itertuples(), None)
+        return next(iter(rows_of(self.recommended[self.recommended["adapter"] == name])), None)
 
 
 def view(analysis: Analysis, task: str) -> TaskView:
     """The rows of every frame that are about one task."""
-    frames = ("scores", "points", "pairs", "rank_pairs", "recommended")
-    parts = {name: getattr(analysis, name) for name in frames}
+    parts = {name: getattr(analysis, name) for name in FRAMES}
     return TaskView(analysis, task, **{k: v[v["task"] == task] for k, v in parts.items()})
+
+
+def relabelled(analysis: Analysis, labels: Mapping[str, str]) -> Analysis:
+    """The analysis with other names of adapters; their further cuts follow."""
+    if not labels:
+        return analysis
+    names = {name for _, name in analysis.rows} | {*analysis.scores["adapter"]}
+    unknown = [
+        old for old in labels if old not in {name.partition(", ")[0] for name in names} | names
+    ]
+    if unknown:
+        raise UsageError(f"no adapter of the run is called {unknown[0]}")
+
+    def called(name: str) -> str:
+        adapter, comma, cut = name.partition(", ")
+        return labels.get(name) or labels.get(adapter, adapter) + comma + cut
+
+    def frame(name: str) -> pd.DataFrame:
+        one: pd.DataFrame = getattr(analysis, name)
+        columns = [column for column in ("adapter", "a", "b") if column in one]
+        return one.assign(**{column: one[column].map(called) for column in columns})
+
+    question = analysis.question
+    if question.reference is not None:
+        question = replace(question, reference=called(question.reference))
+    return replace(
+        analysis,
+        question=question,
+        rows={(task, called(name)): row for (task, name), row in analysis.rows.items()},
+        scores=frame("scores"),
+        points=frame("points"),
+        pairs=frame("pairs"),
+        rank_pairs=frame("rank_pairs"),
+        recommended=frame("recommended"),
+    )
 
 
 def tasks_of(analysis: Analysis) -> list[str]:
@@ -126,12 +160,12 @@ def ranks_table(of: TaskView, name: str) -> pd.DataFrame:
     head = f"{values} [{confidence(of.level)}]" if brackets else values
     frame[head] = [
         show(p.accuracy) if of.rolling else _marked(p, interval(p.accuracy, p.low, p.high))
-        for p in known_points.itertuples()
+        for p in rows_of(known_points)
     ]
     if row.trained_rank and not of.rolling:
         frame[f"against rank {row.trained_rank}"] = [
             "" if p.rank in {0, row.trained_rank} else loss(p.loss, p.loss_bound)
-            for p in known_points.itertuples()
+            for p in rows_of(known_points)
         ]
     if known_points["bytes"].notna().any():
         frame["size"] = [size(b) if known(b) and b else NONE for b in known_points["bytes"]]
@@ -140,12 +174,12 @@ def ranks_table(of: TaskView, name: str) -> pd.DataFrame:
 
 def accuracy_table(of: TaskView, *, intervals: bool = False) -> pd.DataFrame:
     """Several adapters: base, the accuracy at each rank, AURAC; with a margin the smallest rank."""
-    places = {(p.adapter, int(p.rank)): p for p in of.points.itertuples()}
+    places = {(p.adapter, int(p.rank)): p for p in rows_of(of.points)}
     columns: dict[str, list[str]] = {"adapter": of.names}
     for rank in [0, *of.ranks]:
         cells = [places.get((name, rank)) for name in of.names]
         columns[f"r={rank}" if rank else "base"] = [_cell(of, cell, intervals) for cell in cells]
-    areas = {s.adapter: s for s in of.scores.itertuples()}
+    areas = {s.adapter: s for s in rows_of(of.scores)}
     if any(known(score.aurac) for score in areas.values()):
         bracketed = of.scores["low"].notna().any()
         head = f"AURAC [{confidence(of.level)}]" if bracketed else "AURAC"
@@ -156,10 +190,28 @@ def accuracy_table(of: TaskView, *, intervals: bool = False) -> pd.DataFrame:
     margin = of.analysis.question.margin
     if margin is not None and len(of.recommended):
         found = [of.recommendation(name) for name in of.names]
-        columns[f"within {points(margin)}"] = [
+        columns[within(margin)] = [
             f"r={row.rank:.0f}" if row is not None and known(row.rank) else NONE for row in found
         ]
     return pd.DataFrame({k: v for k, v in columns.items() if k != "base" or {*v} != {NONE}})
+
+
+def within(margin: float) -> str:
+    """The head of the column of smallest ranks."""
+    return f"within {points(margin).partition(' ')[0]}"
+
+
+def notes(frame: pd.DataFrame, margin: float | None) -> list[str]:
+    """What a mark and a column of a table mean, where it has them."""
+    found = []
+    if margin is not None and within(margin) in frame:
+        found.append(
+            f"{within(margin)}: the smallest rank shown to lose at most {points(margin)} against "
+            "the trained rank"
+        )
+    if any(str(cell).startswith(MARK) for column in frame for cell in frame[column]):
+        found.append(NOT_ABOVE)
+    return found
 
 
 def _cell(of: TaskView, point: Any, intervals: bool) -> str:  # noqa: FBT001
@@ -173,18 +225,13 @@ def _cell(of: TaskView, point: Any, intervals: bool) -> str:  # noqa: FBT001
 
 def _marked(point: Any, text: str) -> str:
     """The accuracy of a rank that is not shown to be above the base has a mark."""
-    below = point.rank and point.above_base in (False, 0)
-    return f"{MARK}{text}" if below and known(point.accuracy) else text
-
-
-def marked(frame: pd.DataFrame) -> bool:
-    """Whether an accuracy of a table is marked."""
-    return any(str(cell).startswith(MARK) for column in frame for cell in frame[column])
+    above = point.above_base
+    return f"{MARK}{text}" if known(above) and not above else text
 
 
 def difference_table(of: TaskView) -> pd.DataFrame:
     """Differences of AURAC in points, winner minus loser, with interval and p."""
-    rows = list(of.pairs.itertuples())
+    rows = list(rows_of(of.pairs))
     frame = pd.DataFrame({"difference": [f"{row.a} − {row.b}" for row in rows]})
     frame["points"] = [interval(row.difference, row.low, row.high) for row in rows]
     if of.pairs["p"].notna().any():
@@ -194,7 +241,7 @@ def difference_table(of: TaskView) -> pd.DataFrame:
 
 def rank_difference_table(of: TaskView, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Differences between adapters at each rank, in points; each interval stands alone."""
-    places = {(r.a, r.b, int(r.rank)): r for r in of.rank_pairs.itertuples()}
+    places = {(r.a, r.b, int(r.rank)): r for r in rows_of(of.rank_pairs)}
     ranks = sorted({rank for a, b, rank in places if (a, b) in pairs})
     frame = pd.DataFrame({"difference": [f"{a} − {b}" for a, b in pairs]})
     for rank in ranks:
@@ -209,7 +256,7 @@ def overview_table(analysis: Analysis) -> pd.DataFrame:
     """The mean AURAC over tasks of each adapter, and its AURAC on each task."""
     of, known_areas = view(analysis, MEAN), analysis.scores
     frame = pd.DataFrame({"adapter": of.names})
-    means = {s.adapter: s for s in of.scores.itertuples()}
+    means = {s.adapter: s for s in rows_of(of.scores)}
     frame[f"mean AURAC [{confidence(of.level)}]"] = [
         interval(means[name].aurac, means[name].low, means[name].high) for name in of.names
     ]
@@ -217,6 +264,38 @@ def overview_table(analysis: Analysis) -> pd.DataFrame:
         areas = known_areas[known_areas["task"] == task].set_index("adapter")["aurac"]
         frame[task] = [accuracy(areas.get(name)) for name in of.names]
     return frame
+
+
+def metric_table(run: StoredRun, task: str) -> pd.DataFrame:
+    """A metric of whole texts, such as perplexity, at each rank; it has no AURAC."""
+    found = run.values(task)
+    base = found.loc[found["rank"] == 0, "value"].max()
+    cuts = found[found["rank"] > 0].groupby(["adapter", "basis", "rescale"], sort=False)
+    several = found["adapter"].nunique() < len(cuts)
+    rows = []
+    for key, one in cuts:
+        adapter, basis, rescale = map(str, key)
+        values = dict(zip(one["rank"], one["value"], strict=True))
+        name = f"{adapter}, {basis} · {rescale}" if several else adapter
+        each = {
+            f"r={rank}": metric_value(values.get(rank)) for rank in sorted({*found["rank"]} - {0})
+        }
+        rows.append({"adapter": name, "base": metric_value(base)} | each)
+    return pd.DataFrame(rows)
+
+
+def member_table(run: StoredRun, of: TaskView, labels: Mapping[str, str]) -> pd.DataFrame | None:
+    """AURAC of each adapter on each task of a group."""
+    curves = run.member_curves(of.task)
+    if not curves:
+        return None
+    there = {curve.adapter for curve in curves}
+    groups = {n: [a for a in some if a in there] for n, some in of.analysis.question.groups.items()}
+    each = relabelled(analyse(curves, Question(level=of.level, groups=groups)), labels).scores
+    each = each[each["task"] != MEAN]
+    wide = each.pivot_table(index="task", columns="adapter", values="aurac", sort=False)
+    wide = wide[sorted(wide.columns, key=of.names.index)]
+    return wide.map(accuracy).reset_index().rename_axis(columns=None)
 
 
 def linear_table(of: TaskView) -> pd.DataFrame:

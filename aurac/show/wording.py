@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from aurac.curves.display import counted, size
-from aurac.show.numbers import confidence, interval, known, points, upper
+from aurac.show.numbers import confidence, interval, known, points, rows_of, upper
+from aurac.stats.estimate import SIGNED, components, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +18,18 @@ if TYPE_CHECKING:
 
     from aurac.analysis import Row
 
+LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 
-def sentence_of_recommendation(
-    row: Any, level: float, *, name: str = "", full: float | None = None
-) -> str:
+
+def sentence_of_recommendation(row: Any, *, name: str = "", full: float | None = None) -> str:
     """Which rank to ship, of one row of `Analysis.recommended`.
 
     Args:
         row: The row, as `DataFrame.itertuples` gives it.
-        level: Its confidence, such as .95.
         name: Of the adapter, where there are several.
         full: Bytes of the adapter at its trained rank.
     """
-    of, sure, reference = name and f"{name} at ", confidence(level), f"rank {row.reference:.0f}"
+    of, sure, reference = name and f"{name} at ", confidence(LEVEL), f"rank {row.reference}"
     if not known(row.rank):
         nothing = f"Ship no rank of {name}" if name else "Ship no rank"
         return f"{nothing}: {reference} is not shown to be above the base ({sure} confidence)."
@@ -39,7 +40,7 @@ def sentence_of_recommendation(
         )
     sizes = f"{size(row.bytes)} instead of {size(full)}; it" if known(row.bytes) and full else "it"
     lost = f"at most {upper(row.bound)} points against" if row.bound > 0 else "nothing against"
-    return f"Ship {of}rank {row.rank:.0f}: {sizes} loses {lost} {reference} ({sure} confidence)."
+    return f"Ship {of}rank {row.rank}: {sizes} loses {lost} {reference} ({sure} confidence)."
 
 
 def sentence_of_examples(examples: int, margin: float, needed: int) -> str:
@@ -55,7 +56,7 @@ def sentence_of_examples(examples: int, margin: float, needed: int) -> str:
 def truncate_command(row: Row, checkpoint: str, name: str, rank: int) -> str:
     """The command that makes what is recommended of an adapter with one training seed."""
     words = ["aurac", "truncate", checkpoint, "--rank", str(rank)]
-    if name != row.adapter:  # not the default cut
+    if name != row.adapter and row.basis and row.rescale:  # not the default cut
         words += ["--basis", row.basis, "--rescale", row.rescale]
     folder = checkpoint.rstrip("/").rpartition("/")[2].partition("@")[0]
     return shlex.join([*words, "--out", f"{folder}_r{rank}"])
@@ -70,7 +71,7 @@ def sentence_of_pairs(pairs: DataFrame, level: float, leader: str, *, seeds: int
         leader: The adapter with the largest AURAC.
         seeds: Training seeds of each adapter; of several the sentence is about methods.
     """
-    rows = [row for row in pairs.itertuples() if known(row.p)]
+    rows = [row for row in rows_of(pairs) if known(row.p)]
     if not rows:
         return ""
     scope = "these methods" if seeds > 1 else "these checkpoints"
@@ -91,7 +92,7 @@ def sentence_of_pairs(pairs: DataFrame, level: float, leader: str, *, seeds: int
     which = "the lead" if len(equal) == 1 else "its leads"
     return (
         f"Of {scope} {leader} has the largest AURAC and is better than {listed(better)}; "
-        f"{which} over {listed(equal)} {'is' if len(equal) == 1 else 'are'} not significant."
+        f"{which} over {listed(equal)} {_are(equal)} not significant."
     )
 
 
@@ -107,18 +108,19 @@ def _one_pair(row: Any, alpha: float, scope: str) -> str:
 
 def sentence_against_reference(pairs: DataFrame, level: float, reference: str) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
-    rows = [row for row in pairs.itertuples() if known(row.p)]
+    rows = [row for row in rows_of(pairs) if known(row.p)]
     better = [row.a for row in rows if row.p < 1 - level and row.b == reference]
     worse = [row.b for row in rows if row.p < 1 - level and row.a == reference]
-    parts = [f"{listed(better)} better" * bool(better), f"{listed(worse)} worse" * bool(worse)]
-    found = "; ".join(part for part in parts if part) or "no difference is significant"
-    return f"Compared with {reference}: {found}." if rows else ""
+    both = [(better, "better"), (worse, "worse")]
+    parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
+    found = ", and ".join(parts) or "no difference is significant"
+    return f"Compared with {reference}, {found}." if rows else ""
 
 
 def caption_of_pairs(pairs: DataFrame, level: float) -> str:
     """What the intervals and p values of a table of differences allow for."""
     text = "Differences of AURAC in points, the better one first"
-    rows = [row for row in pairs.itertuples() if known(row.p)]
+    rows = [row for row in rows_of(pairs) if known(row.p)]
     if not rows:
         return f"{text}."
     over = "examples and seeds" if max(row.seeds for row in rows) > 1 else "examples"
@@ -127,17 +129,12 @@ def caption_of_pairs(pairs: DataFrame, level: float) -> str:
     return f"{text}, over {over}{allowed if number > 1 else f'; {confidence(level)} intervals'}."
 
 
-def examples_for_margin(margin: float, level: float) -> int:
-    """The fewest examples with which no loss at all is shown to be at most the margin.
-
-    One-sided Student's t over n losses of 0 and two further losses of 1.
-    """
-    from scipy.stats import t
+def examples_for_margin(margin: float) -> int:
+    """The fewest examples with which losing nothing on any is shown to be at most the margin."""
 
     def bound(n: int) -> float:
-        mean, every = 2 / (n + 2), n + 2
-        variance = (2 - 2 * mean) / (every - 1)
-        return mean + float(t.ppf(level, every - 1)) * math.sqrt(variance / every)
+        none = components(np.zeros((1, n)))
+        return estimate(none, SIGNED, 2 * LEVEL - 1, further=2).high
 
     few, many = 1, 2
     while bound(many) > margin:
@@ -146,6 +143,10 @@ def examples_for_margin(margin: float, level: float) -> int:
         middle = (few + many) // 2
         few, many = (middle, many) if bound(middle) > margin else (few, middle)
     return many
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -1,0 +1,77 @@
+"""Figures: what is drawn, in which order and look."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from matplotlib.figure import Figure
+from shown import LORA, MATRYOSHKA, RANKS, curve, one, three
+
+from aurac.analysis import analyse
+from aurac.show.charts import COLOURS, REST, plot, plot_differences, save
+from aurac.show.numbers import accuracy
+from aurac.show.views import view
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.lines}
+
+
+def test_lines_are_the_accuracies_and_the_legend_is_by_aurac():
+    found = three()
+    ax = plot(found, "maths")
+    areas = [accuracy(a) for a in found.scores["aurac"]]
+    names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
+    assert names == [f"matryoshka {areas[0]}", f"lora {areas[1]}", f"dylora {areas[2]}", "base"]
+    drawn = lines(ax)[names[0]]
+    assert drawn.get_xdata().tolist() == list(RANKS)
+    assert drawn.get_ydata().tolist() == pytest.approx([100 * a for a in MATRYOSHKA])
+
+
+def test_one_adapter_has_no_aurac_in_its_legend():
+    names = [text.get_text() for text in plot(one(), "maths").figure.legends[0].get_texts()]
+    assert names == ["lora", "base"]
+
+
+def test_an_axes_that_is_given_is_drawn_on():
+    ax = Figure().subplots()
+    assert plot(three(), "maths", ax, axis="linear", legend=False) is ax
+    assert ax.get_xscale() == "linear"
+    assert not ax.figure.legends
+
+
+def test_cuts_share_a_hue_and_ninth_adapters_are_grey():
+    cuts = [curve(), curve(basis="prefix", rescale="rule")]
+    looks = [line for line in plot(analyse(cuts), "maths").lines if len(line.get_xdata()) > 2]
+    assert len({line.get_color() for line in looks}) == 1
+    assert len({line.get_linestyle() for line in looks}) == 2
+    many = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(9)])
+    colours = [line.get_color() for line in plot(many, "maths").lines if len(line.get_xdata()) > 2]
+    assert set(colours) == {*COLOURS, REST}
+
+
+def test_a_missing_rank_is_left_out():
+    short = curve("b", LORA[1:4], ranks=RANKS[1:4], trained_rank=8)
+    ax = plot(analyse([curve(), short]), "maths")
+    assert [2, 4, 8] in [list(line.get_xdata()) for line in ax.lines]
+
+
+def test_differences_are_those_of_the_frame():
+    of = view(three(), "maths")
+    ax = plot_differences(of, [("matryoshka", "dylora")], Figure().subplots())
+    rows = of.rank_pairs[(of.rank_pairs["a"] == "matryoshka") & (of.rank_pairs["b"] == "dylora")]
+    drawn = next(line for line in ax.lines if len(line.get_xdata()) == 5)
+    assert drawn.get_ydata().tolist() == pytest.approx((100 * rows["difference"]).tolist())
+
+
+def test_files_are_anonymous_and_as_wide_as_a_column(tmp_path):
+    paths = save(lambda ax: plot(three(), "maths", ax), tmp_path / "a")
+    assert [path.suffix for path in paths] == [".svg", ".png", ".pdf"]
+    content = paths[-1].read_bytes()
+    box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", content)
+    assert float(box[1]) == pytest.approx(72 * 3.25, abs=0.1)
+    assert b"/FontFile2" in content
+    for name in (b"/CreationDate", b"/Type3"):
+        assert name not in content
+    assert "dc:date" not in paths[0].read_text()

@@ -1,0 +1,211 @@
+"""The files of a report: their content, the escaping of hostile text, the same bytes each time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from shown import curve, one, stored, three, word_problems
+
+from aurac.analysis import Question, analyse
+from aurac.errors import UsageError
+from aurac.show.report import write_report
+
+FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
+HOSTILE = "<script>alert(1)</script> [x](javascript:1) \x1b[31m | \u202eabc `` $x$ </details>"
+
+
+class Parsed(HTMLParser):
+    """Every tag and attribute of a page, and the text of tags that must be closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def written(folder, analysis, **more):
+    paths = write_report(stored(analysis, folder, **more), analysis, folder)
+    assert all(path.is_file() for path in paths)
+    return {path.relative_to(folder).as_posix(): path for path in paths}
+
+
+def text_of(folder, name="report.md"):
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def test_the_files(tmp_path):
+    names = set(written(tmp_path, three(margin=0.1)))
+    figures = {
+        f"figures/rank-{kind}-maths{end}"
+        for kind, ends in (("accuracy", (".svg", ".png", ".pdf", "-linear.svg", "-linear.png")),
+                           ("differences", (".svg", ".png", ".pdf")))
+        for end in ends
+    }  # fmt: skip
+    frames = {f"{name}.csv" for name in FRAMES}
+    texts = {"report.md", "report.html", "analysis.json", "table.tex"}
+    assert names == figures | frames | texts
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path):
+    first, second = (
+        {name: path.read_bytes() for name, path in written(tmp_path / at, three()).items()}
+        for at in ("a", "b")
+    )
+    assert first == second
+
+
+def test_frames_are_what_they_are(tmp_path):
+    found = three(margin=0.1)
+    written(tmp_path, found)
+    stored_json = json.loads(text_of(tmp_path, "analysis.json"))
+    assert stored_json["schema"] == 2
+    assert stored_json["question"]["margin"] == 0.1
+    for name in FRAMES:
+        frame = getattr(found, name)
+        assert stored_json[name] == found.records(name)
+        read = pd.read_csv(tmp_path / f"{name}.csv")
+        assert list(read.columns) == list(frame.columns)
+        assert len(read) == len(frame)
+    areas = pd.read_csv(tmp_path / "scores.csv")["aurac"]
+    assert areas.tolist() == pytest.approx(found.scores["aurac"].tolist())
+
+
+def test_the_page_of_three_adapters_is_short_and_whole(tmp_path):
+    run = word_problems()
+    write_report(run, analyse(run.curves, Question(margin=0.15)), tmp_path)
+    text = text_of(tmp_path)
+    assert len(text.split()) < 1200
+    for heading in ("## Details", "## How to reproduce", "## Files"):
+        assert heading in text
+    for said in ("has the largest AURAC", "Ship lora at rank 2", "Where the answers differ"):
+        assert said in text
+    assert "aurac compare adapters" in text
+    assert run.adapters[0].sha256[:16] in text
+
+
+def test_markdown_and_html_say_the_same(tmp_path):
+    written(tmp_path, three(margin=0.1))
+    text, page = text_of(tmp_path), text_of(tmp_path, "report.html")
+    numbers = re.findall(r"[−\d.]+ \\\[[−\d., ]+\\\]", text)
+    assert len(numbers) > 20
+    for number in numbers:
+        assert number.replace("\\", "") in page
+
+
+def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):
+    names = written(tmp_path, one(margin=0.1))
+    assert not any("differences" in name for name in names)
+    first = text_of(tmp_path).split("## Details")[0]
+    assert "Ship rank" in first
+    assert "AURAC" not in first
+
+
+@pytest.mark.parametrize("where", ["adapter", "answers"])
+def test_hostile_text_stays_text(tmp_path, where):
+    if where == "adapter":
+        curves = [curve("plain"), curve(HOSTILE, n=200)]
+        found, text = analyse(curves, Question(margin=0.2)), "plain"
+    else:
+        found, text = three(), HOSTILE
+    written(tmp_path, found, text=text, failures=[HOSTILE])
+    page, markdown = text_of(tmp_path, "report.html"), text_of(tmp_path)
+    tags = Parsed(page)
+    scripts = page.count("<script")
+    assert scripts == 2  # the browser's data and the page's own
+    assert tags.tags.count("script") == 2
+    assert not [value for name, value in tags.attributes if name.startswith("on")]
+    assert not [v for n, v in tags.attributes if n == "href" and v and v.startswith("javascript")]
+    assert "\x1b" not in page + markdown
+    assert "\u202e" not in page + markdown
+    fenced = re.sub(r"(?ms)^(`{3,})text$.*?^\1$", "", markdown)
+    assert "<script" not in fenced
+    assert not re.search(r"(?<!\\)\]\(javascript", fenced)
+    assert fenced.count("</details>") == 1
+
+
+def test_the_page_loads_nothing(tmp_path):
+    written(tmp_path, three())
+    parsed = Parsed(text_of(tmp_path, "report.html"))
+    sources = [value for name, value in parsed.attributes if name in {"src", "href"}]
+    assert all(s.startswith("data:") or not re.match(r"\w+:|//|/", s) for s in sources)
+    assert "link" not in parsed.tags or ("rel", "icon") in parsed.attributes
+
+
+def test_csv_text_is_no_formula(tmp_path):
+    written(tmp_path, analyse([curve("=cmd()"), curve("b")]))
+    with (tmp_path / "scores.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["adapter"] for row in csv.DictReader(file)} == {"'=cmd()", "b"}
+
+
+def test_the_latex_table(tmp_path):
+    written(tmp_path, analyse([curve("a_1 & $x$"), curve("[9cm] b")], Question()))
+    text = text_of(tmp_path, "table.tex")
+    assert r"a\_1 \& \$x\$" in text
+    assert "{}[9cm] b" in text
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        assert text.count(rule) == 1
+    assert r"\hline" not in text
+    assert text.count("&") == 3 * 7 + 1  # base, five ranks and AURAC in three lines; one in a name
+
+
+def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
+    cuts = [curve(), curve(basis="prefix", rescale="rule"), curve("b")]
+    found = analyse(cuts, Question(reference="lora"))
+    write_report(stored(found), found, tmp_path, {"lora": "LoRA"})
+    text = text_of(tmp_path)
+    assert "| LoRA " in text
+    assert "| LoRA, prefix" in text
+    assert "Compared with LoRA" in text
+    with pytest.raises(UsageError, match="no adapter of the run is called loar"):
+        write_report(stored(found), found, tmp_path, {"loar": "LoRA"})
+
+
+def test_several_tasks_begin_with_the_mean(tmp_path):
+    written(tmp_path, three(tasks=("maths", "../reading")))
+    text = text_of(tmp_path)
+    assert text.index("mean AURAC") < text.index("## maths") < text.index("## ../reading")
+    assert (tmp_path / "figures" / "rank-accuracy-reading.svg").exists()
+
+
+def test_many_tasks_are_folded(tmp_path):
+    written(
+        tmp_path,
+        analyse([curve(task=f"t{i}", accuracy=(0.1, 0.5), ranks=(1, 2)) for i in range(5)]),
+    )
+    assert text_of(tmp_path).count("<details>") == 10
+
+
+def test_tasks_of_a_group_are_folded(tmp_path):
+    found = three()
+    run = stored(found)
+    members = [curve(name, task=f"maths_{i}") for name in ("lora", "dylora") for i in (1, 2)]
+    run.member_curves = lambda group: tuple(members)
+    write_report(run, found, tmp_path, {"lora": "LoRA"})
+    text = text_of(tmp_path)
+    assert "Each of 2 tasks of maths" in text
+    assert re.search(r"\| task +\| +LoRA \| +dylora \|", text)
+
+
+def test_failed_cells_and_perplexities_are_listed(tmp_path):
+    whole = curve()
+    found = analyse([replace(whole.at([1, 2, 8, 16]), missing={4: "out of memory"})])
+    written(tmp_path, found, rolling=["wikitext"], failures=["out of memory"])
+    text = text_of(tmp_path)
+    assert re.search(r"\| lora +\| +4 \| maths +\| out of memory", text)
+    assert "word\\_perplexity,none at each rank; lower is better" in text
+
+
+def test_answers_are_missing_where_a_cell_is(tmp_path):
+    found = analyse([replace(curve(), base_scores=None)])
+    written(tmp_path, found)
+    assert '"ranks": [1, 2, 4, 8, 16]' in text_of(tmp_path, "report.html")

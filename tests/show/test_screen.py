@@ -1,0 +1,201 @@
+"""What the terminal shows: one adapter, several, several tasks; its width; its sentences."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shown import LORA, RANKS, curve, one, stored, three, word_problems
+
+from aurac.analysis import Question, analyse
+from aurac.show.numbers import interval, loss, lower, p_value, upper
+from aurac.show.screen import screen, shortened
+from aurac.show.wording import examples_for_margin, listed
+from aurac.stats.estimate import SIGNED, components, estimate
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The lines of a screen by their first word."""
+    return {line.split()[0]: line.split() for line in text.splitlines() if line.split()}
+
+
+def test_one_adapter_gets_a_table_a_sentence_and_a_command():
+    # Rank 4 loses 12 of 200 examples; with 2 more m = 14/202, and m + 1.65 √(m(1 − m)/201) = .0989.
+    shown = screen(found := one(margin=0.05), stored(found), 80)
+    table = rows(shown)
+    assert table["rank"] == ["rank", "accuracy", "[95", "%]", "against", "rank", "16", "size"]
+    assert table["0"][1] == "5.0"
+    assert table["4"][1] == "50.0"
+    assert table["4"][4:] == ["−6.0", "(at", "most", "9.9)", "10", "MB"]
+    assert table["16"][4:] == ["40", "MB"]
+    assert (
+        "Ship rank 8: 20 MB instead of 40 MB; it loses at most 3.7 points against rank 16"
+        in " ".join(shown.split())
+    )
+    assert "\n  aurac truncate zoo/lora --rank 8 --out lora_r8" in shown
+    assert "AURAC" not in shown
+
+
+def test_without_a_margin_the_last_line_says_how_to_ask():
+    shown = screen(found := one(), stored(found), 80)
+    assert "aurac recommend runs/x --margin 0.02" in shown.splitlines()[-2] + shown.splitlines()[-1]
+    assert "Ship" not in shown
+    assert "truncate" not in shown
+
+
+def test_too_few_examples_for_a_margin():
+    shown = " ".join(screen(one(margin=0.02, n=100)).split())
+    assert "Ship rank 16: no smaller rank is shown to lose at most 2 points" in shown
+    assert "With 100 examples no loss can be shown to be at most 2 points" in shown
+    assert f"needs {examples_for_margin(0.02)} or more" in shown
+
+
+@given(st.floats(0.005, 0.4))
+def test_examples_for_a_margin_are_the_fewest(margin):
+    n = examples_for_margin(margin)
+    bounds = [
+        estimate(components(np.zeros((1, k))), SIGNED, 0.9, further=2).high for k in (n - 1, n)
+    ]
+    assert bounds[1] <= margin < bounds[0]
+
+
+def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
+    shown = screen(found := one(margin=0.1, base=0.55), stored(found), 80)
+    assert "Ship no rank: rank 16 is not shown to be above the base" in shown
+    assert "truncate" not in shown
+    assert "*: not shown to be above the base" in shown
+    assert rows(shown)["4"][1] == "*50.0"
+
+
+def test_several_adapters_are_ordered_by_aurac_winner_first():
+    shown = screen(three(), width=80)
+    table = [line.split()[0] for line in shown.splitlines()[2:5]]
+    assert table == ["matryoshka", "lora", "dylora"]
+    assert "(95 %) and p hold for all 3 together" in shown
+    for pair in ("matryoshka − lora", "matryoshka − dylora", "lora − dylora"):
+        assert f"\n{pair}" in shown
+    said = " ".join(shown.split())
+    assert "Of these checkpoints matryoshka has the largest AURAC and is better than" in said
+    assert "within" not in shown
+
+
+def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
+    shown = screen(found := three(margin=0.15), stored(found), 90)
+    assert rows(shown)["adapter"][-2:] == ["within", "15"]
+    advice = dict(zip(found.recommended["adapter"], found.recommended["rank"], strict=True))
+    for name, rank in advice.items():
+        assert f"r={rank}" in next(x for x in shown.splitlines() if x.startswith(f"{name} "))
+    rank = advice["matryoshka"]
+    assert f"Ship matryoshka at rank {rank}: {2.5 * rank:.0f} MB instead of 40 MB" in shown
+    assert f"aurac truncate zoo/matryoshka --rank {rank} --out matryoshka_r{rank}" in shown
+
+
+def test_a_reference_is_compared_with_each():
+    shown = screen(three(reference="dylora"), width=80)
+    assert "hold for all 2 together" in shown
+    assert "Compared with dylora, matryoshka and lora are better." in shown
+
+
+def test_seeds_are_methods_and_have_no_command():
+    curves = [
+        curve(f"{name}-{seed}", np.array(LORA) - lost, seed=seed)
+        for name, lost in (("a", 0.0), ("b", 0.08))
+        for seed in (0, 1, 2)
+    ]
+    groups = {name: [f"{name}-{seed}" for seed in range(3)] for name in "ab"}
+    found = analyse(curves, Question(margin=0.3, groups=groups))
+    shown = screen(found, stored(found), 80)
+    assert "these methods" in shown
+    assert "over examples and seeds" in " ".join(shown.split())
+    assert "Ship a at" in shown
+    assert "truncate" not in shown
+
+
+def test_further_cuts_are_rows_and_their_command_says_the_cut():
+    cuts = [curve(), curve(accuracy=(0.5, 0.55, 0.56, 0.57, 0.58), basis="prefix", rescale="rule")]
+    found = analyse(cuts, Question(margin=0.3))
+    shown = screen(found, stored(found), 80)
+    assert "lora, prefix" in shown
+    assert "--rank 1 --basis prefix --rescale rule --out lora_r1" in " ".join(shown.split())
+
+
+def test_several_tasks_begin_with_the_mean():
+    shown = screen(three(tasks=("maths", "reading")), width=80)
+    assert shown.startswith("Mean over 2 tasks: AURAC in percent")
+    heads = [line for line in shown.splitlines() if line.startswith("adapter")]
+    assert heads[0].split()[-2:] == ["maths", "reading"]
+    assert len(heads) == 3
+
+
+def test_other_ranks_are_named():
+    curves = [curve(), curve("b", LORA[1:4], ranks=RANKS[1:4], trained_rank=8)]
+    assert "AURAC over the ranks that all have: 2, 4, 8" in screen(analyse(curves), width=120)
+
+
+def test_accuracies_without_examples_stand_alone():
+    curves = [replace(curve(name), outcomes=None, base_scores=None, doc_ids=None) for name in "ab"]
+    shown = screen(analyse(curves, Question(margin=0.02)), width=80)
+    assert "[" not in shown
+    assert "a recommendation needs the outcome of every example" in " ".join(shown.split())
+
+
+def test_a_missing_rank_is_a_dash():
+    curves = [curve(), replace(curve("b", LORA[:4], ranks=RANKS[:4]), missing={16: "memory"})]
+    shown = rows(screen(analyse(curves), width=80))
+    assert shown["b"][-2:] == ["–", "–"]
+
+
+def test_perplexity_has_no_aurac():
+    found = one()
+    shown = screen(found, stored(found, rolling=["wikitext"]), 80)
+    text = shown[shown.index("wikitext") :]
+    assert text.startswith("wikitext: word_perplexity,none, lower is better")
+    assert rows(text)["lora"] == ["lora", "30", "24", "23", "21", "17", "9"]
+
+
+def test_details_have_the_linear_axis_and_weights():
+    shown = screen(three(), width=80, details=True)
+    assert rows(shown)["log2"] == ["log2", "12.5", "25.0", "25.0", "25.0", "12.5"]
+    assert "on a linear axis" in shown
+    assert "linear" not in screen(three(), width=80)
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_no_line_is_wider_than_the_terminal(width):
+    found = three(margin=0.2, tasks=("maths", "a_task_with_a_very_long_name_" + "x" * 40))
+    for line in screen(found, stored(found), width, details=True).splitlines():
+        assert len(line) <= width or "aurac truncate" in line or "_name_" in line, line
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=60), unique=True, min_size=1, max_size=5))
+def test_shortened_names_stay_different(names):
+    assert len({*shortened(names, 12)}) == len(names)
+
+
+def test_the_readme_run():
+    run = word_problems()
+    shown = screen(analyse(run.curves), run, 80)
+    assert "\nlora         0.0  32.0  45.0  52.0  49.0  47.0  46.4 [" in shown
+
+
+@given(st.floats(-1, 1))
+def test_bounds_are_rounded_away_from_the_claim(value):
+    low, high = (float(f(value).replace("−", "-")) for f in (lower, upper))
+    assert low <= 100 * value + 1e-4
+    assert high >= 100 * value - 1e-4
+    assert high - low < 0.11
+
+
+def test_numbers():
+    assert interval(0.4104, 0.3841, 0.4369) == "41.0 [38.4, 43.7]"
+    assert interval(0.41, float("nan"), float("nan")) == "41.0"
+    assert loss(0.011, 0.0181) == "−1.1 (at most 1.9)"
+    assert loss(-0.02, 0.033) == "+2.0 (at most 3.3)"
+    assert loss(-0.08, -0.01) == "+8.0 (no loss)"
+    assert loss(0.0, None) == "0.0"
+    assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "1"]
+    assert listed(["a"]) == "a"
+    assert listed(list("abcdef")) == "a, b, c, d and 2 others"
