@@ -1,0 +1,105 @@
+"""Rows: seeds of a recipe, one order of the examples, and which seeds are paired."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aurac.analysis import Question, analyse
+from aurac.analysis.gather import difference, gather
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+
+DRAW = np.random.default_rng(0)
+
+
+def made(adapter: str, seed: int | None = None, **labels) -> Curve:
+    outcomes = DRAW.integers(0, 2, (2, 20)).astype(float)
+    labels = {"task": "t", "doc_ids": tuple(map(str, range(20)))} | labels
+    return Curve.from_outcomes([1, 2], outcomes, adapter=adapter, seed=seed, **labels)
+
+
+def test_seeds_of_one_adapter_or_of_a_group_are_one_row():
+    curves = [made("a", 2), made("a", 1), made("b", 0), made("c", 0)]
+    rows = gather(curves, {"recipe": ["b", "c"]})
+    assert [(row.name, row.seeds) for row in rows] == [("a", 2), ("recipe", 2)]
+    assert [curve.seed for curve in rows[0].curves] == [1, 2]
+    assert rows[1].accuracy(1) == pytest.approx((curves[2].accuracy[0] + curves[3].accuracy[0]) / 2)
+
+
+def test_examples_are_joined_by_identity_and_not_by_place():
+    first = made("a")
+    order = np.random.default_rng(1).permutation(20)
+    other = Curve.from_outcomes(
+        [1, 2], first.outcomes[:, order], adapter="b", task="t", doc_ids=tuple(map(str, order))
+    )
+    pairs = analyse([first, other]).pairs
+    assert pairs.difference[0] == 0.0
+    assert (pairs.low[0], pairs.high[0]) == pytest.approx((-pairs.high[0], pairs.high[0]))
+    assert pairs.high[0] < 0.25  # the same answers: no spread but the further example
+
+
+def test_clusters_that_one_curve_knows_hold_for_its_task():
+    clusters = tuple(str(i // 5) for i in range(20))
+    one, other = made("a"), made("b", clusters=clusters)
+    alone, known = analyse([one, made("b")]), analyse([one, other])
+    assert known.rows["t", "a"].clusters is not None
+    assert alone.rows["t", "a"].clusters is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "arms"),
+    [
+        (["a"], ["b"], 0),
+        ([("a", 1), ("a", 2)], [("b", 2), ("b", 1)], 1),  # the same seeds and data order
+        ([("a", 1), ("a", 2)], [("b", 1), ("b", 3)], 2),
+        ([("a", 1), ("a", 2)], [("b", 1), ("b", 2), ("b", 3)], 2),
+        ([("a", None), ("c", None)], [("b", None), ("d", None)], 2),
+    ],
+)
+def test_seeds_are_paired_by_seed_and_never_by_place(left, right, arms):
+    def row(names, name):
+        same = [made(*(n if isinstance(n, tuple) else (n,)), data_order="x") for n in names]
+        return gather(same, {name: sorted({c.adapter for c in same})})[0]
+
+    a, b = row(left, "one"), row(right, "two")
+    parts = difference(a, b, a.areas((1, 2)), b.areas((1, 2)))
+    assert len(parts.seeds) == arms
+    if arms == 1:  # seed 1 with seed 1
+        means = [c.accuracy for c in (*a.curves, *b.curves)]
+        first = np.mean(means[0]) - np.mean(means[2])
+        assert [c.seed for c in (*a.curves, *b.curves)] == [1, 2, 1, 2]
+        assert parts.seeds[0].means[0] == pytest.approx(first)
+
+
+def test_another_order_of_the_data_makes_two_arms():
+    a = gather([made("a", s, data_order=f"x{s}") for s in (1, 2)], {})[0]
+    b = gather([made("b", s, data_order="y") for s in (1, 2)], {})[0]
+    assert len(difference(a, b, a.areas((1, 2)), b.areas((1, 2))).seeds) == 2
+
+
+def test_cuts_of_the_same_checkpoints_are_paired():
+    def seeds(basis):
+        return [made(f"s{i}", basis=basis, rescale="rule") for i in (1, 2)]
+
+    a, b = gather([*seeds("prefix"), *seeds("svd")], {"r": ["s1", "s2"]})
+    assert (a.name, b.name) == ("r", "r, svd · rule")
+    assert len(difference(a, b, a.areas((1, 2)), b.areas((1, 2))).seeds) == 1
+
+
+def test_two_metrics_of_a_task_are_two_tables():
+    rows = gather([made("a", metric="acc,none"), made("a", metric="f1,none")], {})
+    assert [row.task for row in rows] == ["t (acc,none)", "t (f1,none)"]
+
+
+def test_seeds_with_other_documents_are_refused():
+    with pytest.raises(CurveError):
+        gather([made("a", 1), made("a", 2, doc_ids=tuple(f"x{i}" for i in range(20)))], {})
+
+
+def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():
+    assert gather([made("a", trained_rank=64)], {})[0].trained_rank == 64
+    assert gather([made("a")], {})[0].trained_rank == 2
+    both = gather([made("a", 1, trained_rank=2), made("a", 2, trained_rank=4)], {})
+    assert both[0].trained_rank is None
+    assert analyse([made("a", trained_rank=64)], Question(margin=0.1)).recommended.empty

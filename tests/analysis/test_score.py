@@ -1,0 +1,74 @@
+"""`aurac.score`: one curve, from what users have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import aurac
+from aurac.analysis import analyse
+from aurac.curves.curve import Curve
+from aurac.errors import CurveError
+
+
+def test_accuracies_alone_have_an_area_and_no_interval():
+    found = aurac.score({1: 0.2, 2: 0.3, 4: 0.4, 0: 0.1})
+    assert found.value == pytest.approx((0.2 + 2 * 0.3 + 0.4) / 4)
+    assert found.linear == pytest.approx((0.2 + 0.3 + 2 * (0.3 + 0.4)) / 2 / 3)
+    assert (found.low, found.high) == (None, None)
+    assert found.weights == (0.25, 0.5, 0.25)
+    assert float(found) == found.value
+
+
+def test_the_interval_is_that_of_analyse():
+    outcomes = np.random.default_rng(0).integers(0, 2, (3, 90))
+    clusters = tuple(str(i // 3) for i in range(90))
+    curve = Curve.from_outcomes([1, 2, 8], outcomes, clusters=clusters)
+    found, row = aurac.score(curve), analyse([curve]).scores.iloc[0]
+    assert (found.value, found.low, found.high) == pytest.approx((row.aurac, row.low, row.high))
+    assert found.linear == pytest.approx(row.aurac_linear)
+
+
+def test_the_linear_axis_has_weights_and_an_interval_of_its_own():
+    rows = {1: [0, 1, 1, 0] * 20, 2: [1, 1, 1, 0] * 20, 8: [1, 1, 1, 1] * 20}
+    log2, linear = aurac.score(rows), aurac.score(rows, axis="linear")
+    assert log2.linear == linear.value == pytest.approx(linear.linear)
+    assert linear.low < linear.value < linear.high
+    assert log2.weights != linear.weights
+
+
+def test_a_table_with_one_curve_is_scored_from_its_path(tmp_path):
+    path = tmp_path / "one.csv"
+    frame = pd.DataFrame({"rank": [1, 2, 4], "accuracy": [0.2, 0.3, 0.4]})
+    frame.to_csv(path, index=False)
+    assert aurac.score(path).value == aurac.score(frame).value == pytest.approx(0.3)
+    frame.assign(adapter="a").to_csv(path, index=False)
+    two = pd.concat([frame.assign(adapter="a"), frame.assign(adapter="b")])
+    two.to_csv(path, index=False)
+    with pytest.raises(CurveError, match=r"2 curves \(a, b\)"):
+        aurac.score(path)
+
+
+@pytest.mark.parametrize(
+    ("curve", "message"),
+    [
+        ({1: 0.2}, "two ranks"),
+        ({1: 0.2, 1.5: 0.3}, "whole number"),
+        ({1: 20.0, 2: 30.0}, "percent"),
+        ({1: 0.2, 2: float("nan")}, "nan"),
+        (([1, 1], [0.2, 0.3]), "twice"),
+        ({1: [0, 1], 2: [0, 1, 1]}, "agged"),
+        ({1: {"a": 1.0}, 2: {"b": 1.0}}, "different documents"),
+        ({-1: 0.2, 2: 0.3}, "rank -1"),
+    ],
+)
+def test_what_is_no_curve_is_refused(curve, message):
+    with pytest.raises(CurveError, match=message):
+        aurac.score(curve)
+
+
+def test_a_missing_rank_is_never_imputed():
+    known = Curve((1, 2), (0.1, 0.2), missing={4: "out of memory"})
+    with pytest.raises(CurveError, match="no accuracy at rank 4"):
+        aurac.score(known)

@@ -1,0 +1,40 @@
+"""A small seeded part of benchmarks/calibration.py: it fails where the rule is not kept."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+if not (ROOT / "benchmarks").is_dir():
+    pytest.skip("the benchmarks come with the sources only", allow_module_level=True)
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import calibration  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("topic", calibration.TOPICS, ids=lambda topic: topic.__name__)
+def test_every_promise_is_kept_but_for_the_simulations_error(topic, monkeypatch):
+    monkeypatch.setattr(calibration, "SIZES", (30, 300))
+    for row in topic(np.random.default_rng(3), 2000):
+        if row.promised == 0.025:  # two-sided sizes are promised
+            continue
+        away = row.limit - row.measured if row.covers else row.measured - row.limit
+        assert away <= 3.5 * row.error, row
+
+
+def test_plain_t_would_fail(monkeypatch):
+    monkeypatch.setattr(calibration, "SIZES", (300,))
+    plain = calibration.interval
+    monkeypatch.setattr(
+        calibration,
+        "interval",
+        lambda parts, bounds, alpha, further=0: plain(parts, bounds, alpha, 0),
+    )
+    rows = list(calibration.differences(np.random.default_rng(3), 400))
+    assert max(row.measured for row in rows if row.promised == 0.05) > 0.15

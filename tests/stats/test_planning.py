@@ -1,0 +1,54 @@
+"""What `aurac plan` says, against simulations of the test that it plans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aurac.errors import UsageError
+from aurac.stats.estimate import SIGNED, components, further_examples, interval
+from aurac.stats.planning import (
+    Assumptions,
+    difference_for,
+    examples_for,
+    examples_for_margin,
+)
+
+
+@pytest.mark.parametrize(("difference", "tests"), [(0.06, 1), (0.08, 6)])
+def test_the_examples_that_are_planned_find_the_difference_with_the_power(difference, tests):
+    assumed = Assumptions(flips=0.3, tests=tests)
+    n = examples_for(difference, assumed)
+    gain = (0.3 + difference) / 2
+    draws = np.random.default_rng(0).random((2000, 1, n))
+    values = (draws < gain).astype(float) - (draws > 1 - (0.3 - gain))
+    low, _ = interval(components(values), SIGNED, 0.05 / tests, further_examples(tests))
+    assert np.mean(low > 0) == pytest.approx(0.8, abs=0.04)
+
+
+def test_examples_and_difference_are_one_plan():
+    assumed = Assumptions()
+    n = examples_for(0.05, assumed)
+    assert difference_for(n, assumed) == pytest.approx(0.05, abs=1e-3)
+    assert difference_for(n - 20, assumed) > 0.05
+
+
+def test_seeds_that_vary_more_than_the_difference_cannot_be_outnumbered_by_examples():
+    assert examples_for(0.02, Assumptions(seeds=2, seed_sd=0.01)) is None
+    more = examples_for(0.05, Assumptions(seeds=5, seed_sd=0.01))
+    assert more is not None
+    assert more > examples_for(0.05, Assumptions(seeds=5, seed_sd=0.001))
+
+
+def test_the_examples_that_a_margin_needs_are_the_fewest_that_show_it():
+    n = examples_for_margin(0.02)
+    ends = [interval(components(np.zeros((1, m))), SIGNED, 0.1, further=2)[1] for m in (n - 1, n)]
+    assert ends[0] > 0.02 >= ends[1]
+    assert n == 215
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UsageError, match=r"needs at least that share"):
+        examples_for(0.3, Assumptions(flips=0.2))
+    with pytest.raises(UsageError, match="flips 0"):
+        Assumptions(flips=0.0)
