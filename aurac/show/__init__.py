@@ -1,9 +1,24 @@
-"""Reports: what a run measured, as Markdown, HTML, LaTeX, CSV, figures and a terminal table.
+"""What people see of an analysis: screens of a terminal, reports and figures; nothing is computed.
 
-Everything here works from `results.json` and the stored cells alone; torch is never loaded, and
-matplotlib only when a figure is drawn.
+The modules from numbers up: `escape` and `tabular` (a frame in four formats), `views` (frames of
+strings), `wording` (sentences), `screen`, `charts`, `browser`, `page` and `report`.
 """
 
-import lazy_loader
+from __future__ import annotations
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from typing import Any
+
+from aurac.show.charts import plot
+from aurac.show.screen import screen
+from aurac.show.terminal import terminal_table
+
+__all__ = ["plot", "screen", "terminal_table", "write_report"]
+
+
+def write_report(*args: Any, **words: Any) -> Any:
+    """`aurac.show.report.write_report`, or the old one for its callers, which are going."""
+    from aurac.analysis import Analysis
+    from aurac.show import report, write
+
+    new = len(args) > 1 and isinstance(args[1], Analysis) or "analysis" in words
+    return (report if new else write).write_report(*args, **words)
