@@ -20,5 +20,5 @@ def write_report(*args: Any, **words: Any) -> Any:
     from aurac.analysis import Analysis
     from aurac.show import report, write
 
-    new = len(args) > 1 and isinstance(args[1], Analysis) or "analysis" in words
+    new = (len(args) > 1 and isinstance(args[1], Analysis)) or "analysis" in words
     return (report if new else write).write_report(*args, **words)
