@@ -7,31 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aurac.adapters.methods import Nesting, fixed_diagonal
-from aurac.adapters.nesting import RULES, Rule, is_rank, peft_alpha, scale
-from aurac.errors import CheckpointError, RankError, UsageError
+from aurac.adapters.methods import Nesting
+from aurac.adapters.nesting import Rule, is_rank, scale
+from aurac.errors import CheckpointError, RankError
+from aurac.files import sha256_json
 from aurac.records.cut import Derived, TrainingRecord
 
 _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
 )
+# Of a recipe, what fixes the training examples and, with the seed, their order
+_DATA_ORDER = (
+    *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
+    *("steps", "epochs", "batch_size"),
+)
 T = TypeVar("T")
-Kind = Literal["linear", "embedding", "experts", "merged"]
+Kind = Literal["linear", "embedding", "experts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +42,19 @@ class Factors:
     """The low-rank update of one module.
 
     Attributes:
-        A: (R, in). A stack of blocks (experts, the groups of a merged layer) has E × in, so that
-            the first r rows are rank r for every kind.
-        B: (out, R). For a stack of blocks ``out`` is E × out.
+        A: (R, in). For E experts (R, E · in), so that the first r rows are rank r for every kind.
+        B: (out, R). For E experts (E · out, R).
         alpha: The α of the scaling rule.
         rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
-        kind: The kind of module. ``merged`` is loralib's ``MergedLinear``, one matrix whose outputs
-            are equal groups, some of them adapted.
-        layout: (E,) for a stack of E experts, one 0 or 1 per group of a merged layer.
+        kind: The kind of module; ``experts`` is a parameter of one or several (out, in) matrices.
+        blocks: E, how many independent updates of rank R the factors hold.
         magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
             module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
             rank; ``None`` for plain LoRA.
         parameter: For experts, the parameter that is adapted; empty where it is not known.
+
+    Raises:
+        CheckpointError: For shapes that do not belong together.
     """
 
     A: Tensor
@@ -58,26 +62,15 @@ class Factors:
     alpha: float
     rule: Rule
     kind: Kind = "linear"
-    layout: tuple[int, ...] = ()
+    blocks: int = 1
     magnitude: Tensor | None = None
     parameter: str = ""
 
     def __post_init__(self) -> None:
+        shapes = tuple(self.A.shape), tuple(self.B.shape)
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
             raise CheckpointError(
-                f"factors of shapes {tuple(self.A.shape)} and {tuple(self.B.shape)}",
-                expected="A of (R, in) and B of (out, R) with the same R",
-            )
-        if self.A.shape[0] < 1:
-            raise CheckpointError("factors of rank 0", expected="a rank of at least 1")
-        if self.rule not in RULES:
-            raise UsageError(f"scaling rule {self.rule!r}", expected=f"one of {', '.join(RULES)}")
-        if not math.isfinite(self.alpha):
-            raise CheckpointError(f"an alpha of {self.alpha}", expected="a finite number")
-        if self.magnitude is not None and self.magnitude.numel() != self.features[1]:
-            raise CheckpointError(
-                f"a magnitude vector of shape {tuple(self.magnitude.shape)}",
-                expected=f"one number for each of {self.features[1]} outputs",
+                f"factors of shapes {shapes[0]} and {shapes[1]} are not (R, in) and (out, R)"
             )
 
     def __repr__(self) -> str:
@@ -90,31 +83,12 @@ class Factors:
         return int(self.A.shape[0])
 
     @property
-    def blocks(self) -> int:
-        """How many independent updates of rank R the factors hold."""
-        if self.kind == "merged":
-            return sum(self.layout)
-        return self.layout[0] if self.kind == "experts" else 1
-
-    @property
-    def rank_multiple(self) -> int:
-        """R of a plain PEFT layer, divided by the rank: PEFT counts the groups of a layer too."""
-        return self.blocks if self.kind == "merged" else 1
-
-    @property
-    def peft_scale(self) -> tuple[int, float]:
-        """The r and ``lora_alpha`` with which a plain PEFT layer computes the same scale."""
-        multiple = self.rank_multiple
-        return self.rank * multiple, peft_alpha(self.rule, self.alpha, self.rank, multiple)
-
-    @property
     def features(self) -> tuple[int, int]:
         """(in, out) of the base's own module; for experts that of one of them."""
-        inside, out = self.A.shape[1] // self.blocks, self.B.shape[0] // self.blocks
-        return inside, out * len(self.layout) if self.kind == "merged" else out
+        return self.A.shape[1] // self.blocks, self.B.shape[0] // self.blocks
 
     def stacked(self) -> tuple[Tensor, Tensor]:
-        """A as (E, R, in) and B as (E, out, R); E is 1 except for a stack of blocks."""
+        """A as (E, R, in) and B as (E, out, R); E is 1 except for experts."""
         E, R = self.blocks, self.rank
         return self.A.reshape(R, E, -1).permute(1, 0, 2), self.B.reshape(E, -1, R)
 
@@ -124,18 +98,7 @@ class Factors:
 
     def tensors(self, r: int) -> list[Tensor]:
         """All of the module at rank ``r``: ``A[:r]``, ``B[:, :r]`` and any magnitude, as views."""
-        r = min(r, self.rank)
         return [self.A[:r], self.B[:, :r], *([] if self.magnitude is None else [self.magnitude])]
-
-
-class Values(Protocol):
-    """The source of an outline's numbers, read on demand."""
-
-    def factors(self, module: str, outline: Factors) -> Factors:
-        """The outline of one module with its numbers, checked to be finite."""
-
-    def beside_factors(self, key: str) -> Tensor:
-        """One tensor beside the factors, checked to be finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +110,6 @@ class Adapter:
         modules: Factors by module path in the base, such as ``model.layers.0.self_attn.q_proj``.
         nesting: How its ranks were trained; ``None`` when that is not recorded.
         base: The name of its base model: as given when it was loaded, else as recorded.
-        recorded_base: The name that the checkpoint records, where another was given.
         base_sha256: The content hash of the base that it was trained on, if recorded.
         peft_config: The fields of ``adapter_config.json`` that an export carries over.
         recipe: The training recipe, if recorded.
@@ -158,15 +120,12 @@ class Adapter:
             the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
         derived: How it was cut from another adapter.
         format: The name of the format that it was read from.
-        sidecar_fields: What its file's side-car needs besides (key map, groups) to be read again.
-        values: The source of the numbers where the tensors are on the meta device (an outline).
     """
 
     name: str
     modules: Mapping[str, Factors]
     nesting: Nesting | None = None
     base: str | None = None
-    recorded_base: str | None = None
     base_sha256: str | None = None
     peft_config: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, object] | None = None
@@ -176,15 +135,16 @@ class Adapter:
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     derived: Derived | None = None
     format: str = "peft"
-    sidecar_fields: Mapping[str, Any] = field(default_factory=dict)
-    values: Values | None = None
 
     def __post_init__(self) -> None:
         if not self.modules:
             raise CheckpointError(f"adapter {self.name!r} has no low-rank factors")
         # The research code leaves the components above the last nested rank untrained.
-        if self.nesting is not None and self.derived is None and self.nesting.ranks[-1] > self.rank:
-            raise self.wrong_ranks(self.nesting.ranks)
+        if self.nesting and self.derived is None and self.nesting.ranks[-1] > self.rank:
+            raise CheckpointError(
+                f"adapter {self.name!r} is of rank {self.rank}, below its last nested rank "
+                f"{self.nesting.ranks[-1]}"
+            )
 
     def __repr__(self) -> str:
         cut = self.derived and self.derived.trained
@@ -193,16 +153,9 @@ class Adapter:
         modules = f"{len(self.modules)} modules"
         return f"Adapter({self.name!r}: rank {self.rank}, {modules}, {method}{base})"
 
-    def wrong_ranks(self, ranks: Sequence[int]) -> CheckpointError:
-        """The error of nested ranks that do not end at its rank."""
-        return CheckpointError(
-            f"nested ranks {','.join(map(str, ranks))} of an adapter of rank {self.rank}",
-            expected=f"its rank {self.rank} as the last of them",
-        )
-
     @property
     def rank(self) -> int:
-        """The largest rank of any module."""
+        """The trained rank: the largest of any module."""
         return max(f.rank for f in self.modules.values())
 
     @property
@@ -246,56 +199,38 @@ class Adapter:
             return TrainingRecord()
         return TrainingRecord(n.method, list(n.ranks), list(n.weights), n.update)
 
+    @property
+    def data_order(self) -> str | None:
+        """A hash of what fixes its training examples and, with the seed, their order.
+
+        ``None`` where the recipe does not say all of it.
+        """
+        recipe = self.recipe or {}
+        if not set(recipe).issuperset(_DATA_ORDER):
+            return None
+        return sha256_json({name: recipe[name] for name in _DATA_ORDER})
+
     @cached_property
     def sha256(self) -> str:
         """A hash of what decides its outputs: factors, extras, scaling and nesting."""
-        if recorded := getattr(self.values, "sha256", None):  # of removed weights
-            return str(recorded)
-        deque(self.walk(), maxlen=0)
-        return str(self.__dict__["sha256"])
-
-    def walk(self) -> Iterator[tuple[str, Factors]]:
-        """Yield each module with its numbers, in the order of names, one at a time.
-
-        At the end the hash of everything that was read is kept as ``sha256``.
-        """
         digest = hashlib.sha256()
-        for name in sorted(self.modules):
-            f = self.read(name)
-            digest.update(json.dumps([name, f.alpha, f.rule, f.kind, list(f.layout)]).encode())
+        for name, f in sorted(self.modules.items()):
+            blocks = [f.blocks] if f.kind == "experts" else []
+            digest.update(json.dumps([name, f.alpha, f.rule, f.kind, blocks]).encode())
             for tensor in f.tensors(f.rank):
                 _hash_tensor(digest, tensor)
-            yield name, f
-        for key in sorted(self.extras):
+        for key, tensor in sorted(self.extras.items()):
             digest.update(key.encode())
-            _hash_tensor(digest, self.read_extra(key))
-        nesting = None if self.nesting is None else msgspec.structs.astuple(self.training)
-        digest.update(json.dumps(nesting).encode())
-        self.__dict__["sha256"] = digest.hexdigest()
-
-    def read(self, module: str) -> Factors:
-        """One module with its numbers."""
-        f = self.modules[module]
-        return f if self.values is None else self.values.factors(module, f)
-
-    def read_extra(self, key: str) -> Tensor:
-        """One tensor beside the factors with its numbers."""
-        return self.extras[key] if self.values is None else self.values.beside_factors(key)
-
-    def loaded(self) -> Adapter:
-        """The adapter with all of its numbers in memory: itself unless it is an outline."""
-        if self.values is None:
-            return self
-        modules = {name: self.read(name) for name in self.modules}
-        extras = {key: self.read_extra(key) for key in self.extras}
-        return replace(self, modules=modules, extras=extras, values=None)
+            _hash_tensor(digest, tensor)
+        n = self.nesting
+        digest.update(json.dumps(n and [n.method, n.ranks, n.weights, n.update]).encode())
+        return digest.hexdigest()
 
     def check_rank(self, r: int) -> int:
         """``r`` itself; RankError where it is below 1 or above R."""
         if not is_rank(r) or r > self.rank:
             raise RankError(
-                f"rank {r!r} of adapter {self.name!r}",
-                expected=f"a whole number from 1 to its trained rank {self.rank}",
+                f"adapter {self.name!r} has the ranks 1 to {self.rank}, and {r!r} is none of them"
             )
         return int(r)
 
@@ -304,16 +239,16 @@ class Adapter:
         self.check_rank(r)
         return self
 
-    def parameters(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
+    def parameters(self, r: int) -> int:
         """The number of parameters at rank ``r``, extras included; 0 at rank 0.
 
-        A module whose own rank is below ``r`` counts with its own rank, or with that in ``ranks``.
+        A module whose own rank is below ``r`` counts with its own rank.
         """
-        return sum(t.numel() for t in self._tensors(r, ranks))
+        return sum(t.numel() for t in self._tensors(r))
 
-    def bytes(self, r: int, ranks: Mapping[str, int] | None = None) -> int:
+    def bytes(self, r: int) -> int:
         """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
-        return sum(t.nbytes for t in self._tensors(r, ranks))
+        return sum(t.nbytes for t in self._tensors(r))
 
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
         """The diagonal of P that training used for a module, shape (R,); ``None`` when unknown.
@@ -324,28 +259,19 @@ class Adapter:
         f = self.modules[module]
         if self.nesting is None:
             return None
-        diagonal = self._diagonal(f)
-        return np.full(f.rank, f.scale(f.rank)) if diagonal is None else diagonal
+        p = self.nesting.diagonal(f.rank, f.rule, f.alpha)
+        return np.full(f.rank, f.scale(f.rank)) if p is None else p
 
     @property
     def trained_at_each_rank(self) -> bool:
         """Whether every nested rank r was trained at its own ``s_r`` (no fixed diagonal P)."""
-        first = next(iter(self.modules.values()))
-        return self.nesting is not None and self._diagonal(first) is None
+        return self.nesting is not None and self.nesting.diagonal(1, "none", 1.0) is None
 
-    def _diagonal(self, f: Factors) -> NDArray[np.float64] | None:
-        if self.nesting is None:
-            return None
-        options = (self.recipe or {}).get("method_options")
-        own = options if isinstance(options, dict) else {}
-        setup = self.nesting.setup(f.rank, f.rule, f.alpha, 0, own)
-        return fixed_diagonal(self.nesting.method, setup)
-
-    def _tensors(self, r: int, ranks: Mapping[str, int] | None) -> list[Tensor]:
+    def _tensors(self, r: int) -> list[Tensor]:
         if r == 0:
             return []
         self.check_rank(r)
-        cuts = (t for n, f in self.modules.items() for t in f.tensors((ranks or {}).get(n, r)))
+        cuts = (t for f in self.modules.values() for t in f.tensors(r))
         return [*cuts, *self.extras.values()]
 
 

@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,16 +51,9 @@ class LiveAdapter:
         self._closed = False
         self._base = BaseState(model)
         self._extras = ExtraTensors(model, prepared.adapter)
-        self._factors: dict[str, tuple[Tensor, Tensor]] = {}
         try:
             self._layers = _inject(model, prepared.adapter)
-            for name, layer in self._layers.items():
-                A, B = prepared.modules[name]
-                self._factors[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
-                magnitude = prepared.adapter.modules[name].magnitude
-                if magnitude is not None:  # PEFT would start at the base's norms
-                    weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
-                    layer.lora_magnitude_vector[NAME].weight = weight
+            self._prepared = self._copied(half=half)
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -78,13 +72,12 @@ class LiveAdapter:
             UsageError: After :meth:`remove`.
         """
         if self._closed:
-            raise UsageError("a rank for an adapter that was removed", fix="attach it again")
+            raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
             self.prepared.adapter.check_rank(r)
-            ranks = self.prepared.module_ranks(r)
-            scaling = {name: self.prepared.scaling(name, r, ranks[name]) for name in self._layers}
+            scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
             for name, layer in self._layers.items():
-                self._set_factors(name, layer, ranks[name])
+                self._set_factors(name, layer, r)
                 layer.scaling[NAME] = scaling[name]
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
@@ -100,13 +93,29 @@ class LiveAdapter:
         self._extras.switch(on=False)
         self._base.restore()
 
-    def _set_factors(self, name: str, layer: Any, module_rank: int) -> None:
+    def _copied(self, *, half: bool) -> Prepared:
+        """What is attached, its factors where the layers compute; sets the magnitudes of DoRA."""
+        whole: dict[str, tuple[Tensor, Tensor]] = {}
+        sliced: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, layer in self._layers.items():
+            A, B = self.prepared.whole[name]
+            whole[name] = sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
+            if self.prepared.sliced[name][0] is not A:
+                A, B = self.prepared.sliced[name]
+                sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
+            magnitude = self.prepared.adapter.modules[name].magnitude
+            if magnitude is not None:  # PEFT would start at the base's norms
+                weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
+                layer.lora_magnitude_vector[NAME].weight = weight
+        return replace(self.prepared, whole=whole, sliced=sliced)
+
+    def _set_factors(self, name: str, layer: Any, r: int) -> None:
         f = self.prepared.adapter.modules[name]
-        full_a, full_b = self._factors[name]
-        A, B = peft_shapes(f, full_a[:module_rank], full_b[:, :module_rank].contiguous())
+        A, B = self._prepared.factors(name, r)
+        A, B = peft_shapes(f, A, B.contiguous())
         for param, value in zip(_parameters(layer, f), (A, B), strict=True):
             param.data = value.contiguous()
-        layer.r[NAME] = module_rank * f.rank_multiple
+        layer.r[NAME] = min(r, f.rank)
 
 
 @contextmanager
@@ -341,6 +350,5 @@ def _find(model: nn.Module, name: str) -> nn.Module:
         return model.get_submodule(name)
     except AttributeError as error:
         raise CheckpointError(
-            f"the adapter replaces {name}, which the base does not have",
-            fix="it was trained on another base",
+            f"the adapter replaces {name}, which the base does not have"
         ) from error

@@ -82,6 +82,11 @@ class Family:
         return only(member.seed for member in self.members.values())
 
     @property
+    def data_order(self) -> str | None:
+        """The hash of the training examples and their order, or ``None`` when members differ."""
+        return only(member.data_order for member in self.members.values())
+
+    @property
     def base(self) -> str | None:
         """The name of the base model, the same for all members that record one."""
         return next((m.base for m in self.members.values() if m.base), None)
@@ -98,10 +103,8 @@ class Family:
     def check_rank(self, r: int) -> int:
         """``r`` itself; RankError where no member has it."""
         if r not in self.members:
-            raise RankError(
-                f"rank {r!r} of family {self.name!r}, which has no adapter of that rank",
-                expected=f"one of {', '.join(map(str, self.members))}",
-            )
+            ranks = ", ".join(map(str, self.ranks))
+            raise RankError(f"family {self.name!r} has the ranks {ranks}, and not {r!r}")
         return int(r)
 
     def member(self, r: int) -> Adapter:
@@ -128,32 +131,16 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
         twin = members.setdefault(adapter.rank, adapter)
         if twin is not adapter:
             raise CheckpointError(
-                f"family {name!r} has two adapters of rank {adapter.rank}, "
-                f"{twin.source or twin.name} and {adapter.source or adapter.name}",
-                expected="one adapter for each rank",
-                fix=f"to compare them give them one by one: {source or name}/*",
+                f"family {name!r} has two adapters of rank {adapter.rank}, {twin.name} and "
+                f"{adapter.name}: give them one by one to compare them"
             )
-    for what in ("base", "base_sha256"):
-        bases = {getattr(a, what): a for a in members.values() if getattr(a, what) is not None}
-        if len(bases) > 1:
-            listed = "; ".join(
-                f"{a.source or a.name} on {str(base)[:80]}" for base, a in bases.items()
-            )
-            raise CheckpointError(
-                f"the members of family {name!r} were trained on different bases ({listed})",
-                expected="adapters of one base",
-                fix="give --base if these names mean the same model" if what == "base" else None,
-            )
-    runs = list(members.values())
-    cost = f"{len(runs)} runs, {sum(run.parameters(run.rank) for run in runs):,} parameters"
-    counts = ((run.recipe or {}).get("steps") for run in runs)
-    steps = [count for count in counts if isinstance(count, int)]
-    if len(steps) == len(runs):
-        cost += f", {sum(steps):,} steps"
-    notes = [f"one adapter trained for each rank: {', '.join(map(str, members))}"]
-    notes.append(f"their trainings together: {cost}")
-    noted = dict.fromkeys(note for a in members.values() for note in a.notes)
-    return Family(name, members, source, (*notes, *noted))
+    bases = {m.base_sha256 or m.base for m in members.values()} - {None}
+    if len(bases) > 1:
+        raise CheckpointError(f"the members of family {name!r} were trained on different bases")
+    trained = sum(member.parameters(member.rank) for member in members.values())
+    noted = dict.fromkeys(note for member in members.values() for note in member.notes)
+    own = f"{len(members)} trainings, one for each rank, of {trained:,} parameters together"
+    return Family(name, members, source, (own, *noted))
 
 
 def members_of(adapter: Adapter | Family) -> tuple[Adapter, ...]:

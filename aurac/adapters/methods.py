@@ -1,9 +1,8 @@
 """Training methods: the diagonal between the factors in each pass, and what follows for truncation.
 
 A training step of every method is a list of passes. A pass computes `B · diag(p) · A x` and adds
-`weight` times its loss. LoRA (arXiv 2106.09685), DyLoRA (arXiv 2210.07558), MatryoshkaLoRA
-(arXiv 2605.07850) and nested losses (after Matryoshka representation learning, arXiv 2205.13147)
-are defined here; another package adds its own through the entry point group `aurac.methods`.
+`weight` times its loss. Sources: LoRA (arXiv 2106.09685), DyLoRA (arXiv 2210.07558), MatryoshkaLoRA
+(arXiv 2605.07850), and nested losses after Matryoshka representation learning (arXiv 2205.13147).
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any, Final
 
 import numpy as np
@@ -29,8 +26,6 @@ from aurac.adapters.nesting import (
     rank_weights,
 )
 from aurac.errors import RecipeError, UsageError
-
-ENTRY_POINTS: Final = "aurac.methods"
 
 
 @dataclass(frozen=True)
@@ -76,14 +71,12 @@ class TrainingSetup:
         """The diagonal of plain LoRA at rank r: s_r on the first r components, shape (R,)."""
         return rank_weights(self.rank, (r,), None, self.rule, self.alpha)
 
-    def random(self, purpose: str, step: int) -> np.random.Generator:
-        """The random numbers of one optimizer step.
+    def digest(self, purpose: str, step: int) -> bytes:
+        """A hash of purpose, seed and step, from which a method draws.
 
-        They depend on purpose, seed and step alone, so they are the same on every process, in a
-        gradient-checkpoint recompute and in a resumed training.
+        It is the same on every process, in a gradient-checkpoint recompute and after a resume.
         """
-        digest = hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
-        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+        return hashlib.sha256(f"{purpose} {self.seed} {step}".encode()).digest()
 
 
 class Method:
@@ -96,8 +89,8 @@ class Method:
         options: The settings of its own, with their defaults.
     """
 
-    name: str = ""
-    title: str = ""
+    name: str
+    title: str
     nested: bool = True
     options: Mapping[str, Any] = {}
 
@@ -108,19 +101,13 @@ class Method:
         """The passes of optimizer step `step`, counted from 0."""
         raise NotImplementedError
 
-    def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64] | None:
+    def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64] | None:  # noqa: ARG002
         """The P of all passes, shape (R,); `None` where every rank r is trained with its own s_r.
 
-        Here that is `None` for a nested method and s_R on every component for another one.
-
-        It decides the default scale after truncation: a diagonal that is not constant is kept,
-        otherwise the scaling rule is evaluated at the rank in use.
+        A diagonal that is not constant is kept after truncation; otherwise the scaling rule is
+        evaluated at the rank in use.
         """
-        return None if self.nested else setup.prefix(setup.rank)
-
-    def finish(self, adapter: Any) -> Any:
-        """The trained `Adapter` with its components in the order in which truncation keeps them."""
-        return adapter
+        return None
 
 
 class Lora(Method):
@@ -131,7 +118,12 @@ class Lora(Method):
     @override
     def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
         """One pass with s_R on every component."""
-        return [Pass(setup.prefix(setup.rank))]
+        return [Pass(self.diagonal(setup))]
+
+    @override
+    def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64]:
+        """s_R on every component."""
+        return setup.prefix(setup.rank)
 
 
 class Matryoshka(Method):
@@ -144,6 +136,7 @@ class Matryoshka(Method):
         """One pass with the sum over the nested ranks between the factors."""
         return [Pass(self.diagonal(setup))]
 
+    @override
     def diagonal(self, setup: TrainingSetup) -> NDArray[np.float64]:
         """p_i = Σ over r in S with r ≥ i of w_r · s_r."""
         return rank_weights(setup.rank, setup.ranks, setup.weights, setup.rule, setup.alpha)
@@ -154,6 +147,7 @@ class Dylora(Method):
 
     name, title = "dylora", "DyLoRA (arXiv 2210.07558)"
 
+    @override
     def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
         """One pass with s_b on the first b components; `frozen` trains component b alone."""
         b = self.drawn(setup, step)
@@ -163,8 +157,7 @@ class Dylora(Method):
     def drawn(self, setup: TrainingSetup, step: int) -> int:
         """The rank b of a step, drawn with the chances in `setup.weights`."""
         edges = np.cumsum(np.asarray(setup.weights) / math.fsum(setup.weights))
-        digest = hashlib.sha256(f"dylora {setup.seed} {step}".encode()).digest()
-        uniform = int.from_bytes(digest[:7], "big") / 2**56
+        uniform = int.from_bytes(setup.digest(self.name, step)[:7], "big") / 2**56
         return setup.ranks[min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)]
 
 
@@ -179,16 +172,17 @@ class NestedLoss(Method):
     name, title = "nested_loss", "nested losses (after arXiv 2205.13147)"
     options: Mapping[str, Any] = {"ranks_per_step": 0}
 
+    @override
     def check(self, setup: TrainingSetup) -> None:
         """`ranks_per_step` is 0 (all) or a number of nested ranks."""
         k = setup.options.get("ranks_per_step", 0)
         if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= len(setup.ranks):
             raise RecipeError(
-                f"ranks_per_step = {k!r}",
-                expected=f"0 (every nested rank) or a number up to {len(setup.ranks)}",
-                fix="correct method_options",
+                f"ranks_per_step is {k!r}, not 0 (every nested rank) or a number up to "
+                f"{len(setup.ranks)}"
             )
 
+    @override
     def passes(self, setup: TrainingSetup, step: int) -> Sequence[Pass]:
         """One pass for each nested rank r of the step, with s_r on the first r components."""
         total = math.fsum(setup.weights)
@@ -196,57 +190,22 @@ class NestedLoss(Method):
         k = setup.options.get("ranks_per_step", 0)
         if not 0 < k < len(every):
             return [Pass(setup.prefix(r), weight) for r, weight in every]
-        drawn = setup.random(self.name, step).choice(len(every), size=k, replace=False)
+        seed = int.from_bytes(setup.digest(self.name, step)[:16], "big")
+        drawn = np.random.Generator(np.random.PCG64(seed)).choice(len(every), size=k, replace=False)
         share = len(every) / k
         return [Pass(setup.prefix(every[i][0]), share * every[i][1]) for i in sorted(drawn)]
 
 
-_KNOWN: Final[dict[str, Method]] = {
+METHODS: Final[Mapping[str, Method]] = {
     method.name: method for method in (Lora(), Dylora(), Matryoshka(), NestedLoss())
 }
 
 
-def register_method(method: Any, source: str = "the method") -> None:
-    """Make a method known to this process; an installed package does it by an entry point.
-
-    Raises:
-        UsageError: `method` is no `Method`, or its name is taken by another one.
-    """
-    if not isinstance(method, Method) or not method.name:
-        raise UsageError(f"{source} is {method!r}", expected="an aurac.Method with a name")
-    if _KNOWN.setdefault(method.name, method) is not method:
-        raise UsageError(
-            f"{source} has the name {method.name!r}, which another method has",
-            expected="a name of its own",
-        )
-
-
-def methods() -> Mapping[str, Method]:
-    """Every method by name: the four of aurac, then those of installed packages.
-
-    Raises:
-        UsageError: An entry point of the group `aurac.methods` cannot be imported, is no `Method`,
-            or has the name of another method.
-    """
-    _load_installed()
-    return _KNOWN
-
-
 def method_named(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        UsageError: There is none.
-    """
-    if name not in _KNOWN:
-        _load_installed()
-    if name not in _KNOWN:
-        raise UsageError(
-            f"method {name!r}",
-            expected=f"one of {', '.join(_KNOWN)}",
-            fix="correct the name, or install the package that provides the method",
-        )
-    return _KNOWN[name]
+    """The method of that name; a UsageError where there is none."""
+    if name not in METHODS:
+        raise UsageError(f"there is no method {name!r}, only {', '.join(METHODS)}")
+    return METHODS[name]
 
 
 @dataclass(frozen=True)
@@ -255,8 +214,7 @@ class Nesting:
 
     Attributes:
         method: ``lora`` (S = {R}), ``matryoshka`` (every nested rank in every step), ``dylora``
-            (one nested rank drawn per step), ``nested_loss`` (a loss for each nested rank), or the
-            method of another package.
+            (one nested rank drawn per step) or ``nested_loss`` (a loss for each nested rank).
         ranks: S, ascending.
         weights: One per nested rank: w_r of the sum for ``matryoshka``, of the losses for
             ``nested_loss``, the odds of being drawn for ``dylora``.
@@ -270,8 +228,8 @@ class Nesting:
 
     def __post_init__(self) -> None:
         method_named(self.method)
-        if self.update is not None and self.update not in UPDATES:
-            raise UsageError(f"update {self.update!r}", expected=f"one of {', '.join(UPDATES)}")
+        if self.update not in (None, *UPDATES):
+            raise UsageError(f"there is no update {self.update!r}, only {' and '.join(UPDATES)}")
         ranks = check_nested_ranks(self.ranks)
         object.__setattr__(self, "ranks", ranks)
         object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
@@ -282,62 +240,6 @@ class Nesting:
         """What the method needs to know of a training of rank R."""
         return TrainingSetup(R, self.ranks, self.weights, rule, alpha, seed, self.update, options)
 
-
-def orders_components(name: str | None) -> bool:
-    """Whether the method of that name puts the components in an order after training."""
-    return type(methods().get(name or "", Lora())).finish is not Method.finish
-
-
-def fixed_diagonal(name: str, setup: TrainingSetup) -> NDArray[np.float64] | None:
-    """`Method.diagonal` of the method of that name.
-
-    Raises:
-        UsageError: There is none, or it gave something else than R finite numbers.
-    """
-    diagonal = method_named(name).diagonal(setup)
-    if diagonal is not None and not _numbers(diagonal, setup.rank):
-        raise UsageError(
-            f"method {name!r} gave the diagonal {diagonal!r:.200}",
-            expected=f"an array of {setup.rank} finite numbers, or None",
-            fix="correct its diagonal()",
-        )
-    return diagonal
-
-
-def check_passes(name: str, passes: Any, rank: int) -> None:
-    """Check what a method gave for a step.
-
-    Raises:
-        RecipeError: No passes, or one without a finite number for each component.
-    """
-    for each in passes or [None]:
-        if not (isinstance(each, Pass) and _numbers(each.p, rank) and math.isfinite(each.weight)):
-            raise RecipeError(
-                f"method {name!r} gave the pass {each!r:.200}",
-                expected=f"one aurac.Pass or more, each with an array of {rank} finite numbers",
-                fix="correct its passes()",
-            )
-
-
-def _numbers(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, np.ndarray)
-        and values.shape == (count,)
-        and bool(np.isfinite(values).all())
-    )
-
-
-@cache
-def _load_installed() -> None:
-    for point in entry_points(group=ENTRY_POINTS):
-        source = (
-            f"the method {point.name!r} of the package {point.dist.name if point.dist else '?'}"
-        )
-        try:
-            method = point.load()
-        except Exception as error:
-            raise UsageError(
-                f"{source} cannot be imported ({type(error).__name__}: {error})",
-                fix="repair or uninstall that package",
-            ) from error
-        register_method(method() if isinstance(method, type) else method, source)
+    def diagonal(self, R: int, rule: Rule, alpha: float) -> NDArray[np.float64] | None:
+        """The P of the training at rank R, shape (R,), see `Method.diagonal`."""
+        return method_named(self.method).diagonal(self.setup(R, rule, alpha, 0, {}))

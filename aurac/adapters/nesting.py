@@ -23,21 +23,8 @@ UPDATES: Final[tuple[Update, ...]] = get_args(Update)
 
 
 def scale(rule: Rule, alpha: float, r: int) -> float:
-    """The factor in front of ``B @ A`` at rank ``r``: α (none), α/r (rank) or α/√r (sqrt).
-
-    Raises:
-        UsageError: For a rule other than those three.
-        RankError: For a rank below 1.
-    """
-    if r < 1:
-        raise RankError(f"rank {r}", expected="a whole number of at least 1")
-    if rule == "none":
-        return float(alpha)
-    if rule == "rank":
-        return alpha / r
-    if rule == "sqrt":
-        return alpha / math.sqrt(r)
-    raise UsageError(f"scaling rule {rule!r}", expected=f"one of {', '.join(RULES)}")
+    """The factor in front of ``B @ A`` at rank ``r``: α (none), α/r (rank) or α/√r (sqrt)."""
+    return float(alpha) / {"none": 1.0, "rank": r, "sqrt": math.sqrt(r)}[rule]
 
 
 def rank_weights(
@@ -58,19 +45,15 @@ def rank_weights(
         UsageError: When there is not one finite weight for each nested rank.
     """
     ranks = check_nested_ranks(nested_ranks)
-    checked = check_weights(ranks, weights)
     p = np.zeros(R, dtype=np.float64)
-    for r, w in zip(ranks, checked, strict=True):
+    for r, w in zip(ranks, check_weights(ranks, weights), strict=True):
         p[:r] += w * scale(rule, alpha, r)
     return p
 
 
 def default_nested_ranks(R: int) -> tuple[int, ...]:
     """Powers of two up to ``R``, with ``R`` itself always the last: 12 gives (1, 2, 4, 8, 12)."""
-    if R < 1:
-        raise RankError(f"rank {R}", expected="a whole number of at least 1")
-    ranks = [1 << k for k in range(R.bit_length()) if 1 << k <= R]
-    return tuple(ranks if ranks[-1] == R else [*ranks, R])
+    return tuple(sorted({1 << k for k in range(R.bit_length())} | {R}))
 
 
 def is_rank(value: object) -> bool:
@@ -80,59 +63,37 @@ def is_rank(value: object) -> bool:
 
 def check_nested_ranks(nested_ranks: Sequence[int]) -> tuple[int, ...]:
     """``nested_ranks`` as ascending integers, each once, at least one; else a RankError."""
-    ranks: list[int] = []
-    for rank in nested_ranks:
-        if not is_rank(rank):
-            raise RankError(f"nested rank {rank!r}", expected="whole numbers of at least 1")
-        ranks.append(int(rank))
-    if not ranks or len(set(ranks)) != len(ranks) or ranks != sorted(ranks):
+    ranks = list(nested_ranks)
+    if not ranks or not all(map(is_rank, ranks)) or ranks != sorted(set(ranks)):
         raise RankError(
-            f"nested ranks {tuple(nested_ranks)!r}",
-            expected="at least one rank, each once, ascending",
+            f"nested ranks {tuple(ranks)!r} are not ascending whole numbers from 1 on, each once"
         )
-    return tuple(ranks)
+    return tuple(map(int, ranks))
 
 
 def check_weights(ranks: Sequence[int], weights: Sequence[float] | None) -> tuple[float, ...]:
-    """One finite, non-negative weight for each of ``ranks``, not all of them zero.
+    """One finite, non-negative weight for each of ``ranks``, not all zero; else a UsageError.
 
-    ``None`` means 1 each. Anything else is a UsageError.
+    ``None`` means 1 each.
     """
-    if weights is None:
-        return (1.0,) * len(ranks)
-    values = tuple(float(w) for w in weights)
-    usable = all(math.isfinite(w) and w >= 0 for w in values) and any(w > 0 for w in values)
+    values = (1.0,) * len(ranks) if weights is None else tuple(map(float, weights))
+    usable = all(math.isfinite(w) and w >= 0 for w in values) and any(values)
     if len(values) != len(ranks) or not usable:
         raise UsageError(
-            f"weights {values!r} for nested ranks {tuple(ranks)!r}",
-            expected="one finite weight of at least 0 for each nested rank, not all of them 0",
+            f"weights {values!r} are not one finite number of at least 0, with one above 0, for "
+            f"each of the nested ranks {tuple(ranks)!r}"
         )
     return values
 
 
-def peft_alpha(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
-    """The ``lora_alpha`` that makes plain PEFT scale rank ``r`` by the rule.
-
-    PEFT's own r is ``multiple · r``, by which it divides.
-    """
-    if rule == "none":
-        return alpha * r * multiple
-    return float(alpha * (math.sqrt(multiple) if rule == "sqrt" else multiple))
+def peft_alpha(rule: Rule, alpha: float, r: int) -> float:
+    """The ``lora_alpha`` that makes plain PEFT, which has no rule none, scale rank ``r`` by it."""
+    return alpha * r if rule == "none" else float(alpha)
 
 
-def rule_alpha(rule: Rule, lora_alpha: float, r: int, multiple: int = 1) -> float:
-    """The inverse of :func:`peft_alpha`: the α of the rule from PEFT's ``lora_alpha``."""
-    if rule == "none":
-        return lora_alpha / (r * multiple)
-    return lora_alpha / (math.sqrt(multiple) if rule == "sqrt" else multiple)
-
-
-def peft_scale(rule: Rule, alpha: float, r: int, multiple: int = 1) -> float:
+def peft_scale(rule: Rule, alpha: float, r: int) -> float:
     """The factor that plain PEFT computes at rank ``r`` from :func:`peft_alpha`, rounding included.
 
     A live model uses this one, so that it and an exported checkpoint agree to the last bit.
     """
-    if r < 1:
-        raise RankError(f"rank {r}", expected="a whole number of at least 1")
-    lora_alpha = peft_alpha(rule, alpha, r, multiple)
-    return lora_alpha / (math.sqrt(r * multiple) if rule == "sqrt" else r * multiple)
+    return peft_alpha(rule, alpha, r) / (math.sqrt(r) if rule == "sqrt" else r)

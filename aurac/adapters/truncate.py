@@ -10,11 +10,8 @@ The scale after truncation (``rescale``) is a choice that can outweigh the metho
 
 With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
 best rank-r approximation (Eckart and Young, 1936) comes from QR factorisations of B and Aᵀ and the
-SVD of an R × R core, never from the (out, in) matrix.
-
-``energy`` takes the same components and spends the parameters of a uniform rank r where the
-singular values of the update, scaled as it acts, are largest over all modules: each module has a
-rank of its own, at least 1.
+SVD of an R × R core, never from the (out, in) matrix. At the trained rank nothing is decomposed:
+the factors are the adapter's own, bit for bit, with P folded in where it is recorded.
 """
 
 from __future__ import annotations
@@ -26,42 +23,41 @@ from typing import Final, Literal, get_args
 import numpy as np
 import torch
 from msgspec import structs
-from numpy.typing import NDArray
 from torch import Tensor
 
 from aurac.adapters.adapter import Adapter, Factors, all_finite
-from aurac.adapters.methods import orders_components
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
 from aurac.records.cut import Derived
 
-Basis = Literal["prefix", "svd", "energy"]
-BasisOption = Literal["auto", "prefix", "svd", "energy"]  # auto: :func:`default_basis`
+Basis = Literal["prefix", "svd"]
+BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`
 Rescale = Literal["rule", "keep", "trained", "fit"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An adapter ready for every rank: prefix slices of its modules are the truncations.
+    """An adapter ready for every rank: its truncations are slices.
 
     Attributes:
         adapter: The adapter that it was made from.
-        basis: ``prefix``, ``svd`` or ``energy``.
+        basis: ``prefix`` or ``svd``.
         rescale: What decides the scale.
-        modules: By module path A (R, in), with any weights folded in, and B (out, R).
+        whole: By module path A (R, in), with any weights folded in, and B (out, R) at full rank.
+        sliced: The same in the basis, of which the first r components are the truncation.
         fit_factors: For ``fit`` the factor of each rank.
-        spectra: For ``energy`` the singular values of each module's update, descending, (R,).
     """
 
     adapter: Adapter
     basis: Basis
     rescale: Rescale
-    modules: Mapping[str, tuple[Tensor, Tensor]]
+    whole: Pairs
+    sliced: Pairs
     fit_factors: Mapping[int, float] | None = None
-    spectra: Mapping[str, NDArray[np.float64]] | None = None
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
@@ -72,52 +68,48 @@ class Prepared:
         return self.adapter.rank
 
     def at(self, rank: int) -> Adapter:
-        """The truncation at ``rank`` as an adapter, of the slices that a live model runs on.
+        """The truncation at ``rank``; the adapter itself where that changes nothing.
 
         Raises:
             RankError: For a rank that the adapter does not have.
             UsageError: For a rank without a fitted factor.
         """
         r = self.adapter.check_rank(rank)
-        ranks, modules = self.module_ranks(r), {}
-        for name, (A, B) in self.modules.items():
-            f, own = self.adapter.modules[name], ranks[name]
-            rule, alpha = self._rule(f, r)
-            modules[name] = replace(f, A=A[:own], B=B[:, :own].contiguous(), rule=rule, alpha=alpha)
+        if self._untouched(r):
+            return self.adapter
+        modules = {}
+        for name, f in self.adapter.modules.items():
+            (A, B), (rule, alpha) = self.factors(name, r), self._rule(f, r)
+            modules[name] = replace(f, A=A, B=B.contiguous(), rule=rule, alpha=alpha)
         return replace(
             self.adapter,
             modules=modules,
             # P follows from the rule, so it is only still known where the rule is kept.
             nesting=self.adapter.nesting if self._by_rule else None,
-            derived=self.record(r),
+            derived=self._record(r),
         )
 
-    def module_ranks(self, r: int) -> dict[str, int]:
-        """The rank of each module in the truncation at ``r``: its own where that is lower.
+    def factors(self, name: str, r: int) -> tuple[Tensor, Tensor]:
+        """A and B of a module at rank ``r``, as views; a module of a lower rank keeps its own."""
+        if r == self.rank:
+            return self.whole[name]
+        A, B = self.sliced[name]
+        return A[:r], B[:, :r]
 
-        For ``energy`` the parameters of these are spent, one component of each module first, then
-        by descending singular value as long as they suffice.
-        """
-        factors = self.adapter.modules
-        ranks = {name: min(r, f.rank) for name, f in factors.items()}
-        if self.spectra is None:
-            return ranks
-        costs = {name: (f.A.numel() + f.B.numel()) // f.rank for name, f in factors.items()}
-        left = sum((rank - 1) * costs[name] for name, rank in ranks.items())
-        ranks = dict.fromkeys(ranks, 1)
-        components = [(-s, name) for name, values in self.spectra.items() for s in values[1:]]
-        for _, name in sorted(components):
-            if costs[name] <= left:
-                ranks[name] += 1
-                left -= costs[name]
-        return ranks
-
-    def scaling(self, name: str, r: int, module_rank: int | None = None) -> float:
+    def scaling(self, name: str, r: int) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
         f = self.adapter.modules[name]
-        rule, alpha = self._rule(f, r)
-        rank = self.module_ranks(r)[name] if module_rank is None else module_rank
-        return peft_scale(rule, alpha, rank, f.rank_multiple)
+        rule, alpha = (f.rule, f.alpha) if self._untouched(r) else self._rule(f, r)
+        return peft_scale(rule, alpha, min(r, f.rank))
+
+    def _untouched(self, r: int) -> bool:
+        """Whether the truncation at ``r`` is the adapter itself."""
+        own = self.adapter.modules
+        return (
+            r == self.rank
+            and self.rescale != "fit"
+            and all(A is own[name].A for name, (A, _) in self.whole.items())
+        )
 
     @property
     def _by_rule(self) -> bool:
@@ -131,21 +123,30 @@ class Prepared:
             return f.rule, f.alpha
         kept = f.scale(f.rank)
         if self.rescale == "fit":
-            kept *= _factor(self.fit_factors, r)
+            kept *= self._fit_factor(r)
         return "none", kept
 
-    def record(self, r: int) -> Derived:
+    def _fit_factor(self, r: int) -> float:
+        if r not in (self.fit_factors or {}):
+            raise UsageError(f"there is no fitted factor for rank {r}")
+        return float((self.fit_factors or {})[r])
+
+    def _record(self, r: int) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
         adapter, before = self.adapter, self.adapter.derived or Derived()
+        basis, rescale = self.basis, self.rescale
+        if r == adapter.rank and basis == "svd" and not is_svd(adapter):
+            # Nothing is decomposed there, and P is in the weights.
+            basis, rescale = "prefix", "trained" if rescale == "keep" else rescale
         own = structs.replace(before, from_rank=None, from_sha256=None, trained=None)
         return Derived(
-            basis=before.basis or "prefix" if self.basis == "prefix" else self.basis,
-            rescale=self.rescale,
+            basis=before.basis or "prefix" if basis == "prefix" else basis,
+            rescale=rescale,
             rank=r,
             from_rank=before.from_rank or adapter.rank,
             from_sha256=before.from_sha256 or adapter.sha256,
             trained=before.trained if adapter.nesting is None else adapter.training,
-            fit_factor=_factor(self.fit_factors, r) if self.rescale == "fit" else None,
+            fit_factor=self._fit_factor(r) if self.rescale == "fit" else None,
             before=own if adapter.derived else None,
         )
 
@@ -153,29 +154,22 @@ class Prepared:
 def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:
     """``prefix`` where training ordered the components, ``svd`` otherwise.
 
-    Nested ranks order them, so does a P that is not constant, and a method's own ``finish``. The
-    rescales ``rule`` and ``trained`` are about a prefix.
+    Nested ranks order them. The rescales ``rule`` and ``trained`` are about a prefix.
     """
     if is_svd(adapter):
         return "svd"
     record = (adapter.derived or Derived()).trained or adapter.training
-    ordered = len(record.nested_ranks or ()) > 1 or orders_components(record.method)
-    if ordered or rescale in ("rule", "trained") or default_rescale(adapter) == "trained":
-        return "prefix"
-    return "svd"
+    ordered = len(record.nested_ranks or ()) > 1 or default_rescale(adapter) == "trained"
+    return "prefix" if ordered or rescale in ("rule", "trained") else "svd"
 
 
 def default_rescale(adapter: Adapter, basis: Basis = "prefix") -> Rescale:
     """``keep`` for svd, ``trained`` where P is recorded and not constant, ``rule`` otherwise."""
-    if basis != "prefix" or is_svd(adapter):
+    if basis == "svd" or is_svd(adapter):
         return "keep"
-    if has_p_in_weights(adapter):
-        return "trained"
-    for name in adapter.modules:
-        p = adapter.rank_weights(name)
-        if p is not None and not np.all(p == p[0]):
-            return "trained"
-    return "rule"
+    diagonals = (adapter.rank_weights(name) for name in adapter.modules)
+    varies = any(p is not None and np.any(p != p[0]) for p in diagonals)
+    return "trained" if varies or has_p_in_weights(adapter) else "rule"
 
 
 def prepare(
@@ -184,80 +178,64 @@ def prepare(
     rescale: Rescale | None = None,
     fit_factors: Mapping[int, float] | None = None,
 ) -> Prepared:
-    """Turn an adapter into the basis whose prefix slices are its truncations at every rank.
+    """Turn an adapter into the basis in which its truncations at every rank are slices.
 
     Raises:
         UsageError: For an unknown word, a basis and rescale that do not go together, ``trained``
             where training is not recorded, or ``fit`` without factors.
         CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
     """
-    adapter = adapter.loaded()
-    prepared = prepare_outline(adapter, basis, rescale, fit_factors)
-    modules = {name: _in_basis(prepared, name, f) for name, f in adapter.modules.items()}
-    return replace(prepared, modules=modules)
+    chosen = default_basis(adapter, rescale) if basis == "auto" else basis
+    rescale = default_rescale(adapter, chosen) if rescale is None else rescale
+    _check_cut(adapter, chosen, rescale, fit_factors)
+    whole: dict[str, tuple[Tensor, Tensor]] = {}
+    sliced: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, f in adapter.modules.items():
+        with_p = rescale == "trained" or chosen == "svd"
+        relative = _relative(adapter, name) if with_p else None
+        whole[name] = sliced[name] = _folded(f, relative, name)
+        if chosen == "svd" and not is_svd(adapter):
+            sliced[name] = _svd(f, relative, name)
+    return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
 
 
-def prepare_outline(
-    adapter: Adapter,
-    basis: BasisOption = "prefix",
-    rescale: Rescale | None = None,
-    fit_factors: Mapping[int, float] | None = None,
-) -> Prepared:
-    """What :func:`prepare` does, checked, without its modules: for an adapter of any size."""
-    if basis == "auto":
-        basis = default_basis(adapter, rescale)
-    if basis not in BASES:
-        raise UsageError(f"basis {basis!r}", expected=f"one of auto, {', '.join(BASES)}")
-    rescale = default_rescale(adapter, basis) if rescale is None else rescale
-    _check_rescale(adapter, basis, rescale, fit_factors)
-    spectra = None
-    if basis == "energy":
-        spectra = {name: _spectrum(adapter, name, f) for name, f in adapter.walk()}
-    return Prepared(adapter, basis, rescale, {}, fit_factors, spectra)
-
-
-def _check_rescale(
+def _check_cut(
     adapter: Adapter, basis: Basis, rescale: Rescale, fit_factors: Mapping[int, float] | None
 ) -> None:
-    if rescale not in RESCALES:
-        raise UsageError(f"rescale {rescale!r}", expected=f"one of {', '.join(RESCALES)}")
-    if basis != "prefix" and rescale in ("rule", "trained"):
+    if basis not in BASES or rescale not in RESCALES:
         raise UsageError(
-            f"rescale {rescale} with basis {basis}",
-            expected="keep, or fit in compare: components of an SVD have no trained order",
+            f"basis {basis!r} with rescale {rescale!r}: there are the bases auto, "
+            f"{', '.join(BASES)} and the rescales {', '.join(RESCALES)}"
+        )
+    if basis == "svd" and rescale in ("rule", "trained"):
+        raise UsageError(
+            f"rescale {rescale} needs basis prefix, because components of an SVD have no trained "
+            "order; with svd give keep or fit"
         )
     if rescale == "fit" and not fit_factors:
-        raise UsageError("rescale fit without factors", fix="fit them on held-out documents first")
-    recorded = adapter.nesting or has_p_in_weights(adapter)
-    if rescale == "trained" and not recorded:
+        raise UsageError("rescale fit needs factors, which aurac compare finds")
+    if rescale == "trained" and not (adapter.nesting or has_p_in_weights(adapter)):
         raise UsageError(
-            f"rescale trained for adapter {adapter.name!r}, whose training is not recorded",
-            fix="give --method and --nested-ranks, or use rule or keep",
+            f"rescale trained needs to know how adapter {adapter.name!r} was trained, which is not "
+            "recorded: give --method and --nested-ranks"
         )
-
-
-def _in_basis(prepared: Prepared, name: str, f: Factors) -> tuple[Tensor, Tensor]:
-    """A and B of one module in the basis of an outline from :func:`prepare_outline`."""
-    adapter = prepared.adapter
-    if prepared.basis != "prefix":
-        if is_svd(adapter):
-            return f.A, f.B  # in that basis already: its prefixes are the best approximations
-        return _svd(f, _relative(adapter, name), name)
-    relative = _relative(adapter, name) if prepared.rescale == "trained" else None
-    if relative is None:
-        return f.A, f.B
-    folded = (f.A.double() * relative.to(f.A.device)[:, None]).to(f.A.dtype)
-    return _finite(folded, name), f.B
 
 
 def _relative(adapter: Adapter, name: str) -> Tensor | None:
     """``p / s_R`` of a module in fp64, shape (R,); ``None`` where it is 1 throughout or unknown."""
     f = adapter.modules[name]
-    p = adapter.rank_weights(name)
-    if p is None:
+    p, s = adapter.rank_weights(name), f.scale(f.rank)
+    if p is None or s == 0 or np.all(p == s):
         return None
-    relative = p / f.scale(f.rank) if f.scale(f.rank) != 0 else np.ones_like(p)
-    return None if np.all(relative == 1.0) else torch.from_numpy(relative)
+    return torch.from_numpy(p / s)
+
+
+def _folded(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
+    """A with ``relative`` (R,) folded into its rows, and B."""
+    if relative is None:
+        return f.A, f.B
+    A = (f.A.double() * relative.to(f.A.device)[:, None]).to(f.A.dtype)
+    return _finite(A, name), f.B
 
 
 def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
@@ -283,47 +261,13 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     return _finite(a, name), _finite(b, name)
 
 
-def triangles(f: Factors) -> tuple[Tensor, Tensor]:
-    """The R factors of Aᵀ and B in fp64, (E, min(R, in), R) and (E, min(R, out), R)."""
-    A, B = f.stacked()
-    a, b = (torch.linalg.qr(side.double(), mode="r").R.cpu() for side in (A.mT, B))
-    return a, b
-
-
-def singular_values(a: Tensor, b: Tensor, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The singular values of ``B · diag(weights) · A``, descending, shape (R,).
-
-    ``a`` and ``b`` are those of :func:`triangles`. A stack of blocks is one block-diagonal update:
-    its values are those of the blocks, pooled by position.
-    """
-    R = a.shape[-1]
-    sigma = torch.linalg.svdvals((b * torch.from_numpy(weights)) @ a.mT)
-    pooled = sigma.square().sum(dim=0).sqrt().numpy()
-    return np.pad(pooled, (0, R - pooled.shape[0]))
-
-
-def _spectrum(adapter: Adapter, name: str, f: Factors) -> NDArray[np.float64]:
-    """The singular values of one module's trained update, scaled as it acts, (R,)."""
-    p = adapter.rank_weights(name)
-    return singular_values(*triangles(f), np.full(f.rank, f.scale(f.rank)) if p is None else p)
-
-
 def _finite(tensor: Tensor, name: str) -> Tensor:
     if not all_finite(tensor):
+        dtype = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"the factors of {name} leave the range of {str(tensor.dtype).removeprefix('torch.')}",
-            fix="save the adapter in float32 first",
+            f"the factors of {name} leave the range of {dtype}: save the adapter in float32 first"
         )
     return tensor
-
-
-def _factor(factors: Mapping[int, float] | None, r: int) -> float:
-    if not factors or r not in factors:
-        raise UsageError(f"rank {r} without a fitted factor", fix="fit one for each rank first")
-    value = float(factors[r])
-    if not np.isfinite(value):
-        raise UsageError(f"a fitted factor of {value} for rank {r}", expected="a finite number")
-    return value
 
 
 def has_p_in_weights(adapter: Adapter) -> bool:
@@ -333,4 +277,4 @@ def has_p_in_weights(adapter: Adapter) -> bool:
 
 def is_svd(adapter: Adapter) -> bool:
     """Whether its components are those of an SVD already."""
-    return (adapter.derived or Derived()).basis in ("svd", "energy")
+    return (adapter.derived or Derived()).basis == "svd"

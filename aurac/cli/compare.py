@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aurac.cli.checkpoints import checkpoint_options, checkpoint_overrides
 from aurac.cli.options import (
     as_table,
     command,
@@ -70,9 +69,8 @@ _OPTIONS = options(
 
     Truncation
     --ranks [pow2]: pow2, all, or ranks such as 1,2,4.
-    --basis <auto|prefix|svd|energy>: One or more; the first is the one compared. auto, the default:
-        svd, with the prefix as published beside it; of nested training prefix. energy: the
-        parameters of a uniform rank, spent where the singular values are largest.
+    --basis <auto|prefix|svd>: One or more; the first is the one compared. auto, the default:
+        svd, with the prefix as published beside it; of nested training prefix.
     --rescale <rule|keep|trained|fit>: One or more. Default: each adapter's own.
 
     Hardware
@@ -116,7 +114,6 @@ _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 )
 @click.argument("checkpoints", nargs=-1, metavar="CKPT...")
 @_OPTIONS
-@checkpoint_options
 def compare(
     checkpoints: tuple[str, ...],
     tasks: list[str],
@@ -143,7 +140,6 @@ def compare(
     from aurac.runs.settings import Request
 
     options["primary"] = tuple(parse_pairs(asked, references))
-    options["overrides"] = checkpoint_overrides()
     request = Request.of(checkpoints, tasks, out, **options)
     if dry_run:
         return _show_dry_run(request, as_json=as_json)

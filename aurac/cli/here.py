@@ -38,14 +38,13 @@ def base(name: str | None, listing: bool, as_json: bool) -> None:
     """  # noqa: D301
     from aurac.models.base import resolve_base
     from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder
-    from aurac.records.hub import UPSTREAM
 
     if listing:
         rows = [
             [
                 name,
                 f"{model.megabytes} MB",
-                UPSTREAM[name].licence,
+                model.licence,
                 "yes" if packaged_folder(name) else "no",
             ]
             for name, model in PACKAGED.items()

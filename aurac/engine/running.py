@@ -30,7 +30,6 @@ from aurac.models.device import (
     UnsupportedAttentionError,
     attention_of,
     device_of,
-    keep_few_kernels,
     keep_freed_memory,
     refuse_unsupported,
     unwrapped,
@@ -100,7 +99,6 @@ def evaluating(model: Any) -> Iterator[None]:
     on_cpu = device_of(model).type == "cpu"
     if on_cpu:
         keep_freed_memory()
-        keep_few_kernels()
     broken: Tensor | None = None
 
     def look(_model: Any, _inputs: Any, output: Any) -> None:

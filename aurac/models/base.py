@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
-from aurac.files import FETCH, POINTER, did_you_mean, is_pointer
 from aurac.models.device import no_memory, pick_device, pick_dtype
-from aurac.models.packaged import DEFAULT_BASE, PACKAGED, packaged_folder, packaged_weights
+from aurac.models.packaged import (
+    DEFAULT_BASE,
+    PACKAGED,
+    hub_id,
+    packaged_folder,
+    packaged_weights,
+)
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
-from aurac.records.hub import hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -59,56 +63,34 @@ def resolve_base(name: str) -> Base:
     if name in PACKAGED:
         return Base(name, *packaged_weights(name), packaged=True)
     path = Path(name).expanduser()
-    if path.exists():
-        return _local(name, path)
-    if hub_id(name) is None:
-        raise BaseModelError(
-            f"base {name!r} is no folder here",
-            expected=f"a model folder, a hub id (owner/name) or {DEFAULT_BASE}",
-            fix=did_you_mean(path, lambda near: (near / MODEL_CONFIG).is_file())
-            or "check the spelling of the path; names on the hub have an owner, such as "
-            "openai-community/gpt2",
-        )
-    return _from_hub(name)
-
-
-def _local(name: str, path: Path) -> Base:
+    if not path.exists():
+        if hub_id(name) is None:
+            raise BaseModelError(
+                f"base {name!r} is no model folder here, no hub id (owner/name) and not "
+                f"{DEFAULT_BASE}"
+            )
+        path = _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():
-        raise BaseModelError(
-            f"base {name!r} holds no config.json",
-            expected="a model folder as save_pretrained writes it",
-            fix="give the folder that holds config.json and the weights",
-        )
-    if pointer := next((x for x in path.iterdir() if x.is_file() and is_pointer(x)), None):
-        raise BaseModelError(f"base {name!r}: {pointer} is {POINTER}", fix=FETCH)
+        raise BaseModelError(f"base {name!r} holds no {MODEL_CONFIG}")
     try:
         digest = remembered_sha256(path)
-    except (FileNotFoundError, ValueError, KeyError, OSError) as error:
-        raise BaseModelError(
-            f"base {name!r} cannot be read: {error}",
-            expected="a model folder with whole *.safetensors files",
-            fix="download or save the model again",
-        ) from error
+    except (ValueError, OSError) as error:
+        raise BaseModelError(f"the weights of base {name!r} cannot be read: {error}") from error
     return Base(name, path.resolve(), digest, packaged=False)
 
 
-def _from_hub(name: str) -> Base:
+def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
+    patterns = ["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja"]
     try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja"],
-        )
+        folder = snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
     except Exception as error:
         raise BaseModelError(
-            f"base {name!r} could not be fetched from the hub ({first_line(error)})",
-            expected="a reachable hub, or a local model folder",
-            fix="check the name and the network, or give --base FOLDER",
+            f"base {name!r} could not be fetched from the hub: {first_line(error)}"
         ) from error
-    return _local(name, Path(folder))
+    return Path(folder)
 
 
 _OFFLOADED: list[Any] = []  # folders for what is offloaded to disk, until the process ends
@@ -149,14 +131,10 @@ def load_model(
 def _not_loaded(name: str, error: Exception) -> BaseModelError:
     if no_memory(error):
         return BaseModelError(
-            f"base {name!r} does not fit into memory ({first_line(error)})",
-            fix="give --dtype bfloat16, --device-map auto or a smaller base",
+            f"base {name!r} does not fit into memory: {first_line(error)} (--dtype bfloat16 or "
+            "--device-map auto takes less of it)"
         )
-    return BaseModelError(
-        f"base {name!r} cannot be loaded ({first_line(error)})",
-        expected="a causal language model that transformers can load without remote code",
-        fix="check the folder, or pass --trust-remote-code if you trust its author",
-    )
+    return BaseModelError(f"base {name!r} cannot be loaded: {first_line(error)}")
 
 
 def load_base(
@@ -207,47 +185,29 @@ def load_base(
     return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
 
 
-class KnownBase:
-    """One base, looked at while a checkpoint is read; errors as of `resolve_base`.
+def base_skeleton(name: str | None, *, needed: bool) -> torch.nn.Module | None:
+    """The modules of a base on the meta device; it is fetched only if `needed`, else `None`."""
+    folder = on_this_machine(name or "")
+    if folder is None and needed and name:
+        folder = resolve_base(name).path
+    if folder is None:
+        return None
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    A `model` in memory, on the meta device or not, takes the place of the one that `name` names.
-    """
-
-    def __init__(self, name: str, model: torch.nn.Module | None = None) -> None:
-        self._name, self._model = name, model
-
-    def skeleton(self, *, needed: bool) -> torch.nn.Module | None:
-        """The model's modules on the meta device; fetched only if `needed`, else `None`."""
-        if self._model is not None:
-            return self._model
-        folder = on_this_machine(self._name)
-        if folder is None and needed and self._name:
-            folder = resolve_base(self._name).path
-        if folder is None:
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        if not needed:
             return None
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        raise _not_loaded(str(name), error) from error
 
-        try:
-            with quiet_transformers(), torch.device("meta"):
-                config = AutoConfig.from_pretrained(folder, local_files_only=True)
-                return AutoModelForCausalLM.from_config(config)
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            if not needed:
-                return None
-            raise BaseModelError(
-                f"the shapes of base {self._name!r} are needed and cannot be built "
-                f"({first_line(error)})",
-                fix="give --base a folder that transformers can load",
-            ) from error
 
-    def whole(self) -> torch.nn.Module:
-        """The model with its numbers, in the types they are stored in; empty without a name."""
-        import torch
-
-        if self._model is not None or not self._name:
-            return torch.nn.Module() if self._model is None else self._model
-        return load_model(resolve_base(self._name), "auto")
+def base_with_weights(name: str | None) -> torch.nn.Module | None:
+    """The model of a base in the types that its files have; `None` without a name."""
+    return load_model(resolve_base(name), "auto") if name else None
 
 
 def on_this_machine(name: str) -> Path | None:

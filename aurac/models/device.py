@@ -7,7 +7,6 @@ import ctypes
 import functools
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -65,11 +64,8 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
             return kind
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        known, here = device.partition(":")[0] in KINDS, {pick_device(): 0, "cpu": 1}
         raise BaseModelError(
-            f"device {device!r} cannot be used here{f' ({first_line(error)})' if known else ''}",
-            expected=f"cpu, cuda, cuda:N or mps; here: {' and '.join(here)}",
-            fix="leave --device out to take the best one there is",
+            f"device {device!r} cannot be used here: {first_line(error)}"
         ) from error
     return str(device)
 
@@ -86,9 +82,7 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     import torch
 
     if dtype not in (None, *DTYPES):
-        raise BaseModelError(
-            f"dtype {dtype!r}", expected=" or ".join(DTYPES), fix="give --dtype one of these"
-        )
+        raise BaseModelError(f"there is no dtype {dtype!r}, only {', '.join(DTYPES)}")
     if dtype not in (None, "auto"):
         return getattr(torch, str(dtype))
     fast = False
@@ -142,10 +136,8 @@ def in_use(device: str) -> dict[str, str | int]:
     return described
 
 
-_KERNELS = 128
-_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 # malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST, _SMALL = -1, -3, 1 << 30, 1 << 25, 1 << 20
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST = -1, -3, 1 << 30, 1 << 25
 
 
 @functools.cache
@@ -155,35 +147,14 @@ def keep_freed_memory() -> bool:
     By default glibc returns a layer's few megabytes to the system and fetches them again page by
     page, about a third of a large pass on a CPU. The process keeps its peak instead.
     """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
     # Older glibc takes no more than half a heap; to be refused after the other setting took would
     # freeze the threshold where it stands, below every activation.
-    taken = _set(_MMAP_THRESHOLD, _LARGE) or _set(_MMAP_THRESHOLD, _OLD_MOST)
-    return taken and _set(_TRIM_THRESHOLD, _LARGE)
-
-
-def keep_few_kernels() -> None:
-    """Bound the kernels that torch and oneDNN keep (.5 MB for each shape), unless the user has.
-
-    In 16 bit on a CPU each pass brings shapes of its own. It counts from oneDNN's first product on.
-    """
-    for name in _KERNEL_CACHES:
-        os.environ.setdefault(name, str(_KERNELS))
-
-
-@functools.cache
-def return_freed_memory() -> bool:
-    """Let the C library give large blocks back at once; whether it took the setting.
-
-    By default glibc keeps freed blocks below 32 MB in a heap whose holes the next ones may not fit.
-    """
-    return _set(_MMAP_THRESHOLD, _SMALL)
-
-
-def _set(option: int, value: int) -> bool:
-    try:
-        return sys.platform.startswith("linux") and bool(ctypes.CDLL(None).mallopt(option, value))
-    except (OSError, AttributeError):
-        return False
+    taken = mallopt(_MMAP_THRESHOLD, _LARGE) or mallopt(_MMAP_THRESHOLD, _OLD_MOST)
+    return bool(taken and mallopt(_TRIM_THRESHOLD, _LARGE))
 
 
 def device_of(model: Any) -> torch.device:

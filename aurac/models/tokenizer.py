@@ -108,11 +108,7 @@ def _of_adapters(
         name: folder for name, path in adapters.items() if (folder := tokenizer_folder(path))
     }
     if requested and not folders:
-        raise UsageError(
-            "--tokenizer adapter, and no adapter has a tokenizer of its own",
-            expected=f"{_CONFIG} beside the adapter",
-            fix="leave --tokenizer out",
-        )
+        raise UsageError("--tokenizer adapter, but no adapter has a tokenizer of its own")
     loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
     different = {name: own for name, own in loaded.items() if own.tokenizer is not None}
     kinds = {own.sha256 for own in different.values()}
@@ -121,9 +117,8 @@ def _of_adapters(
             f"{n}: {'its own' if n in different else 'the base’s'}" for n in adapters
         )
         raise UsageError(
-            f"the adapters have different tokenizers or chat templates ({listed})",
-            expected="one for all, so that their prompts are the same",
-            fix="compare them in separate runs, or give --tokenizer base or --tokenizer FOLDER",
+            f"the adapters have different tokenizers or chat templates ({listed}): compare them in "
+            "separate runs, or give --tokenizer base or a folder"
         )
     return next(iter(different.values()), Tokenizer())
 
@@ -133,9 +128,8 @@ def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, i
     if len(sizes) > 1:
         listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
         raise CheckpointError(
-            f"the adapters bring embeddings of different sizes ({listed})",
-            expected="one vocabulary",
-            fix="compare them in separate runs",
+            f"the adapters bring embeddings of different sizes ({listed}): compare them in "
+            "separate runs"
         )
     present = _rows(base.model)
     needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
@@ -174,8 +168,7 @@ def _folder(text: str) -> Path:
     folder = tokenizer_folder(Path(text).expanduser()) if Path(text).expanduser().is_dir() else None
     if folder is None:
         raise UsageError(
-            f"--tokenizer {text!r} is no folder with a tokenizer",
-            expected=f"base, adapter, or a folder with {_CONFIG}",
+            f"--tokenizer {text!r} is neither base, adapter nor a folder with {_CONFIG}"
         )
     return folder
 
@@ -194,8 +187,8 @@ def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT
             )
     except Exception as error:
         raise CheckpointError(
-            f"the tokenizer of {whose} cannot be read ({first_line(error)})",
-            fix="give --tokenizer base to use the base's",
+            f"the tokenizer of {whose} cannot be read ({first_line(error)}); --tokenizer base "
+            "takes the base's"
         ) from error
 
 

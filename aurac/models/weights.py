@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 # Else Python prints what bitsandbytes says of optional kernels when PEFT imports it.
 logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
 
-_AGAIN = "download or save the model again"
 _LISTED = 3  # tensors that a message names
 
 
@@ -48,9 +47,7 @@ def check_complete(
         more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
         raise BaseModelError(
             f"the weights of base {name!r} do not fit its config.json "
-            f"({'; '.join(wrong[:_LISTED])}{more})",
-            expected="a causal language model with all of its weights",
-            fix=_AGAIN,
+            f"({'; '.join(wrong[:_LISTED])}{more})"
         )
 
 
@@ -63,23 +60,20 @@ def check_finite(name: str, model: nn.Module, dtype: str) -> None:
 
     # On an accelerator the reductions are queued first and read afterwards.
     extremes = [
-        (key, weight, torch.aminmax(weight.detach()))
+        (key, torch.aminmax(weight.detach()))
         for key, weight in model.named_parameters()
         if weight.is_floating_point()
         and weight.element_size() > 1
         and weight.numel()
         and not weight.is_meta
     ]
-    for key, weight, (low, high) in extremes:
+    for key, (low, high) in extremes:
         if math.isfinite(low) and math.isfinite(high):
             continue
-        bad = int((~torch.isfinite(weight)).sum())
-        wider = "give --dtype float32 if the stored weights exceed float16, or "
+        wider = "; stored weights that exceed float16 need --dtype float32"
         raise BaseModelError(
-            f"base {name!r} has weights that are NaN or infinite ({bad} of the "
-            f"{weight.numel()} in {key})",
-            expected="finite weights",
-            fix=(wider if dtype == "float16" else "") + _AGAIN,
+            f"base {name!r} has weights in {key} that are NaN or infinite"
+            + (wider if dtype == "float16" else "")
         )
 
 

@@ -13,8 +13,6 @@ import msgspec
 from msgspec import UNSET
 from typing_extensions import Unpack
 
-from aurac.adapters import members_of
-from aurac.adapters.formats.storage import RemovedValues
 from aurac.analysis.primary import declaration
 from aurac.arguments import keywords
 from aurac.errors import RunFolderError
@@ -115,11 +113,7 @@ def run(
         session = open_request(request)
         check_primary(session)
         identity = session.request()
-        place, begun = find_run_folder(out, tasks, identity, command)
-        members = [m for adapter in session.adapters.values() for m in members_of(adapter)]
-        removed = any(isinstance(member.values, RemovedValues) for member in members)
-        if begun and removed and not session.settings.fits:
-            _check_weights(_left(session.cells(), CellStore(place)))  # before the folder has them
+        _place, begun = find_run_folder(out, tasks, identity, command)
         if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
             session.base()
         folder = open_run_folder(out, tasks, identity, command)
@@ -187,7 +181,6 @@ class Sweep:
 
     def _compute(self, wanted: list[PlannedCell]) -> None:
         todo = _left(wanted, self.store)
-        _check_weights(todo)
         bar = NoProgress()
         if self.progress:
             bar = SweepProgress(todo, wanted, self.store, self.interrupts)
@@ -241,18 +234,6 @@ def _left(cells: Sequence[PlannedCell], store: CellStore) -> list[PlannedCell]:
     """The cells that are not done."""
     left = {row.key for row in CellStates.of((cell.row for cell in cells), store).left}
     return [cell for cell in cells if cell.identity.key in left]
-
-
-def _check_weights(todo: Sequence[PlannedCell]) -> None:
-    """Refuse cells of adapters whose weights were removed."""
-    removed: dict[Path, tuple[str, RemovedValues]] = {}
-    for cell in todo:
-        values = cell.variant.member(cell.rank).values if cell.variant else None
-        if isinstance(values, RemovedValues):
-            removed.setdefault(values.folder, (cell.label, values))
-    for label, values in removed.values():
-        others = ", ".join(str(path) for path in removed if path != values.folder)
-        values.refuse(f"evaluate {label}" + (f", as are those of {others}" if others else ""))
 
 
 def _before(place: Path) -> Results | None:

@@ -9,22 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import groupby
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
-from aurac.adapters.formats.storage import RemovedValues
 from aurac.adapters.truncate import (
     BASES,
     RESCALES,
     Basis,
     BasisOption,
-    Prepared,
     Rescale,
     default_basis,
     has_p_in_weights,
     is_svd,
-    prepare_outline,
 )
 from aurac.errors import RankError, UsageError
 from aurac.models.base import LoadedBase
@@ -70,20 +66,8 @@ class Variant:
         return self.rescale
 
     def amounts(self) -> Sequence[tuple[int | None, int | None]]:
-        """Parameters and bytes of the truncated adapter at each rank: for `energy` those spent.
-
-        What `energy` spent is not known (None) of an adapter whose weights were removed.
-        """
-        if self.basis != "energy" or isinstance(self.adapter, Family):
-            return [(self.adapter.parameters(r), self.adapter.bytes(r)) for r in self.ranks]
-        if isinstance(self.adapter.values, RemovedValues):
-            return [(None, None)] * len(self.ranks)
-        adapter, cuts = self.adapter, [(r, self._outline.module_ranks(r)) for r in self.ranks]
-        return [(adapter.parameters(*cut), adapter.bytes(*cut)) for cut in cuts]
-
-    @cached_property
-    def _outline(self) -> Prepared:
-        return prepare_outline(self.member(self.ranks[-1]), self.basis)
+        """Parameters and bytes of the truncated adapter at each rank."""
+        return [(self.adapter.parameters(r), self.adapter.bytes(r)) for r in self.ranks]
 
     @property
     def label(self) -> str:

@@ -29,7 +29,7 @@ from aurac.arguments import suggestion
 from aurac.curves.names import label_names
 from aurac.engine import EngineOptions
 from aurac.errors import CheckpointError, UsageError
-from aurac.models.base import KnownBase, LoadedBase, load_base, resolve_base
+from aurac.models.base import LoadedBase, load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
@@ -295,8 +295,8 @@ def _load(checkpoint: NamedCheckpoint, overrides: Overrides) -> Adapter | Family
     if len(inside) > 1:
         paths = tuple(map(str, inside))
     elif not checkpoint.family:
-        return load_adapter(paths[0], bases=KnownBase, name=checkpoint.name, **overrides)
-    members = [load_adapter(path, bases=KnownBase, **overrides) for path in paths]
+        return load_adapter(paths[0], name=checkpoint.name, **overrides)
+    members = [load_adapter(path, **overrides) for path in paths]
     source = folder if inside else None
     return make_family(checkpoint.name or (folder.name if inside else ""), members, source)
 

@@ -81,7 +81,7 @@ class TruncationOptions:
 
     Attributes:
         ranks: `pow2`, `all`, or explicit ranks.
-        basis: One or more of `prefix`, `svd`, `energy`; the first is compared. `auto`: the prefix
+        basis: One or more of `prefix`, `svd`; the first is compared. `auto`: the prefix
             of an adapter trained nested, SVD of another with its prefix beside it as published.
         rescale: One or more of `rule`, `keep`, `trained`, `fit`; None: each adapter's default.
         published: Draw the published inference, too: of a trained P, and with `auto` the prefix.

@@ -133,7 +133,7 @@ def is_trained(folder: Path, recipe: Recipe) -> bool:
     """Whether the adapter of a recipe and seed is in a folder; one of another is refused."""
     if not folder.exists():
         return False
-    made_by = load_adapter(folder, lazy=True).recipe or {}
+    made_by = load_adapter(folder).recipe or {}
     if (made_by.get("sha256"), made_by.get("seed")) != (recipe.sha256, recipe.seed):
         raise RunFolderError(f"{folder} was trained by another recipe or seed.")
     return True

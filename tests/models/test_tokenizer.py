@@ -9,8 +9,7 @@ import pytest
 import torch
 from harness_doubles import make_model, make_tokenizer, write_choice_task
 
-from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.adapters.export import save_truncations
+from aurac.adapters import attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import load_base
 from aurac.models.tokenizer import choose_tokenizer
@@ -136,7 +135,7 @@ def test_another_template_matters_only_where_prompts_go_through_it(
     (one / "chat_template.jinja").write_text(CHATML)  # the template alone
     other = plain_adapter(base_folder, tmp_path / "other", init_lora_weights=False)
     assert session([one, other], base_folder, tmp_path).tokenizer.tokenizer is None
-    with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*tokenizer='base'"):
+    with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*--tokenizer base"):
         session([one, other], base_folder, tmp_path, chat_template=True)
     for wanted in ("adapter", str(one)):
         opened = session([one, other], base_folder, tmp_path, chat_template=True, tokenizer=wanted)
@@ -147,7 +146,7 @@ def test_another_template_matters_only_where_prompts_go_through_it(
     ("wanted", "message"),
     [
         ("adapter", "no adapter has a tokenizer of its own"),
-        ("nowhere", "is no folder with a tokenizer"),
+        ("nowhere", "nor a folder with"),
     ],
 )
 def test_a_tokenizer_that_is_not_there(base_folder, tmp_path, isolated_cache, wanted, message):
@@ -161,7 +160,7 @@ def test_a_broken_tokenizer_is_named_with_the_way_out(
 ):
     broken = shutil.copytree(chatml, tmp_path / "broken")
     (broken / "tokenizer.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*tokenizer='base'"):
+    with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*--tokenizer base"):
         session([broken], base_folder, tmp_path)
     opened = session([broken], base_folder, tmp_path, tokenizer="base")
     assert opened.tokenizer.tokenizer is None
@@ -194,7 +193,7 @@ def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text(text)
     export = tmp_path / "export"
-    save_truncations(load_adapter(source, lazy=True), {rank: export}, basis="prefix")
+    save_adapter(truncate(load_adapter(source), rank, basis="prefix"), export)
     kept = {p.relative_to(export).as_posix() for p in export.rglob("*") if p.is_file()}
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} < kept
     assert not kept & {"tokenization_mine.py", "training_args.bin"}
@@ -210,23 +209,3 @@ def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path
                 layer.scaling["default"] *= 4 / rank
         ours = AutoPeftModelForCausalLM.from_pretrained(export).eval()
         assert torch.equal(ours(input_ids=ids).logits, theirs(input_ids=ids).logits)
-
-
-def test_links_are_followed_within_the_folder_and_the_hubs_cache_alone(chatml, tmp_path):
-    secret = tmp_path / "secret"
-    secret.write_text("mine")
-    source = tmp_path / "models--o--n" / "snapshots" / "abc"
-    shutil.copytree(chatml, source)
-    blobs = tmp_path / "models--o--n" / "blobs"
-    blobs.mkdir()
-    shutil.move(source / "tokenizer.json", blobs / "123")
-    (source / "tokenizer.json").symlink_to("../../blobs/123")
-    export = save_adapter(load_adapter(source), tmp_path / "export")
-    assert (export / "tokenizer.json").read_bytes() == (blobs / "123").read_bytes()
-    assert not (export / "tokenizer.json").is_symlink()
-    (source / "merges.txt").symlink_to(secret)
-    with pytest.raises(CheckpointError, match=r"merges.txt is a link that leads out"):
-        save_adapter(load_adapter(source), tmp_path / "again")
-    with pytest.raises(CheckpointError, match=r"merges.txt is a link that leads out"):
-        save_truncations(load_adapter(source, lazy=True), {2: tmp_path / "again"})
-    assert not (tmp_path / "again").exists()

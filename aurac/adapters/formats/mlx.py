@@ -1,0 +1,84 @@
+"""Adapters of MLX, converted to plain factors.
+
+The layout is that of mlx-lm 0.32 (``tuner/lora.py``; before 0.20 a config held ``alpha`` too).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import msgspec
+from typing_extensions import override
+
+from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.formats.peft import DORA_NOTE, with_magnitudes
+from aurac.adapters.formats.peft_config import CONFIG
+from aurac.adapters.formats.source import Format, Source
+from aurac.adapters.formats.state_dict import pair_factors
+from aurac.adapters.formats.storage import WEIGHTS, check_factor, checked, read_json, read_tensors
+from aurac.adapters.methods import Nesting
+from aurac.errors import CheckpointError
+
+MLX_WEIGHTS: Final = "adapters.safetensors"
+_NAMES: Final = re.compile(r"(?P<module>.+)\.lora_(?P<side>[ab])")
+
+
+class _Lora(msgspec.Struct):
+    rank: int
+    scale: float
+    alpha: float | None = None
+
+
+class _Config(msgspec.Struct):
+    lora_parameters: _Lora
+    fine_tune_type: Literal["lora", "dora"] = "lora"
+    model: Any = None
+
+
+class Mlx(Format):
+    """Folders of mlx-lm: ``adapters.safetensors`` beside its own config.
+
+    A module computes ``x W + scale · (x @ lora_a) @ lora_b`` with lora_a (in, R) and lora_b
+    (R, out), whatever the rank: the rule ``none``. DoRA's magnitudes are called ``m``.
+    """
+
+    files = (CONFIG, MLX_WEIGHTS)
+
+    @override
+    def recognises(self, source: Source) -> bool:
+        """Whether it is a folder with such weights, and none of PEFT's."""
+        folder = source.path
+        return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
+
+    @override
+    def read(self, source: Source) -> Adapter:
+        """The adapter in the folder."""
+        where, weights = source.path / CONFIG, source.path / MLX_WEIGHTS
+        config = checked(read_json(where), _Config, where)
+        lora = config.lora_parameters
+        scale = lora.scale if lora.alpha is None else lora.scale * (lora.alpha / lora.rank)
+        pairs, others = pair_factors(read_tensors(weights), _NAMES, weights)
+        modules = {
+            n: Factors(A.mT.contiguous(), B.mT.contiguous(), float(scale), "none")
+            for n, (A, B) in pairs.items()
+        }
+        if dora := config.fine_tune_type == "dora":
+            norms = {k.removesuffix(".m"): others.pop(k) for k in list(others) if k.endswith(".m")}
+            norms = {name: check_factor(t, f"{name}.m", weights) for name, t in norms.items()}
+            modules = with_magnitudes(modules, norms, weights)
+        if others:
+            raise CheckpointError(f"{weights} has a tensor {min(others)!r} beside its factors")
+        if any(name.rpartition(".")[2].startswith("embed") for name in modules):
+            raise CheckpointError(f"{weights} adapts embeddings, which are not read from MLX")
+        adapter = Adapter(
+            name=source.path.name,
+            modules=modules,
+            base=config.model if isinstance(config.model, str) else None,
+            peft_config={"task_type": "CAUSAL_LM"},
+            source=source.path,
+            notes=(DORA_NOTE,) if dora else (),
+            format="mlx",
+        )
+        return replace(adapter, nesting=Nesting("lora", (adapter.rank,)))

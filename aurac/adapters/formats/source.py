@@ -1,0 +1,125 @@
+"""A checkpoint that is being read: where it is, what the user states about it, and its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.methods import METHODS, Nesting, method_named
+from aurac.adapters.nesting import RULES, Rule, Update
+from aurac.errors import UsageError
+from aurac.models.base import base_skeleton
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user states about an adapter file, see ``load_adapter``; ``None``: as recorded."""
+
+    method: str | None = None
+    scaling: Rule | None = None
+    alpha: float | None = None
+    nested_ranks: Sequence[int] | None = None
+    weights: Sequence[float] | None = None
+    update: Update | None = None
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.method is not None:
+            method_named(self.method)
+        if self.scaling not in (None, *RULES):
+            raise UsageError(f"there is no scaling {self.scaling!r}, only {', '.join(RULES)}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint: its folder or file, what is stated about it, and its base if in memory."""
+
+    path: Path
+    stated: Stated
+    base_model: nn.Module | None = None
+
+    def skeleton(self, own: str | None = None, *, needed: bool) -> nn.Module | None:
+        """The modules of the base that is stated, else of ``own``, on the meta device, or ``None``.
+
+        They are fetched only if they are needed.
+        """
+        if self.base_model is not None:
+            return self.base_model
+        return base_skeleton(self.stated.base or own, needed=needed)
+
+
+class Format:
+    """One kind of checkpoint; a new one is a subclass, listed in `aurac.adapters.formats.FORMATS`.
+
+    Attributes:
+        files: What is fetched of a hub repository, as patterns; a name stands for its folder, too.
+        suffixes: Of its single files, if it has any.
+    """
+
+    files: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+
+    def recognises(self, source: Source) -> bool:
+        """Whether a folder or file is of this kind: here, a file with one of the suffixes."""
+        return source.path.suffix.lower() in self.suffixes and not source.path.is_dir()
+
+    def read(self, source: Source) -> Adapter:
+        """The adapter as its files describe it."""
+        raise NotImplementedError
+
+
+def as_stated(adapter: Adapter, stated: Stated) -> Adapter:
+    """``adapter`` with what the user states; a note says where that replaces the record."""
+    modules, notes = _scaled(adapter, stated), list(adapter.notes)
+    if any(
+        (f.rule, f.alpha) != (modules[n].rule, modules[n].alpha) for n, f in adapter.modules.items()
+    ):
+        notes.append("the scaling given replaces the recorded one")
+    nesting = _nested(adapter, stated, notes)
+    if adapter.nesting not in (None, nesting):
+        notes.append("the training given replaces the recorded one")
+    if adapter.base and stated.base not in (None, adapter.base):
+        notes.append(f"the base given, {stated.base}, replaces the recorded {adapter.base}")
+    base = stated.base or adapter.base
+    return replace(adapter, modules=modules, nesting=nesting, base=base, notes=tuple(notes))
+
+
+def _scaled(adapter: Adapter, stated: Stated) -> Mapping[str, Factors]:
+    modules = {}
+    for name, f in adapter.modules.items():
+        rule = stated.scaling or f.rule
+        if stated.alpha is None and rule != f.rule:
+            raise UsageError(
+                f"--scaling {rule} needs --alpha, because the recorded alpha belongs to {f.rule}"
+            )
+        alpha = f.alpha if stated.alpha is None else float(stated.alpha)
+        modules[name] = replace(f, rule=rule, alpha=alpha)
+    return modules
+
+
+def _nested(adapter: Adapter, stated: Stated, notes: list[str]) -> Nesting | None:
+    old, given = adapter.nesting, stated.nested_ranks
+    if (stated.method, given, stated.weights, stated.update) == (None,) * 4:
+        return old
+    method = stated.method or (old.method if old else None)
+    if method is None:
+        raise UsageError("--nested-ranks needs --method")
+    if given is not None:
+        # The research code trains those up to R, whatever it is given.
+        ranks = tuple(r for r in given if r <= adapter.rank)
+        if not ranks or ranks[-1] < adapter.rank:
+            notes.append("components above the last nested rank were not trained")
+    elif METHODS[method].nested and old is None:
+        raise UsageError(f"--method {method} needs --nested-ranks")
+    else:
+        ranks = old.ranks if old else (adapter.rank,)
+    same = old is not None and old.ranks == ranks
+    weights = stated.weights or (old.weights if old and same else ())
+    update = stated.update or (old.update if old and old.method == method else None)
+    return Nesting(method, ranks, tuple(weights), update)

@@ -1,0 +1,112 @@
+"""Adapters of MLX and torchtune, from files that those tools wrote themselves.
+
+``data/`` holds them, each of rank 4 for ``tiny_llama``: ``mlx`` and ``mlx_dora`` are mlx-lm
+0.32.2's (``linear_to_lora_layers``, scale 2.5), ``torchtune`` is an ``epoch_0`` folder of torchtune
+0.6.1's ``FullModelHFCheckpointer`` (α = 6), in PEFT's own format. When they were made, the live
+models gave the tools' own logits: MLX within 9e-8, torchtune within 3e-7.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.adapters import dense, load_with_peft, logits, tiny_llama
+
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.errors import CheckpointError
+
+DATA = Path(__file__).parent / "data"
+Q = "model.layers.1.self_attn.q_proj"
+
+
+@pytest.fixture
+def mlx(tmp_path):
+    return Path(shutil.copytree(DATA / "mlx", tmp_path / "mlx"))
+
+
+def edit(folder, **fields):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_mlx_is_its_own_formula():
+    adapter = load_adapter(DATA / "mlx")
+    assert (adapter.format, adapter.base, adapter.name) == ("mlx", "tiny/base", "mlx")
+    assert (adapter.rank, adapter.rule, adapter.alpha) == (4, "none", 2.5)
+    assert adapter.nesting == Nesting("lora", (4,))
+    raw = load_file(DATA / "mlx" / "adapters.safetensors")
+    updates = {
+        name: 2.5 * (raw[f"{name}.lora_a"].double() @ raw[f"{name}.lora_b"].double()).T
+        for name in adapter.modules
+    }
+    assert len(updates) == 3
+    base = tiny_llama()
+    with attach(base, prepare(adapter)):
+        ours = logits(base).double()
+    torch.testing.assert_close(ours, logits(dense(tiny_llama(), updates)), atol=1e-5, rtol=0)
+
+
+def test_the_dora_of_mlx_is_its_own_formula():
+    adapter = load_adapter(DATA / "mlx_dora")
+    assert adapter.dora
+    base, raw = tiny_llama().double(), load_file(DATA / "mlx_dora" / "adapters.safetensors")
+    for name in adapter.modules:
+        weight = base.get_submodule(name).weight
+        A, B, m = (raw[f"{name}.{part}"].double() for part in ("lora_a", "lora_b", "m"))
+        adapted = weight.data + 2.5 * (A @ B).T
+        weight.data = m[:, None] / adapted.norm(dim=1, keepdim=True) * adapted
+    ours = tiny_llama()
+    with attach(ours, prepare(adapter)):
+        torch.testing.assert_close(logits(ours).double(), logits(base), atol=1e-5, rtol=0)
+    assert any("DoRA" in note for note in adapter.notes)
+
+
+@pytest.mark.parametrize("tool", ["mlx", "torchtune"])
+@pytest.mark.parametrize("basis", ["prefix", "svd"])
+def test_each_is_truncated_and_exported_as_plain_peft(tool, basis, tmp_path):
+    prepared, base = prepare(load_adapter(DATA / tool), basis), tiny_llama()
+    with attach(base, prepared) as live:
+        for r in (2, 4):
+            live.set_rank(r)
+            save_adapter(prepared.at(r), tmp_path / f"r{r}")
+            theirs = load_with_peft(tiny_llama(), tmp_path / f"r{r}")
+            assert torch.equal(logits(base), logits(theirs))
+
+
+def test_the_alpha_of_older_mlx(mlx):
+    edit(mlx, lora_parameters={"rank": 4, "scale": 10.0, "alpha": 8.0})
+    assert load_adapter(mlx).alpha == 20.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"fine_tune_type": "full"}, "fine_tune_type"),
+        ({"lora_parameters": {"rank": 4}}, "scale"),
+        ({"lora_parameters": {"rank": "4", "scale": 1.0}}, "rank"),
+    ],
+)
+def test_configs_of_mlx_that_are_refused(mlx, fields, message):
+    edit(mlx, **fields)
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(mlx)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({f"{Q}.bias": torch.ones(4)}, "beside its factors"),
+        ({f"{Q}.lora_a": torch.full((32, 4), torch.nan)}, "NaN"),
+        ({"model.embed_tokens.lora_a": torch.ones(32, 4)}, "only one of lora_A"),
+    ],
+)
+def test_tensors_of_mlx_that_are_refused(mlx, change, message):
+    weights = mlx / "adapters.safetensors"
+    save_file({**load_file(weights), **change}, weights)
+    with pytest.raises(CheckpointError, match=message):
+        load_adapter(mlx)

@@ -1,0 +1,145 @@
+"""`aurac inspect` and `aurac truncate`, with dense linear algebra and plain PEFT as oracles."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from support.adapters import load_with_peft, logits, random_adapter, tiny_llama
+
+from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
+from aurac.adapters.inspect import describe
+from aurac.cli import cli
+from aurac.errors import RankError, RunFolderError, UsageError
+
+NESTED = Nesting("matryoshka", (1, 2, 4))
+
+
+@pytest.fixture
+def adapter():
+    names = ["q_proj", "down_proj"]
+    return random_adapter(tiny_llama(), 4, names=names, nesting=NESTED, alpha=2.0, base="small")
+
+
+@pytest.fixture
+def folder(adapter, tmp_path):
+    return save_adapter(adapter, tmp_path / "whole")
+
+
+def run(command, *arguments):
+    result = CliRunner().invoke(cli, [command, *map(str, arguments)])
+    if result.exception is not None:
+        raise result.exception
+    return result.stdout
+
+
+def test_scales_and_energies_are_those_of_the_dense_update(adapter):
+    facts = describe(adapter)
+    # S = {1, 2, 4}, alpha 2, sqrt: s = 2, √2, 1, so p = (3 + √2, 1 + √2, 1, 1)
+    assert facts.p == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1])
+    assert [row.scale for row in facts.by_rank] == pytest.approx([2, math.sqrt(2), 1])
+    p = torch.tensor(facts.p, dtype=torch.float64)
+    for row in facts.by_rank:
+        r, prefix, svd = row.rank, [], []
+        for f in adapter.modules.values():
+            A, B = f.A.double(), f.B.double()
+            whole = B @ torch.diag(p) @ A
+            rest = whole - B[:, :r] @ torch.diag(p[:r]) @ A[:r]
+            sigma = torch.linalg.svdvals(whole).square()
+            prefix.append(1 - (rest.square().sum() / sigma.sum()).item())
+            svd.append((sigma[:r].sum() / sigma.sum()).item())
+        assert row.prefix == pytest.approx(sum(prefix) / len(prefix))
+        assert row.svd == pytest.approx(sum(svd) / len(svd))
+        assert (row.parameters, row.bytes) == (adapter.parameters(r), adapter.bytes(r))
+
+
+def test_the_text_names_what_matters(adapter, folder, tmp_path):
+    out = run("inspect", folder)
+    for expected in (
+        "matryoshka, nested ranks 1,2,4",
+        "sqrt, alpha 2",
+        "4 (4 of rank 4), float32",
+        "prefix, rescale trained",
+        "trained p",
+        "small",
+    ):
+        assert expected in out
+    plain = save_adapter(replace(adapter, nesting=None, base=None), tmp_path / "plain")
+    out = run("inspect", plain)
+    assert out.count("not recorded") == 3  # base, method and seed
+    assert "svd, rescale keep" in out
+    assert "trained p" not in out
+    cut = save_adapter(truncate(adapter, 2), tmp_path / "cut")
+    assert "matryoshka before it was cut" in run("inspect", cut)
+
+
+def test_json_of_a_zero_adapter(adapter, tmp_path):
+    name, f = next(iter(adapter.modules.items()))
+    zero = replace(adapter, modules={name: replace(f, B=torch.zeros_like(f.B))})
+    facts = json.loads(run("inspect", save_adapter(zero, tmp_path / "zero"), "--json"))
+    assert facts["by_rank"][0]["prefix"] is None
+    assert (facts["trained_rank"], facts["method"], facts["nested_ranks"]) == (
+        4, "matryoshka", [1, 2, 4],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"rescale": "rule"}, {"rescale": "keep"}, {"basis": "svd"}], ids=str
+)
+@pytest.mark.parametrize("rank", [2, 4])
+def test_a_cut_gives_the_live_logits_in_plain_peft(folder, tmp_path, rank, how):
+    flags = [word for name, value in how.items() for word in (f"--{name}", value)]
+    out = run("truncate", folder, "--rank", rank, *flags, "--out", tmp_path / "cut")
+    assert f"rank {rank}" in out
+    base = tiny_llama()
+    prepared = prepare(load_adapter(folder), how.get("basis", "prefix"), how.get("rescale"))
+    with attach(base, prepared) as live:
+        live.set_rank(rank)
+        expected = logits(base)
+    assert torch.equal(logits(load_with_peft(tiny_llama(), tmp_path / "cut")), expected)
+
+
+def test_a_file_that_does_not_describe_itself_is_made_plain_peft(adapter, tmp_path):
+    state = {}
+    for name, f in adapter.modules.items():
+        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = f.A.T.contiguous(), f.B.T.contiguous()
+    torch.save(state, tmp_path / "x.pt")
+    stated = [
+        "--method",
+        "matryoshka",
+        "--scaling",
+        "sqrt",
+        "--alpha",
+        2,
+        "--nested-ranks",
+        "1,2,4",
+    ]
+    run("truncate", tmp_path / "x.pt", *stated, "--base", "small", "--out", tmp_path / "out")
+    assert load_adapter(tmp_path / "out").sha256 == adapter.sha256
+    assert load_adapter(tmp_path / "out").base == "small"
+    assert "matryoshka" in run("inspect", tmp_path / "x.pt", *stated)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("--rank", "5"), RankError, "has the ranks 1 to 4"),
+        (("--rank", "0"), RankError, "has the ranks 1 to 4"),
+        (("--rank", "2", "--basis", "svd", "--rescale", "rule"), UsageError, "keep or fit"),
+    ],
+)
+def test_requests_that_are_refused(folder, tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        run("truncate", folder, *arguments, "--out", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_folder_that_is_there_stays(folder):
+    before = (folder / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(RunFolderError, match="already there"):
+        run("truncate", folder, "--rank", 2, "--out", folder)
+    assert (folder / "adapter_model.safetensors").read_bytes() == before
