@@ -6,11 +6,11 @@ r"""Kills a real run with SIGKILL at random moments, goes on, and counts what th
 One run is left in peace first. Then runs of the same request are killed and the same request is
 given again, until the kills are spent and the last run has ended by itself. Every other kill comes
 at a moment drawn from the time that the undisturbed run took from its start to its end; the others
-at one drawn from the time that its cells took, counted from when the first cell begins.
+at one drawn from the time that its cells took, counted from when a block begins.
 
-What is checked: the curves of every run are byte for byte those of the undisturbed one, no kill
-costs more than one block of documents, and nothing is left behind (locks, temporary files).
-`--block N` makes blocks of N documents. Each attempt is a fork of a process that has imported the
+What is checked: the outcomes of every run are those of the undisturbed one, no kill
+costs more than one block of examples, and nothing is left behind (locks, temporary files).
+`--block N` makes blocks of N examples. Each attempt is a fork of a process that has imported the
 libraries, but read no model and no task.
 """
 
@@ -28,14 +28,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = (
-    *("lm_eval.tasks", "matplotlib.pyplot", "transformers", "peft"),
-    *("aurac.runs.compare", "aurac.show", "aurac.tasks.lm_eval", "aurac.engine.running"),
-)
+LIBRARIES = ("transformers", "peft", "lm_eval.tasks", "aurac.runs.compare", "aurac.engine.lm")
 
 
-def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
-    """Start the run in a child of its own."""
+def attempt(words: dict[str, Any], folder: Path, log: Path) -> int:
+    """Start the run in a child of its own, which notes each block that it begins."""
     pid = os.fork()
     if pid:
         return pid
@@ -44,18 +41,20 @@ def attempt(request: dict[str, Any], folder: Path, log: Path) -> int:
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
-        from aurac.runs.compare import compare
-        from aurac.tasks.task import Evaluation
+        from aurac.runs import compare
+        from aurac.runs.settings import Settings
+        from aurac.tasks.evaltask import EvalTask
 
-        block = Evaluation.block
+        ask = EvalTask.ask
 
-        def noted(self: Any, places: Any, *more: Any) -> Any:
-            with (folder / "logs" / "blocks.txt").open("a") as file:
-                file.write(f"{len(places)}\n")
-            return block(self, places, *more)
+        def noted(self: Any, lm: Any, places: Any) -> Any:
+            with folder.with_suffix(".blocks").open("a") as file:
+                file.write(f"{time.monotonic()}\n")
+            return ask(self, lm, places)
 
-        Evaluation.block = noted  # type: ignore[method-assign]
-        status = 3 if compare(out=folder, **request).failures else 0
+        EvalTask.ask = noted  # type: ignore[method-assign]
+        compare.write_report = lambda _stored, _settings: None  # type: ignore[assignment]
+        status = 3 if compare.run(Settings.of(out=folder, **words)).failures else 0
     finally:
         os._exit(status)
 
@@ -74,29 +73,22 @@ def wait(pid: int, seconds: float | None = None) -> int | None:
 
 
 def curves(folder: Path) -> str:
-    """The curves of a run, as text."""
-    return json.dumps(json.loads((folder / "results.json").read_text())["curves"])
+    """The outcome of every example of a run, as text."""
+    from aurac.records.run import read_run
+
+    run = read_run(folder)
+    rows = [[c.adapter, c.ranks, c.outcomes.tolist(), list(c.base_scores)] for c in run.curves]
+    return json.dumps(rows)
 
 
 def begun(folder: Path) -> list[float]:
-    """When cells were begun, in all logs, on the clock of each."""
-    events = [
-        json.loads(line)
-        for path in (folder / "logs").glob("*.jsonl")
-        for line in path.read_text().splitlines()
-        if line.endswith("}")  # the last line of a killed process may be torn
-    ]
-    return [event["clock"] for event in events if event["event"] == "begin"]
+    """When blocks were begun, by all processes."""
+    path = folder.with_suffix(".blocks")
+    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def blocks_begun(folder: Path) -> int:
-    """How many blocks were begun, by all processes."""
-    path = folder / "logs" / "blocks.txt"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def wait_for_a_cell(pid: int, folder: Path) -> int | None:
-    """Wait until one more cell begins; the exit status if the run ends before that."""
+def wait_for_a_block(pid: int, folder: Path) -> int | None:
+    """Wait until one more block begins; the exit status if the run ends before that."""
     before = len(begun(folder))
     while len(begun(folder)) == before:
         status = wait(pid, 0.005)
@@ -107,32 +99,32 @@ def wait_for_a_cell(pid: int, folder: Path) -> int | None:
 
 def left_behind(folder: Path) -> list[str]:
     """Files that a finished run should not have."""
-    scraps = [*folder.rglob(".*"), *(folder / "locks").iterdir()]
+    scraps = [*folder.rglob(".*"), *folder.glob("locks")]
     return sorted(str(path.relative_to(folder)) for path in scraps)
 
 
-def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict[str, Any]:
+def campaign(words: dict[str, Any], kills: int, seed: int, root: Path) -> dict[str, Any]:
     """Spend the kills; see the module's text."""
     draw = random.Random(seed)
     log = root / "output.txt"
     started = time.monotonic()
-    if wait(attempt(request, root / "undisturbed", log)) != 0:
+    if wait(attempt(words, root / "undisturbed", log)) != 0:
         raise SystemExit(log.read_text())
     whole = time.monotonic() - started
     expected = curves(root / "undisturbed")
     cells = len(list((root / "undisturbed" / "cells").iterdir()))
-    blocks = blocks_begun(root / "undisturbed")
     clocks = begun(root / "undisturbed")
+    blocks = len(clocks)
     computing = max(clocks) - min(clocks)
     spent, runs, redone, moments = 0, [], 0, []
     while spent < kills:
         folder = root / f"run{len(runs)}"
         kills_here = 0
         while True:
-            pid, status = attempt(request, folder, log), None
+            pid, status = attempt(words, folder, log), None
             within = spent % 2 == 1 and spent < kills
             if within:
-                status = wait_for_a_cell(pid, folder)
+                status = wait_for_a_block(pid, folder)
             moment = draw.uniform(0, computing if within else whole)
             if status is None:
                 status = wait(pid, moment if spent < kills else None)
@@ -142,7 +134,7 @@ def campaign(request: dict[str, Any], kills: int, seed: int, root: Path) -> dict
             wait(pid)
             spent, kills_here = spent + 1, kills_here + 1
             moments.append(f"{moment:.3f} s {'of the cells' * within}".strip())
-        again = blocks_begun(folder) - blocks
+        again = len(begun(folder)) - blocks
         redone += again
         runs.append(
             {
@@ -178,11 +170,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--block", type=int, help="documents in a block")
+    parser.add_argument("--block", type=int, help="examples in a block")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     names = ("checkpoints", "limit", "ranks", "dtype", "device")
-    request = {name: getattr(options, name) for name in names} | {"tasks": options.tasks.split(",")}
+    words = {name: getattr(options, name) for name in names} | {"tasks": options.tasks.split(",")}
     for name in LIBRARIES:
         importlib.import_module(name)
     import torch
@@ -190,10 +182,10 @@ def main() -> None:
     from aurac.runs import plan
 
     if options.block:
-        plan.BLOCK_DOCUMENTS = {options.device: options.block}
+        plan.BLOCK_EXAMPLES = {options.device: options.block}
     torch.set_num_threads(1)  # nothing else runs in this process, so that a fork is whole
     with tempfile.TemporaryDirectory() as root:
-        results = campaign(request, options.kills, options.seed, Path(root))
+        results = campaign(words, options.kills, options.seed, Path(root))
     text = json.dumps(results, indent=1)
     print(text)
     if options.out:

@@ -1,12 +1,7 @@
-r"""Two Ray workers against one: the same cells, one thread each, the same bytes.
+r"""A Ray cluster of this machine against one process: the same cells, the same outcomes.
 
-    python benchmarks/ray_scaling.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
+python benchmarks/ray_scaling.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
         --ranks all --tasks aurac_word_problems_mc
-
-Ray places blocks of documents, so a fast worker takes more; with 128 documents or fewer a cell is
-one block. The rate is that of the cells that come back while every worker has work: from when each
-has brought its first (starting Python and loading the base are outside it) until the first finds
-none left. The whole time is printed as well.
 """
 
 from __future__ import annotations
@@ -18,25 +13,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aurac.runs.compare import compare
+from aurac.runs import compare
+from aurac.runs.settings import Settings
 
 
-def measured(request: dict[str, Any], workers: int, folder: Path) -> dict[str, Any]:
-    """Whole seconds, and cells per second once all workers are at work."""
+def measured(words: dict[str, Any], folder: Path, ray: str | None) -> tuple[float, list[Any]]:
+    """Seconds of the run, and the outcome of every example."""
     began = time.perf_counter()
-    compare(out=folder, executor="ray", workers=workers, **request)
-    seconds = time.perf_counter() - began
-    [log] = (folder / "logs").glob("*.jsonl")
-    events = [json.loads(line) for line in log.read_text().splitlines()]
-    clocks = [event["clock"] for event in events if event["event"] == "cell"]
-    rest = clocks[workers - 1 : len(clocks) - (workers - 1)]
-    return {
-        "workers": workers,
-        "cells": len(clocks),
-        "seconds": round(seconds, 1),
-        "cells_per_second": (len(rest) - 1) / (rest[-1] - rest[0]),
-        "curves": json.dumps(json.loads((folder / "results.json").read_text())["curves"]),
-    }
+    run = compare.run(Settings.of(out=folder, ray=ray, **words))
+    outcomes = [curve.outcomes.tolist() for curve in run.curves if curve.outcomes is not None]
+    return time.perf_counter() - began, outcomes
 
 
 def main() -> None:
@@ -47,23 +33,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=40)
     parser.add_argument("--ranks", default="all")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    names = ("checkpoints", "limit", "ranks", "dtype")
-    request = {name: getattr(options, name) for name in names}
-    request |= {"tasks": options.tasks.split(","), "device": "cpu"}
+    words = {**vars(parser.parse_args()), "device": "cpu"}
+    compare.write_report = lambda _stored, _settings: None  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as root:
-        runs = [measured(request, workers, Path(root) / str(workers)) for workers in (1, 2)]
-    one, two = runs
-    results = {
-        "same_curves": one.pop("curves") == two.pop("curves"),
-        "speed_up": round(two["cells_per_second"] / one["cells_per_second"], 3),
-        "runs": runs,
-    }
-    text = json.dumps(results, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+        alone, one = measured(words, Path(root) / "alone", None)
+        cluster, several = measured(words, Path(root) / "ray", "local")
+    seconds = {"one process": round(alone, 1), "ray": round(cluster, 1)}
+    print(json.dumps({"seconds": seconds, "same_outcomes": one == several}, indent=1))
 
 
 if __name__ == "__main__":

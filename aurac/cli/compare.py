@@ -6,7 +6,7 @@ import contextlib
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,26 +15,19 @@ from aurac.cli.options import (
     command,
     options,
     pairs,
-    parsed,
     print_json,
     print_result,
     print_text,
     repeated,
     small_names,
 )
-from aurac.curves.names import label_names
 from aurac.errors import UsageError
-from aurac.runs.settings import parse_device_map
-from aurac.tasks.options import parse_gen_kwargs
+from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from typing_extensions import Unpack
-
-    from aurac.notebook import Run
-    from aurac.runs.dryrun import DryRun
-    from aurac.runs.settings import Request, RequestOptions
+    from aurac.records.run import Failure, StoredRun
 
 _OPTIONS = options(
     """
@@ -49,15 +42,14 @@ _OPTIONS = options(
     --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
     --group
     --cluster: TASK=FIELD of its documents: those with the same value share a passage.
-    --primary asked <A,B>: A primary comparison of two adapters or groups, declared before there
-        are outcomes. Holm goes over these alone, and all others are exploratory.
-    --reference
+    --reference <ADAPTER>: Compare all others with this adapter alone.
+    --margin <FRACTION> FLOAT: The loss that is tolerable, such as 0.02: which rank to ship.
 
     Prompts
     --num-fewshot
     --fewshot stock|fixed [stock]: Draw examples as lm-eval does, or one fixed header for all
         documents.
-    --chat-template --apply-chat-template FLAG: Put prompts through the tokenizer's chat template.
+    --apply-chat-template --chat-template FLAG: Put prompts through the tokenizer's chat template.
     --tokenizer <base|adapter|FOLDER>: What prompts go through. Default: the adapters' own where
         they come with one, else the base's.
     --system-instruction <TEXT>: Before everything else in each prompt.
@@ -68,9 +60,9 @@ _OPTIONS = options(
     --seed <NUMBER> INTEGER>=0 [1234]: Of the few-shot sampling.
 
     Truncation
-    --ranks [pow2]: pow2, all, or ranks such as 1,2,4.
-    --basis <auto|prefix|svd>: One or more; the first is the one compared. auto, the default:
-        svd, with the prefix as published beside it; of nested training prefix.
+    --ranks [pow2]: pow2, all, or ranks such as 1,2,4; the trained rank is always evaluated.
+    --basis <auto|prefix|svd>: One or more. auto, the default: svd of an adapter that was not
+        trained nested, the prefix of one that was.
     --rescale <rule|keep|trained|fit>: One or more. Default: each adapter's own.
 
     Hardware
@@ -86,48 +78,50 @@ _OPTIONS = options(
     The run
     --out --output-path -o: Run folder. Default: runs/<tasks>-<hash>; the same command goes on in
         it.
-    --dry-run FLAG: Only list the cells and downloads. Nothing is loaded or fetched.
-    --retry-failed
-    --json: Print results.json instead of tables.
+    --dry-run FLAG: Only list the cells. Nothing is computed or fetched.
+    --details FLAG: Print the linear axis and the weights of the ranks, too.
+    --json: Print the frames instead of tables.
+    --ray <local|ADDRESS>: Compute on a Ray cluster (aurac[ray]).
 
-    Machines
-    --executor local|ray [local]: This process, or a Ray cluster (aurac[ray]).
-    --address: Of the Ray cluster, such as auto or ray://HOST:10001.
+    Who answers
+    --model -M <NAME> [hf]: hf is aurac's engine; hflm, local-completions, vllm and others are
+        lm-eval's models.
+    --model-args -a <NAME=VALUE,…>: As lm-eval has them.
     """,
-    asked={"multiple": True},
+    reference={"multiple": False},
     cluster=repeated(lambda values: pairs(values, "--cluster", "TASK=FIELD")),
     fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
-    gen_kwargs=repeated(parse_gen_kwargs),
-    basis=repeated(small_names, default=["auto"]),
-    rescale=repeated(lambda values: small_names(values) or None),
-    device_map=parsed(parse_device_map),
+    gen_kwargs={"multiple": True},
+    basis=repeated(small_names),
+    rescale=repeated(small_names),
+    model_args={"multiple": True},
     out={"type": click.Path()},
 )
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
 @command(
-    short="tasks limit data metric base num-fewshot chat-template ranks basis device "
+    short="tasks limit data metric base margin num-fewshot apply-chat-template ranks basis device "
     "batch-size out dry-run json",
-    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the rest are kept), "
-    "130 interrupted.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the same command tries them "
+    "again), 130 interrupted.",
 )
 @click.argument("checkpoints", nargs=-1, metavar="CKPT...")
 @_OPTIONS
 def compare(
     checkpoints: tuple[str, ...],
     tasks: list[str],
-    out: str | None,
     *,
     as_json: bool,
     dry_run: bool,
-    asked: tuple[str, ...],
-    references: tuple[str, ...],
-    **options: Unpack[RequestOptions],
+    details: bool,
+    groups: dict[str, list[str]],
+    **words: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
 
     \b
+    aurac compare my_adapter --tasks gsm8k --margin 0.02
     aurac compare ckpt_a ckpt_b --tasks gsm8k
     aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
     aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
@@ -135,49 +129,65 @@ def compare(
     """  # noqa: D301
     if not checkpoints or not tasks:
         missing = "adapters" if not checkpoints else "--tasks"
-        raise UsageError(f"no {missing}", expected="aurac compare CKPT... --tasks TASK,TASK")
-    from aurac.analysis.primary import parse_pairs
-    from aurac.runs.settings import Request
-
-    options["primary"] = tuple(parse_pairs(asked, references))
-    request = Request.of(checkpoints, tasks, out, **options)
+        raise UsageError(f"compare needs {missing}: aurac compare CKPT... --tasks TASK,TASK")
+    settings = Settings.of(checkpoints, tasks, group=groups, **words)
     if dry_run:
-        return _show_dry_run(request, as_json=as_json)
-    return evaluate(request, as_json=as_json)
+        return _show_dry_run(settings, as_json=as_json)
+    if sys.stderr.isatty():  # many seconds pass before the next line
+        click.echo("loading libraries, tasks and adapters …", err=True)
+    from aurac.runs.compare import run
 
-
-def evaluate(request: Request, *, as_json: bool) -> int:
-    """Compare, and print the results.
-
-    A finished run is recognised before anything heavy is loaded.
-    """
-    from aurac.runs.finished import recall
-
-    done = recall(request)
-    if done is not None:
-        click.echo(f"0 of {done.cells} cells to compute, {done.cells} already there", err=True)
-    else:
-        if sys.stderr.isatty():  # many seconds pass before the next line
-            click.echo("loading libraries, tasks and adapters …", err=True)
-        from aurac.runs.compare import run
-
-        done = run(request, progress=True, command=_typed())
-    _show_comparison(done, as_json=as_json)
+    done = run(settings, progress=True, command=shlex.join(["aurac", *sys.argv[1:]]))
+    _show(done, settings, as_json=as_json, details=details)
     return 3 if done.failures else 0
 
 
-def _typed() -> str:
-    """The command as it was typed, for the record of a run."""
-    return shlex.join(["aurac", *sys.argv[1:]])
+def _show(done: StoredRun, settings: Settings, *, as_json: bool, details: bool) -> None:
+    """Print the answer, or the frames as JSON."""
+    from aurac.analysis import analyse
+    from aurac.runs.compare import question_of
+
+    for failure in done.failures:
+        print_text(f"failed: {_place(failure)}: {failure.reason}", error=True)
+    if not done.curves:
+        return
+    analysis = analyse(done.curves, question_of(settings, done))
+    if as_json:
+        frames = ("scores", "points", "pairs", "rank_pairs", "recommended")
+        print_json({name: analysis.records(name) for name in frames})
+        return
+    from aurac import show
+    from aurac.terminal import stdout_console
+
+    width = stdout_console().width
+    print_text(show.screen(analysis, done, width=width, details=details))
+    click.echo(f"report: {done.folder / 'report.html'}")
 
 
-def _show_dry_run(request: Request, *, as_json: bool) -> int:
+def _place(failure: Failure) -> str:
+    if failure.adapter is None:
+        return f"the base on {failure.task}"
+    cut = f"{failure.basis} · {failure.rescale}"
+    return f"{failure.adapter} ({cut}) at rank {failure.rank} on {failure.task}"
+
+
+def _show_dry_run(settings: Settings, *, as_json: bool) -> int:
     """Print what `compare` would do; nothing is fetched."""
     with _offline():
-        from aurac.runs.dryrun import plan_request
+        from aurac.runs.compare import dry_run
 
-        plan = plan_request(request, _typed())
-    print_result(plan.to_dict(), "\n".join(_dry_run_lines(plan)), as_json=as_json)
+        plan = dry_run(settings)
+    names = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
+    cells = [dict(zip(names, cell, strict=True)) for cell in plan.cells]
+    left = sum(bool(cell["missing"]) for cell in cells)
+    rows = [
+        [cell["task"], cell["adapter"] or "base", *(cell[name] or "–" for name in names[2:4])]
+        + [str(cell[name]) for name in names[4:]]
+        for cell in cells
+    ]
+    text = as_table(list(names), [list(map(str, row)) for row in rows])
+    lines = [text, "", f"{left} of {len(cells)} cells to compute in {plan.folder}"]
+    print_result({"folder": str(plan.folder), "cells": cells}, "\n".join(lines), as_json=as_json)
     return 0
 
 
@@ -191,68 +201,3 @@ def _offline() -> Iterator[None]:
     finally:
         for name in switched:
             os.environ.pop(name, None)
-
-
-def _dry_run_lines(plan: DryRun) -> list[str]:
-    head = ["task", "curve", "ranks to compute", "already there", "requests each"]
-    rows, called = [], label_names(line.curve for line in plan.lines)
-    for line in plan.lines:
-        ranks = [",".join(map(str, ranks)) or "–" for ranks in (line.left, line.done)]
-        requests = "?" if line.requests is None else str(line.requests)
-        rows.append([line.task, called[line.curve], *ranks, requests])
-    left = plan.cells - plan.done - plan.failed
-    there = f", {plan.done} already in {plan.folder}" if plan.done else ""
-    if plan.failed:
-        there += f", {plan.failed} failed before (--retry-failed tries them again)"
-    lines = [as_table(head, rows), "", f"{left} of {plan.cells} cells to compute{there}"]
-    lines.append(f"on {plan.device} in {plan.dtype}, base {plan.base}")
-    lines += [f"download: {what}" for what in plan.downloads] or ["download: nothing"]
-    return [*lines, *(f"note: {note}" for note in plan.notes)]
-
-
-def _show_failures(done: Run) -> None:
-    failures = done.results.failures
-    labels = [curve.id for curve in done.results.curves] + [x.curve or "" for x in failures]
-    called = label_names(labels)
-    for failure in failures:
-        place = f"{called[failure.curve]} at rank {failure.rank}" if failure.curve else "base"
-        print_text(f"failed: {place} on {failure.task}: {failure.reason}", error=True)
-    if done.failures:
-        click.echo("--retry-failed tries failed cells again", err=True)
-
-
-def _show_comparison(done: Run, *, as_json: bool) -> None:
-    """Print what `compare` gave: the table and the pairs, or JSON."""
-    if as_json:
-        print_json(done.results.to_dict())
-    else:
-        _show_results(done)
-    if done.besides:
-        print_text(done.besides, error=as_json)
-
-
-def _show_results(done: Run) -> None:
-    from aurac.records.run import stored_run
-    from aurac.show import terminal_table, terminal_text
-    from aurac.show.caveats import doubts
-    from aurac.show.names import Names
-    from aurac.terminal import stdout_console
-
-    console, known = stdout_console(), None
-    if not done.failures and len(done.results.curves) > 1:
-        known = done.analysis
-    best = known.candidates if known else ()
-    console.print(terminal_table(done.results, width=console.width, best=best))
-    if known is not None:
-        known = Names(known).analysis(known)
-        title = "Paired differences on the same documents"
-        text = terminal_text.pair_lines(known.pairs, known.variants, title)
-        text += [known.primary.sentence] if known.primary else []
-        text += terminal_text.best_lines(known.best, declared=bool(known.primary))
-        print_text("\n".join(text))
-    for doubt in doubts(stored_run(done.results, done.folder)):
-        print_text(doubt)
-    _show_failures(done)
-    click.echo(f"report: {done.folder / 'report.html'}")
-    if len(done.failures) < done.cells:
-        click.echo(f"next: aurac recommend {shlex.quote(str(done.folder))} --margin M")

@@ -263,8 +263,10 @@ class Reader:
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a cut on a task or group; None where it has a score at no rank."""
         leaves = self.leaves(task)
-        if task.rolling or not all(leaf.name in cut.cells for leaf in leaves):
+        if not all(leaf.name in cut.cells for leaf in leaves):
             return None
+        if task.rolling:
+            return None if task.members else self._rolling(task, cut)
         counts = {leaf.name: cut.examples[leaf.name] for leaf in leaves}
         ranks = sorted({rank for leaf in leaves for rank in cut.cells[leaf.name]})
         rows: dict[int, NDArray[np.float64]] = {}
@@ -280,6 +282,41 @@ class Reader:
             return None
         base = self._scores(task, {x.name: self.manifest.base.get(x.name) for x in leaves}, counts)
         return self._made(task, cut, counts, rows, missing, base)
+
+    def _rolling(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
+        """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
+        count, base = cut.examples[task.name], self.manifest.base.get(task.name)
+        keys = {0: base, **cut.cells[task.name]}
+        told = {rank: self.store.scores(key).aggregates for rank, key in keys.items() if key}
+        values = {rank: known.get(count, {}).get(task.metric) for rank, known in told.items()}
+        known = {rank: value for rank, value in values.items() if rank and value is not None}
+        if not known:
+            return None
+        adapter = self._adapters[cut.adapter]
+        return Curve(
+            tuple(known),
+            tuple(known.values()),
+            rolling=True,
+            baseline=values.get(0),
+            missing={rank: "not finished" for rank, value in values.items() if value is None},
+            sizes={rank: size for rank, size in adapter.sizes.items() if rank in known},
+            trained_rank=adapter.trained_rank,
+            **self._names(task, cut),
+        )
+
+    def _names(self, task: TaskInfo, cut: CutInfo) -> dict[str, Any]:
+        adapter = self._adapters[cut.adapter]
+        return {
+            "adapter": cut.adapter,
+            "task": task.name,
+            "metric": task.metric,
+            "method": adapter.method,
+            "base": self.manifest.provenance.get("base"),
+            "basis": cut.basis,
+            "rescale": cut.rescale,
+            "seed": adapter.seed,
+            "data_order": adapter.data_order,
+        }
 
     def _scores(
         self, task: TaskInfo, keys: Mapping[str, str | None], counts: Mapping[str, int]
@@ -312,30 +349,18 @@ class Reader:
         adapter, leaves = self._adapters[cut.adapter], self.leaves(task)
         documents = [key for leaf in leaves for key in self.keys(leaf, counts[leaf.name])]
         ids = [x for leaf in leaves for x in self.labels(task, leaf, counts[leaf.name])]
-        labels: dict[str, Any] = {
-            "doc_ids": self._same(ids),
-            "doc_hashes": self._same([key.content for key in documents]),
-            "clusters": self._clusters(task, counts),
-            "base_scores": None if isinstance(base, str) else base,
-            "trained_rank": adapter.trained_rank,
-        }
-        known = {name: v for name, v in labels.items() if name in Curve.__dataclass_fields__}
         return Curve.from_outcomes(
             tuple(rows),
             np.stack(list(rows.values())),
-            adapter=cut.adapter,
-            task=task.name,
-            metric=task.metric,
-            method=adapter.method,
-            base=self.manifest.provenance.get("base"),
-            basis=cut.basis,
-            rescale=cut.rescale,
-            seed=adapter.seed,
-            data_order=adapter.data_order,
+            doc_ids=self._same(ids),
+            doc_hashes=self._same([key.content for key in documents]),
+            clusters=self._clusters(task, counts),
+            base_scores=None if isinstance(base, str) else base,
             prompts=sha256_json([key.prompt for key in documents]),
             missing=dict(missing),
             sizes={rank: size for rank, size in adapter.sizes.items() if rank in rows},
-            **known,
+            trained_rank=adapter.trained_rank,
+            **self._names(task, cut),
         )
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:

@@ -1,1 +1,1 @@
-"""Runs: settings, plan, cells on disk, and who computes them."""
+"""Runs: settings → plan → for each cell lock, attach, answer, judge, save → what is read."""

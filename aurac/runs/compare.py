@@ -1,288 +1,433 @@
-"""`compare`: checkpoints × ranks × tasks → curves, scores and a report in a run folder."""
+"""`compare`: checkpoints × ranks × tasks → cells, curves and a report in a run folder."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import logging
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET
-from typing_extensions import Unpack
 
-from aurac.analysis.primary import declaration
-from aurac.arguments import keywords
-from aurac.errors import RunFolderError
-from aurac.files import link_or_copy
+from aurac.adapters import Family
+from aurac.files import sha256_json, sweep_scraps, write_json
 from aurac.models.device import in_use, machine, versions
-from aurac.notebook import Run
-from aurac.records.hub import recorded_base
-from aurac.records.reader import recipe_groups
-from aurac.records.results_file import (
-    REPORT_FILE,
-    RESULTS_FILE,
-    BaseRecord,
-    Provenance,
-    Results,
-    RunSettings,
-)
-from aurac.records.store import CellStore, cannot_write
-from aurac.runs.executors import make_executor
-from aurac.runs.finished import InputSnapshot
+from aurac.records.cells import CellStore, cannot_write
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.run import StoredRun, assembled, data_order
+from aurac.runs.compute import Work
+from aurac.runs.compute import compute as compute_here
+from aurac.runs.fit import fitted
 from aurac.runs.folder import (
-    RunRequest,
-    find_run_folder,
-    open_run_folder,
-    recorded_besides,
-    subset_folder,
-    warn_unused,
+    RESULTS_FILE,
+    RESULTS_SCHEMA,
+    Locks,
+    check_folder,
+    default_folder,
+    known_names,
+    record,
+    write_documents,
 )
-from aurac.runs.interrupts import Interrupts
-from aurac.runs.lock import Locks
-from aurac.runs.log import RunLog
-from aurac.runs.plan import PlannedCell
-from aurac.runs.progress import NoProgress, SweepProgress
-from aurac.runs.results import (
-    CellReader,
-    adapter_records,
-    results_of,
-    task_record,
-)
-from aurac.runs.runner import Executor, RunContext
-from aurac.runs.session import Session, open_request
-from aurac.runs.settings import DEFAULTS, Execution, Request, RequestOptions
-from aurac.runs.status import CellStates, add_to_plan
+from aurac.runs.inputs import Inputs, load_inputs
+from aurac.runs.plan import Cell, Way, distinct, plan, ways_of
+from aurac.runs.progress import Bar, Progress
+from aurac.runs.settings import Settings
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from aurac.notebook.run import Run
+    from aurac.tasks.evaltask import EvalTask
 
-_ELSEWHERE = {
-    name: f"`aurac compare --{name.replace('_', '-')}` has it" for name in ("dry_run",)
-} | {"resume": "the same call goes on", "log_samples": "run.samples has them"}
-_MOST_REPAIRS = 3  # rounds in which damaged cells are computed again
+ENGINE_VERSION = 7  # raise when the engine changes in a way that can change a number
 
 
-@keywords(RequestOptions, _ELSEWHERE, **DEFAULTS)
 def compare(
     checkpoints: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],
     *,
+    limit: float | None = None,
+    metric: str | Mapping[str, str] | None = None,
+    data: str | Path | Mapping[str, str | Path] | None = None,
+    include_path: str | Path | None = None,
+    base: str | None = None,
+    group: Mapping[str, Sequence[str]] | None = None,
+    cluster: Mapping[str, str] | None = None,
+    reference: str | None = None,
+    margin: float | None = None,
+    num_fewshot: int | None = None,
+    fewshot: str = "stock",
+    apply_chat_template: bool = False,
+    tokenizer: str | None = None,
+    system_instruction: str | None = None,
+    fewshot_as_multiturn: bool | None = None,
+    gen_kwargs: str | Mapping[str, Any] | None = None,
+    seed: int = 1234,
+    ranks: str | int | Sequence[int] = "pow2",
+    basis: str | Sequence[str] = (),
+    rescale: str | Sequence[str] = (),
+    device: str | None = None,
+    dtype: str | None = None,
+    batch_size: int | str | None = None,
+    max_length: int | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     out: str | Path | None = None,
+    ray: str | None = None,
+    model: str = "hf",
+    model_args: str | Mapping[str, Any] | None = None,
     progress: bool = False,
-    command: str | None = None,
-    **options: Unpack[RequestOptions],
 ) -> Run:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
-    Args:
-        checkpoints: Folder, file or hub id of an adapter, or several.
-        tasks: Names that lm-eval knows, or bundled ones; a text may hold several, with commas.
-        out: Run folder; None: `runs/<tasks>-<hash of the request>`. The same request goes on where
-            it stopped, and processes that are given the same request share the work. Adapters,
-            tasks and ranks may be added. A request for fewer than the folder holds gets results of
-            its own in `<out>/subsets`, and those of the whole stay as they are.
-        progress: Show a progress bar with the time left on standard error.
-        command: The command line, for the provenance.
-        options: As on the command line: `limit` (documents of each task), `metric` and `data` (by
-            task), `ranks`, `basis`, `base`, `groups` (recipe → seeds), `primary`. `TaskOptions`,
-            `TruncationOptions`, `ModelOptions`, `EngineOptions`, `Settings` and `Execution` of
-            `aurac.runs.settings` describe each. One will do where several are expected:
-            ``basis="svd"``, ``primary="a,b"``, ``ranks=4``.
+    `checkpoints` are folders, files or hub ids of adapters, `tasks` names that lm-eval knows or
+    bundled ones. The options are those of `aurac compare`, see `aurac.runs.settings.Settings`;
+    `progress` shows a bar with the time left on standard error. The same call goes on where it
+    stopped, and processes that make the same call share the work.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder
             that takes no more, or a lost device.
-        Interrupted: A signal came; the same call goes on.
     """
-    return run(Request.of(checkpoints, tasks, out, **options), progress=progress, command=command)
+    words = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
+    settings = Settings.of(checkpoints, tasks, **words)
+    stored = run(settings, progress=progress)
+    from aurac.notebook.run import Run
+
+    return Run(stored, question_of(settings, stored))
 
 
-def run(
-    request: Request,
-    *,
-    progress: bool = False,
-    command: str | None = None,
-) -> Run:
-    """As `compare`, for a request that is one object."""
+_NO_SETTINGS = ("checkpoints", "tasks", "progress")
+
+
+def run(settings: Settings, *, progress: bool = False, command: str | None = None) -> StoredRun:
+    """As `compare`, for settings that are one record; `command` is kept in the run folder."""
     started = time.time()
-    execution, out, tasks = request.execution, request.out, request.tasks
-    executor, elsewhere = make_executor(execution), execution.executor == "ray"
-    with Interrupts() as interrupts:
-        session = open_request(request)
-        check_primary(session)
-        identity = session.request()
-        _place, begun = find_run_folder(out, tasks, identity, command)
-        if not begun and not elsewhere:  # a base that cannot be used leaves no folder behind
-            session.base()
-        folder = open_run_folder(out, tasks, identity, command)
-        snapshot = InputSnapshot(request, session.outline.path, started)
-        parts = session, execution, executor, folder, interrupts, progress
-        done = Sweep(*parts, command, started).run()
-        snapshot.keep(done)
-        return done
+    session = open_session(settings)
+    folder, adapters = session.folder, session.inputs.adapters
+    check_folder(folder, session.identity, {name: a.sha256 for name, a in adapters.items()})
+    if settings.ray is None and session.ways and not folder.exists():
+        session.backend()  # a base that cannot be used leaves no folder behind
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep_scraps(folder)
+        store, locks = CellStore(folder), Locks(folder)
+        with _stopped_by_sigterm(), _closing(session):
+            ways = session.fitted()
+            cells = plan(ways, session.inputs.tasks, session.digest)
+            manifest = session.manifest(ways, cells, command, started)
+            record(folder, manifest)
+            work = Work(store, locks)
+            _compute(session, distinct(cells), work, progress=progress)
+        provenance = {**manifest.provenance, "seconds": round(time.time() - started, 1)}
+        manifest = msgspec.structs.replace(manifest, provenance=provenance)
+        record(folder, manifest)
+        if not any(work.left(cell) for cell in cells):
+            locks.remove()
+        stored = assembled(folder, manifest, store)
+        write_results(stored)
+        if stored.curves:
+            write_report(stored, settings)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return stored
+
+
+def write_report(stored: StoredRun, settings: Settings) -> None:
+    """The report of what was asked, in the run folder."""
+    from aurac import show
+    from aurac.analysis import analyse
+
+    show.write_report(stored, analyse(stored.curves, question_of(settings, stored)))
+
+
+def question_of(settings: Settings, stored: StoredRun) -> Any:
+    """What is asked of the results."""
+    from aurac.analysis import Question
+
+    return Question(
+        margin=settings.margin, reference=settings.reference, groups=dict(stored.groups)
+    )
+
+
+def open_session(settings: Settings) -> Session:
+    """Read the inputs; adapters have the names that the run folder has given them."""
+    return Session(load_inputs(settings, known_names(settings.out)))
 
 
 @dataclass(eq=False)
-class Sweep:
-    """One process's part in the run of a folder."""
+class Session:
+    """The inputs of a run with what follows from them."""
 
-    session: Session
-    execution: Execution
-    executor: Executor
-    folder: Path
-    interrupts: Interrupts
-    progress: bool
-    command: str | None
-    started: float
+    inputs: Inputs
 
-    def __post_init__(self) -> None:
-        self.store, self.log = CellStore(self.folder), RunLog(self.folder)
+    @property
+    def settings(self) -> Settings:
+        """What was asked for."""
+        return self.inputs.settings
 
-    def run(self) -> Run:
-        """Compute what is missing, gather, write."""
-        try:
-            with self.log, Locks(self.folder) as self._locks, self.executor:
-                self.log.event("start", command=self.command, versions=versions())
-                self.store.tidy()
-                cells = self._planned()
-                warn_unused(self.store, [cell.identity for cell in cells])
-                for change in CellStates.of((cell.row for cell in cells), self.store).rescored():
-                    logger.warning("%s", change)
-                if self.execution.retry_failed:
-                    for key in self.store.failed_keys():
-                        self.store.clear_failure(key)
-                return self._computed(cells)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What may not change within a run folder; adapters, ranks, tasks and examples may grow."""
+        given, base = self.settings, self.inputs.base
+        return {
+            "base_sha256": base.sha256,
+            "dtype": base.dtype,
+            "device_kind": self.device_kind,
+            "backend": f"aurac {ENGINE_VERSION}" if given.model == "hf" else given.model,
+            "lm_eval": version("lm_eval"),
+            "tokenizer": self.inputs.tokenizer.sha256,
+            "max_length": given.max_length,
+            "num_fewshot": given.num_fewshot,
+            "fewshot": given.fewshot,
+            "seed": given.seed,
+            "chat_template": given.apply_chat_template,
+            "system_instruction": given.system_instruction,
+            "fewshot_as_multiturn": given.fewshot_as_multiturn,
+            "gen_kwargs": dict(given.gen_kwargs) or None,
+        }
 
-    def _planned(self) -> list[PlannedCell]:
-        """The cells of the session, which the folder's plan then has."""
-        self.session.fit(self.folder)
-        cells = self.session.cells()
-        add_to_plan(self.folder, [cell.row for cell in cells])
-        return cells
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the identity."""
+        return sha256_json(self.identity)
 
-    def _computed(self, cells: list[PlannedCell]) -> Run:
-        return self._written(results_of(self.session, self._filled(cells)), len(cells))
+    @property
+    def device_kind(self) -> str:
+        """`cpu`, `cuda` or `mps`."""
+        return self.inputs.base.device.split(":")[0]
 
-    def _filled(self, cells: list[PlannedCell]) -> CellReader:
-        """Compute what is missing of the cells, and read them; damaged ones are computed again."""
-        for _ in range(_MOST_REPAIRS):
-            self._compute(cells)
-            reader = CellReader(cells, self.store)
-            incomplete = reader.incomplete()
-            if not incomplete:
-                break
-            for cell, there in incomplete:
-                self.store.recount(cell.identity, there, cell.scoring)
-        return reader
+    @cached_property
+    def folder(self) -> Path:
+        """The run folder."""
+        adapters = [adapter.sha256 for adapter in self.inputs.adapters.values()]
+        given = self.settings
+        return Path(given.out or default_folder(given.tasks, self.identity, adapters))
 
-    def _compute(self, wanted: list[PlannedCell]) -> None:
-        todo = _left(wanted, self.store)
-        bar = NoProgress()
-        if self.progress:
-            bar = SweepProgress(todo, wanted, self.store, self.interrupts)
-        context = RunContext(self.store, self._locks, self.interrupts, self.log, bar)
-        with bar:
-            if todo:
-                self.executor.run(self.session, todo, context)
+    @cached_property
+    def ways(self) -> list[Way]:
+        """The curves of all adapters, one adapter after the other."""
+        given = self.settings
+        asked = given.ranks, given.basis, given.rescale
+        return [w for n, a in self.inputs.adapters.items() for w in ways_of(n, a, *asked)]
 
-    def _written(self, results: Results, cells: int) -> Run:
-        """Results and report, by one process at a time."""
-        self.executor.close()
-        session = self.session
-        request = session.request()
-        results = msgspec.structs.replace(
-            results,
-            primary=recorded.primary if (recorded := RunRequest.read(self.folder)) else UNSET,
-            tasks=[task_record(self.folder, task, session) for task in session.built],
-            provenance=_provenance(session, self.command, self.started),
+    @cached_property
+    def leaves(self) -> list[EvalTask]:
+        """The tasks that have cells."""
+        return [task for task in self.inputs.tasks if not task.members]
+
+    def fitted(self) -> list[Way]:
+        """The ways, with the factors of rescale `fit`."""
+        return fitted(self.ways, self.leaves, self.backend, self.digest, self.folder / "fit")
+
+    def backend(self) -> Any:
+        """Who answers, made the first time."""
+        return self._backend
+
+    @cached_property
+    def _backend(self) -> Any:
+        from aurac.engine import EngineOptions
+        from aurac.engine.backend import LocalBackend
+
+        given = self.settings
+        options = EngineOptions(batch_size=given.batch_size, max_length=given.max_length)
+        return LocalBackend(self.inputs.load(), options)
+
+    def manifest(
+        self, ways: Sequence[Way], cells: Sequence[Cell], command: str | None, started: float
+    ) -> Manifest:
+        """What this command adds to `run.json`; questions and prompts are written beside it."""
+        given, base, tasks = self.settings, self.inputs.base, self.inputs.tasks
+        infos = [task_info(self.folder, task) for task in tasks]
+        keys: dict[Way | None, dict[str, dict[int, str]]] = {}
+        for cell in cells:
+            keys.setdefault(cell.way, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
+        examples = {task.name: len(task) for task in self.leaves}
+        provenance = {
+            "command": command,
+            "started": dt.datetime.fromtimestamp(started, dt.timezone.utc).isoformat(
+                timespec="seconds"
+            ),
+            "versions": versions(),
+            "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
+            "device": base.device,
+            "dtype": base.dtype,
+            "base": base.name,
+            "base_sha256": base.sha256,
+            "backend": self.identity["backend"],
+        }
+        return Manifest(
+            settings=self.identity,
+            provenance=provenance,
+            adapters=[adapter_info(name, ways) for name in self.inputs.adapters],
+            tasks=infos,
+            asked=[task.name for task in tasks if task.group is None],
+            cuts=[_cut_info(way, keys[way], examples) for way in ways],
+            base={task: ranks[0] for task, ranks in keys[None].items()},
+            groups={recipe: list(members) for recipe, members in given.group.items()},
         )
-        with self._locks.awaited("results"):
-            besides, place, text = recorded_besides(self.folder, request), self.folder, ""
-            if besides:
-                place = subset_folder(self.folder, request)
-                for name in results.files():
-                    link_or_copy(self.folder / name, place / name)
-                text = f"{self.folder} also holds {', '.join(besides)}"
-                whole = self.folder / RESULTS_FILE
-                if whole.is_file():
-                    text += f"; {whole} and the report beside it stay as they are"
-            before = _before(place)
-            if before and (place / REPORT_FILE).is_file() and _equal(before, results):
-                pages = (place / REPORT_FILE, place / "report.html")  # with its margin and labels
-                return Run(place, before, pages, cells, besides=text)
-            (place / REPORT_FILE).unlink(missing_ok=True)  # it tells of other results
-            results.write(place)
-            from aurac.show import write_report
-
-            files = tuple(write_report(place))
-            return Run(place, results, files, cells, besides=text)
 
 
-def check_primary(session: Session) -> None:
-    """Refuse primary comparisons of names that the results will not have."""
-    if session.settings.primary:
-        groups = recipe_groups(adapter_records(session), session.settings.groups)
-        pairs = [(a, b) for a, b in session.settings.primary]
-        declaration(pairs, None, session.adapters, groups, finished=False)
-
-
-def _left(cells: Sequence[PlannedCell], store: CellStore) -> list[PlannedCell]:
-    """The cells that are not done."""
-    left = {row.key for row in CellStates.of((cell.row for cell in cells), store).left}
-    return [cell for cell in cells if cell.identity.key in left]
-
-
-def _before(place: Path) -> Results | None:
-    """The results that are there, where they can be read."""
-    try:
-        return Results.read(place)
-    except RunFolderError:
-        return None
-
-
-def _equal(before: Results, results: Results) -> bool:
-    """Whether two results differ in command and times alone."""
-    now = results.provenance
-    times = {name: getattr(now, name) for name in ("command", "started", "finished", "seconds")}
-    made = msgspec.structs.replace(before.provenance, **times)
-    return msgspec.structs.replace(before, provenance=made) == results
-
-
-def _provenance(session: Session, command: str | None, started: float) -> Provenance:
-    """What produced the results of a run that began at `started`, and ends now."""
-    finished = time.time()
-    base, settings = session.outline, session.settings
-    task, cut, spread = settings.task, settings.truncation, settings.model.device_map
-    begun, ended = (dt.datetime.fromtimestamp(s, tz=dt.timezone.utc) for s in (started, finished))
-    tokenizer = session.tokenizer.name if base.tokenizer_sha256 else UNSET
-    return Provenance(
-        command=command,
-        started=begun.isoformat(timespec="seconds"),
-        finished=ended.isoformat(timespec="seconds"),
-        seconds=round(finished - started, 1),
-        seed=task.seed,
-        dtype=base.dtype,
-        device=base.device,
-        base=BaseRecord(name=recorded_base(base.name), sha256=base.sha256, tokenizer=tokenizer),
-        versions=versions(),
-        machine={**machine(), **in_use(base.device)},
-        settings=RunSettings(
-            ranks=cut.ranks if isinstance(cut.ranks, str) else list(cut.ranks),
-            basis=list(cut.basis),
-            rescale=list(cut.rescale) if cut.rescale else None,
-            num_fewshot=task.num_fewshot,
-            fewshot=task.fewshot,
-            limit=task.limit,  # type: ignore[arg-type]
-            split=task.split,
-            chat_template=task.chat_template,
-            **task.prompting(),
-            cluster=dict(task.cluster),
-            device_map=spread if isinstance(spread, str | None) else dict(spread),
-            data={name: Path(folder).name for name, folder in task.data.items()},
-            batching=session.batching,
-        ),
+def _cut_info(way: Way, cells: dict[str, dict[int, str]], examples: dict[str, int]) -> CutInfo:
+    ordered = {task: dict(sorted(keys.items())) for task, keys in cells.items()}
+    return CutInfo(
+        adapter=way.name,
+        basis=way.basis,
+        rescale=way.rescale,
+        factors=dict(way.factors),
+        examples={task: examples[task] for task in ordered},
+        cells=ordered,
     )
+
+
+def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
+    """What readers need of an adapter."""
+    own = [way for way in ways if way.name == name]
+    adapter, ranks = own[0].adapter, sorted({rank for way in own for rank in way.ranks})
+    recipe = dict(adapter.recipe) if adapter.recipe else None
+    return AdapterInfo(
+        name=name,
+        path=_shown_path(adapter.source),
+        format="family" if isinstance(adapter, Family) else adapter.format,
+        sha256=adapter.sha256,
+        method=adapter.method,
+        base=adapter.base,
+        seed=adapter.seed,
+        data_order=data_order(recipe),  # type: ignore[arg-type]
+        trained_rank=adapter.rank,
+        sizes={rank: adapter.bytes(rank) for rank in ranks},
+        parameters=adapter.parameters(adapter.rank),
+        recipe=recipe,
+        notes=tuple(adapter.notes),
+    )
+
+
+def task_info(folder: Path, task: EvalTask) -> TaskInfo:
+    """What readers need of a task; its questions and prompts are written into the run folder."""
+    documents, requests = (None, None) if task.members else write_documents(folder, task)
+    return TaskInfo(
+        name=task.name,
+        metric=task.metric,
+        metrics=tuple(task.usable),
+        examples=len(task),
+        version=task.version,
+        num_fewshot=task.num_fewshot,
+        members=tuple(member.name for member in task.members),
+        rolling=task.rolling,
+        higher_is_better=task.higher_is_better,
+        cluster=task.cluster,
+        documents=documents,
+        requests=requests,
+    )
+
+
+def _shown_path(source: Path | None) -> str | None:
+    """Relative where it lies below the working folder, so that results can be shared."""
+    if source is None:
+        return None
+    place, here = source.resolve(), Path.cwd()
+    return place.relative_to(here).as_posix() if place.is_relative_to(here) else str(source)
+
+
+def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: bool) -> None:
+    """Compute what is missing of the cells."""
+    left = [len(work.left(cell)) for cell in cells]
+    todo = [cell for cell, count in zip(cells, left, strict=True) if count]
+    if not todo:
+        return
+    with Bar(cells, left) if progress else Progress() as work.progress:
+        if session.settings.ray is None:
+            compute_here(todo, session.backend(), work, session.device_kind)
+        else:
+            from aurac.runs.ray import compute_on_ray
+
+            compute_on_ray(session, todo, work)
+
+
+def write_results(stored: StoredRun) -> None:
+    """`results.json`: for programs that want accuracies without reading cells."""
+    curves = [
+        {
+            "task": curve.task,
+            "adapter": curve.adapter,
+            "basis": curve.basis,
+            "rescale": curve.rescale,
+            "metric": curve.metric,
+            "examples": curve.n_docs,
+            "base": curve.baseline,
+            "ranks": list(curve.ranks),
+            "accuracy": list(curve.accuracy),
+            "missing": dict(curve.missing),
+        }
+        for curve in stored.curves
+    ]
+    adapters = [
+        {name: value for name, value in adapter.to_dict().items() if name != "recipe"}
+        for adapter in stored.adapters
+    ]
+    content = {
+        "schema": RESULTS_SCHEMA,
+        "adapters": adapters,
+        "tasks": [task.to_dict() for task in stored.tasks],
+        "curves": curves,
+        "failures": [dict(vars(failure)) for failure in stored.failures],
+    }
+    write_json(stored.folder / RESULTS_FILE, content)
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """A batch system's signal ends the run as Ctrl-C does, between two blocks or within one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _closing(session: Session) -> Iterator[None]:
+    """Put the base's own modules back at the end."""
+    try:
+        yield
+    finally:
+        if "_backend" in vars(session):
+            session.backend().__exit__(None, None, None)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What `compare` would do.
+
+    Attributes:
+        folder: The run folder.
+        cells: All cells, each once: (task, adapter or None for the base, basis, rescale, rank, how
+            many examples are asked for, how many are missing).
+    """
+
+    folder: Path
+    cells: tuple[tuple[str, str | None, str | None, str | None, int, int, int], ...]
+
+
+def dry_run(settings: Settings) -> DryRun:
+    """The cells of a run; nothing is computed or written.
+
+    Of rescale `fit` those that need factors count as missing.
+    """
+    session = open_session(settings)
+    work = CellStore(session.folder)
+    rows = []
+    for cell in distinct(plan(session.ways, session.inputs.tasks, session.digest)):
+        left = len(work.scores(cell.key).missing(cell.documents))
+        way = cell.way
+        named = (way.name, way.basis, way.rescale) if way else (None, None, None)
+        rows.append((cell.task.name, *named, cell.rank, len(cell.task), left))
+    return DryRun(session.folder, tuple(rows))

@@ -1,321 +1,271 @@
-"""Cells on a Ray cluster: each block of documents is a task, which Ray places and repeats.
+"""Cells on a Ray cluster: each is a task, which streams its blocks to this process.
 
-A task carries a job (settings, names and hashes), a cell's identity and the places of its
-documents, never a model. What a worker computed comes back as the task's value, and this process
-alone writes it, under a lock: the workers need no shared folder. Documents of `--data` lie at the
-same path on every node.
+A task carries settings, names and hashes, never a model: adapters, base and data lie at the same
+paths on every node. This process alone writes, under a lock: the workers need no shared folder. A
+worker that dies loses a block.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import members_of
 from aurac.errors import AuracError, UsageError, first_line
-from aurac.models.device import share_cores
-from aurac.records.cell import Block, CellIdentity, Failure
-from aurac.runs.plan import PlannedCell
-from aurac.runs.runner import Executor, RunContext, failure_of
-from aurac.runs.session import Session
-from aurac.runs.settings import NamedCheckpoint
+from aurac.records.lines import Block
+from aurac.runs.compute import Work, blocks, reason_of
+from aurac.runs.plan import Cell, plan
+from aurac.runs.settings import NamedCheckpoint, Settings
 
 if TYPE_CHECKING:
-    from aurac.runs.ray_worker import ClusterJob
+    from filelock import FileLock
 
-logger = logging.getLogger(__name__)
+    from aurac.runs.compare import Session
 
-RETRIES = 3  # workers that may die in one block before its cell counts as failed
-_ANSWERS_IN = 10.0  # seconds
-_LOST_AFTER = 5.0  # seconds without an answer of the head
+MOST_DEATHS = 4  # workers that may die in a row within one cell before it counts as failed
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
+_LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
 
 
 class ClusterError(AuracError):
-    """The cluster cannot be reached, or has no worker that can serve."""
-
-
-class ClusterLostError(ClusterError):
-    """The cluster was there and is not any more; what is done is kept."""
+    """The cluster cannot be reached or was lost, or its workers cannot serve."""
 
     exit_code = 3
 
-    def __init__(self, why: str) -> None:
-        fix = "what is done is kept: give the same command again"
-        super().__init__(f"the Ray cluster was lost ({why})", fix=fix)
 
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know: names, hashes and settings, no weights.
 
-class RayExecutor(Executor):
-    """Runs blocks as tasks of a Ray cluster, at most `workers` at a time (None: as many as fit).
-
-    Without an address it starts a cluster on this machine; without Ray it is a UsageError.
+    Attributes:
+        settings: With absolute paths.
+        names: Hash of an adapter → its name in the run.
+        digest: Hash of the run's settings.
+        factors: (adapter, basis) → rank → factor, of rescale `fit`.
     """
 
-    def __init__(self, address: str | None = None, workers: int | None = None) -> None:
-        super().__init__()
-        self._address, self._workers = address, workers
-        self._ray = _ray()
-        self._connected = False
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        self._connected = False
-
-    def run(self, session: Session, cells: Sequence[PlannedCell], context: RunContext) -> None:
-        """See `Executor`."""
-        ray = self._ray
-        gpus = 1 if session.outline.device.startswith("cuda") else 0
-        if not self._connected:
-            self._open.enter_context(_cluster(ray, self._address, self._workers, context))
-            self._connected = True
-        # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
-        how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": RETRIES, "max_calls": 0}
-        task = ray.remote(**how)(compute_block)
-        slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
-        if gpus and not slots:
-            logger.warning("the Ray cluster has no GPU now: cells wait until one joins")
-        # One more than run at a time: a worker finds its next block waiting.
-        most = self._workers or slots + 1
-        queue = _Queue(ray, task, ray.put(_job(session)), context, cells)
-        client = self._address and self._address.startswith("ray://")  # its server is on the head
-        head = _Head(str(self._address if client else ray.get_runtime_context().gcs_address))
-        try:
-            while queue.submit(most):
-                context.go_on()
-                queue.collect()
-                head.check()
-        except (ray.exceptions.RaySystemError, ConnectionError) as error:
-            raise ClusterLostError(first_line(error)) from error
-        finally:
-            queue.cancel()
+    settings: Settings
+    names: dict[str, str]
+    digest: str
+    factors: dict[tuple[str, str], dict[int, float]]
 
 
-class _Head:
-    """The head of the cluster: Ray itself ends a process a minute after it is gone."""
+def compute_on_ray(session: Session, cells: Sequence[Cell], work: Work) -> None:
+    """Until every cell is done or failed, as many at a time as the cluster has room for.
 
-    def __init__(self, address: str) -> None:
-        self._address, self._seen = address, time.monotonic()
-
-    def check(self) -> None:
-        """Raise a `ClusterLostError` where it has not answered for a while."""
-        try:
-            _check_address(self._address, greets=False)
-            self._seen = time.monotonic()
-        except OSError as error:
-            if time.monotonic() - self._seen > _LOST_AFTER:
-                raise ClusterLostError(f"{self._address}: {first_line(error)}") from error
-
-
-@dataclass(eq=False)
-class _Open:
-    """A cell whose blocks are being computed, under a lock of this process."""
-
-    cell: PlannedCell
-    waiting: deque[list[int]]
-    there: int
-    requests: int
-    running: int = 0
-    answered: int = 0  # requests
-    started: float = field(default_factory=time.perf_counter)
-
-
-class _Queue:
-    """Blocks that wait, and tasks that have been submitted to Ray."""
-
-    def __init__(
-        self, ray: Any, task: Any, job: Any, context: RunContext, cells: Sequence[PlannedCell]
-    ) -> None:
-        self._ray, self._task, self._job = ray, task, job
-        self._context = context
-        self._cells = deque(cells)
-        self._open: dict[str, _Open] = {}
-        self._running: dict[Any, _Open] = {}
-
-    def submit(self, most: int) -> bool:
-        """Submit blocks up to `most` tasks at a time; whether anything is left to do."""
-        tried = 0
-        while len(self._running) < most:
-            entry = next((entry for entry in self._open.values() if entry.waiting), None)
-            if entry is not None:
-                identity, places = entry.cell.identity, entry.waiting.popleft()
-                whole = entry.cell.task.places  # the worker has all documents of the task
-                places = places if whole is None else [whole[place] for place in places]
-                reference = self._task.remote(self._job, identity, places)
-                self._running[reference] = entry
-                entry.running += 1
-            elif tried < len(self._cells):
-                tried += 1
-                self._take_up(self._cells.popleft())
-            else:
-                break
-        return bool(self._cells or self._running)
-
-    def _take_up(self, cell: PlannedCell) -> None:
-        """Take the next free cell; a locked one is tried again last."""
-        context, key = self._context, cell.identity.key
-        state = context.take(cell)
-        if state == "held":
-            self._cells.append(cell)
-        if state != "taken":
-            return
-        missing = cell.missing(context.store.read(key, cell.documents, cell.scoring))
-        context.progress.cell(cell)
-        there, requests = len(cell.documents) - len(missing), cell.requests(missing)
-        entry = _Open(cell, deque(cell.blocks(missing)), there, requests)
-        self._open[key] = entry
-        self._count(entry, cell.task.n_requests - requests)
-        if not missing:
-            context.store.recount(cell.identity, len(cell.documents), cell.scoring)
-            self._close(entry)
-
-    def _count(self, entry: _Open, requests: int) -> None:
-        entry.answered += requests
-        self._context.progress.documents(requests)
-
-    def collect(self) -> None:
-        """Take in what has come back within a second."""
-        if not self._running:
-            time.sleep(_PATIENCE)
-            return
-        done, _ = self._ray.wait(list(self._running), num_returns=1, timeout=_PATIENCE)
-        for reference in done:
-            entry = self._running.pop(reference)
-            entry.running -= 1
-            result = self._result(entry.cell, reference)
-            if entry.cell.identity.key not in self._open:
-                continue  # another of its blocks has failed
-            if isinstance(result, Block):
-                self._add(entry, result)
-            else:
-                uncounted = entry.cell.task.n_requests - entry.answered
-                self._context.failed(entry.cell, result, uncounted)
-                self._forget(entry)
-
-    def _result(self, cell: PlannedCell, reference: Any) -> Block | Failure:
-        """A block, or the record of a failure."""
-        errors = self._ray.exceptions
-        try:
-            result: Block | Failure = self._ray.get(reference)
-        except errors.RayTaskError as error:
-            # an error of the worker's set-up: no cell of the run can be computed there
-            cause = getattr(error, "cause", None)
-            reason = cause.text if isinstance(cause, AuracError) else first_line(cause or error)
-            raise ClusterError(f"a Ray worker cannot serve: {reason}") from error
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
-            reason = f"{RETRIES + 1} workers died while they computed it ({first_line(error)})"
-            return failure_of(cell, reason, type(error).__name__)
-        return result
-
-    def _add(self, entry: _Open, block: Block) -> None:
-        entry.there += len(block.documents)
-        cell = entry.cell
-        self._context.store.append(cell.identity, block, entry.there, cell.scoring)
-        places = [cell.documents.index(key) for key in block.documents]
-        self._count(entry, cell.requests(places))
-        if not entry.waiting and not entry.running:
-            self._close(entry)
-
-    def _close(self, entry: _Open) -> None:
-        """All documents of a cell are there."""
-        self._context.add_aggregates(entry.cell)
-        seconds = time.perf_counter() - entry.started
-        self._context.done(entry.cell, seconds, entry.requests)
-        self._forget(entry)
-
-    def _forget(self, entry: _Open) -> None:
-        key = entry.cell.identity.key
-        del self._open[key]
-        self._context.locks.release(key)
-
-    def cancel(self) -> None:
-        """Give up what has not come back."""
-        for reference in self._running:
-            with contextlib.suppress(Exception):
-                self._ray.cancel(reference, force=True)
-        self._running.clear()
-        for entry in list(self._open.values()):
-            self._forget(entry)
-
-
-def compute_block(job: ClusterJob, identity: CellIdentity, places: list[int]) -> Block | Failure:
-    """The task: see `aurac.runs.ray_worker`, which a worker imports when it is first used."""
-    share_cores()  # before the import, which loads torch
-    from aurac.runs.ray_worker import compute
-
-    return compute(job, identity, places)
-
-
-def _job(session: Session) -> ClusterJob:
-    from aurac.runs.ray_worker import ClusterJob
-
-    settings, outline = session.settings, session.outline
-    data = {task: Path(folder).resolve() for task, folder in settings.task.data.items()}
-    device = outline.device.split(":")[0]
-    return ClusterJob(
-        checkpoints=[NamedCheckpoint.of(c).absolute for c in session.checkpoints],
-        adapters=[[m.sha256 for m in members_of(a)] for a in session.adapters.values()],
-        names={adapter.sha256: name for name, adapter in session.adapters.items()},
-        base=(NamedCheckpoint(None, (outline.name,)).absolute, outline.sha256),
-        tasks=session.tasks,
-        settings=replace(
-            settings,
-            task=replace(settings.task, data=data),
-            model=replace(settings.model, dtype=outline.dtype, device=device),
-        ),
-        factors={
-            (v.adapter.sha256, v.basis): v.fit_factors for v in session.variants if v.fit_factors
-        },
-    )
-
-
-def _ray() -> Any:
+    Raises:
+        UsageError: Ray is not installed.
+        ClusterError: The cluster cannot be reached, was lost, or its workers cannot serve.
+    """
     try:
         import ray
     except ImportError as error:
         raise UsageError(
-            "--executor ray needs Ray, which is not installed",
-            fix="pip install 'aurac[ray]' here and on every node",
+            "--ray needs Ray: pip install 'aurac[ray]' here and on every node"
         ) from error
-    return ray
+    gpus = 1 if session.device_kind == "cuda" else 0
+    with _cluster(ray, str(session.settings.ray)):
+        # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
+        how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
+        task = ray.remote(num_returns="streaming", **how)(answer)
+        slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+        head = _Head(str(ray.get_runtime_context().gcs_address))
+        driver = _Driver(ray, task, ray.put(_job(session)), work, session.device_kind)
+        try:
+            driver.run(cells, slots + 1, head)
+        except (ray.exceptions.RaySystemError, ConnectionError) as error:
+            raise ClusterError(f"the Ray cluster was lost ({first_line(error)})") from error
+        finally:
+            driver.close()
 
 
 @contextlib.contextmanager
-def _cluster(
-    ray: Any, address: str | None, workers: int | None, context: RunContext
-) -> Iterator[None]:
+def _cluster(ray: Any, address: str) -> Iterator[None]:
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
-    local = {} if address else {"num_cpus": workers, "include_dashboard": False}
+    where: dict[str, Any] = {"address": address}
+    if address == "local":
+        where = {"address": "local", "include_dashboard": False}
     try:
-        _check_address(os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ClusterError(
-            f"the Ray cluster {address or 'of this machine'} cannot be reached "
-            f"({first_line(error)})",
-            fix="check `ray status`, and --address",
-        ) from error
-    context.interrupts.renew()  # Ray sets a handler of its own
+        reason = first_line(error)
+        raise ClusterError(f"the Ray cluster {address} cannot be reached ({reason})") from error
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _check_address(address: str | None, *, greets: bool = True) -> None:
-    """Raise an OSError if nobody answers, or no gRPC server: Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition("//")[2].rpartition(":")
-    if not (host and port.isdigit()):
-        return
-    with socket.create_connection((host, int(port)), _ANSWERS_IN) as connection:
-        if greets:  # an HTTP/2 server answers the preface with a frame of settings (RFC 9113, 3.4)
-            connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
-            if connection.recv(4)[3:] != b"\x04":
-                raise OSError("something else than Ray answers there")
+class _Head:
+    """The head of the cluster."""
+
+    def __init__(self, address: str) -> None:
+        self._address, self._seen = address.rpartition("//")[2], time.monotonic()
+
+    def check(self) -> None:
+        """Raise a ClusterError where it has not answered for a while."""
+        host, _, port = self._address.rpartition(":")
+        try:
+            with socket.create_connection((host, int(port)), _LOST_AFTER):
+                self._seen = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self._seen > _LOST_AFTER:
+                raise ClusterError(
+                    f"the Ray cluster was lost ({self._address}: {first_line(error)}); what is "
+                    "done is kept, and the same command goes on"
+                ) from error
+
+
+@dataclass(eq=False)
+class _Open:
+    """A cell that a worker computes, under a lock of this process."""
+
+    cell: Cell
+    lock: FileLock
+    deaths: int = 0
+
+
+class _Driver:
+    """Submits cells and keeps their blocks."""
+
+    def __init__(self, ray: Any, task: Any, job: Any, work: Work, device_kind: str) -> None:
+        self._ray, self._task, self._job = ray, task, job
+        self._work, self._device_kind = work, device_kind
+        self._open: dict[Any, _Open] = {}
+
+    def run(self, cells: Sequence[Cell], most: int, head: _Head) -> None:
+        """Until every cell is settled, here or in another process."""
+        waiting = deque(cells)
+        while waiting or self._open:
+            for _ in range(len(waiting)):
+                if len(self._open) >= most:
+                    break
+                self._take(waiting)
+            if self._open:
+                ready, _ = self._ray.wait(list(self._open), num_returns=1, timeout=_PATIENCE)
+                for stream in ready:
+                    self._collect(stream)
+            else:
+                time.sleep(_PATIENCE)
+            head.check()
+
+    def _take(self, waiting: deque[Cell]) -> None:
+        """Submit the next cell; one that another process holds is tried again last."""
+        cell = waiting.popleft()
+        if self._work.settled(cell):
+            return
+        lock = self._work.locks.take(cell.key)
+        if lock is None:
+            waiting.append(cell)
+        elif self._work.settled(cell):
+            lock.release()
+        else:
+            self._work.progress.begin(cell)
+            self._submit(_Open(cell, lock))
+
+    def _submit(self, entry: _Open) -> None:
+        cell = entry.cell
+        places = cell.blocks(self._work.left(cell), self._device_kind)
+        self._open[self._task.remote(self._job, cell.key, places)] = entry
+
+    def _collect(self, stream: Any) -> None:
+        """Take in a block, the end of a cell, or its failure."""
+        errors, entry = self._ray.exceptions, self._open[stream]
+        try:
+            result = self._ray.get(next(stream))
+        except StopIteration:
+            self._work.done(entry.cell)
+            self._close(stream)
+        except errors.RayTaskError as error:
+            cause = getattr(error, "cause", None) or error
+            raise ClusterError(f"a Ray worker cannot serve: {reason_of(cause)}") from error
+        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+            del self._open[stream]
+            entry.deaths += 1
+            if entry.deaths < MOST_DEATHS:
+                self._submit(entry)
+            else:
+                why = f"{entry.deaths} workers died while they computed it ({first_line(error)})"
+                self._work.fail(entry.cell, why)
+                entry.lock.release()
+        else:
+            self._keep(stream, entry, result)
+
+    def _keep(self, stream: Any, entry: _Open, result: Block | str) -> None:
+        if isinstance(result, str):
+            self._work.fail(entry.cell, result)
+            self._close(stream)
+        else:
+            entry.deaths = 0
+            self._work.add(entry.cell, result)
+            self._work.progress.advance(entry.cell, len(result.documents))
+
+    def _close(self, stream: Any) -> None:
+        self._open.pop(stream).lock.release()
+
+    def close(self) -> None:
+        """Give up what has not come back."""
+        for stream in list(self._open):
+            with contextlib.suppress(Exception):
+                self._ray.cancel(stream, force=True)
+            self._close(stream)
+
+
+def _job(session: Session) -> Job:
+    inputs, given = session.inputs, session.settings
+    settings = replace(
+        given,
+        checkpoints=tuple(NamedCheckpoint.of(path).absolute for path in given.checkpoints),
+        base=NamedCheckpoint(None, (inputs.base.name,)).absolute,
+        dtype=inputs.base.dtype,
+        device=session.device_kind,
+        data={task: str(Path(folder).resolve()) for task, folder in given.data.items()},
+        include_path=str(Path(given.include_path).resolve()) if given.include_path else None,
+    )
+    names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
+    factors = {(way.name, way.basis): dict(way.factors) for way in session.fitted() if way.factors}
+    return Job(settings, names, session.digest, factors)
+
+
+_CACHE: dict[str, tuple[Session, dict[str, Cell]]] = {}
+"""In a worker: the job that it served last, with the base and the adapter in use."""
+
+
+def answer(job: Job, key: str, places: list[list[int]]) -> Iterator[Block | str]:
+    """In a worker: the blocks of a cell, and at last why it failed, if it did."""
+    from aurac.models.device import share_cores
+
+    share_cores()  # before torch is imported
+    name = repr(job)
+    if name not in _CACHE:
+        _CACHE.clear()
+        _CACHE[name] = _session(job)
+    session, cells = _CACHE[name]
+    backend = session.backend()
+    try:
+        yield from blocks(cells[key], places, backend)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
+        yield reason_of(error)
+
+
+def _session(job: Job) -> tuple[Session, dict[str, Cell]]:
+    from aurac.runs.compare import Session
+    from aurac.runs.inputs import load_inputs
+
+    session = Session(load_inputs(replace(job.settings, ray=None), job.names))
+    if session.digest != job.digest:
+        raise ClusterError(
+            f"a worker would compute something else ({session.identity}): every node needs the "
+            "same packages, base, data and kind of device"
+        )
+    ways = [
+        replace(way, factors=job.factors.get((way.name, way.basis), {})) for way in session.ways
+    ]
+    cells = plan(ways, session.inputs.tasks, session.digest)
+    return session, {cell.key: cell for cell in cells}

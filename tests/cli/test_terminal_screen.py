@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -146,84 +145,3 @@ def test_other_commands_leave_the_terminal_as_it_was(compared, evil_adapter, tmp
     found = on_a_terminal(["-m", "aurac", *(places.get(word, word) for word in arguments)])
     assert found.status == 0, found.lines
     assert_clean(found)
-
-
-ABOVE = r"""
-import logging, sys, time
-from pathlib import Path
-from runs_doubles import Task, planned
-from aurac.cli import quiet_libraries
-from aurac.terminal import visible_streams
-from aurac.runs.interrupts import Interrupts
-from aurac.runs.progress import SweepProgress
-from aurac.records.store import CellStore
-
-evil = sys.argv[1]
-[cell] = cells = planned(Task(evil, n=4))
-quiet_libraries(verbose=False)
-with visible_streams():
-    with SweepProgress(cells, cells, CellStore(Path()), Interrupts()) as bar:
-        bar.cell(cell)
-        bar.documents(2)
-        logging.getLogger("aurac.records.store").warning("said by %s", evil)
-        print("printed", evil)
-        print("no newline", end="")
-        time.sleep(0.3)
-        bar.documents(2)
-        bar.settled(cell, "done")
-    print("after")
-"""
-
-
-def test_what_is_written_while_a_bar_is_drawn_appears_above_it(tmp_path):
-    found = on_a_terminal(["-c", ABOVE, EVIL], AURAC_CACHE=str(tmp_path))
-    assert found.status == 0, found.lines
-    assert_clean(found)
-    shown = "a\\u001b[2J\\u001b]0;title\\u0007b\\u009b31mc"
-    assert found.lines[1:3] == [f"aurac: warning: said by {shown}", f"printed {shown}"]
-    frames = [{line.split()[0][:20]: k for k, line in enumerate(f)} for f in found.frames()]
-    [*_, places] = [frame for frame in frames if {"printed", "accuracy,"} <= frame.keys()]
-    assert places["printed"] < places["accuracy,"] < places["base"]  # the cell, above the bar
-    assert any(line.startswith(f"base on {shown}") for frame in found.frames() for line in frame)
-    assert found.lines[-1] == "after"
-    assert any("no newline" in line for line in found.lines)
-
-
-WORKING = r"""
-import time
-from pathlib import Path
-from runs_doubles import Task, planned
-from aurac.terminal import visible_streams
-from aurac.runs.interrupts import Interrupts
-from aurac.runs.progress import SweepProgress
-from aurac.records.store import CellStore
-
-cells = planned(Task("a cell", n=4))
-store = CellStore(Path())
-with (
-    visible_streams(),
-    Interrupts() as interrupts,
-    SweepProgress(cells, cells, store, interrupts) as bar,
-):
-    bar.cell(cells[0])
-    with interrupts.working():
-        time.sleep(60)
-"""
-
-
-def test_ctrl_c_says_what_happens_and_a_second_one_too():
-    sent_signals = []
-
-    def press(process, sent):
-        marks = (b"a cell", b"once more: at once")
-        if len(sent_signals) < 2 and marks[len(sent_signals)] in sent:
-            sent_signals.append(signal.SIGINT)
-            process.send_signal(signal.SIGINT)
-
-    found = on_a_terminal(["-c", WORKING], look=press)
-    assert found.status == 130
-    assert_clean(found)
-    frame = next(frame for frame in found.frames() if "once more" in frame[-1])
-    assert frame[-1].startswith("aurac: interrupted: stops after this pass of the model")
-    assert frame[-3] == "base on a cell"
-    assert found.lines[-1].startswith("aurac: stopped at once; finished cells are kept")

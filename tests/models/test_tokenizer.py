@@ -13,7 +13,7 @@ from aurac.adapters import attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import load_base
 from aurac.models.tokenizer import choose_tokenizer
-from aurac.runs.session import open_session
+from aurac.runs.compare import open_session
 from aurac.runs.settings import Settings
 
 CHATML = (
@@ -76,13 +76,11 @@ def plain_adapter(base_folder, folder, **more):
 
 
 def session(adapters, base_folder, tmp_path, **options):
-    settings = Settings.of(
-        base=str(base_folder), dtype="float32", device="cpu", num_fewshot=0, **options
-    )
     task = tmp_path / "tiny_choice.yaml"
     if not task.exists():
         write_choice_task(tmp_path)
-    return open_session([str(a) for a in adapters], [str(task)], settings)
+    words = {"base": str(base_folder), "dtype": "float32", "device": "cpu", "num_fewshot": 0}
+    return open_session(Settings.of(list(map(str, adapters)), [str(task)], **words, **options))
 
 
 def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
@@ -92,23 +90,22 @@ def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
     from peft import AutoPeftModelForCausalLM
 
     with caplog.at_level(logging.WARNING, "aurac"):
-        opened = session([chatml], base_folder, tmp_path, chat_template=True)
+        opened = session([chatml], base_folder, tmp_path, apply_chat_template=True)
     assert f"the tokenizer of adapter {chatml.name}" in caplog.text
     assert "+2 tokens, another chat template" in caplog.text
-    prompt = opened.built[0].leaves[0].instances[0].args[0]
+    prompt = opened.inputs.tasks[0].instances([0])[0].args[0]
     assert prompt.startswith("<|im_start|>user\n")
-    base = opened.base()
+    base = opened.inputs.load()
     tokens = base.tokenizer(prompt, return_tensors="pt").input_ids
     assert int(tokens.max()) == 259  # an added token is one token
     theirs = AutoPeftModelForCausalLM.from_pretrained(chatml, device_map=None).eval()
-    (adapter,) = opened.adapters.values()
+    (adapter,) = opened.inputs.adapters.values()
     with torch.no_grad(), attach(base.model, prepare(adapter, "prefix", "keep")) as live:
         live.set_rank(4)
         ours = base.model(tokens).logits
         torch.testing.assert_close(ours, theirs(tokens).logits, atol=1e-5, rtol=1e-5)
-    identity = opened.cells()[0].identity
-    assert identity.tokenizer == opened.tokenizer.sha256
-    assert identity.to_dict()["tokenizer"]
+    assert opened.identity["tokenizer"] == opened.inputs.tokenizer.sha256
+    assert opened.identity["tokenizer"]
 
 
 def test_the_new_rows_are_the_same_each_time(chatml, base_folder):
@@ -124,8 +121,8 @@ def test_a_tokenizer_that_is_the_bases_changes_nothing(base_folder, tmp_path, is
     adapter = plain_adapter(base_folder, tmp_path / "plain")
     make_tokenizer().save_pretrained(adapter)  # as trainers save it with every checkpoint
     opened = session([adapter], base_folder, tmp_path)
-    assert opened.tokenizer.tokenizer is None
-    assert "tokenizer" not in opened.cells()[0].identity.to_dict()
+    assert opened.inputs.tokenizer.tokenizer is None
+    assert opened.identity["tokenizer"] is None
 
 
 def test_another_template_matters_only_where_prompts_go_through_it(
@@ -134,12 +131,14 @@ def test_another_template_matters_only_where_prompts_go_through_it(
     one = plain_adapter(base_folder, tmp_path / "one")
     (one / "chat_template.jinja").write_text(CHATML)  # the template alone
     other = plain_adapter(base_folder, tmp_path / "other", init_lora_weights=False)
-    assert session([one, other], base_folder, tmp_path).tokenizer.tokenizer is None
+    assert session([one, other], base_folder, tmp_path).inputs.tokenizer.tokenizer is None
     with pytest.raises(UsageError, match=r"one: its own, other: the base’s.*--tokenizer base"):
-        session([one, other], base_folder, tmp_path, chat_template=True)
+        session([one, other], base_folder, tmp_path, apply_chat_template=True)
     for wanted in ("adapter", str(one)):
-        opened = session([one, other], base_folder, tmp_path, chat_template=True, tokenizer=wanted)
-        assert "<|im_start|>" in opened.built[0].leaves[0].instances[0].args[0]
+        opened = session(
+            [one, other], base_folder, tmp_path, apply_chat_template=True, tokenizer=wanted
+        )
+        assert "<|im_start|>" in opened.inputs.tasks[0].instances([0])[0].args[0]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +162,8 @@ def test_a_broken_tokenizer_is_named_with_the_way_out(
     with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*--tokenizer base"):
         session([broken], base_folder, tmp_path)
     opened = session([broken], base_folder, tmp_path, tokenizer="base")
-    assert opened.tokenizer.tokenizer is None
-    assert opened.tokenizer.rows == 260  # its embeddings are its own
+    assert opened.inputs.tokenizer.tokenizer is None
+    assert opened.inputs.tokenizer.rows == 260  # its embeddings are its own
 
 
 def test_embeddings_of_two_sizes_are_refused(base_folder):

@@ -24,7 +24,7 @@ def test_the_vertex_is_found_also_beyond_the_first_grid(exponent):
     tried = []
     factor = best_factor(peak_at(exponent, tried))
     assert math.log2(factor) == pytest.approx(exponent, abs=1e-9)
-    assert len(tried) == len(set(tried))  # each costs a pass over the documents
+    assert len(tried) == len(set(tried))  # each costs a pass over the examples
     if EXPONENTS[0] < exponent < EXPONENTS[-1] - 0.5:
         assert sorted(tried) == list(EXPONENTS)
 

@@ -1,175 +1,107 @@
-"""The plan: order, shards, blocks."""
+"""The plan: which curves, which cells, in which order, and which cells are one."""
 
 from __future__ import annotations
 
-import itertools
-from functools import partial
-from types import SimpleNamespace
-
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from runs_doubles import Task, base
-from support.adapters import random_adapter, tiny_llama
+from support.runs_doubles import Task
 
-from aurac.adapters import Nesting, load_adapter, make_family, prepare, save_adapter, truncate
-from aurac.errors import UsageError
-from aurac.runs.plan import (
-    Variant,
-    block_size,
-    blocks_of,
-    coarse_levels,
-    plan,
-    variants_of,
-)
+from aurac.adapters import load_adapter, make_family, truncate
+from aurac.errors import RankError, UsageError
+from aurac.runs.plan import coarse_levels, distinct, parse_ranks, plan, ways_of
 
 
-def test_coarse_ranks_come_first():
-    """Of 1 … 256 by doubling: 256, 1, then 16 (the middle), 4 and 64, and the rest."""
-    levels = coarse_levels((1, 2, 4, 8, 16, 32, 64, 128, 256))
-    order = sorted(levels, key=lambda rank: levels[rank])
-    assert order[:2] == [256, 1]
-    assert order[2:5] == [16, 4, 64]
-    assert set(order[5:]) == {2, 8, 32, 128}
+@pytest.fixture(scope="module")
+def loaded(adapters):
+    return {name: load_adapter(folder) for name, folder in adapters.items()}
 
 
-@settings(deadline=None)
-@given(st.sets(st.integers(1, 300), min_size=1, max_size=40))
-def test_every_rank_has_one_level_and_gaps_halve(ranks):
-    ranks = tuple(sorted(ranks))
-    levels = coarse_levels(ranks)
-    assert set(levels) == set(ranks)
-    for level in range(3, max(levels.values()) + 1):
-        known = [i for i, rank in enumerate(ranks) if levels[rank] <= level]
-        before = [i for i, rank in enumerate(ranks) if levels[rank] < level]
-        widest = max(b - a for a, b in itertools.pairwise(known))
-        assert widest <= (max(b - a for a, b in itertools.pairwise(before)) + 1) // 2
+def cuts(ways):
+    return [(way.name, way.basis, way.rescale) for way in ways]
 
 
-def variant(name, ranks, role="default"):
-    adapter = SimpleNamespace(sha256=name)
-    adapter.member = lambda _rank: adapter
-    return Variant(name, adapter, "prefix", "rule", role, ranks)
+def test_each_adapter_has_the_best_cut_of_its_method(loaded):
+    every = [way for name, adapter in loaded.items() for way in ways_of(name, adapter)]
+    assert cuts(every) == [
+        ("lora", "svd", "keep"),
+        ("dylora", "prefix", "rule"),
+        ("matryoshka", "prefix", "trained"),
+    ]
+    assert {way.ranks for way in every} == {(1, 2, 4)}
 
 
-MATRYOSHKA, LORA = Nesting("matryoshka", (1, 2, 4)), Nesting("lora", (4,))
-PUBLISHED = ("prefix", "rule", "published")
+def test_other_cuts_are_further_curves_in_the_order_asked(loaded):
+    ways = ways_of("lora", loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
+    pairs = [(way.basis, way.rescale) for way in ways]
+    assert pairs == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
+    with pytest.raises(UsageError, match="does not go with basis svd"):
+        ways_of("lora", loaded["lora"], bases=("svd",), rescales=("trained",))
 
 
-@pytest.mark.parametrize(
-    ("nesting", "options", "curves"),
-    [
-        (LORA, {}, [("svd", "keep", "default"), PUBLISHED]),
-        (None, {}, [("svd", "keep", "default"), PUBLISHED]),
-        (Nesting("dylora", (1, 4)), {}, [("prefix", "rule", "default")]),
-        (Nesting("nested_loss", (1, 4)), {}, [("prefix", "rule", "default")]),
-        (MATRYOSHKA, {}, [("prefix", "trained", "default"), PUBLISHED]),
-        # the paper's comparison, and lists as they are given
-        (LORA, {"bases": ["prefix"]}, [("prefix", "rule", "default")]),
-        (LORA, {"bases": ["svd"]}, [("svd", "keep", "default")]),
-        (
-            LORA,
-            {"bases": ["prefix", "svd"]},
-            [("prefix", "rule", "default"), ("svd", "keep", "extra")],
-        ),
-        (MATRYOSHKA, {"bases": ["svd"]}, [("svd", "keep", "default"), PUBLISHED]),
-        (
-            LORA,
-            {"bases": ["auto", "energy"]},
-            [("svd", "keep", "default"), ("energy", "keep", "extra"), PUBLISHED],
-        ),
-        # the first rescale is the one compared: the rule is that of a prefix
-        (LORA, {"rescales": ["keep"]}, [("svd", "keep", "default"), PUBLISHED]),
-        (LORA, {"rescales": ["rule"]}, [("prefix", "rule", "default")]),
-        (
-            LORA,
-            {"rescales": ["rule", "keep"]},
-            [("prefix", "rule", "default"), ("prefix", "keep", "extra")],
-        ),
-    ],
-)
-def test_which_truncations_are_evaluated_of_an_adapter(nesting, options, curves):
-    adapter = random_adapter(tiny_llama(), 4, nesting=nesting)
-    variants = variants_of("a", adapter, (1, 2, 4), **options)
-    assert [(v.basis, v.rescale, v.role) for v in variants] == curves
+def test_the_trained_rank_is_always_evaluated(loaded):
+    lora = loaded["lora"]
+    assert parse_ranks("pow2", lora) == (1, 2, 4)
+    assert parse_ranks("all", lora) == (1, 2, 3, 4)
+    assert parse_ranks("1,3", lora) == parse_ranks([3, 1], lora) == (1, 3, 4)
+    with pytest.raises(RankError):
+        parse_ranks((8,), lora)
 
 
-def test_nothing_stands_beside_what_is_an_svd_already_or_is_not_cut():
-    adapter = random_adapter(tiny_llama(), 4, nesting=LORA)
-    of = partial(variants_of, "a")
-    cut = of(truncate(adapter, 2), (1, 2))
-    assert [(v.basis, v.rescale, v.role) for v in cut] == [("svd", "keep", "default")]
-    for whole in (of(adapter, (4,)), of(truncate(adapter, 2, basis="svd"), (2,))):
-        assert [(v.basis, v.rescale, v.role) for v in whole] == [("prefix", "rule", "default")]
-    (by_svd,) = of(truncate(adapter, 2, basis="svd"), (2,), ["svd"])
-    assert (by_svd.basis, by_svd.rescale) == ("svd", "keep")
-    family = of(make_family("f", [adapter, truncate(adapter, 2)]), (2, 4))
-    assert [(v.basis, v.role) for v in family] == [("prefix", "default")]
-    with pytest.raises(UsageError, match=r"basis 'qr'.* auto, prefix, svd"):
-        of(adapter, (1, 4), ["qr"])
+def test_a_family_has_its_own_ranks(loaded):
+    family = make_family("f", [truncate(loaded["dylora"], rank) for rank in (1, 4)])
+    [way] = ways_of("f", family)
+    assert (way.ranks, way.basis) == ((1, 4), "prefix")
+    assert [way.cut(rank).adapter.rank for rank in way.ranks] == [1, 4]
 
 
-def test_a_cut_with_its_p_has_no_row_without_it(tmp_path):
-    adapter = random_adapter(tiny_llama(), 4, nesting=MATRYOSHKA)
-    cut = load_adapter(save_adapter(truncate(adapter, 2), tmp_path / "cut"))
-    variants = variants_of("a", cut, (1, 2))
-    assert [(v.basis, v.rescale, v.role) for v in variants] == [("prefix", "trained", "default")]
-    # by the rule it is the same function: P cannot be taken out of the weights
-    by_p, by_rule = (prepare(cut, "prefix", rescale).at(1) for rescale in ("trained", "rule"))
-    for module, f in by_p.modules.items():
-        other = by_rule.modules[module]
-        scales = [factors.peft_scale[1] / factors.peft_scale[0] for factors in (f, other)]
-        assert torch.equal(scales[0] * f.B @ f.A, scales[1] * other.B @ other.A)
+def cells_of(*ways, tasks=1):
+    return plan(ways, [Task(f"t{k}") for k in range(tasks)], "settings")
 
 
-def where(cell):
-    return (cell.variant.name if cell.variant else "base", cell.rank, cell.task.name)
+def test_at_full_rank_every_cut_that_is_the_adapter_itself_is_one_cell(loaded):
+    """The README's command has 16 cells: the base, and five ranks of three adapters."""
+    every = [way for name, adapter in loaded.items() for way in ways_of(name, adapter)]
+    assert len(distinct(cells_of(*every))) == 1 + 3 * 3
+    both = {"bases": ("prefix", "svd"), "rescales": ("rule", "keep", "trained")}
+    for name, shared in (("lora", 1), ("dylora", 1), ("matryoshka", 2)):
+        ways = ways_of(name, loaded[name], **both)
+        assert len(ways) == 4
+        full = {cell.key for cell in cells_of(*ways) if cell.rank == 4}
+        # with P: trained, svd; without: rule, keep
+        assert len(full) == shared, name
 
 
-def test_the_plan_gives_whole_curves_early():
-    shown, compared = variant("shown", (1, 2, 4), "published"), variant("a", (1, 2, 4))
-    cells = plan([shown, compared], [Task("t"), Task("u")], base())
-    assert [where(cell) for cell in cells] == [
-        ("a", 4, "t"), ("a", 4, "u"), ("shown", 4, "t"), ("shown", 4, "u"),
-        ("base", 0, "t"), ("base", 0, "u"),
-        ("a", 1, "t"), ("a", 1, "u"), ("shown", 1, "t"), ("shown", 1, "u"),
-        ("a", 2, "t"), ("a", 2, "u"), ("shown", 2, "t"), ("shown", 2, "u"),
-    ]  # fmt: skip
+def test_what_decides_an_outcome_decides_the_key(loaded):
+    [way] = ways_of("dylora", loaded["dylora"])
+    keys = {cell.key for cell in cells_of(way, tasks=2)}
+    assert len(keys) == 2 * 4
+    assert keys.isdisjoint(
+        {cell.key for cell in plan([way], [Task("t0", scoring="x")], "settings")}
+    )
+    assert keys.isdisjoint({cell.key for cell in plan([way], [Task("t0")], "others")})
+    assert keys >= {cell.key for cell in plan([way], [Task("t0", n=99)], "settings")}
 
 
-def test_long_tasks_come_first_within_a_level_and_only_there():
-    """A task of 40 times the effort; one of 1.5 times counts as alike and keeps the order given."""
-    tasks = [Task("short", effort=10.0), Task("alike", effort=15.0), Task("long", effort=400.0)]
-    cells = plan([variant("a", (1, 2)), variant("b", (1, 2))], tasks, base())
-    assert [where(cell) for cell in cells] == [
-        ("a", 2, "long"), ("b", 2, "long"),
-        ("a", 2, "short"), ("a", 2, "alike"), ("b", 2, "short"), ("b", 2, "alike"),
-        ("base", 0, "long"), ("base", 0, "short"), ("base", 0, "alike"),
-        ("a", 1, "long"), ("b", 1, "long"),
-        ("a", 1, "short"), ("a", 1, "alike"), ("b", 1, "short"), ("b", 1, "alike"),
-    ]  # fmt: skip
+def test_the_order_is_base_ends_middles(loaded):
+    ways = [ways_of(name, loaded[name])[0] for name in ("lora", "dylora")]
+    order = [(cell.way.name if cell.way else "base", cell.rank) for cell in cells_of(*ways)]
+    assert order == [
+        ("base", 0),
+        *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),
+    ]
 
 
-@settings(deadline=None)
-@given(st.sets(st.integers(0, 700)), st.sampled_from([1, 64, 128, 1024]))
-def test_blocks_hold_each_place_once_and_lie_on_a_fixed_grid(places, size):
-    blocks = blocks_of(sorted(places), size)
-    assert [place for block in blocks for place in block] == sorted(places)
-    numbers = [{place // size for place in block} for block in blocks]
-    assert all(len(number) == 1 for number in numbers)
-    assert len(set.union(set(), *numbers)) == len(blocks)
+@given(st.sets(st.integers(1, 64), min_size=1))
+def test_levels_bisect_the_ranks(ranks):
+    ordered = sorted(ranks)
+    levels = coarse_levels(ordered)
+    assert sorted(levels) == ordered
+    first = sorted(ordered, key=levels.__getitem__)[: 2 if len(ordered) > 1 else 1]
+    assert set(first) == {ordered[-1], ordered[0]}
 
 
-@pytest.mark.parametrize(
-    ("kind", "output", "effort", "size"),
-    [
-        ("cpu", "multiple_choice", 200, 128),
-        ("cpu", "generate_until", 470, 512),  # the bundled task
-        ("cpu", "generate_until", 5000, 128),  # gsm8k, 5-shot
-        ("cuda", "generate_until", 470, 1024),
-    ],
-)
-def test_blocks_are_larger_for_short_answers_and_on_an_accelerator(kind, output, effort, size):
-    task = SimpleNamespace(output_type=output, effort=effort * 50.0, n_docs=50)
-    assert block_size(task, kind) == size
+def test_blocks_are_those_of_a_fixed_grid(monkeypatch):
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"cpu": 3})
+    [cell] = plan([], [Task("t", n=8)], "settings")
+    assert cell.blocks([0, 1, 2, 3, 7], "cpu") == [[0, 1, 2], [3], [7]]

@@ -1,109 +1,115 @@
-"""What a comparison may be told, checked and carried to another process."""
+"""Settings are read and checked where they enter."""
 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+import inspect
 
 import pytest
 
-from aurac.adapters.formats.sidecar import LoadOverrides
-from aurac.engine import EngineOptions
 from aurac.errors import UsageError
-from aurac.runs.settings import (
-    Execution,
-    ModelOptions,
-    Overrides,
-    Request,
-    RequestOptions,
-    Settings,
-    SettingsOptions,
-    TruncationOptions,
-    separated,
-)
-from aurac.tasks.options import TaskOptions
+from aurac.runs.compare import compare
+from aurac.runs.settings import NamedCheckpoint, Settings
 
 
-def test_execution_is_checked_and_apart_from_what_changes_numbers():
-    settings, execution = separated({"limit": 3, "executor": "local"})
-    assert (settings.task.limit, execution.executor) == (3, "local")
-    with pytest.raises(UsageError, match="executor 'slurm'"):
-        Execution(executor="slurm")
-    with pytest.raises(UsageError, match="an address without executor='ray'"):
-        Execution(address="auto")
-    with pytest.raises(TypeError, match="no_such"):
-        separated({"no_such": 1})
+def of(**words):
+    return Settings.of("a", "t", **words)
 
 
-def test_the_keywords_are_the_fields_of_the_records():
-    kinds = (TaskOptions, TruncationOptions, ModelOptions, EngineOptions, Settings)
-    fields = {f.name for kind in kinds for f in dataclasses.fields(kind)}
-    parts, made = {"task", "truncation", "model", "engine"}, {"added", "held_out"}
-    assert set(SettingsOptions.__annotations__) == fields - parts - made
-    both = set(RequestOptions.__annotations__) - set(SettingsOptions.__annotations__)
-    assert both == {f.name for f in dataclasses.fields(Execution)}
-    stated = {f.name for f in dataclasses.fields(LoadOverrides)}
-    assert set(Overrides.__annotations__) == stated
-
-
-def test_one_will_do_where_several_are_expected():
-    settings, _ = separated(
-        {
-            "basis": "svd",
-            "ranks": 4,
-            "primary": "a,b",
-            "metric": "acc",
-            "limit": "2",
-            "groups": {"both": "one,two"},
-            "data": {"sums": "folder"},
-            "pass_at": 1,
-            "batch_size": "auto:4",
-            "truncations": {"a": {"basis": "svd"}, "b": TruncationOptions(basis="pca", ranks=2)},
-        }
+def test_texts_are_read_as_python_has_them():
+    typed = Settings.of(
+        ["a", "b"],
+        "t,u",
+        limit="20",
+        metric=["acc", "u=exact_match,none"],
+        data="t=/x",
+        group=["g=a,b"],
+        cluster="t=passage",
+        ranks="1,4,2",
+        basis="prefix,svd",
+        batch_size="auto:4",
+        gen_kwargs="temperature=0.5,until=['Q:']",
+        model_args="base_url=http://x,num_concurrent=4",
+        device_map='{"": "cpu"}',
+        margin="0.02",
     )
-    cut, task = settings.truncation, settings.task
-    a, b = settings.truncations["a"], settings.truncations["b"]
-    assert (a, b.basis, b.ranks) == (TruncationOptions(basis=("svd",)), ("pca",), (2,))
-    assert (cut.basis, cut.ranks, task.pass_at) == (("svd",), (4,), (1,))
-    assert (settings.primary, settings.groups) == ([("a", "b")], {"both": ("one", "two")})
-    assert (task.metric, task.limit, task.data) == ({"*": "acc"}, 2, {"sums": Path("folder")})
-    assert settings.engine.batch_size is None
-    for pairs in (("a", "b"), [("a", "b")], ["a,b"]):
-        assert separated({"primary": pairs})[0].primary == [("a", "b")]
-    request = Request.of(Path("one"), "x, y")
-    assert (request.checkpoints, request.tasks) == (("one",), ("x", "y"))
+    given = Settings.of(
+        ("a", "b"),
+        ["t", "u"],
+        limit=20,
+        metric={"*": "acc", "u": "exact_match,none"},
+        data={"t": "/x"},
+        group={"g": ["a", "b"]},
+        cluster={"t": "passage"},
+        ranks=[4, 1, 2],
+        basis=["prefix", "svd"],
+        batch_size=None,
+        gen_kwargs={"temperature": 0.5, "until": ["Q:"]},
+        model_args={"base_url": "http://x", "num_concurrent": "4"},
+        device_map={"": "cpu"},
+        margin=0.02,
+    )
+    assert typed == given
+    assert (given.ranks, given.group) == ((1, 2, 4), {"g": ("a", "b")})
+
+
+def test_a_folder_alone_is_the_data_of_the_first_task():
+    assert of(data="/x").data == {"t": "/x"}
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "words"),
+    ("words", "message"),
     [
-        ("chat_template", "chatml", "chat_template='chatml'; expected True or False"),
-        ("limit", "two", "limit='two'; expected a number of documents, or a share below 1"),
-        ("limit", "10%", r"limit='10%'; .*; give 0\.1"),
-        ("limit", 2.5, r"limit=2\.5; expected a number of documents"),
-        ("limit", float("nan"), "limit=nan; expected a number of documents"),
-        ("limit", True, "limit=True; expected a number of documents"),
-        (
-            "truncations",
-            {"a": {"bases": "svd"}},
-            "a truncation has no option bases; expected basis",
-        ),
-        ("truncations", {"a": "svd"}, "truncations={'a': 'svd'}; expected a mapping to Trunc"),
-        ("truncations", "svd", "truncations='svd'; expected a mapping to TruncationOptions"),
-        ("fewshot", "none", "expected 'stock' or 'fixed'"),
-        ("batch_size", "few", "batch_size='few'; expected a whole number from 1"),
-        ("batch_size", 0, "batch_size=0; expected a whole number from 1, or auto"),
-        ("data", "folder", "expected a mapping to a path"),
-        ("basis", None, "basis=None; expected several"),
-        ("limits", 2, "no option limits; expected limit"),
-        ("overrides", {"metod": "lora"}, "no option metod; expected method"),
+        ({"limit": -1}, "limit -1 is no number"),
+        ({"limit": 1.5}, "neither a whole number nor a share"),
+        ({"ranks": "1,x"}, "ranks 'x' is no whole number"),
+        ({"ranks": [0]}, "ranks '0' is no whole number"),
+        ({"basis": "energy"}, "basis 'energy' is none of auto, prefix, svd"),
+        ({"rescale": "twice"}, "none of rule, keep, trained, fit"),
+        ({"margin": 2}, "margin 2 is no number from 0 to 1"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"fewshot": "none"}, "none of stock, fixed"),
+        ({"group": "a"}, "not NAME=VALUE"),
+        ({"device_map": "{"}, "nor JSON"),
+        ({"workers": 2}, "no option 'workers'"),
     ],
 )
-def test_values_of_another_kind_are_refused(option, value, words):
-    with pytest.raises(UsageError, match=words):
-        separated({option: value})
+def test_what_is_refused(words, message):
+    with pytest.raises(UsageError, match=message):
+        of(**words)
 
 
-def test_an_adapter_in_memory_is_told_how_to_be_compared():
-    with pytest.raises(UsageError, match=r"save_adapter\(adapter, folder\)"):
-        Request.of([object()], "x")
+def test_nothing_to_compare_and_things_that_are_no_checkpoints_are_refused():
+    for checkpoints, tasks in (((), "t"), ("a", "")):
+        with pytest.raises(UsageError, match="at least one checkpoint and one task"):
+            Settings.of(checkpoints, tasks)
+    with pytest.raises(UsageError, match="a folder, a file or a hub id"):
+        Settings.of([object()], "t")
+
+
+def test_compare_has_the_words_of_the_settings():
+    words = set(inspect.signature(compare).parameters) - {"progress"}
+    assert words == {each.name for each in dataclasses.fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "paths"),
+    [
+        ("lora per rank=runs/lora_r{1,2}", "lora per rank", ("runs/lora_r1", "runs/lora_r2")),
+        ("runs/lora_r{1, 16}", "lora_r", ("runs/lora_r1", "runs/lora_r16")),
+        ("runs/{1,2}/adapter", "adapter", ("runs/1/adapter", "runs/2/adapter")),
+        ("ours=runs/a", "ours", ("runs/a",)),
+        ("owner/name@main:sub=1", None, ("owner/name@main:sub=1",)),
+        ("runs/a", None, ("runs/a",)),
+    ],
+)
+def test_names_of_checkpoints(text, name, paths):
+    checkpoint = NamedCheckpoint.of(text)
+    assert (checkpoint.name, checkpoint.paths) == (name, paths)
+    assert NamedCheckpoint.of(checkpoint.absolute).paths == checkpoint.paths
+
+
+def test_a_path_that_exists_is_a_path(tmp_path):
+    (tmp_path / "a=b{1,2}").mkdir()
+    there = str(tmp_path / "a=b{1,2}")
+    assert NamedCheckpoint.of(there).paths == (there,)

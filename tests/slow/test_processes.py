@@ -1,4 +1,4 @@
-"""One folder, many processes: terminals, workers, Ray clusters, and kills. Small models."""
+"""One folder, many processes: terminals, Ray clusters, and kills. Small models."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ from pathlib import Path
 
 import psutil
 import pytest
-import runs_doubles
-from runs_doubles import Task, planned, runner, stored
-from small_runs import SMALL, TASK, assert_clean, command, curves, events, random_adapter
+from support import runs_doubles
+from support.runs_doubles import Task, compute_all, planned
+from support.small_runs import (
+    TASK,
+    assert_clean,
+    cell_files,
+    command,
+    curves,
+    random_adapter,
+    run_small,
+)
 
-from aurac.records.store import CellStore, read_cell
-from aurac.runs.compare import compare
+from aurac.records.cells import CellStore
 
-pytestmark = [
-    *(pytest.mark.slow, pytest.mark.cluster),
-    pytest.mark.usefixtures("plain_figures"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_report(monkeypatch):
+    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +44,9 @@ def adapter(tiny_base_folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(adapter, tmp_path_factory):
-    return compare([adapter], [TASK], out=tmp_path_factory.mktemp("whole") / "run", **SMALL).folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
+        return run_small(adapter, tmp_path_factory.mktemp("whole") / "run").folder
 
 
 def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
@@ -48,37 +59,29 @@ def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said.decode()
     assert curves(out) == curves(undisturbed)
-    begun = [event["key"] for event in events(out, "begin")]
-    assert len(begun) == len(set(begun)) == 5  # each cell once
-    for path in (out / "cells").iterdir():
-        assert len(path.read_bytes().splitlines()) == 2
+    for name in cell_files(out):  # the identity, one block, the aggregates: each cell once
+        assert len((out / "cells" / name).read_bytes().splitlines()) == 3
     assert_clean(out)
 
 
 _KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-import aurac.runs.runner
-from runs_doubles import Task, planned, runner, stored
+import aurac.runs.compute
 from aurac.runs import plan
-from aurac.runs.lock import Locks
-from aurac.records.store import CellStore
+from runs_doubles import Task, compute_all, planned
 
-plan.BLOCK_DOCUMENTS = {"cpu": 2}
-aurac.runs.runner.MOST_DEATHS = 99  # kills may come faster than blocks
+plan.BLOCK_EXAMPLES = {"cpu": 2}
+aurac.runs.compute.MOST_DEATHS = 99  # kills may come faster than blocks
 folder, draw, kills = Path(sys.argv[1]), random.Random(sys.argv[2]), 0
 begun = folder.with_suffix(".txt")
 
-def note(options):
+def note(places):
     with begun.open("a") as file:
         file.write("x")
 
-def cells():
-    return planned(*(Task(f"t{k}", n=7, seconds=0.03, act=note) for k in range(5)))
-
 def work():
-    with Locks(folder) as locks:
-        runner(folder, locks=locks).run(cells())
+    compute_all(folder, planned(*(Task(f"t{k}", n=7, seconds=0.03, act=note) for k in range(5))))
     os._exit(0)
 
 while True:
@@ -100,7 +103,7 @@ print(kills, len(begun.read_text()))
 def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
     """Five cells of four blocks; the finished run is that of one that nobody disturbed."""
     cells = planned(*(Task(f"t{k}", n=7) for k in range(5)))
-    runner(tmp_path / "undisturbed").run(cells)
+    compute_all(tmp_path / "undisturbed", cells)
     path = os.pathsep.join([str(Path(runs_doubles.__file__).parent), *filter(None, sys.path)])
     for seed in range(2):
         folder = tmp_path / str(seed)
@@ -116,10 +119,14 @@ def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
         assert kills > 2
         assert 20 <= begun <= 20 + kills
         for cell in cells:
-            one, other = stored(folder, cell), stored(tmp_path / "undisturbed", cell)
-            assert other.missing == one.missing == []
-            assert (one.metrics, one.responses) == (other.metrics, other.responses)
-        assert list((folder / "locks").iterdir()) == []
+            one, other = (
+                CellStore(place).read(cell.key) for place in (folder, tmp_path / "undisturbed")
+            )
+            assert one.missing(cell.documents) == []
+            assert one.responses(cell.documents) == other.responses(cell.documents)
+            assert one.values("acc,none", cell.documents) == other.values(
+                "acc,none", cell.documents
+            )
 
 
 def test_kills_of_a_whole_comparison(adapter, tmp_path):
@@ -170,28 +177,47 @@ def meanwhile(act):
         thread.join()
 
 
-def test_a_dead_ray_worker_costs_a_block_and_the_bytes_are_the_same(adapter, tmp_path):
-    """Two workers, five blocks a cell; one is killed once the folder has a part of a cell."""
+def examples_in(folder):
+    """How many examples each cell holds."""
+    return [len(CellStore(folder).scores(Path(name).stem).places) for name in cell_files(folder)]
+
+
+def test_ray_gives_the_same_of_a_family_and_of_fitted_factors(
+    tiny_base_folder, tmp_path, monkeypatch
+):
+    """A family given with braces from the working folder."""
     pytest.importorskip("ray")
-    settings = {**SMALL, "limit": 600, "ranks": "8"}
+    monkeypatch.chdir(tmp_path)
+    for rank in (1, 2, 4):
+        random_adapter(tiny_base_folder, f"lora_r{rank}", rank=rank, seed=rank)
+    random_adapter(tiny_base_folder, "mine", rank=4, layers=2)
+    given = ["per rank=lora_r{1,2,4}", "mine"]
+    for out, ray in (("alone", None), ("together", "local")):
+        run_small(given, out, basis="prefix", rescale=("rule", "fit"), ranks="1,2,4", ray=ray)
+    assert curves("together") == curves("alone")
+    assert_clean("together")
+
+
+def test_a_dead_ray_worker_costs_a_block(adapter, tmp_path):
+    """Five blocks a cell; a worker is killed once the folder has a part of a cell."""
+    pytest.importorskip("ray")
+    settings = {"limit": 600, "ranks": "8"}
     whole, out = tmp_path / "whole", tmp_path / "run"
-    compare([adapter], [TASK], out=whole, **settings)
+    run_small(adapter, whole, **settings)
 
     def kill_in_a_cell():
-        store = CellStore(out)
-        wait_until(lambda: any(0 < store.count(key) < 600 for key in store.keys()))  # noqa: SIM118
-        victim = wait_until(lambda: next(descendants("ray::compute_block"), None))
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+        wait_until(lambda: any(0 < count < 600 for count in examples_in(out)))
+        victim = wait_until(lambda: next(descendants("ray::answer"), None))
         os.kill(victim, signal.SIGKILL)
         return victim
 
+    out.mkdir()
     with meanwhile(kill_in_a_cell) as victims:
-        compare([adapter], [TASK], out=out, executor="ray", **settings)
+        run_small(adapter, out, ray="local", **settings)
     assert len(victims) == 1
     assert curves(out) == curves(whole)
-    for path in (whole / "cells").iterdir():
-        cells = [read_cell(folder / "cells" / path.name) for folder in (whole, out)]
-        assert set(cells[1].documents) == set(cells[0].documents)
-        assert len((out / "cells" / path.name).read_bytes().splitlines()) == 1 + 5
+    assert set(examples_in(out)) == {600}
     assert_clean(out)
 
 
@@ -206,42 +232,53 @@ def test_a_cluster_of_several_nodes_loses_one(adapter, undisturbed, tmp_path):
     nodes = [cluster.add_node(num_cpus=1, **quiet) for _ in range(2)]
 
     def lose_a_node():
-        done = wait_until(lambda: len(events(out, "cell")))
+        done = wait_until(lambda: (out / "cells").exists() and len(cell_files(out)))
         cluster.remove_node(nodes[0], allow_graceful=False)
         return done
 
     try:
         with meanwhile(lose_a_node) as done:
-            compare([adapter], [TASK], out=out, executor="ray", address=cluster.address, **SMALL)
+            run_small(adapter, out, ray=cluster.address)
     finally:
         cluster.shutdown()
     assert 1 <= done[0] < 5
     assert curves(out) == curves(undisturbed)
-    assert len(events(out, "cell")) == 5
     assert_clean(out)
 
 
 def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path):
-    """One line and status 3, before Ray itself would end the process; the folder is whole."""
+    """One line and status 3; the folder is whole."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
     process = subprocess.Popen(
-        command(adapter, out, "--executor", "ray"),
+        command(adapter, out, "--ray", "local"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     [head] = wait_until(lambda: list(descendants("gcs_server", process.pid)))
-    worker = wait_until(lambda: next(descendants("ray::compute_block", process.pid), None))
+    worker = wait_until(lambda: next(descendants("ray::answer", process.pid), None))
     os.kill(worker, signal.SIGSTOP)  # so that it cannot end before the loss is noticed
     os.kill(head, signal.SIGKILL)
     _, said = process.communicate(timeout=240)
     with contextlib.suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)
     assert process.returncode == 3, said
-    assert "aurac: error: the Ray cluster was lost" in said.splitlines()[-1]
+    assert "the Ray cluster was lost" in said.splitlines()[-1]
     assert "Traceback" not in said
-    assert_clean(out)
-    compare([adapter], [TASK], out=out, **SMALL)
+    run_small(adapter, out)
     assert curves(out) == curves(undisturbed)
     assert_clean(out)
+
+
+def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        command(adapter, tmp_path / "run", "--ray", "127.0.0.1:1"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "1"},
+    )
+    assert done.returncode == 3
+    assert "127.0.0.1:1 cannot be reached" in done.stderr.splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Runs of a tiny base on a few documents, and what their folders say."""
+"""Runs of a tiny base on a few examples, and what their folders say."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from aurac.adapters import Adapter, Factors, Nesting, default_nested_ranks, save_adapter
-from aurac.runs.dryrun import plan_request
-from aurac.runs.settings import Request
+from aurac.records.run import read_run
+from aurac.runs.compare import run
+from aurac.runs.settings import Settings
 
 TASK = "aurac_word_problems_mc"
 SMALL = {"limit": 5, "dtype": "float32", "device": "cpu"}
@@ -19,7 +20,7 @@ SMALL = {"limit": 5, "dtype": "float32", "device": "cpu"}
 def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, layers=1):
     """The folder of an adapter with random factors for a module of each layer of the tiny base.
 
-    Without `nesting` it is DyLoRA's, so that one curve, its prefix, is evaluated.
+    Without `nesting` it is DyLoRA's, whose cut is its prefix.
     """
     torch.manual_seed(seed)
     modules = {
@@ -33,6 +34,11 @@ def random_adapter(base, folder, *, name="mine", rank=4, nesting=None, seed=0, l
     return save_adapter(adapter, Path(folder), force=True)
 
 
+def run_small(adapters, out, tasks=(TASK,), **options):
+    """A run with the settings of `SMALL`, and without a report where that is switched off."""
+    return run(Settings.of(adapters, tasks, out=out, **{**SMALL, **options}))
+
+
 def command(adapter, out, *more):
     """A comparison with the settings of `SMALL` as a command line."""
     words = [sys.executable, "-m", "aurac", "compare", str(adapter), "--tasks", TASK]
@@ -40,32 +46,31 @@ def command(adapter, out, *more):
     return [*words, *more]
 
 
-def dry_run(checkpoints, tasks, *, out=None, command=None, **options):
-    """What `aurac.compare` would do with these arguments."""
-    return plan_request(Request.of(checkpoints, tasks, out, **options), command)
-
-
 def curves(folder):
-    """The curves of a run as text."""
-    return json.dumps(json.loads((Path(folder) / "results.json").read_text())["curves"])
-
-
-def events(folder, name):
-    """The events of this name in all logs of a run folder."""
-    lines = [
-        json.loads(line)
-        for path in (Path(folder) / "logs").glob("*.jsonl")
-        for line in path.read_text().splitlines()
+    """The curves of a run as text, with the outcome of every example."""
+    stored = read_run(folder)
+    assert not stored.failures
+    rows = [
+        [
+            c.task,
+            c.adapter,
+            c.basis,
+            c.rescale,
+            c.ranks,
+            c.outcomes.tolist(),
+            c.base_scores.tolist(),
+        ]
+        for c in stored.curves
     ]
-    return [line for line in lines if line["event"] == name]
+    return json.dumps(rows)
 
 
-def outcomes(cell):
-    """What a cell says of its documents."""
-    return (cell.identity, cell.documents, cell.metrics, cell.responses, cell.logged)
+def cell_files(folder):
+    """The names and sizes of the cells of a run."""
+    return {path.name: path.stat().st_size for path in (Path(folder) / "cells").iterdir()}
 
 
 def assert_clean(folder):
     """No lock and no temporary file is left."""
-    assert list((Path(folder) / "locks").iterdir()) == []
+    assert not (Path(folder) / "locks").exists()
     assert list(Path(folder).rglob(".*")) == []

@@ -1,0 +1,125 @@
+"""Cells on disk: lines that were cut off or changed cost their examples alone."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.made_runs import make_block, make_identity, make_keys
+from support.packing import pack
+
+from aurac.errors import RunFolderError
+from aurac.records.cells import CellStore, read_cell
+from aurac.records.lines import Aggregates, Failed, decode_line, encode_line
+
+KEYS = make_keys(6)
+IDENTITY = make_identity()
+
+
+def blocks(*parts):
+    return [
+        make_block(
+            part, {"acc,none": [int(k.id) % 2 for k in part]}, [f"answer {k.id}" for k in part]
+        )
+        for part in parts
+    ]
+
+
+def stored(folder, *lines):
+    store = CellStore(folder)
+    for line in lines:
+        store.append(IDENTITY, line)
+    return store
+
+
+def test_a_cell_grows_by_blocks(tmp_path):
+    store = stored(tmp_path, *blocks(KEYS[:2], KEYS[2:5]))
+    cell = store.read(IDENTITY.key)
+    assert cell.identity == IDENTITY
+    assert cell.missing(KEYS) == [5]
+    assert cell.scores("acc,none", KEYS[:5]).tolist() == [0, 1, 0, 1, 0]
+    assert cell.responses([KEYS[4], KEYS[0]]) == ["answer 4", "answer 0"]
+    assert cell.scores("f1,none", KEYS[:5]) is None
+    assert store.scores(IDENTITY.key).missing(KEYS) == [5]
+
+
+def test_the_first_outcome_of_an_example_counts(tmp_path):
+    twice = make_block(KEYS[:1], {"acc,none": [1]}, ["later"])
+    cell = stored(tmp_path, *blocks(KEYS[:2]), twice).read(IDENTITY.key)
+    assert cell.scores("acc,none", KEYS[:1]).tolist() == [0]
+    assert cell.responses(KEYS[:1]) == ["answer 0"]
+
+
+def test_scores_are_read_again_when_the_file_has_grown(tmp_path):
+    store = stored(tmp_path, *blocks(KEYS[:2]))
+    first = store.scores(IDENTITY.key)
+    assert store.scores(IDENTITY.key) is first
+    CellStore(tmp_path).append(IDENTITY, blocks(KEYS[2:])[0])
+    assert store.scores(IDENTITY.key).missing(KEYS) == []
+
+
+@given(st.data())
+def test_a_file_cut_off_anywhere_has_the_blocks_before_and_can_go_on(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("cut")
+    store = stored(folder, *blocks(KEYS[:2], KEYS[2:4]))
+    path = store.path(IDENTITY.key)
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole) - 1))
+    os.truncate(path, cut)
+    ends = [at + 1 for at, byte in enumerate(whole) if byte == ord("\n")]
+    kept = sum(cut >= end - 1 for end in ends)  # a line without its end is whole
+    assert len(read_cell(path).places) == 2 * max(0, kept - 1)
+    missing = [KEYS[at] for at in CellStore(folder).read(IDENTITY.key).missing(KEYS)]
+    CellStore(folder).append(IDENTITY, blocks(missing)[0])
+    again = read_cell(path)
+    assert again.missing(KEYS) == []
+    assert again.scores("acc,none", KEYS).tolist() == [0, 1, 0, 1, 0, 1]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 255))
+def test_a_changed_byte_is_seen(tmp_path_factory, at, change):
+    line = bytearray(encode_line(blocks(KEYS)[0]))
+    place = at % (len(line) - 1)
+    line[place] ^= change
+    try:
+        changed = decode_line(bytes(line))
+    except ValueError:
+        return
+    assert changed == blocks(KEYS)[0]  # white space between the parts of the line
+
+
+def test_a_failure_is_forgotten_when_the_cell_grows(tmp_path):
+    store = stored(tmp_path, blocks(KEYS[:2])[0], Failed(reason="why", time=1.0))
+    assert store.scores(IDENTITY.key).failed.reason == "why"
+    store.append(IDENTITY, blocks(KEYS[2:])[0])
+    assert store.scores(IDENTITY.key).failed is None
+
+
+def test_aggregates_belong_to_a_number_of_examples(tmp_path):
+    store = stored(tmp_path, blocks(KEYS)[0], Aggregates(examples=6, values={"f1,none": 0.5}))
+    assert store.read(IDENTITY.key).aggregates == {6: {"f1,none": 0.5}}
+
+
+def test_a_packed_folder_is_read(tmp_path):
+    stored(tmp_path, *blocks(KEYS))
+    pack(tmp_path / "cells")
+    assert not (tmp_path / "cells").exists()
+    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == []
+
+
+def test_text_that_utf8_cannot_hold_is_spelt_out(tmp_path):
+    block = make_block(KEYS[:1], {"acc,none": [1]}, ["half \ud83d"])
+    assert stored(tmp_path, block).read(IDENTITY.key).responses(KEYS[:1]) == ["half \\ud83d"]
+
+
+def test_a_metric_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="acc,none is not finite"):
+        stored(tmp_path, make_block(KEYS[:1], {"acc,none": [float("nan")]}))
+
+
+def test_a_folder_that_cannot_be_written_says_that_the_same_command_goes_on(tmp_path):
+    (tmp_path / "cells").write_text("in the way")
+    with pytest.raises(RunFolderError, match="the same command goes on"):
+        stored(tmp_path, *blocks(KEYS))

@@ -1,0 +1,114 @@
+"""Cells are computed block by block, under locks, and a failure stops one cell alone."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support.runs_doubles import Task, compute_all, planned
+
+from aurac.errors import TaskError
+from aurac.records.cells import CellStore
+from aurac.runs.compute import LostDeviceError
+from aurac.runs.folder import MOST_DEATHS, Locks
+
+
+@pytest.fixture(autouse=True)
+def _blocks_of_two(monkeypatch):
+    monkeypatch.setattr("aurac.runs.plan.BLOCK_EXAMPLES", {"cpu": 2})
+    monkeypatch.setattr("aurac.runs.compute.PAUSE_SECONDS", 0.01)
+
+
+def raises(error, at=0):
+    def act(places):
+        if at in places:
+            raise error
+
+    return act
+
+
+def responses(folder, cell):
+    return CellStore(folder).read(cell.key).responses(cell.documents)
+
+
+def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
+    cells = planned(Task("a", n=5), Task("b", n=2))
+    assert compute_all(tmp_path, cells) == [("a", "done"), ("b", "done")]
+    assert cells[0].task.blocks == [[0, 1], [2, 3], [4]]
+    assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
+    assert CellStore(tmp_path).read(cells[0].key).aggregates == {5: {"acc,none": 0.4}}
+    assert compute_all(tmp_path, planned(Task("a", n=5))) == []
+
+
+def test_a_cell_grows_with_its_task(tmp_path):
+    compute_all(tmp_path, planned(Task("a", n=3)))
+    [more] = planned(Task("a", n=6))
+    compute_all(tmp_path, [more])
+    assert more.task.blocks == [[3], [4, 5]]
+    assert responses(tmp_path, more) == [f"a{place}" for place in range(6)]
+
+
+def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):
+    cells = planned(Task("a", n=5, act=raises(TaskError("no good"), 2)), Task("b"))
+    assert compute_all(tmp_path, cells) == [("a", "failed: no good"), ("b", "done")]
+    cell = CellStore(tmp_path).read(cells[0].key)
+    assert cell.failed.reason == "no good"
+    assert len(cell.places) == 2  # the block before
+    [again] = planned(Task("a", n=5))
+    assert compute_all(tmp_path, [again]) == [("a", "done")]
+    assert again.task.blocks == [[2, 3], [4]]
+    assert CellStore(tmp_path).read(again.key).failed is None
+
+
+def test_errors_of_libraries_are_one_line(tmp_path):
+    cells = planned(Task("a", act=raises(ValueError("first\nsecond"))))
+    assert compute_all(tmp_path, cells) == [("a", "failed: ValueError: first")]
+
+
+def test_a_lost_accelerator_ends_the_process(tmp_path):
+    cells = planned(Task("a", act=raises(RuntimeError("CUDA error: unspecified"))), Task("b"))
+    with pytest.raises(LostDeviceError, match="lost since the base on a") as lost:
+        compute_all(tmp_path, cells)
+    assert lost.value.exit_code == 3
+
+
+def test_a_cell_that_another_process_holds_is_waited_for(tmp_path):
+    [cell] = planned(Task("a"))
+    lock = Locks(tmp_path).take(cell.key)
+    assert Locks(tmp_path).take(cell.key) is None
+    release = threading.Timer(0.2, lock.release)
+    release.start()
+    assert compute_all(tmp_path, [cell]) == [("a", "done")]
+    release.join()
+
+
+def test_a_cell_in_which_processes_die_is_given_up_after_some_deaths(tmp_path):
+    [cell] = planned(Task("a", n=5))
+    locks = Locks(tmp_path)
+    works = [locks.begun(cell.key) for _ in range(MOST_DEATHS)]
+    # never left: the processes were killed
+    assert [work.__enter__() for work in works] == list(range(MOST_DEATHS))
+    reason = f"{MOST_DEATHS} processes ended while they computed it"
+    assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
+    assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
+    locks.remove()  # what the user may do
+    assert compute_all(tmp_path, [cell]) == [("a", "done")]
+
+
+def test_deaths_count_only_since_the_cell_grew(tmp_path):
+    locks = Locks(tmp_path)
+    works = [locks.begun("k") for _ in range(3)]
+    assert [work.__enter__() for work in works] == [0, 1, 2]
+    locks.grown("k")
+    with locks.begun("k") as deaths:
+        assert deaths == 1
+    with locks.begun("k") as deaths:
+        assert deaths == 0
+
+
+def test_an_interrupt_is_no_death(tmp_path):
+    cells = planned(Task("a", n=5, act=raises(KeyboardInterrupt(), 2)))
+    with pytest.raises(KeyboardInterrupt):
+        compute_all(tmp_path, cells)
+    assert not list((tmp_path / "locks").glob("*.begun"))
+    assert len(CellStore(tmp_path).read(cells[0].key).places) == 2
