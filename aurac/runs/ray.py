@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import AuracError, UsageError, first_line
+from aurac.models.device import WAIT_POLICY
 from aurac.records.lines import Block
 from aurac.runs.compute import Work, blocks, reason_of
+from aurac.runs.inputs import load_inputs
 from aurac.runs.plan import Cell, plan
+from aurac.runs.session import Session
 from aurac.runs.settings import NamedCheckpoint, Settings
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from aurac.runs.compare import Session
 
 MOST_DEATHS = 4  # workers that may die in a row within one cell before it counts as failed
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
@@ -88,11 +90,12 @@ def compute_on_ray(session: Session, cells: Sequence[Cell], work: Work) -> None:
 @contextlib.contextmanager
 def _cluster(ray: Any, address: str) -> Iterator[None]:
     """A connection to the cluster, or a cluster of this machine for the length of the block."""
-    where: dict[str, Any] = {"address": address}
+    where: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == "local":
-        where = {"address": "local", "include_dashboard": False}
+        where["include_dashboard"] = False
+    environment = {WAIT_POLICY: "PASSIVE"}  # threads that wait for each other sleep
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
+        ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": environment}, **where)
     except (OSError, RuntimeError, ValueError) as error:
         reason = first_line(error)
         raise ClusterError(f"the Ray cluster {address} cannot be reached ({reason})") from error
@@ -239,9 +242,6 @@ _CACHE: dict[str, tuple[Session, dict[str, Cell]]] = {}
 
 def answer(job: Job, key: str, places: list[list[int]]) -> Iterator[Block | str]:
     """In a worker: the blocks of a cell, and at last why it failed, if it did."""
-    from aurac.models.device import share_cores
-
-    share_cores()  # before torch is imported
     name = repr(job)
     if name not in _CACHE:
         _CACHE.clear()
@@ -255,9 +255,6 @@ def answer(job: Job, key: str, places: list[list[int]]) -> Iterator[Block | str]
 
 
 def _session(job: Job) -> tuple[Session, dict[str, Cell]]:
-    from aurac.runs.compare import Session
-    from aurac.runs.inputs import load_inputs
-
     session = Session(load_inputs(replace(job.settings, ray=None), job.names))
     if session.digest != job.digest:
         raise ClusterError(

@@ -13,7 +13,7 @@ from aurac.adapters import attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import load_base
 from aurac.models.tokenizer import choose_tokenizer
-from aurac.runs.compare import open_session
+from aurac.runs.session import open_session
 from aurac.runs.settings import Settings
 
 CHATML = (
