@@ -125,7 +125,7 @@ def test_what_cannot_be_used_leaves_no_folder(adapters, tiny_base_folder, tmp_pa
     for error, message, given, options in [
         (CheckpointError, "the same adapter", [lora, lora], {}),
         (CheckpointError, "folder or file", [tmp_path / "nothing"], {}),
-        (RankError, "rank 9", [lora], {"ranks": "9"}),
+        (RankError, "9 is none", [lora], {"ranks": "9"}),
         (TaskError, "nothing_like_it", [lora], {"tasks": ("nothing_like_it",)}),
         (UsageError, "group g names 'x'", [lora], {"group": {"g": ["lora", "x"]}}),
         (UsageError, "does not go with", [copy], {"basis": "svd", "rescale": "trained"}),
