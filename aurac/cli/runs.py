@@ -110,8 +110,8 @@ def export(run: Path, *, out: Path, as_json: bool) -> None:
     \b
     aurac export runs/gsm8k --out exported
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.exports import export_lm_eval
+    from aurac.exports import export as write_export
 
-    written = export_lm_eval(run, out)
+    written = write_export(run, out)
     text = f"{len(written)} results and their samples in {out}"
     print_result({"files": list(map(str, written))}, text, as_json=as_json)

@@ -7,15 +7,27 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from aurac.errors import RunFolderError
 from aurac.files import sha256_text
-from aurac.records.requests import ModelFacts, RequestRow, RequestsHeader, StoredRequests
-from aurac.records.results_file import AdapterRecord, Results
-from aurac.records.store import Cell
+from aurac.records.cells import Cell
+from aurac.records.lines import DocumentKey
+from aurac.records.manifest import CutInfo
+from aurac.records.run import StoredRun
+
+NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
+
+
+class Point(NamedTuple):
+    """One folder: a cut (None: the base) at a rank, with the cell of each task."""
+
+    folder: str
+    rank: int
+    cut: CutInfo | None
+    cells: Mapping[str, Cell]
 
 
 def safe(name: str) -> str:
@@ -26,62 +38,59 @@ def safe(name: str) -> str:
 
 def model_folder(name: str) -> str:
     """The name of a model's folder; of one that was given by a path the path's last part."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return safe(PurePath(name).name)
-    return safe(name)
+    path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return safe(PurePath(name).name if path else name)
 
 
-def sample_rows(cell: Cell, shared: StoredRequests) -> Iterator[dict[str, object]]:
-    """One cell's rows, filter after filter, documents in order, keys in lm-eval's order."""
-    rows = shared.rows[: len(cell.documents)]
-    if [str(row.doc_id) for row in rows] != cell.doc_ids:
-        raise RunFolderError(f"the cell {cell.identity.key[:12]} has other documents than its task")
-    for chain in cell.logged.filtered:
-        metrics = _metrics(cell, chain)
-        for index, row in enumerate(rows):
-            responses = _responses(cell, index, row)
-            values = {name: column[index] for name, column in metrics.items()}
+def sample_rows(
+    cell: Cell, keys: Sequence[DocumentKey], rows: Sequence[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """One cell's rows, filter after filter, examples in order, keys in lm-eval's order.
+
+    `rows` are those of the task's examples, see `aurac.tasks.evaltask.EvalTask.rows`.
+    """
+    if [row["doc_hash"] for row in rows[: len(keys)]] != [key.content for key in keys]:
+        raise RunFolderError("The prompts that the run kept are of other examples than its cells.")
+    responses, greedy = cell.responses(keys), cell.column("greedy", keys)
+    for name in _filters(cell):
+        columns = {
+            metric.rpartition(",")[0]: cell.values(metric, keys) or []
+            for metric in cell.metrics()
+            if metric.rpartition(",")[2] == name
+        }
+        filtered = cell.column(name, keys)
+        for at, row in enumerate(rows[: len(keys)]):
+            answers = _as_logged(responses[at], greedy[at] if greedy else None, row["arguments"])
+            first = [answer[0] for answer in answers]
             yield {
-                "doc_id": row.doc_id,
-                "doc": row.doc,
-                "target": row.target,
+                "doc_id": row["doc_id"],
+                "doc": row["doc"],
+                "target": row["target"],
                 "arguments": {
                     f"gen_args_{i}": {f"arg_{j}": value for j, value in enumerate(arguments)}
-                    for i, arguments in enumerate(row.arguments)
+                    for i, arguments in enumerate(row["arguments"])
                 },
-                "resps": responses,
-                "filtered_resps": _filtered(cell, chain, index, responses),
-                "filter": chain,
-                "metrics": list(values),
-                "doc_hash": row.doc_hash,
-                "prompt_hash": row.prompt_hash,
-                "target_hash": row.target_hash,
-                **values,
+                "resps": answers,
+                "filtered_resps": as_text(
+                    first if not filtered or filtered[at] is None else filtered[at]
+                ),
+                "filter": name,
+                "metrics": list(columns),
+                **{hashed: row[hashed] for hashed in ("doc_hash", "prompt_hash", "target_hash")},
+                **{metric: column[at] for metric, column in columns.items()},
             }
 
 
-def _metrics(cell: Cell, chain: str) -> dict[str, Sequence[object]]:
-    """Name → column of the metrics under a filter, those that are no numbers included."""
-    columns: dict[str, Sequence[object]] = {**cell.metrics, **cell.logged.other}
-    split = {key: key.rpartition(",") for key in columns}
-    return {name: columns[key] for key, (name, _, of) in split.items() if of == chain}
+def _filters(cell: Cell) -> list[str]:
+    return list(dict.fromkeys(metric.rpartition(",")[2] for metric in cell.metrics()))
 
 
-def _responses(cell: Cell, index: int, row: RequestRow) -> list[Any]:
+def _as_logged(kept: Any, greedy: Sequence[bool] | None, arguments: Sequence[Any]) -> list[Any]:
     """For each request its responses, every part as text, as lm-eval writes them."""
-    kept, greedy = cell.responses[index], cell.logged.greedy
     if greedy is not None:
-        return [[[str(x), str(g)]] for x, g in zip(kept, greedy[index], strict=True)]
-    answers = [kept] if len(row.arguments) == 1 else kept  # of one request perhaps several
+        return [[[str(x), str(g)]] for x, g in zip(kept, greedy, strict=True)]
+    answers = [kept] if len(arguments) == 1 else kept  # of one request perhaps several
     return [as_text(each) if isinstance(each, list) else [str(each)] for each in answers]
-
-
-def _filtered(cell: Cell, chain: str, index: int, responses: list[Any]) -> list[Any]:
-    rows = cell.logged.filtered[chain]
-    if rows is None or rows[index] is None:  # the filter takes the first response
-        return [response[0] for response in responses]
-    text = as_text(rows[index])
-    return text if isinstance(text, list) else [text]
 
 
 def as_text(value: Any) -> Any:
@@ -89,151 +98,108 @@ def as_text(value: Any) -> Any:
     return [as_text(item) for item in value] if isinstance(value, list) else str(value)
 
 
-NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
-
-
-def aggregated(
-    cells: Mapping[str, Cell],
-    shared: Mapping[str, StoredRequests],
-    results: Results,
-    model_args: Mapping[str, object],
-    adapter: AdapterRecord | None,
-) -> dict[str, object]:
-    """The content of ``results_DATE.json``, keys in lm-eval's order; cells are by task."""
-    groups = {
-        task.name: task.members
-        for task in results.tasks
-        if task.members and set(task.members) <= set(cells)
-    }
-    pooled = {name: _group(name, members, cells) for name, members in groups.items()}
-    rows = {name: _task(name, cell) for name, cell in cells.items()} | pooled
-    headers = {name: shared[name].header for name in cells}
-    first = next(iter(headers.values()))
-    better = {name: header.higher_is_better for name, header in headers.items()}
-    better |= {g: {k: v for m in has for k, v in better[m].items()} for g, has in groups.items()}
-    versions = {name: header.version for name, header in headers.items()}
-    versions |= {task.name: task.version for task in results.tasks if task.members}
-    tasks = sorted(results.tasks, key=lambda task: task.name)
+def results(
+    run: StoredRun, point: Point, records: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
+    rows = {name: _task_row(run, name, cell) for name, cell in point.cells.items()}
+    groups = {t.name: list(t.members) for t in run.tasks if set(t.members) <= set(rows)}
+    groups = {name: members for name, members in groups.items() if members}
+    pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
+    told = {name: records[name] for name in point.cells}
+    better = {name: record["higher_is_better"] for name, record in told.items()}
+    infos = {name: run.reader.task(name) for name in [*rows, *groups]}
+    template = next(iter(told.values()))
     return {
-        "results": rows,
+        "results": rows | pooled,
         **({"groups": pooled} if pooled else {}),
         "group_subtasks": groups,
-        "configs": {name: header.config for name, header in headers.items()},
-        "versions": {name: v for name, v in sorted(versions.items()) if name in rows},
-        "n-shot": {task.name: task.num_fewshot for task in tasks if task.name in rows},
-        "higher_is_better": dict(sorted(better.items())),
+        "configs": {name: record["config"] for name, record in told.items()},
+        "versions": {name: record["version"] for name, record in told.items()}
+        | {name: infos[name].version for name in groups},
+        "n-shot": {name: info.num_fewshot for name, info in infos.items()},
+        "higher_is_better": better | {name: better[m[0]] for name, m in groups.items()},
         "n-samples": {
-            name: {"original": headers[name].original, "effective": len(cell.doc_ids)}
-            for name, cell in cells.items()
+            name: {"original": record["original"], "effective": rows[name]["sample_len"]}
+            for name, record in told.items()
         },
-        "config": _config(results, first.model, model_args, adapter),
-        **_surroundings(results, first.model),
-        "task_hashes": {name: _hash(cell, shared[name]) for name, cell in cells.items()},
-        **_identity(str(results.provenance.base.name), first),
-        "total_evaluation_time_seconds": str(sum(cell.seconds for cell in cells.values())),
+        "config": _config(run, point),
+        "date": dt.datetime.fromisoformat(str(run.provenance["started"])).timestamp(),
+        "transformers_version": run.provenance["versions"].get("transformers"),
+        "lm_eval_version": run.provenance["versions"].get("lm-eval"),
+        "model_source": "hf",
+        "model_name": run.provenance["base"],
+        "model_name_sanitized": model_folder(str(run.provenance["base"])),
+        "system_instruction": (system := template["system_instruction"]),
+        "system_instruction_sha": sha256_text(system) if system else None,
+        "fewshot_as_multiturn": template["fewshot_as_multiturn"],
     }
 
 
-def _task(name: str, cell: Cell) -> dict[str, object]:
-    row: dict[str, object] = {"name": name, "alias": name, "sample_len": len(cell.doc_ids)}
-    aggregate = cell.aggregates
-    for key in {**cell.metrics, **aggregate}:
+def _task_row(run: StoredRun, name: str, cell: Cell) -> dict[str, Any]:
+    keys = run.reader.keys(run.reader.task(name))
+    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(keys)}
+    known = cell.aggregates.get(len(keys), {})
+    for key in cell.metrics():
+        column = cell.values(key, keys) or []
         metric, _, chain = key.rpartition(",")
-        # what is no mean has a standard error that lm-eval would bootstrap
-        known = (aggregate[key], NOT_GIVEN) if key in aggregate else _mean(cell.metrics[key])
-        row[key], row[f"{metric}_stderr,{chain}"] = known
+        mean = _mean(column)
+        value = known.get(key, mean[0] if mean else None)
+        if value is None:
+            continue
+        is_mean = mean is not None and abs(value - mean[0]) < 1e-12
+        row[key] = value
+        row[f"{metric}_stderr,{chain}"] = mean[1] if mean and is_mean else NOT_GIVEN
     return row
 
 
-def _mean(column: Sequence[float]) -> tuple[float, float | str]:
+def _mean(column: Sequence[Any]) -> tuple[float, float | str] | None:
+    """Mean and its standard error; None of values that are no numbers."""
+    if not all(isinstance(value, (int, float)) for value in column):
+        return None
     values = np.asarray(column, dtype=np.float64)
-    if values.size < 2:
-        return float(values.mean()), NOT_GIVEN
-    return float(values.mean()), float(values.std(ddof=1) / math.sqrt(values.size))
+    error = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else NOT_GIVEN
+    return float(values.mean()), error
 
 
-def _group(name: str, members: Sequence[str], cells: Mapping[str, Cell]) -> dict[str, object]:
-    """The documents of all members pooled, with lm-eval's pooled standard error."""
-    size = sum(len(cells[m].doc_ids) for m in members)
-    row: dict[str, object] = {"alias": name, "name": name, "sample_len": size}
+def _group_row(
+    name: str, members: Sequence[str], rows: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The examples of all members pooled, with lm-eval's pooled standard error."""
+    sizes = [rows[member]["sample_len"] for member in members]
+    row: dict[str, Any] = {"alias": name, "name": name, "sample_len": sum(sizes)}
     counts = {}
-    for key in cells[members[0]].metrics:
-        if not all(key in cells[m].metrics and key not in cells[m].aggregates for m in members):
-            continue
-        known = [np.asarray(cells[m].metrics[key], dtype=np.float64) for m in members]
+    for key in [key for key in rows[members[0]] if "," in key and "_stderr," not in key]:
         metric, _, chain = key.rpartition(",")
-        inside = sum(float(np.square(c - c.mean()).sum()) for c in known)
-        free = size - len(known)
-        row[key] = float(np.concatenate(known).mean())
-        row[f"{metric}_stderr,{chain}"] = math.sqrt(inside / free / size) if free else NOT_GIVEN
-        counts[key] = size
+        errors = [rows[member].get(f"{metric}_stderr,{chain}", NOT_GIVEN) for member in members]
+        if NOT_GIVEN in errors:
+            continue
+        row[key] = float(np.average([rows[member][key] for member in members], weights=sizes))
+        inside = sum(e**2 * n * (n - 1) for e, n in zip(errors, sizes, strict=True))
+        pooled = math.sqrt(inside / (sum(sizes) - len(sizes)) / sum(sizes))
+        row[f"{metric}_stderr,{chain}"] = pooled
+        counts[key] = sum(sizes)
     return {**row, "sample_count": counts}
 
 
-def _config(
-    results: Results,
-    model: ModelFacts,
-    model_args: Mapping[str, object],
-    adapter: AdapterRecord | None,
-) -> dict[str, object]:
-    provenance = results.provenance
-    limits = {task.limit for task in results.tasks}
-    peft = {"peft_sha": adapter.sha256} if adapter and adapter.path else {}
+def _config(run: StoredRun, point: Point) -> dict[str, Any]:
+    made, cut = run.provenance, point.cut
+    args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
+    if cut is not None:
+        adapter = next(each for each in run.adapters if each.name == cut.adapter)
+        how = {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
+        args |= {"peft": adapter.path, "aurac": how}
     return {
         "model": "hf",
-        "model_args": dict(model_args),
-        "model_num_parameters": model.parameters,
-        "model_dtype": f"torch.{provenance.dtype}",
-        "model_revision": "main",
-        "model_sha": provenance.base.sha256 or "",
-        **peft,
-        "batch_size": provenance.settings.batching,
-        "batch_sizes": [],
-        "device": provenance.device,
-        "use_cache": None,
-        "limit": limits.pop() if len(limits) == 1 else None,  # n-samples has each task's
+        "model_args": args,
+        "model_dtype": f"torch.{made['dtype']}",
+        "model_sha": made.get("base_sha256") or "",
+        "device": made["device"],
+        "limit": None,  # n-samples has each task's
         "bootstrap_iters": 0,
-        "gen_kwargs": None,
+        "gen_kwargs": run.settings.get("gen_kwargs"),
         "random_seed": 0,
         "numpy_seed": 1234,
         "torch_seed": 1234,
-        "fewshot_seed": provenance.seed,
-    }
-
-
-def _surroundings(results: Results, model: ModelFacts) -> dict[str, object]:
-    provenance, versions = results.provenance, results.provenance.versions
-    facts = {**provenance.machine, **versions}
-    return {
-        "git_hash": None,
-        "date": dt.datetime.fromisoformat(str(provenance.started)).timestamp(),
-        "pretty_env_info": "\n".join(f"{name}: {value}" for name, value in facts.items()),
-        "transformers_version": versions.get("transformers"),
-        "lm_eval_version": versions.get("lm-eval"),
-        "upper_git_hash": None,
-        "tokenizer_pad_token": model.pad_token,
-        "tokenizer_eos_token": model.eos_token,
-        "tokenizer_bos_token": model.bos_token,
-        "eot_token_id": model.eot_token_id,
-        "max_length": model.max_length,
-    }
-
-
-def _hash(cell: Cell, shared: StoredRequests) -> str:
-    """Over the hashes of every sample, each filter's one after the other."""
-    once = "".join(f"{row.doc_hash}{row.prompt_hash}{row.target_hash}" for row in shared.rows)
-    return sha256_text(once * len(cell.logged.filtered))
-
-
-def _identity(name: str, header: RequestsHeader) -> dict[str, object]:
-    template, system = header.chat_template, header.system_instruction
-    return {
-        "model_source": "hf",
-        "model_name": name,
-        "model_name_sanitized": model_folder(name),
-        "system_instruction": system,
-        "system_instruction_sha": sha256_text(system) if system else None,
-        "fewshot_as_multiturn": header.fewshot_as_multiturn,
-        "chat_template": template,
-        "chat_template_sha": sha256_text(template) if template else None,
+        "fewshot_seed": run.settings.get("seed"),
     }

@@ -229,7 +229,7 @@ class _Builder:
     def _metric(self, task: EvalTask) -> str:
         """What was asked of the task or its group; what was asked of all only where it has that."""
         asked = self._options.metric
-        for key in (task.name, task.group):
+        for key in filter(None, (task.name, task.group)):
             if key in asked:
                 return choose_metric(task.name, task.usable, asked[key])
         wanted = asked.get(ANY_TASK)

@@ -262,7 +262,7 @@ class EvalTask:
             raise TaskError(
                 f"Task {self.name} did not report {self.metric} for every example, but {there}."
             )
-        if not self.rolling and not all(isinstance(v, Real) and 0 <= v <= 1 for v in column):
+        if not self.rolling and not all(isinstance(v, float) and 0 <= v <= 1 for v in column):
             raise TaskError(
                 f"Metric {self.metric} of task {self.name} is not within [0, 1] for each example; "
                 f"name another with --metric {self.name}=NAME,FILTER."

@@ -1,0 +1,133 @@
+"""A model card for an adapter's repository on the hub, with its results as a `model-index`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from aurac.analysis import Question, analyse
+from aurac.records import hub
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from aurac.records.manifest import AdapterInfo
+    from aurac.records.run import StoredRun
+
+_ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
+
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ adapter.name }}
+
+{{ method }} adapter of rank {{ adapter.trained_rank }} for {{ base }}. AURAC is the area under the
+rank-accuracy curve over log2 of the rank, with its 95 % interval.
+{% for task in tasks %}
+## {{ task.task }}
+
+AURAC {{ task.score }} on {{ task.examples }} examples ({{ task.metric }}, {{ task.cut }}).\
+{% if task.base is not none %} The base has {{ percent(task.base) }} %.{% endif %}
+
+| rank | accuracy % [95 %] | MB |
+|---:|---:|---:|
+{% for p in task.points -%}
+| {{ p.rank }} | {{ percent(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} |
+{% endfor %}{% endfor %}
+## Use it
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained({{ repository }})
+model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository on the hub
+```
+{% if with_p %}
+PEFT does not apply the trained P, with which the numbers above were measured: publish what
+`aurac truncate . --rank {{ adapter.trained_rank }} --out FOLDER` writes.
+{% endif %}
+`aurac truncate . --rank R --out FOLDER` writes a plain PEFT adapter of a smaller rank.
+
+## How it was measured
+
+- base: {{ base }}, SHA-256 {{ made.base_sha256 }}
+- adapter: SHA-256 {{ adapter.sha256 }}
+- {{ made.dtype }} on {{ made.device }}; aurac {{ made.versions.aurac }}, lm-eval {{ made.versions["lm-eval"] }}
+{% if command %}- `{{ command }}`
+{% endif %}
+Intervals are over examples and conditional on this checkpoint: they do not say how another training
+run would have done.
+"""  # noqa: E501 - a row of a table is one line
+
+
+def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
+    """The `README.md` of an adapter's repository; None of a family, or without a curve."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    curves = {curve.task: curve for curve in run.curves[::-1] if curve.adapter == adapter.name}
+    if not curves or adapter.format == "family":
+        return None
+    first = next(iter(curves.values()))
+    analysis = analyse(list(curves.values())[::-1], Question())
+    points, tasks = analysis.records("points"), list[dict[str, Any]]()
+    for score in analysis.records("scores"):
+        if (curve := curves.get(score["task"])) is None:  # the mean over tasks
+            continue
+        own = [p for p in points if p["task"] == curve.task and p["rank"]]
+        said = f"{percent(score['aurac'], score['low'], score['high'])} %"
+        tasks.append({**score, "metric": curve.metric, "points": own, "score": said})
+    data = ModelCardData(
+        base_model=hub.hub_id(adapter.base),
+        library_name="peft",
+        license=adapter.licence,
+        pipeline_tag="text-generation",
+        model_name=adapter.name,
+        tags=["lora", adapter.method or "lora", "aurac"],
+        eval_results=[result for task in tasks for result in _results(task)],
+    )
+    made = ModelCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        adapter=adapter,
+        method=hub.method_title(adapter.method),
+        base=hub.base_name(adapter.base),
+        repository=repr(hub.hub_id(adapter.base) or "BASE_MODEL"),
+        tasks=tasks,
+        percent=percent,
+        with_p=first.rescale == "trained",
+        made=run.provenance,
+        command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),
+    )
+    return str(made)
+
+
+def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A fraction in percent, with its interval."""
+    if value is None:
+        return "not known"
+    ends = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{100 * value:.1f}{ends}"
+
+
+def _results(task: dict[str, Any]) -> list[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    metric = task["metric"].partition(",")[0]
+    named = [("AURAC, log2 axis", "aurac", task["aurac"])]
+    named += [(f"{metric} at rank {p['rank']}", metric, p["accuracy"]) for p in task["points"]]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=task["task"],
+            dataset_name=task["task"],
+            metric_type=kind,
+            metric_name=name,
+            metric_value=round(value, 6),
+            metric_args={"metric": task["metric"], "cut": task["cut"]},
+        )
+        for name, kind, value in named
+        if value is not None
+    ]
