@@ -50,13 +50,13 @@ def answering(args: argparse.Namespace, attached: ExitStack, *, dora: bool) -> C
     from aurac.adapters import attach, prepare
     from aurac.engine.lm import EngineLM
     from aurac.models.base import load_base
-    from aurac.tasks.lm_eval import build_tasks
+    from aurac.tasks.build import build_tasks
     from aurac.tasks.options import TaskOptions
 
     base = load_base(args.base, dtype=args.dtype)
     options = TaskOptions(limit=args.documents)
     (task,) = build_tasks([args.task], tokenizer=base.tokenizer, options=options)
-    asked = list(task.leaves[0].instances)
+    asked = task.instances(range(len(task)))
     answer = getattr(EngineLM(base.model, base.tokenizer), asked[0].request_type)
     adapter = random_adapter(base.model, dora=dora)
     live = attached.enter_context(attach(base.model, prepare(adapter)))

@@ -101,7 +101,7 @@ def prepare(
     from peft import LoraConfig, inject_adapter_in_model
 
     from aurac.models.base import load_base
-    from aurac.tasks.lm_eval import build_tasks
+    from aurac.tasks.build import build_tasks
     from aurac.tasks.options import TaskOptions
 
     if args.threads:
@@ -132,7 +132,7 @@ def prepare(
             layer.enable_adapters(enabled=rank > 0)
 
     base.model.eval()
-    return base.model, base.tokenizer, list(task.leaves[0].instances), set_rank
+    return base.model, base.tokenizer, task.instances(range(len(task))), set_rank
 
 
 def run_hflm(work: Work, args: argparse.Namespace) -> dict[str, Any]:

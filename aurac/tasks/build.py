@@ -21,7 +21,6 @@ from typing import Any
 from unittest.mock import patch
 
 from aurac.errors import AuracError, DataError, TaskError, UsageError
-from aurac.files import sha256_json
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
 from aurac.tasks.evaltask import EvalTask, Example, cluster_labels
@@ -86,10 +85,8 @@ class _Builder:
         self._options, self._stock = options, stock
         self._local: set[str] = set()  # tasks whose data are files of the user
         self._template: partial[str] | None = None
-        self._template_sha256: str | None = None
         if options.chat_template:
             self._template = partial(chat_text, tokenizer)
-            self._template_sha256 = sha256_json(tokenizer.chat_template)
 
     @cached_property
     def _manager(self) -> Any:
@@ -199,7 +196,6 @@ class _Builder:
             group=group,
             cluster=cluster,
             clusters=cluster_labels(name, contents, cluster) if cluster else None,
-            template_sha256=self._template_sha256,
         )
         return replace(built, metric=self._metric(built))
 

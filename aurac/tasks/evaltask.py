@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from itertools import chain
 from numbers import Real
 from typing import Any
@@ -70,7 +69,6 @@ class EvalTask:
     members: tuple[EvalTask, ...] = ()
     cluster: str | None = None  # the field that examples are clustered by
     clusters: tuple[str, ...] | None = None  # n labels; None where examples are independent
-    template_sha256: str | None = None  # of the chat template that prompts went through
 
     @classmethod
     def pooled(cls, name: str, task_version: str, members: Sequence[EvalTask]) -> EvalTask:
@@ -85,7 +83,6 @@ class EvalTask:
             members=tuple(members),
             cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
             clusters=tuple(clusters) if any(m.clusters for m in members) else None,
-            template_sha256=members[0].template_sha256,
         )
 
     def __len__(self) -> int:
@@ -153,31 +150,8 @@ class EvalTask:
 
     @cached_property
     def scoring(self) -> str:
-        """How it makes scores of answers, as short hashes."""
+        """How it makes scores of answers, as a hash."""
         return scoring_of(self.task)
-
-    def identity(self) -> dict[str, Json]:
-        """What must agree between outcomes that stand together, the examples aside."""
-        generates = self.output_type == "generate_until"
-        named: dict[str, Json] = {
-            "task": self.name,
-            "task_version": self.version,
-            "num_fewshot": self.num_fewshot,
-            "fewshot": self.options.fewshot,
-            "fewshot_seed": self.options.seed,
-            "scoring": self.scoring,
-            "lm_eval": version("lm_eval"),
-            "chat_template": self.template_sha256,
-            "system_instruction": self.options.system_instruction,
-            "fewshot_as_multiturn": self.options.fewshot_as_multiturn,
-            "gen_kwargs": dict(self.options.gen_kwargs) if generates else None,
-        }
-        return {name: value for name, value in named.items() if value not in (None, {})}
-
-    def first(self, count: int) -> EvalTask:
-        """The same task with its first `count` examples; no group."""
-        clusters = None if self.clusters is None else self.clusters[:count]
-        return replace(self, examples=self.examples[:count], clusters=clusters)
 
     def instances(self, places: Iterable[int]) -> list[Any]:
         """lm-eval's requests of the examples at these places, in order."""
@@ -268,19 +242,10 @@ class EvalTask:
                 f"name another with --metric {self.name}=NAME,FILTER."
             )
 
-    def aggregate(self, columns: Mapping[str, Sequence[Any]] | Sequence[Any]) -> float:
-        """The metric's value over examples, by lm-eval's own aggregation.
-
-        Args:
-            columns: The metric's n values; of a group a mapping from member to its values, whose
-                aggregates are weighted by size.
-        """
-        if isinstance(columns, Mapping):
-            values = [member.aggregate(columns[member.name]) for member in self.members]
-            sizes = [len(columns[member.name]) for member in self.members]
-            return float(np.average(values, weights=sizes))
-        aggregation = self._first.aggregation()[self.metric.partition(",")[0]]
-        return float(aggregation([tuple(v) if isinstance(v, list) else v for v in columns]))
+    def aggregate(self, column: Sequence[Any]) -> float:
+        """The value of its metric over n examples, by lm-eval's own aggregation."""
+        aggregation = self.task.aggregation()[self.metric.partition(",")[0]]
+        return float(aggregation([tuple(v) if isinstance(v, list) else v for v in column]))
 
     def aggregates(self, metrics: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         """``metric,filter`` → lm-eval's aggregate, for all metrics of an outcome that have one."""

@@ -11,18 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from aurac.errors import DataError
 from aurac.readers.data_files import SUFFIXES, read_parquet, read_rows, suffix_of
-from aurac.tasks.index import TaskYaml
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Files = dict[str, list[Path]]
 """Split name, as the files spell it, to its files in order (several when sharded)."""
-
 
 Config = dict[str, Any]
 
@@ -41,24 +37,19 @@ def find_splits(folder: Path) -> Files:
     split in two formats are refused.
     """
     if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist", fix="give --data TASK=FOLDER")
+        raise DataError(f"The data folder {folder} does not exist.")
     files: Files = {}
     for path in sorted(folder.iterdir()):
         if (suffix := suffix_of(path)) and path.is_file():
             name = path.name[: -len(suffix)]
             files.setdefault(_SHARD.sub("", name), []).append(path)
     if not files:
-        raise DataError(
-            f"data folder {folder} holds no split",
-            expected=f"files such as train.jsonl and test.jsonl ({', '.join(SUFFIXES)})",
-        )
+        kinds = ", ".join(SUFFIXES)
+        raise DataError(f"{folder} holds no split, such as train.jsonl or test.jsonl ({kinds}).")
     for split, paths in files.items():
         if len({suffix_of(path) for path in paths}) > 1:
             names = ", ".join(path.name for path in paths)
-            raise DataError(
-                f"data folder {folder} has the split {split!r} more than once ({names})",
-                fix="leave one of them",
-            )
+            raise DataError(f"{folder} has the split {split} more than once ({names}).")
     return files
 
 
@@ -70,50 +61,10 @@ def match_split(wanted: str, files: Mapping[str, list[Path]]) -> list[Path] | No
         if wanted in names:
             matches = [name for name in names if name in files]
             if len(matches) > 1:
-                raise DataError(
-                    f"{' and '.join(matches)} could both be the split {wanted!r} in "
-                    f"{files[matches[0]][0].parent}",
-                    fix=f"name one of them {wanted}",
-                )
+                both = " and ".join(str(files[name][0]) for name in matches)
+                raise DataError(f"{both} could both be the split {wanted}: rename one of them.")
             return files[matches[0]] if matches else None
     return None
-
-
-def with_local_documents(
-    config: Mapping[str, object], files: Files, *, num_fewshot: int, held_out: bool = False
-) -> dict[str, object]:
-    """A task's configuration, as its YAML gives it, with its documents taken from local files.
-
-    Splits that the run does not need are taken out and not read; ``held_out`` keeps a validation or
-    training split beside the evaluated one, if it is there.
-    """
-    settings = msgspec.convert(config, TaskYaml)
-    task = settings.task
-    if settings.kind == "PY_TASK":
-        raise DataError(f"task {task!r} is a Python class of lm-eval and takes no local data")
-    shots = settings.fewshot_config if isinstance(settings.fewshot_config, dict) else {}
-    fewshot = shots.get("split", settings.fewshot_split)
-    evaluated = settings.test_split or settings.validation_split
-    needed = {str(evaluated): "evaluated"}
-    if num_fewshot > 0 and (fewshot or not shots.get("samples")):
-        shown = fewshot or settings.training_split or settings.validation_split
-        needed.setdefault(str(shown or evaluated), "few-shot")
-    if held_out:
-        beside = [settings.validation_split, settings.training_split]
-        usable = [s for s in beside if s and s != evaluated and match_split(s, files)]
-        needed.update(dict.fromkeys(usable[:1], "held-out"))
-    splits = {
-        split: read_split(_files_of(split, files, f"task {task!r} needs the {purpose} split"))
-        for split, purpose in needed.items()
-    }
-    local: dict[str, object] = {**config, "dataset_kwargs": None}
-    local["custom_dataset"] = lambda **_: splits  # lm-eval calls it for the documents
-    for key in ("training_split", "validation_split", "test_split", "fewshot_split"):
-        if local.get(key) and local[key] not in splits:
-            local[key] = None
-    if shots.get("split") and shots["split"] not in splits:
-        local["fewshot_config"] = {**shots, "split": None}
-    return local
 
 
 def with_local_examples(config: Mapping[str, Any], files: Files, *, fewshot: bool) -> Config:
@@ -146,35 +97,22 @@ def with_local_examples(config: Mapping[str, Any], files: Files, *, fewshot: boo
     return local
 
 
-def _files_of(split: str, files: Files, need: str) -> list[Path]:
-    paths = match_split(split, files)
-    if paths:
-        return paths
-    here = next(iter(files.values()))[0].parent
-    raise DataError(
-        f"{need} {split!r}, and {here} holds {', '.join(sorted(files))}",
-        expected=f"{split}.jsonl, .jsonl.gz, .json, .parquet or .csv",
-    )
-
-
 def read_split(paths: Sequence[Path]) -> Dataset:
-    """One split as lm-eval wants it, in memory; all files need documents with the same columns."""
+    """One split as lm-eval wants it, in memory; all files need the same columns."""
     from datasets import concatenate_datasets
 
     parts = [_data_set(path) for path in paths]
     for part, path in zip(parts, paths, strict=True):
         if not len(part):
-            raise DataError(f"{path} holds no document")
+            raise DataError(f"{path} holds no example.")
         if part.column_names != parts[0].column_names:
-            raise DataError(
-                f"{path} has other columns ({', '.join(part.column_names)}) than the shard "
-                f"before it ({', '.join(parts[0].column_names)})"
-            )
+            names = ", ".join(part.column_names)
+            raise DataError(f"{path} has other columns ({names}) than the files before it.")
     return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def _data_set(path: Path) -> Dataset:
-    """A file's documents; none lacks a column, which the prompt would show as "None"."""
+    """A file's examples; none lacks a column, which the prompt would show as "None"."""
     from datasets import Dataset
 
     if suffix_of(path) == ".parquet":
@@ -183,7 +121,7 @@ def _data_set(path: Path) -> Dataset:
     try:
         return Dataset.from_list(rows)
     except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path} has a column of mixed types ({error})") from error
+        raise DataError(f"{path} has a column of mixed types ({error}).") from error
 
 
 def prompt_columns(config: Any) -> set[str]:
@@ -206,20 +144,6 @@ def prompt_columns(config: Any) -> set[str]:
         elif template.isidentifier():
             columns.add(template)
     return columns
-
-
-def check_documents(
-    task: str, documents: Iterable[Mapping[str, object]], columns: set[str]
-) -> None:
-    """Refuse a document without a value in a column that the prompt shows."""
-    for index, document in enumerate(documents):
-        for column in sorted(columns):
-            if document.get(column) is None:
-                raise DataError(
-                    f"evaluated document {index} of task {task!r} has no {column!r}, which its "
-                    f"prompt needs",
-                    expected=f"the columns {', '.join(sorted(columns))} in every row",
-                )
 
 
 def check_examples(task: str, contents: Iterable[Mapping[str, object]], columns: set[str]) -> None:

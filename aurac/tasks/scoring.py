@@ -1,4 +1,4 @@
-"""How a task makes scores of answers, as a short hash of each part that has a say in it.
+"""How a task makes scores of answers, as a hash.
 
 A stored cell is of use only while its task scores as it did. A function stands for the file that
 defines it, so that what it calls there counts too; what that file imports does not.
@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from aurac.files import sha256_json
-from aurac.records.cell import SCORING_PARTS
+
+SCORING_PARTS = (
+    *("filter_list", "metric_list", "process_results", "doc_to_target", "doc_to_choice"),
+    "doc_to_text",
+)
+"""What of a task's configuration makes scores of answers."""
 
 _OF_LM_EVAL = ("lm_eval.api.", "builtins", "abc")  # the version of lm-eval is in a cell's identity
 _DIGITS = 8
 
 
 def scoring_of(task: Any) -> str:
-    """The scoring of lm-eval's task object: a hash of each of `SCORING_PARTS`, joined by `-`."""
+    """Of lm-eval's task object: a hash of each of `SCORING_PARTS` and its class, joined by `-`."""
     parts = {name: getattr(task.config, name, None) for name in SCORING_PARTS}
     kinds = type(task).__mro__
     parts["class"] = [kind for kind in kinds if not kind.__module__.startswith(_OF_LM_EVAL)]

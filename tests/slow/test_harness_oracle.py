@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_doubles import simple_evaluate, stay_offline
-from support.tasks import build_tasks, evaluate
+from support.evaltasks import built, evaluate, prompts
+
+from aurac.engine.lm import EngineLM
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 
@@ -55,18 +57,15 @@ def test_the_prompts_of_many_documents_equal_simple_evaluates(task, shots, tmp_p
     from lm_eval.models.dummy import DummyLM
 
     folder = folder_of(task)
-    (built,) = build_tasks(
-        [task], tokenizer=None, num_fewshot=shots, limit=300, data={task: folder}
-    )
+    ours = built(task, num_fewshot=shots, limit=300, data={task: folder})
     results = reference(
         task, folder, DummyLM(), tmp_path, monkeypatch, num_fewshot=shots, limit=300
     )
     rows = results["samples"][task]
     rows = [row for row in rows if row["filter"] == rows[0]["filter"]]
-    assert len(rows) == built.n_docs == 300
-    assert tuple(row["doc_hash"] for row in rows) == built.doc_hashes
-    ours = [[i.args for i in document.instances] for document in built.leaves[0].documents]
-    assert ours == [row["arguments"] for row in rows]
+    assert len(rows) == len(ours) == 300
+    assert tuple(row["doc_hash"] for row in rows) == ours.doc_hashes
+    assert prompts(ours) == [a for row in rows for a in row["arguments"]]
 
 
 SINGLE_TURN = {"fewshot_as_multiturn": False, "system_instruction": "You solve problems."}
@@ -88,10 +87,8 @@ def test_a_cell_equals_simple_evaluate(
 
     folder = folder_of(task)
     options = {**options, "num_fewshot": shots, "limit": limit}
-    (built,) = build_tasks(
-        [task], tokenizer=base.tokenizer, data={task: folder}, chat_template=chat, **options
-    )
-    outcome = evaluate(built, base.model, base.tokenizer)
+    ours = built(task, base.tokenizer, data={task: folder}, chat_template=chat, **options)
+    outcome = evaluate(ours, EngineLM(base.model, base.tokenizer))
     lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1)
     results = reference(
         task, folder, lm, tmp_path, monkeypatch, apply_chat_template=chat, **options
@@ -99,16 +96,15 @@ def test_a_cell_equals_simple_evaluate(
     samples: dict[str, list] = {}
     for row in results["samples"][task]:
         samples.setdefault(row["filter"], []).append(row)
-    ours = [[i.args for i in document.instances] for document in built.leaves[0].documents]
     for name, rows in samples.items():
-        assert [row["arguments"] for row in rows] == ours
-        assert tuple(str(row["doc_id"]) for row in rows) == built.doc_ids
-        assert tuple(row["doc_hash"] for row in rows) == built.doc_hashes
+        assert [a for row in rows for a in row["arguments"]] == prompts(ours)
+        assert tuple(str(row["doc_id"]) for row in rows) == ours.doc_ids
+        assert tuple(row["doc_hash"] for row in rows) == ours.doc_hashes
         for metric in rows[0]["metrics"]:
             theirs = [float(row[metric]) for row in rows]
-            assert outcome.metrics[f"{metric},{name}"].tolist() == theirs
+            assert outcome.metrics[f"{metric},{name}"] == theirs
     for kept, row in zip(outcome.responses, next(iter(samples.values())), strict=True):
-        if built.output_type == "multiple_choice":
+        if ours.output_type == "multiple_choice":
             np.testing.assert_allclose(kept, [r[0][0] for r in row["resps"]], atol=1e-3)
         else:
             assert kept == row["resps"][0][0]
@@ -122,15 +118,12 @@ def test_picks_in_16_bit_differ_from_hflms_only_within_rounding():
     """
     from lm_eval.models.huggingface import HFLM
 
-    from aurac.engine.lm import EngineLM
     from aurac.models.base import load_base
 
     folder = folder_of("arc_easy")
     base = load_base("smollm2-135m-instruct-q4_1", dtype="bfloat16", device="cpu")
-    (built,) = build_tasks(
-        ["arc_easy"], tokenizer=base.tokenizer, num_fewshot=0, limit=30, data={"arc_easy": folder}
-    )
-    requests = list(built.instances)
+    task = built("arc_easy", base.tokenizer, num_fewshot=0, limit=30, data={"arc_easy": folder})
+    requests = task.instances(range(30))
     hflm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
     theirs = [value for value, _ in hflm.loglikelihood(requests, disable_tqdm=True)]
     mine = [value for value, _ in EngineLM(base.model, base.tokenizer).loglikelihood(requests)]
