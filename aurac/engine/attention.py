@@ -24,11 +24,10 @@ KeyValuePair = tuple[Tensor, Tensor]
 
 
 class SlotCache:
-    """Keys and values of the sequences that are being decoded, per layer: (slots, Hkv, width, d).
+    """Keys and values of sequences, per layer: (slots, Hkv, width, d).
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
-    contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence
-    or a wrong draft before.
+    contiguous block. Places beyond a sequence's length are masked: zero, or left by one before.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -67,28 +66,6 @@ class SlotCache:
                 fresh.append(new)
             self.layers[i] = (fresh[0], fresh[1])
         self.slots, self.width = slots, width
-
-
-class PrefixCache:
-    """Keys and values of one shared prefix, per layer: the only slot of a cache of its length."""
-
-    def __init__(self, capacity: int) -> None:
-        self._cache = SlotCache(1, capacity)
-
-    def reserve(self, capacity: int) -> None:
-        """Make room for a prefix of this length; what is there is kept."""
-        if capacity > self._cache.width:
-            self._cache.resize(1, capacity)
-
-    def write(self, layer: int, start: int, key: Tensor, value: Tensor) -> None:
-        """Put (T, Hkv, d) keys and values at ``start``."""
-        for store, new in zip(self._cache.layer(layer, key, value), (key, value), strict=True):
-            store[0, :, start : start + len(new)] = new.transpose(0, 1)
-
-    def read(self, layer: int, length: int) -> KeyValuePair:
-        """(Hkv, length, d) keys and values."""
-        key, value = self._cache.layers[layer]
-        return key[0, :, :length], value[0, :, :length]
 
 
 @dataclass(frozen=True)
@@ -183,7 +160,7 @@ class AttentionMetadata:
     positions: Tensor  # (T,) positions of the tokens
     longest: int  # largest position plus one, for sliding windows
     prefix: int = 0  # held tokens that every token sees
-    store: PrefixCache | None = None  # where they are cached
+    store: SlotCache | None = None  # where they are cached, in its one slot
     keep: bool = False  # whether this pass extends them
     groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
     slots: SlotCache | None = None  # decoding slots
@@ -201,9 +178,10 @@ class AttentionMetadata:
         layer, self.layer = self.layer, self.layer + 1
         cached = None
         if self.prefix and self.store is not None:
-            cached = self.store.read(layer, self.prefix)
+            held = self.store.layers[layer]
+            cached = held[0][0, :, : self.prefix], held[1][0, :, : self.prefix]
         if self.keep and self.store is not None:
-            self.store.write(layer, self.prefix, key, value)
+            self.store.write(layer, torch.zeros_like(self.positions), self.positions, key, value)
         if self.slots is not None and self.slot is not None and self.place is not None:
             whose = slice(None) if self.source is None else self.source
             self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
@@ -329,7 +307,7 @@ def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None, size: int) -
 
 
 def pass_metadata(
-    step: ForwardPass, store: PrefixCache | None, device: torch.device
+    step: ForwardPass, store: SlotCache | None, device: torch.device
 ) -> AttentionMetadata:
     """The metadata of a planned pass."""
     return AttentionMetadata(
@@ -345,7 +323,7 @@ def pass_metadata(
 def decoding_metadata(
     lengths: Sequence[int],
     prefix: int,
-    store: PrefixCache,
+    store: SlotCache,
     slots: SlotCache,
     device: torch.device,
 ) -> AttentionMetadata:

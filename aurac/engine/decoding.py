@@ -118,7 +118,7 @@ class Decoder:
         base = len(self._active)
         self._active += fresh
         tree, row_of = PrefixTree.build([(*s.prompt.tokens, *s.new) for s in fresh])
-        slots_of = {row: [] for row in range(len(tree.rows))}
+        slots_of: dict[int, list[int]] = {row: [] for row in range(len(tree.rows))}
         for i, row in enumerate(row_of.tolist()):
             slots_of[row].append(base + i)
         runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))

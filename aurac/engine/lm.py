@@ -151,12 +151,11 @@ class EngineLM(LM):
     ) -> list[tuple[float, bool]]:
         header = self._header_of(ids)
         plan = layout.plan(self.budgets.tokens, len(header))
-        header.cache.reserve(plan.cached)
         device = device_of(self.model)
         logprob = torch.zeros(len(layout.pair_node), device=device)
         hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
         with packed_model(self.model):
-            header.compute(self.model)
+            header.compute(self.model, plan.cached)
             for step, finished in zip(plan.steps, plan.finished, strict=True):
                 logits = run_pass(self.model, step, header.cache)
                 if len(step.pair):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine.attention import PrefixCache, SlotCache, decoding_metadata, pass_metadata
+from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
 from aurac.engine.running import accepts, forward, packed_model
 from aurac.models.device import device_of, difference, tolerance, unwrapped
@@ -173,7 +173,7 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
 
     The windows that the attention function was told of are added to ``windows``.
     """
-    store, device = PrefixCache(_HEAD), device_of(model)
+    store, device = SlotCache(1, _HEAD), device_of(model)
     trunk = chain_subtree(tree.rows[0][:_HEAD], 0)
     below, whole = (make_subtree(tree, 0, len(tree.rows), depth) for depth in (_HEAD, 0))
     for subtree, prefix, nodes in (

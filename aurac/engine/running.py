@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from aurac.engine.attention import AttentionMetadata, PrefixCache, ScoreRule, pass_metadata
+from aurac.engine.attention import AttentionMetadata, ScoreRule, SlotCache, pass_metadata
 from aurac.engine.passes import ForwardPass, chain_subtree, make_pass
 from aurac.errors import CellError
 from aurac.models.device import (
@@ -48,17 +48,14 @@ _LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
 
 def cached_tokens(model: Any) -> int:
     """How many tokens' keys and values may be kept while decoding: 32,768, or what 2 GiB take."""
-    config: Any = getattr(unwrapped(model), "config", None)
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    layers = getattr(config, "num_hidden_layers", None)
-    heads = getattr(config, "num_attention_heads", None)
-    if not isinstance(layers, int) or not isinstance(heads, int):
+    try:
+        config: Any = model.config.get_text_config()
+        queries, width = config.num_attention_heads, getattr(config, "head_dim", None)
+        heads = getattr(config, "num_key_value_heads", None) or queries
+        places = 2 * config.num_hidden_layers * heads * (width or config.hidden_size // queries)
+    except AttributeError:  # no attention; it is not served
         return _LEAST_CACHED
-    shared = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    token = 2 * layers * shared * width * model.dtype.itemsize
-    return max(_LEAST_CACHED, _CACHE_BYTES // token)
+    return max(_LEAST_CACHED, _CACHE_BYTES // (places * model.dtype.itemsize))
 
 
 _LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_PLACES = 64, 1, 512
@@ -217,7 +214,7 @@ def forward(model: Any, tokens: Indices, metadata: AttentionMetadata, select: In
     return logits[0]
 
 
-def run_pass(model: Any, step: ForwardPass, cache: PrefixCache) -> Tensor:
+def run_pass(model: Any, step: ForwardPass, cache: SlotCache) -> Tensor:
     """(S, V) logits of a planned pass, read at its first place where it selects none."""
     select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
     return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
@@ -228,20 +225,19 @@ class Header:
     """Tokens with which every input begins, and their keys and values for one state of a model."""
 
     tokens: tuple[int, ...] = ()  # the (h,) tokens; empty where the inputs share too little
-    # Their keys and values, once `computed`
-    cache: PrefixCache = field(default_factory=lambda: PrefixCache(0))
-    computed: bool = False  # whether a pass has filled the cache
+    cache: SlotCache = field(default_factory=lambda: SlotCache(1, 0))  # for longer prefixes, too
+    computed: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def compute(self, model: Any) -> None:
-        """Fill the cache, the first time; call it within `packed_model`."""
-        if self.computed or not self.tokens:
-            return
-        self.cache.reserve(len(self))
-        run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
-        self.computed = True
+    def compute(self, model: Any, longest: int = 0) -> None:
+        """Make room for the longest prefix, and fill it, the first time, within `packed_model`."""
+        if (width := max(longest, len(self))) > self.cache.width:
+            self.cache.resize(1, width)
+        if self.tokens and not self.computed:
+            run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
+            self.computed = True
 
 
 # Settings of a model's own generation that leave greedy decoding as it is.
