@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
 
 import numpy as np
@@ -25,7 +24,6 @@ from hypothesis import strategies as st
 from aurac.engine import EngineOptions, running
 from aurac.engine.running import Budgets, cached_tokens, fused_adapters, score_logits
 from aurac.errors import UsageError
-from aurac.models import device
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second has biases
@@ -126,41 +124,6 @@ def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
     assert cached_tokens(model) == 40_000
     monkeypatch.setattr(running, "_CACHE_BYTES", 384 * 10)
     assert cached_tokens(model) == 32_768
-
-
-@pytest.mark.parametrize("name", ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"])
-@pytest.mark.parametrize("asked", [None, "7"])
-def test_kernels_are_bounded_unless_the_user_says_how_many(
-    monkeypatch: pytest.MonkeyPatch, name: str, asked: str | None
-) -> None:
-    monkeypatch.delenv(name, raising=False)
-    if asked is not None:
-        monkeypatch.setenv(name, asked)
-    model = tiny("llama")
-    scores(budgeted(model), [("a b", " c")])
-    assert os.environ[name] == (asked or "128")
-
-
-@pytest.mark.parametrize(
-    ("most", "kept", "calls"),
-    [
-        (1 << 31, True, [(-3, 1 << 30), (-1, 1 << 30)]),
-        (1 << 25, True, [(-3, 1 << 30), (-3, 1 << 25), (-1, 1 << 30)]),  # glibc before 2.35
-        (0, False, [(-3, 1 << 30), (-3, 1 << 25)]),
-    ],
-)
-def test_a_threshold_that_is_refused_is_not_frozen(
-    monkeypatch: pytest.MonkeyPatch, most: int, *, kept: bool, calls: list[tuple[int, int]]
-) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def setting(option: int, value: int) -> bool:
-        asked.append((option, value))
-        return option == -1 or value <= most
-
-    monkeypatch.setattr(device, "_set", setting)
-    assert device.keep_freed_memory.__wrapped__() is kept
-    assert asked == calls
 
 
 def test_budgets_follow_the_device_and_are_halved_to_a_least() -> None:
