@@ -117,3 +117,35 @@ class WantedMetrics:
             raise UsageError(f"--metric names {task!r}, which is not there", expected=known)
         rest = {task: keys for task, keys in self._tasks.items() if task not in self.asked}
         check_asked_of_all(self.asked.get(ANY_TASK), rest, DataError)
+
+
+def asked_metrics(given: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
+    """Metrics by task: of a mapping itself, of a text or several as `parse_metrics` reads them."""
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    return parse_metrics([given] if isinstance(given, str) else given)
+
+
+def wanted_metric(asked: Mapping[str, str], task: str, there: Iterable[str]) -> str | None:
+    """The metric that was asked of a task; None for its own, also where it lacks one asked of all.
+
+    Raises:
+        DataError: The task lacks what was asked of it, or has it under several filters.
+    """
+    keys = sorted(there)
+    wanted = asked.get(task, asked.get(ANY_TASK))
+    same = matching(wanted, keys) if wanted else []
+    if len(same) > 1 or (task in asked and not same):
+        known = ", ".join(map(repr, same or keys)) or "none with a name"
+        raise DataError(f"{task or 'The source'} has no one metric {wanted!r}, but {known}.")
+    return same[0] if same else None
+
+
+def check_asked(asked: Mapping[str, str], tasks: Mapping[str, Iterable[str]]) -> None:
+    """Refuse a metric of a task that is not there, or one of all tasks that none has."""
+    for task in asked.keys() - tasks.keys() - {ANY_TASK}:
+        raise UsageError(f"--metric names {task}, which is not there.")
+    wanted = asked.get(ANY_TASK)
+    if wanted and not any(matching(wanted, there) for there in tasks.values()):
+        known = ", ".join(sorted({repr(key) for there in tasks.values() for key in there}))
+        raise DataError(f"No task has a metric {wanted!r}; there are {known or 'none with names'}.")

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from aurac.errors import DataError
-from aurac.readers.data_files import read_columns, read_rows
+from aurac.readers.data_files import read_rows
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,3 @@ def test_rows_of_other_columns_are_refused_of_one_table_only(tmp_path):
     assert read_rows(path) == [{"a": 1, "b": 2}, {"a": 1}]
     with pytest.raises(DataError, match="line 3 has no 'b'"):
         read_rows(path, typed=True)
-
-
-@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
-def test_only_the_chosen_columns_are_read(tmp_path, name):
-    path = tmp_path / name
-    path.write_text("rank,word,other\n1,x,?\n" if name == "t.csv" else '{"rank": 1, "other": "?"}')
-    assert read_columns(path, lambda _: ["rank"], ("word",)).to_pylist() == [{"rank": 1}]

@@ -1,0 +1,165 @@
+"""lm-eval's sample logs: which adapter, rank, task and metric, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from aurac.errors import DataError
+from aurac.readers import read_curves
+
+
+def log(folder, rank: str, scores, task="gsm8k", when="2025-05-01T10-00-00.123456", **change):
+    place = folder / rank / "some__model"
+    place.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for doc, score in enumerate(scores):
+        for name in ("strict-match", "flexible-extract"):
+            row = {
+                "doc_id": doc, "doc": {"q": doc}, "filter": name, "metrics": ["exact_match"],
+                "exact_match": score if name == "strict-match" else 1.0,
+                "doc_hash": f"h{doc}", "prompt_hash": "p", "target_hash": "t", **change,
+            }  # fmt: skip
+            lines.append(json.dumps(row))
+    (place / f"samples_{task}_{when}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+
+def test_lm_eval_logs(tmp_path):
+    root = tmp_path / "lora"
+    log(root, "rank_0", [0, 0, 0])
+    log(root, "rank_1", [0, 1, 0])
+    log(root, "rank_16", [1, 1, 0])
+    found = read_curves(root)
+    (curve,) = found.curves
+    assert found.kind == "samples"
+    assert (curve.adapter, curve.task, curve.metric) == (
+        "lora",
+        "gsm8k",
+        "exact_match,strict-match",
+    )
+    assert (curve.ranks, curve.baseline) == ((1, 16), 0.0)
+    np.testing.assert_array_equal(curve.outcomes, [[0, 1, 0], [1, 1, 0]])
+    (other,) = read_curves(root, "exact_match,flexible-extract").curves
+    assert other.accuracy == (1.0, 1.0)
+    with pytest.raises(DataError, match="No task has a metric 'acc,none'"):
+        read_curves(root, "acc,none")
+
+
+def test_lm_eval_logs_of_several_adapters(tmp_path):
+    for name in ("a", "b"):
+        for rank in ("r2", "r4"):
+            log(tmp_path / name, rank, [0, 1])
+    assert [c.adapter for c in read_curves(tmp_path).curves] == ["a", "b"]
+    flat = tmp_path / "flat"
+    log(flat, "lora-r2", [0, 1])
+    log(flat, "lora-r4", [1, 1])
+    assert [(c.adapter, c.ranks) for c in read_curves(flat).curves] == [("lora", (2, 4))]
+
+
+@pytest.mark.parametrize("cut", [{}, {"aurac": {"rank": 8}}])
+def test_no_rank_is_read_from_the_name_of_a_base(tmp_path, cut):
+    """The name of a base may end in a number, as that of `smollm2-135m-instruct-q4_1` does."""
+    root = tmp_path / "lora" / "rank_8"
+    log(root, ".", [0, 1])
+    base = (root / "some__model").rename(root / "base-q4_1")
+    results = {"model_name_sanitized": "base-q4_1", "config": {"model_args": cut}}
+    (base / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
+    for place in (root, root.parent, tmp_path):
+        (curve,) = read_curves(place).curves
+        assert (curve.adapter, curve.ranks) == ("lora", (8,))
+    if cut:  # the record holds where no folder says it
+        root.rename(tmp_path / "lora" / "some-2")
+        (curve,) = read_curves(tmp_path).curves
+        assert (curve.adapter, curve.ranks) == ("lora/some-2", (8,))
+
+
+def test_bad_logs(tmp_path):
+    with pytest.raises(DataError, match="holds no samples_"):
+        read_curves(tmp_path)
+    log(tmp_path / "one", "rank_1", [0])
+    log(tmp_path / "one", "rank_1", [0], when="2025-05-02T10-00-00.1")
+    with pytest.raises(DataError, match="both gsm8k at rank 1"):
+        read_curves(tmp_path / "one")
+    log(tmp_path / "two", "first", [0])
+    with pytest.raises(DataError, match="no folder named by its rank"):
+        read_curves(tmp_path / "two")
+    log(tmp_path / "three", "rank_1", [0, 1])
+    log(tmp_path / "three", "rank_2", [0, 1], prompt_hash="other")
+    with pytest.raises(DataError, match="another text or prompt at rank 2"):
+        read_curves(tmp_path / "three")
+    log(tmp_path / "four", "rank_1", [0, 1])
+    log(tmp_path / "four", "rank_2", [0])
+    with pytest.raises(DataError, match="different documents"):
+        read_curves(tmp_path / "four")
+    place = tmp_path / "five" / "rank_1"
+    place.mkdir(parents=True)
+    (place / "samples_x.jsonl").write_text("{broken", encoding="utf-8")
+    with pytest.raises(DataError, match="no lm-eval sample log"):
+        read_curves(tmp_path / "five")
+
+
+def choices(folder, rank, *documents):
+    """A log of multiple choice: for each document the log-likelihoods of its choices."""
+    place = folder / rank
+    place.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({
+            "doc_id": doc, "target": "0", "filter": "none", "metrics": ["acc"], "acc": 1.0,
+            "resps": [[pair] if pair else [] for pair in pairs], "filtered_resps": pairs,
+            "doc_hash": f"h{doc}", "prompt_hash": "p", "target_hash": "t",
+        })
+        for doc, pairs in enumerate(documents)
+    ]  # fmt: skip
+    path = place / "samples_arc_2026-11-01T10-00-00.1.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+KNOWN = ["-1.25", "False"], ["0.0", "True"]  # lm-eval writes them as text; a certain choice is 0
+EMPTY = ["0", "True"], ["0", "True"]  # its sum over no token
+
+
+def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path, caplog):
+    """Accuracies would be chance: every choice scores 0, and the first of them is the pick."""
+    choices(tmp_path / "a", "r1", KNOWN, KNOWN)
+    assert read_curves(tmp_path / "a").curves[0].accuracy == (1.0,)
+    assert not caplog.text
+    choices(tmp_path / "a", "r2", EMPTY, EMPTY)
+    with pytest.raises(
+        DataError, match=r"r2/samples.* 0\.0 for every choice in 2 of 2 .*prompt_logprobs"
+    ):
+        read_curves(tmp_path / "a")
+    choices(tmp_path / "base", "r1", KNOWN)
+    choices(tmp_path / "base", "rank_0", EMPTY)
+    with pytest.raises(DataError, match="rank_0"):  # the base is read as well
+        read_curves(tmp_path / "base")
+    for name, gone in (("nan", ["nan", "False"]), ("none", ["None", "None"]), ("empty", None)):
+        choices(tmp_path / name, "r1", KNOWN, (KNOWN[0], gone))
+        with pytest.raises(DataError, match="without a number in 1 of 2 rows"):
+            read_curves(tmp_path / name)
+    choices(tmp_path / "some", "r1", KNOWN, EMPTY)
+    assert read_curves(tmp_path / "some").curves[0].n_docs == 2
+    assert "0.0 for every choice in 1 of 2 rows" in caplog.text
+
+
+def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
+    for rank in ("r1", "r2"):
+        log(tmp_path, rank, [0, 1], task="one")
+        log(tmp_path, rank, [1, 1, 1], task="two")
+        place = tmp_path / rank / "some__model"
+        results = {"group_subtasks": {"both": ["one", "two"], "one": [], "two": []}}
+        (place / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
+    curves = {curve.task: curve for curve in read_curves(tmp_path).curves}
+    assert set(curves) == {"one", "two", "both"}
+    assert curves["both"].accuracy == (0.8, 0.8)
+    assert curves["both"].doc_ids == ("0:0", "0:1", "1:0", "1:1", "1:2")
+
+
+def test_a_field_of_the_documents_clusters_them(tmp_path):
+    for rank in ("r1", "r2"):
+        log(tmp_path, rank, [0, 1], doc={"passage": "p"})
+    (curve,) = read_curves(tmp_path, cluster={"": "passage"}).curves
+    assert curve.clusters == ("p", "p")
+    with pytest.raises(DataError, match="no field 'page'"):
+        read_curves(tmp_path, cluster={"gsm8k": "page"})

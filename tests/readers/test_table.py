@@ -1,0 +1,157 @@
+"""Tables of other tools: csv, parquet and jsonl files, and DataFrames."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aurac.errors import DataError, UsageError
+from aurac.readers import read_curves
+from aurac.readers.table import curves_from_frame
+
+HEAD = "adapter,task,rank,doc_id,score\n"
+BODY = "a,t,1,x,0\na,t,1,y,1\na,t,2,x,1\na,t,2,y,1\n"
+
+
+def write(folder, text: str, name: str = "t.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_three_formats_agree(tmp_path):
+    frame = pd.DataFrame(
+        [(a, t, r, d, float((d + r) % 3 == 0)) for a in "ab" for t in "xy" for r in (1, 4)
+         for d in range(7)],
+        columns=["adapter", "task", "rank", "doc_id", "score"],
+    )  # fmt: skip
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    found = [read_curves(tmp_path / f"t.{kind}").curves for kind in ("csv", "parquet", "jsonl")]
+    for curves in (*found, curves_from_frame(frame)):
+        assert [(c.adapter, c.task) for c in curves] == [
+            ("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"),
+        ]  # fmt: skip
+        for curve, other in zip(curves, found[0], strict=True):
+            assert curve.doc_ids == other.doc_ids
+            np.testing.assert_array_equal(curve.outcomes, other.outcomes)
+
+
+def test_rows_may_come_in_any_order(tmp_path):
+    lines = BODY.splitlines(keepends=True)
+    mixed = HEAD + "".join(lines[i] for i in (3, 0, 2, 1))
+    (curve,) = read_curves(write(tmp_path, mixed)).curves
+    at = {doc: i for i, doc in enumerate(curve.doc_ids)}
+    assert curve.outcomes[:, at["x"]].tolist() == [0, 1]
+    assert curve.outcomes[:, at["y"]].tolist() == [1, 1]
+
+
+def test_seeds_clusters_and_what_is_known_of_an_adapter(tmp_path):
+    head = "adapter,rank,doc_id,score,seed,cluster,method,trained_rank,bytes,basis,rescale\n"
+    rows = [
+        f"a,{rank},{doc},{(seed + rank) % 2},{seed},{cluster},lora,8,{10 * rank or ''},svd,keep"
+        for seed in (1, 2)
+        for rank in (0, 1, 2)
+        for doc, cluster in (("x", "p"), ("y", "p"), ("z", "q"))
+    ]
+    curves = read_curves(write(tmp_path, head + "\n".join(rows))).curves
+    assert [curve.seed for curve in curves] == [1, 2]
+    one = curves[0]
+    assert one.clusters == ("p", "p", "q")
+    assert (one.method, one.trained_rank, one.cut) == ("lora", 8, "svd")
+    assert dict(one.sizes) == {1: 10, 2: 20}
+    assert one.base_scores.tolist() == [1, 1, 1]
+    assert one.accuracy == (0.0, 1.0)
+
+
+def test_a_base_on_other_documents_is_a_baseline_alone(tmp_path):
+    (curve,) = read_curves(write(tmp_path, HEAD + BODY + "a,t,0,x,1\na,t,0,z,0\n")).curves
+    assert (curve.baseline, curve.base_scores) == (0.5, None)
+    assert curve.n_docs == 2
+
+
+def test_samples_of_a_document_are_averaged(tmp_path):
+    rows = [f"{rank},d,{sample},{int(sample < rank)}" for rank in (1, 2) for sample in range(4)]
+    (curve,) = read_curves(write(tmp_path, "rank,doc_id,sample,score\n" + "\n".join(rows))).curves
+    assert curve.accuracy == (0.25, 0.5)
+
+
+def test_point_tables_keep_empty_accuracies_as_missing_ranks(tmp_path):
+    text = "adapter,rank,accuracy\na,0,0.1\na,1,0.2\na,2,\na,4,0.4\n"
+    (curve,) = read_curves(write(tmp_path, text)).curves
+    assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.4), 0.1)
+    assert curve.missing == {2: "empty in the table"}
+
+
+def test_words_that_look_like_missing_numbers_are_names(tmp_path):
+    (curve,) = read_curves(write(tmp_path, "adapter,rank,accuracy\nNA,1,0.2\nNA,2,0.3\n")).curves
+    assert curve.adapter == "NA"
+
+
+def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
+    rows = [
+        f"a,{task},{metric},{rank},{value}"
+        for task, metric, value in (
+            ("t", "acc,none", 0.1),
+            ("t", "f1,none", 0.2),
+            ("u", "em,x", 0.3),
+        )
+        for rank in (1, 2)
+    ]
+    quoted = [",".join(f'"{x}"' if x in ("acc", "f1", "em") else x for x in [r]) for r in rows]
+    text = "adapter,task,metric,rank,accuracy\n" + "\n".join(
+        row.replace("acc,none", '"acc,none"')
+        .replace("f1,none", '"f1,none"')
+        .replace("em,x", '"em,x"')
+        for row in quoted
+    )
+    path = write(tmp_path, text)
+    assert [c.metric for c in read_curves(path).curves] == ["acc,none", "f1,none", "em,x"]
+    assert [c.metric for c in read_curves(path, "f1").curves] == ["f1,none", "em,x"]
+    assert [c.accuracy[0] for c in read_curves(path, {"t": "acc,none"}).curves] == [0.1, 0.3]
+    with pytest.raises(DataError, match=r"t has no one metric 'em'"):
+        read_curves(path, "t=em")
+    with pytest.raises(DataError, match=r"No task has a metric 'bleu'"):
+        read_curves(path, "bleu")
+    with pytest.raises(UsageError, match="names v, which is not there"):
+        read_curves(path, "v=f1")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("adapter,score\na,1\n", "columns adapter, score"),
+        (HEAD, "no rows"),
+        (HEAD + "a,t,1,x,yes\n", "column score: a cell is no number"),
+        (HEAD + "a,t,1,x,\n", "1 rows without a score"),
+        (HEAD + "a,t,1,x,nan\n", "no number|without a score"),
+        (HEAD + "a,t,1.5,x,1\n", "a rank that is no whole number"),
+        (HEAD + "a,t,1,x,50\n", "percent"),
+        (HEAD + BODY + "a,t,2,y,1\n", "document 'y' appears twice at rank 2"),
+        (HEAD + BODY + "a,t,2,z,1\n", "1 documents are not there at every rank, 'z'"),
+        (HEAD + "a,t,0,x,1\n", "no ranks"),
+        ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 twice"),
+        ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each document needs one cluster"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each document needs one cluster"),
+    ],
+)
+def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, words):
+    with pytest.raises(DataError, match=words):
+        read_curves(write(tmp_path, text))
+
+
+def test_bad_files_are_named(tmp_path):
+    with pytest.raises(DataError, match="There is no"):
+        read_curves(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"t\.xlsx is no table"):
+        read_curves(write(tmp_path, "x", "t.xlsx"))
+    for name in ("t.parquet", "t.jsonl"):
+        with pytest.raises(DataError, match=f"{name} cannot be read"):
+            read_curves(write(tmp_path, "nonsense", name))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_curves(write(tmp_path, "", "e.csv"))
+    with pytest.raises(DataError, match="only for sample logs"):
+        read_curves(write(tmp_path, HEAD + BODY), cluster={"": "passage"})
