@@ -1,0 +1,104 @@
+"""A finished run in Python: frames, answers, questions, pictures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import aurac
+from aurac.analysis import Question, analyse
+from aurac.errors import RunFolderError
+from aurac.notebook.run import load_run
+
+KEPT = Path(__file__).parents[2] / "reports/word_problems/run"
+
+
+@pytest.fixture(scope="module")
+def run():
+    return load_run(KEPT)
+
+
+def test_frames_are_those_of_the_analysis(run):
+    known = analyse(run.curves, Question(groups=run.stored.groups))
+    for name in ("scores", "points", "pairs", "rank_pairs", "recommended"):
+        assert getattr(run, name).equals(getattr(known, name)), name
+    assert list(run.scores["adapter"]) == ["lora", "matryoshka", "dylora"]
+    assert [task.name for task in run.tasks] == ["aurac_word_problems"]
+    assert [adapter.trained_rank for adapter in run.adapters] == [16, 16, 16]
+    assert run.failures == ()
+    assert run.folder == KEPT
+    assert repr(run).startswith("Run(3 adapters on aurac_word_problems in ")
+
+
+def test_a_curve_is_its_outcomes(run):
+    curve, point = run.curves[0], run.points.set_index(["adapter", "rank"])
+    assert curve.outcomes.shape == (5, 100)
+    for rank, mean in zip(curve.ranks, curve.outcomes.mean(axis=1), strict=True):
+        assert point.loc[(curve.adapter, rank), "accuracy"] == pytest.approx(mean)
+    assert aurac.score(curve).value == pytest.approx(
+        run.scores.set_index("adapter").loc[curve.adapter, "aurac"]
+    )
+
+
+def test_another_question_is_asked_of_the_same_run(run):
+    asked = run.recommend(margin=0.02)
+    assert list(asked["margin"].unique()) == [0.02]
+    assert (asked["rank"] <= asked["reference"]).all()
+    assert len(run.recommended) == 0
+    against = run.ask(reference="dylora").pairs
+    assert len(against) == 2
+    assert ((against["a"] == "dylora") | (against["b"] == "dylora")).all()
+    assert len(run.pairs) == 3
+
+
+def test_samples_are_the_answers_behind_the_accuracies(run):
+    answers = run.samples()
+    assert len(answers) == (1 + 3 * 5) * 100
+    means = answers.groupby(["adapter", "rank"])["score"].mean()
+    points = run.points.set_index(["adapter", "rank"])["accuracy"]
+    for where, mean in means.items():
+        assert points[where] == pytest.approx(mean)
+    base = run.samples(rank=0)
+    assert len(base) == 100
+    assert base["adapter"].isna().all()
+    few = run.samples("aurac_word_problems", "lora", 4)
+    assert list(few.columns) == [
+        "task", "adapter", "cut", "rank", "example", "score", "response", "question", "target"
+    ]  # fmt: skip
+    assert few["question"].str.len().min() > 10
+    assert len(run.samples(adapter="nobody", rank=4)) == 0
+
+
+def test_it_is_drawn_printed_and_reported(run, tmp_path):
+    axes = run.plot()
+    assert {"lora", "matryoshka", "dylora"} <= {text.split()[0] for text in _labels(axes)}
+    assert "lora" in str(run)
+    written = run.report(tmp_path / "report", labels={"lora": "LoRA"})
+    assert {"report.md", "report.html", "scores.csv"} <= {path.name for path in written}
+    assert "LoRA" in (tmp_path / "report/report.md").read_text()
+
+
+def _labels(axes):
+    figure = axes.figure
+    legends = [axes.get_legend(), *figure.legends]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunFolderError, match="no run folder"):
+        load_run(tmp_path)
+
+
+def test_public_names_are_there_and_load_nothing_heavy():
+    code = (
+        "import sys, aurac\n"
+        "aurac.score({1: .2, 2: .3}); aurac.load_run\n"
+        "assert not {'torch', 'transformers', 'peft', 'matplotlib'} & set(sys.modules)\n"
+        "assert set(aurac.__all__) <= set(dir(aurac))\n"
+        "assert not hasattr(aurac, 'nothing')\n"
+        "assert all(callable(getattr(aurac, name)) for name in aurac.__all__)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
