@@ -1,0 +1,79 @@
+"""A study from its file to its report, on a tiny random base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from aurac.cli import cli
+from aurac.study import load_study, run_study
+from aurac.study.execution import missing
+
+FILE = {
+    "name": "s",
+    "seeds": [1, 2],
+    "recipe": {
+        "rank": 4,
+        "steps": 2,
+        "batch_size": 4,
+        "dtype": "float32",
+        "data": "train.jsonl",
+        "learning_rate": 1e-2,
+    },
+    "recipes": {
+        "lora": {"method": "lora", "basis": ["svd", "prefix"]},
+        "each": {"method": "lora", "family": True, "seeds": [1]},
+    },
+    "tasks": {"aurac_word_problems": {"options": {"limit": 3}}},
+    "options": {"dtype": "float32"},
+    "labels": {"lora": "LoRA"},
+}
+
+
+@pytest.fixture
+def file(tmp_path, tiny_base_folder):
+    rows = [{"question": f"Mia {a} + 1", "answer": f"{a}"} for a in range(8)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump({**FILE, "base": str(tiny_base_folder)}, sort_keys=False))
+    return path
+
+
+def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
+    out, trained = tmp_path / "out", []
+    study = load_study(file)
+    run, analysis = run_study(study, file, out, say=trained.append)
+    assert trained == [
+        "training adapters/lora-seed1",
+        "training adapters/lora-seed2",
+        *(f"training adapters/each-seed1/r{rank}" for rank in (1, 2, 4)),
+    ]
+    assert dict(zip(analysis.scores["adapter"], analysis.scores["seeds"], strict=True)) == {
+        "lora": 2, "lora, prefix": 2, "each": 1
+    }  # fmt: skip
+    assert run.failures == ()
+    assert "LoRA" in (out / "report.md").read_text()
+    shutil.rmtree(out / "adapters")
+    again, same = run_study(study, file, out, say=trained.append)
+    assert len(trained) == 5
+    assert same.scores.equals(analysis.scores)
+    more = load_study(file)
+    more.tasks["aurac_word_problems"].options["limit"] = 4
+    assert [a.name for adapters in missing(more, file, out) for a in adapters] == [
+        "lora-seed1", "lora-seed2", "each-seed1"
+    ]  # fmt: skip
+
+
+def test_the_dry_run_says_what_is_left(file, tmp_path):
+    command = ["study", str(file), "--out", str(tmp_path / "out"), "--dry-run"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    assert done.output.split() == [
+        "train", "lora-seed1", "on", "aurac_word_problems",
+        "train", "lora-seed2", "on", "aurac_word_problems",
+        "train", "each-seed1", "on", "aurac_word_problems",
+    ]  # fmt: skip
