@@ -26,7 +26,7 @@ from aurac.runs.session import Session, open_session
 from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
-    from aurac.notebook.run import Run
+    from aurac.notebook import Run
 
 
 def compare(
@@ -79,7 +79,7 @@ def compare(
     words = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
     settings = Settings.of(checkpoints, tasks, **words)
     stored = run(settings, progress=progress)
-    from aurac.notebook.run import Run
+    from aurac.notebook import Run
 
     return Run(stored, question_of(settings, stored))
 

@@ -11,7 +11,7 @@ import pytest
 import aurac
 from aurac.analysis import Question, analyse
 from aurac.errors import RunFolderError
-from aurac.notebook.run import load_run
+from aurac.notebook import load_run
 
 KEPT = Path(__file__).parents[2] / "reports/word_problems/run"
 

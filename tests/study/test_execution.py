@@ -58,7 +58,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
-    again, same = run_study(study, file, out, say=trained.append)
+    _, same = run_study(study, file, out, say=trained.append)
     assert len(trained) == 5
     assert same.scores.equals(analysis.scores)
     more = load_study(file)
