@@ -13,7 +13,7 @@ from aurac.analysis import Question, analyse
 from aurac.errors import RunFolderError
 from aurac.notebook import load_run
 
-KEPT = Path(__file__).parents[2] / "reports/word_problems/run"
+KEPT = Path(__file__).parents[2] / "reports/word_problems"
 
 
 @pytest.fixture(scope="module")
