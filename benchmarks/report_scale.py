@@ -1,175 +1,105 @@
 """How long a large report takes, and how large its page is.
 
-    python benchmarks/report_scale.py                 # 100 adapters × 9 ranks × 20 tasks
-    python benchmarks/report_scale.py --adapters 10 --tasks 5 --documents 200
+    python benchmarks/report_scale.py                 # 20 adapters × 9 ranks × 10 tasks
+    python benchmarks/report_scale.py --adapters 10 --tasks 5 --examples 200
 
-The run is simulated (right and wrong answers drawn at random, one cell for each adapter, task and
-rank); what is timed is `aurac report` on it, in this process, from reading `results.json` on.
+The curves are simulated (right and wrong answers drawn at random, without stored answers); what is
+timed is the analysis and the writing of the report, in this process.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from aurac.analysis.score import score
-from aurac.curves.area import quadrature_weights
-from aurac.records.cell import (
-    CELL_SCHEMA,
-    Block,
-    Budgets,
-    CellHead,
-    CellIdentity,
-    DocumentKey,
-    EngineCounts,
-    Logged,
-    encode_line,
-)
+from aurac.analysis import analyse
+from aurac.curves.curve import Curve
+from aurac.errors import RunFolderError
+from aurac.records.run import AdapterInfo, TaskInfo
 from aurac.show import write_report
 
-METRIC = "acc,none"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
-def make_run(folder: Path, adapters: int, tasks: int, documents: int, ranks=RANKS) -> Path:  # noqa: ANN001
-    """A run folder with a cell for every adapter, task and rank."""
-    rng = np.random.default_rng(0)
-    (folder / "cells").mkdir(parents=True, exist_ok=True)
-    curves = []
+@dataclass
+class SimulatedRun:
+    """What a report asks of a run, without cells."""
+
+    folder: Path
+    curves: list[Curve]
+    failures: tuple = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tasks(self) -> list[TaskInfo]:
+        """The tasks of the curves."""
+        return [
+            TaskInfo(name=t, metric="acc,none") for t in dict.fromkeys(c.task for c in self.curves)
+        ]
+
+    @property
+    def adapters(self) -> list[AdapterInfo]:
+        """The adapters of the curves."""
+        names = dict.fromkeys(curve.adapter for curve in self.curves)
+        return [AdapterInfo(name=name, trained_rank=max(RANKS)) for name in names]
+
+    def member_curves(self, group: str) -> tuple[Curve, ...]:  # noqa: ARG002
+        """No task is a group."""
+        return ()
+
+    def questions(self, task: str) -> pd.DataFrame:  # noqa: ARG002
+        """No questions."""
+        return pd.DataFrame(columns=["example", "question", "target", "choices"])
+
+    def samples(self, *_: object) -> pd.DataFrame:
+        """No answers."""
+        raise RunFolderError("the run is simulated")
+
+
+def simulated(folder: Path, adapters: int, tasks: int, examples: int) -> SimulatedRun:
+    """A run with a curve for every adapter and task."""
+    rng, curves = np.random.default_rng(0), []
     for task in range(tasks):
-        hard = rng.normal(size=documents)
-        members = 5 if task % 2 else 1  # every second task is a group
-        base = _cells(folder, f"task-{task:02d}", "base", hard < -1.5, members)
+        hard = rng.normal(size=examples)
         for adapter in range(adapters):
-            steady = rng.normal(size=documents)
-            level = np.linspace(-1.0, rng.uniform(-0.2, 0.8), len(ranks))
-            right = np.stack(
-                [0.7 * hard + 0.5 * steady + 0.5 * rng.normal(size=documents) < x for x in level]
-            )
-            cells = {
-                str(rank): _cells(folder, f"task-{task:02d}", f"{adapter}-{rank}", row, members)
-                for rank, row in zip(ranks, right, strict=True)
-            }
+            own = 0.7 * hard + 0.5 * rng.normal(size=examples)
+            level = np.linspace(-1.0, rng.uniform(-0.2, 0.8), len(RANKS))
+            right = np.stack([own + 0.5 * rng.normal(size=examples) < x for x in level])
+            labels = {"adapter": f"adapter-{adapter:03d}", "task": f"task-{task:02d}"}
+            ids = tuple(map(str, range(examples)))
+            more = {"metric": "acc,none", "base_scores": (hard < -1.5).astype(float)}
             curves.append(
-                _curve(f"adapter-{adapter:03d}", f"task-{task:02d}", ranks, right, cells, base)
+                Curve.from_outcomes(RANKS, right.astype(float), doc_ids=ids, **labels, **more)
             )
-    names = list(dict.fromkeys(curve["adapter"] for curve in curves))
-    results = {
-        "schema": 1,
-        "aurac": "0.1.0",
-        "curves": curves,
-        "tasks": [
-            {"name": f"task-{task:02d}", "metric": METRIC, "n_docs": documents, "num_fewshot": 0}
-            for task in range(tasks)
-        ],
-        "adapters": [
-            {"name": name, "sha256": f"{at:064x}", "method": "lora", "trained_rank": max(ranks)}
-            for at, name in enumerate(names)
-        ],
-        "failures": [],
-        "provenance": {"command": "simulated", "base": {"name": "simulated"}, "dtype": "float32"},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
-    return folder
-
-
-def _cells(folder: Path, task: str, name: str, right: np.ndarray, members: int) -> list[str]:
-    """A point of a curve: one cell, or one for each member of a group, documents in that order."""
-    paths = []
-    for member, part in enumerate(np.array_split(right, members)):
-        identity = CellIdentity(
-            adapter_sha256=name,
-            base_sha256="simulated",
-            rank=1,
-            basis="prefix",
-            rescale="rule",
-            fit_factor=None,
-            task=f"{task}-{member}" if members > 1 else task,
-            task_version="1",
-            num_fewshot=0,
-            fewshot="stock",
-            fewshot_seed=1234,
-            chat_template=None,
-            split=None,
-            dtype="float32",
-            device_kind="cpu",
-        )
-        block = Block(
-            documents=[
-                DocumentKey(str(i), f"document {i}", f"prompt {i}") for i in range(len(part))
-            ],
-            metrics={METRIC: part.astype(float).tolist()},
-            responses=[f"answer {int(ok)}" for ok in part],
-            logged=Logged(),
-            engine=EngineCounts(),
-            budgets=Budgets(),
-            seconds=1.0,
-        )
-        head = CellHead(schema=CELL_SCHEMA, key=identity.key, identity=identity)
-        path = folder / "cells" / f"{identity.key}.jsonl"
-        path.write_bytes(encode_line(head, 0) + encode_line(block, len(part)))
-        paths.append(path.relative_to(folder).as_posix())
-    return paths
-
-
-def _curve(adapter, task, ranks, right, cells, base) -> dict:  # noqa: ANN001
-    from aurac.curves.curve import Curve
-
-    found = score(Curve.from_outcomes(ranks, right.astype(float)))
-    accuracy = right.mean(axis=1)
-    half = 1.96 * np.sqrt(accuracy * (1 - accuracy) / right.shape[1])
-    return {
-        "id": f"{adapter} · prefix · rule",
-        "adapter": adapter,
-        "method": "lora",
-        "base": "simulated",
-        "task": task,
-        "metric": METRIC,
-        "basis": "prefix",
-        "rescale": "rule",
-        "role": "default",
-        "default": True,
-        "ranks": list(ranks),
-        "accuracy": accuracy.tolist(),
-        "accuracy_low": np.maximum(accuracy - half, 0).tolist(),
-        "accuracy_high": np.minimum(accuracy + half, 1).tolist(),
-        "missing": {},
-        "baseline": 0.07,
-        "trained_rank": max(ranks),
-        "parameters": [1000 * rank for rank in ranks],
-        "bytes": [2000 * rank for rank in ranks],
-        "n_docs": right.shape[1],
-        "cells": cells,
-        "baseline_cell": base,
-        "score": found.to_dict(),
-        "score_reason": None,
-        "weights": {axis: quadrature_weights(ranks, axis).tolist() for axis in ("log2", "linear")},
-        "drops": [],
-    }
+    return SimulatedRun(folder, curves)
 
 
 def main() -> None:
-    """Make the run, time the report, print both."""
+    """Make the run, time analysis and report, print both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--adapters", type=int, default=100)
-    parser.add_argument("--tasks", type=int, default=20)
-    parser.add_argument("--documents", type=int, default=200)
-    parser.add_argument("--keep", type=Path, help="Folder for the run and its report.")
+    parser.add_argument("--adapters", type=int, default=20)
+    parser.add_argument("--tasks", type=int, default=10)
+    parser.add_argument("--examples", type=int, default=1000)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = make_run(args.keep or Path(scratch), args.adapters, args.tasks, args.documents)
-        wall, cpu = time.perf_counter(), time.process_time()
-        written = write_report(folder)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        run = simulated(Path(scratch), args.adapters, args.tasks, args.examples)
+        began = time.perf_counter()
+        found = analyse(run.curves)
+        analysed = time.perf_counter()
+        written = write_report(run, found)
+        done = time.perf_counter()
         page = next(path for path in written if path.name == "report.html")
-        cells = args.adapters * args.tasks * len(RANKS)
-        print(f"{args.adapters} adapters × {len(RANKS)} ranks × {args.tasks} tasks, {cells} cells")
-        print(f"report: {wall:.1f} s ({cpu:.1f} s of CPU time), {len(written)} files")
+        print(f"{args.adapters} adapters × {len(RANKS)} ranks × {args.tasks} tasks")
+        print(
+            f"analysis: {analysed - began:.1f} s; report: {done - analysed:.1f} s, {len(written)} files"
+        )
         print(f"page: {page.stat().st_size / 1e6:.2f} MB")
 
 

@@ -71,39 +71,27 @@ def sentence_of_pairs(pairs: DataFrame, level: float, leader: str, *, seeds: int
         leader: The adapter with the largest AURAC.
         seeds: Training seeds of each adapter; of several the sentence is about methods.
     """
-    rows = [row for row in rows_of(pairs) if known(row.p)]
+    rows = [row for row in rows_of(pairs) if known(row.p) and row.a == leader]
     if not rows:
         return ""
-    scope = "these methods" if seeds > 1 else "these checkpoints"
-    if len(rows) == 1:
-        return _one_pair(rows[0], 1 - level, scope)
-    alpha, ahead = 1 - level, [row for row in rows if row.a == leader]
-    better = [row.b for row in ahead if row.p < alpha]
-    equal = [row.b for row in ahead if row.p >= alpha]
-    if not ahead or not better:
-        others = sum(row.p < alpha for row in rows if row.a != leader)
-        elsewhere = f"; {others} of the other differences are" * bool(others)
-        return (
-            f"Of {scope} {leader} has the largest AURAC, but no lead of it is significant"
-            f"{elsewhere}."
-        )
-    if not equal:
-        return f"Of {scope} {leader} has the largest AURAC and is better than {listed(better)}."
-    which = "the lead" if len(equal) == 1 else "its leads"
-    return (
-        f"Of {scope} {leader} has the largest AURAC and is better than {listed(better)}; "
-        f"{which} over {listed(equal)} {_are(equal)} not significant."
-    )
+    better = [row for row in rows if row.p < 1 - level]
+    equal = [row for row in rows if row.p >= 1 - level]
+    text = f"Of these {'methods' if seeds > 1 else 'checkpoints'} {leader} has the largest AURAC"
+    if better:
+        text += f" and is better than {_over(better)}"
+    if equal:
+        lead = "the lead" if len(equal) == 1 else "its leads"
+        text += f"; {lead} over {_over(equal)} {_are(equal)} not significant"
+    return f"{text}."
 
 
-def _one_pair(row: Any, alpha: float, scope: str) -> str:
-    size_of = interval(row.difference, row.low, row.high).replace(" [", " points [")
-    if row.p < alpha:
-        return f"Of {scope} {row.a} is better than {row.b}, by {size_of}."
-    return (
-        f"The difference between {row.a} and {row.b} is not significant "
-        f"({size_of}); this is about {scope}."
-    )
+def _over(rows: Sequence[Any]) -> str:
+    """The losers of some differences; of a single one with its size."""
+    names = listed([row.b for row in rows])
+    if len(rows) > 1:
+        return names
+    row = rows[0]
+    return f"{names} ({interval(row.difference, row.low, row.high).replace(' [', ' points [')})"
 
 
 def sentence_against_reference(pairs: DataFrame, level: float, reference: str) -> str:
@@ -145,7 +133,7 @@ def examples_for_margin(margin: float) -> int:
     return many
 
 
-def _are(names: Sequence[str]) -> str:
+def _are(names: Sequence[Any]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
