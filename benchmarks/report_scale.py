@@ -94,12 +94,10 @@ def main() -> None:
         found = analyse(run.curves)
         analysed = time.perf_counter()
         written = write_report(run, found)
-        done = time.perf_counter()
+        seconds = analysed - began, time.perf_counter() - analysed
         page = next(path for path in written if path.name == "report.html")
         print(f"{args.adapters} adapters × {len(RANKS)} ranks × {args.tasks} tasks")
-        print(
-            f"analysis: {analysed - began:.1f} s; report: {done - analysed:.1f} s, {len(written)} files"
-        )
+        print("analysis: {:.1f} s; report: {:.1f} s".format(*seconds))
         print(f"page: {page.stat().st_size / 1e6:.2f} MB")
 
 
