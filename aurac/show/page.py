@@ -162,7 +162,12 @@ class Pages:
         if len(of.scores):
             yield Table("AURAC in percent, of each task.", views.overview_table(self.analysis))
         if len(of.pairs):
-            yield Table(caption_of_pairs(of.pairs, of.level), views.difference_table(of))
+            yield self.differences(of)
+
+    def differences(self, of: TaskView) -> Table:
+        """Differences of AURAC."""
+        frame = views.difference_table(of)
+        return Table(caption_of_pairs(of.pairs, of.level, len(frame)), frame)
 
     def answer(self, of: TaskView) -> Iterator[Any]:
         """The figure and the table of a task."""
@@ -176,7 +181,7 @@ class Pages:
         what = of.metric if of.rolling else "Accuracy"
         yield Table(f"{what} at each rank{brackets}.{_shared(of)}{note}", frame)
         if len(of.pairs):
-            yield Table(caption_of_pairs(of.pairs, of.level), views.difference_table(of))
+            yield self.differences(of)
 
     def figure(self, of: TaskView, axis: str = "log2") -> Figure:
         """Accuracy against rank."""

@@ -20,6 +20,7 @@ from aurac.show.views import (
     notes,
     overview_table,
     ranks_table,
+    shown_pairs,
     tasks_of,
     view,
     weight_table,
@@ -130,7 +131,7 @@ def _rolling(run: StoredRun, width: int) -> Iterator[str]:
 def _differences(of: TaskView, width: int) -> Iterator[str]:
     if not len(of.pairs):
         return
-    caption = wrapped(caption_of_pairs(of.pairs, of.level), width)
+    caption = wrapped(caption_of_pairs(of.pairs, of.level, len(shown_pairs(of))), width)
     yield f"{caption}\n{fitted(difference_table(of), width)}"
     yield wrapped(verdict(of), width)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 FRAMES: Final = ("scores", "points", "pairs", "rank_pairs", "recommended")
+MOST_PAIRS: Final = 15
 MARK: Final = "*"
 NOT_ABOVE: Final = f"{MARK}: not shown to be above the base"
 
@@ -229,9 +230,16 @@ def _marked(point: Any, text: str) -> str:
     return f"{MARK}{text}" if known(above) and not above else text
 
 
+def shown_pairs(of: TaskView) -> pd.DataFrame:
+    """The differences of a table: all of few adapters, of many those of the leader."""
+    if len(of.pairs) <= MOST_PAIRS or of.analysis.question.reference is not None:
+        return of.pairs
+    return of.pairs[(of.pairs["a"] == of.names[0]) | (of.pairs["b"] == of.names[0])]
+
+
 def difference_table(of: TaskView) -> pd.DataFrame:
     """Differences of AURAC in points, winner minus loser, with interval and p."""
-    rows = list(rows_of(of.pairs))
+    rows = rows_of(shown_pairs(of))
     frame = pd.DataFrame({"difference": [f"{row.a} − {row.b}" for row in rows]})
     frame["points"] = [interval(row.difference, row.low, row.high) for row in rows]
     if of.pairs["p"].notna().any():

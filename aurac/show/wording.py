@@ -105,9 +105,11 @@ def sentence_against_reference(pairs: DataFrame, level: float, reference: str) -
     return f"Compared with {reference}, {found}." if rows else ""
 
 
-def caption_of_pairs(pairs: DataFrame, level: float) -> str:
-    """What the intervals and p values of a table of differences allow for."""
+def caption_of_pairs(pairs: DataFrame, level: float, shown: int) -> str:
+    """What the intervals and p values of the first `shown` rows of differences allow for."""
     text = "Differences of AURAC in points, the better one first"
+    if shown < len(pairs):
+        text += f" (those of the first adapter; all {len(pairs)} are in pairs.csv)"
     rows = [row for row in rows_of(pairs) if known(row.p)]
     if not rows:
         return f"{text}."

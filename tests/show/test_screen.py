@@ -99,6 +99,13 @@ def test_a_reference_is_compared_with_each():
     assert "Compared with dylora, matryoshka and lora are better." in shown
 
 
+def test_of_many_adapters_the_differences_of_the_leader_are_shown():
+    found = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(7)])
+    shown = screen(found, width=80)
+    assert "all 21 are in pairs.csv" in " ".join(shown.split())
+    assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
+
+
 def test_seeds_are_methods_and_have_no_command():
     curves = [
         curve(f"{name}-{seed}", np.array(LORA) - lost, seed=seed)
