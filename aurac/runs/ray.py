@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MOST_DEATHS = 4  # workers that may die in a row within one cell before it counts as failed
 _PATIENCE = 1.0  # seconds between looks at signals and at cells of other processes
 _LOST_AFTER = 5.0  # seconds without an answer of the head; Ray itself waits a minute
+_ANSWERS_IN = 5.0  # seconds
 
 
 class ClusterError(AuracError):
@@ -115,7 +116,7 @@ class _Head:
         """Raise a ClusterError where it has not answered for a while."""
         host, _, port = self._address.rpartition(":")
         try:
-            with socket.create_connection((host, int(port)), _LOST_AFTER):
+            with socket.create_connection((host, int(port)), _ANSWERS_IN):
                 self._seen = time.monotonic()
         except OSError as error:
             if time.monotonic() - self._seen > _LOST_AFTER:
