@@ -126,7 +126,9 @@ class StoredRun:
         import pandas as pd
 
         info, reader = self.reader.task(task), self.reader
-        keys = {(None, None, None, 0): reader.manifest.base.get(task, "")}
+        keys: dict[tuple[Any, ...], str] = {
+            (None, None, None, 0): reader.manifest.base.get(task, "")
+        }
         for cut in reader.manifest.cuts:
             for rank, key in cut.cells.get(task, {}).items():
                 keys[cut.adapter, cut.basis, cut.rescale, rank] = key
@@ -147,7 +149,7 @@ class StoredRun:
         """Columns example, question, target, choices."""
         import pandas as pd
 
-        info, rows = self.reader.task(task), []
+        info, rows = self.reader.task(task), list[tuple[Any, ...]]()
         for leaf in self.reader.leaves(info):
             told, n = self.reader.questions(leaf), leaf.examples
             choices = told.choices or [None] * n

@@ -79,12 +79,12 @@ def load_inputs(settings: Settings, known: Mapping[str, str] | None = None) -> I
                 f"group {recipe} names {name!r}, and the adapters are {', '.join(adapters)}"
             )
     base = outlined(common_base(adapters, settings.base), settings)
-    members = [member for adapter in adapters.values() for member in members_of(adapter)]
-    for member in members:
+    every = [member for adapter in adapters.values() for member in members_of(adapter)]
+    for member in every:
         check_base(member, base.name, base.sha256)
     tokenizer = _tokenizer(adapters, base, settings)
     base = tokenizer.adopted_by(base)
-    for member in members:
+    for member in every:
         check_fits(member, base.model)
     return Inputs(settings, adapters, base, tokenizer, build(settings, base))
 

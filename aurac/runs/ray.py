@@ -233,7 +233,8 @@ def _job(session: Session) -> Job:
         include_path=str(Path(given.include_path).resolve()) if given.include_path else None,
     )
     names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
-    factors = {(way.name, way.basis): dict(way.factors) for way in session.fitted() if way.factors}
+    ways = [way for way in session.fitted() if way.factors]
+    factors = {(way.name, str(way.basis)): dict(way.factors) for way in ways}
     return Job(settings, names, session.digest, factors)
 
 
