@@ -264,7 +264,8 @@ def _session(job: Job) -> tuple[Session, dict[str, Cell]]:
             "same packages, base, data and kind of device"
         )
     ways = [
-        replace(way, factors=job.factors.get((way.name, way.basis), {})) for way in session.ways
+        replace(way, factors=job.factors[way.name, way.basis]) if way.rescale == "fit" else way
+        for way in session.ways
     ]
     cells = plan(ways, session.inputs.tasks, session.digest)
     return session, {cell.key: cell for cell in cells}
