@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -79,14 +80,10 @@ def published(base: str | None) -> str | None:
 
 def hub_id(base: str | None) -> str | None:
     """The repository of a base on the hub, without revision; None for a folder of this machine."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
-
     name = (published(base) or "").partition("@")[0]
-    try:
-        validate_repo_id(name)
-    except HFValidationError:
+    if len(name) > 96 or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name):
         return None
-    return name if name.count("/") == 1 and not Path(str(base)).exists() else None
+    return None if Path(str(base)).exists() else name
 
 
 def _place(name: str) -> Path:
