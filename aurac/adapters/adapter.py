@@ -23,7 +23,6 @@ from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, is_rank, scale
 from aurac.errors import CheckpointError, RankError
 from aurac.files import sha256_json
-from aurac.records.cut import Derived, TrainingRecord
 
 _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
@@ -99,6 +98,32 @@ class Factors:
     def tensors(self, r: int) -> list[Tensor]:
         """All of the module at rank ``r``: ``A[:r]``, ``B[:, :r]`` and any magnitude, as views."""
         return [self.A[:r], self.B[:, :r], *([] if self.magnitude is None else [self.magnitude])]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """How an adapter was cut from another one.
+
+    Attributes:
+        basis: ``prefix`` or ``svd``.
+        rescale: What became of the scale: ``rule``, ``keep``, ``trained`` or ``fit``.
+        rank: The rank that it was cut to.
+        from_rank: The trained rank of the adapter that was not cut.
+        from_sha256: The hash of that adapter.
+        trained: How its ranks were trained, if recorded.
+        fit_factor: The factor of ``fit``.
+    """
+
+    basis: str
+    rescale: str
+    rank: int
+    from_rank: int
+    from_sha256: str
+    trained: Nesting | None = None
+    fit_factor: float | None = None
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} of {self.from_rank} (basis {self.basis}, rescale {self.rescale})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,12 +217,9 @@ class Adapter:
         return None if self.nesting is None else self.nesting.method
 
     @property
-    def training(self) -> TrainingRecord:
-        """How its ranks were trained."""
-        n = self.nesting
-        if n is None:
-            return TrainingRecord()
-        return TrainingRecord(n.method, list(n.ranks), list(n.weights), n.update)
+    def trained(self) -> Nesting | None:
+        """How the ranks were trained that it has, or had before it was cut."""
+        return self.nesting or (self.derived and self.derived.trained)
 
     @property
     def data_order(self) -> str | None:

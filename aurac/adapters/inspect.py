@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aurac.adapters.adapter import Adapter, Factors, only
+from aurac.adapters.adapter import Adapter, Derived, Factors, only
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale
-from aurac.records.cut import Derived
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def describe(adapter: Adapter) -> Description:
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     first = next(iter(adapter.modules))
     p = adapter.rank_weights(first)
-    trained, basis = adapter.training, default_basis(adapter)
+    nesting, basis = adapter.nesting, default_basis(adapter)
     by_rank = [
         AtRank(
             rank=r,
@@ -101,10 +100,10 @@ def describe(adapter: Adapter) -> Description:
         sha256=adapter.sha256,
         base=adapter.base,
         base_sha256=adapter.base_sha256,
-        method=trained.method,
-        nested_ranks=trained.nested_ranks,
-        weights=trained.weights,
-        update=trained.update,
+        method=adapter.method,
+        nested_ranks=nesting and list(nesting.ranks),
+        weights=nesting and list(nesting.weights),
+        update=nesting and nesting.update,
         rule=adapter.rule,
         alpha=adapter.alpha,
         trained_rank=adapter.rank,

@@ -22,13 +22,11 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
-from msgspec import structs
 from torch import Tensor
 
-from aurac.adapters.adapter import Adapter, Factors, all_finite
+from aurac.adapters.adapter import Adapter, Derived, Factors, all_finite
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
-from aurac.records.cut import Derived
 
 Basis = Literal["prefix", "svd"]
 BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`
@@ -133,21 +131,22 @@ class Prepared:
 
     def _record(self, r: int) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
-        adapter, before = self.adapter, self.adapter.derived or Derived()
-        basis, rescale = self.basis, self.rescale
-        if r == adapter.rank and basis == "svd" and not is_svd(adapter):
+        adapter, before = self.adapter, self.adapter.derived
+        basis: str = self.basis
+        rescale: str = self.rescale
+        if before and basis == "prefix":
+            basis = before.basis  # the first components of an SVD are those of an SVD
+        elif r == adapter.rank and basis == "svd" and not is_svd(adapter):
             # Nothing is decomposed there, and P is in the weights.
             basis, rescale = "prefix", "trained" if rescale == "keep" else rescale
-        own = structs.replace(before, from_rank=None, from_sha256=None, trained=None)
         return Derived(
-            basis=before.basis or "prefix" if basis == "prefix" else basis,
+            basis=basis,
             rescale=rescale,
             rank=r,
-            from_rank=before.from_rank or adapter.rank,
-            from_sha256=before.from_sha256 or adapter.sha256,
-            trained=before.trained if adapter.nesting is None else adapter.training,
-            fit_factor=self._fit_factor(r) if self.rescale == "fit" else None,
-            before=own if adapter.derived else None,
+            from_rank=before.from_rank if before else adapter.rank,
+            from_sha256=before.from_sha256 if before else adapter.sha256,
+            trained=adapter.trained,
+            fit_factor=self._fit_factor(r) if rescale == "fit" else None,
         )
 
 
@@ -158,8 +157,8 @@ def default_basis(adapter: Adapter, rescale: Rescale | None = None) -> Basis:
     """
     if is_svd(adapter):
         return "svd"
-    record = (adapter.derived or Derived()).trained or adapter.training
-    ordered = len(record.nested_ranks or ()) > 1 or default_rescale(adapter) == "trained"
+    nested = adapter.trained is not None and len(adapter.trained.ranks) > 1
+    ordered = nested or default_rescale(adapter) == "trained"
     return "prefix" if ordered or rescale in ("rule", "trained") else "svd"
 
 
@@ -272,9 +271,9 @@ def _finite(tensor: Tensor, name: str) -> Tensor:
 
 def has_p_in_weights(adapter: Adapter) -> bool:
     """Whether it was cut with its trained P, which its factors have then."""
-    return (adapter.derived or Derived()).rescale == "trained"
+    return adapter.derived is not None and adapter.derived.rescale == "trained"
 
 
 def is_svd(adapter: Adapter) -> bool:
     """Whether its components are those of an SVD already."""
-    return (adapter.derived or Derived()).basis == "svd"
+    return adapter.derived is not None and adapter.derived.basis == "svd"

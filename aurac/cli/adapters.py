@@ -55,7 +55,7 @@ def _heading(facts: Description) -> dict[str, str]:
         "sha256": facts.sha256,
     }
     if derived:
-        rows["cut by"] = f"{derived.steps}, from {derived.from_sha256}"
+        rows["cut by"] = f"{derived}, from {derived.from_sha256}"
     if facts.extra_tensors:
         rows["beside them"] = f"{facts.extra_tensors} whole tensors"
     return rows
@@ -124,7 +124,7 @@ def truncate(
     adapter = open_checkpoint(checkpoint_path, stated)
     cut = adapter if rank is None else truncated(adapter, rank, basis=basis, rescale=rescale)
     save_adapter(cut, out)
-    how = cut.derived.steps if cut is not adapter and cut.derived else f"rank {cut.rank}, whole"
+    how = str(cut.derived) if cut is not adapter and cut.derived else f"rank {cut.rank}, whole"
     size = {"parameters": cut.parameters(cut.rank), "bytes": cut.bytes(cut.rank)}
     content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived, **size}
     text = f"{out}  {how}, {size['parameters']:,} parameters, {size['bytes'] / 1e6:.2f} MB"

@@ -210,10 +210,11 @@ def test_truncation_records_where_it_came_from():
         "from_sha256": a.sha256,
         "trained": {
             "method": "matryoshka",
-            "nested_ranks": [1, 2, 4, 8],
-            "weights": [1.0, 1.0, 1.0, 1.0],
+            "ranks": (1, 2, 4, 8),
+            "weights": (1.0, 1.0, 1.0, 1.0),
             "update": None,
         },
+        "fit_factor": None,
     }
     assert cut.nesting is None
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.formats.storage import checked, read_json
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
 from aurac.errors import AuracError, CheckpointError
 from aurac.models.device import versions
 from aurac.models.packaged import published
-from aurac.records.cut import Derived
 
 SIDECAR = "aurac.json"
 VERSION = 1
@@ -51,15 +50,15 @@ class Sidecar(msgspec.Struct, frozen=True):
 
 def sidecar_json(adapter: Adapter) -> dict[str, object]:
     """The side-car of an adapter as a JSON object."""
-    trained, installed = adapter.training, versions()
+    nesting, installed = adapter.nesting, versions()
     return {
         "aurac_adapter": VERSION,
-        "method": trained.method,
-        "nested_ranks": trained.nested_ranks,
-        "weights": trained.weights,
+        "method": adapter.method,
+        "nested_ranks": nesting and list(nesting.ranks),
+        "weights": nesting and list(nesting.weights),
         "rule": adapter.rule,
         "alpha": adapter.alpha,
-        "update": trained.update,
+        "update": nesting and nesting.update,
         "recipe": None if adapter.recipe is None else dict(adapter.recipe),
         "seed": adapter.seed,
         "base": adapter.base,
@@ -78,13 +77,13 @@ def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
     path = folder / SIDECAR
     if not path.exists():
         return adapter
-    record = checked(read_json(path), Sidecar, path)
-    if record.aurac_adapter != VERSION:
-        raise CheckpointError(f"{path} was written by another version of aurac")
     try:
+        record = checked(read_json(path), Sidecar, path)
         nesting = record.nesting
     except AuracError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    if record.aurac_adapter != VERSION:
+        raise CheckpointError(f"{path} was written by another version of aurac")
     modules = dict(adapter.modules)
     if rule := record.rule:
         for name, f in adapter.modules.items():
