@@ -27,7 +27,7 @@ from aurac.files import sha256_json
 _EMBEDDING = re.compile(
     r"(?:embed_tokens|embed_in|wte|word_embeddings|lm_head)(?:\.base_layer)*\.weight$"
 )
-# Of a recipe, what fixes the training examples and, with the seed, their order
+# Of a recipe, what fixes the examples of each step and, with the seed, their order
 _DATA_ORDER = (
     *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
     *("steps", "epochs", "batch_size"),
@@ -219,7 +219,7 @@ class Adapter:
     @property
     def trained(self) -> Nesting | None:
         """How the ranks were trained that it has, or had before it was cut."""
-        return self.nesting or (self.derived and self.derived.trained)
+        return self.derived.trained if self.derived and self.nesting is None else self.nesting
 
     @property
     def data_order(self) -> str | None:

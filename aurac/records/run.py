@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aurac.curves.curve import Curve
 from aurac.curves.names import common_name
 from aurac.errors import RunFolderError, first_line
-from aurac.files import Json, sha256_json
+from aurac.files import sha256_json
 from aurac.records.cells import CellStore
 from aurac.records.lines import DocumentKey
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from aurac.records.cells import Cell
 
 __all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "read_run"]
-
-# Of a recipe, what decides which examples each optimizer step sees; `batch_size` is that of a step.
-_DATA = (
-    *("base", "task", "data", "prompt", "prompt_without", "target", "documents", "max_tokens"),
-    *("steps", "epochs", "batch_size"),
-)
 
 
 class TaskQuestions(msgspec.Struct, frozen=True, kw_only=True):
@@ -379,13 +373,6 @@ class Reader:
             own = self.questions(leaf).clusters or self.labels(task, leaf)
             labels += [f"{leaf.name}:{x}" if task.members else x for x in own[: counts[leaf.name]]]
         return self._same(labels)
-
-
-def data_order(recipe: Mapping[str, Json] | None) -> str | None:
-    """Hash of what fixes the order of the training data; None where a recipe does not say all."""
-    if recipe is None or not all(name in recipe for name in _DATA):
-        return None
-    return sha256_json({name: recipe[name] for name in _DATA})
 
 
 def recipe_groups(

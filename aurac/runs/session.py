@@ -14,7 +14,7 @@ from aurac.adapters import Family
 from aurac.files import sha256_json
 from aurac.models.device import in_use, machine, versions
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
-from aurac.records.run import data_order
+
 from aurac.runs.fit import fitted
 from aurac.runs.folder import default_folder, known_names, write_documents
 from aurac.runs.inputs import Inputs, load_inputs
@@ -170,7 +170,7 @@ def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
         method=adapter.method,
         base=adapter.base,
         seed=adapter.seed,
-        data_order=data_order(recipe),  # type: ignore[arg-type]
+        data_order=adapter.data_order,
         trained_rank=adapter.rank,
         sizes={rank: adapter.bytes(rank) for rank in ranks},
         parameters=adapter.parameters(adapter.rank),

@@ -13,7 +13,7 @@ from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
 from aurac.records.lines import Failed
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
-from aurac.records.run import data_order, read_run, recipe_groups
+from aurac.records.run import read_run, recipe_groups
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
 
@@ -147,8 +147,6 @@ def test_seeds_of_one_recipe_are_a_group():
     every = [adapter("x-seed1", 1), adapter("x-seed2", 2), adapter("y", 1, steps=2)]
     assert recipe_groups(every, {}) == {"x": ("x-seed1", "x-seed2")}
     assert recipe_groups(every, {"mine": ["y", "x-seed1", "gone"]}) == {"mine": ("y", "x-seed1")}
-    assert data_order(every[0].recipe) == data_order(every[1].recipe) != data_order(every[2].recipe)
-    assert data_order({"steps": 1}) is None
 
 
 def test_keys_of_examples_tell_prompts_apart(folder):
