@@ -14,7 +14,6 @@ from aurac.adapters import Family
 from aurac.files import sha256_json
 from aurac.models.device import in_use, machine, versions
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
-
 from aurac.runs.fit import fitted
 from aurac.runs.folder import default_folder, known_names, write_documents
 from aurac.runs.inputs import Inputs, load_inputs
