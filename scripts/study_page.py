@@ -48,10 +48,10 @@ is named.
 
 **Limits.** One small base model (SmolLM2-135M-Instruct), two tasks of short arithmetic, 120
 training steps. Learning rates are the best of a grid of factor 2, searched with one seed on
-validation examples for LoRA by prefix, DyLoRA and MatryoshkaLoRA with P. The word problems and the seeds
-of MAWPS were extended after first results, and LoRA by SVD was not the first comparison that was
-planned; the p values do not allow for that. After 360 steps on the word problems LoRA by SVD
-leads MatryoshkaLoRA by {longer} points, at half of the learning rate searched here for
+validation examples for LoRA by prefix, DyLoRA and MatryoshkaLoRA with P. The word problems and
+the seeds of MAWPS were extended after first results, and LoRA by SVD was not the first comparison
+that was planned; the p values do not allow for that. After 360 steps on the word problems LoRA by
+SVD leads MatryoshkaLoRA by {longer} points, at half of the learning rate searched here for
 MatryoshkaLoRA.
 
 Make it again with `aurac study reports/study/study.yaml --out reports/study`;
