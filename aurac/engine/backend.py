@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import Self
 
-from aurac.adapters import Adapter, LiveAdapter, attach, prepare
-from aurac.adapters.truncate import Basis, Prepared, Rescale
-from aurac.engine import EngineOptions
+from aurac.adapters import LiveAdapter, attach, prepare
+from aurac.adapters.truncate import Prepared
+from aurac.engine import Cut, Truncation
 from aurac.engine.lm import EngineLM
 from aurac.models.base import LoadedBase
-
-Truncation = tuple[str, str, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Cut:
-    """An adapter truncated to a rank."""
-
-    adapter: Adapter
-    rank: int
-    basis: Basis
-    rescale: Rescale
-    factor: float | None = None  # of rescale `fit`
-
-    @property
-    def truncation(self) -> Truncation:
-        """What all ranks share."""
-        return self.adapter.sha256, self.basis, self.rescale
 
 
 class LocalBackend:
@@ -43,8 +24,11 @@ class LocalBackend:
         model: The `EngineLM`, to tokenise requests before the first cut and to follow progress.
     """
 
-    def __init__(self, base: LoadedBase, options: EngineOptions | None = None) -> None:
-        self.model = EngineLM(base.model, base.tokenizer, options)
+    def __init__(
+        self, base: LoadedBase, *, batch_size: int | None = None, max_length: int | None = None
+    ) -> None:
+        limits = {"batch_size": batch_size, "max_length": max_length}
+        self.model = EngineLM(base.model, base.tokenizer, **limits)
         self._prepared: dict[Truncation, tuple[Prepared, dict[int, float]]] = {}
         self._attached = ExitStack()
         self._live: tuple[Truncation, LiveAdapter] | None = None

@@ -13,14 +13,12 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
+from lm_eval.models.huggingface import HFLM
 
-from aurac.engine import EngineOptions
 from aurac.engine.decoding import Decoder
 from aurac.engine.probe import probe
 from aurac.engine.running import (
@@ -38,11 +36,10 @@ from aurac.engine.tokens import (
     ScoringLayout,
     Tokens,
     decodes_greedily,
-    resolve_max_length,
     samples_text,
 )
 from aurac.errors import CellError
-from aurac.models.device import device_of, no_memory, unwrapped
+from aurac.models.device import device_of, no_memory
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +48,7 @@ _MOST_DOCUMENTS = 1_000_000  # so many seeds, of 32 bits, lie between two sample
 _Answer = TypeVar("_Answer")
 
 
-class EngineLM(LM):
+class EngineLM(HFLM):  # type: ignore[misc]
     """Answers lm-eval's requests with a model as it is now; when it changes, call `forget`.
 
     Where memory does not suffice, less is computed at once from then on.
@@ -59,22 +56,38 @@ class EngineLM(LM):
     Args:
         model: A transformers model, possibly with PEFT layers in it.
         tokenizer: Its tokenizer.
-        options: Batch size and length limit.
+        batch_size: Most sequences decoded at once; None for 256, or as many as memory takes. What
+            ``HFLM`` answers it answers with this batch size, or 1.
+        max_length: Longest input in tokens; None asks the model's configuration.
 
     Attributes:
         progress: Called with the number of requests newly answered (negative if they are repeated).
     """
 
-    def __init__(self, model: Any, tokenizer: Any, options: EngineOptions | None = None) -> None:
-        super().__init__()
-        self.model, self.tokenizer = model, tokenizer
-        self.options = options or EngineOptions()
-        limit = resolve_max_length(model, tokenizer, self.options.max_length)
-        self.tokens = Tokens(tokenizer, limit)
-        self.budgets = Budgets.of(model, self.options.batch_size)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        batch_size: int | None = None,
+        max_length: int | None = None,
+    ) -> None:
+        logger = logging.getLogger(HFLM.__module__)
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # it warns of every model that is loaded already
+        super().__init__(
+            pretrained=model,
+            tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
+            batch_size=batch_size or 1,
+            max_length=max_length,
+            softmax_dtype="float32",
+            logits_cache=False,  # it puts unequal splits of a text in wrong places
+        )
+        logger.setLevel(level)
+        self.tokens = Tokens(tokenizer, self.max_length, self.prefix_token_id)
+        self.budgets = Budgets.of(model, batch_size)
         self.progress: Callable[[int], None] = lambda _count: None
         self._header = Header()
-        self._causal = not getattr(unwrapped(model).config, "is_encoder_decoder", False)
 
     def prepare(self, requests: Sequence[Any]) -> None:
         """Tokenise all requests of a task, for every state of the model.
@@ -82,7 +95,7 @@ class EngineLM(LM):
         What all of them begin with is computed once for a state. Without this each call finds out
         what its own requests share.
         """
-        if self._causal:
+        if self.backend == "causal":
             self.tokens.add_pairs([r.args for r in requests if r.request_type == "loglikelihood"])
             written = [r.args for r in requests if r.request_type == "generate_until"]
             self.tokens.add_prompts([args for args in written if decodes_greedily(args[1])])
@@ -105,12 +118,12 @@ class EngineLM(LM):
         if not requests:
             return []
         with evaluating(self.model):
-            if self._causal:
+            if self.backend == "causal":
                 layout, header = self.tokens.pairs([request.args for request in requests])
                 if probe(self.model).serves(layout.longest):
                     answers = self._retried(lambda done: self._score(layout, header, done))
                     return _finite(requests, answers)
-            return _finite(requests, self._by_hflm("loglikelihood", requests))
+            return _finite(requests, self._ask(super().loglikelihood, requests))
 
     def loglikelihood_rolling(
         self,
@@ -119,7 +132,7 @@ class EngineLM(LM):
     ) -> list[float]:
         """The log-likelihood of each text, from ``HFLM``."""
         with evaluating(self.model):
-            return _finite(requests, self._by_hflm("loglikelihood_rolling", requests))
+            return _finite(requests, self._ask(super().loglikelihood_rolling, requests))
 
     def generate_until(
         self,
@@ -134,7 +147,7 @@ class EngineLM(LM):
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
         texts: dict[int, str] = {}
         with evaluating(self.model):
-            if greedy and self._causal and plainly_greedy(self.model):
+            if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
                 longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)
                 if probe(self.model).serves(longest):
@@ -142,7 +155,7 @@ class EngineLM(LM):
                     texts.update(zip(greedy, written, strict=True))
             rest = [i for i in range(len(requests)) if i not in texts]
             if rest:
-                answers = self._by_hflm("generate_until", [requests[i] for i in rest])
+                answers = self._ask(super().generate_until, [requests[i] for i in rest])
                 texts.update(zip(rest, answers, strict=True))
         return [texts[i] for i in range(len(requests))]
 
@@ -213,26 +226,13 @@ class EngineLM(LM):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    @cached_property
-    def hflm(self) -> Any:
-        """lm-eval's own model around the same live one."""
-        from lm_eval.models.huggingface import HFLM
-
-        return HFLM(
-            pretrained=self.model,
-            tokenizer=copy.deepcopy(self.tokenizer),  # HFLM gives it a padding token
-            batch_size=self.options.batch_size or 1,
-            max_length=self.options.max_length,
-            softmax_dtype="float32",
-            logits_cache=False,  # it puts unequal splits of a text in wrong places
-        )
-
-    def _by_hflm(self, kind: str, requests: Sequence[Any]) -> list[Any]:
-        """Answers of ``HFLM``; those of a document's samples do not depend on other documents."""
-        log.info("lm-eval's own model answers %d requests of kind %s", len(requests), kind)
-        ask = getattr(self.hflm, kind)
-        if kind != "generate_until" or not any(samples_text(r.args[1]) for r in requests):
-            answers = ask(list(requests), disable_tqdm=True)
+    def _ask(self, ask: Callable[..., list[_Answer]], requests: list[Any]) -> list[_Answer]:
+        """Answers of ``HFLM``; a document's samples do not depend on other documents."""
+        log.info("lm-eval's own model answers %d requests", len(requests))
+        if requests[0].request_type != "generate_until" or not any(
+            samples_text(request.args[1]) for request in requests
+        ):
+            answers = ask(requests, disable_tqdm=True)
         else:
             answers, seen = [], Counter[int]()
             for request in requests:
@@ -243,23 +243,6 @@ class EngineLM(LM):
                 seen[document] += 1
         self.progress(len(requests))
         return answers
-
-    @property
-    def tokenizer_name(self) -> str:
-        """For lm-eval's caches of requests."""
-        return str(self.hflm.tokenizer_name)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:  # noqa: FBT001, FBT002
-        """The tokenizer's chat template."""
-        return self.hflm.chat_template(chat_template)
-
-    def apply_chat_template(
-        self,
-        chat_history: list[dict[str, str]],
-        add_generation_prompt: bool = True,  # noqa: FBT001, FBT002
-    ) -> str:
-        """A conversation as the tokenizer's chat template renders it."""
-        return str(self.hflm.apply_chat_template(chat_history, add_generation_prompt))
 
 
 def scoring_requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:

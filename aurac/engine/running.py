@@ -88,7 +88,7 @@ class Budgets:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode without gradients; the model's own mode is restored.
+    """Without gradients, for a model in evaluation mode.
 
     Raises:
         CellError: The model gave a NaN, an infinity, or no token in a place: no answer.
@@ -110,8 +110,6 @@ def evaluating(model: Any) -> Iterator[None]:
         if broken is not None and broken:
             raise CellError("the model gave a logit that is no finite number: try --dtype float32")
 
-    training = model.training
-    model.eval()
     hook = unwrapped(model).register_forward_hook(look)
     try:
         with torch.inference_mode():
@@ -119,7 +117,6 @@ def evaluating(model: Any) -> Iterator[None]:
             refuse()
     finally:
         hook.remove()
-        model.train(training)
 
 
 def score_logits(

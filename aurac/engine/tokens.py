@@ -23,33 +23,8 @@ from aurac.engine.passes import (
 )
 from aurac.errors import TaskError
 
-DEFAULT_MAX_LENGTH = 2048
-_LENGTH_ATTRIBUTES = ("n_positions", "max_position_embeddings", "n_ctx")
-_NO_LIMIT = 10**18  # tokenizers write about 1e30 for "unset"
 Pair = tuple[list[int], list[int]]
 Ids = tuple[int, ...]
-
-
-def resolve_max_length(model: Any, tokenizer: Any, wanted: int | None = None) -> int:
-    """The longest input in tokens: the caller's, the model's, the tokenizer's, or 2048."""
-    if wanted is not None:
-        return wanted
-    config = model.config
-    config = getattr(config, "text_config", None) or config
-    for name in _LENGTH_ATTRIBUTES:
-        value = getattr(config, name, None)
-        if value is not None:
-            return int(value)
-    limit = getattr(tokenizer, "model_max_length", None)
-    return int(limit) if limit is not None and limit < _NO_LIMIT else DEFAULT_MAX_LENGTH
-
-
-def prefix_token_id(tokenizer: Any) -> int:
-    """The token that stands for an empty context: BOS, else EOS."""
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    raise TaskError("the tokenizer has neither a BOS nor an EOS token")
 
 
 def _encode_all(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
@@ -70,7 +45,7 @@ def encode_texts(tokenizer: Any, texts: Iterable[str], prefix: str | None) -> di
     return encoded
 
 
-def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Pair]:
+def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]], prefix: int) -> list[Pair]:
     """(context tokens, continuation tokens) of each pair.
 
     Trailing white space of a context moves to its continuation; both are then tokenised as one text
@@ -78,7 +53,6 @@ def encode_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[Pair]
     the prefix token. A context of nothing but white space and a continuation without tokens are
     refused.
     """
-    prefix = prefix_token_id(tokenizer)
     moved = [(c.rstrip(), c[len(c.rstrip()) :] + continuation) for c, continuation in pairs]
     bare = list(dict.fromkeys(c for (raw, _), (_, c) in zip(pairs, moved, strict=True) if not raw))
     bare_tokens = dict(zip(bare, _encode_all(tokenizer, bare, special=False), strict=True))
@@ -262,8 +236,8 @@ class Tokens:
     With each request goes its header, which those that were added together begin with.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int) -> None:
-        self._tokenizer, self._max_length = tokenizer, max_length
+    def __init__(self, tokenizer: Any, max_length: int, prefix: int) -> None:
+        self._tokenizer, self._max_length, self._prefix = tokenizer, max_length, prefix
         self._pairs: dict[tuple[str, str], tuple[Pair, Ids]] = {}
         self._prompts: dict[tuple[str, str], tuple[Prompt, Ids]] = {}
         self._layouts: dict[tuple[tuple[str, str], ...], tuple[ScoringLayout, Ids]] = {}
@@ -272,7 +246,7 @@ class Tokens:
         """Tokenise (context, continuation) texts that are not known yet."""
         new = [pair for pair in dict.fromkeys(requests) if pair not in self._pairs]
         if new:
-            pairs = encode_pairs(self._tokenizer, new)
+            pairs = encode_pairs(self._tokenizer, new, self._prefix)
             inputs = [model_input(*pair, self._max_length) for pair in pairs]
             scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
             header = header_tokens(inputs, scored)

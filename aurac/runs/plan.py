@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import Basis, Rescale, default_basis, has_p_in_weights
-from aurac.engine.backend import Cut
+from aurac.engine import Cut
 from aurac.errors import UsageError
 from aurac.records.lines import CellIdentity, DocumentKey
 

@@ -102,12 +102,11 @@ class Session:
 
     @cached_property
     def _backend(self) -> Any:
-        from aurac.engine import EngineOptions
         from aurac.engine.backend import LocalBackend
 
         given = self.settings
-        options = EngineOptions(batch_size=given.batch_size, max_length=given.max_length)
-        return LocalBackend(self.inputs.load(), options)
+        limits = {"batch_size": given.batch_size, "max_length": given.max_length}
+        return LocalBackend(self.inputs.load(), **limits)
 
     def manifest(
         self, ways: Sequence[Way], cells: Sequence[Cell], command: str | None, started: float

@@ -13,7 +13,8 @@ from adapters import load_with_peft, random_adapter
 from engine_models import tiny, tokenizer
 
 from aurac.adapters import save_adapter, truncate
-from aurac.engine.backend import Cut, LocalBackend
+from aurac.engine import Cut
+from aurac.engine.backend import LocalBackend
 
 TASKS = {
     "choices": """

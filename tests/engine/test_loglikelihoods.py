@@ -14,6 +14,7 @@ from engine_models import (
     PLAIN,
     TOKENIZERS,
     budgeted,
+    packed_alone,
     reference,
     reference_scores,
     scores,
@@ -73,9 +74,8 @@ def test_packed_models_score_as_hflm(kind: str, max_length: int) -> None:
     theirs = reference_scores(model, pairs, max_length=max_length)
     assert max_length < 256 or sum(flag for _, flag in theirs) >= 3
     for tokens in (16, 1024):
-        lm = budgeted(model, max_length=max_length, tokens=tokens)
+        lm = packed_alone(budgeted(model, max_length=max_length, tokens=tokens))
         assert_same(scores(lm, pairs), theirs)
-        assert "hflm" not in vars(lm)
         assert_same(scores(lm, pairs), theirs)  # from what was tokenised and kept
 
 
@@ -84,7 +84,8 @@ def test_hflm_answers_for_other_models(kind: str) -> None:
     model, pairs = tiny(kind), make_pairs(2)
     lm = budgeted(model)
     assert scores(lm, pairs) == reference_scores(model, pairs)
-    assert "hflm" in vars(lm)
+    with pytest.raises(AttributeError, match="packed"):
+        scores(packed_alone(lm), pairs)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
@@ -127,8 +128,8 @@ def test_any_seam_between_context_and_choice_is_hflms(
             good.append(((context, choice), (list(split[0]), list(split[1]))))
         else:
             with pytest.raises(TaskError, match=r"white space|no token"):
-                encode_pairs(tk, [(context, choice)])
-    assert encode_pairs(tk, [pair for pair, _ in good]) == [split for _, split in good]
+                encode_pairs(tk, [(context, choice)], *prefix)
+    assert encode_pairs(tk, [pair for pair, _ in good], *prefix) == [split for _, split in good]
 
 
 @pytest.mark.parametrize("header", [True, False])
@@ -168,16 +169,14 @@ def test_result_is_the_sum_of_log_softmax_by_hand() -> None:
 
 def test_progress_adds_up_and_the_model_is_left_as_it_was() -> None:
     model, seen = tiny("llama"), []
-    model.train()
     before = model.config._attn_implementation
     lm = budgeted(model, tokens=20)
     lm.progress = seen.append
     scores(lm, make_pairs(4))
     assert sum(seen) == len(make_pairs(4))
     assert len(seen) > 2
-    assert model.training
     assert model.config._attn_implementation == before
-    model.eval()
+    assert not model._forward_hooks
 
 
 def test_half_precision_scores_as_full_precision_does() -> None:

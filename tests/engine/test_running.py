@@ -21,9 +21,8 @@ from engine_models import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aurac.engine import EngineOptions, running
+from aurac.engine import running
 from aurac.engine.running import Budgets, cached_tokens, fused_adapters, score_logits
-from aurac.errors import UsageError
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second has biases
@@ -82,12 +81,6 @@ def test_an_unmerged_adapter_scores_and_writes_as_hflm() -> None:
     np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4)
     requests = [(c, {"until": ["the"], "max_gen_toks": 20}) for c, _ in pairs]
     assert texts(budgeted(model), requests) == reference_texts(model, requests)
-
-
-@pytest.mark.parametrize("name", ["max_length", "batch_size"])
-def test_options_below_one_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"{name} is 0"):
-        EngineOptions(**{name: 0})
 
 
 @settings(deadline=None)

@@ -174,12 +174,21 @@ def budgeted(
     model: Any, tokenizer_kind: str = "bytes", max_length: int | None = None, **budgets: int
 ) -> Any:
     """The engine around a model, with these of its `Budgets`."""
-    from aurac.engine import EngineOptions
     from aurac.engine.lm import EngineLM
 
-    lm = EngineLM(model, tokenizer(tokenizer_kind), EngineOptions(max_length=max_length))
+    lm = EngineLM(model, tokenizer(tokenizer_kind), max_length=max_length)
     for name, value in budgets.items():
         setattr(lm.budgets, name, value)
+    return lm
+
+
+def packed_alone(lm: Any) -> Any:
+    """The same engine, in which whatever ``HFLM`` would compute fails."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AttributeError("no packed pass")
+
+    lm._model_call = lm._model_generate = fail
     return lm
 
 
