@@ -48,7 +48,7 @@ _MOST_DOCUMENTS = 1_000_000  # so many seeds, of 32 bits, lie between two sample
 _Answer = TypeVar("_Answer")
 
 
-class EngineLM(HFLM):  # type: ignore[misc]
+class EngineLM(HFLM):
     """Answers lm-eval's requests with a model as it is now; when it changes, call `forget`.
 
     Where memory does not suffice, less is computed at once from then on.
