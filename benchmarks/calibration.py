@@ -354,6 +354,9 @@ recommendations up to .05; a dagger marks what lies beyond.
 - *recommended*: every rank below the trained one loses exactly the margin of two points, or the
   loss grows from rank to rank.
 
+Nearly all errors are on one side where rare large losses balance gains that are all equal; both
+sides together keep .05.
+
 Tried and dropped: plain t (16 times .025 under rare losses), a bootstrap of few seeds, sign flips
 and rank tests (they test symmetry, not the mean), CR1 for few clusters, "not significantly
 different" as a recommendation. [Statistics](../explain/statistics.md) says what the rule is.
