@@ -6,20 +6,51 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.checkpoints import checkpoint_options, open_checkpoint
-from aurac.cli.options import as_table, command, options, print_result, print_text
+from aurac.cli import shared
+from aurac.cli.shared import FOLDER, Numbers, command
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from aurac.adapters import Adapter
     from aurac.adapters.inspect import Description
+
+
+def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for what a checkpoint's file may not say."""
+    methods = click.Choice(["lora", "dylora", "matryoshka", "nested_loss"])
+    for option in reversed(
+        [
+            click.option("--base", help="Base model, where the checkpoint does not name it."),
+            click.option("--method", type=methods, help="How it was trained."),
+            click.option(
+                "--scaling",
+                type=click.Choice(["none", "rank", "sqrt"]),
+                help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
+            ),
+            click.option("--alpha", type=float, help="Alpha of the scaling rule."),
+            click.option(
+                "--nested-ranks", type=Numbers(), help="Of the training, such as 1,2,4,8."
+            ),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+def open_checkpoint(path: str, stated: dict[str, Any]) -> Adapter:
+    """An adapter with what the options of `checkpoint_options` state; see `load_adapter`."""
+    from aurac.adapters import load_adapter
+
+    return load_adapter(path, **stated)
 
 
 @command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@options("--json")
+@shared.as_json
 @checkpoint_options
-def inspect(checkpoint_path: str, *, as_json: bool, **stated: Any) -> None:
+def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     """Say what an adapter is: format, method, ranks, scaling, sizes, and where its energy lies.
 
     \b
@@ -28,9 +59,15 @@ def inspect(checkpoint_path: str, *, as_json: bool, **stated: Any) -> None:
     from aurac.adapters.inspect import describe
 
     facts = describe(open_checkpoint(checkpoint_path, stated))
-    lines = [f"{label:<12}{value}" for label, value in _heading(facts).items()]
-    lines += ["", _table(facts), *(f"note: {note}" for note in facts.notes)]
-    print_result(facts, "\n".join(lines), as_json=as_json)
+    if as_json:
+        shared.print_json(facts)
+        return
+    for label, value in _heading(facts).items():
+        click.echo(f"{label:<12}{value}")
+    click.echo()
+    shared.print_table(*_table(facts))
+    for note in facts.notes:
+        click.echo(f"note: {note}")
 
 
 def _heading(facts: Description) -> dict[str, str]:
@@ -61,7 +98,7 @@ def _heading(facts: Description) -> dict[str, str]:
     return rows
 
 
-def _table(facts: Description) -> str:
+def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
     """What each rank has; the trained weights of components only where they are not the rule's."""
 
     def share(value: float | None) -> str:
@@ -83,27 +120,28 @@ def _table(facts: Description) -> str:
         head.insert(4, "trained p")  # of the component of that rank
         for cells, row in zip(rows, facts.by_rank, strict=True):
             cells.insert(4, f"{facts.p[row.rank - 1]:.4g}" if row.rank <= len(facts.p) else "–")
-    return as_table(head, rows)
+    return head, rows
 
 
 @command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@options(
-    """
-    --rank INTEGER: The rank to cut to. Default: none, the adapter itself as plain PEFT.
-    --basis auto|prefix|svd [auto]: auto: prefix after nested training, svd otherwise, as compare
-        and recommend take it.
-    --rescale rule|keep|trained: What the scale becomes. Default: trained where the weights of
-        training are recorded and not constant, keep for svd, rule otherwise.
-    --out PATH: The adapter folder to write.
-    --json
-    """,
-    out={"required": True},
+@click.option("--rank", type=int, help="Default: none is cut, the adapter becomes plain PEFT.")
+@click.option(
+    "--basis",
+    type=click.Choice(["auto", "prefix", "svd"]),
+    default="auto",
+    help="auto: prefix after nested training, svd otherwise.",
 )
+@click.option(
+    "--rescale",
+    type=click.Choice(["rule", "keep", "trained"]),
+    help="What the scale becomes. Default: the best of the adapter's method.",
+)
+@click.option("--out", type=FOLDER, required=True, help="The adapter folder to write.")
+@shared.as_json
 @checkpoint_options
 def truncate(
     checkpoint_path: str,
-    *,
     rank: int | None,
     basis: Any,
     rescale: Any,
@@ -125,9 +163,11 @@ def truncate(
     cut = adapter if rank is None else truncated(adapter, rank, basis=basis, rescale=rescale)
     save_adapter(cut, out)
     how = str(cut.derived) if cut is not adapter and cut.derived else f"rank {cut.rank}, whole"
-    size = {"parameters": cut.parameters(cut.rank), "bytes": cut.bytes(cut.rank)}
-    content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived, **size}
-    text = f"{out}  {how}, {size['parameters']:,} parameters, {size['bytes'] / 1e6:.2f} MB"
-    print_result(content, text, as_json=as_json)
+    parameters, size = cut.parameters(cut.rank), cut.bytes(cut.rank)
+    if as_json:
+        content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived}
+        shared.print_json(content | {"parameters": parameters, "bytes": size})
+    else:
+        click.echo(f"{out}  {how}, {parameters:,} parameters, {size / 1e6:.2f} MB")
     for note in adapter.notes:
-        print_text(f"note: {note}", error=True)
+        click.echo(f"note: {note}", err=True)

@@ -1,4 +1,4 @@
-"""`aurac compare`."""
+"""`aurac compare`: adapters → accuracies at every rank, AURAC, differences, a report."""
 
 from __future__ import annotations
 
@@ -10,194 +10,180 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import (
-    as_table,
-    command,
-    options,
-    pairs,
-    print_json,
-    print_result,
-    print_text,
-    repeated,
-    small_names,
-)
-from aurac.errors import UsageError
-from aurac.runs.settings import Settings
+from aurac.cli import shared
+from aurac.cli.shared import FOLDER, Pairs, command
+from aurac.cli.tasks import complete_tasks, include_path
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aurac.records.run import Failure, StoredRun
+    from aurac.records.run import StoredRun
+    from aurac.runs.settings import Settings
 
-_OPTIONS = options(
-    """
-    What is evaluated
-    --tasks -t: Task names, comma-separated: bundled or any of lm-eval's; mmlu_* takes all of that
-        form.
-    --limit -L <NUMBER>: Only the first so many documents of each task, or a share such as 0.1
-        (0: all). Default: 100 of a bundled task, all of any other.
-    --metric
-    --data
-    --include-path
-    --base: Base model: packaged name, hub id or folder. Default: what the adapters record.
-    --group
-    --cluster: TASK=FIELD of its documents: those with the same value share a passage.
-    --reference <ADAPTER>: Compare all others with this adapter alone.
-    --margin <FRACTION> FLOAT: The loss that is tolerable, such as 0.02: which rank to ship.
-
-    Prompts
-    --num-fewshot
-    --fewshot stock|fixed [stock]: Draw examples as lm-eval does, or one fixed header for all
-        documents.
-    --apply-chat-template --chat-template FLAG: Put prompts through the tokenizer's chat template.
-    --tokenizer <base|adapter|FOLDER>: What prompts go through. Default: the adapters' own where
-        they come with one, else the base's.
-    --system-instruction <TEXT>: Before everything else in each prompt.
-    --fewshot-as-multiturn: With a chat template: each example as turns of its own (the default), or
-        false.
-    --gen-kwargs <NAME=VALUE,…>: Settings of generation beside the task's own: max_gen_toks=64,
-        do_sample=true,temperature=0.7, …
-    --seed <NUMBER> INTEGER>=0 [1234]: Of the few-shot sampling.
-
-    Truncation
-    --ranks [pow2]: pow2, all, or ranks such as 1,2,4; the trained rank is always evaluated.
-    --basis <auto|prefix|svd>: One or more. auto, the default: svd of an adapter that was not
-        trained nested, the prefix of one that was.
-    --rescale <rule|keep|trained|fit>: One or more. Default: each adapter's own.
-
-    Hardware
-    --device
-    --dtype auto|float32|bfloat16|float16 [auto]: Of the base and the adapters.
-    --batch-size -b <NUMBER>: Most sequences in one forward pass; auto, the default, goes by tokens.
-    --max-length <TOKENS> INTEGER>=1: Longest input; a longer one loses its beginning. Default: the
-        model's.
-    --device-map: Spread a base larger than one device (accelerate): auto, balanced, sequential, or
-        JSON such as {"": "cpu"}.
-    --trust-remote-code FLAG: Let the base model run its own code.
-
-    The run
-    --out --output-path -o: Run folder. Default: runs/<tasks>-<hash>; the same command goes on in
-        it.
-    --dry-run FLAG: Only list the cells. Nothing is computed or fetched.
-    --details FLAG: Print the linear axis and the weights of the ranks, too.
-    --json: Print the frames instead of tables.
-    --ray <local|ADDRESS>: Compute on a Ray cluster (aurac[ray]).
-
-    Who answers
-    --model -M <NAME> [hf]: hf is aurac's engine; hflm, local-completions, vllm and others are
-        lm-eval's models.
-    --model-args -a <NAME=VALUE,…>: As lm-eval has them.
-    """,
-    reference={"multiple": False},
-    cluster=repeated(lambda values: pairs(values, "--cluster", "TASK=FIELD")),
-    fewshot_as_multiturn={"type": bool, "is_flag": False, "flag_value": True, "metavar": "[BOOL]"},
-    gen_kwargs={"multiple": True},
-    basis=repeated(small_names),
-    rescale=repeated(small_names),
-    model_args={"multiple": True},
-    out={"type": click.Path()},
-)
-_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+_BATCH = "Most sequences in a forward pass. Default: automatic."
+_LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: the model's."
 
 
 @command(
-    short="tasks limit data metric base margin num-fewshot apply-chat-template ranks basis device "
-    "batch-size out dry-run json",
+    common="tasks limit metric data base margin reference num-fewshot apply-chat-template ranks "
+    "basis device batch-size out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the same command tries them "
     "again), 130 interrupted.",
 )
-@click.argument("checkpoints", nargs=-1, metavar="CKPT...")
-@_OPTIONS
+@click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
+# Tasks
+@click.option(
+    "--tasks", "-t", required=True, multiple=True, metavar="TASK,…", shell_complete=complete_tasks,
+    help="Bundled tasks, names that lm-eval knows, or YAML files.",
+)  # fmt: skip
+@click.option(
+    "--limit", "-L", type=float, help="The first so many examples of each task; below 1 a share; "
+    "0 all. Default: 100 of a bundled task, all of another.",
+)  # fmt: skip
+@click.option(
+    "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]", help="What accuracy means."
+)
+@click.option(
+    "--data", type=Pairs(), multiple=True, metavar="TASK=FOLDER",
+    help="Local splits (.jsonl, .json, .parquet, .csv).",
+)  # fmt: skip
+@include_path
+@click.option("--base", help="Base model, if another than the adapters record.")
+@shared.group
+@click.option(
+    "--cluster", type=Pairs(), multiple=True, metavar="TASK=FIELD",
+    help="Examples with the same value of this field belong together, such as those of a passage.",
+)  # fmt: skip
+@shared.reference
+@shared.margin()
+# Prompts
+@click.option("--num-fewshot", "-f", type=click.IntRange(0), help="Examples in each prompt.")
+@click.option(
+    "--fewshot", type=click.Choice(["stock", "fixed"]), default="stock", show_default=True,
+    help="Draw them as lm-eval does, or take the same for all.",
+)  # fmt: skip
+@click.option("--apply-chat-template", is_flag=True, help="Use the tokenizer's chat template.")
+@click.option("--tokenizer", metavar="base|adapter|FOLDER", help="Default: the adapters' own.")
+@click.option("--system-instruction", metavar="TEXT", help="Before all else in each prompt.")
+@click.option(
+    "--fewshot-as-multiturn", type=bool, is_flag=False, flag_value=True, metavar="[BOOL]",
+    help="With a chat template: each example as turns of its own.",
+)  # fmt: skip
+@click.option(
+    "--gen-kwargs", multiple=True, metavar="NAME=VALUE,…", help="Of generation: max_gen_toks=64, …"
+)
+@click.option("--seed", type=int, default=1234, show_default=True, help="Of drawing examples.")
+# Cuts
+@click.option(
+    "--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4",
+    help="The trained rank is always evaluated.",
+)  # fmt: skip
+@click.option(
+    "--basis", multiple=True, metavar="prefix,svd", help="Further cuts. Default: the best of each "
+    "adapter's method.",
+)  # fmt: skip
+@click.option("--rescale", multiple=True, metavar="rule|keep|trained|fit", help="Of these cuts.")
+# Hardware
+@shared.device
+@click.option("--dtype", metavar="float32|bfloat16|float16", help="Of the base and the adapters.")
+@click.option("--batch-size", "-b", metavar="NUMBER|auto", help=_BATCH)
+@click.option("--max-length", type=click.IntRange(1), help=_LENGTH)
+@click.option("--device-map", help="Spread the base over devices: auto, balanced, … or JSON.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the base run its own code.")
+# The run
+@click.option(
+    "--out", "--output-path", "-o", type=FOLDER, help="Run folder. Default: runs/<tasks>-<hash>."
+)
+@click.option("--dry-run", is_flag=True, help="List the cells; nothing is computed or fetched.")
+@shared.as_json
+@shared.details
+@click.option(
+    "--ray", is_flag=False, flag_value="local", metavar="[local|ADDRESS]",
+    help="Compute on a Ray cluster.",
+)  # fmt: skip
+@click.option("--model", default="hf", show_default=True, help="Who answers, as lm-eval names it.")
+@click.option("--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Of --model.")
 def compare(
     checkpoints: tuple[str, ...],
-    tasks: list[str],
-    *,
-    as_json: bool,
+    tasks: tuple[str, ...],
     dry_run: bool,
+    as_json: bool,
     details: bool,
-    groups: dict[str, list[str]],
     **words: Any,
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
 
+    CKPT is a folder, a file or a hub id of an adapter, NAME=PATH, or the ranks of a family as
+    lora_r{1,2,4}. The same command goes on after an interruption, and adds what it asks for to the
+    run. lm-eval's spelling of its options (--num_fewshot) is understood.
+
     \b
     aurac compare my_adapter --tasks gsm8k --margin 0.02
-    aurac compare ckpt_a ckpt_b --tasks gsm8k
-    aurac compare ckpt_a "lora per rank=runs/lora_r{1,2,4,8}" --tasks gsm8k
-    aurac compare ckpt_a --tasks gsm8k,arc_easy --data gsm8k=FOLDER --limit 200
-    aurac compare ckpt_a --tasks gsm8k --basis prefix,svd --rescale rule,keep
-    """  # noqa: D301
-    if not checkpoints or not tasks:
-        missing = "adapters" if not checkpoints else "--tasks"
-        raise UsageError(f"compare needs {missing}: aurac compare CKPT... --tasks TASK,TASK")
-    settings = Settings.of(checkpoints, tasks, group=groups, **words)
+    aurac compare ckpt_a ckpt_b --tasks gsm8k,arc_easy --limit 200
+    aurac compare ckpt_a --tasks gsm8k --basis prefix,svd
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.analysis import analyse
+    from aurac.runs.settings import Settings
+    from aurac.tasks.listing import expand
+
+    given = {name: value for name, value in words.items() if value not in (None, ())}
+    for name in ("group", "cluster", "data"):
+        given[name] = dict(given.get(name, ()))
+    names = [part for text in tasks for part in text.split(",") if part]
+    settings = Settings.of(checkpoints, expand(names, words["include_path"]), **given)
     if dry_run:
-        return _show_dry_run(settings, as_json=as_json)
+        return show_cells(settings, as_json=as_json)
     if sys.stderr.isatty():  # many seconds pass before the next line
         click.echo("loading libraries, tasks and adapters …", err=True)
-    from aurac.runs.compare import run
+    from aurac.runs.compare import question_of, run
 
-    done = run(settings, progress=True, command=shlex.join(["aurac", *sys.argv[1:]]))
-    _show(done, settings, as_json=as_json, details=details)
-    return 3 if done.failures else 0
-
-
-def _show(done: StoredRun, settings: Settings, *, as_json: bool, details: bool) -> None:
-    """Print the answer, or the frames as JSON."""
-    from aurac.analysis import analyse
-    from aurac.runs.compare import question_of
-
-    for failure in done.failures:
-        print_text(f"failed: {_place(failure)}: {failure.reason}", error=True)
-    if not done.curves:
-        return
-    analysis = analyse(done.curves, question_of(settings, done))
-    if as_json:
-        frames = ("scores", "points", "pairs", "rank_pairs", "recommended")
-        print_json({name: analysis.records(name) for name in frames})
-        return
-    from aurac import show
-    from aurac.terminal import stdout_console
-
-    width = stdout_console().width
-    print_text(show.screen(analysis, done, width=width, details=details))
-    click.echo(f"report: {done.folder / 'report.html'}")
+    stored = run(settings, progress=True, command=shlex.join(["aurac", *sys.argv[1:]]))
+    if stored.curves or any(task.rolling for task in stored.tasks):
+        analysis = analyse(stored.curves, question_of(settings, stored))
+        shared.print_analysis(analysis, stored, as_json=as_json, details=details)
+    show_failures(stored)
+    click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
+    return 3 if stored.failures else 0
 
 
-def _place(failure: Failure) -> str:
-    if failure.adapter is None:
-        return f"the base on {failure.task}"
-    cut = f"{failure.basis} · {failure.rescale}"
-    return f"{failure.adapter} ({cut}) at rank {failure.rank} on {failure.task}"
+def show_failures(run: StoredRun) -> None:
+    """A line for each cell that failed."""
+    for failure in run.failures:
+        place = "the base"
+        if failure.adapter:
+            place = f"{failure.adapter} ({failure.basis}, {failure.rescale}, rank {failure.rank})"
+        click.echo(one_line(f"failed: {place} on {failure.task}: {failure.reason}"), err=True)
 
 
-def _show_dry_run(settings: Settings, *, as_json: bool) -> int:
-    """Print what `compare` would do; nothing is fetched."""
+def show_cells(settings: Settings, *, as_json: bool) -> int:
+    """What `compare` would compute; nothing is fetched."""
     with _offline():
         from aurac.runs.compare import dry_run
 
         plan = dry_run(settings)
-    names = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
-    cells = [dict(zip(names, cell, strict=True)) for cell in plan.cells]
-    left = sum(bool(cell["missing"]) for cell in cells)
-    rows = [
-        [cell["task"], cell["adapter"] or "base", *(cell[name] or "–" for name in names[2:4])]
-        + [str(cell[name]) for name in names[4:]]
-        for cell in cells
-    ]
-    text = as_table(list(names), [list(map(str, row)) for row in rows])
-    lines = [text, "", f"{left} of {len(cells)} cells to compute in {plan.folder}"]
-    print_result({"folder": str(plan.folder), "cells": cells}, "\n".join(lines), as_json=as_json)
+    head = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
+    if as_json:
+        cells = [dict(zip(head, cell, strict=True)) for cell in plan.cells]
+        shared.print_json({"folder": str(plan.folder), "cells": cells})
+        return 0
+    shared.print_table(head, [[_word(value) for value in cell] for cell in plan.cells])
+    left = sum(bool(cell[-1]) for cell in plan.cells)
+    click.echo(f"\n{left} of {len(plan.cells)} cells to compute in {plan.folder}")
     return 0
 
 
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
     """No library fetches anything; what the environment said before holds again afterwards."""
-    switched = {name: "1" for name in _OFFLINE if name not in os.environ}
-    os.environ.update(switched)
+    names = [x for x in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE") if x not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
     try:
         yield
     finally:
-        for name in switched:
+        for name in names:
             os.environ.pop(name, None)
+
+
+def _word(value: Any) -> str:
+    return "–" if value is None else str(value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from aurac.cli.options import as_table, command, complete_tasks, options, print_json
+from aurac.cli import shared
+from aurac.cli.shared import command
 
 if TYPE_CHECKING:
     from aurac.tasks.listing import ListedTask
@@ -22,38 +24,49 @@ _ASKS = {
 }
 
 
+def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """The bundled tasks; with `a,b` typed, the rest of the last one."""
+    from aurac.tasks import BUNDLED
+
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
+
+
+include_path = click.option(
+    "--include-path",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with further tasks, as lm-eval's YAML.",
+)
+
+
 @command()
 @click.argument("name", required=False, metavar="[NAME|WORD]", shell_complete=complete_tasks)
-@options(
-    """
-    --include-path
-    --json
-    """
-)
-def tasks(name: str | None, include_path: str | None, *, as_json: bool) -> None:
+@include_path
+@shared.as_json
+def tasks(name: str | None, include_path: Path | None, as_json: bool) -> None:
     """List the bundled tasks, search lm-eval's, or show what one asks for. Nothing is fetched.
 
     \b
     aurac tasks
     aurac tasks arc
-    aurac tasks mmlu_*
     aurac tasks gsm8k
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.tasks import BUNDLED, documents
     from aurac.tasks.listing import all_tasks, expand, search
 
-    known = all_tasks(include_path)
+    where = None if include_path is None else str(include_path)
+    known = all_tasks(where)
     if name in known:
         members = known[name].members
         rows = {each: known[each] for each in (name, *members) if each in known}
     elif name:
-        rows = search(name, include_path) or {each: known[each] for each in expand([name])}
+        rows = search(name, where) or {each: known[each] for each in expand([name])}
     else:
         rows = {each: known[each] for each in BUNDLED}
     if as_json:
-        print_json([{"name": each, **msgspec.to_builtins(row)} for each, row in rows.items()])
+        shared.print_json([{"name": x, **msgspec.to_builtins(row)} for x, row in rows.items()])
         return
-    click.echo(as_table(_HEAD, [_row(*item) for item in [*rows.items()][:_SHOWN]]))
+    shared.print_table(_HEAD, [_row(*item) for item in [*rows.items()][:_SHOWN]])
     if len(rows) > _SHOWN:
         click.echo(f"and {len(rows) - _SHOWN} more; --json lists all")
     if name in known and known[name].metrics:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import functools
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurac.cli.options import (
-    as_table,
-    command,
-    numbers,
-    options,
-    pairs,
-    parsed,
-    print_result,
-    repeated,
-)
+from aurac.cli import shared
+from aurac.cli.shared import FOLDER, Numbers, Pairs, command
 
 if TYPE_CHECKING:
     from aurac.training.recipe import Recipe
@@ -30,33 +22,31 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
     return [name for name in names if name.startswith(incomplete)]
 
 
-@command(short="base set out device family seed list")
+@command()
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
-@options(
-    """
-    --base: Base model, if another than the recipe's.
-    --set overrides: KEY=VALUE: change one setting of the recipe.
-    --seed INTEGER: Seed, if another than the recipe's.
-    --out PATH: Folder of the adapter.
-    --device
-    --force FLAG: Replace what is at --out, and start over.
-    --family <RANKS>: Train one adapter for each of these ranks, such as 1,2,4, below --out. `aurac
-        compare` takes the folder as one curve.
-    --list listing FLAG: List the built-in recipes.
-    --json
-    """,
-    overrides=repeated(lambda values: pairs(values, "--set")),
-    family=parsed(numbers("--family")),
-)
+@click.option("--base", help="Base model, if another than the recipe's.")
+@click.option(
+    "--set", "overrides", type=Pairs(), multiple=True, metavar="KEY=VALUE",
+    help="Change one setting of the recipe.",
+)  # fmt: skip
+@click.option("--seed", type=int, help="Seed, if another than the recipe's.")
+@click.option("--out", type=FOLDER, help="Folder of the adapter.")
+@shared.device
+@click.option("--force", is_flag=True, help="Replace what is at --out, and start over.")
+@click.option(
+    "--family", type=Numbers(), metavar="RANKS",
+    help="Train one adapter for each of these ranks, such as 1,2,4, below --out.",
+)  # fmt: skip
+@click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
+@shared.as_json
 def train(
     recipe: str | None,
-    *,
-    overrides: dict[str, str],
+    overrides: tuple[tuple[str, str], ...],
     base: str | None,
     seed: int | None,
     out: Path | None,
     family: tuple[int, ...] | None,
-    device: str,
+    device: str | None,
     force: bool,
     listing: bool,
     as_json: bool,
@@ -70,35 +60,37 @@ def train(
     aurac train word_problems/matryoshka --out my_adapter
     aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set rank=8 --seed 7 --out lora8
-    """  # noqa: D301
-    from aurac.training.recipe import family_members, load_recipe
-
+    """  # noqa: D301 - click's mark for lines that stay as they are
     if listing:
         _list_recipes(as_json=as_json)
         return
     if not recipe or not out:
         raise click.UsageError("give a RECIPE and --out FOLDER; --list shows the recipes")
+    from aurac.training.recipe import family_members, load_recipe
+
     given = {"seed": None if seed is None else str(seed), "base": base}
-    loaded = load_recipe(recipe, overrides | {k: v for k, v in given.items() if v is not None})
+    changed = dict(overrides) | {k: v for k, v in given.items() if v is not None}
+    loaded = load_recipe(recipe, changed)
     members = family_members(loaded, family) if family else [("", loaded)]
-    jobs = [(job, out / label) for label, job in members]
     from aurac.training.job import is_main_process, is_trained, train  # loads transformers
 
-    rows = []
-    for job, folder in jobs:
+    rows: list[dict[str, Any]] = []
+    for label, job in members:
+        folder = out / label
         if family and not force and is_trained(folder, job):
             click.echo(f"{folder}: already there", err=True)
             continue
-        done = train(job, folder, device=device, force=force, progress=not as_json)
+        done = train(job, folder, device=device or "auto", force=force, progress=not as_json)
         loss = done.losses[-1][1] if done.losses else None
         rows.append({"folder": folder, "seconds": done.seconds, "loss": loss})
     if not is_main_process():
         return
-    lines = [
-        f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']}" for row in rows
-    ]
-    following = f"aurac compare {shlex.quote(str(out))} --tasks {loaded.task or 'TASK'}"
-    print_result(rows, "\n".join([*lines, f"next: {following}"]), as_json=as_json)
+    if as_json:
+        shared.print_json(rows)
+        return
+    for row in rows:
+        click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']}")
+    click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {loaded.task or 'TASK'}")
 
 
 def _length(recipe: Recipe) -> str:
@@ -121,24 +113,19 @@ def _list_recipes(*, as_json: bool) -> None:
         }
         for name, recipe in loaded.items()
     ]
-    times = "word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU."
-    text = as_table(list(rows[0]), [list(row.values()) for row in rows])
-    print_result(rows, f"{text}\n{times}", as_json=as_json)
+    if as_json:
+        shared.print_json(rows)
+        return
+    shared.print_table([*rows[0]], [[*map(str, row.values())] for row in rows])
+    click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
 
 
-@command(
-    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed and the rest are kept, "
-    "130 interrupted."
-)
-@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY")
-@options(
-    """
-    --out PATH: Folder; runs/NAME by default.
-    --device
-    --dry-run FLAG: List the adapters, and what is left to do for each.
-    """
-)
-def study(study: Path, out: Path | None, *, device: str, dry_run: bool) -> None:
+@command(epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed, 130 interrupted.")
+@click.argument("study", type=FOLDER, metavar="STUDY")
+@click.option("--out", type=FOLDER, help="Folder; runs/NAME by default.")
+@shared.device
+@click.option("--dry-run", is_flag=True, help="List the adapters, and what is left to do for each.")
+def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> int:
     """Run a whole experiment from one file: training, evaluation, report.
 
     STUDY is a YAML file of recipes, seeds and tasks. What is there is not computed again, and the
@@ -160,9 +147,8 @@ def study(study: Path, out: Path | None, *, device: str, dry_run: bool) -> None:
             trained = all(path.exists() for path, _ in adapter.trainings(folder))
             state = ("evaluate" if trained else "train") if adapter.name in left else "done"
             click.echo(f"{state:8}  {adapter.name} on {adapter.task}")
-        return
+        return 0
     say = functools.partial(click.echo, err=True)
-    run, _ = run_study(loaded, study, folder, device=device, progress=True, say=say)
-    click.echo(str(folder / "report.md"))
-    if run.failures:
-        raise click.exceptions.Exit(3)
+    run, _ = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
+    click.echo(folder / "report.md")
+    return 3 if run.failures else 0

@@ -2,14 +2,12 @@ from .intervals import interval
 from .mean import Layout
 from .multiplicity import aggregate, holm, task_weights
 from .paired import Difference, detectable, difference
-from .power import Plan, plan
 from .seeds import Components, components, over_seeds
 
 __all__ = [
     "Components",
     "Difference",
     "Layout",
-    "Plan",
     "aggregate",
     "components",
     "detectable",
@@ -17,6 +15,5 @@ __all__ = [
     "holm",
     "interval",
     "over_seeds",
-    "plan",
     "task_weights",
 ]

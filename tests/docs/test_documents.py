@@ -21,8 +21,7 @@ from document_blocks import (
 )
 
 import aurac
-from aurac.cli import COMMANDS, cli
-from aurac.cli.options import hyphens
+from aurac.cli import COMMANDS, cli, hyphens
 from aurac.training.recipe import built_in_recipes, make_recipe
 
 

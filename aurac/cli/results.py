@@ -1,0 +1,169 @@
+"""Stored results: `aurac recommend`, `aurac score`, `aurac report` and `aurac export`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from aurac.cli import shared
+from aurac.cli.shared import FOLDER, Pairs, command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aurac.analysis import Analysis
+    from aurac.records.run import StoredRun
+
+RUN = click.argument("run", type=FOLDER, metavar="RUN")
+Groups = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def asked(
+    folder: Path, margin: float | None, reference: str | None, group: Groups
+) -> tuple[StoredRun, Analysis]:
+    """A run, and what its results say to a question; groups add to those that it records."""
+    from aurac.analysis import Question, analyse
+    from aurac.records.run import read_run
+
+    run = read_run(folder)
+    groups = {**run.groups, **dict(group)}
+    return run, analyse(run.curves, Question(margin=margin, reference=reference, groups=groups))
+
+
+@command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")
+@RUN
+@shared.margin(required=True)
+@shared.reference
+@click.option(
+    "--rank",
+    type=click.IntRange(min=1),
+    help="Exit with 4 unless every adapter may be shipped at this rank or a smaller one.",
+)
+@shared.group
+@shared.details
+@shared.as_json
+def recommend(
+    run: Path,
+    margin: float,
+    reference: str | None,
+    rank: int | None,
+    group: Groups,
+    details: bool,
+    as_json: bool,
+) -> int:
+    """Which rank of each adapter to ship, of a run of `aurac compare`.
+
+    It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
+    adapter's trained rank.
+
+    \b
+    aurac recommend runs/gsm8k --margin 0.02
+    aurac recommend runs/gsm8k --margin 0.02 --rank 16    # a check for CI
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    stored, analysis = asked(run, margin, reference, group)
+    shared.print_analysis(analysis, stored, as_json=as_json, details=details)
+    return 0 if rank is None or within(analysis, rank) else 4
+
+
+def within(analysis: Analysis, rank: int) -> bool:
+    """Whether every adapter may be shipped at a rank, on every task."""
+    shipped = analysis.recommended["rank"]
+    return bool(len(shipped)) and bool((shipped <= rank).fillna(value=False).all())
+
+
+@command()
+@click.argument("source", type=FOLDER, metavar="FILE|RUN")
+@click.option("--metric", help="NAME[,FILTER], where the file holds several.")
+@click.option(
+    "--cluster",
+    type=Pairs(),
+    multiple=True,
+    metavar="TASK=FIELD",
+    help="Of sample logs: examples with the same value of this field belong together.",
+)
+@shared.margin()
+@shared.reference
+@shared.group
+@shared.details
+@shared.as_json
+def score(
+    source: Path,
+    metric: str | None,
+    cluster: tuple[tuple[str, str], ...],
+    margin: float | None,
+    reference: str | None,
+    group: Groups,
+    details: bool,
+    as_json: bool,
+) -> None:
+    """AURAC and differences from a table, from lm-eval's sample logs, or from a run.
+
+    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, doc_id, score and perhaps seed
+    and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
+
+    \b
+    aurac score outcomes.csv
+    aurac score runs/gsm8k --json
+    """  # noqa: D301
+    from aurac.analysis import Question, analyse
+    from aurac.readers import read_curves
+
+    run: StoredRun | None = None
+    if (source / "run.json").is_file():
+        run, analysis = asked(source, margin, reference, group)
+    else:
+        read = read_curves(source, metric, dict(cluster))
+        groups = {**read.groups, **dict(group)}
+        analysis = analyse(read.curves, Question(margin=margin, reference=reference, groups=groups))
+    shared.print_analysis(analysis, run, as_json=as_json, details=details)
+
+
+@command()
+@RUN
+@click.option("--out", type=FOLDER, help="Another folder than the run's own.")
+@shared.margin()
+@shared.reference
+@shared.group
+@click.option(
+    "--label",
+    type=Pairs(),
+    multiple=True,
+    metavar="NAME=TEXT",
+    help="What figures and tables call an adapter.",
+)
+def report(
+    run: Path,
+    out: Path | None,
+    margin: float | None,
+    reference: str | None,
+    group: Groups,
+    label: tuple[tuple[str, str], ...],
+) -> None:
+    """Write the report of a run again: Markdown, HTML, LaTeX, CSV and figures; no model is loaded.
+
+    \b
+    aurac report runs/gsm8k --margin 0.01 --label lora=LoRA
+    """  # noqa: D301
+    from aurac.show import write_report
+
+    stored, analysis = asked(run, margin, reference, group)
+    written = write_report(stored, analysis, out, dict(label))
+    for path in written:
+        if path.suffix in (".md", ".html"):
+            click.echo(path)
+
+
+@command()
+@RUN
+@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+def export(run: Path, out: Path) -> None:
+    """Write a run as lm-eval's own results and sample logs, a folder for each adapter and rank.
+
+    \b
+    aurac export runs/gsm8k --out exported
+    """  # noqa: D301
+    from aurac.exports import export_lm_eval
+
+    written = export_lm_eval(run, out)
+    click.echo(f"{len(written)} results and their samples in {out}")

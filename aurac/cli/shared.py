@@ -1,0 +1,140 @@
+"""What commands share: their help, options with one meaning everywhere, and output."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import to_builtins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from aurac.analysis import Analysis
+
+EXIT_CODES = "Exit codes: 0 done, 2 bad input, 130 interrupted."
+FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
+
+
+class Command(click.Command):
+    """A command whose `--help` lists the `common` options; `--help-all` lists all of them."""
+
+    def __init__(self, *args: Any, common: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("epilog", EXIT_CODES)
+        super().__init__(*args, **kwargs)
+        self.common = {f"--{name}" for name in common.split()}
+        if common:
+            count = sum(isinstance(parameter, click.Option) for parameter in self.params)
+            about = f"Show all {count} options and exit."
+            show = {"is_flag": True, "is_eager": True, "expose_value": False, "help": about}
+            self.params.append(click.Option(["--help-all"], callback=_show_all, **show))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The common options, or all."""
+        every = not self.common or ctx.meta.get("aurac.every")
+        shown = {*self.common, "--help-all", "--help"}
+        rows = [
+            row
+            for parameter in self.get_params(ctx)
+            if every or shown.intersection(parameter.opts)
+            if (row := parameter.get_help_record(ctx)) is not None
+        ]
+        with formatter.section("Options"):
+            formatter.write_dl(rows)
+
+
+def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not context.resilient_parsing:
+        context.meta["aurac.every"] = True
+        click.echo(context.get_help(), color=context.color)
+        context.exit()
+
+
+command = functools.partial(click.command, cls=Command)
+
+
+class Pairs(click.ParamType):  # type: ignore[type-arg]
+    """`NAME=VALUE` as a pair; with `several`, VALUE is `A,B` and becomes a tuple."""
+
+    name = "name=value"
+
+    def __init__(self, *, several: bool = False) -> None:
+        self.several = several
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The pair."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, text = str(value).partition("=")
+        if not name or not sign or not text:
+            self.fail(f"{value!r} is not {param.metavar if param else self.name}", param, ctx)
+        return name, tuple(text.split(",")) if self.several else text
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]
+    """`1,2,4` as a tuple of whole numbers."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The tuple."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not whole numbers such as 1,2,4", param, ctx)
+
+
+FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+FOLDER = click.Path(path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+details = click.option(
+    "--details", is_flag=True, help="Add the linear axis and the weights of the ranks."
+)
+margin = functools.partial(
+    click.option,
+    "--margin",
+    type=FRACTION,
+    metavar="FRACTION",
+    help="Accuracy that a smaller rank may lose against the trained one, such as 0.02.",
+)
+reference = click.option(
+    "--reference", metavar="ADAPTER", help="Compare all with this adapter, not every pair."
+)
+group = click.option(
+    "--group",
+    type=Pairs(several=True),
+    multiple=True,
+    metavar="RECIPE=A,B",
+    help="Adapters that are training seeds of one recipe.",
+)
+device = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps.")
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output, of records too; without NaN."""
+    plain = to_builtins(content, enc_hook=str, str_keys=True)
+    click.echo(json.dumps(plain, indent=2, allow_nan=False))
+
+
+def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool) -> None:
+    """The screen of an analysis, or its five frames as JSON."""
+    if as_json:
+        print_json({name: analysis.records(name) for name in FRAMES})
+        return
+    from aurac.show import screen
+    from aurac.terminal import output_width
+
+    click.echo(screen(analysis, run, output_width(), details=details))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table of texts."""
+    from tabulate import tabulate
+
+    click.echo(tabulate([*rows], [*head], disable_numparse=True))

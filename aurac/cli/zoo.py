@@ -1,0 +1,80 @@
+"""`aurac zoo`: adapters that come with the sources, and base models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurac.cli import shared
+from aurac.cli.shared import FOLDER, command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aurac.adapters import Adapter
+
+
+def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from aurac.models.packaged import PACKAGED
+
+    return [name for name in PACKAGED if name.startswith(incomplete)]
+
+
+@command()
+@click.argument("folder", type=FOLDER, default="adapters_zoo")
+@click.option(
+    "--base",
+    metavar="NAME",
+    shell_complete=_complete,
+    help="Bring a base model to this machine and print its folder.",
+)
+@shared.as_json
+def zoo(folder: Path, base: str | None, as_json: bool) -> None:
+    """List the adapters below FOLDER, and the base models that come through pip.
+
+    \b
+    aurac zoo
+    aurac zoo --base smollm2-135m-instruct-q4_1
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.models.base import resolve_base
+    from aurac.models.packaged import PACKAGED, packaged_folder
+
+    if base:
+        click.echo(resolve_base(base).path)
+        return
+    from aurac.adapters import load_adapter
+
+    paths = sorted(path.parent for path in folder.rglob("adapter_config.json"))
+    adapters = [row(path, load_adapter(path)) for path in paths]
+    bases = [
+        {"base": name, "megabytes": model.megabytes, "here": packaged_folder(name) is not None}
+        for name, model in PACKAGED.items()
+    ]
+    if as_json:
+        shared.print_json({"adapters": adapters, "bases": bases})
+        return
+    for rows in (adapters, bases):
+        if rows:
+            words = [[_word(value) for value in row.values()] for row in rows]
+            shared.print_table([*rows[0]], words)
+            click.echo()
+
+
+def row(path: Path, adapter: Adapter) -> dict[str, Any]:
+    """What is said of an adapter, and of the recipe that it records."""
+    recipe = adapter.recipe or {}
+    return {
+        "adapter": path,
+        "method": adapter.method,
+        "rank": adapter.rank,
+        "trained on": recipe.get("task") or recipe.get("data"),
+        "base": adapter.base,
+        "megabytes": round(adapter.bytes(adapter.rank) / 1e6, 1),
+    }
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None else str(value)

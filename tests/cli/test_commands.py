@@ -1,0 +1,226 @@
+"""The command line: help, spelling, results, exit codes, messages and completion."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import aurac
+from aurac import cli as package
+from aurac.cli import COMMANDS, cli, log, main, message
+from aurac.errors import CheckpointError
+
+REPORTS = Path(aurac.__file__).parents[1] / "reports"
+
+
+def run(*words: object, code: int = 0) -> str:
+    done = CliRunner().invoke(cli, [*map(str, words)], standalone_mode=False)
+    if done.exception is not None and code == 0:
+        raise done.exception
+    assert (done.return_value or 0) == code, done.output
+    return done.stdout
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    """Adapter good loses nothing down to rank 2, bad answers as the base does."""
+    rng = np.random.default_rng(0)
+    rows, base = ["adapter,task,rank,doc_id,score"], rng.random(400) < 0.1
+    for name in ("good", "bad"):
+        best = rng.random(400) < 0.7
+        for rank in (0, 1, 2, 4):
+            right = base if rank == 0 or name == "bad" else best & (rng.random(400) < rank)
+            kept = right if rank != 1 else right & (rng.random(400) < 0.5)
+            rows += [f"{name},sums,{rank},{d},{int(s)}" for d, s in enumerate(kept)]
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def example_lines(text: str) -> list[str]:
+    joined = re.sub(r"\\\n\s*", " ", text)
+    return [line.strip() for line in joined.splitlines() if line.strip().startswith("aurac ")]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_examples_that_parse_and_every_option_says_what_it_is(name):
+    shown = run(name, "--help")
+    examples = [line for line in example_lines(shown) if line.split()[1] == name]
+    assert examples
+    command = cli.get_command(None, name)
+    for line in examples:
+        command.make_context(name, shlex.split(line, comments=True)[2:])
+    for option in command.params:
+        assert not isinstance(option, click.Option) or option.help, option.opts
+
+
+def test_compare_has_its_options_and_shows_the_common_ones_first():
+    """Those of the surface: 34 of the request, and beside them --help-all."""
+    options = [p for p in cli.get_command(None, "compare").params if isinstance(p, click.Option)]
+    assert len(options) == 34 + 1
+    short, whole = run("compare", "--help"), run("compare", "--help-all")
+    assert len(short.splitlines()) <= 60 < len(whole.splitlines())
+    assert "--gen-kwargs" in whole
+    assert "--gen-kwargs" not in short
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_underscores_and_hyphens_are_alike_in_every_option(name):
+    options = [p for p in cli.get_command(None, name).params if isinstance(p, click.Option)]
+    spelled = [(p, opt) for p in options for opt in p.opts if "-" in opt.strip("-")]
+    for option, opt in spelled:
+        words = ["--" + opt.strip("-").replace("-", "_"), *([] if option.is_flag else ["1"])]
+        command = cli.get_command(None, name)
+        context = {"token_normalize_func": package.hyphens, "resilient_parsing": True}
+        command.make_context(name, words, **context)
+
+
+def test_score_prints_a_row_for_each_adapter_and_the_difference(table):
+    shown = run("score", table)
+    assert shown.index("good") < shown.index("bad")
+    assert "AURAC" in shown
+    frames = json.loads(run("score", table, "--json"))
+    [pair] = frames["pairs"]
+    assert (pair["a"], pair["b"]) == ("good", "bad")
+    assert pair["low"] > 0
+    assert {row["rank"] for row in frames["points"]} == {0, 1, 2, 4}
+
+
+def test_score_recommends_and_compares_with_a_reference(table):
+    frames = json.loads(run("score", table, "--margin", "0.05", "--reference", "bad", "--json"))
+    ranks = {row["adapter"]: row["rank"] for row in frames["recommended"]}
+    assert ranks == {"good": 2, "bad": None}
+    grouped = run("score", table, "--group", "both=good,bad", "--json")
+    assert [row["adapter"] for row in json.loads(grouped)["scores"]] == ["both"]
+
+
+def test_recommend_is_a_check_with_a_rank():
+    runs = REPORTS / "word_problems", "--margin", "0.1"
+    frames = json.loads(run("recommend", *runs, "--json"))
+    largest = max(row["rank"] for row in frames["recommended"])
+    assert "rank" in run("recommend", *runs)
+    run("recommend", *runs, "--rank", largest, code=0)
+    run("recommend", *runs, "--rank", largest - 1, code=4)
+    run("recommend", *runs[:1], "--margin", "0.0001", "--rank", "1", code=4)
+
+
+def test_a_report_is_written_elsewhere_with_labels(tmp_path):
+    folder = REPORTS / "word_problems"
+    shown = run("report", folder, "--out", tmp_path, "--label", "lora=Plain")
+    assert str(tmp_path / "report.md") in shown
+    assert "Plain" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_plan_tasks_and_zoo():
+    [row, *_] = json.loads(run("plan", "--difference", "0.02", "--flips", "0.15", "--json"))
+    assert 2900 < row["examples"] < 3300
+    assert "gsm8k" in run("tasks", "gsm8k")
+    assert json.loads(run("tasks", "--json"))[0]["name"].startswith("aurac_")
+    content = json.loads(run("zoo", REPORTS.parent / "adapters_zoo", "--json"))
+    assert len(content["adapters"]) >= 3
+    assert content["bases"]
+
+
+def test_recipes_are_listed():
+    assert "word_problems/lora" in run("train", "--list")
+
+
+def call(monkeypatch, capsys, *words: str) -> tuple[int, str]:
+    """The status and standard error of the whole program."""
+    monkeypatch.setattr(sys, "argv", ["aurac", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["score", "nowhere.csv"], "nowhere.csv"),
+        (["recommend", "nowhere", "--margin", "0.1"], "nowhere"),
+        (["recommend", "x", "--margin", "2"], "2.0 is not in the range 0<x<1"),
+        (["score", "x", "--group", "a"], "'a' is not RECIPE=A,B"),
+        (["score", "x", "--jsn"], "No such option '--jsn'"),
+        (["inspect", "nothing"], "nothing"),
+        (["cmpare"], "No such command 'cmpare'"),
+        (["plan", "--difference", "0.1", "--flips", "0.2", "--seeds", "a"], "'a' is not whole"),
+    ],
+)
+def test_a_refusal_is_one_line_and_exits_with_two(monkeypatch, capsys, words, said):
+    code, shown = call(monkeypatch, capsys, *words)
+    assert code == 2
+    assert shown.startswith("aurac: error: ")
+    assert said in shown
+    assert len(shown.splitlines()) <= 2
+
+
+def test_an_error_of_a_library_says_its_type_and_debug_its_traceback(monkeypatch, capsys):
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a device burns\nand more")
+
+    monkeypatch.setattr("aurac.stats.planning.examples_for", fails)
+    words = ["plan", "--difference", "0.1", "--flips", "0.2"]
+    code, shown = call(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "a device burns (RuntimeError; `aurac --debug …` shows where)" in shown
+    monkeypatch.setattr(sys, "argv", ["aurac", "--debug", *words])
+    with pytest.raises(RuntimeError):
+        main()
+    log(debug=False)
+
+
+def test_messages_are_spelled_out():
+    assert message(CheckpointError("a is missing")) == "a is missing"
+    assert message(FileNotFoundError(2, "No such file", "x")).startswith("No such file: x (")
+
+
+def test_an_interruption_has_its_own_status(monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("aurac.stats.planning.examples_for", interrupted)
+    code, shown = call(monkeypatch, capsys, "plan", "--difference", "0.1", "--flips", "0.2")
+    assert code == 130
+    assert "the same command goes on" in shown
+
+
+def test_warnings_of_aurac_are_shown_once_and_those_of_libraries_are_logged(isolated_cache, capsys):
+    log(debug=False)
+    for _ in range(2):
+        logging.getLogger("aurac.runs").warning("look here")
+        logging.getLogger("a.library").warning("noise")
+    shown = capsys.readouterr().err
+    assert shown.count("aurac: warning: look here") == 1
+    assert "noise" not in shown
+    assert "noise" in (isolated_cache / "logs" / "aurac.log").read_text(encoding="utf-8")
+
+
+def complete(line: str) -> list[str]:
+    words = shlex.split(line)
+    environment = os.environ | {
+        "_AURAC_COMPLETE": "bash_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(len(words) - (0 if line.endswith(" ") else 1)),
+    }
+    code = "import sys; sys.argv = ['aurac']; from aurac.cli import main; main()"
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "torch" not in done.stderr
+    return [line.split(",", 1)[1] for line in done.stdout.splitlines()]
+
+
+def test_the_shell_completes_commands_tasks_and_recipes():
+    assert complete("aurac re") == ["recommend", "report"]
+    assert complete("aurac compare x --tasks aurac_word_problems_") == ["aurac_word_problems_mc"]
+    assert "word_problems/lora" in complete("aurac train word_problems/")
