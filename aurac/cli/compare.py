@@ -45,7 +45,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]", help="What accuracy means."
 )
 @click.option(
-    "--data", type=Pairs(), multiple=True, metavar="TASK=FOLDER",
+    "--data", multiple=True, metavar="[TASK=]FOLDER",
     help="Local splits (.jsonl, .json, .parquet, .csv).",
 )  # fmt: skip
 @include_path
@@ -128,7 +128,9 @@ def compare(
     from aurac.tasks.listing import expand
 
     given = {name: value for name, value in words.items() if value not in (None, ())}
-    for name in ("group", "cluster", "data"):
+    if len(words["data"]) == 1 and "=" not in words["data"][0]:
+        given["data"] = words["data"][0]
+    for name in ("group", "cluster"):
         given[name] = dict(given.get(name, ()))
     names = [part for text in tasks for part in text.split(",") if part]
     settings = Settings.of(checkpoints, expand(names, words["include_path"]), **given)

@@ -110,7 +110,7 @@ def score(
     from aurac.readers import read_curves
 
     run: StoredRun | None = None
-    if (source / "run.json").is_file():
+    if (source / "run.json").is_file() and metric is None:
         run, analysis = asked(source, margin, reference, group)
     else:
         read = read_curves(source, metric, dict(cluster))
@@ -163,7 +163,7 @@ def export(run: Path, out: Path) -> None:
     \b
     aurac export runs/gsm8k --out exported
     """  # noqa: D301
-    from aurac.exports import export_lm_eval
+    from aurac.exports import export as write_export
 
-    written = export_lm_eval(run, out)
+    written = write_export(run, out)
     click.echo(f"{len(written)} results and their samples in {out}")
