@@ -110,32 +110,39 @@ def plot(
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=WIDTH, layout="constrained").subplots()
-    column = "aurac" if axis == "log2" else "aurac_linear"
-    areas = dict(zip(of.scores["adapter"], of.scores[column], strict=True))
-    several = len(of.names) > 1
     scale = 1 if of.rolling else 100
-    for at, (name, look) in enumerate(looks(of).items()):
-        found = of.of(name)
-        found = found[found["rank"] > 0]
-        area = areas.get(name)
-        label = one_line(name, NAME) + (f" {accuracy(area)}" if several and known(area) else "")
-        grey = look["color"] == REST
-        label = "_" if grey else label
-        order = 1 if grey else 3
-        ax.plot(found["rank"], scale * found["accuracy"], label=label, zorder=order, **look)
-        if at < BANDS and not of.rolling and found["low"].notna().any():
-            low, high = (scale * found[end].astype(float) for end in ("low", "high"))
-            ax.fill_between(found["rank"], low, high, color=look["color"], alpha=0.12, linewidth=0)
+    _lines(ax, of, axis, scale)
     for value in _bases(of):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
     ax.set_ylabel(one_line(of.metric, NAME) if of.rolling else "Accuracy (%)")
     _ranks_below(ax, of.ranks, axis)
     if legend:
-        title = "AURAC in percent" if several and any(map(known, areas.values())) else None
-        ax.figure.legend(
-            *_entries(ax), loc="outside lower center", ncols=_columns(of.names), title=title
-        )
+        title = "AURAC in percent" if _areas(of, axis) else None
+        look: dict[str, Any] = {"loc": "outside lower center", "ncols": _columns(of.names)}
+        ax.figure.legend(*_entries(ax), title=title, **look)
     return ax
+
+
+def _areas(of: TaskView, axis: str) -> dict[str, float]:
+    """AURAC of each of several adapters that has one."""
+    column = "aurac" if axis == "log2" else "aurac_linear"
+    areas = dict(zip(of.scores["adapter"], of.scores[column], strict=True))
+    return {k: v for k, v in areas.items() if known(v)} if len(of.names) > 1 else {}
+
+
+def _lines(ax: Axes, of: TaskView, axis: str, scale: float) -> None:
+    """A line for each adapter, named with its AURAC, and bands of the first ones."""
+    areas = _areas(of, axis)
+    for at, (name, look) in enumerate(looks(of).items()):
+        found = of.of(name)
+        found = found[found["rank"] > 0]
+        label = one_line(name, NAME) + (f" {accuracy(areas[name])}" if name in areas else "")
+        grey = look["color"] == REST
+        shown: dict[str, Any] = {"label": "_" if grey else label, "zorder": 1 if grey else 3}
+        ax.plot(found["rank"], scale * found["accuracy"], **shown, **look)
+        if at < BANDS and not of.rolling and found["low"].notna().any():
+            low, high = (scale * found[end].astype(float) for end in ("low", "high"))
+            ax.fill_between(found["rank"], low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
 def plot_differences(

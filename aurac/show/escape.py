@@ -43,11 +43,6 @@ _LATEX = {
 }
 
 
-def typeset(text: object) -> str:
-    """`spelled` text in which a number and its percent sign stay on one line."""
-    return re.sub(r"(?<=\d) (?=%)", "\u00a0", spelled(text))
-
-
 def shorten(text: object, limit: int) -> str:
     """`spelled` text of at most `limit` characters, saying how many were left out."""
     shown = spelled(text)

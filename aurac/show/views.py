@@ -302,7 +302,7 @@ def member_table(run: StoredRun, of: TaskView, labels: Mapping[str, str]) -> pd.
     each = relabelled(analyse(curves, Question(level=of.level, groups=groups)), labels).scores
     each = each[each["task"] != MEAN]
     wide = each.pivot_table(index="task", columns="adapter", values="aurac", sort=False)
-    wide = wide[sorted(wide.columns, key=of.names.index)]
+    wide = wide[[name for name in of.names if name in wide]]
     return wide.map(accuracy).reset_index().rename_axis(columns=None)
 
 

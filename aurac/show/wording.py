@@ -140,7 +140,8 @@ def _are(names: Sequence[Any]) -> str:
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as "a, b and c"; of many the first and how many more."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} others"
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    """Names as "a, b (prefix) and c"; of many the first and how many more."""
+    shown = [f"{a} ({cut})" if cut else a for a, _, cut in (n.partition(", ") for n in names)]
+    if len(shown) > most + 1:
+        return f"{', '.join(shown[:most])} and {len(shown) - most} others"
+    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

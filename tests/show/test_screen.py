@@ -205,4 +205,5 @@ def test_numbers():
     assert loss(0.0, None) == "0.0"
     assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "1"]
     assert listed(["a"]) == "a"
+    assert listed(["a", "b, prefix"]) == "a and b (prefix)"
     assert listed(list("abcdef")) == "a, b, c, d and 2 others"
