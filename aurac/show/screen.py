@@ -75,8 +75,8 @@ def screen(
 
 def how_to_ask(run: StoredRun | None) -> str:
     """How a margin is given."""
-    where = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
-    return f"Which rank to ship: {where} allows a loss of 2 points against the trained rank."
+    command = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
+    return f"Which rank to ship: {command} names the smallest that loses at most 2 points."
 
 
 def _mean(analysis: Analysis, width: int) -> Iterator[str]:

@@ -23,8 +23,7 @@ MATRYOSHKA = (0.2, 0.4, 0.5, 0.53, 0.6)
 
 def word_problems() -> Any:
     """The run of the README: three adapters on 100 examples."""
-    folder = REPORTS / "word_problems"
-    return read_run(folder if (folder / "run.json").exists() else folder / "run")
+    return read_run(REPORTS / "word_problems")
 
 
 def curve(name="lora", accuracy=LORA, *, ranks=RANKS, n=200, base=0.05, task="maths", **more):
