@@ -96,6 +96,8 @@ def _cluster(ray: Any, address: str) -> Iterator[None]:
         where["include_dashboard"] = False
     environment = {WAIT_POLICY: "PASSIVE"}  # threads that wait for each other sleep
     try:
+        if ":" in address:
+            _connect(address)  # Ray itself would try for minutes
         ray.init(logging_level=logging.ERROR, runtime_env={"env_vars": environment}, **where)
     except (OSError, RuntimeError, ValueError) as error:
         reason = first_line(error)
@@ -106,18 +108,24 @@ def _cluster(ray: Any, address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _connect(address: str) -> None:
+    """Raise an OSError where nobody answers."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    with socket.create_connection((host, int(port)), _ANSWERS_IN):
+        pass
+
+
 class _Head:
     """The head of the cluster."""
 
     def __init__(self, address: str) -> None:
-        self._address, self._seen = address.rpartition("//")[2], time.monotonic()
+        self._address, self._seen = address, time.monotonic()
 
     def check(self) -> None:
         """Raise a ClusterError where it has not answered for a while."""
-        host, _, port = self._address.rpartition(":")
         try:
-            with socket.create_connection((host, int(port)), _ANSWERS_IN):
-                self._seen = time.monotonic()
+            _connect(self._address)
+            self._seen = time.monotonic()
         except OSError as error:
             if time.monotonic() - self._seen > _LOST_AFTER:
                 raise ClusterError(

@@ -278,7 +278,6 @@ def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "RAY_gcs_rpc_server_reconnect_timeout_s": "1"},
     )
     assert done.returncode == 3
     assert "127.0.0.1:1 cannot be reached" in done.stderr.splitlines()[-1]
