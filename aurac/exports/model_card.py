@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import Question, analyse
-from aurac.records import hub
+from aurac.models.packaged import hub_id
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     from aurac.records.manifest import AdapterInfo
     from aurac.records.run import StoredRun
 
+_METHODS = {
+    "lora": "LoRA ([arXiv 2106.09685](https://arxiv.org/abs/2106.09685))",
+    "dylora": "DyLoRA ([arXiv 2210.07558](https://arxiv.org/abs/2210.07558))",
+    "matryoshka": "MatryoshkaLoRA ([arXiv 2605.07850](https://arxiv.org/abs/2605.07850))",
+    "nested_loss": "nested losses (after [arXiv 2205.13147](https://arxiv.org/abs/2205.13147))",
+}
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 
 TEMPLATE = """\
@@ -80,7 +87,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         said = f"{percent(score['aurac'], score['low'], score['high'])} %"
         tasks.append({**score, "metric": curve.metric, "points": own, "score": said})
     data = ModelCardData(
-        base_model=hub.hub_id(adapter.base),
+        base_model=hub_id(adapter.base),
         library_name="peft",
         license=adapter.licence,
         pipeline_tag="text-generation",
@@ -92,9 +99,9 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         data,
         template_str=TEMPLATE,
         adapter=adapter,
-        method=hub.method_title(adapter.method),
-        base=hub.base_name(adapter.base),
-        repository=repr(hub.hub_id(adapter.base) or "BASE_MODEL"),
+        method=_METHODS.get(adapter.method or "", "low-rank (LoRA)"),
+        base=hub_id(adapter.base) or Path(adapter.base or "its base model").name,
+        repository=repr(hub_id(adapter.base) or "BASE_MODEL"),
         tasks=tasks,
         percent=percent,
         with_p=first.rescale == "trained",

@@ -395,16 +395,3 @@ def recipe_groups(
             names = [a.name for a in members_of]
             groups[common_name(names, taken=groups)] = tuple(names)
     return groups
-
-
-from aurac.records.old_run import (  # noqa: E402, F401 - until its readers are gone
-    PREFIX,
-    WITHOUT_P,
-    CurveRow,
-    Speed,
-    Wording,
-    labelled,
-    renamed,
-    seeds_of,
-    stored_run,
-)

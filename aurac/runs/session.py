@@ -174,6 +174,7 @@ def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
         parameters=adapter.parameters(adapter.rank),
         recipe=recipe,
         notes=tuple(adapter.notes),
+        licence=_licence(adapter.source),
     )
 
 
@@ -194,6 +195,22 @@ def task_info(folder: Path, task: EvalTask) -> TaskInfo:
         documents=documents,
         requests=requests,
     )
+
+
+def _licence(source: Path | None) -> str | None:
+    """That in the front matter of the README beside an adapter."""
+    from huggingface_hub import metadata_load
+
+    if source is None:
+        return None
+    readme = (source if source.is_dir() else source.parent) / "README.md"
+    if not readme.is_file():
+        return None
+    try:
+        licence = (metadata_load(readme) or {}).get("license")
+    except ValueError:
+        return None
+    return licence if isinstance(licence, str) else None
 
 
 def _shown_path(source: Path | None) -> str | None:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
 import aurac
-from aurac.analysis.sentences import show_p
 from aurac.curves.curve import Curve
 from aurac.curves.display import count, decimals, percent, picture, points, size
-from aurac.notebook import Run
-from aurac.records.results_file import Results
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -65,39 +60,11 @@ def curve(name: str = "mine", **labels) -> Curve:
     )
 
 
-def results(name: str) -> dict:
-    row = {
-        "id": f"{name} · prefix · rule",
-        "adapter": name,
-        "task": name,
-        "metric": name,
-        "role": "default",
-        "ranks": [1, 2, 4],
-        "accuracy": [0.25, None, 0.75],
-        "baseline": 0.0,
-        "n_docs": 8,
-        "score": None,
-        "score_reason": f"no accuracy at rank 2 {name}",
-    }
-    scored = {"value": 0.5, "se": 0.1, "low": 0.3, "high": 0.7}
-    whole = {
-        **row,
-        "id": f"{name} · prefix · keep",
-        "accuracy": [0.25, 0.5, 0.75],
-        "role": "published",
-        "score": {"log2": scored, "linear": scored, "mean": 0.5},
-    }
-    failed = {"task": name, "rank": 1, "reason": name}
-    content = {"schema": 1, "curves": [row, whole], "failures": [failed]}
-    return msgspec.convert(content, Results)
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_stay_text(name):
     plain = curve(name, metric=name, base=name)
     broken = Curve((1, 2), (0.1, 0.2), adapter=name, missing={4: name})
     shown = [plain._repr_html_(), broken._repr_html_(), aurac.score(plain)._repr_html_()]
-    shown.append(Run(Path(name), results(name))._repr_html_())
     for text in shown:
         page = Page(text)
         assert set(page.tags) <= {
@@ -123,9 +90,6 @@ def test_halves_are_rounded_away_from_zero_whatever_the_last_bits():
     assert percent(0.9344) == "93.4"
     assert [size(n) for n in (2_250_000, 12_500, 3)] == ["2.3 MB", "13 kB", "3 B"]
     assert [count(n) for n in (2.5, 1_234_567)] == ["3", "1\u00a0234\u00a0567"]
-    assert [show_p(p) for p in (0.0625, 0.0005, 0.9996, 0.1875)] == (
-        ["= .063", "< .001", "= 1.000", "= .188"]
-    )
     assert [decimals(x, 1) for x in (float("inf"), float("nan"))] == ["inf", "nan"]
 
 
@@ -157,13 +121,6 @@ def test_a_picture_is_described_and_any_curve_can_be_drawn():
     assert picture([("a", (), ())]) == ""
     for curves in ([("a", (3,), (0.5,))], [("a", (1, 2), (0.0, 0.0))], [("a", (1,), (None,))]):
         assert picture(curves).startswith("<img")
-
-
-def test_a_run_shows_its_results():
-    page = Page(Run(Path("runs/x"), results("sums"))._repr_html_())
-    assert "sums (prefix, scale kept) (as published)" in page.shown
-    assert "no accuracy at rank 2" in page.shown
-    assert "1 cell failed" in page.shown
 
 
 def test_plain_text_does_not_spell_out_every_document():

@@ -23,8 +23,7 @@ from support.adapters import load_with_peft, save_with_peft
 import aurac
 from aurac.cli import cli
 from aurac.errors import DataError
-from aurac.records.reader import StoredCells
-from aurac.records.results_file import Results
+from aurac.records.run import read_run
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("plain_figures")]
 
@@ -203,12 +202,11 @@ def test_the_pages_commands_give_the_numbers_of_compare(place, server):
 
 def test_the_texts_are_the_same_too(place, server):
     """After the test above: what was generated at each rank, token by token."""
-    results = Results.read(place / "run")
-    curve = next(c for c in results.curves if c.task == "tiny_text")
-    stored = StoredCells(place / "run", results)
+    run = read_run(place / "run")
+    curve = next(c for c in run.curves if c.task == "tiny_text")
     for rank in (1, 2, 4):
-        (cell,) = stored.read(curve, rank)
-        said = cell.responses
+        way = "tiny_text", curve.adapter, curve.basis, curve.rescale
+        said = run.samples(*way, rank).response.tolist()
         (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob("samples_tiny_text_*")
         rows = [json.loads(line) for line in log.read_text().splitlines()]
         served = [row["resps"][0][0] for row in rows if row["filter"] == "strict-match"]
