@@ -26,7 +26,7 @@ from aurac.engine.passes import (
     joined_rows,
     make_pass,
     make_subtree,
-    subtree_paths,
+    row_paths,
 )
 from aurac.engine.running import Budgets, Header, eos_token_ids, forward, packed_model
 from aurac.engine.tokens import Prompt, StopTable
@@ -125,19 +125,18 @@ class Decoder:
         subtrees = [make_subtree(tree, low, high, self._header) for low, high in runs]
         ended = []
         for batch in batch_subtrees(subtrees, self._batch_tokens):
-            ended += self._prefill(batch, tree, slots_of)
+            ended += self._prefill(batch, slots_of)
         self._release(ended)
 
     def _prefill(
-        self, subtrees: Sequence[Subtree], tree: PrefixTree, slots_of: Mapping[int, Sequence[int]]
+        self, subtrees: Sequence[Subtree], slots_of: Mapping[int, Sequence[int]]
     ) -> list[int]:
         """One pass over subtrees of prompts, copied into their slots; the slots that have ended."""
         paths: list[Any] = []
         slots: list[int] = []
         at = 0
         for subtree in subtrees:
-            low, high = subtree.rows
-            for row, path in enumerate(subtree_paths(tree, low, high, self._header), start=low):
+            for row, path in enumerate(row_paths(subtree), start=subtree.first):
                 paths += [path + at] * len(slots_of[row])
                 slots += slots_of[row]
             at += len(subtree)

@@ -104,11 +104,7 @@ class EngineLM(HFLM):
         """Drop the keys and values that are kept: the model has changed."""
         self._header = Header()
 
-    def loglikelihood(
-        self,
-        requests: list[Any],
-        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002 - lm-eval's signature
-    ) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of each continuation; log-softmax is in float32.
 
         Raises:
@@ -125,20 +121,12 @@ class EngineLM(HFLM):
                     return _finite(requests, answers)
             return _finite(requests, self._ask(super().loglikelihood, requests))
 
-    def loglikelihood_rolling(
-        self,
-        requests: list[Any],
-        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002
-    ) -> list[float]:
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """The log-likelihood of each text, from ``HFLM``."""
         with evaluating(self.model):
             return _finite(requests, self._ask(super().loglikelihood_rolling, requests))
 
-    def generate_until(
-        self,
-        requests: list[Any],
-        disable_tqdm: bool = True,  # noqa: FBT001, FBT002, ARG002
-    ) -> list[str]:
+    def generate_until(self, requests: list[Any]) -> list[str]:
         """The text that continues each context, without its stop string.
 
         Samples and decoding that is not greedy come from ``HFLM``, each sample with a seed of its

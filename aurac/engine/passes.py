@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +85,8 @@ class Subtree:
     positions: IntArray  # (L,) positions in the full input
     end: IntArray  # (L,) end of each token's subtree, as an index into the subtree
     nodes: IntArray  # (L,) node numbers of the tree
-    rows: tuple[int, int] = (0, 1)  # first row of the tree, and the one after the last
+    first: int  # its first row in the tree
+    last: IntArray  # place of the last token of each of its rows
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -125,7 +126,10 @@ class ScoringPlan:
 
 def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
     """The subtree of rows ``low:high`` below their first ``depth`` tokens."""
-    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
+    starts = np.maximum(tree.shared[low:high], depth)
+    starts[0] = depth
+    lengths = np.asarray([len(row) for row in tree.rows[low:high]], dtype=np.int64) - starts
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
     total = int(offsets[-1])
     end = np.full(total, total, dtype=np.int64)
     path = np.zeros(max(len(r) for r in tree.rows[low:high]), dtype=np.int64)
@@ -145,29 +149,15 @@ def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
         positions=np.concatenate([np.arange(s, s + n) for s, n in spans]),
         end=end,
         nodes=np.concatenate(nodes),
-        rows=(low, high),
+        first=low,
+        last=offsets[1:] - 1,
     )
 
 
-def _own_tokens(
-    tree: PrefixTree, low: int, high: int, depth: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Of rows ``low:high`` below ``depth``: first own position, own tokens, offset."""
-    starts = np.maximum(tree.shared[low:high], depth)
-    starts[0] = depth
-    lengths = np.asarray([len(r) for r in tree.rows[low:high]], dtype=np.int64) - starts
-    return starts, lengths, np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
-
-
-def subtree_paths(tree: PrefixTree, low: int, high: int, depth: int) -> list[IntArray]:
-    """For each row of ``make_subtree``'s result, the places of its tokens from ``depth`` on."""
-    starts, lengths, offsets = _own_tokens(tree, low, high, depth)
-    path = np.zeros(0, dtype=np.int64)
-    paths = []
-    for start, length, offset in zip(starts - depth, lengths, offsets[:-1], strict=True):
-        path = np.concatenate([path[:start], np.arange(offset, offset + length)])
-        paths.append(path)
-    return paths
+def row_paths(subtree: Subtree) -> list[IntArray]:
+    """For each row of a subtree the places of its tokens: those whose subtrees its last is in."""
+    ends = subtree.end
+    return [np.flatnonzero(ends[: place + 1] > place) for place in subtree.last.tolist()]
 
 
 def chain_subtree(tokens: Sequence[int] | IntArray, start: int) -> Subtree:
@@ -178,6 +168,8 @@ def chain_subtree(tokens: Sequence[int] | IntArray, start: int) -> Subtree:
         positions=np.arange(start, start + n),
         end=np.full(n, n, dtype=np.int64),
         nodes=np.full(n, -1, dtype=np.int64),
+        first=0,
+        last=np.asarray([n - 1]),
     )
 
 
@@ -297,7 +289,7 @@ class Planner:
             self._emit(batch, depth)
         for first, last, trunk in trunks:
             whole, n = make_subtree(tree, first, first + 1, depth), trunk - depth
-            cut = Subtree(whole.tokens[:n], whole.positions[:n], np.full(n, n), whole.nodes[:n])
+            cut = replace(chain_subtree(whole.tokens[:n], depth), nodes=whole.nodes[:n])
             self._emit([cut], depth, keep=True)
             self.cached = max(self.cached, trunk)
             self.visit(first, last, trunk)

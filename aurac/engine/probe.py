@@ -11,6 +11,7 @@ their overflow, says nothing about the model's attention.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import sys
 import weakref
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
-from aurac.engine.running import accepts, forward, packed_model
+from aurac.engine.running import forward, packed_model
 from aurac.models.device import device_of, difference, tolerance, unwrapped
 
 log = logging.getLogger(__name__)
@@ -92,9 +93,10 @@ def _examine(model: Any) -> Verdict:
     config = unwrapped(model).config
     if getattr(config, "is_encoder_decoder", False):
         return Verdict(packed=False, reason="an encoder-decoder")
-    for name in ("position_ids", "logits_to_keep", "use_cache"):
-        if not accepts(model, name):
-            return Verdict(packed=False, reason=f"its forward takes no {name}")
+    missing = {"position_ids", "logits_to_keep", "use_cache"}
+    missing -= set(inspect.signature(unwrapped(model).forward).parameters)
+    if missing:
+        return Verdict(packed=False, reason=f"its forward takes no {' and no '.join(missing)}")
     config = getattr(config, "text_config", None) or config
     kinds = set(getattr(config, "layer_types", None) or ())
     if not kinds <= _KNOWN_LAYERS:

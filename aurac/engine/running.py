@@ -10,7 +10,6 @@ once. Layers of any other kind are left as they are.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -36,11 +35,6 @@ from aurac.models.device import (
 )
 
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
-
-
-def accepts(model: Any, name: str) -> bool:
-    """Whether the model's forward names this argument."""
-    return name in inspect.signature(unwrapped(model).forward).parameters
 
 
 _LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
