@@ -13,7 +13,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -52,16 +52,11 @@ def cached_tokens(model: Any) -> int:
     return max(_LEAST_CACHED, _CACHE_BYTES // (places * model.dtype.itemsize))
 
 
-_LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_PLACES = 64, 1, 512
-
-
 @dataclass
 class Budgets:
     """How much is computed at once; none of it changes an answer beyond rounding."""
 
-    tokens: (
-        int  # most in one pass, for a CPU's cores or an accelerator; a longer prompt is one pass
-    )
+    tokens: int  # most in one pass; a longer prompt is one pass
     sequences: int  # most in flight while decoding
     cached: int  # most tokens whose keys and values are held while decoding
 
@@ -73,11 +68,11 @@ class Budgets:
 
     def halve(self) -> bool:
         """Half of everything; False where it is as little as it may be."""
-        before = (self.tokens, self.sequences, self.cached)
-        least = (_LEAST_TOKENS, _LEAST_SEQUENCES, _LEAST_PLACES)
-        after = tuple(max(m, b // 2) for m, b in zip(least, before, strict=True))
-        self.tokens, self.sequences, self.cached = after
-        return after != before
+        before = replace(self)
+        self.tokens = max(64, self.tokens // 2)
+        self.sequences = max(1, self.sequences // 2)
+        self.cached = max(512, self.cached // 2)
+        return self != before
 
 
 @contextlib.contextmanager
