@@ -95,13 +95,15 @@ def _attempt(cell: Cell, backend: Any, work: Work, device_kind: str) -> bool:
     lock = work.locks.take(cell.key)
     if lock is None:
         return False
-    with lock:
-        if not work.settled(cell):
-            with work.locks.begun(cell.key) as deaths:
-                if deaths >= MOST_DEATHS:
-                    work.fail(cell, f"{deaths} processes ended while they computed it")
-                else:
-                    _compute(cell, backend, work, device_kind)
+    try:
+        if work.settled(cell):
+            return True
+        with work.locks.begun(cell.key) as deaths:
+            if deaths >= MOST_DEATHS:
+                work.fail(cell, f"{deaths} processes ended while they computed it")
+            else:
+                _compute(cell, backend, work, device_kind)
+    finally:
         lock.release()
     return True
 
