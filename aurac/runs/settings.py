@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 
 from aurac.errors import UsageError
 
+_HF = {
+    "pretrained": "base",
+    **{name: name for name in ("dtype", "max_length", "trust_remote_code", "tokenizer")},
+}
 BASES = ("auto", "prefix", "svd")
 RESCALES = ("rule", "keep", "trained", "fit")
 
@@ -47,7 +51,8 @@ class Settings:
         max_length: Longest input in tokens; None: the model's.
         out: Run folder; None: `runs/<tasks>-<hash>`.
         ray: `local` or the address of a Ray cluster; None: this process.
-        model, model_args: Who answers, as lm-eval names it; `hf` is aurac's engine.
+        model: Who answers, as lm-eval names it; `hf` is aurac's engine, and the only one so far.
+            Its `model_args` (`pretrained`, `dtype`, …) are other words for the above.
     """
 
     checkpoints: tuple[str, ...]
@@ -81,7 +86,6 @@ class Settings:
     out: str | None = None
     ray: str | None = None
     model: str = "hf"
-    model_args: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -95,6 +99,7 @@ class Settings:
         Raises:
             UsageError: A word or a value that is none of the above.
         """
+        words |= _of_hf(words.pop("model_args", None))
         known = {each.name for each in dataclasses.fields(cls)}
         for name in words.keys() - known:
             raise UsageError(f"compare has no option {name!r}")
@@ -116,6 +121,17 @@ class Settings:
                 raise UsageError("data of one folder for several tasks: give TASK=FOLDER")
             read["data"] = {names[0]: folders[""]}
         return cls(named, names, **read)
+
+
+def _of_hf(given: Any) -> dict[str, Any]:
+    """lm-eval's arguments of its model `hf` as words of `compare`."""
+    pairs = given if isinstance(given, Mapping) else _several(given or ())
+    words: dict[str, Any] = {}
+    for name, value in mapping("model_args", pairs).items():
+        if name not in _HF:
+            raise UsageError(f"model_args has {name!r}, and compare knows {', '.join(_HF)}")
+        words[_HF[name]] = value == "True" if value in ("True", "False") else value
+    return words
 
 
 def _several(given: Any) -> tuple[str, ...]:
@@ -225,12 +241,6 @@ def _path(_name: str, value: Any) -> str | None:
     return str(value) if value else None
 
 
-def _arguments(name: str, value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part]
-    return mapping(name, value)
-
-
 _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "limit": _limit,
     "metric": _metric,
@@ -249,7 +259,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "max_length": lambda name, value: _number(name, value, int, 1),
     "device_map": _device_map,
     "out": _path,
-    "model_args": _arguments,
+    "model": lambda name, value: _word(name, value, ("hf",)),
 }
 
 

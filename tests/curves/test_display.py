@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-import aurac
 from aurac.curves.curve import Curve
 from aurac.curves.display import count, decimals, percent, picture, points, size
 
@@ -64,7 +63,7 @@ def curve(name: str = "mine", **labels) -> Curve:
 def test_hostile_names_stay_text(name):
     plain = curve(name, metric=name, base=name)
     broken = Curve((1, 2), (0.1, 0.2), adapter=name, missing={4: name})
-    shown = [plain._repr_html_(), broken._repr_html_(), aurac.score(plain)._repr_html_()]
+    shown = [plain._repr_html_(), broken._repr_html_()]
     for text in shown:
         page = Page(text)
         assert set(page.tags) <= {
@@ -104,14 +103,6 @@ def test_curve_shows_every_number_and_where_one_is_missing():
     broken = Curve((1, 2), (0.125, 0.25), adapter="a", missing={4: "it crashed"})
     page = Page(broken._repr_html_())
     for word in ("12.5", "25.0", "it crashed", "no per-document outcomes"):
-        assert word in page.shown
-
-
-def test_score_shows_both_axes_with_weights_and_notes():
-    # log2 of 1, 2, 4: weights 1/4, 1/2, 1/4; (.31 + 2 · .35 + .40) / 4 = .3525
-    # linear: widths 1 and 2 of 3: weights 1/6, 1/2, 1/3; .31/6 + .35/2 + .40/3 = .36
-    page = Page(aurac.score({1: 0.31, 2: 0.35, 4: 0.40})._repr_html_())
-    for word in ("35.25", "36.00", "0.250", "0.500", "0.167", "0.333", "no interval"):
         assert word in page.shown
 
 

@@ -29,7 +29,7 @@ def test_texts_are_read_as_python_has_them():
         basis="prefix,svd",
         batch_size="auto:4",
         gen_kwargs="temperature=0.5,until=['Q:']",
-        model_args="base_url=http://x,num_concurrent=4",
+        model_args="pretrained=x/y,dtype=float32,trust_remote_code=True",
         device_map='{"": "cpu"}',
         margin="0.02",
     )
@@ -45,7 +45,9 @@ def test_texts_are_read_as_python_has_them():
         basis=["prefix", "svd"],
         batch_size=None,
         gen_kwargs={"temperature": 0.5, "until": ["Q:"]},
-        model_args={"base_url": "http://x", "num_concurrent": "4"},
+        base="x/y",
+        dtype="float32",
+        trust_remote_code=True,
         device_map={"": "cpu"},
         margin=0.02,
     )
@@ -72,6 +74,8 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"group": "a"}, "not NAME=VALUE"),
         ({"device_map": "{"}, "nor JSON"),
         ({"workers": 2}, "no option 'workers'"),
+        ({"model": "vllm"}, "model 'vllm' is none of hf"),
+        ({"model_args": "peft=x"}, "model_args has 'peft'"),
     ],
 )
 def test_what_is_refused(words, message):
@@ -88,7 +92,7 @@ def test_nothing_to_compare_and_things_that_are_no_checkpoints_are_refused():
 
 
 def test_compare_has_the_words_of_the_settings():
-    words = set(inspect.signature(compare).parameters) - {"progress"}
+    words = set(inspect.signature(compare).parameters) - {"progress", "model_args"}
     assert words == {each.name for each in dataclasses.fields(Settings)}
 
 
