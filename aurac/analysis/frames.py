@@ -103,7 +103,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         question: What is asked.
 
     Raises:
-        CurveError: No curves, or curves of one task on other examples.
+        CurveError: Curves of one task on other examples.
         UsageError: A reference that no row is called.
     """
     asked = question or Question()

@@ -188,16 +188,16 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     Curves of one adapter or recipe, task, metric and cut are seeds, in the order of their names.
 
     Args:
-        curves: At least one.
+        curves: Of one or several tasks.
         groups: Recipe → adapters that are its seeds.
 
     Raises:
-        CurveError: No curves, one that appears twice, a group that names an unknown adapter or one
+        CurveError: A curve that appears twice, a group that names an unknown adapter or one
             of another group, or curves of one task on other examples.
     """
     every = list(curves)
     if not every:
-        raise CurveError("There are no curves to analyse.")
+        return []  # such as of a run of perplexities
     recipes = _recipes(groups, {curve.adapter for curve in every})
     metrics = {(curve.task, curve.metric) for curve in every}
     tasks = [task for task, _ in metrics]

@@ -113,7 +113,7 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
             locks.remove()
         stored = assembled(folder, manifest, store)
         write_results(stored)
-        if stored.curves:
+        if stored.curves or any(task.rolling for task in stored.tasks):
             write_report(stored, settings)
     except OSError as error:
         raise cannot_write(folder, error) from error

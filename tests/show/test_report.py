@@ -15,9 +15,30 @@ from shown import curve, one, stored, three, word_problems
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
 from aurac.show.report import write_report
+from aurac.show.screen import screen
 
 FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 HOSTILE = "<script>alert(1)</script> [x](javascript:1) \x1b[31m | \u202eabc `` $x$ </details>"
+
+
+@pytest.fixture
+def figures():
+    """Figures are drawn."""
+
+
+@pytest.fixture(autouse=True)
+def quick_figures(request, monkeypatch):
+    """Figures are drawn for the tests that ask for them; for others they are empty files."""
+
+    def save(draw, stem, *, paper=True):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        paths = [stem.with_name(f"{stem.name}.{end}") for end in ("svg", "png", "pdf")[: 2 + paper]]
+        for path in paths:
+            path.write_text("<svg/>")
+        return paths
+
+    if "figures" not in request.fixturenames:
+        monkeypatch.setattr("aurac.show.report.save", save)
 
 
 class Parsed(HTMLParser):
@@ -43,6 +64,7 @@ def text_of(folder, name="report.md"):
     return (folder / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_files(tmp_path):
     names = set(written(tmp_path, three(margin=0.1)))
     figures = {
@@ -56,6 +78,7 @@ def test_the_files(tmp_path):
     assert names == figures | frames | texts
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
     first, second = (
         {name: path.read_bytes() for name, path in written(tmp_path / at, three()).items()}
@@ -209,3 +232,12 @@ def test_answers_are_missing_where_a_cell_is(tmp_path):
     found = analyse([replace(curve(), base_scores=None)])
     written(tmp_path, found)
     assert '"ranks": [1, 2, 4, 8, 16]' in text_of(tmp_path, "report.html")
+
+
+def test_a_run_of_perplexities_alone(tmp_path):
+    run = stored(one(), rolling=["wikitext"])
+    run.tasks, run.curves = run.tasks[1:], ()
+    found = analyse([])
+    assert "wikitext: word_perplexity,none, lower is better" in screen(found, run, 80)
+    write_report(run, found, tmp_path)
+    assert text_of(tmp_path).startswith("# lora on wikitext")
