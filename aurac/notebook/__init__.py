@@ -176,9 +176,16 @@ class Run:
         return labelled[[*about, *answers.columns, "question", "target"]]
 
     def plot(self, task: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw accuracy against rank; `task` may be left out where there is one."""
+        """Draw accuracy against rank; `task` may be left out where there is one.
+
+        Without `ax` on a new figure of pyplot, which a notebook shows.
+        """
         from aurac.show import plot
 
+        if ax is None:
+            from matplotlib import pyplot as plt
+
+            _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
         return plot(self.analysis, task or str(self.curves[0].task), ax=ax)
 
     def report(

@@ -43,6 +43,7 @@ def test_every_cell_gives_what_is_stored(monkeypatch):
     from matplotlib import pyplot as plt
 
     monkeypatch.chdir(NOTEBOOK.parent)
+    monkeypatch.setenv("COLUMNS", "80")
     plt.close("all")
     names: dict = {}
     for cell in cells():
