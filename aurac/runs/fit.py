@@ -7,7 +7,6 @@ none, or where the validation split is what is evaluated).
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -89,6 +88,7 @@ def _factor(
             with backend().lm(replace(way, factors={rank: factor}).cut(rank)) as lm:
                 return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
 
-        with contextlib.suppress(FileExistsError):
-            write_json(path, {"factor": best_factor(objective)}, exclusive=True)
+        factor = best_factor(objective)
+        if not path.exists():
+            write_json(path, {"factor": factor})
     return float(json.loads(path.read_bytes())["factor"])

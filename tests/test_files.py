@@ -1,0 +1,83 @@
+"""Files are written whole or not at all; a packed folder is read as it is."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+
+import pytest
+
+from aurac import files
+from aurac.errors import RunFolderError
+from aurac.files import fresh_folder, open_stored, packed, sha256_json, sweep_scraps, write_json
+
+
+def _names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, float("nan"))
+
+    def full(_):
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        write_json(path, {"a": 2})
+    assert path.read_bytes() == before
+    assert _names(tmp_path) == ["a.json"]
+
+
+def test_scraps_of_killed_processes_are_swept_when_they_are_old(tmp_path):
+    old, new = tmp_path / ".a.json.0123.tmp", tmp_path / ".b.json.0123.tmp"
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (0, 0))
+    sweep_scraps(tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_folder_appears_whole_or_stays_as_it_was(tmp_path):
+    target = tmp_path / "folder"
+    with fresh_folder(target) as made:
+        (made / "a").write_text("1")
+    with pytest.raises(ZeroDivisionError), fresh_folder(target):
+        _ = 1 / 0
+    assert (target / "a").read_text() == "1"
+    with fresh_folder(target) as made:
+        (made / "b").write_text("3")
+    assert _names(tmp_path) == ["folder"]
+    assert _names(target) == ["b"]
+
+
+def test_a_packed_folder_is_read_as_it_is(tmp_path, monkeypatch):
+    cells = tmp_path / "cells"
+    cells.mkdir()
+    (cells / "a.jsonl").write_text("inside")
+    with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as tar:
+        tar.add(cells, "cells")
+    (cells / "a.jsonl").unlink()
+    with open_stored(cells / "a.jsonl") as file:
+        assert file.read() == b"inside"
+    with pytest.raises(FileNotFoundError):
+        open_stored(cells / "b.jsonl")
+    assert packed(tmp_path / "other") == {}
+    monkeypatch.setattr(files, "_LARGEST", 1000)
+    files._members.cache_clear()
+    with pytest.raises(RunFolderError, match="too large"):
+        packed(cells)
+    (tmp_path / "cells.tar.xz").write_bytes(lzma.compress(b"no archive" * 100)[:-8])
+    with pytest.raises(RunFolderError, match="cannot be read"):
+        packed(cells)
+
+
+def test_a_hash_is_that_of_the_value():
+    assert sha256_json({"b": 1, "a": [1.5, None]}) == sha256_json({"a": [1.5, None], "b": 1})
+    assert sha256_json({"a": 1}) != sha256_json({"a": 2})
