@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.methods import METHODS
 from aurac.analysis import Question, analyse
 from aurac.models.packaged import hub_id
 
@@ -15,12 +16,6 @@ if TYPE_CHECKING:
     from aurac.records.manifest import AdapterInfo
     from aurac.records.run import StoredRun
 
-_METHODS = {
-    "lora": "LoRA ([arXiv 2106.09685](https://arxiv.org/abs/2106.09685))",
-    "dylora": "DyLoRA ([arXiv 2210.07558](https://arxiv.org/abs/2210.07558))",
-    "matryoshka": "MatryoshkaLoRA ([arXiv 2605.07850](https://arxiv.org/abs/2605.07850))",
-    "nested_loss": "nested losses (after [arXiv 2205.13147](https://arxiv.org/abs/2205.13147))",
-}
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 
 TEMPLATE = """\
@@ -87,7 +82,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         said = f"{percent(score['aurac'], score['low'], score['high'])} %"
         tasks.append({**score, "metric": curve.metric, "points": own, "score": said})
     data = ModelCardData(
-        base_model=hub_id(adapter.base),
+        base_model=(repository := hub_id(adapter.base)),
         library_name="peft",
         license=adapter.licence,
         pipeline_tag="text-generation",
@@ -99,9 +94,9 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         data,
         template_str=TEMPLATE,
         adapter=adapter,
-        method=_METHODS.get(adapter.method or "", "low-rank (LoRA)"),
-        base=hub_id(adapter.base) or Path(adapter.base or "its base model").name,
-        repository=repr(hub_id(adapter.base) or "BASE_MODEL"),
+        method=METHODS[adapter.method].title if adapter.method in METHODS else "LoRA",
+        base=adapter.base if repository else Path(str(adapter.base)).name,
+        repository=repr(repository or "BASE_MODEL"),
         tasks=tasks,
         percent=percent,
         with_p=first.rescale == "trained",
