@@ -80,7 +80,7 @@ def _write(
 ) -> Path:
     folder = out / point.folder / f"rank_{point.rank}" / model_folder(str(run.provenance["base"]))
     folder.mkdir(parents=True)
-    moment = re.sub(r"[+Z].*$", "", str(run.provenance["finished"])).replace(":", "-")
+    moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     for task, cell in point.cells.items():
         rows = sample_rows(cell, run.reader.keys(run.reader.task(task)), requests[task][1:])

@@ -30,13 +30,14 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 {% for task in tasks %}
 ## {{ task.task }}
 
-AURAC {{ task.score }} on {{ task.examples }} examples ({{ task.metric }}, {{ task.cut }}).\
-{% if task.base is not none %} The base has {{ percent(task.base) }} %.{% endif %}
+{% if not task.rolling %}AURAC {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
+{% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
+{% if task.base is not none %} The base has {{ task.said(task.base) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
-| rank | accuracy % [95 %] | MB |
+| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB |
 |---:|---:|---:|
 {% for p in task.points -%}
-| {{ p.rank }} | {{ percent(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} |
+| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} |
 {% endfor %}{% endfor %}
 ## Use it
 
@@ -79,8 +80,9 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         if (curve := curves.get(score["task"])) is None:  # the mean over tasks
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
-        said = f"{percent(score['aurac'], score['low'], score['high'])} %"
-        tasks.append({**score, "metric": curve.metric, "points": own, "score": said})
+        said = plain_number if curve.rolling else percent
+        told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
+        tasks.append({**score, **told})
     data = ModelCardData(
         base_model=(repository := hub_id(adapter.base)),
         library_name="peft",
@@ -112,6 +114,11 @@ def percent(value: float | None, low: float | None = None, high: float | None = 
         return "not known"
     ends = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
     return f"{100 * value:.1f}{ends}"
+
+
+def plain_number(value: float, *_: object) -> str:
+    """A perplexity."""
+    return f"{value:.4g}"
 
 
 def _results(task: dict[str, Any]) -> list[EvalResult]:

@@ -76,8 +76,11 @@ def _named(adapter: Mapping[str, Any], place: int) -> str:
 def answers(of: TaskView, run: StoredRun) -> Answers | None:
     """The first examples of a task with the answers of the first adapters at each rank.
 
-    Of several training seeds the first one answers. Nothing where the answers are not stored.
+    Of several training seeds the first one answers. Nothing where the answers are not stored, and
+    of perplexities.
     """
+    if run.reader.task(of.task).rolling:
+        return None
     questions = run.questions(of.task).set_index("example")
     ids: Sequence[str] | None = None
     adapters: list[dict[str, Any]] = []
