@@ -11,8 +11,11 @@ from aurac.analysis import Question, analyse
 from aurac.models.packaged import hub_id
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from huggingface_hub import EvalResult
 
+    from aurac.curves.curve import Curve
     from aurac.records.manifest import AdapterInfo
     from aurac.records.run import StoredRun
 
@@ -73,16 +76,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
     curves = {curve.task: curve for curve in run.curves[::-1] if curve.adapter == adapter.name}
     if not curves or adapter.format == "family":
         return None
-    first = next(iter(curves.values()))
-    analysis = analyse(list(curves.values())[::-1], Question())
-    points, tasks = analysis.records("points"), list[dict[str, Any]]()
-    for score in analysis.records("scores"):
-        if (curve := curves.get(score["task"])) is None:  # the mean over tasks
-            continue
-        own = [p for p in points if p["task"] == curve.task and p["rank"]]
-        said = plain_number if curve.rolling else percent
-        told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
-        tasks.append({**score, **told})
+    tasks = _tasks(curves)
     data = ModelCardData(
         base_model=(repository := hub_id(adapter.base)),
         library_name="peft",
@@ -101,11 +95,25 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         repository=repr(repository or "BASE_MODEL"),
         tasks=tasks,
         percent=percent,
-        with_p=first.rescale == "trained",
+        with_p=any(curve.rescale == "trained" for curve in curves.values()),
         made=run.provenance,
         command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),
     )
     return str(made)
+
+
+def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+    """Of each task its row of scores, with its points and how a value is written."""
+    analysis = analyse(list(curves.values())[::-1], Question())
+    points, tasks = analysis.records("points"), []
+    for score in analysis.records("scores"):
+        if (curve := curves.get(score["task"])) is None:  # the mean over tasks
+            continue
+        own = [p for p in points if p["task"] == curve.task and p["rank"]]
+        said = plain_number if curve.rolling else percent
+        told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
+        tasks.append({**score, **told})
+    return tasks
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
