@@ -29,7 +29,7 @@ class Command(click.Command):
         if common:
             count = sum(isinstance(parameter, click.Option) for parameter in self.params)
             about = f"Show all {count} options and exit."
-            show = {"is_flag": True, "is_eager": True, "expose_value": False, "help": about}
+            show: Any = {"is_flag": True, "is_eager": True, "expose_value": False, "help": about}
             self.params.append(click.Option(["--help-all"], callback=_show_all, **show))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

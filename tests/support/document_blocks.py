@@ -35,8 +35,10 @@ def blocks(page: Path) -> list[Block]:
 
 
 def lines(page: Path) -> list[str]:
-    """The command lines of a page's shell blocks."""
-    shell = [block.text for block in blocks(page) if block.language == "bash"]
+    """The command lines of a page's shell blocks; a backslash joins the next line."""
+    shell = [
+        re.sub(r"\\\n\s*", "", block.text) for block in blocks(page) if block.language == "bash"
+    ]
     return [line for text in shell for line in text.splitlines() if line.strip()]
 
 
