@@ -101,9 +101,3 @@ def visible_output() -> Iterator[None]:
         yield
     finally:
         sys.stdout = before
-
-
-def terminal_width(*, error: bool = False) -> int | None:
-    """Characters in a line of standard output, or error, where that is a terminal; else None."""
-    stream = sys.stderr if error else sys.stdout
-    return shutil.get_terminal_size().columns if stream.isatty() else None
