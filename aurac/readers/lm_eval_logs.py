@@ -88,6 +88,10 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
         logs[log.rank] = log
     _share_base(known)
     known = {key: dict(sorted(logs.items())) for key, logs in known.items()}
+    for key, logs in list(known.items()):
+        if len(known) > 1 and not any(log.content.columns for log in logs.values()):
+            logger.warning("%s has no number for each example, as perplexities: left out", key[1])
+            del known[key]
     groups = {group: leaves for log in files for group, leaves in log.groups.items()}
     there = {task: _everywhere(logs.values()) for (_, task), logs in known.items()}
     check_asked(asked, there | {group: set[str]() for group in groups})
@@ -272,8 +276,6 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
                     samples.labels[doc] = _label(doc, row.get("doc") or {}, cluster, file)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
         raise DataError(f"{file} is no lm-eval sample log ({error}).") from error
-    if not samples.columns:
-        raise DataError(f"{file} holds no per-document metric that is a number.")
     _check_likelihoods(kinds, file)
     return samples
 

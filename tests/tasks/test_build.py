@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -223,15 +221,6 @@ def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     path.write_text(path.read_text().replace(quoted, "doc_to_text: !function loud.text"))
     evaluate(built(path, num_fewshot=1), RuleModel())
     assert capfd.readouterr().err == ""
-
-
-def test_importing_the_room_loads_neither_torch_nor_lm_eval():
-    code = (
-        "import sys, aurac.tasks.build, aurac.tasks.listing, aurac.tasks.metrics;"
-        "print(sorted({'torch', 'lm_eval', 'datasets', 'pandas'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # lm-eval's own task definitions on local data: prompts written out by hand, no hub.

@@ -90,15 +90,6 @@ def test_tasks_take_documents_from_a_callable():
     assert task.process_results(instance.doc, ["b"]) == {"exact_match": 1.0}
 
 
-def test_building_requests_takes_what_is_given():
-    from lm_eval.api.task import Task
-
-    given = {"limit", "rank", "world_size", "apply_chat_template", "fewshot_as_multiturn"}
-    assert given | {"chat_template", "system_instruction"} <= parameters(Task.build_all_requests)
-    default = inspect.signature(Task.build_all_requests).parameters["cache_requests"].default
-    assert default is False  # its cache key knows no few-shot seed
-
-
 def test_samplers_hashes_and_bars():
     from lm_eval.api.samplers import get_sampler
     from lm_eval.utils import handle_non_serializable, hash_string
