@@ -25,6 +25,7 @@ from aurac.engine.running import (
     Budgets,
     Header,
     evaluating,
+    finite_logits,
     packed_model,
     plainly_greedy,
     run_pass,
@@ -134,7 +135,7 @@ class EngineLM(HFLM):
         """
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
         texts: dict[int, str] = {}
-        with evaluating(self.model):
+        with evaluating(self.model), finite_logits(self.model):
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
                 longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)

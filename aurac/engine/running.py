@@ -77,15 +77,26 @@ class Budgets:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Without gradients, for a model in evaluation mode.
+    """Without gradients, for a model in evaluation mode."""
+    if device_of(model).type == "cpu":
+        keep_freed_memory()
+    with torch.inference_mode():
+        yield
+
+
+@contextlib.contextmanager
+def finite_logits(model: Any) -> Iterator[None]:
+    """Refuse logits whose argmax is no answer: a NaN, an infinity, or no token left in a place.
 
     Raises:
-        CellError: The model gave a NaN, an infinity, or no token in a place: no answer.
+        CellError: On a CPU after the first such pass, elsewhere at the end.
     """
     on_cpu = device_of(model).type == "cpu"
-    if on_cpu:
-        keep_freed_memory()
     broken: Tensor | None = None
+
+    def refuse() -> None:
+        if broken is not None and broken:
+            raise CellError("the model gave a logit that is no finite number: try --dtype float32")
 
     def look(_model: Any, _inputs: Any, output: Any) -> None:
         nonlocal broken
@@ -95,15 +106,10 @@ def evaluating(model: Any) -> Iterator[None]:
         if on_cpu:  # elsewhere the result is not there yet
             refuse()
 
-    def refuse() -> None:
-        if broken is not None and broken:
-            raise CellError("the model gave a logit that is no finite number: try --dtype float32")
-
     hook = unwrapped(model).register_forward_hook(look)
     try:
-        with torch.inference_mode():
-            yield
-            refuse()
+        yield
+        refuse()
     finally:
         hook.remove()
 

@@ -22,6 +22,7 @@ from engine_models import (
     tokenizer,
     words,
 )
+from engine_models import texts as texts_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -240,16 +241,22 @@ def with_bias(values: dict[int, float]) -> object:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_nan_or_infinity_is_refused(value: float) -> None:
+    lm = budgeted(with_bias({7: value}))
+    with pytest.raises(CellError, match="log-likelihood nan"):
+        scores(lm, [("fox", " dog")])
     with pytest.raises(CellError, match="no finite number"):
-        scores(budgeted(with_bias({7: value})), [("fox", " dog")])
+        texts_of(lm, [("fox", {"max_gen_toks": 3})])
 
 
 def test_a_row_without_any_token_is_refused_but_tokens_may_be_ruled_out() -> None:
-    nothing = with_bias(dict.fromkeys(range(300), float("-inf")))
+    nothing = budgeted(with_bias(dict.fromkeys(range(300), float("-inf"))))
+    with pytest.raises(CellError, match="log-likelihood nan"):
+        scores(nothing, [("fox", " dog")])
     with pytest.raises(CellError, match="no finite number"):
-        scores(budgeted(nothing), [("fox", " dog")])
-    model = with_bias({299: float("-inf")})
-    assert scores(budgeted(model), [("fox", " dog")])
+        texts_of(nothing, [("fox", {"max_gen_toks": 3})])
+    ruled_out = budgeted(with_bias({299: float("-inf")}))
+    assert scores(ruled_out, [("fox", " dog")])
+    assert texts_of(ruled_out, [("fox", {"max_gen_toks": 3})])
     (token,) = tokenizer()(" dog").input_ids[:1]
     with pytest.raises(CellError, match="log-likelihood -inf"):
         scores(budgeted(with_bias({token: float("-inf")})), [("fox", " dog")])
