@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
 from aurac.adapters.truncate import Basis, Rescale, default_basis, has_p_in_weights
@@ -114,7 +114,7 @@ class Cell:
         408 in three.
         """
         size = BLOCK_EXAMPLES.get(device_kind, _ACCELERATOR_BLOCK)
-        first = self.task.instances([0])[0].args if places else ()
+        first: Sequence[Any] = self.task.instances([0])[0].args if places else ()
         written = first[1] if len(first) > 1 and isinstance(first[1], dict) else {}
         if device_kind == "cpu" and written.get("max_gen_toks", _LONG) < _LONG:
             size *= _BLOCKS_JOINED
