@@ -169,8 +169,8 @@ def run_engine(work: Work, args: argparse.Namespace) -> dict[str, Any]:
     getattr(EngineLM(model, tokenizer), instances[0].request_type)(instances[:2])
     before, seconds, answers = resident(), [], []
     for _ in range(args.repeats):
-        start = clock()
         lm = EngineLM(model, tokenizer)
+        start = clock()
         for rank in ranks_of(work, args.ranks):
             set_rank(rank)
             lm.forget()
