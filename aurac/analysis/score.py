@@ -64,7 +64,9 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
             that is not finite or outside [0, 1], ragged or unequal examples, several curves.
         DataError, RunFolderError: A path that cannot be read.
     """
-    known = _only_curve(curve) if isinstance(curve, (str, Path)) else as_curve(curve)
+    if isinstance(curve, (str, Path)) or hasattr(curve, "columns"):
+        curve = _only_curve(curve)
+    known = as_curve(curve)
     for rank, reason in known.missing.items():
         raise CurveError(f"{known.label} has no accuracy at rank {rank} ({reason}).")
     weights, accuracy = quadrature_weights(known.ranks, axis), np.asarray(known.accuracy)
@@ -84,14 +86,19 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
     )
 
 
-def _only_curve(path: str | Path) -> Curve:
-    from aurac.readers import read_curves
+def _only_curve(source: Any) -> Curve:
+    if hasattr(source, "columns"):
+        from aurac.readers.table import curves_from_frame
 
-    curves = read_curves(path).curves
+        curves = curves_from_frame(source)
+    else:
+        from aurac.readers import read_curves
+
+        curves = list(read_curves(source).curves)
     if len(curves) != 1:
         labels = ", ".join(dict.fromkeys(curve.label for curve in curves))
         raise CurveError(
-            f"{path} has {len(curves)} curves ({labels}): score one of "
+            f"There are {len(curves)} curves ({labels}): score one of "
             "aurac.readers.read_curves(path).curves, or compare them with aurac.analysis.analyse."
         )
     return curves[0]

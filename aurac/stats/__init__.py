@@ -1,1 +1,1 @@
-"""Arithmetic of estimates: the one rule for intervals and tests, and how many examples it needs."""
+"""What a rank-accuracy curve may claim: one rule for every mean, and how many examples it needs."""
