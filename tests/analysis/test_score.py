@@ -60,7 +60,7 @@ def test_a_table_with_one_curve_is_scored_from_its_path(tmp_path):
         (([1, 1], [0.2, 0.3]), "twice"),
         ({1: [0, 1], 2: [0, 1, 1]}, "agged"),
         ({1: {"a": 1.0}, 2: {"b": 1.0}}, "different documents"),
-        ({-1: 0.2, 2: 0.3}, "rank -1"),
+        ({-1: 0.2, 2: 0.3}, "ank -1"),
     ],
 )
 def test_what_is_no_curve_is_refused(curve, message):
