@@ -109,8 +109,7 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
         provenance = {**manifest.provenance, "seconds": round(time.time() - started, 1)}
         manifest = msgspec.structs.replace(manifest, provenance=provenance)
         record(folder, manifest)
-        if not any(work.left(cell) for cell in cells):
-            locks.remove()
+        locks.remove(cell.key for cell in cells if not work.left(cell))
         stored = assembled(folder, manifest, store)
         write_results(stored)
         if stored.curves or any(task.rolling for task in stored.tasks):

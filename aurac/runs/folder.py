@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +145,10 @@ class Locks:
         """Something of the cell is kept: those that ended within it did not end in vain."""
         (self.folder / f"{key}.begun").write_bytes(b".")
 
-    def remove(self) -> None:
-        """All cells are done, and nobody needs the locks."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget cells that are done; the folder goes with the last ones."""
+        for name in (*keys, "run"):
+            for path in (self.folder / f"{name}.lock", self.folder / f"{name}.begun"):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process works on others
+            self.folder.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
@@ -91,8 +92,20 @@ def test_a_cell_in_which_processes_die_is_given_up_after_some_deaths(tmp_path):
     reason = f"{MOST_DEATHS} processes ended while they computed it"
     assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
     assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
-    locks.remove()  # what the user may do
+    shutil.rmtree(tmp_path / "locks")  # what the user may do
     assert compute_all(tmp_path, [cell]) == [("a", "done")]
+
+
+def test_locks_go_with_the_cells_that_are_done(tmp_path):
+    locks, other = Locks(tmp_path), Locks(tmp_path)
+    held = other.take("b")
+    locks.take("a").release()
+    locks.remove(["a"])
+    assert [path.name for path in locks.folder.iterdir()] == ["b.lock"]
+    assert locks.take("b") is None
+    held.release()
+    locks.remove(["b"])
+    assert not locks.folder.exists()
 
 
 def test_deaths_count_only_since_the_cell_grew(tmp_path):
