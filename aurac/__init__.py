@@ -27,16 +27,9 @@ _PLACES = {
     "truncate": "adapters.export",
 }
 __all__ = [
-    "Curve",
-    "Run",
-    "compare",
-    "load_adapter",
-    "load_run",
-    "save_adapter",
-    "score",
-    "train",
+    "Curve", "Run", "compare", "load_adapter", "load_run", "save_adapter", "score", "train",
     "truncate",
-]
+]  # fmt: skip
 __version__ = version("aurac")
 
 

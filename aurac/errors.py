@@ -8,14 +8,6 @@ class AuracError(Exception):
 
     exit_code = 2
 
-    def __init__(
-        self, message: str, *, expected: str | None = None, fix: str | None = None
-    ) -> None:
-        self.given, self.expected, self.fix = message, expected, fix
-        parts = (message, expected and f"expected {expected}", fix)
-        self.text = " ".join("; ".join(part for part in parts if part).split())
-        super().__init__(self.text)
-
 
 class CurveError(AuracError):
     """A rank-accuracy curve that cannot be integrated, or two that cannot be compared."""

@@ -78,11 +78,8 @@ class VisibleStream:
             raise TypeError("this is a stream of text")
         shown = spelled(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
         encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        try:
-            shown.encode(encoding)
-        except UnicodeEncodeError:
-            shown = shown.translate(_ASCII)
-            shown = shown.encode(encoding, "backslashreplace").decode(encoding)
+        if not encoding.lower().startswith("utf"):
+            shown = shown.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
         self._stream.write(shown)
         return len(text)
 
@@ -96,7 +93,7 @@ class VisibleStream:
 def visible_output() -> Iterator[None]:
     """Standard output spells out, until the block ends."""
     before = sys.stdout
-    sys.stdout = VisibleStream(before)  # type: ignore[assignment]
+    sys.stdout = VisibleStream(before)
     try:
         yield
     finally:

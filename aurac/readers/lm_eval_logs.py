@@ -160,7 +160,7 @@ def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
             clusters=tuple(labels[doc] for doc in documents) if labels else None,
         )
     except AuracError as error:
-        raise DataError(f"{adapter} on {task}: {error.text}") from error
+        raise DataError(f"{adapter} on {task}: {error}") from error
 
 
 def _pooled(

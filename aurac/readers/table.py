@@ -126,7 +126,7 @@ def _curve(rows: pd.DataFrame, labels: dict[str, Any], where: str, *, documents:
     except DataError:
         raise
     except AuracError as error:
-        raise DataError(f"{where}: {error.text}") from error
+        raise DataError(f"{where}: {error}") from error
 
 
 def _of_points(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:

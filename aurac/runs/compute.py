@@ -162,5 +162,5 @@ def _prepare(backend: Any, task: Any) -> None:
 def reason_of(error: BaseException) -> str:
     """One line of an error."""
     if isinstance(error, AuracError):
-        return error.text
+        return str(error)
     return f"{type(error).__name__}: {first_line(error)}"

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from aurac.errors import RecipeError
@@ -148,53 +148,6 @@ def test_frozen_update_moves_only_the_drawn_row_and_column():
     # The gradient to the input is that of the whole prefix, not of the one row.
     wanted = torch.autograd.grad(literal(model, x, made, (4,), (1.0,)).square().sum(), x)[0]
     assert torch.allclose(x.grad, wanted, rtol=0, atol=1e-10)
-
-
-def test_gradient_checkpointing_and_accumulation_change_nothing():
-    from torch.utils.checkpoint import checkpoint
-
-    made = recipe(method="dylora", scaling="sqrt")
-    model = peft_model(made)
-    hook = NestingHook(model, made)
-    x = torch.randn(6, 12, dtype=torch.float64)
-    hook.set_step(3)
-    model(x).square().sum().backward()
-    wanted = gradients(model)
-    for reentrant in (False, True):
-        model.zero_grad()
-        given_x = x.clone().requires_grad_()
-        out = checkpoint(model, given_x, use_reentrant=reentrant)
-        out.square().sum().backward()
-        for name, gradient in gradients(model).items():
-            assert torch.allclose(gradient, wanted[name], rtol=0, atol=1e-12)
-    model.zero_grad()
-    for half in x.split(3):  # one optimizer step of two micro-batches keeps b
-        model(half).square().sum().backward()
-    for name, gradient in gradients(model).items():
-        assert torch.allclose(gradient, wanted[name], rtol=0, atol=1e-12)
-
-
-def test_saved_checkpoint_is_plain_peft(tmp_path):
-    made = recipe(scaling="sqrt")
-    model = peft_model(made)
-    plain = model(torch.ones(1, 12, dtype=torch.float64))
-    hook = NestingHook(model, made)
-    model.save_pretrained(tmp_path)
-    from safetensors.torch import load_file
-
-    saved = load_file(tmp_path / "adapter_model.safetensors")
-    assert sorted(saved) == [
-        f"base_model.model.{layer}.lora_{half}.weight" for layer in "ab" for half in "AB"
-    ]
-    again = PeftModel.from_pretrained(peft_model(made).unload(), tmp_path).double()
-    again.base_model.model.a.base_layer.load_state_dict(
-        model.base_model.model.a.base_layer.state_dict()
-    )
-    again.base_model.model.b.base_layer.load_state_dict(
-        model.base_model.model.b.base_layer.state_dict()
-    )
-    assert torch.allclose(again(torch.ones(1, 12, dtype=torch.float64)), plain, atol=1e-12)
-    hook.remove()
 
 
 def test_a_layer_that_never_fires_is_an_error():

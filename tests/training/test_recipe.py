@@ -90,11 +90,6 @@ def test_a_setting_is_checked_before_transformers_is_loaded():
     assert done.stdout == "False\n"
 
 
-def test_missing_key():
-    with pytest.raises(RecipeError, match="rank"):
-        make_recipe({"name": "n", "method": "lora"})
-
-
 def test_overrides_are_yaml_values():
     recipe = load_recipe(
         "word_problems/matryoshka", {"rank": "8", "nested_ranks": "[2, 8]", "learning_rate": "3e-3"}
@@ -153,18 +148,6 @@ def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypa
     caplog.clear()
     assert said(load_recipe("r.yaml")) == "there"
     assert not caplog.records
-
-
-def test_where_a_recipe_lies_is_no_part_of_it(tmp_path):
-    text = "name: n\nmethod: lora\nrank: 2\ndata: train.jsonl\n"
-    recipes = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "r.yaml").write_text(text)
-        recipes.append(load_recipe(tmp_path / name / "r.yaml"))
-    assert recipes[0] == recipes[1]
-    assert recipes[0].sha256 == recipes[1].sha256
-    assert "folder" not in recipes[0].to_dict()
 
 
 def test_overrides_need_no_quotes_or_brackets():
