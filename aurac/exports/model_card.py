@@ -73,7 +73,8 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
     """The `README.md` of an adapter's repository; None of a family, or without a curve."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    curves = {curve.task: curve for curve in run.curves[::-1] if curve.adapter == adapter.name}
+    own = [curve for curve in run.curves[::-1] if curve.adapter == adapter.name]
+    curves = {str(curve.task): curve for curve in own}
     if not curves or adapter.format == "family":
         return None
     tasks = _tasks(curves)
@@ -90,7 +91,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         data,
         template_str=TEMPLATE,
         adapter=adapter,
-        method=METHODS[adapter.method].title if adapter.method in METHODS else "LoRA",
+        method=method.title if (method := METHODS.get(adapter.method or "")) else "LoRA",
         base=adapter.base if repository else Path(str(adapter.base)).name,
         repository=repr(repository or "BASE_MODEL"),
         tasks=tasks,
@@ -107,7 +108,7 @@ def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
     analysis = analyse(list(curves.values())[::-1], Question())
     points, tasks = analysis.records("points"), []
     for score in analysis.records("scores"):
-        if (curve := curves.get(score["task"])) is None:  # the mean over tasks
+        if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
         said = plain_number if curve.rolling else percent
