@@ -40,12 +40,12 @@ def test_every_aurac_command_parses(where, line):
         command.make_context(words[0], words[1:])  # raises for an option that does not exist
 
 
-OTHERS = {"--max-lora-rank", "--max-rank", "--dynamic-method"}
+OTHERS = {"--log-samples", "--max-lora-rank", "--max-rank", "--dynamic-method"}
 """Options of other programs that the pages speak of."""
 
 
 def test_options_that_are_named_in_text_exist():
-    known = {"--help", "--version", "-v", *OTHERS}
+    known = {"--help", "--version", "--debug", *OTHERS}
     for name in COMMANDS:
         for option in cli.get_command(None, name).params:
             if isinstance(option, click.Option):
