@@ -93,7 +93,8 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
     session = open_session(settings)
     folder, adapters = session.folder, session.inputs.adapters
     check_folder(folder, session.identity, {name: a.sha256 for name, a in adapters.items()})
-    if settings.ray is None and session.ways and not folder.exists():
+    cells = plan(session.ways, session.inputs.tasks, session.digest)
+    if settings.ray is None and not folder.exists():
         session.backend()  # a base that cannot be used leaves no folder behind
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +102,8 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
         store, locks = CellStore(folder), Locks(folder)
         with _stopped_by_sigterm(), _closing(session):
             ways = session.fitted()
-            cells = plan(ways, session.inputs.tasks, session.digest)
+            if ways != session.ways:
+                cells = plan(ways, session.inputs.tasks, session.digest)
             manifest = session.manifest(ways, cells, command, started)
             record(folder, manifest)
             work = Work(store, locks)
@@ -140,6 +142,9 @@ def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: b
     """Compute what is missing of the cells."""
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
+    for cell, count in zip(cells, left, strict=True):
+        if not count:
+            work.aggregate(cell)  # of fewer examples than before it is not there yet
     if not todo:
         return
     with Bar(cells, left) if progress else Progress() as work.progress:

@@ -63,14 +63,18 @@ class Work:
         self.locks.grown(cell.key)
 
     def done(self, cell: Cell) -> None:
-        """Keep lm-eval's aggregates of a whole cell."""
+        """A cell is whole."""
+        self.aggregate(cell)
+        self.progress.settled(cell, "done")
+
+    def aggregate(self, cell: Cell) -> None:
+        """Keep lm-eval's aggregates over the examples of a whole cell that are asked for."""
         stored, documents = self.store.scores(cell.key), cell.documents
         if len(documents) not in stored.aggregates:
             columns = {name: stored.values(name, documents) for name in stored.metrics()}
             values = cell.task.aggregates({k: c for k, c in columns.items() if c is not None})
             line = Aggregates(examples=len(documents), values=values)
             self.store.append(cell.identity, line)
-        self.progress.settled(cell, "done")
 
 
 def compute(cells: Sequence[Cell], backend: Any, work: Work, device_kind: str) -> None:

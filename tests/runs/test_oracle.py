@@ -122,6 +122,9 @@ def test_a_perplexity_has_a_value_at_each_rank_and_no_scores(place, tmp_path):
     assert (values["value"] > 1).all()
     assert list(curve.accuracy) == values["value"].tolist()[1:]
     assert curve.baseline == values["value"][0]
+    fewer = run_on(place, tmp_path / "run", ["tiny_rolling"], limit=3)
+    again = run_on(place, tmp_path / "fewer", ["tiny_rolling"], limit=3)
+    assert fewer.curves[0].accuracy == again.curves[0].accuracy != curve.accuracy
 
 
 def test_a_base_that_accelerate_spreads_gives_the_same(place, tmp_path):
