@@ -94,6 +94,33 @@ def train(
         shutil.rmtree(scratch, ignore_errors=True)
     shown = progress and sys.stderr.isatty()
     arguments = _arguments(recipe, loaded, scratch, save_steps, shown=shown)
+    model, losses, seconds = _trained(recipe, loaded, examples, arguments, callbacks)
+    adapter = adapter_from_peft(
+        model,
+        nesting=recipe.nesting,
+        rule=recipe.scaling,
+        alpha=recipe.alpha,
+        base=loaded.name,
+        base_sha256=loaded.sha256,
+        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
+        seed=recipe.seed,
+        name=recipe.name,
+    )
+    if is_main_process():
+        save_adapter(adapter, folder, force=force)
+        shutil.rmtree(scratch, ignore_errors=True)
+    return TrainingResult(adapter, folder, losses, seconds)
+
+
+def _trained(
+    recipe: Recipe,
+    loaded: LoadedBase,
+    examples: list[Example],
+    arguments: TrainingArguments,
+    callbacks: Sequence[TrainerCallback],
+) -> tuple[Any, tuple[tuple[int, float], ...], float]:
+    """The PEFT model after the last step, its losses, and the seconds that it took."""
+    scratch = Path(arguments.output_dir)
     model, hook = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     packed = loaded.device == "cpu" and packs(model, examples, pad)  # measured on CPUs only
@@ -109,24 +136,9 @@ def train(
         hook.remove()
         with suppress(OSError):  # unless there are checkpoints in it
             scratch.rmdir()
-    seconds = perf_counter() - began
-    adapter = adapter_from_peft(
-        model,
-        nesting=recipe.nesting,
-        rule=recipe.scaling,
-        alpha=recipe.alpha,
-        base=loaded.name,
-        base_sha256=loaded.sha256,
-        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
-        seed=recipe.seed,
-        name=recipe.name,
-    )
-    if is_main_process():
-        save_adapter(adapter, folder, force=force)
-        shutil.rmtree(scratch, ignore_errors=True)
     log = trainer.state.log_history
     losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
-    return TrainingResult(adapter, folder, losses, seconds)
+    return model, losses, perf_counter() - began
 
 
 def is_trained(folder: Path, recipe: Recipe) -> bool:
