@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -131,14 +129,3 @@ def read_parquet(path: Path) -> Any:
 def _unreadable(path: Path, error: Exception) -> DataError:
     kind = path.suffix.removeprefix(".")
     return DataError(f"{path} cannot be read as {kind} ({first_line(error)[:200]}).")
-
-
-def cached_size(path: str | None, subset: str | None, split: str | None) -> int | None:
-    """Documents of a split whose data set the cache of `datasets` holds; None where it is not."""
-    home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface"))
-    root = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")).expanduser()
-    folder = root / str(path).replace("/", "___").lower() / (subset or "default")
-    for file in sorted(folder.glob("*/*/dataset_info.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            return int(json.loads(file.read_text("utf-8"))["splits"][split]["num_examples"])
-    return None

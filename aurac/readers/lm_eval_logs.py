@@ -269,7 +269,12 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
                 doc, names = str(row["doc_id"]), row.get("metrics")
                 names = names or [name for name in ("acc", "exact_match") if name in row]
                 for name in names:
-                    _add(samples, doc, f"{name},{row.get('filter', 'none')}", row.get(name), file)
+                    if isinstance(value := row.get(name), (int, float)):
+                        metric = f"{name},{row.get('filter', 'none')}"
+                        column = samples.columns.setdefault(metric, {})
+                        if doc in column:
+                            raise DataError(f"{file} has document {doc} twice under {metric}.")
+                        column[doc] = float(value)
                 samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
                 kinds.append(_likelihoods(row.get("resps")))
                 if cluster is not None:
@@ -278,15 +283,6 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
         raise DataError(f"{file} is no lm-eval sample log ({error}).") from error
     _check_likelihoods(kinds, file)
     return samples
-
-
-def _add(samples: LogContent, doc: str, metric: str, value: Any, file: Path) -> None:
-    """Add the score of a document where it is a number."""
-    if isinstance(value, (int, float)):
-        column = samples.columns.setdefault(metric, {})
-        if doc in column:
-            raise DataError(f"{file} has document {doc} twice under {metric}.")
-        column[doc] = float(value)
 
 
 def _label(doc_id: str, document: Mapping[str, Any], field: str, file: Path) -> str:

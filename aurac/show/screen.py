@@ -27,13 +27,13 @@ from aurac.show.views import (
 )
 from aurac.show.wording import (
     caption_of_pairs,
-    examples_for_margin,
     sentence_against_reference,
     sentence_of_examples,
     sentence_of_pairs,
     sentence_of_recommendation,
     truncate_command,
 )
+from aurac.stats.planning import examples_for_margin
 from aurac.terminal import one_line, wrapped
 
 if TYPE_CHECKING:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from aurac.curves.display import counted, size
 from aurac.show.numbers import confidence, interval, known, points, rows_of, upper
-from aurac.stats.estimate import SIGNED, components, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,22 +114,6 @@ def caption_of_pairs(pairs: DataFrame, level: float, shown: int) -> str:
     number = int(rows[0].comparisons)
     allowed = f"; intervals ({confidence(level)}) and p hold for all {number} together (Bonferroni)"
     return f"{text}, over {over}{allowed if number > 1 else f'; {confidence(level)} intervals'}."
-
-
-def examples_for_margin(margin: float) -> int:
-    """The fewest examples with which losing nothing on any is shown to be at most the margin."""
-
-    def bound(n: int) -> float:
-        none = components(np.zeros((1, n)))
-        return estimate(none, SIGNED, 2 * LEVEL - 1, further=2).high
-
-    few, many = 1, 2
-    while bound(many) > margin:
-        few, many = many, 2 * many
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (middle, many) if bound(middle) > margin else (few, middle)
-    return many
 
 
 def _are(names: Sequence[Any]) -> str:

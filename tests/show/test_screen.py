@@ -13,8 +13,9 @@ from shown import LORA, RANKS, curve, one, stored, three, word_problems
 from aurac.analysis import Question, analyse
 from aurac.show.numbers import interval, loss, lower, p_value, upper
 from aurac.show.screen import screen, shortened
-from aurac.show.wording import examples_for_margin, listed
+from aurac.show.wording import listed
 from aurac.stats.estimate import SIGNED, components, estimate
+from aurac.stats.planning import examples_for_margin
 
 
 def rows(text: str) -> dict[str, list[str]]:
