@@ -31,7 +31,7 @@ MEAN = "mean over tasks"
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
 WHOLE = ("rank", "reference", "examples", "seeds", "comparisons", "bytes")  # columns of integers
 COLUMNS = {
-    "scores": "task adapter cut aurac low high aurac_linear base examples seeds",
+    "scores": "task adapter cut aurac low high aurac_linear mean base examples seeds",
     "points": "task adapter cut rank accuracy low high above_base loss loss_bound bytes",
     "pairs": "task a b difference low high p comparisons examples seeds",
     "rank_pairs": "task a b rank difference low high",
@@ -162,7 +162,11 @@ class _Task:
             known = estimate(parts, FRACTION, self.asked.level) if parts else UNKNOWN
             linear = row.area(self.ranks, "linear") if area is not None else None
             about = {"task": row.task, "adapter": row.name, "cut": row.cut, "aurac": area}
-            more = {"base": row.baseline(), "examples": row.examples, "seeds": row.seeds}
+            mean = (
+                sum(map(row.accuracy, self.ranks)) / len(self.ranks) if area is not None else None
+            )
+            more = {"mean": mean, "base": row.baseline()}
+            more |= {"examples": row.examples, "seeds": row.seeds}
             result.append({**about, **_ends(known), "aurac_linear": linear, **more})
         return result
 
@@ -222,7 +226,7 @@ def _over_tasks(tasks: Sequence[_Task], asked: Question) -> dict[str, list[dict[
     for name in tasks[0].area:
         rows = [[r for r in task.scores() if r["adapter"] == name] for task in tasks]
         if all(name in task.area for task in tasks):
-            means = _mean([row[0] for row in rows], ("aurac", "aurac_linear", "base"))
+            means = _mean([row[0] for row in rows], ("aurac", "aurac_linear", "mean", "base"))
             known = _together([task.parts[name] for task in tasks])
             ends = _ends(estimate(known, FRACTION, asked.level) if known else UNKNOWN)
             scores.append(means | ends)

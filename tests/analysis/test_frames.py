@@ -54,6 +54,7 @@ def test_scores_are_the_mean_of_the_examples_areas():
     expected = estimate(components(areas[None]), FRACTION)
     assert (row.aurac, row.low, row.high) == pytest.approx(expected[:3])
     assert row.aurac_linear == pytest.approx(quadrature_weights(RANKS, "linear") @ curve.accuracy)
+    assert row["mean"] == pytest.approx(np.mean(curve.accuracy))
     assert (row.base, row.examples, row.seeds) == (curve.baseline, 300, 1)
 
 
