@@ -181,7 +181,8 @@ class AttentionMetadata:
             held = self.store.layers[layer]
             cached = held[0][0, :, : self.prefix], held[1][0, :, : self.prefix]
         if self.keep and self.store is not None:
-            self.store.write(layer, torch.zeros_like(self.positions), self.positions, key, value)
+            for store, new in zip(self.store.layer(layer, key, value), (key, value), strict=True):
+                store[0, :, self.prefix : self.prefix + len(new)] = new.transpose(0, 1)
         if self.slots is not None and self.slot is not None and self.place is not None:
             whose = slice(None) if self.source is None else self.source
             self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
