@@ -9,7 +9,7 @@ from document_blocks import REPOSITORY
 
 PACKAGE, TESTS = REPOSITORY / "aurac", REPOSITORY / "tests"
 PACKAGES = {init.parent.name for init in PACKAGE.glob("*/__init__.py")}
-BESIDE = {"docs", "scripts", "slow"}
+BESIDE = {".", "docs", "scripts", "slow"}
 """Folders of tests that are of no package."""
 ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
 
