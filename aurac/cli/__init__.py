@@ -86,7 +86,11 @@ def hyphens(name: str) -> str:
 
 @click.group(
     cls=LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": hyphens},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": hyphens,
+    },
 )
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("--debug", is_flag=True, help="Show tracebacks and what libraries say.")

@@ -26,8 +26,8 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 
 
 @command(
-    common="tasks limit metric data base margin reference num-fewshot apply-chat-template ranks "
-    "basis device batch-size out dry-run json",
+    common="tasks limit base margin num-fewshot apply-chat-template ranks basis device out dry-run "
+    "json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the same command tries them "
     "again), 130 interrupted.",
 )
@@ -58,7 +58,9 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @shared.reference
 @shared.margin()
 # Prompts
-@click.option("--num-fewshot", "-f", type=click.IntRange(0), help="Examples in each prompt.")
+@click.option(
+    "--num-fewshot", "-f", type=click.IntRange(0), metavar="NUMBER", help="Examples in each prompt."
+)
 @click.option(
     "--fewshot", type=click.Choice(["stock", "fixed"]), default="stock", show_default=True,
     help="Draw them as lm-eval does, or take the same for all.",
@@ -114,9 +116,8 @@ def compare(
 ) -> int:
     """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
 
-    CKPT is a folder, a file or a hub id of an adapter, NAME=PATH, or the ranks of a family as
-    lora_r{1,2,4}. The same command goes on after an interruption, and adds what it asks for to the
-    run. lm-eval's spelling of its options (--num_fewshot) is understood.
+    CKPT is a folder or hub id, NAME=PATH, or a family as lora_r{1,2,4}. The same command goes on
+    after an interruption; with more adapters, tasks, ranks or examples it adds them to the run.
 
     \b
     aurac compare my_adapter --tasks gsm8k --margin 0.02
