@@ -206,13 +206,12 @@ def test_a_dead_ray_worker_costs_a_block(adapter, tmp_path):
     run_small(adapter, whole, **settings)
 
     def kill_in_a_cell():
-        (out / "cells").mkdir(parents=True, exist_ok=True)
+        wait_until((out / "cells").exists)
         wait_until(lambda: any(0 < count < 600 for count in examples_in(out)))
         victim = wait_until(lambda: next(descendants("ray::answer"), None))
         os.kill(victim, signal.SIGKILL)
         return victim
 
-    out.mkdir()
     with meanwhile(kill_in_a_cell) as victims:
         run_small(adapter, out, ray="local", **settings)
     assert len(victims) == 1
