@@ -8,8 +8,8 @@ given again, until the kills are spent and the last run has ended by itself. Eve
 at a moment drawn from the time that the undisturbed run took from its start to its end; the others
 at one drawn from the time that its cells took, counted from when a block begins.
 
-What is checked: the outcomes of every run are those of the undisturbed one, no kill
-costs more than one block of examples, and no lock is left behind (temporary files go after an hour).
+What is checked: the outcomes of every run are those of the undisturbed one, no kill costs more than
+one block of examples, and no lock is left behind (temporary files go after an hour).
 `--block N` makes blocks of N examples. Each attempt is a fork of a process that has imported the
 libraries, but read no model and no task.
 """
