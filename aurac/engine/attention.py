@@ -8,7 +8,8 @@ built-in kernel. Keys of grouped-query models are never repeated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from aurac.engine.passes import ForwardPass, Group
+from aurac.models.device import unwrapped
 
 _BLOCK = 128
 _STEP = 32  # widths of decoding slots that are read
@@ -343,3 +345,38 @@ def decoding_metadata(
         place=at - prefix,
         decoding=True,
     )
+
+
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
+
+
+class UnsupportedAttentionError(Exception):
+    """The model asks its attention for something that the function does not do."""
+
+
+def refuse_unsupported(mask: Any, dropout: float, arguments: Mapping[str, object]) -> None:
+    """Refuse a mask, dropout, and the sinks and biases among a layer's further arguments."""
+    names = [name for name in _UNSUPPORTED if arguments.get(name) is not None]
+    if mask is not None or dropout or names:
+        raise UnsupportedAttentionError(f"attention with {names or 'a mask or dropout'}")
+
+
+@contextmanager
+def attention_of(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Give every part of the model this attention function; their own come back on leaving."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(name, function)
+    configs: dict[int, Any] = {}
+    for part in unwrapped(model).modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", None) is not None:
+            configs.setdefault(id(config), config)
+    before = [(config, config._attn_implementation) for config in configs.values()]
+    try:
+        for config, _ in before:
+            config._attn_implementation = name
+        yield
+    finally:
+        for config, own in before:
+            config._attn_implementation = own

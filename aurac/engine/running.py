@@ -22,17 +22,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from aurac.engine.attention import AttentionMetadata, ScoreRule, SlotCache, pass_metadata
-from aurac.engine.passes import ForwardPass, chain_subtree, make_pass
-from aurac.errors import CellError
-from aurac.models.device import (
+from aurac.engine.attention import (
+    AttentionMetadata,
+    ScoreRule,
+    SlotCache,
     UnsupportedAttentionError,
     attention_of,
-    device_of,
-    keep_freed_memory,
+    pass_metadata,
     refuse_unsupported,
-    unwrapped,
 )
+from aurac.engine.passes import ForwardPass, chain_subtree, make_pass
+from aurac.errors import CellError
+from aurac.models.device import device_of, unwrapped
 
 Indices = Sequence[int] | NDArray[np.int64] | Tensor
 

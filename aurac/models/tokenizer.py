@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -69,7 +69,7 @@ def choose_tokenizer(
     chat_template: bool,
     trust_remote_code: bool = False,
 ) -> Tokenizer:
-    """The tokenizer of a comparison.
+    """The tokenizer of a comparison; a UsageError where the adapters' own differ.
 
     Args:
         wanted: `base`, `adapter`, a folder, or None: the adapters' own where they agree.
@@ -81,79 +81,49 @@ def choose_tokenizer(
     """
     if base.tokenizer is None:
         return Tokenizer()
-    plain = _identity(base.tokenizer, chat_template)
-
-    def load(folder: Path, whose: str) -> Tokenizer:
-        tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
-        digest = _identity(tokenizer, chat_template)
-        return Tokenizer() if digest == plain else Tokenizer(tokenizer, whose, digest)
-
     if wanted is None or wanted == "adapter":
-        choice = _of_adapters(adapters, load, requested=wanted is not None)
+        found = {f"adapter {n}": tokenizer_folder(path) for n, path in adapters.items()}
     else:
-        choice = Tokenizer() if wanted == "base" else load(_folder(wanted), wanted)
-    choice = replace(choice, rows=_needed_rows(base, choice, embeddings))
-    _say(choice, base)
-    return choice
-
-
-def _of_adapters(
-    adapters: Mapping[str, Path | None], load: Callable[[Path, str], Tokenizer], *, requested: bool
-) -> Tokenizer:
-    """The one tokenizer that the adapters have; the base's where none has its own.
-
-    Where it is ``requested`` it serves adapters without one of their own, too.
-    """
-    folders = {
-        name: folder for name, path in adapters.items() if (folder := tokenizer_folder(path))
-    }
-    if requested and not folders:
-        raise UsageError("--tokenizer adapter, but no adapter has a tokenizer of its own")
-    loaded = {name: load(folder, f"adapter {name}") for name, folder in folders.items()}
-    different = {name: own for name, own in loaded.items() if own.tokenizer is not None}
-    kinds = {own.sha256 for own in different.values()}
-    if len(kinds) > 1 or (different and not requested and len(different) < len(adapters)):
-        listed = ", ".join(
-            f"{n}: {'its own' if n in different else 'the base’s'}" for n in adapters
-        )
+        found = {wanted: None if wanted == "base" else tokenizer_folder(Path(wanted).expanduser())}
+    if wanted not in (None, "base") and not any(found.values()):
+        raise UsageError(f"--tokenizer {wanted} finds no folder with {_CONFIG}")
+    plain, different = _identity(base.tokenizer, chat_template), {}
+    for whose, folder in found.items():
+        if folder is not None:
+            tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
+            if (digest := _identity(tokenizer, chat_template)) != plain:
+                different[whose] = Tokenizer(tokenizer, whose, digest)
+    alike = len({own.sha256 for own in different.values()}) < 2
+    # One that is asked for serves adapters without one of their own, too.
+    if not alike or (wanted is None and 0 < len(different) < len(adapters)):
+        listed = ", ".join(f"{n}: {'its' if n in different else 'the base’s'}" for n in found)
         raise UsageError(
             f"the adapters have different tokenizers or chat templates ({listed}): compare them in "
             "separate runs, or give --tokenizer base or a folder"
         )
-    return next(iter(different.values()), Tokenizer())
+    choice = next(iter(different.values()), Tokenizer())
+    if choice.tokenizer is not None:
+        logger.warning("prompts go through the tokenizer of %s, not the base's", choice.name)
+    return replace(choice, rows=_needed_rows(base, choice, embeddings))
 
 
 def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
-    sizes = set(embeddings.values())
+    sizes, present = set(embeddings.values()), _rows(base.model)
     if len(sizes) > 1:
         listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
         raise CheckpointError(
             f"the adapters bring embeddings of different sizes ({listed}): compare them in "
             "separate runs"
         )
-    present = _rows(base.model)
     needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
-    return needed if needed != present else None
+    if needed == present:
+        return None
+    logger.warning("the base's embeddings are resized to %d rows", needed)
+    return needed
 
 
 def _rows(model: Any) -> int:
     return 0 if model is None else int(model.get_input_embeddings().weight.shape[0])
-
-
-def _say(choice: Tokenizer, base: LoadedBase) -> None:
-    if choice.tokenizer is not None:
-        more = len(choice.tokenizer) - len(base.tokenizer)
-        differs = [f"{more:+d} tokens"] if more else []
-        if choice.tokenizer.chat_template != base.tokenizer.chat_template:
-            differs.append("another chat template")
-        logger.warning(
-            "prompts go through the tokenizer of %s, not the base's (%s); --tokenizer base takes "
-            "the base's",
-            choice.name,
-            ", ".join(differs) or "other tokens",
-        )
-    if choice.rows is not None:
-        logger.warning("the base's embeddings are resized to %d rows", choice.rows)
 
 
 def tokenizer_folder(path: Path | None) -> Path | None:
@@ -162,15 +132,6 @@ def tokenizer_folder(path: Path | None) -> Path | None:
         return None
     folder = path if path.is_dir() else path.parent
     return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
-
-
-def _folder(text: str) -> Path:
-    folder = tokenizer_folder(Path(text).expanduser()) if Path(text).expanduser().is_dir() else None
-    if folder is None:
-        raise UsageError(
-            f"--tokenizer {text!r} is neither base, adapter nor a folder with {_CONFIG}"
-        )
-    return folder
 
 
 def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT001

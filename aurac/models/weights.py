@@ -24,8 +24,6 @@ logger = logging.getLogger(__name__)
 # Else Python prints what bitsandbytes says of optional kernels when PEFT imports it.
 logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
 
-_LISTED = 3  # tensors that a message names
-
 
 def check_complete(
     name: str,
@@ -38,16 +36,12 @@ def check_complete(
     transformers fills what a file lacks with random numbers and only says so in its
     `output_loading_info`: names that are missing, and (name, stored shape, shape of the model).
     """
-    wrong = sorted(
-        f"{key} has shape {tuple(stored)} where the model has {tuple(shape)}"
-        for key, stored, shape in mismatched
-    )
     parameters = {key for key, _ in model.named_parameters(remove_duplicate=False)}
-    if wrong := [*wrong, *(f"{key} is missing" for key in sorted(parameters & set(missing)))]:
-        more = f" and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+    wrong = sorted({*(key for key, _, _ in mismatched), *(parameters & set(missing))})
+    if wrong:
         raise BaseModelError(
-            f"the weights of base {name!r} do not fit its config.json "
-            f"({'; '.join(wrong[:_LISTED])}{more})"
+            f"the weights of base {name!r} do not fit its config.json: {', '.join(wrong[:3])} "
+            f"missing or of another shape ({len(wrong)} in all)"
         )
 
 

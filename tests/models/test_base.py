@@ -129,21 +129,17 @@ def test_weights_beyond_float16_suggest_another_dtype(tiny_base_folder, tmp_path
         load_base(base, dtype="float16", device="cpu")
 
 
-def test_weights_that_do_not_fit_the_config_are_refused_by_name(
-    tiny_base_folder, tmp_path, isolated_cache
-):
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.pop(UP), lambda t: t.update({UP: t[UP][:20].clone()}), dict.clear],
+    ids=["missing", "shorter", "empty"],
+)
+@pytest.mark.usefixtures("isolated_cache")
+def test_weights_that_do_not_fit_the_config_are_refused_by_name(change, tiny_base_folder, tmp_path):
     """transformers itself would fill a missing tensor with random numbers."""
-    lacking = changed_base(tiny_base_folder, tmp_path / "lacking", lambda t: t.pop(UP))
-    with pytest.raises(BaseModelError, match=rf"do not fit its config.json \({UP} is missing\)"):
-        load_base(lacking, dtype="float32", device="cpu")
-    short = changed_base(
-        tiny_base_folder, tmp_path / "short", lambda t: t.update({UP: t[UP][:20].clone()})
-    )
-    with pytest.raises(BaseModelError, match=rf"{UP} has shape \(20, 32\) where .* \(48, 32\)"):
-        load_base(short, dtype="float32", device="cpu")
-    empty = changed_base(tiny_base_folder, tmp_path / "empty", dict.clear)
-    with pytest.raises(BaseModelError, match=r"lm_head.weight is missing.* and \d+ more\)"):
-        load_base(empty, dtype="float32", device="cpu")
+    base = changed_base(tiny_base_folder, tmp_path / "base", change)
+    with pytest.raises(BaseModelError, match=r"do not fit its config.json: .*weight"):
+        load_base(base, dtype="float32", device="cpu")
 
 
 def test_a_base_larger_than_memory_is_one_line(tiny_base_folder, isolated_cache, monkeypatch):

@@ -47,11 +47,11 @@ class Source:
     def skeleton(self, own: str | None = None, *, needed: bool) -> nn.Module | None:
         """The modules of the base that is stated, else of ``own``, on the meta device, or ``None``.
 
-        They are fetched only if they are needed.
+        Only if they are needed a base is looked for that is not in memory.
         """
-        if self.base_model is not None:
+        if self.base_model is not None or not needed:
             return self.base_model
-        return base_skeleton(self.stated.base or own, needed=needed)
+        return base_skeleton(self.stated.base or own)
 
 
 class Format:
