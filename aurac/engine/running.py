@@ -79,8 +79,6 @@ class Budgets:
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """Without gradients, for a model in evaluation mode."""
-    if device_of(model).type == "cpu":
-        keep_freed_memory()
     with torch.inference_mode():
         yield
 

@@ -129,8 +129,9 @@ def call(*arguments):
 @pytest.fixture(scope="module")
 def server(place):
     """The base and its ranks, each loaded by PEFT from what `aurac truncate` wrote."""
-    call("truncate", place / "my_adapter", "--ranks", "pow2", "--out", place / "ranks",
-         "--method", "lora", "--base", place / "BASE")  # fmt: skip
+    for r in (1, 2, 4):
+        call("truncate", place / "my_adapter", "--rank", r, "--out", place / "ranks" / f"r{r}",
+             "--method", "lora", "--base", place / "BASE")  # fmt: skip
     found = ThreadingHTTPServer(("127.0.0.1", 0), Completions)
     found.tokenizer, found.lock, found.asked = make_tokenizer(), threading.Lock(), set()
     found.echoes = True
@@ -183,35 +184,31 @@ def test_the_pages_commands_give_the_numbers_of_compare(place, server):
     assert server.asked == {"BASE", "r1", "r2", "r4"}
 
     tasks = ",".join(str(place / "tasks" / f"{name}.yaml") for name in ("tiny_choice", "tiny_text"))
-    call("compare", place / "my_adapter", "--tasks", tasks, "--base", place / "BASE",
-         "--method", "lora", "--limit", LIMIT, "--dtype", "float32", "--device", "cpu",
-         "--out", place / "run")  # fmt: skip
-    served = json.loads(call("score", place / "logs", "--json", "--details"))["scores"]
-    run = json.loads(call("score", place / "run", "--json", "--details"))["scores"]
-    assert {row["task"] for row in served} == {"tiny_choice", "tiny_text"}
-    # `truncate` and `compare` cut a LoRA by SVD; its prefix beside it is not what is served.
-    default = [row for row in run if row["adapter"] == "my_adapter"]
-    assert len(default) == 2 < len(run)
-    for ours in default:
-        theirs = next(row for row in served if row["task"] == ours["task"])
-        assert theirs["adapter"] == "my_adapter"
-        for key in ("ranks", "accuracy", "baseline", "log2", "linear", "n_docs", "metric"):
-            assert theirs[key] == ours[key], key
-    assert "rank" in call("recommend", place / "logs", "--delta", "0.5")
-
-
-def test_the_texts_are_the_same_too(place, server):
-    """After the test above: what was generated at each rank, token by token."""
+    call("truncate", place / "my_adapter", "--method", "lora", "--out", place / "whole")
+    call("compare", place / "whole", "--tasks", tasks, "--base", place / "BASE", "--limit", LIMIT,
+         "--dtype", "float32", "--device", "cpu", "--out", place / "run")  # fmt: skip
     run = read_run(place / "run")
-    curve = next(c for c in run.curves if c.task == "tiny_text")
-    for rank in (1, 2, 4):
-        way = "tiny_text", curve.adapter, curve.basis, curve.rescale
-        said = run.samples(*way, rank).response.tolist()
-        (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob("samples_tiny_text_*")
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        served = [row["resps"][0][0] for row in rows if row["filter"] == "strict-match"]
-        assert served == said
-        assert len(set(said)) > 1
+    # `truncate` and `compare` cut a LoRA by SVD; its prefix beside it is not what is served.
+    curves = [curve for curve in run.curves if curve.basis == "svd"]
+    assert {curve.task for curve in curves} == {"tiny_choice", "tiny_text"}
+    for curve in curves:
+        for rank, outcomes in zip(curve.ranks, curve.outcomes, strict=True):
+            rows = logged(place, rank, curve.task)
+            metric = curve.metric.partition(",")[0]
+            assert [row[metric] for row in rows] == list(outcomes)
+            if curve.task == "tiny_text":  # what was generated, token by token
+                ours = run.samples(curve.task, curve.adapter, "svd", "keep", rank)
+                said = [row["resps"][0][0] for row in rows]
+                assert [str(text) for text in ours["response"]] == said
+                assert len(set(said)) > 1
+
+
+def logged(place, rank, task):
+    """lm-eval's rows of a rank, in the order of documents, of the filter that is scored."""
+    (log,) = (place / "logs" / "my_adapter" / f"rank_{rank}").rglob(f"samples_{task}_*")
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    kept = [row for row in rows if row["filter"] in ("none", "strict-match")]
+    return sorted(kept, key=lambda row: row["doc_id"])
 
 
 def test_a_server_without_prompt_log_probabilities_is_found_out(place, server, monkeypatch):
