@@ -24,7 +24,6 @@ from aurac.engine.probe import probe
 from aurac.engine.running import (
     Budgets,
     Header,
-    evaluating,
     finite_logits,
     packed_model,
     plainly_greedy,
@@ -114,7 +113,7 @@ class EngineLM(HFLM):
         """
         if not requests:
             return []
-        with evaluating(self.model):
+        with torch.inference_mode():
             if self.backend == "causal":
                 layout, header = self.tokens.pairs([request.args for request in requests])
                 if probe(self.model).serves(layout.longest):
@@ -124,7 +123,7 @@ class EngineLM(HFLM):
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """The log-likelihood of each text, from ``HFLM``."""
-        with evaluating(self.model):
+        with torch.inference_mode():
             return _finite(requests, self._ask(super().loglikelihood_rolling, requests))
 
     def generate_until(self, requests: list[Any]) -> list[str]:
@@ -135,7 +134,7 @@ class EngineLM(HFLM):
         """
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
         texts: dict[int, str] = {}
-        with evaluating(self.model), finite_logits(self.model):
+        with torch.inference_mode(), finite_logits(self.model):
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
                 longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)

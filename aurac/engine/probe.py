@@ -58,7 +58,7 @@ _VERDICTS: weakref.WeakKeyDictionary[Any, Verdict] = weakref.WeakKeyDictionary()
 def probe(model: Any) -> Verdict:
     """The verdict for this model object; the first call runs it on about a hundred tokens.
 
-    Call it within `evaluating`.
+    Call it within `torch.inference_mode`.
     """
     key = unwrapped(model)
     if key not in _VERDICTS:

@@ -77,13 +77,6 @@ class Budgets:
 
 
 @contextlib.contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Without gradients, for a model in evaluation mode."""
-    with torch.inference_mode():
-        yield
-
-
-@contextlib.contextmanager
 def finite_logits(model: Any) -> Iterator[None]:
     """Refuse logits whose argmax is no answer: a NaN, an infinity, or no token left in a place.
 

@@ -27,7 +27,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine.probe import probe
-from aurac.engine.running import evaluating
 from aurac.engine.tokens import encode_pairs, model_input
 from aurac.errors import CellError, TaskError
 
@@ -205,7 +204,7 @@ def test_where_memory_does_not_suffice_less_is_computed_at_once(
     lm = budgeted(model, tokens=512)
     seen: list[int] = []
     lm.progress = seen.append
-    with evaluating(model):
+    with torch.inference_mode():
         probe(model)
     forward = type(model).forward
 

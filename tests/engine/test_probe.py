@@ -11,7 +11,6 @@ import torch
 from engine_models import lora, tiny
 
 from aurac.engine.probe import Verdict, probe
-from aurac.engine.running import evaluating
 
 
 def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> None:
@@ -22,7 +21,7 @@ def test_the_probe_rejects_a_model_whose_positions_are_not_the_given_ones() -> N
         return original(*args, **kwargs)
 
     model.model.forward = MethodType(ignoring, model.model)
-    with evaluating(model):
+    with torch.inference_mode():
         verdict = probe(model)
     assert not verdict.packed
     assert "differs" in verdict.reason
@@ -34,7 +33,7 @@ def test_the_probe_rejects_a_layer_that_mixes_neighbouring_tokens() -> None:
     norm = model.model.layers[1].input_layernorm
     original = norm.forward
     norm.forward = lambda x: original(x) + 0.5 * torch.roll(original(x), 1, dims=1)
-    with evaluating(model):
+    with torch.inference_mode():
         assert not probe(model).packed
 
 
@@ -56,7 +55,7 @@ def test_the_probe_examines_the_base_whatever_adapter_is_attached(scale: float) 
 def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
     model = copy.deepcopy(tiny("llama"))
     model.config.attention_chunk_size = 64
-    with evaluating(model):
+    with torch.inference_mode():
         verdict = probe(model)
     assert verdict.packed
     assert verdict.serves(64)
@@ -65,7 +64,7 @@ def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
 
 def test_a_verdict_is_kept_for_the_model_object() -> None:
     model = copy.deepcopy(tiny("llama"))
-    with evaluating(model):
+    with torch.inference_mode():
         first = probe(model)
         model.model.forward = None  # a second examination would fail
         assert probe(model) is first
