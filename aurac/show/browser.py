@@ -79,7 +79,7 @@ def answers(of: TaskView, run: StoredRun) -> Answers | None:
     Of several training seeds the first one answers. Nothing where the answers are not stored, and
     of perplexities.
     """
-    if run.reader.task(of.task).rolling:
+    if of.rolling:
         return None
     questions = run.questions(of.task).set_index("example")
     ids: Sequence[str] | None = None

@@ -126,19 +126,20 @@ class Pages:
         names = list(dict.fromkeys(name for of in views_of for name in of.names))
         names = names or [adapter.name for adapter in self.run.adapters]
         about = self.run.provenance.get("base")
+        what = f"; {heading(views_of[0], self.run)}" if len(views_of) == 1 else ""
         page = Page(
             title=f"{listed(names)} on {listed([task.name for task in self.run.tasks])}",
-            lead=f"Base {about}{'' if len(views_of) != 1 else f'; {heading(views_of[0])}'}.",
+            lead=f"Base {about}{what}.",
             verdict=self.verdict(views_of) if views_of else [],
             first=[*(self.answer(views_of[0]) if len(views_of) == 1 else self.overview())],
         )
         for of in views_of:
             blocks = [*(self.answer(of) if several else ()), *self.details(of)]
             fold = several and len(views_of) > FOLDED_TASKS
-            shown = (Fold(heading(of), tuple(blocks)),) if fold else tuple(blocks)
+            shown = (Fold(heading(of, self.run), tuple(blocks)),) if fold else tuple(blocks)
             if blocks:
                 page.sections.append(Section(of.task if several else "Details", shown))
-        page.sections += [*self.rolling(), *self.end()]
+        page.sections += self.end()
         return page
 
     def verdict(self, views_of: list[TaskView]) -> list[Text]:
@@ -152,7 +153,7 @@ class Pages:
             for line in recommended_lines(each, self.run, each.names[0]):
                 sentence, _, command = line.partition("\n  ")
                 said.append(Text(f"{each.task}: {sentence}" if several else sentence, command))
-        if self.analysis.question.margin is None:
+        if self.analysis.question.margin is None and not all(of.rolling for of in views_of):
             said.append(Text(how_to_ask(None)))
         return said
 
@@ -239,15 +240,6 @@ class Pages:
         if (frame := views.member_table(self.run, of, self.labels)) is not None:
             caption = "AURAC in percent."
             yield Fold(f"Each of {len(frame)} tasks of {of.task}", (Table(caption, frame),))
-
-    def rolling(self) -> Iterator[Section]:
-        """Metrics of whole texts, such as perplexity."""
-        for task in self.run.tasks:
-            if task.rolling:
-                better = "higher" if task.higher_is_better else "lower"
-                caption = f"{task.metric} at each rank; {better} is better."
-                frame = views.metric_table(self.run, task.name)
-                yield Section(task.name, (Table(caption, frame),))
 
     def end(self) -> Iterator[Section]:
         """Failed cells, and how to make the run again."""

@@ -16,7 +16,6 @@ from aurac.show.views import (
     accuracy_table,
     difference_table,
     linear_table,
-    metric_table,
     notes,
     overview_table,
     ranks_table,
@@ -67,8 +66,7 @@ def screen(
         of = view(analysis, task)
         shown = _one(of, run, width) if len(of.names) == 1 else _several(of, run, width)
         blocks += [*shown, *(_details(of, width) if details else ())]
-    blocks += [*_rolling(run, width)] if run else []
-    if analysis.question.margin is None and every:
+    if analysis.question.margin is None and not all(view(analysis, t).rolling for t in every):
         blocks.append(wrapped(how_to_ask(run), width))
     return "\n\n".join(block for block in blocks if block)
 
@@ -91,14 +89,14 @@ def _one(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
     """One adapter: which rank to ship."""
     name = of.names[0]
     frame = ranks_table(of, name)
-    yield _titled(f"{name} on {heading(of)}", frame, width)
+    yield _titled(f"{name} on {heading(of, run)}", frame, width)
     yield from (wrapped(text, width) for text in recommended_lines(of, run, name))
 
 
 def _several(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
     """Several adapters: which is better, and with a margin what to ship of the leader."""
     frame = accuracy_table(of)
-    title = heading(of)
+    title = heading(of, run)
     if of.ranks != of.shared_ranks and of.shared_ranks and not of.rolling:
         ranks = ", ".join(map(str, of.shared_ranks))
         title += f"; AURAC over the ranks that all have: {ranks}"
@@ -107,9 +105,11 @@ def _several(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
     yield from (wrapped(text, width) for text in recommended_lines(of, run, of.names[0]))
 
 
-def heading(of: TaskView) -> str:
+def heading(of: TaskView, run: StoredRun | None = None) -> str:
     """The task, what is measured, and on how many examples."""
     values = of.metric if of.rolling else f"accuracy in percent ({of.metric})"
+    lower = {task.name for task in run.tasks if not task.higher_is_better} if run else set()
+    values += ", lower is better" * (of.task in lower)
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
     return f"{of.task}: {values.replace(' ()', '')}{count}"
 
@@ -117,15 +117,6 @@ def heading(of: TaskView) -> str:
 def _titled(title: str, frame: DataFrame, width: int, margin: float | None = None) -> str:
     lines = [wrapped(one_line(title), width), fitted(frame, width)]
     return "\n".join([*lines, *(wrapped(note, width) for note in notes(frame, margin))])
-
-
-def _rolling(run: StoredRun, width: int) -> Iterator[str]:
-    """Metrics of whole texts, such as perplexity."""
-    for task in run.tasks:
-        if task.rolling:
-            better = "higher" if task.higher_is_better else "lower"
-            title = f"{task.name}: {task.metric}, {better} is better"
-            yield _titled(title, metric_table(run, task.name), width)
 
 
 def _differences(of: TaskView, width: int) -> Iterator[str]:
@@ -146,7 +137,7 @@ def verdict(of: TaskView) -> str:
 def recommended_lines(of: TaskView, run: StoredRun | None, name: str) -> list[str]:
     """What to ship of an adapter, with the command that makes it; nothing without a margin."""
     margin, row = of.analysis.question.margin, of.recommendation(name)
-    if margin is None:
+    if margin is None or of.rolling:
         return []
     if row is None:
         return [f"{name}: a recommendation needs the outcome of every example at its trained rank."]

@@ -274,24 +274,6 @@ def overview_table(analysis: Analysis) -> pd.DataFrame:
     return frame
 
 
-def metric_table(run: StoredRun, task: str) -> pd.DataFrame:
-    """A metric of whole texts, such as perplexity, at each rank; it has no AURAC."""
-    found = run.values(task)
-    base = found.loc[found["rank"] == 0, "value"].max()
-    cuts = found[found["rank"] > 0].groupby(["adapter", "basis", "rescale"], sort=False)
-    several = found["adapter"].nunique() < len(cuts)
-    rows = []
-    for key, one in cuts:
-        adapter, basis, rescale = map(str, key)
-        values = dict(zip(one["rank"], one["value"], strict=True))
-        name = f"{adapter}, {basis} · {rescale}" if several else adapter
-        each = {
-            f"r={rank}": metric_value(values.get(rank)) for rank in sorted({*found["rank"]} - {0})
-        }
-        rows.append({"adapter": name, "base": metric_value(base)} | each)
-    return pd.DataFrame(rows)
-
-
 def member_table(run: StoredRun, of: TaskView, labels: Mapping[str, str]) -> pd.DataFrame | None:
     """AURAC of each adapter on each task of a group."""
     curves = run.member_curves(of.task)

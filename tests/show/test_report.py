@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
-from shown import curve, one, stored, three, word_problems
+from shown import curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
@@ -219,13 +219,12 @@ def test_tasks_of_a_group_are_folded(tmp_path):
     assert re.search(r"\| task +\| +LoRA \| +dylora \|", text)
 
 
-def test_failed_cells_and_perplexities_are_listed(tmp_path):
+def test_failed_cells_are_listed(tmp_path):
     whole = curve()
     found = analyse([replace(whole.at([1, 2, 8, 16]), missing={4: "out of memory"})])
-    written(tmp_path, found, rolling=["wikitext"], failures=["out of memory"])
+    written(tmp_path, found, failures=["out of memory"])
     text = text_of(tmp_path)
     assert re.search(r"\| lora +\| +4 \| maths +\| out of memory", text)
-    assert "word\\_perplexity,none at each rank; lower is better" in text
 
 
 def test_answers_are_missing_where_a_cell_is(tmp_path):
@@ -235,9 +234,7 @@ def test_answers_are_missing_where_a_cell_is(tmp_path):
 
 
 def test_a_run_of_perplexities_alone(tmp_path):
-    run = stored(one(), rolling=["wikitext"])
-    run.tasks, run.curves = run.tasks[1:], ()
-    found = analyse([])
-    assert "wikitext: word_perplexity,none, lower is better" in screen(found, run, 80)
-    write_report(run, found, tmp_path)
+    written(tmp_path, found := analyse([perplexity()]))
     assert text_of(tmp_path).startswith("# lora on wikitext")
+    assert "AURAC" not in text_of(tmp_path).split("## How")[0]
+    assert "--margin" not in screen(found)

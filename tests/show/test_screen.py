@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shown import LORA, RANKS, curve, one, stored, three, word_problems
+from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
 from aurac.show.numbers import interval, loss, lower, p_value, upper
@@ -157,11 +157,13 @@ def test_a_missing_rank_is_a_dash():
 
 
 def test_perplexity_has_no_aurac():
-    found = one()
-    shown = screen(found, stored(found, rolling=["wikitext"]), 80)
-    text = shown[shown.index("wikitext") :]
-    assert text.startswith("wikitext: word_perplexity,none, lower is better")
-    assert rows(text)["lora"] == ["lora", "30", "24", "23", "21", "17", "9"]
+    found = analyse([curve(), perplexity()], Question(margin=0.1))
+    shown = screen(found, stored(found), 80)
+    text = shown[shown.index("lora on wikitext") :]
+    assert text.startswith("lora on wikitext: word_perplexity,none, lower is better")
+    assert [line.split()[:2] for line in text.splitlines()[2:]] == [
+        ["0", "30"], ["1", "24"], ["2", "23"], ["4", "21"], ["8", "17"], ["16", "9"],
+    ]  # fmt: skip
 
 
 def test_details_have_the_linear_axis_and_weights():

@@ -41,6 +41,13 @@ def curve(name="lora", accuracy=LORA, *, ranks=RANKS, n=200, base=0.05, task="ma
     return Curve.from_outcomes(ranks, scores, **(fields | more))
 
 
+def perplexity():
+    """A curve of a metric of whole texts."""
+    values, fields = (24.0, 23.0, 21.0, 17.0, 9.0), {"basis": "svd", "rescale": "keep"}
+    labels = {"adapter": "lora", "task": "wikitext", "metric": "word_perplexity,none"}
+    return Curve(RANKS, values, rolling=True, baseline=30.0, **labels, **fields)
+
+
 def one(margin=None, **more):
     """An analysis of one adapter."""
     return analyse([curve(**more)], Question(margin=margin))
@@ -75,21 +82,14 @@ class FakeRun(SimpleNamespace):
     def member_curves(self, group):
         return ()
 
-    def values(self, task):
-        rows = [(None, None, None, 0, 30.0), *(("lora", "svd", "keep", r, 25.0 - r) for r in RANKS)]
-        return pd.DataFrame(rows, columns=["adapter", "basis", "rescale", "rank", "value"])
 
-
-def stored(
-    analysis, folder=Path("runs/x"), *, text="The answer is", rolling=(), failures=()
-) -> Any:
+def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:
     """A run of the curves of an analysis."""
     curves = [curve for row in analysis.rows.values() for curve in row.curves]
-    tasks = [TaskInfo(name=task, metric=METRIC) for task in dict.fromkeys(c.task for c in curves)]
-    perplexities = [
-        TaskInfo(name=task, metric="word_perplexity,none", rolling=True, higher_is_better=False)
-        for task in rolling
-    ]
+    tasks = tuple(
+        TaskInfo(name=c.task, metric=c.metric, rolling=c.rolling, higher_is_better=not c.rolling)
+        for c in {c.task: c for c in curves}.values()
+    )
     names = dict.fromkeys(curve.adapter for curve in curves)
     return FakeRun(
         folder=folder,
@@ -101,7 +101,7 @@ def stored(
             "versions": {"aurac": "0.2.0"},
             "machine": {"system": "Linux"},
         },
-        tasks=(*tasks, *perplexities),
+        tasks=tasks,
         adapters=tuple(
             AdapterInfo(name=n, path=f"zoo/{n}", sha256="cd" * 32, method="lora", trained_rank=16)
             for n in names
