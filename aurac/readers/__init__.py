@@ -44,8 +44,7 @@ def read_curves(
             rescale, bytes, trained_rank`` where known); a folder with one folder of
             ``samples_*.jsonl`` per rank; or a run folder.
         metric: Where the source holds several: ``[TASK=]NAME[,FILTER]``, or task → such.
-        cluster: Task ("" for all) → field of its examples in sample logs by which they are
-            clustered. A table says it in a column, a run folder by itself.
+        cluster: Of sample logs, task ("" for all) → field of its examples that clusters them.
 
     Raises:
         DataError: Not there, of an unknown kind, empty, or with unusable content.

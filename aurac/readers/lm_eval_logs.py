@@ -21,10 +21,7 @@ logger = logging.getLogger(__name__)
 
 # Where a task logs several metrics and none was asked for, the first of these that it has.
 PREFERRED = (
-    "exact_match,strict-match",
-    "acc,none",
-    "exact_match,none",
-    "exact_match,flexible-extract",
+    *("exact_match,strict-match", "acc,none", "exact_match,none", "exact_match,flexible-extract"),
     "acc_norm,none",
 )
 # How a folder says its rank, the surest first: `8`, `r8` or `rank_8`; `lora-rank-8`; `lora-8`.
@@ -39,7 +36,7 @@ HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 @dataclass
 class LogContent:
-    """The content of one log: by document its scores, hash, and what it shares with others."""
+    """By document its scores, hash, and what it shares with others."""
 
     columns: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric,filter
     hashes: dict[str, str] = field(default_factory=dict)
@@ -178,15 +175,15 @@ def _pooled(
     bases = [curve.base_scores for curve in curves if curve.base_scores is not None]
     ids = [[f"{i}:{doc}" for doc in c.doc_ids or ()] for i, c in enumerate(curves)]
     # a document of a member without clusters is one by itself
-    clusters = [[f"{i}:{x}" for x in c.clusters or c.doc_ids or ()] for i, c in enumerate(curves)]
+    shared = [[f"{i}:{x}" for x in c.clusters or c.doc_ids or ()] for i, c in enumerate(curves)]
+    some = any(curve.clusters for curve in curves)
+    clusters = [x for each in shared for x in each] if some else None
     return Curve.from_outcomes(
         ranks,
         np.concatenate([np.asarray(curve.at(ranks).outcomes) for curve in curves], axis=1),
         doc_ids=tuple(doc for each in ids for doc in each),
         doc_hashes=tuple(h for curve in curves for h in curve.doc_hashes or ()),
-        clusters=tuple(x for each in clusters for x in each)
-        if any(curve.clusters for curve in curves)
-        else None,
+        clusters=None if clusters is None else tuple(clusters),
         base_scores=np.concatenate(bases) if len(bases) == len(curves) else None,
         missing=dict.fromkeys(gaps, "not in the logs of all its tasks"),
         adapter=adapter,
