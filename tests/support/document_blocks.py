@@ -34,11 +34,14 @@ def blocks(page: Path) -> list[Block]:
     return [Block(language, body, said or None) for language, body, said in found]
 
 
+def joined(text: str) -> str:
+    """Shell lines whose end a backslash joins to the next line, as one."""
+    return re.sub(r"\\\n\s*", "", text)
+
+
 def lines(page: Path) -> list[str]:
     """The command lines of a page's shell blocks; a backslash joins the next line."""
-    shell = [
-        re.sub(r"\\\n\s*", "", block.text) for block in blocks(page) if block.language == "bash"
-    ]
+    shell = [joined(block.text) for block in blocks(page) if block.language == "bash"]
     return [line for text in shell for line in text.splitlines() if line.strip()]
 
 
