@@ -31,8 +31,6 @@ from aurac.training.trainer import (
     LOGGING_STEPS,
     Example,
     NestedTrainer,
-    packing_collator,
-    packs,
 )
 
 if TYPE_CHECKING:
@@ -123,8 +121,7 @@ def _trained(
     scratch = Path(arguments.output_dir)
     model, hook = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    packed = loaded.device == "cpu" and packs(model, examples, pad)  # measured on CPUs only
-    collator = packing_collator() if packed else partial(collate, pad=pad)
+    collator = partial(collate, pad=pad)
     trainer = NestedTrainer(model, examples, hook, arguments, collator, callbacks)
     began = perf_counter()
     try:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import DataCollatorWithFlattening, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aurac.errors import DivergedError
-from aurac.training.data import IGNORED, collate
 from aurac.training.nesting_hook import NestingHook
-
-logger = logging.getLogger(__name__)
 
 Example = dict[str, list[int]]
 LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
-_CHECKED = 3  # examples that are computed both ways before a training
-# Relative to the spread of the logits. Rounding alone puts two bf16 passes of the packaged base
-# (30 layers) up to 0.16 apart; a sequence that sees another one or a wrong position 0.3 and more.
-_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 5e-2}
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
@@ -49,37 +41,6 @@ class StepSampler(torch.utils.data.Sampler[int]):
         for start in range(0, len(order), self.step):
             chunk = order[start : start + self.step]
             yield from sorted(chunk, key=lambda index: -self.lengths[index])
-
-
-def packing_collator() -> DataCollatorWithFlattening:
-    """Examples one after another in one row (1, T), so that no padding is computed.
-
-    transformers tells them apart by their positions where there is no attention mask.
-    """
-    return DataCollatorWithFlattening(separator_id=IGNORED)
-
-
-@torch.no_grad()
-def packs(model: Any, examples: Sequence[Example], pad: int) -> bool:
-    """Whether packed rows give this model's own logits, found by computing a few both ways."""
-    by_length = sorted(examples, key=lambda example: len(example["input_ids"]))
-    checked = [by_length[-1], *by_length[: _CHECKED - 1]]
-    training = model.training
-    model.eval()
-    try:
-        padded, row = collate(checked, pad), packing_collator()(checked)
-        kept = padded["attention_mask"].bool()
-        del padded["labels"], row["labels"]
-        plain = model(**padded, use_cache=False).logits[kept].float()
-        packed = model(**row, use_cache=False).logits[0].float()
-    except Exception as error:  # noqa: BLE001  # whatever custom code raises, padding serves
-        logger.info("examples are padded, not packed: %r", error)
-        return False
-    finally:
-        model.train(training)
-    spread = (plain - plain.mean(dim=-1, keepdim=True)).norm()
-    difference = float((packed - plain).norm() / spread)
-    return difference <= _TOLERANCE.get(next(model.parameters()).dtype, 0.22)
 
 
 class NestedTrainer(Trainer):
@@ -131,12 +92,9 @@ class NestedTrainer(Trainer):
             losses.append(super().training_step(model, inputs, *args))
         return torch.stack(losses).sum()
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
-        """The Trainer's loss times the weight of the pass; a cache would hide packed positions."""
-        plain = super().compute_loss(model, {**inputs, "use_cache": False}, *args, **kwargs)
-        return self._weight * plain
+    def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The Trainer's loss times the weight of the pass."""
+        return self._weight * super().compute_loss(*args, **kwargs)
 
 
 class StepCallback(TrainerCallback):
