@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aurac.analysis.gather import Groups, Row, difference, gather
+from aurac.curves.checks import check_level
 from aurac.errors import UsageError
 from aurac.stats.estimate import (
     FRACTION,
@@ -58,8 +59,7 @@ class Question:
     def __post_init__(self) -> None:
         if self.margin is not None and not 0.0 < self.margin < 1.0:
             raise UsageError(f"The margin {self.margin:g} is no fraction such as 0.02.")
-        if not 0.5 <= self.level < 1.0:
-            raise UsageError(f"The level {self.level:g} is no coverage such as 0.95.")
+        check_level(self.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,7 +305,7 @@ def _against(row: Row, rank: int) -> dict[str, Any]:
     if above is not None:
         result["above_base"] = estimate(row.parts(above), SIGNED, 0.90).low > 0.0
     reference = row.trained_rank
-    if reference in row.ranks and rank < reference:
+    if reference in row.ranks and rank < reference and not row.rolling:
         result["loss"] = row.accuracy(reference) - row.accuracy(rank)
         full, scores = row.scores(reference), row.scores(rank)
         if full is not None and scores is not None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from aurac.analysis.gather import Row
 from aurac.curves.area import quadrature_weights
+from aurac.curves.checks import check_level
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
 from aurac.stats.estimate import FRACTION, estimate
@@ -61,12 +62,17 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
 
     Raises:
         CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal examples, several curves.
+            that is not finite or outside [0, 1], ragged or unequal examples, several curves, a
+            metric such as perplexity.
+        UsageError: A level that is no coverage.
         DataError, RunFolderError: A path that cannot be read.
     """
+    check_level(level)
     if isinstance(curve, (str, Path)) or hasattr(curve, "columns"):
         curve = _only_curve(curve)
     known = as_curve(curve)
+    if known.rolling:
+        raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
     for rank, reason in known.missing.items():
         raise CurveError(f"{known.label} has no accuracy at rank {rank} ({reason}).")
     weights, accuracy = quadrature_weights(known.ranks, axis), np.asarray(known.accuracy)

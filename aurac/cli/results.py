@@ -22,13 +22,15 @@ Groups = tuple[tuple[str, tuple[str, ...]], ...]
 def asked(
     folder: Path, margin: float | None, reference: str | None, group: Groups
 ) -> tuple[StoredRun, Analysis]:
-    """A run, and what its results say to a question; groups add to those that it records."""
+    """A run, and what its results say to a question; groups take the place of recorded ones."""
     from aurac.analysis import Question, analyse
     from aurac.records.run import read_run
 
-    run = read_run(folder)
-    groups = {**run.groups, **dict(group)}
-    return run, analyse(run.curves, Question(margin=margin, reference=reference, groups=groups))
+    run, given = read_run(folder), dict(group)
+    taken = {name for members in given.values() for name in members}
+    groups = {name: some for name, some in run.groups.items() if not taken.intersection(some)}
+    question = Question(margin=margin, reference=reference, groups={**groups, **given})
+    return run, analyse(run.curves, question)
 
 
 @command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")
@@ -114,8 +116,8 @@ def score(
         run, analysis = asked(source, margin, reference, group)
     else:
         read = read_curves(source, metric, dict(cluster))
-        groups = {**read.groups, **dict(group)}
-        analysis = analyse(read.curves, Question(margin=margin, reference=reference, groups=groups))
+        question = Question(margin=margin, reference=reference, groups=dict(group))
+        analysis = analyse(read.curves, question)
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
 
 

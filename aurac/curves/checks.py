@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.errors import CurveError
+from aurac.errors import CurveError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +37,12 @@ def whole_rank(value: Any) -> int:
     if not number or not float(value).is_integer():
         raise CurveError(f"Rank {value!r} is no whole number.")
     return int(value)
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of intervals that is no coverage, such as 95."""
+    if not 0.5 <= level < 1.0:
+        raise UsageError(f"The level {level:g} is no coverage such as 0.95.")
 
 
 def is_missing(label: Any) -> bool:

@@ -49,7 +49,6 @@ class LoadedBase:
     dtype: str
     device: str
     device_map: dict[str, str] | None = None  # part → device, of a model that is spread
-    tokenizer_sha256: str | None = None  # where it is not the base's own tokenizer
 
 
 def resolve_base(name: str) -> Base:

@@ -57,7 +57,7 @@ class Tokenizer:
             model.requires_grad_(requires_grad=False)
         if self.tokenizer is None:
             return base
-        return replace(base, tokenizer=self.tokenizer, tokenizer_sha256=self.sha256)
+        return replace(base, tokenizer=self.tokenizer)
 
 
 def choose_tokenizer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,12 +23,10 @@ class Curves:
     Attributes:
         curves: In the order of the source; of a run an adapter's default cut first.
         kind: What the source is.
-        groups: Recipe → adapters that the source records as its seeds.
     """
 
     curves: Sequence[Curve]
     kind: Literal["table", "samples", "run"]
-    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_curves(
@@ -64,8 +62,7 @@ def read_curves(
 
         if asked:
             raise DataError(f"{path} is a run: compare with another --metric into another folder.")
-        run = read_run(path)
-        return Curves(run.curves, "run", run.groups)
+        return Curves(read_run(path).curves, "run")
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{path} is no table: its name ends in none of {', '.join(TABLES)}.")
     from aurac.readers.table import read_table

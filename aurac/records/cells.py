@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,6 @@ class Cell:
         places: Example → block and row of its outcome.
         aggregates: Number of first examples → lm-eval's aggregates over these.
         failed: Why it could not be completed, if nothing was kept since.
-        damaged: How many lines could not be used.
     """
 
     identity: CellIdentity | None = None
@@ -51,7 +51,6 @@ class Cell:
     places: dict[DocumentKey, tuple[int, int]] = field(default_factory=dict)
     aggregates: dict[int, dict[str, float]] = field(default_factory=dict)
     failed: Failed | None = None
-    damaged: int = 0
 
     def add(self, line: Any) -> None:
         """Take in one line of the file."""
@@ -164,10 +163,8 @@ def read_cell(path: Path, *, whole: bool = True) -> Cell:
     try:
         with open_stored(path) as lines:
             for line in filter(bytes.strip, lines):
-                try:
+                with suppress(ValueError):  # its examples are computed again
                     cell.add(decode_line(line, whole=whole))
-                except ValueError:
-                    cell.damaged += 1
     except FileNotFoundError:
         pass
     return cell

@@ -183,6 +183,8 @@ def assembled(folder: Path, manifest: Manifest, store: CellStore | None = None) 
     reader = Reader(folder, manifest, store or CellStore(folder))
     tasks = tuple(reader.task(name) for name in manifest.asked)
     made = [reader.curve(task, cut) for task in tasks for cut in manifest.cuts]
+    curves = tuple(curve for curve in made if curve is not None)
+    there = {curve.adapter for curve in curves}  # an adapter may have failed everywhere
     return StoredRun(
         folder=folder,
         settings=manifest.settings,
@@ -190,8 +192,8 @@ def assembled(folder: Path, manifest: Manifest, store: CellStore | None = None) 
         tasks=tasks,
         adapters=tuple(manifest.adapters),
         failures=reader.failures,
-        groups=recipe_groups(manifest.adapters, manifest.groups),
-        curves=tuple(curve for curve in made if curve is not None),
+        groups=recipe_groups([a for a in manifest.adapters if a.name in there], manifest.groups),
+        curves=curves,
         reader=reader,
     )
 
@@ -242,19 +244,23 @@ class Reader:
         """Every cell that could not be completed, once; a shared one under its first name."""
         found: dict[str, Failure] = {}
         for name, key in self.manifest.base.items():
-            if why := self._reason(key):
+            if why := self._reason(key, name, self._tasks[name].examples):
                 found[key] = Failure(None, None, None, 0, name, why)
         for cut in self.manifest.cuts:
             way = cut.adapter, cut.basis, cut.rescale
             for name, cells in cut.cells.items():
                 for rank, key in cells.items():
-                    if key not in found and (why := self._reason(key)):
+                    why = key not in found and self._reason(key, name, cut.examples[name])
+                    if why:
                         found[key] = Failure(*way, rank, name, why)
         return tuple(found.values())
 
-    def _reason(self, key: str) -> str | None:
-        failed = self.store.scores(key).failed
-        return failed.reason if failed else None
+    def _reason(self, key: str, leaf: str, examples: int) -> str | None:
+        """Why a cell lacks some of these examples."""
+        cell = self.store.scores(key)
+        if cell.failed and cell.missing(self.keys(self._tasks[leaf], examples)):
+            return cell.failed.reason
+        return None
 
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a cut on a task or group; None where it has a score at no rank."""

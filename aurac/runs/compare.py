@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aurac.errors import UsageError
 from aurac.files import sweep_scraps, write_json
 from aurac.records.cells import CellStore, cannot_write
-from aurac.records.run import StoredRun, assembled
+from aurac.records.run import StoredRun, assembled, recipe_groups
 from aurac.runs.compute import Work
 from aurac.runs.compute import compute as compute_here
 from aurac.runs.folder import RESULTS_FILE, RESULTS_SCHEMA, Locks, check_folder, record
@@ -27,6 +28,7 @@ from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
     from aurac.notebook import Run
+    from aurac.records.manifest import Manifest
 
 
 def compare(
@@ -105,6 +107,7 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
             if ways != session.ways:
                 cells = plan(ways, session.inputs.tasks, session.digest)
             manifest = session.manifest(ways, cells, command, started)
+            check_reference(settings.reference, manifest)
             record(folder, manifest)
             work = Work(store, locks)
             _compute(session, distinct(cells), work, progress=progress)
@@ -119,6 +122,15 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
     except OSError as error:
         raise cannot_write(folder, error) from error
     return stored
+
+
+def check_reference(reference: str | None, manifest: Manifest) -> None:
+    """Refuse a reference of which there will be no row, before anything is computed."""
+    recipes = recipe_groups(manifest.adapters, manifest.groups)
+    seeds = {name for members in recipes.values() for name in members}
+    names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
+    if reference is not None and reference.partition(", ")[0] not in names:
+        raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
 
 
 def write_report(stored: StoredRun, settings: Settings) -> None:

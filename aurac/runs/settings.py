@@ -167,6 +167,13 @@ def _limit(name: str, value: Any) -> float | None:
     return int(number) if number is not None and (number >= 1 or number == 0) else number
 
 
+def _margin(name: str, value: Any) -> float | None:
+    number: float | None = _number(name, value, float, 0, 1)
+    if number in (0, 1):
+        raise UsageError(f"margin {value!r} is no fraction such as 0.02")
+    return number
+
+
 def _ranks(name: str, value: Any) -> str | tuple[int, ...]:
     if value in ("pow2", "all"):
         return str(value)
@@ -248,7 +255,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "include_path": _path,
     "group": _groups,
     "cluster": mapping,
-    "margin": lambda name, value: _number(name, value, float, 0, 1),
+    "margin": _margin,
     "num_fewshot": lambda name, value: _number(name, value, int, 0),
     "fewshot": lambda name, value: _word(name, value, ("stock", "fixed")),
     "gen_kwargs": _generation,

@@ -114,16 +114,19 @@ def relabelled(analysis: Analysis, labels: Mapping[str, str]) -> Analysis:
     """The analysis with other names of adapters; their further cuts follow."""
     if not labels:
         return analysis
+
+    def called(name: str) -> str:
+        adapter, comma, cut = name.partition(", ")
+        return labels.get(name) or labels.get(adapter, adapter) + comma + cut
+
     names = {name for _, name in analysis.rows} | {*analysis.scores["adapter"]}
     unknown = [
         old for old in labels if old not in {name.partition(", ")[0] for name in names} | names
     ]
     if unknown:
         raise UsageError(f"no adapter of the run is called {unknown[0]}")
-
-    def called(name: str) -> str:
-        adapter, comma, cut = name.partition(", ")
-        return labels.get(name) or labels.get(adapter, adapter) + comma + cut
+    if len({*map(called, names)}) < len(names):
+        raise UsageError("two adapters would have the same label")
 
     def frame(name: str) -> pd.DataFrame:
         one: pd.DataFrame = getattr(analysis, name)

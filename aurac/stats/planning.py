@@ -67,17 +67,6 @@ def examples_for(difference: float, assumed: Assumptions) -> int | None:
     return _smallest(lambda n: assumed.surplus(difference, n) >= 0.0)
 
 
-def difference_for(examples: int, assumed: Assumptions) -> float | None:
-    """The smallest true difference that these examples find; None where they find none."""
-    low, high = 0.0, assumed.flips
-    if assumed.surplus(high, examples) < 0.0:
-        return None
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if assumed.surplus(middle, examples) >= 0.0 else (middle, high)
-    return high
-
-
 def examples_for_margin(margin: float) -> int:
     """The fewest examples with which a rank without any loss is shown to lose at most a margin."""
 

@@ -227,6 +227,7 @@ def test_rolling_metrics_have_points_and_no_area():
     curve = Curve((1, 2), (31.5, 20.25), adapter="a", task="wikitext", rolling=True, baseline=40.0)
     found = analyse([curve, replace(curve, adapter="b")])
     assert list(rows(found.points, adapter="a").accuracy) == [40.0, 31.5, 20.25]
+    assert found.points.loss.isna().all()
     assert found.scores.aurac.isna().all()
     assert found.pairs.empty
     assert found.rank_pairs.empty

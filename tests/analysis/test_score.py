@@ -9,7 +9,7 @@ import pytest
 import aurac
 from aurac.analysis import analyse
 from aurac.curves.curve import Curve
-from aurac.errors import CurveError
+from aurac.errors import CurveError, UsageError
 
 
 def test_accuracies_alone_have_an_area_and_no_interval():
@@ -66,6 +66,13 @@ def test_a_table_with_one_curve_is_scored_from_its_path(tmp_path):
 def test_what_is_no_curve_is_refused(curve, message):
     with pytest.raises(CurveError, match=message):
         aurac.score(curve)
+
+
+def test_a_level_that_is_none_and_a_perplexity_are_refused():
+    with pytest.raises(UsageError, match="level 95"):
+        aurac.score({1: [0, 1], 2: [1, 1]}, level=95)
+    with pytest.raises(CurveError, match="no AURAC"):
+        aurac.score(Curve((1, 2), (20.0, 30.0), rolling=True))
 
 
 def test_a_missing_rank_is_never_imputed():

@@ -72,6 +72,20 @@ def test_an_adapter_without_any_cell_has_no_curve(folder):
     assert [curve.adapter for curve in read_run(folder).curves] == ["b"]
 
 
+def test_a_seed_that_failed_everywhere_is_in_no_group(folder):
+    manifest = Manifest.read(folder)
+    msgspec.structs.replace(manifest, groups={"both": ["a", "b"]}).write(folder)
+    assert read_run(folder).groups == {"both": ("a", "b")}
+    for rank in SCORES["a"]:
+        CellStore(folder).path(make_identity(adapter="a", rank=rank).key).unlink()
+    assert read_run(folder).groups == {"both": ("b",)}
+
+
+def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
+    CellStore(folder).append(make_identity(adapter="b", rank=4), Failed(reason="why", time=0.0))
+    assert not read_run(folder).failures
+
+
 def test_fewer_examples_are_the_first_ones(folder):
     manifest = Manifest.read(folder)
     cut = msgspec.structs.replace(manifest.cuts[0], examples={"t": 2})

@@ -168,6 +168,14 @@ def test_a_failed_cell_is_missing_and_tried_again(adapters, tmp_path, monkeypatc
     assert again.curves[0].base_scores is not None
 
 
+def test_a_question_that_has_no_answer_is_refused_first(adapters, tmp_path, counted):
+    with pytest.raises(UsageError, match="no gone to compare with, but dylora"):
+        run_small(adapters["dylora"], tmp_path / "run", reference="gone")
+    with pytest.raises(UsageError, match="margin 0"):
+        run_small(adapters["dylora"], tmp_path / "run", margin=0)
+    assert not counted
+
+
 def test_a_damaged_cell_is_computed_again(adapters, tmp_path, counted):
     run = run_small(adapters["dylora"], tmp_path / "run")
     path = next((tmp_path / "run" / "cells").iterdir())

@@ -191,6 +191,8 @@ def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
     assert "Compared with LoRA" in text
     with pytest.raises(UsageError, match="no adapter of the run is called loar"):
         write_report(stored(found), found, tmp_path, {"loar": "LoRA"})
+    with pytest.raises(UsageError, match="same label"):
+        write_report(stored(found), found, tmp_path, {"lora": "b"})
 
 
 def test_several_tasks_begin_with_the_mean(tmp_path):

@@ -9,7 +9,6 @@ from aurac.errors import UsageError
 from aurac.stats.estimate import SIGNED, components, further_examples, interval
 from aurac.stats.planning import (
     Assumptions,
-    difference_for,
     examples_for,
     examples_for_margin,
 )
@@ -24,13 +23,6 @@ def test_the_examples_that_are_planned_find_the_difference_with_the_power(differ
     values = (draws < gain).astype(float) - (draws > 1 - (0.3 - gain))
     low, _ = interval(components(values), SIGNED, 0.05 / tests, further_examples(tests))
     assert np.mean(low > 0) == pytest.approx(0.8, abs=0.04)
-
-
-def test_examples_and_difference_are_one_plan():
-    assumed = Assumptions()
-    n = examples_for(0.05, assumed)
-    assert difference_for(n, assumed) == pytest.approx(0.05, abs=1e-3)
-    assert difference_for(n - 20, assumed) > 0.05
 
 
 def test_seeds_that_vary_more_than_the_difference_cannot_be_outnumbered_by_examples():
