@@ -6,7 +6,7 @@ The scale after truncation (``rescale``) is a choice that can outweigh the metho
 - ``keep`` holds the scale of the trained rank;
 - ``trained`` keeps the first r entries of the diagonal P that training used, folded into A (for
   DyLoRA, whose P at rank r is s_r itself, that is ``rule``);
-- ``fit`` multiplies ``keep`` by one factor per rank, found on held-out documents.
+- ``fit`` multiplies ``keep`` by one factor per rank, found on held-out examples.
 
 With ``svd`` the update is ``B · P · A`` where P is recorded and ``s_R · B · A`` otherwise, and the
 best rank-r approximation (Eckart and Young, 1936) comes from QR factorisations of B and Aᵀ and the

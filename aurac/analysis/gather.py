@@ -217,6 +217,8 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
         _refuse_twice(seeds, task)
         row = Row(name, name, task, tuple(seeds))
         shown = name if cut == first_cut[name] else f"{name}, {(row.cut or '').split(', ')[-1]}"
+        if any((row.task, row.name) == (task, shown) for row in rows):
+            raise CurveError(f"Two cuts on {task} would both be called {shown}.")
         rows.append(Row(shown, name, task, tuple(seeds)))
     return _in_one_order(rows)
 
@@ -224,6 +226,8 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
 def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
     recipes: dict[str, str] = {}
     for name, adapters in groups.items():
+        if name in known and name not in adapters:
+            raise CurveError(f"The group {name} has the name of an adapter that is none of it.")
         for adapter in adapters:
             if adapter not in known:
                 raise CurveError(f"The group {name} names {adapter}, of which there is no curve.")

@@ -18,7 +18,7 @@ def as_curve(source: Any) -> Curve:
 
     Args:
         source: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
-            {document: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
+            {example: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
             Series indexed by rank. Rank 0 is the base model, whichever form it stands in.
 
     Raises:
@@ -31,7 +31,7 @@ def as_curve(source: Any) -> Curve:
         return _from_columns(source.index, source.to_numpy())
     if isinstance(source, Mapping):
         if source and all(isinstance(value, Mapping) for value in source.values()):
-            return Curve.from_documents(source)
+            return Curve.from_examples(source)
         return _from_columns(source, source.values())
     if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
         return _from_columns(*source)
@@ -55,7 +55,7 @@ def _check_index(series: Any) -> None:
 
 
 def _from_columns(ranks: Iterable[Any], values: Iterable[Any]) -> Curve:
-    """Ranks with accuracies, or with a row of document scores each; rank 0 is the base."""
+    """Ranks with accuracies, or with a row of example scores each; rank 0 is the base."""
     known, rows, base = [*map(whole_rank, ranks)], [*values], None
     if 0 in known and len(known) == len(rows):
         base = rows.pop(known.index(0))

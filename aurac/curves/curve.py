@@ -127,7 +127,7 @@ class Curve:
         worst = int(np.argmax(np.abs(means - self.accuracy)))
         if abs(means[worst] - self.accuracy[worst]) > 1e-6:
             raise CurveError(
-                f"Accuracy {self.accuracy[worst]:.6g} at rank {self.ranks[worst]} with documents "
+                f"Accuracy {self.accuracy[worst]:.6g} at rank {self.ranks[worst]} with examples "
                 f"that average {means[worst]:.6g}."
             )
         self._set("outcomes", outcomes)
@@ -136,7 +136,7 @@ class Curve:
         refuse_masked(values, "the base's scores")
         scores = np.array(values, dtype=np.float64)
         if scores.shape != (self.n_docs,):
-            raise CurveError(f"Base_scores of shape {scores.shape} for {self.n_docs} documents.")
+            raise CurveError(f"Base_scores of shape {scores.shape} for {self.n_docs} examples.")
         check_unit_interval(scores, "the base's scores")
         scores.setflags(write=False)
         mean = float(scores.mean())
@@ -154,14 +154,14 @@ class Curve:
                 continue
             refuse_masked(labels, name)
             if len(labels) != self.n_docs:
-                raise CurveError(f"{len(labels)} {name} for {self.n_docs} documents.")
+                raise CurveError(f"{len(labels)} {name} for {self.n_docs} examples.")
             if absent := sum(map(is_missing, labels)):
-                raise CurveError(f"{absent} of {len(labels)} documents have no label in {name}.")
+                raise CurveError(f"{absent} of {len(labels)} examples have no label in {name}.")
             if not isinstance(labels, tuple) or not all(isinstance(text, str) for text in labels):
                 self._set(name, tuple(map(str, labels)))
         if self.doc_ids is not None and len(set(self.doc_ids)) != self.n_docs:
             twice, _ = Counter(self.doc_ids).most_common(1)[0]
-            raise CurveError(f"Document {twice!r} appears twice.")
+            raise CurveError(f"Example {twice!r} appears twice.")
 
     @property
     def n_docs(self) -> int | None:
@@ -191,27 +191,27 @@ class Curve:
         known = zip(self.ranks, self.accuracy, strict=True)
         points = ", ".join(f"{rank}: {value:.4g}" for rank, value in [*known][:_SHOWN])
         more = f", … {len(self.ranks)} ranks" if len(self.ranks) > _SHOWN else ""
-        documents = f", {self.n_docs} documents" if self.n_docs is not None else ""
-        return f"Curve({self.label}: {{{points}{more}}}{documents})"
+        examples = f", {self.n_docs} examples" if self.n_docs is not None else ""
+        return f"Curve({self.label}: {{{points}{more}}}{examples})"
 
     @classmethod
     def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:
         """A curve from (K, n) scores in [0, 1], rows following the K `ranks`; `labels` are fields.
 
         Raises:
-            CurveError: Ragged rows, no documents, a number that is not finite or outside [0, 1].
+            CurveError: Ragged rows, no examples, a number that is not finite or outside [0, 1].
         """
         array = _outcome_array(outcomes)
         return cls(tuple(ranks), tuple(array.mean(axis=1)), outcomes=array, **labels)
 
     @classmethod
-    def from_documents(cls, scores: Mapping[int, Mapping[Any, float]], **labels: Any) -> Curve:
-        """A curve from ``rank -> {document: score}``; every rank must have the same documents.
+    def from_examples(cls, scores: Mapping[int, Mapping[Any, float]], **labels: Any) -> Curve:
+        """A curve from ``rank -> {example: score}``; every rank must have the same examples.
 
-        Rank 0 is the base. Where it has other documents, only its mean is kept.
+        Rank 0 is the base. Where it has other examples, only its mean is kept.
 
         Raises:
-            CurveError: A rank lacks documents that another has.
+            CurveError: A rank lacks examples that another has.
         """
         ranks, base = [rank for rank in scores if rank != 0], scores.get(0)
         if not ranks:
@@ -220,7 +220,7 @@ class Curve:
         for rank in ranks[1:]:
             if unequal := set(first) ^ set(scores[rank]):
                 raise CurveError(
-                    f"Ranks {ranks[0]} and {rank} have different documents ({len(unequal)} differ, "
+                    f"Ranks {ranks[0]} and {rank} have different examples ({len(unequal)} differ, "
                     f"{min(map(str, unequal))!r} among them)."
                 )
         rows = [[scores[rank][doc] for doc in first] for rank in ranks]
@@ -265,26 +265,26 @@ class Curve:
 
 def _outcome_array(values: Any) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
-    refuse_masked(values, "document scores")
+    refuse_masked(values, "example scores")
     if isinstance(values, np.ndarray):
         frozen = values.dtype == np.float64 and not values.flags.writeable
         array = values if frozen else np.array(values, dtype=np.float64)
     else:
         array = _stack(values)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise CurveError(f"Outcomes of shape {array.shape} are not (ranks, documents).")
-    check_unit_interval(array, "document scores")
+        raise CurveError(f"Outcomes of shape {array.shape} are not (ranks, examples).")
+    check_unit_interval(array, "example scores")
     return array
 
 
 def _stack(rows: Any) -> NDArray[np.float64]:
     rows = list(rows)
-    refuse_masked(rows, "document scores")
+    refuse_masked(rows, "example scores")
     try:
         arrays = [np.asarray(row, dtype=np.float64) for row in rows]
     except (TypeError, ValueError):
-        raise CurveError("Document scores are no numbers.") from None
+        raise CurveError("Example scores are no numbers.") from None
     lengths = [row.size for row in arrays]
     if len(set(lengths)) != 1 or arrays[0].ndim != 1:
-        raise CurveError(f"Ragged outcomes: {lengths} documents at the ranks.")
+        raise CurveError(f"Ragged outcomes: {lengths} examples at the ranks.")
     return np.stack(arrays)

@@ -17,9 +17,9 @@ def decimals(value: float, digits: int) -> str:
     return f"{'−' if value < 0 and whole else ''}{whole / steps:.{digits}f}"
 
 
-def percent(value: float | None, digits: int = 1) -> str:
+def percent(value: float | None) -> str:
     """A fraction in percent without the sign, such as "39.1"; a dash where it is not known."""
-    return "–" if value is None else decimals(100 * value, digits)
+    return "–" if value is None else decimals(100 * value, 1)
 
 
 def size(number: float | None) -> str:

@@ -39,7 +39,7 @@ def align(first: Curve, other: Curve) -> Curve:
         where = next(i for i, (x, y) in enumerate(zip(left, right, strict=True)) if x != y)
         doc = first.doc_ids[where] if first.doc_ids else where
         raise CurveError(
-            f"Document {doc!r} has other {name} in {first.label} than in {other.label}."
+            f"Example {doc!r} has other {name} in {first.label} than in {other.label}."
         )
     return ordered
 
@@ -50,12 +50,12 @@ def _places(first: Curve, other: Curve, both: str) -> NDArray[np.intp] | None:
     if left == right:
         if first.n_docs == other.n_docs:
             return None
-        raise CurveError(f"{both} have {first.n_docs} and {other.n_docs} documents.")
+        raise CurveError(f"{both} have {first.n_docs} and {other.n_docs} examples.")
     if left is None or right is None:
-        raise CurveError(f"Only one of {both} says which documents it was evaluated on.")
+        raise CurveError(f"Only one of {both} says which examples it was evaluated on.")
     if unequal := set(left) ^ set(right):
         raise CurveError(
-            f"{both} were evaluated on different documents: {len(unequal)} are in only one of "
+            f"{both} were evaluated on different examples: {len(unequal)} are in only one of "
             f"them, {min(unequal)!r} among them."
         )
     place = {doc: i for i, doc in enumerate(right)}

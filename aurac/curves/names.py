@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def cut_name(basis: str | None, rescale: str | None, method: str | None = None) -> str | None:
     """A truncation in words: "svd", "prefix", "prefix, with P", "svd · fit"; None if unknown."""
     if basis is None:
-        return None
+        return rescale
     if rescale == "trained":
         return f"{basis}, with P"
     if rescale == "rule" and method == "matryoshka":

@@ -44,7 +44,7 @@ from aurac.models.device import device_of, no_memory
 log = logging.getLogger(__name__)
 
 SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
-_MOST_DOCUMENTS = 1_000_000  # so many seeds, of 32 bits, lie between two samples of a document
+_MOST_EXAMPLES = 1_000_000  # so many seeds, of 32 bits, lie between two samples of an example
 _Answer = TypeVar("_Answer")
 
 
@@ -215,7 +215,7 @@ class EngineLM(HFLM):
                 torch.cuda.empty_cache()
 
     def _ask(self, ask: Callable[..., list[_Answer]], requests: list[Any]) -> list[_Answer]:
-        """Answers of ``HFLM``; a document's samples do not depend on other documents."""
+        """Answers of ``HFLM``; an example's samples do not depend on other examples."""
         log.info("lm-eval's own model answers %d requests", len(requests))
         if requests[0].request_type != "generate_until" or not any(
             samples_text(request.args[1]) for request in requests
@@ -224,11 +224,11 @@ class EngineLM(HFLM):
         else:
             answers, seen = [], Counter[int]()
             for request in requests:
-                document = int(request.doc_id or 0)
+                example = int(request.doc_id or 0)
                 with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                    torch.manual_seed(SAMPLE_SEED + document + _MOST_DOCUMENTS * seen[document])
+                    torch.manual_seed(SAMPLE_SEED + example + _MOST_EXAMPLES * seen[example])
                     answers += ask([request], disable_tqdm=True)
-                seen[document] += 1
+                seen[example] += 1
         self.progress(len(requests))
         return answers
 
@@ -239,12 +239,12 @@ def scoring_requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
 
 
 def _finite(requests: Sequence[Any], answers: list[Any]) -> list[Any]:
-    """NaN compares false with everything, so an argmax would quietly call a document wrong."""
+    """NaN compares false with everything, so an argmax would quietly call an example wrong."""
     for request, answer in zip(requests, answers, strict=True):
         value = answer[0] if isinstance(answer, tuple) else answer
         if not math.isfinite(value):
             raise CellError(
-                f"the model gave document {request.doc_id} of task {request.task_name!r} the "
+                f"the model gave example {request.doc_id} of task {request.task_name!r} the "
                 f"log-likelihood {value}"
             )
     return answers

@@ -36,7 +36,7 @@ HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 @dataclass
 class LogContent:
-    """By document its scores, hash, and what it shares with others."""
+    """By example its scores, hash, and what it shares with others."""
 
     columns: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric,filter
     hashes: dict[str, str] = field(default_factory=dict)
@@ -52,7 +52,7 @@ class _Log:
     rank: int
     task: str
     groups: Mapping[str, Sequence[str]]
-    cluster: str | None  # field of the documents by which they are clustered
+    cluster: str | None  # field of the examples by which they are clustered
 
     @cached_property
     def content(self) -> LogContent:
@@ -69,11 +69,11 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
 
     A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix; rank 0 is
     the base. An adapter with logs at rank 0 only is the base of all others. A group that lm-eval
-    was asked for gets a curve of its own, over the documents of its tasks.
+    was asked for gets a curve of its own, over the examples of its tasks.
 
     Raises:
         DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
-            is not there, log-likelihoods that are no numbers, or documents that differ between
+            is not there, log-likelihoods that are no numbers, or examples that differ between
             ranks.
     """
     files, known = _find_logs(root, cluster), Known()
@@ -142,19 +142,19 @@ def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
     for rank, log in samples.items():
         if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
-                f"{task} document {changed[0]} of {adapter} has another text or prompt at rank "
+                f"{task} example {changed[0]} of {adapter} has another text or prompt at rank "
                 f"{rank} than at rank {next(iter(samples))}."
             )
     labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
-    documents = next(row for rank, row in scores.items() if rank)
+    examples = next(row for rank, row in scores.items() if rank)
     try:
-        return Curve.from_documents(
+        return Curve.from_examples(
             scores,
             adapter=adapter,
             task=task,
             metric=metric,
-            doc_hashes=tuple(hashes[doc] for doc in documents),
-            clusters=tuple(labels[doc] for doc in documents) if labels else None,
+            doc_hashes=tuple(hashes[doc] for doc in examples),
+            clusters=tuple(labels[doc] for doc in examples) if labels else None,
         )
     except AuracError as error:
         raise DataError(f"{adapter} on {task}: {error}") from error
@@ -163,7 +163,7 @@ def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
 def _pooled(
     adapter: str, group: str, members: Mapping[str, Logs], asked: Mapping[str, str]
 ) -> Curve:
-    """The documents of all members in their order, at the ranks that all have."""
+    """The examples of all members in their order, at the ranks that all have."""
     metric = _metric(
         group, asked, _everywhere(x for logs in members.values() for x in logs.values())
     )
@@ -174,7 +174,7 @@ def _pooled(
     gaps = {rank for curve in curves for rank in curve.ranks} - set(ranks)
     bases = [curve.base_scores for curve in curves if curve.base_scores is not None]
     ids = [[f"{i}:{doc}" for doc in c.doc_ids or ()] for i, c in enumerate(curves)]
-    # a document of a member without clusters is one by itself
+    # an example of a member without clusters is one by itself
     shared = [[f"{i}:{x}" for x in c.clusters or c.doc_ids or ()] for i, c in enumerate(curves)]
     some = any(curve.clusters for curve in curves)
     clusters = [x for each in shared for x in each] if some else None
@@ -270,7 +270,7 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
                         metric = f"{name},{row.get('filter', 'none')}"
                         column = samples.columns.setdefault(metric, {})
                         if doc in column:
-                            raise DataError(f"{file} has document {doc} twice under {metric}.")
+                            raise DataError(f"{file} has example {doc} twice under {metric}.")
                         column[doc] = float(value)
                 samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
                 kinds.append(_likelihoods(row.get("resps")))
@@ -282,11 +282,11 @@ def _read_log(file: Path, cluster: str | None) -> LogContent:
     return samples
 
 
-def _label(doc_id: str, document: Mapping[str, Any], field: str, file: Path) -> str:
-    value = document.get(field)
+def _label(doc_id: str, example: Mapping[str, Any], field: str, file: Path) -> str:
+    value = example.get(field)
     if value is None:
-        known = ", ".join(sorted(document)) or "none"
-        raise DataError(f"{file}: document {doc_id} has no field {field!r}; its fields: {known}.")
+        known = ", ".join(sorted(example)) or "none"
+        raise DataError(f"{file}: example {doc_id} has no field {field!r}; its fields: {known}.")
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -40,18 +40,18 @@ def curves_from_frame(
     """Curves of a DataFrame with the columns of a table file (`aurac.readers.read_curves`).
 
     Raises:
-        DataError: Columns are missing, a number is none, or documents are missing or appear twice.
+        DataError: Columns are missing, a number is none, or examples are missing or appear twice.
     """
     columns = [str(column) for column in frame.columns]
-    documents = {"doc_id", "score"} <= set(columns)
-    if "rank" not in columns or not (documents or "accuracy" in columns):
+    examples = {"doc_id", "score"} <= set(columns)
+    if "rank" not in columns or not (examples or "accuracy" in columns):
         raise DataError(
             f"{name} has columns {', '.join(columns[:10])}; a table has rank and accuracy, or "
             "rank, doc_id and score."
         )
     if frame.empty:
         raise DataError(f"{name} has no rows.")
-    table = _typed(frame, columns, name, "score" if documents else "accuracy")
+    table = _typed(frame, columns, name, "score" if examples else "accuracy")
     keys = [key for key in KEYS if key in table and table[key].notna().any()]
     there: dict[str, set[str]] = {}
     if "metric" in keys:
@@ -66,7 +66,7 @@ def curves_from_frame(
             metric or {}, labels.get("task") or "", there.get(labels.get("task") or "", ())
         )
         if wanted is None or labels.get("metric") == wanted:
-            curves.append(_curve(rows, labels, f"{name}, {_label(labels)}", documents=documents))
+            curves.append(_curve(rows, labels, f"{name}, {_label(labels)}", examples=examples))
     return curves
 
 
@@ -110,7 +110,7 @@ def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd
     return pd.DataFrame(table).astype({"rank": "int64"})
 
 
-def _curve(rows: pd.DataFrame, labels: dict[str, Any], where: str, *, documents: bool) -> Curve:
+def _curve(rows: pd.DataFrame, labels: dict[str, Any], where: str, *, examples: bool) -> Curve:
     if labels.get("seed") is not None:
         labels["seed"] = int(labels["seed"])
     if "bytes" in rows:
@@ -122,7 +122,7 @@ def _curve(rows: pd.DataFrame, labels: dict[str, Any], where: str, *, documents:
             found = rows[column].dropna().iloc[0]
             labels[column] = str(found) if column == "method" else int(found)
     try:
-        return (_of_documents if documents else _of_points)(rows, labels, where)
+        return (_of_examples if examples else _of_points)(rows, labels, where)
     except DataError:
         raise
     except AuracError as error:
@@ -145,29 +145,29 @@ def _of_points(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:
     return Curve(tuple(known), tuple(known.values()), baseline=baseline, missing=missing, **labels)
 
 
-def _of_documents(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:
-    """A score of each document at each rank; samples of a document are averaged."""
+def _of_examples(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:
+    """A score of each example at each rank; samples of an example are averaged."""
     key = ["rank", "doc_id", *(["sample"] if "sample" in rows else [])]
     if rows.duplicated(key).any():
         twice = rows[rows.duplicated(key)].iloc[0]
         raise DataError(
-            f"{where}: document {twice['doc_id']!r} appears twice at rank {twice['rank']}: tell "
+            f"{where}: example {twice['doc_id']!r} appears twice at rank {twice['rank']}: tell "
             "curves apart in a column named adapter, task, metric, basis or seed, and repeated "
             "generations in one named sample."
         )
     each = rows.groupby(["rank", "doc_id"], sort=False, observed=True)["score"]
     if each.size().nunique() > 1:
-        raise DataError(f"{where}: documents have unequal numbers of samples.")
+        raise DataError(f"{where}: examples have unequal numbers of samples.")
     scores = each.mean().unstack()
     ranked = scores[scores.index > 0]
     lost = ranked.columns[ranked.isna().any()]
     base: Any = scores.loc[0] if 0 in scores.index else None
     if len(lost) and not ranked.empty:
-        whole = ranked.loc[:, ranked.notna().any()]  # documents of the base alone are left out
+        whole = ranked.loc[:, ranked.notna().any()]  # examples of the base alone are left out
         lost = whole.columns[whole.isna().any()]
         if len(lost):
             raise DataError(
-                f"{where}: {len(lost)} documents are not there at every rank, {lost[0]!r} among "
+                f"{where}: {len(lost)} examples are not there at every rank, {lost[0]!r} among "
                 "them."
             )
         ranked = whole
@@ -183,11 +183,11 @@ def _of_documents(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Cur
     )
 
 
-def _clusters(rows: pd.DataFrame, documents: pd.Index, where: str) -> tuple[str, ...] | None:
-    """What documents share, the same at every rank; None where the column is empty."""
+def _clusters(rows: pd.DataFrame, examples: pd.Index, where: str) -> tuple[str, ...] | None:
+    """What examples share, the same at every rank; None where the column is empty."""
     if "cluster" not in rows or rows["cluster"].isna().all():
         return None
     pairs = rows[["doc_id", "cluster"]].drop_duplicates()
     if pairs["cluster"].isna().any() or pairs["doc_id"].duplicated().any():
-        raise DataError(f"{where}: each document needs one cluster, the same at every rank.")
-    return tuple(pairs.set_index("doc_id")["cluster"].astype(str)[list(documents)])
+        raise DataError(f"{where}: each example needs one cluster, the same at every rank.")
+    return tuple(pairs.set_index("doc_id")["cluster"].astype(str)[list(examples)])

@@ -54,7 +54,7 @@ class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         id: lm-eval's `doc_id`.
-        content: SHA-256 of the document, that of lm-eval's samples.
+        content: SHA-256 of its content, that of lm-eval's samples.
         prompt: SHA-256 of its requests: contexts, continuations, generation settings.
     """
 

@@ -399,5 +399,6 @@ def recipe_groups(
     for members_of in same.values():
         if len({a.seed for a in members_of}) == len(members_of) > 1:
             names = [a.name for a in members_of]
-            groups[common_name(names, taken=groups)] = tuple(names)
+            taken_names = {*groups, *there.difference(names)}
+            groups[common_name(names, taken=taken_names)] = tuple(names)
     return groups

@@ -6,11 +6,12 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 
 _HF = {
@@ -202,18 +203,6 @@ def mapping(name: str, value: Any) -> dict[str, Any]:
     return pairs
 
 
-def _metric(_name: str, value: Any) -> dict[str, str]:
-    texts: Iterable[Any] = [value] if isinstance(value, str) else value or ()
-    if isinstance(value, Mapping):
-        return {task or "*": key for task, key in value.items()}
-    return {key: item for text in texts for key, item in _task_metric(str(text))}
-
-
-def _task_metric(text: str) -> list[tuple[str, str]]:
-    task, sign, metric = text.partition("=")
-    return [(task, metric)] if sign else [("*", text)]
-
-
 def _groups(name: str, value: Any) -> dict[str, tuple[str, ...]]:
     return {recipe: _several(members) for recipe, members in mapping(name, value).items()}
 
@@ -250,7 +239,7 @@ def _path(_name: str, value: Any) -> str | None:
 
 _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "limit": _limit,
-    "metric": _metric,
+    "metric": lambda _name, value: asked_metrics(value),
     "data": _paths,
     "include_path": _path,
     "group": _groups,

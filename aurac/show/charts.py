@@ -145,9 +145,7 @@ def _lines(ax: Axes, of: TaskView, axis: str, scale: float) -> None:
             ax.fill_between(found["rank"], low, high, color=look["color"], alpha=0.12, linewidth=0)
 
 
-def plot_differences(
-    of: TaskView, pairs: Sequence[tuple[str, str]], ax: Axes, *, legend: bool = True
-) -> Axes:
+def plot_differences(of: TaskView, pairs: Sequence[tuple[str, str]], ax: Axes) -> Axes:
     """Draw differences between adapters at each rank in points, with intervals of each alone."""
     rows = of.rank_pairs
     for at, (a, b) in enumerate(pairs):
@@ -168,9 +166,8 @@ def plot_differences(
     ax.axhline(0, color=BASE, linewidth=1)
     ax.set_ylabel("Difference (points)")
     _ranks_below(ax, sorted({int(rank) for rank in rows["rank"]}), "log2")
-    if legend:
-        labels = [f"{a} − {b}" for a, b in pairs]
-        ax.figure.legend(loc="outside lower center", ncols=_columns(labels))
+    labels = [f"{a} − {b}" for a, b in pairs]
+    ax.figure.legend(loc="outside lower center", ncols=_columns(labels))
     return ax
 
 

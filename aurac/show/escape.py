@@ -72,12 +72,12 @@ def _markdown_char(match: re.Match[str]) -> str:
     return "\\" + char if starts_list or makes_link else char
 
 
-def markdown_fence(text: object, limit: int, language: str = "text") -> str:
+def markdown_fence(text: object, limit: int) -> str:
     """A fenced block holding `text`, with a fence longer than any run of backticks inside."""
     shown = shorten(text, limit)
     longest = max((len(run) for run in re.findall(r"`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{shown}\n{fence}"
+    return f"{fence}text\n{shown}\n{fence}"
 
 
 def latex(text: object) -> str:

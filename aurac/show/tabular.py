@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape as html_escape
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from tabulate import tabulate
 
@@ -30,7 +30,6 @@ def render_table(
     frame: DataFrame,
     style: Style = "text",
     *,
-    formats: Mapping[str, Callable[[Any], str]] | None = None,
     left: Collection[str] = (),
 ) -> str:
     """A frame as a table; names and cells are escaped for the format.
@@ -38,15 +37,11 @@ def render_table(
     Args:
         frame: A column for each column of the table; its index is not shown.
         style: "text" (columns apart), "markdown" (GitHub's), "latex" (booktabs) or "html".
-        formats: How the values of a column become text; `str` where nothing is given.
         left: Columns of words. These and the first (unless it is "rank") are aligned left,
             all others right.
     """
     name, safe = _STYLES[style]
-    columns = [
-        [safe((formats or {}).get(column, str)(value)) for value in frame[column]]
-        for column in frame.columns
-    ]
+    columns = [[safe(str(value)) for value in frame[column]] for column in frame.columns]
     words = {*left, *frame.columns[:1]} - {"rank"}
     sides = ["left" if column in words else "right" for column in frame.columns]
     rows, heads = list(zip(*columns, strict=True)), [safe(column) for column in frame.columns]

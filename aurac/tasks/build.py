@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
 from aurac.tasks.evaltask import EvalTask, Example, cluster_labels
 from aurac.tasks.listing import is_file, stock_tasks, task_folder
-from aurac.tasks.metrics import ANY_TASK, choose_metric, matching
+from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
 

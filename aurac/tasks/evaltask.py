@@ -287,12 +287,12 @@ class EvalTask:
         From the validation split, or the training split where that is evaluated or missing.
         """
         if self.task.has_test_docs() and self.task.has_validation_docs():
-            documents = self.task.validation_docs()
+            contents = self.task.validation_docs()
         elif self.task.has_training_docs():
-            documents = self.task.training_docs()
+            contents = self.task.training_docs()
         else:
             raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
-        return [_reference(self.name, self.task, document) for document in list(documents)[-count:]]
+        return [_reference(self.name, self.task, content) for content in list(contents)[-count:]]
 
 
 def _check_finite(name: str, instances: Sequence[Any], answers: Sequence[Sequence[Any]]) -> None:

@@ -7,16 +7,14 @@ better. Perplexities have no AURAC.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
+from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import TaskError
-
-ANY_TASK = "*"
-"""Stands for every task where a metric is asked for."""
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
@@ -45,11 +43,6 @@ def usable_metrics(task: Any) -> dict[str, bool]:
         for name, aggregation in task.aggregation().items()
         for ensemble in task._filters
     }
-
-
-def matching(wanted: str, there: Iterable[str]) -> list[str]:
-    """The metrics ``name,filter`` of that name, or that name and filter."""
-    return [key for key in there if wanted in (key, key.rpartition(",")[0])]
 
 
 def choose_metric(task: str, reported: Mapping[str, bool], wanted: str | None = None) -> str:

@@ -177,6 +177,10 @@ def test_further_cuts_are_rows_of_their_own():
         "m, without P": "prefix, without P",
     }  # fmt: skip
     assert found.rows["gsm8k", "lora, prefix"].adapter == "lora"
+    unnamed = [made(basis=None, rescale=r, draw=i) for i, r in enumerate(("rule", "keep", "fit"))]
+    assert {*analyse(unnamed).scores.adapter} == {"lora", "lora, keep", "lora, fit"}
+    with pytest.raises(CurveError, match="would both be called lora, prefix"):
+        analyse([*curves[:2], made("lora", draw=2, rescale=None)])
 
 
 def test_the_mean_over_tasks_comes_first_and_averages_within_each_seed():
@@ -234,7 +238,7 @@ def test_rolling_metrics_have_points_and_no_area():
 
 
 def test_what_would_be_wrong_in_silence_is_refused():
-    with pytest.raises(CurveError, match="different documents"):
+    with pytest.raises(CurveError, match="different examples"):
         analyse([made("a"), made("bb", n=200)])
     with pytest.raises(CurveError, match="two curves of a on gsm8k"):
         analyse([made("a"), made("a", draw=1)])
@@ -242,6 +246,8 @@ def test_what_would_be_wrong_in_silence_is_refused():
         analyse([made("a")], Question(groups={"r": ["a", "x"]}))
     with pytest.raises(CurveError, match="in the groups r and s"):
         analyse([made("a")], Question(groups={"r": ["a"], "s": ["a"]}))
+    with pytest.raises(CurveError, match="group a has the name of an adapter"):
+        analyse([made("a"), made("bb")], Question(groups={"a": ["bb"]}))
     with pytest.raises(UsageError, match="margin 2"):
         Question(margin=2.0)
 

@@ -59,7 +59,7 @@ def test_a_table_with_one_curve_is_scored_from_its_path(tmp_path):
         ({1: 0.2, 2: float("nan")}, "nan"),
         (([1, 1], [0.2, 0.3]), "twice"),
         ({1: [0, 1], 2: [0, 1, 1]}, "agged"),
-        ({1: {"a": 1.0}, 2: {"b": 1.0}}, "different documents"),
+        ({1: {"a": 1.0}, 2: {"b": 1.0}}, "different examples"),
         ({-1: 0.2, 2: 0.3}, "ank -1"),
     ],
 )

@@ -66,9 +66,9 @@ def test_a_read_only_array_is_not_copied():
         ({}, "no ranks"),
         ([0.1, 0.2], "A list is no curve"),
         ({1: [0, 1, 1], 2: [0, 1]}, "agged outcomes"),
-        ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "anks 1 and 2 have different documents"),
-        ({1: [], 2: []}, "not \\(ranks, documents\\)"),
-        ({1: np.ma.masked_equal([0, 1], 0), 2: [0, 1]}, "1 values of document scores are masked"),
+        ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "anks 1 and 2 have different examples"),
+        ({1: [], 2: []}, "not \\(ranks, examples\\)"),
+        ({1: np.ma.masked_equal([0, 1], 0), 2: [0, 1]}, "1 values of example scores are masked"),
         (pd.Series([0.1, 0.2, 0.3], [1, 2, 3], name="accuracy"), "row numbers or ranks"),
     ],
 )
@@ -81,10 +81,10 @@ def test_refusals_name_what_was_given(given, words):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        ({"doc_ids": ("a", "b")}, "2 doc_ids for 4 documents"),
+        ({"doc_ids": ("a", "b")}, "2 doc_ids for 4 examples"),
         ({"doc_ids": ("a", "a", "b", "c")}, "'a' appears twice"),
-        ({"clusters": ("a", "", "b", None)}, "2 of 4 documents have no label in clusters"),
-        ({"base_scores": [0, 1]}, r"shape \(2,\) for 4 documents"),
+        ({"clusters": ("a", "", "b", None)}, "2 of 4 examples have no label in clusters"),
+        ({"base_scores": [0, 1]}, r"shape \(2,\) for 4 examples"),
         ({"base_scores": [0, 1, 1, 50]}, "percent"),
         ({"base_scores": [0, 1, 1, 1], "baseline": 0.5}, "average 0.75"),
     ],
@@ -98,8 +98,8 @@ def test_labels_and_scores_have_to_fit(labels, words):
 
 def test_every_source_gives_the_same_curve():
     ranks, rows = [1, 2], {1: FOUR[0], 2: FOUR[1]}
-    documents = {r: dict(zip("abcd", row, strict=True)) for r, row in rows.items()}
-    for source in (rows, (ranks, FOUR), documents, Curve.from_outcomes(ranks, FOUR)):
+    examples = {r: dict(zip("abcd", row, strict=True)) for r, row in rows.items()}
+    for source in (rows, (ranks, FOUR), examples, Curve.from_outcomes(ranks, FOUR)):
         np.testing.assert_array_equal(as_curve(source).outcomes, FOUR)
     values = [0.5, 0.75]
     for source in ({"1": 0.5, "2": 0.75}, (ranks, values), pd.Series(values, ranks)):
@@ -156,9 +156,9 @@ def test_examples_are_brought_into_one_order(order):
         (
             {"doc_hashes": tuple("abcd")},
             {"doc_hashes": tuple("abcx")},
-            "document 3 has other doc_h",
+            "example 3 has other doc_h",
         ),
-        ({"clusters": tuple("xxyy")}, {"clusters": tuple("xyyy")}, "document 1 has other clusters"),
+        ({"clusters": tuple("xxyy")}, {"clusters": tuple("xyyy")}, "example 1 has other clusters"),
     ],
 )
 def test_curves_on_other_examples_are_not_joined(first, other, words):
@@ -181,7 +181,7 @@ def test_what_cuts_and_recipes_are_called():
 
 def test_numbers_have_one_form():
     assert (percent(0.0005), percent(-0.0005), percent(None)) == ("0.1", "−0.1", "–")
-    assert percent(0.285, 0) == "29"  # a half, whatever its last bits are
+    assert decimals(100 * 0.285, 0) == "29"  # a half, whatever its last bits are
     assert (decimals(-0.04, 1), decimals(float("inf"), 1)) == ("0.0", "inf")
     assert [size(x) for x in (None, 12, 20_400_000, 3.2e9)] == ["–", "12 B", "20 MB", "3.2 GB"]
     assert (counted(1, "adapter"), counted(1200, "example")) == ("1 adapter", "1,200 examples")
@@ -189,4 +189,4 @@ def test_numbers_have_one_form():
 
 def test_a_curve_shows_its_points_and_name():
     curve = Curve.from_outcomes([1, 2], FOUR, adapter="lora", basis="svd", rescale="keep", task="t")
-    assert repr(curve) == "Curve(lora, svd on t: {1: 0.5, 2: 0.75}, 4 documents)"
+    assert repr(curve) == "Curve(lora, svd on t: {1: 0.5, 2: 0.75}, 4 examples)"

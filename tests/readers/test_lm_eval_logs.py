@@ -91,7 +91,7 @@ def test_bad_logs(tmp_path):
         read_curves(tmp_path / "three")
     log(tmp_path / "four", "rank_1", [0, 1])
     log(tmp_path / "four", "rank_2", [0])
-    with pytest.raises(DataError, match="different documents"):
+    with pytest.raises(DataError, match="different examples"):
         read_curves(tmp_path / "four")
     place = tmp_path / "five" / "rank_1"
     place.mkdir(parents=True)

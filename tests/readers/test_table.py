@@ -129,13 +129,13 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
         (HEAD + "a,t,1,x,nan\n", "no number|without a score"),
         (HEAD + "a,t,1.5,x,1\n", "a rank that is no whole number"),
         (HEAD + "a,t,1,x,50\n", "percent"),
-        (HEAD + BODY + "a,t,2,y,1\n", "document 'y' appears twice at rank 2"),
-        (HEAD + BODY + "a,t,2,z,1\n", "1 documents are not there at every rank, 'z'"),
+        (HEAD + BODY + "a,t,2,y,1\n", "example 'y' appears twice at rank 2"),
+        (HEAD + BODY + "a,t,2,z,1\n", "1 examples are not there at every rank, 'z'"),
         (HEAD + "a,t,0,x,1\n", "no ranks"),
         ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
-        ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each document needs one cluster"),
-        ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each document needs one cluster"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each example needs one cluster"),
+        ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each example needs one cluster"),
     ],
 )
 def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, words):

@@ -160,6 +160,8 @@ def test_seeds_of_one_recipe_are_a_group():
 
     every = [adapter("x-seed1", 1), adapter("x-seed2", 2), adapter("y", 1, steps=2)]
     assert recipe_groups(every, {}) == {"x": ("x-seed1", "x-seed2")}
+    named = [*every, adapter("x", 1, steps=3)]  # is no seed of theirs
+    assert recipe_groups(named, {}) == {"x-seed1 + x-seed2": ("x-seed1", "x-seed2")}
     assert recipe_groups(every, {"mine": ["y", "x-seed1", "gone"]}) == {"mine": ("y", "x-seed1")}
 
 

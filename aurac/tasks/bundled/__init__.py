@@ -1,4 +1,4 @@
-"""Reads the bundled documents: compressed JSON Lines beside their YAML files, checked by SHA-256.
+"""Reads the bundled examples: compressed JSON Lines beside their YAML files, checked by SHA-256.
 
 `python -m scripts.word_problems` in the sources makes the files.
 """
@@ -29,7 +29,7 @@ DIGESTS: dict[str, dict[str, str]] = {
         "test": "864280c617999c87c2cac7a776e8664751ac90af7f4fc81798ebd82bc5428e3a",
     },
 }
-"""SHA-256 of each split's uncompressed lines: a published number refers to these documents."""
+"""SHA-256 of each split's uncompressed lines: a published number refers to these examples."""
 
 BUNDLED: tuple[str, ...] = tuple(DIGESTS)
 
@@ -48,11 +48,11 @@ def documents(task: str) -> dict[str, Path]:
 
 
 def load_split(task: str, split: str) -> list[dict[str, object]]:
-    """The documents of one split ("train", "validation" or "test"), verified.
+    """The examples of one split ("train", "validation" or "test"), verified.
 
     Raises:
         TaskError: The task or the split is unknown.
-        DataError: The file is missing, damaged, or differs from the published documents.
+        DataError: The file is missing, damaged, or differs from the published examples.
     """
     if split not in (files := _files(task)):
         raise TaskError(f"Task {task} has no split {split}, but {', '.join(files)}.")
