@@ -10,6 +10,7 @@ from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Pairs, command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from aurac.analysis import Analysis
@@ -65,13 +66,15 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     stored, analysis = asked(run, margin, reference, group)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    return 0 if rank is None or within(analysis, rank) else 4
+    return 0 if rank is None or within(analysis, rank, [a.name for a in stored.adapters]) else 4
 
 
-def within(analysis: Analysis, rank: int) -> bool:
-    """Whether every adapter may be shipped at a rank, on every task."""
-    shipped = analysis.recommended["rank"]
-    return bool(len(shipped)) and bool((shipped <= rank).fillna(value=False).all())
+def within(analysis: Analysis, rank: int, adapters: Iterable[str]) -> bool:
+    """Whether every adapter may be shipped at a rank, on every task; one that failed may not."""
+    rows = [row for row in analysis.rows.values() if not row.rolling]
+    there, shipped = {c.adapter for row in rows for c in row.curves}, analysis.recommended["rank"]
+    whole = bool(rows) and len(shipped) == len(rows) and there.issuperset(adapters)
+    return whole and bool((shipped <= rank).fillna(value=False).all())
 
 
 @command()

@@ -113,7 +113,7 @@ def test_a_pickle_is_not_executed(tmp_path, monkeypatch):
     (folder / "adapter_model.safetensors").unlink()
     torch.save({"a": Bomb()}, folder / "adapter_model.bin")
     for place in ("bomb.pt", "raw.pt", "adapter"):
-        with pytest.raises(CheckpointError, match="cannot be loaded as weights alone"):
+        with pytest.raises(CheckpointError, match=r"damaged, or holds more|cannot be loaded"):
             load_adapter(tmp_path / place, **OVERRIDES)
     assert not (tmp_path / "EXECUTED").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -18,7 +19,10 @@ from click.testing import CliRunner
 
 import aurac
 from aurac import cli as package
+from aurac.analysis import Question, analyse
 from aurac.cli import COMMANDS, cli, log, main, message
+from aurac.cli.results import within
+from aurac.curves.curve import Curve
 from aurac.errors import CheckpointError
 
 REPORTS = Path(aurac.__file__).parents[1] / "reports"
@@ -113,6 +117,15 @@ def test_recommend_is_a_check_with_a_rank():
     run("recommend", *runs, "--rank", largest, code=0)
     run("recommend", *runs, "--rank", largest - 1, code=4)
     run("recommend", *runs[:1], "--margin", "0.0001", "--rank", "1", code=4)
+
+
+def test_an_adapter_that_failed_is_not_within_a_margin():
+    whole = Curve.from_outcomes((1, 2), [[1.0] * 90, [1.0] * 90], adapter="a", base_scores=[0] * 90)
+    found = analyse([whole], Question(margin=0.1))
+    assert within(found, 1, ["a"])
+    assert not within(found, 1, ["a", "gone"])
+    cut = dataclasses.replace(whole.at([1]), adapter="b", missing={2: "why"}, trained_rank=2)
+    assert not within(analyse([whole, cut], Question(margin=0.1)), 1, ["a", "b"])
 
 
 def test_a_report_is_written_elsewhere_with_labels(tmp_path):

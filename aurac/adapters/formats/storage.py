@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, TypeVar
@@ -56,10 +57,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's text tells how to run what is in it
+        raise CheckpointError(f"{path} is damaged, or holds more than tensors") from error
     except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be loaded as weights alone: {first_line(error)[:200]}"
-        ) from error
+        raise CheckpointError(f"{path} cannot be loaded: {first_line(error)[:200]}") from error
     for wrapper in ("model_state_dict", "state_dict"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
