@@ -211,7 +211,7 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     first_cut: dict[str, Any] = {}
     for name, _, cut in members:
         first_cut.setdefault(name, cut)
-    rows = []
+    rows: list[Row] = []
     for (name, task, cut), seeds in members.items():
         seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _refuse_twice(seeds, task)

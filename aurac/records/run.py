@@ -250,8 +250,8 @@ class Reader:
             way = cut.adapter, cut.basis, cut.rescale
             for name, cells in cut.cells.items():
                 for rank, key in cells.items():
-                    why = key not in found and self._reason(key, name, cut.examples[name])
-                    if why:
+                    why = self._reason(key, name, cut.examples[name])
+                    if why and key not in found:
                         found[key] = Failure(*way, rank, name, why)
         return tuple(found.values())
 
