@@ -82,7 +82,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     help="The trained rank is always evaluated.",
 )  # fmt: skip
 @click.option(
-    "--basis", multiple=True, metavar="prefix,svd", help="Further cuts. Default: the best of each "
+    "--basis", multiple=True, metavar="prefix,svd", help="Cuts, instead of the best of each "
     "adapter's method.",
 )  # fmt: skip
 @click.option("--rescale", multiple=True, metavar="rule|keep|trained|fit", help="Of these cuts.")
@@ -114,7 +114,7 @@ def compare(
     details: bool,
     **words: Any,
 ) -> int:
-    """Evaluate adapters at every rank on tasks, and integrate the curves into AURAC.
+    """Evaluate adapters at every rank on tasks, and say which rank to ship.
 
     CKPT is a folder or hub id, NAME=PATH, or a family as lora_r{1,2,4}. The same command goes on
     after an interruption; with more adapters, tasks, ranks or examples it adds them to the run.

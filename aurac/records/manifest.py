@@ -147,7 +147,9 @@ class Manifest(Record, frozen=True, kw_only=True):
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise RunFolderError(f"{folder} is no run folder ({first_line(error)})") from error
+            raise RunFolderError(
+                f"{folder} is no run folder with a {RUN_FILE} that can be read."
+            ) from error
         try:
             schema = msgspec.json.decode(content, type=_Schema).schema
             if schema == RUN_SCHEMA:

@@ -66,7 +66,8 @@ def screen(
         of = view(analysis, task)
         shown = _one(of, run, width) if len(of.names) == 1 else _several(of, run, width)
         blocks += [*shown, *(_details(of, width) if details else ())]
-    if analysis.question.margin is None and not all(view(analysis, t).rolling for t in every):
+    alone = all(len(of.names) == 1 and not of.rolling for of in (view(analysis, t) for t in every))
+    if analysis.question.margin is None and alone:
         blocks.append(wrapped(how_to_ask(run), width))
     return "\n\n".join(block for block in blocks if block)
 
