@@ -30,6 +30,7 @@ SECTIONS = {
         "report": ("results", "Write the report of a run again."),
         "export": ("results", "Write a run as lm-eval's results and samples."),
         "plan": ("plan", "How many examples and seeds find a difference."),
+        "check-server": ("server", "Whether a server computes an adapter at every rank."),
     },
     "Make adapters": {
         "inspect": ("adapters", "Say what a checkpoint is: format, method, ranks, scaling, sizes."),
@@ -68,7 +69,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(
-            import_module(f"aurac.cli.{COMMANDS[cmd_name][0]}"), cmd_name
+            import_module(f"aurac.cli.{COMMANDS[cmd_name][0]}"), cmd_name.replace("-", "_")
         )
         return command
 

@@ -35,3 +35,12 @@ def size(number: float | None) -> str:
 def counted(number: int, noun: str) -> str:
     """A number of things: "1 adapter", "3 adapters"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's ``--max-lora-rank`` may be: it sets aside that much for each adapter it holds."""
+
+
+def slot_rank(rank: int) -> int:
+    """The smallest ``--max-lora-rank`` that serves a rank; itself beyond the largest."""
+    return next((step for step in SLOT_RANKS if step >= rank), rank)

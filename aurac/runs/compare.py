@@ -92,6 +92,8 @@ _NO_SETTINGS = ("checkpoints", "tasks", "progress")
 def run(settings: Settings, *, progress: bool = False, command: str | None = None) -> StoredRun:
     """As `compare`, for settings that are one record; `command` is kept in the run folder."""
     started = time.time()
+    if settings.ray and settings.model != "hf":
+        raise UsageError(f"--ray computes with the engine, and not with --model {settings.model}")
     session = open_session(settings)
     folder, adapters = session.folder, session.inputs.adapters
     check_folder(folder, session.identity, {name: a.sha256 for name, a in adapters.items()})
@@ -106,7 +108,7 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
             ways = session.fitted()
             if ways != session.ways:
                 cells = plan(ways, session.inputs.tasks, session.digest)
-            manifest = session.manifest(ways, cells, command, started)
+            manifest = session.manifest(ways, cells, settings.redacted(command), started)
             check_reference(settings.reference, manifest)
             record(folder, manifest)
             work = Work(store, locks)
@@ -159,6 +161,7 @@ def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: b
             work.aggregate(cell)  # of fewer examples than before it is not there yet
     if not todo:
         return
+    session.begin(todo)
     with Bar(cells, left) if progress else Progress() as work.progress:
         if session.settings.ray is None:
             compute_here(todo, session.backend(), work, session.device_kind)

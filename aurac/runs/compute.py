@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -142,7 +143,7 @@ def blocks(cell: Cell, places: Sequence[Sequence[int]], backend: Any) -> Iterato
     _prepare(backend, cell.task)
     for part in places:
         began = time.perf_counter()
-        with backend.lm(cell.cut) as lm:
+        with _silence(backend), backend.lm(cell.cut) as lm:
             outcome = cell.task.judge(part, cell.task.ask(lm, part))
         yield Block(
             documents=[cell.documents[place] for place in part],
@@ -152,6 +153,15 @@ def blocks(cell: Cell, places: Sequence[Sequence[int]], backend: Any) -> Iterato
             filtered=outcome.filtered,
             seconds=round(time.perf_counter() - began, 3),
         )
+
+
+def _silence(backend: Any) -> AbstractContextManager[None]:
+    """Keeps what lm-eval's own models say from the terminal; the engine's warnings are ours."""
+    if getattr(backend, "model", None) is not None:
+        return nullcontext()
+    from aurac.tasks.build import quiet
+
+    return quiet()
 
 
 def _prepare(backend: Any, task: Any) -> None:

@@ -21,7 +21,7 @@ from aurac.records.lines import CellIdentity, DocumentKey
 if TYPE_CHECKING:
     from aurac.tasks.evaltask import EvalTask
 
-BLOCK_EXAMPLES = {"cpu": 128}  # what a kill loses at most
+BLOCK_EXAMPLES = {"cpu": 128, "server": 256}  # what a kill loses at most
 _ACCELERATOR_BLOCK = 1024
 _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
 _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from aurac.adapters import Family
 from aurac.files import sha256_json
 from aurac.models.device import in_use, machine, versions
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.runs.backends import open_backend
 from aurac.runs.fit import fitted
 from aurac.runs.folder import default_folder, known_names, write_documents
 from aurac.runs.inputs import Inputs, load_inputs
@@ -21,7 +23,11 @@ from aurac.runs.plan import Cell, Way, ways_of
 from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
+    from aurac.engine import Cut
+    from aurac.engine.check import Verdict
     from aurac.tasks.evaltask import EvalTask
+
+logger = logging.getLogger(__name__)
 
 ENGINE_VERSION = 7  # raise when the engine changes in a way that can change a number
 
@@ -46,11 +52,13 @@ class Session:
     def identity(self) -> dict[str, Any]:
         """What may not change within a run folder; adapters, ranks, tasks and examples may grow."""
         given, base = self.settings, self.inputs.base
+        backend: dict[str, Any] = {"backend": f"aurac {ENGINE_VERSION}"}
+        if given.model != "hf":
+            backend = self.backend().identity()
         return {
             "base_sha256": base.sha256,
             "dtype": base.dtype,
             "device_kind": self.device_kind,
-            "backend": f"aurac {ENGINE_VERSION}" if given.model == "hf" else given.model,
             "lm_eval": version("lm_eval"),
             "tokenizer": self.inputs.tokenizer.sha256,
             "max_length": given.max_length,
@@ -61,6 +69,7 @@ class Session:
             "system_instruction": given.system_instruction,
             "fewshot_as_multiturn": given.fewshot_as_multiturn,
             "gen_kwargs": dict(given.gen_kwargs) or None,
+            **backend,
         }
 
     @cached_property
@@ -70,7 +79,9 @@ class Session:
 
     @property
     def device_kind(self) -> str:
-        """`cpu`, `cuda` or `mps`."""
+        """`cpu`, `cuda` or `mps`; `server` where that computes."""
+        if self.settings.model != "hf" and (kind := self.backend().device_kind):
+            return str(kind)
         return self.inputs.base.device.split(":")[0]
 
     @cached_property
@@ -102,11 +113,65 @@ class Session:
 
     @cached_property
     def _backend(self) -> Any:
-        from aurac.engine.backend import LocalBackend
+        largest = max(max(way.ranks) for way in self.ways)
+        return open_backend(self.inputs, largest, lambda: self.folder / "served")
 
-        given = self.settings
-        limits = {"batch_size": given.batch_size, "max_length": given.max_length}
-        return LocalBackend(self.inputs.load(), **limits)
+    def begin(self, cells: Sequence[Cell]) -> None:
+        """Before the first of these cells: what a backend cannot do, and whether it computes.
+
+        Raises:
+            NotComputedError: Its answers are not those of the engine.
+        """
+        backend = self.backend()
+        if self.settings.model == "hf":
+            return
+        requests = [cell.task.instances([0])[0] for cell in cells]
+        backend.begin(
+            [cell.cut for cell in cells if cell.cut],
+            scores=any(request.request_type != "generate_until" for request in requests),
+        )
+        cuts = [cell.cut for cell in cells if cell.cut]
+        if backend.checked and cuts:
+            from aurac.engine.check import NotComputedError
+
+            lowest = min(cuts, key=lambda cut: cut.rank)
+            largest = max(reversed(cuts), key=lambda cut: cut.rank)
+            for verdict in self.verdicts(list(dict.fromkeys([lowest, largest])), 3):
+                if not verdict.right:
+                    where = f"at rank {verdict.rank}" if verdict.rank else "without an adapter"
+                    raise NotComputedError(f"{backend.name} {where}: {verdict.says}")
+
+    def verdicts(self, cuts: Sequence[Cut], prompts: int) -> list[Verdict]:
+        """What the backend computes of the base and of each cut, by the first so many examples."""
+        from aurac.engine.check import Check, fits
+        from aurac.models.base import load_base
+        from aurac.tasks.build import quiet
+
+        base, task, given = self.inputs.base, self.leaves[0], self.settings
+        if not fits(base.model):
+            logger.warning(
+                "the base does not fit this machine in float32, so that what %s computes is not "
+                "held against the engine",
+                given.model,
+            )
+            return []
+        trust = given.trust_remote_code
+        loaded = load_base(base.name, dtype="float32", device="cpu", trust_remote_code=trust)
+        loaded = self.inputs.tokenizer.adopted_by(loaded)
+        asked = [i.args for i in task.instances(range(min(prompts, len(task))))]
+        texts = ["".join(part for part in args if isinstance(part, str)) for args in asked]
+        backend, texts = self.backend(), list(dict.fromkeys(texts))[:prompts]
+        with quiet():
+            check = Check(loaded, self.served_dtype, texts, scores=backend.scores())
+            return list(check.verdicts(backend.checking, cuts))
+
+    @property
+    def served_dtype(self) -> str:
+        """As stated, or that of the base's files, as servers take it."""
+        given = self.settings.model_args.get("dtype") or self.settings.dtype
+        if given in (None, "auto"):
+            given = str(self.inputs.base.model.config.dtype or "bfloat16")
+        return str(given).removeprefix("torch.").replace("half", "float16")
 
     def manifest(
         self, ways: Sequence[Way], cells: Sequence[Cell], command: str | None, started: float
@@ -125,8 +190,8 @@ class Session:
             ),
             "versions": versions(),
             "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
-            "device": base.device,
-            "dtype": base.dtype,
+            "device": base.device if given.model == "hf" else self.device_kind,
+            "dtype": self.identity["dtype"],
             "base": base.name,
             "base_sha256": base.sha256,
             "backend": self.identity["backend"],

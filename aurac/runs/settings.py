@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aurac.curves.metrics import asked_metrics
+from aurac.engine import secrets
 from aurac.errors import UsageError
 
 _HF = {
@@ -52,8 +53,9 @@ class Settings:
         max_length: Longest input in tokens; None: the model's.
         out: Run folder; None: `runs/<tasks>-<hash>`.
         ray: `local` or the address of a Ray cluster; None: this process.
-        model: Who answers, as lm-eval names it; `hf` is aurac's engine, and the only one so far.
-            Its `model_args` (`pretrained`, `dtype`, …) are other words for the above.
+        model: Who answers, as lm-eval names it; `hf` is aurac's engine, `hflm` lm-eval's own HFLM.
+        model_args: lm-eval's, of that model. Those of `hf`, and `pretrained` of
+            any, are other words for the above.
     """
 
     checkpoints: tuple[str, ...]
@@ -87,6 +89,13 @@ class Settings:
     out: str | None = None
     ray: str | None = None
     model: str = "hf"
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def redacted(self, text: str | None) -> str | None:
+        """A text without the keys in `model_args`."""
+        for secret in secrets(self.model_args) if text else ():
+            text = str(text).replace(secret, "…")
+        return text
 
     @classmethod
     def of(
@@ -100,7 +109,7 @@ class Settings:
         Raises:
             UsageError: A word or a value that is none of the above.
         """
-        words |= _of_hf(words.pop("model_args", None))
+        words |= _of_model(words.get("model", "hf"), words.pop("model_args", None))
         known = {each.name for each in dataclasses.fields(cls)}
         for name in words.keys() - known:
             raise UsageError(f"compare has no option {name!r}")
@@ -124,15 +133,30 @@ class Settings:
         return cls(named, names, **read)
 
 
-def _of_hf(given: Any) -> dict[str, Any]:
-    """lm-eval's arguments of its model `hf` as words of `compare`."""
+def _of_model(model: str, given: Any) -> dict[str, Any]:
+    """lm-eval's arguments of a model as words of `compare`; of others than `hf` some stay."""
     pairs = given if isinstance(given, Mapping) else _several(given or ())
-    words: dict[str, Any] = {}
-    for name, value in mapping("model_args", pairs).items():
-        if name not in _HF:
-            raise UsageError(f"model_args has {name!r}, and compare knows {', '.join(_HF)}")
-        words[_HF[name]] = value == "True" if value in ("True", "False") else value
-    return words
+    stay = {name: _plain(value) for name, value in mapping("model_args", pairs).items()}
+    served = model == "local-completions"  # its `pretrained` is a name on the server
+    known = _HF if model in ("hf", "hflm") else {} if served else {"pretrained": "base"}
+    if model == "hf" and (unknown := stay.keys() - known):
+        raise UsageError(f"model_args has {min(unknown)!r}, and compare knows {', '.join(known)}")
+    words = {known[name]: stay.pop(name) for name in known if name in stay}
+    return words if model == "hf" else {**words, "model_args": stay}
+
+
+def _plain(value: Any) -> Any:
+    """A value as lm-eval reads it from a command line."""
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def _several(given: Any) -> tuple[str, ...]:
@@ -255,7 +279,6 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "max_length": lambda name, value: _number(name, value, int, 1),
     "device_map": _device_map,
     "out": _path,
-    "model": lambda name, value: _word(name, value, ("hf",)),
 }
 
 

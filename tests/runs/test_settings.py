@@ -74,13 +74,24 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"group": "a"}, "not NAME=VALUE"),
         ({"device_map": "{"}, "nor JSON"),
         ({"workers": 2}, "no option 'workers'"),
-        ({"model": "vllm"}, "model 'vllm' is none of hf"),
         ({"model_args": "peft=x"}, "model_args has 'peft'"),
     ],
 )
 def test_what_is_refused(words, message):
     with pytest.raises(UsageError, match=message):
         of(**words)
+
+
+def test_arguments_of_another_model_stay_its_own_but_the_base():
+    words = of(
+        model="vllm", model_args=["pretrained=x/y,dtype=half", "max_num_seqs=8,enforce=True"]
+    )
+    assert words.base == "x/y"
+    assert words.model_args == {"dtype": "half", "max_num_seqs": 8, "enforce": True}
+    words = of(model="local-completions", model_args="base_url=http://u:pw@h/v1,header=abc")
+    assert words.redacted("--model-args base_url=http://u:pw@h/v1,header=abc") == (
+        "--model-args base_url=http://…@h/v1,header=…"
+    )
 
 
 def test_nothing_to_compare_and_things_that_are_no_checkpoints_are_refused():
@@ -92,7 +103,7 @@ def test_nothing_to_compare_and_things_that_are_no_checkpoints_are_refused():
 
 
 def test_compare_has_the_words_of_the_settings():
-    words = set(inspect.signature(compare).parameters) - {"progress", "model_args"}
+    words = set(inspect.signature(compare).parameters) - {"progress"}
     assert words == {each.name for each in dataclasses.fields(Settings)}
 
 

@@ -1,0 +1,77 @@
+"""`aurac check-server`: whether a server computes an adapter at every rank."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from aurac.cli import shared
+from aurac.cli.shared import command
+
+PROMPTS = 20
+
+
+@command(
+    name="check-server",
+    epilog="Exit codes: 0 done, 2 bad input, 3 the server does not answer, 4 a rank is not "
+    "computed as it should be, 130 interrupted.",
+)
+@click.argument("url")
+@click.argument("checkpoint", metavar="ADAPTER")
+@click.option("--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4")
+@click.option("--model", metavar="NAME", help="The base's name on the server. Default: its first.")
+@click.option("--base", help="Base model, if another than the adapter records.")
+@click.option("--dtype", help="That of the server. Default: of the base's files.")
+@shared.as_json
+def check_server(
+    url: str,
+    checkpoint: str,
+    ranks: str,
+    model: str | None,
+    base: str | None,
+    dtype: str | None,
+    as_json: bool,
+) -> int:
+    """Hold a server's answers for an adapter at each rank against aurac's engine in float32.
+
+    The server has OpenAI's completions (vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=1) and reads the
+    folders in which the ranks are written. The base is loaded here, on the CPU.
+
+    \b
+    aurac check-server http://localhost:8000 my_adapter
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.errors import UsageError
+    from aurac.models import cache_root
+    from aurac.runs.session import open_session
+    from aurac.runs.settings import Settings
+
+    arguments: dict[str, Any] = {"base_url": url, **({"model": model} if model else {})}
+    words = {"base": base, "dtype": dtype, "out": cache_root() / "check"}
+    session = open_session(
+        Settings.of(
+            checkpoint, "aurac_word_problems", limit=PROMPTS, ranks=ranks, device="cpu",
+            model="local-completions", model_args=arguments, **words,
+        )
+    )  # fmt: skip
+    cuts = [way.cut(rank) for way in session.ways for rank in way.ranks]
+    backend = session.backend()
+    backend.begin(cuts, scores=False)
+    if not (verdicts := session.verdicts(cuts, PROMPTS)):
+        raise UsageError("the base does not fit this machine in float32, so nothing was checked")
+    scores = backend.scores()
+    if as_json:
+        rows = [asdict(verdict) for verdict in verdicts]
+        shared.print_json({"server": backend.version, "prompt_logprobs": scores, "ranks": rows})
+    else:
+        unit = "nats" if scores else "of the texts"
+        for v in verdicts:
+            name = f"rank {v.rank}" if v.rank else "base"
+            apart = "" if v.distance is None else f"; {v.distance:.3g} {unit} off"
+            noise = "" if v.noise is None else f", rounding {v.noise:.3g}"
+            effect = "" if v.effect is None else f", the adapter {v.effect:.3g}"
+            click.echo(f"{name}: {v.says}{apart}{noise}{effect}")
+        if not scores:
+            click.echo("no log-probabilities of the prompt: multiple choice cannot be evaluated")
+    return 0 if all(verdict.right for verdict in verdicts) else 4
