@@ -40,7 +40,7 @@ def test_every_aurac_command_parses(where, line):
         command.make_context(words[0], words[1:])  # raises for an option that does not exist
 
 
-OTHERS = {"--log-samples", "--max-lora-rank", "--max-rank", "--dynamic-method"}
+OTHERS = {"--lora-modules", "--log-samples", "--max-lora-rank", "--max-rank", "--dynamic-method"}
 """Options of other programs that the pages speak of."""
 
 

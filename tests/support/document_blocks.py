@@ -14,7 +14,7 @@ PAGES = sorted(page for page in (REPOSITORY / "docs").rglob("*.md") if "design" 
 
 _FENCED = r"^```(\S*)[^\n]*\n(.*?)^```[ \t]*(?:\n\s*```text\n(.*?)^```)?"
 
-ELSEWHERE = ("needs the hub", "needs the data")
+ELSEWHERE = ("needs the hub", "needs the data", "needs a server")
 """What a command says in its comment if it cannot run where the tests do."""
 
 
