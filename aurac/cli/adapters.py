@@ -8,6 +8,7 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Numbers, command
+from aurac.curves.display import slot_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +105,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.1%}"
 
-    head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd"]
+    head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd", "vLLM slot"]
     rows = [
         [
             str(row.rank),
@@ -113,6 +114,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
             "–" if row.scale is None else f"{row.scale:.4g}",
             share(row.prefix),
             share(row.svd),
+            str(slot_rank(row.rank)),  # the smallest --max-lora-rank, which decides the memory
         ]
         for row in facts.by_rank
     ]
