@@ -6,7 +6,7 @@ Three ways, one after another, on the same examples with the same initial adapte
 
 - `plain`: PEFT and the HF Trainer with their defaults (adapter in fp32, padded batches in random
   order).
-- `aurac LoRA`: adapter in the compute dtype, examples sorted by length within a step.
+- `aurac LoRA`: adapter in the compute dtype, on a CPU examples one after another in one row.
 - `aurac Matryoshka`: the same with P between the factors.
 """
 
