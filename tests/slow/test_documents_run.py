@@ -87,7 +87,7 @@ def run_line(line: str) -> list[str]:
         ready = (0, None, 4) if arguments[0] == "recommend" else (0, None)
         assert done.return_value in ready, f"{part}\n{done.output}"
         assert done.stdout.strip(), f"{part} says nothing"
-        assert arguments[0] != "compare" or "--dry-run" in words or "rank" in done.stdout, part
+        assert arguments[0] != "compare" or "--dry-run" in words or "accuracy" in done.stdout, part
         ran.append(arguments[0])
     return ran
 
