@@ -20,7 +20,13 @@ PROMPTS = 20
 )
 @click.argument("url")
 @click.argument("checkpoint", metavar="ADAPTER")
-@click.option("--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4")
+@click.option(
+    "--ranks",
+    default="pow2",
+    show_default=True,
+    metavar="pow2|all|1,2,4",
+    help="Ranks to check.",
+)
 @click.option("--model", metavar="NAME", help="The base's name on the server. Default: its first.")
 @click.option("--base", help="Base model, if another than the adapter records.")
 @click.option("--dtype", help="That of the server. Default: of the base's files.")

@@ -46,9 +46,8 @@ def test_the_screen_of_one_adapter_is_what_the_command_prints(monkeypatch):
     words = ["recommend", "reports/lora", "--margin", "0.05"]
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     [screen] = [block.text for block in blocks(README) if block.text.startswith("rank ")]
-    shown = [line.rstrip() for line in screen.splitlines() if line.strip()]
-    printed = [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
-    assert shown == printed[1 : 1 + len(shown)]  # the first line says what the table is about
+    printed = " ".join(done.stdout.split())  # lines are as wide as the terminal
+    assert " ".join(screen.split()) in printed
 
 
 def test_the_table_of_three_adapters_is_that_of_the_stored_run():
