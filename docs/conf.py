@@ -61,13 +61,11 @@ nitpick_ignore_regex = [
     # Sphinx takes a literal of several words ('task of a study') apart.
     (r"py:class", r"'[\w ]*|[\w ]*'|'.*'"),
     (r"py:class", r"(.* \| )?(~?[\w.]*\.)?(tuple|dict|list|Mapping|Sequence|Literal)\[.*"),
+    # Short names of type parameters and aliases, and classes whose modules have no page.
     (
         r"py:class",
-        r"CurveFields|Json|KeyNames|Overrides|RequestOptions|SpreadOptions|(.*\.)?StoredDocuments|TrainerCallback",
-    ),
-    (
-        r"py:class",
-        r"(.*\.)?(CellStore|Values)|Axis|Basis(Option)?|Groups?|KnownBase|Layout|Names|Question|Rescale|Rule|Span|Update|Table|WantedMetrics|.*\.Streams|.*\.rows\.(Item|Key)|nn\.\w+",
+        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut|DryRun|EvalTask|Groups?|Json|KnownBase|Layout|Reader|Recipe"
+        r"|Rescale|Rule|Source|TrainerCallback|TrainingResult|Update|Values|Way)|nn\.\w+",
     ),
     (
         r"py:.*",
