@@ -64,9 +64,13 @@ nitpick_ignore_regex = [
     # Short names of type parameters and aliases, and classes whose modules have no page.
     (
         r"py:class",
-        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut|DryRun|EvalTask|Groups?|Json|KnownBase|Layout|Reader|Recipe"
-        r"|Rescale|Rule|Source|TrainerCallback|TrainingResult|Update|Values|Way)|nn\.\w+",
+        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut|DryRun|EvalTask|Groups?|Json|KnownBase)",
     ),
+    (
+        r"py:class",
+        r"(.*\.)?(Layout|Reader|Recipe|Rescale|Rule|Source|TrainerCallback|TrainingResult|Update)",
+    ),
+    (r"py:class", r"(.*\.)?(Values|Way)|nn\.\w+"),
     (
         r"py:.*",
         r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers|msgspec)\..*",
