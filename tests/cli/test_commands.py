@@ -212,7 +212,7 @@ def test_warnings_of_aurac_are_shown_once_and_those_of_libraries_are_logged(isol
     log(debug=False)
     for _ in range(2):
         logging.getLogger("aurac.runs").warning("look here")
-        logging.getLogger("a.library").warning("noise")
+        logging.getLogger("some.package").warning("noise")
     shown = capsys.readouterr().err
     assert shown.count("aurac: warning: look here") == 1
     assert "noise" not in shown
