@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,22 +53,18 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
 
     Args:
         curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> scores``, ``(ranks,
-            accuracies)``, a pandas Series (index: ranks) or DataFrame (columns ``rank, accuracy``
-            or ``rank, doc_id, score``), or the path of a table, sample logs or a run folder that
-            holds one curve. Rank 0 is the base and no part of the area.
+            accuracies)`` or a pandas Series (index: ranks); `aurac.readers.read_curves` makes
+            curves of files. Rank 0 is the base and no part of the area.
         axis: "log2" or "linear" of the rank.
         level: Coverage of the interval.
 
     Raises:
         CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal examples, several curves, a
-            metric such as perplexity.
+            that is not finite or outside [0, 1], ragged or unequal examples, or a metric such as
+            perplexity.
         UsageError: A level that is no coverage.
-        DataError, RunFolderError: A path that cannot be read.
     """
     check_level(level)
-    if isinstance(curve, (str, Path)) or hasattr(curve, "columns"):
-        curve = _only_curve(curve)
     known = as_curve(curve)
     if known.rolling:
         raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
@@ -90,21 +85,3 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
         level=level,
         curve=known,
     )
-
-
-def _only_curve(source: Any) -> Curve:
-    if hasattr(source, "columns"):
-        from aurac.readers.table import curves_from_frame
-
-        curves = curves_from_frame(source)
-    else:
-        from aurac.readers import read_curves
-
-        curves = list(read_curves(source).curves)
-    if len(curves) != 1:
-        labels = ", ".join(dict.fromkeys(curve.label for curve in curves))
-        raise CurveError(
-            f"There are {len(curves)} curves ({labels}): score one of "
-            "aurac.readers.read_curves(path).curves, or compare them with aurac.analysis.analyse."
-        )
-    return curves[0]

@@ -37,7 +37,7 @@ def as_curve(source: Any) -> Curve:
         return _from_columns(*source)
     raise CurveError(
         f"A {type(source).__name__} is no curve: give a Curve, a mapping rank -> accuracy, "
-        "(ranks, accuracies), a Series or a DataFrame with columns rank and accuracy."
+        "(ranks, accuracies) or a Series; aurac.readers.read_curves reads files."
     )
 
 

@@ -5,6 +5,7 @@ A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the 
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from aurac.models.weights import check_complete, check_finite, quiet_transformer
 if TYPE_CHECKING:
     import torch
 
+
+logger = logging.getLogger(__name__)
 
 MODEL_CONFIG: Final = "config.json"
 
@@ -180,6 +183,37 @@ def load_base(
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
     places = {part or "all": str(where) for part, where in spread.items()} if spread else None
     return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
+
+
+def outline_base(
+    name: str,
+    *,
+    dtype: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    elsewhere: bool = False,
+) -> LoadedBase:
+    """As `load_base`, but without weights: the model is on the meta device.
+
+    `elsewhere`: it is for another machine, whose devices are not looked for here.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    base = resolve_base(name)
+    local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            config = AutoConfig.from_pretrained(base.path, **local)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
+    except Exception as error:  # noqa: BLE001 - its code may need weights, which `load_base` has
+        logger.debug("base %s cannot be outlined (%s)", name, error)
+        return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+    place = pick_device(device, elsewhere=elsewhere)
+    kind = str(pick_dtype(dtype, place)).removeprefix("torch.")
+    return LoadedBase(name, base.path, base.sha256, model, tokenizer, kind, place)
 
 
 def base_skeleton(name: str | None) -> torch.nn.Module | None:

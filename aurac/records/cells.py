@@ -9,8 +9,8 @@ in `cells.tar.xz`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ class CellStore:
             RunFolderError: The folder cannot be written.
         """
         path, data = self.path(identity.key), encode_line(line)
-        try:
+        with writing(self.run_folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
             try:
@@ -153,8 +153,6 @@ class CellStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        except OSError as error:
-            raise cannot_write(self.run_folder, error) from error
 
 
 def read_cell(path: Path, *, whole: bool = True) -> Cell:
@@ -170,9 +168,13 @@ def read_cell(path: Path, *, whole: bool = True) -> Cell:
     return cell
 
 
-def cannot_write(folder: Path, error: OSError) -> RunFolderError:
-    """The error for a run folder that takes no more: what is in it is whole."""
-    return RunFolderError(
-        f"the run folder {folder} cannot be written ({error.strerror or error}); what is in it is "
-        "whole, and the same command goes on"
-    )
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raise a RunFolderError where the run folder takes no more: what is in it is whole."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"the run folder {folder} cannot be written ({error.strerror or error}); what is in it "
+            "is whole, and the same command goes on"
+        ) from error

@@ -15,11 +15,12 @@ import msgspec
 
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps, write_json
-from aurac.records.cells import CellStore, cannot_write
+from aurac.records.cells import CellStore, writing
+from aurac.records.folder import RESULTS_FILE, RESULTS_SCHEMA, Locks, check_folder, record
 from aurac.records.run import StoredRun, assembled, recipe_groups
 from aurac.runs.compute import Work
 from aurac.runs.compute import compute as compute_here
-from aurac.runs.folder import RESULTS_FILE, RESULTS_SCHEMA, Locks, check_folder, record
+from aurac.runs.manifest import manifest_of
 from aurac.runs.plan import Cell, distinct, plan
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.ray import compute_on_ray
@@ -97,32 +98,26 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
     session = open_session(settings)
     folder, adapters = session.folder, session.inputs.adapters
     check_folder(folder, session.identity, {name: a.sha256 for name, a in adapters.items()})
-    cells = plan(session.ways, session.inputs.tasks, session.digest)
     if settings.ray is None and not folder.exists():
         session.backend()  # a base that cannot be used leaves no folder behind
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        sweep_scraps(folder)
-        store, locks = CellStore(folder), Locks(folder)
         with _stopped_by_sigterm(), _closing(session):
             ways = session.fitted()
-            if ways != session.ways:
-                cells = plan(ways, session.inputs.tasks, session.digest)
-            manifest = session.manifest(ways, cells, settings.redacted(command), started)
+            cells = plan(ways, session.inputs.tasks, session.digest)
+            manifest = manifest_of(session, ways, cells, command, started)
             check_reference(settings.reference, manifest)
             record(folder, manifest)
-            work = Work(store, locks)
-            _compute(session, distinct(cells), work, progress=progress)
+            work = Work(CellStore(folder), Locks(folder))
+            sweep_scraps(folder)
+            _compute(session, cells, work, progress=progress)
         provenance = {**manifest.provenance, "seconds": round(time.time() - started, 1)}
         manifest = msgspec.structs.replace(manifest, provenance=provenance)
         record(folder, manifest)
-        locks.remove(cell.key for cell in cells if not work.left(cell))
-        stored = assembled(folder, manifest, store)
+        stored = assembled(folder, manifest, work.store)
         write_results(stored)
         if stored.curves or any(task.rolling for task in stored.tasks):
             write_report(stored, settings)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     return stored
 
 
@@ -154,19 +149,20 @@ def question_of(settings: Settings, stored: StoredRun) -> Any:
 
 def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: bool) -> None:
     """Compute what is missing of the cells."""
+    cells = distinct(cells)
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
+    if todo:
+        session.begin(todo)
+        with Bar(cells, left) if progress else Progress() as work.progress:
+            if session.settings.ray is None:
+                compute_here(todo, session.backend(), work, session.device_kind)
+            else:
+                compute_on_ray(session, todo, work)
+    work.locks.remove(cell.key for cell in cells if not work.left(cell))
     for cell, count in zip(cells, left, strict=True):
         if not count:
             work.aggregate(cell)  # of fewer examples than before it is not there yet
-    if not todo:
-        return
-    session.begin(todo)
-    with Bar(cells, left) if progress else Progress() as work.progress:
-        if session.settings.ray is None:
-            compute_here(todo, session.backend(), work, session.device_kind)
-        else:
-            compute_on_ray(session, todo, work)
 
 
 def write_results(stored: StoredRun) -> None:

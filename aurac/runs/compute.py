@@ -17,8 +17,8 @@ from weakref import WeakKeyDictionary
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.cells import CellStore
+from aurac.records.folder import MOST_DEATHS, Locks
 from aurac.records.lines import Aggregates, Block, Failed
-from aurac.runs.folder import MOST_DEATHS, Locks
 from aurac.runs.plan import Cell
 from aurac.runs.progress import Progress
 

@@ -64,9 +64,10 @@ def fitted(
         return list(ways)
     share = max(1, EXAMPLES // len(tasks))
     pairs = [pair for task in tasks for pair in task.held_out(share)]
-    about = sha256_json([settings, pairs])
     return [
-        replace(way, factors={r: _factor(way, r, pairs, backend, about, folder) for r in way.ranks})
+        replace(
+            way, factors={r: _factor(way, r, pairs, backend, settings, folder) for r in way.ranks}
+        )
         if way.rescale == "fit"
         else way
         for way in ways
@@ -74,11 +75,11 @@ def fitted(
 
 
 def _factor(
-    way: Way, rank: int, pairs: Any, backend: Callable[[], Any], about: str, folder: Path
+    way: Way, rank: int, pairs: Any, backend: Callable[[], Any], settings: str, folder: Path
 ) -> float:
     """A factor that is kept, or found now; the one that counts is the one kept first."""
     sha256 = way.adapter.member(rank).sha256
-    path = folder / f"{sha256_json([sha256, way.basis, rank, about])[:32]}.json"
+    path = folder / f"{sha256_json([sha256, way.basis, rank, settings, pairs])[:32]}.json"
     if not path.exists():
         from aurac.engine.lm import scoring_requests
 

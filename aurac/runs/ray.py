@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.adapters.checkpoints import NamedCheckpoint
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.lines import Block
@@ -24,7 +25,7 @@ from aurac.runs.compute import Work, blocks, reason_of
 from aurac.runs.inputs import load_inputs
 from aurac.runs.plan import Cell, plan
 from aurac.runs.session import Session
-from aurac.runs.settings import NamedCheckpoint, Settings
+from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.adapters import Family
 from aurac.files import sha256_json
-from aurac.models.device import in_use, machine, versions
-from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.folder import default_folder, known_names
 from aurac.runs.backends import open_backend
 from aurac.runs.fit import fitted
-from aurac.runs.folder import default_folder, known_names, write_documents
 from aurac.runs.inputs import Inputs, load_inputs
 from aurac.runs.plan import Cell, Way, ways_of
 from aurac.runs.settings import Settings
@@ -172,115 +168,3 @@ class Session:
         if given in (None, "auto"):
             given = str(self.inputs.base.model.config.dtype or "bfloat16")
         return str(given).removeprefix("torch.").replace("half", "float16")
-
-    def manifest(
-        self, ways: Sequence[Way], cells: Sequence[Cell], command: str | None, started: float
-    ) -> Manifest:
-        """What this command adds to `run.json`; questions and prompts are written beside it."""
-        given, base, tasks = self.settings, self.inputs.base, self.inputs.tasks
-        infos = [task_info(self.folder, task) for task in tasks]
-        keys: dict[Way | None, dict[str, dict[int, str]]] = {}
-        for cell in cells:
-            keys.setdefault(cell.way, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
-        examples = {task.name: len(task) for task in self.leaves}
-        provenance = {
-            "command": command,
-            "started": dt.datetime.fromtimestamp(started, dt.timezone.utc).isoformat(
-                timespec="seconds"
-            ),
-            "versions": versions(),
-            "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
-            "device": base.device if given.model == "hf" else self.device_kind,
-            "dtype": self.identity["dtype"],
-            "base": base.name,
-            "base_sha256": base.sha256,
-            "backend": self.identity["backend"],
-        }
-        return Manifest(
-            settings=self.identity,
-            provenance=provenance,
-            adapters=[adapter_info(name, ways) for name in self.inputs.adapters],
-            tasks=infos,
-            asked=[task.name for task in tasks if task.group is None],
-            cuts=[_cut_info(way, keys[way], examples) for way in ways],
-            base={task: ranks[0] for task, ranks in keys[None].items()},
-            groups={recipe: list(members) for recipe, members in given.group.items()},
-        )
-
-
-def _cut_info(way: Way, cells: dict[str, dict[int, str]], examples: dict[str, int]) -> CutInfo:
-    ordered = {task: dict(sorted(keys.items())) for task, keys in cells.items()}
-    return CutInfo(
-        adapter=way.name,
-        basis=way.basis,
-        rescale=way.rescale,
-        factors=dict(way.factors),
-        examples={task: examples[task] for task in ordered},
-        cells=ordered,
-    )
-
-
-def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
-    """What readers need of an adapter."""
-    own = [way for way in ways if way.name == name]
-    adapter, ranks = own[0].adapter, sorted({rank for way in own for rank in way.ranks})
-    recipe = dict(adapter.recipe) if adapter.recipe else None
-    return AdapterInfo(
-        name=name,
-        path=_shown_path(adapter.source),
-        format="family" if isinstance(adapter, Family) else adapter.format,
-        sha256=adapter.sha256,
-        method=adapter.method,
-        base=adapter.base,
-        seed=adapter.seed,
-        data_order=adapter.data_order,
-        trained_rank=adapter.rank,
-        sizes={rank: adapter.bytes(rank) for rank in ranks},
-        parameters=adapter.parameters(adapter.rank),
-        recipe=recipe,
-        notes=tuple(adapter.notes),
-        licence=_licence(adapter.source),
-    )
-
-
-def task_info(folder: Path, task: EvalTask) -> TaskInfo:
-    """What readers need of a task; its questions and prompts are written into the run folder."""
-    documents, requests = (None, None) if task.members else write_documents(folder, task)
-    return TaskInfo(
-        name=task.name,
-        metric=task.metric,
-        metrics=tuple(task.usable),
-        examples=len(task),
-        version=task.version,
-        num_fewshot=task.num_fewshot,
-        members=tuple(member.name for member in task.members),
-        rolling=task.rolling,
-        higher_is_better=task.higher_is_better,
-        cluster=task.cluster,
-        documents=documents,
-        requests=requests,
-    )
-
-
-def _licence(source: Path | None) -> str | None:
-    """That in the front matter of the README beside an adapter."""
-    from huggingface_hub import metadata_load
-
-    if source is None:
-        return None
-    readme = (source if source.is_dir() else source.parent) / "README.md"
-    if not readme.is_file():
-        return None
-    try:
-        licence = (metadata_load(readme) or {}).get("license")
-    except ValueError:
-        return None
-    return licence if isinstance(licence, str) else None
-
-
-def _shown_path(source: Path | None) -> str | None:
-    """Relative where it lies below the working folder, so that results can be shared."""
-    if source is None:
-        return None
-    place, here = source.resolve(), Path.cwd()
-    return place.relative_to(here).as_posix() if place.is_relative_to(here) else str(source)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from aurac.curves.metrics import asked_metrics
 from aurac.engine import secrets
@@ -91,10 +90,10 @@ class Settings:
     model: str = "hf"
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
-    def redacted(self, text: str | None) -> str | None:
+    def redacted(self, text: str) -> str:
         """A text without the keys in `model_args`."""
-        for secret in secrets(self.model_args) if text else ():
-            text = str(text).replace(secret, "…")
+        for secret in secrets(self.model_args):
+            text = text.replace(secret, "…")
         return text
 
     @classmethod
@@ -280,38 +279,3 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     "device_map": _device_map,
     "out": _path,
 }
-
-
-class NamedCheckpoint(NamedTuple):
-    """`PATH` (folder, file or hub id), `NAME=PATH`, or a family: `PATH` with `{1,2,4}` in it."""
-
-    name: str | None
-    paths: tuple[str, ...]
-    family: bool = False
-
-    @classmethod
-    def of(cls, given: str) -> NamedCheckpoint:
-        """Read it; something that exists is a path."""
-        if _exists(given):
-            return cls(None, (given,))
-        name, sign, path = given.partition("=")
-        if not sign or not name or not path or set(name) & set("/:{\\"):
-            name, path = "", given
-        braces = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", path)
-        if braces is None or _exists(path):
-            return cls(name or None, (path,))
-        head, inside, tail = braces.groups()
-        paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
-        return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths, family=True)
-
-    @property
-    def absolute(self) -> str:
-        """The same as another process finds it; a hub id as it is."""
-        paths = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
-        if not self.family:
-            return f"{self.name}={paths[0]}" if self.name else paths[0]
-        return f"{self.name}={{{','.join(paths)}}}"
-
-
-def _exists(path: str) -> bool:
-    return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - pathlib's may raise

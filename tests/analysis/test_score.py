@@ -10,6 +10,7 @@ import aurac
 from aurac.analysis import analyse
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, UsageError
+from aurac.readers import read_curves
 
 
 def test_accuracies_alone_have_an_area_and_no_interval():
@@ -38,15 +39,12 @@ def test_the_linear_axis_has_weights_and_an_interval_of_its_own():
     assert log2.weights != linear.weights
 
 
-def test_a_table_with_one_curve_is_scored_from_its_path(tmp_path):
+def test_a_file_is_read_first(tmp_path):
     path = tmp_path / "one.csv"
-    frame = pd.DataFrame({"rank": [1, 2, 4], "accuracy": [0.2, 0.3, 0.4]})
-    frame.to_csv(path, index=False)
-    assert aurac.score(path).value == aurac.score(frame).value == pytest.approx(0.3)
-    frame.assign(adapter="a").to_csv(path, index=False)
-    two = pd.concat([frame.assign(adapter="a"), frame.assign(adapter="b")])
-    two.to_csv(path, index=False)
-    with pytest.raises(CurveError, match=r"2 curves \(a, b\)"):
+    pd.DataFrame({"rank": [1, 2, 4], "accuracy": [0.2, 0.3, 0.4]}).to_csv(path, index=False)
+    (curve,) = read_curves(path).curves
+    assert aurac.score(curve).value == pytest.approx(0.3)
+    with pytest.raises(CurveError, match=r"read_curves"):
         aurac.score(path)
 
 

@@ -10,8 +10,8 @@ from support.runs_doubles import Task, compute_all, planned
 
 from aurac.errors import TaskError
 from aurac.records.cells import CellStore
+from aurac.records.folder import MOST_DEATHS, Locks
 from aurac.runs.compute import LostDeviceError
-from aurac.runs.folder import MOST_DEATHS, Locks
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from support.runs_doubles import Backend, Task, planned
 
 from aurac.records.cells import CellStore
+from aurac.records.folder import Locks
 from aurac.runs import ray
 from aurac.runs.compute import Work, blocks
-from aurac.runs.folder import Locks
 from aurac.runs.ray import MOST_DEATHS, ClusterError, _Driver, _Head
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from aurac.records.cells import CellStore
+from aurac.records.folder import Locks
 from aurac.runs.compute import Work, compute
-from aurac.runs.folder import Locks
 from aurac.runs.plan import Cell
 
 

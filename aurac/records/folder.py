@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
 from filelock import FileLock, Timeout
 
 from aurac.errors import RunFolderError
-from aurac.files import sha256_json, write_atomic, write_json
-from aurac.records.cells import cannot_write
+from aurac.files import sha256_json
+from aurac.records.cells import writing
 from aurac.records.manifest import RUN_FILE, Manifest
-from aurac.records.run import TaskQuestions
-from aurac.runs.plan import keys_of
-
-if TYPE_CHECKING:
-    from aurac.tasks.evaltask import EvalTask
 
 MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
 RESULTS_FILE, RESULTS_SCHEMA = "results.json", 2
@@ -75,35 +67,10 @@ def check_folder(folder: Path, settings: Mapping[str, Any], adapters: Mapping[st
 
 def record(folder: Path, manifest: Manifest) -> None:
     """Add to `run.json` what this command asks for, one process at a time."""
-    try:
-        with FileLock(folder / "locks" / "run.lock"):
-            if (folder / RUN_FILE).is_file():
-                manifest = Manifest.read(folder).grown(manifest)
-            manifest.write(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
-def write_documents(folder: Path, task: EvalTask) -> tuple[str, str]:
-    """Keep the questions and the prompts of a task (no group); the paths in the run folder."""
-    stem = f"documents/{task.name.replace('/', '_')}-{task.prompts_sha256[:12]}"
-    questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
-    told = task.questions()
-    choices: list[Any] = [row["choices"] for row in told]
-    content = TaskQuestions(
-        keys=list(keys_of(task)),
-        questions=[row["question"] for row in told],  # type: ignore[misc]
-        targets=[row["target"] for row in told],  # type: ignore[misc]
-        choices=choices if any(choices) else None,
-        clusters=list(task.clusters) if task.clusters else None,
-    )
-    write_json(questions, msgspec.to_builtins(content))
-    if not requests.exists():
-        lines = "\n".join(
-            json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows())
-        )
-        write_atomic(requests, gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0))
-    return f"{stem}.json", f"{stem}.jsonl.gz"
+    with writing(folder), FileLock(folder / "locks" / "run.lock"):
+        if (folder / RUN_FILE).is_file():
+            manifest = Manifest.read(folder).grown(manifest)
+        manifest.write(folder)
 
 
 class Locks:

@@ -1,0 +1,120 @@
+"""What is given on a command line: a path, a name, or several, and the adapters that it means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from aurac.adapters.adapter import Adapter
+from aurac.adapters.family import Family, make_family, members_of
+from aurac.adapters.formats import adapters_in, load_adapter
+from aurac.errors import CheckpointError
+
+
+class NamedCheckpoint(NamedTuple):
+    """`PATH` (folder, file or hub id), `NAME=PATH`, or a family: `PATH` with `{1,2,4}` in it."""
+
+    name: str | None
+    paths: tuple[str, ...]
+    family: bool = False
+
+    @classmethod
+    def of(cls, given: str) -> NamedCheckpoint:
+        """Read it; something that exists is a path."""
+        if _exists(given):
+            return cls(None, (given,))
+        name, sign, path = given.partition("=")
+        if not sign or not name or not path or set(name) & set("/:{\\"):
+            name, path = "", given
+        braces = re.fullmatch(r"([^{}]*)\{([^{}]+)\}([^{}]*)", path)
+        if braces is None or _exists(path):
+            return cls(name or None, (path,))
+        head, inside, tail = braces.groups()
+        paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
+        return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths, family=True)
+
+    @property
+    def absolute(self) -> str:
+        """The same as another process finds it; a hub id as it is."""
+        paths = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
+        if not self.family:
+            return f"{self.name}={paths[0]}" if self.name else paths[0]
+        return f"{self.name}={{{','.join(paths)}}}"
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - pathlib's may raise
+
+
+def load_adapters(
+    checkpoints: Sequence[str | Path],
+    base: str | None = None,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, Adapter | Family]:
+    """Unique name → adapter; names that clash are told apart by their folder or a number.
+
+    Raises:
+        CheckpointError: One that cannot be read, or the same adapter twice.
+    """
+    loaded: dict[str, tuple[Path, Adapter | Family]] = {}
+    for checkpoint in checkpoints:
+        adapter = _load(NamedCheckpoint.of(str(checkpoint)), base)
+        if adapter.sha256 in loaded:
+            other = loaded[adapter.sha256][0]
+            raise CheckpointError(f"{checkpoint} and {other} are the same adapter")
+        loaded[adapter.sha256] = Path(checkpoint), adapter
+    given = {digest: name for digest, name in (known or {}).items() if digest in loaded}
+    named: dict[str, Adapter | Family] = {}
+    for path, adapter in loaded.values():
+        taken = {*named, *given.values()}
+        name, number = given.get(adapter.sha256), 2
+        if name is None:
+            name = adapter.name
+            if name in taken and path.parent.name:
+                name = f"{path.parent.name}/{path.name}"
+            while name in taken:
+                name, number = f"{adapter.name}-{number}", number + 1
+        named[name] = adapter
+    return named
+
+
+def _load(checkpoint: NamedCheckpoint, base: str | None) -> Adapter | Family:
+    """An adapter, or a family: a folder of several, or a path with braces."""
+    paths, folder = checkpoint.paths, Path(checkpoint.paths[0]).expanduser()
+    inside = adapters_in(folder) if len(paths) == 1 and not checkpoint.family else ()
+    if len(inside) > 1:
+        paths = tuple(map(str, inside))
+    elif not checkpoint.family:
+        return load_adapter(paths[0], name=checkpoint.name, base=base)
+    members = [load_adapter(path, base=base) for path in paths]
+    source = folder if inside else None
+    return make_family(checkpoint.name or (folder.name if inside else ""), members, source)
+
+
+def common_base(adapters: Mapping[str, Adapter | Family], named: str | None) -> str:
+    """The base that was named, or the one that all adapters record; a CheckpointError otherwise."""
+    if named:
+        return named
+    recorded = {name: adapter.base for name, adapter in adapters.items() if adapter.base}
+    names = sorted(set(recorded.values()))
+    if len(names) > 1:
+        listed = "; ".join(f"{name} on {base}" for name, base in recorded.items())
+        raise CheckpointError(
+            f"the adapters were trained on different bases ({listed}): compare them in separate "
+            "runs, or give --base if these names mean the same model"
+        )
+    if not names:
+        raise CheckpointError(f"no base is recorded with {', '.join(adapters)}: give --base")
+    return names[0]
+
+
+def named_members(adapters: Mapping[str, Adapter | Family]) -> dict[str, Adapter]:
+    """Name → adapter, those of a family one by one."""
+    return {
+        f"{name}, rank {member.rank}" if isinstance(adapter, Family) else name: member
+        for name, adapter in adapters.items()
+        for member in members_of(adapter)
+    }
