@@ -268,6 +268,12 @@ class Adapter:
         """
         return sum(t.numel() for t in self._tensors(r))
 
+    @property
+    def width(self) -> int:
+        """Inputs and outputs of all adapted modules: the parameters of one rank in each."""
+        sides = [(side.numel(), f.rank) for f in self.modules.values() for side in f.stacked()]
+        return sum(numbers // rank for numbers, rank in sides)
+
     def bytes(self, r: int) -> int:
         """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
         return sum(t.nbytes for t in self._tensors(r))

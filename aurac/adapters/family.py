@@ -115,6 +115,11 @@ class Family:
         """The number of parameters of the member of rank ``r``; 0 at rank 0."""
         return self.member(r).parameters(r) if r else 0
 
+    @property
+    def width(self) -> int:
+        """See `Adapter.width`; of the widest member."""
+        return max(member.width for member in self.members.values())
+
     def bytes(self, r: int) -> int:
         """The size of the tensors of the member of rank ``r``; 0 at rank 0."""
         return self.member(r).bytes(r) if r else 0

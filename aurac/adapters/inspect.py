@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from aurac.adapters.adapter import Adapter, Derived, Factors, only
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale
+from aurac.curves.display import slot_bytes
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class AtRank:
         rank: The rank.
         parameters: Their number.
         bytes: The size of its tensors.
+        slot: Bytes that a vLLM server sets aside for it.
         scale: The scaling rule at that rank; ``None`` where modules differ.
         prefix: The share of the energy in the first components, the mean over modules.
         svd: The share in the best approximation of that rank.
@@ -35,6 +37,7 @@ class AtRank:
     rank: int
     parameters: int
     bytes: int
+    slot: int
     scale: float | None
     prefix: float | None
     svd: float | None
@@ -87,6 +90,7 @@ def describe(adapter: Adapter) -> Description:
             rank=r,
             parameters=adapter.parameters(r),
             bytes=adapter.bytes(r),
+            slot=slot_bytes(r, adapter.width),
             scale=only(f.scale(min(r, f.rank)) for f in adapter.modules.values()),
             prefix=None if mean is None else float(mean[0, k]),
             svd=None if mean is None else float(mean[1, k]),

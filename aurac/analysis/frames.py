@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 MEAN = "mean over tasks"
 UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
-WHOLE = ("rank", "reference", "examples", "seeds", "comparisons", "bytes")  # columns of integers
+WHOLE = ("rank", "reference", "examples", "seeds", "comparisons", "bytes", "slot")  # integers
 COLUMNS = {
     "scores": "task adapter cut aurac low high aurac_linear mean base examples seeds",
-    "points": "task adapter cut rank accuracy low high above_base loss loss_bound bytes",
+    "points": "task adapter cut rank accuracy low high above_base loss loss_bound bytes slot",
     "pairs": "task a b difference low high p comparisons examples seeds",
     "rank_pairs": "task a b rank difference low high",
     "recommended": "task adapter cut rank reference margin loss bound bytes",
@@ -69,7 +69,7 @@ class Analysis:
     Attributes:
         scores: A row for each adapter and task, AURAC descending; first the mean over tasks.
         points: A row for each rank; rank 0 is the base. `loss` and its one-sided `loss_bound` are
-            against the trained rank.
+            against the trained rank; `slot` is what a vLLM server sets aside, in bytes.
         pairs: Differences of AURAC, the better one first; low, high and p are adjusted for the
             `comparisons` of their table.
         rank_pairs: The same pairs at each rank, each interval alone.
@@ -294,7 +294,8 @@ def _points(row: Row, level: float) -> list[dict[str, Any]]:
         scores = row.scores(rank)
         known = estimate(row.parts(scores), FRACTION, level) if scores is not None else UNKNOWN
         point = about | {"rank": rank, "accuracy": row.accuracy(rank)} | _ends(known)
-        points.append(point | _against(row, rank) | {"bytes": row.bytes(rank)})
+        sizes = {"bytes": row.bytes(rank), "slot": row.slot(rank)}
+        points.append(point | _against(row, rank) | sizes)
     return points
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
+from aurac.curves.display import slot_bytes
 from aurac.curves.matching import align
 from aurac.curves.names import cut_name
 from aurac.errors import CurveError
@@ -106,6 +107,11 @@ class Row:
     def bytes(self, rank: int) -> int | None:
         """Size of the adapter truncated there, where all seeds have the same."""
         return _same(curve.sizes.get(rank) for curve in self.curves)
+
+    def slot(self, rank: int) -> int | None:
+        """Bytes that a vLLM server sets aside for it at that rank."""
+        width = _same(curve.width for curve in self.curves)
+        return slot_bytes(rank, width) if width else None
 
     def area(self, ranks: Sequence[int], axis: Any = "log2") -> float:
         """AURAC over some of its ranks."""

@@ -114,7 +114,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
             "–" if row.scale is None else f"{row.scale:.4g}",
             share(row.prefix),
             share(row.svd),
-            str(slot_rank(row.rank)),  # the smallest --max-lora-rank, which decides the memory
+            f"{slot_rank(row.rank)}: {row.slot / 1e6:.2f} MB",
         ]
         for row in facts.by_rank
     ]

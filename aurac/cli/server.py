@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurac.cli import shared
 from aurac.cli.shared import command
+
+if TYPE_CHECKING:
+    from aurac.engine.check import Verdict
 
 PROMPTS = 20
 
@@ -64,20 +67,24 @@ def check_server(
     cuts = [way.cut(rank) for way in session.ways for rank in way.ranks]
     backend = session.backend()
     backend.begin(cuts, scores=False)
-    if not (verdicts := session.verdicts(cuts, PROMPTS)):
+    scores, verdicts = backend.scores(), []
+    for verdict in session.verdicts(cuts, PROMPTS):
+        verdicts.append(verdict)
+        if not as_json:
+            click.echo(_line(verdict, "nats" if scores else "of the texts"))
+    if not verdicts:
         raise UsageError("the base does not fit this machine in float32, so nothing was checked")
-    scores = backend.scores()
     if as_json:
         rows = [asdict(verdict) for verdict in verdicts]
         shared.print_json({"server": backend.version, "prompt_logprobs": scores, "ranks": rows})
-    else:
-        unit = "nats" if scores else "of the texts"
-        for v in verdicts:
-            name = f"rank {v.rank}" if v.rank else "base"
-            apart = "" if v.distance is None else f"; {v.distance:.3g} {unit} off"
-            noise = "" if v.noise is None else f", rounding {v.noise:.3g}"
-            effect = "" if v.effect is None else f", the adapter {v.effect:.3g}"
-            click.echo(f"{name}: {v.says}{apart}{noise}{effect}")
-        if not scores:
-            click.echo("no log-probabilities of the prompt: multiple choice cannot be evaluated")
+    elif not scores:
+        click.echo("no log-probabilities of the prompt: multiple choice cannot be evaluated")
     return 0 if all(verdict.right for verdict in verdicts) else 4
+
+
+def _line(verdict: Verdict, unit: str) -> str:
+    """A verdict with what it rests on."""
+    name = f"rank {verdict.rank}" if verdict.rank else "base"
+    told = {"": verdict.distance, "rounding ": verdict.noise, "the adapter ": verdict.effect}
+    numbers = ", ".join(f"{what}{x:.3g}" for what, x in told.items() if x is not None)
+    return f"{name}: {verdict.says}" + (f" ({unit}: {numbers})" if numbers else "")

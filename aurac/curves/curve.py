@@ -54,6 +54,7 @@ class Curve:
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
         trained_rank: The adapter's own rank, to which it was trained.
+        width: Inputs and outputs of all adapted modules.
         rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
 
     Raises:
@@ -82,6 +83,7 @@ class Curve:
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     trained_rank: int | None = None
+    width: int | None = None
     rolling: bool = False
 
     def __reduce__(self) -> tuple[type[Curve], tuple[object, ...]]:

@@ -44,3 +44,8 @@ SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def slot_rank(rank: int) -> int:
     """The smallest ``--max-lora-rank`` that serves a rank; itself beyond the largest."""
     return next((step for step in SLOT_RANKS if step >= rank), rank)
+
+
+def slot_bytes(rank: int, width: int) -> int:
+    """What vLLM sets aside in 16 bits for an adapter whose modules have `width` in- and outputs."""
+    return 2 * slot_rank(rank) * width

@@ -36,6 +36,7 @@ class AdapterInfo(Record, frozen=True, kw_only=True):
         trained_rank: Its largest rank.
         sizes: Rank → bytes, at each rank that was evaluated.
         parameters: Of the trained rank.
+        width: Inputs and outputs of all adapted modules; 0 where not known.
         recipe: Of its training, where recorded.
         notes: What limits or explains its results, one sentence each.
         licence: As the front matter of its README names it.
@@ -52,6 +53,7 @@ class AdapterInfo(Record, frozen=True, kw_only=True):
     trained_rank: int
     sizes: dict[int, int] = {}
     parameters: int = 0
+    width: int = 0
     recipe: dict[str, Any] | None = None
     notes: tuple[str, ...] = ()
     licence: str | None = None

@@ -302,7 +302,6 @@ class Reader:
             baseline=values.get(0),
             missing={rank: "not finished" for rank, value in values.items() if value is None},
             sizes={rank: size for rank, size in adapter.sizes.items() if rank in known},
-            trained_rank=adapter.trained_rank,
             **self._names(task, cut),
         )
 
@@ -318,6 +317,8 @@ class Reader:
             "rescale": cut.rescale,
             "seed": adapter.seed,
             "data_order": adapter.data_order,
+            "trained_rank": adapter.trained_rank,
+            "width": adapter.width or None,
         }
 
     def _scores(
@@ -361,7 +362,6 @@ class Reader:
             prompts=sha256_json([key.prompt for key in documents]),
             missing=dict(missing),
             sizes={rank: size for rank, size in adapter.sizes.items() if rank in rows},
-            trained_rank=adapter.trained_rank,
             **self._names(task, cut),
         )
 

@@ -85,6 +85,7 @@ def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
         trained_rank=adapter.rank,
         sizes={rank: adapter.bytes(rank) for rank in ranks},
         parameters=adapter.parameters(adapter.rank),
+        width=adapter.width,
         recipe=recipe,
         notes=tuple(adapter.notes),
         licence=_licence(adapter.source),

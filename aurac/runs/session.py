@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -137,7 +137,7 @@ class Session:
                     where = f"at rank {verdict.rank}" if verdict.rank else "without an adapter"
                     raise NotComputedError(f"{backend.name} {where}: {verdict.says}")
 
-    def verdicts(self, cuts: Sequence[Cut], prompts: int) -> list[Verdict]:
+    def verdicts(self, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
         """What the backend computes of the base and of each cut, by the first so many examples."""
         from aurac.engine.check import Check, fits
         from aurac.models.base import load_base
@@ -150,7 +150,7 @@ class Session:
                 "held against the engine",
                 given.model,
             )
-            return []
+            return
         trust = given.trust_remote_code
         loaded = load_base(base.name, dtype="float32", device="cpu", trust_remote_code=trust)
         loaded = self.inputs.tokenizer.adopted_by(loaded)
@@ -159,7 +159,13 @@ class Session:
         backend, texts = self.backend(), list(dict.fromkeys(texts))[:prompts]
         with quiet():
             check = Check(loaded, self.served_dtype, texts, scores=backend.scores())
-            return list(check.verdicts(backend.checking, cuts))
+            found = check.verdicts(backend.checking, cuts)
+        while True:
+            with quiet():
+                verdict = next(found, None)
+            if verdict is None:
+                return
+            yield verdict
 
     @property
     def served_dtype(self) -> str:

@@ -142,9 +142,15 @@ def recommended_lines(of: TaskView, run: StoredRun | None, name: str) -> list[st
         return []
     if row is None:
         return [f"{name}: a recommendation needs the outcome of every example at its trained rank."]
-    full = of.of(name).set_index("rank")["bytes"].get(row.reference)
+    points = of.of(name).set_index("rank")
+    full, slots = points["bytes"].get(row.reference), points["slot"]
     several = name if len(of.names) > 1 else ""
-    sentence = sentence_of_recommendation(row, name=several, full=full if known(full) else None)
+    sentence = sentence_of_recommendation(
+        row,
+        name=several,
+        full=full if known(full) else None,
+        slots=(slots.get(row.rank), slots.get(row.reference)),
+    )
     needed = examples_for_margin(margin)
     if known(row.rank) and row.rank == row.reference and of.examples and of.examples < needed:
         sentence += f" {sentence_of_examples(of.examples, margin, needed)}"

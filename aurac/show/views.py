@@ -10,7 +10,7 @@ import pandas as pd
 from aurac.analysis import Question, analyse
 from aurac.analysis.frames import MEAN
 from aurac.curves.area import quadrature_weights
-from aurac.curves.display import decimals, size
+from aurac.curves.display import decimals, size, slot_rank
 from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,
@@ -35,6 +35,7 @@ FRAMES: Final = ("scores", "points", "pairs", "rank_pairs", "recommended")
 MOST_PAIRS: Final = 15
 MARK: Final = "*"
 NOT_ABOVE: Final = f"{MARK}: not shown to be above the base"
+SLOT: Final = "vLLM slot"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,11 @@ def ranks_table(of: TaskView, name: str) -> pd.DataFrame:
         ]
     if known_points["bytes"].notna().any():
         frame["size"] = [size(b) if known(b) and b else NONE for b in known_points["bytes"]]
+    if known_points["slot"].notna().any():
+        frame[SLOT] = [
+            f"{slot_rank(int(p.rank))}: {size(p.slot)}" if known(p.slot) and p.rank else NONE
+            for p in rows_of(known_points)
+        ]
     return frame
 
 
@@ -215,6 +221,8 @@ def notes(frame: pd.DataFrame, margin: float | None) -> list[str]:
         )
     if any(str(cell).startswith(MARK) for column in frame for cell in frame[column]):
         found.append(NOT_ABOVE)
+    if SLOT in frame:
+        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, and its memory there")
     return found
 
 

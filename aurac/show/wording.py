@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 
 
-def sentence_of_recommendation(row: Any, *, name: str = "", full: float | None = None) -> str:
+def sentence_of_recommendation(
+    row: Any, *, name: str = "", full: float | None = None, slots: tuple[Any, Any] = (None, None)
+) -> str:
     """Which rank to ship, of one row of `Analysis.recommended`.
 
     Args:
         row: The row, as `DataFrame.itertuples` gives it.
         name: Of the adapter, where there are several.
         full: Bytes of the adapter at its trained rank.
+        slots: Bytes of a vLLM slot at the recommended and at the trained rank.
     """
     of, sure, reference = name and f"{name} at ", confidence(LEVEL), f"rank {row.reference}"
     if not known(row.rank):
@@ -37,7 +40,12 @@ def sentence_of_recommendation(row: Any, *, name: str = "", full: float | None =
         )
     sizes = f"{size(row.bytes)} instead of {size(full)}; it" if known(row.bytes) and full else "it"
     lost = f"at most {upper(row.bound)} points against" if row.bound > 0 else "nothing against"
-    return f"Ship {of}rank {row.rank}: {sizes} loses {lost} {reference} ({sure} confidence)."
+    text = f"Ship {of}rank {row.rank}: {sizes} loses {lost} {reference} ({sure} confidence)."
+    if not all(map(known, slots)):
+        return text
+    saved = f"{size(slots[0])} for it instead of {size(slots[1])}"
+    none = f"as much for it as for {reference}"
+    return f"{text} A vLLM server sets aside {saved if slots[0] < slots[1] else none}."
 
 
 def sentence_of_examples(examples: int, margin: float, needed: int) -> str:
