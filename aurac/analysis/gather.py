@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from aurac.curves.area import quadrature_weights
-from aurac.curves.display import slot_bytes
+from aurac.curves.display import cut_name, slot_bytes
 from aurac.curves.matching import align
-from aurac.curves.names import cut_name
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
 

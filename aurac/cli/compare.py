@@ -13,12 +13,10 @@ import click
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Pairs, command
 from aurac.cli.tasks import complete_tasks, include_path
-from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from aurac.records.run import StoredRun
     from aurac.runs.settings import Settings
 
 _BATCH = "Most sequences in a forward pass. Default: automatic."
@@ -146,18 +144,9 @@ def compare(
     if stored.curves or any(task.rolling for task in stored.tasks):
         analysis = analyse(stored.curves, question_of(settings, stored))
         shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    show_failures(stored)
+    shared.print_failures(stored)
     click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
     return 3 if stored.failures else 0
-
-
-def show_failures(run: StoredRun) -> None:
-    """A line for each cell that failed."""
-    for failure in run.failures:
-        place = "the base"
-        if failure.adapter:
-            place = f"{failure.adapter} ({failure.basis}, {failure.rescale}, rank {failure.rank})"
-        click.echo(one_line(f"failed: {place} on {failure.task}: {failure.reason}"), err=True)
 
 
 def show_cells(settings: Settings, *, as_json: bool) -> int:

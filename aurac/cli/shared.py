@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec import to_builtins
 
+from aurac.terminal import one_line
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -131,6 +133,15 @@ def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool
     from aurac.terminal import output_width
 
     click.echo(screen(analysis, run, output_width(), details=details))
+
+
+def print_failures(run: Any) -> None:
+    """A line for each cell that failed."""
+    for failure in run.failures:
+        place = "the base"
+        if failure.adapter:
+            place = f"{failure.adapter} ({failure.basis}, {failure.rescale}, rank {failure.rank})"
+        click.echo(one_line(f"failed: {place} on {failure.task}: {failure.reason}"), err=True)
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

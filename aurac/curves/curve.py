@@ -16,7 +16,7 @@ from aurac.curves.checks import (
     is_missing,
     refuse_masked,
 )
-from aurac.curves.names import cut_name
+from aurac.curves.display import cut_name
 from aurac.errors import CurveError
 
 if TYPE_CHECKING:

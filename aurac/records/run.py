@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
-from aurac.curves.names import common_name
+from aurac.curves.display import common_name
 from aurac.errors import RunFolderError, first_line
 from aurac.files import sha256_json
 from aurac.records.cells import CellStore

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from aurac.curves.coerce import as_curve
 from aurac.curves.curve import Curve
-from aurac.curves.display import counted, decimals, percent, size
+from aurac.curves.display import common_name, counted, cut_name, decimals, percent, size
 from aurac.curves.matching import align
-from aurac.curves.names import common_name, cut_name
 from aurac.errors import CurveError
 
 FOUR = [[0, 1, 1, 0], [1, 1, 1, 0]]
