@@ -64,11 +64,10 @@ def check_server(
             model="local-completions", model_args=arguments, **words,
         )
     )  # fmt: skip
-    cuts = [way.cut(rank) for way in session.ways for rank in way.ranks]
     backend = session.backend()
-    backend.begin(cuts, scores=False)
+    backend.begin(session.cuts, scores=False)
     scores, verdicts = backend.scores(), []
-    for verdict in session.verdicts(cuts, PROMPTS):
+    for verdict in session.verdicts(session.cuts, PROMPTS):
         verdicts.append(verdict)
         if not as_json:
             click.echo(_line(verdict, "nats" if scores else "of the texts"))

@@ -94,6 +94,11 @@ class Session:
         asked = given.ranks, given.basis, given.rescale
         return [w for n, a in self.inputs.adapters.items() for w in ways_of(n, a, *asked)]
 
+    @property
+    def cuts(self) -> list[Cut]:
+        """All that is evaluated of the adapters, whatever the task."""
+        return [way.cut(rank) for way in self.ways for rank in way.ranks]
+
     @cached_property
     def leaves(self) -> list[EvalTask]:
         """The tasks that have cells."""
