@@ -29,7 +29,8 @@ class SlotCache:
     """Keys and values of sequences, per layer: (slots, Hkv, width, d).
 
     The width follows the longest sequence in flight in small steps, so that attention reads a
-    contiguous block. Places beyond a sequence's length are masked: zero, or left by one before.
+    contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence or a
+    wrong draft before.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -170,7 +171,7 @@ class AttentionMetadata:
     place: Tensor | None = None  # (W,) its place in the slot
     # (W,) which of this pass's tokens is written; ``None`` writes all T in order
     source: Tensor | None = None
-    decoding: bool = False  # whether the tokens are those of sequences that read their slots
+    each: int = 0  # of sequences that read their slots, so many tokens of each; 0: a packed pass
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, Tensor] = field(default_factory=dict)
@@ -190,7 +191,7 @@ class AttentionMetadata:
             self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
-        if self.decoding and self.slots is not None:
+        if self.each and self.slots is not None:
             return self._decode(query, self.slots.layers[layer], cached, rule)
         out = query.new_empty(*query.shape[:2], value.shape[-1])
         for group in self.groups:
@@ -241,36 +242,38 @@ class AttentionMetadata:
     def _decode(
         self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
     ) -> Tensor:
-        """(B, H, d) queries, one of each sequence, over its slot and the prefix."""
-        count, heads, dim = query.shape
+        """(B * each, H, d) queries of sequences over their slots and the prefix."""
+        heads, dim = query.shape[1:]
+        count, each = len(query) // self.each, self.each
         # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
         # In steps, so that the kernels for one shape serve several passes.
         width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), slot_kv[0].shape[2])
         key, value = slot_kv[0][:count, :, :width], slot_kv[1][:count, :, :width]
         kv, prefix = key.shape[1], self.prefix
         rep = heads // kv
-        q = query.contiguous().view(count, kv, rep, dim)
-        part = q.new_empty(count, kv, rep, prefix + width)
+        q = query.contiguous().view(count, each, kv, rep, dim).transpose(1, 2).contiguous()
+        part = q.new_empty(count, kv, each * rep, prefix + width)
         # Keys times query, not the other way round: on a CPU half the time for a few queries.
-        queries = q.view(count * kv, rep, dim).transpose(1, 2)
+        queries = q.view(count * kv, each * rep, dim).transpose(1, 2)
         scores = torch.bmm(key.reshape(count * kv, width, -1), queries)
-        part[..., prefix:] = scores.view(count, kv, width, rep).transpose(2, 3)
+        part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
         if cached is not None:
             shared = q.transpose(0, 1).reshape(kv, -1, dim)
-            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, rep, prefix)
+            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, -1, prefix)
             part[..., :prefix] = over.transpose(0, 1)
         part = rule.capped(part.mul_(rule.scaling))
-        part += self._decode_bias(width, rule.window, part)[:, None, None]
+        bias = self._decode_bias(width, rule.window, part).view(count, 1, each, 1, -1)
+        part.view(count, kv, each, rep, -1).add_(bias)
         torch.softmax(part, dim=-1, out=part)
-        weight = part[..., prefix:].reshape(count * kv, rep, width)
-        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(count, kv, rep, -1)
+        weight = part[..., prefix:].reshape(count * kv, -1, width)
+        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(*part.shape[:3], -1)
         if cached is not None:
             weight = part[..., :prefix].transpose(0, 1).reshape(kv, -1, prefix)
-            out = out + torch.bmm(weight, cached[1]).view(kv, count, rep, -1).transpose(0, 1)
-        return out.view(count, heads, -1)
+            out = out + torch.bmm(weight, cached[1]).view(kv, count, each * rep, -1).transpose(0, 1)
+        return out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(len(query), heads, -1)
 
     def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
-        """(B, prefix + width): a sequence sees the prefix and its own places so far."""
+        """(B * each, prefix + width): a token sees the prefix and its sequence so far."""
         key = (width, window)
         if key not in self._bias:
             at = torch.arange(self.prefix + width, device=self.positions.device)
@@ -325,25 +328,27 @@ def pass_metadata(
 
 def decoding_metadata(
     lengths: Sequence[int],
+    each: int,
     prefix: int,
     store: SlotCache,
     slots: SlotCache,
     device: torch.device,
 ) -> AttentionMetadata:
-    """The metadata of a decoding pass: one token of each sequence, which has the slot of its place.
+    """The metadata of a decoding pass: ``each`` tokens of every sequence, whose slots are in order.
 
     ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included.
     """
-    at = torch.tensor(lengths, device=device)
+    offsets = torch.arange(each, device=device)
+    at = (torch.tensor(lengths, device=device)[:, None] + offsets).view(-1)
     return AttentionMetadata(
         positions=at,
-        longest=max(lengths) + 1,
+        longest=max(lengths) + each,
         prefix=prefix,
         store=store,
         slots=slots,
-        slot=torch.arange(len(lengths), device=device),
+        slot=torch.arange(len(lengths), device=device).repeat_interleave(each),
         place=at - prefix,
-        decoding=True,
+        each=each,
     )
 
 

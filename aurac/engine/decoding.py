@@ -4,18 +4,22 @@ Prompts are prefilled packed (no padding): a header that all of them share once,
 in the prefix tree share once for a run of them. Each sequence in flight is one token of a decoding
 pass. One that has ended leaves, the last ones move into the holes, and waiting prompts take the
 freed slots.
+
+A pass over a few sequences costs the reading of all weights, whether it carries one token of each
+or eight. So what a text repeats is drafted (prompt lookup, ``prompt_lookup_num_tokens`` in
+transformers): the pass carries the draft tokens as well, and what it chooses itself tells up to
+where they are right. GSM8K 5-shot takes a fifth less time with it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
 from aurac.engine.passes import (
@@ -32,8 +36,54 @@ from aurac.engine.running import Budgets, Header, eos_token_ids, forward, packed
 from aurac.engine.tokens import Prompt, StopTable
 from aurac.models.device import device_of
 
+_ROWS = 32  # tokens of a pass with drafts: up to here reading the weights outweighs the products
+_LONGEST = 7  # tokens of a draft
+_ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
+_REMEMBERED = 4096  # of a longer text only the end is looked up
+_TRUST = 4  # draft tokens for each token in a row that was right, from the second on
 _GROWTH = 32  # slots widen by this many tokens at a time
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
+
+
+class PromptLookup:
+    """Continues a text as it went on where its last tokens stood before.
+
+    It drafts only while it would have been right lately; nine of ten drafts are right then.
+    """
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self._tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self._right = 0
+        for token in tokens[-_REMEMBERED:]:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """The text goes on with this token."""
+        place = self._place()
+        right = place is not None and self._tokens[place] == token
+        self._right = self._right + 1 if right else 0
+        for n in _ENDINGS:
+            if len(self._tokens) >= n:
+                self._after[tuple(self._tokens[-n:])] = len(self._tokens)
+        self._tokens.append(token)
+
+    def draft(self, most: int) -> list[int]:
+        """Up to ``most`` tokens; none where the last ones are new or the drafts were wrong.
+
+        A draft that reaches the end of the text goes on in itself, as loops do.
+        """
+        place = self._place()
+        if place is None:
+            return []
+        period = len(self._tokens) - place
+        count = min(most, max(0, _TRUST * (self._right - 1)))
+        return [self._tokens[place + i % period] for i in range(count)]
+
+    def _place(self) -> int | None:
+        """Where the text went on after the longest of its endings that it had before."""
+        endings = (tuple(self._tokens[-n:]) for n in _ENDINGS if len(self._tokens) >= n)
+        return next((self._after[e] for e in endings if e in self._after), None)
 
 
 @dataclass
@@ -44,6 +94,7 @@ class Stream:
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
+    lookup: PromptLookup | None = None
 
     @property
     def length(self) -> int:
@@ -53,9 +104,17 @@ class Stream:
     def add(self, token: int, ends: frozenset[int]) -> bool:
         """Append a token; whether it was the last."""
         self.new.append(token)
+        if self.lookup is not None:
+            self.lookup.add(token)
         if token in ends or len(self.new) == self.prompt.max_new_tokens:
             return True
         return self.stops.may_stop(token) and self.stops.stopped(self.new)
+
+    def draft(self, most: int) -> list[int]:
+        """Up to ``most`` tokens with which the text might go on."""
+        if self.lookup is None:
+            self.lookup = PromptLookup([*self.prompt.tokens, *self.new])
+        return self.lookup.draft(most)
 
 
 class Decoder:
@@ -147,25 +206,43 @@ class Decoder:
         metadata.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
         metadata.place = metadata.positions[metadata.source] - self._header
         last = [int(path[-1]) for path in paths]
-        return self._take(slots, forward(self._model, step.tokens, metadata, last))
+        best = forward(self._model, step.tokens, metadata, last).argmax(dim=-1).tolist()
+        return [s for s, token in zip(slots, best, strict=True) if self._take(s, [token], [])]
 
     def _advance(self) -> None:
-        """One token for every sequence in flight."""
+        """One token for every sequence in flight, and more where drafts of them are right."""
         while (count := len(self._active)) > 1 and count * self._widest() > self._budget:
             self._waiting.appendleft(self._active.pop())
-        self._fit(count, self._widest())
+        drafts = self._drafts()
+        each = 1 + len(drafts[0])
+        self._fit(count, self._widest() + each - 1)
         lengths = [s.length for s in self._active]
-        header = self._header
-        metadata = decoding_metadata(lengths, header, self._store, self._slots, self._device)
-        newest = [s.new[-1] for s in self._active]
-        logits = forward(self._model, newest, metadata, range(count))
-        self._release(self._take(range(count), logits))
+        header, device = self._header, self._device
+        metadata = decoding_metadata(lengths, each, header, self._store, self._slots, device)
+        fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
+        logits = forward(self._model, fed, metadata, range(len(fed)))
+        best = logits.argmax(dim=-1).view(count, each).tolist()
+        self._release([s for s in range(count) if self._take(s, best[s], drafts[s])])
 
-    def _take(self, slots: Iterable[int], logits: Tensor) -> list[int]:
-        """Give each slot the best token of its row of logits; the slots that have ended."""
-        best = logits.argmax(dim=-1).tolist()
-        taken = zip(slots, best, strict=True)
-        return [slot for slot, token in taken if self._active[slot].add(token, self._ends)]
+    def _drafts(self) -> list[list[int]]:
+        """Draft tokens, equally many for each sequence in flight; fillers are taken if right."""
+        count, streams = len(self._active), self._active
+        ahead = min(s.prompt.max_new_tokens - len(s.new) - 1 for s in streams)
+        room = min(_ROWS // count - 1, self._budget // count - self._widest())
+        if (most := min(_LONGEST, room, ahead)) < 1:
+            return [[]] * count
+        drafts = [s.draft(most) for s in streams]
+        longest = max(map(len, drafts))
+        return [d + [s.new[-1]] * (longest - len(d)) for s, d in zip(streams, drafts, strict=True)]
+
+    def _take(self, slot: int, best: Sequence[int], draft: Sequence[int]) -> bool:
+        """Take what was chosen up to the first wrong draft token; whether the text has ended."""
+        for token, expected in zip(best, [*draft, None], strict=True):
+            if self._active[slot].add(token, self._ends):
+                return True
+            if token != expected:
+                break
+        return False
 
     def _widest(self) -> int:
         return max(map(self._own, self._active))

@@ -194,9 +194,9 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
         if metadata.layer == 0:
             raise RuntimeError("the model does not look its attention up by name")
         windows |= metadata.windows
-    # Every row but its last one to three tokens into a slot, then these as decoding steps.
+    # Every row but its last three tokens into a slot, then one and two of these as decoding steps.
     slots = SlotCache(len(tree.rows), max(len(row) for row in tree.rows) - _HEAD)
-    starts = [len(row) - 1 - i % 3 for i, row in enumerate(tree.rows)]
+    starts = [len(row) - 3 for row in tree.rows]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])
     chains = [chain_subtree(tree.rows[i][_HEAD : starts[i]], _HEAD) for i in order]
     step = make_pass(chains, _HEAD)
@@ -205,11 +205,12 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
     metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
     metadata.place = metadata.positions - _HEAD
     forward(model, step.tokens, metadata, [0])
-    for more in range(3):  # a row that has ended repeats its last token, at the same place
-        places = [min(at + more, len(row) - 1) for at, row in zip(starts, tree.rows, strict=True)]
-        tokens = [int(row[at]) for at, row in zip(places, tree.rows, strict=True)]
-        metadata = decoding_metadata(places, _HEAD, store, slots, device)
-        nodes = np.asarray([tree.node(row, at) for row, at in enumerate(places)])
+    for done, each in ((0, 1), (1, 2)):
+        places = [(row, at + done + k) for row, at in enumerate(starts) for k in range(each)]
+        tokens = [int(tree.rows[row][at]) for row, at in places]
+        lengths = [at + done for at in starts]
+        metadata = decoding_metadata(lengths, each, _HEAD, store, slots, device)
+        nodes = np.asarray([tree.node(row, at) for row, at in places])
         yield nodes, forward(model, tokens, metadata, range(len(tokens)))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
-from aurac.models.device import no_memory, pick_device, pick_dtype
+from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
 from aurac.models.packaged import (
     DEFAULT_BASE,
     PACKAGED,
@@ -164,6 +164,8 @@ def load_base(
     base = resolve_base(name)
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
+    if place == "cpu":
+        keep_freed_memory()
     model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
     try:
         with quiet_transformers():
