@@ -32,7 +32,7 @@ PROMPTS = 20
 )
 @click.option("--model", metavar="NAME", help="The base's name on the server. Default: its first.")
 @click.option("--base", help="Base model, if another than the adapter records.")
-@click.option("--dtype", help="That of the server. Default: of the base's files.")
+@click.option("--dtype", help="That of the server. Default: of the base's files, or bfloat16.")
 @shared.as_json
 def check_server(
     url: str,

@@ -205,6 +205,26 @@ class VllmBackend(Backend):
             self._lm.lora_request = LoRARequest(folder.name, number, str(folder))
         yield self._lm
 
+    @contextmanager
+    def checking(self, cut: Cut | None) -> Iterator[Any]:
+        """``lm(cut)``, one prompt at a time."""
+        with self.lm(cut) as lm, one_at_a_time(lm, "batch_size"):
+            yield lm
+
+
+@contextmanager
+def one_at_a_time(lm: Any, setting: str) -> Iterator[Any]:
+    """An lm-eval model that asks for one thing at once; `setting` is its attribute for how many.
+
+    vLLM 0.32 on CPUs ends where the prompts of several requests with LoRA are scored together.
+    """
+    several = getattr(lm, setting)
+    setattr(lm, setting, 1)
+    try:
+        yield lm
+    finally:
+        setattr(lm, setting, several)
+
 
 def model_class(name: str) -> Any:
     """lm-eval's class of that name; a UsageError where there is none or a package is missing."""

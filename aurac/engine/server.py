@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from aurac.curves.display import slot_rank
 from aurac.engine import Cut, secrets
-from aurac.engine.backends import Backend, Exports, model_class
+from aurac.engine.backends import Backend, Exports, model_class, one_at_a_time
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
 
@@ -127,13 +127,9 @@ class ServerBackend(Backend):
 
     @contextmanager
     def checking(self, cut: Cut | None) -> Iterator[Any]:
-        """One request at a time: vLLM 0.32 on CPUs ends where prompts are scored side by side."""
-        with self.lm(cut) as lm:
-            concurrent, lm._concurrent = lm._concurrent, 1
-            try:
-                yield lm
-            finally:
-                lm._concurrent = concurrent
+        """``lm(cut)``, one request at a time."""
+        with self.lm(cut) as lm, one_at_a_time(lm, "_concurrent"):
+            yield lm
 
     def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
         """Have every cut served, and ask whether the prompt's log-probabilities come.

@@ -174,8 +174,9 @@ class Session:
 
     @property
     def served_dtype(self) -> str:
-        """As stated, or that of the base's files, as servers take it."""
+        """As stated, or that of the base's files; of float32 files bfloat16, to which servers cast."""
         given = self.settings.model_args.get("dtype") or self.settings.dtype
+        stored = str(self.inputs.base.model.config.dtype).removeprefix("torch.")
         if given in (None, "auto"):
-            given = str(self.inputs.base.model.config.dtype or "bfloat16")
-        return str(given).removeprefix("torch.").replace("half", "float16")
+            given = "bfloat16" if stored in ("float32", "None") else stored
+        return str(given).replace("half", "float16")
