@@ -174,7 +174,7 @@ class Session:
 
     @property
     def served_dtype(self) -> str:
-        """As stated, or that of the base's files; of float32 files bfloat16, to which servers cast."""
+        """As stated, or that of the base's files; bfloat16 for float32, which servers cast."""
         given = self.settings.model_args.get("dtype") or self.settings.dtype
         stored = str(self.inputs.base.model.config.dtype).removeprefix("torch.")
         if given in (None, "auto"):
