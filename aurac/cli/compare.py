@@ -139,8 +139,7 @@ def compare(
         click.echo("loading libraries, tasks and adapters …", err=True)
     from aurac.runs.compare import question_of, run
 
-    command = settings.redacted(shlex.join(["aurac", *sys.argv[1:]]))
-    stored = run(settings, progress=True, command=command)
+    stored = run(settings, progress=True, command=shlex.join(["aurac", *sys.argv[1:]]))
     if stored.curves or any(task.rolling for task in stored.tasks):
         analysis = analyse(stored.curves, question_of(settings, stored))
         shared.print_analysis(analysis, stored, as_json=as_json, details=details)

@@ -110,10 +110,11 @@ def run(settings: Settings, *, progress: bool = False, command: str | None = Non
             record(folder, manifest)
             work = Work(CellStore(folder), Locks(folder))
             sweep_scraps(folder)
-            _compute(session, cells, work, progress=progress)
+            finished = _compute(session, cells, work, progress=progress)
         provenance = {**manifest.provenance, "seconds": round(time.time() - started, 1)}
         manifest = msgspec.structs.replace(manifest, provenance=provenance)
         record(folder, manifest)
+        work.locks.remove(finished)
         stored = assembled(folder, manifest, work.store)
         write_results(stored)
         if stored.curves or any(task.rolling for task in stored.tasks):
@@ -147,8 +148,8 @@ def question_of(settings: Settings, stored: StoredRun) -> Any:
     )
 
 
-def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: bool) -> None:
-    """Compute what is missing of the cells."""
+def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: bool) -> list[str]:
+    """Compute what is missing of the cells; the keys of those that are whole then."""
     cells = distinct(cells)
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
@@ -159,10 +160,10 @@ def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: b
                 compute_here(todo, session.backend(), work, session.device_kind)
             else:
                 compute_on_ray(session, todo, work)
-    work.locks.remove(cell.key for cell in cells if not work.left(cell))
     for cell, count in zip(cells, left, strict=True):
         if not count:
             work.aggregate(cell)  # of fewer examples than before it is not there yet
+    return [cell.key for cell in cells if not work.left(cell)]
 
 
 def write_results(stored: StoredRun) -> None:

@@ -34,7 +34,7 @@ def manifest_of(
         keys.setdefault(cell.way, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
     examples = {task.name: len(task) for task in session.leaves}
     provenance = {
-        "command": command,
+        "command": command and given.redacted(command),
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),

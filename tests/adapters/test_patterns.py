@@ -248,3 +248,11 @@ def test_a_parameter_that_the_base_lacks_or_has_in_another_shape_is_refused(tmp_
     del base.model.layers[0].mlp.experts.down_proj
     with pytest.raises(CheckpointError, match=r"experts.down_proj.*lacks"):
         check_fits(adapter, base)
+
+
+def test_the_width_is_the_parameters_of_one_rank_in_all_modules(tmp_path):
+    """Of experts each one counts, and modules of lower rank count as all others."""
+    whole = load_adapter(made(tmp_path / "experts", EXPERTS))
+    assert whole.width == whole.parameters(1)
+    short = load_adapter(made(tmp_path / "short", EXPERTS, rank_pattern={"q_proj": 2}))
+    assert short.width == whole.width == short.parameters(1)

@@ -40,6 +40,18 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
     assert "AURAC" not in shown
 
 
+def test_what_a_server_sets_aside_stands_beside_the_size():
+    shown = screen(one(margin=0.05, width=1_000_000), width=100)
+    slots = [" ".join(rows(shown)[str(rank)][-3:]) for rank in (1, 2, 8, 16)]
+    assert slots == ["1: 2.0 MB", "8: 16 MB", "8: 16 MB", "16: 32 MB"]
+    assert "A vLLM server sets aside 16 MB for it instead of 32 MB." in " ".join(shown.split())
+    found = analyse([curve(ranks=(10, 12, 16), accuracy=LORA[-3:], width=10)], Question(margin=0.3))
+    said = " ".join(screen(found, width=100).split())
+    assert "Ship rank 10" in said
+    assert "A vLLM server sets aside as much for it as for rank 16." in said
+    assert "vLLM" not in screen(one(margin=0.05), width=100)
+
+
 def test_without_a_margin_the_last_line_says_how_to_ask():
     shown = screen(found := one(), stored(found), 80)
     assert "aurac recommend runs/x --margin 0.02" in shown.splitlines()[-2] + shown.splitlines()[-1]
