@@ -18,7 +18,6 @@ REPORTS = REPOSITORY / "reports"
 BENCHMARK = (REPOSITORY / "docs" / "benchmarks-engine.md").read_text(encoding="utf-8")
 SPEEDS = {
     "gsm8k, 5-shot": "gsm8k 5-shot stock, bfloat16",
-    "ARC-Easy, 0-shot": "arc_easy 0-shot stock, bfloat16",
     "`aurac_word_problems`, 0-shot": "aurac_word_problems 0-shot stock, bfloat16",
     "ARC-Easy, 25-shot, the same examples for all questions": "arc_easy 25-shot fixed, bfloat16",
 }
