@@ -168,6 +168,7 @@ def log(*, debug: bool) -> None:
     for logger in (root, ours):  # a second command must not print twice
         for handler in [h for h in logger.handlers if getattr(h, "of_aurac", False)]:
             logger.removeHandler(handler)
+            handler.close()
     layout = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if debug:
         _add(root, logging.StreamHandler(), layout)
