@@ -36,15 +36,12 @@ from aurac.engine.tokens import (
     ScoringLayout,
     Tokens,
     decodes_greedily,
-    samples_text,
 )
 from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory
 
 log = logging.getLogger(__name__)
 
-SAMPLE_SEED = 1234  # of torch, by which ``lm_eval.simple_evaluate`` samples
-_MOST_EXAMPLES = 1_000_000  # so many seeds, of 32 bits, lie between two samples of an example
 _Answer = TypeVar("_Answer")
 
 
@@ -129,8 +126,7 @@ class EngineLM(HFLM):
     def generate_until(self, requests: list[Any]) -> list[str]:
         """The text that continues each context, without its stop string.
 
-        Samples and decoding that is not greedy come from ``HFLM``, each sample with a seed of its
-        own.
+        Samples and decoding that is not greedy come from ``HFLM``.
         """
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
         texts: dict[int, str] = {}
@@ -215,20 +211,9 @@ class EngineLM(HFLM):
                 torch.cuda.empty_cache()
 
     def _ask(self, ask: Callable[..., list[_Answer]], requests: list[Any]) -> list[_Answer]:
-        """Answers of ``HFLM``; an example's samples do not depend on other examples."""
+        """Answers of ``HFLM``."""
         log.info("lm-eval's own model answers %d requests", len(requests))
-        if requests[0].request_type != "generate_until" or not any(
-            samples_text(request.args[1]) for request in requests
-        ):
-            answers = ask(requests, disable_tqdm=True)
-        else:
-            answers, seen = [], Counter[int]()
-            for request in requests:
-                example = int(request.doc_id or 0)
-                with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-                    torch.manual_seed(SAMPLE_SEED + example + _MOST_EXAMPLES * seen[example])
-                    answers += ask([request], disable_tqdm=True)
-                seen[example] += 1
+        answers = ask(requests, disable_tqdm=True)
         self.progress(len(requests))
         return answers
 

@@ -149,22 +149,17 @@ SAMPLED = {"until": ["the"], "max_gen_toks": 12, "do_sample": True, "temperature
 
 
 def test_samples_beams_and_greedy_texts_are_hflms_in_one_call() -> None:
-    """Those of a document depend on its number alone; a document's second sample is another."""
     model = tiny("llama")
     contexts = ("the quick brown fox", "Question: what is 42 Answer:", "over a lazy dog . b")
     greedy: list[Request] = [(context, {"max_gen_toks": 9}) for context in contexts]
     beams: list[Request] = [(context, {"max_gen_toks": 9, "num_beams": 3}) for context in contexts]
-    sampled: list[Request] = [(context, SAMPLED) for context in contexts]
-    lm = budgeted(model)
-    before = torch.get_rng_state()
-    mine = texts(lm, [*greedy, *beams, *sampled])
-    assert torch.equal(before, torch.get_rng_state())
-    assert mine[:6] == reference_texts(model, greedy) + reference_texts(model, beams)
-    for place, request in enumerate(sampled):
-        torch.manual_seed(1234 + 6 + place)
-        assert mine[6 + place] == reference_texts(model, [request])[0]
-    twice = texts(lm, [sampled[0]] * 2, numbers=[6, 6])
-    assert twice[0] == mine[6] != twice[1]
+    sampled: list[Request] = [(context, SAMPLED) for context in contexts * 2]
+    torch.manual_seed(1234)
+    mine = texts(budgeted(model), [*greedy, *sampled])
+    torch.manual_seed(1234)
+    assert mine == reference_texts(model, greedy) + reference_texts(model, sampled)
+    assert mine[3:6] != mine[6:]
+    assert texts(budgeted(model), beams) == reference_texts(model, beams)
 
 
 @settings(max_examples=60, deadline=None)
