@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -23,6 +26,7 @@ from harness_doubles import (
     write_choice_task,
     write_text_task,
 )
+from lm_eval.models.huggingface import HFLM
 from support.adapters import load_with_peft, save_with_peft
 
 from aurac.adapters import load_adapter, save_adapter, truncate
@@ -240,6 +244,60 @@ def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path, model):
     same_answers(found, engine)
     backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
     assert backend.startswith(f"{model}, lm-eval 0.")
+
+
+class LoRARequest(NamedTuple):
+    """vLLM's."""
+
+    lora_name: str
+    lora_int_id: int
+    lora_path: str
+
+
+class InProcess:
+    """lm-eval's ``vllm``: one engine, which answers for the adapter of its LoRA request."""
+
+    def __init__(self, **arguments):
+        self.arguments, self.lora_request, self.batch_size = arguments, None, "auto"
+        self.seen, self.sizes = set(), []
+        engines.append(self)
+
+    def _ask(self, kind, requests):
+        self.seen.add(self.lora_request)
+        self.sizes.append(self.batch_size)
+        model = make_model(1)
+        if self.lora_request:
+            model = load_with_peft(model, self.lora_request.lora_path)
+        lm = HFLM(pretrained=model, tokenizer=make_tokenizer(), softmax_dtype="float32")
+        return getattr(lm, kind)(requests, disable_tqdm=True)
+
+    def loglikelihood(self, requests):
+        return self._ask("loglikelihood", requests)
+
+    def generate_until(self, requests):
+        return self._ask("generate_until", requests)
+
+
+engines: list[InProcess] = []
+
+
+def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
+    place, engine, tmp_path, monkeypatch
+):
+    for name in ("vllm", "vllm.lora", "vllm.lora.request"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(LoRARequest=LoRARequest))
+    monkeypatch.setattr("aurac.engine.backends.model_class", lambda name: {"vllm": InProcess}[name])
+    monkeypatch.setattr("aurac.engine.backends.VllmBackend.version", "vllm 0")
+    engines.clear()
+    _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
+    same_answers(found, engine)
+    [one] = engines
+    told = {"enable_lora": True, "max_lora_rank": 8, "max_loras": 5}
+    assert told.items() <= one.arguments.items()
+    requests = one.seen - {None}
+    assert None in one.seen
+    assert len(requests) == len({request.lora_int_id for request in requests}) == len(RANKS)
+    assert one.sizes[:4] == [1, 1, 1, "auto"]  # checked one prompt at a time
 
 
 def test_backends_do_not_mix_in_a_folder(place, server, tmp_path):
