@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from aurac.models.base import LoadedBase, load_base
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
-from aurac.training.packing import packed_rows, packs, row_collator
 from aurac.training.recipe import Recipe, load_recipe
 from aurac.training.trainer import (
     LOGGING_STEPS,
@@ -122,13 +121,11 @@ def _trained(
     scratch = Path(arguments.output_dir)
     model, hook = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    packed = loaded.device == "cpu" and packs(model, examples, pad)  # measured on CPUs only
-    collator = row_collator() if packed else partial(collate, pad=pad)
+    collator = partial(collate, pad=pad)
     trainer = NestedTrainer(model, examples, hook, arguments, collator, callbacks)
     began = perf_counter()
     try:
-        with packed_rows(model) if packed else nullcontext():
-            trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
+        trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
     except DivergedError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
