@@ -8,7 +8,7 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Numbers, command
-from aurac.curves.display import slot_rank
+from aurac.curves.display import slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
             "–" if row.scale is None else f"{row.scale:.4g}",
             share(row.prefix),
             share(row.svd),
-            f"{slot_rank(row.rank)}: {row.slot / 1e6:.2f} MB",
+            slot(row.rank, row.slot),
         ]
         for row in facts.by_rank
     ]

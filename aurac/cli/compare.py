@@ -143,7 +143,8 @@ def compare(
     if stored.curves or any(task.rolling for task in stored.tasks):
         analysis = analyse(stored.curves, question_of(settings, stored))
         shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    shared.print_failures(stored)
+    else:
+        shared.print_failures(stored)
     click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
     return 3 if stored.failures else 0
 

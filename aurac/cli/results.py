@@ -66,7 +66,6 @@ def recommend(
     """  # noqa: D301 - click's mark for lines that stay as they are
     stored, analysis = asked(run, margin, reference, group)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    shared.print_failures(stored)
     return 0 if rank is None or within(analysis, rank, [a.name for a in stored.adapters]) else 4
 
 
@@ -123,8 +122,6 @@ def score(
         question = Question(margin=margin, reference=reference, groups=dict(group))
         analysis = analyse(read.curves, question)
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
-    if run:
-        shared.print_failures(run)
 
 
 @command()

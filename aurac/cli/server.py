@@ -66,7 +66,7 @@ def check_server(
     )  # fmt: skip
     backend = session.backend()
     backend.begin(session.cuts, scores=False)
-    scores, verdicts = backend.scores(), []
+    scores, verdicts = backend.scores, []
     for verdict in session.verdicts(session.cuts, PROMPTS):
         verdicts.append(verdict)
         if not as_json:

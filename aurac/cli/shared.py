@@ -125,14 +125,16 @@ def print_json(content: Any) -> None:
 
 
 def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool) -> None:
-    """The screen of an analysis, or its five frames as JSON."""
+    """The screen of an analysis, or its five frames as JSON; then the cells that failed."""
     if as_json:
         print_json({name: analysis.records(name) for name in FRAMES})
-        return
-    from aurac.show import screen
-    from aurac.terminal import output_width
+    else:
+        from aurac.show import screen
+        from aurac.terminal import output_width
 
-    click.echo(screen(analysis, run, output_width(), details=details))
+        click.echo(screen(analysis, run, output_width(), details=details))
+    if run:
+        print_failures(run)
 
 
 def print_failures(run: Any) -> None:

@@ -55,6 +55,11 @@ def slot_bytes(rank: int, width: int) -> int:
     return 2 * slot_rank(rank) * width
 
 
+def slot(rank: int, number: float) -> str:
+    """The slot of a rank, which takes so many bytes: "8: 4.9 MB"."""
+    return f"{slot_rank(rank)}: {size(number)}"
+
+
 def cut_name(basis: str | None, rescale: str | None, method: str | None = None) -> str | None:
     """A truncation in words: "svd", "prefix", "prefix, with P", "svd · fit"; None if unknown."""
     if basis is None:

@@ -61,6 +61,7 @@ class Backend:
 
     checked = False  # whether its answers are held against the engine's before the first cell
     device_kind: str | None = None  # None: that of the base
+    scores: Any = True  # whether it gives log-likelihoods
 
     def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
         self.name, self.arguments = name, dict(arguments)
@@ -89,10 +90,6 @@ class Backend:
             "dtype": dtype,
             "model_args": told or None,
         }
-
-    def scores(self) -> bool:
-        """Whether it gives log-likelihoods."""
-        return True
 
     def checking(self, cut: Cut | None) -> AbstractContextManager[Any]:
         """``lm(cut)`` as the check asks it."""

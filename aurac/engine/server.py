@@ -144,12 +144,13 @@ class ServerBackend(Backend):
                     f"{self.root} loads no adapters while it runs: start it with "
                     f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with {self.line(cuts)}"
                 )
-        if scores and not self.scores():
+        if scores and not self.scores:
             raise UsageError(
                 f"{self.root} gives no log-probabilities of the prompt (echo with logprobs), "
                 "without which every choice of a multiple-choice task would score 0"
             )
 
+    @cached_property
     def scores(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
         tokens = self._lm.tok_encode("One two three four five six")

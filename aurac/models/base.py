@@ -199,15 +199,12 @@ def outline_base(
 
     `elsewhere`: it is for another machine, whose devices are not looked for here.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     base = resolve_base(name)
     local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
-        with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(base.path, **local)
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+        model = _on_meta(base.path, **local)
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
     except Exception as error:  # noqa: BLE001 - its code may need weights, which `load_base` has
@@ -222,19 +219,23 @@ def base_skeleton(name: str | None) -> torch.nn.Module | None:
     """The modules of a base on the meta device, for which its weights are not fetched."""
     if not name:
         return None
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     repository, _, revision = name.partition("@")
     here = name in PACKAGED or Path(name).expanduser().exists()
     where, version = (resolve_base(name).path, None) if here else (repository, revision or None)
     try:
-        with quiet_transformers(), torch.device("meta"):
-            return AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(where, revision=version)
-            )
+        return _on_meta(where, revision=version)
     except Exception as error:
         raise _not_loaded(name, error) from error
+
+
+def _on_meta(where: Path | str, *, trust_remote_code: bool = False, **how: Any) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trust = {"trust_remote_code": trust_remote_code}
+    with quiet_transformers(), torch.device("meta"):
+        config = AutoConfig.from_pretrained(where, **trust, **how)
+        return AutoModelForCausalLM.from_config(config, **trust)
 
 
 def base_with_weights(name: str | None) -> torch.nn.Module | None:

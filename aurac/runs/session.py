@@ -163,7 +163,7 @@ class Session:
         texts = ["".join(part for part in args if isinstance(part, str)) for args in asked]
         backend, texts = self.backend(), list(dict.fromkeys(texts))[:prompts]
         with quiet():
-            check = Check(loaded, self.served_dtype, texts, scores=backend.scores())
+            check = Check(loaded, self.served_dtype, texts, scores=backend.scores)
             found = check.verdicts(backend.checking, cuts)
         while True:
             with quiet():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from aurac.analysis import Analysis
 
@@ -35,6 +36,7 @@ BANDS: Final = 3
 DASHES: Final = ("--", ":", "-.")
 NAME: Final = 32  # characters of a name in a legend
 WIDTH, PAPER = (5.4, 3.9), (3.25, 2.7)  # inches; PAPER is a column
+LEGEND = 0.7  # inches of it that have room
 
 
 @contextmanager
@@ -225,12 +227,20 @@ def save(draw: Callable[[Axes], Axes], stem: Path, *, paper: bool = True) -> lis
         with styled(small=small):
             figure = Figure(figsize=PAPER if small else WIDTH, layout="constrained")
             draw(figure.subplots())
+            _grow(figure)
             for kind in kinds:
                 content = io.BytesIO()
                 figure.savefig(content, format=kind, metadata=_ANONYMOUS[kind])
                 paths.append(stem.with_name(f"{stem.name}.{kind}"))
                 write_atomic(paths[-1], content.getvalue())
     return paths
+
+
+def _grow(figure: Figure) -> None:
+    """Add the height of a long legend, so that the axes keep theirs."""
+    figure.draw_without_rendering()
+    heights = [legend.get_window_extent().height / figure.dpi for legend in figure.legends]
+    figure.set_figheight(figure.get_figheight() + max(0.0, max(heights, default=0.0) - LEGEND))
 
 
 _ANONYMOUS: Final[Mapping[str, Any]] = {

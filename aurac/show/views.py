@@ -10,7 +10,7 @@ import pandas as pd
 from aurac.analysis import Question, analyse
 from aurac.analysis.frames import MEAN
 from aurac.curves.area import quadrature_weights
-from aurac.curves.display import decimals, size, slot_rank
+from aurac.curves.display import decimals, size, slot
 from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,
@@ -176,7 +176,7 @@ def ranks_table(of: TaskView, name: str) -> pd.DataFrame:
         frame["size"] = [size(b) if known(b) and b else NONE for b in known_points["bytes"]]
     if known_points["slot"].notna().any():
         frame[SLOT] = [
-            f"{slot_rank(int(p.rank))}: {size(p.slot)}" if known(p.slot) and p.rank else NONE
+            slot(int(p.rank), p.slot) if known(p.slot) and p.rank else NONE
             for p in rows_of(known_points)
         ]
     return frame
@@ -222,7 +222,9 @@ def notes(frame: pd.DataFrame, margin: float | None) -> list[str]:
     if any(str(cell).startswith(MARK) for column in frame for cell in frame[column]):
         found.append(NOT_ABOVE)
     if SLOT in frame:
-        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, and its memory there")
+        found.append(
+            f"{SLOT}: the smallest --max-lora-rank that serves it, and the memory it takes"
+        )
     return found
 
 

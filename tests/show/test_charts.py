@@ -75,3 +75,13 @@ def test_files_are_anonymous_and_as_wide_as_a_column(tmp_path):
     for name in (b"/CreationDate", b"/Type3"):
         assert name not in content
     assert "dc:date" not in paths[0].read_text()
+
+
+@pytest.mark.parametrize("count", [1, 8, 16])
+def test_a_long_legend_leaves_the_axes_their_height(count, tmp_path):
+    found = analyse([curve(f"a{i:02} of a rather long name", LORA) for i in range(count)])
+    drawn = []
+    save(lambda ax: drawn.append(plot(found, "maths", ax)) or drawn[-1], tmp_path / "a")
+    for ax in drawn:
+        part = ax.get_position().height
+        assert part * ax.figure.get_figheight() > 0.5 * (3.9 if ax is drawn[0] else 2.7)
