@@ -30,16 +30,16 @@ FIGURE = "figures/rank-accuracy-aurac_word_problems.png"
 
 PAGE = """# Is an adapter that is trained as a hierarchy better than LoRA?
 
-**This study does not settle it.** It compares three methods on three tasks with five training seeds,
-and the methods differ in more than their training:
+**This study does not settle it.** It compares three methods on three tasks with five training
+seeds, and the methods differ in more than their training:
 
-- **Learning rate.** MatryoshkaLoRA was trained on the word problems at 8e-3, where the longer training
-  and the zoo chose 4e-3. At 4e-3 the difference LoRA − MatryoshkaLoRA, both cut by SVD, is {both_svd}
+- **Learning rate.** MatryoshkaLoRA was trained on the word problems at 8e-3, where the longer
+  training and the zoo chose 4e-3. At 4e-3 LoRA − MatryoshkaLoRA, both cut by SVD, is {both_svd}
   points (one comparison; [longer training](../longer_training/report.md), 120 steps).
-- **Cut.** LoRA is cut by SVD on every task, MatryoshkaLoRA on one. A lead in the table below can be
-  that of a cut.
-- **DyLoRA's draw.** It drew one rank for each optimizer step. The research code of MatryoshkaLoRA draws
-  one for each micro-batch, of which a step had two.
+- **Cut.** LoRA is cut by SVD on every task, MatryoshkaLoRA on one. A lead in the table below can
+  be that of a cut.
+- **DyLoRA's draw.** It drew one rank for each optimizer step. The research code of MatryoshkaLoRA
+  draws one for each micro-batch, of which a step had two.
 - **Without P.** The learning rate of the published inference was not searched.
 
 AURAC is the area under accuracy against log2 rank, in percent. Differences have 95 % intervals,

@@ -11,7 +11,7 @@ from aurac.cli import shared
 from aurac.cli.shared import command
 
 if TYPE_CHECKING:
-    from aurac.engine.check import Verdict
+    from aurac.backends.check import Verdict
 
 PROMPTS = 20
 

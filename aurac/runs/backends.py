@@ -26,9 +26,15 @@ def open_backend(inputs: Inputs, largest: int, folder: Callable[[], Path]) -> An
         UsageError: lm-eval has no such model, or it takes no adapter.
         ServerError: The server does not answer.
     """
-    from aurac.engine.backend import LocalBackend
-    from aurac.engine.backends import Exports, HflmBackend, PeftBackend, VllmBackend, model_class
-    from aurac.engine.server import ServerBackend
+    from aurac.backends.engine import LocalBackend
+    from aurac.backends.lm_eval_models import (
+        Exports,
+        HflmBackend,
+        PeftBackend,
+        VllmBackend,
+        model_class,
+    )
+    from aurac.backends.server import ServerBackend
 
     settings, base = inputs.settings, inputs.base
     name, exports = settings.model, Exports(folder)

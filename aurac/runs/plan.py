@@ -13,8 +13,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, Family, default_nested_ranks, default_rescale
+from aurac.adapters.cut import Cut
 from aurac.adapters.truncate import Basis, Rescale, default_basis, has_p_in_weights
-from aurac.engine import Cut
 from aurac.errors import UsageError
 from aurac.records.lines import CellIdentity, DocumentKey
 

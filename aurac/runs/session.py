@@ -19,8 +19,8 @@ from aurac.runs.plan import Cell, Way, ways_of
 from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
-    from aurac.engine import Cut
-    from aurac.engine.check import Verdict
+    from aurac.adapters.cut import Cut
+    from aurac.backends.check import Verdict
     from aurac.tasks.evaltask import EvalTask
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Session:
         )
         cuts = [cell.cut for cell in cells if cell.cut]
         if backend.checked and cuts:
-            from aurac.engine.check import NotComputedError
+            from aurac.backends.check import NotComputedError
 
             lowest = min(cuts, key=lambda cut: cut.rank)
             largest = max(reversed(cuts), key=lambda cut: cut.rank)
@@ -144,7 +144,7 @@ class Session:
 
     def verdicts(self, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
         """What the backend computes of the base and of each cut, by the first so many examples."""
-        from aurac.engine.check import Check, fits
+        from aurac.backends.check import Check, fits
         from aurac.models.base import load_base
         from aurac.tasks.build import quiet
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aurac.backends.keys import secrets
 from aurac.curves.metrics import asked_metrics
-from aurac.engine import secrets
 from aurac.errors import UsageError
 
 _HF = {

@@ -21,9 +21,9 @@ import torch
 from lm_eval.api.instance import Instance
 
 from aurac.adapters import default_rescale, prepare
+from aurac.adapters.cut import Cut
 from aurac.adapters.truncate import default_basis
-from aurac.engine import Cut
-from aurac.engine.backend import LocalBackend
+from aurac.backends.engine import LocalBackend
 from aurac.engine.lm import scoring_requests
 from aurac.errors import AuracError
 from aurac.models.base import LoadedBase

@@ -30,9 +30,9 @@ from lm_eval.models.huggingface import HFLM
 from support.adapters import load_with_peft, save_with_peft
 
 from aurac.adapters import load_adapter, save_adapter, truncate
+from aurac.backends.check import NotComputedError, parts
+from aurac.backends.server import ServerError
 from aurac.cli import cli
-from aurac.engine.check import NotComputedError, parts
-from aurac.engine.server import ServerError
 from aurac.errors import UsageError
 from aurac.runs.compare import run
 from aurac.runs.settings import Settings
@@ -286,8 +286,10 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
 ):
     for name in ("vllm", "vllm.lora", "vllm.lora.request"):
         monkeypatch.setitem(sys.modules, name, SimpleNamespace(LoRARequest=LoRARequest))
-    monkeypatch.setattr("aurac.engine.backends.model_class", lambda name: {"vllm": InProcess}[name])
-    monkeypatch.setattr("aurac.engine.backends.VllmBackend.version", "vllm 0")
+    monkeypatch.setattr(
+        "aurac.backends.lm_eval_models.model_class", lambda name: {"vllm": InProcess}[name]
+    )
+    monkeypatch.setattr("aurac.backends.lm_eval_models.VllmBackend.version", "vllm 0")
     engines.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
     same_answers(found, engine)

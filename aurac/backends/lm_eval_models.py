@@ -1,7 +1,7 @@
 """Who else may answer for a cut: lm-eval's models of this process, one adapter after another.
 
 A backend is an object with a context manager ``lm(cut)`` that gives an lm-eval ``LM``. All but
-`aurac.engine.backend.LocalBackend` read a cut as what it is, a plain PEFT folder.
+`aurac.backends.engine.LocalBackend` read a cut as what it is, a plain PEFT folder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Any
 from typing_extensions import Self
 
 from aurac.adapters import prepare, save_adapter
+from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
+from aurac.backends.engine import LocalBackend
+from aurac.backends.keys import holds_key
 from aurac.curves.display import slot_rank
-from aurac.engine import Cut, Truncation, holds_key
-from aurac.engine.backend import LocalBackend
 from aurac.errors import UsageError
 from aurac.models.base import LoadedBase
 

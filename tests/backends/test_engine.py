@@ -13,8 +13,8 @@ from adapters import load_with_peft, random_adapter
 from engine_models import tiny, tokenizer
 
 from aurac.adapters import save_adapter, truncate
-from aurac.engine import Cut
-from aurac.engine.backend import LocalBackend
+from aurac.adapters.cut import Cut
+from aurac.backends.engine import LocalBackend
 
 TASKS = {
     "choices": """

@@ -9,8 +9,8 @@ from typing import Any
 from typing_extensions import Self
 
 from aurac.adapters import LiveAdapter, attach, prepare
+from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
-from aurac.engine import Cut, Truncation
 from aurac.engine.lm import EngineLM
 from aurac.models.base import LoadedBase
 

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from aurac.adapters.cut import Cut
+from aurac.backends.keys import secrets
+from aurac.backends.lm_eval_models import Backend, Exports, model_class, one_at_a_time
 from aurac.curves.display import slot_rank
-from aurac.engine import Cut, secrets
-from aurac.engine.backends import Backend, Exports, model_class, one_at_a_time
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
 
