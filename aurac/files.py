@@ -14,7 +14,7 @@ import tarfile
 import time
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aurac.errors import RunFolderError, first_line
 
@@ -103,22 +103,6 @@ def fresh_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
-
-
-def open_stored(path: Path) -> BinaryIO:
-    """Open a file of a run; where its folder was packed, its copy in the archive.
-
-    Raises:
-        OSError: It is in neither, or cannot be read.
-        RunFolderError: See `packed`.
-    """
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        content = packed(path.parent).get(path.name)
-        if content is None:
-            raise
-        return io.BytesIO(content)
 
 
 def packed(folder: Path) -> Mapping[str, memoryview]:

@@ -53,7 +53,7 @@ def attempt(words: dict[str, Any], folder: Path, log: Path) -> int:
             return ask(self, lm, places)
 
         EvalTask.ask = noted  # type: ignore[method-assign]
-        compare.write_report = lambda _stored, _settings: None  # type: ignore[assignment]
+        compare.write_report = lambda _result: None  # type: ignore[assignment]
         status = 3 if compare.run(Settings.of(out=folder, **words)).failures else 0
     finally:
         os._exit(status)

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--ranks", default="all")
     parser.add_argument("--dtype", default="float32")
     words = {**vars(parser.parse_args()), "device": "cpu"}
-    compare.write_report = lambda _stored, _settings: None  # type: ignore[assignment]
+    compare.write_report = lambda _result: None  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as root:
         alone, one = measured(words, Path(root) / "alone", None)
         cluster, several = measured(words, Path(root) / "ray", "local")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family, make_family, members_of
 from aurac.adapters.formats import adapters_in, load_adapter
 from aurac.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 class NamedCheckpoint(NamedTuple):
@@ -50,11 +53,9 @@ def _exists(path: str) -> bool:
 
 
 def load_adapters(
-    checkpoints: Sequence[str | Path],
-    base: str | None = None,
-    known: Mapping[str, str] | None = None,
-) -> dict[str, Adapter | Family]:
-    """Unique name → adapter; names that clash are told apart by their folder or a number.
+    checkpoints: Sequence[str | Path], base: str | None = None
+) -> list[tuple[Path, Adapter | Family]]:
+    """Each adapter or family with where it was read from.
 
     Raises:
         CheckpointError: One that cannot be read, or the same adapter twice.
@@ -66,19 +67,32 @@ def load_adapters(
             other = loaded[adapter.sha256][0]
             raise CheckpointError(f"{checkpoint} and {other} are the same adapter")
         loaded[adapter.sha256] = Path(checkpoint), adapter
-    given = {digest: name for digest, name in (known or {}).items() if digest in loaded}
-    named: dict[str, Adapter | Family] = {}
-    for path, adapter in loaded.values():
-        taken = {*named, *given.values()}
-        name, number = given.get(adapter.sha256), 2
+    return list(loaded.values())
+
+
+def named(
+    loaded: Sequence[tuple[Path, Adapter | Family]], known: Mapping[str, str]
+) -> dict[str, Adapter | Family]:
+    """Unique name → adapter; names that clash are told apart by their folder or a number.
+
+    `known` are the names of a run folder, by hash; no other adapter gets one of them.
+    """
+    names: dict[str, Adapter | Family] = {}
+    for path, adapter in loaded:
+        taken = {*names, *known.values()}
+        name, number = known.get(adapter.sha256), 2
         if name is None:
             name = adapter.name
             if name in taken and path.parent.name:
                 name = f"{path.parent.name}/{path.name}"
             while name in taken:
                 name, number = f"{adapter.name}-{number}", number + 1
-        named[name] = adapter
-    return named
+            if adapter.name in known.values():
+                logger.warning(
+                    "the run has another adapter called %s: this one is %s", adapter.name, name
+                )
+        names[name] = adapter
+    return names
 
 
 def _load(checkpoint: NamedCheckpoint, base: str | None) -> Adapter | Family:

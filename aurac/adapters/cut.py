@@ -1,11 +1,21 @@
-"""A cut: an adapter truncated to one rank, as it is evaluated."""
+"""Cuts: which truncations of an adapter are evaluated, and one of them at one rank."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from aurac.adapters.adapter import Adapter
-from aurac.adapters.truncate import Basis, Rescale
+from aurac.adapters.family import Family
+from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.truncate import (
+    Basis,
+    Rescale,
+    default_basis,
+    default_rescale,
+    has_p_in_weights,
+)
+from aurac.errors import UsageError
 
 Truncation = tuple[str, str, str]
 """An adapter's SHA-256, basis and rescale."""
@@ -25,3 +35,83 @@ class Cut:
     def truncation(self) -> Truncation:
         """What all ranks share."""
         return self.adapter.sha256, self.basis, self.rescale
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One way of truncating one adapter over ranks: a curve on each task comes out of it.
+
+    Attributes:
+        name: The adapter's name, unique in the run.
+        adapter: The adapter, or a family of one adapter for each rank.
+        basis, rescale: How it is truncated; each member of a family by its own default.
+        ranks: Ranks to evaluate, ascending; the last is the trained rank.
+        factors: Rank → factor, of rescale `fit`.
+    """
+
+    name: str
+    adapter: Adapter | Family
+    basis: Basis
+    rescale: Rescale
+    ranks: tuple[int, ...]
+    factors: Mapping[int, float] = field(default_factory=dict)
+
+    def at(self, rank: int) -> Cut:
+        """What is evaluated at a rank: at full rank the adapter itself, whatever the basis."""
+        member = self.adapter.member(rank)
+        basis, rescale = self.basis, self.rescale
+        if isinstance(self.adapter, Family):
+            return Cut(member, rank, "prefix", default_rescale(member))
+        if rank == member.rank and rescale != "fit" and not has_p_in_weights(member):
+            with_p = basis == "svd" or rescale == "trained"
+            trained = with_p and default_rescale(member) == "trained"
+            basis, rescale = "prefix", "trained" if trained else "rule"
+        return Cut(member, rank, basis, rescale, self.factors.get(rank))
+
+
+def sweeps_of(
+    name: str,
+    adapter: Adapter | Family,
+    ranks: str | Sequence[int] = "pow2",
+    bases: Sequence[str] = (),
+    rescales: Sequence[str] = (),
+) -> list[Sweep]:
+    """The curves of one adapter: its method's best truncation, or those that were asked for.
+
+    Raises:
+        UsageError: A rescale that this adapter cannot have with any of the bases.
+        RankError: A rank that the adapter does not have.
+    """
+    wanted = parse_ranks(ranks, adapter)
+    if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
+        return [Sweep(name, adapter, "prefix", default_rescale(adapter.member(wanted[-1])), wanted)]
+    first: Rescale | None = rescales[0] if rescales else None  # type: ignore[assignment]
+    own = default_basis(adapter, first)
+    named: list[Basis] = [own if basis == "auto" else basis for basis in bases or ("auto",)]  # type: ignore[misc]
+    pairs = [(b, r) for b in named for r in (rescales or (default_rescale(adapter, b),))]
+    usable = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")]
+    if not usable:
+        raise UsageError(
+            f"rescale {', '.join(rescales)} does not go with basis {', '.join(bases)}: an SVD "
+            "mixes the components that the rule and P speak of, so it has keep and fit"
+        )
+    return [Sweep(name, adapter, b, r, wanted) for b, r in dict.fromkeys(usable)]  # type: ignore[arg-type]
+
+
+def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[int, ...]:
+    """`pow2` (1, 2, 4, …), `all` (1..R) or explicit ranks, and always the trained rank R.
+
+    Of a family `pow2` and `all` are the ranks that it has.
+
+    Raises:
+        RankError: A rank that the adapter does not have.
+    """
+    if isinstance(adapter, Family) and spec in ("pow2", "all"):
+        return adapter.ranks
+    if spec == "pow2":
+        return default_nested_ranks(adapter.rank)
+    if spec == "all":
+        return tuple(range(1, adapter.rank + 1))
+    parts = spec.split(",") if isinstance(spec, str) else spec
+    ranks = {adapter.check_rank(int(part)) for part in parts}
+    return tuple(sorted({*ranks, adapter.rank}))

@@ -23,7 +23,7 @@ from lm_eval.api.instance import Instance
 from aurac.adapters import default_rescale, prepare
 from aurac.adapters.cut import Cut
 from aurac.adapters.truncate import default_basis
-from aurac.backends.engine import LocalBackend
+from aurac.backends.engine import EngineBackend
 from aurac.engine.lm import scoring_requests
 from aurac.errors import AuracError
 from aurac.models.base import LoadedBase
@@ -86,10 +86,10 @@ class Check:
     scores: bool = True
 
     def __post_init__(self) -> None:
-        self._exact = LocalBackend(self.base)
+        self._exact = EngineBackend(self.base)
         rounded = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
         same = LoadedBase(**{**vars(self.base), "model": rounded, "dtype": self.dtype})
-        self._rounded = self._exact if self.dtype == "float32" else LocalBackend(same)
+        self._rounded = self._exact if self.dtype == "float32" else EngineBackend(same)
 
     def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
         """Of the base and of each cut; `lm` gives the lm-eval model of one."""

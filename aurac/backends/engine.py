@@ -1,45 +1,75 @@
-"""Who answers for a cut: the base model in memory with the truncated adapter attached."""
+"""The engine: the base model in memory with the truncated adapter attached."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
-
-from typing_extensions import Self
 
 from aurac.adapters import LiveAdapter, attach, prepare
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
+from aurac.backends.backend import Backend
 from aurac.engine.lm import EngineLM
 from aurac.models.base import LoadedBase
 
+ENGINE_VERSION = 7  # raise when the engine changes in a way that can change a number
 
-class LocalBackend:
+
+class EngineBackend(Backend):
     """A base in memory and one `EngineLM` for all cuts, of which the newest stays attached.
 
     Leaving it as a context restores the base.
-
-    Attributes:
-        model: The `EngineLM`, to tokenise requests before the first cut and to follow progress.
     """
 
+    finds_factors = on_ray = counts = True
+
     def __init__(
-        self, base: LoadedBase, *, batch_size: int | None = None, max_length: int | None = None
+        self,
+        base: LoadedBase,
+        load: Callable[[], LoadedBase] | None = None,
+        *,
+        batch_size: int | None = None,
+        max_length: int | None = None,
     ) -> None:
-        limits = {"batch_size": batch_size, "max_length": max_length}
-        self.model = EngineLM(base.model, base.tokenizer, **limits)
+        super().__init__("hf", {}, base)
+        self._load, self._limits = load, {"batch_size": batch_size, "max_length": max_length}
         self._prepared: dict[Truncation, tuple[Prepared, dict[int, float]]] = {}
+        self._tasks: set[str] = set()
         self._attached = ExitStack()
         self._live: tuple[Truncation, LiveAdapter] | None = None
         self._cut: tuple[Any, ...] | None = None  # what is attached; () for the base alone
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._detach()
-        self.model.forget()
+        if "model" in vars(self):
+            self.model.forget()
+
+    def identity(self) -> dict[str, Any]:
+        """Its version; the dtype is the base's."""
+        return {"backend": f"aurac {ENGINE_VERSION}"}
+
+    @property
+    def place(self) -> str:
+        """The base's device."""
+        return self.base.device
+
+    @cached_property
+    def model(self) -> EngineLM:
+        """The one `EngineLM`; the base is loaded the first time."""
+        base = self._load() if self._load else self.base
+        return EngineLM(base.model, base.tokenizer, **self._limits)
+
+    def load(self) -> None:
+        """The base's weights."""
+        self.model  # noqa: B018 - made the first time
+
+    def prepare(self, task: Any) -> None:
+        """Tokenise its requests, and find what its prompts share."""
+        if task.name not in self._tasks:
+            self._tasks.add(task.name)
+            self.model.prepare(task.instances(range(len(task))))
 
     @contextmanager
     def lm(self, cut: Cut | None) -> Iterator[EngineLM]:
@@ -53,7 +83,13 @@ class LocalBackend:
             else:
                 self._set(cut)
             self._cut = key
+        self.model.progress = self.progress
         yield self.model
+
+    def unfinished(self, texts: Sequence[str], limit: int) -> list[bool]:
+        """Which of the n latest answers were cut off: the engine knows."""
+        known = getattr(self.model, "unfinished", None)
+        return super().unfinished(texts, limit) if known is None else list(known)
 
     def _detach(self) -> None:
         self._attached.close()

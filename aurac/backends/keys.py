@@ -18,3 +18,10 @@ def holds_key(name: str) -> bool:
     """Whether an argument of a model may hold a key."""
     harmless = name.endswith(("token_id", "bos_token", "think_end_token")) or "tokenize" in name
     return not harmless and bool(re.search("token|key|header|password|secret", name))
+
+
+def redacted(text: str, arguments: Mapping[str, Any]) -> str:
+    """A text without the keys in a model's arguments."""
+    for secret in secrets(arguments):
+        text = text.replace(secret, "…")
+    return text

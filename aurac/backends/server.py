@@ -18,12 +18,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aurac.adapters.cut import Cut
+from aurac.backends.backend import Backend, Exports
 from aurac.backends.keys import secrets
-from aurac.backends.lm_eval_models import Backend, Exports, model_class, one_at_a_time
+from aurac.backends.lm_eval_models import model_class, one_at_a_time
 from aurac.curves.display import slot_rank
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
 
+SERVER = "local-completions"
 _CLIENT = ("aiohttp", "requests", "tenacity")
 _PATHS = ("/v1/completions", "/v1", "/")
 _NOT_THERE, _ITS_FAULT = (403, 404, 405), 500
@@ -40,7 +42,7 @@ class ServerBackend(Backend):
 
     Attributes:
         root: The server's address without a path.
-        base: The name of the served base.
+        served: The name of the served base.
     """
 
     checked = True
@@ -48,7 +50,6 @@ class ServerBackend(Backend):
 
     def __init__(
         self,
-        name: str,
         arguments: Mapping[str, Any],
         base: LoadedBase,
         exports: Exports,
@@ -56,51 +57,51 @@ class ServerBackend(Backend):
         *,
         chat: bool = False,
     ) -> None:
-        super().__init__(name, arguments)
+        super().__init__(SERVER, arguments, base)
         if missing := [each for each in _CLIENT if find_spec(each) is None]:
-            raise UsageError(f"{name} needs {', '.join(missing)}: pip install 'aurac[servers]'")
+            raise UsageError(f"{SERVER} needs {', '.join(missing)}: pip install 'aurac[servers]'")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
-            raise UsageError(f"--model {name} needs --model-args base_url=http://HOST:PORT/v1/…")
+            raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")
         self.root = url.rstrip("/")
         for path in _PATHS:
             self.root = self.root.removesuffix(path)
-        self._exports, self._largest, self._local_base, self._chat = exports, largest, base, chat
+        self._exports, self._largest, self._chat = exports, largest, chat
         self._secrets = secrets(arguments)
         served = self.models()
-        self.base = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
-        if self.base not in served:
-            raise UsageError(f"{self.root} serves {', '.join(served)}, and no {self.base!r}")
-        self._longest = served[self.base].get("max_model_len")
+        self.served = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
+        if self.served not in served:
+            raise UsageError(f"{self.root} serves {', '.join(served)}, and no {self.served!r}")
+        self._longest = served[self.served].get("max_model_len")
 
     @cached_property
     def version(self) -> str:
         """Of the server, as vLLM and others tell it; else who it says owns the models."""
         reply = self._call("get", "/version")
         told = reply.json() if reply.ok else {}
-        owner = self.models()[self.base].get("owned_by") or "server"
+        owner = self.models()[self.served].get("owned_by") or "server"
         return f"{owner} {told['version']}" if isinstance(told, dict) and told else str(owner)
 
     def identity(self) -> dict[str, Any]:
         """As of any backend; also the served model's name and its length in tokens."""
         length = self._arguments["max_length"]
-        return {**super().identity(), "served_model": self.base, "max_length": length}
+        return {**super().identity(), "served_model": self.served, "max_length": length}
 
     @cached_property
     def _arguments(self) -> dict[str, Any]:
         """Of lm-eval's class: tokens are sent, those that the engine would compute."""
-        tokenizer = self._local_base.tokenizer
+        tokenizer = self.base.tokenizer
         start = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-        config = self._local_base.model.config
+        config = self.base.model.config
         longest = self._longest or getattr(config, "max_position_embeddings", None) or 2048
         here = {
-            "tokenizer": tokenizer.name_or_path or str(self._local_base.path),
+            "tokenizer": tokenizer.name_or_path or str(self.base.path),
             "tokenizer_backend": "huggingface",
             "add_bos_token": start and not self._chat,
             "max_length": longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        url = {"base_url": f"{self.root}/v1/completions", "model": self.base}
+        url = {"base_url": f"{self.root}/v1/completions", "model": self.served}
         return {**here, **given, **url}
 
     @cached_property
@@ -110,14 +111,14 @@ class ServerBackend(Backend):
         return made(**self._arguments)
 
     @contextmanager
-    def lm(self, cut: Cut | None) -> Iterator[Any]:
+    def _model(self, cut: Cut | None) -> Iterator[Any]:
         """lm-eval's client for this cut (None: the base); its errors have the server's name.
 
         Raises:
             ServerError: The server does not answer.
             CellError: It does not take the adapter, or a request failed as often as it may.
         """
-        self._lm.model = self.base if cut is None else self._loaded(cut)
+        self._lm.model = self.served if cut is None else self._loaded(cut)
         try:
             yield self._lm
         except AuracError:
@@ -155,7 +156,7 @@ class ServerBackend(Backend):
     def scores(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
         tokens = self._lm.tok_encode("One two three four five six")
-        self._lm.model = self.base
+        self._lm.model = self.served
         asked = self._lm._create_payload(self._lm.create_message([tokens]), generate=False)
         reply = self._call("post", "/v1/completions", json=asked)
         told: Any = reply.json()["choices"][0].get("logprobs") if reply.ok else None

@@ -95,7 +95,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.option(
     "--out", "--output-path", "-o", type=FOLDER, help="Run folder. Default: runs/<tasks>-<hash>."
 )
-@click.option("--dry-run", is_flag=True, help="List the cells; nothing is computed or fetched.")
+@click.option("--dry-run", is_flag=True, help="List the cells; nothing is computed.")
 @shared.as_json
 @shared.details
 @click.option(
@@ -115,42 +115,37 @@ def compare(
     """Evaluate adapters at every rank on tasks, and say which rank to ship.
 
     CKPT is a folder or hub id, NAME=PATH, or a family as lora_r{1,2,4}. The same command goes on
-    after an interruption; with more adapters, tasks, ranks or examples it adds them to the run.
+    after an interruption; with other adapters, ranks or examples it adds them to the run.
 
     \b
     aurac compare my_adapter --tasks gsm8k --margin 0.02
     aurac compare ckpt_a ckpt_b --tasks gsm8k,arc_easy --limit 200
     aurac compare ckpt_a --tasks gsm8k --basis prefix,svd
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.analysis import analyse
     from aurac.runs.settings import Settings
-    from aurac.tasks.listing import expand
 
     given = {name: value for name, value in words.items() if value not in (None, ())}
     if len(words["data"]) == 1 and "=" not in words["data"][0]:
         given["data"] = words["data"][0]
     for name in ("group", "cluster"):
         given[name] = dict(given.get(name, ()))
-    names = [part for text in tasks for part in text.split(",") if part]
-    settings = Settings.of(checkpoints, expand(names, words["include_path"]), **given)
+    settings = Settings.of(checkpoints, tasks, **given)
     if dry_run:
         return show_cells(settings, as_json=as_json)
-    if sys.stderr.isatty():  # many seconds pass before the next line
-        click.echo("loading libraries, tasks and adapters …", err=True)
-    from aurac.runs.compare import question_of, run
+    from aurac.runs.compare import run
+    from aurac.runs.progress import Bar
 
-    stored = run(settings, progress=True, command=shlex.join(["aurac", *sys.argv[1:]]))
-    if stored.curves or any(task.rolling for task in stored.tasks):
-        analysis = analyse(stored.curves, question_of(settings, stored))
-        shared.print_analysis(analysis, stored, as_json=as_json, details=details)
+    done = run(settings, Bar(), shlex.join(["aurac", *sys.argv[1:]]))
+    if done.curves:
+        shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
     else:
-        shared.print_failures(stored)
-    click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
-    return 3 if stored.failures else 0
+        shared.print_failures(done)
+    click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
+    return 3 if done.failures else 0
 
 
 def show_cells(settings: Settings, *, as_json: bool) -> int:
-    """What `compare` would compute; nothing is fetched."""
+    """What `compare` would compute."""
     with _offline():
         from aurac.runs.compare import dry_run
 

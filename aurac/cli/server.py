@@ -53,21 +53,22 @@ def check_server(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.errors import UsageError
     from aurac.models import cache_root
-    from aurac.runs.session import open_session
+    from aurac.runs.check import verdicts as verdicts_of
+    from aurac.runs.inputs import load
     from aurac.runs.settings import Settings
 
     arguments: dict[str, Any] = {"base_url": url, **({"model": model} if model else {})}
     words = {"base": base, "dtype": dtype, "out": cache_root() / "check"}
-    session = open_session(
+    inputs = load(
         Settings.of(
             checkpoint, "aurac_word_problems", limit=PROMPTS, ranks=ranks, device="cpu",
             model="local-completions", model_args=arguments, **words,
         )
     )  # fmt: skip
-    backend = session.backend()
-    backend.begin(session.cuts, scores=False)
+    backend = inputs.backend
+    backend.begin(inputs.cuts, scores=False)
     scores, verdicts = backend.scores, []
-    for verdict in session.verdicts(session.cuts, PROMPTS):
+    for verdict in verdicts_of(inputs, inputs.cuts, PROMPTS):
         verdicts.append(verdict)
         if not as_json:
             click.echo(_line(verdict, "nats" if scores else "of the texts"))

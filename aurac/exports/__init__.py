@@ -11,13 +11,17 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import UsageError
 from aurac.exports.lm_eval_files import Point, model_folder, results, safe, sample_rows
 from aurac.exports.model_card import card
 from aurac.files import fresh_folder
 from aurac.records.run import StoredRun, read_run
+
+if TYPE_CHECKING:
+    from aurac.records.cells import Cell
+    from aurac.records.manifest import CutInfo
 
 BASE = "base"
 
@@ -35,7 +39,7 @@ def export(run_folder: Path, out: Path) -> list[Path]:
     run = read_run(run_folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out {out} holds files: give a new or an empty folder.")
-    leaves = {leaf.name for task in run.tasks for leaf in run.reader.leaves(task)}
+    leaves = {leaf.name for task in run.tasks for leaf in run.leaves(task)}
     requests = {task: run.requests(task) for task in sorted(leaves)}
     with fresh_folder(out) as folder:
         written = [_write(run, point, folder, requests) for point in _points(run)]
@@ -51,10 +55,9 @@ def _points(run: StoredRun) -> Iterator[Point]:
 
     An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``.
     """
-    manifest = run.reader.manifest
     yield Point(BASE, 0, None, _cells(run, None, 0))
     seen: set[str] = set()
-    for cut in manifest.cuts:
+    for cut in run.manifest.cuts:
         name = safe(cut.adapter)
         folder = f"{name}@{cut.basis}-{cut.rescale}" if cut.adapter in seen else name
         seen.add(cut.adapter)
@@ -63,16 +66,12 @@ def _points(run: StoredRun) -> Iterator[Point]:
                 yield Point(folder, rank, cut, cells)
 
 
-def _cells(run: StoredRun, cut: Any, rank: int) -> dict[str, Any]:
+def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Cell]:
     """Task (no group) → its cell."""
-    reader, cells = run.reader, {}
-    for leaf in (leaf for task in run.tasks for leaf in reader.leaves(task)):
-        base = reader.manifest.base.get(leaf.name)
-        key = base if cut is None else cut.cells.get(leaf.name, {}).get(rank)
-        cell = reader.store.read(key) if key else None
-        if cell is not None and not cell.missing(reader.keys(leaf)):
-            cells[leaf.name] = cell
-    return cells
+    way = (cut.adapter, cut.basis, cut.rescale) if cut else (None, None, None)
+    leaves = dict.fromkeys(leaf.name for task in run.tasks for leaf in run.leaves(task))
+    cells = {leaf: run.cell(leaf, way, rank) for leaf in leaves}
+    return {leaf: cell for leaf, cell in cells.items() if cell is not None}
 
 
 def _write(
@@ -83,7 +82,7 @@ def _write(
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     for task, cell in point.cells.items():
-        rows = sample_rows(cell, run.reader.keys(run.reader.task(task)), requests[task][1:])
+        rows = sample_rows(cell, run.keys(run.task(task)), requests[task][1:])
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     path = folder / f"results_{date}.json"

@@ -108,7 +108,7 @@ def results(
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
     told = {name: records[name] for name in point.cells}
     better = {name: record["higher_is_better"] for name, record in told.items()}
-    infos = {name: run.reader.task(name) for name in [*rows, *groups]}
+    infos = {name: run.task(name) for name in [*rows, *groups]}
     template = next(iter(told.values()))
     return {
         "results": rows | pooled,
@@ -127,7 +127,7 @@ def results(
         "date": dt.datetime.fromisoformat(str(run.provenance["started"])).timestamp(),
         "transformers_version": run.provenance["versions"].get("transformers"),
         "lm_eval_version": run.provenance["versions"].get("lm-eval"),
-        "model_source": "hf",
+        "model_source": run.provenance.get("model", "hf"),
         "model_name": run.provenance["base"],
         "model_name_sanitized": model_folder(str(run.provenance["base"])),
         "system_instruction": (system := template["system_instruction"]),
@@ -137,7 +137,7 @@ def results(
 
 
 def _task_row(run: StoredRun, name: str, cell: Cell) -> dict[str, Any]:
-    keys = run.reader.keys(run.reader.task(name))
+    keys = run.keys(run.task(name))
     row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(keys)}
     known = cell.aggregates.get(len(keys), {})
     for key in cell.metrics():
@@ -184,22 +184,23 @@ def _group_row(
 
 def _config(run: StoredRun, point: Point) -> dict[str, Any]:
     made, cut = run.provenance, point.cut
+    prompting = run.task(next(iter(point.cells))).prompting if point.cells else {}
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
         adapter = next(each for each in run.adapters if each.name == cut.adapter)
         how = {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
         args |= {"peft": adapter.path, "aurac": how}
     return {
-        "model": "hf",
+        "model": made.get("model", "hf"),
         "model_args": args,
         "model_dtype": f"torch.{made['dtype']}",
         "model_sha": made.get("base_sha256") or "",
         "device": made["device"],
         "limit": None,  # n-samples has each task's
         "bootstrap_iters": 0,
-        "gen_kwargs": run.settings.get("gen_kwargs"),
+        "gen_kwargs": prompting.get("gen_kwargs"),
         "random_seed": 0,
         "numpy_seed": 1234,
         "torch_seed": 1234,
-        "fewshot_seed": run.settings.get("seed"),
+        "fewshot_seed": prompting.get("seed", 1234),
     }

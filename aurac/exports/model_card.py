@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters.methods import METHODS
 from aurac.analysis import Question, analyse
 from aurac.models.packaged import hub_id
+from aurac.show import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +96,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         base=adapter.base if repository else Path(str(adapter.base)).name,
         repository=repr(repository or "BASE_MODEL"),
         tasks=tasks,
-        percent=percent,
+        percent=numbers.interval,
         with_p=any(curve.rescale == "trained" for curve in curves.values()),
         made=run.provenance,
         command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),
@@ -111,18 +112,10 @@ def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
-        said = plain_number if curve.rolling else percent
+        said = plain_number if curve.rolling else numbers.interval
         told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
         tasks.append({**score, **told})
     return tasks
-
-
-def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """A fraction in percent, with its interval."""
-    if value is None:
-        return "not known"
-    ends = "" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
-    return f"{100 * value:.1f}{ends}"
 
 
 def plain_number(value: float, *_: object) -> str:

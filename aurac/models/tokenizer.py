@@ -67,9 +67,10 @@ def choose_tokenizer(
     embeddings: Mapping[str, int],
     *,
     chat_template: bool,
-    trust_remote_code: bool = False,
 ) -> Tokenizer:
     """The tokenizer of a comparison; a UsageError where the adapters' own differ.
+
+    None that comes with an adapter runs code of its folder.
 
     Args:
         wanted: `base`, `adapter`, a folder, or None: the adapters' own where they agree.
@@ -77,7 +78,6 @@ def choose_tokenizer(
         adapters: Name → folder or file.
         embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
         chat_template: Whether prompts go through the template, so that another one matters.
-        trust_remote_code: Let a tokenizer run code of its folder.
     """
     if base.tokenizer is None:
         return Tokenizer()
@@ -90,7 +90,7 @@ def choose_tokenizer(
     plain, different = _identity(base.tokenizer, chat_template), {}
     for whose, folder in found.items():
         if folder is not None:
-            tokenizer = _load(folder, whose, base.tokenizer, trust_remote_code)
+            tokenizer = _load(folder, whose, base.tokenizer)
             if (digest := _identity(tokenizer, chat_template)) != plain:
                 different[whose] = Tokenizer(tokenizer, whose, digest)
     alike = len({own.sha256 for own in different.values()}) < 2
@@ -134,7 +134,7 @@ def tokenizer_folder(path: Path | None) -> Path | None:
     return folder if any((folder / name).is_file() for name in (_CONFIG, _TEMPLATE)) else None
 
 
-def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT001
+def _load(folder: Path, whose: str, base: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
@@ -143,9 +143,7 @@ def _load(folder: Path, whose: str, base: Any, trust: bool) -> Any:  # noqa: FBT
             tokenizer.chat_template = (folder / _TEMPLATE).read_text(encoding="utf-8")
             return tokenizer
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(
-                folder, trust_remote_code=trust, local_files_only=True
-            )
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of {whose} cannot be read ({first_line(error)}); --tokenizer base "

@@ -2,24 +2,26 @@
 
 A line is appended in one write and carries its own hash; one that was cut off by a kill or a full
 disk is passed over by readers, and its examples are computed again. Of an example that was computed
-twice the first outcome counts. A finished run may be packed: cells that have no file are looked for
-in `cells.tar.xz`.
+twice the first outcome counts. A finished run may be packed: a cell is what `cells.tar.xz` holds of
+it, and then what its file does.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aurac.errors import RunFolderError
-from aurac.files import open_stored
+from aurac.files import packed
 from aurac.records.lines import (
     Aggregates,
     Block,
@@ -88,6 +90,14 @@ class Cell:
         first = self.blocks[0].metrics if self.blocks else {}
         return [key for key in first if all(key in block.metrics for block in self.blocks)]
 
+    def unfinished(self, documents: Sequence[DocumentKey]) -> int | None:
+        """How many of n answers were cut off at the token limit; None where it is not known."""
+        where = [self.places[key] for key in documents]
+        columns = {b: self.blocks[b].unfinished for b in {b for b, _ in where}}
+        if not where or any(column is None for column in columns.values()):
+            return None
+        return sum(bool((columns[b] or [])[row]) for b, row in where)
+
     def responses(self, documents: Sequence[DocumentKey]) -> list[Any]:
         """The n answers; of a cell that was read whole."""
         return [self.blocks[b].responses[row] for b, row in map(self.places.__getitem__, documents)]
@@ -117,7 +127,7 @@ class CellStore:
         return self.folder / f"{key}.jsonl"
 
     def scores(self, key: str) -> Cell:
-        """The cell without its answers; empty where there is no file."""
+        """The cell without its answers; empty where nothing is kept."""
         path = self.path(key)
         size = path.stat().st_size if path.exists() else -1
         known = self._known.get(key)
@@ -126,7 +136,7 @@ class CellStore:
         return known[1]
 
     def read(self, key: str) -> Cell:
-        """The whole cell; empty where there is no file."""
+        """The whole cell; empty where nothing is kept."""
         return read_cell(self.path(key))
 
     def append(self, identity: CellIdentity, line: Block | Aggregates | Failed) -> None:
@@ -156,15 +166,17 @@ class CellStore:
 
 
 def read_cell(path: Path, *, whole: bool = True) -> Cell:
-    """The outcomes in a cell's file; without `whole` its scores alone."""
+    """The outcomes in the archive and in a cell's file; without `whole` its scores alone."""
     cell = Cell()
-    try:
-        with open_stored(path) as lines:
-            for line in filter(bytes.strip, lines):
+    with ExitStack() as stack:
+        archived = packed(path.parent).get(path.name)
+        sources: list[BinaryIO] = [] if archived is None else [io.BytesIO(archived)]
+        with suppress(FileNotFoundError):
+            sources.append(stack.enter_context(path.open("rb")))
+        for line in chain.from_iterable(sources):
+            if line.strip():
                 with suppress(ValueError):  # its examples are computed again
                     cell.add(decode_line(line, whole=whole))
-    except FileNotFoundError:
-        pass
     return cell
 
 

@@ -24,7 +24,8 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
     How many examples were asked for is no part of it: a cell grows.
 
     Attributes:
-        settings: Hash of the run's settings: base, prompts, dtype, kind of device, backend.
+        settings: Hash of the run's settings: base, dtype, kind of device, backend.
+        prompts: Hash of what makes tokens of an example: few-shot settings, tokenizer, and so on.
         adapter: Hash of the adapter's content; None at rank 0 (the base alone).
         rank: 0 for the base.
         basis, rescale: How the adapter is truncated; None at rank 0.
@@ -34,6 +35,7 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     settings: str
+    prompts: str = ""
     adapter: str | None = None
     rank: int = 0
     basis: str | None = None
@@ -72,6 +74,8 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
         responses: n answers: a text, several, or the log-likelihoods of the choices.
         greedy: n lists, whether each choice is what greedy decoding gives; None for texts.
         filtered: Filter → n lists of answers; None where it leaves them as they are.
+        unfinished: n answers, whether each was cut off at the task's token limit; None where that
+            is not known or nothing is generated.
         seconds: Wall time.
         notes: What happened meanwhile, such as a batch that was halved for want of memory.
     """
@@ -81,6 +85,7 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     responses: list[Any] = []
     greedy: list[list[bool]] | None = None
     filtered: dict[str, list[Any] | None] = {}
+    unfinished: list[bool] | None = None
     seconds: float = 0.0
     notes: list[str] = []
 
@@ -90,6 +95,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
     documents: list[DocumentKey]
     metrics: dict[str, list[Any]]
+    unfinished: list[bool] | None = None
 
 
 class Aggregates(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 
 from aurac.errors import RunFolderError, first_line
 from aurac.files import write_json
+from aurac.records.lines import DocumentKey
 
 RUN_FILE = "run.json"
 RUN_SCHEMA = 2
@@ -75,6 +77,9 @@ class TaskInfo(Record, frozen=True, kw_only=True):
         cluster: The field by which its examples are clustered.
         documents: The file of its questions in the run folder.
         requests: The file of its prompts in the run folder.
+        prompting: What its prompts are made with, beside its own settings.
+        first: Its first example.
+        token_limit: Most tokens of an answer, where answers are generated.
     """
 
     name: str
@@ -89,6 +94,9 @@ class TaskInfo(Record, frozen=True, kw_only=True):
     cluster: str | None = None
     documents: str | None = None
     requests: str | None = None
+    prompting: dict[str, Any] = {}
+    first: DocumentKey | None = None
+    token_limit: int | None = None
 
 
 class CutInfo(Record, frozen=True, kw_only=True):
@@ -119,7 +127,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     """The content of `run.json`.
 
     Attributes:
-        settings: What may not change within a run.
+        settings: What may not change once there are cells.
         provenance: Command, times, versions, machine, device, base: of the latest command.
         adapters, tasks: What was evaluated; the tasks of a group stand before it.
         asked: The tasks and groups that were asked for.
@@ -166,8 +174,35 @@ class Manifest(Record, frozen=True, kw_only=True):
         """Write it into a run folder."""
         write_json(folder / RUN_FILE, self.to_dict())
 
+    def conflicts(self, other: Manifest) -> list[str]:
+        """Why another command cannot add to this run; one without cells takes any."""
+        if not self.cuts:
+            return []
+        names = {**self.settings, **other.settings}
+        found = _changed(names, self.settings, other.settings)
+        hashes = {adapter.name: adapter.sha256 for adapter in other.adapters}
+        found += [
+            f"adapter {adapter.name} has other weights"
+            for adapter in self.adapters
+            if hashes.get(adapter.name, adapter.sha256) != adapter.sha256
+        ]
+        before = {task.name: task for task in self.tasks if task.first}
+        for task in (task for task in other.tasks if task.name in before):
+            known = before[task.name]
+            changed = _changed(
+                {**known.prompting, **task.prompting}, known.prompting, task.prompting
+            )
+            if not changed and known.first != task.first:
+                changed = ["its first example is another"]
+            found += [f"of task {task.name} {each}" for each in changed]
+        return found
+
     def grown(self, other: Manifest) -> Manifest:
         """All that either holds; of what both hold the `other`'s is newer."""
+        if not self.cuts:
+            return other
+        if not other.cuts:
+            return self
         adapters = {a.name: a for a in self.adapters}
         for new in other.adapters:
             sizes = adapters[new.name].sizes if new.name in adapters else {}
@@ -180,6 +215,8 @@ class Manifest(Record, frozen=True, kw_only=True):
         for cut in other.cuts:
             way = cut.adapter, cut.basis, cut.rescale
             cuts[way] = _grown(cuts[way], cut) if way in cuts else cut
+        grouped = {name for members in other.groups.values() for name in members}
+        groups = {n: some for n, some in self.groups.items() if grouped.isdisjoint(some)}
         return Manifest(
             settings=self.settings,
             provenance=other.provenance,
@@ -188,8 +225,16 @@ class Manifest(Record, frozen=True, kw_only=True):
             asked=list(dict.fromkeys([*self.asked, *other.asked])),
             cuts=list(cuts.values()),
             base={**self.base, **other.base},
-            groups={**self.groups, **other.groups},
+            groups={**groups, **other.groups},
         )
+
+
+def _changed(names: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
 
 
 class _Schema(msgspec.Struct):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,154 +59,83 @@ class Failure:
     reason: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoredRun:
-    """A run: what was evaluated, and how it came out.
+    """A run as it is read: what was evaluated, and how it came out.
 
     Attributes:
         folder: Its folder.
-        settings: What may not change within it: base, prompts, dtype, kind of device, backend.
-        provenance: Command, started, seconds, versions, machine, device, dtype, base, base_sha256.
-        tasks: The tasks and groups that were asked for.
-        adapters: In the order of the command.
-        failures: Cells that could not be computed.
-        groups: Recipe → adapters that are its seeds, as given or recorded.
-        curves: One for each task, adapter and cut, an adapter's default cut first.
+        manifest: The part of `run.json` that is read.
+        store: Its cells, of each of which the scores are read once.
     """
 
     folder: Path
-    settings: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    tasks: tuple[TaskInfo, ...]
-    adapters: tuple[AdapterInfo, ...]
-    failures: tuple[Failure, ...]
-    groups: Mapping[str, tuple[str, ...]]
-    curves: tuple[Curve, ...]
-    reader: Reader = field(repr=False)
+    manifest: Manifest
+    store: CellStore
 
-    def member_curves(self, group: str) -> tuple[Curve, ...]:
-        """The curves of each task of a group; none of a task that is no group."""
-        task = self.reader.task(group)
-        return tuple(
-            curve
-            for member in task.members
-            for cut in self.reader.manifest.cuts
-            if (curve := self.reader.curve(self.reader.task(member), cut)) is not None
-        )
-
-    def samples(
-        self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
-    ) -> pd.DataFrame:
-        """Columns example, score, response of each example of a cell; rank 0 is the base.
-
-        Raises:
-            RunFolderError: The run has no such cell, or it lacks examples.
-        """
-        import pandas as pd
-
-        info, examples, scores, responses = self.reader.task(task), [], [], []
-        for leaf, cell in self.cells(task, adapter, basis, rescale, rank):
-            keys = self.reader.keys(leaf)
-            scores += cell.values(info.metric, keys) or [None] * len(keys)
-            examples += self.reader.labels(info, leaf)
-            responses += cell.responses(keys)
-        return pd.DataFrame({"example": examples, "score": scores, "response": responses})
-
-    def values(self, task: str) -> pd.DataFrame:
-        """Columns adapter, basis, rescale, rank, value: the metric by lm-eval's own aggregation.
-
-        It is that of a task that is no group, such as one of perplexity; rank 0 is the base.
-        """
-        import pandas as pd
-
-        info, reader = self.reader.task(task), self.reader
-        keys: dict[tuple[Any, ...], str] = {
-            (None, None, None, 0): reader.manifest.base.get(task, "")
-        }
-        for cut in reader.manifest.cuts:
-            for rank, key in cut.cells.get(task, {}).items():
-                keys[cut.adapter, cut.basis, cut.rescale, rank] = key
-        found = {way: reader.store.scores(key).aggregates for way, key in keys.items()}
-        rows = [(*way, told.get(info.examples, {}).get(info.metric)) for way, told in found.items()]
-        return pd.DataFrame(rows, columns=["adapter", "basis", "rescale", "rank", "value"])
-
-    def requests(self, task: str) -> list[dict[str, Any]]:
-        """What lm-eval's logs say of a task (no group), then of each of its examples."""
-        path = self.folder / str(self.reader.task(task).requests)
-        try:
-            with gzip.open(path, "rb") as lines:
-                return [json.loads(line) for line in lines]
-        except (OSError, EOFError, ValueError) as error:
-            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-
-    def questions(self, task: str) -> pd.DataFrame:
-        """Columns example, question, target, choices."""
-        import pandas as pd
-
-        info, rows = self.reader.task(task), list[tuple[Any, ...]]()
-        for leaf in self.reader.leaves(info):
-            told, n = self.reader.questions(leaf), leaf.examples
-            choices = told.choices or [None] * n
-            labels = self.reader.labels(info, leaf)
-            rows += zip(labels, told.questions[:n], told.targets[:n], choices[:n], strict=True)
-        return pd.DataFrame(rows, columns=["example", "question", "target", "choices"])
-
-    def cells(
-        self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
-    ) -> list[tuple[TaskInfo, Cell]]:
-        """The whole cells of a point: one, or one for each task of a group."""
-        reader, cells = self.reader, []
-        for leaf in reader.leaves(reader.task(task)):
-            key = reader.manifest.base.get(leaf.name)
-            if rank:
-                cuts = (c for c in reader.manifest.cuts if c.adapter == adapter)
-                way = next((c for c in cuts if (c.basis, c.rescale) == (basis, rescale)), None)
-                key = way.cells.get(leaf.name, {}).get(rank) if way else None
-            cell = reader.store.read(key) if key else None
-            if cell is None or cell.missing(reader.keys(leaf)):
-                raise RunFolderError(f"{adapter} at rank {rank} on {task} is not there as a whole")
-            cells.append((leaf, cell))
-        return cells
-
-
-def read_run(folder: str | Path) -> StoredRun:
-    """All that a run folder holds.
-
-    Raises:
-        RunFolderError: It is no run folder, of another version, or a file of it cannot be read.
-    """
-    return assembled(Path(folder), Manifest.read(Path(folder)))
-
-
-def assembled(folder: Path, manifest: Manifest, store: CellStore | None = None) -> StoredRun:
-    """The part of a run folder that a manifest names."""
-    reader = Reader(folder, manifest, store or CellStore(folder))
-    tasks = tuple(reader.task(name) for name in manifest.asked)
-    made = [reader.curve(task, cut) for task in tasks for cut in manifest.cuts]
-    curves = tuple(curve for curve in made if curve is not None)
-    there = {curve.adapter for curve in curves}  # an adapter may have failed everywhere
-    return StoredRun(
-        folder=folder,
-        settings=manifest.settings,
-        provenance=manifest.provenance,
-        tasks=tasks,
-        adapters=tuple(manifest.adapters),
-        failures=reader.failures,
-        groups=recipe_groups([a for a in manifest.adapters if a.name in there], manifest.groups),
-        curves=curves,
-        reader=reader,
-    )
-
-
-class Reader:
-    """Makes curves of the cells that a manifest names; of each cell the scores are read once."""
-
-    def __init__(self, folder: Path, manifest: Manifest, store: CellStore) -> None:
-        self.folder, self.manifest, self.store = folder, manifest, store
-        self._tasks = {task.name: task for task in manifest.tasks}
-        self._adapters = {adapter.name: adapter for adapter in manifest.adapters}
+    def __post_init__(self) -> None:
+        self._tasks = {task.name: task for task in self.manifest.tasks}
+        self._adapters = {adapter.name: adapter for adapter in self.manifest.adapters}
         self._questions: dict[str, TaskQuestions] = {}
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What may not change within it: base, dtype, kind of device, backend."""
+        return self.manifest.settings
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Command, started, seconds, versions, machine, device, dtype, base, base_sha256."""
+        return self.manifest.provenance
+
+    @property
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        """In the order of the command."""
+        return tuple(self.manifest.adapters)
+
+    @cached_property
+    def tasks(self) -> tuple[TaskInfo, ...]:
+        """The tasks and groups that were asked for."""
+        return tuple(self.task(name) for name in self.manifest.asked)
+
+    @cached_property
+    def curves(self) -> tuple[Curve, ...]:
+        """One for each task, adapter and cut, an adapter's default cut first."""
+        made = (self.curve(task, cut) for task in self.tasks for cut in self.manifest.cuts)
+        return tuple(curve for curve in made if curve is not None)
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Recipe → adapters that are its seeds, as given or recorded, of those with a curve."""
+        there = {curve.adapter for curve in self.curves}  # an adapter may have failed everywhere
+        return recipe_groups([a for a in self.adapters if a.name in there], self.manifest.groups)
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """Every cell that could not be completed, once; a shared one under its first name."""
+        found: dict[str, Failure] = {}
+        for cut, leaf, rank, key, examples in self._cells():
+            why = self._reason(key, leaf, examples)
+            if why and key not in found:
+                found[key] = Failure(*_way(cut), rank, leaf.name, why)
+        return tuple(found.values())
+
+    def _cells(self) -> Iterator[tuple[CutInfo | None, TaskInfo, int, str, int]]:
+        """Cut (None: the base), task, rank, key and how many examples were asked for."""
+        for name, key in self.manifest.base.items():
+            yield None, self._tasks[name], 0, key, self._tasks[name].examples
+        for cut in self.manifest.cuts:
+            for name, cells in cut.cells.items():
+                for rank, key in cells.items():
+                    yield cut, self._tasks[name], rank, key, cut.examples[name]
+
+    def _reason(self, key: str, leaf: TaskInfo, examples: int) -> str | None:
+        """Why a cell lacks some of these examples."""
+        cell = self.store.scores(key)
+        return (
+            cell.failed.reason if cell.failed and cell.missing(self.keys(leaf, examples)) else None
+        )
 
     def task(self, name: str) -> TaskInfo:
         """A task or group of the run; a RunFolderError where it has none of that name."""
@@ -218,7 +147,97 @@ class Reader:
         """The tasks of a group; of any other task itself."""
         return [self._tasks[name] for name in task.members] or [task]
 
-    def questions(self, leaf: TaskInfo) -> TaskQuestions:
+    def keys(self, leaf: TaskInfo, examples: int | None = None) -> list[DocumentKey]:
+        """The first examples of a task (no group); all that were asked for without a number."""
+        return self._read(leaf).keys[: leaf.examples if examples is None else examples]
+
+    def labels(self, task: TaskInfo, leaf: TaskInfo, examples: int | None = None) -> list[str]:
+        """The examples as curves name them: in a group with the task before them."""
+        keys = self.keys(leaf, examples)
+        return [f"{leaf.name}:{key.id}" if task.members else key.id for key in keys]
+
+    def member_curves(self, group: str) -> tuple[Curve, ...]:
+        """The curves of each task of a group; none of a task that is no group."""
+        members = (self.task(name) for name in self.task(group).members)
+        made = (self.curve(task, cut) for task in members for cut in self.manifest.cuts)
+        return tuple(curve for curve in made if curve is not None)
+
+    def samples(
+        self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
+    ) -> pd.DataFrame:
+        """Columns example, score, response of each example of a cell; rank 0 is the base.
+
+        Raises:
+            RunFolderError: The run has no such cell, or it lacks examples.
+        """
+        import pandas as pd
+
+        info, examples, scores, responses = self.task(task), [], [], []
+        for leaf, cell in self._point(info, (adapter, basis, rescale), rank):
+            keys = self.keys(leaf)
+            scores += cell.values(info.metric, keys) or [None] * len(keys)
+            examples += self.labels(info, leaf)
+            responses += cell.responses(keys)
+        return pd.DataFrame({"example": examples, "score": scores, "response": responses})
+
+    def _point(
+        self, task: TaskInfo, way: tuple[str | None, ...], rank: int
+    ) -> Iterator[tuple[TaskInfo, Cell]]:
+        """The whole cells of a point: one, or one for each task of a group."""
+        for leaf in self.leaves(task):
+            cell = self.cell(leaf.name, way, rank)
+            if cell is None:
+                text = (
+                    f"{way[0] or 'the base'} at rank {rank} on {leaf.name} is not there as a whole"
+                )
+                raise RunFolderError(text)
+            yield leaf, cell
+
+    def cell(self, leaf: str, way: tuple[str | None, ...], rank: int) -> Cell | None:
+        """The whole cell of a cut (adapter, basis, rescale) on a task; None where it lacks some."""
+        key = self.manifest.base.get(leaf)
+        if rank:
+            cuts = (c for c in self.manifest.cuts if (c.adapter, c.basis, c.rescale) == way)
+            key = next((c.cells.get(leaf, {}).get(rank) for c in cuts), None)
+        cell = self.store.read(key) if key else None
+        return None if cell is None or cell.missing(self.keys(self.task(leaf))) else cell
+
+    def values(self, task: str) -> pd.DataFrame:
+        """Columns adapter, basis, rescale, rank, value: the metric by lm-eval's own aggregation.
+
+        It is that of a task that is no group, such as one of perplexity; rank 0 is the base.
+        """
+        import pandas as pd
+
+        info, rows = self.task(task), []
+        for cut, leaf, rank, key, _ in self._cells():
+            if leaf.name == task:
+                told = self.store.scores(key).aggregates.get(info.examples, {})
+                rows.append((*_way(cut), rank, told.get(info.metric)))
+        return pd.DataFrame(rows, columns=["adapter", "basis", "rescale", "rank", "value"])
+
+    def requests(self, task: str) -> list[dict[str, Any]]:
+        """What lm-eval's logs say of a task (no group), then of each of its examples."""
+        path = self.folder / str(self.task(task).requests)
+        try:
+            with gzip.open(path, "rb") as lines:
+                return [json.loads(line) for line in lines]
+        except (OSError, EOFError, ValueError) as error:
+            raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
+
+    def questions(self, task: str) -> pd.DataFrame:
+        """Columns example, question, target, choices."""
+        import pandas as pd
+
+        info, rows = self.task(task), list[tuple[Any, ...]]()
+        for leaf in self.leaves(info):
+            told, n = self._read(leaf), leaf.examples
+            choices = told.choices or [None] * n
+            labels = self.labels(info, leaf)
+            rows += zip(labels, told.questions[:n], told.targets[:n], choices[:n], strict=True)
+        return pd.DataFrame(rows, columns=["example", "question", "target", "choices"])
+
+    def _read(self, leaf: TaskInfo) -> TaskQuestions:
         """What is kept of the examples of a task that is no group."""
         name = str(leaf.documents)
         if name not in self._questions:
@@ -229,38 +248,6 @@ class Reader:
             except (OSError, msgspec.MsgspecError) as error:
                 raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
         return self._questions[name]
-
-    def keys(self, leaf: TaskInfo, examples: int | None = None) -> list[DocumentKey]:
-        """The first examples of a task; all that were asked for without a number."""
-        return self.questions(leaf).keys[: leaf.examples if examples is None else examples]
-
-    def labels(self, task: TaskInfo, leaf: TaskInfo, examples: int | None = None) -> list[str]:
-        """The examples as curves name them: in a group with the task before them."""
-        keys = self.keys(leaf, examples)
-        return [f"{leaf.name}:{key.id}" if task.members else key.id for key in keys]
-
-    @cached_property
-    def failures(self) -> tuple[Failure, ...]:
-        """Every cell that could not be completed, once; a shared one under its first name."""
-        found: dict[str, Failure] = {}
-        for name, key in self.manifest.base.items():
-            if why := self._reason(key, name, self._tasks[name].examples):
-                found[key] = Failure(None, None, None, 0, name, why)
-        for cut in self.manifest.cuts:
-            way = cut.adapter, cut.basis, cut.rescale
-            for name, cells in cut.cells.items():
-                for rank, key in cells.items():
-                    why = self._reason(key, name, cut.examples[name])
-                    if why and key not in found:
-                        found[key] = Failure(*way, rank, name, why)
-        return tuple(found.values())
-
-    def _reason(self, key: str, leaf: str, examples: int) -> str | None:
-        """Why a cell lacks some of these examples."""
-        cell = self.store.scores(key)
-        if cell.failed and cell.missing(self.keys(self._tasks[leaf], examples)):
-            return cell.failed.reason
-        return None
 
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a cut on a task or group; None where it has a score at no rank."""
@@ -283,7 +270,19 @@ class Reader:
         if not rows:
             return None
         base = self._scores(task, {x.name: self.manifest.base.get(x.name) for x in leaves}, counts)
-        return self._made(task, cut, counts, rows, missing, base)
+        documents = [key for leaf in leaves for key in self.keys(leaf, counts[leaf.name])]
+        ids = [x for leaf in leaves for x in self.labels(task, leaf, counts[leaf.name])]
+        return Curve.from_outcomes(
+            tuple(rows),
+            np.stack(list(rows.values())),
+            doc_ids=self._same(ids),
+            doc_hashes=self._same([key.content for key in documents]),
+            clusters=self._clusters(task, counts),
+            base_scores=None if isinstance(base, str) else base,
+            prompts=sha256_json([key.prompt for key in documents]),
+            missing=missing,
+            **self._names(task, cut, rows),
+        )
 
     def _rolling(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
@@ -294,31 +293,30 @@ class Reader:
         known = {rank: value for rank, value in values.items() if rank and value is not None}
         if not known:
             return None
-        adapter = self._adapters[cut.adapter]
         return Curve(
             tuple(known),
             tuple(known.values()),
             rolling=True,
             baseline=values.get(0),
             missing={rank: "not finished" for rank, value in values.items() if value is None},
-            sizes={rank: size for rank, size in adapter.sizes.items() if rank in known},
-            **self._names(task, cut),
+            **self._names(task, cut, known),
         )
 
-    def _names(self, task: TaskInfo, cut: CutInfo) -> dict[str, Any]:
+    def _names(self, task: TaskInfo, cut: CutInfo, ranks: Iterable[int]) -> dict[str, Any]:
         adapter = self._adapters[cut.adapter]
         return {
             "adapter": cut.adapter,
             "task": task.name,
             "metric": task.metric,
             "method": adapter.method,
-            "base": self.manifest.provenance.get("base"),
+            "base": self.provenance.get("base"),
             "basis": cut.basis,
             "rescale": cut.rescale,
             "seed": adapter.seed,
             "data_order": adapter.data_order,
             "trained_rank": adapter.trained_rank,
             "width": adapter.width or None,
+            "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
         }
 
     def _scores(
@@ -340,31 +338,6 @@ class Reader:
             parts.append(column)
         return np.concatenate(parts)
 
-    def _made(
-        self,
-        task: TaskInfo,
-        cut: CutInfo,
-        counts: Mapping[str, int],
-        rows: Mapping[int, NDArray[np.float64]],
-        missing: Mapping[int, str],
-        base: NDArray[np.float64] | str,
-    ) -> Curve:
-        adapter, leaves = self._adapters[cut.adapter], self.leaves(task)
-        documents = [key for leaf in leaves for key in self.keys(leaf, counts[leaf.name])]
-        ids = [x for leaf in leaves for x in self.labels(task, leaf, counts[leaf.name])]
-        return Curve.from_outcomes(
-            tuple(rows),
-            np.stack(list(rows.values())),
-            doc_ids=self._same(ids),
-            doc_hashes=self._same([key.content for key in documents]),
-            clusters=self._clusters(task, counts),
-            base_scores=None if isinstance(base, str) else base,
-            prompts=sha256_json([key.prompt for key in documents]),
-            missing=dict(missing),
-            sizes={rank: size for rank, size in adapter.sizes.items() if rank in rows},
-            **self._names(task, cut),
-        )
-
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Equal labels as one object, which curves are then joined by quickly."""
         return self._tuples.setdefault(tuple(labels), tuple(labels))
@@ -372,13 +345,26 @@ class Reader:
     def _clusters(self, task: TaskInfo, counts: Mapping[str, int]) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         leaves = self.leaves(task)
-        if all(self.questions(leaf).clusters is None for leaf in leaves):
+        if all(self._read(leaf).clusters is None for leaf in leaves):
             return None
         labels = []
         for leaf in leaves:
-            own = self.questions(leaf).clusters or self.labels(task, leaf)
+            own = self._read(leaf).clusters or self.labels(task, leaf)
             labels += [f"{leaf.name}:{x}" if task.members else x for x in own[: counts[leaf.name]]]
         return self._same(labels)
+
+
+def _way(cut: CutInfo | None) -> tuple[str | None, str | None, str | None]:
+    return (cut.adapter, cut.basis, cut.rescale) if cut else (None, None, None)
+
+
+def read_run(folder: str | Path) -> StoredRun:
+    """All that a run folder holds.
+
+    Raises:
+        RunFolderError: It is no run folder, of another version, or a file of it cannot be read.
+    """
+    return StoredRun(Path(folder), Manifest.read(Path(folder)), CellStore(Path(folder)))
 
 
 def recipe_groups(

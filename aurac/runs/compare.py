@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,159 +16,141 @@ import msgspec
 
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps, write_json
-from aurac.records.cells import CellStore, writing
-from aurac.records.folder import RESULTS_FILE, RESULTS_SCHEMA, Locks, check_folder, record
-from aurac.records.run import StoredRun, assembled, recipe_groups
-from aurac.runs.compute import Work
-from aurac.runs.compute import compute as compute_here
-from aurac.runs.manifest import manifest_of
-from aurac.runs.plan import Cell, distinct, plan
+from aurac.records.cells import writing
+from aurac.records.folder import RESULTS_FILE, RESULTS_SCHEMA, RunFolder
+from aurac.records.run import StoredRun, recipe_groups
+from aurac.runs import ray
+from aurac.runs.check import check
+from aurac.runs.compute import Work, compute
+from aurac.runs.fit import fitted
+from aurac.runs.inputs import Inputs, load
+from aurac.runs.manifest import manifest_of, write_documents
+from aurac.runs.plan import distinct, plan
 from aurac.runs.progress import Bar, Progress
-from aurac.runs.ray import compute_on_ray
-from aurac.runs.session import Session, open_session
 from aurac.runs.settings import Settings
+from aurac.show.report import is_written
 
 if TYPE_CHECKING:
+    from aurac.adapters.cut import Sweep
     from aurac.notebook import Run
-    from aurac.records.manifest import Manifest
+    from aurac.runs.plan import PlannedCell
 
 
 def compare(
     checkpoints: str | Path | Sequence[str | Path],
     tasks: str | Sequence[str],
     *,
-    limit: float | None = None,
-    metric: str | Mapping[str, str] | None = None,
-    data: str | Path | Mapping[str, str | Path] | None = None,
-    include_path: str | Path | None = None,
-    base: str | None = None,
-    group: Mapping[str, Sequence[str]] | None = None,
-    cluster: Mapping[str, str] | None = None,
-    reference: str | None = None,
-    margin: float | None = None,
-    num_fewshot: int | None = None,
-    fewshot: str = "stock",
-    apply_chat_template: bool = False,
-    tokenizer: str | None = None,
-    system_instruction: str | None = None,
-    fewshot_as_multiturn: bool | None = None,
-    gen_kwargs: str | Mapping[str, Any] | None = None,
-    seed: int = 1234,
-    ranks: str | int | Sequence[int] = "pow2",
-    basis: str | Sequence[str] = (),
-    rescale: str | Sequence[str] = (),
-    device: str | None = None,
-    dtype: str | None = None,
-    batch_size: int | str | None = None,
-    max_length: int | None = None,
-    device_map: str | Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
-    out: str | Path | None = None,
-    ray: str | None = None,
-    model: str = "hf",
-    model_args: str | Mapping[str, Any] | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> Run:
     """Evaluate adapters at every rank on tasks and write curves, AURAC and a report.
 
-    `checkpoints` are folders, files or hub ids of adapters, `tasks` names that lm-eval knows or
-    bundled ones. The options are those of `aurac compare`, see `aurac.runs.settings.Settings`;
-    `progress` shows a bar with the time left on standard error. The same call goes on where it
-    stopped, and processes that make the same call share the work.
+    The same call goes on where it stopped, and processes that make the same call share the work.
+
+    Args:
+        checkpoints: Folders, files or hub ids of adapters.
+        tasks: Bundled ones, names that lm-eval knows, or YAML files.
+        progress: Show a bar with the time left on standard error.
+        options: Those of `aurac compare`, see `aurac.runs.settings.Settings`.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder
             that takes no more, or a lost device.
     """
-    words = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
-    settings = Settings.of(checkpoints, tasks, **words)
-    stored = run(settings, progress=progress)
-    from aurac.notebook import Run
-
-    return Run(stored, question_of(settings, stored))
+    return run(Settings.of(checkpoints, tasks, **options), Bar() if progress else Progress())
 
 
-_NO_SETTINGS = ("checkpoints", "tasks", "progress")
+def _with_each_option() -> inspect.Signature:
+    """The signature of `compare` with the options by their names."""
+    known = inspect.signature(compare)
+    fixed = [p for p in known.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    every = inspect.signature(Settings).parameters.values()
+    options = [p for p in every if p.name not in known.parameters]
+    return known.replace(parameters=[*fixed, *options])
 
 
-def run(settings: Settings, *, progress: bool = False, command: str | None = None) -> StoredRun:
+compare.__signature__ = _with_each_option()  # type: ignore[attr-defined]
+
+
+def run(settings: Settings, progress: Progress | None = None, command: str | None = None) -> Run:
     """As `compare`, for settings that are one record; `command` is kept in the run folder."""
-    started = time.time()
-    if settings.ray and settings.model != "hf":
-        raise UsageError(f"--ray computes with the engine, and not with --model {settings.model}")
-    session = open_session(settings)
-    folder, adapters = session.folder, session.inputs.adapters
-    check_folder(folder, session.identity, {name: a.sha256 for name, a in adapters.items()})
-    if settings.ray is None and not folder.exists():
-        session.backend()  # a base that cannot be used leaves no folder behind
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with _stopped_by_sigterm(), _closing(session):
-            ways = session.fitted()
-            cells = plan(ways, session.inputs.tasks, session.digest)
-            manifest = manifest_of(session, ways, cells, command, started)
-            check_reference(settings.reference, manifest)
-            record(folder, manifest)
-            work = Work(CellStore(folder), Locks(folder))
-            sweep_scraps(folder)
-            finished = _compute(session, cells, work, progress=progress)
-        provenance = {**manifest.provenance, "seconds": round(time.time() - started, 1)}
-        manifest = msgspec.structs.replace(manifest, provenance=provenance)
-        record(folder, manifest)
-        work.locks.remove(finished)
-        stored = assembled(folder, manifest, work.store)
-        write_results(stored)
-        if stored.curves or any(task.rolling for task in stored.tasks):
-            write_report(stored, settings)
-    return stored
+    began, progress = time.time(), progress or Progress()
+    with progress, _stopped_by_sigterm():
+        inputs = load(settings, progress)
+        folder = RunFolder(inputs.folder)
+        _check_reference(inputs)
+        with inputs.backend as backend:
+            if settings.ray is None and not folder.path.exists():
+                backend.load()  # a base that cannot be used leaves no folder behind
+            folder.record(manifest_of(inputs, command, began))
+            sweeps = fitted(inputs, folder.path / "fit")
+            cells = plan(sweeps, inputs.leaves, inputs.digest, inputs.tokens)
+            documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
+            manifest = manifest_of(inputs, command, began, sweeps, cells, documents)
+            folder.record(manifest)
+            sweep_scraps(folder.path)
+            _compute(inputs, sweeps, distinct(cells), Work(folder, progress))
+        progress.step("writing the report")
+        seconds = {"seconds": round(time.time() - began, 1)}
+        manifest = msgspec.structs.replace(manifest, provenance=manifest.provenance | seconds)
+        folder.record(manifest)
+        return _written(StoredRun(folder.path, manifest, folder.cells), settings)
 
 
-def check_reference(reference: str | None, manifest: Manifest) -> None:
+def _check_reference(inputs: Inputs) -> None:
     """Refuse a reference of which there will be no row, before anything is computed."""
+    manifest, reference = manifest_of(inputs, None, 0.0), inputs.settings.reference
     recipes = recipe_groups(manifest.adapters, manifest.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
-    if reference is not None and reference.partition(", ")[0] not in names:
+    if reference and not any(f"{reference}, ".startswith(f"{name}, ") for name in names):
         raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
 
 
-def write_report(stored: StoredRun, settings: Settings) -> None:
-    """The report of what was asked, in the run folder."""
-    from aurac import show
-    from aurac.analysis import analyse
-
-    show.write_report(stored, analyse(stored.curves, question_of(settings, stored)))
-
-
-def question_of(settings: Settings, stored: StoredRun) -> Any:
-    """What is asked of the results."""
-    from aurac.analysis import Question
-
-    return Question(
-        margin=settings.margin, reference=settings.reference, groups=dict(stored.groups)
-    )
-
-
-def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: bool) -> list[str]:
-    """Compute what is missing of the cells; the keys of those that are whole then."""
-    cells = distinct(cells)
+def _compute(
+    inputs: Inputs, sweeps: Sequence[Sweep], cells: Sequence[PlannedCell], work: Work
+) -> None:
+    """Compute what is missing of the cells."""
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
     if todo:
-        session.begin(todo)
-        with Bar(cells, left) if progress else Progress() as work.progress:
-            if session.settings.ray is None:
-                compute_here(todo, session.backend(), work, session.device_kind)
-            else:
-                compute_on_ray(session, todo, work)
+        check(inputs, todo)
+        work.progress.plan(cells, left)
+        if inputs.settings.ray is None:
+            compute(todo, inputs.backend, work)
+        else:
+            ray.compute_on_ray(inputs, sweeps, todo, work)
     for cell, count in zip(cells, left, strict=True):
         if not count:
             work.aggregate(cell)  # of fewer examples than before it is not there yet
-    return [cell.key for cell in cells if not work.left(cell)]
 
 
-def write_results(stored: StoredRun) -> None:
-    """`results.json`: for programs that want accuracies without reading cells."""
+def _written(stored: StoredRun, settings: Settings) -> Run:
+    """What is asked of the results, with `results.json` and the report in the run folder.
+
+    A report that would say the same is left as it is.
+    """
+    from aurac.analysis import Question
+    from aurac.notebook import Run
+
+    question = Question(
+        margin=settings.margin, reference=settings.reference, groups=dict(stored.groups)
+    )
+    result = Run(stored, question)
+    with writing(stored.folder):
+        changed = write_results(stored)
+    if stored.curves and (changed or not is_written(result.analysis, stored.folder)):
+        write_report(result)
+    return result
+
+
+def write_report(result: Run) -> None:
+    """The report of a run in its folder."""
+    result.report()
+
+
+def write_results(stored: StoredRun) -> bool:
+    """`results.json`, for programs that read accuracies and no cells; whether it changed."""
     curves = [
         {
             "task": curve.task,
@@ -194,7 +177,10 @@ def write_results(stored: StoredRun) -> None:
         "curves": curves,
         "failures": [dict(vars(failure)) for failure in stored.failures],
     }
-    write_json(stored.folder / RESULTS_FILE, content)
+    path = stored.folder / RESULTS_FILE
+    before = path.read_bytes() if path.exists() else None
+    write_json(path, content)
+    return path.read_bytes() != before
 
 
 @contextlib.contextmanager
@@ -208,16 +194,6 @@ def _stopped_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _closing(session: Session) -> Iterator[None]:
-    """Put the base's own modules back at the end."""
-    try:
-        yield
-    finally:
-        if "_backend" in vars(session):
-            session.backend().__exit__(None, None, None)
 
 
 @dataclass(frozen=True)
@@ -239,12 +215,11 @@ def dry_run(settings: Settings) -> DryRun:
 
     Of rescale `fit` those that need factors count as missing.
     """
-    session = open_session(settings)
-    work = CellStore(session.folder)
-    rows = []
-    for cell in distinct(plan(session.ways, session.inputs.tasks, session.digest)):
-        left = len(work.scores(cell.key).missing(cell.documents))
-        way = cell.way
-        named = (way.name, way.basis, way.rescale) if way else (None, None, None)
+    inputs = load(settings)
+    folder, rows = RunFolder(inputs.folder), []
+    for cell in distinct(plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens)):
+        left = len(folder.cells.scores(cell.key).missing(cell.documents))
+        sweep = cell.sweep
+        named = (sweep.name, sweep.basis, sweep.rescale) if sweep else (None, None, None)
         rows.append((cell.task.name, *named, cell.rank, len(cell.task), left))
-    return DryRun(session.folder, tuple(rows))
+    return DryRun(folder.path, tuple(rows))

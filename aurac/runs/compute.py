@@ -9,24 +9,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
-from weakref import WeakKeyDictionary
 
+from aurac.backends.backend import Backend
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
-from aurac.records.cells import CellStore
-from aurac.records.folder import MOST_DEATHS, Locks
+from aurac.records.folder import MOST_DEATHS, RunFolder
 from aurac.records.lines import Aggregates, Block, Failed
-from aurac.runs.plan import Cell
+from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
-_PREPARED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-"""Backend → the tasks whose requests it has tokenised."""
 
 
 class LostDeviceError(AuracError):
@@ -37,48 +32,51 @@ class LostDeviceError(AuracError):
 
 @dataclass(eq=False)
 class Work:
-    """Where cells are kept, who has which, and who is told."""
+    """Where cells are kept, and who is told."""
 
-    store: CellStore
-    locks: Locks
+    folder: RunFolder
     progress: Progress = field(default_factory=Progress)
     started: float = field(default_factory=time.time)
 
-    def left(self, cell: Cell) -> list[int]:
+    def left(self, cell: PlannedCell) -> list[int]:
         """The places of the examples that a cell lacks."""
-        return self.store.scores(cell.key).missing(cell.documents)
+        return self.folder.cells.scores(cell.key).missing(cell.documents)
 
-    def settled(self, cell: Cell) -> bool:
+    def settled(self, cell: PlannedCell) -> bool:
         """Whether a cell is done, or has failed since this command began."""
-        failed = self.store.scores(cell.key).failed
+        failed = self.folder.cells.scores(cell.key).failed
         return not self.left(cell) or (failed is not None and failed.time >= self.started)
 
-    def fail(self, cell: Cell, reason: str) -> None:
+    def fail(self, cell: PlannedCell, reason: str) -> None:
         """Keep why a cell cannot be computed."""
-        self.store.append(cell.identity, Failed(reason=reason, time=time.time()))
+        self.folder.cells.append(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 
-    def add(self, cell: Cell, block: Block) -> None:
-        """Keep a block."""
-        self.store.append(cell.identity, block)
-        self.locks.grown(cell.key)
+    def begin(self, cell: PlannedCell) -> None:
+        """A cell is being computed."""
+        self.progress.begin(cell, len(cell.task) - len(self.left(cell)))
 
-    def done(self, cell: Cell) -> None:
+    def add(self, cell: PlannedCell, block: Block) -> None:
+        """Keep a block."""
+        self.folder.cells.append(cell.identity, block)
+        self.folder.grown(cell.key)
+
+    def done(self, cell: PlannedCell) -> None:
         """A cell is whole."""
         self.aggregate(cell)
         self.progress.settled(cell, "done")
 
-    def aggregate(self, cell: Cell) -> None:
+    def aggregate(self, cell: PlannedCell) -> None:
         """Keep lm-eval's aggregates over the examples of a whole cell that are asked for."""
-        stored, documents = self.store.scores(cell.key), cell.documents
+        stored, documents = self.folder.cells.scores(cell.key), cell.documents
         if len(documents) not in stored.aggregates:
             columns = {name: stored.values(name, documents) for name in stored.metrics()}
             values = cell.task.aggregates({k: c for k, c in columns.items() if c is not None})
             line = Aggregates(examples=len(documents), values=values)
-            self.store.append(cell.identity, line)
+            self.folder.cells.append(cell.identity, line)
 
 
-def compute(cells: Sequence[Cell], backend: Any, work: Work, device_kind: str) -> None:
+def compute(cells: Sequence[PlannedCell], backend: Backend, work: Work) -> None:
     """Until every cell is done or failed, here or in another process.
 
     Raises:
@@ -87,43 +85,41 @@ def compute(cells: Sequence[Cell], backend: Any, work: Work, device_kind: str) -
     """
     waiting = list(cells)
     while waiting:
-        held = [cell for cell in waiting if not _attempt(cell, backend, work, device_kind)]
+        held = [cell for cell in waiting if not _attempt(cell, backend, work)]
         if len(held) == len(waiting):
             time.sleep(PAUSE_SECONDS)
         waiting = held
 
 
-def _attempt(cell: Cell, backend: Any, work: Work, device_kind: str) -> bool:
+def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
     """Compute a cell under its lock; False where another process holds that."""
     if work.settled(cell):
         return True
-    lock = work.locks.take(cell.key)
+    lock = work.folder.take(cell.key)
     if lock is None:
         return False
     try:
         if work.settled(cell):
             return True
-        with work.locks.begun(cell.key) as deaths:
+        with work.folder.begun(cell.key) as deaths:
             if deaths >= MOST_DEATHS:
                 work.fail(cell, f"{deaths} processes ended while they computed it")
             else:
-                _compute(cell, backend, work, device_kind)
+                _compute(cell, backend, work)
     finally:
         lock.release()
     return True
 
 
-def _compute(cell: Cell, backend: Any, work: Work, device_kind: str) -> None:
+def _compute(cell: PlannedCell, backend: Backend, work: Work) -> None:
     """Compute what is missing of a cell."""
-    work.progress.begin(cell)
-    model = getattr(backend, "model", None)
+    work.begin(cell)
+    share = len(cell.task) / len(cell.task.instances(range(len(cell.task))))
+    backend.progress = lambda requests: work.progress.advance(cell, requests * share)
     try:
-        if model is not None:
-            share = len(cell.task) / len(cell.task.instances(range(len(cell.task))))
-            model.progress = lambda requests: work.progress.advance(cell, requests * share)
-        for block in blocks(cell, cell.blocks(work.left(cell), device_kind), backend):
+        for block in blocks(cell, cell.blocks(work.left(cell), backend.device_kind), backend):
             work.add(cell, block)
-            if model is None:
+            if not backend.counts:
                 work.progress.advance(cell, len(block.documents))
         work.done(cell)
     except RunFolderError:
@@ -132,45 +128,44 @@ def _compute(cell: Cell, backend: Any, work: Work, device_kind: str) -> None:
         if not isinstance(error, AuracError):
             logger.debug("cell %s failed", cell.label, exc_info=True)
         work.fail(cell, reason_of(error))
-        if "CUDA error" in str(error) and not no_memory(error):
-            raise LostDeviceError(
-                f"the accelerator is lost since {cell.label} ({error})"
-            ) from error
+        raise_if_lost(error, cell)
 
 
-def blocks(cell: Cell, places: Sequence[Sequence[int]], backend: Any) -> Iterator[Block]:
+def raise_if_lost(error: Exception, cell: PlannedCell) -> None:
+    """Raise a LostDeviceError where an error of a cell is that of all that follow here."""
+    if "CUDA error" in str(error) and not no_memory(error):
+        raise LostDeviceError(f"the accelerator is lost since {cell.label} ({error})") from error
+
+
+def blocks(cell: PlannedCell, places: Sequence[Sequence[int]], backend: Backend) -> Iterator[Block]:
     """The outcomes of some of a cell's examples, given by their places."""
-    _prepare(backend, cell.task)
+    backend.prepare(cell.task)
+    limit = cell.task.token_limit
     for part in places:
         began = time.perf_counter()
-        with _silence(backend), backend.lm(cell.cut) as lm:
-            outcome = cell.task.judge(part, cell.task.ask(lm, part))
+        with backend.lm(cell.cut) as lm:
+            answers = cell.task.ask(lm, part)
+            outcome = cell.task.judge(part, answers)
+            cut_off = None if limit is None else _cut_off(answers, len(part), backend, limit)
         yield Block(
             documents=[cell.documents[place] for place in part],
             metrics=outcome.metrics,
             responses=outcome.responses,
             greedy=outcome.greedy,
             filtered=outcome.filtered,
+            unfinished=cut_off,
             seconds=round(time.perf_counter() - began, 3),
         )
 
 
-def _silence(backend: Any) -> AbstractContextManager[None]:
-    """Keeps what lm-eval's own models say from the terminal; the engine's warnings are ours."""
-    if getattr(backend, "model", None) is not None:
-        return nullcontext()
-    from aurac.tasks.build import quiet
-
-    return quiet()
-
-
-def _prepare(backend: Any, task: Any) -> None:
-    """Have the engine tokenise a task once for all cells, and find what its prompts share."""
-    if (model := getattr(backend, "model", None)) is not None:
-        tasks = _PREPARED.setdefault(backend, set())
-        if task.name not in tasks:
-            tasks.add(task.name)
-            model.prepare(task.instances(range(len(task))))
+def _cut_off(
+    answers: Sequence[Sequence[str]], examples: int, backend: Backend, limit: int
+) -> list[bool]:
+    """For each example whether an answer to one of its requests reached the token limit."""
+    known = iter(backend.unfinished([text for texts in answers for text in texts], limit))
+    each = [sum(next(known) for _ in texts) > 0 for texts in answers]
+    share = len(each) // examples
+    return [any(each[at : at + share]) for at in range(0, len(each), share)]
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from aurac.adapters.cut import Sweep
+from aurac.backends.backend import Backend
 from aurac.files import sha256_json, write_json
-from aurac.runs.plan import Way
+from aurac.runs.inputs import Inputs
 
 EXAMPLES = 48  # per run: the optimum is flat, and each costs a forward pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r
@@ -44,49 +46,39 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     return float(2.0 ** (best + shift))
 
 
-def fitted(
-    ways: Sequence[Way],
-    tasks: Sequence[Any],
-    backend: Callable[[], Any],
-    settings: str,
-    folder: Path,
-) -> list[Way]:
-    """The ways, those of rescale `fit` with their factors, which are kept in `folder`.
-
-    Args:
-        ways: Of all adapters.
-        tasks: Those that are evaluated, no groups.
-        backend: Gives who answers, the first time that a factor is not known.
-        settings: Hash of the run's settings: others have other factors.
-        folder: Of the factors.
-    """
-    if all(way.rescale != "fit" for way in ways):
-        return list(ways)
-    share = max(1, EXAMPLES // len(tasks))
-    pairs = [pair for task in tasks for pair in task.held_out(share)]
+def fitted(inputs: Inputs, folder: Path) -> list[Sweep]:
+    """The sweeps, those of rescale `fit` with their factors, which are kept in `folder`."""
+    if all(sweep.rescale != "fit" for sweep in inputs.sweeps):
+        return list(inputs.sweeps)
+    share = max(1, EXAMPLES // len(inputs.leaves))
+    pairs = [pair for task in inputs.leaves for pair in task.held_out(share)]
+    about = [inputs.digest, inputs.tokens, pairs]
     return [
         replace(
-            way, factors={r: _factor(way, r, pairs, backend, settings, folder) for r in way.ranks}
+            sweep,
+            factors={
+                r: _factor(sweep, r, pairs, inputs.backend, about, folder) for r in sweep.ranks
+            },
         )
-        if way.rescale == "fit"
-        else way
-        for way in ways
+        if sweep.rescale == "fit"
+        else sweep
+        for sweep in inputs.sweeps
     ]
 
 
 def _factor(
-    way: Way, rank: int, pairs: Any, backend: Callable[[], Any], settings: str, folder: Path
+    sweep: Sweep, rank: int, pairs: Any, backend: Backend, about: Any, folder: Path
 ) -> float:
     """A factor that is kept, or found now; the one that counts is the one kept first."""
-    sha256 = way.adapter.member(rank).sha256
-    path = folder / f"{sha256_json([sha256, way.basis, rank, settings, pairs])[:32]}.json"
+    sha256 = sweep.adapter.member(rank).sha256
+    path = folder / f"{sha256_json([sha256, sweep.basis, rank, about])[:32]}.json"
     if not path.exists():
         from aurac.engine.lm import scoring_requests
 
         requests = scoring_requests(pairs)
 
         def objective(factor: float) -> float:
-            with backend().lm(replace(way, factors={rank: factor}).cut(rank)) as lm:
+            with backend.lm(replace(sweep, factors={rank: factor}).at(rank)) as lm:
                 return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
 
         factor = best_factor(objective)

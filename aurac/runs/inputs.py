@@ -1,22 +1,30 @@
-"""What is evaluated, without the base's weights: adapters, the base's outline, tasks."""
+"""What is evaluated, without the base's weights: adapters, the base's outline, tasks, a backend."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters import Adapter, Family, check_base, check_fits
-from aurac.adapters.checkpoints import common_base, load_adapters, named_members
+from aurac.adapters.checkpoints import common_base, load_adapters, named, named_members
+from aurac.adapters.cut import Cut, Sweep, sweeps_of
+from aurac.backends.backend import Backend
+from aurac.backends.opening import open_backend
 from aurac.errors import UsageError
+from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
+from aurac.records.folder import known_names
+from aurac.runs.progress import Progress
 from aurac.runs.settings import Settings
+from aurac.tasks.listing import expand
 
 if TYPE_CHECKING:
-    from aurac.tasks.evaltask import EvalTask
-    from aurac.tasks.options import TaskOptions
+    from aurac.tasks.evaltask import EvalTask, TaskGroup
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,54 +33,126 @@ class Inputs:
 
     Attributes:
         adapters: Unique name → adapter or family.
+        sweeps: The curves of all adapters, one adapter after the other.
         base: The base; its model is on the meta device where it could be outlined.
         tokenizer: What prompts go through.
         tasks: Tasks with their requests; a group after its members.
+        backend: Who answers.
     """
 
     settings: Settings
     adapters: Mapping[str, Adapter | Family]
+    sweeps: Sequence[Sweep]
     base: LoadedBase
     tokenizer: Tokenizer
-    tasks: Sequence[EvalTask]
+    tasks: Sequence[EvalTask | TaskGroup]
+    backend: Backend
 
-    def load(self) -> LoadedBase:
-        """The base in memory."""
-        if not any(p.is_meta for p in self.base.model.parameters()):
-            return self.base
-        loaded = load_base(
-            self.base.name,
-            dtype=self.base.dtype,
-            device=self.base.device,
-            trust_remote_code=self.settings.trust_remote_code,
-            device_map=self.settings.device_map,
-        )
-        return self.tokenizer.adopted_by(loaded)
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What may not change within a run folder; adapters, ranks, tasks and examples may grow."""
+        return {
+            "base_sha256": self.base.sha256,
+            "dtype": self.base.dtype,
+            "device_kind": self.backend.device_kind,
+            "lm_eval": version("lm_eval"),
+            "max_length": self.settings.max_length,
+            **self.backend.identity(),
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the identity."""
+        return sha256_json(self.identity)
+
+    @property
+    def tokens(self) -> dict[str, Any]:
+        """What makes tokens of prompts, where that is not the base's own."""
+        parts = {"tokenizer": self.tokenizer.sha256, "embedding_rows": self.tokenizer.rows}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    @cached_property
+    def leaves(self) -> list[EvalTask]:
+        """The tasks that have cells."""
+        from aurac.tasks.evaltask import EvalTask
+
+        return [task for task in self.tasks if isinstance(task, EvalTask)]
+
+    @property
+    def cuts(self) -> list[Cut]:
+        """All that is evaluated of the adapters, whatever the task."""
+        return [sweep.at(rank) for sweep in self.sweeps for rank in sweep.ranks]
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run folder: the one that was named, or one of these tasks, prompts and settings."""
+        if self.settings.out:
+            return Path(self.settings.out)
+        names = [task.name for task in self.tasks if task.group is None]
+        prompts = [[task.name, task.prompting] for task in self.leaves]
+        digest = sha256_json([names, prompts, self.tokens, self.identity])
+        return Path("runs") / f"{'-'.join(names)[:60].replace('/', '_')}-{digest[:8]}"
 
 
-def load_inputs(settings: Settings, known: Mapping[str, str] | None = None) -> Inputs:
-    """Read the adapters, outline the base and build the tasks.
+def load(
+    settings: Settings, progress: Progress | None = None, names: Mapping[str, str] | None = None
+) -> Inputs:
+    """Read the adapters, outline the base, build the tasks and open the backend.
 
-    Args:
-        settings: What was asked for.
-        known: Hash of an adapter → the name that the run folder has given it.
+    All that can be refused is refused here. `names` are those of adapters by their hash; otherwise
+    they are the ones that the run folder has given them.
 
     Raises:
         AuracError: Any input that cannot be used.
+        ServerError: The server does not answer.
     """
+    progress, tasks_asked = progress or Progress(), expand(settings.tasks, settings.include_path)
+    progress.step("reading the adapters")
+    loaded = load_adapters(settings.checkpoints, settings.base)
+    if names is None and settings.out:
+        names = known_names(Path(settings.out))
+    adapters = named(loaded, names or {})
+    progress.step("reading the base's outline")
+    base, tokenizer = _base(settings, adapters)
+    progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
-    names, options = asked_tasks(settings)
-    adapters = load_adapters(settings.checkpoints, settings.base, known)
-    for recipe, wanted in settings.group.items():
-        for name in set(wanted) - adapters.keys():
+    tasks = build_tasks(tasks_asked, tokenizer=base.tokenizer, options=settings)
+    sweeps = _sweeps(settings, adapters)
+    backend = open_backend(
+        settings.model,
+        _arguments(settings),
+        base,
+        partial(_with_weights, settings, base, tokenizer, progress),
+        lambda: inputs.folder / "served",
+        largest=max(sweep.ranks[-1] for sweep in sweeps),
+        batch_size=settings.batch_size,
+        max_length=settings.max_length,
+        chat=settings.apply_chat_template,
+    )
+    if settings.ray and not backend.on_ray:
+        raise UsageError(f"--ray computes with the engine, and not with --model {settings.model}")
+    if not backend.finds_factors and any(sweep.rescale == "fit" for sweep in sweeps):
+        raise UsageError(f"rescale fit needs the model hf or hflm, and not {settings.model}")
+    inputs = Inputs(settings, adapters, sweeps, base, tokenizer, tasks, backend)
+    if names is None:
+        adapters = named(loaded, known_names(inputs.folder))
+        inputs = replace(inputs, adapters=adapters, sweeps=_sweeps(settings, adapters))
+    for recipe, members in settings.group.items():
+        for name in set(members) - adapters.keys():
             raise UsageError(
                 f"group {recipe} names {name!r}, and the adapters are {', '.join(adapters)}"
             )
+    return inputs
+
+
+def _base(
+    settings: Settings, adapters: Mapping[str, Adapter | Family]
+) -> tuple[LoadedBase, Tokenizer]:
+    """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
-    base_name = common_base(adapters, settings.base)
     base = outline_base(
-        base_name,
+        common_base(adapters, settings.base),
         dtype=settings.dtype,
         device=settings.device,
         trust_remote_code=trust,
@@ -86,38 +166,37 @@ def load_inputs(settings: Settings, known: Mapping[str, str] | None = None) -> I
         {name: member.source for name, member in members.items()},
         {name: rows for name, m in members.items() if (rows := m.vocabulary) is not None},
         chat_template=settings.apply_chat_template,
-        trust_remote_code=trust,
     )
     base = tokenizer.adopted_by(base)
     for member in members.values():
         check_fits(member, base.model)
-    tasks = build_tasks(names, tokenizer=base.tokenizer, options=options)
-    return Inputs(settings, adapters, base, tokenizer, tasks)
+    return base, tokenizer
 
 
-def asked_tasks(settings: Settings) -> tuple[list[str], TaskOptions]:
-    """The names of the tasks, and how they are built."""
-    from aurac.tasks import BUNDLED, QUICK_DOCUMENTS
-    from aurac.tasks.listing import expand
-    from aurac.tasks.options import TaskOptions
+def _arguments(settings: Settings) -> dict[str, Any]:
+    """lm-eval's arguments of a model other than the engine."""
+    words = ("dtype", "device", "trust_remote_code")
+    named = {word: getattr(settings, word) for word in words}
+    return {**{word: value for word, value in named.items() if value}, **settings.model_args}
 
-    names = expand(settings.tasks, settings.include_path)
-    limit: float | dict[str, float] | None = settings.limit or None
-    if settings.limit is None:
-        quick = [name for name in names if name in BUNDLED and name not in settings.data]
-        limit = dict.fromkeys(quick, float(QUICK_DOCUMENTS))
-    options = TaskOptions(
-        num_fewshot=settings.num_fewshot,
-        fewshot=settings.fewshot,  # type: ignore[arg-type]
-        seed=settings.seed,
-        limit=limit,
-        metric=settings.metric,
-        data={task: Path(folder) for task, folder in settings.data.items()},
-        chat_template=settings.apply_chat_template,
-        system_instruction=settings.system_instruction,
-        fewshot_as_multiturn=settings.fewshot_as_multiturn,
-        gen_kwargs=settings.gen_kwargs,
-        include_path=settings.include_path,
-        cluster=settings.cluster,
+
+def _sweeps(settings: Settings, adapters: Mapping[str, Adapter | Family]) -> list[Sweep]:
+    asked = settings.ranks, settings.basis, settings.rescale
+    return [sweep for name, each in adapters.items() for sweep in sweeps_of(name, each, *asked)]
+
+
+def _with_weights(
+    settings: Settings, base: LoadedBase, tokenizer: Tokenizer, progress: Progress
+) -> LoadedBase:
+    """The base in memory."""
+    if not any(p.is_meta for p in base.model.parameters()):
+        return base
+    progress.step("loading the base")
+    loaded = load_base(
+        base.name,
+        dtype=base.dtype,
+        device=base.device,
+        trust_remote_code=settings.trust_remote_code,
+        device_map=settings.device_map,
     )
-    return names, options
+    return tokenizer.adopted_by(loaded)

@@ -5,73 +5,88 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from aurac.adapters import Family
-from aurac.files import write_atomic, write_json
+from aurac.adapters.cut import Sweep
+from aurac.files import write_atomic
 from aurac.models.device import in_use, machine, versions
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
 from aurac.records.run import TaskQuestions
-from aurac.runs.plan import Cell, Way, keys_of
-
-if TYPE_CHECKING:
-    from aurac.runs.session import Session
-    from aurac.tasks.evaltask import EvalTask
+from aurac.runs.inputs import Inputs
+from aurac.runs.plan import PlannedCell, keys_of
+from aurac.tasks.evaltask import EvalTask, TaskGroup
 
 
 def manifest_of(
-    session: Session, ways: Sequence[Way], cells: Sequence[Cell], command: str | None, began: float
+    inputs: Inputs,
+    command: str | None,
+    began: float,
+    sweeps: Sequence[Sweep] = (),
+    cells: Sequence[PlannedCell] = (),
+    documents: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Manifest:
-    """What this command adds to `run.json`; questions and prompts are written beside it."""
-    given, base, tasks = session.settings, session.inputs.base, session.inputs.tasks
-    infos = [task_info(session.folder, task) for task in tasks]
-    keys: dict[Way | None, dict[str, dict[int, str]]] = {}
+    """What a command adds to `run.json`; before anything is computed without cells.
+
+    Args:
+        inputs: Of the run.
+        command: As it was typed.
+        began: When, in seconds since 1970.
+        sweeps: The curves.
+        cells: What is evaluated for them.
+        documents: Task → the files of its questions and prompts, see `write_documents`.
+    """
+    given, base, backend = inputs.settings, inputs.base, inputs.backend
+    keys: dict[Sweep | None, dict[str, dict[int, str]]] = {}
     for cell in cells:
-        keys.setdefault(cell.way, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
-    examples = {task.name: len(task) for task in session.leaves}
+        keys.setdefault(cell.sweep, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
+    examples = {task.name: len(task) for task in inputs.leaves}
     provenance = {
         "command": command and given.redacted(command),
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),
-        "device": base.device if given.model == "hf" else session.device_kind,
-        "dtype": session.identity["dtype"],
+        "device": backend.place,
+        "dtype": inputs.identity["dtype"],
         "base": base.name,
         "base_sha256": base.sha256,
-        "backend": session.identity["backend"],
+        "backend": inputs.identity["backend"],
+        "model": given.model,
     }
     return Manifest(
-        settings=session.identity,
+        settings=inputs.identity,
         provenance=provenance,
-        adapters=[adapter_info(name, ways) for name in session.inputs.adapters],
-        tasks=infos,
-        asked=[task.name for task in tasks if task.group is None],
-        cuts=[_cut_info(way, keys[way], examples) for way in ways],
-        base={task: ranks[0] for task, ranks in keys[None].items()},
+        adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
+        tasks=[task_info(task, inputs.tokens, documents) for task in inputs.tasks],
+        asked=[task.name for task in inputs.tasks if task.group is None],
+        cuts=[_cut_info(sweep, keys[sweep], examples) for sweep in sweeps],
+        base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
         groups={recipe: list(members) for recipe, members in given.group.items()},
     )
 
 
-def _cut_info(way: Way, cells: dict[str, dict[int, str]], examples: dict[str, int]) -> CutInfo:
+def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], examples: dict[str, int]) -> CutInfo:
     ordered = {task: dict(sorted(keys.items())) for task, keys in cells.items()}
     return CutInfo(
-        adapter=way.name,
-        basis=way.basis,
-        rescale=way.rescale,
-        factors=dict(way.factors),
+        adapter=sweep.name,
+        basis=sweep.basis,
+        rescale=sweep.rescale,
+        factors=dict(sweep.factors),
         examples={task: examples[task] for task in ordered},
         cells=ordered,
     )
 
 
-def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
+def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
     """What readers need of an adapter."""
-    own = [way for way in ways if way.name == name]
-    adapter, ranks = own[0].adapter, sorted({rank for way in own for rank in way.ranks})
+    own = [sweep for sweep in sweeps if sweep.name == name]
+    adapter, ranks = own[0].adapter, sorted({rank for sweep in own for rank in sweep.ranks})
     recipe = dict(adapter.recipe) if adapter.recipe else None
     return AdapterInfo(
         name=name,
@@ -92,27 +107,48 @@ def adapter_info(name: str, ways: Sequence[Way]) -> AdapterInfo:
     )
 
 
-def task_info(folder: Path, task: EvalTask) -> TaskInfo:
-    """What readers need of a task; its questions and prompts are written into the run folder."""
-    documents, requests = (None, None) if task.members else write_documents(folder, task)
+def task_info(
+    task: EvalTask | TaskGroup,
+    tokens: Mapping[str, Any],
+    documents: Mapping[str, tuple[str, str]],
+) -> TaskInfo:
+    """What readers need of a task or group."""
+    told: dict[str, Any] = {
+        "name": task.name,
+        "metric": task.metric,
+        "metrics": tuple(task.usable),
+        "examples": len(task),
+        "version": task.version,
+    }
+    if isinstance(task, TaskGroup):
+        first = task.members[0]
+        shots = {member.num_fewshot for member in task.members}
+        clusters = dict.fromkeys(member.cluster for member in task.members if member.cluster)
+        return TaskInfo(
+            **told,
+            num_fewshot=shots.pop() if len(shots) == 1 else None,
+            members=tuple(member.name for member in task.members),
+            rolling=first.rolling,
+            higher_is_better=replace(first, metric=task.metric).higher_is_better,
+            cluster=", ".join(clusters) or None,
+        )
+    questions, requests = documents.get(task.name, (None, None))
     return TaskInfo(
-        name=task.name,
-        metric=task.metric,
-        metrics=tuple(task.usable),
-        examples=len(task),
-        version=task.version,
+        **told,
         num_fewshot=task.num_fewshot,
-        members=tuple(member.name for member in task.members),
         rolling=task.rolling,
         higher_is_better=task.higher_is_better,
         cluster=task.cluster,
-        documents=documents,
+        documents=questions,
         requests=requests,
+        prompting={**task.prompting, **tokens},
+        first=keys_of(task)[0],
+        token_limit=task.token_limit,
     )
 
 
 def write_documents(folder: Path, task: EvalTask) -> tuple[str, str]:
-    """Keep the questions and the prompts of a task (no group); the paths in the run folder."""
+    """Keep the questions and the prompts of a task; the paths in the run folder."""
     stem = f"documents/{task.name.replace('/', '_')}-{task.prompts_sha256[:12]}"
     questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
     told = task.questions()
@@ -124,7 +160,9 @@ def write_documents(folder: Path, task: EvalTask) -> tuple[str, str]:
         choices=choices if any(choices) else None,
         clusters=list(task.clusters) if task.clusters else None,
     )
-    write_json(questions, msgspec.to_builtins(content))
+    data = msgspec.json.format(msgspec.json.encode(content), indent=0)
+    if not questions.exists() or questions.read_bytes() != data:
+        write_atomic(questions, data)
     if not requests.exists():
         lines = "\n".join(
             json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows())

@@ -13,7 +13,7 @@ from aurac.terminal import one_line
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aurac.runs.plan import Cell
+    from aurac.runs.plan import PlannedCell
 
 
 class Progress:
@@ -25,38 +25,39 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def begin(self, cell: Cell) -> None:
-        """A cell is being computed."""
+    def step(self, what: str) -> None:
+        """Something of unknown length begins, such as "loading the base"."""
 
-    def advance(self, cell: Cell, examples: float) -> None:
-        """So many of its examples are there."""
+    def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
+        """These are the cells, and how many of their examples are missing."""
 
-    def settled(self, cell: Cell, how: str) -> None:
+    def begin(self, cell: PlannedCell, there: int) -> None:
+        """A cell is being computed, of which so many examples are there."""
+
+    def advance(self, cell: PlannedCell, examples: float) -> None:
+        """So many of its examples are there, too."""
+
+    def settled(self, cell: PlannedCell, how: str) -> None:
         """A cell is done or failed."""
 
 
 class Bar(Progress):
     """On standard error: a bar over all examples, and on no terminal a line for each cell."""
 
-    def __init__(self, cells: Sequence[Cell], left: Sequence[int]) -> None:
+    def __init__(self) -> None:
         self._console = Console(stderr=True)
-        self._settled, self._cells = sum(count == 0 for count in left), len(cells)
-        self._weight = {cell.key: weight(cell) for cell in cells}
-        total = sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
         columns = (
             rich_progress.TextColumn("{task.description}", markup=False),
-            rich_progress.BarColumn(),
-            rich_progress.TextColumn("{task.fields[cells]} cells"),
-            rich_progress.TimeRemainingColumn(),
+            rich_progress.BarColumn(bar_width=20),
+            rich_progress.TextColumn("{task.fields[told]}", markup=False),
         )
         self._bar = rich_progress.Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, transient=True
         )
-        self._task = self._bar.add_task("", total=total, cells=self._counts)
-
-    @property
-    def _counts(self) -> str:
-        return f"{self._settled}/{self._cells}"
+        self._task = self._bar.add_task("", total=None, told="")
+        self._weight: dict[str, float] = {}
+        self._there: dict[str, float] = {}
+        self._settled = self._cells = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -65,24 +66,54 @@ class Bar(Progress):
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def begin(self, cell: Cell) -> None:
+    def step(self, what: str) -> None:
         """See `Progress`."""
-        self._bar.update(self._task, description=one_line(cell.label))
+        self._bar.update(self._task, description=f"{what} …", told="")
 
-    def advance(self, cell: Cell, examples: float) -> None:
+    def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """See `Progress`."""
+        self._settled, self._cells = sum(count == 0 for count in left), len(cells)
+        self._weight = {cell.key: weight(cell) for cell in cells}
+        total = sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
+        self._bar.reset(self._task, total=total)
+
+    def begin(self, cell: PlannedCell, there: int) -> None:
+        """See `Progress`."""
+        self._there[cell.key] = there
+        self.advance(cell, 0)
+
+    def advance(self, cell: PlannedCell, examples: float) -> None:
+        """See `Progress`."""
+        self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
+        done = f"{self._there[cell.key]:.0f} of {len(cell.task)} examples"
+        seconds = self._bar.tasks[0].time_remaining
+        self._bar.update(
+            self._task,
+            description=f"{one_line(cell.label)}: {done}",
+            told=f"{self._settled} of {self._cells} cells" + about(seconds),
+        )
 
-    def settled(self, cell: Cell, how: str) -> None:
+    def settled(self, cell: PlannedCell, how: str) -> None:
         """See `Progress`."""
         self._settled += 1
-        self._bar.update(self._task, cells=self._counts)
         if not self._console.is_terminal or how != "done":
-            line = f"{self._counts} cells: {one_line(cell.label)} {one_line(how)}"
+            counts = f"{self._settled}/{self._cells} cells"
+            line = f"{counts}: {one_line(cell.label)} {one_line(how)}"
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def weight(cell: Cell) -> float:
+def about(seconds: float | None) -> str:
+    """Such as ", about 40 s left"; empty where it is not known."""
+    if seconds is None:
+        return ""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f", about {seconds / size:.0f} {unit} left"
+    return f", about {seconds:.0f} s left"
+
+
+def weight(cell: PlannedCell) -> float:
     """About how long one of its examples takes beside those of other tasks: characters read."""
     first = cell.task.instances([0])
     return 1.0 + sum(len(str(instance.args[0])) for instance in first)

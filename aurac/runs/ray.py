@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import time
 from collections import deque
@@ -17,14 +18,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from aurac.adapters.checkpoints import NamedCheckpoint
+from aurac.adapters.cut import Sweep
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.lines import Block
-from aurac.runs.compute import Work, blocks, reason_of
-from aurac.runs.inputs import load_inputs
-from aurac.runs.plan import Cell, plan
-from aurac.runs.session import Session
+from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
+from aurac.runs.inputs import Inputs, load
+from aurac.runs.plan import PlannedCell, plan
 from aurac.runs.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +63,9 @@ class Job:
     factors: dict[tuple[str, str], dict[int, float]]
 
 
-def compute_on_ray(session: Session, cells: Sequence[Cell], work: Work) -> None:
+def compute_on_ray(
+    inputs: Inputs, sweeps: Sequence[Sweep], cells: Sequence[PlannedCell], work: Work
+) -> None:
     """Until every cell is done or failed, as many at a time as the cluster has room for.
 
     Raises:
@@ -73,14 +78,18 @@ def compute_on_ray(session: Session, cells: Sequence[Cell], work: Work) -> None:
         raise UsageError(
             "--ray needs Ray: pip install 'aurac[ray]' here and on every node"
         ) from error
-    gpus = 1 if session.device_kind == "cuda" else 0
-    with _cluster(ray, str(session.settings.ray)):
+    gpus = 1 if inputs.backend.device_kind == "cuda" else 0
+    with _cluster(ray, str(inputs.settings.ray)):
         # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
         how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
         task = ray.remote(num_returns="streaming", **how)(answer)
-        slots = int(ray.cluster_resources().get("GPU" if gpus else "CPU", 0))
+        kind = "GPU" if gpus else "CPU"
+        slots = int(ray.cluster_resources().get(kind, 0))
+        if not slots:
+            raise ClusterError(f"the Ray cluster {inputs.settings.ray} has no {kind}")
         head = _Head(str(ray.get_runtime_context().gcs_address))
-        driver = _Driver(ray, task, ray.put(_job(session)), work, session.device_kind)
+        job = ray.put(_job(inputs, sweeps))
+        driver = _Driver(ray, task, job, work, inputs.backend.device_kind)
         try:
             driver.run(cells, slots + 1, head)
         except (ray.exceptions.RaySystemError, ConnectionError) as error:
@@ -139,7 +148,7 @@ class _Head:
 class _Open:
     """A cell that a worker computes, under a lock of this process."""
 
-    cell: Cell
+    cell: PlannedCell
     lock: FileLock
     deaths: int = 0
 
@@ -152,7 +161,7 @@ class _Driver:
         self._work, self._device_kind = work, device_kind
         self._open: dict[Any, _Open] = {}
 
-    def run(self, cells: Sequence[Cell], most: int, head: _Head) -> None:
+    def run(self, cells: Sequence[PlannedCell], most: int, head: _Head) -> None:
         """Until every cell is settled, here or in another process."""
         waiting = deque(cells)
         while waiting or self._open:
@@ -168,18 +177,18 @@ class _Driver:
                 time.sleep(_PATIENCE)
             head.check()
 
-    def _take(self, waiting: deque[Cell]) -> None:
+    def _take(self, waiting: deque[PlannedCell]) -> None:
         """Submit the next cell; one that another process holds is tried again last."""
         cell = waiting.popleft()
         if self._work.settled(cell):
             return
-        lock = self._work.locks.take(cell.key)
+        lock = self._work.folder.take(cell.key)
         if lock is None:
             waiting.append(cell)
         elif self._work.settled(cell):
             lock.release()
         else:
-            self._work.progress.begin(cell)
+            self._work.begin(cell)
             self._submit(_Open(cell, lock))
 
     def _submit(self, entry: _Open) -> None:
@@ -230,51 +239,59 @@ class _Driver:
             self._close(stream)
 
 
-def _job(session: Session) -> Job:
-    inputs, given = session.inputs, session.settings
-    settings = replace(
+def _job(inputs: Inputs, sweeps: Sequence[Sweep]) -> Job:
+    given = inputs.settings
+    settings = msgspec.structs.replace(
         given,
         checkpoints=tuple(NamedCheckpoint.of(path).absolute for path in given.checkpoints),
         base=NamedCheckpoint(None, (inputs.base.name,)).absolute,
         dtype=inputs.base.dtype,
-        device=session.device_kind,
+        device=inputs.backend.device_kind,
         data={task: str(Path(folder).resolve()) for task, folder in given.data.items()},
         include_path=str(Path(given.include_path).resolve()) if given.include_path else None,
+        ray=None,
     )
     names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
-    ways = [way for way in session.fitted() if way.factors]
-    factors = {(way.name, str(way.basis)): dict(way.factors) for way in ways}
-    return Job(settings, names, session.digest, factors)
+    factors = {(s.name, str(s.basis)): dict(s.factors) for s in sweeps if s.factors}
+    return Job(settings, names, inputs.digest, factors)
 
 
-_CACHE: dict[str, tuple[Session, dict[str, Cell]]] = {}
+_CACHE: dict[str, tuple[Inputs, dict[str, PlannedCell]]] = {}
 """In a worker: the job that it served last, with the base and the adapter in use."""
 
 
 def answer(job: Job, key: str, places: list[list[int]]) -> Iterator[Block | str]:
-    """In a worker: the blocks of a cell, and at last why it failed, if it did."""
+    """In a worker: the blocks of a cell, and at last why it failed, if it did.
+
+    A worker whose accelerator is lost ends: another one takes the cell.
+    """
     name = repr(job)
     if name not in _CACHE:
         _CACHE.clear()
-        _CACHE[name] = _session(job)
-    session, cells = _CACHE[name]
-    backend = session.backend()
+        _CACHE[name] = _prepared(job)
+    inputs, cells = _CACHE[name]
     try:
-        yield from blocks(cells[key], places, backend)
+        yield from blocks(cells[key], places, inputs.backend)
     except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
+        try:
+            raise_if_lost(error, cells[key])
+        except LostDeviceError:
+            os._exit(1)
         yield reason_of(error)
 
 
-def _session(job: Job) -> tuple[Session, dict[str, Cell]]:
-    session = Session(load_inputs(replace(job.settings, ray=None), job.names))
-    if session.digest != job.digest:
+def _prepared(job: Job) -> tuple[Inputs, dict[str, PlannedCell]]:
+    inputs = load(job.settings, names=job.names)
+    if inputs.digest != job.digest:
         raise ClusterError(
-            f"a worker would compute something else ({session.identity}): every node needs the "
+            f"a worker would compute something else ({inputs.identity}): every node needs the "
             "same packages, base, data and kind of device"
         )
-    ways = [
-        replace(way, factors=job.factors[way.name, way.basis]) if way.rescale == "fit" else way
-        for way in session.ways
+    sweeps = [
+        replace(sweep, factors=job.factors[sweep.name, sweep.basis])
+        if sweep.rescale == "fit"
+        else sweep
+        for sweep in inputs.sweeps
     ]
-    cells = plan(ways, session.inputs.tasks, session.digest)
-    return session, {cell.key: cell for cell in cells}
+    cells = plan(sweeps, inputs.leaves, inputs.digest, inputs.tokens)
+    return inputs, {cell.key: cell for cell in cells}

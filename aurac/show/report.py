@@ -74,6 +74,20 @@ def _named(figures: Sequence[Path]) -> list[Path]:
     return [path for path in figures if path.suffix == ".pdf"]
 
 
+def is_written(analysis: Analysis, folder: Path) -> bool:
+    """Whether a folder holds the report of this analysis."""
+    path = folder / "analysis.json"
+    return (
+        (folder / "report.html").is_file()
+        and path.is_file()
+        and path.read_text(encoding="utf-8") == _analysis_text(analysis)
+    )
+
+
+def _analysis_text(analysis: Analysis) -> str:
+    return json.dumps(as_json(analysis), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_frames(analysis: Analysis, folder: Path) -> list[Path]:
     """Each frame as CSV, and all as analysis.json."""
     paths = []
@@ -84,10 +98,7 @@ def write_frames(analysis: Analysis, folder: Path) -> list[Path]:
         paths.append(folder / f"{name}.csv")
         write_atomic(paths[-1], safe.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
     paths.append(folder / "analysis.json")
-    write_atomic(
-        paths[-1],
-        json.dumps(as_json(analysis), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-    )
+    write_atomic(paths[-1], _analysis_text(analysis))
     return paths
 
 

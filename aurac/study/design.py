@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import torch
 
+from aurac.adapters import Adapter, Factors
+from aurac.adapters.cut import sweeps_of
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
+from aurac.runs.settings import several
 from aurac.training.recipe import Recipe, family_members, make_recipe, read_yaml
 
 if TYPE_CHECKING:
@@ -104,20 +108,38 @@ class Planned:
         `examples` any will do.
         """
         hashes = {recipe.sha256 for _, recipe in self.trainings(Path())} | {self.recipe.sha256}
-        wanted = set(self.cuts.get("basis", ()))
         for adapter in run.adapters:
             made_by = (adapter.recipe or {}).get("sha256")
-            curves = [c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.task)]
-            if (
-                (made_by in hashes and adapter.seed == self.recipe.seed)
-                and (adapter.format == "family") == self.family
-                and curves
-                and wanted <= {curve.basis for curve in curves}
-                and all(set(self.ranks) <= set(c.ranks) and not c.missing for c in curves)
-                and all(not examples or len(c.doc_ids or ()) == examples for c in curves)
-            ):
+            mine = made_by in hashes and adapter.seed == self.recipe.seed
+            if not mine or (adapter.format == "family") != self.family:
+                continue
+            curves = {
+                (c.basis, c.rescale): c
+                for c in run.curves
+                if (c.adapter, c.task) == (adapter.name, self.task)
+                and set(self.ranks) <= set(c.ranks)
+                and not c.missing
+                and (not examples or len(c.doc_ids or ()) == examples)
+            }
+            if self.wanted <= curves.keys() and curves:
                 return adapter.name
         return None
+
+    @property
+    def wanted(self) -> set[tuple[str, str]]:
+        """Basis and rescale of the curves that are evaluated; empty of a family, which has one."""
+        if self.family:
+            return set()
+        asked = (several(self.cuts.get(name, ())) for name in ("basis", "rescale"))
+        sweeps = sweeps_of(self.name, _outline(self.recipe), self.ranks, *asked)
+        return {(sweep.basis, sweep.rescale) for sweep in sweeps}
+
+
+def _outline(recipe: Recipe) -> Adapter:
+    """An adapter without weights that is cut as one of this recipe is."""
+    A, B = torch.empty(recipe.rank, 1), torch.empty(1, recipe.rank)
+    factors = Factors(A, B, alpha=recipe.alpha, rule=recipe.scaling)
+    return Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
 
 
 def load_study(path: str | Path) -> Study:

@@ -24,7 +24,7 @@ from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import AuracError, DataError, TaskError, UsageError
 from aurac.tasks import local_data
 from aurac.tasks.bundled import BUNDLED, include_path
-from aurac.tasks.evaltask import EvalTask, Example, cluster_labels
+from aurac.tasks.evaltask import EvalTask, Example, TaskGroup, cluster_labels
 from aurac.tasks.listing import is_file, stock_tasks, task_folder
 from aurac.tasks.metrics import choose_metric
 from aurac.tasks.options import TaskOptions
@@ -37,7 +37,7 @@ _BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 def build_tasks(
     names: Sequence[str], *, tokenizer: Any, options: TaskOptions | None = None
-) -> list[EvalTask]:
+) -> list[EvalTask | TaskGroup]:
     """Look tasks up and build their requests, once for every rank and every adapter.
 
     The prompts are those of ``lm_eval.simple_evaluate([name])`` with its default seeds; a longer
@@ -55,7 +55,7 @@ def build_tasks(
         TaskError, DataError, UsageError: Tasks, data or options that do not serve.
     """
     options = options or TaskOptions()
-    if options.chat_template and not getattr(tokenizer, "chat_template", None):
+    if options.apply_chat_template and not getattr(tokenizer, "chat_template", None):
         raise UsageError("The tokenizer has no chat template: leave --apply-chat-template out.")
     _compile_templates_once()
     builder = _Builder(options, tokenizer, stock=not set(names) <= set(BUNDLED))
@@ -65,7 +65,9 @@ def build_tasks(
     return built
 
 
-def _check_names(names: Sequence[str], built: Sequence[EvalTask], options: TaskOptions) -> None:
+def _check_names(
+    names: Sequence[str], built: Sequence[EvalTask | TaskGroup], options: TaskOptions
+) -> None:
     """Refuse a task that comes twice, and options for one that is not evaluated."""
     known = [task.name for task in built]
     if twice := {name for name in known if known.count(name) > 1}:
@@ -86,7 +88,7 @@ class _Builder:
         self._options, self._stock = options, stock
         self._local: set[str] = set()  # tasks whose data are files of the user
         self._template: partial[str] | None = None
-        if options.chat_template:
+        if options.apply_chat_template:
             self._template = partial(chat_text, tokenizer)
 
     @cached_property
@@ -104,7 +106,7 @@ class _Builder:
             manager.task_index.setdefault(name, Entry(name, Kind[row.kind], path, tags=tags))
         return manager
 
-    def build(self, requested: str) -> list[EvalTask]:
+    def build(self, requested: str) -> list[EvalTask | TaskGroup]:
         """The tasks of one name, a group's members before the group."""
         limit = self._options.limit_of(requested)
         try:
@@ -119,8 +121,8 @@ class _Builder:
             reason = f"{type(error).__name__}: {error}"
             raise TaskError(f"lm-eval cannot build task {requested} ({reason}).") from error
         if group is None:
-            return built
-        pooled = EvalTask.pooled(group.name, str(group.version), built)
+            return list(built)
+        pooled = TaskGroup(group.name, str(group.version), tuple(built))
         return [*built, replace(pooled, metric=self._metric(pooled))]
 
     def _load(self, requested: str) -> tuple[dict[str, Any], str]:
@@ -223,7 +225,7 @@ class _Builder:
             task.sampler = first_n(list(sampler.fewshot_docs()))
         task.set_fewshot_seed(seed=self._options.seed)
 
-    def _metric(self, task: EvalTask) -> str:
+    def _metric(self, task: EvalTask | TaskGroup) -> str:
         """What was asked of the task or its group; what was asked of all only where it has that."""
         asked = self._options.metric
         for key in filter(None, (task.name, task.group)):

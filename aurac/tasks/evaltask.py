@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.files import Json, sha256_text
 from aurac.tasks.metrics import plain, usable_metrics
@@ -57,33 +57,17 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class EvalTask:
-    """A task of lm-eval with its requests, or a group of tasks pooled (then with `members`)."""
+    """A task of lm-eval with its requests."""
 
     name: str
     version: str
     metric: str  # the ``name,filter`` that is compared
     options: TaskOptions
-    task: Any = None  # lm-eval's object; None of a group
-    examples: tuple[Example, ...] = field(default=(), repr=False)  # of a group its members'
+    task: Any = None  # lm-eval's object
+    examples: tuple[Example, ...] = field(default=(), repr=False)
     group: str | None = None  # the group that brought this task along
-    members: tuple[EvalTask, ...] = ()
     cluster: str | None = None  # the field that examples are clustered by
     clusters: tuple[str, ...] | None = None  # n labels; None where examples are independent
-
-    @classmethod
-    def pooled(cls, name: str, task_version: str, members: Sequence[EvalTask]) -> EvalTask:
-        """A group: the examples of all `members` in their order; its metric is still to choose."""
-        clusters = [f"{m.name}:{label}" for m in members for label in m.clusters or m.doc_ids]
-        return cls(
-            name=name,
-            version=task_version,
-            metric="",
-            options=members[0].options,
-            examples=tuple(chain.from_iterable(member.examples for member in members)),
-            members=tuple(members),
-            cluster=", ".join(dict.fromkeys(m.cluster for m in members if m.cluster)) or None,
-            clusters=tuple(clusters) if any(m.clusters for m in members) else None,
-        )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -91,46 +75,49 @@ class EvalTask:
     @property
     def rolling(self) -> bool:
         """Whether it has a perplexity: `aggregate` gives its value, and there is no AURAC."""
-        return self.output_type == "loglikelihood_rolling"
+        return bool(self.task.OUTPUT_TYPE == "loglikelihood_rolling")
 
     @property
     def higher_is_better(self) -> bool:
         """Of its metric."""
         name = self.metric.partition(",")[0]
-        return bool(self._first.higher_is_better().get(name, True))
+        return bool(self.task.higher_is_better().get(name, True))
 
     @property
-    def output_type(self) -> str:
-        """lm-eval's (``multiple_choice``, …); ``mixed`` in a group whose members differ."""
-        kinds = {member.output_type for member in self.members} or {str(self.task.OUTPUT_TYPE)}
-        return kinds.pop() if len(kinds) == 1 else "mixed"
-
-    @property
-    def num_fewshot(self) -> int | None:
-        """Few-shot examples in each prompt; None in a group whose members differ."""
-        shots = {member.num_fewshot for member in self.members}
-        if not self.members:
-            shots = {int(self.task.get_config("num_fewshot") or 0)}
-        return shots.pop() if len(shots) == 1 else None
+    def num_fewshot(self) -> int:
+        """Few-shot examples in each prompt."""
+        return int(self.task.get_config("num_fewshot") or 0)
 
     @property
     def usable(self) -> dict[str, bool]:
-        """``name,filter`` that all members report → whether it can be the metric."""
-        if not self.members:
-            return usable_metrics(self.task)
-        declared = [member.usable for member in self.members]
-        everywhere = (key for key in declared[0] if all(key in other for other in declared))
-        return {key: all(usable[key] for usable in declared) for key in everywhere}
+        """``name,filter`` that it reports → whether it can be the metric."""
+        return usable_metrics(self.task)
 
     @property
-    def _first(self) -> Any:
-        return self.members[0].task if self.members else self.task
+    def prompting(self) -> dict[str, Json]:
+        """What its prompts are made with, beside its own settings."""
+        given = self.options
+        parts: dict[str, Json] = {"num_fewshot": self.num_fewshot}
+        if self.num_fewshot:
+            parts |= {"fewshot": given.fewshot, "seed": given.seed}
+        if given.apply_chat_template:
+            turns = given.fewshot_as_multiturn is not False
+            parts |= {"apply_chat_template": True, "fewshot_as_multiturn": turns}
+        if given.system_instruction:
+            parts["system_instruction"] = given.system_instruction
+        if given.gen_kwargs and self.task.OUTPUT_TYPE == "generate_until":
+            parts["gen_kwargs"] = given.gen_kwargs
+        return parts
+
+    @property
+    def token_limit(self) -> int | None:
+        """Most tokens of an answer; None where nothing is generated."""
+        kwargs = self.examples[0].instances[0].args[1:2] if self.examples else ()
+        return most_new_tokens(kwargs[0]) if kwargs and isinstance(kwargs[0], dict) else None
 
     @cached_property
     def doc_ids(self) -> tuple[str, ...]:
-        """The n identities: lm-eval's ``doc_id``, in a group ``task:doc_id``."""
-        if self.members:
-            return tuple(f"{m.name}:{doc_id}" for m in self.members for doc_id in m.doc_ids)
+        """The n ``doc_id`` of lm-eval."""
         return tuple(str(example.doc_id) for example in self.examples)
 
     @cached_property
@@ -293,6 +280,27 @@ class EvalTask:
         else:
             raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
         return [_reference(self.name, self.task, content) for content in list(contents)[-count:]]
+
+
+@dataclass(frozen=True, eq=False)
+class TaskGroup:
+    """A group of lm-eval: the examples of all its tasks pooled, by a metric that all report."""
+
+    name: str
+    version: str
+    members: tuple[EvalTask, ...]
+    metric: str = ""
+    group: None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.members))
+
+    @property
+    def usable(self) -> dict[str, bool]:
+        """``name,filter`` that all members report → whether it can be the metric."""
+        declared = [member.usable for member in self.members]
+        everywhere = (key for key in declared[0] if all(key in other for other in declared))
+        return {key: all(usable[key] for usable in declared) for key in everywhere}
 
 
 def _check_finite(name: str, instances: Sequence[Any], answers: Sequence[Sequence[Any]]) -> None:

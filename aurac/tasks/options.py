@@ -5,59 +5,64 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from aurac.errors import UsageError
+from aurac.tasks.bundled import BUNDLED
+
+QUICK_EXAMPLES = 100.0  # of a bundled task without a limit: a minute or two on a CPU
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 _PART = re.compile(r"""(?:"[^"]*"|'[^']*'|\[[^\]]*\]|[^,])+""")  # commas split outside of quotes
 
 
-@dataclass(frozen=True)
-class TaskOptions:
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How tasks are built.
 
     Attributes:
+        limit: Only the first so many examples of each task, or below 1 that share of them; 0 takes
+            all. None: 100 of a bundled task, all of any other.
+        metric: Task or group (``*`` for all) → the ``name,filter`` that is compared, or its name
+            alone. A task that lacks what was asked of all keeps its default.
+        data: Task (or its YAML file) → folder with its splits; for a group with a sub-folder for
+            each task, named as the task or as its data set.
+        include_path: A folder with further tasks as YAML, which come before lm-eval's own.
+        cluster: Task or group → field of its examples: those with the same value are no
+            independent ones. A task's own ``metadata: {cluster: FIELD}`` says it, too.
         num_fewshot: Few-shot examples in each prompt; None: the task's own number. Tasks that fix
             themselves to 0 keep 0, as in lm-eval.
         fewshot: ``stock`` samples them as the task says; ``fixed`` shows the first ones of the
             few-shot split in every prompt.
         seed: Of the few-shot sampling.
-        limit: Only the first so many examples of each task, or below 1 that share of them, or of
-            the tasks that a mapping names.
-        metric: Task or group (``*`` for all) to the ``name,filter`` that is compared, or its name
-            alone. A task that lacks what was asked of all keeps its default.
-        data: Task (or its YAML file) to folder with its splits; for a group with a sub-folder for
-            each task, named as the task or as its data set.
-        chat_template: Whether prompts go through the tokenizer's chat template.
+        apply_chat_template: Whether prompts go through the tokenizer's chat template.
         system_instruction: A text before everything else, with a chat template its system turn.
         fewshot_as_multiturn: With a chat template, whether each few-shot example is a turn of the
             user and one of the assistant (None, as lm-eval: yes).
         gen_kwargs: Settings of generation that replace or extend the task's own.
-        include_path: A folder with further tasks as YAML, which come before lm-eval's own.
-        cluster: Task or group to the field by which its examples are clustered; a task's own
-            ``metadata: {cluster: FIELD}`` says it, too.
     """
 
-    num_fewshot: int | None = None
+    limit: Annotated[float, Meta(ge=0)] | None = None
+    metric: dict[str, str] = {}
+    data: dict[str, str] = {}
+    include_path: str | None = None
+    cluster: dict[str, str] = {}
+    num_fewshot: Annotated[int, Meta(ge=0)] | None = None
     fewshot: Literal["stock", "fixed"] = "stock"
     seed: int = 1234
-    limit: float | Mapping[str, float] | None = None
-    metric: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, Path] = field(default_factory=dict)
-    chat_template: bool = False
+    apply_chat_template: bool = False
     system_instruction: str | None = None
     fewshot_as_multiturn: bool | None = None
-    gen_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    include_path: str | Path | None = None
-    cluster: Mapping[str, str] = field(default_factory=dict)
+    gen_kwargs: dict[str, Any] = {}
 
     def limit_of(self, task: str) -> float | None:
         """How many examples of a task, or which share of them; None for all."""
-        return self.limit.get(task) if isinstance(self.limit, Mapping) else self.limit
+        if self.limit is None and task in BUNDLED and task not in self.data:
+            return QUICK_EXAMPLES
+        return self.limit or None
 
 
 def parse_gen_kwargs(texts: Iterable[str]) -> dict[str, object]:

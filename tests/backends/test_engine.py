@@ -14,7 +14,7 @@ from engine_models import tiny, tokenizer
 
 from aurac.adapters import save_adapter, truncate
 from aurac.adapters.cut import Cut
-from aurac.backends.engine import LocalBackend
+from aurac.backends.engine import EngineBackend
 
 TASKS = {
     "choices": """
@@ -76,7 +76,7 @@ def test_simple_evaluate_gives_what_hflm_gives_with_peft(tmp_path, evaluated):
 
     model, tk = deepcopy(tiny("llama")), tokenizer()
     adapter = random_adapter(model, rank=4)
-    backend = LocalBackend(SimpleNamespace(model=model, tokenizer=tk))
+    backend = EngineBackend(SimpleNamespace(model=model, tokenizer=tk))
     for rank in (4, 2, None):
         folder = tmp_path / f"rank{rank}"
         if rank is None:
@@ -112,7 +112,7 @@ def test_the_newest_cut_stays_attached_and_the_base_comes_back_untouched():
     cuts = [Cut(a, r, "svd", "keep") for a in adapters for r in (4, 1)]
     cuts += [Cut(adapters[0], 2, "svd", "fit", factor) for factor in (0.5, 2.0)]
     answers = {}
-    with LocalBackend(SimpleNamespace(model=model, tokenizer=tokenizer())) as backend:
+    with EngineBackend(SimpleNamespace(model=model, tokenizer=tokenizer())) as backend:
         for turn in range(2):
             for place, cut in enumerate([None, *cuts]):
                 with backend.lm(cut) as lm:

@@ -183,7 +183,7 @@ def place(tmp_path_factory):
 def _alone(monkeypatch, tmp_path_factory):
     stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
     monkeypatch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "machine")
-    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
+    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _result: None)
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
@@ -205,7 +205,7 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), command
 def engine(place, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         stay_offline(patch, tmp_path_factory.mktemp("hf"))
-        patch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
+        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
         return compared(place, tmp_path_factory.mktemp("engine") / "run")[1]
 
 

@@ -16,8 +16,10 @@ from aurac.exports import export
 from aurac.readers import read_curves
 from aurac.records.cells import CellStore
 from aurac.records.lines import Aggregates, Block, CellIdentity, DocumentKey
-from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.manifest import AdapterInfo, CutInfo, Manifest
 from aurac.records.run import read_run
+from aurac.runs.manifest import task_info
+from aurac.tasks.evaltask import EvalTask
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 GROUP = "group: tiny_group\ntask: [tiny_choice, other_choice]\n"
@@ -65,7 +67,7 @@ def run(place, tmp_path_factory):
     """A run folder of one adapter under two cuts: the model of a cell is that of its salt."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     tasks = built(list(NAMES), include_path=place, limit=LIMIT)
-    store, leaves = CellStore(folder), [task for task in tasks if not task.members]
+    store, leaves = CellStore(folder), [task for task in tasks if isinstance(task, EvalTask)]
 
     def cells(salt, **way):
         keys = {}
@@ -125,17 +127,8 @@ def documents(task):
 
 
 def info(task):
-    return TaskInfo(
-        name=task.name,
-        metric=task.metric,
-        metrics=tuple(task.usable),
-        examples=len(task),
-        version=task.version,
-        num_fewshot=task.num_fewshot,
-        members=tuple(member.name for member in task.members),
-        documents=f"documents/{task.name}.json",
-        requests=f"documents/{task.name}.jsonl.gz",
-    )
+    files = {task.name: (f"documents/{task.name}.json", f"documents/{task.name}.jsonl.gz")}
+    return task_info(task, {}, files)
 
 
 def write_kept(folder, task):

@@ -13,7 +13,7 @@ from aurac.adapters import attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.base import load_base
 from aurac.models.tokenizer import choose_tokenizer
-from aurac.runs.session import open_session
+from aurac.runs.inputs import load
 from aurac.runs.settings import Settings
 
 CHATML = (
@@ -80,7 +80,13 @@ def session(adapters, base_folder, tmp_path, **options):
     if not task.exists():
         write_choice_task(tmp_path)
     words = {"base": str(base_folder), "dtype": "float32", "device": "cpu", "num_fewshot": 0}
-    return open_session(Settings.of(list(map(str, adapters)), [str(task)], **words, **options))
+    return load(Settings.of(list(map(str, adapters)), [str(task)], **words, **options))
+
+
+def loaded(opened):
+    """The base in memory with the tokenizer that was chosen."""
+    words = {"dtype": "float32", "device": "cpu"}
+    return opened.tokenizer.adopted_by(load_base(opened.base.name, **words))
 
 
 def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
@@ -92,19 +98,18 @@ def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
     with caplog.at_level(logging.WARNING, "aurac"):
         opened = session([chatml], base_folder, tmp_path, apply_chat_template=True)
     assert f"the tokenizer of adapter {chatml.name}" in caplog.text
-    prompt = opened.inputs.tasks[0].instances([0])[0].args[0]
+    prompt = opened.tasks[0].instances([0])[0].args[0]
     assert prompt.startswith("<|im_start|>user\n")
-    base = opened.inputs.load()
+    base = loaded(opened)
     tokens = base.tokenizer(prompt, return_tensors="pt").input_ids
     assert int(tokens.max()) == 259  # an added token is one token
     theirs = AutoPeftModelForCausalLM.from_pretrained(chatml, device_map=None).eval()
-    (adapter,) = opened.inputs.adapters.values()
+    (adapter,) = opened.adapters.values()
     with torch.no_grad(), attach(base.model, prepare(adapter, "prefix", "keep")) as live:
         live.set_rank(4)
         ours = base.model(tokens).logits
         torch.testing.assert_close(ours, theirs(tokens).logits, atol=1e-5, rtol=1e-5)
-    assert opened.identity["tokenizer"] == opened.inputs.tokenizer.sha256
-    assert opened.identity["tokenizer"]
+    assert opened.tokens == {"tokenizer": opened.tokenizer.sha256, "embedding_rows": 260}
 
 
 def test_the_new_rows_are_the_same_each_time(chatml, base_folder):
@@ -120,8 +125,8 @@ def test_a_tokenizer_that_is_the_bases_changes_nothing(base_folder, tmp_path, is
     adapter = plain_adapter(base_folder, tmp_path / "plain")
     make_tokenizer().save_pretrained(adapter)  # as trainers save it with every checkpoint
     opened = session([adapter], base_folder, tmp_path)
-    assert opened.inputs.tokenizer.tokenizer is None
-    assert opened.identity["tokenizer"] is None
+    assert opened.tokenizer.tokenizer is None
+    assert opened.tokens == {}
 
 
 def test_another_template_matters_only_where_prompts_go_through_it(
@@ -130,14 +135,14 @@ def test_another_template_matters_only_where_prompts_go_through_it(
     one = plain_adapter(base_folder, tmp_path / "one")
     (one / "chat_template.jinja").write_text(CHATML)  # the template alone
     other = plain_adapter(base_folder, tmp_path / "other", init_lora_weights=False)
-    assert session([one, other], base_folder, tmp_path).inputs.tokenizer.tokenizer is None
+    assert session([one, other], base_folder, tmp_path).tokenizer.tokenizer is None
     with pytest.raises(UsageError, match=r"adapter one: its, adapter other: the base’s"):
         session([one, other], base_folder, tmp_path, apply_chat_template=True)
     for wanted in ("adapter", str(one)):
         opened = session(
             [one, other], base_folder, tmp_path, apply_chat_template=True, tokenizer=wanted
         )
-        assert "<|im_start|>" in opened.inputs.tasks[0].instances([0])[0].args[0]
+        assert "<|im_start|>" in opened.tasks[0].instances([0])[0].args[0]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +166,8 @@ def test_a_broken_tokenizer_is_named_with_the_way_out(
     with pytest.raises(CheckpointError, match=r"tokenizer of adapter broken.*--tokenizer base"):
         session([broken], base_folder, tmp_path)
     opened = session([broken], base_folder, tmp_path, tokenizer="base")
-    assert opened.inputs.tokenizer.tokenizer is None
-    assert opened.inputs.tokenizer.rows == 260  # its embeddings are its own
+    assert opened.tokenizer.tokenizer is None
+    assert opened.tokenizer.rows == 260  # its embeddings are its own
 
 
 def test_embeddings_of_two_sizes_are_refused(base_folder):

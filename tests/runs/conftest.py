@@ -13,7 +13,7 @@ from aurac.runs import compare
 def _no_report(request, monkeypatch):
     """No test of a run but those marked looks at its report."""
     if "report" not in request.keywords:
-        monkeypatch.setattr(compare, "write_report", lambda _stored, _settings: None)
+        monkeypatch.setattr(compare, "write_report", lambda _result: None)
 
 
 @pytest.fixture(scope="session")

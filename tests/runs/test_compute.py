@@ -6,11 +6,11 @@ import shutil
 import threading
 
 import pytest
-from support.runs_doubles import Task, compute_all, planned
+from support.runs_doubles import Task, compute_all, planned, work_in
 
 from aurac.errors import TaskError
 from aurac.records.cells import CellStore
-from aurac.records.folder import MOST_DEATHS, Locks
+from aurac.records.folder import MOST_DEATHS
 from aurac.runs.compute import LostDeviceError
 
 
@@ -75,8 +75,9 @@ def test_a_lost_accelerator_ends_the_process(tmp_path):
 
 def test_a_cell_that_another_process_holds_is_waited_for(tmp_path):
     [cell] = planned(Task("a"))
-    lock = Locks(tmp_path).take(cell.key)
-    assert Locks(tmp_path).take(cell.key) is None
+    work, _ = work_in(tmp_path)
+    lock = work.folder.take(cell.key)
+    assert work.folder.take(cell.key) is None
     release = threading.Timer(0.2, lock.release)
     release.start()
     assert compute_all(tmp_path, [cell]) == [("a", "done")]
@@ -85,8 +86,7 @@ def test_a_cell_that_another_process_holds_is_waited_for(tmp_path):
 
 def test_a_cell_in_which_processes_die_is_given_up_after_some_deaths(tmp_path):
     [cell] = planned(Task("a", n=5))
-    locks = Locks(tmp_path)
-    works = [locks.begun(cell.key) for _ in range(MOST_DEATHS)]
+    works = [work_in(tmp_path)[0].folder.begun(cell.key) for _ in range(MOST_DEATHS)]
     # never left: the processes were killed
     assert [work.__enter__() for work in works] == list(range(MOST_DEATHS))
     reason = f"{MOST_DEATHS} processes ended while they computed it"
@@ -96,20 +96,8 @@ def test_a_cell_in_which_processes_die_is_given_up_after_some_deaths(tmp_path):
     assert compute_all(tmp_path, [cell]) == [("a", "done")]
 
 
-def test_locks_go_with_the_cells_that_are_done(tmp_path):
-    locks, other = Locks(tmp_path), Locks(tmp_path)
-    held = other.take("b")
-    locks.take("a").release()
-    locks.remove(["a"])
-    assert [path.name for path in locks.folder.iterdir()] == ["b.lock"]
-    assert locks.take("b") is None
-    held.release()
-    locks.remove(["b"])
-    assert not locks.folder.exists()
-
-
 def test_deaths_count_only_since_the_cell_grew(tmp_path):
-    locks = Locks(tmp_path)
+    locks = work_in(tmp_path)[0].folder
     works = [locks.begun("k") for _ in range(3)]
     assert [work.__enter__() for work in works] == [0, 1, 2]
     locks.grown("k")

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from support.runs_doubles import Task
 
 from aurac.adapters import load_adapter, make_family, truncate
+from aurac.adapters.cut import parse_ranks, sweeps_of
 from aurac.errors import RankError, UsageError
-from aurac.runs.plan import coarse_levels, distinct, parse_ranks, plan, ways_of
+from aurac.runs.plan import coarse_levels, distinct, plan
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def cuts(ways):
 
 
 def test_each_adapter_has_the_best_cut_of_its_method(loaded):
-    every = [way for name, adapter in loaded.items() for way in ways_of(name, adapter)]
+    every = [way for name, adapter in loaded.items() for way in sweeps_of(name, adapter)]
     assert cuts(every) == [
         ("lora", "svd", "keep"),
         ("dylora", "prefix", "rule"),
@@ -32,11 +33,11 @@ def test_each_adapter_has_the_best_cut_of_its_method(loaded):
 
 
 def test_other_cuts_are_further_curves_in_the_order_asked(loaded):
-    ways = ways_of("lora", loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
+    ways = sweeps_of("lora", loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
     pairs = [(way.basis, way.rescale) for way in ways]
     assert pairs == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
     with pytest.raises(UsageError, match="does not go with basis svd"):
-        ways_of("lora", loaded["lora"], bases=("svd",), rescales=("trained",))
+        sweeps_of("lora", loaded["lora"], bases=("svd",), rescales=("trained",))
 
 
 def test_the_trained_rank_is_always_evaluated(loaded):
@@ -50,9 +51,9 @@ def test_the_trained_rank_is_always_evaluated(loaded):
 
 def test_a_family_has_its_own_ranks(loaded):
     family = make_family("f", [truncate(loaded["dylora"], rank) for rank in (1, 4)])
-    [way] = ways_of("f", family)
+    [way] = sweeps_of("f", family)
     assert (way.ranks, way.basis) == ((1, 4), "prefix")
-    assert [way.cut(rank).adapter.rank for rank in way.ranks] == [1, 4]
+    assert [way.at(rank).adapter.rank for rank in way.ranks] == [1, 4]
 
 
 def cells_of(*ways, tasks=1):
@@ -61,11 +62,11 @@ def cells_of(*ways, tasks=1):
 
 def test_at_full_rank_every_cut_that_is_the_adapter_itself_is_one_cell(loaded):
     """The README's command has 16 cells: the base, and five ranks of three adapters."""
-    every = [way for name, adapter in loaded.items() for way in ways_of(name, adapter)]
+    every = [way for name, adapter in loaded.items() for way in sweeps_of(name, adapter)]
     assert len(distinct(cells_of(*every))) == 1 + 3 * 3
     both = {"bases": ("prefix", "svd"), "rescales": ("rule", "keep", "trained")}
     for name, shared in (("lora", 1), ("dylora", 1), ("matryoshka", 2)):
-        ways = ways_of(name, loaded[name], **both)
+        ways = sweeps_of(name, loaded[name], **both)
         assert len(ways) == 4
         full = {cell.key for cell in cells_of(*ways) if cell.rank == 4}
         # with P: trained, svd; without: rule, keep
@@ -73,7 +74,7 @@ def test_at_full_rank_every_cut_that_is_the_adapter_itself_is_one_cell(loaded):
 
 
 def test_what_decides_an_outcome_decides_the_key(loaded):
-    [way] = ways_of("dylora", loaded["dylora"])
+    [way] = sweeps_of("dylora", loaded["dylora"])
     keys = {cell.key for cell in cells_of(way, tasks=2)}
     assert len(keys) == 2 * 4
     assert keys.isdisjoint(
@@ -84,8 +85,8 @@ def test_what_decides_an_outcome_decides_the_key(loaded):
 
 
 def test_the_order_is_base_ends_middles(loaded):
-    ways = [ways_of(name, loaded[name])[0] for name in ("lora", "dylora")]
-    order = [(cell.way.name if cell.way else "base", cell.rank) for cell in cells_of(*ways)]
+    ways = [sweeps_of(name, loaded[name])[0] for name in ("lora", "dylora")]
+    order = [(cell.sweep.name if cell.sweep else "base", cell.rank) for cell in cells_of(*ways)]
     assert order == [
         ("base", 0),
         *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),

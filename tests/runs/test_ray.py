@@ -5,12 +5,11 @@ from __future__ import annotations
 import socket
 
 import pytest
-from support.runs_doubles import Backend, Task, planned
+from support.runs_doubles import Backend, Task, planned, work_in
 
 from aurac.records.cells import CellStore
-from aurac.records.folder import Locks
 from aurac.runs import ray
-from aurac.runs.compute import Work, blocks
+from aurac.runs.compute import blocks
 from aurac.runs.ray import MOST_DEATHS, ClusterError, _Driver, _Head
 
 
@@ -60,12 +59,11 @@ class Alive:
 def compute(folder, cells, **options):
     """How cells were settled."""
     fake = FakeRay(cells, **options)
-    work, ended = Work(CellStore(folder), Locks(folder)), []
-    work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
+    work, ended = work_in(folder)
     driver = _Driver(fake, fake, None, work, "cpu")
     driver.run(cells, 3, Alive())
     driver.close()
-    assert all(work.locks.take(cell.key) for cell in cells)  # all were given back
+    assert all(work.folder.take(cell.key) for cell in cells)  # all were given back
     return sorted(ended)
 
 

@@ -49,7 +49,7 @@ def workplace(tmp_path_factory):
     whole = recipe.load_recipe
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr("aurac.tasks.QUICK_DOCUMENTS", DOCUMENTS)
+        patch.setattr("aurac.tasks.options.QUICK_EXAMPLES", DOCUMENTS)
         patch.setattr("aurac.runs.plan.default_nested_ranks", lambda R: (1, R))
         patch.setattr(
             recipe,
@@ -136,7 +136,7 @@ def clone(workplace, tmp_path, monkeypatch):
 def test_the_readme_runs(clone, plain_figures, monkeypatch):
     """Its main job, the comparison of the three adapters of the zoo, on 16 examples."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", plain_figures)
-    monkeypatch.setattr("aurac.tasks.QUICK_DOCUMENTS", 16)
+    monkeypatch.setattr("aurac.tasks.options.QUICK_EXAMPLES", 16)
     assert set(run_page(README)) == {"inspect", "truncate", "compare"}
     [folder] = [path.parent for path in Path("runs").glob("*/results.json")]
     names = {path.name for path in folder.iterdir()}

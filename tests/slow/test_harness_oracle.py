@@ -87,7 +87,7 @@ def test_a_cell_equals_simple_evaluate(
 
     folder = folder_of(task)
     options = {**options, "num_fewshot": shots, "limit": limit}
-    ours = built(task, base.tokenizer, data={task: folder}, chat_template=chat, **options)
+    ours = built(task, base.tokenizer, data={task: folder}, apply_chat_template=chat, **options)
     outcome = evaluate(ours, EngineLM(base.model, base.tokenizer))
     lm = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1)
     results = reference(
@@ -104,7 +104,7 @@ def test_a_cell_equals_simple_evaluate(
             theirs = [float(row[metric]) for row in rows]
             assert outcome.metrics[f"{metric},{name}"] == theirs
     for kept, row in zip(outcome.responses, next(iter(samples.values())), strict=True):
-        if ours.output_type == "multiple_choice":
+        if ours.task.OUTPUT_TYPE == "multiple_choice":
             np.testing.assert_allclose(kept, [r[0][0] for r in row["resps"]], atol=1e-3)
         else:
             assert kept == row["resps"][0][0]

@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch):
-    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
+    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _result: None)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def adapter(tiny_base_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def undisturbed(adapter, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aurac.runs.compare.write_report", lambda _stored, _settings: None)
+        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
         return run_small(adapter, tmp_path_factory.mktemp("whole") / "run").folder
 
 

@@ -73,7 +73,7 @@ def run_of(recipe, ranks=(1, 2, 4), examples=50, basis="svd", **more):
     adapter = SimpleNamespace(name="stored", format="peft", recipe=made_by, seed=recipe.seed)
     curve = SimpleNamespace(
         adapter="stored", task="other", ranks=ranks, doc_ids=("d",) * examples, basis=basis,
-        **{"missing": {}, **more},
+        **{"missing": {}, "rescale": "keep", **more},
     )  # fmt: skip
     return SimpleNamespace(adapters=[adapter], curves=[curve])
 

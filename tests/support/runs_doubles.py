@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from aurac.records.cells import CellStore
-from aurac.records.folder import Locks
+from aurac.backends.backend import Backend as AnyBackend
+from aurac.records.folder import RunFolder
 from aurac.runs.compute import Work, compute
-from aurac.runs.plan import Cell
+from aurac.runs.plan import PlannedCell
 
 
 @dataclass
@@ -26,7 +26,8 @@ class Task:
     act: object = lambda _places: None
     version: str = "1"
     scoring: str = "s"
-    members: tuple = ()
+    prompting: dict = field(default_factory=dict)
+    token_limit: int | None = None
     blocks: list = field(default_factory=list)
 
     def __len__(self):
@@ -55,8 +56,13 @@ class Task:
         return {name: sum(column) / len(column) for name, column in metrics.items()}
 
 
-class Backend:
+class Backend(AnyBackend):
     """Answers nothing: the tasks do."""
+
+    device_kind = "cpu"
+
+    def __init__(self):
+        super().__init__("none", {}, None)
 
     @contextlib.contextmanager
     def lm(self, cut):
@@ -64,15 +70,21 @@ class Backend:
         yield cut
 
 
+def work_in(folder):
+    """Where cells are kept, and how they are settled, in order."""
+    work, ended = Work(RunFolder(folder)), []
+    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
+    return work, ended
+
+
 def planned(*tasks):
     """The cells of the base on tasks."""
-    return [Cell(None, 0, task, "settings") for task in tasks]
+    return [PlannedCell(None, 0, task, "settings") for task in tasks]
 
 
 def compute_all(folder, cells):
     """Compute cells; how they were settled."""
-    work = Work(CellStore(folder), Locks(folder))
-    ended = []
-    work.progress.settled = lambda cell, how: ended.append((cell.task.name, how))
-    compute(cells, Backend(), work, "cpu")
+    work, ended = work_in(folder)
+    compute(cells, Backend(), work)
     return ended

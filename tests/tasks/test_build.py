@@ -110,7 +110,7 @@ def test_what_a_task_says_about_itself(tmp_path):
     assert len(task.instances(range(3))) == 12
     assert task.usable == {"acc,none": True, "acc_norm,none": True, "mcc,none": False}
     assert (task.metric, task.higher_is_better, task.rolling) == ("acc,none", True, False)
-    assert (task.output_type, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
+    assert (task.task.OUTPUT_TYPE, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
     question = {"doc_id": "1", "question": "Q: which b1?\nA:", "target": "f"}
     assert task.questions()[1] == {**question, "choices": ["dd", "f", "hhh", "l"]}
     assert task.rows()[1]["target"] == "1"
@@ -169,7 +169,7 @@ def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
 
 def test_names_and_files_that_make_no_sense(tmp_path):
     with pytest.raises(UsageError, match="no chat template"):
-        built(write_choice_task(tmp_path), make_tokenizer(), chat_template=True)
+        built(write_choice_task(tmp_path), make_tokenizer(), apply_chat_template=True)
     path = write_text_task(tmp_path)
     text = path.read_text()
     for changed, words in (

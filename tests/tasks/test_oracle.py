@@ -98,11 +98,11 @@ def test_a_chat_models_set_up_equals_simple_evaluate(tmp_path, models, write, ch
     tokenizer, path = make_tokenizer(chat=chat), write(tmp_path)
     with path.open("a") as file:
         file.write("description: Be brief.\n")  # joins the system turn
-    task = built(path, tokenizer, chat_template=chat is not None, **options)
+    task = built(path, tokenizer, apply_chat_template=chat is not None, **options)
     lm = hflm(models[0], tokenizer)
     theirs = simple_evaluate(path, lm, apply_chat_template=chat is not None, **options)
     assert_equal(task, evaluate(task, engine(models[0], tokenizer)), theirs)
-    plainly = built(path, tokenizer, chat_template=chat is not None)
+    plainly = built(path, tokenizer, apply_chat_template=chat is not None)
     same = not options or (set(options) == {"gen_kwargs"} and write is write_choice_task)
     assert (task.prompts_sha256 == plainly.prompts_sha256) is same
 

@@ -1,0 +1,147 @@
+"""What a run asks of whoever answers: the one interface of all backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import Self
+
+from aurac.adapters import prepare, save_adapter
+from aurac.adapters.cut import Cut, Truncation
+from aurac.adapters.truncate import Prepared
+from aurac.backends.keys import holds_key
+from aurac.models.base import LoadedBase
+from aurac.tasks.build import quiet
+
+_NO_IDENTITY = {  # where the answers come from and how fast, not which they are
+    "base_url", "ca_cert_path", "verify_certificate", "num_concurrent", "max_retries", "timeout",
+    "batch_size", "max_batch_size", "device", "model", "pretrained", "dtype", "tokenizer",
+    "gpu_memory_utilization", "max_num_seqs", "max_loras", "max_cpu_loras", "max_lora_rank",
+}  # fmt: skip
+
+
+class Backend:
+    """An answerer of lm-eval's requests for one cut after another; a context.
+
+    Nothing is loaded before it is asked. All but the engine's and lm-eval's ``HFLM`` read a cut as
+    what it is, a plain PEFT folder.
+
+    Attributes:
+        name: lm-eval's name of the model.
+        arguments: lm-eval's arguments of it.
+        base: The base; perhaps an outline, without weights.
+        checked: Whether its answers are held against the engine's before the first cell.
+        scores: Whether it gives log-likelihoods.
+        finds_factors: Whether rescale `fit` may ask it for its factors.
+        on_ray: Whether workers of a Ray cluster may each have one.
+        counts: Whether it calls `progress`.
+        progress: Called with the number of requests newly answered (negative if repeated).
+    """
+
+    checked = False
+    scores: Any = True
+    finds_factors = on_ray = False
+    counts = False
+    progress: Callable[[int], None] = staticmethod(lambda _count: None)
+
+    def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
+        self.name, self.arguments, self.base = name, dict(arguments), base
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what is held."""
+
+    @property
+    def device_kind(self) -> str:
+        """`cpu`, `cuda` or `mps`; `server` where that computes."""
+        return self.base.device.split(":")[0]
+
+    @property
+    def place(self) -> str:
+        """The device, as records name it."""
+        return self.device_kind
+
+    @property
+    def version(self) -> str:
+        """Of what computes."""
+        return f"lm-eval {version('lm_eval')}"
+
+    def identity(self) -> dict[str, Any]:
+        """What decides its answers beside the base and the prompts."""
+        told = {
+            name: value
+            for name, value in self.arguments.items()
+            if name not in _NO_IDENTITY and not holds_key(name)
+        }
+        dtype = str(self.arguments.get("dtype") or "auto")
+        return {
+            "backend": f"{self.name}, {self.version}",
+            "dtype": dtype,
+            "model_args": told or None,
+        }
+
+    def load(self) -> None:
+        """Load what every cell needs, so that a base that cannot be used fails before the first."""
+
+    def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
+        """Before the first cell: raise what would fail every cell.
+
+        Args:
+            cuts: All that will be asked for.
+            scores: Whether log-likelihoods will be.
+        """
+
+    def prepare(self, task: Any) -> None:
+        """Get a task's requests ready for all cuts (`aurac.tasks.evaltask.EvalTask`)."""
+
+    @contextmanager
+    def lm(self, cut: Cut | None) -> Iterator[Any]:
+        """The lm-eval model that answers for this cut (None: the base), until the next.
+
+        What lm-eval's own models say is kept from the terminal.
+        """
+        with quiet(), self._model(cut) as lm:
+            yield lm
+
+    def checking(self, cut: Cut | None) -> AbstractContextManager[Any]:
+        """``lm(cut)`` as the check asks it."""
+        return self.lm(cut)
+
+    def _model(self, cut: Cut | None) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+    def unfinished(self, texts: Sequence[str], limit: int) -> list[bool]:
+        """Which of the n latest answers were cut off at `limit` tokens, as far as texts tell."""
+        encoded = self.base.tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        return [len(tokens) >= limit for tokens in encoded["input_ids"]]
+
+
+class Exports:
+    """Cuts as plain PEFT folders, each written once under a name made of its content."""
+
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        self._folder = folder
+        self._prepared: dict[tuple[Truncation, float | None], Prepared] = {}
+        self._written: dict[tuple[Any, ...], Path] = {}
+
+    def of(self, cut: Cut) -> Path:
+        """The absolute folder of a cut; its name is unique to the weights and their scale."""
+        what = (*cut.truncation, cut.rank, cut.factor)
+        if what not in self._written:
+            key = cut.truncation, cut.factor
+            if key not in self._prepared:
+                factors = {cut.rank: cut.factor} if cut.factor is not None else None
+                made = prepare(cut.adapter, cut.basis, cut.rescale, fit_factors=factors)
+                self._prepared[key] = made
+            exported = self._prepared[key].at(cut.rank)
+            folder = self._folder() / f"aurac-r{cut.rank}-{exported.sha256[:16]}"
+            if not folder.exists():
+                save_adapter(exported, folder)
+            self._written[what] = folder.resolve()
+        return self._written[what]

@@ -1,0 +1,172 @@
+"""Where features meet: packed and grown, several prompts in one folder, commands gone wrong."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+
+import pytest
+from support.small_runs import TASK, curves, run_small
+
+from aurac.adapters import Adapter, Factors, save_adapter
+from aurac.errors import RunFolderError, UsageError
+from aurac.records.folder import RunFolder
+from aurac.records.run import read_run
+from aurac.runs import fit, ray
+from aurac.runs.inputs import load
+from aurac.runs.plan import plan
+from aurac.runs.settings import Settings
+from aurac.tasks.evaltask import EvalTask
+
+WORDS = "aurac_word_problems"
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """How many examples were asked."""
+    found, ask = [], EvalTask.ask
+    monkeypatch.setattr(
+        EvalTask, "ask", lambda self, lm, places: found.extend(places) or ask(self, lm, places)
+    )
+    return found
+
+
+def pack(folder):
+    with tarfile.open(folder / "cells.tar.xz", "w:xz") as tar:
+        tar.add(folder / "cells", "cells")
+    shutil.rmtree(folder / "cells")
+
+
+@pytest.mark.parametrize("limit", [3, 7])
+def test_a_packed_run_takes_fewer_and_more_examples(adapters, tmp_path, asked, limit):
+    run_small(adapters["dylora"], tmp_path / "run", ranks="1,4")
+    pack(tmp_path / "run")
+    asked.clear()
+    run = run_small(adapters["dylora"], tmp_path / "run", ranks="1,4", limit=limit)
+    assert len(asked) == 3 * max(0, limit - 5)
+    assert run.curves[0].n_docs == limit
+    fresh = run_small(adapters["dylora"], tmp_path / "fresh", ranks="1,4", limit=max(limit, 5))
+    assert curves(tmp_path / "run") == curves(fresh.folder)
+
+
+def test_a_corrected_command_is_not_refused(adapters, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UsageError, match="no lira to compare with"):
+        run_small(adapters["lora"], out, reference="lira")
+    assert not out.exists()
+    run_small(adapters["lora"], out, ranks="4", reference="lora")
+
+
+def test_a_run_that_was_ended_before_its_first_cell_takes_other_settings(
+    adapters, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "best_factor", raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_small(adapters["dylora"], tmp_path, ranks="4", rescale="fit", basis="prefix")
+    run = run_small(adapters["dylora"], tmp_path, ranks="4", max_length=64)
+    assert read_run(tmp_path).settings["max_length"] == 64
+    with pytest.raises(RunFolderError, match="max_length was 64, is 32"):
+        run_small(adapters["dylora"], run.folder, ranks="4", max_length=32)
+
+
+def raises(error):
+    def act(*_):
+        raise error
+
+    return act
+
+
+def test_each_task_has_its_own_prompts_and_one_set_of_them(adapters, tmp_path):
+    run_small(adapters["dylora"], tmp_path, ranks="4", limit=3)
+    more = {"ranks": "4", "limit": 3, "num_fewshot": 1}
+    run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=4", **more)
+    shots = {task.name: task.num_fewshot for task in read_run(tmp_path).tasks}
+    assert shots == {TASK: 0, WORDS: 1}
+    with pytest.raises(RunFolderError, match=f"of task {TASK} num_fewshot was 0, is 1"):
+        run_small(adapters["dylora"], tmp_path, **more)
+    with pytest.raises(RunFolderError, match=f"of task {WORDS} gen_kwargs was"):
+        run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=8", **more)
+
+
+def keys(tmp_path, adapters, **options):
+    inputs = load(Settings.of(adapters, TASK, limit=2, dtype="float32", device="cpu", **options))
+    cells = plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens)
+    return {(cell.label, cell.key) for cell in cells}
+
+
+def test_rows_that_another_adapter_adds_to_the_base_are_in_the_identity_of_all_cells(
+    tiny_base_folder, adapters, tmp_path
+):
+    import torch
+
+    rows = torch.randn(70, 32)
+    factors = Factors(torch.randn(4, 32), torch.randn(32, 4), alpha=1.0, rule="sqrt")
+    wide = Adapter(
+        name="wide",
+        modules={"model.layers.0.self_attn.q_proj": factors},
+        base=str(tiny_base_folder),
+        extras={"model.embed_tokens.weight": rows, "lm_head.weight": rows},
+        peft_config={"modules_to_save": ["embed_tokens", "lm_head"]},
+    )
+    folder = save_adapter(wide, tmp_path / "wide")
+    alone = keys(tmp_path, adapters["dylora"])
+    beside = keys(tmp_path, [adapters["dylora"], folder])
+    assert alone.isdisjoint(beside)
+
+
+def test_a_tokenizer_among_the_arguments_of_a_model_is_that_of_the_run():
+    settings = Settings.of("a", "t", model="vllm", model_args="tokenizer=mine,max_num_seqs=2")
+    assert (settings.tokenizer, settings.model_args) == ("mine", {"max_num_seqs": 2})
+
+
+def test_factors_are_found_by_the_engine_and_hflm_alone(adapters, tmp_path):
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+
+    @register_model("takes_an_adapter")
+    class TakesAnAdapter(LM):
+        def __init__(self, pretrained, peft=None, **_):
+            super().__init__()
+
+        loglikelihood = loglikelihood_rolling = generate_until = None
+
+    options = {"rescale": "fit", "basis": "prefix", "model": "takes_an_adapter"}
+    with pytest.raises(UsageError, match="rescale fit needs the model hf or hflm"):
+        run_small(adapters["dylora"], tmp_path / "run", **options)
+    with pytest.raises(UsageError, match="--ray computes with the engine"):
+        run_small(adapters["dylora"], tmp_path / "run", ray="local", model="hflm")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_ends_takes_nothing_from_one_that_writes(adapters, tmp_path):
+    run = run_small(adapters["dylora"], tmp_path / "run", ranks="4")
+    folder = RunFolder(run.folder)
+    before = (run.folder / "locks" / "run.lock").stat().st_ino
+    held = folder.take("k")
+    run_small(adapters["dylora"], tmp_path / "run", ranks="4")
+    assert (run.folder / "locks" / "run.lock").stat().st_ino == before
+    assert folder.take("k") is None
+    held.release()
+
+
+def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
+    ended = []
+    monkeypatch.setattr(ray.os, "_exit", lambda code: ended.append(code) or raises(SystemExit)())
+    monkeypatch.setattr(ray, "blocks", raises(RuntimeError("CUDA error: unspecified")))
+    job = ray.Job(None, {}, "", {})
+    [cell] = plan([], [type("T", (), {"name": "t"})()], "s")
+    monkeypatch.setitem(ray._CACHE, repr(job), (type("I", (), {"backend": None})(), {"k": cell}))
+    with pytest.raises(SystemExit):
+        list(ray.answer(job, "k", [[0]]))
+    assert ended == [1]
+
+
+def test_answers_that_reach_the_token_limit_are_counted(adapters, tmp_path):
+    run = run_small(adapters["dylora"], tmp_path, (WORDS,), ranks="4", gen_kwargs="max_gen_toks=3")
+    [cut] = run.manifest.cuts
+    cell = run.store.read(cut.cells[WORDS][4])
+    [block] = cell.blocks
+    told = [len(text.split()) for text in block.responses]
+    assert block.unfinished == [count >= 3 for count in told]
+    assert run.task(WORDS).token_limit == 3
