@@ -192,7 +192,8 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), command
     """A run, and its accuracies and answers by task and rank."""
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
-    stored = run(Settings.of(place / "mine", files, out=out, **given, **words), command=command)
+    settings = Settings.of(place / "mine", files, out=out, **given, **words)
+    stored = run(settings, command=command).stored
     return stored, {
         (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
         for task in stored.tasks

@@ -145,11 +145,9 @@ def test_a_group_brings_its_tasks_along(tmp_path):
     assert [first.name, second.name, pooled.name] == ["leaf_b", "leaf_a", "both"]
     assert (first.group, pooled.group, pooled.version) == ("both", None, "3")
     assert pooled.members == (first, second)
-    assert pooled.doc_ids[5:8] == ("leaf_b:5", "leaf_a:0", "leaf_a:1")
-    assert pooled.prompt_hashes == first.prompt_hashes + second.prompt_hashes
-    assert (pooled.metric, pooled.clusters, pooled.num_fewshot) == ("acc,none", None, 2)
+    assert (pooled.metric, len(pooled), first.num_fewshot) == ("acc,none", 12, 2)
     clustered = built(["both"], include_path=tmp_path, cluster={"leaf_a": "answerKey"}, limit=2)
-    assert clustered[-1].clusters == ("leaf_b:0", "leaf_b:1", "leaf_a:A", "leaf_a:B")
+    assert [task.clusters for task in clustered[:2]] == [None, ("A", "B")]
     with pytest.raises(TaskError, match="more than once"):
         built(["both", "leaf_a"], include_path=tmp_path)
 
