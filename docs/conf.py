@@ -20,7 +20,6 @@ language = "en"
 
 extensions = [
     "docstrings",
-    "package_graph",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
