@@ -69,16 +69,6 @@ def test_help_has_examples_that_parse_and_every_option_says_what_it_is(name):
         assert not isinstance(option, click.Option) or option.help, option.opts
 
 
-def test_compare_has_its_options_and_shows_the_common_ones_first():
-    """Those of the surface: 34 of the request, and beside them --help-all."""
-    options = [p for p in cli.get_command(None, "compare").params if isinstance(p, click.Option)]
-    assert len(options) == 34 + 1
-    short, whole = run("compare", "--help"), run("compare", "--help-all")
-    assert len(short.splitlines()) <= 44 < len(whole.splitlines())
-    assert "--gen-kwargs" in whole
-    assert "--gen-kwargs" not in short
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_underscores_and_hyphens_are_alike_in_every_option(name):
     options = [p for p in cli.get_command(None, name).params if isinstance(p, click.Option)]
@@ -143,9 +133,6 @@ def test_plan_tasks_and_zoo():
     content = json.loads(run("zoo", REPORTS.parent / "adapters_zoo", "--json"))
     assert len(content["adapters"]) >= 3
     assert content["bases"]
-
-
-def test_recipes_are_listed():
     assert "word_problems/lora" in run("train", "--list")
 
 
