@@ -1,7 +1,7 @@
 """Builds the examples and requests of tasks, as ``lm_eval.simple_evaluate`` does.
 
 With `listing` and `evaltask` the border to lm-eval. It uses more than lm-eval's documented surface
-(entries of the index, requests, filters, samplers); ``tests/tasks/test_oracle.py`` holds the result.
+(entries of the index, requests, filters, samplers); ``tests/tasks/test_oracle.py`` checks it.
 """
 
 from __future__ import annotations

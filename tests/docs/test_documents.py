@@ -17,6 +17,7 @@ from aurac.cli import COMMANDS, cli, hyphens
 from aurac.study import load_study, planned
 from aurac.training.recipe import built_in_recipes, make_recipe
 
+ZOO = REPOSITORY / "adapters_zoo" / "README.md"
 DESIGN = sorted((REPOSITORY / "docs" / "design").glob("*.md"))
 
 
@@ -26,7 +27,7 @@ def prose(page) -> str:
 
 
 def commands() -> list[tuple[str, str]]:
-    found = [(page.name, line) for page in [README, *PAGES] for line in lines(page)]
+    found = [(page.name, line) for page in [README, ZOO, *PAGES] for line in lines(page)]
     for name, path in built_in_recipes().items():
         found.append((name, path.read_text().splitlines()[0].lstrip("# ")))
     return [(where, line) for where, line in found if aurac_words(line)]
@@ -78,21 +79,20 @@ def test_python_of_the_explanations_prints_what_it_says(page, block):
     assert out.getvalue() == block.said
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_and_yaml_can_be_read(page, tmp_path):
+@pytest.mark.parametrize("page", [ZOO, *PAGES], ids=lambda page: page.name)
+def test_python_recipes_and_studies_can_be_read(page, tmp_path):
     for block in blocks(page):
         if block.language == "python":
             compile(block.text, page.name, "exec")
-        if block.language == "yaml":
-            content = yaml.safe_load(block.text)
-            if page.name == "recipe.md":
-                assert make_recipe(content).name == content["name"]
-            if page.name == "study.md":
-                (path := tmp_path / "study.yaml").write_text(block.text)
-                assert [*planned(load_study(path), path)]
+        content = yaml.safe_load(block.text) if block.language == "yaml" else {}
+        if "method" in content:
+            assert make_recipe(content).name == content["name"]
+        if "recipes" in content:
+            (path := tmp_path / "study.yaml").write_text(block.text)
+            assert [*planned(load_study(path), path)]
 
 
-@pytest.mark.parametrize("page", [README, *PAGES, *DESIGN], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [README, ZOO, *PAGES, *DESIGN], ids=lambda page: page.name)
 def test_links_and_names_of_files_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", prose(page)):
         assert (page.parent / target).exists(), target
