@@ -198,13 +198,14 @@ def test_a_file_that_is_named_comes_before_others_of_its_task(tmp_path):
     [
         ("howto/task.md", 0, [[" Positive."]], [[" negative, not positive"]]),
         ("howto/task.md", 0, [["positive"]], [[" none"]]),
+        ("your-adapter.md", 0, [[" 1,012. Or 13"]], [[" 13, not 1012"]]),
         ("howto/task.md", 1, [[(-1.0, True)], [(-3.0, False)]], [[(-3.0, False)], [(-1.0, True)]]),
     ],
 )
 def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong, tmp_path):
     """The model writes a space after "Answer:", and the reference begins without one."""
     text = [b.text for b in blocks(REPOSITORY / "docs" / page) if b.language == "yaml"][number]
-    row = {"question": "What is 5 + 7?", "choices": ["12", "13"], "gold": 0}
+    row = {"question": "What is 5 + 7?", "answer": "1012", "choices": ["12", "13"], "gold": 0}
     data = write_jsonl(tmp_path / "test.jsonl", [row | {"text": "I love it.", "label": "positive"}])
     (tmp_path / "mine.yaml").write_text(text.replace("test: test.jsonl", f"test: {data}"))
     task = built(tmp_path / "mine.yaml")
