@@ -41,6 +41,7 @@ class Command(click.Command):
         rows = [
             row
             for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
             if every or shown.intersection(parameter.opts)
             if (row := parameter.get_help_record(ctx)) is not None
         ]

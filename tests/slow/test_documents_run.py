@@ -126,11 +126,11 @@ def test_the_readme_runs(clone, plain_figures, monkeypatch):
     """Its main job, the comparison of the three adapters of the zoo, on 16 examples."""
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", plain_figures)
     monkeypatch.setattr("aurac.tasks.QUICK_DOCUMENTS", 16)
-    assert set(run_page(README)) == {"inspect", "truncate", "compare"}
-    [folder] = [path.parent for path in Path("runs").glob("*/results.json")]
-    names = {path.name for path in folder.iterdir()}
+    assert "compare" in run_page(README)
+    runs = [aurac.load_run(path.parent) for path in Path("runs").glob("*/results.json")]
+    [run] = [run for run in runs if len(run.scores) == 3]
+    names = {path.name for path in run.folder.iterdir()}
     assert {"run.json", "report.md", "report.html", "scores.csv", "table.tex", "cells"} <= names
-    run = aurac.load_run(folder)
     assert set(run.scores["adapter"]) == {"lora", "dylora", "matryoshka"}
     points = run.points.set_index(["adapter", "rank"])["accuracy"]
     for adapter in run.scores["adapter"]:
