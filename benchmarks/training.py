@@ -1,6 +1,6 @@
 """Training speed, side by side in one run on one machine; prints a Markdown table.
 
-    python benchmarks/training.py [--steps 20] [--base NAME] [--out docs/benchmarks-training.md]
+    python benchmarks/training.py [--steps 20] [--base NAME]
 
 Three ways, one after another, on the same examples with the same initial adapter:
 
@@ -129,7 +129,7 @@ def main() -> None:
 Steps of PEFT under the HF Trainer with their defaults (plain) and of `aurac train`, on the same
 examples.
 
-    python benchmarks/training.py --steps {args.steps} --out docs/benchmarks-training.md
+    python benchmarks/training.py --steps {args.steps}
 
 Machine: {machine()["cpu"]}, {machine()["cores"]} cores, {torch.get_num_threads()} threads,
 {platform.system()}.

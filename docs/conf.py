@@ -20,7 +20,6 @@ language = "en"
 
 extensions = [
     "docstrings",
-    "package_graph",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -79,27 +78,12 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(Mapping|Iterable|Iterator|Generator|TracebackType|Module|MappingProxyType)"),
 ]
 
-# Files of the repository that are pages here as well: a link that works beside the sources leads to
-# the page in the site.
-_OUTSIDE = {
-    "adapters_zoo/README.md": "/zoo.md",
-    "CONTRIBUTING.md": "/contributing.md",
-    "CHANGELOG.md": "/changes.md",
-}
-_LINK = re.compile(rf"\]\((?:\.\./)+({'|'.join(map(re.escape, _OUTSIDE))})")
+# A link to a file of the repository that is no page here becomes the file's name.
+_LINK = re.compile(r"\[([^\]]*)\]\((?:\.\./)+((?:adapters_zoo|reports|[A-Z])[^)]*)\)")
 
 
 def _inside(app: Any, page: str, source: list[str]) -> None:
-    text = _LINK.sub(lambda match: f"]({_OUTSIDE[match[1]]}", source[0])
-    if page.startswith("benchmarks-") and not text.startswith("# "):  # written by a program
-        text = f"# {page.replace('-', ': ').capitalize()}\n\n{text}"
-    folder = HERE / Path(page).parent
-    lines = []
-    for line in text.splitlines():  # `?page` in a toctree: where the page exists
-        name = line.removeprefix("?")
-        if name == line or (folder / f"{name}.md").is_file():
-            lines.append(name)
-    source[0] = "\n".join(lines) + "\n"
+    source[0] = _LINK.sub(r"\1 (`\2`)", source[0])
 
 
 def _examples(app: Any, context: Any, lines: list[str]) -> None:

@@ -65,7 +65,9 @@ def load_adapters(
         adapter = _load(NamedCheckpoint.of(str(checkpoint)), base)
         if adapter.sha256 in loaded:
             other = loaded[adapter.sha256][0]
-            raise CheckpointError(f"{checkpoint} and {other} are the same adapter")
+            both = f"{checkpoint} and {other} are the same adapter"
+            twice = f"{checkpoint} is named twice" if Path(checkpoint) == other else both
+            raise CheckpointError(f"{twice}: leave one out")
         loaded[adapter.sha256] = Path(checkpoint), adapter
     return list(loaded.values())
 

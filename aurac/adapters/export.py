@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
@@ -18,7 +20,7 @@ from aurac.adapters.formats.sidecar import SIDECAR, sidecar_json
 from aurac.adapters.formats.storage import WEIGHTS, write_tensors
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Rescale, prepare
-from aurac.errors import CheckpointError, RunFolderError, UsageError
+from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
@@ -76,13 +78,20 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
     if isinstance(given, Family):
         raise UsageError(f"the family {given.name!r} is several adapters: save its members")
     check_free(target, force=force)
-    with fresh_folder(target) as into:
-        write_tensors(into / WEIGHTS[0], peft_state(given))
-        for name, content in ((CONFIG, peft_config(given)), (SIDECAR, sidecar_json(given))):
-            text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-            (into / name).write_text(text + "\n", encoding="utf-8")
-        _copy_tokenizer(given.source, into)
+    try:
+        with fresh_folder(target) as into:
+            _write(given, into)
+    except (OSError, SafetensorError) as error:
+        raise RunFolderError(f"{target} cannot be written ({first_line(error)})") from error
     return target
+
+
+def _write(adapter: Adapter, folder: Path) -> None:
+    write_tensors(folder / WEIGHTS[0], peft_state(adapter))
+    for name, content in ((CONFIG, peft_config(adapter)), (SIDECAR, sidecar_json(adapter))):
+        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    _copy_tokenizer(adapter.source, folder)
 
 
 def _copy_tokenizer(source: Path | None, into: Path) -> None:

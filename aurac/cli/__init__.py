@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import traceback
+from difflib import get_close_matches
 from importlib import import_module
 from logging.handlers import RotatingFileHandler
 from typing import Any
@@ -23,14 +25,14 @@ SECTIONS = {
     "Compare adapters": {
         "compare": (
             "compare",
-            "Evaluate adapters at every rank on tasks: curves, AURAC, a report.",
+            "Evaluate adapters at every rank on tasks: which rank to ship, which is better.",
         ),
-        "recommend": ("results", "Which rank of each adapter to ship, of a run."),
-        "score": ("results", "AURAC and differences from a table, sample logs or a run."),
+        "recommend": ("results", "Name the rank to ship of each adapter of a finished run."),
+        "score": ("results", "Score a table, lm-eval's sample logs or a run: AURAC, differences."),
         "report": ("results", "Write the report of a run again."),
         "export": ("results", "Write a run as lm-eval's results and samples."),
-        "plan": ("plan", "How many examples and seeds find a difference."),
-        "check-server": ("server", "Whether a server computes an adapter at every rank."),
+        "plan": ("plan", "Say how many examples and seeds find a difference."),
+        "check-server": ("server", "Check that a server computes an adapter at every rank."),
     },
     "Make adapters": {
         "inspect": ("adapters", "Say what a checkpoint is: format, method, ranks, scaling, sizes."),
@@ -59,6 +61,16 @@ class LazyGroup(click.Group):
         """As click does, with control characters spelled out."""
         with visible_output():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; of a mistyped one an error with the nearest."""
+        name = hyphens(args[0])
+        near = get_close_matches(name, COMMANDS, 1)
+        if name not in COMMANDS and near and not ctx.resilient_parsing:
+            ctx.fail(f"there is no command {name!r}; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of `COMMANDS`."""
@@ -96,11 +108,16 @@ def hyphens(name: str) -> str:
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("--debug", is_flag=True, help="Show tracebacks and what libraries say.")
 def cli(debug: bool) -> None:
-    """How good is a low-rank adapter at every rank?
+    """Cut a LoRA adapter to smaller ranks, measure each on a task, and name the smallest good one.
 
     \b
     aurac compare my_adapter --tasks gsm8k --margin 0.02
-    aurac compare adapters_zoo/word_problems/* --tasks aurac_word_problems
+    aurac truncate my_adapter --rank 4 --out my_adapter_r4
+
+    Several adapters are compared at every rank.
+
+    \b
+    aurac compare adapter_a adapter_b --tasks gsm8k
     """  # noqa: D301 - click's mark for lines that stay as they are
     log(debug=debug)
 
@@ -123,9 +140,9 @@ def main() -> None:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         status = error.exit_code
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the one place where all of them end
         if "--debug" in sys.argv:
-            raise
+            traceback.print_exc()
         sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
@@ -133,12 +150,24 @@ def main() -> None:
 
 def message(error: Exception) -> str:
     """One line of an error; of a library's also its type and how to see where it comes from."""
+    if isinstance(error, click.NoSuchOption):
+        return _no_option(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, AuracError):
         return str(error)
     file = f": {error.filename}" if isinstance(error, OSError) and error.filename else ""
     return f"{first_line(error)}{file} ({type(error).__name__}; `aurac --debug …` shows where)"
+
+
+def _no_option(error: click.NoSuchOption) -> str:
+    """The nearest option that there is; of a recipe's setting how to change it."""
+    text = f"there is no option {error.option_name}"
+    if near := get_close_matches(error.option_name, error.possibilities or (), 1):
+        return f"{text}; did you mean {near[0]}?"
+    if error.ctx and error.ctx.info_name == "train":
+        return f"{text}; --set {error.option_name.lstrip('-')}=VALUE changes a recipe's setting"
+    return text
 
 
 class Screen(logging.StreamHandler):  # type: ignore[type-arg]

@@ -32,7 +32,9 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--alpha", type=float, help="Alpha of the scaling rule."),
             click.option(
-                "--nested-ranks", type=Numbers(), help="Of the training, such as 1,2,4,8."
+                "--nested-ranks",
+                type=Numbers(),
+                help="Nested ranks of the training, such as 1,2,4,8.",
             ),
         ]
     ):
@@ -52,7 +54,7 @@ def open_checkpoint(path: str, stated: dict[str, Any]) -> Adapter:
 @shared.as_json
 @checkpoint_options
 def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
-    """Say what an adapter is: format, method, ranks, scaling, sizes, and where its energy lies.
+    """Say what an adapter is: format, method, scaling, and what each rank keeps and takes.
 
     \b
     aurac inspect my_adapter
@@ -127,7 +129,11 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
 
 @command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@click.option("--rank", type=int, help="Default: none is cut, the adapter becomes plain PEFT.")
+@click.option(
+    "--rank",
+    type=int,
+    help="Rank to cut to. Default: no cut; the adapter is written as plain PEFT.",
+)
 @click.option(
     "--basis",
     type=click.Choice(["auto", "prefix", "svd"]),
@@ -137,9 +143,11 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
 @click.option(
     "--rescale",
     type=click.Choice(["rule", "keep", "trained"]),
-    help="What the scale becomes. Default: the best of the adapter's method.",
+    help="Scale at the new rank. Default: the best of the adapter's method.",
 )
-@click.option("--out", type=FOLDER, required=True, help="The adapter folder to write.")
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder to write; one that exists is refused."
+)
 @shared.as_json
 @checkpoint_options
 def truncate(

@@ -55,7 +55,7 @@ def recommend(
     details: bool,
     as_json: bool,
 ) -> int:
-    """Which rank of each adapter to ship, of a run of `aurac compare`.
+    """Name the rank to ship of each adapter in a run of `aurac compare`.
 
     It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.

@@ -41,6 +41,7 @@ class Command(click.Command):
         rows = [
             row
             for parameter in self.get_params(ctx)
+            if isinstance(parameter, click.Option)
             if every or shown.intersection(parameter.opts)
             if (row := parameter.get_help_record(ctx)) is not None
         ]
@@ -91,7 +92,24 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not whole numbers such as 1,2,4", param, ctx)
 
 
-FRACTION = click.FloatRange(0, 1, min_open=True, max_open=True)
+class Fraction(click.ParamType):  # type: ignore[type-arg]
+    """A number between 0 and 1."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
+        if not 0 < number < 1:
+            points = f": {value} points are {number / 100:g}" if 1 <= number < 100 else ""
+            self.fail(f"{value} is not between 0 and 1{points}", param, ctx)
+        return number
+
+
+FRACTION = Fraction()
 FOLDER = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

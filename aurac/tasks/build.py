@@ -1,7 +1,7 @@
 """Builds the examples and requests of tasks, as ``lm_eval.simple_evaluate`` does.
 
-With `listing` and `evaltask` the border to lm-eval. What is used beyond its documented surface
-(entries of the index, requests, filters, samplers) is held by ``tests/tasks/test_internals.py``.
+With `listing` and `evaltask` the border to lm-eval. It uses more than lm-eval's documented surface
+(entries of the index, requests, filters, samplers); ``tests/tasks/test_oracle.py`` checks it.
 """
 
 from __future__ import annotations
@@ -118,8 +118,7 @@ class _Builder:
         except AuracError:
             raise
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise TaskError(f"lm-eval cannot build task {requested} ({reason}).") from error
+            raise _not_built(requested, error) from error
         if group is None:
             return list(built)
         pooled = TaskGroup(group.name, str(group.version), tuple(built))
@@ -246,6 +245,19 @@ class _Builder:
         return str(stated) if stated is not None else None
 
 
+def _not_built(task: str, error: Exception) -> TaskError:
+    from datasets.exceptions import DatasetGenerationError
+
+    if isinstance(error, StopIteration):  # lm-eval looks at the first example
+        return TaskError(f"The data of task {task} have no example.")
+    if isinstance(error, ConnectionError):
+        way = "--data FOLDER takes local files"
+        return TaskError(f"The data of task {task} cannot be fetched ({error}); {way}.")
+    if isinstance(error, DatasetGenerationError):
+        return TaskError(f"The data of task {task} cannot be read ({error.__cause__ or error}).")
+    return TaskError(f"lm-eval cannot build task {task} ({type(error).__name__}: {error}).")
+
+
 def _sample_size(task: Any, limit: float) -> int:
     """As lm-eval: a share of the examples is rounded up."""
     return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
@@ -284,7 +296,7 @@ def quiet() -> Iterator[None]:
         for name in _LOGGERS:
             logger = logging.getLogger(name)
             stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)  # what they log of an error they raise, too
         for name in _BARS:
             module = importlib.import_module(name)
             silent = partial(_without_bar, module.tqdm)

@@ -160,9 +160,13 @@ def expand(names: Iterable[str], folder: Path | str | None = None) -> list[str]:
 
 def _unknown(name: str, known: Iterable[str]) -> TaskError:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.75)
-    near = (
-        f"did you mean {', '.join(close)}?" if close else "`aurac tasks WORD` searches the names."
-    )
+    near = "`aurac tasks WORD` searches the names."
+    if Path(name).is_file():
+        near = "a task is a YAML file that names its data, see docs/your-adapter.md."
+    elif Path(f"{name}.yaml").is_file():
+        near = f"did you mean ./{name}.yaml?"
+    elif close:
+        near = f"did you mean {', '.join(close)}?"
     return TaskError(f"Task {name!r} is not known to lm-eval {version('lm_eval')}; {near}")
 
 

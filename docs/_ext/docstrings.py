@@ -1,44 +1,17 @@
-"""Strictness about docstrings: each public name has one, and each type that it names is known.
+"""Annotations become links: ``Curve`` in a signature leads to `aurac.Curve`, by its last part.
 
-- A documented function, class, method or property without a docstring is a warning (an error under
-  `-W`).
-- Annotations are resolved by their last part among the names of this site: ``Curve`` in a
-  signature leads to `aurac.Curve`. Types of other libraries are left as text. A name that looks
-  like one of ours and is documented nowhere stays unresolved, which `-n` reports.
+Types of other libraries are left as text. A name that looks like one of ours and is documented
+nowhere stays unresolved, which `-n` reports. (Ruff checks that public names have a docstring.)
 """
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any
 
 from docutils import nodes
-from sphinx.util import logging
 
-_log = logging.getLogger(__name__)
 _COLON = "\N{RATIO}"
-_NEEDS = {"function", "class", "exception", "method", "property", "module"}
-
-
-def check_presence(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """Warn where there is nothing to read."""
-    if what in _NEEDS and not any(line.strip() for line in lines):
-        _log.warning("%s %s has no docstring", what, name)
-
-
-def check_members(
-    app: Any, what: str, name: str, obj: Any, skip: bool, options: Any
-) -> bool | None:
-    """Warn of a public function, class or property that autodoc would silently leave out."""
-    described = inspect.isroutine(obj) or inspect.isclass(obj) or isinstance(obj, property)
-    if getattr(obj, "__module__", "aurac").split(".")[0] in {"collections", "functools"}:
-        return None  # imported, not ours
-    if skip and described and not name.startswith("_") and not inspect.getdoc(obj):
-        _log.warning("%s %s has no docstring", what, getattr(obj, "__qualname__", name))
-    return None
 
 
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -90,8 +63,6 @@ def dashes(app: Any, doctree: nodes.document) -> None:
 def setup(app: Any) -> dict[str, bool]:
     """Sphinx's hook."""
     app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", check_presence, priority=400)
-    app.connect("autodoc-skip-member", check_members)
     app.connect("autodoc-process-docstring", as_rst, priority=410)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)
     app.connect("doctree-read", dashes)

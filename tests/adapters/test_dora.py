@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from click.testing import CliRunner
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.adapters import load_with_peft, logits, save_with_peft, tiny_llama
-from support.hostile_files import run_aurac
 
 from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter
 from aurac.adapters.inspect import describe
+from aurac.cli import cli
 from aurac.engine.running import fused_adapters
 from aurac.errors import CheckpointError
 
@@ -59,8 +60,7 @@ def test_magnitudes_count_and_identify(folder):
 def test_inspect_says_that_rank_0_is_not_the_limit(folder):
     facts = describe(load_adapter(folder))
     assert facts.dora
-    code, out, _ = run_aurac("inspect", folder)
-    assert code == 0
+    out = CliRunner().invoke(cli, ["inspect", str(folder)], catch_exceptions=False).output
     assert "DoRA with trained magnitudes" in out
     assert "rank 0 (the plain base) is not the limit of small ranks" in out
 

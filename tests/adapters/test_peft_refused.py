@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +17,10 @@ from support.adapters import (
     tiny_llama,
     token_ids,
 )
-from support.peft_rows import EXACT
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.errors import CheckpointError
 
-DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 LM = {"task_type": "CAUSAL_LM"}
 TARGETS = {"target_modules": ["q_proj", "v_proj"]}
 
@@ -145,10 +141,3 @@ def test_what_save_as_lora_makes_of_a_refused_adapter_gives_its_logits(tmp_path)
         live.set_rank(4)
         torch.testing.assert_close(logits(base), logits(model), atol=1e-4, rtol=1e-4)
         assert not torch.allclose(logits(base), plain, atol=1e-2)
-
-
-def test_the_table_in_the_docs_is_this_one():
-    text = DOCS.read_text(encoding="utf-8")
-    table = text.partition("| exact | note |\n|---|---|\n")[2].partition("\n\n")[0]
-    rows = re.findall(r"^\| (.+?) \|", table, re.MULTILINE)
-    assert set(rows) == {*EXACT, *(f"init {name}, converted by PEFT" for name in CONVERTED_BY_PEFT)}

@@ -138,7 +138,10 @@ def test_requests_that_are_refused(folder, tmp_path, arguments, error, message):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_folder_that_is_there_stays(folder):
+def test_a_folder_that_is_there_stays_and_one_that_cannot_be_written_is_named(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match=r"file/x cannot be written"):
+        run("truncate", folder, "--rank", 2, "--out", tmp_path / "file" / "x")
     before = (folder / "adapter_model.safetensors").read_bytes()
     with pytest.raises(RunFolderError, match="already there"):
         run("truncate", folder, "--rank", 2, "--out", folder)

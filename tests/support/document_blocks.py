@@ -9,7 +9,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 README = REPOSITORY / "README.md"
-TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 PAGES = sorted(page for page in (REPOSITORY / "docs").rglob("*.md") if "design" not in page.parts)
 
 _FENCED = r"^```(\S*)[^\n]*\n(.*?)^```[ \t]*(?:\n\s*```text\n(.*?)^```)?"
@@ -41,7 +40,7 @@ def joined(text: str) -> str:
 
 def lines(page: Path) -> list[str]:
     """The command lines of a page's shell blocks; a backslash joins the next line."""
-    shell = [joined(block.text) for block in blocks(page) if block.language == "bash"]
+    shell = [joined(block.text) for block in blocks(page) if block.language in ("bash", "sh")]
     return [line for text in shell for line in text.splitlines() if line.strip()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 
 import numpy as np
@@ -195,13 +196,14 @@ def test_a_file_that_is_named_comes_before_others_of_its_task(tmp_path):
     [
         ("howto/task.md", 0, [[" Positive."]], [[" negative, not positive"]]),
         ("howto/task.md", 0, [["positive"]], [[" none"]]),
+        ("your-adapter.md", 0, [[" 1,012. Or 13"]], [[" 13, not 1012"]]),
         ("howto/task.md", 1, [[(-1.0, True)], [(-3.0, False)]], [[(-3.0, False)], [(-1.0, True)]]),
     ],
 )
 def test_the_tasks_of_the_pages_score_a_right_answer(page, number, right, wrong, tmp_path):
     """The model writes a space after "Answer:", and the reference begins without one."""
     text = [b.text for b in blocks(REPOSITORY / "docs" / page) if b.language == "yaml"][number]
-    row = {"question": "What is 5 + 7?", "choices": ["12", "13"], "gold": 0}
+    row = {"question": "What is 5 + 7?", "answer": "1012", "choices": ["12", "13"], "gold": 0}
     data = write_jsonl(tmp_path / "test.jsonl", [row | {"text": "I love it.", "label": "positive"}])
     (tmp_path / "mine.yaml").write_text(text.replace("test: test.jsonl", f"test: {data}"))
     task = built(tmp_path / "mine.yaml")
@@ -219,6 +221,32 @@ def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     path.write_text(path.read_text().replace(quoted, "doc_to_text: !function loud.text"))
     evaluate(built(path, num_fewshot=1), RuleModel())
     assert capfd.readouterr().err == ""
+
+
+def test_seeds_are_those_of_simple_evaluate():
+    import lm_eval
+
+    from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED
+
+    signature = inspect.signature(lm_eval.simple_evaluate).parameters
+    defaults = {name: parameter.default for name, parameter in signature.items()}
+    assert defaults["random_seed"] == PYTHON_SEED == 0
+    for name in ("numpy_random_seed", "torch_random_seed", "fewshot_random_seed"):
+        assert defaults[name] == OTHER_SEED == 1234
+    assert defaults["fewshot_as_multiturn"] is True
+
+
+def test_templates_are_compiled_once_and_render_as_before():
+    from jinja2 import StrictUndefined
+    from lm_eval.utils import apply_template, env
+
+    from aurac.tasks import build
+
+    build._compile_templates_once()
+    assert env.from_string("{{a}}!") is env.from_string("{{a}}!")
+    assert [apply_template("{{a}}!", {"a": a}) for a in "xy"] == ["x!", "y!"]
+    assert apply_template("{{a|regex_replace('b', 'c')}}", {"a": "abb"}) == "acc"
+    assert env.undefined is StrictUndefined
 
 
 # lm-eval's own task definitions on local data: prompts written out by hand, no hub.

@@ -1,22 +1,21 @@
-"""The bundled documents: the published ones, from files that may be read only, or a clear error."""
+"""The bundled tasks: the published documents or a clear error, and fair scores in lm-eval."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
 import shutil
 import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
+from support.evaltasks import built, prompts
 
-from aurac.cli import cli
 from aurac.errors import DataError, TaskError
-from aurac.tasks import BUNDLED, bundled, documents, load_split
+from aurac.tasks import BUNDLED, bundled, documents, include_path, load_split
 
 TASK = "aurac_word_problems"
+SHOT = "Question: {question}\nAnswer: {answer}"
+CHOICE = "aurac_word_problems_mc"
 
 
 @pytest.fixture
@@ -25,24 +24,6 @@ def copy(tmp_path, monkeypatch):
     shutil.copytree(bundled.include_path(), tmp_path / "bundled")
     monkeypatch.setattr(bundled, "include_path", lambda: tmp_path / "bundled")
     return tmp_path / "bundled" / TASK / "test.jsonl.gz"
-
-
-@pytest.mark.parametrize("task", BUNDLED)
-def test_the_documents_are_the_published_ones(task):
-    for split, path in documents(task).items():
-        lines = gzip.decompress(path.read_bytes())
-        assert hashlib.sha256(lines).hexdigest() == bundled.DIGESTS[task][split]
-        assert load_split(task, split) == [json.loads(line) for line in lines.splitlines()]
-        assert path.name == f"{split}.jsonl.gz"
-
-
-def test_the_command_prints_the_files():
-    lines = CliRunner().invoke(cli, ["tasks", TASK]).output.splitlines()
-    assert lines[-3:] == [f"{split}  {path}" for split, path in documents(TASK).items()]
-
-
-def test_the_files_of_all_tasks_stay_below_a_megabyte():
-    assert sum(path.stat().st_size for t in BUNDLED for path in documents(t).values()) < 1_000_000
 
 
 def test_unknown_names_say_what_there_is():
@@ -89,3 +70,71 @@ def test_reading_writes_no_file_and_loads_no_heavy_library(tmp_path):
     )
     assert done.stdout.strip() == "[]"
     assert not list(tmp_path.iterdir())
+
+
+def score(replies):
+    """What replies to the first test examples score: {filter: [...]}."""
+    task = built(TASK, limit=len(replies))
+    found = task.judge(range(len(replies)), [[reply] for reply in replies]).metrics
+    return {key.partition(",")[2]: column for key, column in found.items()}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_examples_are_the_bundled_ones_and_prompts_as_documented(name):
+    assert {path.stem for path in include_path().glob("*.yaml")} == set(BUNDLED)
+    task = built(name)
+    assert [example.content for example in task.examples] == load_split(name, "test")
+    assert list(task.task.training_docs()) == load_split(name, "train")
+    assert list(task.task.validation_docs()) == load_split(name, "validation")
+    prompt, settings = prompts(task)[0]
+    assert prompt == f"Question: {load_split(name, 'test')[0]['question']}\nAnswer:"
+    if name == TASK:
+        assert settings["until"] == ["\n\n", "Question:"]
+        assert (settings["max_gen_toks"], settings["do_sample"]) == (48, False)
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_shots_come_from_train_and_the_number_can_be_set(name):
+    """A number written in the YAML (even 0) would make lm-eval ignore the user's."""
+    *shots, last = prompts(built(name, num_fewshot=2, limit=1))[0][0].split("\n\n")
+    pool = {SHOT.format(**doc) for doc in load_split(name, "train")}
+    assert len(shots) == 2
+    assert set(shots) <= pool
+    assert last == f"Question: {load_split(name, 'test')[0]['question']}\nAnswer:"
+
+
+def test_filters_on_replies_as_models_write_them():
+    gold = [doc["answer"].rpartition(" ")[2] for doc in load_split("aurac_word_problems", "test")]
+    answer = load_split("aurac_word_problems", "test")[0]["answer"]
+    replies, strict, flexible = zip(
+        (f" {answer}", 1, 1),  # as taught
+        (f" wrong way, 1 + 1 = 2\n#### {gold[1]}", 1, 1),  # only the number is judged
+        (f" {gold[2]}", 0, 1),  # the bare number
+        (f" The answer is {gold[3]}.", 0, 1),  # a sentence with a full stop
+        (f" ${gold[4]}", 0, 1),  # with the currency
+        (
+            f" #### {gold[5]}\n#### 7",
+            1,
+            gold[5] == "7",
+        ),  # strict takes the first, flexible the last
+        (f" ####{gold[6]}", 0, 1),  # without the space
+        (f" #### {gold[7]}9", 0, 0),  # a number that only begins like it
+        (f" #### -{gold[8]}", 0, 0),  # the sign counts
+        ("", 0, 0),
+        (" I do not know.", 0, 0),
+        (f" {gold[11]} of the 3 boxes", 0, gold[11] == "3"),
+        strict=True,
+    )
+    found = score(replies)
+    assert found["strict-match"] == [float(x) for x in strict]
+    assert found["flexible-extract"] == [float(x) for x in flexible]
+
+
+def test_multiple_choice_asks_for_each_choice_and_picks_the_likeliest():
+    task, doc = built(CHOICE, limit=1), load_split(CHOICE, "test")[0]
+    prompt = f"Question: {doc['question']}\nAnswer:"
+    assert prompts(task) == [(prompt, f" {choice}") for choice in doc["choices"]]
+    for picked in range(4):
+        likely = [[(-1.0 if k == picked else -9.0, False)] for k in range(4)]
+        found = task.judge([0], likely).metrics
+        assert found["acc,none"] == found["acc_norm,none"] == [float(picked == doc["gold"])]

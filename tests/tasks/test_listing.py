@@ -68,6 +68,8 @@ def test_names_patterns_and_files_are_expanded(tmp_path):
         ("qqqqzzzz", "searches the names"),
         ("no_such_*", "'no_such_\\*' is not known"),
         ("nowhere.yaml", "file nowhere.yaml does not exist"),
+        (str(tmp_path / "mine"), "did you mean"),
+        (str(tmp_path / "mine_data" / "test.jsonl"), "a task is a YAML file"),
     ):
         with pytest.raises(TaskError, match=words):
             expand([name])
