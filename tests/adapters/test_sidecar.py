@@ -12,7 +12,7 @@ from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, truncate
 from aurac.adapters.formats.peft_config import CONFIG
-from aurac.errors import CheckpointError
+from aurac.errors import AuracError, CheckpointError
 from aurac.models.packaged import DEFAULT_BASE
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
@@ -45,7 +45,7 @@ def saved(folder, **fields):
 def test_side_cars_that_are_refused(tmp_path, changes, message):
     folder = saved(tmp_path / "x", nesting=NESTED)
     edit(folder / "aurac.json", **changes)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(AuracError, match=message):
         load_adapter(folder)
 
 

@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
@@ -27,10 +27,6 @@ from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, rea
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
@@ -53,12 +49,10 @@ class Peft(Format):
 
     @override
     def recognises(self, source: Source) -> bool:
-        """Whether it is a folder with a config."""
         return (source.path / CONFIG).exists()
 
     @override
     def read(self, source: Source) -> Adapter:
-        """The adapter in the folder."""
         folder = source.path
         config = parse_config(read_json(folder / CONFIG), folder / CONFIG)
         weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
