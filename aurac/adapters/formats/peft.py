@@ -18,6 +18,7 @@ from aurac.adapters.formats.peft_config import (
     PREFIX,
     PeftConfig,
     Skeleton,
+    base_fields,
     parse_config,
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, peft_shapes, with_parameters
@@ -189,6 +190,7 @@ def adapter_from_peft(
     where = f"model adapter {adapter_name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
     record = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
+    record |= base_fields(base, {}) if base else {}
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
     adapter = from_state(parse_config(record, where), copied, where=where, name=name)
