@@ -184,11 +184,6 @@ class Adapter:
         return max(f.rank for f in self.modules.values())
 
     @property
-    def ranks(self) -> tuple[int, ...]:
-        """The distinct ranks of its modules, ascending."""
-        return tuple(sorted({f.rank for f in self.modules.values()}))
-
-    @property
     def rule(self) -> Rule | None:
         """The scaling rule, or ``None`` when modules differ."""
         return only(f.rule for f in self.modules.values())
@@ -271,8 +266,7 @@ class Adapter:
     @property
     def width(self) -> int:
         """Inputs and outputs of all adapted modules: the parameters of one rank in each."""
-        sides = [(side.numel(), f.rank) for f in self.modules.values() for side in f.stacked()]
-        return sum(numbers // rank for numbers, rank in sides)
+        return sum((f.A.numel() + f.B.numel()) // f.rank for f in self.modules.values())
 
     def bytes(self, r: int) -> int:
         """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,48 +12,38 @@ from aurac.errors import CheckpointError, UsageError
 
 
 def check_fits(adapter: Adapter, model: nn.Module) -> None:
-    """Refuse an adapter whose modules ``model`` lacks or has with other features (CheckpointError).
+    """Refuse an adapter whose modules ``model`` lacks or has with other features.
 
-    A model that carries an adapter already is a UsageError.
+    Raises:
+        CheckpointError: It is of another base.
+        UsageError: The model carries an adapter already.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     present = dict(model.named_modules())
     if any(isinstance(m, BaseTunerLayer) for m in present.values()):
         raise UsageError("the model carries an adapter already: give the plain base model")
-    base = model_name(model)
     for name, f in adapter.modules.items():
-        plain = module_in_model(name)
-        wrong = _misfit(f, name, plain, present.get(plain), base)
-        if wrong:
+        place = module_in_model(name)
+        own: Any = present.get(place)
+        if f.parameter:
+            place, own = f"{place}.{f.parameter}", getattr(own, f.parameter, None)
+        if own is None or not _fits(f, own):
+            sizes = tuple(own.shape) if isinstance(own, Tensor) else own and features_of(own)
+            inside, out = f.features
             raise CheckpointError(
-                f"adapter {adapter.name!r} was trained on another base: it has {wrong}"
+                f"adapter {adapter.name!r} was trained on another base: it has {inside} in and "
+                f"{out} out for {place}, where base {model_name(model)} has {sizes or 'nothing'}"
             )
 
 
-def _misfit(f: Factors, name: str, plain: str, module: nn.Module | None, base: str) -> str:
-    """What a module's factors have that the base's own module does not fit; empty where it does."""
-    if module is None:
-        return f"factors for {plain}, which base {base} lacks"
-    if f.kind == "experts":
-        return _parameter_misfit(f, plain, module, base) if f.parameter else ""
-    known = features_of(module)
-    if known is None or known == f.features:
-        return ""
-    here, there = (f"{inside} in and {out} out" for inside, out in (f.features, known))
-    return f"{here} for {name}, but base {base} has {there}"
-
-
-def _parameter_misfit(f: Factors, plain: str, module: nn.Module, base: str) -> str:
-    """The same for the factors of one parameter, (out, in) or a stack of E of them."""
-    name, weight = f"{plain}.{f.parameter}", getattr(module, f.parameter, None)
-    if not isinstance(weight, Tensor):
-        return f"factors for {name}, which base {base} lacks"
-    shape = (1,) * (3 - weight.ndim) + tuple(weight.shape)
-    fits = shape[0] == f.blocks and sorted(shape[1:]) == sorted(f.features)
-    if fits or not weight.is_floating_point():  # of a quantised one the shape says nothing
-        return ""
-    return f"{f.blocks} updates of {f.features} for {name}, but base {base} has {shape}"
+def _fits(f: Factors, own: nn.Module | Tensor) -> bool:
+    """Whether factors and a base's own module, or its parameter, have the same sizes."""
+    if not isinstance(own, Tensor):
+        return f.kind == "experts" or features_of(own) in (None, f.features)
+    shape = (1,) * (3 - own.ndim) + tuple(own.shape)  # one matrix, or a stack of E of them
+    same = shape[0] == f.blocks and sorted(shape[1:]) == sorted(f.features)
+    return same or not own.is_floating_point()  # of a quantised one the shape says nothing
 
 
 def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:

@@ -11,11 +11,11 @@ from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import (
     Basis,
     Rescale,
+    check_cut,
     default_basis,
     default_rescale,
     has_p_in_weights,
 )
-from aurac.errors import UsageError
 
 Truncation = tuple[str, str, str]
 """An adapter's SHA-256, basis and rescale."""
@@ -89,13 +89,10 @@ def sweeps_of(
     own = default_basis(adapter, first)
     named: list[Basis] = [own if basis == "auto" else basis for basis in bases or ("auto",)]  # type: ignore[misc]
     pairs = [(b, r) for b in named for r in (rescales or (default_rescale(adapter, b),))]
-    usable = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")]
-    if not usable:
-        raise UsageError(
-            f"rescale {', '.join(rescales)} does not go with basis {', '.join(bases)}: an SVD "
-            "mixes the components that the rule and P speak of, so it has keep and fit"
-        )
-    return [Sweep(name, adapter, b, r, wanted) for b, r in dict.fromkeys(usable)]  # type: ignore[arg-type]
+    pairs = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")] or pairs
+    for basis, rescale in pairs:
+        check_cut(adapter, basis, rescale)  # type: ignore[arg-type]
+    return [Sweep(name, adapter, b, r, wanted) for b, r in dict.fromkeys(pairs)]  # type: ignore[arg-type]
 
 
 def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[int, ...]:

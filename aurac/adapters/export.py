@@ -132,7 +132,7 @@ def peft_config(adapter: Adapter) -> dict[str, object]:
         # The full module names, which no base can match wrongly.
         "target_modules": sorted(n for n, f in modules.items() if f.kind != "experts"),
         **kept,
-        **base_fields(adapter.base),
+        **base_fields(adapter.base, kept),
         "r": rank,
         "lora_alpha": alpha,
         "use_rslora": rslora.pop(),

@@ -13,29 +13,34 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from aurac.adapters.adapter import Adapter, Factors, only
-from aurac.adapters.nesting import Rule
+from aurac.adapters.adapter import Adapter, only
 from aurac.errors import CheckpointError, RankError
 from aurac.files import sha256_text
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One adapter for each rank.
+    """One adapter for each rank; what members agree on is ``None`` where they differ.
 
     Attributes:
         name: Its name in tables and reports.
         members: The adapter of each rank, ascending; see :func:`make_family`.
+        method: The training method.
+        seed: The training seed.
+        data_order: The hash of the training examples and their order.
+        base: The name of the base model, the same for all members that record one.
         source: The folder that holds them, if one does.
         notes: What limits or explains its results, one sentence each.
     """
 
     name: str
     members: Mapping[int, Adapter]
+    method: str | None
+    seed: int | None
+    data_order: str | None
+    base: str | None
     source: Path | None = None
     notes: tuple[str, ...] = ()
-    nesting: None = None
-    derived: None = None
     format: str = "family"
 
     def __repr__(self) -> str:
@@ -51,45 +56,10 @@ class Family:
         """The ranks of its members, ascending."""
         return tuple(self.members)
 
-    @property
-    def modules(self) -> Mapping[str, Factors]:
-        """The modules of its largest member."""
-        return self.members[self.rank].modules
-
     @cached_property
     def sha256(self) -> str:
         """A hash of its ranks and its members' hashes."""
         return sha256_text(json.dumps([[r, m.sha256] for r, m in self.members.items()]))
-
-    @property
-    def method(self) -> str | None:
-        """The training method, or ``None`` when members differ."""
-        return only(member.method for member in self.members.values())
-
-    @property
-    def rule(self) -> Rule | None:
-        """The scaling rule, or ``None`` when members differ."""
-        return only(member.rule for member in self.members.values())
-
-    @property
-    def alpha(self) -> float | None:
-        """The α of the scaling rule, or ``None`` when members differ."""
-        return only(member.alpha for member in self.members.values())
-
-    @property
-    def seed(self) -> int | None:
-        """The training seed, or ``None`` when members differ."""
-        return only(member.seed for member in self.members.values())
-
-    @property
-    def data_order(self) -> str | None:
-        """The hash of the training examples and their order, or ``None`` when members differ."""
-        return only(member.data_order for member in self.members.values())
-
-    @property
-    def base(self) -> str | None:
-        """The name of the base model, the same for all members that record one."""
-        return next((m.base for m in self.members.values() if m.base), None)
 
     @property
     def recipe(self) -> Mapping[str, object] | None:
@@ -131,21 +101,28 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
     Raises:
         CheckpointError: For two of the same rank, or members of different bases.
     """
-    members: dict[int, Adapter] = {}
-    for adapter in sorted(adapters, key=lambda adapter: adapter.rank):
-        twin = members.setdefault(adapter.rank, adapter)
-        if twin is not adapter:
-            raise CheckpointError(
-                f"family {name!r} has two adapters of rank {adapter.rank}, {twin.name} and "
-                f"{adapter.name}: give them one by one to compare them"
-            )
-    bases = {m.base_sha256 or m.base for m in members.values()} - {None}
-    if len(bases) > 1:
+    members = {adapter.rank: adapter for adapter in sorted(adapters, key=lambda a: a.rank)}
+    if len(members) < len(adapters):
+        ranks = ", ".join(f"{adapter.name} {adapter.rank}" for adapter in adapters)
+        raise CheckpointError(
+            f"family {name!r} has two adapters of one rank ({ranks}): give them one by one to "
+            "compare them"
+        )
+    if len({m.base_sha256 or m.base for m in members.values()} - {None}) > 1:
         raise CheckpointError(f"the members of family {name!r} were trained on different bases")
     trained = sum(member.parameters(member.rank) for member in members.values())
     noted = dict.fromkeys(note for member in members.values() for note in member.notes)
     own = f"{len(members)} trainings, one for each rank, of {trained:,} parameters together"
-    return Family(name, members, source, (own, *noted))
+    return Family(
+        name,
+        members,
+        only(member.method for member in members.values()),
+        only(member.seed for member in members.values()),
+        only(member.data_order for member in members.values()),
+        next((member.base for member in members.values() if member.base), None),
+        source,
+        (own, *noted),
+    )
 
 
 def members_of(adapter: Adapter | Family) -> tuple[Adapter, ...]:

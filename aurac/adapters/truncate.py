@@ -70,7 +70,7 @@ class Prepared:
 
         Raises:
             RankError: For a rank that the adapter does not have.
-            UsageError: For a rank without a fitted factor.
+            UsageError: For `fit` at a rank without a factor.
         """
         r = self.adapter.check_rank(rank)
         if self._untouched(r):
@@ -125,9 +125,9 @@ class Prepared:
         return "none", kept
 
     def _fit_factor(self, r: int) -> float:
-        if r not in (self.fit_factors or {}):
-            raise UsageError(f"there is no fitted factor for rank {r}")
-        return float((self.fit_factors or {})[r])
+        if (factor := (self.fit_factors or {}).get(r)) is None:
+            raise UsageError(f"rescale fit needs a factor for rank {r}, which aurac compare finds")
+        return float(factor)
 
     def _record(self, r: int) -> Derived:
         """How the truncation at rank ``r`` was made, for its side-car."""
@@ -180,13 +180,12 @@ def prepare(
     """Turn an adapter into the basis in which its truncations at every rank are slices.
 
     Raises:
-        UsageError: For an unknown word, a basis and rescale that do not go together, ``trained``
-            where training is not recorded, or ``fit`` without factors.
+        UsageError: See `check_cut`.
         CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
     """
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
-    _check_cut(adapter, chosen, rescale, fit_factors)
+    check_cut(adapter, chosen, rescale)
     whole: dict[str, tuple[Tensor, Tensor]] = {}
     sliced: dict[str, tuple[Tensor, Tensor]] = {}
     for name, f in adapter.modules.items():
@@ -198,9 +197,8 @@ def prepare(
     return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
 
 
-def _check_cut(
-    adapter: Adapter, basis: Basis, rescale: Rescale, fit_factors: Mapping[int, float] | None
-) -> None:
+def check_cut(adapter: Adapter, basis: Basis, rescale: Rescale) -> None:
+    """Refuse a basis and a rescale that this adapter cannot have together (UsageError)."""
     if basis not in BASES or rescale not in RESCALES:
         raise UsageError(
             f"basis {basis!r} with rescale {rescale!r}: there are the bases auto, "
@@ -208,11 +206,9 @@ def _check_cut(
         )
     if basis == "svd" and rescale in ("rule", "trained"):
         raise UsageError(
-            f"rescale {rescale} needs basis prefix, because components of an SVD have no trained "
-            "order; with svd give keep or fit"
+            f"rescale {rescale} needs basis prefix: components of an SVD have no trained order; "
+            "with svd give keep or fit"
         )
-    if rescale == "fit" and not fit_factors:
-        raise UsageError("rescale fit needs factors, which aurac compare finds")
     if rescale == "trained" and not (adapter.nesting or has_p_in_weights(adapter)):
         raise UsageError(
             f"rescale trained needs to know how adapter {adapter.name!r} was trained, which is not "

@@ -36,7 +36,7 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 
 {% if not task.rolling %}AURAC {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
 {% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
-{% if task.base is not none %} The base has {{ task.said(task.base) }}{{ "" if task.rolling else " %" }}.{% endif %}
+{% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
 | rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB |
 |---:|---:|---:|
@@ -112,15 +112,14 @@ def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
-        said = plain_number if curve.rolling else numbers.interval
+        said = _value if curve.rolling else numbers.interval
         told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
         tasks.append({**score, **told})
     return tasks
 
 
-def plain_number(value: float, *_: object) -> str:
-    """A perplexity."""
-    return f"{value:.4g}"
+def _value(value: float, *_interval: object) -> str:
+    return numbers.metric_value(value)
 
 
 def _results(task: dict[str, Any]) -> list[EvalResult]:

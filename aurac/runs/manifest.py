@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters import Family
 from aurac.adapters.cut import Sweep
 from aurac.files import write_atomic
 from aurac.models.device import in_use, machine, versions
@@ -91,7 +90,7 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
     return AdapterInfo(
         name=name,
         path=_shown_path(adapter.source),
-        format="family" if isinstance(adapter, Family) else adapter.format,
+        format=adapter.format,
         sha256=adapter.sha256,
         method=adapter.method,
         base=adapter.base,

@@ -226,11 +226,11 @@ def test_an_adapter_of_another_base():
     base, adapter, _ = on("llama")
     with pytest.raises(
         CheckpointError,
-        match=r"'random' .* it has factors for model\.layers\.0.*which base .*lacks",
+        match=r"'random' .* another base: .* for model\.layers\.0.* has nothing",
     ):
         check_fits(adapter, tiny_gpt2())
     wrong = {n: _with(f, A=f.A[:, :-1]) for n, f in adapter.modules.items()}
-    with pytest.raises(CheckpointError, match=r"31 in and 32 out .* has 32 in and 32 out"):
+    with pytest.raises(CheckpointError, match=r"31 in and 32 out .* has \(32, 32\)"):
         check_fits(_with(adapter, modules=wrong), base)
     with (
         attach(base, prepare(adapter)),
@@ -263,7 +263,6 @@ def test_modules_of_different_ranks(tmp_path):
         task_type="CAUSAL_LM",
     )
     adapter = load_adapter(tmp_path / "mixed")
-    assert adapter.ranks == (2, 4, 8)
     assert "modules have ranks 2, 4, 8" in adapter.notes[0]
     # q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at r a module uses min(r, its rank)
     expected = {}

@@ -86,8 +86,8 @@ def test_folders_that_hold_one_adapter_several_or_none(tmp_path):
     (tmp_path / "empty").mkdir()
     for place, message in [
         ("missing", "there is no folder or file"),
-        ("empty", "holds no adapter"),
-        ("notes.txt", "no folder of PEFT or MLX"),
+        ("empty", "no folder with an adapter"),
+        ("notes.txt", "no folder with an adapter of PEFT or MLX"),
     ]:
         with pytest.raises(CheckpointError, match=message):
             load_adapter(tmp_path / place)

@@ -12,7 +12,7 @@ from support.adapters import random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, truncate
 from aurac.adapters.formats.peft_config import CONFIG
-from aurac.errors import CheckpointError
+from aurac.errors import AuracError, CheckpointError
 from aurac.models.packaged import DEFAULT_BASE
 
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
@@ -45,7 +45,7 @@ def saved(folder, **fields):
 def test_side_cars_that_are_refused(tmp_path, changes, message):
     folder = saved(tmp_path / "x", nesting=NESTED)
     edit(folder / "aurac.json", **changes)
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(AuracError, match=message):
         load_adapter(folder)
 
 
@@ -87,10 +87,13 @@ def test_the_cached_folder_of_a_packaged_base_is_that_base(tmp_path, monkeypatch
     edit(folder / CONFIG, base_model_name_or_path=str(place))
     adapter = load_adapter(folder)
     assert adapter.base == DEFAULT_BASE
-    cut = save_adapter(truncate(adapter, 1), tmp_path / "cut")
-    named = LoraConfig.from_pretrained(str(cut)).base_model_name_or_path
-    assert named == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert load_adapter(cut).base == DEFAULT_BASE
+    for made, named in (
+        (truncate(adapter, 1), str(place)),  # not the hub's model, whose weights are others
+        (truncate(load_adapter(folder, base="org/other"), 1), "org/other"),
+    ):
+        cut = save_adapter(made, tmp_path / "cut", force=True)
+        assert LoraConfig.from_pretrained(str(cut)).base_model_name_or_path == named
+        assert load_adapter(cut).base == made.base
 
 
 @pytest.mark.parametrize(

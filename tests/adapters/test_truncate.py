@@ -67,7 +67,7 @@ def test_fit_multiplies_keep():
     a = one_module()
     fitted = truncate(a, 3, rescale="fit", factors={3: 0.5})
     torch.testing.assert_close(update(fitted), 0.5 * update(truncate(a, 3, rescale="keep")))
-    with pytest.raises(UsageError, match="no fitted factor for rank 4"):
+    with pytest.raises(UsageError, match="needs a factor for rank 4"):
         truncate(a, 4, rescale="fit", factors={3: 0.5})
 
 
@@ -254,8 +254,8 @@ def test_words_that_do_not_go_together():
         prepare(a, "pca")
     with pytest.raises(UsageError, match="rescales rule, keep, trained, fit"):
         prepare(a, "prefix", "best")
-    with pytest.raises(UsageError, match="needs factors"):
-        prepare(a, "prefix", "fit")
+    with pytest.raises(UsageError, match="needs a factor for rank 2"):
+        prepare(a, "prefix", "fit").at(2)
 
 
 def test_prepared_slices_are_the_truncations():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +38,11 @@ def test_other_cuts_are_further_curves_in_the_order_asked(loaded):
     ways = sweeps_of("lora", loaded["lora"], bases=("prefix", "svd"), rescales=("rule", "keep"))
     pairs = [(way.basis, way.rescale) for way in ways]
     assert pairs == [("prefix", "rule"), ("prefix", "keep"), ("svd", "keep")]
-    with pytest.raises(UsageError, match="does not go with basis svd"):
+    with pytest.raises(UsageError, match="trained needs basis prefix"):
         sweeps_of("lora", loaded["lora"], bases=("svd",), rescales=("trained",))
+    unknown = replace(loaded["lora"], nesting=None)
+    with pytest.raises(UsageError, match="which is not recorded"):
+        sweeps_of("lora", unknown, bases=("prefix",), rescales=("trained",))
 
 
 def test_the_trained_rank_is_always_evaluated(loaded):

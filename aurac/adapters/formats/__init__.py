@@ -1,8 +1,4 @@
-"""Reading an adapter from a folder, a file or a hub id, whatever its format.
-
-Whatever is missing, damaged, contradictory or refused in a file is a ``CheckpointError``; what the
-user states about it and does not fit is a ``UsageError``.
-"""
+"""Reading an adapter from a folder, a file or a hub id, whatever its format."""
 
 from __future__ import annotations
 
@@ -10,7 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from torch import nn
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.formats.mlx import Mlx
@@ -22,10 +20,6 @@ from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.nesting import Rule, Update
 from aurac.errors import CheckpointError, first_line
 from aurac.models.tokenizer import TOKENIZER_FILES
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), StateDict()]
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -75,7 +69,7 @@ def load_adapter(
     if kind is None:
         suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.suffixes}))
         raise CheckpointError(
-            f"{source.path} is no folder of PEFT or MLX and no file in {suffixes}"
+            f"{source.path} is no folder with an adapter of PEFT or MLX and no file in {suffixes}"
         )
     adapter = as_stated(kind.read(source), stated)
     own = adapter.name if adapter.name.strip(".") else source.path.resolve().name  # of the path `.`
@@ -108,22 +102,17 @@ def _local(text: str) -> Path:
             f"there is no folder or file {text}, and nothing of that name on the hub: "
             f"{first_line(error)}"
         ) from error
-    if not (Path(root) / inside).exists():
-        raise CheckpointError(f"{match['repo']} on the hub has no folder {inside}")
-    return Path(root) / inside if inside else Path(root)
+    return Path(root) / inside
 
 
 def _adapter_path(path: Path) -> Path:
     """The folder or file of the adapter at or directly below ``path``."""
+    folder = path if path.is_dir() else path.parent
+    known = next((kind for kind in FORMATS if kind.recognises(Source(folder, Stated()))), None)
     if not path.is_dir():
-        known = next((k for k in FORMATS if k.recognises(Source(path.parent, Stated()))), None)
-        return path.parent if known and path.name in known.files else path
-    if any(kind.recognises(Source(path, Stated())) for kind in FORMATS):
-        return path
-    inside = adapters_in(path) or sorted(path.glob("*.pt"))
-    if len(inside) == 1:
-        return inside[0]
-    if not inside:
-        raise CheckpointError(f"{path} holds no adapter: neither {CONFIG} nor a .pt file")
-    listed = ", ".join(each.name for each in inside[:8])
-    raise CheckpointError(f"{path} holds {len(inside)} adapters, of which to name one: {listed}")
+        return folder if known and path.name in known.files else path
+    inside = [] if known else adapters_in(path) or sorted(path.glob("*.pt"))
+    if len(inside) > 1:
+        names = ", ".join(each.name for each in inside[:8])
+        raise CheckpointError(f"{path} holds {len(inside)} adapters, of which to name one: {names}")
+    return inside[0] if inside else path

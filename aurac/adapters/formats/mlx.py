@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 from typing_extensions import override
@@ -34,7 +34,7 @@ class _Lora(msgspec.Struct):
 class _Config(msgspec.Struct):
     lora_parameters: _Lora
     fine_tune_type: Literal["lora", "dora"] = "lora"
-    model: Any = None
+    model: str | None = None
 
 
 class Mlx(Format):
@@ -48,13 +48,11 @@ class Mlx(Format):
 
     @override
     def recognises(self, source: Source) -> bool:
-        """Whether it is a folder with such weights, and none of PEFT's."""
         folder = source.path
         return (folder / MLX_WEIGHTS).exists() and not any((folder / w).exists() for w in WEIGHTS)
 
     @override
     def read(self, source: Source) -> Adapter:
-        """The adapter in the folder."""
         where, weights = source.path / CONFIG, source.path / MLX_WEIGHTS
         config = checked(read_json(where), _Config, where)
         lora = config.lora_parameters
@@ -65,8 +63,8 @@ class Mlx(Format):
             for n, (A, B) in pairs.items()
         }
         if dora := config.fine_tune_type == "dora":
-            norms = {k.removesuffix(".m"): others.pop(k) for k in list(others) if k.endswith(".m")}
-            norms = {name: check_factor(t, f"{name}.m", weights) for name, t in norms.items()}
+            keys = [key for key in others if key.endswith(".m")]
+            norms = {k.removesuffix(".m"): check_factor(others.pop(k), k, weights) for k in keys}
             modules = with_magnitudes(modules, norms, weights)
         if others:
             raise CheckpointError(f"{weights} has a tensor {min(others)!r} beside its factors")
@@ -75,7 +73,7 @@ class Mlx(Format):
         adapter = Adapter(
             name=source.path.name,
             modules=modules,
-            base=config.model if isinstance(config.model, str) else None,
+            base=config.model,
             peft_config={"task_type": "CAUSAL_LM"},
             source=source.path,
             notes=(DORA_NOTE,) if dora else (),

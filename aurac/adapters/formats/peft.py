@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from aurac.adapters.adapter import Adapter, Factors
@@ -18,6 +18,7 @@ from aurac.adapters.formats.peft_config import (
     PREFIX,
     PeftConfig,
     Skeleton,
+    base_fields,
     parse_config,
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, peft_shapes, with_parameters
@@ -27,10 +28,6 @@ from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, rea
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
-
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
@@ -53,12 +50,10 @@ class Peft(Format):
 
     @override
     def recognises(self, source: Source) -> bool:
-        """Whether it is a folder with a config."""
         return (source.path / CONFIG).exists()
 
     @override
     def read(self, source: Source) -> Adapter:
-        """The adapter in the folder."""
         folder = source.path
         config = parse_config(read_json(folder / CONFIG), folder / CONFIG)
         weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
@@ -195,6 +190,7 @@ def adapter_from_peft(
     where = f"model adapter {adapter_name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
     record = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
+    record |= base_fields(base, {}) if base else {}
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
     adapter = from_state(parse_config(record, where), copied, where=where, name=name)

@@ -68,11 +68,8 @@ class PeftConfig(msgspec.Struct, frozen=True):
 
     @property
     def base(self) -> str | None:
-        """The base that it names, as ``owner/name@revision`` where it asks for a revision."""
-        name, revision = self.base_model_name_or_path, self.revision
-        if revision in ("", "main") or hub_id(name) is None:
-            return packaged_name(name) or None
-        return f"{name}@{revision}"
+        """The base that it names, see `base_name`."""
+        return base_name(self.base_model_name_or_path, self.revision)
 
     def of(self, module: str) -> tuple[int, float]:
         """The r and ``lora_alpha`` that PEFT gives the factors of a module."""
@@ -108,11 +105,20 @@ def parse_config(config: Mapping[str, object], where: object) -> PeftConfig:
     return checked({**known, "carried": carried}, PeftConfig, where)
 
 
-def base_fields(base: str | None) -> dict[str, str | None]:
-    """The fields of a config that name ``base`` as other programs find it, see `published`."""
-    name, _, revision = (base or "").partition("@")
-    if not revision or hub_id(base) is None:
-        return {"base_model_name_or_path": published(base), "revision": None}
+def base_name(name: str | None, revision: str | None) -> str | None:
+    """A base that a config names, as ``owner/name@revision`` where it asks for a revision."""
+    if revision in (None, "", "main") or hub_id(name) is None:
+        return packaged_name(name) if name else None
+    return f"{name}@{revision}"
+
+
+def base_fields(base: str | None, own: Mapping[str, Any]) -> dict[str, str | None]:
+    """The fields of a config that name ``base``: its ``own``, or those that others understand."""
+    name, revision = own.get("base_model_name_or_path"), own.get("revision")
+    if base_name(name, revision) != base:
+        name, revision = published(base), None
+        if hub_id(base) is not None and "@" in str(base):
+            name, _, revision = str(base).partition("@")
     return {"base_model_name_or_path": name, "revision": revision}
 
 

@@ -7,18 +7,14 @@ does so for plain layers alone: experts are rearranged.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
-from torch import Tensor
+from torch import Tensor, nn
 
 from aurac.adapters.adapter import Factors
 from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.peft_config import PeftConfig, Skeleton
 from aurac.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,12 +73,9 @@ def with_parameters(
         wrapped.setdefault(module_in_model(name), []).append(name)
     named = {plain: _named_parameters(plain, targets) for plain in wrapped}
     short = any("." not in target for target in targets)  # any module may have that parameter
-    needed = short or any(
-        len({config.scale_of(f"{plain}.{leaf}") for leaf in leaves}) > 1
-        for plain, leaves in named.items()
-    )
-    settled = not short and all(len(leaves) <= 1 for leaves in named.values())
-    base = None if settled else skeleton(needed)
+    scales = ({config.scale_of(f"{n}.{leaf}") for leaf in leaves} for n, leaves in named.items())
+    needed = short or any(len(scales_of_one) > 1 for scales_of_one in scales)
+    base = skeleton(needed)
     if base is None and needed:
         raise CheckpointError(
             f"{where} adapts parameters by name, and only the base says which of them its factors "

@@ -16,19 +16,20 @@ from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.formats.storage import checked, read_json
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
-from aurac.errors import AuracError, CheckpointError
+from aurac.errors import CheckpointError
 from aurac.models.device import versions
 from aurac.models.packaged import published
 
 SIDECAR = "aurac.json"
 VERSION = 1
+_FACTS = ("base", "base_sha256", "recipe", "seed", "derived")  # as the adapter has them
 
 
 class Sidecar(msgspec.Struct, frozen=True):
     """The recorded facts; a field is ``None`` where nothing is recorded."""
 
     method: str | None = None
-    nested_ranks: list[Any] | None = None
+    nested_ranks: list[int] | None = None
     weights: list[float] = []
     update: Update | None = None
     rule: Rule | None = None
@@ -40,32 +41,20 @@ class Sidecar(msgspec.Struct, frozen=True):
     derived: Derived | None = None
     aurac_adapter: int = VERSION
 
-    @property
-    def nesting(self) -> Nesting | None:
-        """How the ranks were trained, where method and ranks are recorded."""
-        if self.method is None or self.nested_ranks is None:
-            return None
-        return Nesting(self.method, tuple(self.nested_ranks), tuple(self.weights), self.update)
-
 
 def sidecar_json(adapter: Adapter) -> dict[str, object]:
     """The side-car of an adapter as a JSON object."""
     nesting, installed = adapter.nesting, versions()
-    return {
-        "aurac_adapter": VERSION,
-        "method": adapter.method,
-        "nested_ranks": nesting and list(nesting.ranks),
-        "weights": nesting and list(nesting.weights),
-        "rule": adapter.rule,
-        "alpha": adapter.alpha,
-        "update": nesting and nesting.update,
-        "recipe": None if adapter.recipe is None else dict(adapter.recipe),
-        "seed": adapter.seed,
-        "base": adapter.base,
-        "base_sha256": adapter.base_sha256,
-        "derived": msgspec.to_builtins(adapter.derived),
-        "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
-    }
+    return msgspec.to_builtins(
+        {
+            "aurac_adapter": VERSION,
+            **{name: getattr(adapter, name) for name in ("method", "rule", "alpha", *_FACTS)},
+            "nested_ranks": nesting and nesting.ranks,
+            "weights": nesting and nesting.weights,
+            "update": nesting and nesting.update,
+            "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
+        }
+    )
 
 
 def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
@@ -77,31 +66,22 @@ def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
     path = folder / SIDECAR
     if not path.exists():
         return adapter
-    try:
-        record = checked(read_json(path), Sidecar, path)
-        nesting = record.nesting
-    except AuracError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    record, nesting = checked(read_json(path), Sidecar, path), None
+    if record.method and record.nested_ranks:
+        how = tuple(record.nested_ranks), tuple(record.weights), record.update
+        nesting = Nesting(record.method, *how)
     if record.aurac_adapter != VERSION:
         raise CheckpointError(f"{path} was written by another version of aurac")
     modules = dict(adapter.modules)
     if rule := record.rule:
         for name, f in adapter.modules.items():
             own = f.alpha / f.rank if rule == "none" else f.alpha
-            modules[name] = with_rule(
-                name, f, rule, own if record.alpha is None else record.alpha, path
-            )
+            alpha = own if record.alpha is None else record.alpha
+            modules[name] = with_rule(name, f, rule, alpha, path)
     same = adapter.base in (None, record.base, published(record.base))
-    return replace(
-        adapter,
-        modules=modules,
-        nesting=nesting,
-        base=record.base if record.base and same else adapter.base,
-        base_sha256=record.base_sha256,
-        recipe=record.recipe,
-        seed=record.seed,
-        derived=record.derived,
-    )
+    facts = {name: getattr(record, name) for name in _FACTS}
+    facts["base"] = record.base if record.base and same else adapter.base
+    return replace(adapter, modules=modules, nesting=nesting, **facts)
 
 
 def with_rule(module: str, f: Factors, rule: Rule, alpha: float, where: object) -> Factors:

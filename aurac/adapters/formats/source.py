@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from aurac.adapters.adapter import Adapter, Factors
-from aurac.adapters.methods import METHODS, Nesting, method_named
+from torch import nn
+
+from aurac.adapters.adapter import Adapter
+from aurac.adapters.methods import Nesting, method_named
 from aurac.adapters.nesting import RULES, Rule, Update
 from aurac.errors import UsageError
 from aurac.models.base import base_skeleton
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,6 @@ class Stated:
     base: str | None = None
 
     def __post_init__(self) -> None:
-        if self.method is not None:
-            method_named(self.method)
         if self.scaling not in (None, *RULES):
             raise UsageError(f"there is no scaling {self.scaling!r}, only {', '.join(RULES)}")
 
@@ -76,10 +72,13 @@ class Format:
 
 def as_stated(adapter: Adapter, stated: Stated) -> Adapter:
     """``adapter`` with what the user states; a note says where that replaces the record."""
-    modules, notes = _scaled(adapter, stated), list(adapter.notes)
-    if any(
-        (f.rule, f.alpha) != (modules[n].rule, modules[n].alpha) for n, f in adapter.modules.items()
-    ):
+    own, rule, alpha, notes = adapter.modules, stated.scaling, stated.alpha, list(adapter.notes)
+    if rule and alpha is None and any(f.rule != rule for f in own.values()):
+        raise UsageError(f"--scaling {rule} needs --alpha: the recorded one is of another rule")
+    modules = own
+    if alpha is not None:
+        modules = {n: replace(f, rule=rule or f.rule, alpha=float(alpha)) for n, f in own.items()}
+    if any((f.rule, f.alpha) != (modules[n].rule, modules[n].alpha) for n, f in own.items()):
         notes.append("the scaling given replaces the recorded one")
     nesting = _nested(adapter, stated, notes)
     if adapter.nesting not in (None, nesting):
@@ -90,36 +89,21 @@ def as_stated(adapter: Adapter, stated: Stated) -> Adapter:
     return replace(adapter, modules=modules, nesting=nesting, base=base, notes=tuple(notes))
 
 
-def _scaled(adapter: Adapter, stated: Stated) -> Mapping[str, Factors]:
-    modules = {}
-    for name, f in adapter.modules.items():
-        rule = stated.scaling or f.rule
-        if stated.alpha is None and rule != f.rule:
-            raise UsageError(
-                f"--scaling {rule} needs --alpha, because the recorded alpha belongs to {f.rule}"
-            )
-        alpha = f.alpha if stated.alpha is None else float(stated.alpha)
-        modules[name] = replace(f, rule=rule, alpha=alpha)
-    return modules
-
-
 def _nested(adapter: Adapter, stated: Stated, notes: list[str]) -> Nesting | None:
     old, given = adapter.nesting, stated.nested_ranks
     if (stated.method, given, stated.weights, stated.update) == (None,) * 4:
         return old
-    method = stated.method or (old.method if old else None)
-    if method is None:
+    if (method := stated.method or adapter.method) is None:
         raise UsageError("--nested-ranks needs --method")
     if given is not None:
         # The research code trains those up to R, whatever it is given.
         ranks = tuple(r for r in given if r <= adapter.rank)
         if not ranks or ranks[-1] < adapter.rank:
             notes.append("components above the last nested rank were not trained")
-    elif METHODS[method].nested and old is None:
+    elif method_named(method).nested and old is None:
         raise UsageError(f"--method {method} needs --nested-ranks")
     else:
         ranks = old.ranks if old else (adapter.rank,)
-    same = old is not None and old.ranks == ranks
-    weights = stated.weights or (old.weights if old and same else ())
+    weights = stated.weights or (old.weights if old and old.ranks == ranks else ())
     update = stated.update or (old.update if old and old.method == method else None)
     return Nesting(method, ranks, tuple(weights), update)

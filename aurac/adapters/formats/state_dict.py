@@ -22,27 +22,25 @@ from aurac.adapters.compatibility import features_of
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import check_factor, read_tensors
 from aurac.errors import CheckpointError
-from aurac.models.base import base_with_weights
+from aurac.models.base import load_model, resolve_base
 
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
-Features = Mapping[str, tuple[int, int]]
 _NAMES: Final = re.compile(
     r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.weight)?"
 )
 
 
 class StateDict(Format):
-    """Single files of tensors."""
+    """Single files of tensors; the base settles an orientation that these leave open.
+
+    A file may hold a whole model beside the factors, whose tensors are then those of the base.
+    """
 
     files = ("*.pt",)
     suffixes = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 
     @override
     def read(self, source: Source) -> Adapter:
-        """The adapter in a file; the base settles an orientation that the tensors leave open.
-
-        A file may hold a whole model beside the factors, whose tensors are then those of the base.
-        """
         path, stated = source.path, source.stated
         pairs, others = pair_factors(read_tensors(path), _NAMES, path)
         if stated.method is None or stated.scaling is None or stated.alpha is None:
@@ -54,36 +52,30 @@ class StateDict(Format):
         _check_others(others, source)
         possible = _orientations(pairs, {}, path)
         if len(possible) > 1 and (base := source.skeleton(needed=True)) is not None:
-            modules = dict(base.named_modules())
-            features = {n: features_of(modules[n]) for n in pairs if n in modules}
-            possible = _orientations(pairs, {n: f for n, f in features.items() if f}, path)
+            possible = _orientations(pairs, dict(base.named_modules()), path)
         if len(possible) > 1:
             raise CheckpointError(
                 f"{path} has only square shapes, which leave open whether lora_A is (in, R) or "
                 "(R, in): give --base"
             )
         (orientation,) = possible
-        turned = orientation == "research"
+        if orientation == "research":
+            pairs = {n: (A.T.contiguous(), B.T.contiguous()) for n, (A, B) in pairs.items()}
         how = float(stated.alpha), stated.scaling
         return Adapter(
             name=path.stem,
-            modules={
-                n: Factors(A.T.contiguous(), B.T.contiguous(), *how)
-                if turned
-                else Factors(A, B, *how)
-                for n, (A, B) in pairs.items()
-            },
+            modules={n: Factors(A, B, *how) for n, (A, B) in pairs.items()},
             peft_config={"task_type": "CAUSAL_LM"},
             source=path,
             format=orientation,
         )
 
 
-def _orientations(pairs: Pairs, features: Features, path: Path) -> set[str]:
-    """The orientations that all modules allow; ``features`` are (in, out) of the base's own."""
+def _orientations(pairs: Pairs, modules: Mapping[str, nn.Module], path: Path) -> set[str]:
+    """The orientations that all pairs allow, with the base's own modules as far as known."""
     possible = {"research", "loralib"}
     for module, (A, B) in pairs.items():
-        known = features.get(module)
+        known = features_of(modules[module]) if module in modules else None
         fits = set()
         if A.shape[-1] == B.shape[0] and known in (None, (A.shape[0], B.shape[-1])):
             fits.add("research")
@@ -100,26 +92,24 @@ def _orientations(pairs: Pairs, features: Features, path: Path) -> set[str]:
 
 def _check_others(others: Mapping[str, Tensor], source: Source) -> None:
     """Refuse a tensor beside the factors unless it equals the base's own."""
-    if not others:
-        return
-    whole = source.base_model or base_with_weights(source.stated.base) or nn.Module()
+    whole, name = source.base_model, source.stated.base
+    if others and whole is None and name:
+        whole = load_model(resolve_base(name), "auto")
+    whole = whole or nn.Module()
     known = {**dict(whole.named_buffers()), **whole.state_dict()}
     for key, tensor in others.items():
         own = known.get(key)
         if own is None or own.is_meta or not torch.equal(own.cpu().to(tensor.dtype), tensor):
             raise CheckpointError(
                 f"{source.path} has a tensor {key!r} beside its factors that is not one of the "
-                f"base {source.stated.base or '(give --base)'}"
+                f"base {name or '(give --base)'}"
             )
 
 
 def pair_factors(
     state: Mapping[str, Tensor], names: re.Pattern[str], path: Path
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """A and B by module, and every other tensor; ``names`` has the groups ``module`` and ``side``.
-
-    Refused are half a pair, no factors at all, and a tensor that cannot be a factor.
-    """
+    """A and B by module, and every other tensor; ``names`` has the groups module and side."""
     halves: dict[str, dict[str, Tensor]] = {}
     others: dict[str, Tensor] = {}
     for key, tensor in state.items():
