@@ -108,7 +108,7 @@ class Stream:
             self.lookup.add(token)
         if token in ends or len(self.new) == self.prompt.max_new_tokens:
             return True
-        return self.stops.may_stop(token) and self.stops.stopped(self.new)
+        return self.stops.stopped(self.new)
 
     def draft(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on."""
