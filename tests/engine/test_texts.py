@@ -149,6 +149,30 @@ def test_no_room_for_the_prompt_is_named() -> None:
         texts(budgeted(tiny("llama"), max_length=300), [("", {})])
 
 
+def test_answers_that_only_the_limit_ended_are_known() -> None:
+    """Cut at the limit; stopped by a string, early or with the last token; and HFLM's, by length."""
+    model = tiny("llama")
+    whole = reference_texts(model, [("fox", {"until": [], "max_gen_toks": 12})])[0]
+    stop, limits = whole[4:6], {"do_sample": False}
+    asked: list[Request] = [("fox", {"until": [], "max_gen_toks": n, **limits}) for n in (1, 12)]
+    asked += [("fox", {"until": [stop], "max_gen_toks": 12, **limits})]
+    lm = packed_alone(budgeted(model))
+    texts(lm, asked)
+    assert lm.unfinished == [True, True, False]
+    first = next(
+        n
+        for n in range(1, 13)
+        if not texts(lm, [("fox", {"until": [stop], "max_gen_toks": n})]) or not lm.unfinished[0]
+    )
+    assert first > 1  # at this limit the stop string comes with the last token
+    beams = {"num_beams": 2}
+    lm = budgeted(model)
+    texts(lm, [("fox", {"until": [], "max_gen_toks": 9, **beams}), *asked[:1]])
+    assert lm.unfinished == [True, True]
+    texts(lm, [("fox", {"until": [stop[0]], "max_gen_toks": 64, **beams})])
+    assert lm.unfinished == [False]
+
+
 SAMPLED = {"until": ["the"], "max_gen_toks": 12, "do_sample": True, "temperature": 1.7, "top_k": 7}
 
 
