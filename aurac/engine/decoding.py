@@ -94,6 +94,7 @@ class Stream:
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
+    unfinished: bool = False  # the limit ended it
     lookup: PromptLookup | None = None
 
     @property
@@ -106,9 +107,9 @@ class Stream:
         self.new.append(token)
         if self.lookup is not None:
             self.lookup.add(token)
-        if token in ends or len(self.new) == self.prompt.max_new_tokens:
-            return True
-        return self.stops.may_stop(token) and self.stops.stopped(self.new)
+        stopped = token in ends or self.stops.stopped(self.new)
+        self.unfinished = not stopped and len(self.new) == self.prompt.max_new_tokens
+        return stopped or self.unfinished
 
     def draft(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on."""
@@ -147,10 +148,10 @@ class Decoder:
         self._most = min(budgets.sequences, len(prompts))
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
-        self._results: list[list[int]] = [[] for _ in prompts]
+        self._ended: list[Stream] = []
 
-    def run(self) -> list[list[int]]:
-        """New tokens of every prompt, up to and including the one that ended it."""
+    def run(self) -> list[tuple[list[int], bool]]:
+        """New tokens of every prompt, with the one that ended it, and whether the limit did."""
         with packed_model(self._model):
             self._shared.compute(self._model)
             while self._waiting or self._active:
@@ -158,7 +159,8 @@ class Decoder:
                     self._admit()
                 if self._active:
                     self._advance()
-        return self._results
+        self._ended.sort(key=lambda stream: stream.number)
+        return [(stream.new, stream.unfinished) for stream in self._ended]
 
     def _own(self, sequence: Stream) -> int:
         """Places that a sequence needs for its next pass."""
@@ -261,9 +263,8 @@ class Decoder:
         if not ended:
             return
         for i in ended:
-            sequence = self._active[i]
-            self._results[sequence.number] = sequence.new
-            self._finished(sequence.number)
+            self._ended.append(self._active[i])
+            self._finished(self._active[i].number)
         gone = set(ended)
         left = len(self._active) - len(gone)
         holes = [i for i in sorted(gone) if i < left]

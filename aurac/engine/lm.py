@@ -36,6 +36,7 @@ from aurac.engine.tokens import (
     ScoringLayout,
     Tokens,
     decodes_greedily,
+    most_new_tokens,
 )
 from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory
@@ -59,6 +60,8 @@ class EngineLM(HFLM):
 
     Attributes:
         progress: Called with the number of requests newly answered (negative if they are repeated).
+        unfinished: Of each text of the last `generate_until`, whether the token limit ended it. Of
+            what ``HFLM`` wrote that is judged by its length in tokens, and may be missed.
     """
 
     def __init__(
@@ -84,6 +87,7 @@ class EngineLM(HFLM):
         self.tokens = Tokens(tokenizer, self.max_length, self.prefix_token_id)
         self.budgets = Budgets.of(model, batch_size)
         self.progress: Callable[[int], None] = lambda _count: None
+        self.unfinished: list[bool] = []
         self._header = Header()
 
     def prepare(self, requests: Sequence[Any]) -> None:
@@ -129,7 +133,7 @@ class EngineLM(HFLM):
         Samples and decoding that is not greedy come from ``HFLM``.
         """
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
-        texts: dict[int, str] = {}
+        texts: dict[int, tuple[str, bool]] = {}
         with torch.inference_mode(), finite_logits(self.model):
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
@@ -140,8 +144,12 @@ class EngineLM(HFLM):
             rest = [i for i in range(len(requests)) if i not in texts]
             if rest:
                 answers = self._ask(super().generate_until, [requests[i] for i in rest])
-                texts.update(zip(rest, answers, strict=True))
-        return [texts[i] for i in range(len(requests))]
+                for i, text in zip(rest, answers, strict=True):
+                    limit = most_new_tokens(requests[i].args[1])
+                    tokens = self.tokenizer(text, add_special_tokens=False).input_ids
+                    texts[i] = text, len(tokens) >= limit
+        self.unfinished = [texts[i][1] for i in range(len(requests))]
+        return [texts[i][0] for i in range(len(requests))]
 
     def _score(
         self, layout: ScoringLayout, ids: Ids, done: Callable[[int], None]
@@ -164,7 +172,9 @@ class EngineLM(HFLM):
         places = [torch.from_numpy(index) for index in layout.request_pairs]
         return [(float(logprob[at].sum()), bool(hit[at].all())) for at in places]
 
-    def _write(self, prompts: Sequence[Prompt], ids: Ids, done: Callable[[int], None]) -> list[str]:
+    def _write(
+        self, prompts: Sequence[Prompt], ids: Ids, done: Callable[[int], None]
+    ) -> list[tuple[str, bool]]:
         repeats = Counter(prompts)
         distinct = list(repeats)
         decoder = Decoder(
@@ -176,11 +186,11 @@ class EngineLM(HFLM):
             lambda number: done(repeats[distinct[number]]),
         )
         text_of = {}
-        for prompt, tokens in zip(distinct, decoder.run(), strict=True):
+        for prompt, (tokens, unfinished) in zip(distinct, decoder.run(), strict=True):
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
             for stop in filter(None, prompt.until):  # one after another, as lm-eval does
                 text = text.split(stop, maxsplit=1)[0]
-            text_of[prompt] = text
+            text_of[prompt] = text, unfinished
         return [text_of[prompt] for prompt in prompts]
 
     def _header_of(self, ids: Ids) -> Header:

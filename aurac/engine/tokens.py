@@ -294,11 +294,12 @@ _BROKEN = "�"  # an incomplete UTF-8 sequence decodes to this
 
 
 class StopTable:
-    """The stop strings of a request.
+    """The stop strings of a request, by ``HFLM``'s own test.
 
-    ``stopped`` is ``HFLM``'s own test: a stop string lies in the decoded last tokens, as many as
-    the stop string itself has and two more. ``may_stop`` tells from the newest token's text alone
-    whether one can end there, so that nearly every step costs one look-up and no detokenisation.
+    A text stops where a stop string lies in its decoded last tokens, as many as the stop string
+    itself has and two more. Only where one of these tokens can end a stop string are they decoded:
+    it need not be the newest, since bytes that are no UTF-8 hide a stop string while they are among
+    the last tokens.
     """
 
     def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:
@@ -308,8 +309,16 @@ class StopTable:
         ]
         self._may: dict[int, bool] = {}
 
-    def may_stop(self, token: int) -> bool:
-        """False only if no stop string can end in this token."""
+    def stopped(self, generated: Sequence[int]) -> bool:
+        """Whether the text stops with the newest of its tokens."""
+        for stop, window in self._stops:
+            tail = generated[-window:]
+            if any(map(self._may_end, tail)) and stop in self._tokenizer.decode(list(tail)):
+                return True
+        return False
+
+    def _may_end(self, token: int) -> bool:
+        """False only if no stop string can end in this token, judged by its text alone."""
         known = self._may.get(token)
         if known is None:
             known = self._may[token] = self._could_end(self._tokenizer.decode([token]))
@@ -324,11 +333,4 @@ class StopTable:
             stop in form or any(form.startswith(stop[k:]) for k in range(len(stop)))
             for stop, _ in self._stops
             for form in forms
-        )
-
-    def stopped(self, generated: Sequence[int]) -> bool:
-        """Whether a stop string lies in the tail of the generated tokens."""
-        return any(
-            stop in self._tokenizer.decode(list(generated[-window:]))
-            for stop, window in self._stops
         )

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")
 KINDS = ("cpu", "cuda", "mps")
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
+_OUT_OF_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate"),
+    # what a library of CUDA's that gets no workspace says instead
+    *("_status_alloc_failed", "_status_not_initialized"),
+)
 WAIT_POLICY = "OMP_WAIT_POLICY"
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # malloc.h
 SPINNING = (WAIT_POLICY, "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of any OpenMP, of GNU's, of LLVM's

@@ -240,6 +240,10 @@ def _arguments(
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1
+    device = torch.device(loaded.device)
+    if device.index is not None:  # the Trainer takes the first, whichever has the model
+        torch.cuda.set_device(device)
+        arguments._setup_devices = arguments.distributed_state.device = device
     return arguments
 
 
