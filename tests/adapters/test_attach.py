@@ -226,11 +226,11 @@ def test_an_adapter_of_another_base():
     base, adapter, _ = on("llama")
     with pytest.raises(
         CheckpointError,
-        match=r"'random' .* another base: .* for model\.layers\.0.* has nothing",
+        match=r"'random' .* it has factors for model\.layers\.0.*which base .*lacks",
     ):
         check_fits(adapter, tiny_gpt2())
     wrong = {n: _with(f, A=f.A[:, :-1]) for n, f in adapter.modules.items()}
-    with pytest.raises(CheckpointError, match=r"31 in and 32 out .* has \(32, 32\)"):
+    with pytest.raises(CheckpointError, match=r"31 in and 32 out .* has 32 in and 32 out"):
         check_fits(_with(adapter, modules=wrong), base)
     with (
         attach(base, prepare(adapter)),
@@ -248,40 +248,6 @@ def test_a_recorded_base_of_another_hash():
         CheckpointError, match=r"\(hash a{12}\) than those of base big \(hash b{12}"
     ):
         check_base(adapter, "big", "b" * 64)
-
-
-def test_modules_of_different_ranks(tmp_path):
-    base = tiny_llama()
-    save_with_peft(
-        tiny_llama(),
-        tmp_path / "mixed",
-        r=4,
-        lora_alpha=6,
-        target_modules=["q_proj", "up_proj"],
-        rank_pattern={"q_proj": 2, "layers.1.mlp.up_proj": 8},
-        alpha_pattern={"up_proj": 3},
-        task_type="CAUSAL_LM",
-    )
-    adapter = load_adapter(tmp_path / "mixed")
-    assert "modules have ranks 2, 4, 8" in adapter.notes[0]
-    # q_proj alpha 6 rank 2, up_proj alpha 3 ranks 4 and 8; at r a module uses min(r, its rank)
-    expected = {}
-    r = 4
-    for name, f in adapter.modules.items():
-        module_rank = min(r, 2 if "q_proj" in name else 8 if "layers.1" in name else 4)
-        alpha = 6 if "q_proj" in name else 3
-        expected[name] = (
-            alpha / module_rank * f.B[:, :module_rank].double() @ f.A[:module_rank].double()
-        )
-    prepared = prepare(adapter)
-    with attach(base, prepared) as live:
-        full = logits(live.model)
-        assert torch.equal(full, logits(load_with_peft(tiny_llama(), tmp_path / "mixed")))
-        live.set_rank(r)
-        theirs = load_with_peft(tiny_llama(), save_adapter(prepared.at(r), tmp_path / "cut"))
-        assert torch.equal(logits(live.model), logits(theirs))
-        oracle = logits(dense(tiny_llama(), expected)).float()
-        torch.testing.assert_close(logits(live.model), oracle, rtol=1e-5, atol=1e-5)
 
 
 def test_reading_a_live_peft_model(tmp_path):
@@ -306,23 +272,8 @@ def test_reading_a_live_peft_model(tmp_path):
         name="n",
     )
     read = load_adapter(save_adapter(adapter, tmp_path / "saved"))
-    assert (
-        read.rule,
-        read.alpha,
-        read.nesting,
-        read.base,
-        read.base_sha256,
-        read.recipe,
-        read.seed,
-    ) == (
-        "none",
-        1.0,
-        NESTED,
-        "b",
-        "c",
-        {"lr": 1e-3},
-        5,
-    )
+    assert (read.rule, read.alpha, read.nesting) == ("none", 1.0, NESTED)
+    assert (read.base, read.base_sha256, read.recipe, read.seed) == ("b", "c", {"lr": 1e-3}, 5)
     assert read.sha256 == adapter.sha256
     f = adapter.modules["model.layers.0.self_attn.q_proj"]
     assert torch.equal(

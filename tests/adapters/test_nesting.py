@@ -40,13 +40,6 @@ def test_rank_weights_by_hand_rank_rule_with_weights():
     np.testing.assert_array_equal(rank_weights(3, (1, 3), (2, 3), "rank", 6.0), [18, 6, 6])
 
 
-def test_first_component_of_the_design_note():
-    # "with S = 1..16 and sqrt the first component gets 1/11 of its trained weight": s_16 = 1/4.
-    p = rank_weights(16, (1, 2, 4, 8, 16), None, "sqrt", 1.0)
-    assert p[0] / scale("sqrt", 1.0, 16) == pytest.approx(4 * (1 + 2**-0.5 + 0.5 + 8**-0.5 + 0.25))
-    assert round(p[0] / scale("sqrt", 1.0, 16)) == 11
-
-
 def test_only_the_full_rank_is_lora():
     for rule in RULES:
         p = rank_weights(8, (8,), None, rule, 3.0)

@@ -16,14 +16,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.adapters import randomise, tiny_gpt2, tiny_llama
-from support.peft_rows import LM, tiny_mixtral
+from support.peft_rows import EXPERTS, LM, tiny_mixtral
 from torch import nn
 
 from aurac.adapters import attach, check_fits, load_adapter, prepare, save_adapter
 from aurac.errors import CheckpointError
 
 IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
-EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 
 
 class Nested(nn.Module):
@@ -42,70 +41,39 @@ class Nested(nn.Module):
         return type("Out", (), {"logits": self.block["tail"](x)})
 
 
-# kind: (model, LoraConfig fields)
+def kind_of(build, targets, *parameters, **fields):
+    """A model and the fields of its LoraConfig."""
+    named = {"target_parameters": [*parameters]} if parameters else {}
+    return build, {"target_modules": targets, **named, **fields}
+
+
 KINDS = {
-    "linear": (tiny_llama, {"target_modules": ["q_proj", "v_proj", "down_proj"]}),
-    "linear by regex": (tiny_llama, {"target_modules": r"model\.layers\.\d\.mlp\.(up|down)_proj"}),
-    "some layers": (
-        tiny_llama,
-        {
-            "target_modules": ["q_proj", "down_proj"],
-            "layers_to_transform": [1],
-            "layers_pattern": "layers",
-        },
+    "linear": kind_of(tiny_llama, ["q_proj", "v_proj", "down_proj"]),
+    "linear by regex": kind_of(tiny_llama, r"model\.layers\.\d\.mlp\.(up|down)_proj"),
+    "some layers": kind_of(
+        tiny_llama, ["q_proj", "down_proj"], layers_to_transform=[1], layers_pattern="layers"
     ),
-    "excluded": (
-        tiny_llama,
-        {"target_modules": "all-linear", "exclude_modules": r".*layers\.0\.mlp\..*"},
-    ),
-    "dora": (tiny_llama, {"target_modules": ["q_proj", "down_proj"], "use_dora": True}),
-    "embedding": (tiny_llama, {"target_modules": ["embed_tokens", "q_proj"]}),
-    "saved": (tiny_llama, {"target_modules": ["q_proj", "v_proj"], "modules_to_save": ["norm"]}),
-    "conv1d": (tiny_gpt2, {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}),
-    "bias": (
-        tiny_gpt2,
-        {"target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "lora_only"},
-    ),
-    "names that end in names": (Nested, {"target_modules": ["head", "tail"]}),
-    "a name that ends another": (Nested, {"target_modules": r"head|block\.tail"}),
-    "parameters, dense": (
-        tiny_llama,
-        {
-            "target_modules": [],
-            "target_parameters": ["self_attn.q_proj.weight", "mlp.down_proj.weight"],
-        },
-    ),
-    "parameters, short": (
-        tiny_llama,
-        {"target_modules": ["v_proj"], "target_parameters": ["q_proj.weight"]},
-    ),
-    "parameters, conv1d": (
-        tiny_gpt2,
-        {"target_modules": [], "target_parameters": ["attn.c_attn.weight", "wte.weight"]},
-    ),
-    "experts": (tiny_mixtral, {"target_modules": ["q_proj"], "target_parameters": EXPERTS}),
-    "one of the experts": (
-        tiny_mixtral,
-        {"target_modules": [], "target_parameters": ["experts.down_proj"]},
-    ),
-    "experts, short": (
-        tiny_mixtral,
-        {"target_modules": ["v_proj"], "target_parameters": ["gate_up_proj", "down_proj"]},
-    ),
-    "router": (
-        tiny_mixtral,
-        {"target_modules": ["k_proj"], "target_parameters": ["gate.weight", EXPERTS[1]]},
-    ),
-    "experts, some layers": (
-        tiny_mixtral,
-        {
-            "target_modules": ["q_proj"],
-            "layers_to_transform": [1],
-            "target_parameters": [f"model.layers.0.{EXPERTS[0]}", f"model.layers.0.{EXPERTS[1]}"],
-        },
+    "excluded": kind_of(tiny_llama, "all-linear", exclude_modules=r".*layers\.0\.mlp\..*"),
+    "dora": kind_of(tiny_llama, ["q_proj", "down_proj"], use_dora=True),
+    "embedding": kind_of(tiny_llama, ["embed_tokens", "q_proj"]),
+    "saved": kind_of(tiny_llama, ["q_proj", "v_proj"], modules_to_save=["norm"]),
+    "conv1d": kind_of(tiny_gpt2, ["c_attn", "c_fc"], fan_in_fan_out=True),
+    "bias": kind_of(tiny_gpt2, ["c_attn"], fan_in_fan_out=True, bias="lora_only"),
+    "names that end in names": kind_of(Nested, ["head", "tail"]),
+    "a name that ends another": kind_of(Nested, r"head|block\.tail"),
+    "parameters, dense": kind_of(tiny_llama, [], "self_attn.q_proj.weight", "mlp.down_proj.weight"),
+    "parameters, short": kind_of(tiny_llama, ["v_proj"], "q_proj.weight"),
+    "parameters, conv1d": kind_of(tiny_gpt2, [], "attn.c_attn.weight", "wte.weight"),
+    "experts": kind_of(tiny_mixtral, ["q_proj"], *EXPERTS),
+    "one of the experts": kind_of(tiny_mixtral, [], "experts.down_proj"),
+    "experts, short": kind_of(tiny_mixtral, ["v_proj"], "gate_up_proj", "down_proj"),
+    "router": kind_of(tiny_mixtral, ["k_proj"], "gate.weight", EXPERTS[1]),
+    "experts, some layers": kind_of(
+        *(tiny_mixtral, ["q_proj"], *(f"model.layers.0.{name}" for name in EXPERTS)),
+        layers_to_transform=[1],
     ),
     # PEFT turns these names of transformers 4 into parameters, with a pattern of its own
-    "experts, older names": (tiny_mixtral, {"target_modules": ["w1", "w2", "w3", "q_proj"]}),
+    "experts, older names": kind_of(tiny_mixtral, ["w1", "w2", "w3", "q_proj"]),
 }
 
 
@@ -255,4 +223,6 @@ def test_the_width_is_the_parameters_of_one_rank_in_all_modules(tmp_path):
     whole = load_adapter(made(tmp_path / "experts", EXPERTS))
     assert whole.width == whole.parameters(1)
     short = load_adapter(made(tmp_path / "short", EXPERTS, rank_pattern={"q_proj": 2}))
+    assert short.ranks == (2, 4)
+    assert "modules have ranks 2, 4" in short.notes[0]
     assert short.width == whole.width == short.parameters(1)

@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from harness_doubles import make_tokenizer
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
+from support.adapters import random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.formats import storage
@@ -57,34 +56,6 @@ def test_load_save_load_is_bit_equal(tmp_path, dtype, rule):
             assert read.modules[name].A.dtype == dtype
     for name in ("adapter_config.json", "aurac.json", "adapter_model.safetensors"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
-
-
-def test_what_peft_itself_saved_comes_back_bit_equal(tmp_path):
-    save_with_peft(
-        tiny_llama(),
-        tmp_path / "peft",
-        r=4,
-        lora_alpha=8,
-        target_modules=["q_proj"],
-        task_type="CAUSAL_LM",
-    )
-    read = load_adapter(tmp_path / "peft")
-    assert (read.rule, read.alpha, read.rank, read.nesting, read.method) == (
-        "rank",
-        8.0,
-        4,
-        None,
-        None,
-    )
-    save_adapter(read, tmp_path / "ours")
-    theirs = load_file(tmp_path / "peft" / "adapter_model.safetensors")
-    ours = load_file(tmp_path / "ours" / "adapter_model.safetensors")
-    assert theirs.keys() == ours.keys()
-    assert all(torch.equal(theirs[k], ours[k]) for k in theirs)
-    assert torch.equal(
-        logits(load_with_peft(tiny_llama(), tmp_path / "peft")),
-        logits(load_with_peft(tiny_llama(), tmp_path / "ours")),
-    )
 
 
 def test_an_export_is_portable(tmp_path):
@@ -162,17 +133,10 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
         (truncate(adapter, 1), folder, True),
         (adapter, tmp_path / "n", False),
     ):
-        with pytest.raises(SafetensorError, match="No space left"):
+        with pytest.raises(RunFolderError, match=f"{place} cannot be written .*No space left"):
             save_adapter(cut, place, force=force)
     assert load_adapter(folder).sha256 == before
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
-
-
-def with_tensors(folder, change):
-    path = folder / "adapter_model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
 
 
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -297,15 +261,3 @@ def test_several_adapters_that_peft_saved_in_one_folder(tmp_path):
     # "default" lies in the folder itself, "other" in a folder of its own below
     assert load_adapter(tmp_path / "both").rank == 2
     assert load_adapter(tmp_path / "both" / "other").rank == 4
-
-
-def test_the_tokenizer_beside_an_adapter_comes_with_a_cut(tmp_path):
-    adapter, folder = saved(tmp_path)
-    make_tokenizer().save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    (folder / "tokenization.py").write_text("raise SystemExit")
-    cut = save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        assert (cut / name).read_bytes() == (folder / name).read_bytes()
-    assert not (cut / "tokenization.py").exists()
-    assert adapter.source is None

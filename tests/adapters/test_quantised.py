@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -120,12 +118,6 @@ def test_a_sharded_base(tmp_path, isolated_cache):
         tokenizer().save_pretrained(tmp_path / name)
     loaded = {n: load_base(str(tmp_path / n), dtype="float32") for n in ("one", "shards")}
     assert loaded["one"].sha256 == loaded["shards"].sha256
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        randomise(get_peft_model(tiny_llama(), LoraConfig(**LORA))).save_pretrained(tmp_path / "a")
-    base = loaded["shards"].model
-    theirs = logits(PeftModel.from_pretrained(tiny_llama(), tmp_path / "a").eval())
-    with attach(base, prepare(load_adapter(tmp_path / "a"))):
-        assert torch.equal(logits(base), theirs)
+    assert torch.equal(logits(loaded["shards"].model), logits(tiny_llama()))
     whole = base_with_weights(str(tmp_path / "shards"))
     assert torch.equal(whole.state_dict()["lm_head.weight"], tiny_llama().lm_head.weight)

@@ -91,23 +91,9 @@ def test_words_that_look_like_missing_numbers_are_names(tmp_path):
 
 
 def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
-    rows = [
-        f"a,{task},{metric},{rank},{value}"
-        for task, metric, value in (
-            ("t", "acc,none", 0.1),
-            ("t", "f1,none", 0.2),
-            ("u", "em,x", 0.3),
-        )
-        for rank in (1, 2)
-    ]
-    quoted = [",".join(f'"{x}"' if x in ("acc", "f1", "em") else x for x in [r]) for r in rows]
-    text = "adapter,task,metric,rank,accuracy\n" + "\n".join(
-        row.replace("acc,none", '"acc,none"')
-        .replace("f1,none", '"f1,none"')
-        .replace("em,x", '"em,x"')
-        for row in quoted
-    )
-    path = write(tmp_path, text)
+    measured = ("t", "acc,none", 0.1), ("t", "f1,none", 0.2), ("u", "em,x", 0.3)
+    rows = [f'a,{t},"{metric}",{rank},{y}\n' for t, metric, y in measured for rank in (1, 2)]
+    path = write(tmp_path, "adapter,task,metric,rank,accuracy\n" + "".join(rows))
     assert [c.metric for c in read_curves(path).curves] == ["acc,none", "f1,none", "em,x"]
     assert [c.metric for c in read_curves(path, "f1").curves] == ["f1,none", "em,x"]
     assert [c.accuracy[0] for c in read_curves(path, {"t": "acc,none"}).curves] == [0.1, 0.3]

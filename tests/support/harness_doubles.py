@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
-CHOICE_YAML = """
+_TRAINED = """
 task: {name}
 dataset_path: json
 dataset_name: null
@@ -20,43 +20,31 @@ dataset_kwargs:
   data_files:
     train: {folder}/train.jsonl
     test: {folder}/test.jsonl
-output_type: multiple_choice
 training_split: train
 test_split: test
 fewshot_split: train
+num_fewshot: 2
+"""
+CHOICE_YAML = (
+    _TRAINED
+    + """output_type: multiple_choice
 doc_to_text: "Q: {{{{question}}}}\\nA:"
 doc_to_target: "{{{{choices.label.index(answerKey)}}}}"
 doc_to_choice: "{{{{choices.text}}}}"
-num_fewshot: 2
 metric_list:
-  - metric: acc
-    aggregation: mean
-    higher_is_better: true
-  - metric: acc_norm
-    aggregation: mean
-    higher_is_better: true
-  - metric: mcc
-    aggregation: matthews_corrcoef
-    higher_is_better: true
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+  - {{metric: acc_norm, aggregation: mean, higher_is_better: true}}
+  - {{metric: mcc, aggregation: matthews_corrcoef, higher_is_better: true}}
 metadata:
   version: 2.5
 """
+)
 
-TEXT_YAML = """
-task: {name}
-dataset_path: json
-dataset_name: null
-dataset_kwargs:
-  data_files:
-    train: {folder}/train.jsonl
-    test: {folder}/test.jsonl
-output_type: generate_until
-training_split: train
-test_split: test
-fewshot_split: train
+TEXT_YAML = (
+    _TRAINED
+    + """output_type: generate_until
 doc_to_text: "Question: {{{{question}}}}\\nAnswer:"
 doc_to_target: "{{{{answer}}}}"
-num_fewshot: 2
 generation_kwargs:
   until: ["Question:"]
   do_sample: {sample}
@@ -64,9 +52,7 @@ generation_kwargs:
   max_gen_toks: 8
 repeats: {repeats}
 metric_list:
-  - metric: exact_match
-    aggregation: mean
-    higher_is_better: true
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
 filter_list:
   - name: strict-match
     filter:
@@ -81,6 +67,7 @@ filter_list:
 metadata:
   version: 1.0
 """
+)
 
 NEXT_WORD_YAML = """
 task: {name}

@@ -36,134 +36,55 @@ def tiny_mixtral():
 
 
 LM = {"task_type": "CAUSAL_LM"}
-# row of the table: (model, LoraConfig fields)
+
+
+def row(build, targets, **fields):
+    """A model and the fields of its LoraConfig."""
+    return build, {"r": 4, "target_modules": targets, **LM, **fields}
+
+
+CONV1D = {"fan_in_fan_out": True}
+EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+QV = ["q_proj", "v_proj"]
 EXACT = {
-    "plain LoRA": (tiny_llama, {"r": 4, "lora_alpha": 6, "target_modules": "all-linear", **LM}),
-    "use_rslora": (
-        tiny_llama,
-        {
-            "r": 4,
-            "lora_alpha": 6,
-            "use_rslora": True,
-            "target_modules": ["q_proj", "down_proj"],
-            **LM,
-        },
+    "plain LoRA": row(tiny_llama, "all-linear", lora_alpha=6),
+    "use_rslora": row(tiny_llama, ["q_proj", "down_proj"], lora_alpha=6, use_rslora=True),
+    "rank_pattern": row(tiny_llama, QV, rank_pattern={"v_proj": 2}),
+    "alpha_pattern": row(
+        *(tiny_llama, QV),
+        alpha_pattern={r"layers\.1\..*q_proj": 3},
+        use_rslora=True,
+        rank_pattern={"layers.0.self_attn.q_proj": 2},
     ),
-    "rank_pattern": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj", "v_proj"], "rank_pattern": {"v_proj": 2}, **LM},
+    "use_dora": row(
+        tiny_llama, "all-linear", lora_alpha=6, use_dora=True, rank_pattern={"v_proj": 2}
     ),
-    "alpha_pattern": (
-        tiny_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj", "v_proj"],
-            "alpha_pattern": {r"layers\.1\..*q_proj": 3},
-            "rank_pattern": {"layers.0.self_attn.q_proj": 2},
-            "use_rslora": True,
-            **LM,
-        },
+    "use_dora, Conv1D": row(tiny_gpt2, ["c_attn", "c_fc"], use_dora=True, **CONV1D),
+    "use_dora, embeddings": row(tiny_llama, ["embed_tokens", "q_proj"], use_dora=True),
+    "Conv1D (fan_in_fan_out)": row(tiny_gpt2, ["c_attn", "c_proj", "c_fc"], **CONV1D),
+    "embeddings": row(tiny_llama, ["embed_tokens", "q_proj"]),
+    "embeddings, tied": row(tied_llama, ["embed_tokens", "q_proj"]),
+    "modules_to_save": row(tiny_llama, ["q_proj"], modules_to_save=["lm_head", "norm"]),
+    "modules_to_save, tied": row(tied_llama, ["q_proj"], modules_to_save=["lm_head"]),
+    "bias all": row(tiny_gpt2, ["c_attn"], bias="all", **CONV1D),
+    "bias lora_only": row(tiny_gpt2, ["c_attn"], bias="lora_only", **CONV1D),
+    "trainable_token_indices": row(tiny_llama, ["q_proj"], trainable_token_indices=[3, 60]),
+    "trainable_token_indices, tied": row(
+        tied_llama, ["q_proj"], trainable_token_indices={"embed_tokens": [3, 60]}
     ),
-    "use_dora": (
-        tiny_llama,
-        {
-            "r": 4,
-            "lora_alpha": 6,
-            "use_dora": True,
-            "target_modules": "all-linear",
-            "rank_pattern": {"v_proj": 2},
-            **LM,
-        },
+    "target_parameters (experts)": row(
+        tiny_mixtral, ["q_proj"], lora_alpha=6, target_parameters=EXPERTS
     ),
-    "use_dora, Conv1D": (
-        tiny_gpt2,
-        {
-            "r": 4,
-            "use_dora": True,
-            "target_modules": ["c_attn", "c_fc"],
-            "fan_in_fan_out": True,
-            **LM,
-        },
+    "target_parameters (one matrix)": row(
+        tiny_mixtral, ["q_proj"], target_parameters=["mlp.gate.weight"]
     ),
-    "use_dora, embeddings": (
-        tiny_llama,
-        {"r": 4, "use_dora": True, "target_modules": ["embed_tokens", "q_proj"], **LM},
-    ),
-    "Conv1D (fan_in_fan_out)": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True, **LM},
-    ),
-    "embeddings": (tiny_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
-    "embeddings, tied": (tied_llama, {"r": 4, "target_modules": ["embed_tokens", "q_proj"], **LM}),
-    "modules_to_save": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"], **LM},
-    ),
-    "modules_to_save, tied": (
-        tied_llama,
-        {"r": 4, "target_modules": ["q_proj"], "modules_to_save": ["lm_head"], **LM},
-    ),
-    "bias all": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn"], "bias": "all", "fan_in_fan_out": True, **LM},
-    ),
-    "bias lora_only": (
-        tiny_gpt2,
-        {"r": 4, "target_modules": ["c_attn"], "bias": "lora_only", "fan_in_fan_out": True, **LM},
-    ),
-    "trainable_token_indices": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "trainable_token_indices": [3, 60], **LM},
-    ),
-    "trainable_token_indices, tied": (
-        tied_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj"],
-            "trainable_token_indices": {"embed_tokens": [3, 60]},
-            **LM,
-        },
-    ),
-    "target_parameters (experts)": (
-        tiny_mixtral,
-        {
-            "r": 4,
-            "lora_alpha": 6,
-            "target_modules": ["q_proj"],
-            "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
-            **LM,
-        },
-    ),
-    "target_parameters (one matrix)": (
-        tiny_mixtral,
-        {"r": 4, "target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"], **LM},
-    ),
-    "layers_to_transform": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "layers_to_transform": [1], **LM},
-    ),
-    "exclude_modules": (
-        tiny_llama,
-        {
-            "r": 4,
-            "target_modules": ["q_proj", "v_proj"],
-            "exclude_modules": ["model.layers.0.self_attn.v_proj"],
-            **LM,
-        },
-    ),
-    "lora_dropout": (tiny_llama, {"r": 4, "target_modules": ["q_proj"], "lora_dropout": 0.3, **LM}),
-    "init gaussian": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "gaussian", **LM},
-    ),
-    "init orthogonal": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "orthogonal", **LM},
-    ),
-    "init eva": (
-        tiny_llama,
-        {"r": 4, "target_modules": ["q_proj"], "init_lora_weights": "eva", **LM},
-    ),
+    "layers_to_transform": row(tiny_llama, ["q_proj"], layers_to_transform=[1]),
+    "exclude_modules": row(tiny_llama, QV, exclude_modules=["model.layers.0.self_attn.v_proj"]),
+    "lora_dropout": row(tiny_llama, ["q_proj"], lora_dropout=0.3),
+    **{
+        f"init {name}": row(tiny_llama, ["q_proj"], init_lora_weights=name)
+        for name in ("gaussian", "orthogonal", "eva")
+    },
 }
 
 
