@@ -32,8 +32,11 @@ Basis = Literal["prefix", "svd"]
 BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`
 Rescale = Literal["rule", "keep", "trained", "fit"]
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -256,11 +259,34 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     return _finite(a, name), _finite(b, name)
 
 
+def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
+    """The adapter with all of its tensors in ``dtype``; itself without one.
+
+    Raises:
+        UsageError: For an unknown dtype.
+        CheckpointError: When a tensor leaves its range.
+    """
+    if dtype is None:
+        return adapter
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
+
+    def cast(tensor: Tensor, name: str) -> Tensor:
+        return _finite(tensor.to(getattr(torch, dtype)), name)
+
+    modules = {}
+    for name, f in adapter.modules.items():
+        magnitude = None if f.magnitude is None else cast(f.magnitude, name)
+        modules[name] = replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=magnitude)
+    extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
+    return replace(adapter, modules=modules, extras=extras)
+
+
 def _finite(tensor: Tensor, name: str) -> Tensor:
     if not all_finite(tensor):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"the factors of {name} leave the range of {dtype}: save the adapter in float32 first"
+            f"the tensors of {name} leave the range of {dtype}: save the adapter in float32 first"
         )
     return tensor
 
