@@ -303,15 +303,6 @@ def only(values: Iterable[T]) -> T | None:
     return distinct.pop() if len(distinct) == 1 else None
 
 
-def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor that is not empty holds neither NaN nor infinities.
-
-    The extremes carry a NaN, so that one pass without a mask of the tensor's size decides.
-    """
-    low, high = torch.aminmax(tensor.detach())
-    return bool(torch.isfinite(low) and torch.isfinite(high))
-
-
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:
     t = tensor.detach().cpu().contiguous()
     digest.update(json.dumps([str(t.dtype), list(t.shape)]).encode())

@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.adapter import Adapter, Derived, Factors, all_finite
+from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.weights import all_finite
 
 Basis = Literal["prefix", "svd"]
 BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
-from aurac.models.base import base_with_weights, load_base, resolve_base
+from aurac.models.base import load_base, load_model, resolve_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LORA = {"r": 4, "target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
@@ -127,5 +127,5 @@ def test_a_sharded_base(tmp_path, isolated_cache):
     theirs = logits(PeftModel.from_pretrained(tiny_llama(), tmp_path / "a").eval())
     with attach(base, prepare(load_adapter(tmp_path / "a"))):
         assert torch.equal(logits(base), theirs)
-    whole = base_with_weights(str(tmp_path / "shards"))
+    whole = load_model(resolve_base(str(tmp_path / "shards")), "auto")
     assert torch.equal(whole.state_dict()["lm_head.weight"], tiny_llama().lm_head.weight)
