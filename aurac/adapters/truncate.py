@@ -193,9 +193,9 @@ def prepare(
     whole: dict[str, tuple[Tensor, Tensor]] = {}
     sliced: dict[str, tuple[Tensor, Tensor]] = {}
     for name, f in adapter.modules.items():
-        with_p = rescale == "trained" or chosen == "svd"
-        relative = _relative(adapter, name) if with_p else None
-        whole[name] = sliced[name] = _folded(f, relative, name)
+        relative = None if rescale != "trained" and chosen != "svd" else _relative(adapter, name)
+        A = f.A if relative is None else (f.A.double() * relative[:, None]).to(f.A.dtype)
+        whole[name] = sliced[name] = _finite(A, name), f.B
         if chosen == "svd" and not is_svd(adapter):
             sliced[name] = _svd(f, relative, name)
     return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
@@ -226,15 +226,7 @@ def _relative(adapter: Adapter, name: str) -> Tensor | None:
     p, s = adapter.rank_weights(name), f.scale(f.rank)
     if p is None or s == 0 or np.all(p == s):
         return None
-    return torch.from_numpy(p / s)
-
-
-def _folded(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
-    """A with ``relative`` (R,) folded into its rows, and B."""
-    if relative is None:
-        return f.A, f.B
-    A = (f.A.double() * relative.to(f.A.device)[:, None]).to(f.A.dtype)
-    return _finite(A, name), f.B
+    return torch.from_numpy(p / s).to(f.A.device)
 
 
 def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
