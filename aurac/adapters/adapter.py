@@ -66,10 +66,10 @@ class Factors:
     parameter: str = ""
 
     def __post_init__(self) -> None:
-        shapes = tuple(self.A.shape), tuple(self.B.shape)
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
             raise CheckpointError(
-                f"factors of shapes {shapes[0]} and {shapes[1]} are not (R, in) and (out, R)"
+                f"factors of shapes {tuple(self.A.shape)} and {tuple(self.B.shape)} are not "
+                "(R, in) and (out, R), those of a linear layer"
             )
 
     def __repr__(self) -> str:
@@ -102,24 +102,14 @@ class Factors:
 
 @dataclass(frozen=True)
 class Derived:
-    """How an adapter was cut from another one.
-
-    Attributes:
-        basis: ``prefix`` or ``svd``.
-        rescale: What became of the scale: ``rule``, ``keep``, ``trained`` or ``fit``.
-        rank: The rank that it was cut to.
-        from_rank: The trained rank of the adapter that was not cut.
-        from_sha256: The hash of that adapter.
-        trained: How its ranks were trained, if recorded.
-        fit_factor: The factor of ``fit``.
-    """
+    """How an adapter was cut from another one."""
 
     basis: str
     rescale: str
-    rank: int
-    from_rank: int
-    from_sha256: str
-    trained: Nesting | None = None
+    rank: int  # that it was cut to
+    from_rank: int  # the trained rank of the adapter that was not cut
+    from_sha256: str  # the hash of that adapter
+    trained: Nesting | None = None  # how its ranks were trained, if recorded
     fit_factor: float | None = None
 
     def __str__(self) -> str:
@@ -196,9 +186,9 @@ class Adapter:
     @property
     def vocabulary(self) -> int | None:
         """Rows of the embeddings that it brings whole or adapts; ``None`` where it has none."""
-        embeddings = {n: f for n, f in self.modules.items() if f.kind == "embedding"}
-        rows = {f"{name}.weight": f.features[0] for name, f in embeddings.items()}
-        rows |= {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        rows = {key: tensor.shape[0] for key, tensor in self.extras.items()}
+        adapted = self.modules.items()
+        rows |= {f"{n}.weight": f.features[0] for n, f in adapted if f.kind == "embedding"}
         return max((n for key, n in rows.items() if _EMBEDDING.search(key)), default=None)
 
     @property
@@ -301,15 +291,6 @@ def only(values: Iterable[T]) -> T | None:
     """The one value that all are, or ``None`` when they differ."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
-
-
-def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor that is not empty holds neither NaN nor infinities.
-
-    The extremes carry a NaN, so that one pass without a mask of the tensor's size decides.
-    """
-    low, high = torch.aminmax(tensor.detach())
-    return bool(torch.isfinite(low) and torch.isfinite(high))
 
 
 def _hash_tensor(digest: Any, tensor: Tensor) -> None:

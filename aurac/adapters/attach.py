@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
+from aurac.adapters.formats.peft import peft_shapes
 from aurac.adapters.formats.peft_config import owner_of
-from aurac.adapters.formats.peft_shapes import peft_shapes
 from aurac.adapters.truncate import Prepared
 from aurac.errors import CheckpointError, UsageError
 

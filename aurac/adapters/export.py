@@ -19,7 +19,7 @@ from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_s
 from aurac.adapters.formats.sidecar import SIDECAR, sidecar_json
 from aurac.adapters.formats.storage import WEIGHTS, write_tensors
 from aurac.adapters.nesting import peft_alpha
-from aurac.adapters.truncate import BasisOption, Rescale, prepare
+from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
 from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
@@ -32,6 +32,7 @@ def truncate(
     basis: BasisOption = "auto",
     rescale: Rescale | None = None,
     factors: Mapping[int, float] | None = None,
+    dtype: Dtype | None = None,
 ) -> Adapter:
     """An adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
@@ -44,20 +45,26 @@ def truncate(
             ``rule`` and ``trained``, else svd.
         rescale: ``rule``, ``keep``, ``trained`` or ``fit``; by default as `aurac truncate` does.
         factors: For ``fit``, one factor per rank, relative to ``keep``.
+        dtype: Of the result; by default the adapter's own.
 
     Raises:
         RankError: For a rank that the adapter does not have.
         UsageError: For a basis and rescale that do not go together, or a missing factor.
-        CheckpointError: For a path that cannot be read.
+        CheckpointError: For a path that cannot be read, or numbers beyond the dtype's range.
     """
     whole = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
-    member = whole.member(rank)
     if isinstance(whole, Family):
-        return member
-    return prepare(member, basis, rescale, factors).at(rank)
+        return in_dtype(whole.member(rank), dtype)
+    return in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
 
 
-def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
+def save_adapter(
+    adapter: Adapter | str | Path,
+    folder: str | Path,
+    *,
+    dtype: Dtype | None = None,
+    force: bool = False,
+) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
 
     ``aurac.save_adapter(aurac.truncate("my_adapter", 4, basis="svd"), "my_adapter_r4")`` writes a
@@ -65,8 +72,9 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
     comes with it.
 
     Args:
-        adapter: What to write, or where `load_adapter` finds it; the tensors keep their dtype.
+        adapter: What to write, or where `load_adapter` finds it.
         folder: The folder to write. It appears complete or not at all.
+        dtype: Of its tensors; by default the adapter's own.
         force: Replace a folder that holds an adapter. Any other folder that is not empty stays.
 
     Raises:
@@ -80,7 +88,7 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
     check_free(target, force=force)
     try:
         with fresh_folder(target) as into:
-            _write(given, into)
+            _write(in_dtype(given, dtype), into)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"{target} cannot be written ({first_line(error)})") from error
     return target
@@ -114,9 +122,10 @@ def peft_config(adapter: Adapter) -> dict[str, object]:
     into the patterns. Rule none is written as ``lora_alpha = α·R``.
     """
     modules = adapter.modules
-    alphas = {name: peft_alpha(f.rule, f.alpha, f.rank) for name, f in modules.items()}
+    exact = {name: peft_alpha(f.rule, f.alpha, f.rank) for name, f in modules.items()}
+    alphas = {name: int(a) if a.is_integer() else a for name, a in exact.items()}
     rank, rank_pattern = _common(adapter, {name: f.rank for name, f in modules.items()})
-    alpha, alpha_pattern = _common(adapter, {name: _as_whole(a) for name, a in alphas.items()})
+    alpha, alpha_pattern = _common(adapter, alphas)
     kept = {k: v for k, v in adapter.peft_config.items() if is_set(v)}
     rslora = {f.rule == "sqrt" for f in modules.values()}
     if len(rslora) > 1:
@@ -158,10 +167,6 @@ def _common(adapter: Adapter, values: Mapping[str, Number]) -> tuple[Number, dic
             )
         patterns[f"^{re.escape(pattern_name(name, f.parameter))}"] = value
     return common, patterns
-
-
-def _as_whole(number: float) -> int | float:
-    return int(number) if float(number).is_integer() else float(number)
 
 
 def check_free(target: Path, *, force: bool) -> None:

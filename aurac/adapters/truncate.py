@@ -24,16 +24,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.adapters.adapter import Adapter, Derived, Factors, all_finite
+from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.nesting import Rule, peft_scale
 from aurac.errors import CheckpointError, UsageError
+from aurac.models.weights import all_finite
 
 Basis = Literal["prefix", "svd"]
 BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`
 Rescale = Literal["rule", "keep", "trained", "fit"]
 
+Dtype = Literal["float32", "bfloat16", "float16"]
+
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
 RESCALES: Final[tuple[Rescale, ...]] = get_args(Rescale)
+DTYPES: Final[tuple[Dtype, ...]] = get_args(Dtype)
 Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 
@@ -189,9 +193,9 @@ def prepare(
     whole: dict[str, tuple[Tensor, Tensor]] = {}
     sliced: dict[str, tuple[Tensor, Tensor]] = {}
     for name, f in adapter.modules.items():
-        with_p = rescale == "trained" or chosen == "svd"
-        relative = _relative(adapter, name) if with_p else None
-        whole[name] = sliced[name] = _folded(f, relative, name)
+        relative = None if rescale != "trained" and chosen != "svd" else _relative(adapter, name)
+        A = f.A if relative is None else (f.A.double() * relative[:, None]).to(f.A.dtype)
+        whole[name] = sliced[name] = _finite(A, name), f.B
         if chosen == "svd" and not is_svd(adapter):
             sliced[name] = _svd(f, relative, name)
     return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
@@ -222,15 +226,7 @@ def _relative(adapter: Adapter, name: str) -> Tensor | None:
     p, s = adapter.rank_weights(name), f.scale(f.rank)
     if p is None or s == 0 or np.all(p == s):
         return None
-    return torch.from_numpy(p / s)
-
-
-def _folded(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
-    """A with ``relative`` (R,) folded into its rows, and B."""
-    if relative is None:
-        return f.A, f.B
-    A = (f.A.double() * relative.to(f.A.device)[:, None]).to(f.A.dtype)
-    return _finite(A, name), f.B
+    return torch.from_numpy(p / s).to(f.A.device)
 
 
 def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor]:
@@ -256,11 +252,34 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
     return _finite(a, name), _finite(b, name)
 
 
+def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
+    """The adapter with all of its tensors in ``dtype``; itself without one.
+
+    Raises:
+        UsageError: For an unknown dtype.
+        CheckpointError: When a tensor leaves its range.
+    """
+    if dtype is None:
+        return adapter
+    if dtype not in DTYPES:
+        raise UsageError(f"there is no dtype {dtype!r} for adapters, only {', '.join(DTYPES)}")
+
+    def cast(tensor: Tensor, name: str) -> Tensor:
+        return _finite(tensor.to(getattr(torch, dtype)), name)
+
+    modules = {}
+    for name, f in adapter.modules.items():
+        magnitude = None if f.magnitude is None else cast(f.magnitude, name)
+        modules[name] = replace(f, A=cast(f.A, name), B=cast(f.B, name), magnitude=magnitude)
+    extras = {key: cast(tensor, key) for key, tensor in adapter.extras.items()}
+    return replace(adapter, modules=modules, extras=extras)
+
+
 def _finite(tensor: Tensor, name: str) -> Tensor:
     if not all_finite(tensor):
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise CheckpointError(
-            f"the factors of {name} leave the range of {dtype}: save the adapter in float32 first"
+            f"the tensors of {name} leave the range of {dtype}: save the adapter in float32 first"
         )
     return tensor
 

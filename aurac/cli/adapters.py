@@ -148,6 +148,11 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
 @click.option(
     "--out", type=FOLDER, required=True, help="Folder to write; one that exists is refused."
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Of the result. Default: the adapter's own.",
+)
 @shared.as_json
 @checkpoint_options
 def truncate(
@@ -155,6 +160,7 @@ def truncate(
     rank: int | None,
     basis: Any,
     rescale: Any,
+    dtype: Any,
     out: Path,
     as_json: bool,
     **stated: Any,
@@ -168,11 +174,13 @@ def truncate(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.adapters import save_adapter
     from aurac.adapters import truncate as truncated
+    from aurac.adapters.truncate import in_dtype
 
     adapter = open_checkpoint(checkpoint_path, stated)
     cut = adapter if rank is None else truncated(adapter, rank, basis=basis, rescale=rescale)
-    save_adapter(cut, out)
     how = str(cut.derived) if cut is not adapter and cut.derived else f"rank {cut.rank}, whole"
+    cut = in_dtype(cut, dtype)
+    save_adapter(cut, out)
     parameters, size = cut.parameters(cut.rank), cut.bytes(cut.rank)
     if as_json:
         content = {"folder": str(out), "rank": cut.rank, "derived": cut.derived}

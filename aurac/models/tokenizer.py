@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aurac.errors import CheckpointError, UsageError, first_line
 from aurac.files import sha256_json
-from aurac.models.base import LoadedBase
+from aurac.models.base import LoadedBase, read_tokenizer
 from aurac.models.weights import quiet_transformers
 
 logger = logging.getLogger(__name__)
@@ -135,15 +135,13 @@ def tokenizer_folder(path: Path | None) -> Path | None:
 
 
 def _load(folder: Path, whose: str, base: Any) -> Any:
-    from transformers import AutoTokenizer
-
     try:
         if not (folder / _CONFIG).is_file():  # a template alone, for the base's tokens
             tokenizer = copy.deepcopy(base)
             tokenizer.chat_template = (folder / _TEMPLATE).read_text(encoding="utf-8")
             return tokenizer
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            return read_tokenizer(folder)
     except Exception as error:
         raise CheckpointError(
             f"the tokenizer of {whose} cannot be read ({first_line(error)}); --tokenizer base "

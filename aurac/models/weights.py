@@ -6,21 +6,18 @@ import contextlib
 import hashlib
 import logging
 import math
-import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aurac.errors import BaseModelError
-from aurac.files import sha256_file, sha256_json
+from aurac.files import sha256_file, sha256_json, write_atomic
 from aurac.models import cache_root
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-
-logger = logging.getLogger(__name__)
 # Else Python prints what bitsandbytes says of optional kernels when PEFT imports it.
 logging.getLogger("bitsandbytes").addHandler(logging.NullHandler())
 
@@ -45,30 +42,29 @@ def check_complete(
         )
 
 
-def check_finite(name: str, model: nn.Module, dtype: str) -> None:
-    """Check that no weight of base `name` is NaN or infinite, in one pass over their memory.
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor that is not empty holds neither NaN nor infinities.
 
-    Integer and 8-bit weights, and those that are offloaded, are not looked at.
+    The extremes carry a NaN, so that one pass without a mask of the tensor's size decides.
     """
     import torch
 
-    # On an accelerator the reductions are queued first and read afterwards.
-    extremes = [
-        (key, torch.aminmax(weight.detach()))
-        for key, weight in model.named_parameters()
-        if weight.is_floating_point()
-        and weight.element_size() > 1
-        and weight.numel()
-        and not weight.is_meta
-    ]
-    for key, (low, high) in extremes:
-        if math.isfinite(low) and math.isfinite(high):
-            continue
-        wider = "; stored weights that exceed float16 need --dtype float32"
-        raise BaseModelError(
-            f"base {name!r} has weights in {key} that are NaN or infinite"
-            + (wider if dtype == "float16" else "")
-        )
+    return all(math.isfinite(extreme) for extreme in torch.aminmax(tensor.detach()))
+
+
+def check_finite(name: str, model: nn.Module, dtype: str) -> None:
+    """Check that no weight of base `name` is NaN or infinite.
+
+    Integer and 8-bit weights, and those that are offloaded, are not looked at.
+    """
+    for key, weight in model.named_parameters():
+        wide = weight.is_floating_point() and weight.element_size() > 1
+        if wide and weight.numel() and not weight.is_meta and not all_finite(weight):
+            wider = "; stored weights that exceed float16 need --dtype float32"
+            raise BaseModelError(
+                f"base {name!r} has weights in {key} that are NaN or infinite"
+                + (wider if dtype == "float16" else "")
+            )
 
 
 def remembered_sha256(folder: Path) -> str:
@@ -79,13 +75,8 @@ def remembered_sha256(folder: Path) -> str:
     if memo.is_file():
         return memo.read_text().strip()
     digest = sha256_weights(folder)
-    try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        part = memo.with_suffix(f".{os.getpid()}.part")
-        part.write_text(digest)
-        part.replace(memo)
-    except OSError as error:  # a read-only cache costs time, not the answer
-        logger.info("the hash of %s could not be remembered: %s", folder, error)
+    with contextlib.suppress(OSError):  # a read-only cache costs time, not the answer
+        write_atomic(memo, digest)
     return digest
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import msgspec
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from support.adapters import random_adapter, tiny_llama
 
-from aurac.adapters import Adapter, Factors, Nesting, default_rescale, prepare, truncate
+from aurac.adapters import (
+    Adapter,
+    Factors,
+    Nesting,
+    default_rescale,
+    load_adapter,
+    prepare,
+    save_adapter,
+    truncate,
+)
 from aurac.adapters.nesting import peft_scale
 from aurac.adapters.truncate import default_basis
 from aurac.errors import CheckpointError, RankError, UsageError
@@ -227,6 +238,33 @@ def test_folding_rounds_once_in_the_adapters_dtype():
     exact = p[:, None] / (2 / math.sqrt(8)) * a.modules["m"].A.double()
     assert folded.A.dtype == torch.bfloat16
     assert torch.equal(folded.A, exact.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_cut_in_another_dtype(dtype, tmp_path):
+    """Each tensor rounded once from the cut; the file has no other."""
+    a = random_adapter(tiny_llama(), 4, nesting=Nesting("matryoshka", (1, 2, 4)))
+    a = replace(a, extras={"model.norm.weight": torch.randn(32)})
+    f = next(iter(a.modules.values()))
+    dora = replace(f, magnitude=torch.rand(f.features[1], 1))
+    a = replace(a, modules=dict.fromkeys(a.modules, dora))
+    cut, plain = truncate(a, 2, dtype=dtype), truncate(a, 2)
+    to, name = getattr(torch, dtype), next(iter(a.modules))
+    assert torch.equal(cut.modules[name].A, plain.modules[name].A.to(to))
+    assert cut.derived == plain.derived
+    written = load_file(save_adapter(a, tmp_path / "x", dtype=dtype) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {to}
+    again = load_adapter(save_adapter(cut, tmp_path / "cut"))
+    assert again.sha256 == cut.sha256
+
+
+def test_a_dtype_that_is_none_or_too_narrow():
+    a = one_module(dtype=torch.float32)
+    with pytest.raises(UsageError, match="no dtype 'int8'"):
+        truncate(a, 2, dtype="int8")
+    large = replace(a.modules["m"], A=a.modules["m"].A * 1e6)
+    with pytest.raises(CheckpointError, match="range of float16"):
+        truncate(replace(a, modules={"m": large}), 2, rescale="rule", dtype="float16")
 
 
 def test_folding_out_of_range_is_refused():

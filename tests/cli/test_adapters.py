@@ -102,6 +102,12 @@ def test_a_cut_gives_the_live_logits_in_plain_peft(folder, tmp_path, rank, how):
     assert torch.equal(logits(load_with_peft(tiny_llama(), tmp_path / "cut")), expected)
 
 
+def test_a_cut_in_16_bits_is_half_as_large(folder, tmp_path):
+    run("truncate", folder, "--rank", 2, "--dtype", "bfloat16", "--out", tmp_path / "cut")
+    whole, cut = load_adapter(folder), load_adapter(tmp_path / "cut")
+    assert cut.bytes(2) == whole.bytes(2) // 2
+
+
 def test_a_file_that_does_not_describe_itself_is_made_plain_peft(adapter, tmp_path):
     state = {}
     for name, f in adapter.modules.items():

@@ -71,10 +71,6 @@ class PeftConfig(msgspec.Struct, frozen=True):
         """The base that it names, see `base_name`."""
         return base_name(self.base_model_name_or_path, self.revision)
 
-    def of(self, module: str) -> tuple[int, float]:
-        """The r and ``lora_alpha`` that PEFT gives the factors of a module."""
-        return self.scale_of(pattern_name(module, self.parameters.get(module, "")))
-
     def scale_of(self, name: str) -> tuple[int, float]:
         """The r and ``lora_alpha`` of what PEFT calls ``name`` when it looks into the patterns."""
         rank = _matching(self.rank_pattern, name, self.r)

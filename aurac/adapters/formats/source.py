@@ -40,7 +40,7 @@ class Source:
     stated: Stated
     base_model: nn.Module | None = None
 
-    def skeleton(self, own: str | None = None, *, needed: bool) -> nn.Module | None:
+    def skeleton(self, needed: bool, own: str | None = None) -> nn.Module | None:  # noqa: FBT001
         """The modules of the base that is stated, else of ``own``, on the meta device, or ``None``.
 
         Only if they are needed a base is looked for that is not in memory.

@@ -51,7 +51,7 @@ class StateDict(Format):
             )
         _check_others(others, source)
         possible = _orientations(pairs, {}, path)
-        if len(possible) > 1 and (base := source.skeleton(needed=True)) is not None:
+        if (base := source.skeleton(len(possible) > 1)) is not None:
             possible = _orientations(pairs, dict(base.named_modules()), path)
         if len(possible) > 1:
             raise CheckpointError(

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from aurac.adapters.adapter import all_finite
 from aurac.errors import CheckpointError, first_line
+from aurac.models.weights import all_finite
 
 WEIGHTS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 FLOATS: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
