@@ -20,6 +20,7 @@ from aurac.stats.estimate import (
     Estimate,
     estimate,
     interval,
+    one_sided,
     over_tasks,
 )
 
@@ -77,6 +78,8 @@ class Analysis:
             a rank where none may be shipped.
         rows: Task, name → what stands behind a row.
         ranks: Task → ranks over which AURAC is taken, those that all its adapters have.
+        averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
+            share some the largest, as a group and not its members, of equal ones the first.
     """
 
     question: Question
@@ -87,6 +90,7 @@ class Analysis:
     recommended: pd.DataFrame
     rows: Mapping[tuple[str, str], Row]
     ranks: Mapping[str, tuple[int, ...]]
+    averaged: tuple[str, ...] = ()
 
     def records(self, frame: str) -> list[dict[str, Any]]:
         """A frame as JSON has it: plain numbers and texts, None where there is nothing."""
@@ -116,7 +120,8 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         known = ", ".join(dict.fromkeys(row.name for row in rows))
         raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
     tasks = [_Task(same, asked) for same in _by_task(rows)]
-    mean = _over_tasks(tasks, asked)
+    apart = _apart(tasks)
+    mean = _over_tasks(apart, asked)
     lists: dict[str, list[dict[str, Any]]] = {name: list(mean.get(name, [])) for name in COLUMNS}
     for task in tasks:
         lists["scores"] += task.scores()
@@ -131,6 +136,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         question=asked,
         rows={(row.task, row.name): row for row in rows},
         ranks={task.name: task.ranks for task in tasks},
+        averaged=tuple(task.name for task in apart) if len(apart) > 1 else (),
         **frames,
     )
 
@@ -177,15 +183,16 @@ class _Task:
         return [(a, b) for a, b in pairs if reference is None or reference in (a.name, b.name)]
 
     def pairs(self) -> list[tuple[dict[str, Any], Components | None]]:
-        """The differences of AURAC, with the sources of their variance."""
+        """The differences of AURAC, with the sources of variance of that in the names' order."""
         result = []
         for a, b in self.both():
             if a.name not in self.area or b.name not in self.area:
                 continue
-            left, right = self.areas[a.name], self.areas[b.name]
+            first, second = sorted((a, b), key=lambda row: row.name)
+            left, right = self.areas[first.name], self.areas[second.name]
             parts = None
             if left is not None and right is not None:
-                parts = difference(a, b, left, right)
+                parts = difference(first, second, left, right)
             row: dict[str, Any] = {"task": self.name, "a": a.name, "b": b.name}
             row["difference"] = self.area[a.name] - self.area[b.name]
             row |= {"examples": a.examples, "seeds": min(a.seeds, b.seeds)}
@@ -218,6 +225,15 @@ def _by_task(rows: Sequence[Row]) -> list[list[Row]]:
     return list(tasks.values())
 
 
+def _apart(tasks: Sequence[_Task]) -> list[_Task]:
+    """The tasks that the mean is over."""
+    kept: list[_Task] = []
+    for task in sorted(tasks, key=lambda task: -(task.rows[0].examples or 0)):
+        if not any(task.rows[0].shares_examples(other.rows[0]) for other in kept):
+            kept.append(task)
+    return [task for task in tasks if task in kept]
+
+
 def _over_tasks(tasks: Sequence[_Task], asked: Question) -> dict[str, list[dict[str, Any]]]:
     """Scores and differences of the rows that have an area on all of several tasks."""
     if len(tasks) < 2:
@@ -232,23 +248,18 @@ def _over_tasks(tasks: Sequence[_Task], asked: Question) -> dict[str, list[dict[
             scores.append(means | ends)
     scores.sort(key=lambda row: (-row["aurac"], row["adapter"]))
     order = [row["adapter"] for row in scores]
-    every = [{(r["a"], r["b"]): (r, parts) for r, parts in task.pairs()} for task in tasks]
+    every = [{frozenset((r["a"], r["b"])): (r, parts) for r, parts in t.pairs()} for t in tasks]
     pairs = []
     for a, b in combinations(order, 2):
         if asked.reference in (None, a, b):
-            pairs.append(_mean_pair(a, b, every))
+            same = [pairs_of[frozenset((a, b))] for pairs_of in every]
+            signs = [1 if row["a"] == a else -1 for row, _ in same]
+            turned = [
+                row | {"a": a, "b": b, "difference": sign * row["difference"]}
+                for (row, _), sign in zip(same, signs, strict=True)
+            ]
+            pairs.append((_mean(turned, ("difference",)), _together([parts for _, parts in same])))
     return {"scores": scores, "pairs": _family(pairs, asked)}
-
-
-def _mean_pair(a: str, b: str, tasks: Sequence[Mapping[Any, Any]]) -> tuple[dict[str, Any], Any]:
-    """The difference a - b over tasks, in some of which b is the better one."""
-    rows, parts = [], []
-    for pairs in tasks:
-        row, known = pairs.get((a, b)) or pairs[b, a]
-        turned = row["a"] == b
-        rows.append(row | ({"a": a, "b": b, "difference": -row["difference"]} if turned else {}))
-        parts.append(known.turned() if turned and known else known)
-    return _mean(rows, ("difference",)), _together(parts)
 
 
 def _mean(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
@@ -263,10 +274,9 @@ def _mean(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dict[str, A
 
 
 def _together(parts: Sequence[Components | None]) -> Components | None:
-    """Over tasks; None where one has no examples or other training seeds."""
+    """Over tasks; None where one has no examples, or shares some training seeds with another."""
     known = [part for part in parts if part is not None]
-    seeds = {tuple(frozenset(arm.names) for arm in part.seeds) for part in known}
-    return over_tasks(known) if len(known) == len(parts) and len(seeds) == 1 else None
+    return over_tasks(known) if len(known) == len(parts) else None
 
 
 def _family(
@@ -276,6 +286,7 @@ def _family(
     count, rows = len(pairs), []
     for row, parts in pairs:
         known = estimate(parts, SIGNED, asked.level, count) if parts else UNKNOWN
+        known = known if row["a"] < row["b"] else known.turned()
         rows.append({**row, **_ends(known), "p": known.p, "comparisons": count})
     return rows
 
@@ -304,14 +315,13 @@ def _against(row: Row, rank: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     above = row.above_base(rank)
     if above is not None:
-        result["above_base"] = estimate(row.parts(above), SIGNED, 0.90).low > 0.0
+        result["above_base"] = one_sided(row.parts(above))[0] > 0.0
     reference = row.trained_rank
     if reference in row.ranks and rank < reference and not row.rolling:
         result["loss"] = row.accuracy(reference) - row.accuracy(rank)
         full, scores = row.scores(reference), row.scores(rank)
         if full is not None and scores is not None:
-            parts = row.parts(full - scores)
-            result["loss_bound"] = estimate(parts, SIGNED, 0.90, further=2).high
+            result["loss_bound"] = one_sided(row.parts(full - scores))[1]
     return result
 
 
@@ -328,7 +338,8 @@ def _recommended(
     if margin is None or row.examples is None or reference not in row.ranks:
         return []
     shipped, gone = None, {r for curve in row.curves for r in curve.missing}
-    for point in sorted(points, key=lambda point: -point["rank"]):
+    ladder = [point for point in points if point["rank"] <= reference]
+    for point in sorted(ladder, key=lambda point: -point["rank"]):
         rank = point["rank"]
         small = rank == reference or point.get("loss_bound", math.inf) <= margin
         crossed = shipped is not None and any(rank < r < shipped["rank"] for r in gone)

@@ -144,29 +144,45 @@ class Row:
         return np.asarray(np.clip(areas, 0.0, 1.0))
 
     def above_base(self, rank: int) -> Array | None:
-        """(S, n) score minus the base's; None where the base's are not known."""
-        scores, bases = self.scores(rank), [curve.base_scores for curve in self.curves]
-        if scores is None or any(base is None for base in bases):
+        """(S, n) score minus the base's; None where the base is not known.
+
+        A base of which only the mean is known is taken to be right where the adapter is wrong.
+        """
+        scores, mean = self.scores(rank), self.baseline()
+        if scores is None or mean is None:
             return None
-        return scores - np.stack(bases)  # type: ignore[arg-type]
+        places = np.argsort(np.argsort(scores.mean(axis=0), kind="stable"))
+        worst = np.clip(mean * places.size - places, 0.0, 1.0)
+        known = (curve.base_scores for curve in self.curves)
+        return np.asarray(scores - np.stack([worst if base is None else base for base in known]))
 
     def parts(self, values: Array) -> Components:
-        """The sources of variance of (..., S, n) numbers; tasks are matched by seed."""
-        seeds = [curve.seed for curve in self.curves]
-        known = None not in seeds and len(set(seeds)) == len(seeds)
-        return components(values, self.clusters, seeds if known else self.names)
+        """The sources of variance of (..., S, n) numbers; tasks are matched by checkpoint."""
+        return components(values, self.clusters, self.names)
+
+    def shares_examples(self, other: Row) -> bool:
+        """Whether two tasks have an example in common, as a group and one of its members do.
+
+        An example of a group is called ``member:id``.
+        """
+        a, b = self.curves[0], other.curves[0]
+        if a.task == b.task:  # two metrics
+            return True
+        (ids, named, content), (others, renamed, contents) = map(_identities, (a, b))
+        return bool(named & others or ids & renamed or content & contents)
 
 
 def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
     """The sources of variance of a - b, from their (..., S, n) numbers.
 
-    Seeds are paired where truncations of the same checkpoints are compared, or recipes with the
-    same seeds that had for each seed the same data in the same order; else there are two arms.
+    Over tasks a and b stay in one order, whichever is the better one. Seeds are paired where
+    truncations of the same checkpoints are compared, or recipes with the same seeds that had for
+    each seed the same data in the same order; else there are two arms.
     """
     places = _pairing(a, b)
     if places is None:
         return minus(a.parts(left), b.parts(right))
-    names = [a.curves[i].seed if a.curves[i].seed is not None else i for i, _ in places]
+    names = [(a.names[i], b.names[j]) for i, j in places]
     first, second = zip(*places, strict=True)
     paired = left[..., [*first], :] - right[..., [*second], :]
     return components(paired, a.clusters, names)
@@ -185,6 +201,13 @@ def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
     places = [(i, theirs[seed]) for i, seed in enumerate(ours)]
     orders = [(a.curves[i].data_order, b.curves[j].data_order) for i, j in places]
     return places if all(x and x == y for x, y in orders) else None
+
+
+def _identities(curve: Curve) -> tuple[set[str], set[str], set[tuple[str, str]]]:
+    """The examples' ids, those that a group gives them, and ids with contents where known."""
+    ids = curve.doc_ids or ()
+    content = set(zip(ids, curve.doc_hashes or (), strict=False))
+    return set(ids), {f"{curve.task}:{doc}" for doc in ids}, content
 
 
 def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:

@@ -173,9 +173,9 @@ def _pooled(
         raise DataError(f"{adapter} on {group}: its tasks have no rank in common.")
     gaps = {rank for curve in curves for rank in curve.ranks} - set(ranks)
     bases = [curve.base_scores for curve in curves if curve.base_scores is not None]
-    ids = [[f"{i}:{doc}" for doc in c.doc_ids or ()] for i, c in enumerate(curves)]
+    ids = [[f"{c.task}:{doc}" for doc in c.doc_ids or ()] for c in curves]
     # an example of a member without clusters is one by itself
-    shared = [[f"{i}:{x}" for x in c.clusters or c.doc_ids or ()] for i, c in enumerate(curves)]
+    shared = [[f"{c.task}:{x}" for x in c.clusters or c.doc_ids or ()] for c in curves]
     some = any(curve.clusters for curve in curves)
     clusters = [x for each in shared for x in each] if some else None
     return Curve.from_outcomes(

@@ -148,7 +148,7 @@ class Pages:
         of = views.view(self.analysis, MEAN) if several else views_of[0]
         said = [Text(verdict(of))] if len(of.pairs) else []
         if several and said:
-            said = [Text(f"Mean over {len(views_of)} tasks: {said[0].text}")]
+            said = [Text(f"Mean over {len(self.analysis.averaged)} tasks: {said[0].text}")]
         for each in views_of:
             for line in recommended_lines(each, self.run, each.names[0]):
                 sentence, _, command = line.partition("\n  ")

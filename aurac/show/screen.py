@@ -81,7 +81,7 @@ def how_to_ask(run: StoredRun | None) -> str:
 def _mean(analysis: Analysis, width: int) -> Iterator[str]:
     of = view(analysis, MEAN)
     if len(of.scores) > 1:
-        title = f"Mean over {len(tasks_of(analysis))} tasks: AURAC in percent"
+        title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
         yield f"{title}\n{fitted(overview_table(analysis), width)}"
         yield from _differences(of, width)
 

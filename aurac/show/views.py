@@ -281,7 +281,7 @@ def overview_table(analysis: Analysis) -> pd.DataFrame:
     frame[f"mean AURAC [{confidence(of.level)}]"] = [
         interval(means[name].aurac, means[name].low, means[name].high) for name in of.names
     ]
-    for task in tasks_of(analysis):
+    for task in analysis.averaged:
         areas = known_areas[known_areas["task"] == task].set_index("adapter")["aurac"]
         frame[task] = [accuracy(areas.get(name)) for name in of.names]
     return frame

@@ -17,18 +17,21 @@ freedom (2002; Pustejovsky and Tipton 2018), which for a mean have closed forms,
     V = Σ_g (Σ_{d in g} e_d)² / (1 - w_g) / n²
     1 / df = Σ w_g² + (Σ q_g)² - Σ q_g²,   q_g = w_g² / (1 - w_g)
 
-and further clusters as large as that of an example is on average, Σ n_g² / n. Training seeds are
-crossed with examples; each source of variance keeps its own degrees of freedom (Banerjee 1960):
+and further clusters as large as that of an example is on average, Σ n_g² / n, of a difference .8 of
+it, and never below one example. Training seeds are crossed with examples; each source of variance
+keeps its degrees of freedom (Banerjee 1960), which A arms raise together towards Welch's (1947):
 
-    reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{S-1} · s²(seed means) / S
+    reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{df} · V,   V = s²(seed means) / S
+    df = S - 1 + max(0, (Σ V)² / Σ (V² / (S - 1)) - max (S - 1)) / A
 
+Welch's alone errs in .10 at .05 where one of two arms has two seeds that vary more.
 docs/design/statistics-calibration.md has promised beside measured error rates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,10 +40,21 @@ from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
+Term = tuple[Array, Any]  # a variance and its degrees of freedom
 
-SIGNED = (-1.0, 1.0)  # the furthest values of a difference
-FRACTION = (0.0, 1.0)  # and of an accuracy or an AURAC
 SMALLEST_P = 1e-15
+
+
+class Bounds(NamedTuple):
+    """The furthest values, and what a further cluster has of the size of an example's cluster."""
+
+    low: float
+    high: float
+    cluster: float
+
+
+SIGNED = Bounds(-1.0, 1.0, 0.8)  # of a difference
+FRACTION = Bounds(0.0, 1.0, 1.0)  # of an accuracy or an AURAC
 
 
 class Estimate(NamedTuple):
@@ -50,6 +64,10 @@ class Estimate(NamedTuple):
     low: float
     high: float
     p: float
+
+    def turned(self) -> Estimate:
+        """Of a difference with the other sign."""
+        return Estimate(-self.value, -self.high, -self.low, self.p)
 
 
 @dataclass(frozen=True)
@@ -64,10 +82,13 @@ class Examples:
     sums: Array
     sizes: Array
 
-    def moments(self, value: float, further: float) -> tuple[Array, Array, float]:
-        """Mean, its variance and degrees of freedom with `further` units of that value."""
+    def moments(self, value: float, cluster: float, further: float) -> tuple[Array, Array, float]:
+        """Mean, its variance and degrees of freedom with `further` units of that value.
+
+        A further unit is a cluster that has so much of the size of an example's, on average.
+        """
         n = float(self.sizes.sum())
-        size = float(np.square(self.sizes).sum()) / n  # of the cluster of an example, on average
+        size = max(1.0, cluster * float(np.square(self.sizes).sum()) / n)
         total = n + further * size
         mean = (self.sums.sum(axis=-1) + further * size * value) / total
         shares, share = self.sizes / total, size / total
@@ -89,7 +110,7 @@ class Seeds:
     Attributes:
         means: (..., S) mean over the examples for each seed.
         rest: (...) what of the means' variance, over S, is examples × seeds.
-        names: S keys by which tasks are matched.
+        names: S keys of checkpoints, by which tasks are matched.
         rounding: Variance of a number that is rounded to a multiple of 1/n, as means of 0 and 1
             are: with two seeds and few examples equal means are no sign of equal seeds.
     """
@@ -117,18 +138,12 @@ class Components:
     Attributes:
         value: (...) the mean over tasks, seeds and examples.
         examples: Those of each task; tasks weigh alike.
-        seeds: None for a single checkpoint, one arm, or two.
+        seeds: Independent arms; of a single checkpoint none.
     """
 
     value: Array
     examples: tuple[Examples, ...]
     seeds: tuple[Seeds, ...] = ()
-
-    def turned(self) -> Components:
-        """The same with the other sign."""
-        examples = tuple(Examples(-x.sums, x.sizes) for x in self.examples)
-        arms = tuple(replace(arm, means=-arm.means) for arm in self.seeds)
-        return Components(-self.value, examples, arms)
 
 
 def components(
@@ -139,7 +154,8 @@ def components(
     Args:
         values: Scores, or differences that are taken within each example and seed.
         clusters: (n,) codes 0..G-1 of what examples share; None for independent ones.
-        names: S keys of the seeds; 0, 1, … by default.
+        names: S keys of the seeds' checkpoints, by which tasks are matched; by default none is
+            that of another task.
     """
     seeds, n = values.shape[-2:]
     average = values.mean(axis=-2)
@@ -153,7 +169,8 @@ def components(
         sums, sizes = _units(rest, clusters)
         squares = np.square(sums) @ (1.0 / (1.0 - np.minimum(sizes / n, 0.5)))
         spread = squares.sum(axis=-1) / (n**2 * seeds * (seeds - 1))
-        arms = (Seeds(means, spread, tuple(names) or tuple(range(seeds)), 1.0 / (12.0 * n**2)),)
+        keys = tuple(names) or tuple(object() for _ in range(seeds))
+        arms = (Seeds(means, spread, keys, 1.0 / (12.0 * n**2)),)
     return Components(average.mean(axis=-1), (units,), arms)
 
 
@@ -164,28 +181,34 @@ def minus(a: Components, b: Components) -> Components:
     return Components(a.value - b.value, examples, (*a.seeds, *b.seeds))
 
 
-def over_tasks(parts: Sequence[Components]) -> Components:
-    """The mean over tasks: within each seed first, since a seed's checkpoint met every task.
+def over_tasks(parts: Sequence[Components]) -> Components | None:
+    """The mean over tasks: within each seed first, where a seed's checkpoint met several tasks.
 
-    Raises:
-        ValueError: Tasks have other seeds.
+    None where only some of the tasks share their checkpoints, or have several seeds.
     """
-    arms = []
-    for same in zip(*(part.seeds for part in parts), strict=True):
-        names = same[0].names
-        if any(set(arm.names) != set(names) for arm in same):
-            raise ValueError("tasks have other seeds")
-        means = [arm.means[..., [arm.names.index(name) for name in names]] for arm in same]
-        rest = np.sum([arm.rest for arm in same], axis=0) / len(parts) ** 2
-        rounding = sum(arm.rounding for arm in same) / len(parts) ** 2
-        arms.append(Seeds(np.mean(means, axis=0), rest, names, rounding))
+    arms: dict[frozenset[Hashable], list[Seeds]] = {}
+    for arm in (arm for part in parts for arm in part.seeds):
+        arms.setdefault(frozenset(arm.names), []).append(arm)
+    apart = sum(map(len, arms)) == len(frozenset().union(*arms))
+    if not apart or len({len(part.seeds) for part in parts}) > 1:
+        return None
     value = np.mean([part.value for part in parts], axis=0)
-    return Components(value, tuple(x for part in parts for x in part.examples), tuple(arms))
+    examples = tuple(x for part in parts for x in part.examples)
+    return Components(value, examples, tuple(_together(a, len(parts)) for a in arms.values()))
+
+
+def _together(same: Sequence[Seeds], tasks: int) -> Seeds:
+    """What the checkpoints of one arm, on some of the `tasks`, add to the mean over all."""
+    names = same[0].names
+    means = [arm.means[..., [arm.names.index(name) for name in names]] for arm in same]
+    rest = np.sum([arm.rest for arm in same], axis=0) / tasks**2
+    rounding = sum(arm.rounding for arm in same) / tasks**2
+    return Seeds(np.sum(means, axis=0) / tasks, rest, names, rounding)
 
 
 def estimate(
     parts: Components,
-    bounds: tuple[float, float] = SIGNED,
+    bounds: Bounds = SIGNED,
     level: float = 0.95,
     tests: int = 1,
     further: float | None = None,
@@ -205,7 +228,7 @@ def estimate(
     value = float(parts.value)
     p = 1.0
     if value != 0.0:
-        p = _p_value(parts, bounds[0] if value > 0 else bounds[1], further)
+        p = _p_value(parts, bounds, bounds.low if value > 0 else bounds.high, further)
     return Estimate(value, float(low), float(high), min(1.0, tests * p))
 
 
@@ -215,13 +238,19 @@ def further_examples(tests: int) -> float:
 
 
 def interval(
-    parts: Components, bounds: tuple[float, float], alpha: float | Array, further: float = 1.0
+    parts: Components, bounds: Bounds, alpha: float | Array, further: float = 1.0
 ) -> tuple[Array, Array]:
     """Both ends (...) of the interval at 1 - `alpha`, which may be an array, cut to `bounds`."""
-    mean, terms = _terms(parts, bounds[0], further)
-    low = np.maximum(mean - _reach(terms, alpha), bounds[0])
-    mean, terms = _terms(parts, bounds[1], further)
-    return low, np.minimum(mean + _reach(terms, alpha), bounds[1])
+    mean, terms = _terms(parts, bounds, bounds.low, further)
+    low = np.maximum(mean - _reach(terms, alpha), bounds.low)
+    mean, terms = _terms(parts, bounds, bounds.high, further)
+    return low, np.minimum(mean + _reach(terms, alpha), bounds.high)
+
+
+def one_sided(parts: Components) -> tuple[float, float]:
+    """Both ends of a difference, each by itself at 95 %: with two further examples."""
+    low, high = interval(parts, SIGNED, 0.10, further=2.0)
+    return float(low), float(high)
 
 
 def _units(values: Array, clusters: NDArray[np.intp] | None) -> tuple[Array, Array]:
@@ -235,29 +264,44 @@ def _units(values: Array, clusters: NDArray[np.intp] | None) -> tuple[Array, Arr
 
 
 def _terms(
-    parts: Components, value: float, further: float
-) -> tuple[Array, list[tuple[Array, Any]]]:
-    """The mean with further examples, and each source's variance and degrees of freedom."""
-    each = [examples.moments(value, further) for examples in parts.examples]
+    parts: Components, bounds: Bounds, value: float, further: float
+) -> tuple[Array, list[Term]]:
+    """The mean with further examples of a value; variances with their degrees of freedom."""
+    each = [examples.moments(value, bounds.cluster, further) for examples in parts.examples]
     count = len(each)
     mean = np.mean([m for m, _, _ in each], axis=0)
-    variances = [v / count**2 for _, v, _ in each]
-    total = np.sum(variances, axis=0)
-    spread = np.sum([v * v / df for v, (_, _, df) in zip(variances, each, strict=True)], axis=0)
-    df = np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), 1.0)  # Satterthwaite's
+    variance, df = _added([(v / count**2, df) for _, v, df in each])
+    if not parts.seeds:
+        return mean, [(variance, df)]
     inside = np.sum([arm.rest for arm in parts.seeds], axis=0)
-    terms = [(np.maximum(total - inside, 0.0), df if count > 1 else each[0][2])]
-    return mean, terms + [(arm.variance, arm.count - 1.0) for arm in parts.seeds]
+    return mean, [(np.maximum(variance - inside, 0.0), df), *_arms(parts.seeds)]
 
 
-def _reach(terms: Sequence[tuple[Array, Any]], alpha: float | Array) -> Array:
+def _arms(seeds: Sequence[Seeds]) -> list[Term]:
+    """Each arm's variance; each gets its share of the degrees that all have beyond the largest."""
+    own = [(arm.variance, arm.count - 1.0) for arm in seeds]
+    _, welch = _added(own)
+    more = np.maximum(welch - max(df for _, df in own), 0.0) / len(own)
+    return [(variance, df + more) for variance, df in own]
+
+
+def _added(terms: Sequence[Term]) -> Term:
+    """The sum of independent variances with Satterthwaite's degrees of freedom."""
+    if len(terms) == 1:
+        return terms[0]
+    total = np.sum([v for v, _ in terms], axis=0)
+    spread = np.sum([v * v / df for v, df in terms], axis=0)
+    return total, np.where(spread > 0, total**2 / np.where(spread > 0, spread, 1.0), 1.0)
+
+
+def _reach(terms: Sequence[Term], alpha: float | Array) -> Array:
     squares = [v * np.square(stdtrit(df, np.divide(alpha, 2.0))) for v, df in terms]
     return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
 
-def _p_value(parts: Components, value: float, further: float) -> float:
+def _p_value(parts: Components, bounds: Bounds, value: float, further: float) -> float:
     """The α at which the interval's end on the side of 0 is 0."""
-    mean, terms = _terms(parts, value, further)
+    mean, terms = _terms(parts, bounds, value, further)
     if mean * value >= 0.0:
         return 1.0
     if len(terms) == 1:

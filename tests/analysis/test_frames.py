@@ -14,7 +14,15 @@ from aurac.analysis.frames import COLUMNS, MEAN
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, UsageError
-from aurac.stats.estimate import FRACTION, SIGNED, components, estimate, further_examples
+from aurac.stats.estimate import (
+    FRACTION,
+    components,
+    estimate,
+    further_examples,
+    minus,
+    one_sided,
+    over_tasks,
+)
 
 RANKS = (1, 2, 4, 8)
 
@@ -66,7 +74,7 @@ def test_points_stand_against_the_base_and_the_trained_rank():
     assert points.above_base.isna().tolist() == [True, False, False, False, False]
     loss = components((curve.outcomes[3] - curve.outcomes[1])[None])
     assert points.loss[2] == pytest.approx(float(loss.value))
-    assert points.loss_bound[2] == pytest.approx(estimate(loss, SIGNED, 0.9, further=2).high)
+    assert points.loss_bound[2] == pytest.approx(one_sided(loss)[1])
     assert np.isnan(points.loss[8])
     assert points.bytes[4] == 400
 
@@ -76,7 +84,7 @@ def test_a_rank_is_above_the_base_where_the_interval_of_the_difference_is():
     points = analyse([weak]).points.set_index("rank")
     for place, rank in enumerate(RANKS):
         above = components((weak.outcomes[place] - weak.base_scores)[None])
-        assert points.above_base[rank] == (estimate(above, SIGNED, 0.9).low > 0)
+        assert points.above_base[rank] == (one_sided(above)[0] > 0)
     assert set(points.above_base.dropna()) == {True, False}
 
 
@@ -209,6 +217,61 @@ def test_a_mean_over_tasks_turns_the_pairs_that_another_adapter_wins():
     assert list(zip(pairs.a, pairs.b, strict=True)) == [("a", "bb"), ("a", "bb"), ("bb", "a")]
     assert pairs.difference[0] == pytest.approx((pairs.difference[1] - pairs.difference[2]) / 2)
     assert pairs.low[0] <= pairs.difference[0] <= pairs.high[0]
+
+
+def test_a_mean_over_tasks_keeps_the_arms_apart_where_the_winner_changes():
+    def seeds(name: str, count: int, level: float, task: str) -> list[Curve]:
+        return [made(f"{name}{s}", level + 0.1 * s, task=task, draw=s) for s in range(count)]
+
+    curves = [*seeds("a", 5, 0.6, "x"), *seeds("bb", 3, 0.0, "x"),
+              *seeds("a", 5, 0.0, "y"), *seeds("bb", 3, 0.9, "y")]  # fmt: skip
+    groups = {"a": [f"a{s}" for s in range(5)], "bb": [f"bb{s}" for s in range(3)]}
+    found = analyse(curves, Question(groups=groups))
+    row = rows(found.pairs, task=MEAN).iloc[0]
+    assert {*found.pairs.a} == {"a", "bb"}
+    parts = []
+    for task in ("x", "y"):
+        arms = []
+        for name in "a", "bb":
+            row_of = found.rows[task, name]
+            arms.append(row_of.parts(row_of.areas(RANKS)))
+        parts.append(minus(*arms))
+    assert [arm.count for arm in over_tasks(parts).seeds] == [5, 3]
+    expected = estimate(over_tasks(parts))
+    sign = 1 if row.a == "a" else -1
+    assert row.difference == pytest.approx(sign * expected.value)
+    assert {row.low, row.high} == {sign * expected.low, sign * expected.high}
+
+
+def test_seeds_of_another_task_are_other_checkpoints():
+    def seeds(adapter: str, task: str) -> list[Curve]:
+        return [made(f"{adapter}{s}", 0.1 * s, task=task, seed=s, draw=s) for s in range(3)]
+
+    groups = {"a": [f"{task}-a{s}" for task in "xy" for s in range(3)]}
+    own = analyse([*seeds("x-a", "x"), *seeds("y-a", "y")], Question(groups=groups)).scores
+    same = [*seeds("x-a", "x"), *seeds("x-a", "y")]
+    shared = analyse(same, Question(groups={"a": groups["a"][:3]})).scores
+    widths = [scores.high[0] - scores.low[0] for scores in (own, shared)]
+    assert widths[0] < widths[1]  # independent seeds average out, the same ones do not
+
+
+def test_a_mean_counts_each_example_once():
+    whole = made("a", n=300, task="all", doc_ids=tuple(
+        f"{part}:{i}" for part in ("one", "two") for i in range(150)))  # fmt: skip
+    other = made("a", n=100, task="other", draw=1)
+    member = made("a", n=150, task="one", draw=2)
+    assert MEAN not in {*analyse([whole, member]).scores.task}
+    found = analyse([member, whole, other])
+    assert found.averaged == ("all", "other")
+    mean = rows(found.scores, task=MEAN).iloc[0]
+    assert mean.examples == 400
+    areas = found.scores.set_index("task").aurac
+    assert mean.aurac == pytest.approx((areas["all"] + areas["other"]) / 2)
+    metrics = [made("a", metric=name, draw=i) for i, name in enumerate(("acc,none", "f1,none"))]
+    assert MEAN not in {*analyse(metrics).scores.task}
+    again = replace(other, task="other_cot", doc_hashes=tuple(map(str, range(100))))
+    first = replace(other, doc_hashes=again.doc_hashes)
+    assert MEAN not in {*analyse([first, again]).scores.task}  # the same examples, asked otherwise
 
 
 def test_an_adapter_without_a_result_on_a_task_has_no_mean():

@@ -73,6 +73,17 @@ def test_without_a_base_only_the_loss_is_judged():
     assert named(curve({8: 0.0, 16: 0.0}, base_scores=None))["rank"] == 8
 
 
+@pytest.mark.parametrize(("baseline", "rank"), [(0.9, None), (0.59, None), (0.3, 8)])
+def test_a_base_of_which_only_the_mean_is_known_counts(baseline, rank):
+    known = curve({8: 0.0, 16: 0.0}, base_scores=None, baseline=baseline)
+    assert named(known)["rank"] == rank
+    assert set(analyse([known]).points.above_base.dropna()) == {rank is not None}
+
+
+def test_ranks_above_the_trained_one_do_not_stop_the_ladder():
+    assert named(curve({4: 0.0, 8: 0.0, 16: 0.1}, base=0.0, trained_rank=8))["rank"] == 4
+
+
 def test_a_missing_rank_is_not_passed_over():
     known = curve({2: 0.0, 4: 0.0, 16: 0.0})
     assert named(known)["rank"] == 2

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from aurac.analysis import analyse
 from aurac.errors import DataError
 from aurac.readers import read_curves
 
@@ -153,7 +154,9 @@ def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
     curves = {curve.task: curve for curve in read_curves(tmp_path).curves}
     assert set(curves) == {"one", "two", "both"}
     assert curves["both"].accuracy == (0.8, 0.8)
-    assert curves["both"].doc_ids == ("0:0", "0:1", "1:0", "1:1", "1:2")
+    assert curves["both"].doc_ids == ("one:0", "one:1", "two:0", "two:1", "two:2")
+    scores = analyse(curves.values()).scores  # and no mean of a group beside its tasks
+    assert dict(zip(scores.task, scores.examples, strict=True)) == {"one": 2, "two": 3, "both": 5}
 
 
 def test_a_field_of_the_documents_clusters_them(tmp_path):

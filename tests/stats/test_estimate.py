@@ -62,8 +62,6 @@ def test_turning_a_difference_round_turns_its_interval(values):
     x = np.array([values])
     one, other = estimate(components(x)), estimate(components(-x))
     assert (one.low, one.high, one.p) == pytest.approx((-other.high, -other.low, other.p))
-    turned = estimate(components(x).turned())
-    assert (turned.low, turned.high) == pytest.approx((other.low, other.high))
 
 
 def test_clusters_of_one_example_are_independent_examples():
@@ -72,19 +70,12 @@ def test_clusters_of_one_example_are_independent_examples():
     assert estimate(components(x, np.arange(50)), FRACTION) == pytest.approx(alone)
 
 
-def test_equal_clusters_are_a_t_interval_over_their_means():
-    means = rng().normal(0.1, 0.2, 20)
-    x = np.repeat(means, 7)[None]
-    found = estimate(components(x, np.repeat(np.arange(20), 7)))
-    expected = estimate(components(means[None]))
-    assert (found.low, found.p) == pytest.approx((expected.low, expected.p))
-
-
 def test_unequal_clusters_have_cr2_and_bell_mccaffrey_degrees_of_freedom():
     codes = np.repeat(np.arange(6), [1, 2, 3, 5, 8, 13])
     x = rng(3).normal(0.2, 0.1, codes.size)
-    sizes = np.append(np.bincount(codes), 8.5)  # (1 + 4 + 9 + 25 + 64 + 169) / 32
-    sums = np.append(np.bincount(codes, x), -8.5)
+    further = 0.8 * 8.5  # of (1 + 4 + 9 + 25 + 64 + 169) / 32
+    sizes = np.append(np.bincount(codes), further)
+    sums = np.append(np.bincount(codes, x), -further)
     total = sizes.sum()
     mean, weights = sums.sum() / total, sizes / (1 - sizes / total) / total**2
     variance = np.sum((sums - mean * sizes) ** 2 * weights / sizes)
@@ -130,7 +121,25 @@ def test_two_arms_add_their_seeds_and_pairing_does_not():
     assert arms.high - arms.low > 2 * (paired.high - paired.low)
 
 
-def test_tasks_are_averaged_within_each_seed_and_matched_by_name():
+def test_arms_get_an_equal_share_of_the_degrees_beyond_the_largest_of_their_own():
+    draw = rng(3)
+    a, b = draw.random((2, 400)) + np.array([[0.0], [0.1]]), draw.random((4, 400))
+    variances = [x.mean(axis=1).var(ddof=1) / len(x) + 1 / (12 * 400**2 * len(x)) for x in (a, b)]
+    welch = sum(variances) ** 2 / (variances[0] ** 2 / 1 + variances[1] ** 2 / 3)
+    more = max(welch - 3, 0.0) / 2
+    examples = np.append(a.mean(axis=0) - b.mean(axis=0), -1.0)
+    inside = 0.0
+    for x in (a, b):
+        rest = x - x.mean(axis=0) - x.mean(axis=1, keepdims=True) + x.mean()
+        inside += np.sum(rest**2) / (399 * (len(x) - 1)) / (len(x) * 400)
+    terms = [(examples.var(ddof=1) / 401 - inside, 400), (variances[0], 1 + more),
+             (variances[1], 3 + more)]  # fmt: skip
+    reach = np.sqrt(sum(v * stats.t.ppf(0.975, df) ** 2 for v, df in terms))
+    found = estimate(minus(components(a), components(b)))
+    assert found.low == pytest.approx(examples.mean() - reach, abs=1e-5)
+
+
+def test_tasks_are_averaged_within_each_checkpoint_and_matched_by_name():
     draw = rng(4)
     one, two = draw.random((3, 200)), draw.random((3, 100))
     names = ("x", "y", "z")
@@ -139,8 +148,23 @@ def test_tasks_are_averaged_within_each_seed_and_matched_by_name():
     moved = estimate(over_tasks([first, components(two[[2, 0, 1]], names=("z", "x", "y"))]))
     assert moved == pytest.approx(same)
     assert same.value == pytest.approx((one.mean() + two.mean()) / 2)
-    with pytest.raises(ValueError, match="other seeds"):
-        over_tasks([first, components(two, names=("a", "b", "c"))])
+    assert over_tasks([first, components(two, names=("x", "y", "w"))]) is None
+    assert over_tasks([first, components(two[:1])]) is None
+
+
+def test_other_checkpoints_on_another_task_are_independent_of_the_first():
+    level = np.array([[0.4], [0.5], [0.6]])
+    one, two = (rng(s).random((3, 400)) < level for s in (1, 2))
+    one, two = one.astype(float), two.astype(float)
+    same = over_tasks([components(x, names="abc") for x in (one, two)])
+    other = over_tasks([components(one, names="abc"), components(two, names="def")])
+    assert len(same.seeds) == 1
+    assert [arm.variance for arm in other.seeds] == pytest.approx(
+        [x.mean(axis=1).var(ddof=1) / 3 / 4 for x in (one, two)], rel=1e-3
+    )
+    assert np.diff(interval(other, FRACTION, 0.05), axis=0) < np.diff(
+        interval(same, FRACTION, 0.05), axis=0
+    )
 
 
 def test_one_seed_has_the_variance_of_the_examples_alone():
