@@ -92,7 +92,11 @@ def test_every_family_answers_as_on_the_cpu(kind: str) -> None:
 def recipe(tiny_base_folder: Path, tmp_path: Path) -> Callable[[str], Any]:
     from aurac.training import make_recipe
 
-    rows = [{"question": f"how many apples {a} + {b}", "answer": f"{a} + {b}"} for a in range(6) for b in range(6)]
+    rows = [
+        {"question": f"how many apples {a} + {b}", "answer": f"{a} + {b}"}
+        for a in range(6)
+        for b in range(6)
+    ]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def make(method: str) -> Any:

@@ -89,7 +89,12 @@ def _as_cpu(tensor: torch.Tensor) -> torch.Tensor:
 def _refer(target: torch.Tensor, source: torch.Tensor) -> None:
     """Give a tensor the memory and the shape of another."""
     torch.ops.aten.set_.source_Storage_storage_offset.redispatch(
-        ON_CPU, target, source.untyped_storage(), source.storage_offset(), source.shape, source.stride()
+        ON_CPU,
+        target,
+        source.untyped_storage(),
+        source.storage_offset(),
+        source.shape,
+        source.stride(),
     )
 
 
@@ -98,7 +103,9 @@ def _allocate() -> None:
         STATE.fail_after -= 1
         if STATE.fail_after < 0:
             STATE.failures -= 1
-            raise STATE.error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much.")
+            raise STATE.error or torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate much."
+            )
 
 
 def _wait(what: str) -> None:
@@ -128,7 +135,9 @@ class _Operation:
         self.waits = self.name in WAITING
         self.takes_numbers = torch.Tag.pointwise in op.tags or self.name.endswith("fill_")
         self.takes_host_indices = self.name.startswith(INDEXING)
-        self.tensors = [(k, a.name) for k, a in enumerate(schema.arguments) if str(a.type) == "Tensor"]
+        self.tensors = [
+            (k, a.name) for k, a in enumerate(schema.arguments) if str(a.type) == "Tensor"
+        ]
         self.random = any(a.name == "generator" for a in schema.arguments)
         written = {
             frozenset(a.alias_info.before_set): (k, a.name)
@@ -301,7 +310,15 @@ def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False
     return target
 
 
-VIEWS = ("as_strided", "view", "_reshape_alias", "unfold", "view_as_complex", "view_as_real", "set_")
+VIEWS = (
+    "as_strided",
+    "view",
+    "_reshape_alias",
+    "unfold",
+    "view_as_complex",
+    "view_as_real",
+    "set_",
+)
 SPECIAL = {
     **{f"aten::{name}": lambda op, *a, **k: op.redispatch(ON_CPU, *a, **k) for name in VIEWS},
     **dict.fromkeys(("aten::empty", "aten::empty_strided"), _empty),
@@ -439,7 +456,11 @@ def _replace_functions() -> None:
     }  # fmt: skip
     for name, function in functions.items():  # one each: dynamo tells functions apart by identity
         own = FunctionType(
-            function.__code__, function.__globals__, name, function.__defaults__, function.__closure__
+            function.__code__,
+            function.__globals__,
+            name,
+            function.__defaults__,
+            function.__closure__,
         )
         for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
             if module is torch.cuda or hasattr(module, name):
