@@ -32,9 +32,7 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--alpha", type=float, help="Alpha of the scaling rule."),
             click.option(
-                "--nested-ranks",
-                type=Numbers(),
-                help="Nested ranks of the training, such as 1,2,4,8.",
+                "--nested-ranks", type=Numbers(), help="Trained nested ranks, such as 1,2,4,8."
             ),
         ]
     ):
@@ -129,11 +127,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
 
 @command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@click.option(
-    "--rank",
-    type=int,
-    help="Rank to cut to. Default: no cut; the adapter is written as plain PEFT.",
-)
+@click.option("--rank", type=int, help="Rank to cut to. Default: no cut, only made plain PEFT.")
 @click.option(
     "--basis",
     type=click.Choice(["auto", "prefix", "svd"]),
@@ -145,9 +139,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
     type=click.Choice(["rule", "keep", "trained"]),
     help="Scale at the new rank. Default: the best of the adapter's method.",
 )
-@click.option(
-    "--out", type=FOLDER, required=True, help="Folder to write; one that exists is refused."
-)
+@click.option("--out", type=FOLDER, required=True, help="New folder to write.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),

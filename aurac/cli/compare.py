@@ -95,7 +95,11 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.option(
     "--out", "--output-path", "-o", type=FOLDER, help="Run folder. Default: runs/<tasks>-<hash>."
 )
-@click.option("--dry-run", is_flag=True, help="List the cells; nothing is computed.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="List the cells; nothing is computed, and nothing but a packaged base fetched.",
+)
 @shared.as_json
 @shared.details
 @click.option(

@@ -92,17 +92,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not whole numbers such as 1,2,4", param, ctx)
 
 
-class Fraction(click.ParamType):  # type: ignore[type-arg]
+class Fraction(type(click.FLOAT)):  # type: ignore[misc]
     """A number between 0 and 1."""
-
-    name = "fraction"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The number."""
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number", param, ctx)
+        number = super().convert(value, param, ctx)
         if not 0 < number < 1:
             points = f": {value} points are {number / 100:g}" if 1 <= number < 100 else ""
             self.fail(f"{value} is not between 0 and 1{points}", param, ctx)
