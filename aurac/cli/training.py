@@ -142,7 +142,7 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     loaded = load_study(study)
     folder = out or Path("runs") / loaded.name
     if dry_run:
-        left = {a.name for adapters in missing(loaded, study, folder) for a in adapters}
+        left = {adapter.name for adapter in missing(loaded, study, folder)}
         for adapter in planned(loaded, study):
             trained = all(path.exists() for path, _ in adapter.trainings(folder))
             state = ("evaluate" if trained else "train") if adapter.name in left else "done"

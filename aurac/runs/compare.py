@@ -72,7 +72,13 @@ def _with_each_option() -> inspect.Signature:
 compare.__signature__ = _with_each_option()  # type: ignore[attr-defined]
 
 
-def run(settings: Settings, progress: Progress | None = None, command: str | None = None) -> Run:
+def run(
+    settings: Settings,
+    progress: Progress | None = None,
+    command: str | None = None,
+    *,
+    report: bool = True,
+) -> Run:
     """As `compare`, for settings that are one record; `command` is kept in the run folder."""
     began, progress = time.time(), progress or Progress()
     with progress, _stopped_by_sigterm():
@@ -94,7 +100,7 @@ def run(settings: Settings, progress: Progress | None = None, command: str | Non
         seconds = {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, provenance=manifest.provenance | seconds)
         folder.record(manifest)
-        return _written(StoredRun(folder.path, manifest, folder.cells), settings)
+        return _written(StoredRun(folder.path, manifest, folder.cells), settings, report=report)
 
 
 def _check_reference(inputs: Inputs) -> None:
@@ -125,7 +131,7 @@ def _compute(
             work.aggregate(cell)  # of fewer examples than before it is not there yet
 
 
-def _written(stored: StoredRun, settings: Settings) -> Run:
+def _written(stored: StoredRun, settings: Settings, *, report: bool) -> Run:
     """What is asked of the results, with `results.json` and the report in the run folder.
 
     A report that would say the same is left as it is.
@@ -139,7 +145,7 @@ def _written(stored: StoredRun, settings: Settings) -> Run:
     result = Run(stored, question)
     with writing(stored.folder):
         changed = write_results(stored)
-    if stored.curves and (changed or not is_written(result.analysis, stored.folder)):
+    if report and stored.curves and (changed or not is_written(result.analysis, stored.folder)):
         write_report(result)
     return result
 

@@ -15,13 +15,15 @@ from aurac.adapters import Adapter, Factors
 from aurac.adapters.cut import sweeps_of
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
-from aurac.runs.settings import several
+from aurac.runs.settings import Settings, several
 from aurac.training.recipe import Recipe, family_members, make_recipe, read_yaml
 
 if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 ADAPTERS = "adapters"  # below the study's folder
+_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale", "margin", "out"}
+_OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY
 Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
 
 
@@ -157,6 +159,8 @@ def load_study(path: str | Path) -> Study:
     for task, plan in study.tasks.items():
         if unknown := plan.recipes.keys() - study.recipes.keys():
             raise RecipeError(f"{path}: {task} has the unknown recipes {sorted(unknown)}.")
+        if unknown := {*study.options, *plan.options} - _OPTIONS:
+            raise RecipeError(f"{path}: options for {task} cannot have {', '.join(unknown)}.")
     planned(study, path)
     return study
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aurac.errors import DataError
 from aurac.study.design import ADAPTERS, Planned, Study, planned
 from aurac.training.data import located_data
 
@@ -32,28 +32,44 @@ def run_study(
     """Train and evaluate what `out` lacks of a study, and write its report.
 
     The adapters are in `out/adapters`, and their evaluation in the run folder `out/run`. An adapter
-    whose cells are there is not trained again, nor are its weights needed. The same call goes on
-    after an interruption.
+    whose cells are there is not trained again, nor are its weights needed. Each adapter is
+    evaluated before the next is trained, and the same call goes on after an interruption.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
     """
-    for adapters in missing(study, path, out):
-        _train(adapters, out, device=device, progress=progress, say=say)
-        _evaluate(study, path, out, adapters, device=device, progress=progress)
+    from aurac.training.job import is_trained, train
+
+    for adapter in missing(study, path, out):
+        for folder, recipe in adapter.trainings(out):
+            if not is_trained(folder, recipe):
+                say(f"training {folder.relative_to(out)}")
+                train(recipe, folder, device=device, progress=progress)
+        _evaluate(study, path, out, adapter, device=device, progress=progress)
     return write_study(study, path, out)
 
 
-def missing(study: Study, path: Path, out: Path) -> list[list[Planned]]:
-    """The adapters that lack cells, those of one task and the same cuts together."""
+def missing(study: Study, path: Path, out: Path) -> list[Planned]:
+    """The adapters that lack cells.
+
+    Raises:
+        DataError: Data of one of them are not there.
+    """
     run = stored_run(out)
     left = [
         adapter
         for adapter in planned(study, path)
         if run is None or not adapter.stored(run, _limit(study, adapter.task))
     ]
-    together = groupby(left, key=lambda adapter: (adapter.task, dict(adapter.cuts)))
-    return [list(adapters) for _, adapters in together]
+    for adapter in left:
+        options, data = _options(study, path, adapter), adapter.recipe.data
+        places = [*options.get("data", {}).values(), options.get("include_path")]
+        if data and not data.startswith("hub:"):
+            places.append(located_data(data, path.parent))
+        for place in filter(None, places):
+            if not Path(place).exists():
+                raise DataError(f"{path}: {adapter.name} needs {place}, which is not there")
+    return left
 
 
 def stored_run(out: Path) -> StoredRun | None:
@@ -69,51 +85,34 @@ def _limit(study: Study, task: str) -> int | None:
     return limit if limit and limit >= 1 else None
 
 
-def _train(
-    adapters: Sequence[Planned],
-    out: Path,
-    *,
-    device: str | None,
-    progress: bool,
-    say: Callable[[str], None],
-) -> None:
-    from aurac.training.job import is_trained, train
-
-    for adapter in adapters:
-        for folder, recipe in adapter.trainings(out):
-            if not is_trained(folder, recipe):
-                say(f"training {folder.relative_to(out)}")
-                train(recipe, folder, device=device, progress=progress)
-
-
-def _evaluate(
-    study: Study,
-    path: Path,
-    out: Path,
-    adapters: Sequence[Planned],
-    *,
-    device: str | None,
-    progress: bool,
-) -> None:
-    from aurac.runs.compare import compare
-
-    first = adapters[0]
-    options: dict[str, Any] = {**study.options, **study.tasks[first.task].options, **first.cuts}
+def _options(study: Study, path: Path, adapter: Planned) -> dict[str, Any]:
+    """Those of `aurac.compare` for an adapter, folders as they are found beside the study."""
+    options: dict[str, Any] = {**study.options, **study.tasks[adapter.task].options, **adapter.cuts}
     beside = path.parent
     if "data" in options:
         options["data"] = {name: located_data(at, beside) for name, at in options["data"].items()}
     if "include_path" in options:
         options["include_path"] = located_data(options["include_path"], beside)
-    compare(
-        [f"{adapter.name}={out / ADAPTERS / adapter.name}" for adapter in adapters],
-        first.task,
-        ranks=first.ranks,
+    return options
+
+
+def _evaluate(
+    study: Study, path: Path, out: Path, adapter: Planned, *, device: str | None, progress: bool
+) -> None:
+    from aurac.runs.compare import run
+    from aurac.runs.progress import Bar, Progress
+    from aurac.runs.settings import Settings
+
+    settings = Settings.of(
+        f"{adapter.name}={out / ADAPTERS / adapter.name}",
+        adapter.task,
+        ranks=adapter.ranks,
         base=study.base,
         device=device,
         out=out / RUN,
-        progress=progress,
-        **options,
+        **_options(study, path, adapter),
     )
+    run(settings, Bar() if progress else Progress(), report=False)
 
 
 def write_study(study: Study, path: Path, out: Path) -> tuple[StoredRun, Analysis]:

@@ -92,6 +92,29 @@ def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_the
         assert one.stored(other, 50) is None
 
 
+def test_the_cuts_that_are_wanted_are_those_of_compare(study):
+    """LoRA is cut by SVD and keeps its scale, MatryoshkaLoRA by prefix with P."""
+    recipes = {
+        "lora": {"method": "lora"},
+        "word": {"method": "lora", "basis": "svd"},
+        "both": {"method": "lora", "basis": ["svd", "prefix"]},
+        "nested": {"method": "matryoshka", "basis": ["prefix", "svd"]},
+        "scales": {"method": "matryoshka", "rescale": ["trained", "rule"]},
+    }
+    loaded, path = study(recipes=recipes, tasks={"t": {"recipe": {"data": "x"}}}, seeds=[1])
+    assert {adapter.group: adapter.wanted for adapter in planned(loaded, path)} == {
+        "lora": {("svd", "keep")},
+        "word": {("svd", "keep")},
+        "both": {("svd", "keep"), ("prefix", "rule")},
+        "nested": {("prefix", "trained"), ("svd", "keep")},
+        "scales": {("prefix", "trained"), ("prefix", "rule")},
+    }
+    one = next(a for a in planned(loaded, path) if a.group == "scales")
+    stored = run_of(one.recipe, basis="prefix", rescale="trained")
+    stored.curves[0].task = "t"
+    assert one.stored(stored, None) is None  # rescale `rule` is missing
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -101,6 +124,7 @@ def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_the
         ({"recipes": {"a": {"method": "lora", "step": 3}}, "tasks": {"t": {}}}, "a on t.* step"),
         ({"recipes": {"a": {"rank": 3}}, "tasks": {"t": {}}}, "method"),
         ({"tasks": {"words": {"recipes": {"lira": {}}}}}, "unknown recipes.*lira"),
+        ({"options": {"ranks": [1]}}, "cannot have ranks"),
     ],
 )
 def test_a_wrong_file_is_refused(study, changes, said):

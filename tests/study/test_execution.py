@@ -10,6 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from aurac.cli import cli
+from aurac.errors import DataError
 from aurac.study import load_study, run_study
 from aurac.study.execution import missing
 
@@ -63,9 +64,11 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     assert same.scores.equals(analysis.scores)
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4
-    assert [a.name for adapters in missing(more, file, out) for a in adapters] == [
-        "lora-seed1", "lora-seed2", "each-seed1"
-    ]  # fmt: skip
+    left = [adapter.name for adapter in missing(more, file, out)]
+    assert left == ["lora-seed1", "lora-seed2", "each-seed1"]
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
+        missing(more, file, tmp_path / "new")
 
 
 def test_the_dry_run_says_what_is_left(file, tmp_path):
