@@ -63,18 +63,18 @@ class Peft(Format):
     def read(self, source: Source) -> Adapter:
         folder = source.path
         config = parse_config(read_json(folder / CONFIG), folder / CONFIG)
-        weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
-        if not weights:
-            raise CheckpointError(f"{folder} has an {CONFIG} but no {' or '.join(WEIGHTS)}")
-        state, base = read_tensors(weights[0]), partial(source.skeleton, own=config.base)
-        adapter = from_state(config, state, where=weights[0], name=folder.name, skeleton=base)
+        present = [folder / name for name in WEIGHTS if (folder / name).exists()]
+        weights, base = (
+            (present or [folder / WEIGHTS[0]])[0],
+            partial(source.skeleton, own=config.base),
+        )
+        adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
         return with_sidecar(replace(adapter, source=folder), folder)
 
 
 def from_state(
     config: PeftConfig,
     state: Mapping[str, Tensor],
-    *,
     where: object,
     name: str,
     skeleton: Skeleton = lambda _needed: None,
@@ -183,7 +183,7 @@ def adapter_from_peft(
     record |= base_fields(base, {}) if base else {}
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(parse_config(record, where), copied, where=where, name=name)
+    adapter = from_state(parse_config(record, where), copied, where, name)
     modules = {n: with_rule(n, f, rule, float(alpha), where) for n, f in adapter.modules.items()}
     return replace(
         adapter,
@@ -225,19 +225,10 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return A, B.reshape(E, -1, r).permute(1, 2, 0).reshape(-1, r * E)
 
 
-def _own_shapes(A: Tensor, B: Tensor, E: int) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`peft_shapes` for E experts."""
-    R = A.shape[0] // E
-    A = A.reshape(E, R, -1).permute(1, 0, 2).flatten(1).contiguous()
-    return A, B.reshape(-1, R, E).permute(2, 0, 1).reshape(-1, R)
-
-
 def factors_from_peft(
     module: str, pair: Mapping[str, Tensor], config: PeftConfig, where: object, *, embedding: bool
 ) -> Factors:
     """A module's factors in aurac's own shapes, from PEFT's own A and B."""
-    if set(pair) != {"A", "B"}:
-        raise CheckpointError(f"{where} has only lora_{min(pair)} for {module}")
     A, B = pair["A"], pair["B"]
     rank, alpha = config.scale_of(pattern_name(module, config.parameters.get(module, "")))
     experts = module in config.parameters and not embedding
@@ -249,9 +240,10 @@ def factors_from_peft(
         )
     if not experts:
         return Factors(A, B, alpha, config.rule, "embedding" if embedding else "linear")
-    A, B = _own_shapes(A, B, E)
-    parameter = config.parameters[module]
-    return Factors(A, B, alpha, config.rule, "experts", E, parameter=parameter)
+    # The inverse of `peft_shapes`
+    A = A.reshape(E, rank, -1).permute(1, 0, 2).flatten(1).contiguous()
+    B = B.reshape(-1, rank, E).permute(2, 0, 1).reshape(-1, rank)
+    return Factors(A, B, alpha, config.rule, "experts", E, parameter=config.parameters[module])
 
 
 def with_parameters(

@@ -93,8 +93,7 @@ def _nested(adapter: Adapter, stated: Stated, notes: list[str]) -> Nesting | Non
     old, given = adapter.nesting, stated.nested_ranks
     if (stated.method, given, stated.weights, stated.update) == (None,) * 4:
         return old
-    if (method := stated.method or adapter.method) is None:
-        raise UsageError("--nested-ranks needs --method")
+    method = str(stated.method or adapter.method)
     if given is not None:
         # The research code trains those up to R, whatever it is given.
         ranks = tuple(r for r in given if r <= adapter.rank)
