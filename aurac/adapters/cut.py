@@ -78,9 +78,7 @@ def sweeps_of(
 ) -> list[Sweep]:
     """The curves of one adapter: its method's best truncation, or those that were asked for.
 
-    Raises:
-        UsageError: A rescale that this adapter cannot have with any of the bases.
-        RankError: A rank that the adapter does not have.
+    Refused are ranks that it does not have (RankError), and cuts that it cannot have (UsageError).
     """
     wanted = parse_ranks(ranks, adapter)
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
@@ -99,9 +97,6 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
     """`pow2` (1, 2, 4, …), `all` (1..R) or explicit ranks, and always the trained rank R.
 
     Of a family `pow2` and `all` are the ranks that it has.
-
-    Raises:
-        RankError: A rank that the adapter does not have.
     """
     if isinstance(adapter, Family) and spec in ("pow2", "all"):
         return adapter.ranks

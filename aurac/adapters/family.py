@@ -96,11 +96,7 @@ class Family:
 
 
 def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = None) -> Family:
-    """The family of ``adapters``, each of which stands at its own rank.
-
-    Raises:
-        CheckpointError: For two of the same rank, or members of different bases.
-    """
+    """The family of ``adapters``, each at its own rank, and all of one base (CheckpointError)."""
     members = {adapter.rank: adapter for adapter in sorted(adapters, key=lambda a: a.rank)}
     if len(members) < len(adapters):
         ranks = ", ".join(f"{adapter.name} {adapter.rank}" for adapter in adapters)

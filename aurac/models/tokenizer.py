@@ -74,7 +74,7 @@ def choose_tokenizer(
 
     Args:
         wanted: `base`, `adapter`, a folder, or None: the adapters' own where they agree.
-        base: With its tokenizer and its model, or an outline of it.
+        base: With its model, or an outline of it.
         adapters: Name → folder or file.
         embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
         chat_template: Whether prompts go through the template, so that another one matters.
