@@ -39,22 +39,14 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One way of truncating one adapter over ranks: a curve on each task comes out of it.
+    """One way of truncating one adapter over ranks: a curve on each task comes out of it."""
 
-    Attributes:
-        name: The adapter's name, unique in the run.
-        adapter: The adapter, or a family of one adapter for each rank.
-        basis, rescale: How it is truncated; each member of a family by its own default.
-        ranks: Ranks to evaluate, ascending; the last is the trained rank.
-        factors: Rank → factor, of rescale `fit`.
-    """
-
-    name: str
+    name: str  #: the adapter's, unique in the run
     adapter: Adapter | Family
-    basis: Basis
+    basis: Basis  #: each member of a family is cut by its own default
     rescale: Rescale
-    ranks: tuple[int, ...]
-    factors: Mapping[int, float] = field(default_factory=dict)
+    ranks: tuple[int, ...]  #: to evaluate, ascending; the last is the trained rank
+    factors: Mapping[int, float] = field(default_factory=dict)  #: rank → factor, of rescale `fit`
 
     def at(self, rank: int) -> Cut:
         """What is evaluated at a rank: at full rank the adapter itself, whatever the basis."""

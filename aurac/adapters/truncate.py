@@ -42,23 +42,14 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An adapter ready for every rank: its truncations are slices.
+    """An adapter ready for every rank: its truncations are slices."""
 
-    Attributes:
-        adapter: The adapter that it was made from.
-        basis: ``prefix`` or ``svd``.
-        rescale: What decides the scale.
-        whole: By module path A (R, in), with any weights folded in, and B (out, R) at full rank.
-        sliced: The same in the basis, of which the first r components are the truncation.
-        fit_factors: For ``fit`` the factor of each rank.
-    """
-
-    adapter: Adapter
+    adapter: Adapter  #: that it was made from
     basis: Basis
     rescale: Rescale
-    whole: Pairs
-    sliced: Pairs
-    fit_factors: Mapping[int, float] | None = None
+    whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
+    sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
+    fit_factors: Mapping[int, float] | None = None  #: of ``fit``, by rank
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"

@@ -51,15 +51,10 @@ class Source:
 
 
 class Format:
-    """One kind of checkpoint; a new one is a subclass, listed in `aurac.adapters.formats.FORMATS`.
+    """One kind of checkpoint; a new one is a subclass, listed in `formats.FORMATS`."""
 
-    Attributes:
-        files: What is fetched of a hub repository, as patterns; a name stands for its folder, too.
-        suffixes: Of its single files, if it has any.
-    """
-
-    files: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  #: fetched of a hub's repository; a name stands for its folder, too
+    suffixes: tuple[str, ...] = ()  #: of its single files, if it has any
 
     def recognises(self, source: Source) -> bool:
         """Whether a folder or file is of this kind: here, a file with one of the suffixes."""
