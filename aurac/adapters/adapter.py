@@ -38,32 +38,18 @@ Kind = Literal["linear", "embedding", "experts"]
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """The low-rank update of one module.
+    """The low-rank update of one module; shapes that belong together, else a CheckpointError."""
 
-    Attributes:
-        A: (R, in). For E experts (R, E · in), so that the first r rows are rank r for every kind.
-        B: (out, R). For E experts (E · out, R).
-        alpha: The α of the scaling rule.
-        rule: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r).
-        kind: The kind of module; ``experts`` is a parameter of one or several (out, in) matrices.
-        blocks: E, how many independent updates of rank R the factors hold.
-        magnitude: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The
-            module computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every
-            rank; ``None`` for plain LoRA.
-        parameter: For experts, the parameter that is adapted; empty where it is not known.
-
-    Raises:
-        CheckpointError: For shapes that do not belong together.
-    """
-
-    A: Tensor
-    B: Tensor
-    alpha: float
-    rule: Rule
-    kind: Kind = "linear"
-    blocks: int = 1
+    A: Tensor  #: (R, in); of E experts (R, E · in), so that the first r rows are rank r
+    B: Tensor  #: (out, R); of E experts (E · out, R)
+    alpha: float  #: the α of the scaling rule
+    rule: Rule  #: ``none`` (α), ``rank`` (α/r) or ``sqrt`` (α/√r)
+    kind: Kind = "linear"  #: ``experts``: a parameter of one or several (out, in) matrices
+    blocks: int = 1  #: E, how many independent updates of rank R the factors hold
+    #: DoRA's trained norm of each output (arXiv 2402.09353), in PEFT's own shape. The module
+    #: computes ``magnitude / ‖W + s B A‖ · (W + s B A) x``, norms row by row, at every rank.
     magnitude: Tensor | None = None
-    parameter: str = ""
+    parameter: str = ""  #: of experts the one that is adapted; empty where it is not known
 
     def __post_init__(self) -> None:
         if self.A.ndim != 2 or self.B.ndim != 2 or self.A.shape[0] != self.B.shape[1]:
@@ -106,10 +92,10 @@ class Derived:
 
     basis: str
     rescale: str
-    rank: int  # that it was cut to
-    from_rank: int  # the trained rank of the adapter that was not cut
-    from_sha256: str  # the hash of that adapter
-    trained: Nesting | None = None  # how its ranks were trained, if recorded
+    rank: int  #: that it was cut to
+    from_rank: int  #: the trained rank of the adapter that was not cut
+    from_sha256: str  #: the hash of that adapter
+    trained: Nesting | None = None  #: how its ranks were trained, if recorded
     fit_factor: float | None = None
 
     def __str__(self) -> str:
@@ -118,38 +104,24 @@ class Derived:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """A low-rank adapter, whatever file it came from; `sha256` is equal where the content is.
+    """A low-rank adapter, whatever file it came from; `sha256` is equal where the content is."""
 
-    Attributes:
-        name: Its name in tables and reports.
-        modules: Factors by module path in the base, such as ``model.layers.0.self_attn.q_proj``.
-        nesting: How its ranks were trained; ``None`` when that is not recorded.
-        base: The name of its base model: as given when it was loaded, else as recorded.
-        base_sha256: The content hash of the base that it was trained on, if recorded.
-        peft_config: The fields of ``adapter_config.json`` that an export carries over.
-        recipe: The training recipe, if recorded.
-        seed: The training seed, if recorded.
-        source: The folder or file that it was read from.
-        notes: What limits or explains its results, one sentence each.
-        extras: Tensors beside the low-rank factors (whole modules, biases, token rows), by key in
-            the checkpoint without PEFT's prefix. They hold at every rank from 1 on.
-        derived: How it was cut from another adapter.
-        format: The name of the format that it was read from.
-    """
-
-    name: str
-    modules: Mapping[str, Factors]
-    nesting: Nesting | None = None
-    base: str | None = None
-    base_sha256: str | None = None
+    name: str  #: in tables and reports
+    modules: Mapping[str, Factors]  #: by path in the base: ``model.layers.0.self_attn.q_proj``
+    nesting: Nesting | None = None  #: how its ranks were trained, if recorded
+    base: str | None = None  #: its base's name: as given when it was loaded, else as recorded
+    base_sha256: str | None = None  #: hash of the base that it was trained on, if recorded
+    #: the fields of ``adapter_config.json`` that an export carries over
     peft_config: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Mapping[str, object] | None = None
-    seed: int | None = None
-    source: Path | None = None
-    notes: tuple[str, ...] = ()
+    recipe: Mapping[str, object] | None = None  #: of its training, if recorded
+    seed: int | None = None  #: of its training, if recorded
+    source: Path | None = None  #: the folder or file that it was read from
+    notes: tuple[str, ...] = ()  #: what limits or explains its results, one sentence each
+    #: tensors beside the low-rank factors (whole modules, biases, token rows), by key in the
+    #: checkpoint without PEFT's prefix. They hold at every rank from 1 on.
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    derived: Derived | None = None
-    format: str = "peft"
+    derived: Derived | None = None  #: how it was cut from another adapter
+    format: str = "peft"  #: of the files that it was read from
 
     def __post_init__(self) -> None:
         if not self.modules:

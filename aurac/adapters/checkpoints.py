@@ -55,11 +55,7 @@ def _exists(path: str) -> bool:
 def load_adapters(
     checkpoints: Sequence[str | Path], base: str | None = None
 ) -> list[tuple[Path, Adapter | Family]]:
-    """Each adapter or family with where it was read from.
-
-    Raises:
-        CheckpointError: One that cannot be read, or the same adapter twice.
-    """
+    """Each adapter or family with where it was read from; none of them twice."""
     loaded: dict[str, tuple[Path, Adapter | Family]] = {}
     for checkpoint in checkpoints:
         adapter = _load(NamedCheckpoint.of(str(checkpoint)), base)

@@ -39,22 +39,14 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """One way of truncating one adapter over ranks: a curve on each task comes out of it.
+    """One way of truncating one adapter over ranks: a curve on each task comes out of it."""
 
-    Attributes:
-        name: The adapter's name, unique in the run.
-        adapter: The adapter, or a family of one adapter for each rank.
-        basis, rescale: How it is truncated; each member of a family by its own default.
-        ranks: Ranks to evaluate, ascending; the last is the trained rank.
-        factors: Rank → factor, of rescale `fit`.
-    """
-
-    name: str
+    name: str  #: the adapter's, unique in the run
     adapter: Adapter | Family
-    basis: Basis
+    basis: Basis  #: each member of a family is cut by its own default
     rescale: Rescale
-    ranks: tuple[int, ...]
-    factors: Mapping[int, float] = field(default_factory=dict)
+    ranks: tuple[int, ...]  #: to evaluate, ascending; the last is the trained rank
+    factors: Mapping[int, float] = field(default_factory=dict)  #: rank → factor, of rescale `fit`
 
     def at(self, rank: int) -> Cut:
         """What is evaluated at a rank: at full rank the adapter itself, whatever the basis."""
@@ -78,9 +70,7 @@ def sweeps_of(
 ) -> list[Sweep]:
     """The curves of one adapter: its method's best truncation, or those that were asked for.
 
-    Raises:
-        UsageError: A rescale that this adapter cannot have with any of the bases.
-        RankError: A rank that the adapter does not have.
+    Refused are ranks that it does not have (RankError), and cuts that it cannot have (UsageError).
     """
     wanted = parse_ranks(ranks, adapter)
     if isinstance(adapter, Family):  # each member as it was trained: nothing to choose
@@ -99,9 +89,6 @@ def parse_ranks(spec: str | Sequence[int], adapter: Adapter | Family) -> tuple[i
     """`pow2` (1, 2, 4, …), `all` (1..R) or explicit ranks, and always the trained rank R.
 
     Of a family `pow2` and `all` are the ranks that it has.
-
-    Raises:
-        RankError: A rank that the adapter does not have.
     """
     if isinstance(adapter, Family) and spec in ("pow2", "all"):
         return adapter.ranks

@@ -20,7 +20,7 @@ from aurac.adapters.formats.sidecar import SIDECAR, sidecar_json
 from aurac.adapters.formats.storage import WEIGHTS, write_tensors
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
-from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
+from aurac.errors import CheckpointError, RunFolderError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
@@ -79,12 +79,9 @@ def save_adapter(
 
     Raises:
         RunFolderError: When something is already there, or the place cannot be written to.
-        UsageError: For a family, which is several adapters.
     """
     target = Path(folder)
     given = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
-    if isinstance(given, Family):
-        raise UsageError(f"the family {given.name!r} is several adapters: save its members")
     check_free(target, force=force)
     try:
         with fresh_folder(target) as into:

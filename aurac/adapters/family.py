@@ -20,27 +20,16 @@ from aurac.files import sha256_text
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One adapter for each rank; what members agree on is ``None`` where they differ.
+    """One adapter for each rank; what members agree on is ``None`` where they differ."""
 
-    Attributes:
-        name: Its name in tables and reports.
-        members: The adapter of each rank, ascending; see :func:`make_family`.
-        method: The training method.
-        seed: The training seed.
-        data_order: The hash of the training examples and their order.
-        base: The name of the base model, the same for all members that record one.
-        source: The folder that holds them, if one does.
-        notes: What limits or explains its results, one sentence each.
-    """
-
-    name: str
-    members: Mapping[int, Adapter]
+    name: str  #: in tables and reports
+    members: Mapping[int, Adapter]  #: by rank, ascending; see :func:`make_family`
     method: str | None
     seed: int | None
-    data_order: str | None
-    base: str | None
-    source: Path | None = None
-    notes: tuple[str, ...] = ()
+    data_order: str | None  #: hash of the training examples and their order
+    base: str | None  #: the same for all members that record one
+    source: Path | None = None  #: the folder that holds them, if one does
+    notes: tuple[str, ...] = ()  #: what limits or explains its results, one sentence each
     format: str = "family"
 
     def __repr__(self) -> str:
@@ -96,11 +85,7 @@ class Family:
 
 
 def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = None) -> Family:
-    """The family of ``adapters``, each of which stands at its own rank.
-
-    Raises:
-        CheckpointError: For two of the same rank, or members of different bases.
-    """
+    """The family of ``adapters``, each at its own rank, and all of one base (CheckpointError)."""
     members = {adapter.rank: adapter for adapter in sorted(adapters, key=lambda a: a.rank)}
     if len(members) < len(adapters):
         ranks = ", ".join(f"{adapter.name} {adapter.rank}" for adapter in adapters)

@@ -25,14 +25,13 @@ import torch
 from torch import Tensor
 
 from aurac.adapters.adapter import Adapter, Derived, Factors
-from aurac.adapters.nesting import Rule, peft_scale
+from aurac.adapters.nesting import peft_scale
 from aurac.errors import CheckpointError, UsageError
 from aurac.models.weights import all_finite
 
 Basis = Literal["prefix", "svd"]
 BasisOption = Literal["auto", "prefix", "svd"]  # auto: :func:`default_basis`
 Rescale = Literal["rule", "keep", "trained", "fit"]
-
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 BASES: Final[tuple[Basis, ...]] = get_args(Basis)
@@ -43,23 +42,14 @@ Pairs = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """An adapter ready for every rank: its truncations are slices.
+    """An adapter ready for every rank: its truncations are slices."""
 
-    Attributes:
-        adapter: The adapter that it was made from.
-        basis: ``prefix`` or ``svd``.
-        rescale: What decides the scale.
-        whole: By module path A (R, in), with any weights folded in, and B (out, R) at full rank.
-        sliced: The same in the basis, of which the first r components are the truncation.
-        fit_factors: For ``fit`` the factor of each rank.
-    """
-
-    adapter: Adapter
+    adapter: Adapter  #: that it was made from
     basis: Basis
     rescale: Rescale
-    whole: Pairs
-    sliced: Pairs
-    fit_factors: Mapping[int, float] | None = None
+    whole: Pairs  #: by module path A (R, in), with any P folded in, and B (out, R) at full rank
+    sliced: Pairs  #: the same in the basis, of which the first r components are the truncation
+    fit_factors: Mapping[int, float] | None = None  #: of ``fit``, by rank
 
     def __repr__(self) -> str:
         return f"Prepared({self.adapter!r}, {self.basis} · {self.rescale})"
@@ -70,22 +60,14 @@ class Prepared:
         return self.adapter.rank
 
     def at(self, rank: int) -> Adapter:
-        """The truncation at ``rank``; the adapter itself where that changes nothing.
-
-        Raises:
-            RankError: For a rank that the adapter does not have.
-            UsageError: For `fit` at a rank without a factor.
-        """
+        """The truncation at ``rank``; the adapter itself where that changes nothing."""
         r = self.adapter.check_rank(rank)
         if self._untouched(r):
             return self.adapter
-        modules = {}
-        for name, f in self.adapter.modules.items():
-            (A, B), (rule, alpha) = self.factors(name, r), self._rule(f, r)
-            modules[name] = replace(f, A=A, B=B.contiguous(), rule=rule, alpha=alpha)
+        cut = {name: self._module(name, r) for name in self.adapter.modules}
         return replace(
             self.adapter,
-            modules=modules,
+            modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
             # P follows from the rule, so it is only still known where the rule is kept.
             nesting=self.adapter.nesting if self._by_rule else None,
             derived=self._record(r),
@@ -100,9 +82,19 @@ class Prepared:
 
     def scaling(self, name: str, r: int) -> float:
         """The factor of a module at rank ``r`` as plain PEFT computes it from an export."""
+        f = self._module(name, r)
+        return peft_scale(f.rule, f.alpha, f.rank)
+
+    def _module(self, name: str, r: int) -> Factors:
+        """A module of the truncation at rank ``r``, its factors as views."""
         f = self.adapter.modules[name]
-        rule, alpha = (f.rule, f.alpha) if self._untouched(r) else self._rule(f, r)
-        return peft_scale(rule, alpha, min(r, f.rank))
+        if self._untouched(r):
+            return f
+        A, B = self.factors(name, r)
+        if self._by_rule:
+            return replace(f, A=A, B=B)
+        kept = f.scale(f.rank) * (self._fit_factor(r) if self.rescale == "fit" else 1.0)
+        return replace(f, A=A, B=B, rule="none", alpha=kept)
 
     def _untouched(self, r: int) -> bool:
         """Whether the truncation at ``r`` is the adapter itself."""
@@ -118,15 +110,6 @@ class Prepared:
         return self.rescale == "rule" or (
             self.rescale == "trained" and self.adapter.trained_at_each_rank
         )
-
-    def _rule(self, f: Factors, r: int) -> tuple[Rule, float]:
-        """The rule and α that an export at rank ``r`` carries for one module."""
-        if self._by_rule:
-            return f.rule, f.alpha
-        kept = f.scale(f.rank)
-        if self.rescale == "fit":
-            kept *= self._fit_factor(r)
-        return "none", kept
 
     def _fit_factor(self, r: int) -> float:
         if (factor := (self.fit_factors or {}).get(r)) is None:
@@ -183,9 +166,7 @@ def prepare(
 ) -> Prepared:
     """Turn an adapter into the basis in which its truncations at every rank are slices.
 
-    Raises:
-        UsageError: See `check_cut`.
-        CheckpointError: When folding or the SVD leaves the range of the adapter's dtype.
+    Refused is a cut that it cannot have, and one that leaves the range of its dtype.
     """
     chosen = default_basis(adapter, rescale) if basis == "auto" else basis
     rescale = default_rescale(adapter, chosen) if rescale is None else rescale
@@ -253,12 +234,7 @@ def _svd(f: Factors, relative: Tensor | None, name: str) -> tuple[Tensor, Tensor
 
 
 def in_dtype(adapter: Adapter, dtype: Dtype | None) -> Adapter:
-    """The adapter with all of its tensors in ``dtype``; itself without one.
-
-    Raises:
-        UsageError: For an unknown dtype.
-        CheckpointError: When a tensor leaves its range.
-    """
+    """The adapter with all of its tensors in ``dtype``, whose range they must not leave."""
     if dtype is None:
         return adapter
     if dtype not in DTYPES:

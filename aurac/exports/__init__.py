@@ -11,17 +11,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aurac.errors import UsageError
+from aurac.adapters.export import check_free
 from aurac.exports.lm_eval_files import Point, model_folder, results, safe, sample_rows
 from aurac.exports.model_card import card
 from aurac.files import fresh_folder
+from aurac.records.cells import Cell
+from aurac.records.manifest import CutInfo
 from aurac.records.run import StoredRun, read_run
-
-if TYPE_CHECKING:
-    from aurac.records.cells import Cell
-    from aurac.records.manifest import CutInfo
 
 BASE = "base"
 
@@ -33,12 +31,10 @@ def export(run_folder: Path, out: Path) -> list[Path]:
         The ``results_*.json`` files, one for each adapter (or further cut of one) and rank.
 
     Raises:
-        RunFolderError: No run, one that did not keep its prompts, or no place to write.
-        UsageError: `out` holds files.
+        RunFolderError: No run, one that did not keep its prompts, or files at `out`.
     """
     run = read_run(run_folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"--out {out} holds files: give a new or an empty folder.")
+    check_free(out, force=False)
     leaves = {leaf.name for task in run.tasks for leaf in run.leaves(task)}
     requests = {task: run.requests(task) for task in sorted(leaves)}
     with fresh_folder(out) as folder:
@@ -74,9 +70,7 @@ def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Cell]:
     return {leaf: cell for leaf, cell in cells.items() if cell is not None}
 
 
-def _write(
-    run: StoredRun, point: Point, out: Path, requests: dict[str, list[dict[str, Any]]]
-) -> Path:
+def _write(run: StoredRun, point: Point, out: Path, requests: dict[str, list[Any]]) -> Path:
     folder = out / point.folder / f"rank_{point.rank}" / model_folder(str(run.provenance["base"]))
     folder.mkdir(parents=True)
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")

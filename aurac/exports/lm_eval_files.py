@@ -52,7 +52,7 @@ def sample_rows(
     if [row["doc_hash"] for row in rows[: len(keys)]] != [key.content for key in keys]:
         raise RunFolderError("The prompts that the run kept are of other examples than its cells.")
     responses, greedy = cell.responses(keys), cell.column("greedy", keys)
-    for name in _filters(cell):
+    for name in dict.fromkeys(metric.rpartition(",")[2] for metric in cell.metrics()):
         columns = {
             metric.rpartition(",")[0]: cell.values(metric, keys) or []
             for metric in cell.metrics()
@@ -79,10 +79,6 @@ def sample_rows(
                 **{hashed: row[hashed] for hashed in ("doc_hash", "prompt_hash", "target_hash")},
                 **{metric: column[at] for metric, column in columns.items()},
             }
-
-
-def _filters(cell: Cell) -> list[str]:
-    return list(dict.fromkeys(metric.rpartition(",")[2] for metric in cell.metrics()))
 
 
 def _as_logged(kept: Any, greedy: Sequence[bool] | None, arguments: Sequence[Any]) -> list[Any]:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.methods import METHODS
 from aurac.analysis import Question, analyse
+from aurac.curves.curve import Curve
 from aurac.models.packaged import hub_id
+from aurac.records.manifest import AdapterInfo
+from aurac.records.run import StoredRun
 from aurac.show import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from huggingface_hub import EvalResult
-
-    from aurac.curves.curve import Curve
-    from aurac.records.manifest import AdapterInfo
-    from aurac.records.run import StoredRun
 
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 

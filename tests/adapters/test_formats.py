@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.adapters import random_adapter, tiny_llama
 from typing_extensions import override
 
@@ -159,3 +159,12 @@ def test_a_format_is_its_class_and_a_place_in_the_list(tmp_path, monkeypatch):
     assert (adapter.name, adapter.format, adapter.rank) == ("x", "toy", 4)
     assert (adapter.base, adapter.method) == ("b", "lora")
     assert torch.equal(adapter.modules["m"].A, A)
+
+
+def test_half_a_pair_is_no_adapter(tmp_path):
+    folder = save_adapter(adapter_of(2), tmp_path / "adapter")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    tensors.pop(min(tensors))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(KeyError):
+        load_adapter(folder)

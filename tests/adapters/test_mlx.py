@@ -102,7 +102,7 @@ def test_configs_of_mlx_that_are_refused(mlx, fields, message):
     [
         ({f"{Q}.bias": torch.ones(4)}, "beside its factors"),
         ({f"{Q}.lora_a": torch.full((32, 4), torch.nan)}, "NaN"),
-        ({"model.embed_tokens.lora_a": torch.ones(32, 4)}, "only one of lora_A"),
+        ({f"model.embed_tokens.lora_{s}": torch.ones(4, 4) for s in "ab"}, "adapts embeddings"),
     ],
 )
 def test_tensors_of_mlx_that_are_refused(mlx, change, message):

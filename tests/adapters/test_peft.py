@@ -185,7 +185,7 @@ def test_what_is_stated_must_go_together(tmp_path):
     _, folder = saved(tmp_path)
     with pytest.raises(UsageError, match="needs --alpha"):
         load_adapter(folder, scaling="none")
-    with pytest.raises(UsageError, match="needs --method"):
+    with pytest.raises(UsageError, match="no method"):
         load_adapter(folder, nested_ranks=[1, 4])
     with pytest.raises(UsageError, match="no method 'lorra'"):
         load_adapter(folder, method="lorra")
@@ -220,7 +220,6 @@ def test_configs_that_are_refused(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop(KEY), "only lora_B for model.layers.0.self_attn.q_proj"),
         (lambda t: t.update({KEY: t[KEY][:3].clone()}), "whose rank is 4"),
         (lambda t: t.update({KEY: t[KEY].to(torch.int32)}), "int32"),
         (lambda t: t[KEY].__setitem__((0, 0), float("nan")), "NaN or infinite"),

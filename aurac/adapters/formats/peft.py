@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-import msgspec
 from torch import Tensor, nn
 from typing_extensions import override
 
-from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.adapter import Adapter, Factors, Kind
 from aurac.adapters.compatibility import module_in_model
 from aurac.adapters.formats.peft_config import (
     CONFIG,
@@ -63,18 +62,15 @@ class Peft(Format):
     def read(self, source: Source) -> Adapter:
         folder = source.path
         config = parse_config(read_json(folder / CONFIG), folder / CONFIG)
-        weights = [folder / name for name in WEIGHTS if (folder / name).exists()]
-        if not weights:
-            raise CheckpointError(f"{folder} has an {CONFIG} but no {' or '.join(WEIGHTS)}")
-        state, base = read_tensors(weights[0]), partial(source.skeleton, own=config.base)
-        adapter = from_state(config, state, where=weights[0], name=folder.name, skeleton=base)
+        weights = next((folder / n for n in WEIGHTS if (folder / n).exists()), folder / WEIGHTS[0])
+        base = partial(source.skeleton, own=config.base)
+        adapter = from_state(config, read_tensors(weights), weights, folder.name, base)
         return with_sidecar(replace(adapter, source=folder), folder)
 
 
 def from_state(
     config: PeftConfig,
     state: Mapping[str, Tensor],
-    *,
     where: object,
     name: str,
     skeleton: Skeleton = lambda _needed: None,
@@ -96,18 +92,18 @@ def from_state(
             magnitudes[short.removesuffix(f".{MAGNITUDE}")] = value
         else:
             extras[short] = value
-    config = with_parameters(config, pairs, skeleton, where)
-    modules = {
-        module: factors_from_peft(module, pair, config, where, embedding=module in embeddings)
-        for module, pair in pairs.items()
-    }
+    parameters = _parameters(config, pairs.keys() - embeddings, skeleton, where)
+    modules = {}
+    for module, pair in pairs.items():
+        kind: Kind = "embedding" if module in embeddings else "linear"
+        modules[module] = _factors(module, pair, config, where, kind, parameters.get(module))
     if config.use_dora:
         modules = with_magnitudes(modules, magnitudes, where)
     return Adapter(
         name=name,
         modules=modules,
         base=config.base,
-        peft_config={**config.carried, **({"bias": config.bias} if config.bias != "none" else {})},
+        peft_config=config.carried,
         notes=tuple(_notes(config, modules, extras)),
         extras=extras,
     )
@@ -183,7 +179,7 @@ def adapter_from_peft(
     record |= base_fields(base, {}) if base else {}
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(parse_config(record, where), copied, where=where, name=name)
+    adapter = from_state(parse_config(record, where), copied, where, name)
     modules = {n: with_rule(n, f, rule, float(alpha), where) for n, f in adapter.modules.items()}
     return replace(
         adapter,
@@ -225,62 +221,56 @@ def peft_shapes(f: Factors, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return A, B.reshape(E, -1, r).permute(1, 2, 0).reshape(-1, r * E)
 
 
-def _own_shapes(A: Tensor, B: Tensor, E: int) -> tuple[Tensor, Tensor]:
-    """The inverse of :func:`peft_shapes` for E experts."""
-    R = A.shape[0] // E
-    A = A.reshape(E, R, -1).permute(1, 0, 2).flatten(1).contiguous()
-    return A, B.reshape(-1, R, E).permute(2, 0, 1).reshape(-1, R)
-
-
-def factors_from_peft(
-    module: str, pair: Mapping[str, Tensor], config: PeftConfig, where: object, *, embedding: bool
+def _factors(
+    module: str,
+    pair: Mapping[str, Tensor],
+    config: PeftConfig,
+    where: object,
+    kind: Kind,
+    parameter: str | None,
 ) -> Factors:
     """A module's factors in aurac's own shapes, from PEFT's own A and B."""
-    if set(pair) != {"A", "B"}:
-        raise CheckpointError(f"{where} has only lora_{min(pair)} for {module}")
     A, B = pair["A"], pair["B"]
-    rank, alpha = config.scale_of(pattern_name(module, config.parameters.get(module, "")))
-    experts = module in config.parameters and not embedding
-    E = max(A.shape[0] // rank, 1) if experts else 1
+    rank, alpha = config.scale_of(pattern_name(module, parameter or ""))
+    E = 1 if parameter is None else max(A.shape[0] // rank, 1)
     if A.shape[0] != E * rank or B.shape[1] != E * rank:
         raise CheckpointError(
             f"{where} has factors of shapes {tuple(A.shape)} and {tuple(B.shape)} for {module}, "
             f"whose rank is {rank} by its config"
         )
-    if not experts:
-        return Factors(A, B, alpha, config.rule, "embedding" if embedding else "linear")
-    A, B = _own_shapes(A, B, E)
-    parameter = config.parameters[module]
+    if parameter is None:
+        return Factors(A, B, alpha, config.rule, kind)
+    # The inverse of `peft_shapes`
+    A = A.reshape(E, rank, -1).permute(1, 0, 2).flatten(1).contiguous()
+    B = B.reshape(-1, rank, E).permute(2, 0, 1).reshape(-1, rank)
     return Factors(A, B, alpha, config.rule, "experts", E, parameter=parameter)
 
 
-def with_parameters(
+def _parameters(
     config: PeftConfig, modules: Iterable[str], skeleton: Skeleton, where: object
-) -> PeftConfig:
-    """``config`` with the parameter that each module's factors adapt, for ``target_parameters``.
+) -> dict[str, str]:
+    """Module of the factors → parameter that they adapt (empty: open), for ``target_parameters``.
 
     PEFT wraps the parameters of one module in their order in the base: ``experts.base_layer`` has
     the factors of the first, ``experts`` those of the last. ``skeleton`` gives the base's modules;
     it is told whether they are needed, because the config leaves ranks or alphas open.
     """
-    targets = config.target_parameters
+    targets, parameters = config.target_parameters, dict[str, str]()
     wrapped: dict[str, list[str]] = {}
     for name in sorted(modules, key=len, reverse=True) if targets else ():
         wrapped.setdefault(module_in_model(name), []).append(name)
-    named = {plain: _named_parameters(plain, targets) for plain in wrapped}
+    named = {plain: _named(plain, targets) for plain in wrapped}
     short = any("." not in target for target in targets)  # any module may have that parameter
     scales = ({config.scale_of(f"{n}.{leaf}") for leaf in leaves} for n, leaves in named.items())
-    needed = short or any(len(scales_of_one) > 1 for scales_of_one in scales)
-    base = skeleton(needed)
-    if base is None and needed:
+    needed = short or any(len(of_one) > 1 for of_one in scales)
+    if (base := skeleton(needed)) is not None:
+        present = dict(base.named_modules())
+        named = {plain: _named(plain, targets, present.get(plain, nn.Module())) for plain in named}
+    elif needed:
         raise CheckpointError(
             f"{where} adapts parameters by name, and only the base says which of them its factors "
             "belong to: give --base"
         )
-    if base is not None:
-        present = dict(base.named_modules())
-        named = {n: _parameters_of(n, present.get(n), targets) for n in named}
-    parameters: dict[str, str] = {}
     for plain, names in wrapped.items():
         leaves = named[plain]
         known = base is not None or len(leaves) == 1
@@ -291,16 +281,16 @@ def with_parameters(
             )
         if leaves:
             parameters |= zip(names, leaves if known else [""] * len(names), strict=True)
-    return msgspec.structs.replace(config, parameters=parameters)
+    return parameters
 
 
-def _named_parameters(module: str, targets: Iterable[str]) -> list[str]:
-    """The parameters that ``target_parameters`` name for a module, as far as names tell."""
-    pairs = (target.rpartition(".")[::2] for target in targets)
-    return sorted({leaf for owner, leaf in pairs if f".{module}".endswith(f".{owner}")})
+def _named(name: str, targets: Sequence[str], module: nn.Module | None = None) -> list[str]:
+    """The parameters of a base's module that ``target_parameters`` name, in its own order.
 
-
-def _parameters_of(name: str, module: nn.Module | None, targets: Iterable[str]) -> list[str]:
-    """The parameters of the base's own ``module`` that ``target_parameters`` name, in order."""
-    own = [] if module is None else [n for n, _ in module.named_parameters(recurse=False)]
+    Without the module they are those that names alone tell, in any order.
+    """
+    if module is None:
+        pairs = (target.rpartition(".")[::2] for target in targets)
+        return sorted({leaf for owner, leaf in pairs if f".{name}".endswith(f".{owner}")})
+    own = [n for n, _ in module.named_parameters(recurse=False)]
     return [n for n in own if any(f".{name}.{n}".endswith(f".{target}") for target in targets)]

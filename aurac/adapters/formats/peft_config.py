@@ -26,13 +26,13 @@ PREFIX: Final = "base_model.model."
 MAGNITUDE: Final = "lora_magnitude_vector"
 # Fields that an export carries over when they are set; the rest is written anew or left out.
 CARRIED: Final = (
-    *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
+    *("auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out"),
     *("layers_pattern", "layers_to_transform", "lora_dropout"),
     *("modules_to_save", "revision", "target_modules", "target_parameters", "task_type"),
     "trainable_token_indices",
 )
 UNDERSTOOD: Final = frozenset(
-    {*CARRIED, "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r", "rank_pattern"}
+    {*CARRIED, "alpha_pattern", "init_lora_weights", "lora_alpha", "r", "rank_pattern"}
     | {"use_dora", "use_rslora"}
     # They change nothing at inference, whatever they hold:
     | {"corda_config", "ephemeral_gpu_offload", "eva_config", "inference_mode", "loftq_config"}
@@ -53,13 +53,10 @@ class PeftConfig(msgspec.Struct, frozen=True):
     bias: Literal["none", "all", "lora_only"] = "none"
     rank_pattern: dict[str, PeftRank] = {}
     alpha_pattern: dict[str, float] = {}
-    modules_to_save: list[str] = []
     target_parameters: list[str] = []
     base_model_name_or_path: str = ""
     revision: str = ""
     carried: dict[str, Any] = {}  # the fields that an export carries over, as they were
-    # Of ``target_parameters``: module of the factors → parameter, empty where that is open
-    parameters: dict[str, str] = {}
 
     @property
     def rule(self) -> Rule:

@@ -51,15 +51,10 @@ class Source:
 
 
 class Format:
-    """One kind of checkpoint; a new one is a subclass, listed in `aurac.adapters.formats.FORMATS`.
+    """One kind of checkpoint; a new one is a subclass, listed in `formats.FORMATS`."""
 
-    Attributes:
-        files: What is fetched of a hub repository, as patterns; a name stands for its folder, too.
-        suffixes: Of its single files, if it has any.
-    """
-
-    files: tuple[str, ...] = ()
-    suffixes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  #: fetched of a hub's repository; a name stands for its folder, too
+    suffixes: tuple[str, ...] = ()  #: of its single files, if it has any
 
     def recognises(self, source: Source) -> bool:
         """Whether a folder or file is of this kind: here, a file with one of the suffixes."""
@@ -93,8 +88,7 @@ def _nested(adapter: Adapter, stated: Stated, notes: list[str]) -> Nesting | Non
     old, given = adapter.nesting, stated.nested_ranks
     if (stated.method, given, stated.weights, stated.update) == (None,) * 4:
         return old
-    if (method := stated.method or adapter.method) is None:
-        raise UsageError("--nested-ranks needs --method")
+    method = str(stated.method or adapter.method)
     if given is not None:
         # The research code trains those up to R, whatever it is given.
         ranks = tuple(r for r in given if r <= adapter.rank)

@@ -120,6 +120,4 @@ def pair_factors(
             others[key] = tensor
     if not halves:
         raise CheckpointError(f"{path} holds no lora_A and lora_B tensors")
-    if single := next((m for m, half in halves.items() if set(half) != {"A", "B"}), None):
-        raise CheckpointError(f"{path} has only one of lora_A and lora_B for {single}")
     return {module: (half["A"], half["B"]) for module, half in halves.items()}, others
