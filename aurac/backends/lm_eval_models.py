@@ -20,7 +20,7 @@ from aurac.adapters import prepare, save_adapter
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
 from aurac.backends.engine import LocalBackend
-from aurac.backends.keys import holds_key
+from aurac.backends.keys import hide, holds_key
 from aurac.curves.display import slot_rank
 from aurac.errors import UsageError
 from aurac.models.base import LoadedBase
@@ -66,6 +66,7 @@ class Backend:
 
     def __init__(self, name: str, arguments: Mapping[str, Any]) -> None:
         self.name, self.arguments = name, dict(arguments)
+        hide(arguments)
 
     def __enter__(self) -> Self:
         return self

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from aurac.backends.keys import redacted
 from aurac.errors import AuracError, first_line
 from aurac.models import cache_root
 from aurac.models.device import share_cores
@@ -126,7 +127,7 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
+        sys.stderr.write(spelled(redacted(f"aurac: error: {message(error)}\n")))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -158,7 +159,7 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without a traceback, which only the log keeps."""
-        return spelled(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
+        return spelled(redacted(f"aurac: {record.levelname.lower()}: {record.getMessage()}"))
 
 
 def log(*, debug: bool) -> None:

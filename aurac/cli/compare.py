@@ -143,9 +143,9 @@ def compare(
     if stored.curves or any(task.rolling for task in stored.tasks):
         analysis = analyse(stored.curves, question_of(settings, stored))
         shared.print_analysis(analysis, stored, as_json=as_json, details=details)
+        click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
     else:
         shared.print_failures(stored)
-    click.echo(f"report: {stored.folder / 'report.html'}", err=as_json)
     return 3 if stored.failures else 0
 
 

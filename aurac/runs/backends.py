@@ -47,7 +47,7 @@ def open_backend(inputs: Inputs, largest: int, folder: Callable[[], Path]) -> An
         return HflmBackend(name, arguments, inputs.load)
     if name == SERVER:
         chat = settings.apply_chat_template
-        return ServerBackend(name, arguments, base, exports, largest, chat=chat)
+        return ServerBackend(name, arguments, base, exports, chat=chat)
     here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
     if name == "vllm":
         return VllmBackend(name, {**here, **arguments}, exports, largest)

@@ -154,7 +154,7 @@ def _compute(session: Session, cells: Sequence[Cell], work: Work, *, progress: b
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
     if todo:
-        session.begin(todo)
+        session.begin(todo, progress=progress)
         with Bar(cells, left) if progress else Progress() as work.progress:
             if session.settings.ray is None:
                 compute_here(todo, session.backend(), work, session.device_kind)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from aurac.backends.keys import redacted
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.cells import CellStore
@@ -54,7 +55,8 @@ class Work:
         return not self.left(cell) or (failed is not None and failed.time >= self.started)
 
     def fail(self, cell: Cell, reason: str) -> None:
-        """Keep why a cell cannot be computed."""
+        """Keep why a cell cannot be computed, without keys."""
+        reason = redacted(reason)
         self.store.append(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -117,7 +118,7 @@ class Session:
         largest = max(max(way.ranks) for way in self.ways)
         return open_backend(self.inputs, largest, lambda: self.folder / "served")
 
-    def begin(self, cells: Sequence[Cell]) -> None:
+    def begin(self, cells: Sequence[Cell], *, progress: bool = False) -> None:
         """Before the first of these cells: what a backend cannot do, and whether it computes.
 
         Raises:
@@ -127,28 +128,29 @@ class Session:
         if self.settings.model == "hf":
             return
         requests = [cell.task.instances([0])[0] for cell in cells]
+        own = {(*cut.truncation, cut.rank, cut.factor): cut for cell in cells if (cut := cell.cut)}
+        cuts = list(own.values())
         backend.begin(
-            [cell.cut for cell in cells if cell.cut],
-            scores=any(request.request_type != "generate_until" for request in requests),
+            cuts, scores=any(request.request_type != "generate_until" for request in requests)
         )
-        cuts = [cell.cut for cell in cells if cell.cut]
-        if backend.checked and cuts:
-            from aurac.backends.check import NotComputedError
+        if not backend.checked or not cuts:
+            return
+        from aurac.backends.check import QUICK, NotComputedError
 
-            lowest = min(cuts, key=lambda cut: cut.rank)
-            largest = max(reversed(cuts), key=lambda cut: cut.rank)
-            for verdict in self.verdicts(list(dict.fromkeys([lowest, largest])), 3):
-                if not verdict.right:
-                    where = f"at rank {verdict.rank}" if verdict.rank else "without an adapter"
-                    raise NotComputedError(f"{backend.name} {where}: {verdict.says}")
+        for cut, verdict in zip([None, *cuts], self.verdicts(cuts, QUICK), strict=False):
+            line = f"{cut.adapter.name} at {verdict}" if cut else str(verdict)
+            if progress:
+                sys.stderr.write(f"{backend.name}: {line}\n")
+            if not verdict.right:
+                raise NotComputedError(f"{backend.name}: {line}")
 
     def verdicts(self, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
-        """What the backend computes of the base and of each cut, by the first so many examples."""
+        """What the backend computes of the base and of each cut, by so many of the prompts."""
         from aurac.backends.check import Check, fits
         from aurac.models.base import load_base
         from aurac.tasks.build import quiet
 
-        base, task, given = self.inputs.base, self.leaves[0], self.settings
+        base, given, backend = self.inputs.base, self.settings, self.backend()
         if not fits(base.model):
             logger.warning(
                 "the base does not fit this machine in float32, so that what %s computes is not "
@@ -159,12 +161,9 @@ class Session:
         trust = given.trust_remote_code
         loaded = load_base(base.name, dtype="float32", device="cpu", trust_remote_code=trust)
         loaded = self.inputs.tokenizer.adopted_by(loaded)
-        asked = [i.args for i in task.instances(range(min(prompts, len(task))))]
-        texts = ["".join(part for part in args if isinstance(part, str)) for args in asked]
-        backend, texts = self.backend(), list(dict.fromkeys(texts))[:prompts]
-        with quiet():
-            check = Check(loaded, self.served_dtype, texts, scores=backend.scores)
-            found = check.verdicts(backend.checking, cuts)
+        requests = [r for task in self.leaves for r in task.instances(range(len(task)))]
+        check = Check(loaded, self.served_dtype, requests, prompts, scores=backend.scores)
+        found = check.verdicts(backend.checking, cuts)
         while True:
             with quiet():
                 verdict = next(found, None)
