@@ -13,7 +13,7 @@ from typing_extensions import Self
 from aurac.adapters import prepare, save_adapter
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
-from aurac.backends.keys import holds_key
+from aurac.backends.keys import hide, holds_key
 from aurac.models.base import LoadedBase
 from aurac.tasks.build import quiet
 
@@ -50,6 +50,7 @@ class Backend:
 
     def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
         self.name, self.arguments, self.base = name, dict(arguments), base
+        hide(arguments)
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,9 @@
 """Whether a server or another backend computes the adapter: its answers beside the engine's.
 
 The engine answers with the base in float32; how far it moves when the base and the adapter have the
-served dtype is the noise. A backend whose answers are further off than a few times that is held
-against what is known to go wrong: the base alone, another rank, another scaling rule.
+served dtype is the rounding. Where log-likelihoods are off by more than that, the difference is
+projected on what each known mistake would change: 0 is right, 1 is that mistake. Texts are held
+against the engine's greedy ones, up to where rounding may part them.
 """
 
 from __future__ import annotations
@@ -10,30 +11,39 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from lm_eval.api.instance import Instance
+from numpy.typing import NDArray
 
-from aurac.adapters import default_rescale, prepare
+from aurac.adapters import Adapter, default_rescale, prepare
 from aurac.adapters.cut import Cut
-from aurac.adapters.truncate import default_basis
+from aurac.adapters.truncate import Prepared, default_basis
 from aurac.backends.engine import EngineBackend
 from aurac.engine.lm import scoring_requests
+from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError
 from aurac.models.base import LoadedBase
 
-FLOOR, TIMES_NOISE = 0.02, 4.0  # nats; a server rounds in other places than the engine does
-TEXTS_APART = 0.5  # share of texts that may differ: one near tie changes all that follows
-_WORDS, _PARTS, _NEW_TOKENS = 120, 4, 16
+FLOOR = 0.01  # nats, the least rounding: a server rounds in other places than the engine does
+SUSPECT, MOST = 1.25, 2.0  # roundings: nearer no mistake can be told, farther all is one
+SURE = 0.125  # largest standard error of a projection that tells a mistake
+TIE = 10.0  # roundings of a token by which the engine's greedy one may lead
+APART = 8  # one text in so many may differ by more
+QUICK = 8  # prompts before a run
+NEAR, CLEAR, _NAMED = 2.5, 1.4, 3  # nothing is named beside what leaves so many times less
+_WORDS, _PARTS, _LONG = 120, 4, 4  # one prompt in four is of the longest, and scored whole
+_SLIGHT, _LACKS = 1.02, 0.3
 
 Asked = Callable[[Cut | None], AbstractContextManager[Any]]
-Answers = Sequence[Any]  # log-likelihoods, or texts where there are none
+Array = NDArray[np.float64]
 
 
 class NotComputedError(AuracError):
@@ -50,17 +60,30 @@ class Verdict:
         rank: The rank.
         right: Whether its answers are the adapter's.
         says: In words, after "rank r: ".
-        distance: Root mean square, in nats, or share of texts, between it and the engine.
-        noise: The same between the engine in the served dtype and in float32.
+        distance: Root mean square, in nats, between its log-likelihoods and the engine's.
+        rounding: The same between the engine in the served dtype and in float32.
         effect: The same between the adapter and the base.
+        texts: How many of its texts are the engine's until rounding parts them, and of how many.
     """
 
     rank: int
     right: bool
     says: str
     distance: float | None = None
-    noise: float | None = None
+    rounding: float | None = None
     effect: float | None = None
+    texts: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        told = {"off by ": self.distance, "rounding ": self.rounding, "the adapter ": self.effect}
+        parts = [f"{what}{x:.3g}" for what, x in told.items() if x is not None]
+        parts = [", ".join(parts) + " nats"] * bool(parts)
+        if self.right and self.effect and self.rounding is not None:
+            parts.append(f"less than {SUSPECT * self.rounding / self.effect:.2g} of it is not seen")
+        if self.texts:
+            parts.append("{} of {} texts as the engine's".format(*self.texts))
+        name = f"rank {self.rank}" if self.rank else "base"
+        return f"{name}: {self.says} ({'; '.join(parts)})"
 
 
 def fits(model: Any) -> bool:
@@ -76,13 +99,15 @@ class Check:
     Args:
         base: In float32.
         dtype: The served one, as torch calls it.
-        prompts: Texts; their parts are scored, or continued where `scores` is false.
+        requests: lm-eval's, of all tasks: prompts are chosen among them.
+        count: How many prompts.
         scores: Whether the backend gives log-likelihoods.
     """
 
     base: LoadedBase
     dtype: str
-    prompts: Sequence[str]
+    requests: Sequence[Any]
+    count: int
     scores: bool = True
 
     def __post_init__(self) -> None:
@@ -90,56 +115,136 @@ class Check:
         rounded = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
         same = LoadedBase(**{**vars(self.base), "model": rounded, "dtype": self.dtype})
         self._rounded = self._exact if self.dtype == "float32" else EngineBackend(same)
+        chosen = ["".join(a for a in r.args if isinstance(a, str)) for r in self._chosen()]
+        whole = _long(len(chosen))
+        self._pairs = [
+            p for i, t in enumerate(chosen) for p in parts(t, 0 if i < whole else _WORDS)
+        ]
+        written = self._chosen("generate_until")
+        self._prompts = [_greedy(*request.args) for request in [*written, *written[:1]]]
+        tokens = self.base.tokenizer("".join(part for _, part in self._pairs)).input_ids
+        self._tokens = max(1.0, len(tokens) / max(1, len(self._pairs)))
+
+    def _chosen(self, kind: str | None = None) -> list[Any]:
+        """The run's longest prompts, and others evenly spaced."""
+        asked = [r for r in self.requests if kind in (None, r.request_type)]
+        distinct = {request.args[0]: request for request in asked}
+        order = sorted(distinct, key=len, reverse=True)[: _long(self.count)]
+        others = [text for text in distinct if text not in order]
+        order += others[:: max(1, len(others) // max(1, self.count - len(order)))]
+        return [distinct[text] for text in order[: self.count]]
 
     def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
         """Of the base and of each cut; `lm` gives the lm-eval model of one."""
-        self._base = self._answers(self._exact.lm, None)
-        self._base_noise = distance(self._base, self._answers(self._rounded.lm, None))
-        yield self._verdict(lm, None)
-        for cut in cuts:
+        self._least, self._base = FLOOR, np.zeros(len(self._pairs))
+        for cut in (None, *cuts):
             yield self._verdict(lm, cut)
 
     def _verdict(self, lm: Asked, cut: Cut | None) -> Verdict:
-        rank = cut.rank if cut else 0
-        try:
-            served = self._answers(lm, cut)
-        except AuracError as error:
-            return Verdict(rank, right=False, says=f"is not served: {error}")
-        exact = self._answers(self._exact.lm, cut) if cut else self._base
-        noise = distance(exact, self._answers(self._rounded.lm, cut))
-        noise = max(noise, self._base_noise) if self.scores else noise
-        far, effect = distance(served, exact), distance(exact, self._base)
-        most = max(FLOOR, TIMES_NOISE * noise) if self.scores else TEXTS_APART
-        right = far <= most
-        if not right:
-            says = self._wrong(served, cut, most) if cut else _OTHER_BASE
-        elif cut and effect <= most:
+        exact = self._scored(self._exact.lm, cut)
+        rounding = max(self._least, rms(self._scored(self._rounded.lm, cut) - exact))
+        if cut is None:
+            self._least, self._base = rounding, exact
+        effect = rms(exact - self._base) if cut else None
+        wrong = distance = texts = None
+        if self.scores:
+            off = self._scored(lm, cut) - exact
+            distance, wrong = rms(off), self._misscored(off, exact, rounding, cut)
+        if self._prompts and not wrong:
+            texts, wrong = self._miswritten(lm, cut, TIE * rounding / math.sqrt(self._tokens))
+        says = wrong or "is computed as it should be"
+        if not wrong and effect is not None and effect <= SUSPECT * rounding:
             says = "no difference is seen, and the adapter changes less than rounding does"
-        else:
-            says = "is computed as it should be"
-        return Verdict(rank, right, says, far, noise, effect if cut else None)
+        rank = cut.rank if cut else 0
+        return Verdict(rank, not wrong, says, distance, rounding, effect, texts)
 
-    def _wrong(self, served: Answers, cut: Cut, most: float) -> str:
-        """The nearest of the known mistakes."""
-        known = {_BASE_ALONE: self._base} | {
-            says: self._answers(self._exact.lm, other) for says, other in _mistakes(cut).items()
-        }
-        apart = {says: distance(served, answers) for says, answers in known.items()}
-        nearest = min(apart, key=lambda says: apart[says])
-        return nearest if apart[nearest] <= most else "it answers as no known rank or scale does"
+    def _misscored(self, off: Array, exact: Array, rounding: float, cut: Cut | None) -> str | None:
+        """What is computed instead, by how far log-likelihoods are off; None where it is right."""
+        wrong = not rms(off) <= MOST * rounding
+        if rms(off) <= SUSPECT * rounding or (cut is None and not wrong):
+            return None
+        if cut is None:
+            return _OTHER_BASE
+        left: dict[str, float] = {}
+        self._exact.__exit__()  # it lets go of the model
+        with EngineBackend(self.base) as engine:
+            for says, change in self._changes(engine.lm, off, exact, cut, layers=wrong):
+                size = float(change @ change)
+                if rounding <= SURE * math.sqrt(size) and off @ change > size / 2:
+                    wrong, left[says] = True, rms(off - change)
+                    if left[says] <= SUSPECT * rounding:
+                        break
+        if not wrong:
+            return None
+        best = min(left.values(), default=math.inf)
+        alike = [says for says, rest in left.items() if rest <= CLEAR * best]
+        known = best <= min(NEAR * rounding, rms(off) / CLEAR) and len(alike) <= _NAMED
+        return ", or ".join(alike) if known else "it answers as no known mistake does"
 
-    def _answers(self, ask: Asked, cut: Cut | None) -> Answers:
+    def _changes(
+        self, engine: Asked, off: Array, exact: Array, cut: Cut, *, layers: bool
+    ) -> Iterator[tuple[str, Array]]:
+        """What known mistakes change, in words and nats; partial ones as they fit best."""
+
+        def change(other: Cut | None) -> Array:
+            return self._scored(engine, other) - exact
+
+        def fitting(whole: Array, low: float, high: float) -> float:
+            return float(np.clip(off @ whole / max(float(whole @ whole), 1e-9), low, high))
+
+        yield _BASE_ALONE, change(None)
+        for says, other in _mistakes(cut).items():
+            yield says, change(other)
+        exported = _prepared(cut).at(cut.rank)
+        slight = change(_scaled(exported, _SLIGHT))
+        times = fitting(slight, -math.inf, math.inf)
+        scale = 1 + times * (_SLIGHT - 1)
+        yield f"its scale is about {scale:.3g} times what it should be", times * slight
+        for groups in _groups(exported)[: 1 + layers]:
+            names = list(groups)
+            alone = [change(_without(exported, groups[name])) for name in names]
+            weights = np.linalg.lstsq(np.stack(alone, axis=1), off, rcond=None)[0]
+            order = [names[i] for i in np.argsort(-weights) if weights[i] > _LACKS]
+            for count in range(1, len(order) + 1):
+                gone = set().union(*(groups[name] for name in order[:count]))
+                if len(gone) < len(exported.modules):
+                    whole = change(_without(exported, gone))
+                    yield (
+                        f"partly applied: {', '.join(order[:count])}",
+                        whole * fitting(whole, 0, 1),
+                    )
+
+    def _miswritten(self, lm: Asked, cut: Cut | None, tie: float) -> Any:
+        """(texts as they should be, of how many) and what is wrong with the others, or None."""
+        served, greedy = self._written(lm, cut), self._written(self._exact.lm, cut)
+        both = list(zip(greedy, served, strict=True))
+        with self._exact.lm(cut) as engine, torch.inference_mode():
+            leads = [_lead(engine, *each) for each in zip(self._prompts, both, strict=True)]
+        bad = [texts for texts, lead in zip(both, leads, strict=True) if lead > tie]
+        wrong = None
+        if len(bad) * APART > len(both):
+            base = self._written(self._exact.lm, None) if cut else []
+            if served[0] != served[-1]:
+                wrong = "it does not write greedily: one prompt got two texts"
+            elif not any(served):
+                wrong = "its texts are empty"
+            elif all(right.startswith(text) for right, text in bad):
+                wrong = "its texts end early"
+            elif 2 * sum(map(str.__eq__, served, base)) > len(served):
+                wrong = "it writes as the base does: it does not apply the adapter when it writes"
+            else:
+                wrong = "its texts are not those that greedy decoding gives for these prompts"
+        return (len(both) - len(bad), len(both)), wrong
+
+    def _scored(self, ask: Asked, cut: Cut | None) -> Array:
         with ask(cut) as lm:
-            if self.scores:
-                requests = scoring_requests([p for text in self.prompts for p in parts(text)])
-                return [value for value, _ in lm.loglikelihood(requests)]
-            how = {"until": [], "max_gen_toks": _NEW_TOKENS, "do_sample": False}
-            asked = [(head, dict(how)) for text in self.prompts for head, _ in parts(text)[-1:]]
-            return list(
-                lm.generate_until(
-                    [Instance("generate_until", {}, each, i) for i, each in enumerate(asked)]
-                )
-            )
+            return np.array([value for value, _ in lm.loglikelihood(scoring_requests(self._pairs))])
+
+    def _written(self, ask: Asked, cut: Cut | None) -> list[str]:
+        with ask(cut) as lm:
+            asked = [(text, dict(how)) for text, how in self._prompts]  # lm-eval changes them
+            requests = [Instance("generate_until", {}, each, i) for i, each in enumerate(asked)]
+            return list(lm.generate_until(requests))
 
 
 _BASE_ALONE = "it answers as the base does: it does not compute the adapter"
@@ -149,15 +254,14 @@ _OTHER_BASE = "its base is another model, or has another tokenizer"
 def _mistakes(cut: Cut) -> Mapping[str, Cut]:
     """What servers have been seen to compute instead of a cut: in words, and as a cut."""
     whole, r = cut.adapter, cut.rank
-    factors = {cut.rank: cut.factor} if cut.factor is not None else None
-    prepared = prepare(whole, cut.basis, cut.rescale, fit_factors=factors)
+    prepared = _prepared(cut)
     exported = prepared.at(r)
     ranks = {2**k for k in range(r.bit_length() + 3)} | {r - 1, r + 1, whole.rank}
     found, basis, rescale = {}, cut.basis, cut.rescale
     if r == whole.rank:  # where every basis is the adapter itself
         basis = default_basis(whole)
         rescale = default_rescale(whole, basis)
-    if factors is None:
+    if cut.factor is None:
         for other in sorted(rank for rank in ranks - {r} if 1 <= rank <= whole.rank):
             found[f"it computes rank {other}"] = Cut(whole, other, basis, rescale)
     root, scale = math.sqrt(r), prepared.scaling(next(iter(exported.modules)), r)
@@ -171,8 +275,33 @@ def _mistakes(cut: Cut) -> Mapping[str, Cut]:
     }
     for says, factor in scales.items():
         if abs(factor - 1) > 1e-3:
-            found[says] = Cut(exported, r, "prefix", "fit", factor)
+            found[says] = _scaled(exported, factor)
     return found
+
+
+def _prepared(cut: Cut) -> Prepared:
+    factors = {cut.rank: cut.factor} if cut.factor is not None else None
+    return prepare(cut.adapter, cut.basis, cut.rescale, fit_factors=factors)
+
+
+def _scaled(exported: Adapter, factor: float) -> Cut:
+    return Cut(exported, exported.rank, "prefix", "fit", factor)
+
+
+def _without(exported: Adapter, gone: set[str]) -> Cut:
+    kept = {name: f for name, f in exported.modules.items() if name not in gone}
+    return _scaled(replace(exported, modules=kept), 1.0)
+
+
+def _groups(adapter: Adapter) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
+    """The modules of each kind, and those of each layer, by name."""
+    kinds: dict[str, set[str]] = {}
+    layers: dict[str, set[str]] = {}
+    for name in adapter.modules:
+        kinds.setdefault(name.rpartition(".")[2], set()).add(name)
+        if number := re.search(r"\.(\d+)\.", name):
+            layers.setdefault(f"layer {number[1]}", set()).add(name)
+    return kinds, layers
 
 
 def _trained(cut: Cut) -> float:
@@ -180,15 +309,47 @@ def _trained(cut: Cut) -> float:
     return module.scale(module.rank)
 
 
-def parts(text: str) -> list[tuple[str, str]]:
-    """A text's later parts, each with all that stands before it."""
-    words = text.split(" ")[-_WORDS:]
-    ends = sorted({len(words) * k // _PARTS for k in range(1, _PARTS + 1)} - {0})
-    return [(" ".join(words[:a]), " " + " ".join(words[a:b])) for a, b in itertools.pairwise(ends)]
+def _long(count: int) -> int:
+    return -(-count // _LONG)
 
 
-def distance(a: Answers, b: Answers) -> float:
-    """Root mean square between log-likelihoods; the share of texts that differ."""
-    if a and isinstance(a[0], str):
-        return float(np.mean([x != y for x, y in zip(a, b, strict=True)]))
-    return float(np.sqrt(np.mean(np.square(np.subtract(a, b)))))
+def _greedy(prompt: str, how: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A prompt with its task's stop strings and length, whatever the task samples."""
+    limits = {"until": how.get("until") or [], "max_gen_toks": most_new_tokens(how)}
+    return prompt, {**limits, "do_sample": False}
+
+
+def _lead(lm: Any, asked: tuple[str, dict[str, Any]], texts: tuple[str, str]) -> float:
+    """In nats, by how much the engine's next token leads the served one where two texts part."""
+    if texts[0] == texts[1]:
+        return 0.0
+
+    def ids(text: str) -> list[int]:
+        return list(lm.tokenizer(text, add_special_tokens=False).input_ids)
+
+    [prompt], _ = lm.tokens.prompts([asked])
+    greedy, served = map(ids, texts)
+    pairs = enumerate(zip(greedy, served, strict=False))
+    at = next((i for i, (x, y) in pairs if x != y), min(len(greedy), len(served)))
+    if at == len(greedy) >= prompt.max_new_tokens - 1:
+        return math.inf  # the served one is longer than it was asked for
+    # Of a text that has ended: what could end it, of a stop string also its first character.
+    stops = [start for stop in prompt.until for start in (stop, stop[:1])]
+    ends = [lm.tokenizer.eos_token_id, *(token for stop in stops for token in ids(stop)[:1])]
+    inputs = torch.tensor([[*prompt.tokens, *greedy[:at]]])
+    logits = lm.model(inputs).logits[0, -1].float()
+    best, other = (float(logits[part[at : at + 1] or ends].max()) for part in (greedy, served))
+    return best - other
+
+
+def parts(text: str, words: int = 0) -> list[tuple[str, str]]:
+    """The later parts of a text or of its last words, each with all that stands before it."""
+    pieces = re.findall(r"\s*\S{1,20}", text)[-words:]
+    ends = sorted({len(pieces) * k // _PARTS for k in range(1, _PARTS + 1)} - {0})
+    joined = ["".join(pieces[:end]) for end in ends]
+    return [(head, whole[len(head) :]) for head, whole in itertools.pairwise(joined)]
+
+
+def rms(values: Array) -> float:
+    """Root mean square; 0 of no values."""
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0

@@ -1,17 +1,41 @@
-"""Keys among a model's arguments, which no file, log or message may hold."""
+"""Keys of servers and hubs, which no file, log or message may hold."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+_SHORTEST = 8  # what is shorter, such as "EMPTY", is no key and may stand in an answer
+_KNOWN: set[str] = set()
 
 
 def secrets(arguments: Mapping[str, Any]) -> list[str]:
-    """The texts in a model's arguments that no file may hold."""
-    found = [str(value) for name, value in arguments.items() if holds_key(name)]
-    user = re.match(r"\w+://([^/@]+)@", str(arguments.get("base_url", "")))
-    return sorted(filter(None, [*found, user and user[1]]), key=len, reverse=True)
+    """The texts in a model's arguments that no file may hold, the longest first."""
+    found = [text for name, value in arguments.items() if holds_key(name) for text in _texts(value)]
+    if user := re.match(r"\w+://([^/@]+)@", str(arguments.get("base_url", ""))):
+        password = user[1].partition(":")[2]
+        found += [user[1], password, b64encode(user[1].encode()).decode()]
+    return sorted(filter(None, found), key=len, reverse=True)
+
+
+def hide(arguments: Mapping[str, Any]) -> None:
+    """Have `redacted` know the keys in a model's arguments, as long as this process lives."""
+    _KNOWN.update(secrets(arguments))
+
+
+def redacted(text: object) -> str:
+    """A text without the keys of this process: those of `hide`, and `OPENAI_API_KEY`.
+
+    For whatever is kept or printed of what a server or a library says.
+    """
+    clean = str(text)
+    for key in sorted({*_KNOWN, os.environ.get("OPENAI_API_KEY", "")}, key=len, reverse=True):
+        if len(key) >= _SHORTEST:
+            clean = clean.replace(key, "…")
+    return clean
 
 
 def holds_key(name: str) -> bool:
@@ -20,8 +44,7 @@ def holds_key(name: str) -> bool:
     return not harmless and bool(re.search("token|key|header|password|secret", name))
 
 
-def redacted(text: str, arguments: Mapping[str, Any]) -> str:
-    """A text without the keys in a model's arguments."""
-    for secret in secrets(arguments):
-        text = text.replace(secret, "…")
-    return text
+def _texts(value: Any) -> Iterator[str]:
+    """A value, those in a mapping, and of ``Bearer KEY`` the key."""
+    for each in value.values() if isinstance(value, Mapping) else [value]:
+        yield from {str(each), str(each).rpartition(" ")[2]}

@@ -52,7 +52,7 @@ def open_backend(
     if name == "hflm":
         return HflmBackend(arguments, base, load)
     if name == SERVER:
-        return ServerBackend(arguments, base, exports, largest, chat=chat)
+        return ServerBackend(arguments, base, exports, chat=chat)
     here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
     if name == "vllm":
         return VllmBackend({**here, **arguments}, base, exports, largest)

@@ -1,34 +1,42 @@
 """A server with OpenAI's completions: the base under a name, each cut under one of its own.
 
-Cuts are loaded while it runs where it allows that (vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=1).
-Their names are made of their content, since a server may keep what it computed under a name
-(vllm-project/vllm#42125).
+Cuts are loaded while it runs where it allows that (vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=1), and
+unloaded at the end. Their names are made of their content, since a server may keep what it computed
+under a name (vllm-project/vllm#42125).
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import os
+import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
+from http.client import responses
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend, Exports
-from aurac.backends.keys import secrets
+from aurac.backends.keys import redacted
 from aurac.backends.lm_eval_models import model_class, one_at_a_time
 from aurac.curves.display import slot_rank
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
+from aurac.terminal import one_line
 
 SERVER = "local-completions"
 _CLIENT = ("aiohttp", "requests", "tenacity")
 _PATHS = ("/v1/completions", "/v1", "/")
-_NOT_THERE, _ITS_FAULT = (403, 404, 405), 500
+_COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
+_NOT_THERE, _LATER = (401, 403, 404, 405), (429, *range(500, 600))
+_LARGEST = 64 << 20  # bytes of an answer; log-probabilities take about 150 for each token
+_TOKEN = 256  # characters of a token, at most
 
 
 class ServerError(AuracError):
@@ -41,8 +49,9 @@ class ServerBackend(Backend):
     """lm-eval's ``local-completions``, whose model is the name of a cut.
 
     Attributes:
-        root: The server's address without a path.
+        address: The server's, without a path or a password.
         served: The name of the served base.
+        names: Rank → name of an adapter that is served already; the others are loaded.
     """
 
     checked = True
@@ -53,7 +62,6 @@ class ServerBackend(Backend):
         arguments: Mapping[str, Any],
         base: LoadedBase,
         exports: Exports,
-        largest: int,
         *,
         chat: bool = False,
     ) -> None:
@@ -63,24 +71,32 @@ class ServerBackend(Backend):
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")
-        self.root = url.rstrip("/")
+        self._root = url.rstrip("/")
         for path in _PATHS:
-            self.root = self.root.removesuffix(path)
-        self._exports, self._largest, self._chat = exports, largest, chat
-        self._secrets = secrets(arguments)
+            self._root = self._root.removesuffix(path)
+        self.address = re.sub("//[^/@]*@", "//", self._root)
+        self.names: Mapping[int, str] = {}
+        self._exports, self._chat = exports, chat
+        self._loaded: list[str] = []
         served = self.models()
         self.served = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
-        if self.served not in served:
-            raise UsageError(f"{self.root} serves {', '.join(served)}, and no {self.served!r}")
+        self._serve([None])
         self._longest = served[self.served].get("max_model_len")
+
+    def __exit__(self, *_: object) -> None:
+        """Unload what was loaded; a server that is gone has nothing to unload."""
+        with suppress(AuracError):
+            for name in self._loaded:
+                self.send("post", "/v1/unload_lora_adapter", json={"lora_name": name})
 
     @cached_property
     def version(self) -> str:
-        """Of the server, as vLLM and others tell it; else who it says owns the models."""
-        reply = self._call("get", "/version")
-        told = reply.json() if reply.ok else {}
+        """Of the server, as vLLM and others tell it, behind who it says owns the models."""
+        number = ""
+        with suppress(AuracError, AttributeError):
+            number = self.told("get", "/version").get("version", "")
         owner = self.models()[self.served].get("owned_by") or "server"
-        return f"{owner} {told['version']}" if isinstance(told, dict) and told else str(owner)
+        return redacted(f"{owner} {number}".strip())
 
     def identity(self) -> dict[str, Any]:
         """As of any backend; also the served model's name and its length in tokens."""
@@ -101,31 +117,30 @@ class ServerBackend(Backend):
             "max_length": longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        url = {"base_url": f"{self.root}/v1/completions", "model": self.served}
+        url = {"base_url": f"{self._root}{_COMPLETIONS}", "model": self.served}
         return {**here, **given, **url}
 
     @cached_property
     def _lm(self) -> Any:
-        made = model_class(self.name)
-        _without_bars()
-        return made(**self._arguments)
+        return _client(self)(**self._arguments)
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
-        """lm-eval's client for this cut (None: the base); its errors have the server's name.
+        """lm-eval's client for this cut (None: the base); its errors have the server's address.
 
         Raises:
-            ServerError: The server does not answer.
-            CellError: It does not take the adapter, or a request failed as often as it may.
+            ServerError: The server does not answer, or not as its API says.
+            CellError: It does not take a request.
         """
-        self._lm.model = self.served if cut is None else self._loaded(cut)
+        self._serve([cut])  # a server that was started anew gets it again
+        self._cut, self._lm.model = cut, self._name(cut)
         try:
             yield self._lm
         except AuracError:
             raise
         except Exception as error:
-            reason = self._clean(f"{type(error).__name__}: {first_line(error)}")
-            raise CellError(f"{self.root} failed on {self._lm.model} ({reason})") from error
+            reason = redacted(f"{type(error).__name__}: {first_line(error)}")
+            raise CellError(f"{self.address} failed on {self._lm.model} ({reason})") from error
 
     @contextmanager
     def checking(self, cut: Cut | None) -> Iterator[Any]:
@@ -140,109 +155,157 @@ class ServerBackend(Backend):
             UsageError: The server does neither load adapters nor have them, or tasks need
                 log-probabilities of the prompt and it gives none.
         """
-        for folder in self.missing(cuts):
-            if not self._load(folder):
-                raise UsageError(
-                    f"{self.root} loads no adapters while it runs: start it with "
-                    f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with {self.line(cuts)}"
-                )
+        self._serve(cuts)
         if scores and not self.scores:
             raise UsageError(
-                f"{self.root} gives no log-probabilities of the prompt (echo with logprobs), "
+                f"{self.address} gives no log-probabilities of the prompt (echo with logprobs), "
                 "without which every choice of a multiple-choice task would score 0"
             )
 
     @cached_property
     def scores(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
-        tokens = self._lm.tok_encode("One two three four five six")
-        self._lm.model = self.served
-        asked = self._lm._create_payload(self._lm.create_message([tokens]), generate=False)
-        reply = self._call("post", "/v1/completions", json=asked)
-        told: Any = reply.json()["choices"][0].get("logprobs") if reply.ok else None
-        return len((told or {}).get("token_logprobs") or ()) >= len(tokens)
+        with self.lm(None) as lm:
+            tokens = lm.tok_encode("One two three four five six")
+            try:
+                self.again(lm.model_call)([tokens], generate=False)
+            except CellError:
+                return False
+        return True
 
-    def line(self, cuts: Sequence[Cut]) -> str:
+    def _line(self, cuts: Sequence[Cut | None]) -> str:
         """The options with which vLLM serves these cuts from its start."""
-        folders = dict.fromkeys(map(self._exports.of, cuts))
+        folders = {self._exports.of(cut): slot_rank(cut.rank) for cut in cuts if cut}
         modules = shlex.join(f"{folder.name}={folder}" for folder in folders)
-        rank = slot_rank(self._largest)
-        return f"--enable-lora --max-lora-rank {rank} --lora-modules {modules}"
-
-    def missing(self, cuts: Sequence[Cut]) -> list[Path]:
-        """The folders of cuts that the server does not know."""
-        served = self.models()
-        folders = dict.fromkeys(map(self._exports.of, cuts))
-        return [folder for folder in folders if folder.name not in served]
+        return f"--enable-lora --max-lora-rank {max(folders.values())} --lora-modules {modules}"
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
-        reply = self._call("get", "/v1/models")
-        if not reply.ok:
-            raise ServerError(f"{self.root}/v1/models answers {reply.status_code}")
-        return {str(each["id"]): each for each in reply.json()["data"]}
+        told = self.told("get", _MODELS)
+        try:
+            return {redacted(each["id"]): dict(each) for each in told["data"]}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
 
-    def _loaded(self, cut: Cut) -> str:
-        """The name of a cut; a server that was started anew gets it again."""
-        for folder in self.missing([cut]):
-            if not self._load(folder):
-                raise CellError(f"{self.root} serves no {folder.name} and loads no adapters")
-        return self._exports.of(cut).name
+    def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
+        """The answers to prompts, where all of them are there and whole.
 
-    def _load(self, folder: Path) -> bool:
-        """Have the server load an adapter; False where it does not do such things."""
-        what = {"lora_name": folder.name, "lora_path": str(folder)}
-        reply = self._call("post", "/v1/load_lora_adapter", json=what)
-        if reply.status_code in _NOT_THERE:
-            return False
-        if not reply.ok and folder.name not in self.models():  # unless another process was quicker
-            raise CellError(
-                f"{self.root} does not take {folder.name}: {self._clean(reply.text)[:300]}"
-            )
-        return True
+        Args:
+            prompts: n of them, as tokens where log-probabilities are asked for.
+            asked: The request.
 
-    def _call(self, method: str, path: str, **content: Any) -> Any:
-        """A request beside lm-eval's, tried as often as those."""
-        import requests
-        from tenacity import retry, stop_after_attempt, wait_exponential
+        Raises:
+            ServerError: The server does not answer all of them.
+            CellError: An answer lacks its text or log-probabilities, or is too long.
+        """
+        try:
+            told = self.told("post", _COMPLETIONS, json=asked)
+        except UsageError:  # another process that uses the adapter, too, may have unloaded it
+            self._serve([self._cut])
+            raise
+        choices: Any = (told.get("choices") if isinstance(told, dict) else None) or ()
+        at = [each.get("index") for each in choices if isinstance(each, dict)]
+        if sorted(at, key=repr) != sorted(range(len(prompts)), key=repr):
+            raise ServerError(f"{self.address} answers {len(at)} of {len(prompts)} prompts")
+        for choice in choices:
+            if "echo" in asked:
+                each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+                if len(each) != len(prompts[choice["index"]]) + 1:
+                    raise CellError(f"{self.address} gives no log-probability for each token")
+                continue
+            if not isinstance(text := choice.get("text"), str):
+                raise CellError(f"{self.address} answers without a text")
+            if len(text) > _TOKEN * asked["max_tokens"]:
+                raise CellError(f"{self.address} answers with too long a text")
+            for stop in filter(None, asked["stop"]):
+                text = text.split(stop, maxsplit=1)[0]
+            choice["text"] = redacted(text)
+        return told
 
-        again = retry(
+    def _name(self, cut: Cut | None) -> str:
+        if cut is None:
+            return self.served
+        return self.names.get(cut.rank) or self._exports.of(cut).name
+
+    def _serve(self, cuts: Sequence[Cut | None]) -> None:
+        """Have the server load what it lacks."""
+        served = set(self.models())
+        for cut in cuts:
+            if (name := self._name(cut)) in served:
+                continue
+            if cut is None or self.names:
+                raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
+            what = {"lora_name": name, "lora_path": str(self._exports.of(cut))}
+            try:
+                self.again(self.send)("post", _LOAD, json=what)
+            except UsageError as error:
+                raise UsageError(
+                    f"{self.address} loads no adapters while it runs: start it with "
+                    f"VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, or with {self._line(cuts)}"
+                ) from error
+            except CellError:
+                if name not in self.models():  # unless another process was quicker
+                    raise
+            self._loaded.append(name)
+            served.add(name)
+
+    def told(self, method: str, path: str, **content: Any) -> Any:
+        """The JSON with which the server answers a request."""
+        body = self.send(method, path, **content)
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            said = _said(body)
+            raise ServerError(f"{self.address}{path} answers what is no JSON: {said}") from error
+
+    def again(self, ask: Callable[..., Any]) -> Callable[..., Any]:
+        """A request that is tried as often as lm-eval does, where a later one may get more."""
+        from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+        return retry(
+            retry=retry_if_exception_type(ServerError),
             stop=stop_after_attempt(int(self.arguments.get("max_retries", 3))),
             wait=wait_exponential(multiplier=0.5, min=1, max=10),
             reraise=True,
-        )
+        )(ask)
+
+    def send(self, method: str, path: str, **content: Any) -> bytes:
+        """A request; the body that comes back, as it is: a small compressed one may fill memory.
+
+        Raises:
+            ServerError: No answer comes, or one may come later.
+            UsageError: There is no such path, or not with this key.
+            CellError: The server does not take the request.
+        """
+        import requests
+        from urllib3.exceptions import HTTPError
+
         verify = self.arguments.get("verify_certificate", True)
-        how = {
-            "headers": self._header,
-            "verify": verify and (self.arguments.get("ca_cert_path") or True),
-        }
-
-        timeout = float(self.arguments.get("timeout", 300))
-
-        def send() -> Any:
-            reply = requests.request(method, self.root + path, timeout=timeout, **how, **content)
-            if reply.status_code >= _ITS_FAULT:
-                reply.raise_for_status()
-            return reply
-
+        verify = verify and (self.arguments.get("ca_cert_path") or True)
+        timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
+        key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
+        header = {**(self.arguments.get("header") or key), "Accept-Encoding": "identity"}
+        how = {"verify": verify, "headers": header, "stream": True, **content}
         try:
-            return again(send)()
-        except requests.HTTPError as error:
-            reason = self._clean(f"{error.response.status_code} {error.response.text[:200]}")
-            raise ServerError(f"{self.root}{path} answers {reason}") from error
-        except requests.RequestException as error:
+            with requests.request(method, self._root + path, timeout=timeout, **how) as reply:
+                status, body = reply.status_code, reply.raw.read(_LARGEST + 1)
+        except (requests.RequestException, HTTPError) as error:
             kind = type(error).__name__
-            raise ServerError(f"{self.root} does not answer ({kind})") from error
+            late = f"within {timeout:g} s" if "Timeout" in kind else f"({kind})"
+            raise ServerError(f"{self.address} does not answer {late}") from error
+        if len(body) > _LARGEST:
+            raise ServerError(f"{self.address} answers with more than {_LARGEST >> 20} MiB")
+        if status >= 400:
+            final = UsageError if status in _NOT_THERE else CellError
+            said = f"{status} {responses.get(status, '')}: {_said(body)}"
+            raise (ServerError if status in _LATER else final)(
+                f"{self.address}{path} answers {said}"
+            )
+        return body
 
-    @property
-    def _header(self) -> dict[str, str]:
-        key = os.environ.get("OPENAI_API_KEY", "")  # as lm-eval has it
-        return dict(self.arguments.get("header") or {"Authorization": f"Bearer {key}"})
 
-    def _clean(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, "…")
-        return text
+def _said(body: bytes) -> str:
+    return redacted(one_line(body[:9999].decode("utf-8", "replace")))[:200]
 
 
 def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
@@ -254,12 +317,35 @@ def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _without_bars() -> None:
-    """lm-eval's client draws a bar for each call."""
+def _client(server: ServerBackend) -> Any:
+    """lm-eval's class: its requests, retries and scores; `server` sends and looks at answers."""
     from lm_eval.models import api_models
 
-    class Silent(api_models.tqdm_asyncio):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **{**options, "disable": True})
+    api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
-    api_models.tqdm, api_models.tqdm_asyncio = partial(api_models.tqdm, disable=True), Silent
+    class Client(model_class(server.name)):  # type: ignore[misc]
+        def model_call(
+            self, messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **_: Any
+        ) -> Any:
+            how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
+            sent = self.create_message(messages)
+            asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
+            return server.complete(messages, asked)
+
+        async def get_batched_requests(
+            self, requests: Any, *_: Any, generate: bool = True, ctxlens: Any = None, **how: Any
+        ) -> Any:
+            def answers(start: int) -> Any:
+                part = slice(start, start + self._batch_size)
+                told = server.again(self.model_call)(requests[part], generate=generate, **how)
+                if generate:
+                    return self.parse_generations(told)
+                return self.parse_logprobs(told, tokens=requests[part], ctxlens=ctxlens[part])
+
+            pool = ThreadPoolExecutor(self._concurrent)
+            try:
+                return list(pool.map(answers, range(0, len(requests), self._batch_size)))
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    return Client

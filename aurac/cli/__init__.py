@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from aurac.backends.keys import redacted
 from aurac.errors import AuracError, first_line
 from aurac.models import cache_root
 from aurac.models.device import share_cores
@@ -143,7 +144,7 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the one place where all of them end
         if "--debug" in sys.argv:
             traceback.print_exc()
-        sys.stderr.write(spelled(f"aurac: error: {message(error)}\n"))
+        sys.stderr.write(spelled(redacted(f"aurac: error: {message(error)}\n")))
         status = getattr(error, "exit_code", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -187,7 +188,7 @@ class Screen(logging.StreamHandler):  # type: ignore[type-arg]
 
     def format(self, record: logging.LogRecord) -> str:
         """One line without a traceback, which only the log keeps."""
-        return spelled(f"aurac: {record.levelname.lower()}: {record.getMessage()}")
+        return spelled(redacted(f"aurac: {record.levelname.lower()}: {record.getMessage()}"))
 
 
 def log(*, debug: bool) -> None:

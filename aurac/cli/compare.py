@@ -142,9 +142,9 @@ def compare(
     done = run(settings, Bar(), shlex.join(["aurac", *sys.argv[1:]]))
     if done.curves:
         shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
+        click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
     else:
         shared.print_failures(done)
-    click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
     return 3 if done.failures else 0
 
 

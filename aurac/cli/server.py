@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import command
-
-if TYPE_CHECKING:
-    from aurac.backends.check import Verdict
-
-PROMPTS = 20
+from aurac.cli.shared import Pairs, command
 
 
 @command(
@@ -24,23 +19,34 @@ PROMPTS = 20
 @click.argument("url")
 @click.argument("checkpoint", metavar="ADAPTER")
 @click.option(
-    "--ranks",
-    default="pow2",
-    show_default=True,
-    metavar="pow2|all|1,2,4",
-    help="Ranks to check.",
+    "--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4", help="Ranks to check."
 )
+@click.option(
+    "--served-name", "names", type=Pairs(), multiple=True, metavar="NAME=RANK",
+    help="An adapter that is served already: nothing is loaded, and these ranks are checked.",
+)  # fmt: skip
 @click.option("--model", metavar="NAME", help="The base's name on the server. Default: its first.")
 @click.option("--base", help="Base model, if another than the adapter records.")
 @click.option("--dtype", help="That of the server. Default: of the base's files, or bfloat16.")
+@click.option(
+    "--prompts", type=click.IntRange(1), default=20, show_default=True, metavar="NUMBER",
+    help="Prompts of the bundled task that are asked.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=click.IntRange(1), default=30, show_default=True, metavar="SECONDS",
+    help="Of a request, which is tried three times.",
+)  # fmt: skip
 @shared.as_json
 def check_server(
     url: str,
     checkpoint: str,
     ranks: str,
+    names: tuple[tuple[str, str], ...],
     model: str | None,
     base: str | None,
     dtype: str | None,
+    prompts: int,
+    timeout: int,
     as_json: bool,
 ) -> int:
     """Hold a server's answers for an adapter at each rank against aurac's engine in float32.
@@ -51,40 +57,44 @@ def check_server(
     \b
     aurac check-server http://localhost:8000 my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.backends.server import ServerBackend
     from aurac.errors import UsageError
     from aurac.models import cache_root
     from aurac.runs.check import verdicts as verdicts_of
     from aurac.runs.inputs import load
     from aurac.runs.settings import Settings
 
-    arguments: dict[str, Any] = {"base_url": url, **({"model": model} if model else {})}
-    words = {"base": base, "dtype": dtype, "out": cache_root() / "check"}
+    ranks = ",".join(rank for _, rank in names) or ranks
+    arguments: dict[str, Any] = {"base_url": url, "timeout": timeout}
+    arguments |= {"model": model} if model else {}
+    words = {"base": base, "dtype": dtype, "out": cache_root() / "check", "ranks": ranks}
     inputs = load(
         Settings.of(
-            checkpoint, "aurac_word_problems", limit=PROMPTS, ranks=ranks, device="cpu",
+            checkpoint, "aurac_word_problems", device="cpu",
             model="local-completions", model_args=arguments, **words,
         )
     )  # fmt: skip
-    backend = inputs.backend
-    backend.begin(inputs.cuts, scores=False)
-    scores, verdicts = backend.scores, []
-    for verdict in verdicts_of(inputs, inputs.cuts, PROMPTS):
-        verdicts.append(verdict)
-        if not as_json:
-            click.echo(_line(verdict, "nats" if scores else "of the texts"))
-    if not verdicts:
-        raise UsageError("the base does not fit this machine in float32, so nothing was checked")
-    if as_json:
-        rows = [asdict(verdict) for verdict in verdicts]
-        shared.print_json({"server": backend.version, "prompt_logprobs": scores, "ranks": rows})
-    elif not scores:
-        click.echo("no log-probabilities of the prompt: multiple choice cannot be evaluated")
+    listed = None if ranks in ("pow2", "all") else {int(rank) for rank in ranks.split(",")}
+    cuts = [cut for cut in inputs.cuts if listed is None or cut.rank in listed]
+    verdicts = []
+    with inputs.backend as backend:
+        assert isinstance(backend, ServerBackend)  # noqa: S101 - of this model
+        backend.names = {int(rank): name for name, rank in names}
+        backend.begin(cuts, scores=False)
+        found = verdicts_of(inputs, cuts, prompts)
+        for what in ("the base", *(f"rank {cut.rank}" for cut in cuts)):
+            click.echo(f"{prompts} prompts for {what} …", err=True)
+            if (verdict := next(found, None)) is None:
+                raise UsageError("the base does not fit this machine in float32: nothing is known")
+            verdicts.append(verdict)
+            if not as_json:
+                click.echo(str(verdict))
+        if as_json:
+            about = {"server": backend.version, "prompt_logprobs": backend.scores}
+            shared.print_json({**about, "ranks": [asdict(verdict) for verdict in verdicts]})
+        elif not backend.scores:
+            click.echo(
+                "no log-probabilities of the prompt: multiple choice cannot be evaluated, and a "
+                "wrong scale or a missing kind of module may not be seen"
+            )
     return 0 if all(verdict.right for verdict in verdicts) else 4
-
-
-def _line(verdict: Verdict, unit: str) -> str:
-    """A verdict with what it rests on."""
-    name = f"rank {verdict.rank}" if verdict.rank else "base"
-    told = {"": verdict.distance, "rounding ": verdict.noise, "the adapter ": verdict.effect}
-    numbers = ", ".join(f"{what}{x:.3g}" for what, x in told.items() if x is not None)
-    return f"{name}: {verdict.says}" + (f" ({unit}: {numbers})" if numbers else "")

@@ -9,43 +9,42 @@ from typing import TYPE_CHECKING
 from aurac.adapters.cut import Cut
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import PlannedCell
+from aurac.runs.progress import Progress
 
 if TYPE_CHECKING:
     from aurac.backends.check import Verdict
 
 logger = logging.getLogger(__name__)
 
-PROMPTS = 3
 
-
-def check(inputs: Inputs, cells: Sequence[PlannedCell]) -> None:
+def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> None:
     """Before the first of these cells: what a backend cannot do, and whether it computes.
 
     Raises:
         NotComputedError: Its answers are not those of the engine.
     """
     backend = inputs.backend
-    cuts = [cell.cut for cell in cells if cell.cut]
+    own = {(*cut.truncation, cut.rank, cut.factor): cut for cell in cells if (cut := cell.cut)}
+    cuts = list(own.values())
     requests = [cell.task.instances([0])[0] for cell in cells]
     backend.begin(cuts, scores=any(r.request_type != "generate_until" for r in requests))
     if not backend.checked or not cuts:
         return
-    from aurac.backends.check import NotComputedError
+    from aurac.backends.check import QUICK, NotComputedError
 
-    lowest = min(cuts, key=lambda cut: cut.rank)
-    largest = max(reversed(cuts), key=lambda cut: cut.rank)
-    for verdict in verdicts(inputs, list(dict.fromkeys([lowest, largest])), PROMPTS):
+    for cut, verdict in zip([None, *cuts], verdicts(inputs, cuts, QUICK), strict=False):
+        line = f"{backend.name}: {f'{cut.adapter.name} at {verdict}' if cut else verdict}"
+        progress.say(line)
         if not verdict.right:
-            where = f"at rank {verdict.rank}" if verdict.rank else "without an adapter"
-            raise NotComputedError(f"{backend.name} {where}: {verdict.says}")
+            raise NotComputedError(line)
 
 
 def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
-    """What the backend computes of the base and of each cut, by the first so many examples."""
+    """What the backend computes of the base and of each cut, by so many of the prompts."""
     from aurac.backends.check import Check, fits
     from aurac.models.base import load_base
 
-    base, task, given = inputs.base, inputs.leaves[0], inputs.settings
+    base, given = inputs.base, inputs.settings
     if not fits(base.model):
         logger.warning(
             "the base does not fit this machine in float32, so that what %s computes is not "
@@ -56,10 +55,8 @@ def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verd
     trust = given.trust_remote_code
     loaded = load_base(base.name, dtype="float32", device="cpu", trust_remote_code=trust)
     loaded = inputs.tokenizer.adopted_by(loaded)
-    asked = [i.args for i in task.instances(range(min(prompts, len(task))))]
-    texts = ["".join(part for part in args if isinstance(part, str)) for args in asked]
-    texts = list(dict.fromkeys(texts))[:prompts]
-    check = Check(loaded, served_dtype(inputs), texts, scores=inputs.backend.scores)
+    requests = [r for task in inputs.leaves for r in task.instances(range(len(task)))]
+    check = Check(loaded, served_dtype(inputs), requests, prompts, scores=inputs.backend.scores)
     yield from check.verdicts(inputs.backend.checking, cuts)
 
 

@@ -120,7 +120,7 @@ def _compute(
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
     if todo:
-        check(inputs, todo)
+        check(inputs, todo, work.progress)
         work.progress.plan(cells, left)
         if inputs.settings.ray is None:
             compute(todo, inputs.backend, work)

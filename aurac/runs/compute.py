@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from aurac.backends.backend import Backend
+from aurac.backends.keys import redacted
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.folder import MOST_DEATHS, RunFolder
@@ -48,7 +49,8 @@ class Work:
         return not self.left(cell) or (failed is not None and failed.time >= self.started)
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
-        """Keep why a cell cannot be computed."""
+        """Keep why a cell cannot be computed, without keys."""
+        reason = redacted(reason)
         self.folder.cells.append(cell.identity, Failed(reason=reason, time=time.time()))
         self.progress.settled(cell, f"failed: {reason}")
 

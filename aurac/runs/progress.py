@@ -28,6 +28,9 @@ class Progress:
     def step(self, what: str) -> None:
         """Something of unknown length begins, such as "loading the base"."""
 
+    def say(self, line: str) -> None:
+        """Something is known that is no error."""
+
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """These are the cells, and how many of their examples are missing."""
 
@@ -70,6 +73,10 @@ class Bar(Progress):
         """See `Progress`."""
         self._bar.update(self._task, description=f"{what} …", told="")
 
+    def say(self, line: str) -> None:
+        """See `Progress`."""
+        self._console.print(one_line(line), markup=False, highlight=False, soft_wrap=True)
+
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """See `Progress`."""
         self._settled, self._cells = sum(count == 0 for count in left), len(cells)
@@ -99,8 +106,7 @@ class Bar(Progress):
         self._settled += 1
         if not self._console.is_terminal or how != "done":
             counts = f"{self._settled}/{self._cells} cells"
-            line = f"{counts}: {one_line(cell.label)} {one_line(how)}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self.say(f"{counts}: {cell.label} {how}")
 
 
 def about(seconds: float | None) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from aurac.backends.keys import redacted
+from aurac.backends.keys import secrets
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_gen_kwargs
@@ -84,7 +84,9 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def redacted(self, text: str) -> str:
         """A text without the keys in `model_args`."""
-        return redacted(text, self.model_args)
+        for secret in secrets(self.model_args):
+            text = text.replace(secret, "…")
+        return text
 
     @classmethod
     def of(

@@ -1,0 +1,223 @@
+"""What the check of a server finds, and how it says so: by `compare` first, and `check-server`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+from harness_doubles import make_model
+from support.adapters import load_with_peft
+from support.completions import KEY, Server, compared, over_http
+
+from aurac.adapters import load_adapter, save_adapter, truncate
+from aurac.backends.check import NotComputedError, parts
+from aurac.backends.keys import hide, redacted
+from aurac.cli import cli, main
+from aurac.errors import CellError
+
+pytest.importorskip("tenacity", reason="lm-eval's client needs aurac[servers]")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("alone")]
+
+
+def empty(choice):
+    return {**choice, "text": ""}
+
+
+@pytest.mark.parametrize(("twist", "says"), [
+    ({"writes_base": True}, "writes as the base does"),
+    ({"samples": True}, "one prompt got two texts"),
+    ({"wrapped": "[user]\n"}, "not those that greedy decoding gives"),
+    ({"most_tokens": 2}, "texts end early"),
+    ({"text": empty}, "texts are empty"),
+    ({"most_prompt": 48, "echoes": False}, "not those that greedy decoding gives"),
+    ({"without": ("v_proj",)}, "partly applied: v_proj"),
+    ({"without": ("layers.1.self_attn.q_proj", "layers.1.self_attn.v_proj")},
+     "partly applied: layer 1"),
+    ({"scale": 1.02}, "scale is about 1.02 times"),
+    ({"scale": 0.7}, "as no known mistake does|scale is about 0.7"),
+])  # fmt: skip
+def test_what_a_run_would_show_as_the_adapters_accuracy_ends_it(
+    place, server, tmp_path, twist, says
+):
+    vars(server).update(twist)
+    with pytest.raises(NotComputedError, match=says) as caught:
+        compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
+    assert caught.value.exit_code == 4
+    assert not list((tmp_path / "run").glob("cells/*"))
+
+
+def test_prompts_that_are_cut_are_seen_by_their_log_probabilities(place, server, tmp_path):
+    server.most_prompt = 48  # the longest is longer
+    with pytest.raises(CellError, match="no log-probability for each token"):
+        compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
+
+
+def test_every_rank_is_checked_and_the_verdicts_are_shown(
+    place, server, tmp_path, monkeypatch, capsys
+):
+    how = over_http(server)
+    compared(place, tmp_path / "right", tasks=["tiny_text"], progress=True, **how)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "should be" in line]
+    assert [line.split(":")[1].strip() for line in lines] == [
+        "base", "mine at rank 4", "mine at rank 1", "mine at rank 2",
+    ]  # fmt: skip
+    first = tmp_path / "r1"
+    save_adapter(truncate(load_adapter(place / "mine"), 1), first)
+    model = Server.model
+
+    def swapped(self, name):
+        return load_with_peft(make_model(1), first) if "-r2-" in name else model(self, name)
+
+    monkeypatch.setattr(Server, "model", swapped)
+    with pytest.raises(NotComputedError, match="rank 2: it computes rank 1"):
+        compared(place, tmp_path / "swapped", tasks=["tiny_text"], **how)
+
+
+@pytest.mark.parametrize(("twist", "reason"), [
+    ({"text": lambda choice: {**choice, "text": None}}, "answers without a text"),
+    ({"text": lambda choice: {"index": choice["index"]}}, "answers without a text"),
+    ({"most_choices": 0}, "answers 0 of 1 prompts"),
+    ({"always": "garbage"}, "what is no JSON: <html>"),
+    ({"always": "no choices"}, "answers 0 of 1 prompts"),
+    ({"always": "long"}, "too long a text"),
+    ({"always": "huge"}, "more than 64 MiB"),
+    ({"always": "bomb"}, "what is no JSON"),
+])  # fmt: skip
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_an_answer_that_is_none_is_an_error_of_the_cell(
+    place, server, tmp_path, monkeypatch, twist, reason, concurrent
+):
+    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
+    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
+    vars(server).update(twist)
+    how = over_http(server, num_concurrent=concurrent, max_retries=1)
+    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **how)
+    assert len(stored.failures) == 4
+    assert all(reason in failure.reason for failure in stored.failures), stored.failures
+    assert all(f"127.0.0.1:{server.server_address[1]}" in f.reason for f in stored.failures)
+    assert not stored.curves
+
+
+def test_what_is_written_beyond_a_stop_string_is_no_part_of_an_answer(place, server, tmp_path):
+    server.stops = False
+    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
+    assert not stored.failures
+
+
+def test_a_key_that_an_error_repeats_is_kept_and_shown_nowhere(
+    place, server, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
+    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
+    server.always = 400
+    header = {"Authorization": "Bearer sk-of-the-header", "X": "also-secret"}
+    for name, more in (("environment", {}), ("arguments", {"header": header})):
+        how = over_http(server, max_retries=1, **more)
+        stored, _ = compared(place, tmp_path / name, tasks=["tiny_text"], progress=True, **how)
+        assert "answers 400 Bad Request" in stored.failures[0].reason
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    shown = capsys.readouterr()
+    for secret in (KEY, "sk-of-the-header", "also-secret"):
+        assert not any(secret.encode() in text for text in kept)
+        assert secret not in shown.out + shown.err
+
+
+def test_keys_are_known_by_their_value(monkeypatch):
+    hide({"api_key": "key-in-arguments", "base_url": "http://me:password1@host/v1"})
+    monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")
+    text = redacted("key-in-arguments me:password1 bWU6cGFzc3dvcmQx EMPTY")
+    assert text == "… … … EMPTY"  # a short one is no key
+
+
+def checked(place, server, *more, ranks="1,2,4"):
+    words = ["check-server", server.url, str(place / "mine"), "--ranks", ranks, "--prompts", "4"]
+    how = {"catch_exceptions": False, "standalone_mode": False}
+    return CliRunner().invoke(cli, [*words, "--dtype", "float32", *more], **how)
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    monkeypatch.setenv("AURAC_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_check_server(place, server, monkeypatch, cached):
+    done = checked(place, server, "--json")
+    assert done.return_value == 0, done.output
+    told = json.loads(done.stdout)
+    assert [row["rank"] for row in told["ranks"]] == [0, 1, 2, 4]
+    assert all(row["right"] and row["texts"] == [5, 5] for row in told["ranks"])
+    assert "4 prompts for rank 2" in done.stderr
+    server.scale = 0.0
+    done = checked(place, server)
+    assert done.return_value == 4, done.stdout
+    assert done.stdout.count("does not compute the adapter") == 3, done.stdout
+    server.scale, first = 1.0, cached / "r1"
+    save_adapter(truncate(load_adapter(place / "mine"), 1), first)
+    monkeypatch.setattr(Server, "model", lambda self, name: _at_rank_1(self, name, first))
+    done = checked(place, server)
+    assert done.stdout.count("it computes rank 1") == 2
+
+
+def _at_rank_1(server, name, first):
+    model = make_model(1)
+    return model if name == "BASE" else load_with_peft(model, first)
+
+
+@pytest.mark.usefixtures("cached")
+def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, ended):
+    done = checked(place, server, ranks="2")
+    assert done.return_value == 0, done.output
+    assert {name.split("-")[1] for name in set(server.asked) - {"BASE"}} == {"r2"}
+    assert not server.adapters
+    server.adapters = {"production": str(place / "mine")}
+    server.loads = False
+    done = checked(place, server, "--served-name", "production=4")
+    assert done.return_value == 0, done.output
+    assert set(server.asked[-9:]) == {"production"}
+    assert list(server.adapters) == ["production"]
+    code, said = ended("--served-name", "other=4")
+    assert (code, said.strip()[-10:]) == (2, "no 'other'")
+
+
+@pytest.fixture
+def ended(place, server, monkeypatch, capsys):
+    """Runs `aurac check-server`: its exit code and what it says."""
+
+    def run(*more):
+        words = ["check-server", server.url, str(place / "mine"), "--prompts", "2", *more]
+        monkeypatch.setattr(sys, "argv", ["aurac", *words])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return caught.value.code, capsys.readouterr().err.rpartition("aurac: error: ")[2]
+
+    return run
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(("always", "code", "says"), [
+    (401, 2, "answers 401 Unauthorized"), (404, 2, "answers 404 Not Found"),
+    (429, 3, "answers 429 Too Many Requests"), (500, 3, "answers 500 Internal"),
+    ("garbage", 3, "answers what is no JSON: <html>"), ("no choices", 3, "answers 0 of 1"),
+    ("drop", 3, "does not answer (ConnectionError)"), ("slow", 3, "does not answer within 1 s"),
+])  # fmt: skip
+def test_exit_code_4_is_for_wrong_answers_alone(server, ended, always, code, says):
+    server.always, began = always, time.monotonic()
+    status, said = ended("--timeout", "1")
+    assert status == code, said
+    assert says in said
+    assert KEY not in said
+    assert time.monotonic() - began < 60
+
+
+def test_parts_are_those_of_the_text():
+    text = " ".join(f"w{i}" for i in range(40))
+    pairs = parts(text)
+    assert len(pairs) == 3
+    assert "".join([pairs[0][0], *(part for _, part in pairs)]) == text
+    assert all(text.startswith(head + part) for head, part in pairs)
+    assert parts(text, 20)[-1][1] == pairs[-1][1][-len(parts(text, 20)[-1][1]) :]
+    assert len(parts("字" * 90)) == 3
