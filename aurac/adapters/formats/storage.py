@@ -23,6 +23,7 @@ Record = TypeVar("Record")
 
 def read_json(path: Path) -> dict[str, object]:
     """The JSON object in ``path``."""
+    check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -30,6 +31,12 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object")
     return value
+
+
+def check_file(path: Path) -> None:
+    """Refuse a pipe or a device, whose end may never come."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file")
 
 
 def checked(record: Mapping[str, object], kind: type[Record], where: object) -> Record:
@@ -53,6 +60,7 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor in a ``.safetensors`` or torch file, on the CPU; nothing in it is executed."""
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
