@@ -104,12 +104,17 @@ def _copy_tokenizer(source: Path | None, into: Path) -> None:
 
     Prompts and the size of the embeddings depend on them.
     """
-    folder = tokenizer_folder(source)
-    for pattern in TOKENIZER_FILES if folder else ():
-        for path in folder.glob(pattern) if folder else ():
-            place = into / path.relative_to(folder or path)
-            place.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, place)
+    if (folder := tokenizer_folder(source)) is None:
+        return
+    root = folder.resolve()
+    # A snapshot of the hub is links to the blobs beside it.
+    own = (root, *(p.parent / "blobs" for p in root.parents if p.name == "snapshots"))
+    for path in (path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        if not any(path.resolve().is_relative_to(each) for each in own):
+            raise CheckpointError(f"{path} is a link out of its folder: put the file itself there")
+        place = into / path.relative_to(folder)
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, place)
 
 
 def peft_config(adapter: Adapter) -> dict[str, object]:

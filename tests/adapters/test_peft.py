@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from dataclasses import replace
 
@@ -260,3 +261,45 @@ def test_several_adapters_that_peft_saved_in_one_folder(tmp_path):
     # "default" lies in the folder itself, "other" in a folder of its own below
     assert load_adapter(tmp_path / "both").rank == 2
     assert load_adapter(tmp_path / "both" / "other").rank == 4
+
+
+def test_the_tokenizer_beside_an_adapter_comes_with_a_cut(tmp_path):
+    adapter, folder = saved(tmp_path)
+    make_tokenizer().save_pretrained(folder)
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    (folder / "tokenization.py").write_text("raise SystemExit")
+    cut = save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        assert (cut / name).read_bytes() == (folder / name).read_bytes()
+    assert not (cut / "tokenization.py").exists()
+    assert adapter.source is None
+
+
+def test_a_link_out_of_an_adapters_folder_is_not_followed_by_a_cut(tmp_path):
+    _, folder = saved(tmp_path)
+    (tmp_path / "private").write_text("a password")
+    template = folder / "chat_template.jinja"
+    template.symlink_to(tmp_path / "private")
+    with pytest.raises(CheckpointError, match="link out of its folder"):
+        save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
+    assert not (tmp_path / "cut").exists()
+    template.unlink()
+    repository = tmp_path / "models--a--b"  # as the hub's cache has it
+    (repository / "snapshots").mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    snapshot = folder.rename(repository / "snapshots" / "main")
+    (repository / "blobs" / "1").write_text("{{ messages }}")
+    (snapshot / "chat_template.jinja").symlink_to("../../blobs/1")
+    cut = save_adapter(truncate(load_adapter(snapshot), 2), tmp_path / "cut")
+    assert (cut / "chat_template.jinja").read_text() == "{{ messages }}"
+    assert not (cut / "chat_template.jinja").is_symlink()
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+def test_a_named_pipe_is_no_file_of_a_checkpoint(tmp_path, name):
+    _, folder = saved(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match="no regular file"):
+        load_adapter(folder)

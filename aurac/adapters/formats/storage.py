@@ -22,10 +22,17 @@ Record = TypeVar("Record")
 
 def read_json(path: Path) -> dict[str, object]:
     """The JSON object in ``path``."""
+    check_file(path)
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
     except (OSError, msgspec.MsgspecError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def check_file(path: Path) -> None:
+    """Refuse a pipe or a device, whose end may never come."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file")
 
 
 def checked(record: Mapping[str, object], kind: type[Record], where: object) -> Record:
@@ -49,6 +56,7 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor in a ``.safetensors`` or torch file, on the CPU; nothing in it is executed."""
+    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
