@@ -70,19 +70,6 @@ class Family:
         """The adapter of rank ``r``; RankError where there is none."""
         return self.members[self.check_rank(r)]
 
-    def parameters(self, r: int) -> int:
-        """The number of parameters of the member of rank ``r``; 0 at rank 0."""
-        return self.member(r).parameters(r) if r else 0
-
-    @property
-    def width(self) -> int:
-        """See `Adapter.width`; of the widest member."""
-        return max(member.width for member in self.members.values())
-
-    def bytes(self, r: int) -> int:
-        """The size of the tensors of the member of rank ``r``; 0 at rank 0."""
-        return self.member(r).bytes(r) if r else 0
-
 
 def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = None) -> Family:
     """The family of ``adapters``, each at its own rank, and all of one base (CheckpointError)."""

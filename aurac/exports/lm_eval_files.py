@@ -61,7 +61,7 @@ def sample_rows(
         filtered = cell.column(name, keys)
         for at, row in enumerate(rows[: len(keys)]):
             answers = _as_logged(responses[at], greedy[at] if greedy else None, row["arguments"])
-            first = [answer[0] for answer in answers]
+            first, own = [answer[0] for answer in answers], filtered and filtered[at]
             yield {
                 "doc_id": row["doc_id"],
                 "doc": row["doc"],
@@ -71,9 +71,7 @@ def sample_rows(
                     for i, arguments in enumerate(row["arguments"])
                 },
                 "resps": answers,
-                "filtered_resps": as_text(
-                    first if not filtered or filtered[at] is None else filtered[at]
-                ),
+                "filtered_resps": as_text(first if own is None else own),
                 "filter": name,
                 "metrics": list(columns),
                 **{hashed: row[hashed] for hashed in ("doc_hash", "prompt_hash", "target_hash")},
@@ -99,8 +97,8 @@ def results(
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
     rows = {name: _task_row(run, name, cell) for name, cell in point.cells.items()}
-    groups = {t.name: list(t.members) for t in run.tasks if set(t.members) <= set(rows)}
-    groups = {name: members for name, members in groups.items() if members}
+    there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
+    groups = {task.name: list(task.members) for task in there}
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
     told = {name: records[name] for name in point.cells}
     better = {name: record["higher_is_better"] for name, record in told.items()}
@@ -139,23 +137,16 @@ def _task_row(run: StoredRun, name: str, cell: Cell) -> dict[str, Any]:
     for key in cell.metrics():
         column = cell.values(key, keys) or []
         metric, _, chain = key.rpartition(",")
-        mean = _mean(column)
-        value = known.get(key, mean[0] if mean else None)
-        if value is None:
-            continue
-        is_mean = mean is not None and abs(value - mean[0]) < 1e-12
-        row[key] = value
-        row[f"{metric}_stderr,{chain}"] = mean[1] if mean and is_mean else NOT_GIVEN
+        error: float | str = NOT_GIVEN
+        value = known.get(key)
+        if all(isinstance(each, (int, float)) for each in column):
+            values = np.asarray(column, dtype=np.float64)
+            value = float(values.mean()) if value is None else value
+            if len(keys) > 1 and abs(value - values.mean()) < 1e-12:
+                error = float(values.std(ddof=1) / math.sqrt(len(keys)))
+        if value is not None:
+            row |= {key: value, f"{metric}_stderr,{chain}": error}
     return row
-
-
-def _mean(column: Sequence[Any]) -> tuple[float, float | str] | None:
-    """Mean and its standard error; None of values that are no numbers."""
-    if not all(isinstance(value, (int, float)) for value in column):
-        return None
-    values = np.asarray(column, dtype=np.float64)
-    error = float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else NOT_GIVEN
-    return float(values.mean()), error
 
 
 def _group_row(
@@ -183,9 +174,9 @@ def _config(run: StoredRun, point: Point) -> dict[str, Any]:
     prompting = run.task(next(iter(point.cells))).prompting if point.cells else {}
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
-        adapter = next(each for each in run.adapters if each.name == cut.adapter)
         how = {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
-        args |= {"peft": adapter.path, "aurac": how}
+        args["peft"] = next(each.path for each in run.adapters if each.name == cut.adapter)
+        args["aurac"] = how
     return {
         "model": made.get("model", "hf"),
         "model_args": args,

@@ -38,21 +38,15 @@ _BINARY = getattr(os, "O_BINARY", 0)  # Windows
 
 @dataclass(eq=False)
 class Cell:
-    """The outcomes that a cell's file holds.
+    """The outcomes that a cell's file holds."""
 
-    Attributes:
-        identity: None where its first line was cut off.
-        blocks: In the order in which they were kept.
-        places: Example → block and row of its outcome.
-        aggregates: Number of first examples → lm-eval's aggregates over these.
-        failed: Why it could not be completed, if nothing was kept since.
-    """
-
-    identity: CellIdentity | None = None
-    blocks: list[Any] = field(default_factory=list)
+    identity: CellIdentity | None = None  #: None where its first line was cut off
+    blocks: list[Any] = field(default_factory=list)  #: in the order in which they were kept
+    #: example → block and row of its outcome
     places: dict[DocumentKey, tuple[int, int]] = field(default_factory=dict)
+    #: number of first examples → lm-eval's aggregates over these
     aggregates: dict[int, dict[str, float]] = field(default_factory=dict)
-    failed: Failed | None = None
+    failed: Failed | None = None  #: why it could not be completed, if nothing was kept since
 
     def add(self, line: Any) -> None:
         """Take in one line of the file."""

@@ -22,28 +22,18 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can change the outcome of an example; its hash is the cell's key.
 
     How many examples were asked for is no part of it: a cell grows.
-
-    Attributes:
-        settings: Hash of the run's settings: base, dtype, kind of device, backend.
-        prompts: Hash of what makes tokens of an example: few-shot settings, tokenizer, and so on.
-        adapter: Hash of the adapter's content; None at rank 0 (the base alone).
-        rank: 0 for the base.
-        basis, rescale: How the adapter is truncated; None at rank 0.
-        factor: That `fit` found, if that is the rescale.
-        task, version: lm-eval's.
-        scoring: Hash of what makes scores of answers.
     """
 
-    settings: str
-    prompts: str = ""
-    adapter: str | None = None
-    rank: int = 0
-    basis: str | None = None
-    rescale: str | None = None
-    factor: float | None = None
+    settings: str  #: hash of the run's settings: base, dtype, kind of device, backend
+    prompts: str = ""  #: hash of what makes an example's tokens: few-shot settings, tokenizer, …
+    adapter: str | None = None  #: hash of the adapter's content; None at rank 0 (the base alone)
+    rank: int = 0  #: 0 for the base
+    basis: str | None = None  #: None at rank 0
+    rescale: str | None = None  #: None at rank 0
+    factor: float | None = None  #: that `fit` found, if that is the rescale
     task: str
-    version: str = ""
-    scoring: str = ""
+    version: str = ""  #: lm-eval's of the task
+    scoring: str = ""  #: hash of what makes scores of answers
 
     @property
     def key(self) -> str:
@@ -52,42 +42,24 @@ class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
-    """An example as it was asked: two outcomes belong together only if all of these agree.
+    """An example as it was asked: two outcomes belong together only if all of these agree."""
 
-    Attributes:
-        id: lm-eval's `doc_id`.
-        content: SHA-256 of its content, that of lm-eval's samples.
-        prompt: SHA-256 of its requests: contexts, continuations, generation settings.
-    """
-
-    id: str
-    content: str
-    prompt: str
+    id: str  #: lm-eval's `doc_id`
+    content: str  #: SHA-256 of its content, that of lm-eval's samples
+    prompt: str  #: SHA-256 of its requests: contexts, continuations, generation settings
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of n examples.
+    """The outcome of n examples."""
 
-    Attributes:
-        documents: n keys.
-        metrics: ``metric,filter`` → n numbers (lists, or texts, of what is no mean).
-        responses: n answers: a text, several, or the log-likelihoods of the choices.
-        greedy: n lists, whether each choice is what greedy decoding gives; None for texts.
-        filtered: Filter → n lists of answers; None where it leaves them as they are.
-        unfinished: n answers, whether each was cut off at the task's token limit; None where that
-            is not known or nothing is generated.
-        seconds: Wall time.
-        notes: What happened meanwhile, such as a batch that was halved for want of memory.
-    """
-
-    documents: list[DocumentKey]
-    metrics: dict[str, list[Any]]
-    responses: list[Any] = []
-    greedy: list[list[bool]] | None = None
-    filtered: dict[str, list[Any] | None] = {}
-    unfinished: list[bool] | None = None
-    seconds: float = 0.0
-    notes: list[str] = []
+    documents: list[DocumentKey]  #: n keys
+    metrics: dict[str, list[Any]]  #: ``metric,filter`` → n numbers (or what is no mean)
+    responses: list[Any] = []  #: n answers: a text, several, or the log-likelihoods of the choices
+    greedy: list[list[bool]] | None = None  #: n × choices: is it what greedy decoding gives?
+    filtered: dict[str, list[Any] | None] = {}  #: filter → n answers; None where it changes none
+    unfinished: list[bool] | None = None  #: n: was it cut off at the token limit? None: not known
+    seconds: float = 0.0  #: wall time
+    notes: list[str] = []  #: what happened meanwhile, such as a batch that was halved
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,97 +25,54 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdapterInfo(Record, frozen=True, kw_only=True):
-    """An adapter, or a family of one adapter for each rank.
+    """An adapter, or a family of one adapter for each rank."""
 
-    Attributes:
-        name: Unique in the run.
-        path: Where it was read from, relative to the working folder where it lies below that.
-        format: The format of its file; `family` for a family.
-        sha256: Hash of its content.
-        method, base: As it records them.
-        seed: Of its training.
-        data_order: Hash of what fixes, with the seed, the order of its training data.
-        trained_rank: Its largest rank.
-        sizes: Rank → bytes, at each rank that was evaluated.
-        parameters: Of the trained rank.
-        width: Inputs and outputs of all adapted modules; 0 where not known.
-        recipe: Of its training, where recorded.
-        notes: What limits or explains its results, one sentence each.
-        licence: As the front matter of its README names it.
-    """
-
-    name: str
-    path: str | None = None
-    format: str = "peft"
-    sha256: str = ""
-    method: str | None = None
-    base: str | None = None
-    seed: int | None = None
-    data_order: str | None = None
-    trained_rank: int
-    sizes: dict[int, int] = {}
-    parameters: int = 0
-    width: int = 0
-    recipe: dict[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    licence: str | None = None
+    name: str  #: unique in the run
+    path: str | None = None  #: relative to the working folder where it lies below that
+    format: str = "peft"  #: of its files; `family` for a family
+    sha256: str = ""  #: hash of its content
+    method: str | None = None  #: as recorded
+    base: str | None = None  #: as recorded
+    seed: int | None = None  #: of its training
+    data_order: str | None = None  #: hash of what fixes, with the seed, the order of its data
+    trained_rank: int  #: its largest rank
+    sizes: dict[int, int] = {}  #: rank → bytes, at each rank that was evaluated
+    parameters: int = 0  #: of the trained rank
+    width: int = 0  #: inputs and outputs of all adapted modules; 0 where not known
+    recipe: dict[str, Any] | None = None  #: of its training, where recorded
+    notes: tuple[str, ...] = ()  #: what limits or explains its results, one sentence each
+    licence: str | None = None  #: as the front matter of its README names it
 
 
 class TaskInfo(Record, frozen=True, kw_only=True):
-    """A task, or a group of tasks.
+    """A task, or a group of tasks."""
 
-    Attributes:
-        name: lm-eval's.
-        metric: The ``metric,filter`` that is integrated.
-        metrics: All that its cells hold.
-        examples: How many were evaluated.
-        version: lm-eval's version of it.
-        num_fewshot: Examples in each prompt; None in a group whose tasks differ.
-        members: The tasks of a group.
-        rolling: Whether the metric is one of whole texts (perplexity), which has no AURAC.
-        higher_is_better: Of the metric.
-        cluster: The field by which its examples are clustered.
-        documents: The file of its questions in the run folder.
-        requests: The file of its prompts in the run folder.
-        prompting: What its prompts are made with, beside its own settings.
-        first: Its first example.
-        token_limit: Most tokens of an answer, where answers are generated.
-    """
-
-    name: str
-    metric: str
-    metrics: tuple[str, ...] = ()
-    examples: int = 0
-    version: str = ""
-    num_fewshot: int | None = None
-    members: tuple[str, ...] = ()
-    rolling: bool = False
-    higher_is_better: bool = True
-    cluster: str | None = None
-    documents: str | None = None
-    requests: str | None = None
-    prompting: dict[str, Any] = {}
-    first: DocumentKey | None = None
-    token_limit: int | None = None
+    name: str  #: lm-eval's
+    metric: str  #: the ``metric,filter`` that is integrated
+    metrics: tuple[str, ...] = ()  #: all that its cells hold
+    examples: int = 0  #: how many were evaluated
+    version: str = ""  #: lm-eval's version of it
+    num_fewshot: int | None = None  #: examples in each prompt; None in a group whose tasks differ
+    members: tuple[str, ...] = ()  #: the tasks of a group
+    rolling: bool = False  #: the metric is one of whole texts (perplexity), which has no AURAC
+    higher_is_better: bool = True  #: of the metric
+    cluster: str | None = None  #: the field by which its examples are clustered
+    documents: str | None = None  #: the file of its questions in the run folder
+    requests: str | None = None  #: the file of its prompts in the run folder
+    prompting: dict[str, Any] = {}  #: what its prompts are made with, beside its own settings
+    first: DocumentKey | None = None  #: its first example
+    token_limit: int | None = None  #: most tokens of an answer, where answers are generated
 
 
 class CutInfo(Record, frozen=True, kw_only=True):
-    """One way of truncating one adapter.
+    """One way of truncating one adapter."""
 
-    Attributes:
-        adapter: Its name in the run.
-        basis, rescale: How it is truncated.
-        factors: Rank → factor that rescale `fit` found.
-        examples: Task (no group) → how many were asked for.
-        cells: Task (no group) → rank → key of the cell.
-    """
-
-    adapter: str
+    adapter: str  #: its name in the run
     basis: str
     rescale: str
-    factors: dict[int, float] = {}
-    examples: dict[str, int]
-    cells: dict[str, dict[int, str]]
+    factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
+    examples: dict[str, int]  #: task (no group) → how many were asked for
+    cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -124,27 +81,19 @@ class CutInfo(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """The content of `run.json`.
-
-    Attributes:
-        settings: What may not change once there are cells.
-        provenance: Command, times, versions, machine, device, base: of the latest command.
-        adapters, tasks: What was evaluated; the tasks of a group stand before it.
-        asked: The tasks and groups that were asked for.
-        cuts: Adapter by adapter, the default cut first.
-        base: Task (no group) → key of the base's cell.
-        groups: Recipe → adapters that are its seeds, as given.
-    """
+    """The content of `run.json`."""
 
     schema: int = RUN_SCHEMA
-    settings: dict[str, Any]
-    provenance: dict[str, Any] = {}
+    settings: dict[str, Any]  #: what may not change once there are cells
+    provenance: dict[
+        str, Any
+    ] = {}  #: of the latest command: itself, times, versions, machine, base
     adapters: list[AdapterInfo]
-    tasks: list[TaskInfo]
-    asked: list[str]
-    cuts: list[CutInfo]
-    base: dict[str, str]
-    groups: dict[str, list[str]] = {}
+    tasks: list[TaskInfo]  #: those of a group before it
+    asked: list[str]  #: the tasks and groups that were asked for
+    cuts: list[CutInfo]  #: adapter by adapter, the default cut first
+    base: dict[str, str]  #: task (no group) → key of the base's cell
+    groups: dict[str, list[str]] = {}  #: recipe → adapters that are its seeds, as given
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -31,20 +31,13 @@ __all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "
 
 
 class TaskQuestions(msgspec.Struct, frozen=True, kw_only=True):
-    """`documents/…json`: the examples of a task for people, and their identities.
+    """`documents/…json`: the examples of a task for people, and their identities."""
 
-    Attributes:
-        keys: n identities, as cells name them.
-        questions, targets: n texts; None where the task has no text.
-        choices: n lists of texts; None where the task offers none.
-        clusters: n labels of what examples share; None where they are independent.
-    """
-
-    keys: list[DocumentKey]
-    questions: list[str | None] = []
-    targets: list[str | None] = []
-    choices: list[list[str] | None] | None = None
-    clusters: list[str] | None = None
+    keys: list[DocumentKey]  #: n identities, as cells name them
+    questions: list[str | None] = []  #: n texts; None where the task has none
+    targets: list[str | None] = []  #: n texts; None where the task has none
+    choices: list[list[str] | None] | None = None  #: n lists of texts; None where there are none
+    clusters: list[str] | None = None  #: n labels of what they share; None: they are independent
 
 
 @dataclass(frozen=True)
@@ -61,17 +54,11 @@ class Failure:
 
 @dataclass(eq=False)
 class StoredRun:
-    """A run as it is read: what was evaluated, and how it came out.
-
-    Attributes:
-        folder: Its folder.
-        manifest: The part of `run.json` that is read.
-        store: Its cells, of each of which the scores are read once.
-    """
+    """A run as it is read: what was evaluated, and how it came out."""
 
     folder: Path
     manifest: Manifest
-    store: CellStore
+    store: CellStore  #: its cells, of each of which the scores are read once
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from aurac.adapters import members_of
 from aurac.adapters.cut import Sweep
 from aurac.files import write_atomic
 from aurac.models.device import in_use, machine, versions
@@ -86,13 +87,14 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
     """What readers need of an adapter."""
     own = [sweep for sweep in sweeps if sweep.name == name]
     adapter, ranks = own[0].adapter, sorted({rank for sweep in own for rank in sweep.ranks})
-    facts = ("format", "sha256", "method", "base", "seed", "data_order", "width", "notes")
+    facts = ("format", "sha256", "method", "base", "seed", "data_order", "notes")
     return AdapterInfo(
         name=name,
         path=_shown_path(adapter.source),
         trained_rank=adapter.rank,
-        sizes={rank: adapter.bytes(rank) for rank in ranks},
-        parameters=adapter.parameters(adapter.rank),
+        sizes={rank: adapter.member(rank).bytes(rank) for rank in ranks},
+        parameters=adapter.member(adapter.rank).parameters(adapter.rank),
+        width=max(member.width for member in members_of(adapter)),
         recipe=dict(adapter.recipe) if adapter.recipe else None,
         licence=_licence(adapter.source),
         **{fact: getattr(adapter, fact) for fact in facts},

