@@ -17,7 +17,6 @@ import pytest
 from support import runs_doubles
 from support.runs_doubles import Task, compute_all, planned
 from support.small_runs import (
-    TASK,
     assert_clean,
     cell_files,
     command,
