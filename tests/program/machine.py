@@ -150,10 +150,8 @@ def check_export(path, found, pooled):
     rows = json.loads(path.read_text())["results"]
     assert {*rows} == {*found} | ({GROUP} if pooled else set()), f"{path}: {sorted(rows)}"
     for leaf, scores in found.items():
-        n, words = (
-            len(scores),
-            ("exact_match", "strict-match") if leaf == WRITTEN else ("acc", "none"),
-        )
+        words = ("exact_match", "strict-match") if leaf == WRITTEN else ("acc", "none")
+        n = len(scores)
         error = pytest.approx(scores.std(ddof=1) / n**0.5) if n > 1 else "N/A"
         said = [rows[leaf][key] for key in (",".join(words), "_stderr,".join(words))]
         assert said == [pytest.approx(scores.mean()), error], f"{path}: {leaf} {said}"
@@ -180,11 +178,8 @@ class Sequences(RuleBasedStateMachine):
     @initialize(table=st.integers(0, 10_000))
     def begin(self, table):
         self.table, self.place = table, Path(tempfile.mkdtemp(dir=self.root))
-        new = {"last": None, "ended": 0}
-        self.runs = [
-            SimpleNamespace(path=self.place / name, folder=Folder(table), asked=Counter(), **new)
-            for name in ("one", "two")
-        ]
+        new = [{"path": self.place / name, "folder": Folder(table)} for name in ("one", "two")]
+        self.runs = [SimpleNamespace(**x, last=None, ended=0, asked=Counter()) for x in new]
 
     def teardown(self):
         shutil.rmtree(self.place)

@@ -1,8 +1,6 @@
 """What the program should say: recomputed from the table, with none of the program's code.
 
-In this order: the rule of every claim, the five frames, what a run folder holds after its commands
-(and so which examples a command may ask for), and what `score` reads of its export. What a rule of
-the statistics decides stands in a function of its own: `further_size`, `added`, `of_seeds`,
+What a rule of the statistics decides stands in a function of its own: `further_size`, `of_seeds`,
 `difference`, `in_the_mean`, `above_base`, `recommended`.
 """
 
@@ -27,10 +25,9 @@ FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 
 
 class Part:
-    """Of one task the sums over units of examples, their sizes, and the arms of seeds.
+    """Sums over units of examples, their sizes, and arms of seeds.
 
-    An arm is the names of S checkpoints, S means, what of their variance is examples × seeds, and
-    the variance of rounding.
+    An arm: S checkpoints, their means, what of the variance is examples × seeds, rounding.
     """
 
     def __init__(self, values, clusters, names):
@@ -48,14 +45,13 @@ class Part:
         return self
 
 
-def further_size(sizes):
-    """Examples in the further cluster: as many as that of an example has on average."""
-    return (sizes**2).sum() / sizes.sum()
+def further_size(sizes, low):
+    """Examples in the further cluster: as in that of an example, less for a difference."""
+    return max(1.0, (0.8 if low < 0 else 1.0) * (sizes**2).sum() / sizes.sum())
 
 
-def moments(part, value, further):
+def moments(part, value, further, size):
     """Mean, its CR2 variance and Bell and McCaffrey's df, with `further` units of that value."""
-    size = further_size(part.sizes)
     sums, sizes = np.append(part.sums, value * size), np.append(part.sizes, size)
     times = np.append(np.ones(len(part.sums)), further)
     w = sizes / (times @ sizes)
@@ -71,12 +67,12 @@ def added(terms):
 
 
 def of_seeds(parts):
-    """Variance and df of each arm, averaged over the tasks that its checkpoints met."""
+    """Variance and df of each arm, averaged over tasks; arms share what Welch's df is more."""
     arms = {}
     for arm in (arm for part in parts for arm in part.arms):
         arms.setdefault(frozenset(arm[0]), []).append(arm)
     shared = len(parts) > 1 and sum(map(len, arms)) > len(frozenset().union(*arms))
-    if shared or len({bool(part.arms) for part in parts}) > 1:
+    if shared or len({len(part.arms) for part in parts}) > 1:
         raise RefusedError("tasks share some of their seeds")
     terms = []
     for names, same in arms.items():
@@ -84,7 +80,8 @@ def of_seeds(parts):
         variance = np.var(np.sum(rows, axis=0) / len(parts), ddof=1)
         rounding = sum(arm[3] for arm in same) / len(parts) ** 2
         terms.append(((variance + rounding) / len(names), len(names) - 1.0))
-    return terms
+    more = max(0.0, added(terms)[1] - max(df for _, df in terms)) / len(terms) if terms else 0.0
+    return [(variance, df + more) for variance, df in terms]
 
 
 def claim(parts, low, alpha, further=1.0):
@@ -96,10 +93,9 @@ def claim(parts, low, alpha, further=1.0):
     inside = sum(arm[2] for part in parts for arm in part.arms) / T**2
 
     def terms(value):
-        each = [moments(part, value, further) for part in parts]
+        each = [moments(x, value, further, further_size(x.sizes, low)) for x in parts]
         v, df = added([(v / T**2, df) for _, v, df in each])
-        seeds = [added(arms)] if arms else []
-        return sum(mean for mean, _, _ in each) / T, [(max(v - inside, 0.0), df), *seeds]
+        return sum(mean for mean, _, _ in each) / T, [(max(v - inside, 0.0), df), *arms]
 
     def reach(sources, alpha):
         return sum(v * student.isf(alpha / 2, df) ** 2 for v, df in sources) ** 0.5
@@ -184,13 +180,17 @@ def difference(a, b, left, right):
 
 
 def in_the_mean(tasks):
-    """The tasks that the mean is over: no member of a group that is there itself."""
-    return [task for task in tasks if GROUP not in tasks or task not in MEMBERS]
+    """The tasks (name → examples) of the mean: of a group and its members the larger ones."""
+    kept = []
+    for task in sorted(tasks, key=lambda task: -tasks[task]):
+        if not any(GROUP in (task, other) and {task, other} & {*MEMBERS} for other in kept):
+            kept.append(task)
+    return [task for task in tasks if task in kept]
 
 
 def frames_of(curves, groups, margin=None, reference=None):
     """All that is claimed of curves: frame → key of a row → its columns."""
-    rows, tasks = rows_of(curves, groups), dict.fromkeys(curve.task for curve in curves)
+    rows, tasks = rows_of(curves, groups), {curve.task: curve.n for curve in curves}
     if reference is not None and reference not in {row.name for row in rows}:
         raise RefusedError("no such reference")
     frames, by = {name: {} for name in FRAMES}, {(row.task, row.name): row for row in rows}
@@ -259,7 +259,7 @@ def _family(pairs, task):
 
 def above_base(row, rank):
     """Whether a rank is shown to be above the base, one-sided at 95 %."""
-    return bool(claim([row.part(row.values(rank) - row.base)], -1.0, 0.1)[0] > 0)
+    return bool(claim([row.part(row.values(rank) - row.base)], -1.0, 0.1, 2)[0] > 0)
 
 
 def _points(row):
@@ -313,8 +313,12 @@ class Folder:
         groups, names = recipes(command.adapters, command.groups), set(command.adapters)
         names = {None, *groups, *names.difference(*groups.values())}
         new = {leaf: command.prompts(leaf) for leaf in command.leaves}
-        other = [leaf for leaf in new if self.prompts.get(leaf, new[leaf]) != new[leaf]]
-        if other or len(new) < len(command.leaves) or command.options.get("reference") not in names:
+        changed = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
+        if (
+            changed
+            or len(new) < len(command.leaves)
+            or command.options.get("reference") not in names
+        ):
             raise RefusedError("a task with other prompts or twice, or no such reference")
         asked = Counter()
         for (cell, leaf), n in cells_of(command).items():
@@ -367,9 +371,7 @@ class Folder:
         """A curve for each task and cut that has a score at some rank; or what logs say of it."""
         leaves = [leaf for task in self.asked for leaf in leaves_of(task)]
         tasks = dict.fromkeys([*self.asked, *leaves] if logs else self.asked)
-        made = [
-            self._curve(task, leaves_of(task), cut, logs) for task in tasks for cut in self.cuts
-        ]
+        made = [self._curve(x, leaves_of(x), cut, logs) for x in tasks for cut in self.cuts]
         return [curve for curve in made if curve and curve.scores]
 
     def _curve(self, task, leaves, cut, logs):
