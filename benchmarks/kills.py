@@ -1,17 +1,16 @@
-r"""Kills a real run with SIGKILL at random moments, goes on, and counts what that cost.
+"""Two processes in one run folder, and kills with SIGKILL, at random moments.
 
-    python benchmarks/kills.py adapters_zoo/word_problems/{lora,dylora} --limit 20 \
-        --tasks aurac_word_problems --kills 50 --out FILE.json
+    python -m benchmarks.kills --out FILE.jsonl [--pairs 100] [--kills 100]
 
-One run is left in peace first. Then runs of the same request are killed and the same request is
-given again, until the kills are spent and the last run has ended by itself. Every other kill comes
-at a moment drawn from the time that the undisturbed run took from its start to its end; the others
-at one drawn from the time that its cells took, counted from when a block begins.
+The model is that of `tests/program`, which answers from a table, so that a start costs little; each
+process is a fork of one that has imported the libraries. One run is left in peace first. Then come
+pairs of processes that are given the same command, the second one at once or at a moment drawn from
+the time that the first takes; and runs of which each process is killed at such a moment, until one
+ends by itself.
 
-What is checked: the outcomes of every run are those of the undisturbed one, no kill costs more than
-one block of examples, and no lock is left behind (temporary files go after an hour).
-`--block N` makes blocks of N examples. Each attempt is a fork of a process that has imported the
-libraries, but read no model and no task.
+What is checked: every process that was not killed ends with 0, what the run then says is what the
+undisturbed one says, and no kill costs more than one block of one cell. Each pair and each run is a
+line of the file; the same command goes on behind those that are there.
 """
 
 from __future__ import annotations
@@ -25,174 +24,140 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("transformers", "peft", "lm_eval.tasks", "aurac.runs.compare", "aurac.engine.lm")
+TESTS = Path(__file__).parents[1] / "tests"
+sys.path[:0] = [str(TESTS), str(TESTS / "support")]
+ADAPTERS, TASKS = ("lora", "family", "ada0", "ada1", "ada2"), ("colours", "both", "sums")
+LIBRARIES = ("lm_eval.tasks", "lm_eval.api.task", "datasets", "peft", "matplotlib.figure", "pandas")
+FILES = ("results.json", "scores.csv", "points.csv", "pairs.csv", "rank_pairs.csv")
 
 
-def attempt(words: dict[str, Any], folder: Path, log: Path) -> int:
-    """Start the run in a child of its own, which notes each block that it begins."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
-        descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        from aurac.runs import compare
-        from aurac.runs.settings import Settings
-        from aurac.tasks.evaltask import EvalTask
+class Campaign:
+    """The command that all are given, and what it says undisturbed."""
 
-        ask = EvalTask.ask
+    def __init__(self, root: Path, seed: int) -> None:
+        from program.commands import Command
 
-        def noted(self: Any, lm: Any, places: Any) -> Any:
-            with folder.with_suffix(".blocks").open("a") as file:
-                file.write(f"{time.monotonic()}\n")
-            return ask(self, lm, places)
+        self.root, self.draw = root, random.Random(seed)
+        self.command = Command(ADAPTERS, TASKS, {}, {})
+        began = time.monotonic()
+        assert self.wait(self.start("undisturbed")) == 0, self.errors("undisturbed")
+        self.seconds = time.monotonic() - began
+        self.expected = self.said("undisturbed")
 
-        EvalTask.ask = noted  # type: ignore[method-assign]
-        compare.write_report = lambda _result: None  # type: ignore[assignment]
-        status = 3 if compare.run(Settings.of(out=folder, **words)).failures else 0
-    finally:
-        os._exit(status)
+    def start(self, name: str) -> int:
+        """Begin the command in a fork; its process."""
+        from program.machine import quick
 
+        from aurac.cli import main
 
-def wait(pid: int, seconds: float | None = None) -> int | None:
-    """Exit status, or None if it has not ended in that time."""
-    if seconds is None:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    return None
+        if pid := os.fork():
+            return pid
+        status = 1
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            flags = os.O_CREAT | os.O_WRONLY | os.O_APPEND
+            os.dup2(os.open(self.root / f"{name}.log", flags), 2)
+            os.environ["TABLE_LOG"] = str(self.root / f"{name}.asked")
+            sys.argv = ["aurac", *self.command.words(self.root, self.root / name, 1)]
+            with quick(self.root, flush=True):
+                main()
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 0
+        finally:
+            os._exit(status)
 
+    def errors(self, name: str) -> list[str]:
+        """What the processes called an error."""
+        lines = (self.root / f"{name}.log").read_text().splitlines()
+        return [line for line in lines if "error" in line.lower()][-5:]
 
-def curves(folder: Path) -> str:
-    """The outcome of every example of a run, as text."""
-    from aurac.records.run import read_run
+    def wait(self, pid: int, seconds: float | None = None) -> int | None:
+        """Exit status; None if it has not ended in that time."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while deadline is None or time.monotonic() < deadline:
+            done, status = os.waitpid(pid, 0 if deadline is None else os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.001)
+        return None
 
-    run = read_run(folder)
-    rows = [[c.adapter, c.ranks, c.outcomes.tolist(), list(c.base_scores)] for c in run.curves]
-    return json.dumps(rows)
+    def said(self, name: str) -> dict[str, str]:
+        """What a run says in the end."""
+        paths = [self.root / name / file for file in FILES]
+        return {path.name: path.read_text() if path.exists() else "" for path in paths}
 
+    def again(self, name: str) -> int:
+        """The cells of which an example was asked for twice."""
+        lines = (self.root / f"{name}.asked").read_text().splitlines()
+        asked = Counter(tuple(line.split()[1:]) for line in lines)
+        return len({example[:2] for example, count in asked.items() if count > 1})
 
-def begun(folder: Path) -> list[float]:
-    """When blocks were begun, by all processes."""
-    path = folder.with_suffix(".blocks")
-    return [float(line) for line in path.read_text().splitlines()] if path.exists() else []
+    def pair(self, name: str, number: int) -> dict[str, Any]:
+        """Two processes in one folder; every other pair begins together."""
+        delay = self.draw.uniform(0, self.seconds) if number % 2 else 0.0
+        first = self.start(name)
+        time.sleep(delay)
+        statuses = [self.wait(pid) for pid in (self.start(name), first)]
+        return {"delay": round(delay, 3), "statuses": statuses, "fine": statuses == [0, 0]}
 
-
-def wait_for_a_block(pid: int, folder: Path) -> int | None:
-    """Wait until one more block begins; the exit status if the run ends before that."""
-    before = len(begun(folder))
-    while len(begun(folder)) == before:
-        status = wait(pid, 0.005)
-        if status is not None:
-            return status
-    return None
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Files that a finished run should not have."""
-    return sorted(str(path.relative_to(folder)) for path in folder.glob("locks/*"))
-
-
-def campaign(words: dict[str, Any], kills: int, seed: int, root: Path) -> dict[str, Any]:
-    """Spend the kills; see the module's text."""
-    draw = random.Random(seed)
-    log = root / "output.txt"
-    started = time.monotonic()
-    if wait(attempt(words, root / "undisturbed", log)) != 0:
-        raise SystemExit(log.read_text())
-    whole = time.monotonic() - started
-    expected = curves(root / "undisturbed")
-    cells = len(list((root / "undisturbed" / "cells").iterdir()))
-    clocks = begun(root / "undisturbed")
-    blocks = len(clocks)
-    computing = max(clocks) - min(clocks)
-    spent, runs, redone, moments = 0, [], 0, []
-    while spent < kills:
-        folder = root / f"run{len(runs)}"
-        kills_here = 0
+    def killed(self, name: str, most: int) -> dict[str, Any]:
+        """A run that goes on after each of at most so many kills."""
+        moments: list[float] = []
         while True:
-            pid, status = attempt(words, folder, log), None
-            within = spent % 2 == 1 and spent < kills
-            if within:
-                status = wait_for_a_block(pid, folder)
-            moment = draw.uniform(0, computing if within else whole)
-            if status is None:
-                status = wait(pid, moment if spent < kills else None)
-            if status is not None:
+            pid = self.start(name)
+            moment = self.draw.uniform(0, self.seconds) if len(moments) < most else None
+            if (status := self.wait(pid, moment)) is not None:
                 break
             os.kill(pid, signal.SIGKILL)
-            wait(pid)
-            spent, kills_here = spent + 1, kills_here + 1
-            moments.append(f"{moment:.3f} s {'of the cells' * within}".strip())
-        again = len(begun(folder)) - blocks
-        redone += again
-        runs.append(
-            {
-                "kills": kills_here,
-                "status": status,
-                "equal": status == 0 and curves(folder) == expected,
-                "redone": again,
-                "left_behind": left_behind(folder),
-            }
-        )
-    return {
-        "cells": cells,
-        "blocks": blocks,
-        "seconds_undisturbed": round(whole, 2),
-        "seconds_of_cells": round(computing, 2),
-        "kills": spent,
-        "runs": runs,
-        "blocks_redone": redone,
-        "all_equal": all(run["equal"] for run in runs),
-        "at_most_one_block_redone_per_kill": all(run["redone"] <= run["kills"] for run in runs),
-        "moments": moments,
-    }
+            self.wait(pid)
+            moments.append(round(moment or 0.0, 3))
+        fine = status == 0 and self.again(name) <= len(moments)
+        return {"kills": len(moments), "moments": moments, "status": status, "fine": fine}
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def main() -> None:
-    """Parse, run, print, and fail if anything was not as it should be."""
+    """Run what is missing, say what was found, and fail if anything was not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("checkpoints", nargs="+")
-    parser.add_argument("--tasks", required=True)
-    parser.add_argument("--limit", type=int, default=20)
-    parser.add_argument("--ranks", default="pow2")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--block", type=int, help="examples in a block")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=100)
     options = parser.parse_args()
-    names = ("checkpoints", "limit", "ranks", "dtype", "device")
-    words = {name: getattr(options, name) for name in names} | {"tasks": options.tasks.split(",")}
+    from support.table_world import write
+
     for name in LIBRARIES:
         importlib.import_module(name)
-    import torch
-
-    from aurac.runs import plan
-
-    if options.block:
-        plan.BLOCK_EXAMPLES = {options.device: options.block}
-    torch.set_num_threads(1)  # nothing else runs in this process, so that a fork is whole
-    with tempfile.TemporaryDirectory() as root:
-        results = campaign(words, options.kills, options.seed, Path(root))
-    text = json.dumps(results, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
-    clean = all(not run["left_behind"] for run in results["runs"])
-    sys.exit(
-        0 if results["all_equal"] and results["at_most_one_block_redone_per_kill"] and clean else 1
-    )
+    lines = kept(options.out)
+    with tempfile.TemporaryDirectory() as folder:
+        campaign = Campaign(write(Path(folder)), seed=len(lines))
+        while (pairs := sum("delay" in line for line in lines)) < options.pairs or (
+            kills := sum(line.get("kills", 0) for line in lines)
+        ) < options.kills:
+            name = f"run{len(lines)}"
+            if pairs < options.pairs:
+                line = campaign.pair(name, pairs)
+            else:
+                line = campaign.killed(name, options.kills - kills)
+            line["again"], line["equal"] = (
+                campaign.again(name),
+                campaign.said(name) == campaign.expected,
+            )
+            line |= {} if line["fine"] and line["equal"] else {"errors": campaign.errors(name)}
+            lines.append(line)
+            with options.out.open("a") as file:
+                file.write(f"{json.dumps(line)}\n")
+    wrong = [line for line in lines if not (line["fine"] and line["equal"])]
+    counts = {"pairs": pairs, "kills": kills, "seconds": round(campaign.seconds, 2)}
+    print(json.dumps({**counts, "again": sum(line["again"] for line in lines), "wrong": wrong}))
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":

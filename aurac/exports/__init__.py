@@ -51,7 +51,8 @@ def _points(run: StoredRun) -> Iterator[Point]:
 
     An adapter's further cuts lie in folders ``ADAPTER@BASIS-RESCALE``.
     """
-    yield Point(BASE, 0, None, _cells(run, None, 0))
+    if base := _cells(run, None, 0):
+        yield Point(BASE, 0, None, base)
     seen: set[str] = set()
     for cut in run.manifest.cuts:
         name = safe(cut.adapter)

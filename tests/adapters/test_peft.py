@@ -263,18 +263,6 @@ def test_several_adapters_that_peft_saved_in_one_folder(tmp_path):
     assert load_adapter(tmp_path / "both" / "other").rank == 4
 
 
-def test_the_tokenizer_beside_an_adapter_comes_with_a_cut(tmp_path):
-    adapter, folder = saved(tmp_path)
-    make_tokenizer().save_pretrained(folder)
-    (folder / "chat_template.jinja").write_text("{{ messages }}")
-    (folder / "tokenization.py").write_text("raise SystemExit")
-    cut = save_adapter(truncate(load_adapter(folder), 2), tmp_path / "cut")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        assert (cut / name).read_bytes() == (folder / name).read_bytes()
-    assert not (cut / "tokenization.py").exists()
-    assert adapter.source is None
-
-
 def test_a_link_out_of_an_adapters_folder_is_not_followed_by_a_cut(tmp_path):
     _, folder = saved(tmp_path)
     (tmp_path / "private").write_text("a password")

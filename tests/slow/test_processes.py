@@ -17,7 +17,6 @@ import pytest
 from support import runs_doubles
 from support.runs_doubles import Task, compute_all, planned
 from support.small_runs import (
-    TASK,
     assert_clean,
     cell_files,
     command,
@@ -129,20 +128,20 @@ def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
             )
 
 
-def test_kills_of_a_whole_comparison(adapter, tmp_path):
-    """Three here; `benchmarks/kills.py` is for more."""
-    script = REPOSITORY / "benchmarks" / "kills.py"
-    words = [str(adapter), "--tasks", TASK, "--limit", "5", "--kills", "3", "--seed", "5"]
-    words += ["--block", "2", "--out", str(tmp_path / "kills.json")]
+def test_kills_of_a_whole_comparison_and_pairs_of_them(tmp_path):
+    """Three and two here; `benchmarks/kills.py` is for more."""
+    words = ["--pairs", "2", "--kills", "3", "--out", str(tmp_path / "kills.jsonl")]
     done = subprocess.run(
-        [sys.executable, str(script), *words], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.kills", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    campaign = json.loads((tmp_path / "kills.json").read_text())
-    assert campaign["kills"] == 3
-    assert campaign["all_equal"]
-    assert campaign["at_most_one_block_redone_per_kill"]
-    assert not any(run["left_behind"] for run in campaign["runs"])
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert (counts["pairs"], counts["wrong"]) == (2, [])
+    assert counts["kills"] >= 3
 
 
 # Ray --------------------------------------------------------------------------------------------

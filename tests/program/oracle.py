@@ -1,0 +1,399 @@
+"""What the program should say: recomputed from the table, with none of the program's code.
+
+What a rule of the statistics decides stands in a function of its own: `further_size`, `of_seeds`,
+`difference`, `in_the_mean`, `above_base`, `recommended`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+from program.commands import RefusedError, cell_of, cells_of, clusters_of, cut_name, recipes
+from scipy.optimize import brentq
+from scipy.stats import t as student
+from support.table_world import ADAPTERS, GROUP, MEMBERS, SIDE, kind_of, leaves_of, outcomes
+
+MEAN = "mean over tasks"
+FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
+
+
+# The rule of every claim ------------------------------------------------------------------------
+
+
+class Part:
+    """Sums over units of examples, their sizes, and arms of seeds.
+
+    An arm: S checkpoints, their means, what of the variance is examples × seeds, rounding.
+    """
+
+    def __init__(self, values, clusters, names):
+        (S, n), each, labels = values.shape, values.mean(axis=0), clusters or range(values.shape[1])
+        units = np.array([[label == unit for label in labels] for unit in dict.fromkeys(labels)])
+        self.sums, self.sizes, self.arms = units @ each, units.sum(axis=1).astype(float), []
+        if S > 1:
+            means = values.mean(axis=1)
+            rest = (values - each - means[:, None] + means.mean()) @ units.T
+            inside = (rest**2 / (1 - np.minimum(self.sizes / n, 0.5))).sum()
+            self.arms = [(list(names), means, inside / (n**2 * S * (S - 1)), 1 / (12 * n**2))]
+
+    def minus(self, other):
+        self.sums, self.arms = self.sums - other.sums, self.arms + other.arms
+        return self
+
+
+def further_size(sizes, low):
+    """Examples in the further cluster: as in that of an example, less for a difference."""
+    return max(1.0, (0.8 if low < 0 else 1.0) * (sizes**2).sum() / sizes.sum())
+
+
+def moments(part, value, further, size):
+    """Mean, its CR2 variance and Bell and McCaffrey's df, with `further` units of that value."""
+    sums, sizes = np.append(part.sums, value * size), np.append(part.sizes, size)
+    times = np.append(np.ones(len(part.sums)), further)
+    w = sizes / (times @ sizes)
+    q, mean = w**2 / (1 - w), times @ sums / (times @ sizes)
+    variance = times @ ((sums - mean * sizes) ** 2 / (1 - w)) / (times @ sizes) ** 2
+    return mean, variance, 1 / (times @ w**2 + (times @ q) ** 2 - times @ q**2)
+
+
+def added(terms):
+    """Independent variances, with the degrees of freedom of Welch and Satterthwaite."""
+    total, spread = sum(v for v, _ in terms), sum(v * v / df for v, df in terms)
+    return terms[0] if len(terms) == 1 else (total, total**2 / spread if spread else 1.0)
+
+
+def of_seeds(parts):
+    """Variance and df of each arm, averaged over tasks; arms share what Welch's df is more."""
+    arms = {}
+    for arm in (arm for part in parts for arm in part.arms):
+        arms.setdefault(frozenset(arm[0]), []).append(arm)
+    shared = len(parts) > 1 and sum(map(len, arms)) > len(frozenset().union(*arms))
+    if shared or len({len(part.arms) for part in parts}) > 1:
+        raise RefusedError("tasks share some of their seeds")
+    terms = []
+    for names, same in arms.items():
+        rows = [[means[known.index(name)] for name in names] for known, means, _, _ in same]
+        variance = np.var(np.sum(rows, axis=0) / len(parts), ddof=1)
+        rounding = sum(arm[3] for arm in same) / len(parts) ** 2
+        terms.append(((variance + rounding) / len(names), len(names) - 1.0))
+    more = max(0.0, added(terms)[1] - max(df for _, df in terms)) / len(terms) if terms else 0.0
+    return [(variance, df + more) for variance, df in terms]
+
+
+def claim(parts, low, alpha, further=1.0):
+    """Of a mean over tasks both ends at 1 - alpha, and p; values lie between `low` and 1."""
+    try:
+        arms, T = of_seeds(parts), len(parts)
+    except RefusedError:
+        return None, None, None
+    inside = sum(arm[2] for part in parts for arm in part.arms) / T**2
+
+    def terms(value):
+        each = [moments(x, value, further, further_size(x.sizes, low)) for x in parts]
+        v, df = added([(v / T**2, df) for _, v, df in each])
+        return sum(mean for mean, _, _ in each) / T, [(max(v - inside, 0.0), df), *arms]
+
+    def reach(sources, alpha):
+        return sum(v * student.isf(alpha / 2, df) ** 2 for v, df in sources) ** 0.5
+
+    (m, below), (n, above) = terms(low), terms(1.0)
+    ends = max(m - reach(below, alpha), low), min(n + reach(above, alpha), 1.0)
+    value = sum(part.sums.sum() / part.sizes.sum() for part in parts) / T
+    mean, sources = (m, below) if value > 0 else (n, above)
+    if abs(value) < 1e-12 or mean * value <= 0 or abs(mean) <= reach(sources, math.exp(-1e-9)):
+        return *ends, 1.0
+    if abs(mean) >= reach(sources, 1e-15):
+        return *ends, 1e-15
+    gap = lambda log: abs(mean) - reach(sources, math.exp(log))  # noqa: E731
+    return *ends, math.exp(brentq(gap, math.log(1e-15), -1e-9, xtol=1e-12))
+
+
+# The five frames --------------------------------------------------------------------------------
+
+
+class Row:
+    """A curve, or those of a recipe's seeds; `over` are the ranks that all rows have."""
+
+    def __init__(self, name, curves):
+        self.name, self.curves, first = name, sorted(curves, key=lambda c: c.adapter), curves[0]
+        self.task, self.clusters, self.base = first.task, first.clusters, first.base
+        self.names, self.n = [curve.adapter for curve in self.curves], first.n
+        self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
+        self.gone = set().union(*(curve.missing for curve in curves))
+        same = all(sorted(curve.scores) == self.ranks for curve in curves)
+        self.whole = same and not self.gone and len(self.ranks) > 1
+        methods = {curve.spec and curve.spec.method for curve in curves}
+        self.cut = cut_name(*first.cut, methods.pop() if len(methods) == 1 else None)
+        trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
+        self.trained = trained.pop() if len(trained) == 1 else None
+
+    def values(self, rank):
+        return np.array([curve.scores[rank] for curve in self.curves], dtype=float)
+
+    def areas(self, axis=np.log2):
+        """(S, n) AURAC of each example over the ranks that all rows have, by trapezoids."""
+        x = axis(np.array(self.over, dtype=float))
+        w = (np.diff(x, prepend=x[0]) + np.diff(x, append=x[-1])) / 2 / (x[-1] - x[0])
+        return sum(weight * self.values(rank) for weight, rank in zip(w, self.over, strict=True))
+
+    @property
+    def order(self):
+        """The best first; those without an area last."""
+        mean = np.mean([self.values(rank).mean() for rank in self.ranks] or [0.0])
+        return not self.over, -(self.areas().mean() if self.over else mean)
+
+    def part(self, values):
+        return Part(values, self.clusters, self.names)
+
+
+def rows_of(curves, groups):
+    """Seeds together; further cuts of an adapter are named."""
+    recipe = {member: name for name, members in groups.items() for member in members}
+    sets, first, rows = {}, {}, []
+    for curve in curves:
+        key = recipe.get(curve.adapter, curve.adapter), curve.task, curve.cut
+        sets.setdefault(key, []).append(curve)
+    for (name, _, cut), some in sets.items():
+        rows.append(row := Row(name, some))
+        if cut != first.setdefault(name, cut):
+            row.name = f"{name}, {row.cut.split(', ')[-1]}"
+    if any(len({r.n for r in rows if r.task == row.task}) > 1 for row in rows):
+        raise RefusedError("adapters on other examples")
+    return rows
+
+
+def difference(a, b, left, right):
+    """a - b: within each seed where both are of the same checkpoints, or trained alike."""
+    ours, theirs = a.names, b.names
+    if {*ours} != {*theirs}:  # by seed, where the data are the same
+        specs = [[curve.spec for curve in row.curves] for row in (a, b)]
+        ours, theirs = ([x and x.data and (x.seed, x.data) for x in some] for some in specs)
+    if None in ours or len(ours) < 2 or {*ours} != {*theirs}:
+        return a.part(left).minus(b.part(right))
+    order = [theirs.index(key) for key in ours]
+    names = [(name, b.names[at]) for name, at in zip(a.names, order, strict=True)]
+    return Part(left - right[order], a.clusters, names)
+
+
+def in_the_mean(tasks):
+    """The tasks (name → examples) of the mean: of a group and its members the larger ones."""
+    kept = []
+    for task in sorted(tasks, key=lambda task: -tasks[task]):
+        if not any(GROUP in (task, other) and {task, other} & {*MEMBERS} for other in kept):
+            kept.append(task)
+    return [task for task in tasks if task in kept]
+
+
+def frames_of(curves, groups, margin=None, reference=None):
+    """All that is claimed of curves: frame → key of a row → its columns."""
+    rows, tasks = rows_of(curves, groups), {curve.task: curve.n for curve in curves}
+    if reference is not None and reference not in {row.name for row in rows}:
+        raise RefusedError("no such reference")
+    frames, by = {name: {} for name in FRAMES}, {(row.task, row.name): row for row in rows}
+    for task in tasks:
+        here = [row for row in rows if row.task == task]
+        common = [{*row.ranks} for row in here if row.whole]
+        for row in here:
+            row.over = sorted(set.intersection(*common)) if row.whole else []
+            row.over = row.over if len(row.over) > 1 else []
+            frames["scores"][task, row.name] = _score([row])
+            points = _points(row)
+            frames["points"] |= {(task, row.name, rank): p for rank, p in points.items()}
+            if margin is not None and row.trained in row.ranks:
+                frames["recommended"][task, row.name] = recommended(row, points, margin)
+        both = [(a, b) for a, b in combinations(here, 2) if reference in (None, a.name, b.name)]
+        frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
+        for a, b in (sorted(pair, key=lambda row: (*row.order, row.name)) for pair in both):
+            for rank in {*a.ranks} & {*b.ranks}:
+                left, right = a.values(rank), b.values(rank)
+                low, high, _ = claim([difference(a, b, left, right)], -1.0, 0.05)
+                row = {"difference": left.mean() - right.mean(), "low": low, "high": high}
+                row["tie"] = np.allclose(a.order, b.order)
+                frames["rank_pairs"][task, a.name, b.name, rank] = row
+    if len(over := in_the_mean(tasks)) > 1:
+        every = {row.name: [by.get((task, row.name)) for task in over] for row in rows}
+        every = {name: some for name, some in every.items() if all(r and r.over for r in some)}
+        frames["scores"] |= {(MEAN, name): _score(some) for name, some in every.items()}
+        both = [pair for pair in combinations(every, 2) if reference in (None, *pair)]
+        frames["pairs"] |= _family([(every[a], every[b]) for a, b in both], MEAN)
+    return frames
+
+
+def _score(rows):
+    """AURAC over one task or several."""
+    bases = [None if row.base is None else row.base.mean() for row in rows]
+    result = {"cut": rows[0].cut, "base": None if None in bases else np.mean(bases)}
+    result["seeds"], result["examples"] = min(len(r.curves) for r in rows), sum(r.n for r in rows)
+    if not rows[0].over:
+        return result | dict.fromkeys(("aurac", "aurac_linear", "mean", "low", "high"))
+    areas, linear = ([row.areas(axis) for row in rows] for axis in (np.log2, np.asarray))
+    plain = [np.mean([row.values(rank).mean() for rank in row.over]) for row in rows]
+    low, high, _ = claim([r.part(x) for r, x in zip(rows, areas, strict=True)], 0.0, 0.05)
+    result |= {"aurac": np.mean([x.mean() for x in areas]), "mean": np.mean(plain), "low": low}
+    return result | {"high": high, "aurac_linear": np.mean([x.mean() for x in linear])}
+
+
+def _family(pairs, task):
+    """Differences of AURAC, the better one first, in one order on all tasks."""
+    result, count = {}, len(pairs)
+    for ours, theirs in pairs:
+        gap = np.mean(
+            [a.areas().mean() - b.areas().mean() for a, b in zip(ours, theirs, strict=True)]
+        )
+        both = [*zip(*((theirs, ours) if gap < 0 else (ours, theirs)), strict=True)]
+        parts = [difference(a, b, a.areas(), b.areas()) for a, b in both]
+        low, high, p = claim(parts, -1.0, 0.05 / count, 1 + math.log(count) / 3)
+        row = {"difference": abs(gap), "low": low, "high": high, "tie": abs(gap) < 1e-9}
+        row |= {"p": p and min(1.0, count * p), "comparisons": count}
+        row |= {
+            "seeds": min(len(r.curves) for r in ours + theirs),
+            "examples": sum(r.n for r in ours),
+        }
+        result[task, both[0][0].name, both[0][1].name] = row
+    return result
+
+
+def above_base(row, rank):
+    """Whether a rank is shown to be above the base, one-sided at 95 %."""
+    return bool(claim([row.part(row.values(rank) - row.base)], -1.0, 0.1, 2)[0] > 0)
+
+
+def _points(row):
+    """Rank → its point; 0 is the base."""
+    points, base = {}, [] if row.base is None else [(0, row.base[None])]
+    for rank, values in base + [(rank, row.values(rank)) for rank in row.ranks]:
+        point = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
+        low, high, _ = claim([row.part(values)], 0.0, 0.05)
+        point |= {"cut": row.cut, "accuracy": values.mean(), "low": low, "high": high}
+        if rank and base:
+            point["above_base"] = above_base(row, rank)
+        if row.trained in row.ranks and 0 < rank < row.trained:
+            loss = row.values(row.trained) - values
+            point["loss"], point["loss_bound"] = (
+                loss.mean(),
+                claim([row.part(loss)], -1.0, 0.1, 2)[1],
+            )
+        if row.curves[0].spec and rank:
+            point |= {"bytes": 8 * SIDE * rank, "slot": 4 * SIDE * (1 if rank == 1 else 8)}
+        points[rank] = point
+    return points
+
+
+def recommended(row, points, margin):
+    """From the trained rank down until a rank fails or has no result."""
+    shipped, lost = None, {"loss": 0.0, "loss_bound": 0.0}
+    for rank in sorted({*row.ranks, *row.gone}, reverse=True):
+        point = points.get(rank)
+        if point is None or point["above_base"] is False or (point["loss_bound"] or 0.0) > margin:
+            break
+        shipped = {**point, "rank": rank} | (lost if rank == row.trained else {})
+    result = {"cut": row.cut, "reference": row.trained, "margin": margin}
+    columns = {"rank": "rank", "loss": "loss", "bound": "loss_bound", "bytes": "bytes"}
+    return result | {name: shipped and shipped[column] for name, column in columns.items()}
+
+
+# What a run folder holds ------------------------------------------------------------------------
+
+
+class Folder:
+    """What a run folder holds after its commands, in the order in which it came."""
+
+    def __init__(self, table):
+        self.table, self.asked, self.prompts, self.groups = table, [], {}, {}
+        self.examples = {}  # task → how many, whether they are clustered
+        self.cuts = {}  # (adapter, basis, rescale) → task → how many, ranks
+        self.stored, self.wanted, self.failed = Counter(), Counter(), set()  # of (cell, task)
+
+    def may_ask(self, command):
+        """(kind, task, example, prompts) → how often; what cannot be done is refused before."""
+        groups, names = recipes(command.adapters, command.groups), set(command.adapters)
+        names = {None, *groups, *names.difference(*groups.values())}
+        new = {leaf: command.prompts(leaf) for leaf in command.leaves}
+        changed = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
+        if (
+            changed
+            or len(new) < len(command.leaves)
+            or command.options.get("reference") not in names
+        ):
+            raise RefusedError("a task with other prompts or twice, or no such reference")
+        asked = Counter()
+        for (cell, leaf), n in cells_of(command).items():
+            places = range(self.stored[cell, leaf], n)
+            asked.update((kind_of(cell), leaf, at, new[leaf]) for at in places)
+        return asked
+
+    def told(self, command):
+        """Add what a command asks for."""
+        self.asked = list(dict.fromkeys([*self.asked, *command.tasks]))
+        taken = {member for members in command.groups.values() for member in members}
+        self.groups = {k: v for k, v in self.groups.items() if not taken & {*v}} | command.groups
+        self.wanted |= cells_of(command)
+        shared = {leaf for task in command.clusters for leaf in leaves_of(task)}
+        for leaf in command.leaves:
+            n, before = command.examples(leaf), self.examples.get(leaf, (0, False))
+            self.prompts[leaf] = command.prompts(leaf)
+            self.examples[leaf] = before if before[0] > n else (n, leaf in shared)
+            for *cut, ranks in command.ways:
+                has = self.cuts.setdefault(tuple(cut), {}).setdefault(leaf, [0, set()])
+                has[:] = max(has[0], n), has[1] | {*ranks}
+        return self
+
+    def part(self, command):
+        """What the report of a command covers: what it asked for."""
+        part = Folder(self.table).told(command)
+        part.stored, part.failed = self.stored, self.failed
+        return part
+
+    def run(self, command, fails):
+        """Compute what a command asks for, but for `fails`: (kind, task)."""
+        self.told(command)
+        for key, n in cells_of(command).items():
+            if self.stored[key] < n and (kind_of(key[0]), key[1]) in fails:
+                self.failed.add(key)
+            elif self.stored[key] < n:
+                self.stored[key] = n
+                self.failed.discard(key)
+
+    def scores(self, cell, leaf, n):
+        """(n,) scores; None where some are not there."""
+        told = outcomes(self.table, kind_of(cell), leaf, self.prompts[leaf])
+        return np.array(told[:n], float) if self.stored[cell, leaf] >= n else None
+
+    def failures(self):
+        """(cell, task) of what could not be computed."""
+        return {key for key in self.failed if self.stored[key] < self.wanted[key]}
+
+    def curves(self, *, logs=False):
+        """A curve for each task and cut that has a score at some rank; or what logs say of it."""
+        leaves = [leaf for task in self.asked for leaf in leaves_of(task)]
+        tasks = dict.fromkeys([*self.asked, *leaves] if logs else self.asked)
+        made = [self._curve(x, leaves_of(x), cut, logs) for x in tasks for cut in self.cuts]
+        return [curve for curve in made if curve and curve.scores]
+
+    def _curve(self, task, leaves, cut, logs):
+        has, (name, *way) = self.cuts[cut], cut
+        if not {*leaves} <= {*has}:
+            return None
+        counts = {leaf: self.examples[leaf][0] if logs else has[leaf][0] for leaf in leaves}
+        shared = clusters_of({leaf: (n, self.examples[leaf][1]) for leaf, n in counts.items()})
+        cells, found, gone = {0: None}, {}, set()
+        cells |= {rank: cell_of(name, rank, *way) for x in leaves for rank in has[x][1]}
+        for rank, cell in cells.items():
+            parts = [self.scores(cell, x, counts[x]) for x in leaves if rank in has[x][1] | {0}]
+            there = [part for part in parts if part is not None]
+            if len(there) == len(leaves):
+                found[rank] = np.concatenate(there)
+            elif there or not logs:
+                gone.add(rank)
+        about = {"adapter": name, "cut": tuple(way), "spec": ADAPTERS[name]}
+        if logs:
+            first = next(way for adapter, *way in self.cuts if adapter == name)
+            name = name if way == first else f"{name}@{'-'.join(way)}"
+            about = {"adapter": name, "cut": (None, None), "spec": None}
+        base, n = found.pop(0, None), sum(counts.values())
+        about |= {"base": base, "n": n, "clusters": shared}
+        return SimpleNamespace(task=task, scores=found, missing=gone - {0}, **about)

@@ -1,0 +1,145 @@
+"""Where two features meet: short sequences that once gave a wrong number, or lost work."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from program.commands import CUTS, PROMPTS, TYPO, Command
+from program.machine import Sequences, check_frames, program
+from program.oracle import MEAN, frames_of
+
+PLAIN = {"margin": None, "reference": None}
+
+
+@pytest.fixture
+def state(root):
+    """Two run folders, whose every command is held against the oracle."""
+    made = Sequences()
+    yield made
+    made.teardown()
+
+
+def asks(adapters, tasks, groups=None, **options):
+    """A command."""
+    every = dict.fromkeys((*PROMPTS, *CUTS)) | PLAIN | options
+    return Command(tuple(adapters.split()), tuple(tasks.split()), every, groups or {})
+
+
+def run(state, *commands, table=1, ends=None, fails=None):
+    """Commands on one folder; the first begins it."""
+    if not hasattr(state, "table"):
+        state.begin(table=table)
+    for command in commands:
+        state.compare(which=False, command=command, alike=False, ends=ends, fails=fails)
+
+
+def scored(tmp_path, rows, *words):
+    """What `score` says of a table of outcomes."""
+    pd.DataFrame(rows).to_csv(tmp_path / "table.csv", index=False)
+    status, out, said = program("score", tmp_path / "table.csv", "--json", *words)
+    assert status == 0, said
+    return json.loads(out)
+
+
+def test_the_winner_changes_between_tasks(state):
+    """The mean over tasks of two arms of seeds: every task's difference is in one order."""
+    run(state, asks("ada0 ada1 cid3 cid4", "colours sums"), table=0)
+    pairs = json.loads((state.runs[0].path / "analysis.json").read_text())["pairs"]
+    assert len({row["a"] for row in pairs if row["task"] != MEAN}) == 2
+
+
+def test_two_arms_of_seeds_are_one_source(state):
+    run(state, asks("ada0 ada1 ada2 cid3 cid4", "colours"))
+
+
+def test_seeds_of_other_checkpoints(root, tmp_path):
+    """Each task has its own adapters, with the same numbers of seeds."""
+    draw, rows, curves = np.random.default_rng(5), [], []
+    for at, (task, recipe, seed) in enumerate(np.ndindex(2, 2, 3)):
+        name, scores = (
+            f"r{recipe}-{task}-{seed}",
+            (draw.random((2, 30)) < 0.3 + at / 30).astype(float),
+        )
+        about = {"adapter": name, "task": f"t{task}", "seed": seed}
+        rows += [
+            about | {"rank": 2**k, "doc_id": i, "score": scores[k, i]} for k, i in np.ndindex(2, 30)
+        ]
+        known = {"scores": {1: scores[0], 2: scores[1]}, "missing": set(), "base": None, "n": 30}
+        known |= {"cut": (None, None), "spec": None, "clusters": None}
+        curves.append(SimpleNamespace(**about, **known))
+    groups = {f"r{r}": [f"r{r}-{task}-{seed}" for task, seed in np.ndindex(2, 3)] for r in range(2)}
+    words = [f"--group={name}={','.join(members)}" for name, members in groups.items()]
+    check_frames(frames_of(curves, groups), scored(tmp_path, rows, *words), "score")
+
+
+def test_a_group_and_then_its_member(state):
+    run(state, asks("lora dylora", "both"), asks("lora dylora", "left"))
+
+
+def test_the_export_of_a_group(state):
+    run(state, asks("lora dylora", "both"))
+    state.export(at=0, asks=PLAIN | {"group": 0})
+
+
+def test_two_metrics_of_one_task(root, tmp_path):
+    """They are no two tasks with examples of their own."""
+    rows = [
+        {"adapter": a, "task": "t", "metric": m, "rank": r, "doc_id": i, "score": i % (2 + r) == 0}
+        for a in ("x", "y") for m in ("acc", "acc_norm") for r in (1, 2) for i in range(9)
+    ]  # fmt: skip
+    told = scored(tmp_path, [row | {"score": int(row["score"])} for row in rows])
+    assert not [row for row in told["scores"] + told["pairs"] if row["task"] == MEAN]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "prompts"),
+    [
+        ("colours", "sums", {"num_fewshot": 1}),
+        ("colours", "sums", {"apply_chat_template": True}),
+        ("sums", "colours", {"gen_kwargs": "max_gen_toks=5"}),
+    ],
+)
+def test_a_folder_holds_one_set_of_prompts_for_each_task(state, first, second, prompts):
+    """Another task may have others; the same one is refused."""
+    run(state, asks("lora", first), asks("lora", second, **prompts), asks("lora", first, **prompts))
+    run(state, asks("lora dylora", first), asks("lora dylora", second, **prompts))
+
+
+@pytest.mark.parametrize("limit", [1, 12])
+def test_a_packed_run_meets_another_limit(state, limit):
+    run(state, asks("lora", "colours", limit=6))
+    state.move(at=0, packed=True)
+    run(state, asks("lora", "colours", limit=limit), asks("lora", "colours", limit=6))
+
+
+def test_a_typo_is_corrected(state):
+    run(state, asks("lora", "colours", reference=TYPO), asks("lora", "colours"))
+
+
+def test_a_command_ends_at_any_write(state):
+    """Then it is repeated, first with a typo."""
+    command, typo = asks("lora", "colours", ranks="1"), asks("lora", "colours", reference=TYPO)
+    state.begin(table=1)
+    for ends in range(1, 100, 6):
+        run(state, command, ends=ends)
+        if not state.runs[0].ended:
+            break
+        run(state, typo, command)
+        state.teardown()
+        state.begin(table=1)
+    assert ends > 10
+
+
+def test_groups_of_two_commands(state):
+    """The later one takes the place of an earlier one with the same adapters."""
+    groups = {"one": ("lora", "dylora")}, {"other": ("lora", "nested")}
+    run(state, *(asks("lora dylora nested", "sums", some) for some in groups))
+
+
+def test_the_base_fails_and_the_run_is_exported(state):
+    run(state, asks("lora", "colours"), fails=0)
+    state.export(at=0, asks=PLAIN | {"group": 0})

@@ -1,0 +1,14 @@
+"""60 sequences of commands; `python -m benchmarks.sequences` runs more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from program.machine import Sequences
+
+
+@pytest.mark.usefixtures("root")
+def test_sequences():
+    limits = {"max_examples": 60, "stateful_step_count": 6, "derandomize": True, "database": None}
+    run_state_machine_as_test(Sequences, settings=settings(**limits, phases=[Phase.generate]))
