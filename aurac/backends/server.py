@@ -203,7 +203,8 @@ class ServerBackend(Backend):
             self._serve([self._cut])
             raise
         choices = told.get("choices") if isinstance(told, dict) else None
-        at = [each.get("index") for each in choices or () if isinstance(each, dict)]
+        choices = choices if isinstance(choices, list) else []
+        at = [each.get("index") for each in choices if isinstance(each, dict)]
         if sorted(at, key=repr) != sorted(range(len(prompts)), key=repr):
             raise ServerError(f"{self.address} answers {len(at)} of {len(prompts)} prompts")
         for choice in choices:
@@ -295,10 +296,11 @@ class ServerBackend(Backend):
         if len(body) > _LARGEST:
             raise ServerError(f"{self.address} answers with more than {_LARGEST >> 20} MiB")
         if status >= 400:
-            kind = UsageError if status in _NOT_THERE else CellError
-            kind = ServerError if status in _LATER else kind
+            wrong = UsageError if status in _NOT_THERE else CellError
             said = f"{status} {responses.get(status, '')}: {_said(body)}"
-            raise kind(f"{self.address}{path} answers {said}")
+            raise (ServerError if status in _LATER else wrong)(
+                f"{self.address}{path} answers {said}"
+            )
         return body
 
 
