@@ -31,16 +31,17 @@ from aurac.engine.lm import scoring_requests
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError
 from aurac.models.base import LoadedBase
+from aurac.terminal import one_line
 
+QUICK = 8  # prompts before a run
 FLOOR = 0.01  # nats, the least rounding: a server rounds in other places than the engine does
 SUSPECT, MOST = 1.25, 2.0  # roundings: nearer no mistake can be told, farther all is one
 SURE = 0.125  # largest standard error of a projection that tells a mistake
-TIE = 10.0  # roundings of a token by which the engine's greedy one may lead
-APART = 8  # one text in so many may differ by more
-QUICK = 8  # prompts before a run
-NEAR, CLEAR, _NAMED = 2.5, 1.4, 3  # nothing is named beside what leaves so many times less
+NEAR, CLEAR = 2.5, 1.4  # roundings, and times less, that what is named leaves
+TIE = 10.0  # roundings of a token by which the engine's may lead the served one
+APART = 8  # one text in so many may be led by more
 _WORDS, _PARTS, _LONG = 120, 4, 4  # one prompt in four is of the longest, and scored whole
-_SLIGHT, _LACKS = 1.02, 0.3
+_SLIGHT, _LACKS, _ALIKE = 1.02, 0.3, 2
 
 Asked = Callable[[Cut | None], AbstractContextManager[Any]]
 Array = NDArray[np.float64]
@@ -60,26 +61,26 @@ class Verdict:
         rank: The rank.
         right: Whether its answers are the adapter's.
         says: In words, after "rank r: ".
-        distance: Root mean square, in nats, between its log-likelihoods and the engine's.
-        rounding: The same between the engine in the served dtype and in float32.
-        effect: The same between the adapter and the base.
+        rounding: Root mean square, in nats, between the log-likelihoods of the engine in the served
+            dtype and in float32.
+        distance: The same between the backend's and the engine's in float32.
+        effect: The same between the adapter's and the base's.
         texts: How many of its texts are the engine's until rounding parts them, and of how many.
     """
 
     rank: int
     right: bool
     says: str
+    rounding: float
     distance: float | None = None
-    rounding: float | None = None
     effect: float | None = None
     texts: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         told = {"off by ": self.distance, "rounding ": self.rounding, "the adapter ": self.effect}
-        parts = [f"{what}{x:.3g}" for what, x in told.items() if x is not None]
-        parts = [", ".join(parts) + " nats"] * bool(parts)
-        if self.right and self.effect and self.rounding is not None:
-            parts.append(f"less than {SUSPECT * self.rounding / self.effect:.2g} of it is not seen")
+        parts = [", ".join(f"{what}{x:.3g}" for what, x in told.items() if x is not None) + " nats"]
+        if self.right and self.effect and self.distance is not None:
+            parts.append(f"less than {SUSPECT * self.rounding / self.effect:.1%} of it is not seen")
         if self.texts:
             parts.append("{} of {} texts as the engine's".format(*self.texts))
         name = f"rank {self.rank}" if self.rank else "base"
@@ -115,24 +116,25 @@ class Check:
         rounded = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
         same = LoadedBase(**{**vars(self.base), "model": rounded, "dtype": self.dtype})
         self._rounded = self._exact if self.dtype == "float32" else EngineBackend(same)
-        chosen = ["".join(a for a in r.args if isinstance(a, str)) for r in self._chosen()]
-        whole = _long(len(chosen))
-        self._pairs = [
-            p for i, t in enumerate(chosen) for p in parts(t, 0 if i < whole else _WORDS)
-        ]
-        written = self._chosen("generate_until")
-        self._prompts = [_greedy(*request.args) for request in [*written, *written[:1]]]
+        long, others = self._chosen(self.requests)
+        self._pairs = [p for r in long for p in parts(_text(r))]
+        self._pairs += [p for r in others for p in parts(_text(r), _WORDS)]
         tokens = self.base.tokenizer("".join(part for _, part in self._pairs)).input_ids
-        self._tokens = max(1.0, len(tokens) / max(1, len(self._pairs)))
+        self._tokens = max(1.0, len(tokens) / max(1, len(self._pairs)))  # of a continuation
+        written = [r for r in self.requests if r.request_type == "generate_until"]
+        long, others = self._chosen(written)
+        self._prompts = [
+            Instance("generate_until", {}, (r.args[0], _greedy(r.args[1])), number)
+            for number, r in enumerate([*long, *others, *long[:1]])  # one of them twice
+        ]
 
-    def _chosen(self, kind: str | None = None) -> list[Any]:
-        """The run's longest prompts, and others evenly spaced."""
-        asked = [r for r in self.requests if kind in (None, r.request_type)]
-        distinct = {request.args[0]: request for request in asked}
-        order = sorted(distinct, key=len, reverse=True)[: _long(self.count)]
-        others = [text for text in distinct if text not in order]
-        order += others[:: max(1, len(others) // max(1, self.count - len(order)))]
-        return [distinct[text] for text in order[: self.count]]
+    def _chosen(self, requests: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The longest prompts of a run, and others evenly spaced."""
+        known = {request.args[0]: request for request in requests}
+        long = sorted(known, key=len, reverse=True)[: -(-self.count // _LONG)]
+        rest = [known[text] for text in known if text not in long]
+        left = self.count - len(long)
+        return [known[text] for text in long], rest[:: max(1, len(rest) // max(1, left))][:left]
 
     def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
         """Of the base and of each cut; `lm` gives the lm-eval model of one."""
@@ -155,8 +157,7 @@ class Check:
         says = wrong or "is computed as it should be"
         if not wrong and effect is not None and effect <= SUSPECT * rounding:
             says = "no difference is seen, and the adapter changes less than rounding does"
-        rank = cut.rank if cut else 0
-        return Verdict(rank, not wrong, says, distance, rounding, effect, texts)
+        return Verdict(cut.rank if cut else 0, not wrong, says, rounding, distance, effect, texts)
 
     def _misscored(self, off: Array, exact: Array, rounding: float, cut: Cut | None) -> str | None:
         """What is computed instead, by how far log-likelihoods are off; None where it is right."""
@@ -177,9 +178,11 @@ class Check:
         if not wrong:
             return None
         best = min(left.values(), default=math.inf)
+        known = best <= min(NEAR * rounding, rms(off) / CLEAR)
         alike = [says for says, rest in left.items() if rest <= CLEAR * best]
-        known = best <= min(NEAR * rounding, rms(off) / CLEAR) and len(alike) <= _NAMED
-        return ", or ".join(alike) if known else "it answers as no known mistake does"
+        if not known or len(alike) > _ALIKE:
+            return "it answers as no known mistake does"
+        return ", or ".join(alike)
 
     def _changes(
         self, engine: Asked, off: Array, exact: Array, cut: Cut, *, layers: bool
@@ -190,7 +193,8 @@ class Check:
             return self._scored(engine, other) - exact
 
         def fitting(whole: Array, low: float, high: float) -> float:
-            return float(np.clip(off @ whole / max(float(whole @ whole), 1e-9), low, high))
+            share = float(off @ whole) / max(float(whole @ whole), 1e-9)
+            return min(max(share, low), high)
 
         yield _BASE_ALONE, change(None)
         for says, other in _mistakes(cut).items():
@@ -201,7 +205,7 @@ class Check:
         scale = 1 + times * (_SLIGHT - 1)
         yield f"its scale is about {scale:.3g} times what it should be", times * slight
         for groups in _groups(exported)[: 1 + layers]:
-            names = list(groups)
+            names = list(groups) if len(groups) > 1 else []
             alone = [change(_without(exported, groups[name])) for name in names]
             weights = np.linalg.lstsq(np.stack(alone, axis=1), off, rcond=None)[0]
             order = [names[i] for i in np.argsort(-weights) if weights[i] > _LACKS]
@@ -214,27 +218,24 @@ class Check:
                         whole * fitting(whole, 0, 1),
                     )
 
-    def _miswritten(self, lm: Asked, cut: Cut | None, tie: float) -> Any:
-        """(texts as they should be, of how many) and what is wrong with the others, or None."""
-        served, greedy = self._written(lm, cut), self._written(self._exact.lm, cut)
-        both = list(zip(greedy, served, strict=True))
+    def _miswritten(
+        self, lm: Asked, cut: Cut | None, tie: float
+    ) -> tuple[tuple[int, int], str | None]:
+        """(texts as the engine's, of how many), and what is wrong where they are too few."""
+        served, own = self._written(lm, cut), self._written(self._exact.lm, cut)
         with self._exact.lm(cut) as engine, torch.inference_mode():
-            leads = [_lead(engine, *each) for each in zip(self._prompts, both, strict=True)]
-        bad = [texts for texts, lead in zip(both, leads, strict=True) if lead > tie]
-        wrong = None
-        if len(bad) * APART > len(both):
+            rows = zip(self._prompts, own, served, strict=True)
+            bad = [row[1:] for row in rows if _lead(engine, *row) > tie]
+        count, wrong = len(served), None
+        if len(bad) * APART > count:
             base = self._written(self._exact.lm, None) if cut else []
+            right, text = (one_line(repr(each), 60) for each in bad[0])
+            wrong = f"it writes {text} where greedy decoding gives {right}"
             if served[0] != served[-1]:
-                wrong = "it does not write greedily: one prompt got two texts"
-            elif not any(served):
-                wrong = "its texts are empty"
-            elif all(right.startswith(text) for right, text in bad):
-                wrong = "its texts end early"
-            elif 2 * sum(map(str.__eq__, served, base)) > len(served):
-                wrong = "it writes as the base does: it does not apply the adapter when it writes"
-            else:
-                wrong = "its texts are not those that greedy decoding gives for these prompts"
-        return (len(both) - len(bad), len(both)), wrong
+                wrong = "it does not decode greedily: one prompt got two texts"
+            elif 2 * sum(map(str.__eq__, served, base)) > count:
+                wrong = "it writes as the base does: it does not apply the adapter to generation"
+        return (count - len(bad), count), wrong
 
     def _scored(self, ask: Asked, cut: Cut | None) -> Array:
         with ask(cut) as lm:
@@ -242,9 +243,7 @@ class Check:
 
     def _written(self, ask: Asked, cut: Cut | None) -> list[str]:
         with ask(cut) as lm:
-            asked = [(text, dict(how)) for text, how in self._prompts]  # lm-eval changes them
-            requests = [Instance("generate_until", {}, each, i) for i, each in enumerate(asked)]
-            return list(lm.generate_until(requests))
+            return list(lm.generate_until(self._prompts))
 
 
 _BASE_ALONE = "it answers as the base does: it does not compute the adapter"
@@ -309,37 +308,36 @@ def _trained(cut: Cut) -> float:
     return module.scale(module.rank)
 
 
-def _long(count: int) -> int:
-    return -(-count // _LONG)
-
-
-def _greedy(prompt: str, how: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A prompt with its task's stop strings and length, whatever the task samples."""
-    limits = {"until": how.get("until") or [], "max_gen_toks": most_new_tokens(how)}
-    return prompt, {**limits, "do_sample": False}
-
-
-def _lead(lm: Any, asked: tuple[str, dict[str, Any]], texts: tuple[str, str]) -> float:
+def _lead(lm: Any, request: Any, own: str, served: str) -> float:
     """In nats, by how much the engine's next token leads the served one where two texts part."""
-    if texts[0] == texts[1]:
+    if own == served:
         return 0.0
 
     def ids(text: str) -> list[int]:
         return list(lm.tokenizer(text, add_special_tokens=False).input_ids)
 
-    [prompt], _ = lm.tokens.prompts([asked])
-    greedy, served = map(ids, texts)
-    pairs = enumerate(zip(greedy, served, strict=False))
-    at = next((i for i, (x, y) in pairs if x != y), min(len(greedy), len(served)))
-    if at == len(greedy) >= prompt.max_new_tokens - 1:
+    [prompt], _ = lm.tokens.prompts([request.args])
+    a, b = ids(own), ids(served)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    at = len(list(same))
+    if at == len(a) >= prompt.max_new_tokens - 1:
         return math.inf  # the served one is longer than it was asked for
     # Of a text that has ended: what could end it, of a stop string also its first character.
     stops = [start for stop in prompt.until for start in (stop, stop[:1])]
     ends = [lm.tokenizer.eos_token_id, *(token for stop in stops for token in ids(stop)[:1])]
-    inputs = torch.tensor([[*prompt.tokens, *greedy[:at]]])
-    logits = lm.model(inputs).logits[0, -1].float()
-    best, other = (float(logits[part[at : at + 1] or ends].max()) for part in (greedy, served))
-    return best - other
+    logits = lm.model(torch.tensor([[*prompt.tokens, *a[:at]]])).logits[0, -1].float()
+    first, second = (float(logits[part[at : at + 1] or ends].max()) for part in (a, b))
+    return first - second
+
+
+def _text(request: Any) -> str:
+    return "".join(part for part in request.args if isinstance(part, str))
+
+
+def _greedy(how: Mapping[str, Any]) -> dict[str, Any]:
+    """Stop strings and length of a task's texts, whatever the task samples."""
+    limit = most_new_tokens(how)
+    return {"until": how.get("until") or [], "max_gen_toks": limit, "do_sample": False}
 
 
 def parts(text: str, words: int = 0) -> list[tuple[str, str]]:

@@ -203,7 +203,8 @@ class ServerBackend(Backend):
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
             raise
-        choices: Any = (told.get("choices") if isinstance(told, dict) else None) or ()
+        choices = told.get("choices") if isinstance(told, dict) else None
+        choices = choices if isinstance(choices, list) else []
         at = [each.get("index") for each in choices if isinstance(each, dict)]
         if sorted(at, key=repr) != sorted(range(len(prompts)), key=repr):
             raise ServerError(f"{self.address} answers {len(at)} of {len(prompts)} prompts")
@@ -296,9 +297,9 @@ class ServerBackend(Backend):
         if len(body) > _LARGEST:
             raise ServerError(f"{self.address} answers with more than {_LARGEST >> 20} MiB")
         if status >= 400:
-            final = UsageError if status in _NOT_THERE else CellError
+            wrong = UsageError if status in _NOT_THERE else CellError
             said = f"{status} {responses.get(status, '')}: {_said(body)}"
-            raise (ServerError if status in _LATER else final)(
+            raise (ServerError if status in _LATER else wrong)(
                 f"{self.address}{path} answers {said}"
             )
         return body

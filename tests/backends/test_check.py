@@ -29,10 +29,10 @@ def empty(choice):
 @pytest.mark.parametrize(("twist", "says"), [
     ({"writes_base": True}, "writes as the base does"),
     ({"samples": True}, "one prompt got two texts"),
-    ({"wrapped": "[user]\n"}, "not those that greedy decoding gives"),
-    ({"most_tokens": 2}, "texts end early"),
-    ({"text": empty}, "texts are empty"),
-    ({"most_prompt": 48, "echoes": False}, "not those that greedy decoding gives"),
+    ({"wrapped": "[user]\n"}, "where greedy decoding gives"),
+    ({"most_tokens": 2}, "where greedy decoding gives"),
+    ({"text": empty}, "it writes '' where"),
+    ({"most_prompt": 48, "echoes": False}, "where greedy decoding gives"),
     ({"without": ("v_proj",)}, "partly applied: v_proj"),
     ({"without": ("layers.1.self_attn.q_proj", "layers.1.self_attn.v_proj")},
      "partly applied: layer 1"),
@@ -113,6 +113,11 @@ def test_a_key_that_an_error_repeats_is_kept_and_shown_nowhere(
     monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
     monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
     server.always = 400
+    server.loads = 400
+    with pytest.raises(CellError, match="answers 400 Bad Request") as caught:
+        compared(place, tmp_path / "load", tasks=["tiny_text"], **over_http(server))
+    assert KEY not in str(caught.value)
+    server.loads = True
     header = {"Authorization": "Bearer sk-of-the-header", "X": "also-secret"}
     for name, more in (("environment", {}), ("arguments", {"header": header})):
         how = over_http(server, max_retries=1, **more)

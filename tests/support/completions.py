@@ -43,8 +43,8 @@ class Completions(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/load_lora_adapter":
-            if not self.server.loads:
-                return self.reply(404, {"detail": "Not Found"})
+            if self.server.loads is not True:
+                return self.reply(self.server.loads or 404, {"headers": dict(self.headers)})
             self.server.adapters[asked["lora_name"]] = asked["lora_path"]
             return self.reply(200, b"Success: it is loaded")
         if self.path == "/v1/unload_lora_adapter":
@@ -58,8 +58,7 @@ class Completions(BaseHTTPRequestHandler):
         server.keys.add(self.headers["Authorization"])
         fault = server.faults.pop(0) if server.faults else server.always
         if isinstance(fault, int):
-            told = {"error": "no", "headers": dict(self.headers)}
-            return self.reply(fault, {**told, "message": "echo" * (fault == 400)})
+            return self.reply(fault, {"headers": dict(self.headers)})
         if fault == "drop":
             return self.connection.close()
         if fault == "slow":
@@ -170,15 +169,7 @@ class Server(ThreadingHTTPServer):
         return self.models[key]
 
 
-def compared(
-    place,
-    out,
-    model="hf",
-    tasks=("tiny_choice", "tiny_text"),
-    command=None,
-    progress=False,
-    **words,
-):
+def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words):
     """A run, and its accuracies and answers by task and rank."""
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
