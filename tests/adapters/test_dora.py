@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from support.adapters import load_with_peft, logits, save_with_peft, tiny_llama
+from support.adapters import edit_tensors, load_with_peft, logits, save_with_peft, tiny_llama
 from support.hostile_files import run_aurac
 
 from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter
@@ -73,10 +72,7 @@ def test_inspect_says_that_rank_0_is_not_the_limit(folder):
     ],
 )
 def test_magnitudes_that_are_missing_or_wrong(folder, change, message):
-    weights = folder / "adapter_model.safetensors"
-    tensors = load_file(weights)
-    change(tensors)
-    save_file(tensors, weights)
+    edit_tensors(folder / "adapter_model.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         load_adapter(folder)
 

@@ -12,7 +12,15 @@ from harness_doubles import make_tokenizer
 from peft import LoraConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
+from support.adapters import (
+    edit,
+    edit_tensors,
+    load_with_peft,
+    logits,
+    random_adapter,
+    save_with_peft,
+    tiny_llama,
+)
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.formats import storage
@@ -24,12 +32,6 @@ NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
 def saved(tmp_path, **fields):
     adapter = random_adapter(tiny_llama(), 4, names=["q_proj", "down_proj"], **fields)
     return adapter, save_adapter(adapter, tmp_path / "adapter")
-
-
-def edit(path, **changes):
-    value = json.loads(path.read_text())
-    value.update(changes)
-    path.write_text(json.dumps(value))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
@@ -168,13 +170,6 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
 
 
-def with_tensors(folder, change):
-    path = folder / "adapter_model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
-
-
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
@@ -265,10 +260,7 @@ def test_configs_that_are_refused(tmp_path, changes, message):
 )
 def test_tensors_that_contradict_the_config(tmp_path, change, message):
     _, folder = saved(tmp_path)
-    path = folder / "adapter_model.safetensors"
-    tensors = load_file(path)
-    change(tensors)
-    save_file(tensors, path)
+    edit_tensors(folder / "adapter_model.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         load_adapter(folder)
 

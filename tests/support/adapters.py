@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import torch
-from peft import AdaLoraConfig, LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from aurac.adapters import Adapter, Factors
 
-MERGED_NAMES = ["transformer.h.0.attn.c_attn", "transformer.h.1.attn.c_attn"]
-MERGED_RANK = 4
 LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -100,35 +100,13 @@ def dense(base, updates):
     return oracle
 
 
-def adalora(folder, *, masks=None, **fields):
-    """An AdaLoRA adapter that PEFT writes, some of its components pruned by ``masks``."""
-    options = {
-        "init_r": 4,
-        "target_r": 2,
-        "lora_alpha": 6,
-        "total_step": 10,
-        "task_type": "CAUSAL_LM",
-        **fields,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = AdaLoraConfig(target_modules=["q_proj", "down_proj"], **options)
-        model = randomise(get_peft_model(tiny_llama(), config))
-        if masks is not None:
-            names = [n for n, _ in model.base_model.model.named_parameters() if "lora_E" in n]
-            model.peft_config["default"].rank_pattern = {
-                name: masks[k % len(masks)] for k, name in enumerate(names)
-            }
-        model.save_pretrained(folder)
+def edit(path, **fields):
+    """Change fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def merged_factors(mask, dtype=torch.float64):
-    """Random factors of loralib's MergedLinear, as its state dict has them."""
-    generator = torch.Generator().manual_seed(20)
-    state = {}
-    for name in MERGED_NAMES:
-        g = sum(mask)
-        A = torch.randn(g * MERGED_RANK, 32, generator=generator, dtype=torch.float64)
-        B = torch.randn(g * 32, MERGED_RANK, generator=generator, dtype=torch.float64)
-        state[f"{name}.lora_A"], state[f"{name}.lora_B"] = A.to(dtype) * 0.2, B.to(dtype) * 0.2
-    return state
+def edit_tensors(path, change):
+    """Give the tensors of a file to ``change``, and write them again."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
