@@ -219,10 +219,7 @@ class Adapter:
         return self
 
     def parameters(self, r: int) -> int:
-        """The number of parameters at rank ``r``, extras included; 0 at rank 0.
-
-        A module whose own rank is below ``r`` counts with its own rank.
-        """
+        """The number of parameters at rank ``r``, extras included."""
         return sum(t.numel() for t in self._tensors(r))
 
     @property
@@ -231,7 +228,7 @@ class Adapter:
         return sum((f.A.numel() + f.B.numel()) // f.rank for f in self.modules.values())
 
     def bytes(self, r: int) -> int:
-        """The size of the tensors at rank ``r`` in bytes, as an export has them; 0 at rank 0."""
+        """The size of the tensors at rank ``r`` in bytes, as an export has them."""
         return sum(t.nbytes for t in self._tensors(r))
 
     def rank_weights(self, module: str) -> NDArray[np.float64] | None:
@@ -252,8 +249,6 @@ class Adapter:
         return self.nesting is not None and self.nesting.diagonal(1, "none", 1.0) is None
 
     def _tensors(self, r: int) -> list[Tensor]:
-        if r == 0:
-            return []
         self.check_rank(r)
         cuts = (t for f in self.modules.values() for t in f.tensors(r))
         return [*cuts, *self.extras.values()]

@@ -9,8 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
-from support.adapters import load_with_peft, logits, save_with_peft, tiny_llama
+from support.adapters import edit_tensors, load_with_peft, logits, save_with_peft, tiny_llama
 
 from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter
 from aurac.adapters.inspect import describe
@@ -53,7 +52,6 @@ def test_magnitudes_count_and_identify(folder):
     assert adapter.dora
     assert not plain.dora
     assert adapter.parameters(2) - plain.parameters(2) == outputs
-    assert adapter.parameters(0) == 0
     assert adapter.sha256 != plain.sha256
 
 
@@ -74,10 +72,7 @@ def test_inspect_says_that_rank_0_is_not_the_limit(folder):
     ],
 )
 def test_magnitudes_that_are_missing_or_wrong(folder, change, message):
-    weights = folder / "adapter_model.safetensors"
-    tensors = load_file(weights)
-    change(tensors)
-    save_file(tensors, weights)
+    edit_tensors(folder / "adapter_model.safetensors", change)
     with pytest.raises(CheckpointError, match=message):
         load_adapter(folder)
 

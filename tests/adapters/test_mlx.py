@@ -8,16 +8,16 @@ models gave the tools' own logits: MLX within 9e-8, torchtune within 3e-7.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.adapters import dense, load_with_peft, logits, tiny_llama
+from support.adapters import dense, edit, load_with_peft, logits, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
+from aurac.adapters.formats.peft_config import CONFIG
 from aurac.errors import CheckpointError
 
 DATA = Path(__file__).parent / "data"
@@ -27,11 +27,6 @@ Q = "model.layers.1.self_attn.q_proj"
 @pytest.fixture
 def mlx(tmp_path):
     return Path(shutil.copytree(DATA / "mlx", tmp_path / "mlx"))
-
-
-def edit(folder, **fields):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def test_mlx_is_its_own_formula():
@@ -79,7 +74,7 @@ def test_each_is_truncated_and_exported_as_plain_peft(tool, basis, tmp_path):
 
 
 def test_the_alpha_of_older_mlx(mlx):
-    edit(mlx, lora_parameters={"rank": 4, "scale": 10.0, "alpha": 8.0})
+    edit(mlx / CONFIG, lora_parameters={"rank": 4, "scale": 10.0, "alpha": 8.0})
     assert load_adapter(mlx).alpha == 20.0
 
 
@@ -92,7 +87,7 @@ def test_the_alpha_of_older_mlx(mlx):
     ],
 )
 def test_configs_of_mlx_that_are_refused(mlx, fields, message):
-    edit(mlx, **fields)
+    edit(mlx / CONFIG, **fields)
     with pytest.raises(CheckpointError, match=message):
         load_adapter(mlx)
 

@@ -7,7 +7,6 @@ that no combination is left to a hand-picked row.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import warnings
@@ -15,7 +14,7 @@ import warnings
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from support.adapters import randomise, tiny_gpt2, tiny_llama
+from support.adapters import edit, randomise, tiny_gpt2, tiny_llama
 from support.peft_rows import EXPERTS, LM, tiny_mixtral
 from torch import nn
 
@@ -194,14 +193,11 @@ def test_without_the_base_only_what_the_config_settles_is_read(tmp_path):
 
 def test_factors_that_no_parameter_explains_are_refused(tmp_path):
     folder = made(tmp_path / "x", EXPERTS)
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "target_parameters": ["experts.down_proj"]}))
+    edit(folder / "adapter_config.json", target_parameters=["experts.down_proj"])
     with pytest.raises(CheckpointError, match=r"2 pairs of factors for the parameters .*experts"):
         load_adapter(folder)
     one = made(tmp_path / "one", ["experts.down_proj"])
-    path = one / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "target_parameters": EXPERTS}))
+    edit(one / "adapter_config.json", target_parameters=EXPERTS)
     with pytest.raises(CheckpointError, match=r"1 pairs of factors for the parameters .*experts"):
         load_adapter(one, base_model=tiny_mixtral())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from peft import LoraConfig
-from support.adapters import random_adapter, tiny_llama
+from support.adapters import edit, random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, check_base, load_adapter, save_adapter, truncate
 from aurac.adapters.formats.peft_config import CONFIG
@@ -18,10 +18,6 @@ from aurac.models.packaged import DEFAULT_BASE
 NESTED = Nesting("dylora", (1, 2, 4), (3.0, 2.0, 1.0), "frozen")
 ZOO = Path(__file__).parents[2] / "adapters_zoo" / "word_problems"
 HASH = "5" * 64
-
-
-def edit(path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def saved(folder, **fields):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from aurac.adapters import Adapter, Factors
@@ -96,3 +98,15 @@ def dense(base, updates):
         delta = update.double()
         module.weight.data += delta if isinstance(module, torch.nn.Linear) else delta.T
     return oracle
+
+
+def edit(path, **fields):
+    """Change fields of a JSON file."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def edit_tensors(path, change):
+    """Give the tensors of a file to ``change``, and write them again."""
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)

@@ -155,21 +155,11 @@ def adapter_from_peft(
 ) -> Adapter:
     """The adapter in a live ``PeftModel``, its factors copied to the CPU.
 
-    Args:
-        model: The ``PeftModel``.
-        adapter_name: Which of its adapters.
-        nesting: How its ranks are being trained.
-        rule: The scaling rule that training used.
-        alpha: The α of that rule. For ``none`` PEFT itself has ``lora_alpha = α·R``.
-        base: The base's name.
-        base_sha256: The base's content hash.
-        recipe: The recipe.
-        seed: The seed.
-        name: What to call it.
+    ``rule`` and ``alpha`` are those of the training; for ``none`` PEFT itself has α·R. What follows
+    is recorded with the adapter as `Adapter` has it.
 
     Raises:
-        CheckpointError: When the model's own scale is not the one that is claimed, or it has a
-            feature that is refused.
+        CheckpointError: Its own scale is another, or it has a feature that is refused.
     """
     from peft import get_peft_model_state_dict
 
