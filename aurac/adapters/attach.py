@@ -11,19 +11,21 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
-from aurac.adapters.formats.peft_config import owner_of
+from aurac.adapters.formats.peft import adapter_from_peft
+from aurac.adapters.formats.peft_config import PREFIX, owner_of
 from aurac.adapters.formats.peft_shapes import peft_shapes
-from aurac.adapters.truncate import Prepared
+from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +55,8 @@ class LiveAdapter:
         self._extras = ExtraTensors(model, prepared.adapter)
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._prepared = self._copied(half=half)
+            self._switch = RankSwitch(self._layers, NAME, prepared, partial(_copy, half=half))
+            self._set_magnitudes(half=half)
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -74,11 +77,7 @@ class LiveAdapter:
         if self._closed:
             raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
-            self.prepared.adapter.check_rank(r)
-            scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
-            for name, layer in self._layers.items():
-                self._set_factors(name, layer, r)
-                layer.scaling[NAME] = scaling[name]
+            self._switch.set_rank(r)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -93,29 +92,98 @@ class LiveAdapter:
         self._extras.switch(on=False)
         self._base.restore()
 
-    def _copied(self, *, half: bool) -> Prepared:
-        """What is attached, its factors where the layers compute; sets the magnitudes of DoRA."""
-        whole: dict[str, tuple[Tensor, Tensor]] = {}
-        sliced: dict[str, tuple[Tensor, Tensor]] = {}
+    def _set_magnitudes(self, *, half: bool) -> None:
         for name, layer in self._layers.items():
-            A, B = self.prepared.whole[name]
-            whole[name] = sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
-            if self.prepared.sliced[name][0] is not A:
-                A, B = self.prepared.sliced[name]
-                sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
             magnitude = self.prepared.adapter.modules[name].magnitude
             if magnitude is not None:  # PEFT would start at the base's norms
                 weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
                 layer.lora_magnitude_vector[NAME].weight = weight
-        return replace(self.prepared, whole=whole, sliced=sliced)
 
-    def _set_factors(self, name: str, layer: Any, r: int) -> None:
-        f = self.prepared.adapter.modules[name]
-        A, B = self._prepared.factors(name, r)
-        A, B = peft_shapes(f, A, B.contiguous())
-        for param, value in zip(_parameters(layer, f), (A, B), strict=True):
-            param.data = value.contiguous()
-        layer.r[NAME] = min(r, f.rank)
+
+class RankSwitch:
+    """Gives PEFT's layers the factors and scales of a prepared adapter at a rank.
+
+    Args:
+        layers: PEFT's layers by module path in the base.
+        adapter_name: What the adapter is called in them.
+        prepared: The adapter.
+        copied: What puts a factor where its layer computes.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Any],
+        adapter_name: str,
+        prepared: Prepared,
+        copied: Callable[[Tensor, Any], Tensor],
+    ) -> None:
+        self._layers, self._adapter_name, self._prepared = layers, adapter_name, prepared
+        whole: dict[str, tuple[Tensor, Tensor]] = {}
+        sliced: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, layer in layers.items():
+            A, B = prepared.whole[name]
+            whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
+            if prepared.sliced[name][0] is not A:
+                A, B = prepared.sliced[name]
+                sliced[name] = copied(A, layer), copied(B, layer)
+        self._copied = replace(prepared, whole=whole, sliced=sliced)
+
+    def set_rank(self, r: int) -> None:
+        """Switch to rank ``r`` from 1 on; RankError for one that the adapter does not have."""
+        adapter = self._prepared.adapter
+        adapter.check_rank(r)
+        scaling = {name: self._prepared.scaling(name, r) for name in self._layers}
+        for name, layer in self._layers.items():
+            f = adapter.modules[name]
+            A, B = self._copied.factors(name, r)
+            A, B = peft_shapes(f, A, B.contiguous())
+            for param, value in zip(_parameters(layer, self._adapter_name), (A, B), strict=True):
+                param.data = value.contiguous()
+            layer.r[self._adapter_name] = min(r, f.rank)
+            layer.scaling[self._adapter_name] = scaling[name]
+
+
+def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
+    """The layers of an adapter of a ``PeftModel``, by module path in the base."""
+    from peft.tuners.lora import LoraLayer
+
+    return {
+        name.removeprefix(PREFIX): layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer) and adapter_name in layer.r
+    }
+
+
+@contextmanager
+def cuts(
+    model: nn.Module,
+    basis: BasisOption = "auto",
+    rescale: Rescale | None = None,
+    adapter_name: str = "default",
+) -> Iterator[RankSwitch]:
+    """Cut an adapter of a live ``PeftModel`` where it is, for the length of a ``with`` block.
+
+    Yields:
+        What sets the rank; the model then computes what `truncate` would have saved.
+    """
+
+    def copied(tensor: Tensor, layer: Any) -> Tensor:
+        return tensor.to(_parameters(layer, adapter_name)[0])
+
+    layers = peft_layers(model, adapter_name)
+    prepared = prepare(adapter_from_peft(model, adapter_name), basis, rescale)
+    scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]
+    places = [place for layer in layers.values() for place in _places(layer, adapter_name)]
+    parameters = [holder[key] for holder, key in places]
+    try:
+        for (holder, key), own in zip(places, parameters, strict=True):
+            holder[key] = nn.Parameter(own.detach(), requires_grad=False)
+        yield RankSwitch(layers, adapter_name, prepared, copied)
+    finally:
+        for (holder, key), own in zip(places, parameters, strict=True):
+            holder[key] = own
+        for layer, (rank, scaling) in zip(layers.values(), scales, strict=True):
+            layer.r[adapter_name], layer.scaling[adapter_name] = rank, scaling
 
 
 @contextmanager
@@ -214,12 +282,16 @@ def _reference_weight(layer: Any) -> Tensor:
     return next(base.parameters())
 
 
-def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
+def _places(layer: Any, adapter_name: str) -> list[tuple[Any, str]]:
+    """The mappings, each with the key, that hold a layer's own A and B."""
+    if adapter_name in layer.lora_embedding_A:
+        return [(part, adapter_name) for part in (layer.lora_embedding_A, layer.lora_embedding_B)]
+    return [(part[adapter_name]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
+
+
+def _parameters(layer: Any, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
     """The layer's own A and B parameters, made real the first time they are used."""
-    if f.kind == "embedding":
-        places = [(part, NAME) for part in (layer.lora_embedding_A, layer.lora_embedding_B)]
-    else:
-        places = [(part[NAME]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
+    places = _places(layer, adapter_name)
     for holder, key in places:
         if holder[key].is_meta:
             holder[key] = nn.Parameter(torch.empty(0), requires_grad=False)

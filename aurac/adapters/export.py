@@ -7,14 +7,16 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import peft_state
 from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_set, pattern_name
-from aurac.adapters.formats.sidecar import SIDECAR, sidecar_json
+from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS, write_tensors
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Rescale, prepare
@@ -22,9 +24,12 @@ from aurac.errors import CheckpointError, RunFolderError, UsageError
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 def truncate(
-    adapter: Adapter | Family | str | Path,
+    adapter: Adapter | Family | str | Path | PeftModel,
     rank: int,
     *,
     basis: BasisOption = "auto",
@@ -33,7 +38,9 @@ def truncate(
 ) -> Adapter:
     """An adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
-    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it.
+    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it. That
+    of a live ``PeftModel`` is called ``default_rN`` and put into the model beside ``default``:
+    ``model.set_adapter("default_r4")``.
 
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
@@ -48,14 +55,35 @@ def truncate(
         UsageError: For a basis and rescale that do not go together, or a missing factor.
         CheckpointError: For a path that cannot be read.
     """
-    whole = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
+    whole = _opened(adapter)
     member = whole.member(rank)
     if isinstance(whole, Family):
         return member
-    return prepare(member, basis, rescale, factors).at(rank)
+    cut = prepare(member, basis, rescale, factors).at(rank)
+    if whole is adapter or isinstance(adapter, (str, Path)):
+        return cut
+    cut = replace(cut, name=f"{whole.name}_r{rank}")
+    _put_beside(adapter, cut)
+    return cut
 
 
-def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bool = False) -> Path:
+def _opened(adapter: Adapter | Family | str | Path | PeftModel) -> Adapter | Family:
+    return adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
+
+
+def _put_beside(model: Any, cut: Adapter) -> None:
+    """A cut as a further adapter of the live model that it is of, in place of an older one."""
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    if cut.name in model.peft_config:
+        model.delete_adapter(cut.name)
+    model.add_adapter(cut.name, LoraConfig(**peft_config(cut)))
+    set_peft_model_state_dict(model, peft_state(cut), adapter_name=cut.name)
+
+
+def save_adapter(
+    adapter: Adapter | str | Path | PeftModel, folder: str | Path, *, force: bool = False
+) -> Path:
     """Write ``adapter`` as a plain PEFT folder with its side-car ``aurac.json``.
 
     ``aurac.save_adapter(aurac.truncate("my_adapter", 4, basis="svd"), "my_adapter_r4")`` writes a
@@ -72,15 +100,15 @@ def save_adapter(adapter: Adapter | str | Path, folder: str | Path, *, force: bo
         UsageError: For a family, which is several adapters.
     """
     target = Path(folder)
-    given = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
+    given = _opened(adapter)
     if isinstance(given, Family):
         raise UsageError(f"the family {given.name!r} is several adapters: save its members")
     check_free(target, force=force)
     with fresh_folder(target) as into:
         write_tensors(into / WEIGHTS[0], peft_state(given))
-        for name, content in ((CONFIG, peft_config(given)), (SIDECAR, sidecar_json(given))):
-            text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-            (into / name).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(peft_config(given), indent=2, sort_keys=True, allow_nan=False)
+        (into / CONFIG).write_text(text + "\n", encoding="utf-8")
+        Sidecar.of(given).write(into)
         _copy_tokenizer(given.source, into)
     return target
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.formats.mlx import Mlx
-from aurac.adapters.formats.peft import Peft
+from aurac.adapters.formats.peft import Peft, adapter_from_peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import SIDECAR
 from aurac.adapters.formats.source import Format, Source, Stated, as_stated
@@ -24,6 +24,7 @@ from aurac.errors import CheckpointError, first_line
 from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from torch import nn
 
 
@@ -35,7 +36,7 @@ _HUB_ID = re.compile(
 
 
 def load_adapter(
-    path: str | Path,
+    path: str | Path | PeftModel,
     *,
     base_model: nn.Module | None = None,
     name: str | None = None,
@@ -47,10 +48,11 @@ def load_adapter(
     update: Update | None = None,
     base: str | None = None,
 ) -> Adapter:
-    """Read an adapter from a folder, a file or a hub id.
+    """Read an adapter from a folder, a file, a hub id or a live model.
 
     Args:
-        path: Folder of PEFT or MLX, state dict, or ``owner/name[@revision][:subfolder]``.
+        path: Folder of PEFT or MLX, state dict, ``owner/name[@revision][:subfolder]``, or a
+            ``PeftModel``, whose adapter ``default`` is copied.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open. Without it the base of that name is looked at.
         name: What to call it; the last part of the path by default.
@@ -70,6 +72,9 @@ def load_adapter(
         UsageError: When what is given does not fit together.
     """
     stated = Stated(method, scaling, alpha, nested_ranks, weights, update, base)
+    if not isinstance(path, (str, Path)):
+        live = as_stated(adapter_from_peft(path), stated)
+        return replace(live, name=name or live.name)
     source = Source(_adapter_path(_local(str(path))), stated, base_model)
     kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
     if kind is None:

@@ -21,11 +21,9 @@ from aurac.adapters.formats.peft_config import (
     parse_config,
 )
 from aurac.adapters.formats.peft_shapes import factors_from_peft, peft_shapes, with_parameters
-from aurac.adapters.formats.sidecar import with_rule, with_sidecar
+from aurac.adapters.formats.sidecar import Sidecar, recorded, with_sidecar
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, read_tensors
-from aurac.adapters.methods import Nesting
-from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -36,6 +34,7 @@ DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
+NESTED: Final = "_aurac_nested"  # where a live model has its `aurac.training.nested.Nested`
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
 _TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
@@ -160,54 +159,31 @@ def peft_state(adapter: Adapter) -> dict[str, Tensor]:
 
 
 def adapter_from_peft(
-    model: Any,
-    adapter_name: str = "default",
-    *,
-    nesting: Nesting | None,
-    rule: Rule,
-    alpha: float,
-    base: str | None = None,
-    base_sha256: str | None = None,
-    recipe: Mapping[str, object] | None = None,
-    seed: int | None = None,
-    name: str = "adapter",
+    model: Any, adapter_name: str = "default", record: Sidecar | None = None
 ) -> Adapter:
     """The adapter in a live ``PeftModel``, its factors copied to the CPU.
 
     Args:
         model: The ``PeftModel``.
-        adapter_name: Which of its adapters.
-        nesting: How its ranks are being trained.
-        rule: The scaling rule that training used.
-        alpha: The α of that rule. For ``none`` PEFT itself has ``lora_alpha = α·R``.
-        base: The base's name.
-        base_sha256: The base's content hash.
-        recipe: The recipe.
-        seed: The seed.
-        name: What to call it.
+        adapter_name: Which of its adapters, and the name of the result.
+        record: How it was trained; by default what `aurac.nested` knows of it, if anything.
 
     Raises:
-        CheckpointError: When the model's own scale is not the one that is claimed, or it has a
+        CheckpointError: When the model's own scale is not the one that is recorded, or it has a
             feature that is refused.
     """
     from peft import get_peft_model_state_dict
 
     where = f"model adapter {adapter_name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
-    record = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
+    fields = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(parse_config(record, where), copied, where=where, name=name)
-    modules = {n: with_rule(n, f, rule, float(alpha), where) for n, f in adapter.modules.items()}
-    return replace(
-        adapter,
-        modules=modules,
-        nesting=nesting,
-        base=base or adapter.base,
-        base_sha256=base_sha256,
-        recipe=recipe,
-        seed=seed,
-    )
+    adapter = from_state(parse_config(fields, where), copied, where=where, name=adapter_name)
+    nested = vars(model).get(NESTED)
+    if record is None and nested is not None and nested.adapter_name == adapter_name:
+        record = nested.record
+    return adapter if record is None else recorded(adapter, record, where)
 
 
 def _whole(tensor: Tensor) -> Tensor:

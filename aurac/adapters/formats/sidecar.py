@@ -17,6 +17,7 @@ from aurac.adapters.formats.storage import checked, read_json
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
 from aurac.errors import AuracError, CheckpointError
+from aurac.files import write_json
 from aurac.models.device import versions
 from aurac.models.packaged import published
 
@@ -47,55 +48,63 @@ class Sidecar(msgspec.Struct, frozen=True):
             return None
         return Nesting(self.method, tuple(self.nested_ranks), tuple(self.weights), self.update)
 
+    @classmethod
+    def of(cls, adapter: Adapter) -> Sidecar:
+        """What is recorded of an adapter."""
+        nesting, recipe = adapter.nesting, adapter.recipe
+        return cls(
+            method=adapter.method,
+            nested_ranks=None if nesting is None else list(nesting.ranks),
+            weights=[] if nesting is None else list(nesting.weights),
+            update=None if nesting is None else nesting.update,
+            rule=adapter.rule,
+            alpha=adapter.alpha,
+            base=adapter.base,
+            base_sha256=adapter.base_sha256,
+            recipe=None if recipe is None else dict(recipe),
+            seed=adapter.seed,
+            derived=adapter.derived,
+        )
 
-def sidecar_json(adapter: Adapter) -> dict[str, object]:
-    """The side-car of an adapter as a JSON object."""
-    nesting, installed = adapter.nesting, versions()
-    return {
-        "aurac_adapter": VERSION,
-        "method": adapter.method,
-        "nested_ranks": nesting and list(nesting.ranks),
-        "weights": nesting and list(nesting.weights),
-        "rule": adapter.rule,
-        "alpha": adapter.alpha,
-        "update": nesting and nesting.update,
-        "recipe": None if adapter.recipe is None else dict(adapter.recipe),
-        "seed": adapter.seed,
-        "base": adapter.base,
-        "base_sha256": adapter.base_sha256,
-        "derived": msgspec.to_builtins(adapter.derived),
-        "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
-    }
+    def write(self, folder: Path) -> None:
+        """Write the file."""
+        installed = versions()
+        used = {name: installed.get(name) for name in ("aurac", "peft", "torch")}
+        write_json(folder / SIDECAR, {**msgspec.to_builtins(self), "versions": used})
 
 
 def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
-    """``adapter`` with what the side-car in its folder records, if there is one.
-
-    The config's base counts where it was changed since: the side-car names the same one, perhaps
-    in other words. A scale that contradicts the config's is refused (CheckpointError).
-    """
+    """``adapter`` with what the side-car in its folder records, if there is one."""
     path = folder / SIDECAR
     if not path.exists():
         return adapter
     try:
         record = checked(read_json(path), Sidecar, path)
-        nesting = record.nesting
+        _ = record.nesting
     except AuracError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if record.aurac_adapter != VERSION:
         raise CheckpointError(f"{path} was written by another version of aurac")
+    return recorded(adapter, record, path)
+
+
+def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
+    """``adapter`` as a record has it.
+
+    The config's base counts where it was changed since: the side-car names the same one, perhaps
+    in other words. A scale that contradicts the config's is refused (CheckpointError).
+    """
     modules = dict(adapter.modules)
     if rule := record.rule:
         for name, f in adapter.modules.items():
             own = f.alpha / f.rank if rule == "none" else f.alpha
-            modules[name] = with_rule(
-                name, f, rule, own if record.alpha is None else record.alpha, path
-            )
+            alpha = own if record.alpha is None else record.alpha
+            modules[name] = with_rule(name, f, rule, alpha, where)
     same = adapter.base in (None, record.base, published(record.base))
     return replace(
         adapter,
         modules=modules,
-        nesting=nesting,
+        nesting=record.nesting,
         base=record.base if record.base and same else adapter.base,
         base_sha256=record.base_sha256,
         recipe=record.recipe,
