@@ -25,7 +25,7 @@ from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
 from aurac.adapters.formats.peft import adapter_from_peft
 from aurac.adapters.formats.peft_config import PREFIX, owner_of
 from aurac.adapters.formats.peft_shapes import peft_shapes
-from aurac.adapters.truncate import BasisOption, Prepared, Rescale, prepare
+from aurac.adapters.truncate import Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -55,8 +55,12 @@ class LiveAdapter:
         self._extras = ExtraTensors(model, prepared.adapter)
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._switch = RankSwitch(self._layers, NAME, prepared, partial(_copy, half=half))
-            self._set_magnitudes(half=half)
+            self._copied = _copied(prepared, self._layers, partial(_copy, half=half))
+            for name, layer in self._layers.items():
+                magnitude = prepared.adapter.modules[name].magnitude
+                if magnitude is not None:  # PEFT would start at the base's norms
+                    weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
+                    layer.lora_magnitude_vector[NAME].weight = weight
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -77,7 +81,7 @@ class LiveAdapter:
         if self._closed:
             raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
-            self._switch.set_rank(r)
+            _switch(self._layers, NAME, self.prepared, self._copied, r)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -92,96 +96,70 @@ class LiveAdapter:
         self._extras.switch(on=False)
         self._base.restore()
 
-    def _set_magnitudes(self, *, half: bool) -> None:
-        for name, layer in self._layers.items():
-            magnitude = self.prepared.adapter.modules[name].magnitude
-            if magnitude is not None:  # PEFT would start at the base's norms
-                weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
-                layer.lora_magnitude_vector[NAME].weight = weight
+
+def _copied(
+    prepared: Prepared, layers: Mapping[str, Any], copied: Callable[[Tensor, Any], Tensor]
+) -> Prepared:
+    """What is prepared, its factors copied to where their layers compute."""
+    whole: dict[str, tuple[Tensor, Tensor]] = {}
+    sliced: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in layers.items():
+        A, B = prepared.whole[name]
+        whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
+        if prepared.sliced[name][0] is not A:
+            A, B = prepared.sliced[name]
+            sliced[name] = copied(A, layer), copied(B, layer)
+    return replace(prepared, whole=whole, sliced=sliced)
 
 
-class RankSwitch:
-    """Gives PEFT's layers the factors and scales of a prepared adapter at a rank.
-
-    Args:
-        layers: PEFT's layers by module path in the base.
-        adapter_name: What the adapter is called in them.
-        prepared: The adapter.
-        copied: What puts a factor where its layer computes.
-    """
-
-    def __init__(
-        self,
-        layers: Mapping[str, Any],
-        adapter_name: str,
-        prepared: Prepared,
-        copied: Callable[[Tensor, Any], Tensor],
-    ) -> None:
-        self._layers, self._adapter_name, self._prepared = layers, adapter_name, prepared
-        whole: dict[str, tuple[Tensor, Tensor]] = {}
-        sliced: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, layer in layers.items():
-            A, B = prepared.whole[name]
-            whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
-            if prepared.sliced[name][0] is not A:
-                A, B = prepared.sliced[name]
-                sliced[name] = copied(A, layer), copied(B, layer)
-        self._copied = replace(prepared, whole=whole, sliced=sliced)
-
-    def set_rank(self, r: int) -> None:
-        """Switch to rank ``r`` from 1 on; RankError for one that the adapter does not have."""
-        adapter = self._prepared.adapter
-        adapter.check_rank(r)
-        scaling = {name: self._prepared.scaling(name, r) for name in self._layers}
-        for name, layer in self._layers.items():
-            f = adapter.modules[name]
-            A, B = self._copied.factors(name, r)
-            A, B = peft_shapes(f, A, B.contiguous())
-            for param, value in zip(_parameters(layer, self._adapter_name), (A, B), strict=True):
-                param.data = value.contiguous()
-            layer.r[self._adapter_name] = min(r, f.rank)
-            layer.scaling[self._adapter_name] = scaling[name]
+def _switch(
+    layers: Mapping[str, Any], adapter_name: str, prepared: Prepared, copied: Prepared, r: int
+) -> None:
+    """Give PEFT's layers the copied factors and the scales of rank ``r``."""
+    prepared.adapter.check_rank(r)
+    scaling = {name: prepared.scaling(name, r) for name in layers}
+    for name, layer in layers.items():
+        f = prepared.adapter.modules[name]
+        A, B = copied.factors(name, r)
+        A, B = peft_shapes(f, A, B.contiguous())
+        for param, value in zip(_parameters(layer, adapter_name), (A, B), strict=True):
+            param.data = value.contiguous()
+        layer.r[adapter_name] = min(r, f.rank)
+        layer.scaling[adapter_name] = scaling[name]
 
 
 def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
     """The layers of an adapter of a ``PeftModel``, by module path in the base."""
     from peft.tuners.lora import LoraLayer
 
-    return {
-        name.removeprefix(PREFIX): layer
-        for name, layer in model.named_modules()
-        if isinstance(layer, LoraLayer) and adapter_name in layer.r
-    }
+    found = ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer))
+    return {n.removeprefix(PREFIX): m for n, m in found if adapter_name in m.r}
 
 
 @contextmanager
-def cuts(
-    model: nn.Module,
-    basis: BasisOption = "auto",
-    rescale: Rescale | None = None,
-    adapter_name: str = "default",
-) -> Iterator[RankSwitch]:
+def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
     """Cut an adapter of a live ``PeftModel`` where it is, for the length of a ``with`` block.
 
     Yields:
-        What sets the rank; the model then computes what `truncate` would have saved.
+        What sets the rank; the model then computes what `truncate` makes by default.
     """
 
-    def copied(tensor: Tensor, layer: Any) -> Tensor:
+    def beside(tensor: Tensor, layer: Any) -> Tensor:
         return tensor.to(_parameters(layer, adapter_name)[0])
 
     layers = peft_layers(model, adapter_name)
-    prepared = prepare(adapter_from_peft(model, adapter_name), basis, rescale)
+    prepared = prepare(adapter_from_peft(model, adapter_name), "auto")
     scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]
     places = [place for layer in layers.values() for place in _places(layer, adapter_name)]
-    parameters = [holder[key] for holder, key in places]
+    own = [holder[key] for holder, key in places]
     try:
-        for (holder, key), own in zip(places, parameters, strict=True):
-            holder[key] = nn.Parameter(own.detach(), requires_grad=False)
-        yield RankSwitch(layers, adapter_name, prepared, copied)
+        for (holder, key), parameter in zip(places, own, strict=True):
+            holder[key] = nn.Parameter(parameter.detach(), requires_grad=False)
+        copied = _copied(prepared, layers, beside)
+        yield partial(_switch, layers, adapter_name, prepared, copied)
     finally:
-        for (holder, key), own in zip(places, parameters, strict=True):
-            holder[key] = own
+        for (holder, key), parameter in zip(places, own, strict=True):
+            holder[key] = parameter
         for layer, (rank, scaling) in zip(layers.values(), scales, strict=True):
             layer.r[adapter_name], layer.scaling[adapter_name] = rank, scaling
 
@@ -289,14 +267,13 @@ def _places(layer: Any, adapter_name: str) -> list[tuple[Any, str]]:
     return [(part[adapter_name]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
 
 
-def _parameters(layer: Any, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
+def _parameters(layer: Any, adapter_name: str) -> list[nn.Parameter]:
     """The layer's own A and B parameters, made real the first time they are used."""
     places = _places(layer, adapter_name)
     for holder, key in places:
         if holder[key].is_meta:
             holder[key] = nn.Parameter(torch.empty(0), requires_grad=False)
-    A, B = (holder[key] for holder, key in places)
-    return A, B
+    return [holder[key] for holder, key in places]
 
 
 class BaseState:

@@ -39,8 +39,7 @@ def truncate(
     """An adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
     At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it. That
-    of a live ``PeftModel`` is called ``default_rN`` and put into the model beside ``default``:
-    ``model.set_adapter("default_r4")``.
+    of a live ``PeftModel`` is also put into the model, as a further adapter ``cut_r4``.
 
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
@@ -62,7 +61,8 @@ def truncate(
     cut = prepare(member, basis, rescale, factors).at(rank)
     if whole is adapter or isinstance(adapter, (str, Path)):
         return cut
-    cut = replace(cut, name=f"{whole.name}_r{rank}")
+    # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
+    cut = replace(cut, name=f"cut_r{rank}")
     _put_beside(adapter, cut)
     return cut
 
@@ -75,9 +75,12 @@ def _put_beside(model: Any, cut: Adapter) -> None:
     """A cut as a further adapter of the live model that it is of, in place of an older one."""
     from peft import LoraConfig, set_peft_model_state_dict
 
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if cut.name in model.peft_config:
         model.delete_adapter(cut.name)
     model.add_adapter(cut.name, LoraConfig(**peft_config(cut)))
+    for parameter in trainable:  # older releases of PEFT freeze the others
+        parameter.requires_grad_()
     set_peft_model_state_dict(model, peft_state(cut), adapter_name=cut.name)
 
 

@@ -83,11 +83,7 @@ class Description:
 
 
 def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
-    """What an adapter is, with its sizes and energies at powers of two.
-
-    Args:
-        adapter: The adapter, or where `load_adapter` finds it.
-    """
+    """What an adapter, or what `load_adapter` finds, is; sizes and energies at powers of two."""
     if not isinstance(adapter, Adapter):
         adapter = load_adapter(adapter)
     ranks = default_nested_ranks(adapter.rank)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from aurac.adapters.nesting import (
     UPDATES,
@@ -24,6 +23,7 @@ from aurac.adapters.nesting import (
     Update,
     check_nested_ranks,
     check_weights,
+    default_nested_ranks,
     rank_weights,
 )
 from aurac.errors import RecipeError, UsageError
@@ -73,100 +73,77 @@ class TrainingSetup:
         return hashlib.sha256(text.encode()).digest()
 
 
+def _sum(setup: TrainingSetup, _step: int, _micro_batch: int) -> Sequence[Pass]:
+    """One pass with the sum over all ranks between the factors."""
+    return [setup.nesting.whole]
+
+
+def _drawn(setup: TrainingSetup, step: int, micro_batch: int) -> Sequence[Pass]:
+    """One pass with s_b on the first b components, b drawn with the chances in the weights.
+
+    `prefix`, the baseline in MatryoshkaLoRA's code, trains all b and draws for each micro-batch;
+    `frozen`, DyLoRA's own update, trains component b and draws for each optimizer step.
+    """
+    how, frozen = setup.nesting, setup.nesting.update == "frozen"
+    edges = np.cumsum(np.asarray(how.weights) / math.fsum(how.weights))
+    uniform = int.from_bytes(setup.digest(step if frozen else micro_batch)[:7], "big") / 2**56
+    b = how.ranks[min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)]
+    return [Pass((b,), row=b if frozen else 0)]
+
+
+def _each(setup: TrainingSetup, step: int, _micro_batch: int) -> Sequence[Pass]:
+    """One pass for each nested rank r, with s_r on the first r components.
+
+    The loss is `Σ_r w_r · loss_r / Σ_r w_r`. With `ranks_per_step: k` only k ranks, drawn without
+    replacement, are computed in a step, each weighted with |S| / k, so that the expected loss is
+    the same.
+    """
+    how, k = setup.nesting, setup.options.get("ranks_per_step", 0)
+    if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= len(how.ranks):
+        raise RecipeError(
+            f"ranks_per_step is {k!r}, not 0 (every nested rank) or a number up to {len(how.ranks)}"
+        )
+    shares = ((r, w / math.fsum(how.weights)) for r, w in zip(how.ranks, how.weights, strict=True))
+    every = [Pass((r,), share=share) for r, share in shares if share > 0]
+    if not 0 < k < len(every):
+        return every
+    seed = int.from_bytes(setup.digest(step)[:16], "big")
+    drawn = np.random.Generator(np.random.PCG64(seed)).choice(len(every), size=k, replace=False)
+    return [replace(every[i], share=every[i].share * len(every) / k) for i in sorted(drawn)]
+
+
+@dataclass(frozen=True)
 class Method:
-    """Base class of the training methods.
+    """A training method.
 
     Attributes:
-        name: The word in recipes and side-car files.
-        title: The name with its source, for people.
+        title: Its name with the source, for people.
+        passes: The passes of a micro-batch, see `TrainingSetup.passes`.
         nested: Whether nested ranks are trained; otherwise S = {R}.
-        summed: Whether every pass sums all nested ranks. Its P is kept after truncation where it is
-            not constant. Otherwise every rank r is trained with its own s_r.
-        options: The settings of its own, with their defaults.
+        options: The names of its own settings.
     """
 
-    name: str
     title: str
+    passes: Callable[[TrainingSetup, int, int], Sequence[Pass]] = _sum
     nested: bool = True
-    summed: bool = False
-    options: Mapping[str, Any] = {}
+    options: frozenset[str] = frozenset()
 
-    def check(self, setup: TrainingSetup) -> None:
-        """Raise RecipeError where `setup.options` hold a value that the method cannot use."""
+    @property
+    def summed(self) -> bool:
+        """Whether every pass sums all ranks, with one P; else each r is trained with its s_r.
 
-    def passes(self, setup: TrainingSetup, step: int, micro_batch: int) -> Sequence[Pass]:  # noqa: ARG002
-        """The passes of a micro-batch, see `TrainingSetup.passes`; here one with all ranks."""
-        return [setup.nesting.whole]
-
-
-class Lora(Method):
-    """One rank, trained at its own scale."""
-
-    name, title, nested, summed = "lora", "LoRA (arXiv 2106.09685)", False, True
-
-
-class Matryoshka(Method):
-    """Every nested rank in every step, at the cost of LoRA."""
-
-    name, title, summed = "matryoshka", "MatryoshkaLoRA (arXiv 2605.07850)", True
-
-
-class Dylora(Method):
-    """One nested rank b, drawn with the chances in the weights.
-
-    `prefix`, the baseline in MatryoshkaLoRA's code, trains the components 1 to b and draws for each
-    micro-batch; `frozen`, DyLoRA's own, trains component b and draws for each optimizer step.
-    """
-
-    name, title = "dylora", "DyLoRA (arXiv 2210.07558)"
-
-    @override
-    def passes(self, setup: TrainingSetup, step: int, micro_batch: int) -> Sequence[Pass]:
-        """One pass with s_b on the first b components."""
-        frozen, ranks = setup.nesting.update == "frozen", setup.nesting.ranks
-        edges = np.cumsum(np.asarray(setup.nesting.weights) / math.fsum(setup.nesting.weights))
-        drawn = setup.digest(step if frozen else micro_batch)[:7]
-        uniform = int.from_bytes(drawn, "big") / 2**56
-        b = ranks[min(int(np.searchsorted(edges, uniform, side="right")), len(edges) - 1)]
-        return [Pass((b,), row=b if frozen else 0)]
-
-
-class NestedLoss(Method):
-    """The weighted mean of the losses at the nested ranks, each at the scale of its own rank.
-
-    The loss of a step is `Σ_r w_r · loss_r / Σ_r w_r`. With `ranks_per_step: k` only k ranks,
-    drawn without replacement, are computed in a step, each weighted with |S| / k, so that the
-    expected loss is the same. A step costs |S| (or k) passes of LoRA.
-    """
-
-    name, title = "nested_loss", "nested losses (after arXiv 2205.13147)"
-    options: Mapping[str, Any] = {"ranks_per_step": 0}
-
-    @override
-    def check(self, setup: TrainingSetup) -> None:
-        """`ranks_per_step` is 0 (all) or a number of nested ranks."""
-        k, most = setup.options.get("ranks_per_step", 0), len(setup.nesting.ranks)
-        if not isinstance(k, int) or isinstance(k, bool) or not 0 <= k <= most:
-            raise RecipeError(
-                f"ranks_per_step is {k!r}, not 0 (every nested rank) or a number up to {most}"
-            )
-
-    @override
-    def passes(self, setup: TrainingSetup, step: int, micro_batch: int) -> Sequence[Pass]:
-        """One pass for each nested rank r of the step, with s_r on the first r components."""
-        ranks, weights = setup.nesting.ranks, setup.nesting.weights
-        total = math.fsum(weights)
-        every = [Pass((r,), share=w / total) for r, w in zip(ranks, weights, strict=True) if w > 0]
-        k = setup.options.get("ranks_per_step", 0)
-        if not 0 < k < len(every):
-            return every
-        seed = int.from_bytes(setup.digest(step)[:16], "big")
-        drawn = np.random.Generator(np.random.PCG64(seed)).choice(len(every), size=k, replace=False)
-        return [replace(every[i], share=every[i].share * len(every) / k) for i in sorted(drawn)]
+        A P that is not constant is kept after truncation.
+        """
+        return self.passes is _sum
 
 
 METHODS: Final[Mapping[str, Method]] = {
-    method.name: method for method in (Lora(), Dylora(), Matryoshka(), NestedLoss())
+    "lora": Method("LoRA (arXiv 2106.09685)", nested=False),
+    "dylora": Method("DyLoRA (arXiv 2210.07558)", _drawn),
+    "matryoshka": Method("MatryoshkaLoRA (arXiv 2605.07850)"),
+    "nested_loss": Method(
+        "nested losses (after arXiv 2205.13147)", _each, options=frozenset({"ranks_per_step"})
+    ),
 }
 
 
@@ -202,6 +179,16 @@ class Nesting:
         ranks = check_nested_ranks(self.ranks)
         object.__setattr__(self, "ranks", ranks)
         object.__setattr__(self, "weights", check_weights(ranks, self.weights or None))
+
+    @classmethod
+    def make(
+        cls, method: str, R: int, ranks: Sequence[int], weights: Sequence[float], update: Update
+    ) -> Nesting:
+        """That of a training of rank R; no ranks are 1, 2, 4, … and R, no weights all 1."""
+        if not method_named(method).nested:
+            return cls(method, (R,))
+        chosen = tuple(ranks) or default_nested_ranks(R)
+        return cls(method, chosen, tuple(weights), update if method == "dylora" else None)
 
     @property
     def whole(self) -> Pass:

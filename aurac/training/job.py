@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from aurac.adapters import Adapter, adapter_from_peft, load_adapter, save_adapter
+from aurac.adapters import Adapter, load_adapter, save_adapter
 from aurac.adapters.attach import peft_layers
 from aurac.adapters.export import check_free
 from aurac.errors import DivergedError, RecipeError, RunFolderError
@@ -28,7 +28,7 @@ from aurac.models.base import LoadedBase, load_base
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nested import Nested
-from aurac.training.rank_curve import RankCurve, curve_in
+from aurac.training.rank_curve import RankCurve
 from aurac.training.recipe import Recipe, load_recipe
 from aurac.training.trainer import (
     LOGGING_STEPS,
@@ -94,46 +94,43 @@ def train(
     check_free(folder, force=force)
     rows = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
-    first = len(rows) - recipe.validation
-    if first < 1:
+    if (first := len(rows) - recipe.validation) < 1:
         raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
     examples = tokenize(recipe, rows[:first], loaded.tokenizer)
     held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
     scratch = _scratch(folder, recipe, loaded, [*examples, *held_out])
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
-    shown = progress and sys.stderr.isatty()
-    arguments = _arguments(recipe, loaded, scratch, save_steps, report_to, shown=shown)
-    adapter, log, seconds = _trained(recipe, loaded, examples, held_out, arguments, callbacks)
+    own = {"report_to": report_to, "disable_tqdm": not (progress and sys.stderr.isatty())}
+    arguments = _arguments(recipe, loaded, scratch, save_steps, own)
+    done = _trained(recipe, loaded, (examples, held_out), arguments, callbacks, folder)
     if is_main_process():
-        save_adapter(adapter, folder, force=force)
+        save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
-    losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
-    return TrainingResult(adapter, folder, losses, curve_in(log), seconds)
+    return done
 
 
 def _trained(
     recipe: Recipe,
     loaded: LoadedBase,
-    examples: list[Example],
-    held_out: list[Example],
+    examples: tuple[list[Example], list[Example]],  # to train on, held out
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
-) -> tuple[Adapter, list[dict[str, float]], float]:
-    """The adapter after the last step, what the Trainer logged, and the seconds that it took."""
+    folder: Path,
+) -> TrainingResult:
     scratch = Path(arguments.output_dir)
     model, nested = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    every = [*callbacks, *([RankCurve()] if held_out else [])]
-    collator = partial(collate, pad=pad)
-    trainer = NestedTrainer(model, examples, nested, arguments, collator, every, held_out)
+    curve, collator = RankCurve(), partial(collate, pad=pad)
+    every = [nested, *callbacks, curve]
+    trainer = NestedTrainer(model, *examples, nested, arguments, collator, every)
     for callback in trainer.callback_handler.callbacks:
         if getattr(callback, "logging_dir", "") is None:  # TensorBoard's, else within `scratch`
-            callback.logging_dir = str(scratch.with_suffix("").with_suffix(".runs"))
+            callback.logging_dir = str(folder.with_name(f"{folder.name}.runs"))
     began = perf_counter()
     try:
         trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
-        adapter = dataclasses.replace(adapter_from_peft(model), name=recipe.name)
+        adapter = dataclasses.replace(load_adapter(model), name=recipe.name)
     except DivergedError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -141,7 +138,9 @@ def _trained(
         nested.remove()
         with suppress(OSError):  # unless there are checkpoints in it
             scratch.rmdir()
-    return adapter, trainer.state.log_history, perf_counter() - began
+    log = trainer.state.log_history
+    losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
+    return TrainingResult(adapter, folder, losses, curve.losses, perf_counter() - began)
 
 
 def is_trained(folder: Path, recipe: Recipe) -> bool:
@@ -224,13 +223,7 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
 
 
 def _arguments(
-    recipe: Recipe,
-    loaded: LoadedBase,
-    scratch: Path,
-    save_steps: int,
-    report_to: str | Sequence[str],
-    *,
-    shown: bool,
+    recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int, own: dict[str, Any]
 ) -> TrainingArguments:
     from transformers import TrainingArguments
 
@@ -253,15 +246,14 @@ def _arguments(
         data_seed=recipe.seed,
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,
-        disable_tqdm=not shown,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         save_total_limit=1,
-        report_to=report_to if isinstance(report_to, str) else list(report_to),
         run_name=recipe.name,
         use_cpu=loaded.device == "cpu",
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
+        **own,
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1

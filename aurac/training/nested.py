@@ -7,26 +7,25 @@ forward pass: for training what the method draws, otherwise that of the whole ad
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from msgspec import structs
 from transformers import TrainerCallback
-from typing_extensions import Self
 
-from aurac.adapters import Adapter, Nesting, adapter_from_peft
-from aurac.adapters.attach import RankSwitch, cuts, peft_layers
+from aurac.adapters import Nesting, adapter_from_peft
+from aurac.adapters.attach import cuts, peft_layers
 from aurac.adapters.formats.peft import NESTED
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import Sidecar, recorded
-from aurac.adapters.methods import Pass, TrainingSetup, method_named
-from aurac.adapters.nesting import Rule, Update, default_nested_ranks, rank_weights, scale
-from aurac.adapters.truncate import BasisOption, Rescale
+from aurac.adapters.methods import Pass, TrainingSetup
+from aurac.adapters.nesting import Rule, Update, rank_weights
 from aurac.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def nested(
     model: PeftModel,
     method: str,
     *,
-    ranks: Sequence[int] | None = None,
+    ranks: Sequence[int] = (),
     weights: Sequence[float] = (),
     scaling: Rule | None = None,
     alpha: float | None = None,
@@ -74,27 +73,20 @@ def nested(
         raise UsageError("nested losses need a pass for each rank: train them with `aurac train`")
     layers = peft_layers(model, adapter_name).values()
     R = max((layer.r[adapter_name] for layer in layers), default=1)
-    several = method_named(method).nested
-    nesting = Nesting(
-        method,
-        tuple(ranks or default_nested_ranks(R)) if several else (R,),
-        tuple(weights) if several else (),
-        update if method == "dylora" else None,
-    )
-    setup = TrainingSetup(nesting, seed)
+    setup = TrainingSetup(Nesting.make(method, R, ranks, weights, update), seed)
     return Nested(model, setup, scaling, alpha, accumulation, adapter_name)
 
 
-class Nested(TrainerCallback):
+class Nested(TrainerCallback, AbstractContextManager["Nested"]):
     """A method's P in a live PEFT model, see `nested`; a context manager and a `TrainerCallback`.
 
     Attributes:
         model: The model.
         record: What ``aurac.json`` says.
-        micro_batch: The number, from 0, of the coming micro-batch, by which `dylora` draws: the
-            Trainer's, else that of the training passes. A loop that resumes sets it to
-            step × accumulation.
-        forced: A pass to compute instead of the method's own first one.
+        micro_batch: The number, from 0, of the coming micro-batch, by which `dylora` draws. Each
+            training pass is one; a loop that resumes sets it to step × accumulation.
+        forced: A pass to compute instead, of a micro-batch that has several.
+        is_cut: Whether a cut is being evaluated.
     """
 
     def __init__(
@@ -111,22 +103,24 @@ class Nested(TrainerCallback):
         self.model, self.setup, self.adapter_name = model, setup, adapter_name
         self.accumulation, self.micro_batch = accumulation, 0
         self.forced: Pass | None = None
-        self._drawn = setup.nesting.whole
-        self._counts, self._cut, self._depth = True, False, 0
-        self._state: tuple[object, ...] = ()
+        self._drawn, self.is_cut, self._depth = setup.nesting.whole, False, 0
+        self._state: tuple[Any, ...] = ()
         self._factors: dict[tuple[Any, ...], torch.Tensor] = {}
         self._groups: dict[tuple[Any, ...], Any] = {}  # of layers with one P: the A of one of them
         self._handles: list[Any] = []
-        how, plain = setup.nesting, adapter_from_peft(model, adapter_name)
-        record = how.method, list(how.ranks), list(how.weights), how.update, rule or plain.rule
-        adapter = recorded(plain, Sidecar(*record, alpha), f"model adapter {adapter_name!r}")
+        plain = replace(adapter_from_peft(model, adapter_name), nesting=setup.nesting)
+        stated = structs.replace(Sidecar.of(plain), rule=rule or plain.rule, alpha=alpha)
+        adapter = recorded(plain, stated, f"model adapter {adapter_name!r}")
+        for name, f in adapter.modules.items():
+            if f.kind != "linear" or f.magnitude is not None:
+                kind = f.kind if f.magnitude is None else "DoRA"
+                raise UsageError(f"{name} ({kind}) takes no P: leave it out of target_modules")
         self.record = Sidecar.of(adapter)
         self._scales = {n: (f.rank, f.rule, f.alpha) for n, f in adapter.modules.items()}
         self._silent = {name.rpartition(".")[2] for name in adapter.modules}
         self._names: list[str] = []
-        _check(model, adapter_name, adapter)
         self._hook(adapter_name)
-        # A pass of the PeftModel calls the one, `generate` the other.
+        # Every pass calls the base; the tuner of older releases of PEFT only its `forward`.
         for module in (model.base_model, model.get_base_model()):
             self._handles.append(module.register_forward_pre_hook(self._before))
             self._handles.append(module.register_forward_hook(self._after, always_call=True))
@@ -136,7 +130,8 @@ class Nested(TrainerCallback):
         self._names.append(adapter_name)
         for name, layer in peft_layers(self.model, adapter_name).items():
             A, B, leaf = layer.lora_A[adapter_name], layer.lora_B, name.rpartition(".")[2]
-            group = adapter_name, *self._scales[name], A.weight.device
+            own = layer.scaling[adapter_name]
+            group = adapter_name, *self._scales[name], own, A.weight.device
             self._groups.setdefault(group, A)
             self._handles.append(A.register_forward_hook(partial(self._multiply, group, leaf)))
             if self.setup.nesting.update == "frozen" and adapter_name == self.adapter_name:
@@ -152,25 +147,26 @@ class Nested(TrainerCallback):
 
     def _one_row(self, dim: int, gradient: torch.Tensor) -> torch.Tensor:
         """Keep the gradient of the drawn row of A (column of B); the others are held."""
-        if not (row := self._drawn.row):
+        if not self._drawn.row:
             return gradient
-        kept = torch.zeros_like(gradient)
-        index = (slice(None),) * dim + (row - 1,)
-        kept[index] = gradient[index]
-        return kept
+        rows = torch.arange(1, gradient.shape[dim] + 1, device=gradient.device)
+        return gradient * (rows == self._drawn.row).unsqueeze(1 - dim)
 
-    def _put(self, used: Pass | None) -> None:
-        """Put a pass's p between the factors, `None` takes it away; a frozen copy keeps its own."""
-        state = (used, len(self._groups), *(A.weight.device for A in self._groups.values()))
+    def _put(self, used: Pass) -> None:
+        """Put a pass's p between the factors, unless they are cut; a frozen copy keeps its own."""
+        state = (
+            None if self.is_cut else used,
+            len(self._groups),
+            *(A.weight.device for A in self._groups.values()),
+        )
         if state == self._state:
             return
         self._state, self._factors = state, {}
         for group, A in self._groups.items():
-            name, R, rule, alpha, _ = group
-            if each := used if name == self.adapter_name else self.setup.nesting.whole:
-                p = rank_weights(R, each.ranks, each.weights, rule, alpha, R)
-                p = p / scale(rule, alpha, R)
-                if np.any(p != 1):
+            name, R, rule, alpha, own, _ = group
+            if each := state[0] if name == self.adapter_name else self.setup.nesting.whole:
+                p = rank_weights(R, each.ranks, each.weights, rule, alpha, R) / own
+                if not np.allclose(p, 1, rtol=1e-12, atol=0):
                     dtype = torch.promote_types(A.weight.dtype, torch.float32)
                     self._factors[group] = torch.tensor(p, dtype=dtype, device=A.weight.device)
 
@@ -184,23 +180,24 @@ class Nested(TrainerCallback):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _before(self, *_: object) -> None:
-        self._depth += 1
         if REFERENCE not in self._names and REFERENCE in self.model.peft_config:
             self._hook(REFERENCE)
-        if self._depth > 1 or self._cut:
+        self._depth += 1
+        if self._depth > 1:
             return
+        used = self.setup.nesting.whole
         if self._learns:
-            self._drawn = self.forced or self.passes()[0]
-        self._put(self._drawn if self._learns else self.setup.nesting.whole)
+            used = self._drawn = self.forced or self.passes()[0]
+        self._put(used)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _after(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth or self._cut:
+        if self._depth:
             return
         self._put(self._drawn)  # also for what a gradient checkpoint computes again
         if self._learns:
-            self.micro_batch += self._counts
+            self.micro_batch += self.forced is None
             if self._silent and self._is_active():
                 raise UsageError(
                     f"layers called {min(self._silent)} did not call their lora_A, so they train "
@@ -211,25 +208,12 @@ class Nested(TrainerCallback):
         layer = next(iter(peft_layers(self.model, self.adapter_name).values()))
         return self.adapter_name in layer.active_adapters and not layer.disable_adapters
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """The Trainer counts the micro-batches from here on."""
-        self.accumulation, self._counts = args.gradient_accumulation_steps, False
-
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """The first micro-batch of an optimizer step."""
+        self.accumulation = args.gradient_accumulation_steps
         self.micro_batch = state.global_step * self.accumulation
 
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """One micro-batch more."""
-        self.micro_batch += 1
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """Training passes count again."""
-        self._counts = True
-
     def _save(self, folder: str | Path, *args: Any, **settings: Any) -> None:
-        if self._cut:
-            raise UsageError("a cut is saved with `aurac.truncate`, not inside of `rank`")
         type(self.model).save_pretrained(self.model, folder, *args, **settings)
         for name in self._names if settings.get("is_main_process", True) else ():
             place = Path(folder) / ("" if name == "default" else name)
@@ -237,26 +221,20 @@ class Nested(TrainerCallback):
                 self.record.write(place)
 
     @contextmanager
-    def cuts(
-        self, basis: BasisOption = "auto", rescale: Rescale | None = None
-    ) -> Iterator[RankSwitch]:
+    def cuts(self) -> Iterator[Callable[[int], None]]:
         """Evaluate cuts inside of a ``with`` block, see `aurac.adapters.attach.cuts`."""
-        with cuts(self.model, basis, rescale, self.adapter_name) as switch:
-            self._cut = True
-            self._put(None)
+        with cuts(self.model, self.adapter_name) as set_rank:
+            self.is_cut = True
             try:
-                yield switch
+                yield set_rank
             finally:
-                self._cut = False
-                self._put(self._drawn)
+                self.is_cut = False
 
     @contextmanager
-    def rank(
-        self, r: int, basis: BasisOption = "auto", rescale: Rescale | None = None
-    ) -> Iterator[None]:
+    def rank(self, r: int) -> Iterator[None]:
         """Evaluate the adapter cut to rank ``r``, as `aurac.truncate` would cut it."""
-        with self.cuts(basis, rescale) as switch:
-            switch.set_rank(r)
+        with self.cuts() as set_rank:
+            set_rank(r)
             yield
 
     def remove(self) -> None:
@@ -267,19 +245,5 @@ class Nested(TrainerCallback):
         if vars(self.model).get(NESTED) is self:
             del self.model._aurac_nested, self.model.save_pretrained
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.remove()
-
-
-def _check(model: Any, adapter_name: str, adapter: Adapter) -> None:
-    """UsageError where p between the factors would be missing, or of another scale."""
-    for name, layer in peft_layers(model, adapter_name).items():
-        f, own = adapter.modules[name], layer.scaling[adapter_name]
-        if f.kind != "linear" or f.magnitude is not None:
-            kind = f.kind if f.magnitude is None else "DoRA"
-            raise UsageError(f"{name} ({kind}) takes no P: leave it out of target_modules")
-        if not math.isclose(own, f.scale(f.rank)):
-            raise UsageError(f"{name} is scaled by {own:g}, not as PEFT's config says")

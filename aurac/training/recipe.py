@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from aurac.adapters import Nesting
 from aurac.adapters.methods import TrainingSetup, method_named
-from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
+from aurac.adapters.nesting import check_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import sha256_json
 
@@ -118,23 +118,14 @@ class Recipe:
             if wrong:
                 what = f"nested_ranks = {ranks}: " if reason.startswith("not") else ""
                 raise RecipeError(f"recipe {self.name!r}: {what}{reason}")
-        method.check(self.setup)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """S: {R} without nested training, else the nested ranks, by default 1, 2, 4, … and R."""
-        if not method_named(self.method).nested:
-            return (self.rank,)
-        return self.nested_ranks or default_nested_ranks(self.rank)
+        self.setup.passes(0, 0)  # refuses options out of range
 
     @property
     def nesting(self) -> Nesting:
         """How the ranks are trained, as the side-car file records it."""
         weights = self.dylora_probabilities if self.method == "dylora" else self.rank_weights
-        if not method_named(self.method).nested:
-            weights = ()
-        update = self.dylora_update if self.method == "dylora" else None
-        return Nesting(self.method, self.ranks, weights, update)
+        args = self.method, self.rank, self.nested_ranks, weights, self.dylora_update
+        return Nesting.make(*args)
 
     @property
     def setup(self) -> TrainingSetup:

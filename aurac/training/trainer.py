@@ -53,11 +53,11 @@ class NestedTrainer(Trainer):
         self,
         model: Any,
         examples: Sequence[Example],
+        held_out: Sequence[Example],
         nested: Nested,
         arguments: TrainingArguments,
         collator: Callable[..., Any],
-        callbacks: Sequence[TrainerCallback] = (),
-        validation: Sequence[Example] = (),
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
         self.nested = nested
         self.lengths = [len(example["input_ids"]) for example in examples]
@@ -66,8 +66,8 @@ class NestedTrainer(Trainer):
             arguments,
             collator,
             train_dataset=examples,
-            eval_dataset=validation or None,
-            callbacks=[nested, StepCallback(evaluates=bool(validation)), *callbacks],
+            eval_dataset=held_out or None,
+            callbacks=[StepCallback(evaluates=bool(held_out)), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self._dtypes = {
@@ -95,6 +95,7 @@ class NestedTrainer(Trainer):
             self.nested.forced = each
             losses.append(super().training_step(model, inputs, *args))
         self.nested.forced = None
+        self.nested.micro_batch += 1
         return torch.stack(losses).sum()
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:

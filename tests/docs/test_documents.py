@@ -118,7 +118,7 @@ def test_the_recipe_of_the_how_to_is_one():
     [page] = [page for page in PAGES if page.name == "recipe.md"]
     [block] = [block for block in blocks(page) if block.language == "yaml"]
     recipe = make_recipe(yaml.safe_load(block.text))
-    assert (recipe.method, recipe.rank, recipe.ranks) == ("lora", 8, (8,))
+    assert (recipe.method, recipe.rank, recipe.nesting.ranks) == ("lora", 8, (8,))
 
 
 @pytest.mark.parametrize("page", [README, *PAGES], ids=lambda page: page.name)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from support.gloo import run_processes
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import aurac
@@ -112,8 +109,8 @@ class StopAt(TrainerCallback):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", ["dylora", "matryoshka"])
 def test_a_resumed_run_ends_bit_equal(recipe, tmp_path, method, dtype):
-    made = recipe(method=method, dropout=0.1, dtype=dtype)
-    train(made, tmp_path / "whole")
+    made = recipe(method=method, dropout=0.1, dtype=dtype, accumulation=2, validation=4)
+    train(made, tmp_path / "whole", save_steps=3)
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path / "cut", save_steps=3, callbacks=[StopAt(4)])
     assert not (tmp_path / "cut").exists()
@@ -206,41 +203,6 @@ def test_examples_longer_than_the_positions_of_the_base_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.cluster
-def test_two_gloo_processes_train_the_adapter_of_one(recipe, tmp_path):
-    train(recipe(method="dylora", learning_rate=1e-3), tmp_path / "one")
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import json, sys\n"
-        "from aurac.training import make_recipe, train\n"
-        "train(make_recipe(json.loads(sys.argv[1])), sys.argv[2], device='cpu')\n"
-    )
-    values = recipe(method="dylora", learning_rate=1e-3).to_dict()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    workers = []
-    for rank in range(2):
-        environment = os.environ | {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [sys.executable, str(script), json.dumps(values), str(tmp_path / "two")]
-        workers.append(
-            subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        )
-    for worker in workers:
-        _, errors = worker.communicate(timeout=240)
-        assert worker.returncode == 0, errors[-2000:]
-    one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
-    for name, tensor in one.items():
-        assert torch.allclose(tensor, two[name], rtol=0, atol=1e-5), name
-
-
 SHARDED = """
 import json, sys, torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
@@ -284,25 +246,8 @@ def test_two_processes_that_shard_the_model_train_the_adapter_of_one(recipe, tmp
     script = tmp_path / "worker.py"
     script.write_text(SHARDED)
     values = json.dumps(recipe(method=method).to_dict())
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    alone = [sys.executable, str(script), values, str(tmp_path / "one"), "whole"]
-    subprocess.run(alone, env=environment, check=True, capture_output=True, timeout=240)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, str(script), values, str(tmp_path / "two"), "sharded"],
-            env=environment | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for worker in workers:
-        _, errors = worker.communicate(timeout=240)
-        assert worker.returncode == 0, errors[-2000:]
+    run_processes(script, [values, tmp_path / "one", "whole"], 1)
+    run_processes(script, [values, tmp_path / "two", "sharded"])
     one, two = tensors(tmp_path / "one"), tensors(tmp_path / "two")
     moved = 0.0
     for name, tensor in one.items():

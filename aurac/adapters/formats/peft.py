@@ -161,16 +161,10 @@ def peft_state(adapter: Adapter) -> dict[str, Tensor]:
 def adapter_from_peft(
     model: Any, adapter_name: str = "default", record: Sidecar | None = None
 ) -> Adapter:
-    """The adapter in a live ``PeftModel``, its factors copied to the CPU.
+    """The adapter of that name in a live ``PeftModel``, its factors copied to the CPU.
 
-    Args:
-        model: The ``PeftModel``.
-        adapter_name: Which of its adapters, and the name of the result.
-        record: How it was trained; by default what `aurac.nested` knows of it, if anything.
-
-    Raises:
-        CheckpointError: When the model's own scale is not the one that is recorded, or it has a
-            feature that is refused.
+    How it was trained is what `aurac.nested` knows of it, where no record says it. A record of
+    another scale, and features that are refused in files, are a CheckpointError.
     """
     from peft import get_peft_model_state_dict
 

@@ -6,6 +6,7 @@ An unknown key in the config itself would make PEFT warn.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Sidecar(msgspec.Struct, frozen=True):
     alpha: float | None = None
     base: str | None = None
     base_sha256: str | None = None
-    recipe: dict[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = None
     seed: int | None = None
     derived: Derived | None = None
     aurac_adapter: int = VERSION
@@ -51,20 +52,12 @@ class Sidecar(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, adapter: Adapter) -> Sidecar:
         """What is recorded of an adapter."""
-        nesting, recipe = adapter.nesting, adapter.recipe
-        return cls(
-            method=adapter.method,
-            nested_ranks=None if nesting is None else list(nesting.ranks),
-            weights=[] if nesting is None else list(nesting.weights),
-            update=None if nesting is None else nesting.update,
-            rule=adapter.rule,
-            alpha=adapter.alpha,
-            base=adapter.base,
-            base_sha256=adapter.base_sha256,
-            recipe=None if recipe is None else dict(recipe),
-            seed=adapter.seed,
-            derived=adapter.derived,
-        )
+        n, trained = adapter.nesting, dict[str, Any]()
+        if n is not None:
+            trained = {"method": n.method, "nested_ranks": list(n.ranks), "update": n.update}
+            trained["weights"] = list(n.weights)
+        own = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived")
+        return cls(**trained, **{name: getattr(adapter, name) for name in own})
 
     def write(self, folder: Path) -> None:
         """Write the file."""
