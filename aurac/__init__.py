@@ -9,26 +9,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
+    from aurac.adapters.inspect import inspect
     from aurac.analysis.score import score
     from aurac.curves.curve import Curve
     from aurac.notebook import Run, load_run
     from aurac.runs.compare import compare
     from aurac.training.job import train
+    from aurac.training.nested import nested
+    from aurac.training.rank_curve import RankCurve
 
 _PLACES = {
     "Curve": "curves.curve",
+    "RankCurve": "training.rank_curve",
     "Run": "notebook",
     "compare": "runs.compare",
+    "inspect": "adapters.inspect",
     "load_adapter": "adapters.formats",
     "load_run": "notebook",
+    "nested": "training.nested",
     "save_adapter": "adapters.export",
     "score": "analysis.score",
     "train": "training.job",
     "truncate": "adapters.export",
 }
 __all__ = [
-    "Curve", "Run", "compare", "load_adapter", "load_run", "save_adapter", "score", "train",
-    "truncate",
+    "Curve", "RankCurve", "Run", "compare", "inspect", "load_adapter", "load_run", "nested",
+    "save_adapter", "score", "train", "truncate",
 ]  # fmt: skip
 __version__ = version("aurac")
 

@@ -187,7 +187,8 @@ class Adapter:
         recipe = self.recipe or {}
         if not set(recipe).issuperset(_DATA_ORDER):
             return None
-        return sha256_json({name: recipe[name] for name in _DATA_ORDER})
+        fixed = (*_DATA_ORDER, "validation")
+        return sha256_json({name: recipe[name] for name in fixed if name in recipe})
 
     @cached_property
     def sha256(self) -> str:
@@ -240,7 +241,7 @@ class Adapter:
         f = self.modules[module]
         if self.nesting is None:
             return None
-        p = self.nesting.diagonal(f.rank, f.rule, f.alpha)
+        p = self.nesting.diagonal(f.rank, f.rule, f.alpha, None if self.derived else f.rank)
         return np.full(f.rank, f.scale(f.rank)) if p is None else p
 
     @property

@@ -11,19 +11,20 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.adapter import Adapter
 from aurac.adapters.compatibility import check_fits, is_conv1d, model_name
-from aurac.adapters.formats.peft import peft_shapes
-from aurac.adapters.formats.peft_config import owner_of
-from aurac.adapters.truncate import Prepared
+from aurac.adapters.formats.peft import adapter_from_peft, peft_shapes
+from aurac.adapters.formats.peft_config import PREFIX, owner_of
+from aurac.adapters.truncate import Prepared, prepare
 from aurac.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ class LiveAdapter:
         self._extras = ExtraTensors(model, prepared.adapter)
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._prepared = self._copied(half=half)
+            self._copied = _copied(prepared, self._layers, partial(_copy, half=half))
+            for name, layer in self._layers.items():
+                magnitude = prepared.adapter.modules[name].magnitude
+                if magnitude is not None:  # PEFT would start at the base's norms
+                    weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
+                    layer.lora_magnitude_vector[NAME].weight = weight
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
             self.remove()
@@ -74,11 +80,7 @@ class LiveAdapter:
         if self._closed:
             raise UsageError("the adapter was removed from the model: attach it again")
         if r != 0:
-            self.prepared.adapter.check_rank(r)
-            scaling = {name: self.prepared.scaling(name, r) for name in self._layers}
-            for name, layer in self._layers.items():
-                self._set_factors(name, layer, r)
-                layer.scaling[NAME] = scaling[name]
+            _switch(self._layers, NAME, self.prepared, self._copied, r)
         for layer in self._layers.values():
             layer._disable_adapters = r == 0
         self._base.freeze(on=r != 0)
@@ -93,29 +95,72 @@ class LiveAdapter:
         self._extras.switch(on=False)
         self._base.restore()
 
-    def _copied(self, *, half: bool) -> Prepared:
-        """What is attached, its factors where the layers compute; sets the magnitudes of DoRA."""
-        whole: dict[str, tuple[Tensor, Tensor]] = {}
-        sliced: dict[str, tuple[Tensor, Tensor]] = {}
-        for name, layer in self._layers.items():
-            A, B = self.prepared.whole[name]
-            whole[name] = sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
-            if self.prepared.sliced[name][0] is not A:
-                A, B = self.prepared.sliced[name]
-                sliced[name] = _copy(A, layer, half=half), _copy(B, layer, half=half)
-            magnitude = self.prepared.adapter.modules[name].magnitude
-            if magnitude is not None:  # PEFT would start at the base's norms
-                weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
-                layer.lora_magnitude_vector[NAME].weight = weight
-        return replace(self.prepared, whole=whole, sliced=sliced)
 
-    def _set_factors(self, name: str, layer: Any, r: int) -> None:
-        f = self.prepared.adapter.modules[name]
-        A, B = self._prepared.factors(name, r)
+def _copied(
+    prepared: Prepared, layers: Mapping[str, Any], copied: Callable[[Tensor, Any], Tensor]
+) -> Prepared:
+    """What is prepared, its factors copied to where their layers compute."""
+    whole: dict[str, tuple[Tensor, Tensor]] = {}
+    sliced: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, layer in layers.items():
+        A, B = prepared.whole[name]
+        whole[name] = sliced[name] = copied(A, layer), copied(B, layer)
+        if prepared.sliced[name][0] is not A:
+            A, B = prepared.sliced[name]
+            sliced[name] = copied(A, layer), copied(B, layer)
+    return replace(prepared, whole=whole, sliced=sliced)
+
+
+def _switch(
+    layers: Mapping[str, Any], adapter_name: str, prepared: Prepared, copied: Prepared, r: int
+) -> None:
+    """Give PEFT's layers the copied factors and the scales of rank ``r``."""
+    prepared.adapter.check_rank(r)
+    scaling = {name: prepared.scaling(name, r) for name in layers}
+    for name, layer in layers.items():
+        f = prepared.adapter.modules[name]
+        A, B = copied.factors(name, r)
         A, B = peft_shapes(f, A, B.contiguous())
-        for param, value in zip(_parameters(layer, f), (A, B), strict=True):
+        for param, value in zip(_parameters(layer, adapter_name), (A, B), strict=True):
             param.data = value.contiguous()
-        layer.r[NAME] = min(r, f.rank)
+        layer.r[adapter_name] = min(r, f.rank)
+        layer.scaling[adapter_name] = scaling[name]
+
+
+def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
+    """The layers of an adapter of a ``PeftModel``, by module path in the base."""
+    from peft.tuners.lora import LoraLayer
+
+    found = ((n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer))
+    return {n.removeprefix(PREFIX): m for n, m in found if adapter_name in m.r}
+
+
+@contextmanager
+def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
+    """Cut an adapter of a live ``PeftModel`` where it is, for the length of a ``with`` block.
+
+    Yields:
+        What sets the rank; the model then computes what `truncate` makes by default.
+    """
+
+    def beside(tensor: Tensor, layer: Any) -> Tensor:
+        return tensor.to(_parameters(layer, adapter_name)[0])
+
+    layers = peft_layers(model, adapter_name)
+    prepared = prepare(adapter_from_peft(model, adapter_name), "auto")
+    scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]
+    places = [place for layer in layers.values() for place in _places(layer, adapter_name)]
+    own = [holder[key] for holder, key in places]
+    try:
+        for (holder, key), parameter in zip(places, own, strict=True):
+            holder[key] = nn.Parameter(parameter.detach(), requires_grad=False)
+        copied = _copied(prepared, layers, beside)
+        yield partial(_switch, layers, adapter_name, prepared, copied)
+    finally:
+        for (holder, key), parameter in zip(places, own, strict=True):
+            holder[key] = parameter
+        for layer, (rank, scaling) in zip(layers.values(), scales, strict=True):
+            layer.r[adapter_name], layer.scaling[adapter_name] = rank, scaling
 
 
 @contextmanager
@@ -214,17 +259,20 @@ def _reference_weight(layer: Any) -> Tensor:
     return next(base.parameters())
 
 
-def _parameters(layer: Any, f: Factors) -> tuple[nn.Parameter, nn.Parameter]:
+def _places(layer: Any, adapter_name: str) -> list[tuple[Any, str]]:
+    """The mappings, each with the key, that hold a layer's own A and B."""
+    if adapter_name in layer.lora_embedding_A:
+        return [(part, adapter_name) for part in (layer.lora_embedding_A, layer.lora_embedding_B)]
+    return [(part[adapter_name]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
+
+
+def _parameters(layer: Any, adapter_name: str) -> list[nn.Parameter]:
     """The layer's own A and B parameters, made real the first time they are used."""
-    if f.kind == "embedding":
-        places = [(part, NAME) for part in (layer.lora_embedding_A, layer.lora_embedding_B)]
-    else:
-        places = [(part[NAME]._parameters, "weight") for part in (layer.lora_A, layer.lora_B)]
+    places = _places(layer, adapter_name)
     for holder, key in places:
         if holder[key].is_meta:
             holder[key] = nn.Parameter(torch.empty(0), requires_grad=False)
-    A, B = (holder[key] for holder, key in places)
-    return A, B
+    return [holder[key] for holder, key in places]
 
 
 class BaseState:

@@ -7,7 +7,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
@@ -16,17 +18,20 @@ from aurac.adapters.family import Family
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import peft_state
 from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_set, pattern_name
-from aurac.adapters.formats.sidecar import SIDECAR, sidecar_json
+from aurac.adapters.formats.sidecar import Sidecar
 from aurac.adapters.formats.storage import WEIGHTS, write_tensors
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
-from aurac.errors import CheckpointError, RunFolderError, first_line
+from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
 from aurac.files import fresh_folder
 from aurac.models.tokenizer import TOKENIZER_FILES, tokenizer_folder
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 def truncate(
-    adapter: Adapter | Family | str | Path,
+    adapter: Adapter | Family | str | Path | PeftModel,
     rank: int,
     *,
     basis: BasisOption = "auto",
@@ -36,7 +41,8 @@ def truncate(
 ) -> Adapter:
     """An adapter of rank ``rank``, ``1 ≤ rank ≤ R``; of a family its member of that rank.
 
-    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it.
+    At R it is the adapter itself, unless a trained P is folded in. `save_adapter` writes it. That
+    of a live ``PeftModel`` is also put into the model, as a further adapter ``cut_r4``.
 
     Args:
         adapter: What to truncate, or where `load_adapter` finds it.
@@ -52,14 +58,37 @@ def truncate(
         UsageError: For a basis and rescale that do not go together, or a missing factor.
         CheckpointError: For a path that cannot be read, or numbers beyond the dtype's range.
     """
-    whole = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
+    whole = _opened(adapter)
     if isinstance(whole, Family):
         return in_dtype(whole.member(rank), dtype)
-    return in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
+    cut = in_dtype(prepare(whole, basis, rescale, factors).at(rank), dtype)
+    if whole is adapter or isinstance(adapter, (str, Path)):
+        return cut
+    # PEFT 0.19 takes a name for any that it is a part of, so that no `default_r4` can be saved.
+    cut = replace(cut, name=f"cut_r{rank}")
+    _put_beside(adapter, cut)
+    return cut
+
+
+def _opened(adapter: Adapter | Family | str | Path | PeftModel) -> Adapter | Family:
+    return adapter if isinstance(adapter, (Adapter, Family)) else load_adapter(adapter)
+
+
+def _put_beside(model: Any, cut: Adapter) -> None:
+    """A cut as a further adapter of the live model that it is of, in place of an older one."""
+    from peft import LoraConfig, set_peft_model_state_dict
+
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if cut.name in model.peft_config:
+        model.delete_adapter(cut.name)
+    model.add_adapter(cut.name, LoraConfig(**peft_config(cut)))
+    for parameter in trainable:  # older releases of PEFT freeze the others
+        parameter.requires_grad_()
+    set_peft_model_state_dict(model, peft_state(cut), adapter_name=cut.name)
 
 
 def save_adapter(
-    adapter: Adapter | str | Path,
+    adapter: Adapter | str | Path | PeftModel,
     folder: str | Path,
     *,
     dtype: Dtype | None = None,
@@ -81,7 +110,9 @@ def save_adapter(
         RunFolderError: When something is already there, or the place cannot be written to.
     """
     target = Path(folder)
-    given = load_adapter(adapter) if isinstance(adapter, (str, Path)) else adapter
+    given = _opened(adapter)
+    if isinstance(given, Family):
+        raise UsageError(f"the family {given.name!r} is several adapters: save its members")
     check_free(target, force=force)
     try:
         with fresh_folder(target) as into:
@@ -93,9 +124,9 @@ def save_adapter(
 
 def _write(adapter: Adapter, folder: Path) -> None:
     write_tensors(folder / WEIGHTS[0], peft_state(adapter))
-    for name, content in ((CONFIG, peft_config(adapter)), (SIDECAR, sidecar_json(adapter))):
-        text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(peft_config(adapter), indent=2, sort_keys=True, allow_nan=False)
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    Sidecar.of(adapter).write(folder)
     _copy_tokenizer(adapter.source, folder)
 
 

@@ -9,15 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from aurac.adapters.adapter import Adapter, Derived, Factors, only
+from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import default_basis, default_rescale
 from aurac.curves.display import slot_bytes
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,10 @@ class Description:
     notes: list[str]
 
 
-def describe(adapter: Adapter) -> Description:
-    """What an adapter is, with its sizes and energies at powers of two."""
+def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
+    """What an adapter, or what `load_adapter` finds, is; sizes and energies at powers of two."""
+    if not isinstance(adapter, Adapter):
+        adapter = load_adapter(adapter)
     ranks = default_nested_ranks(adapter.rank)
     shares = [_energy(adapter, name, f, ranks) for name, f in adapter.modules.items()]
     known = [each for each in shares if each is not None]

@@ -28,7 +28,12 @@ def scale(rule: Rule, alpha: float, r: int) -> float:
 
 
 def rank_weights(
-    R: int, nested_ranks: Sequence[int], weights: Sequence[float] | None, rule: Rule, alpha: float
+    R: int,
+    nested_ranks: Sequence[int],
+    weights: Sequence[float] | None,
+    rule: Rule,
+    alpha: float,
+    own: int | None = None,
 ) -> NDArray[np.float64]:
     """The diagonal of P, shape (R,): ``p_i = Σ_{r in S, r ≥ i} w_r · s_r`` for i = 1..R.
 
@@ -39,6 +44,8 @@ def rank_weights(
         weights: w_r in the order of ``nested_ranks``; ``None`` means 1 each.
         rule: The scaling rule that gives s_r.
         alpha: The α of the rule.
+        own: The trained rank of the module where others have a higher one (PEFT's
+            ``rank_pattern``). At ranks above it the module stays as it is at its own.
 
     Raises:
         RankError: For an empty S, a duplicate or a rank below 1.
@@ -47,7 +54,7 @@ def rank_weights(
     ranks = check_nested_ranks(nested_ranks)
     p = np.zeros(R, dtype=np.float64)
     for r, w in zip(ranks, check_weights(ranks, weights), strict=True):
-        p[:r] += w * scale(rule, alpha, r)
+        p[:r] += w * scale(rule, alpha, min(r, own or r))
     return p
 
 

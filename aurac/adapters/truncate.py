@@ -68,8 +68,10 @@ class Prepared:
         return replace(
             self.adapter,
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
-            # P follows from the rule, so it is only still known where the rule is kept.
-            nesting=self.adapter.nesting if self._by_rule else None,
+            # P follows from the rule and the trained rank, so it is only known where both are.
+            nesting=self.adapter.nesting
+            if self._by_rule and len({f.rank for f in self.adapter.modules.values()}) == 1
+            else None,
             derived=self._record(r),
         )
 

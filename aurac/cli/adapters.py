@@ -57,9 +57,9 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     \b
     aurac inspect my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters.inspect import describe
+    from aurac.adapters.inspect import inspect as inspected
 
-    facts = describe(open_checkpoint(checkpoint_path, stated))
+    facts = inspected(open_checkpoint(checkpoint_path, stated))
     if as_json:
         shared.print_json(facts)
         return

@@ -34,6 +34,11 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 @shared.device
 @click.option("--force", is_flag=True, help="Replace what is at --out, and start over.")
 @click.option(
+    "--save-steps", type=click.IntRange(0), default=50, show_default=True, metavar="N",
+    help="Write a checkpoint, and measure the recipe's validation examples, every N steps.",
+)  # fmt: skip
+@click.option("--report-to", default="none", help="Also log to tensorboard, wandb, …")
+@click.option(
     "--family", type=Numbers(), metavar="RANKS",
     help="Train one adapter for each of these ranks, such as 1,2,4, below --out.",
 )  # fmt: skip
@@ -48,6 +53,8 @@ def train(
     family: tuple[int, ...] | None,
     device: str | None,
     force: bool,
+    save_steps: int,
+    report_to: str,
     listing: bool,
     as_json: bool,
 ) -> None:
@@ -80,9 +87,12 @@ def train(
         if family and not force and is_trained(folder, job):
             click.echo(f"{folder}: already there", err=True)
             continue
-        done = train(job, folder, device=device or "auto", force=force, progress=not as_json)
+        how: dict[str, Any] = {"device": device or "auto", "progress": not as_json}
+        how |= {"force": force, "save_steps": save_steps, "report_to": report_to}
+        done = train(job, folder, **how)
         loss = done.losses[-1][1] if done.losses else None
-        rows.append({"folder": folder, "seconds": done.seconds, "loss": loss})
+        facts = {"folder": folder, "seconds": done.seconds, "loss": loss}
+        rows.append({**facts, "validation_loss_by_rank": done.curve})
     if not is_main_process():
         return
     if as_json:
@@ -90,6 +100,8 @@ def train(
         return
     for row in rows:
         click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']}")
+        for rank, loss in row["validation_loss_by_rank"].items():
+            click.echo(f"  validation loss at rank {rank}: {loss:.4f}")
     click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {loaded.task or 'TASK'}")
 
 

@@ -16,16 +16,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 
-from aurac.adapters import Adapter, adapter_from_peft, load_adapter, save_adapter
+from aurac.adapters import Adapter, load_adapter, save_adapter
+from aurac.adapters.attach import peft_layers
 from aurac.adapters.export import check_free
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
-from aurac.training.nesting_hook import NestingHook
+from aurac.training.nested import Nested
+from aurac.training.rank_curve import RankCurve
 from aurac.training.recipe import Recipe, load_recipe
 from aurac.training.trainer import (
     LOGGING_STEPS,
@@ -46,6 +49,7 @@ class TrainingResult:
     adapter: Adapter  # as saved
     folder: Path  # where it was saved
     losses: tuple[tuple[int, float], ...]  # (optimizer step, mean loss since the entry before)
+    curve: dict[int, float]  # rank → loss of the validation examples, if any, after the last step
     seconds: float  # wall time of the optimizer steps, since the last interruption
 
 
@@ -57,6 +61,7 @@ def train(
     device: str | None = None,
     force: bool = False,
     save_steps: int = 50,
+    report_to: str | Sequence[str] = "none",
     progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
@@ -71,7 +76,10 @@ def train(
         base: Base model, if another than the recipe's.
         device: As `aurac.models.device.pick_device`.
         force: Replace the adapter at `out`, and start over.
-        save_steps: Write a trainer checkpoint every so many steps (0: never).
+        save_steps: Write a trainer checkpoint, and measure the loss of the recipe's validation
+            examples at every rank, every so many steps (0: at the end alone).
+        report_to: Where the losses are logged to, such as `tensorboard`, which writes to the folder
+            `OUT.runs`, or `wandb`.
         progress: Show the Trainer's progress bar on a terminal.
         callbacks: Further `TrainerCallback`s.
 
@@ -86,56 +94,53 @@ def train(
     check_free(folder, force=force)
     rows = training_documents(recipe)
     loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
-    examples = tokenize(recipe, rows, loaded.tokenizer)
-    scratch = _scratch(folder, recipe, loaded, examples)
+    if (first := len(rows) - recipe.validation) < 1:
+        raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
+    examples = tokenize(recipe, rows[:first], loaded.tokenizer)
+    held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
+    scratch = _scratch(folder, recipe, loaded, [*examples, *held_out])
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
-    shown = progress and sys.stderr.isatty()
-    arguments = _arguments(recipe, loaded, scratch, save_steps, shown=shown)
-    model, losses, seconds = _trained(recipe, loaded, examples, arguments, callbacks)
-    adapter = adapter_from_peft(
-        model,
-        nesting=recipe.nesting,
-        rule=recipe.scaling,
-        alpha=recipe.alpha,
-        base=loaded.name,
-        base_sha256=loaded.sha256,
-        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
-        seed=recipe.seed,
-        name=recipe.name,
-    )
+    own = {"report_to": report_to, "disable_tqdm": not (progress and sys.stderr.isatty())}
+    arguments = _arguments(recipe, loaded, scratch, save_steps, own)
+    done = _trained(recipe, loaded, (examples, held_out), arguments, callbacks, folder)
     if is_main_process():
-        save_adapter(adapter, folder, force=force)
+        save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
-    return TrainingResult(adapter, folder, losses, seconds)
+    return done
 
 
 def _trained(
     recipe: Recipe,
     loaded: LoadedBase,
-    examples: list[Example],
+    examples: tuple[list[Example], list[Example]],  # to train on, held out
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
-) -> tuple[Any, tuple[tuple[int, float], ...], float]:
-    """The PEFT model after the last step, its losses, and the seconds that it took."""
+    folder: Path,
+) -> TrainingResult:
     scratch = Path(arguments.output_dir)
-    model, hook = build_model(recipe, loaded)
+    model, nested = build_model(recipe, loaded)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    collator = partial(collate, pad=pad)
-    trainer = NestedTrainer(model, examples, hook, arguments, collator, callbacks)
+    curve, collator = RankCurve(), partial(collate, pad=pad)
+    every = [nested, *callbacks, curve]
+    trainer = NestedTrainer(model, *examples, nested, arguments, collator, every)
+    for callback in trainer.callback_handler.callbacks:
+        if getattr(callback, "logging_dir", "") is None:  # TensorBoard's, else within `scratch`
+            callback.logging_dir = str(folder.with_name(f"{folder.name}.runs"))
     began = perf_counter()
     try:
         trainer.train(resume_from_checkpoint=newest_checkpoint(scratch))
+        adapter = dataclasses.replace(load_adapter(model), name=recipe.name)
     except DivergedError:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     finally:
-        hook.remove()
+        nested.remove()
         with suppress(OSError):  # unless there are checkpoints in it
             scratch.rmdir()
     log = trainer.state.log_history
     losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
-    return model, losses, perf_counter() - began
+    return TrainingResult(adapter, folder, losses, curve.losses, perf_counter() - began)
 
 
 def is_trained(folder: Path, recipe: Recipe) -> bool:
@@ -171,8 +176,8 @@ def newest_checkpoint(scratch: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
-    """Base + freshly initialised adapter (in the base's dtype) + nesting hook, in train mode."""
+def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
+    """Base + freshly initialised adapter (in the base's dtype) + its P, in train mode."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
@@ -203,11 +208,22 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, NestingHook]:
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model.enable_input_require_grads()
     model.train()
-    return model, NestingHook(model, recipe)
+    nested = Nested(model, recipe.setup, recipe.scaling, recipe.alpha, recipe.accumulation)
+    nested.record = msgspec.structs.replace(
+        nested.record,
+        base=loaded.name,
+        base_sha256=loaded.sha256,
+        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
+        seed=recipe.seed,
+    )
+    for module in recipe.target_modules:
+        if not any(f".{name}".endswith(f".{module}") for name in peft_layers(model, "default")):
+            logger.warning("no layer of the base is named like %s: it gets no adapter", module)
+    return model, nested
 
 
 def _arguments(
-    recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int, *, shown: bool
+    recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int, own: dict[str, Any]
 ) -> TrainingArguments:
     from transformers import TrainingArguments
 
@@ -217,7 +233,8 @@ def _arguments(
         output_dir=str(scratch),
         max_steps=recipe.steps or -1,
         num_train_epochs=recipe.epochs,
-        per_device_train_batch_size=_per_device(recipe.batch_size // recipe.accumulation),
+        per_device_train_batch_size=(size := _per_device(recipe.batch_size // recipe.accumulation)),
+        per_device_eval_batch_size=size,
         gradient_accumulation_steps=recipe.accumulation,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule,
@@ -229,14 +246,14 @@ def _arguments(
         data_seed=recipe.seed,
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,
-        disable_tqdm=not shown,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         save_total_limit=1,
-        report_to=[],
+        run_name=recipe.name,
         use_cpu=loaded.device == "cpu",
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
+        **own,
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1

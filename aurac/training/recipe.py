@@ -14,8 +14,8 @@ import yaml
 from msgspec import Meta
 
 from aurac.adapters import Nesting
-from aurac.adapters.methods import Pass, TrainingSetup, method_named
-from aurac.adapters.nesting import check_nested_ranks, default_nested_ranks
+from aurac.adapters.methods import TrainingSetup, method_named
+from aurac.adapters.nesting import check_nested_ranks
 from aurac.errors import RecipeError
 from aurac.files import sha256_json
 
@@ -53,6 +53,7 @@ class Recipe:
             is a `{{`; only the target is learnt.
         prompt_without: A prompt for rows where a field of `prompt` is empty (Open-Platypus' input).
         documents: Use only the first so many examples (0: all).
+        validation: Hold out so many examples of the end, and measure their loss at every rank.
         max_tokens: Longer examples are cut at the end.
         steps: Optimizer steps; 0 means `epochs` decide.
         epochs: Passes over the data, without `steps`.
@@ -86,6 +87,7 @@ class Recipe:
     prompt_without: str = ""
     target: str = " {answer}"
     documents: Count = 0
+    validation: Count = 0
     max_tokens: Annotated[int, Meta(ge=2)] = 512
     steps: Count = 0
     epochs: Positive = 1.0
@@ -116,40 +118,27 @@ class Recipe:
             if wrong:
                 what = f"nested_ranks = {ranks}: " if reason.startswith("not") else ""
                 raise RecipeError(f"recipe {self.name!r}: {what}{reason}")
-        method.check(self._setup)
-
-    @property
-    def ranks(self) -> tuple[int, ...]:
-        """S: {R} without nested training, else the nested ranks, by default 1, 2, 4, … and R."""
-        if not method_named(self.method).nested:
-            return (self.rank,)
-        return self.nested_ranks or default_nested_ranks(self.rank)
+        self.setup.passes(0, 0)  # refuses options out of range
 
     @property
     def nesting(self) -> Nesting:
         """How the ranks are trained, as the side-car file records it."""
         weights = self.dylora_probabilities if self.method == "dylora" else self.rank_weights
-        if not method_named(self.method).nested:
-            weights = ()
-        update = self.dylora_update if self.method == "dylora" else None
-        return Nesting(self.method, self.ranks, weights, update)
-
-    def passes(self, step: int) -> Sequence[Pass]:
-        """The passes of an optimizer step, counted from 0."""
-        return method_named(self.method).passes(self._setup, step)
+        args = self.method, self.rank, self.nested_ranks, weights, self.dylora_update
+        return Nesting.make(*args)
 
     @property
-    def _setup(self) -> TrainingSetup:
-        return self.nesting.setup(
-            self.rank, self.scaling, self.alpha, self.seed, self.method_options
-        )
+    def setup(self) -> TrainingSetup:
+        """What the method needs to know of the training."""
+        return TrainingSetup(self.nesting, self.seed, self.method_options)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
-        if not self.method_options:  # so that recipes without any keep their hash
-            values.pop("method_options")
+        for newer in ("method_options", "validation"):  # recipes without them keep their hash
+            if not values[newer]:
+                values.pop(newer)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @property

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from aurac.errors import DivergedError
-from aurac.training.nesting_hook import NestingHook
+from aurac.training.nested import Nested
 
 Example = dict[str, list[int]]
 LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
@@ -49,21 +49,26 @@ class NestedTrainer(Trainer):
     Losses are the Trainer's own: tokens are averaged over the optimizer step and all processes.
     """
 
-    _weight = 1.0
-
     def __init__(
         self,
         model: Any,
         examples: Sequence[Example],
-        hook: NestingHook,
+        held_out: Sequence[Example],
+        nested: Nested,
         arguments: TrainingArguments,
         collator: Callable[..., Any],
-        callbacks: Sequence[TrainerCallback] = (),
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self.hook = hook
+        self.nested = nested
         self.lengths = [len(example["input_ids"]) for example in examples]
-        every = [StepCallback(hook), *callbacks]
-        super().__init__(model, arguments, collator, train_dataset=examples, callbacks=every)
+        super().__init__(
+            model,
+            arguments,
+            collator,
+            train_dataset=examples,
+            eval_dataset=held_out or None,
+            callbacks=[StepCallback(evaluates=bool(held_out)), *callbacks],
+        )
         self.remove_callback(PrinterCallback)
         self._dtypes = {
             name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
@@ -86,32 +91,30 @@ class NestedTrainer(Trainer):
     ) -> torch.Tensor:
         """Every pass of the step, one after another: memory holds the graph of one of them."""
         losses = []
-        for each in self.hook.passes:
-            self.hook.use(each)
-            self._weight = each.weight
+        for each in self.nested.passes():
+            self.nested.forced = each
             losses.append(super().training_step(model, inputs, *args))
+        self.nested.forced = None
+        self.nested.micro_batch += 1
         return torch.stack(losses).sum()
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The Trainer's loss times the weight of the pass."""
-        return self._weight * super().compute_loss(*args, **kwargs)
+        """The Trainer's loss times the share of the pass."""
+        loss, each = super().compute_loss(*args, **kwargs), self.nested.forced
+        return loss if each is None else each.share * loss
 
 
 class StepCallback(TrainerCallback):
-    """Sets the passes of each optimizer step, and stops a training that has diverged."""
+    """Logs, evaluates and saves together, and stops a training that has diverged."""
 
-    def __init__(self, hook: NestingHook) -> None:
-        self._hook = hook
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
-        """The Trainer calls this once per optimizer step, before its first forward pass."""
-        self._hook.set_step(state.global_step)
+    def __init__(self, *, evaluates: bool) -> None:
+        self._evaluates = evaluates
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Log the last step; no checkpoint of it, for resumed the Trainer would make one more."""
-        self._hook.check_fired()
         last = state.global_step >= state.max_steps
         control.should_log |= control.should_save or last
+        control.should_evaluate |= self._evaluates and (control.should_save or last)
         control.should_save &= not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:

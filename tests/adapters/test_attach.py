@@ -28,6 +28,7 @@ from aurac.adapters import (
     prepare,
     save_adapter,
 )
+from aurac.adapters.formats.sidecar import Sidecar
 from aurac.errors import CheckpointError, RankError, UsageError
 
 NESTED = Nesting("matryoshka", (1, 2, 4, 8))
@@ -260,17 +261,10 @@ def test_reading_a_live_peft_model(tmp_path):
         task_type="CAUSAL_LM",
     )
     # rule none with alpha 1 at rank 8 is lora_alpha 8 in PEFT
-    adapter = adapter_from_peft(
-        model,
-        nesting=NESTED,
-        rule="none",
-        alpha=1.0,
-        base="b",
-        base_sha256="c",
-        recipe={"lr": 1e-3},
-        seed=5,
-        name="n",
-    )
+    how = {"method": "matryoshka", "nested_ranks": [1, 2, 4, 8]}
+    facts = {"base": "b", "base_sha256": "c", "recipe": {"lr": 1e-3}, "seed": 5}
+    record = Sidecar(**how, rule="none", alpha=1.0, **facts)
+    adapter = adapter_from_peft(model, record=record)
     read = load_adapter(save_adapter(adapter, tmp_path / "saved"))
     assert (read.rule, read.alpha, read.nesting) == ("none", 1.0, NESTED)
     assert (read.base, read.base_sha256, read.recipe, read.seed) == ("b", "c", {"lr": 1e-3}, 5)
@@ -280,7 +274,7 @@ def test_reading_a_live_peft_model(tmp_path):
         f.A, model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight
     )
     with pytest.raises(CheckpointError, match="lora_alpha 8"):
-        adapter_from_peft(model, nesting=NESTED, rule="rank", alpha=1.0)
+        adapter_from_peft(model, record=Sidecar(**how, rule="rank", alpha=1.0))
 
 
 def test_the_bases_gradient_flags_at_each_rank():

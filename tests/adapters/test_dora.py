@@ -12,7 +12,7 @@ from peft import PeftModel
 from support.adapters import edit_tensors, load_with_peft, logits, save_with_peft, tiny_llama
 
 from aurac.adapters import adapter_from_peft, attach, load_adapter, prepare, save_adapter
-from aurac.adapters.inspect import describe
+from aurac.adapters.inspect import inspect
 from aurac.cli import cli
 from aurac.engine.running import fused_adapters
 from aurac.errors import CheckpointError
@@ -56,7 +56,7 @@ def test_magnitudes_count_and_identify(folder):
 
 
 def test_inspect_says_that_rank_0_is_not_the_limit(folder):
-    facts = describe(load_adapter(folder))
+    facts = inspect(load_adapter(folder))
     assert facts.dora
     out = CliRunner().invoke(cli, ["inspect", str(folder)], catch_exceptions=False).output
     assert "DoRA with trained magnitudes" in out
@@ -81,5 +81,5 @@ def test_the_adapter_of_a_live_model_keeps_its_magnitudes(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(tiny_llama(), str(folder))
-    live = adapter_from_peft(model, nesting=None, rule="rank", alpha=6.0)
+    live = adapter_from_peft(model)
     assert live.sha256 == load_adapter(folder).sha256

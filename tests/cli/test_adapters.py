@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from support.adapters import load_with_peft, logits, random_adapter, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
-from aurac.adapters.inspect import describe
+from aurac.adapters.inspect import inspect
 from aurac.cli import cli
 
 NESTED = Nesting("matryoshka", (1, 2, 4))
@@ -37,7 +37,7 @@ def run(command, *arguments):
 
 
 def test_scales_and_energies_are_those_of_the_dense_update(adapter):
-    facts = describe(adapter)
+    facts = inspect(adapter)
     # S = {1, 2, 4}, alpha 2, sqrt: s = 2, √2, 1, so p = (3 + √2, 1 + √2, 1, 1)
     assert facts.p == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1])
     assert [row.scale for row in facts.by_rank] == pytest.approx([2, math.sqrt(2), 1])

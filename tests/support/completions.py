@@ -173,8 +173,9 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words
     """A run, and its accuracies and answers by task and rank."""
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
+    shown, command = words.pop("progress", False), words.pop("command", None)
     settings = Settings.of(place / "mine", files, out=out, **given, **words)
-    stored = run(settings, Bar() if progress else None, command).stored
+    stored = run(settings, Bar() if shown else None, command).stored
     return stored, {
         (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
         for task in stored.tasks

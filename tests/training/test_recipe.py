@@ -25,12 +25,12 @@ def test_built_in_recipes_load_and_open_with_their_launch_command(name):
 
 def test_the_papers_settings():
     recipe = load_recipe("gsm8k/matryoshka-r256")
-    assert recipe.ranks == (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    assert recipe.nesting.ranks == (1, 2, 4, 8, 16, 32, 64, 128, 256)
     assert (recipe.batch_size, recipe.epochs, recipe.max_tokens) == (32, 3.0, 512)
     assert (recipe.scaling, recipe.alpha, len(recipe.target_modules)) == ("sqrt", 1.0, 7)
     assert recipe.init == "reference"
     shorter = load_recipe("gsm8k/matryoshka-r256", {"steps": 3, "nested_ranks": [1, 256]})
-    assert (shorter.steps, shorter.ranks) == (3, (1, 256))
+    assert (shorter.steps, shorter.nesting.ranks) == (3, (1, 256))
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_overrides_are_yaml_values():
     recipe = load_recipe(
         "word_problems/matryoshka", {"rank": "8", "nested_ranks": "[2, 8]", "learning_rate": "3e-3"}
     )
-    assert (recipe.rank, recipe.ranks, recipe.learning_rate) == (8, (2, 8), 3e-3)
+    assert (recipe.rank, recipe.nesting.ranks, recipe.learning_rate) == (8, (2, 8), 3e-3)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
 
 
 def test_default_nested_ranks_end_with_the_trained_rank():
-    assert make_recipe(GOOD | {"rank": 12}).ranks == (1, 2, 4, 8, 12)
-    assert make_recipe(GOOD | {"method": "lora"}).ranks == (8,)
-    assert make_recipe(GOOD | {"rank": 1}).ranks == (1,)
+    assert make_recipe(GOOD | {"rank": 12}).nesting.ranks == (1, 2, 4, 8, 12)
+    assert make_recipe(GOOD | {"method": "lora"}).nesting.ranks == (8,)
+    assert make_recipe(GOOD | {"rank": 1}).nesting.ranks == (1,)
 
 
 def test_the_hash_tells_recipes_apart_and_seeds_together():

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.formats.mlx import Mlx
-from aurac.adapters.formats.peft import Peft
+from aurac.adapters.formats.peft import Peft, adapter_from_peft
 from aurac.adapters.formats.peft_config import CONFIG
 from aurac.adapters.formats.sidecar import SIDECAR
 from aurac.adapters.formats.source import Format, Source, Stated, as_stated
@@ -20,6 +20,11 @@ from aurac.adapters.formats.state_dict import StateDict
 from aurac.adapters.nesting import Rule, Update
 from aurac.errors import CheckpointError, first_line
 from aurac.models.tokenizer import TOKENIZER_FILES
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), StateDict()]
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
@@ -29,7 +34,7 @@ _HUB_ID = re.compile(
 
 
 def load_adapter(
-    path: str | Path,
+    path: str | Path | PeftModel,
     *,
     base_model: nn.Module | None = None,
     name: str | None = None,
@@ -41,10 +46,11 @@ def load_adapter(
     update: Update | None = None,
     base: str | None = None,
 ) -> Adapter:
-    """Read an adapter from a folder, a file or a hub id.
+    """Read an adapter from a folder, a file, a hub id or a live model.
 
     Args:
-        path: Folder of PEFT or MLX, state dict, or ``owner/name[@revision][:subfolder]``.
+        path: Folder of PEFT or MLX, state dict, ``owner/name[@revision][:subfolder]``, or a
+            ``PeftModel``, whose adapter ``default`` is copied.
         base_model: The base itself (on the meta device will do), to settle an orientation that
             shapes alone leave open. Without it the base of that name is looked at.
         name: What to call it; the last part of the path by default.
@@ -64,6 +70,9 @@ def load_adapter(
         UsageError: When what is given does not fit together.
     """
     stated = Stated(method, scaling, alpha, nested_ranks, weights, update, base)
+    if not isinstance(path, (str, Path)):
+        live = as_stated(adapter_from_peft(path), stated)
+        return replace(live, name=name or live.name)
     source = Source(_adapter_path(_local(str(path))), stated, base_model)
     kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
     if kind is None:

@@ -24,21 +24,19 @@ from aurac.adapters.formats.peft_config import (
     PREFIX,
     PeftConfig,
     Skeleton,
-    base_fields,
     parse_config,
     pattern_name,
 )
-from aurac.adapters.formats.sidecar import with_rule, with_sidecar
+from aurac.adapters.formats.sidecar import Sidecar, recorded, with_sidecar
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, read_tensors
-from aurac.adapters.methods import Nesting
-from aurac.adapters.nesting import Rule
 from aurac.errors import CheckpointError
 
 DORA_NOTE: Final = (
     "the trained magnitudes of DoRA act at every rank from 1 on, so rank 0 (the plain base) is not "
     "the limit of small ranks"
 )
+NESTED: Final = "_aurac_nested"  # where a live model has its `aurac.training.nested.Nested`
 # Of a base whose embeddings were resized PEFT writes the saved modules again under these names.
 _TWICE = re.compile(r"\.(?:modules_to_save|original_module)\.")
 _FACTOR = re.compile(
@@ -141,45 +139,25 @@ def _notes(
 
 
 def adapter_from_peft(
-    model: Any,
-    adapter_name: str = "default",
-    *,
-    nesting: Nesting | None,
-    rule: Rule,
-    alpha: float,
-    base: str | None = None,
-    base_sha256: str | None = None,
-    recipe: Mapping[str, object] | None = None,
-    seed: int | None = None,
-    name: str = "adapter",
+    model: Any, adapter_name: str = "default", record: Sidecar | None = None
 ) -> Adapter:
-    """The adapter in a live ``PeftModel``, its factors copied to the CPU.
+    """The adapter of that name in a live ``PeftModel``, its factors copied to the CPU.
 
-    ``rule`` and ``alpha`` are those of the training; for ``none`` PEFT itself has α·R. What follows
-    is recorded with the adapter as `Adapter` has it.
-
-    Raises:
-        CheckpointError: Its own scale is another, or it has a feature that is refused.
+    How it was trained is what `aurac.nested` knows of it, where no record says it. A record of
+    another scale, and features that are refused in files, are a CheckpointError.
     """
     from peft import get_peft_model_state_dict
 
     where = f"model adapter {adapter_name!r}"
     # As the JSON that PEFT would save; it keeps some fields as sets.
-    record = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
-    record |= base_fields(base, {}) if base else {}
+    fields = json.loads(json.dumps(model.peft_config[adapter_name].to_dict(), default=sorted))
     state = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
-    adapter = from_state(parse_config(record, where), copied, where, name)
-    modules = {n: with_rule(n, f, rule, float(alpha), where) for n, f in adapter.modules.items()}
-    return replace(
-        adapter,
-        modules=modules,
-        nesting=nesting,
-        base=base or adapter.base,
-        base_sha256=base_sha256,
-        recipe=recipe,
-        seed=seed,
-    )
+    adapter = from_state(parse_config(fields, where), copied, where, adapter_name)
+    nested = vars(model).get(NESTED)
+    if record is None and nested is not None and nested.adapter_name == adapter_name:
+        record = nested.record
+    return adapter if record is None else recorded(adapter, record, where)
 
 
 def _whole(tensor: Tensor) -> Tensor:

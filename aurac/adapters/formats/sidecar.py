@@ -6,6 +6,7 @@ An unknown key in the config itself would make PEFT warn.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from aurac.adapters.adapter import Adapter, Derived, Factors
 from aurac.adapters.formats.storage import checked, read_json
 from aurac.adapters.methods import Nesting
 from aurac.adapters.nesting import Rule, Update, peft_alpha
-from aurac.errors import CheckpointError
+from aurac.errors import AuracError, CheckpointError
+from aurac.files import write_json
 from aurac.models.device import versions
 from aurac.models.packaged import published
 
@@ -36,52 +38,73 @@ class Sidecar(msgspec.Struct, frozen=True):
     alpha: float | None = None
     base: str | None = None
     base_sha256: str | None = None
-    recipe: dict[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = None
     seed: int | None = None
     derived: Derived | None = None
     aurac_adapter: int = VERSION
 
+    @property
+    def nesting(self) -> Nesting | None:
+        """How the ranks were trained, where method and ranks are recorded."""
+        if self.method is None or self.nested_ranks is None:
+            return None
+        return Nesting(self.method, tuple(self.nested_ranks), tuple(self.weights), self.update)
 
-def sidecar_json(adapter: Adapter) -> dict[str, object]:
-    """The side-car of an adapter as a JSON object."""
-    nesting, installed = adapter.nesting, versions()
-    return msgspec.to_builtins(
-        {
-            "aurac_adapter": VERSION,
-            **{name: getattr(adapter, name) for name in ("method", "rule", "alpha", *_FACTS)},
-            "nested_ranks": nesting and nesting.ranks,
-            "weights": nesting and nesting.weights,
-            "update": nesting and nesting.update,
-            "versions": {name: installed.get(name) for name in ("aurac", "peft", "torch")},
-        }
-    )
+    @classmethod
+    def of(cls, adapter: Adapter) -> Sidecar:
+        """What is recorded of an adapter."""
+        n, trained = adapter.nesting, dict[str, Any]()
+        if n is not None:
+            trained = {"method": n.method, "nested_ranks": list(n.ranks), "update": n.update}
+            trained["weights"] = list(n.weights)
+        own = ("rule", "alpha", "base", "base_sha256", "recipe", "seed", "derived")
+        return cls(**trained, **{name: getattr(adapter, name) for name in own})
+
+    def write(self, folder: Path) -> None:
+        """Write the file."""
+        installed = versions()
+        used = {name: installed.get(name) for name in ("aurac", "peft", "torch")}
+        write_json(folder / SIDECAR, {**msgspec.to_builtins(self), "versions": used})
 
 
 def with_sidecar(adapter: Adapter, folder: Path) -> Adapter:
-    """``adapter`` with what the side-car in its folder records, if there is one.
+    """``adapter`` with what the side-car in its folder records, if there is one."""
+    path = folder / SIDECAR
+    if not path.exists():
+        return adapter
+    try:
+        record = checked(read_json(path), Sidecar, path)
+        _ = record.nesting
+    except AuracError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if record.aurac_adapter != VERSION:
+        raise CheckpointError(f"{path} was written by another version of aurac")
+    return recorded(adapter, record, path)
+
+
+def recorded(adapter: Adapter, record: Sidecar, where: object) -> Adapter:
+    """``adapter`` as a record has it.
 
     The config's base counts where it was changed since: the side-car names the same one, perhaps
     in other words. A scale that contradicts the config's is refused (CheckpointError).
     """
-    path = folder / SIDECAR
-    if not path.exists():
-        return adapter
-    record, nesting = checked(read_json(path), Sidecar, path), None
-    if record.method and record.nested_ranks:
-        how = tuple(record.nested_ranks), tuple(record.weights), record.update
-        nesting = Nesting(record.method, *how)
-    if record.aurac_adapter != VERSION:
-        raise CheckpointError(f"{path} was written by another version of aurac")
     modules = dict(adapter.modules)
     if rule := record.rule:
         for name, f in adapter.modules.items():
             own = f.alpha / f.rank if rule == "none" else f.alpha
             alpha = own if record.alpha is None else record.alpha
-            modules[name] = with_rule(name, f, rule, alpha, path)
+            modules[name] = with_rule(name, f, rule, alpha, where)
     same = adapter.base in (None, record.base, published(record.base))
-    facts = {name: getattr(record, name) for name in _FACTS}
-    facts["base"] = record.base if record.base and same else adapter.base
-    return replace(adapter, modules=modules, nesting=nesting, **facts)
+    return replace(
+        adapter,
+        modules=modules,
+        nesting=record.nesting,
+        base=record.base if record.base and same else adapter.base,
+        base_sha256=record.base_sha256,
+        recipe=record.recipe,
+        seed=record.seed,
+        derived=record.derived,
+    )
 
 
 def with_rule(module: str, f: Factors, rule: Rule, alpha: float, where: object) -> Factors:

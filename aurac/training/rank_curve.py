@@ -1,0 +1,72 @@
+"""Rank curves during training: the loss of the evaluation set at every rank, in any HF Trainer."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+
+from aurac.adapters.attach import cuts, peft_layers
+from aurac.adapters.formats.peft import NESTED
+from aurac.adapters.nesting import default_nested_ranks
+
+
+class RankCurve(TrainerCallback):
+    """Logs the loss of the evaluation set at every rank after each evaluation.
+
+    The Trainer logs `eval_loss_r4`, … (`eval/loss_r4` in TensorBoard and W&B), which may also be
+    its `metric_for_best_model`. The loss is the Trainer's own, of the adapter as `aurac.truncate`
+    cuts it by default; at the trained rank it is that of the evaluation.
+
+    Args:
+        ranks: `pow2` (1, 2, 4, … and R), `all`, or the ranks.
+        every: Measure at every so-many-th evaluation.
+
+    Attributes:
+        losses: Rank → loss, at the last measurement.
+    """
+
+    def __init__(self, ranks: str | Sequence[int] = "pow2", every: int = 1) -> None:
+        self.ranks, self.every = ranks, every
+        self.losses: dict[int, float] = {}
+        self._evaluations: Counter[str] = Counter()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        """Measure, and log through the Trainer."""
+        model, metrics = given["model"], given["metrics"]
+        key = next(name for name in metrics if name.endswith("_loss"))  # one for each data set
+        self._evaluations[key] += 1
+        trainer, nested = _trainer(), vars(model).get(NESTED)
+        if self._evaluations[key] % self.every or (nested and nested.is_cut):
+            return
+        name = nested.adapter_name if nested else model.active_adapter
+        R = max(layer.r[name] for layer in peft_layers(model, name).values())
+        named = {"pow2": default_nested_ranks(R), "all": range(1, R + 1)}
+        # TRL averages what it measures on the way (`_metrics`) into the log that comes next.
+        measured = copy.deepcopy(getattr(trainer, "_metrics", None))
+        live = nested.cuts() if nested else cuts(model, name)
+        with torch.random.fork_rng(devices=[]), live as set_rank:  # a data loader draws a seed
+            for r in named[self.ranks] if isinstance(self.ranks, str) else self.ranks:
+                self.losses[r] = metrics[key]
+                if r != R:
+                    set_rank(r)
+                    found = trainer.evaluation_loop(given["eval_dataloader"], f"Rank {r}", True)  # noqa: FBT003
+                    self.losses[r] = found.metrics["eval_loss"]
+        if measured is not None:
+            trainer._metrics = measured
+        curve = {f"{key}_r{r}": loss for r, loss in self.losses.items()}
+        trainer.log(dict(curve))
+        metrics.update(curve)
+
+
+def _trainer() -> Trainer:
+    """The Trainer whose method calls the callback, which is not told."""
+    for frame, _ in traceback.walk_stack(None):
+        if isinstance(owner := frame.f_locals.get("self"), Trainer):
+            return owner
+    raise RuntimeError("a RankCurve is a callback of a Trainer")

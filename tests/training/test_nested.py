@@ -1,0 +1,524 @@
+"""A method's P in a live PEFT model, against the literal sum of |S| forward passes, in fp64."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+from support.adapters import tiny_llama
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+import aurac
+from aurac.adapters import Nesting, default_nested_ranks
+from aurac.adapters.methods import TrainingSetup
+from aurac.errors import CheckpointError, RecipeError, UsageError
+from aurac.training.nested import Nested
+
+S = (1, 2, 4, 8)
+
+
+class TwoLayers(nn.Module):
+    """Enough of a model for PEFT: two linear layers with a non-linearity between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(12, 10)
+        self.b = nn.Linear(10, 7)
+        self.checkpoint = None
+
+    def forward(self, x):
+        if self.checkpoint is None:
+            return self.b(torch.tanh(self.a(x)))
+        hidden = checkpoint(self.a, x, use_reentrant=self.checkpoint)
+        return checkpoint(self.b, torch.tanh(hidden), use_reentrant=self.checkpoint)
+
+
+def peft_model(scaling="sqrt", alpha=1.0, R=8, **config):
+    torch.manual_seed(0)
+    given = {
+        "r": R,
+        "lora_alpha": alpha * R if scaling == "none" else alpha,
+        "use_rslora": scaling == "sqrt",
+        "target_modules": ["a", "b"],
+        "init_lora_weights": False,  # B is not zero, so that A gets gradients too
+    }
+    return get_peft_model(TwoLayers().double(), LoraConfig(**{**given, **config})).double()
+
+
+def s(rule, alpha, r):
+    return {"none": alpha, "rank": alpha / r, "sqrt": alpha / r**0.5}[rule]
+
+
+def literal_layer(layer, x, rule, alpha, ranks, weights):
+    """W x + Σ_r w_r s_r B[:, :r] A[:r] x, one product per nested rank, none of aurac's code."""
+    A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    total = layer.base_layer(x)
+    for r, w in zip(ranks, weights, strict=True):
+        own = min(r, len(A))  # a layer of a lower rank stays as it is
+        total = total + w * s(rule, alpha, own) * (x @ A[:own].T) @ B[:, :own].T
+    return total
+
+
+def literal(model, x, rule, alpha, ranks, weights=None):
+    how = rule, alpha, ranks, weights or (1.0,) * len(ranks)
+    inner = model.base_model.model
+    return literal_layer(inner.b, torch.tanh(literal_layer(inner.a, x, *how)), *how)
+
+
+def step(model, x, forward):
+    """The output and the gradients of the adapter and of x."""
+    model.zero_grad()
+    x = x.clone().requires_grad_()
+    out = forward(x)
+    out.square().sum().backward()
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    return out.detach(), found | {"x": x.grad}
+
+
+def assert_same(got, wanted, atol=1e-10):
+    assert torch.allclose(got[0], wanted[0], rtol=0, atol=atol)
+    assert got[1].keys() == wanted[1].keys()
+    for name, gradient in wanted[1].items():
+        assert torch.allclose(got[1][name], gradient, rtol=0, atol=atol), name
+
+
+@pytest.fixture
+def x():
+    return torch.randn(5, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+@pytest.mark.parametrize("ranks", [(1, 2, 4, 8), (3, 8), (8,), (2, 5)])
+def test_matryoshka_is_the_literal_sum(scaling, ranks, x):
+    weights = tuple(0.5 + 0.25 * k for k in range(len(ranks)))
+    model = peft_model(scaling, 1.7)
+    wanted = step(model, x, lambda x: literal(model, x, scaling, 1.7, ranks, weights))
+    with aurac.nested(model, "matryoshka", ranks=ranks, weights=weights, scaling=scaling):
+        got = step(model, x, model)
+        assert len(got[1]) == 5
+        assert_same(got, wanted)
+        model.eval()  # P is what was trained
+        assert torch.allclose(model(x), wanted[0], rtol=0, atol=1e-10)
+
+
+class ResearchLayer(nn.Module):
+    """The MatryoshkaLoRA research code's layers in their orientation: A (in, R), B (R, out).
+
+    Its `diag` has P_i = the sum of the scales of the largest ranks, of as many as are at least i;
+    its `binary` the mean over ranks of masked products; α is 1. Own words after their
+    adapters/matryoshka.py and dylora.py.
+    """
+
+    def __init__(self, layer, ranks, scaling, kind):
+        super().__init__()
+        self.base = layer.base_layer
+        self.A = nn.Parameter(layer.lora_A["default"].weight.detach().T.clone())
+        self.B = nn.Parameter(layer.lora_B["default"].weight.detach().T.clone())
+        self.ranks, self.scaling, self.kind, self.inference_rank = ranks, scaling, kind, None
+
+    def scale(self, r):
+        return s(self.scaling, 1.0, r)
+
+    def forward(self, x):
+        R, ranks = len(self.B), self.ranks
+        if self.inference_rank is not None:
+            r = self.inference_rank
+            return self.base(x) + self.scale(r) * ((x @ self.A[:, :r]) @ self.B[:r])
+        if self.kind == "diag":
+            counts = [sum(r >= i for r in ranks) for i in range(1, R + 1)]
+            P = [sum(map(self.scale, ranks[len(ranks) - c :])) for c in counts]
+            return self.base(x) + x @ (self.A * torch.tensor(P, dtype=x.dtype)) @ self.B
+        masks = [(torch.arange(R) < r).to(x.dtype) for r in ranks]
+        products = (
+            self.scale(r) / len(ranks) * ((x @ (self.A * m)) @ (self.B * m[:, None]))
+            for r, m in zip(ranks, masks, strict=True)
+        )
+        return self.base(x) + sum(products)
+
+
+@pytest.mark.parametrize("kind", ["diag", "binary", "dylora"])
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+def test_losses_and_gradients_are_the_research_code_s(kind, scaling, x):
+    model = peft_model(scaling)
+    inner = model.base_model.model
+    theirs = nn.Sequential(
+        ResearchLayer(inner.a, S, scaling, kind),
+        nn.Tanh(),
+        ResearchLayer(inner.b, S, scaling, kind),
+    )
+    if kind == "dylora":
+        handle = aurac.nested(model, "dylora", ranks=S, scaling=scaling, seed=3)
+        theirs[0].inference_rank = theirs[2].inference_rank = handle.passes()[0].ranks[0]
+    else:
+        weights = [1 / len(S)] * len(S) if kind == "binary" else ()
+        handle = aurac.nested(model, "matryoshka", ranks=S, weights=weights, scaling=scaling)
+    ours, wanted = step(model, x, model), step(theirs, x, theirs)
+    assert torch.allclose(ours[0], wanted[0], rtol=0, atol=1e-10)
+    for name, index in (("a", 0), ("b", 2)):
+        for side in "AB":
+            got = ours[1][f"base_model.model.{name}.lora_{side}.default.weight"]
+            assert torch.allclose(got, wanted[1][f"{index}.{side}"].T, rtol=0, atol=1e-10)
+    handle.remove()
+
+
+def test_lora_is_plain_peft_bit_for_bit(x):
+    model = peft_model(lora_dropout=0.3, rank_pattern={"b": 4}, alpha_pattern={"a": 3})
+    torch.manual_seed(1)
+    plain = step(model, x, model)
+    with aurac.nested(model, "lora"):
+        torch.manual_seed(1)
+        assert_same(step(model, x, model), plain, atol=0)
+
+
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+def test_a_layer_of_another_rank_or_alpha_has_its_own_scales(method, x):
+    """At a rank above its own a layer of a `rank_pattern` stays as it is, as when it is cut."""
+    model = peft_model(rank_pattern={"b": 3}, alpha_pattern={"b": 2.0})
+    handle = aurac.nested(model, method, ranks=S, seed=1)
+    ranks = handle.passes()[0].ranks if method == "dylora" else S
+    a, b = model.base_model.model.a, model.base_model.model.b
+    ones = (1.0,) * len(ranks)
+
+    def wanted(x):
+        hidden = torch.tanh(literal_layer(a, x, "sqrt", 1.0, ranks, ones))
+        return literal_layer(b, hidden, "sqrt", 2.0, ranks, ones)
+
+    got = step(model, x, model)
+    assert_same(got, step(model, x, wanted))
+    p = aurac.load_adapter(model).rank_weights("b")
+    third = 2 / math.sqrt(3)
+    if method == "matryoshka":  # ranks 4 and 8 are rank 3 there
+        assert p == pytest.approx([2 + 2**0.5 + 2 * third, 2**0.5 + 2 * third, 2 * third])
+    else:
+        assert p == pytest.approx([third] * 3)
+
+
+def test_dylora_draws_for_each_training_pass_alone(x):
+    model = peft_model("rank")
+    handle = aurac.nested(model, "dylora", ranks=S, scaling="rank", seed=5)
+    seen = []
+    for number in range(12):
+        assert handle.micro_batch == number
+        b = handle.passes()[0].ranks[0]
+        seen.append(b)
+        wanted = step(model, x, lambda x, b=b: literal(model, x, "rank", 1.0, (b,)))
+        assert_same(step(model, x, model), wanted)
+        with torch.no_grad():  # as a reference of TRL's: no micro-batch, and the whole adapter
+            assert torch.allclose(model(x), literal(model, x, "rank", 1.0, (8,)))
+        model.eval()
+        assert torch.allclose(model.get_base_model()(x), literal(model, x, "rank", 1.0, (8,)))
+        model.train()
+    assert len({*seen}) >= 3  # 12 draws of 4 ranks: two or fewer kinds with chance below 1e-3
+    handle.remove()
+    again = aurac.nested(model, "dylora", ranks=S, scaling="rank", seed=5)
+    again.micro_batch = 7  # a resumed loop
+    assert again.passes()[0].ranks == (seen[7],)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("update", ["prefix", "frozen"])
+def test_a_recomputed_pass_has_the_rank_of_the_first(update, reentrant, x):
+    model = peft_model()
+    found = []
+    for kind in (None, reentrant):
+        model.get_base_model().checkpoint = kind
+        with aurac.nested(
+            model, "dylora", ranks=S, update=update, seed=2, accumulation=2
+        ) as handle:
+            results = []
+            for _ in range(6):
+
+                def forward(x):
+                    out = model(x)
+                    with torch.no_grad():
+                        model(x)  # between a pass and its backward
+                    return out
+
+                results.append(step(model, x, forward))
+            found.append(results)
+            assert handle.micro_batch == 6
+    for got, wanted in zip(*found, strict=True):
+        assert_same(got, wanted, atol=0)
+
+
+def test_frozen_moves_only_the_drawn_row_and_column(x):
+    model = peft_model()
+    whole = step(model, x, lambda x: literal(model, x, "sqrt", 1.0, (4,)))[1]
+    handle = aurac.nested(model, "dylora", ranks=S, update="frozen", accumulation=3)
+    first = range(0, 300, 3)
+    handle.micro_batch = next(k for k in first if handle.setup.passes(k // 3, k)[0].row == 4)
+    for _ in range(3):  # one rank for each optimizer step
+        found = step(model, x, model)[1]
+        # The gradient to the input is that of the whole prefix, not of the one row.
+        assert torch.allclose(found["x"], whole["x"], rtol=0, atol=1e-10)
+        for name in ("a", "b"):
+            for side, dim in (("A", 0), ("B", 1)):
+                key = f"base_model.model.{name}.lora_{side}.default.weight"
+                kept = torch.zeros_like(whole[key])
+                kept.narrow(dim, 3, 1).copy_(whole[key].narrow(dim, 3, 1))
+                assert torch.allclose(found[key], kept, rtol=0, atol=1e-10)
+
+
+def setup(method="dylora", ranks=S, weights=(), update="prefix", seed=0, **options):
+    nesting = Nesting(method, ranks, weights, update if method == "dylora" else None)
+    return TrainingSetup(nesting, seed, options)
+
+
+@given(st.integers(0, 2**31), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_drawn_ranks_depend_on_the_seed_and_what_they_are_drawn_for(seed, first, second):
+    prefix, frozen = (setup(update=update, seed=seed) for update in ("prefix", "frozen"))
+    assert prefix.passes(first, second)[0].ranks == prefix.passes(0, second)[0].ranks
+    assert frozen.passes(first, second)[0].ranks == frozen.passes(first, 0)[0].ranks
+    assert prefix.passes(first, second)[0].ranks[0] in S
+
+
+def test_drawn_ranks_follow_their_chances():
+    made = setup(weights=(0.5, 0.25, 0.25, 0.0))
+    draws = [made.passes(0, k)[0].ranks[0] for k in range(4000)]
+    shares = [draws.count(r) / 4000 for r in S]
+    # sd of the first share is 0.008: five of them leave no room for chance
+    assert np.allclose(shares, [0.5, 0.25, 0.25, 0.0], atol=0.04)
+    assert shares[3] == 0
+
+
+@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
+def test_nested_loss_is_the_weighted_mean_of_the_losses_at_each_rank(scaling, x):
+    weights = [1.0, 2.0, 1.0, 0.5]
+    model = peft_model(scaling, 1.3)
+    losses = [literal(model, x, scaling, 1.3, (r,)).square().sum() for r in S]
+    wanted = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    wanted.backward()
+    expected = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    nested = Nested(model, setup("nested_loss", weights=weights), scaling, 1.3)
+    total = 0.0
+    for each in nested.passes():
+        nested.forced = each
+        loss = model(x).square().sum() * each.share
+        loss.backward()
+        total += loss.item()
+    assert total == pytest.approx(wanted.item(), abs=1e-10)
+    for name, gradient in expected.items():
+        assert torch.allclose(model.get_parameter(name).grad, gradient, rtol=0, atol=1e-10), name
+
+
+def test_sampled_nested_losses_have_the_same_expectation():
+    # 4 ranks, 2 a step: each is drawn in half of the steps and counts double.
+    weights = (0.4, 0.3, 0.2, 0.1)
+    made = setup("nested_loss", weights=weights, ranks_per_step=2)
+    mean = dict.fromkeys(S, 0.0)
+    for number in range(4000):
+        passes = made.passes(number, 2 * number)
+        assert passes == made.passes(number, 2 * number + 1)
+        assert len(passes) == 2
+        for one in passes:
+            mean[one.ranks[0]] += one.share / 4000
+    # The largest sd, of w = .4 in half of the steps as .8, is .4/√4000 = .006.
+    assert list(mean.values()) == pytest.approx(weights, abs=0.03)
+
+
+@pytest.mark.parametrize("k", [-1, 5, 1.5, True, "two"])
+def test_a_wrong_number_of_ranks_per_step_is_refused(k):
+    from aurac.training import make_recipe
+
+    values = {"name": "t", "method": "nested_loss", "rank": 8, "data": "x"}
+    with pytest.raises(RecipeError, match="ranks_per_step"):
+        make_recipe(values | {"method_options": {"ranks_per_step": k}})
+
+
+def llama(alpha=1.0, dtype=torch.float32, **config):
+    """A PEFT model of a tiny Llama with a trained-looking adapter of rank 8."""
+    base = tiny_llama().to(dtype)
+    torch.manual_seed(5)
+    given = {"r": 8, "lora_alpha": alpha, "use_rslora": True, "init_lora_weights": False}
+    given |= {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
+    return get_peft_model(base, LoraConfig(**{**given, **config}), autocast_adapter_dtype=False)
+
+
+IDS = torch.randint(3, 40, (2, 9), generator=torch.Generator().manual_seed(1))
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS).logits
+
+
+METHODS = {
+    "lora": {},
+    "matryoshka": {"ranks": S},
+    "dylora": {"ranks": S, "weights": (1, 1, 2, 2), "update": "frozen"},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_saved_files_are_plain_peft_and_know_how_they_were_trained(method, tmp_path):
+    model = llama()
+    plain = {name: p.clone() for name, p in model.state_dict().items()}
+    before = {name: (dict(vars(m)), *hooks(m)) for name, m in model.named_modules()}
+    with aurac.nested(model, method, **METHODS[method]) as handle:
+        assert model.state_dict().keys() == plain.keys()
+        model.save_pretrained(tmp_path / "a")
+        live = aurac.load_adapter(model)
+        with pytest.raises(UsageError, match="nested already"):
+            aurac.nested(model, "lora")
+    assert {name: (dict(vars(m)), *hooks(m)) for name, m in model.named_modules()} == before
+    handle.remove()
+    model.save_pretrained(tmp_path / "b")
+    assert not (tmp_path / "b/aurac.json").exists()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    read = aurac.load_adapter(tmp_path / "a")
+    assert read.sha256 == live.sha256
+    assert read.method == method
+    assert read.nesting.ranks == ((8,) if method == "lora" else S)
+    assert read.nesting.update == ("frozen" if method == "dylora" else None)
+    assert (read.rule, read.alpha) == ("sqrt", 1.0)
+
+
+def hooks(module):
+    kinds = (module._forward_hooks, module._forward_pre_hooks, module._forward_hooks_always_called)
+    weights = [p._backward_hooks or {} for p in module.parameters(recurse=False)]
+    return [len(each) for each in (*kinds, *weights)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rank_is_what_the_cut_file_computes(method, dtype, tmp_path):
+    model = llama(dtype=dtype)
+    with aurac.nested(model, method, **METHODS[method]) as handle:
+        whole = logits(model)
+        model.save_pretrained(tmp_path / "whole")
+        for r in (1, 3, 8):
+            with handle.rank(r):
+                got = logits(model)
+            cut = aurac.truncate(tmp_path / "whole", r)
+            aurac.save_adapter(cut, tmp_path / f"r{r}")
+            theirs = PeftModel.from_pretrained(
+                tiny_llama().to(dtype), tmp_path / f"r{r}", autocast_adapter_dtype=False
+            )
+            assert torch.equal(got, logits(theirs)), r
+            beside = aurac.truncate(model, rank=r)
+            assert beside.name == f"cut_r{r}"
+            assert (beside.rank, beside.derived) == (cut.rank, cut.derived)
+            if dtype == torch.float32:  # PEFT puts an added adapter in fp32
+                model.set_adapter(beside.name)
+                assert torch.equal(logits(model), got)
+                model.set_adapter("default")
+        assert torch.equal(logits(model), whole)
+        trained = [n for n, p in model.named_parameters() if p.requires_grad]
+        assert trained
+        assert all(".default." in name for name in trained)
+
+
+def test_a_cut_replaces_an_older_one_and_can_be_merged():
+    model = llama()
+    handle = aurac.nested(model, "matryoshka", ranks=S)
+    aurac.truncate(model, rank=4)
+    with torch.no_grad():
+        model.get_base_model().model.layers[0].self_attn.q_proj.lora_B["default"].weight.mul_(3)
+    aurac.truncate(model, rank=4)
+    with handle.rank(4):
+        wanted = logits(model)
+    merged = model.merge_and_unload(adapter_names=["cut_r4"])
+    assert torch.allclose(logits(merged), wanted, atol=1e-5)
+
+
+def test_inspect_knows_a_live_model():
+    model = llama()
+    plain = aurac.inspect(model)
+    assert (plain.method, plain.trained_rank, plain.basis) == (None, 8, "svd")
+    with aurac.nested(model, "matryoshka", ranks=S):
+        facts = aurac.inspect(model)
+    assert (facts.method, facts.nested_ranks, facts.basis) == ("matryoshka", [*S], "prefix")
+    assert facts.p[0] == pytest.approx(1 + 2**-0.5 + 0.5 + 8**-0.5)
+
+
+def test_generation_is_by_the_whole_adapter():
+    model = llama()
+    settings = {"do_sample": False, "max_new_tokens": 8, "pad_token_id": 0}
+    wanted = model.eval().generate(input_ids=IDS, **settings)
+    with aurac.nested(model, "dylora", ranks=S, weights=(1, 0, 0, 0)):
+        model.train()(input_ids=IDS, labels=IDS).loss.backward()  # at rank 1
+        assert torch.equal(model.generate(input_ids=IDS, **settings), wanted)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "said"),
+    [
+        ({}, {"scaling": "rank"}, "not rule rank with alpha 1"),
+        ({}, {"scaling": "none"}, "not rule none"),
+        ({}, {"alpha": 2.0}, "not rule sqrt with alpha 2"),
+        ({}, {"method": "nested_loss"}, "aurac train"),
+        ({}, {"method": "dora"}, "no method 'dora'"),
+        ({}, {"ranks": (1, 16)}, "below its last nested rank 16"),
+        ({}, {"weights": (1, 2)}, "one finite number"),
+        ({"use_dora": True}, {}, r"q_proj \(DoRA\) takes no P"),
+        ({"target_modules": ["embed_tokens"]}, {}, r"embed_tokens \(embedding\) takes no P"),
+        ({"lora_bias": True}, {}, "sets lora_bias"),
+    ],
+)
+def test_what_would_train_something_else_is_refused(config, settings, said):
+    model = llama(**config)
+    before = hooks(model.get_base_model())
+    with pytest.raises((CheckpointError, UsageError), match=said):
+        aurac.nested(model, **{"method": "matryoshka", **settings})
+    assert hooks(model.get_base_model()) == before
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_s_R_is_read_from_the_layer(method, x):  # noqa: N802
+    model = peft_model()
+    results = []
+    for factor in (1, 3):
+        model.get_base_model().b.set_scale("default", factor)
+        with aurac.nested(model, method, **METHODS[method]):
+            results.append(step(model, x, model))
+    assert_same(*results, atol=1e-12)
+
+
+def test_layers_that_pass_the_hook_by_are_an_error(x):
+    model = peft_model()
+    inner = model.get_base_model()
+    with aurac.nested(model, "matryoshka"):
+        inner.forward = lambda x: inner.b.base_layer(inner.a(x))
+        with model.disable_adapter():
+            model(x)  # of the base alone
+        with pytest.raises(UsageError, match="layers called b did not call their lora_A"):
+            model(x)
+
+
+def test_copies_of_a_model_train_alike(x):
+    model = peft_model()
+    with aurac.nested(model, "matryoshka"):
+        wanted = step(model, x, model)
+        twin = copy.deepcopy(model)
+        assert_same(step(twin, x, twin), wanted, atol=0)
+
+
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+def test_a_compiled_model_trains_the_same(method, x):
+    model = peft_model()
+    results = []
+    for prepared in (lambda m: m, partial(torch.compile, backend="aot_eager")):
+        with aurac.nested(model, method, ranks=S, seed=4) as handle:
+            called = prepared(model)
+            results.append([step(model, x, called) for _ in range(4)])
+            assert handle.micro_batch == 4
+            with handle.rank(2), torch.no_grad():
+                results[-1].append((called(x), {}))
+    for got, wanted in zip(*results, strict=True):
+        assert_same(got, wanted, atol=1e-12)
+
+
+def test_default_ranks_are_powers_of_two_and_the_rank():
+    model = peft_model(R=6)
+    with aurac.nested(model, "matryoshka") as handle:
+        assert handle.setup.nesting.ranks == default_nested_ranks(6) == (1, 2, 4, 6)

@@ -1,0 +1,424 @@
+"""`aurac.nested` and `aurac.RankCurve` in TRL, the HF Trainer and a loop with accelerate."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from functools import partial
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import transformers
+from datasets import Dataset
+from document_blocks import PAGES, blocks
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from support.gloo import run_processes
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+import aurac
+from aurac.errors import RecipeError
+from aurac.models.base import load_base
+from aurac.training import make_recipe, train
+from aurac.training.data import collate, tokenize, training_documents
+from aurac.training.job import build_model
+from aurac.training.trainer import StepSampler
+
+METHODS = {
+    "lora": {},
+    "matryoshka": {"rank_weights": [1.0, 0.5, 2.0]},
+    "dylora": {"dylora_probabilities": [1.0, 2.0, 1.0]},
+}
+
+
+@pytest.fixture
+def recipe(tiny_base_folder):
+    def make(method, **values):
+        settings = {
+            "name": "tiny",
+            "method": method,
+            "rank": 4,
+            "base": str(tiny_base_folder),
+            "task": "aurac_word_problems",
+            "documents": 160,
+            "steps": 20,
+            "batch_size": 8,
+            "accumulation": 2,
+            "learning_rate": 1e-2,
+            "dtype": "float32",
+            "seed": 3,
+        }
+        return make_recipe(settings | METHODS[method] | values)
+
+    return make
+
+
+class EveryStep(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        control.should_log = True
+
+
+def trl():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("trl")
+
+
+def sft(made, model, rows, folder, callbacks, **settings):
+    tokenizer = AutoTokenizer.from_pretrained(made.base)
+    given = {
+        "output_dir": str(folder),
+        "max_steps": made.steps,
+        "per_device_train_batch_size": made.batch_size // made.accumulation,
+        "gradient_accumulation_steps": made.accumulation,
+        "learning_rate": made.learning_rate,
+        "optim": "adamw_torch_fused",
+        "max_length": None,
+        "train_sampling_strategy": "sequential",
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": made.seed,
+    }
+    return trl().SFTTrainer(
+        model,
+        trl().SFTConfig(**{**given, **settings}),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows[:8]),
+        processing_class=tokenizer,
+        callbacks=callbacks,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sft_trainer_reaches_the_losses_of_aurac_train(recipe, method, tmp_path):
+    made = recipe(method)
+    losses = [loss for _, loss in train(made, tmp_path / "a", callbacks=[EveryStep()]).losses]
+    loaded = load_base(made.base, dtype="float32", device="cpu")
+    examples = tokenize(made, training_documents(made), loaded.tokenizer)
+    sampler = StepSampler([len(e["input_ids"]) for e in examples], made.batch_size, made.seed)
+    rows = [examples[index] for index in sampler]
+    model, handle = build_model(made, loaded)
+    handle.remove()
+    how = {"scaling": "sqrt", "alpha": 1.0, "seed": made.seed}
+    if method != "lora":
+        how |= {"ranks": made.nesting.ranks, "weights": made.nesting.weights}
+    with aurac.nested(model, method, **how) as handle:
+        trainer = sft(made, model, rows, tmp_path / "sft", [handle])
+        trainer.train()
+        trainer.save_model(tmp_path / "b")
+    theirs = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(theirs) == 20
+    assert theirs == pytest.approx(losses, rel=1e-5)
+    ours, saved = (aurac.load_adapter(tmp_path / name) for name in "ab")
+    assert (saved.nesting, saved.rule, saved.alpha) == (ours.nesting, ours.rule, ours.alpha)
+
+
+PAIRS = [
+    {"prompt": f"Mia has {a} + {b}", "chosen": f" = {a}", "rejected": f" = {b} {a}"}
+    for a in range(8)
+    for b in range(8)
+]
+
+
+def start(base, folder, method="matryoshka"):
+    """A trained adapter of rank 4, saved with how it was trained, and loaded to go on."""
+    torch.manual_seed(0)
+    config = {"r": 4, "lora_alpha": 1, "use_rslora": True, "task_type": "CAUSAL_LM"}
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), LoraConfig(init_lora_weights=False, **config)
+    )
+    with aurac.nested(model, method):
+        model.save_pretrained(folder)
+    return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=True)
+
+
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dpo_goes_on_from_a_trained_adapter(method, checkpointing, tiny_base_folder, tmp_path):
+    model = start(tiny_base_folder, tmp_path / "start", method)
+    weights = (0, 0, 1) if method == "dylora" else ()  # at rank 4, as the reference
+    handle = aurac.nested(model, method, weights=weights)
+    settings = {
+        "output_dir": str(tmp_path / "dpo"),
+        "max_steps": 20,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "logging_steps": 1,
+        "eval_strategy": "steps",
+        "eval_steps": 10,
+        "save_strategy": "no",
+        "bf16": False,
+        "gradient_checkpointing": checkpointing,
+        "use_cpu": True,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    trainer = trl().DPOTrainer(
+        model,
+        args=trl().DPOConfig(**settings),
+        train_dataset=Dataset.from_list(PAIRS),
+        eval_dataset=Dataset.from_list(PAIRS[:8]),
+        processing_class=AutoTokenizer.from_pretrained(tiny_base_folder),
+        callbacks=[handle, aurac.RankCurve(ranks=[1, 2, 4])],
+    )
+    trainer.train()
+    log = trainer.state.log_history
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert losses[0] == pytest.approx(math.log(2), abs=1e-6)  # the reference is the same function
+    assert losses[-1] < losses[0] - 0.02
+    curves = [row for row in log if "eval_loss_r1" in row]
+    assert [row["step"] for row in curves] == [10, 20]
+    whole = [row for row in log if "eval_loss" in row]
+    assert curves[-1]["eval_loss_r4"] == whole[-1]["eval_loss"]
+    assert len({curves[-1][f"eval_loss_r{r}"] for r in (1, 2, 4)}) == 3
+    # What the ranks were measured with on the way is in no later average of TRL's.
+    assert {key for row in curves for key in row} == {"epoch", "step", *curves[0]}
+    with handle.rank(2):
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(curves[-1]["eval_loss_r2"])
+    trainer.save_model(tmp_path / "dpo/adapter")
+    before = aurac.load_adapter(tmp_path / "start")
+    for folder in ("adapter", "adapter/ref"):
+        saved = aurac.load_adapter(tmp_path / "dpo" / folder)
+        assert saved.nesting.ranks == before.nesting.ranks
+        same = all(torch.equal(f.B, before.modules[n].B) for n, f in saved.modules.items())
+        assert same == folder.endswith("ref")
+
+
+def test_trl_s_own_measurements_stay_those_of_the_whole_adapter(recipe, tmp_path):
+    made = recipe("matryoshka", steps=4, dropout=0.1)
+    loaded = load_base(made.base, dtype="float32", device="cpu")
+    rows = tokenize(made, training_documents(made), loaded.tokenizer)
+    found = []
+    for callbacks in ([], [aurac.RankCurve()]):
+        model, handle = build_model(made, load_base(made.base, dtype="float32", device="cpu"))
+        settings = {"eval_strategy": "steps", "eval_steps": 2}
+        trainer = sft(made, model, rows, tmp_path, [handle, *callbacks], **settings)
+        trainer.train()
+        kept = ("eval_loss", "eval_entropy", "eval_mean_token_accuracy", "loss")
+        log = trainer.state.log_history
+        found.append([{k: row[k] for k in kept if k in row} for row in log])
+    without, curves = ([row for row in rows if row] for rows in found)
+    assert curves == without
+
+
+class StopAt(TrainerCallback):
+    def on_step_end(self, args, state, control, **_):
+        control.should_training_stop = state.global_step == 3
+        control.should_save = state.global_step == 3
+
+
+@pytest.mark.parametrize("update", ["prefix", "frozen"])
+def test_the_hf_trainer_resumes_with_the_draws_that_were_due(recipe, update, tmp_path):
+    made = recipe("dylora", steps=6, dylora_update=update)
+    loaded = load_base(made.base, dtype="float32", device="cpu")
+    rows = tokenize(made, training_documents(made), loaded.tokenizer)
+    drawn, ends = {}, []
+
+    class Watch(TrainerCallback):
+        def on_substep_end(self, args, state, control, **_):
+            drawn.setdefault(run, []).append((state.global_step, 0, handle._drawn.ranks))
+
+        def on_step_end(self, args, state, control, **_):
+            drawn.setdefault(run, []).append((state.global_step - 1, 1, handle._drawn.ranks))
+
+    for run, stop in (("whole", []), ("cut", [StopAt()]), ("resumed", [])):
+        model, handle = build_model(made, load_base(made.base, dtype="float32", device="cpu"))
+        arguments = TrainingArguments(
+            output_dir=str(tmp_path / run.replace("resumed", "cut")),
+            max_steps=made.steps,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=2,
+            save_strategy="no",
+            use_cpu=True,
+            report_to="none",
+            disable_tqdm=True,
+        )
+        collator = partial(collate, pad=0)
+        callbacks = [handle, Watch(), *stop]
+        trainer = Trainer(model, arguments, collator, train_dataset=rows, callbacks=callbacks)
+        trainer.train(resume_from_checkpoint=run == "resumed")
+        ends.append(aurac.load_adapter(model))
+    assert drawn["cut"] + drawn["resumed"] == drawn["whole"]
+    wanted = [made.setup.passes(n // 2, n)[0].ranks for n in range(12)]
+    assert [ranks for _, _, ranks in drawn["whole"]] == wanted
+    pairs = list(zip(wanted[::2], wanted[1::2], strict=True))
+    assert any(a != b for a, b in pairs) == (update == "prefix")
+    for name, f in ends[0].modules.items():
+        assert torch.equal(f.B, ends[2].modules[name].B), name
+
+
+def test_tensorboard_shows_a_curve_for_each_rank(recipe, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "adapter"
+    made = recipe("matryoshka", validation=16, steps=9)
+    done = train(made, out, save_steps=4, report_to="tensorboard")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "adapter.runs"]
+    events = EventAccumulator(str(tmp_path / "adapter.runs")).Reload()
+    for r in (1, 2, 4):
+        scalars = events.Scalars(f"eval/loss_r{r}")
+        assert [each.step for each in scalars] == [4, 8, 9]
+        assert scalars[-1].value == pytest.approx(done.curve[r])
+    assert "train/loss" in events.Tags()["scalars"]
+    again = train(made, tmp_path / "again")  # measuring and logging change nothing that is trained
+    assert again.adapter.sha256 == done.adapter.sha256
+    assert again.curve == done.curve
+
+
+def test_validation_examples_are_held_out(recipe, tmp_path):
+    examples = recipe("lora").documents
+    held, rest = (recipe("lora", steps=2, validation=v) for v in (40, 0))
+    fewer = recipe("lora", steps=2, documents=examples - 40)
+    adapters = [
+        train(made, tmp_path / str(k)).adapter for k, made in enumerate((held, rest, fewer))
+    ]
+    held, rest, fewer = ({n: f.B for n, f in a.modules.items()} for a in adapters)
+    assert all(torch.equal(held[n], fewer[n]) for n in held)
+    assert not all(torch.equal(held[n], rest[n]) for n in held)
+    assert adapters[0].data_order != adapters[1].data_order
+    with pytest.raises(RecipeError, match="validation = 160 leaves none of 160"):
+        train(recipe("lora", validation=examples), tmp_path / "none")
+
+
+@pytest.mark.parametrize("ranks", ["pow2", "all", [2, 3]])
+def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp_path):
+    made = recipe("lora", steps=2)
+    base = load_base(made.base, dtype="float32", device="cpu")
+    rows = tokenize(made, training_documents(made), base.tokenizer)[:24]
+    model = start(made.base, tmp_path / "start", "lora")
+    curve = aurac.RankCurve(ranks=ranks, every=2)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    collator = partial(collate, pad=0)
+    sets = {"first": rows[:8], "second": rows[8:]}
+    trainer = Trainer(model, arguments, collator, eval_dataset=sets, callbacks=[curve])
+    assert not any("_r2" in key for key in trainer.evaluate())
+    found = trainer.evaluate()
+    for r in {"pow2": (1, 2, 4), "all": (1, 2, 3, 4)}.get(str(ranks), ranks):
+        folder = tmp_path / f"r{r}"
+        aurac.save_adapter(aurac.truncate(tmp_path / "start", r), folder)
+        cut = AutoPeftModelForCausalLM.from_pretrained(folder)
+        trainer = Trainer(cut, arguments, collator, eval_dataset=sets)
+        for key, loss in trainer.evaluate().items():
+            if key.endswith("_loss"):
+                assert found[f"{key}_r{r}"] == pytest.approx(loss, rel=1e-6), (key, r)
+
+
+LOOP = """
+import json, sys, torch, aurac
+from accelerate import Accelerator
+from aurac.training import make_recipe
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+share, rank = 8 // accelerator.num_processes, accelerator.process_index
+found = {}
+for method in ("matryoshka", "dylora"):
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=1, use_rslora=True, task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(sys.argv[1]), config)
+    nested = aurac.nested(model, method, seed=1, accumulation=2)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model, optimizer = accelerator.prepare(model, torch.optim.SGD(trained, lr=0.5))
+    losses = found[method] = []
+    for number in range(12):
+        ids = torch.randint(3, 40, (8, 9), generator=torch.Generator().manual_seed(number))
+        mine = ids[rank * share : (rank + 1) * share]
+        with accelerator.accumulate(model):
+            loss = model(input_ids=mine, labels=mine).loss
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(accelerator.gather(loss.detach()).mean().item())
+    with nested.rank(2), torch.no_grad():
+        losses.append(accelerator.gather(model(input_ids=mine, labels=mine).loss).mean().item())
+    accelerator.unwrap_model(model).save_pretrained(
+        sys.argv[2] + method, is_main_process=accelerator.is_main_process
+    )
+    nested.remove()
+done = aurac.train(make_recipe(json.loads(sys.argv[3])), sys.argv[2] + "train", device="cpu")
+found["train"] = [loss for _, loss in done.losses] + list(done.curve.values())
+if accelerator.is_main_process:
+    open(sys.argv[2] + "losses.json", "w").write(json.dumps(found))
+"""
+
+
+@pytest.mark.cluster
+def test_two_processes_have_the_losses_of_one(recipe, tiny_base_folder, tmp_path):
+    """A loop with accelerate, and `aurac train`, in the same two processes of gloo."""
+    script = tmp_path / "loop.py"
+    script.write_text(LOOP)
+    made = recipe("dylora", steps=6, validation=8, learning_rate=1e-3)
+    found = []
+    for number in (1, 2):
+        values = [tiny_base_folder, f"{tmp_path}/{number}", json.dumps(made.to_dict())]
+        run_processes(script, values, number)
+        found.append(json.loads((tmp_path / f"{number}losses.json").read_text()))
+        for method in ("matryoshka", "dylora"):
+            losses = found[-1][method]
+            assert losses[-2] < losses[0] - 0.1
+            saved = aurac.load_adapter(tmp_path / f"{number}{method}")
+            assert (saved.method, saved.nesting.ranks) == (method, (1, 2, 4))
+    assert found[0].keys() == found[1].keys()
+    for name, losses in found[0].items():
+        assert found[1][name] == pytest.approx(losses, rel=1e-5), name
+    one, two = (aurac.load_adapter(tmp_path / f"{number}train") for number in (1, 2))
+    for name, f in one.modules.items():
+        assert torch.allclose(f.B, two.modules[name].B, rtol=0, atol=1e-5), name
+
+
+def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
+    """Those for TRL, for a loop and for one rank, in this order, on a tiny base."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.data import DataLoader
+
+    monkeypatch.chdir(tmp_path)
+    [page] = [page for page in PAGES if page.name == "trainers.md"]
+    in_trl, loop, at_rank = (block.text for block in blocks(page) if block.language == "python")
+    assert [len(text.splitlines()) for text in (in_trl, loop)] == [6, 6]
+    rows = Dataset.from_list([{"text": "Mia has 1 + 2 = 3"}, {"text": "how many apples"}] * 4)
+    names = {
+        name: getattr(module, name)
+        for module, found in (
+            (transformers, ["AutoModelForCausalLM"]),
+            (peft, ["LoraConfig", "get_peft_model"]),
+            (trl(), ["SFTConfig", "SFTTrainer"]),
+        )
+        for name in found
+    } | {"aurac": aurac, "torch": torch, "base": str(tiny_base_folder), "train": rows, "test": rows}
+    names["SFTConfig"] = partial(names["SFTConfig"], use_cpu=True)
+    exec(in_trl, names)
+    saved = aurac.load_adapter("my_adapter")
+    assert (saved.method, saved.nesting.ranks) == ("matryoshka", (1, 2, 4, 8, 16))
+    events = EventAccumulator(str(next(Path("checkpoints/runs").iterdir()))).Reload()
+    assert {f"eval/loss_r{r}" for r in (1, 2, 4, 8, 16)} <= {*events.Tags()["scalars"]}
+
+    model = names["get_peft_model"](
+        AutoModelForCausalLM.from_pretrained(tiny_base_folder), LoraConfig(r=8)
+    )
+    ids = torch.randint(3, 40, (8, 7))
+    examples = [{"input_ids": row, "labels": row} for row in ids]
+    names |= {"model": model, "loader": DataLoader(examples, batch_size=4)}
+    names["optimizer"] = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    shutil.rmtree("my_adapter")
+    exec(loop, names)
+    assert aurac.load_adapter("my_adapter").nesting.ranks == (1, 2, 4, 8)
+    exec(at_rank, names)
+    with torch.no_grad():
+        assert model(**names["batch"]).loss == names["loss"]
