@@ -9,26 +9,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
+    from aurac.analysis.frames import Question, analyse
     from aurac.analysis.score import score
     from aurac.curves.curve import Curve
     from aurac.notebook import Run, load_run
+    from aurac.readers import read_curves
     from aurac.runs.compare import compare
     from aurac.training.job import train
 
 _PLACES = {
     "Curve": "curves.curve",
+    "Question": "analysis.frames",
     "Run": "notebook",
+    "analyse": "analysis.frames",
     "compare": "runs.compare",
     "load_adapter": "adapters.formats",
     "load_run": "notebook",
+    "read_curves": "readers",
     "save_adapter": "adapters.export",
     "score": "analysis.score",
     "train": "training.job",
     "truncate": "adapters.export",
 }
 __all__ = [
-    "Curve", "Run", "compare", "load_adapter", "load_run", "save_adapter", "score", "train",
-    "truncate",
+    "Curve", "Question", "Run", "analyse", "compare", "load_adapter", "load_run", "read_curves",
+    "save_adapter", "score", "train", "truncate",
 ]  # fmt: skip
 __version__ = version("aurac")
 

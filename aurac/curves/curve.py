@@ -53,8 +53,11 @@ class Curve:
         base_scores: (n,) score of the base on every example, of which `baseline` is the mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
+            a rank that is absent it is not known.
+        token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
-        width: Inputs and outputs of all adapted modules.
+        width: Inputs and outputs of all adapted modules; None where vLLM does not serve it.
         rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
 
     Raises:
@@ -82,6 +85,8 @@ class Curve:
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    unfinished: Mapping[int, int] = field(default_factory=dict)
+    token_limit: int | None = None
     trained_rank: int | None = None
     width: int | None = None
     rolling: bool = False
@@ -104,8 +109,9 @@ class Curve:
         self._set("accuracy", tuple(float(numbers[i]) for i in order))
         missing = {int(r): str(why) for r, why in self.missing.items()}
         self._set("missing", MappingProxyType(missing))
-        sizes = {int(r): int(size) for r, size in self.sizes.items()}
-        self._set("sizes", MappingProxyType(sizes))
+        for name in ("sizes", "unfinished"):
+            counts = {int(r): int(count) for r, count in getattr(self, name).items()}
+            self._set(name, MappingProxyType(counts))
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         if self.base_scores is not None:

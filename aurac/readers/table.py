@@ -20,7 +20,7 @@ NUMBERS = ("rank", "score", "accuracy", "seed", "bytes", "trained_rank")
 
 def read_table(path: Path, metric: Mapping[str, str] | None = None) -> list[Curve]:
     """Curves of a table file."""
-    kinds = dict.fromkeys(TEXTS, "category")
+    kinds = dict.fromkeys((*TEXTS, "example"), "category")
     try:
         if path.suffix.lower() == ".csv":
             frame = pd.read_csv(path, dtype=kinds, encoding="utf-8-sig", keep_default_na=False,
@@ -42,17 +42,20 @@ def curves_from_frame(
     Raises:
         DataError: Columns are missing, a number is none, or examples are missing or appear twice.
     """
+    if "doc_id" not in frame:
+        frame = frame.rename(columns={"example": "doc_id"})
     columns = [str(column) for column in frame.columns]
     examples = {"doc_id", "score"} <= set(columns)
     if "rank" not in columns or not (examples or "accuracy" in columns):
         raise DataError(
             f"{name} has columns {', '.join(columns[:10])}; a table has rank and accuracy, or "
-            "rank, doc_id and score."
+            "rank, example and score."
         )
     if frame.empty:
         raise DataError(f"{name} has no rows.")
     table = _typed(frame, columns, name, "score" if examples else "accuracy")
     keys = [key for key in KEYS if key in table and table[key].notna().any()]
+    table = _with_shared_base(table, keys)
     there: dict[str, set[str]] = {}
     if "metric" in keys:
         pairs = table[["task", "metric"]] if "task" in table else table[["metric"]].assign(task="")
@@ -68,6 +71,19 @@ def curves_from_frame(
         if wanted is None or labels.get("metric") == wanted:
             curves.append(_curve(rows, labels, f"{name}, {_label(labels)}", examples=examples))
     return curves
+
+
+def _with_shared_base(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The rows of rank 0 that name no adapter, for every adapter, as `Run.samples` has them."""
+    shared = [key for key in ("task", "metric") if key in keys]
+    own = [key for key in keys if key not in shared]
+    lone = (table["rank"] == 0) & table[own].isna().all(axis=1)
+    if not own or lone.all() or not lone.any():
+        return table
+    rest, base = table[~lone], table[lone].drop(columns=own)
+    each = rest[keys].drop_duplicates()
+    bases = each.merge(base, on=shared) if shared else each.merge(base, how="cross")
+    return pd.concat([bases, rest], ignore_index=True)
 
 
 def _groups(table: pd.DataFrame, keys: list[str]) -> Any:

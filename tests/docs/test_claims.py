@@ -10,16 +10,21 @@ from document_blocks import REPOSITORY
 from shown import LORA, curve, one, stored, three
 
 from aurac.analysis import Question, analyse
-from aurac.show.screen import recommended_lines, verdict
-from aurac.show.views import view
+from aurac.show.views import View
+from aurac.show.wording import advice, cut_off, not_above_base, verdict
 
-PAGE = " ".join((REPOSITORY / "docs/explain/claims.md").read_text(encoding="utf-8").split())
+PAGE = " ".join(
+    (REPOSITORY / "docs/explain/claims.md").read_text(encoding="utf-8").split()
+).replace("`", "")
 
 
 def analyses():
     yield one(margin=0.05)
     yield one(margin=0.02, n=100)
     yield one(margin=0.1, base=0.6)
+    yield one(base=0.6)
+    yield one(unfinished={8: 57}, token_limit=48)
+    yield one(margin=0.02, clusters=tuple(str(i // 4) for i in range(200)))
     yield three(margin=0.1)
     yield three(reference="dylora")
     yield analyse([curve("a"), curve("b", np.array(LORA) - 0.005)], Question())
@@ -30,11 +35,10 @@ def analyses():
 
 def sentences():
     for found in analyses():
-        of = view(found, "maths")
-        if len(of.pairs):
-            yield verdict(of)
-        for line in recommended_lines(of, stored(found), of.names[0]):
-            yield line.split("\n")[0]
+        of = View(found, "maths")
+        yield from filter(None, [verdict(of), not_above_base(of), *cut_off(of)])
+        if known := advice(of, stored(found), of.keys[0]):
+            yield known.sentence
 
 
 def kinds(sentence: str) -> set[str]:
