@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from aurac.analysis.gather import Groups, Row, difference, gather
 from aurac.analysis.points import about, ends, points_of, recommended
-from aurac.analysis.schema import Key, Record, frame, plain
+from aurac.analysis.schema import Frames, Key, Record
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.errors import UsageError
@@ -57,8 +56,8 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
-    """All that is claimed, in five frames (`aurac.analysis.schema` has their columns).
+class Analysis(Frames):
+    """All that is claimed, in five frames.
 
     Attributes:
         question: What was asked.
@@ -75,35 +74,6 @@ class Analysis:
     averaged: tuple[str, ...]
     tables: Mapping[str, Sequence[Record]]
 
-    @cached_property
-    def scores(self) -> pd.DataFrame:
-        """A row for each adapter and task, AURAC descending; first the mean over tasks."""
-        return frame("scores", self.tables["scores"])
-
-    @cached_property
-    def points(self) -> pd.DataFrame:
-        """A row for each rank; rank 0 is the base."""
-        return frame("points", self.tables["points"])
-
-    @cached_property
-    def pairs(self) -> pd.DataFrame:
-        """Differences of AURAC, the better one first, adjusted for those of their table."""
-        return frame("pairs", self.tables["pairs"])
-
-    @cached_property
-    def rank_pairs(self) -> pd.DataFrame:
-        """The same pairs at each rank, each interval alone."""
-        return frame("rank_pairs", self.tables["rank_pairs"])
-
-    @cached_property
-    def recommended(self) -> pd.DataFrame:
-        """Adapter → the smallest rank that is shown to lose at most the margin, if any."""
-        return frame("recommended", self.tables["recommended"])
-
-    def records(self, name: str) -> list[Record]:
-        """A frame as JSON has it."""
-        return plain(name, self.tables[name])
-
     def weights(self, task: str) -> dict[str, list[float]]:
         """What each rank weighs in AURAC on both axes."""
         ranks = self.ranks[task]
@@ -113,13 +83,11 @@ class Analysis:
         """AURAC of each row of a group on each of its tasks, whose examples are ``member:id``."""
         found: dict[str, dict[Key, float]] = {member: {} for member in members}
         for row in self.rows:
-            ids = row.curves[0].doc_ids or ()
-            if row.task != group or not row.complete or not self.ranks[group]:
-                continue
-            areas = row.areas(self.ranks[group])
-            for member, known in found.items() if areas is not None else ():
-                mine = [doc.startswith(f"{member}:") for doc in ids]
-                known[row.key] = float(areas[:, mine].mean())  # type: ignore[index]
+            if row.task == group and row.complete and self.ranks[group] and row.examples:
+                areas: Any = row.areas(self.ranks[group])
+                for member, known in found.items():
+                    mine = [doc.startswith(f"{member}:") for doc in row.curves[0].doc_ids or ()]
+                    known[row.key] = float(areas[:, mine].mean())
         return found
 
 
@@ -183,11 +151,9 @@ class _Task:
         self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
         whole = whole if self.ranks else []
         self.area = {row.key: row.area(self.ranks) for row in whole}
-        areas = {row.key: row.areas(self.ranks) for row in whole}
-        self.areas = {key: values for key, values in areas.items() if values is not None}
-        self.parts = {
-            row.key: row.parts(self.areas[row.key]) for row in whole if row.key in self.areas
-        }
+        areas = {row: row.areas(self.ranks) for row in whole}
+        self.areas = {row.key: values for row, values in areas.items() if values is not None}
+        self.parts = {row.key: row.parts(x) for row, x in areas.items() if x is not None}
         self.rows = sorted(rows, key=self._order)
         self.scores = [self._score(row) for row in self.rows]
         both = [(a, b) for a, b in self.both() if a.key in self.area and b.key in self.area]

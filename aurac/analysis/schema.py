@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
@@ -69,6 +70,41 @@ COLUMNS: dict[str, tuple[type, str]] = {
 }
 
 
+class Frames:
+    """The five frames, of `tables` of records where rows are a `Key` and None is missing."""
+
+    tables: Mapping[str, Sequence[Record]]
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """AURAC of each adapter and task, descending; first the mean over tasks."""
+        return frame("scores", self.tables["scores"])
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """The accuracy at each rank; rank 0 is the base."""
+        return frame("points", self.tables["points"])
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Differences of AURAC, a minus b, the better one first; adjusted for their table."""
+        return frame("pairs", self.tables["pairs"])
+
+    @cached_property
+    def rank_pairs(self) -> pd.DataFrame:
+        """The same differences at each rank, each interval alone."""
+        return frame("rank_pairs", self.tables["rank_pairs"])
+
+    @cached_property
+    def recommended(self) -> pd.DataFrame:
+        """The rank to ship of each adapter; without rows unless a margin is asked for."""
+        return frame("recommended", self.tables["recommended"])
+
+    def records(self, name: str) -> list[Record]:
+        """A frame as JSON has it."""
+        return plain(name, self.tables[name])
+
+
 def plain(name: str, records: Sequence[Record]) -> list[Record]:
     """Records with the columns of a frame: of `key` those of its parts, of `a` and `b` as well."""
     made = []
@@ -97,13 +133,3 @@ def frame(name: str, records: Sequence[Record]) -> pd.DataFrame:
         else:
             made[label] = cells.astype(object).where(cells.notna(), float("nan"))
     return made
-
-
-def table() -> str:
-    """Every column in Markdown, for the documents."""
-    lines = ["| column | in | type | meaning |", "|---|---|---|---|"]
-    kinds = {str: "text", int: "integer", float: "number", bool: "true or false"}
-    for name, (kind, meaning) in COLUMNS.items():
-        where = ", ".join(each for each, columns in FRAMES.items() if name in columns)
-        lines.append(f"| `{name}` | {where} | {kinds[kind]} | {meaning} |")
-    return "\n".join(lines)

@@ -51,24 +51,22 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
 
     For ranks ``r_1 < … < r_K`` with accuracies ``y_k`` in [0, 1] and x = log2 r or r,
     ``AURAC = Σ_k (x_{k+1} - x_k)(y_k + y_{k+1}) / 2 / (x_K - x_1)``. It is the mean of the
-    examples' own areas, which carry the correlation between ranks.
+    examples' own areas, which carry the correlation between ranks. Rank 0 is no part of it.
 
     Args:
         curve: A `Curve`; a mapping ``rank -> accuracy`` or ``rank -> scores``; ``(ranks,
             accuracies)``; a pandas Series indexed by rank; or a DataFrame, of one curve, with
             columns rank and accuracy, or rank, example and score, or one column indexed by rank.
-            Rank 0 is the base and no part of the area.
         axis: "log2" or "linear" of the rank.
         level: Coverage of the interval.
 
     Raises:
-        CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal examples, a metric such as
-            perplexity, or a DataFrame of several curves.
+        CurveError: Fewer than two ranks, a missing rank, numbers that are no fractions, unequal
+            examples, a metric such as perplexity, or a DataFrame of several curves.
         UsageError: A level that is no coverage.
     """
     check_level(level)
-    known = _of_frame(curve) if hasattr(curve, "columns") else as_curve(curve)
+    known = _of_table(curve) if "rank" in getattr(curve, "columns", ()) else as_curve(curve)
     if known.rolling:
         raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
     for rank, reason in known.missing.items():
@@ -91,20 +89,12 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
     )
 
 
-def _of_frame(frame: Any) -> Curve:
+def _of_table(frame: Any) -> Curve:
     """The one curve of a DataFrame."""
     from aurac.readers.table import curves_from_frame
 
-    names = list(map(str, frame.columns))
-    if "rank" not in names:
-        if frame.index.name != "rank" or len(names) != 1:
-            raise CurveError(
-                f"A DataFrame with columns {', '.join(names[:6])} is no curve: give columns rank "
-                "and accuracy, or rank, example and score, or one column indexed by rank."
-            )
-        return as_curve(frame.iloc[:, 0])
-    curves = curves_from_frame(frame)
-    if len(curves) > 1:
-        labels = "; ".join(curve.label for curve in curves[:4])
-        raise CurveError(f"The DataFrame has {len(curves)} curves ({labels}): give one of them.")
-    return curves[0]
+    first, *others = curves_from_frame(frame)
+    if others:
+        labels = "; ".join(curve.label for curve in [first, *others][:4])
+        raise CurveError(f"The DataFrame has several curves ({labels}): give one of them.")
+    return first

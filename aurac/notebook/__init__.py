@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import Analysis, Question, analyse
+from aurac.analysis.schema import Frames
 from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Frames):
     """A run and the question that is asked of it; accuracies and differences are fractions.
 
     Its five frames have the columns of the CSV files of a report (docs/howto/notebook.md).
@@ -81,48 +82,16 @@ class Run:
         return analyse(self.curves, replace(self.question, groups=groups))
 
     @property
-    def scores(self) -> DataFrame:
-        """AURAC of each adapter and task with its interval."""
-        return self.analysis.scores
-
-    @property
-    def points(self) -> DataFrame:
-        """The accuracy at each rank; rank 0 is the base."""
-        return self.analysis.points
-
-    @property
-    def pairs(self) -> DataFrame:
-        """Differences of AURAC, a minus b, the better one first."""
-        return self.analysis.pairs
-
-    @property
-    def rank_pairs(self) -> DataFrame:
-        """The same differences at each rank, each interval alone."""
-        return self.analysis.rank_pairs
-
-    @property
-    def recommended(self) -> DataFrame:
-        """The rank to ship of each adapter; without rows unless a margin is asked for."""
-        return self.analysis.recommended
+    def tables(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What the frames are made of."""
+        return self.analysis.tables
 
     def ask(self, **changes: Any) -> Run:
-        """The same run under another question, of which what is not named stays as it is.
-
-        Args:
-            changes: `margin`, `reference`, `level` or `groups`, as `aurac.Question` has them.
-        """
+        """The same run with other fields of its `aurac.Question`; what is not named stays."""
         return replace(self, question=replace(self.question, **changes))
 
     def recommend(self, margin: float) -> DataFrame:
-        """The smallest rank of each adapter that is shown to lose at most the margin.
-
-        Args:
-            margin: Loss of accuracy against the adapter's trained rank, a fraction, chosen before
-                looking.
-
-        Returns:
-            As `recommended`.
-        """
+        """`recommended` for a margin, a fraction that was chosen before looking."""
         return self.ask(margin=margin).recommended
 
     def samples(
@@ -130,14 +99,7 @@ class Run:
     ) -> DataFrame:
         """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
 
-        Args:
-            task: Only those on it; None: all.
-            adapter: Only those of it; None: all.
-            rank: Only those at it; None: all.
-
-        Returns:
-            Columns task, adapter, basis, rescale, cut, rank, example, score, response, question,
-            target.
+        Of one task, adapter or rank where they are named; with response, question and target.
 
         Raises:
             RunFolderError: A cell is damaged.
@@ -198,10 +160,7 @@ class Run:
     def report(
         self, out: str | Path | None = None, labels: Mapping[str, str] | None = None
     ) -> list[Path]:
-        """Write the report to a folder, by default the run's; the files that were written.
-
-        `labels` are the names that adapters have in it.
-        """
+        """Write the report to a folder, by default the run's, where adapters have these labels."""
         from aurac.show import write_report
 
         folder = None if out is None else Path(out)

@@ -12,8 +12,6 @@ from aurac.errors import DataError
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
-TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
-
 
 def read_curves(
     path: str | Path,
@@ -49,8 +47,6 @@ def read_curves(
         if asked:
             raise DataError(f"{path} is a run: compare with another --metric into another folder.")
         return list(read_run(path).curves)
-    if path.suffix.lower() not in TABLES:
-        raise DataError(f"{path} is no table: its name ends in none of {', '.join(TABLES)}.")
     from aurac.readers.table import read_table
 
     return read_table(path, asked)

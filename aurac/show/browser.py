@@ -59,17 +59,13 @@ class Answers:
         for i, (x, y) in enumerate(zip(*scores, strict=True)):
             if (x >= RIGHT) != (y >= RIGHT):
                 kept[x > y].append(i)
-        half = max(1, most // 2)
-        places = sorted([*kept[True][:half], *kept[False][:half]])
-        return [
-            {
-                **self.examples[i],
-                "answers": [
-                    (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
-                ],
-            }
-            for i in places
-        ]
+        half, found = max(1, most // 2), []
+        for i in sorted([*kept[True][:half], *kept[False][:half]]):
+            shown = [
+                (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
+            ]
+            found.append({**self.examples[i], "answers": shown})
+        return found
 
 
 def _named(adapter: Mapping[str, Any], place: int) -> str:
@@ -98,11 +94,15 @@ def answers(of: View, run: StoredRun) -> Answers | None:
         if ids is None:
             ids = list(next(iter(cells.values()))["example"])
         cells = {rank: cell for rank, cell in cells.items() if list(cell["example"]) == ids}
+        first = [cell[:MOST_EXAMPLES] for cell in cells.values()]
         columns = [
-            [shorten(answer_text(r, choices.get(i)), MOST_TEXT) for i, r in _responses(cell)]
-            for cell in cells.values()
+            [
+                shorten(answer_text(response, choices.get(example)), MOST_TEXT)
+                for example, response in zip(cell["example"], cell["response"], strict=True)
+            ]
+            for cell in first
         ]
-        scores = [cell["score"][:MOST_EXAMPLES].round(4).tolist() for cell in cells.values()]
+        scores = [cell["score"].round(4).tolist() for cell in first]
         made = {"name": of.names[key], "ranks": list(cells), "scores": scores, "answers": columns}
         adapters.append(made)
         texts += columns
@@ -130,9 +130,9 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
         return ""
-    said = shorten(one_line(answer_text(wrong.iloc[0]["response"])), 200) or "nothing"
-    where = f"example {wrong.iloc[0]['example']} at rank {ranks[0]}"
-    return f"Its answer to {where}, a wrong one: {said}"
+    example, response = wrong.iloc[0][["example", "response"]]
+    said = shorten(one_line(answer_text(response)), 200) or "nothing"
+    return f"Its answer to example {example} at rank {ranks[0]}, a wrong one: {said}"
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
@@ -147,11 +147,6 @@ def _cells(of: View, run: StoredRun, key: Key) -> list[tuple[int, DataFrame]]:
     ranks = [point["rank"] for point in of.of(key)]
     found = [(rank, _cell(of, run, key, rank)) for rank in ranks]
     return [(rank, cell) for rank, cell in found if cell is not None]
-
-
-def _responses(cell: DataFrame) -> list[tuple[str, Any]]:
-    shown = cell[:MOST_EXAMPLES]
-    return list(zip(shown["example"], shown["response"], strict=True))
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
+
 from aurac.files import write_atomic
 from aurac.show.numbers import percent, points
 from aurac.terminal import one_line
@@ -90,17 +92,15 @@ def plot(
 ) -> Axes:
     """Draw the accuracy of each adapter against rank, in percent, and what may be shipped of one.
 
-    Bands are the intervals of each rank alone, of at most three adapters.
-
-    Args:
-        of: The task.
-        ax: Where to draw.
-        axis: Of the ranks, "log2" or "linear".
-        keys: The rows to draw; None: all.
-        legend: Inside the axes, below them in a figure of their own, or none.
+    Of all rows or those of `keys`; the legend is in the axes, or below them in a figure of its own.
     """
     scale = 1 if of.rolling else 100
-    _lines(ax, of, axis, scale, of.keys if keys is None else keys)
+    column = "aurac" if axis == "log2" else "aurac_linear"
+    areas = {r["key"]: percent(r[column]) for r in of.scores if r[column] is not None}
+    areas = areas if len(of.keys) > 1 else {}
+    _lines(
+        ax, of, scale, {key: areas.get(key, "") for key in of.keys if keys is None or key in keys}
+    )
     for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
     if len(of.keys) == 1:
@@ -108,8 +108,7 @@ def plot(
     ax.set_ylabel(one_line(of.metric, NAME) if of.rolling else "Accuracy (%)")
     _ranks_below(ax, of.ranks, axis)
     if legend:
-        title = "AURAC in percent" if _areas(of, axis) else None
-        _legend(ax, title, below=legend == "below")
+        _legend(ax, "AURAC in percent" if areas else None, below=legend == "below")
     return ax
 
 
@@ -126,25 +125,16 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
         ax.legend(**where)
 
 
-def _areas(of: View, axis: str) -> dict[Key, float]:
-    """AURAC of each of several adapters that has one."""
-    column = "aurac" if axis == "log2" else "aurac_linear"
-    areas = {record["key"]: record[column] for record in of.scores}
-    return {k: v for k, v in areas.items() if v is not None} if len(of.keys) > 1 else {}
-
-
-def _lines(ax: Axes, of: View, axis: str, scale: float, keys: Sequence[Key]) -> None:
+def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
     """A line for each adapter, named with its AURAC, and its band."""
-    areas = _areas(of, axis)
     for key, look in looks(of).items():
         found = [point for point in of.of(key) if point["rank"]]
-        if key not in keys or not found:
+        if key not in areas or not found:
             continue
-        label = of.names[key] + (f" {percent(areas[key])}" if key in areas else "")
         grey = look["color"] == REST
-        shown: dict[str, Any] = {"label": "_" if grey else label, "zorder": 1 if grey else 3}
-        ranks = [point["rank"] for point in found]
-        ax.plot(ranks, [scale * point["accuracy"] for point in found], **shown, **look)
+        label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
+        ranks, height = [p["rank"] for p in found], [scale * p["accuracy"] for p in found]
+        ax.plot(ranks, height, label=label, zorder=1 if grey else 3, **look)
         if of.bands and found[0]["low"] is not None:
             low, high = ([scale * point[end] for point in found] for end in ("low", "high"))
             ax.fill_between(ranks, low, high, color=look["color"], alpha=0.12, linewidth=0)
@@ -159,9 +149,8 @@ def _shipped(ax: Axes, of: View) -> None:
     floor = heights[record["reference"]] - 100 * record["margin"]
     named = f"{points(record['margin'])} below rank {record['reference']}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
-    place = ([record["rank"]], [heights[record["rank"]]])
-    ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 11, "fillstyle": "none"}
-    ax.plot(*place, color=BASE, label=f"ship rank {record['rank']}", **ring)
+    rank, name = record["rank"], f"ship rank {record['rank']}"
+    ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
 
 
 def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Axes:
@@ -169,16 +158,14 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
     for at, (a, b) in enumerate(pairs):
         found = [record for (x, y, _), record in of.rank_pairs.items() if (x, y) == (a, b)]
         value, low, high = (
-            [math.nan if r[end] is None else 100 * r[end] for r in found]
+            100 * np.array([record[end] for record in found], dtype=np.float64)
             for end in ("difference", "low", "high")
         )
-        spread = [[v - e for v, e in zip(value, low, strict=True)],
-                  [e - v for v, e in zip(value, high, strict=True)]]  # fmt: skip
         shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
         ax.errorbar(
             [record["rank"] * shift for record in found],
             value,
-            yerr=None if math.isnan(sum(low)) else spread,
+            yerr=None if np.isnan(low).any() else [value - low, high - value],
             color=COLOURS[at % len(COLOURS)],
             marker=MARKERS[at % len(MARKERS)],
             elinewidth=1,

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.show import views
-from aurac.show.browser import Answers, answers
+from aurac.show import views, wording
+from aurac.show.browser import answers
 from aurac.show.charts import plot, plot_differences
+from aurac.show.escape import unique_slugs
 from aurac.show.numbers import confidence, listed, metric_value, percent
 from aurac.show.views import View
-from aurac.show.wording import (
-    advice,
-    caption_of_pairs,
-    cut_off,
-    heading,
-    how_to_ask,
-    not_above_base,
-    other_bases,
-    verdict,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -31,15 +22,10 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
 
+    Draw = Callable[[Callable[[Axes], Axes], str], Path]
+
 FOLDED_TASKS: Final = 4  # with more tasks each is folded
 MOST_PAIRS: Final = 6  # lines of a figure of differences
-
-
-@dataclass(frozen=True)
-class Text:
-    """A paragraph."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -68,23 +54,8 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Browser:
-    """Answers to look through."""
-
-    answers: Answers
-
-
-@dataclass(frozen=True)
 class Fold:
-    """Blocks that are folded away."""
-
-    summary: str
-    blocks: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands below it."""
+    """Blocks that are folded away; at the top of a page a section with its heading."""
 
     title: str
     blocks: tuple[Any, ...]
@@ -92,77 +63,66 @@ class Section:
 
 @dataclass
 class Page:
-    """A report."""
+    """A report; of its blocks a text is a paragraph."""
 
     title: str
     lead: str
-    verdict: list[Text]
+    verdict: list[str]
     first: list[Any]
-    sections: list[Section] = field(default_factory=list)
+    sections: list[Fold]
 
 
 class Pages:
-    """Makes the page of a run, and its figures as it goes.
-
-    Args:
-        run: What was measured.
-        analysis: What it says.
-        draw: Saves a figure under a name, and gives the path of its SVG.
-        slugs: What tasks are called in names of files.
-        labels: Other names of adapters.
-    """
+    """Makes the page of a run, and its figures as it goes: `draw` saves one under a name."""
 
     def __init__(
-        self,
-        run: StoredRun,
-        analysis: Analysis,
-        draw: Callable[[Callable[[Axes], Axes], str], Path],
-        slugs: Mapping[str, str],
-        labels: Mapping[str, str],
+        self, run: StoredRun, analysis: Analysis, draw: Draw, labels: Mapping[str, str]
     ) -> None:
-        self.run, self.analysis, self.draw, self.slugs = run, analysis, draw, slugs
+        self.run, self.analysis, self.draw = run, analysis, draw
         self.names = views.names_of(analysis, labels)
         self.views = [View(analysis, task, self.names) for task in views.tasks_of(analysis)]
         self.mean = views.mean_view(analysis, self.names)
+        self.slugs = unique_slugs([of.task for of in self.views])
 
     def page(self) -> Page:
         """Verdict, figure and table first; then each task; then how to make it again."""
         several = len(self.views) > 1
         names = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
-        what = f"; {heading(self.views[0], self.run)}" if len(self.views) == 1 else ""
-        lead = [f"Base {self.run.provenance.get('base')}{what}.", *other_bases(self.run)]
+        what = f"; {wording.heading(self.views[0], self.run)}" if len(self.views) == 1 else ""
+        lead = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
         page = Page(
             title=f"{listed(names)} on {listed([task.name for task in self.run.tasks])}",
             lead=" ".join(lead),
-            verdict=[Text(text) for text in self.verdict()],
+            verdict=list(self.verdict()),
             first=[*self.commands(), *self.overview()],
+            sections=[],
         )
         for of in self.views:
             blocks = [*(self.answer(of) if several else ()), *self.details(of)]
             fold = several and len(self.views) > FOLDED_TASKS
-            shown = (Fold(heading(of, self.run), tuple(blocks)),) if fold else tuple(blocks)
+            shown = (Fold(wording.heading(of, self.run), tuple(blocks)),) if fold else tuple(blocks)
             if blocks:
-                page.sections.append(Section(of.task if several else "Details", shown))
+                page.sections.append(Fold(of.task if several else "Details", shown))
         page.sections += self.end()
         return page
 
     def verdict(self) -> Iterator[str]:
         """What the run says, in sentences."""
-        if self.mean is not None and (text := verdict(self.mean)):
+        if self.mean is not None and (text := wording.verdict(self.mean)):
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
-            found = advice(of, self.run, of.keys[0])
-            texts = [verdict(of)] if self.mean is None else []
-            texts += [found.sentence if found else not_above_base(of), *cut_off(of)]
+            found = wording.advice(of, self.run, of.keys[0])
+            texts = [wording.verdict(of)] if self.mean is None else []
+            texts += [found.sentence if found else wording.not_above_base(of), *wording.cut_off(of)]
             yield from (f"{task}{text}" for text in texts if text)
         asked = self.analysis.question.margin is not None
-        if not asked and not all(of.rolling or not_above_base(of) for of in self.views):
-            yield how_to_ask(None)
+        if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):
+            yield wording.how_to_ask(None)
 
     def commands(self) -> Iterator[Code]:
         """The commands that make what is to be shipped."""
-        found = [advice(of, self.run, of.keys[0]) for of in self.views]
+        found = [wording.advice(of, self.run, of.keys[0]) for of in self.views]
         yield from (Code(one.command) for one in found if one and one.command)
 
     def overview(self) -> Iterator[Any]:
@@ -171,22 +131,19 @@ class Pages:
             yield from self.answer(self.views[0])
         elif (of := self.mean) is not None:
             yield Table("AURAC in percent, of each task.", views.overview_table(of))
-            if of.pairs:
-                yield self.differences(of)
+            yield self.differences(of)
 
     def differences(self, of: View) -> Table:
         """Differences of AURAC."""
         columns = views.difference_table(of)
-        return Table(caption_of_pairs(of, len(columns["difference"])), columns)
+        return Table(wording.caption_of_pairs(of, len(columns["difference"])), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
         """The figure and the table of a task."""
         yield self.figure(of)
         one = len(of.keys) == 1
         columns = (
-            views.ranks_table(of, of.keys[0])
-            if one
-            else views.accuracy_table(of, bounds=True, areas_first=True)
+            views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
         )
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
         what = of.metric if of.rolling else "Accuracy"
@@ -234,7 +191,7 @@ class Pages:
             caption = f"The same in numbers: differences of accuracy in points; {alone}."
             yield Table(caption, views.rank_difference_table(of, pairs))
         if (found := answers(of, self.run)) is not None:
-            yield Browser(found)
+            yield found
         if not of.rolling and len(of.shared_ranks) > 1:
             tables = [
                 Table("AURAC in percent.", views.area_table(of)),
@@ -247,7 +204,7 @@ class Pages:
             table = Table("AURAC in percent.", views.member_table(of, members))
             yield Fold(f"Each of {len(members)} tasks of {of.task}", (table,))
 
-    def end(self) -> Iterator[Section]:
+    def end(self) -> Iterator[Fold]:
         """Failed cells, and how to make the run again."""
         if failures := self.run.failures:
             columns = {
@@ -256,11 +213,11 @@ class Pages:
                 "task": [f.task for f in failures],
                 "reason": [f.reason for f in failures],
             }
-            yield Section("Failed cells", (Table("Not measured.", columns, ("task", "reason")),))
+            yield Fold("Failed cells", (Table("Not measured.", columns, ("task", "reason")),))
         command = self.run.provenance.get("command")
         shown = [Code(str(command))] if command else []
         fold = Fold("Versions, hashes and checkpoints", tuple(self.reproduce()))
-        yield Section("How to reproduce", (*shown, fold))
+        yield Fold("How to reproduce", (*shown, fold))
 
     def reproduce(self) -> Iterator[Any]:
         """Versions and hashes."""
@@ -271,11 +228,11 @@ class Pages:
         facts["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
         if isinstance(machine := known.get("machine"), dict):
             facts["machine"] = ", ".join(f"{key} {value}" for key, value in machine.items())
-        what = [word.replace("_", " ") for word in facts]
-        yield Table("The run.", {"what": what, "value": list(facts.values())}, ("value",))
+        named = {"what": [word.replace("_", " ") for word in facts], "value": [*facts.values()]}
+        yield Table("The run.", named, ("value",))
         rows = self.run.adapters
         for row in rows:
-            yield from (Text(f"{row.name}: {note}") for note in row.notes)
+            yield from (f"{row.name}: {note}" for note in row.notes)
         columns = {
             "adapter": [row.name for row in rows],
             "method": [row.method or "" for row in rows],

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 from aurac.analysis.schema import FRAMES
 from aurac.files import write_atomic
 from aurac.show import escape, views
+from aurac.show.browser import Answers
 from aurac.show.charts import save
 from aurac.show.numbers import confidence, counted
-from aurac.show.page import Browser, Code, Figure, Fold, Page, Pages, Table, Text
+from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
 from aurac.show.tabular import render_table
 from aurac.show.wording import caption_of_pairs
 from aurac.terminal import one_line
@@ -48,17 +49,15 @@ def write_report(
         run: What was measured.
         analysis: What it says.
         out: The folder to write to; by default the run's.
-        labels: What adapters are called here, by their names in the analysis.
+        labels: What adapters are called in texts and figures.
 
     Returns:
-        The files: report.md, report.html, figures as SVG, PNG and PDF, scores.csv, points.csv,
-        pairs.csv, rank_pairs.csv, recommended.csv, analysis.json and table.tex.
+        report.md, report.html, the frames as CSV, analysis.json, table.tex and the figures.
 
     Raises:
         UsageError: A label for an adapter that is not there.
     """
     folder = Path(out or run.folder)
-    slugs = escape.unique_slugs(views.tasks_of(analysis))
     figures: list[Path] = []
 
     def draw(how: Callable[[Axes], Axes], name: str) -> Path:
@@ -66,21 +65,17 @@ def write_report(
         figures.extend(made)
         return made[0]
 
-    pages = Pages(run, analysis, draw, slugs, labels or {})
+    pages = Pages(run, analysis, draw, labels or {})
     page = pages.page()
     where = Path(os.path.relpath(run.folder, folder)).as_posix()
     data = [*write_frames(analysis, folder, where), folder / "table.tex"]
-    write_atomic(data[-1], latex_tables(pages.views, slugs, str(run.provenance.get("base"))))
-    names = [path.relative_to(folder).as_posix() for path in [*data, *_named(figures)]]
+    write_atomic(data[-1], latex_tables(pages.views, pages.slugs, str(run.provenance.get("base"))))
+    papers = [path for path in figures if path.suffix == ".pdf"]
+    names = [path.relative_to(folder).as_posix() for path in [*data, *papers]]
     texts = {"report.md": markdown_page(page, folder, names), "report.html": html_page(page, names)}
     for name, text in texts.items():
         write_atomic(folder / name, text)
     return [*(folder / name for name in texts), *data, *figures]
-
-
-def _named(figures: Sequence[Path]) -> list[Path]:
-    """Of each figure the file for a paper, which the page links to."""
-    return [path for path in figures if path.suffix == ".pdf"]
 
 
 def write_frames(analysis: Analysis, folder: Path, run: str = ".") -> list[Path]:
@@ -135,21 +130,15 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
 
 
 def _latex_table(caption: str, label: str, columns: Columns) -> str:
-    return "\n".join(
-        [
-            "\\begin{table*}\n\\centering",
-            f"\\caption{{{escape.latex(caption)}}}",
-            f"\\label{{tab:{label}}}",
-            render_table(columns, "latex"),
-            "\\end{table*}",
-        ]
-    )
+    head = f"\\caption{{{escape.latex(caption)}}}\n\\label{{tab:{label}}}"
+    table = render_table(columns, "latex")
+    return f"\\begin{{table*}}\n\\centering\n{head}\n{table}\n\\end{{table*}}"
 
 
 def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
     """The page as GitHub's Markdown."""
     parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
-    parts += [f"**{escape.markdown(text.text)}**" for text in page.verdict]
+    parts += [f"**{escape.markdown(text)}**" for text in page.verdict]
     for block in page.first:
         parts += _markdown(block, folder)
     for section in page.sections:
@@ -162,8 +151,8 @@ def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
 
 def _markdown(block: Any, folder: Path) -> Iterator[str]:
     match block:
-        case Text():
-            yield escape.markdown(block.text)
+        case str():
+            yield escape.markdown(block)
         case Code():
             yield escape.markdown_fence(block.text, 4000) if block.text else ""
         case Table():
@@ -173,18 +162,18 @@ def _markdown(block: Any, folder: Path) -> Iterator[str]:
             path = block.svg.relative_to(folder).as_posix()
             yield f"![{escape.markdown(block.alt)}]({path})"
             yield escape.markdown(block.caption)
-        case Browser():
+        case Answers():
             yield from _markdown_answers(block)
         case Fold():
-            yield f"<details><summary>{html.escape(one_line(block.summary))}</summary>"
+            yield f"<details><summary>{html.escape(one_line(block.title))}</summary>"
             for inner in block.blocks:
                 yield from _markdown(inner, folder)
             yield "</details>"
 
 
-def _markdown_answers(block: Browser) -> Iterator[str]:
+def _markdown_answers(answers: Answers) -> Iterator[str]:
     """Two examples on which the answers differ; all are on the HTML page."""
-    found = block.answers.differing(2)
+    found = answers.differing(2)
     if found:
         yield "Where the answers differ (report.html has more):"
     for one in found:
@@ -208,18 +197,17 @@ def html_page(page: Page, files: Sequence[str]) -> str:
         "kind": lambda block: type(block).__name__,
         "line": one_line,
         "tabular": lambda block: Markup(render_table(block.columns, "html", left=block.left)),  # noqa: S704
-        "dataurl": _data_url,
+        "dataurl": lambda path: f"data:image/svg+xml;base64,{_base64(path.read_bytes())}",
     }
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
         page=page,
         files=files,
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=script,
-        script_hash=f"sha256-{digest}",
+        script_hash=f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}",
     )
 
 
-def _data_url(path: Path) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

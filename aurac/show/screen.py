@@ -7,31 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from aurac.show import views, wording
 from aurac.show.browser import one_answer
 from aurac.show.tabular import render_table
-from aurac.show.views import (
-    View,
-    accuracy_table,
-    area_table,
-    difference_table,
-    mean_view,
-    notes,
-    overview_table,
-    ranks_table,
-    shown_pairs,
-    tasks_of,
-    weight_table,
-)
-from aurac.show.wording import (
-    advice,
-    caption_of_pairs,
-    cut_off,
-    heading,
-    how_to_ask,
-    not_above_base,
-    other_bases,
-    verdict,
-)
+from aurac.show.views import View
 from aurac.terminal import one_line, wrapped
 
 if TYPE_CHECKING:
@@ -58,48 +37,48 @@ def screen(
         details: Also AURAC on a linear axis, the weights of the ranks, wins and losses.
     """
     width = width or shutil.get_terminal_size().columns
-    views, blocks = [View(analysis, task) for task in tasks_of(analysis)], list[str]()
-    if of := mean_view(analysis):
+    tasks, blocks = [View(analysis, task) for task in views.tasks_of(analysis)], list[str]()
+    if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        blocks.append(f"{title}\n{fitted(overview_table(of), width)}")
+        blocks.append(f"{title}\n{fitted(views.overview_table(of), width)}")
         blocks += _differences(of, width, details=details)
-    for of in views:
+    for of in tasks:
         blocks += _task(of, run, width, details=details)
-    asked = analysis.question.margin is not None or not views
-    if not asked and all(len(of.keys) == 1 and not of.rolling for of in views):
-        low = all(not_above_base(of) for of in views)
-        blocks += [] if low else [wrapped(how_to_ask(run), width)]
-    blocks += [wrapped(line, width) for line in other_bases(run)]
+    asked = analysis.question.margin is not None or not tasks
+    if not asked and all(len(of.keys) == 1 and not of.rolling for of in tasks):
+        low = all(wording.not_above_base(of) for of in tasks)
+        blocks += [] if low else [wrapped(wording.how_to_ask(run), width)]
+    blocks += [wrapped(line, width) for line in wording.other_bases(run)]
     return "\n\n".join(block for block in blocks if block)
 
 
 def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iterator[str]:
     """One adapter: which rank to ship; several: which is better, and what of the leader to ship."""
-    first, title = of.keys[0], heading(of, run)
+    first, title = of.keys[0], wording.heading(of, run)
     if len(of.keys) == 1:
-        columns, title = ranks_table(of, first), f"{of.names[first]} on {title}"
+        columns, title = views.ranks_table(of, first), f"{of.names[first]} on {title}"
     else:
-        columns = accuracy_table(of)
+        columns = views.accuracy_table(of)
         title += f"; AURAC over the ranks that all have: {of.some_ranks}" * bool(of.some_ranks)
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
-    yield "\n".join([*lines, *(wrapped(note, width) for note in notes(of, columns))])
+    yield "\n".join([*lines, *(wrapped(note, width) for note in views.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    if (found := advice(of, run, first)) is not None:
+    if (found := wording.advice(of, run, first)) is not None:
         command = f"\n  {found.command}" if found.command else ""
         yield f"{wrapped(found.sentence, width)}{command}"
-    elif text := not_above_base(of):
+    elif text := wording.not_above_base(of):
         yield wrapped(f"{text} {one_answer(of, run)}".strip(), width)
-    yield from (wrapped(text, width) for text in cut_off(of))
+    yield from (wrapped(text, width) for text in wording.cut_off(of))
     if details and len(of.shared_ranks) > 1:
-        yield f"AURAC in percent\n{fitted(area_table(of), width)}"
-        yield f"Weight of each rank in AURAC, in percent\n{fitted(weight_table(of), width)}"
+        yield f"AURAC in percent\n{fitted(views.area_table(of), width)}"
+        yield f"Weight of each rank in AURAC, in percent\n{fitted(views.weight_table(of), width)}"
 
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:
     if of.pairs:
-        caption = wrapped(caption_of_pairs(of, len(shown_pairs(of))), width)
-        yield f"{caption}\n{fitted(difference_table(of, counts=details), width)}"
-        yield wrapped(verdict(of), width)
+        caption = wrapped(wording.caption_of_pairs(of, len(views.shown_pairs(of))), width)
+        yield f"{caption}\n{fitted(views.difference_table(of, counts=details), width)}"
+        yield wrapped(wording.verdict(of), width)
 
 
 def fitted(columns: Columns, width: int) -> str:

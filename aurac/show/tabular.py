@@ -31,11 +31,7 @@ def render_table(
 ) -> str:
     """Columns as a table; heads and cells are escaped for the format.
 
-    Args:
-        columns: The cells of each column, by its head.
-        style: "text" (columns apart), "markdown" (GitHub's), "latex" (booktabs) or "html".
-        left: Columns of words. These and the first (unless it is "rank") are aligned left,
-            all others right.
+    The columns named in `left` and the first (unless it is "rank") are aligned left.
     """
     name, safe = _STYLES[style]
     words = {*left, *list(columns)[:1]} - {"rank"}

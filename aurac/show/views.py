@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.analysis.frames import MEAN
@@ -55,10 +54,15 @@ def tasks_of(analysis: Analysis) -> list[str]:
 class View:
     """What an analysis says about one task, or about the mean over tasks.
 
-    Args:
-        analysis: What is shown.
-        task: One of its tasks, or `MEAN`.
+    Attributes:
         names: What rows are called; their own names by default.
+        scores, points, pairs, rank_pairs, recommended: The records of the task.
+        rows, keys: What was evaluated, by AURAC.
+        level: Confidence of every interval.
+        seeds: The fewest training seeds of an adapter.
+        examples: Those of the task, where their outcomes are known.
+        metric: Of the task; `rolling` where it is no fraction, such as a perplexity.
+        ranks, shared_ranks: At which an adapter was evaluated, and those that all have.
     """
 
     def __init__(
@@ -66,50 +70,20 @@ class View:
     ) -> None:
         self.analysis, self.task = analysis, task
         self.names = names or names_of(analysis)
-        tables = {name: self._of_task(name) for name in analysis.tables}
+        tables = {k: [r for r in v if r["task"] == task] for k, v in analysis.tables.items()}
         self.scores, self.points, self.pairs = (tables[x] for x in ("scores", "points", "pairs"))
         self.rank_pairs = {(r["a"], r["b"], r["rank"]): r for r in tables["rank_pairs"]}
         self.recommended = {record["key"]: record for record in tables["recommended"]}
         self.rows: dict[Key, Row] = {row.key: row for row in analysis.rows if row.task == task}
         self.keys = [record["key"] for record in self.scores]
-
-    def _of_task(self, name: str) -> list[Record]:
-        return [record for record in self.analysis.tables[name] if record["task"] == self.task]
-
-    @property
-    def level(self) -> float:
-        """Confidence of every interval."""
-        return self.analysis.question.level
-
-    @property
-    def seeds(self) -> int:
-        """The fewest training seeds of an adapter."""
-        return min((record["seeds"] for record in self.scores), default=1)
-
-    @property
-    def examples(self) -> int | None:
-        """Examples of the task, where their outcomes are known."""
-        return max((r["examples"] for r in self.scores if r["examples"]), default=None)
-
-    @property
-    def metric(self) -> str:
-        """The metric of the task."""
-        return next((row.curves[0].metric or "" for row in self.rows.values()), "")
-
-    @property
-    def rolling(self) -> bool:
-        """Whether the metric is no fraction, such as a perplexity; such a task has no AURAC."""
-        return any(row.rolling for row in self.rows.values())
-
-    @cached_property
-    def ranks(self) -> list[int]:
-        """Every rank at which an adapter was evaluated, ascending."""
-        return sorted({record["rank"] for record in self.points} - {0})
-
-    @property
-    def shared_ranks(self) -> list[int]:
-        """The ranks that AURAC is over: those that every adapter has."""
-        return list(self.analysis.ranks.get(self.task, ()))
+        self.level = analysis.question.level
+        self.seeds = min((record["seeds"] for record in self.scores), default=1)
+        counts = [record["examples"] for record in self.scores]
+        self.examples: int | None = max(filter(None, counts), default=None)
+        self.metric = next((row.curves[0].metric or "" for row in self.rows.values()), "")
+        self.rolling = any(row.rolling for row in self.rows.values())
+        self.ranks = sorted({record["rank"] for record in self.points} - {0})
+        self.shared_ranks = list(analysis.ranks.get(task, ()))
 
     @property
     def bands(self) -> bool:
@@ -129,10 +103,8 @@ class View:
 
     def value(self, point: Record | None, *, bounds: bool = True) -> str:
         """A point in its cell; one that is not shown to be above the base has a mark."""
-        if point is None:
-            return NONE
-        if self.rolling:
-            return metric_value(point["accuracy"])
+        if point is None or self.rolling:
+            return metric_value(point["accuracy"] if point else None)
         ends = (point["low"], point["high"]) if bounds else (None, None)
         mark = MARK if point["above_base"] is False else ""
         return f"{mark}{interval(point['accuracy'], *ends)}"
@@ -166,24 +138,22 @@ def bracketed(level: float, lows: Any) -> str:
     return f" [{confidence(level)}]" if any(low is not None for low in lows) else ""
 
 
-def accuracy_table(of: View, *, bounds: bool = False, areas_first: bool = False) -> Columns:
-    """Several adapters: base, the accuracy at each rank, AURAC; with a margin the smallest rank."""
+def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
+    """Several adapters: AURAC, with a margin the smallest rank, base, the accuracy at each rank."""
+    columns = {"adapter": [of.names[key] for key in of.keys]}
+    if any(record["aurac"] is not None for record in of.scores):
+        head = f"AURAC{bracketed(of.level, (r['low'] for r in of.scores))}"
+        columns[head] = [interval(r["aurac"], r["low"], r["high"]) for r in of.scores]
+    margin = of.analysis.question.margin
+    if margin is not None and of.recommended:
+        found = [of.recommended.get(key) for key in of.keys]
+        columns[within(margin)] = [f"r={r['rank']}" if r and r["rank"] else NONE for r in found]
     places = {(point["key"], point["rank"]): point for point in of.points}
-    columns: Columns = {}
     for rank in [0, *of.ranks]:
         cells = [of.value(places.get((key, rank)), bounds=bounds) for key in of.keys]
         if rank or {*cells} != {NONE}:
             columns[f"r={rank}" if rank else "base"] = cells
-    last: Columns = {}
-    if any(record["aurac"] is not None for record in of.scores):
-        head = f"AURAC{bracketed(of.level, (r['low'] for r in of.scores))}"
-        last[head] = [interval(r["aurac"], r["low"], r["high"]) for r in of.scores]
-    margin = of.analysis.question.margin
-    if margin is not None and of.recommended:
-        found = [of.recommended.get(key) for key in of.keys]
-        last[within(margin)] = [f"r={r['rank']}" if r and r["rank"] else NONE for r in found]
-    names = {"adapter": [of.names[key] for key in of.keys]}
-    return {**names, **last, **columns} if areas_first else {**names, **columns, **last}
+    return columns
 
 
 def within(margin: float) -> str:
@@ -289,4 +259,4 @@ def weight_table(of: View) -> Columns:
 def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> View | None:
     """The mean over tasks of several adapters, where there is one."""
     of = View(analysis, MEAN, names)
-    return of if len(of.scores) > 1 else None
+    return of if of.pairs else None

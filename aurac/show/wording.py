@@ -22,14 +22,7 @@ LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 
 @dataclass(frozen=True)
 class Advice:
-    """What to ship of an adapter.
-
-    Attributes:
-        rank: To ship; None where none may be, or none is known.
-        bound: Upper bound of what it loses, a fraction.
-        sentence: In words.
-        command: That makes it; empty for the trained rank, several seeds, or an unknown checkpoint.
-    """
+    """The rank to ship of an adapter, if any, the bound of its loss, a sentence and a command."""
 
     rank: int | None
     bound: float | None
@@ -58,7 +51,8 @@ def advice(of: View, run: StoredRun | None, key: Key) -> Advice | None:
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
     command = ""
     if rank == record["reference"]:
-        sentence += too_few(of.rows[key].examples or 0, margin, of.rows[key].clusters)
+        few = too_few(of.rows[key].examples or 0, margin, of.rows[key].clusters)
+        sentence = f"{sentence} {few}".rstrip()
     elif rank is not None:
         command = truncate_command(of.rows[key], run, rank)
     return Advice(rank, bound, sentence, command)
@@ -87,10 +81,8 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
     if groups >= needed:
         return ""
     there = counted(groups, "example" if clusters is None else "cluster")
-    return (
-        f" With {there} no loss can be shown to be at most {points(margin)}; that needs {needed:,} "
-        "or more."
-    )
+    shown = f"With {there} no loss can be shown to be at most {points(margin)}"
+    return f"{shown}; that needs {needed:,} or more."
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:

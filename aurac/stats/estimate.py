@@ -218,8 +218,7 @@ def estimate(
         bounds: The furthest values that an example can have.
         level: Coverage of the intervals of all `tests` at once.
         tests: How many differences stand in one table.
-        further: Examples as far out as can be that are counted besides; None: as many as `tests`
-            need.
+        further: Further examples; None: as many as `tests` need.
     """
     further = further_examples(tests) if further is None else further
     low, high = interval(parts, bounds, (1.0 - level) / tests, further)

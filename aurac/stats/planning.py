@@ -68,12 +68,7 @@ def examples_for(difference: float, assumed: Assumptions) -> int | None:
 
 
 def examples_for_margin(margin: float, cluster: int = 1) -> int:
-    """The fewest examples, or clusters of so many, that show a loss of nothing to be in a margin.
-
-    Args:
-        margin: The accuracy that a rank may lose, a fraction.
-        cluster: Examples in each cluster; 1 of independent examples.
-    """
+    """The fewest examples, or clusters of so many, that show no loss to be within a margin."""
 
     def shown(n: int) -> bool:
         units = Examples(np.zeros(n), np.full(n, float(cluster)))

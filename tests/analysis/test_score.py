@@ -64,7 +64,7 @@ def test_data_frames():
     means = long.groupby("rank")["score"].mean()
     for frame in (means.reset_index(name="accuracy"), means.to_frame(), means):
         assert aurac.score(frame).value == pytest.approx(found.value)
-    with pytest.raises(CurveError, match=r"2 curves \(a; b\)"):
+    with pytest.raises(CurveError, match=r"several curves \(a; b\)"):
         aurac.score(pd.concat([long, long.assign(adapter="b")]))
     for frame in (long.pivot(index="rank", columns="example", values="score"), long[["score"]]):
         with pytest.raises(CurveError, match=r"columns .* is no curve"):

@@ -34,8 +34,6 @@ def test_values_are_frozen_and_the_callers_array_is_not():
     for array in (curve.outcomes, curve.base_scores):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1.0
-    with pytest.raises(TypeError):
-        curve.sizes[2] = 20
     for other in (copy.deepcopy(curve), pickle.loads(pickle.dumps(curve))):
         np.testing.assert_array_equal(other.outcomes, curve.outcomes)
         assert other.sizes == curve.sizes
@@ -64,7 +62,7 @@ def test_a_read_only_array_is_not_copied():
         ({1: "high", 2: 0.3}, "no numbers"),
         ({}, "no ranks"),
         ([0.1, 0.2], "A list is no curve"),
-        ({1: [0, 1, 1], 2: [0, 1]}, "agged outcomes"),
+        ({1: [0, 1, 1], 2: [0, 1]}, "ragged"),
         ({1: {"a": 1, "b": 0}, 2: {"a": 1, "c": 0}}, "anks 1 and 2 have different examples"),
         ({1: [], 2: []}, "not \\(ranks, examples\\)"),
         ({1: np.ma.masked_equal([0, 1], 0), 2: [0, 1]}, "1 values of example scores are masked"),

@@ -132,7 +132,7 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
         (HEAD + BODY + "a,t,2,y,1\n", "example 'y' appears twice at rank 2"),
         (HEAD + BODY + "a,t,2,z,1\n", "1 examples are not there at every rank, 'z'"),
         (HEAD + "a,t,0,x,1\n", "no ranks"),
-        ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 twice"),
+        ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 appears twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
         ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each example needs one cluster"),
         ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each example needs one cluster"),
@@ -146,7 +146,7 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, words):
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match="There is no"):
         read_curves(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"t\.xlsx is no table"):
+    with pytest.raises(DataError, match=r"t\.xlsx cannot be read as a table"):
         read_curves(write(tmp_path, "x", "t.xlsx"))
     for name in ("t.parquet", "t.jsonl"):
         with pytest.raises(DataError, match=f"{name} cannot be read"):
