@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
     from aurac.adapters.inspect import inspect
+    from aurac.analysis.frames import Question, analyse
     from aurac.analysis.score import score
     from aurac.curves.curve import Curve
     from aurac.notebook import Run, load_run
+    from aurac.readers import read_curves
     from aurac.runs.compare import compare
     from aurac.training.job import train
     from aurac.training.nested import nested
@@ -21,19 +23,23 @@ if TYPE_CHECKING:
 _PLACES = {
     "Curve": "curves.curve",
     "RankCurve": "training.rank_curve",
+    "Question": "analysis.frames",
     "Run": "notebook",
+    "analyse": "analysis.frames",
     "compare": "runs.compare",
     "inspect": "adapters.inspect",
     "load_adapter": "adapters.formats",
     "load_run": "notebook",
     "nested": "training.nested",
+    "read_curves": "readers",
     "save_adapter": "adapters.export",
     "score": "analysis.score",
     "train": "training.job",
     "truncate": "adapters.export",
 }
 __all__ = [
-    "Curve", "RankCurve", "Run", "compare", "inspect", "load_adapter", "load_run", "nested",
+    "Curve", "Question", "RankCurve", "Run", "analyse", "compare", "inspect", "load_adapter",
+    "load_run", "nested", "read_curves",
     "save_adapter", "score", "train", "truncate",
 ]  # fmt: skip
 __version__ = version("aurac")

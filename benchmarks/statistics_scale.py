@@ -67,7 +67,7 @@ def leaderboard(adapters: int, *, table: bool) -> str:
             ]
             pd.concat(rows).reset_index().to_parquet(path)
             start = time.perf_counter()
-            curves = list(read_curves(path).curves)
+            curves = list(read_curves(path))
     read = time.perf_counter() - start
     found = analyse(curves)
     total = time.perf_counter() - start

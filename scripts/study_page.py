@@ -6,17 +6,22 @@ python -m scripts.study_page
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from aurac.analysis import Question, analyse
 from aurac.records.run import read_run
 from aurac.show import numbers
+from aurac.show.tabular import render_table
+from aurac.show.views import View, names_of
 from aurac.study import load_study, planned, write_study
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aurac.analysis import Analysis
+    from aurac.analysis.schema import Key, Record
+
+    Names = Mapping[Key, str]
 
 REPORTS = Path(__file__).parents[1] / "reports"
 MEAN = "mean over tasks"
@@ -82,11 +87,12 @@ training](../longer_training/report.md) have every rank and pair.
 def main() -> None:
     """Write both reports and the page."""
     analysis, longer = _analysis("study"), _analysis("longer_training")
-    names = _Names(load_study(REPORTS / "study/study.yaml").labels)
-    longer_names = _Names(load_study(REPORTS / "longer_training/study.yaml").labels)
+    names = names_of(analysis, load_study(REPORTS / "study/study.yaml").labels)
+    longer_labels = load_study(REPORTS / "longer_training/study.yaml").labels
+    longer_names = names_of(longer, longer_labels)
     text = PAGE.format(
         both_svd=_both_svd(),
-        count=analysis.pairs[analysis.pairs["task"] == MEAN]["comparisons"].iloc[0],
+        count=next(r["comparisons"] for r in analysis.tables["pairs"] if r["task"] == MEAN),
         scores=_scores(analysis, names),
         figure=FIGURE,
         pairs="\n\n".join(_pairs(analysis, task, names) for task in TITLES),
@@ -107,7 +113,7 @@ def _both_svd() -> str:
             groups[adapter.group].append(name)
     names = {name for members in groups.values() for name in members}
     curves = [c for c in run.curves if c.adapter in names and c.basis == "svd"]
-    return _interval(analyse(curves, Question(groups=groups)).pairs.iloc[0], "difference")
+    return _interval(analyse(curves, Question(groups=groups)).tables["pairs"][0], "difference")
 
 
 def _analysis(name: str) -> Analysis:
@@ -116,62 +122,42 @@ def _analysis(name: str) -> Analysis:
     return write_study(load_study(file), file, folder)[1]
 
 
-class _Names:
-    """Row of an analysis → what the page calls it."""
-
-    def __init__(self, labels: dict[str, str]) -> None:
-        self.labels = labels
-
-    def __call__(self, row: str) -> str:
-        name, _, cut = row.partition(", ")
-        return ", ".join(part for part in (self.labels[name], cut.replace(" · ", ", ")) if part)
+def _interval(record: Record, name: str) -> str:
+    return numbers.interval(record[name], record["low"], record["high"])
 
 
-def _interval(row: Any, name: str) -> str:
-    return numbers.interval(row[name], row["low"], row["high"])
-
-
-def _scores(analysis: Analysis, names: _Names) -> str:
+def _scores(analysis: Analysis, names: Names) -> str:
     """A row for each adapter and cut, a column for each task."""
-    scores = analysis.scores
-    cells = scores.assign(shown=[_interval(row, "aurac") for _, row in scores.iterrows()])
-    table = cells.pivot_table(
-        index="adapter", columns="task", values="shown", aggfunc="first", sort=False
-    )
-    table = table[[task for task in TITLES if task in table]].rename(columns=TITLES).fillna("")
-    table.index = [names(row) for row in table.index]
-    table.index.name = "method"
-    return _markdown(table.reset_index())
+    records = analysis.tables["scores"]
+    found = {(r["key"], r["task"]): _interval(r, "aurac") for r in records}
+    keys, tasks = dict.fromkeys(r["key"] for r in records), {r["task"] for r in records}
+    columns = {
+        TITLES[task]: [found.get((key, task), "") for key in keys]
+        for task in TITLES
+        if task in tasks
+    }
+    return render_table({"method": [names[key] for key in keys], **columns}, "markdown")
 
 
-def _pairs(analysis: Analysis, task: str, names: _Names) -> str:
+def _pairs(analysis: Analysis, task: str, names: Names) -> str:
     """The differences of a task."""
-    pairs = analysis.pairs[analysis.pairs["task"] == task]
-    title = f"{TITLES[task]}, {pairs['comparisons'].iloc[0]} comparisons"
-    rows = [
-        {
-            title: f"{names(row['a'])} − {names(row['b'])}",
-            "points [95 %]": _interval(row, "difference"),
-            "p": numbers.p_value(row["p"]),
-        }
-        for _, row in pairs.iterrows()
-    ]
-    return _markdown(pd.DataFrame(rows))
+    records = [r for r in analysis.tables["pairs"] if r["task"] == task]
+    title = f"{TITLES[task]}, {records[0]['comparisons']} comparisons"
+    columns = {
+        title: [f"{names[r['a']]} − {names[r['b']]}" for r in records],
+        "points [95 %]": [_interval(r, "difference") for r in records],
+        "p": [numbers.p_value(r["p"]) for r in records],
+    }
+    return render_table(columns, "markdown")
 
 
-def _points(analysis: Analysis, task: str, names: _Names) -> str:
-    points = analysis.points[analysis.points["task"] == task]
-    cells = points.assign(shown=[_interval(row, "accuracy") for _, row in points.iterrows()])
-    table = cells.pivot_table(
-        index="adapter", columns="rank", values="shown", aggfunc="first", sort=False
-    )
-    table.index = [names(row) for row in table.index]
-    table.index.name = f"{TITLES[task]}, rank"
-    return _markdown(table.reset_index())
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    return str(table.to_markdown(index=False, disable_numparse=True))
+def _points(analysis: Analysis, task: str, names: Names) -> str:
+    of = View(analysis, task, names)
+    columns = {f"{TITLES[task]}, rank": [names[key] for key in of.keys]}
+    for rank in [0, *of.ranks]:
+        found = {r["key"]: _interval(r, "accuracy") for r in of.points if r["rank"] == rank}
+        columns[str(rank)] = [found.get(key, "") for key in of.keys]
+    return render_table(columns, "markdown")
 
 
 if __name__ == "__main__":

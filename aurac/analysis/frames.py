@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from aurac.analysis.gather import Groups, Row, difference, gather
+from aurac.analysis.points import about, ends, points_of, recommended
+from aurac.analysis.schema import Frames, Key, Record
+from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.errors import UsageError
 from aurac.stats.estimate import (
     FRACTION,
     SIGNED,
     Components,
-    Estimate,
     estimate,
     interval,
-    one_sided,
     over_tasks,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import pandas as pd
+
     from aurac.curves.curve import Curve
 
 MEAN = "mean over tasks"
-UNKNOWN = Estimate(math.nan, math.nan, math.nan, math.nan)
-WHOLE = ("rank", "reference", "examples", "seeds", "comparisons", "bytes", "slot")  # integers
-COLUMNS = {
-    "scores": "task adapter cut aurac low high aurac_linear mean base examples seeds",
-    "points": "task adapter cut rank accuracy low high above_base loss loss_bound bytes slot",
-    "pairs": "task a b difference low high p comparisons examples seeds",
-    "rank_pairs": "task a b rank difference low high",
-    "recommended": "task adapter cut rank reference margin loss bound bytes",
-}
 
 
 @dataclass(frozen=True)
@@ -64,46 +56,46 @@ class Question:
 
 
 @dataclass(frozen=True, eq=False)
-class Analysis:
-    """All that is claimed, in five frames; fractions, and missing where there is nothing to say.
+class Analysis(Frames):
+    """All that is claimed, in five frames.
 
     Attributes:
-        scores: A row for each adapter and task, AURAC descending; first the mean over tasks.
-        points: A row for each rank; rank 0 is the base. `loss` and its one-sided `loss_bound` are
-            against the trained rank; `slot` is what a vLLM server sets aside, in bytes.
-        pairs: Differences of AURAC, the better one first; low, high and p are adjusted for the
-            `comparisons` of their table.
-        rank_pairs: The same pairs at each rank, each interval alone.
-        recommended: Adapter → the smallest rank that is shown to lose at most the margin; without
-            a rank where none may be shipped.
-        rows: Task, name → what stands behind a row.
+        question: What was asked.
+        rows: What stands behind the rows of the frames: an adapter under one cut on one task.
         ranks: Task → ranks over which AURAC is taken, those that all its adapters have.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
             share some the largest, as a group and not its members, of equal ones the first.
+        tables: The frames as records, where rows are a `Key`, and None where there is nothing.
     """
 
     question: Question
-    scores: pd.DataFrame
-    points: pd.DataFrame
-    pairs: pd.DataFrame
-    rank_pairs: pd.DataFrame
-    recommended: pd.DataFrame
-    rows: Mapping[tuple[str, str], Row]
+    rows: tuple[Row, ...]
     ranks: Mapping[str, tuple[int, ...]]
-    averaged: tuple[str, ...] = ()
+    averaged: tuple[str, ...]
+    tables: Mapping[str, Sequence[Record]]
 
-    def records(self, frame: str) -> list[dict[str, Any]]:
-        """A frame as JSON has it: plain numbers and texts, None where there is nothing."""
-        table: pd.DataFrame = getattr(self, frame)
-        rows = table.astype(object).where(table.notna(), None).to_dict("records")
-        return [{str(k): getattr(v, "item", lambda v=v: v)() for k, v in r.items()} for r in rows]
+    def weights(self, task: str) -> dict[str, list[float]]:
+        """What each rank weighs in AURAC on both axes."""
+        ranks = self.ranks[task]
+        return {axis: quadrature_weights(ranks, axis).tolist() for axis in ("log2", "linear")}
+
+    def member_areas(self, group: str, members: Iterable[str]) -> dict[str, dict[Key, float]]:
+        """AURAC of each row of a group on each of its tasks, whose examples are ``member:id``."""
+        found: dict[str, dict[Key, float]] = {member: {} for member in members}
+        for row in self.rows:
+            if row.task == group and row.complete and self.ranks[group] and row.examples:
+                areas: Any = row.areas(self.ranks[group])
+                for member, known in found.items():
+                    mine = [doc.startswith(f"{member}:") for doc in row.curves[0].doc_ids or ()]
+                    known[row.key] = float(areas[:, mine].mean())
+        return found
 
 
 def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = None) -> Analysis:
     """Every claim about curves, in five frames.
 
     Args:
-        curves: Of one or several tasks, or a table that `aurac.readers.read_curves` would read.
+        curves: Of one or several tasks, or a table that `aurac.read_curves` would read.
         question: What is asked.
 
     Raises:
@@ -111,34 +103,42 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         UsageError: A reference that no row is called.
     """
     asked = question or Question()
-    if isinstance(curves, pd.DataFrame):
-        from aurac.readers.table import curves_from_frame
-
-        curves = curves_from_frame(curves)
-    rows = gather(curves, asked.groups)
-    if asked.reference is not None and asked.reference not in (row.name for row in rows):
-        known = ", ".join(dict.fromkeys(row.name for row in rows))
+    rows = gather(_curves(curves), asked.groups)
+    names = dict.fromkeys(row.name for row in rows)
+    if asked.reference is not None and asked.reference not in names:
+        known = ", ".join(names)
         raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
     tasks = [_Task(same, asked) for same in _by_task(rows)]
     apart = _apart(tasks)
-    mean = _over_tasks(apart, asked)
-    lists: dict[str, list[dict[str, Any]]] = {name: list(mean.get(name, [])) for name in COLUMNS}
-    for task in tasks:
-        lists["scores"] += task.scores()
-        lists["pairs"] += _family(task.pairs(), asked)
-        lists["rank_pairs"] += task.rank_pairs()
-        for row in task.rows:
-            points = _points(row, asked.level)
-            lists["points"] += points
-            lists["recommended"] += _recommended(row, points, asked.margin)
-    frames = {name: _frame(lists[name], columns.split()) for name, columns in COLUMNS.items()}
+    means = _Means(apart, asked) if len(apart) > 1 else None
+    points = {row: points_of(row, asked.level) for task in tasks for row in task.rows}
+    every: list[_Means | _Task] = [*([means] if means else []), *tasks]
     return Analysis(
         question=asked,
-        rows={(row.task, row.name): row for row in rows},
+        rows=tuple(points),
         ranks={task.name: task.ranks for task in tasks},
-        averaged=tuple(task.name for task in apart) if len(apart) > 1 else (),
-        **frames,
+        averaged=tuple(task.name for task in apart) if means else (),
+        tables={
+            "scores": [record for each in every for record in each.scores],
+            "points": [point for some in points.values() for point in some],
+            "pairs": [record for each in every for record in _family(each.pairs, asked.level)],
+            "rank_pairs": [record for task in tasks for record in task.rank_pairs()],
+            "recommended": [
+                record for row in points for record in recommended(row, points[row], asked.margin)
+            ],
+        },
     )
+
+
+def _curves(source: Any) -> Iterable[Curve]:
+    if not hasattr(source, "columns"):
+        return source  # type: ignore[no-any-return]
+    from aurac.readers.table import curves_from_frame
+
+    return curves_from_frame(source)
+
+
+Pair = tuple[Record, Components | None]  # of two rows in the order of their keys
 
 
 class _Task:
@@ -149,73 +149,101 @@ class _Task:
         whole = [row for row in rows if row.complete]
         common = set.intersection(*(set(row.ranks) for row in whole)) if whole else set()
         self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
-        self.area = {row.name: row.area(self.ranks) for row in whole} if self.ranks else {}
+        whole = whole if self.ranks else []
+        self.area = {row.key: row.area(self.ranks) for row in whole}
+        areas = {row: row.areas(self.ranks) for row in whole}
+        self.areas = {row.key: values for row, values in areas.items() if values is not None}
+        self.parts = {row.key: row.parts(x) for row, x in areas.items() if x is not None}
         self.rows = sorted(rows, key=self._order)
-        self.areas = {row.name: row.areas(self.ranks) for row in whole} if self.ranks else {}
-        each = ((row, self.areas.get(row.name)) for row in rows)
-        self.parts = {row.name: None if a is None else row.parts(a) for row, a in each}
+        self.scores = [self._score(row) for row in self.rows]
+        both = [(a, b) for a, b in self.both() if a.key in self.area and b.key in self.area]
+        self.pairs = [self._pair(a, b) for a, b in both]
 
     def _order(self, row: Row) -> tuple[float, float, str]:
+        if (area := self.area.get(row.key)) is not None:
+            return (0.0, -area, row.name)
         height = [row.accuracy(rank) for rank in row.ranks]
-        area = self.area.get(row.name)
-        mean = -sum(height) / len(height) if height else 0.0
-        return (0.0, -area, row.name) if area is not None else (1.0, mean, row.name)
+        return (1.0, -sum(height) / len(height) if height else 0.0, row.name)
 
-    def scores(self) -> list[dict[str, Any]]:
-        result = []
-        for row in self.rows:
-            area, parts = self.area.get(row.name), self.parts.get(row.name)
-            known = estimate(parts, FRACTION, self.asked.level) if parts else UNKNOWN
-            linear = row.area(self.ranks, "linear") if area is not None else None
-            about = {"task": row.task, "adapter": row.name, "cut": row.cut, "aurac": area}
-            mean = (
-                sum(map(row.accuracy, self.ranks)) / len(self.ranks) if area is not None else None
-            )
-            more = {"mean": mean, "base": row.baseline()}
-            more |= {"examples": row.examples, "seeds": row.seeds}
-            result.append({**about, **_ends(known), "aurac_linear": linear, **more})
-        return result
+    def _score(self, row: Row) -> Record:
+        area, parts = self.area.get(row.key), self.parts.get(row.key)
+        linear = None if area is None else row.area(self.ranks, "linear")
+        known = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
+        known |= ends(parts, FRACTION, self.asked.level) | {"seed_sd": _seed_sd(parts)}
+        return about(row) | known | {"examples": row.examples, "seeds": row.seeds}
 
     def both(self) -> list[tuple[Row, Row]]:
         """The pairs that are compared, the better one first."""
-        pairs = combinations(self.rows, 2)
-        reference = self.asked.reference
+        pairs, reference = combinations(self.rows, 2), self.asked.reference
         return [(a, b) for a, b in pairs if reference is None or reference in (a.name, b.name)]
 
-    def pairs(self) -> list[tuple[dict[str, Any], Components | None]]:
-        """The differences of AURAC, with the sources of variance of that in the names' order."""
-        result = []
-        for a, b in self.both():
-            if a.name not in self.area or b.name not in self.area:
-                continue
-            first, second = sorted((a, b), key=lambda row: row.name)
-            left, right = self.areas[first.name], self.areas[second.name]
-            parts = None
-            if left is not None and right is not None:
-                parts = difference(first, second, left, right)
-            row: dict[str, Any] = {"task": self.name, "a": a.name, "b": b.name}
-            row["difference"] = self.area[a.name] - self.area[b.name]
-            row |= {"examples": a.examples, "seeds": min(a.seeds, b.seeds)}
-            result.append((row, parts))
-        return result
+    def _pair(self, a: Row, b: Row) -> Pair:
+        """A difference of AURAC."""
+        record: Record = {"task": self.name, "a": a.key, "b": b.key}
+        record["difference"] = self.area[a.key] - self.area[b.key]
+        record |= {"examples": a.examples, "seeds": min(a.seeds, b.seeds)}
+        record |= {"wins": None, "losses": None}
+        if a.key not in self.areas or b.key not in self.areas:
+            return record, None
+        ahead = self.areas[a.key].mean(axis=0) - self.areas[b.key].mean(axis=0)
+        record |= {"wins": int(np.sum(ahead > 1e-9)), "losses": int(np.sum(ahead < -1e-9))}
+        first, second = sorted((a, b), key=lambda row: str(row.key))
+        return record, difference(first, second, *(self.areas[x.key] for x in (first, second)))
 
-    def rank_pairs(self) -> list[dict[str, Any]]:
+    def rank_pairs(self) -> list[Record]:
         """The differences of accuracy at every rank that both have, each interval alone."""
         result = []
         for a, b in self.both():
             ranks = [rank for rank in a.ranks if rank in b.ranks]
             if not ranks or a.rolling or b.rolling:
                 continue
-            left, right = a.stacked(ranks), b.stacked(ranks)
-            low = high = np.full(len(ranks), np.nan)
+            left, right = a.scores(ranks), b.scores(ranks)
+            both: Any = [(None, None)] * len(ranks)
             if left is not None and right is not None:
-                alpha = 1.0 - self.asked.level
-                low, high = interval(difference(a, b, left, right), SIGNED, alpha)
-            for rank, start, end in zip(ranks, low, high, strict=True):
-                row: dict[str, Any] = {"task": self.name, "a": a.name, "b": b.name, "rank": rank}
-                row["difference"] = a.accuracy(rank) - b.accuracy(rank)
-                result.append(row | {"low": start, "high": end})
+                parts = difference(a, b, left, right)
+                low, high = interval(parts, SIGNED, 1.0 - self.asked.level)
+                both = zip(low.tolist(), high.tolist(), strict=True)
+            for rank, (low, high) in zip(ranks, both, strict=True):
+                value = a.accuracy(rank) - b.accuracy(rank)
+                record = {"task": self.name, "a": a.key, "b": b.key, "rank": rank}
+                result.append(record | {"difference": value, "low": low, "high": high})
         return result
+
+
+class _Means:
+    """Means over tasks of the rows that have an area on all of them."""
+
+    def __init__(self, tasks: Sequence[_Task], asked: Question) -> None:
+        self.tasks, self.level = tasks, asked.level
+        self.known = [{frozenset((r["a"], r["b"])): (r, p) for r, p in t.pairs} for t in tasks]
+        names = {row.key: row.name for task in tasks for row in task.rows}
+        keys = [key for key in tasks[0].area if all(key in task.area for task in tasks)]
+        scores = {key: self._score(key) for key in keys}
+        order = sorted(keys, key=lambda key: (-scores[key]["aurac"], names[key]))
+        self.scores = [scores[key] for key in order]
+        self.pairs = [
+            self._pair(a, b)
+            for a, b in combinations(order, 2)
+            if asked.reference in (None, names[a], names[b])
+        ]
+
+    def _score(self, key: Key) -> Record:
+        records = [r for task in self.tasks for r in task.scores if r["key"] == key]
+        parts = _together([task.parts.get(key) for task in self.tasks])
+        mean = _mean(records, ("aurac", "aurac_linear", "base"), ("examples",))
+        return mean | ends(parts, FRACTION, self.level) | {"seed_sd": _seed_sd(parts)}
+
+    def _pair(self, a: Key, b: Key) -> Pair:
+        """The difference a - b over tasks, in some of which b is the better one."""
+        pairs = [pairs[frozenset((a, b))] for pairs in self.known]
+        records = [r if r["a"] == a else _turned(r) for r, _ in pairs]
+        mean = _mean(records, ("difference",), ("wins", "losses", "examples"))
+        return mean, _together([parts for _, parts in pairs])
+
+
+def _turned(pair: Record) -> Record:
+    turned = {"a": pair["b"], "b": pair["a"], "difference": -pair["difference"]}
+    return pair | turned | {"wins": pair["losses"], "losses": pair["wins"]}
 
 
 def _by_task(rows: Sequence[Row]) -> list[list[Row]]:
@@ -234,42 +262,13 @@ def _apart(tasks: Sequence[_Task]) -> list[_Task]:
     return [task for task in tasks if task in kept]
 
 
-def _over_tasks(tasks: Sequence[_Task], asked: Question) -> dict[str, list[dict[str, Any]]]:
-    """Scores and differences of the rows that have an area on all of several tasks."""
-    if len(tasks) < 2:
-        return {}
-    scores = []
-    for name in tasks[0].area:
-        rows = [[r for r in task.scores() if r["adapter"] == name] for task in tasks]
-        if all(name in task.area for task in tasks):
-            means = _mean([row[0] for row in rows], ("aurac", "aurac_linear", "mean", "base"))
-            known = _together([task.parts[name] for task in tasks])
-            ends = _ends(estimate(known, FRACTION, asked.level) if known else UNKNOWN)
-            scores.append(means | ends)
-    scores.sort(key=lambda row: (-row["aurac"], row["adapter"]))
-    order = [row["adapter"] for row in scores]
-    every = [{frozenset((r["a"], r["b"])): (r, parts) for r, parts in t.pairs()} for t in tasks]
-    pairs = []
-    for a, b in combinations(order, 2):
-        if asked.reference in (None, a, b):
-            same = [pairs_of[frozenset((a, b))] for pairs_of in every]
-            signs = [1 if row["a"] == a else -1 for row, _ in same]
-            turned = [
-                row | {"a": a, "b": b, "difference": sign * row["difference"]}
-                for (row, _), sign in zip(same, signs, strict=True)
-            ]
-            pairs.append((_mean(turned, ("difference",)), _together([parts for _, parts in same])))
-    return {"scores": scores, "pairs": _family(pairs, asked)}
-
-
-def _mean(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
-    """A row for the mean over tasks of some columns, the examples added."""
-    result = rows[0] | {"task": MEAN, "seeds": min(row["seeds"] for row in rows)}
-    for name in columns:
-        values = [row[name] for row in rows]
-        result[name] = None if None in values else sum(values) / len(values)
-    counts = [row["examples"] for row in rows]
-    result["examples"] = None if None in counts else sum(counts)
+def _mean(records: Sequence[Record], means: Sequence[str], sums: Sequence[str]) -> Record:
+    """A record for the mean over tasks of some columns, others added."""
+    result = records[0] | {"task": MEAN, "seeds": min(record["seeds"] for record in records)}
+    for name in (*means, *sums):
+        values = [record[name] for record in records if record[name] is not None]
+        total = sum(values) / len(records) if name in means else sum(values)
+        result[name] = total if len(values) == len(records) else None
     return result
 
 
@@ -279,94 +278,21 @@ def _together(parts: Sequence[Components | None]) -> Components | None:
     return over_tasks(known) if len(known) == len(parts) else None
 
 
-def _family(
-    pairs: Sequence[tuple[dict[str, Any], Components | None]], asked: Question
-) -> list[dict[str, Any]]:
-    """Rows with intervals and p, adjusted for as many comparisons as stand in the table."""
-    count, rows = len(pairs), []
-    for row, parts in pairs:
-        known = estimate(parts, SIGNED, asked.level, count) if parts else UNKNOWN
-        known = known if row["a"] < row["b"] else known.turned()
-        rows.append({**row, **_ends(known), "p": known.p, "comparisons": count})
-    return rows
+def _family(pairs: Sequence[Pair], level: float) -> list[Record]:
+    """Records with intervals and p, adjusted for as many comparisons as stand in the table."""
+    records = []
+    for record, parts in pairs:
+        adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": len(pairs)}
+        if parts is not None:
+            known = estimate(parts, SIGNED, level, len(pairs))
+            known = known if str(record["a"]) < str(record["b"]) else known.turned()
+            adjusted |= {"low": known.low, "high": known.high, "p": known.p}
+        records.append(record | adjusted)
+    return records
 
 
-def _points(row: Row, level: float) -> list[dict[str, Any]]:
-    """One adapter's ranks, 0 for the base first."""
-    about: dict[str, Any] = {"task": row.task, "adapter": row.name, "cut": row.cut}
-    points = []
-    if (base := row.baseline()) is not None:
-        scores = row.curves[0].base_scores
-        known = UNKNOWN
-        if scores is not None:
-            known = estimate(row.parts(scores[None]), FRACTION, level)
-        points.append(about | {"rank": 0, "accuracy": base} | _ends(known))
-    for rank in row.ranks:
-        scores = row.scores(rank)
-        known = estimate(row.parts(scores), FRACTION, level) if scores is not None else UNKNOWN
-        point = about | {"rank": rank, "accuracy": row.accuracy(rank)} | _ends(known)
-        sizes = {"bytes": row.bytes(rank), "slot": row.slot(rank)}
-        points.append(point | _against(row, rank) | sizes)
-    return points
-
-
-def _against(row: Row, rank: int) -> dict[str, Any]:
-    """Whether a rank is above the base, and what it loses against the trained one (95 %)."""
-    result: dict[str, Any] = {}
-    above = row.above_base(rank)
-    if above is not None:
-        result["above_base"] = one_sided(row.parts(above))[0] > 0.0
-    reference = row.trained_rank
-    if reference in row.ranks and rank < reference and not row.rolling:
-        result["loss"] = row.accuracy(reference) - row.accuracy(rank)
-        full, scores = row.scores(reference), row.scores(rank)
-        if full is not None and scores is not None:
-            result["loss_bound"] = one_sided(row.parts(full - scores))[1]
-    return result
-
-
-def _recommended(
-    row: Row, points: Sequence[dict[str, Any]], margin: float | None
-) -> list[dict[str, Any]]:
-    """The smallest rank reached from the trained one down, while each rank passes.
-
-    A fixed sequence of one-sided tests at .05: the first that fails ends it, so that together they
-    err as rarely as one. A rank passes where it is above the base and its loss is at most the
-    margin; nothing is shipped unless the trained rank is above the base.
-    """
-    reference = row.trained_rank
-    if margin is None or row.examples is None or reference not in row.ranks:
-        return []
-    shipped, gone = None, {r for curve in row.curves for r in curve.missing}
-    ladder = [point for point in points if point["rank"] <= reference]
-    for point in sorted(ladder, key=lambda point: -point["rank"]):
-        rank = point["rank"]
-        small = rank == reference or point.get("loss_bound", math.inf) <= margin
-        crossed = shipped is not None and any(rank < r < shipped["rank"] for r in gone)
-        if rank == 0 or crossed or not small or point.get("above_base") is False:
-            break
-        shipped = point
-    result = {key: points[0][key] for key in ("task", "adapter", "cut")}
-    result |= {"reference": reference, "margin": margin}
-    if shipped is not None:
-        whole = shipped["rank"] == reference
-        loss, bound = (0.0, 0.0) if whole else (shipped["loss"], shipped["loss_bound"])
-        result |= {"rank": shipped["rank"], "loss": loss, "bound": bound}
-        result["bytes"] = shipped["bytes"]
-    return [result]
-
-
-def _ends(known: Estimate) -> dict[str, float]:
-    return {"low": known.low, "high": known.high}
-
-
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(columns))
-    for name in columns:
-        if name in WHOLE:
-            frame[name] = frame[name].astype("Int64")
-        elif name == "above_base":
-            frame[name] = frame[name].astype("boolean")
-        elif name not in ("task", "adapter", "cut", "a", "b"):
-            frame[name] = frame[name].astype("float64")
-    return frame
+def _seed_sd(parts: Components | None) -> float | None:
+    """The standard deviation over the seeds of one arm."""
+    if parts is None or len(parts.seeds) != 1:
+        return None
+    return float(parts.seeds[0].means.std(ddof=1))

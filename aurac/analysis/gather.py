@@ -1,16 +1,17 @@
-"""Curves → rows of tables: training seeds together, examples in one order, one name each."""
+"""Curves → rows of tables: training seeds together, examples in one order."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from aurac.analysis.schema import Key
 from aurac.curves.area import quadrature_weights
-from aurac.curves.display import cut_name, slot_bytes
+from aurac.curves.display import cut_name, slot_rank
 from aurac.curves.matching import align
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
@@ -27,27 +28,23 @@ class Row:
     """One adapter, or the training seeds of one recipe, under one cut on one task.
 
     Attributes:
-        name: What tables call it, unique in its task.
-        adapter: The adapter or recipe.
+        key: Unique in its task.
+        task: Its name.
         curves: One for each of S seeds, with the same ranks, their examples in one order.
         clusters: (n,) codes of what the task's examples share; None for independent ones.
+        first: Whether it is the first cut of its adapter, which needs no name of its own.
     """
 
-    name: str
-    adapter: str
+    key: Key
     task: str
     curves: tuple[Curve, ...]
     clusters: Any = None
+    first: bool = True
 
     @property
-    def basis(self) -> str | None:
-        """Such as "prefix" or "svd"."""
-        return self.curves[0].basis
-
-    @property
-    def rescale(self) -> str | None:
-        """Such as "rule", "keep", "trained" or "fit"."""
-        return self.curves[0].rescale
+    def name(self) -> str:
+        """What people call it, such as "lora" or "lora (prefix)"."""
+        return self.key.adapter if self.first else f"{self.key.adapter} ({self.cut})"
 
     @property
     def method(self) -> str | None:
@@ -57,7 +54,7 @@ class Row:
     @property
     def cut(self) -> str | None:
         """How it was truncated, in words."""
-        return cut_name(self.basis, self.rescale, self.method)
+        return cut_name(self.key.basis, self.key.rescale, self.method)
 
     @property
     def seeds(self) -> int:
@@ -65,7 +62,7 @@ class Row:
         return len(self.curves)
 
     @property
-    def names(self) -> tuple[Hashable, ...]:
+    def checkpoints(self) -> tuple[Hashable, ...]:
         """(S,) adapter and seed of each curve."""
         return tuple((curve.adapter, curve.seed) for curve in self.curves)
 
@@ -76,17 +73,26 @@ class Row:
         return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
 
     @property
+    def missing(self) -> set[int]:
+        """Ranks of which a seed has no accuracy."""
+        return {rank for curve in self.curves for rank in curve.missing}
+
+    @property
     def complete(self) -> bool:
         """Whether there is an area: fractions at every rank that was asked for, at least two."""
         whole = all(c.ranks == self.ranks and not c.missing for c in self.curves)
         return whole and len(self.ranks) > 1 and not self.rolling
 
     @property
+    def rolling(self) -> bool:
+        """Whether its numbers are no fractions, so that they have no area."""
+        return any(curve.rolling for curve in self.curves)
+
+    @property
     def trained_rank(self) -> int | None:
         """The rank to which all seeds were trained; where none says it, the largest one."""
         if not any(curve.trained_rank for curve in self.curves):
-            ranks = {max((*curve.ranks, *curve.missing)) for curve in self.curves}
-            return ranks.pop() if len(ranks) == 1 else None
+            return _same(max((*curve.ranks, *curve.missing)) for curve in self.curves)
         return _same(curve.trained_rank for curve in self.curves)
 
     @property
@@ -108,21 +114,21 @@ class Row:
         return _same(curve.sizes.get(rank) for curve in self.curves)
 
     def slot(self, rank: int) -> int | None:
-        """Bytes that a vLLM server sets aside for it at that rank."""
-        width = _same(curve.width for curve in self.curves)
-        return slot_bytes(rank, width) if width else None
+        """The smallest ``--max-lora-rank`` with which vLLM serves that rank, where it does."""
+        return slot_rank(rank) if all(curve.width for curve in self.curves) else None
+
+    def unfinished(self, rank: int) -> int | None:
+        """Answers of all seeds (rank 0: of the base) that were cut off; None where not known."""
+        counts = [curve.unfinished.get(rank) for curve in self.curves[: None if rank else 1]]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     def area(self, ranks: Sequence[int], axis: Any = "log2") -> float:
         """AURAC over some of its ranks."""
         weights = quadrature_weights(ranks, axis)
         return float(weights @ [self.accuracy(rank) for rank in ranks])
 
-    @property
-    def rolling(self) -> bool:
-        """Whether its numbers are no fractions, so that they have no area."""
-        return any(curve.rolling for curve in self.curves)
-
-    def stacked(self, ranks: Sequence[int]) -> Array | None:
+    def scores(self, ranks: Sequence[int]) -> Array | None:
         """(K, S, n) scores at some ranks; None where only accuracies are known."""
         known = [(curve.ranks, curve.outcomes) for curve in self.curves]
         if any(outcomes is None for _, outcomes in known):
@@ -130,35 +136,29 @@ class Row:
         each = [np.asarray(scores)[[has.index(r) for r in ranks]] for has, scores in known]
         return np.stack(each, axis=1)
 
-    def scores(self, rank: int) -> Array | None:
-        """(S, n) scores at a rank; None where only accuracies are known."""
-        stacked = self.stacked([rank])
-        return None if stacked is None else stacked[0]
-
     def areas(self, ranks: Sequence[int]) -> Array | None:
         """(S, n) AURAC of each example over some ranks."""
-        stacked = self.stacked(ranks)
-        if stacked is None:
+        scores = self.scores(ranks)
+        if scores is None:
             return None
-        areas = np.tensordot(quadrature_weights(ranks), stacked, axes=1)
+        areas = np.tensordot(quadrature_weights(ranks), scores, axes=1)
         return np.asarray(np.clip(areas, 0.0, 1.0))
 
-    def above_base(self, rank: int) -> Array | None:
-        """(S, n) score minus the base's; None where the base is not known.
+    def base_scores(self, scores: Array) -> Array | None:
+        """(S, n) scores of the base beside `scores` (S, n); None where the base is not known.
 
         A base of which only the mean is known is taken to be right where the adapter is wrong.
         """
-        scores, mean = self.scores(rank), self.baseline()
-        if scores is None or mean is None:
+        if (mean := self.baseline()) is None:
             return None
         places = np.argsort(np.argsort(scores.mean(axis=0), kind="stable"))
         worst = np.clip(mean * places.size - places, 0.0, 1.0)
         known = (curve.base_scores for curve in self.curves)
-        return np.asarray(scores - np.stack([worst if base is None else base for base in known]))
+        return np.stack([worst if base is None else base for base in known])
 
     def parts(self, values: Array) -> Components:
         """The sources of variance of (..., S, n) numbers; tasks are matched by checkpoint."""
-        return components(values, self.clusters, self.names)
+        return components(values, self.clusters, self.checkpoints)
 
     def shares_examples(self, other: Row) -> bool:
         """Whether two tasks have an example in common, as a group and one of its members do.
@@ -172,6 +172,13 @@ class Row:
         return bool(named & others or ids & renamed or content & contents)
 
 
+def _identities(curve: Curve) -> tuple[set[str], set[str], set[tuple[str, str]]]:
+    """The examples' ids, those that a group gives them, and ids with contents where known."""
+    ids = curve.doc_ids or ()
+    content = set(zip(ids, curve.doc_hashes or (), strict=False))
+    return set(ids), {f"{curve.task}:{doc}" for doc in ids}, content
+
+
 def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
     """The sources of variance of a - b, from their (..., S, n) numbers.
 
@@ -182,7 +189,7 @@ def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
     places = _pairing(a, b)
     if places is None:
         return minus(a.parts(left), b.parts(right))
-    names = [(a.names[i], b.names[j]) for i, j in places]
+    names = [(a.checkpoints[i], b.checkpoints[j]) for i, j in places]
     first, second = zip(*places, strict=True)
     paired = left[..., [*first], :] - right[..., [*second], :]
     return components(paired, a.clusters, names)
@@ -191,9 +198,9 @@ def difference(a: Row, b: Row, left: Array, right: Array) -> Components:
 def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
     if not 1 < a.seeds == b.seeds:
         return None
-    theirs: dict[Hashable, int] = {name: i for i, name in enumerate(b.names)}
-    if len(theirs) == b.seeds and set(theirs) == set(a.names):
-        return [(i, theirs[name]) for i, name in enumerate(a.names)]
+    theirs: dict[Hashable, int] = {name: i for i, name in enumerate(b.checkpoints)}
+    if set(theirs) == set(a.checkpoints):
+        return [(i, theirs[name]) for i, name in enumerate(a.checkpoints)]
     theirs = {curve.seed: i for i, curve in enumerate(b.curves)}
     ours = [curve.seed for curve in a.curves]
     if None in ours or len(theirs) < b.seeds or set(ours) != set(theirs):
@@ -203,15 +210,8 @@ def _pairing(a: Row, b: Row) -> list[tuple[int, int]] | None:
     return places if all(x and x == y for x, y in orders) else None
 
 
-def _identities(curve: Curve) -> tuple[set[str], set[str], set[tuple[str, str]]]:
-    """The examples' ids, those that a group gives them, and ids with contents where known."""
-    ids = curve.doc_ids or ()
-    content = set(zip(ids, curve.doc_hashes or (), strict=False))
-    return set(ids), {f"{curve.task}:{doc}" for doc in ids}, content
-
-
 def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
-    """The rows in the order of their curves; an adapter's first cut has its name alone.
+    """The rows in the order of their curves.
 
     Curves of one adapter or recipe, task, metric and cut are seeds, in the order of their names.
 
@@ -224,30 +224,23 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
             of another group, or curves of one task on other examples.
     """
     every = list(curves)
-    if not every:
-        return []  # such as of a run of perplexities
-    recipes = _recipes(groups, {curve.adapter for curve in every})
-    metrics = {(curve.task, curve.metric) for curve in every}
-    tasks = [task for task, _ in metrics]
-    members: dict[tuple[str, str, Any], list[Curve]] = {}
+    recipes = _recipes(groups, {curve.adapter for curve in every}) if every else {}
+    tasks = [task for task, _ in {(curve.task, curve.metric) for curve in every}]
+    members: dict[tuple[str, Key], list[Curve]] = {}
+    first: dict[str, Key] = {}
     for curve in every:
         name = recipes.get(curve.adapter or "", curve.adapter or "adapter")
         task = curve.task or "task"
         if tasks.count(curve.task) > 1 and curve.metric:
             task = f"{task} ({curve.metric})"
-        members.setdefault((name, task, (curve.basis, curve.rescale)), []).append(curve)
-    first_cut: dict[str, Any] = {}
-    for name, _, cut in members:
-        first_cut.setdefault(name, cut)
-    rows: list[Row] = []
-    for (name, task, cut), seeds in members.items():
+        key = Key(name, curve.basis, curve.rescale)
+        first.setdefault(name, key)
+        members.setdefault((task, key), []).append(curve)
+    rows = []
+    for (task, key), seeds in members.items():
         seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
         _refuse_twice(seeds, task)
-        row = Row(name, name, task, tuple(seeds))
-        shown = name if cut == first_cut[name] else f"{name}, {(row.cut or '').split(', ')[-1]}"
-        if any((row.task, row.name) == (task, shown) for row in rows):
-            raise CurveError(f"Two cuts on {task} would both be called {shown}.")
-        rows.append(Row(shown, name, task, tuple(seeds)))
+        rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
     return _in_one_order(rows)
 
 
@@ -284,11 +277,10 @@ def _in_one_order(rows: Sequence[Row]) -> list[Row]:
                     clusters[row.task] = align(first, curve).cluster_codes
     result = []
     for row in rows:
-        known = [curve.outcomes is not None for curve in row.curves]
         curves = row.curves
-        if all(known):
+        if all(curve.outcomes is not None for curve in curves):
             curves = tuple(align(firsts[row.task], curve) for curve in curves)
-        result.append(Row(row.name, row.adapter, row.task, curves, clusters.get(row.task)))
+        result.append(replace(row, curves=curves, clusters=clusters.get(row.task)))
     return result
 
 

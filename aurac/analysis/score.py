@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.analysis.gather import Row
 from aurac.curves.area import quadrature_weights
 from aurac.curves.checks import check_level
 from aurac.curves.coerce import as_curve
 from aurac.errors import CurveError
-from aurac.stats.estimate import FRACTION, estimate
 
 if TYPE_CHECKING:
     from aurac.curves.area import Axis
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Score:
-    """AURAC with its interval.
+    """AURAC with its interval; as a number, and in ``f"{score:.1%}"``, its value.
 
     Attributes:
         value: AURAC on the axis that was asked for, a fraction.
-        low, high: Ends of the interval; None where only accuracies are known.
+        low, high: Ends of the interval; NaN where only accuracies are known.
         linear: AURAC on the linear axis.
         weights: (K,) what each rank weighs in `value`.
         level: Coverage of the interval.
@@ -33,8 +32,8 @@ class Score:
     """
 
     value: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     linear: float
     weights: tuple[float, ...]
     level: float
@@ -43,39 +42,42 @@ class Score:
     def __float__(self) -> float:
         return self.value
 
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec) if spec else str(self)
+
 
 def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
     """The area under a rank-accuracy curve (AURAC), with an interval where examples are known.
 
     For ranks ``r_1 < … < r_K`` with accuracies ``y_k`` in [0, 1] and x = log2 r or r,
     ``AURAC = Σ_k (x_{k+1} - x_k)(y_k + y_{k+1}) / 2 / (x_K - x_1)``. It is the mean of the
-    examples' own areas, which carry the correlation between ranks.
+    examples' own areas, which carry the correlation between ranks. Rank 0 is no part of it.
 
     Args:
-        curve: A `Curve`, a mapping ``rank -> accuracy`` or ``rank -> scores``, ``(ranks,
-            accuracies)`` or a pandas Series (index: ranks); `aurac.readers.read_curves` makes
-            curves of files. Rank 0 is the base and no part of the area.
+        curve: A `Curve`; a mapping ``rank -> accuracy`` or ``rank -> scores``; ``(ranks,
+            accuracies)``; a pandas Series indexed by rank; or a DataFrame, of one curve, with
+            columns rank and accuracy, or rank, example and score, or one column indexed by rank.
         axis: "log2" or "linear" of the rank.
         level: Coverage of the interval.
 
     Raises:
-        CurveError: Fewer than two ranks, a duplicate or invalid rank, a missing rank, a number
-            that is not finite or outside [0, 1], ragged or unequal examples, or a metric such as
-            perplexity.
+        CurveError: Fewer than two ranks, a missing rank, numbers that are no fractions, unequal
+            examples, a metric such as perplexity, or a DataFrame of several curves.
         UsageError: A level that is no coverage.
     """
     check_level(level)
-    known = as_curve(curve)
+    known = _of_table(curve) if "rank" in getattr(curve, "columns", ()) else as_curve(curve)
     if known.rolling:
         raise CurveError(f"{known.label} has {known.metric or 'no fractions'}, which has no AURAC.")
     for rank, reason in known.missing.items():
         raise CurveError(f"{known.label} has no accuracy at rank {rank} ({reason}).")
     weights, accuracy = quadrature_weights(known.ranks, axis), np.asarray(known.accuracy)
-    low = high = None
+    low = high = math.nan
     if known.outcomes is not None:
-        row = Row("", "", "", (known,), known.cluster_codes)
-        parts = row.parts(np.clip(weights @ known.outcomes, 0.0, 1.0)[None])
-        _, low, high, _ = estimate(parts, FRACTION, level)
+        from aurac.stats.estimate import FRACTION, components, estimate
+
+        areas = np.clip(weights @ known.outcomes, 0.0, 1.0)[None]
+        _, low, high, _ = estimate(components(areas, known.cluster_codes), FRACTION, level)
     return Score(
         value=float(weights @ accuracy),
         low=low,
@@ -85,3 +87,14 @@ def score(curve: Any, *, axis: Axis = "log2", level: float = 0.95) -> Score:
         level=level,
         curve=known,
     )
+
+
+def _of_table(frame: Any) -> Curve:
+    """The one curve of a DataFrame."""
+    from aurac.readers.table import curves_from_frame
+
+    first, *others = curves_from_frame(frame)
+    if others:
+        labels = "; ".join(curve.label for curve in [first, *others][:4])
+        raise CurveError(f"The DataFrame has several curves ({labels}): give one of them.")
+    return first

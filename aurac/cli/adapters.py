@@ -8,7 +8,7 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Numbers, command
-from aurac.curves.display import slot
+from aurac.curves.display import slot_rank
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,7 @@ def _heading(facts: Description) -> dict[str, str]:
 
 def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
     """What each rank has; the trained weights of components only where they are not the rule's."""
+    from aurac.show.numbers import size
 
     def share(value: float | None) -> str:
         return "–" if value is None else f"{value:.1%}"
@@ -114,7 +115,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
             "–" if row.scale is None else f"{row.scale:.4g}",
             share(row.prefix),
             share(row.svd),
-            slot(row.rank, row.slot),
+            f"{slot_rank(row.rank)}: {size(row.slot)}",
         ]
         for row in facts.by_rank
     ]

@@ -1,4 +1,4 @@
-"""`aurac plan`: how many examples and seeds find a difference."""
+"""`aurac plan`: how many examples and seeds find a difference, or show a loss to be small."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FRACTION, Numbers, command
+from aurac.errors import UsageError
 
 
 @command()
-@click.option(
-    "--difference", type=FRACTION, required=True, help="Of two AURACs, a fraction such as 0.02."
-)
-@click.option(
-    "--flips", type=FRACTION, required=True, help="Share of examples whose outcome differs."
-)
+@click.option("--difference", type=FRACTION, help="Of two AURACs, a fraction such as 0.02.")
+@click.option("--flips", type=FRACTION, help="Share of examples whose outcome differs.")
+@shared.margin()
 @click.option(
     "--seeds", type=Numbers(), default="1,3,5", show_default=True, help="Seeds of each recipe."
 )
@@ -26,15 +24,37 @@ from aurac.cli.shared import FRACTION, Numbers, command
 @click.option("--power", type=FRACTION, default=0.8, show_default=True, help="Chance to find it.")
 @click.option("--tests", type=click.IntRange(1), default=1, help="Differences in the same table.")
 @shared.as_json
-def plan(difference: float, seeds: tuple[int, ...], as_json: bool, **assumed: Any) -> None:
-    """How many examples and seeds find a difference between two adapters.
+def plan(
+    difference: float | None,
+    flips: float | None,
+    margin: float | None,
+    seeds: tuple[int, ...],
+    as_json: bool,
+    **assumed: Any,
+) -> None:
+    """How many examples and seeds find a difference between two adapters, or suffice for a margin.
+
+    `aurac compare --details` prints the wins and losses of a pair, whose sum is the share that
+    flips, and the standard deviation over seeds.
 
     \b
     aurac plan --difference 0.02 --flips 0.15
+    aurac plan --margin 0.02
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.stats.planning import Assumptions, examples_for
+    from aurac.stats.planning import Assumptions, examples_for, examples_for_margin
 
-    found = [examples_for(difference, Assumptions(seeds=count, **assumed)) for count in seeds]
+    if margin is not None:
+        needed = examples_for_margin(margin)
+        if as_json:
+            shared.print_json({"margin": margin, "examples": needed})
+        else:
+            shown = f"a rank that loses nothing is shown to lose at most {100 * margin:g} points"
+            click.echo(f"With {needed:,} examples or more {shown}.")
+        return
+    if difference is None or flips is None:
+        raise UsageError("plan needs --difference and --flips, or --margin")
+    each = [Assumptions(flips=flips, seeds=count, **assumed) for count in seeds]
+    found = [examples_for(difference, assumptions) for assumptions in each]
     if as_json:
         shared.print_json([{"seeds": s, "examples": n} for s, n in zip(seeds, found, strict=True)])
         return

@@ -71,10 +71,10 @@ def recommend(
 
 def within(analysis: Analysis, rank: int, adapters: Iterable[str]) -> bool:
     """Whether every adapter may be shipped at a rank, on every task; one that failed may not."""
-    rows = [row for row in analysis.rows.values() if not row.rolling]
+    rows = [row for row in analysis.rows if not row.rolling]
     there, shipped = {c.adapter for row in rows for c in row.curves}, analysis.recommended["rank"]
     whole = bool(rows) and len(shipped) == len(rows) and there.issuperset(adapters)
-    return whole and bool((shipped <= rank).fillna(value=False).all())
+    return whole and bool((shipped <= rank).all())
 
 
 @command()
@@ -118,9 +118,8 @@ def score(
     if (source / "run.json").is_file() and metric is None:
         run, analysis = asked(source, margin, reference, group)
     else:
-        read = read_curves(source, metric, dict(cluster))
         question = Question(margin=margin, reference=reference, groups=dict(group))
-        analysis = analyse(read.curves, question)
+        analysis = analyse(read_curves(source, metric, dict(cluster)), question)
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
 
 

@@ -64,11 +64,11 @@ def refuse_masked(values: Any, what: str) -> None:
 def fractions(values: Iterable[Any], what: str) -> list[float]:
     """Numbers as Python floats; one that is not finite or outside [0, 1] is refused."""
     try:
-        numbers = [float(v) for v in values]
+        numbers = np.array(list(values), dtype=np.float64)
     except (TypeError, ValueError):
         raise CurveError(f"{what} are no numbers.") from None
-    check_unit_interval(np.asarray(numbers, dtype=np.float64), what)
-    return numbers
+    check_unit_interval(numbers, what)
+    return [float(number) for number in numbers]
 
 
 def check_unit_interval(values: NDArray[np.float64], what: str) -> None:

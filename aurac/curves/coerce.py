@@ -12,20 +12,27 @@ from aurac.curves.checks import whole_rank
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError
 
+FORMS = (
+    "give a mapping rank -> accuracy, a Series, or a DataFrame with columns rank and accuracy, or "
+    "rank, example and score, or one column indexed by rank; aurac.read_curves reads files."
+)
+
 
 def as_curve(source: Any) -> Curve:
-    """A curve from a mapping, ``(ranks, values)`` or a pandas Series.
+    """A curve from a mapping, ``(ranks, values)``, a pandas Series or a DataFrame of one column.
 
-    Args:
-        source: A `Curve`; a mapping ``rank -> accuracy``, ``rank -> (n,) scores`` or ``rank ->
-            {example: score}``; ``(ranks, accuracies)``, or ``(ranks, (K, n) scores)``; a pandas
-            Series indexed by rank. Rank 0 is the base model, whichever form it stands in.
+    A rank has an accuracy, (n,) scores or ``{example: score}``; rank 0 is the base model.
 
     Raises:
         CurveError: It is none of these, or its numbers are not a curve.
     """
     if isinstance(source, Curve):
         return source
+    if hasattr(source, "columns"):
+        if source.index.name != "rank" or len(source.columns) != 1:
+            names = ", ".join(map(str, source.columns[:6]))
+            raise CurveError(f"A DataFrame with columns {names} is no curve: {FORMS}")
+        return as_curve(source.iloc[:, 0])
     if hasattr(source, "index") and hasattr(source, "to_numpy"):
         _check_index(source)
         return _from_columns(source.index, source.to_numpy())
@@ -35,10 +42,7 @@ def as_curve(source: Any) -> Curve:
         return _from_columns(source, source.values())
     if isinstance(source, (tuple, list)) and len(source) == 2 and all(map(np.iterable, source)):
         return _from_columns(*source)
-    raise CurveError(
-        f"A {type(source).__name__} is no curve: give a Curve, a mapping rank -> accuracy, "
-        "(ranks, accuracies) or a Series; aurac.readers.read_curves reads files."
-    )
+    raise CurveError(f"A {type(source).__name__} is no curve: {FORMS}")
 
 
 def _check_index(series: Any) -> None:

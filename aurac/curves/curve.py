@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_SHOWN = 12  # ranks in a line
 _LABELS = ("doc_ids", "doc_hashes", "clusters")
 
 
@@ -53,8 +51,11 @@ class Curve:
         base_scores: (n,) score of the base on every example, of which `baseline` is the mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
         sizes: ``rank -> bytes`` of the adapter truncated there.
+        unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
+            a rank that is absent it is not known.
+        token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
-        width: Inputs and outputs of all adapted modules.
+        width: Inputs and outputs of all adapted modules; None where vLLM does not serve it.
         rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
 
     Raises:
@@ -82,14 +83,11 @@ class Curve:
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
+    unfinished: Mapping[int, int] = field(default_factory=dict)
+    token_limit: int | None = None
     trained_rank: int | None = None
     width: int | None = None
     rolling: bool = False
-
-    def __reduce__(self) -> tuple[type[Curve], tuple[object, ...]]:
-        """For `pickle` and `copy`: its fields, the read-only mappings as dictionaries."""
-        values = [getattr(self, each.name) for each in fields(self)]
-        return Curve, tuple(dict(v) if isinstance(v, MappingProxyType) else v for v in values)
 
     def __post_init__(self) -> None:
         """Validate and sort."""
@@ -102,10 +100,10 @@ class Curve:
         order = np.argsort(ranks, kind="stable")
         self._set("ranks", tuple(ranks[i] for i in order))
         self._set("accuracy", tuple(float(numbers[i]) for i in order))
-        missing = {int(r): str(why) for r, why in self.missing.items()}
-        self._set("missing", MappingProxyType(missing))
-        sizes = {int(r): int(size) for r, size in self.sizes.items()}
-        self._set("sizes", MappingProxyType(sizes))
+        self._set("missing", {int(r): str(why) for r, why in self.missing.items()})
+        for name in ("sizes", "unfinished"):
+            counts = {int(r): int(count) for r, count in getattr(self, name).items()}
+            self._set(name, counts)
         if self.outcomes is not None:
             self._set_outcomes(self.outcomes, order)
         if self.base_scores is not None:
@@ -191,10 +189,9 @@ class Curve:
 
     def __repr__(self) -> str:
         known = zip(self.ranks, self.accuracy, strict=True)
-        points = ", ".join(f"{rank}: {value:.4g}" for rank, value in [*known][:_SHOWN])
-        more = f", … {len(self.ranks)} ranks" if len(self.ranks) > _SHOWN else ""
+        points = ", ".join(f"{rank}: {value:.4g}" for rank, value in known)
         examples = f", {self.n_docs} examples" if self.n_docs is not None else ""
-        return f"Curve({self.label}: {{{points}{more}}}{examples})"
+        return f"Curve({self.label}: {{{points}}}{examples})"
 
     @classmethod
     def from_outcomes(cls, ranks: Iterable[int], outcomes: Any, **labels: Any) -> Curve:
@@ -268,25 +265,16 @@ class Curve:
 def _outcome_array(values: Any) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
     refuse_masked(values, "example scores")
-    if isinstance(values, np.ndarray):
-        frozen = values.dtype == np.float64 and not values.flags.writeable
-        array = values if frozen else np.array(values, dtype=np.float64)
+    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not values.flags.writeable:
+        array = values
     else:
-        array = _stack(values)
+        rows = values if isinstance(values, np.ndarray) else list(values)
+        refuse_masked(rows, "example scores")
+        try:
+            array = np.array(rows, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise CurveError("Example scores are ragged or no numbers.") from None
     if array.ndim != 2 or array.shape[1] == 0:
         raise CurveError(f"Outcomes of shape {array.shape} are not (ranks, examples).")
     check_unit_interval(array, "example scores")
     return array
-
-
-def _stack(rows: Any) -> NDArray[np.float64]:
-    rows = list(rows)
-    refuse_masked(rows, "example scores")
-    try:
-        arrays = [np.asarray(row, dtype=np.float64) for row in rows]
-    except (TypeError, ValueError):
-        raise CurveError("Example scores are no numbers.") from None
-    lengths = [row.size for row in arrays]
-    if len(set(lengths)) != 1 or arrays[0].ndim != 1:
-        raise CurveError(f"Ragged outcomes: {lengths} examples at the ranks.")
-    return np.stack(arrays)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import Analysis, Question, analyse
+from aurac.analysis.schema import Frames
 from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from matplotlib.axes import Axes
     from pandas import DataFrame
@@ -20,19 +23,24 @@ if TYPE_CHECKING:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Open a run folder of `aurac compare`.
+    """Open a run folder of `aurac compare`, or the folder of a report or study under its question.
 
     Raises:
-        RunFolderError: It is no run folder, or a file of it cannot be read.
+        RunFolderError: It is none of these, or a file of it cannot be read.
     """
-    return Run(read_run(Path(folder).expanduser()))
+    folder = Path(folder).expanduser()
+    report = folder / "analysis.json"
+    if (folder / "run.json").is_file() or not report.is_file():
+        return Run(read_run(folder))
+    content = json.loads(report.read_text(encoding="utf-8"))
+    return Run(read_run(folder / content.get("run", "run")), Question(**content["question"]))
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class Run(Frames):
     """A run and the question that is asked of it; accuracies and differences are fractions.
 
-    Its five frames have the columns of the CSV files of a report.
+    Its five frames have the columns of the CSV files of a report (docs/howto/notebook.md).
 
     Attributes:
         stored: What was evaluated.
@@ -74,66 +82,16 @@ class Run:
         return analyse(self.curves, replace(self.question, groups=groups))
 
     @property
-    def scores(self) -> DataFrame:
-        """A row for each adapter and task.
+    def tables(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """What the frames are made of."""
+        return self.analysis.tables
 
-        Columns: task, adapter, cut, aurac (log2 axis), low, high (95 % interval), aurac_linear,
-        base, examples, seeds.
-        """
-        return self.analysis.scores
-
-    @property
-    def points(self) -> DataFrame:
-        """A row for each rank; 0 is the base.
-
-        Columns: task, adapter, cut, rank, accuracy, low, high, above_base, loss (against the
-        trained rank), loss_bound (95 %, one-sided), bytes.
-        """
-        return self.analysis.points
-
-    @property
-    def pairs(self) -> DataFrame:
-        """Differences of AURAC, a minus b, the better one first.
-
-        Columns: task, a, b, difference, low, high, p (adjusted for the comparisons of the table),
-        comparisons, examples, seeds.
-        """
-        return self.analysis.pairs
-
-    @property
-    def rank_pairs(self) -> DataFrame:
-        """The same differences at each rank, each interval alone.
-
-        Columns: task, a, b, rank, difference, low, high.
-        """
-        return self.analysis.rank_pairs
-
-    @property
-    def recommended(self) -> DataFrame:
-        """The rank to ship of each adapter; without rows unless a margin is asked for.
-
-        Columns: task, adapter, cut, rank (missing: none may be shipped), reference, margin, loss,
-        bound (95 %), bytes.
-        """
-        return self.analysis.recommended
-
-    def ask(
-        self, *, margin: float | None = None, reference: str | None = None, level: float = 0.95
-    ) -> Run:
-        """The same run under another question; see `aurac.analysis.Question`."""
-        asked = replace(self.question, margin=margin, reference=reference, level=level)
-        return replace(self, question=asked)
+    def ask(self, **changes: Any) -> Run:
+        """The same run with other fields of its `aurac.Question`; what is not named stays."""
+        return replace(self, question=replace(self.question, **changes))
 
     def recommend(self, margin: float) -> DataFrame:
-        """The smallest rank of each adapter that is shown to lose at most the margin.
-
-        Args:
-            margin: Loss of accuracy against the adapter's trained rank, a fraction, chosen before
-                looking.
-
-        Returns:
-            As `recommended`.
-        """
+        """`recommended` for a margin, a fraction that was chosen before looking."""
         return self.ask(margin=margin).recommended
 
     def samples(
@@ -141,13 +99,7 @@ class Run:
     ) -> DataFrame:
         """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
 
-        Args:
-            task: Only those on it; None: all.
-            adapter: Only those of it; None: all.
-            rank: Only those at it; None: all.
-
-        Returns:
-            Columns task, adapter, cut, rank, example, score, response, question, target.
+        Of one task, adapter or rank where they are named; with response, question and target.
 
         Raises:
             RunFolderError: A cell is damaged.
@@ -167,34 +119,48 @@ class Run:
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
     def _answers(self, curve: Curve, rank: int) -> DataFrame:
-        task = str(curve.task)
-        answers = self.stored.samples(task, curve.adapter, curve.basis, curve.rescale, rank)
+        task, adapter, nan = str(curve.task), curve.adapter, float("nan")
+        answers = self.stored.samples(task, adapter, curve.basis, curve.rescale, rank)
         asked = self.stored.questions(task)[["example", "question", "target"]]
-        adapter, cut = (curve.adapter, curve.cut) if rank else (None, None)
-        about = {"task": task, "adapter": adapter, "cut": cut, "rank": rank}
-        labelled = answers.assign(**about).merge(asked, on="example", how="left")
-        return labelled[[*about, *answers.columns, "question", "target"]]
+        names = ("adapter", "basis", "rescale", "cut")
+        about = {name: getattr(curve, name) if rank else nan for name in names}
+        labelled = answers.assign(task=task, **about, rank=rank).merge(asked, on="example")
+        return labelled[["task", *names, "rank", *answers.columns, "question", "target"]]
 
-    def plot(self, task: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw accuracy against rank; `task` may be left out where there is one.
+    def plot(
+        self,
+        task: str | None = None,
+        ax: Axes | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        adapters: Collection[str] | None = None,
+        legend: bool = True,
+    ) -> Axes:
+        """Draw accuracy against rank on axes of yours, or of a new figure of pyplot.
 
-        Without `ax` on a new figure of pyplot, which a notebook shows.
+        Args:
+            task: May be left out where there is one.
+            ax: Where to draw.
+            labels: Adapter → what the legend calls it.
+            adapters: Those that are drawn; None: all.
+            legend: Whether there is one in the axes.
         """
-        from aurac.show import plot
+        from aurac.show.charts import plot
+        from aurac.show.views import View, names_of
 
         if ax is None:
             from matplotlib import pyplot as plt
 
             _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-        return plot(self.analysis, task or str(self.curves[0].task), ax=ax)
+        names = names_of(self.analysis, labels)
+        of = View(self.analysis, task or str(self.curves[0].task), names)
+        keys = [key for key in of.keys if adapters is None or key.adapter in adapters]
+        return plot(of, ax, keys=keys, legend="inside" if legend else None)
 
     def report(
         self, out: str | Path | None = None, labels: Mapping[str, str] | None = None
     ) -> list[Path]:
-        """Write the report to a folder, by default the run's; the files that were written.
-
-        `labels` are the names that adapters have in it.
-        """
+        """Write the report to a folder, by default the run's, where adapters have these labels."""
         from aurac.show import write_report
 
         folder = None if out is None else Path(out)
@@ -208,3 +174,6 @@ class Run:
     def __repr__(self) -> str:
         tasks = ", ".join(task.name for task in self.tasks)
         return f"Run({len(self.adapters)} adapters on {tasks} in {str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import DataError
@@ -13,34 +12,19 @@ from aurac.errors import DataError
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
-TABLES = (".csv", ".parquet", ".jsonl", ".ndjson")
-
-
-@dataclass(frozen=True)
-class Curves:
-    """What was read.
-
-    Attributes:
-        curves: In the order of the source; of a run an adapter's default cut first.
-        kind: What the source is.
-    """
-
-    curves: Sequence[Curve]
-    kind: Literal["table", "samples", "run"]
-
 
 def read_curves(
     path: str | Path,
     metric: str | Mapping[str, str] | None = None,
     cluster: Mapping[str, str] | None = None,
-) -> Curves:
-    """Read curves from a table, a folder of lm-eval sample logs, or a run folder.
+) -> list[Curve]:
+    """Curves of a table, of a folder of lm-eval's sample logs, or of a run folder.
 
     Args:
-        path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, doc_id, score[, seed,
-            cluster, metric, sample]``, or ``rank, accuracy[, adapter, task]``, both with ``basis,
-            rescale, bytes, trained_rank`` where known); a folder with one folder of
-            ``samples_*.jsonl`` per rank; or a run folder.
+        path: A .csv, .parquet or .jsonl table (columns ``adapter, task, rank, example, score[,
+            seed, cluster, metric, sample]``, or ``rank, accuracy[, adapter, task]``, both with
+            ``basis, rescale, bytes, trained_rank`` where known); a folder with one folder of
+            ``samples_*.jsonl`` per rank; or a run folder, an adapter's default cut first.
         metric: Where the source holds several: ``[TASK=]NAME[,FILTER]``, or task → such.
         cluster: Of sample logs, task ("" for all) → field of its examples that clusters them.
 
@@ -54,7 +38,7 @@ def read_curves(
     if path.is_dir() and not (path / "run.json").is_file():
         from aurac.readers.lm_eval_logs import read_samples
 
-        return Curves(read_samples(path, asked, cluster or {}), "samples")
+        return read_samples(path, asked, cluster or {})
     if cluster:
         raise DataError(f"{path} names its clusters itself; a field is only for sample logs.")
     if path.is_dir():
@@ -62,9 +46,7 @@ def read_curves(
 
         if asked:
             raise DataError(f"{path} is a run: compare with another --metric into another folder.")
-        return Curves(read_run(path).curves, "run")
-    if path.suffix.lower() not in TABLES:
-        raise DataError(f"{path} is no table: its name ends in none of {', '.join(TABLES)}.")
+        return list(read_run(path).curves)
     from aurac.readers.table import read_table
 
-    return Curves(read_table(path, asked), "table")
+    return read_table(path, asked)

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +34,26 @@ _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
 
-@dataclass
-class LogContent:
-    """By example its scores, hash, and what it shares with others."""
-
-    columns: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric,filter
-    hashes: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Log:
-    """One samples file; `groups` are those that lm-eval was asked for, with their tasks."""
+    """One samples file; `groups` are those that lm-eval was asked for, with their tasks.
+
+    By example it has scores of each ``metric,filter`` in `columns`, hashes, and labels of what it
+    shares with others: its field `cluster`.
+    """
 
     path: Path
     adapter: str
     rank: int
     task: str
     groups: Mapping[str, Sequence[str]]
-    cluster: str | None  # field of the examples by which they are clustered
-
-    @cached_property
-    def content(self) -> LogContent:
-        """What it holds, read once."""
-        return _read_log(self.path, self.cluster)
+    cluster: str | None
+    columns: dict[str, dict[str, float]] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 Logs = dict[int, _Log]  # of one task of one adapter, by rank
-Known = dict[tuple[str, str], Logs]
 
 
 def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str]) -> list[Curve]:
@@ -72,11 +64,10 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
     was asked for gets a curve of its own, over the examples of its tasks.
 
     Raises:
-        DataError: No logs, a folder without a rank, two logs of one task at a rank, a metric that
-            is not there, log-likelihoods that are no numbers, or examples that differ between
-            ranks.
+        DataError: No logs, a folder without a rank, a metric that is not there, or logs that differ
+            in their examples or have no log-likelihoods.
     """
-    files, known = _find_logs(root, cluster), Known()
+    files, known = _find_logs(root, cluster), dict[tuple[str, str], Logs]()
     for log in files:
         logs = known.setdefault((log.adapter, log.task), {})
         if log.rank in logs:
@@ -86,7 +77,7 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
     _share_base(known)
     known = {key: dict(sorted(logs.items())) for key, logs in known.items()}
     for key, logs in list(known.items()):
-        if len(known) > 1 and not any(log.content.columns for log in logs.values()):
+        if len(known) > 1 and not any(log.columns for log in logs.values()):
             logger.warning("%s has no number for each example, as perplexities: left out", key[1])
             del known[key]
     groups = {group: leaves for log in files for group, leaves in log.groups.items()}
@@ -106,7 +97,7 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
     return [curves[a, t] for t in tasks for a in adapters if (a, t) in curves]
 
 
-def _share_base(known: Known) -> None:
+def _share_base(known: dict[tuple[str, str], Logs]) -> None:
     """Give the logs of the base alone to every adapter that has no rank 0 of its own."""
     bases = [key for key, logs in known.items() if set(logs) == {0}]
     names = {adapter for adapter, _ in bases}
@@ -121,7 +112,7 @@ def _share_base(known: Known) -> None:
 
 def _everywhere(logs: Iterable[_Log]) -> set[str]:
     """The metrics that all logs have."""
-    return set.intersection(*(set(log.content.columns) for log in logs))
+    return set.intersection(*(set(log.columns) for log in logs))
 
 
 def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
@@ -136,16 +127,15 @@ def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
 
 
 def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
-    samples = {rank: log.content for rank, log in logs.items()}
-    scores = {rank: log.columns[metric] for rank, log in samples.items()}
-    hashes = next(iter(samples.values())).hashes
-    for rank, log in samples.items():
+    scores = {rank: log.columns[metric] for rank, log in logs.items()}
+    hashes = next(iter(logs.values())).hashes
+    for rank, log in logs.items():
         if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
                 f"{task} example {changed[0]} of {adapter} has another text or prompt at rank "
-                f"{rank} than at rank {next(iter(samples))}."
+                f"{rank} than at rank {next(iter(logs))}."
             )
-    labels = next((log.labels for log in samples.values() if log.labels), None)  # of any rank
+    labels = next((log.labels for log in logs.values() if log.labels), None)  # of any rank
     examples = next(row for rank, row in scores.items() if rank)
     try:
         return Curve.from_examples(
@@ -173,17 +163,14 @@ def _pooled(
         raise DataError(f"{adapter} on {group}: its tasks have no rank in common.")
     gaps = {rank for curve in curves for rank in curve.ranks} - set(ranks)
     bases = [curve.base_scores for curve in curves if curve.base_scores is not None]
-    ids = [[f"{c.task}:{doc}" for doc in c.doc_ids or ()] for c in curves]
     # an example of a member without clusters is one by itself
-    shared = [[f"{c.task}:{x}" for x in c.clusters or c.doc_ids or ()] for c in curves]
-    some = any(curve.clusters for curve in curves)
-    clusters = [x for each in shared for x in each] if some else None
+    shared = tuple(f"{c.task}:{x}" for c in curves for x in c.clusters or c.doc_ids or ())
     return Curve.from_outcomes(
         ranks,
         np.concatenate([np.asarray(curve.at(ranks).outcomes) for curve in curves], axis=1),
-        doc_ids=tuple(doc for each in ids for doc in each),
+        doc_ids=tuple(f"{c.task}:{doc}" for c in curves for doc in c.doc_ids or ()),
         doc_hashes=tuple(h for curve in curves for h in curve.doc_hashes or ()),
-        clusters=None if clusters is None else tuple(clusters),
+        clusters=shared if any(curve.clusters for curve in curves) else None,
         base_scores=np.concatenate(bases) if len(bases) == len(curves) else None,
         missing=dict.fromkeys(gaps, "not in the logs of all its tasks"),
         adapter=adapter,
@@ -195,10 +182,10 @@ def _pooled(
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
-        hint = (
-            "; lm_eval writes them with --log_samples" if any(root.rglob("results_*.json")) else ""
+        raise DataError(
+            f"{root} is no run folder and holds no samples_*.jsonl, which lm_eval writes with "
+            "--log_samples."
         )
-        raise DataError(f"{root} is no run folder and holds no samples_*.jsonl{hint}.")
     beside, logs = cache(_results), []  # several samples files share it
     for file in files:
         named = _FILE.search(file.name)
@@ -207,6 +194,7 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
         adapter, rank = _place(root, file, results)
         groups = _asked_groups(results.get("group_subtasks") or {})
         logs.append(_Log(file, adapter, rank, task, groups, fields.get(task, fields.get(""))))
+        _read(logs[-1])
     return logs
 
 
@@ -258,28 +246,27 @@ def _place(root: Path, file: Path, results: Mapping[str, Any]) -> tuple[str, int
     raise DataError(f"{file} is in no folder named by its rank, such as rank_8.")
 
 
-def _read_log(file: Path, cluster: str | None) -> LogContent:
-    samples, kinds = LogContent(), list[str]()
+def _read(log: _Log) -> None:
+    kinds = list[str]()
     try:
-        with file.open(encoding="utf-8") as stream:
+        with log.path.open(encoding="utf-8") as stream:
             for row in (json.loads(line) for line in stream if line.strip()):
                 doc, names = str(row["doc_id"]), row.get("metrics")
                 names = names or [name for name in ("acc", "exact_match") if name in row]
                 for name in names:
                     if isinstance(value := row.get(name), (int, float)):
                         metric = f"{name},{row.get('filter', 'none')}"
-                        column = samples.columns.setdefault(metric, {})
+                        column = log.columns.setdefault(metric, {})
                         if doc in column:
-                            raise DataError(f"{file} has example {doc} twice under {metric}.")
+                            raise DataError(f"{log.path} has example {doc} twice under {metric}.")
                         column[doc] = float(value)
-                samples.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
+                log.hashes[doc] = "".join(str(row.get(name, "")) for name in HASHES)
                 kinds.append(_likelihoods(row.get("resps")))
-                if cluster is not None:
-                    samples.labels[doc] = _label(doc, row.get("doc") or {}, cluster, file)
+                if log.cluster is not None:
+                    log.labels[doc] = _label(doc, row.get("doc") or {}, log.cluster, log.path)
     except (UnicodeDecodeError, ValueError, KeyError, AttributeError, OSError) as error:
-        raise DataError(f"{file} is no lm-eval sample log ({error}).") from error
-    _check_likelihoods(kinds, file)
-    return samples
+        raise DataError(f"{log.path} is no lm-eval sample log ({error}).") from error
+    _check_likelihoods(kinds, log.path)
 
 
 def _label(doc_id: str, example: Mapping[str, Any], field: str, file: Path) -> str:

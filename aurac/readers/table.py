@@ -11,7 +11,7 @@ import pandas as pd
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import check_asked, wanted_metric
-from aurac.errors import AuracError, DataError, first_line
+from aurac.errors import AuracError, CurveError, DataError, first_line
 
 KEYS = ("adapter", "task", "metric", "basis", "rescale", "seed")
 TEXTS = ("adapter", "task", "metric", "basis", "rescale", "method", "doc_id", "cluster", "sample")
@@ -20,7 +20,7 @@ NUMBERS = ("rank", "score", "accuracy", "seed", "bytes", "trained_rank")
 
 def read_table(path: Path, metric: Mapping[str, str] | None = None) -> list[Curve]:
     """Curves of a table file."""
-    kinds = dict.fromkeys(TEXTS, "category")
+    kinds = dict.fromkeys((*TEXTS, "example"), "category")
     try:
         if path.suffix.lower() == ".csv":
             frame = pd.read_csv(path, dtype=kinds, encoding="utf-8-sig", keep_default_na=False,
@@ -42,17 +42,20 @@ def curves_from_frame(
     Raises:
         DataError: Columns are missing, a number is none, or examples are missing or appear twice.
     """
+    if "doc_id" not in frame:
+        frame = frame.rename(columns={"example": "doc_id"})
     columns = [str(column) for column in frame.columns]
     examples = {"doc_id", "score"} <= set(columns)
     if "rank" not in columns or not (examples or "accuracy" in columns):
         raise DataError(
             f"{name} has columns {', '.join(columns[:10])}; a table has rank and accuracy, or "
-            "rank, doc_id and score."
+            "rank, example and score."
         )
     if frame.empty:
         raise DataError(f"{name} has no rows.")
     table = _typed(frame, columns, name, "score" if examples else "accuracy")
     keys = [key for key in KEYS if key in table and table[key].notna().any()]
+    table = _with_shared_base(table, keys)
     there: dict[str, set[str]] = {}
     if "metric" in keys:
         pairs = table[["task", "metric"]] if "task" in table else table[["metric"]].assign(task="")
@@ -60,32 +63,36 @@ def curves_from_frame(
             there.setdefault(str(task), set()).add(str(one))
     check_asked(metric or {}, there)
     curves = []
-    for values, rows in _groups(table, keys):
+    grouped: Any = (
+        table.groupby(keys, sort=False, dropna=False, observed=True) if keys else [((), table)]
+    )
+    for values, rows in grouped:
         labels = {k: None if pd.isna(v) else v for k, v in zip(keys, values, strict=True)}
-        wanted = wanted_metric(
-            metric or {}, labels.get("task") or "", there.get(labels.get("task") or "", ())
-        )
+        task = labels.get("task") or ""
+        wanted = wanted_metric(metric or {}, task, there.get(task, ()))
         if wanted is None or labels.get("metric") == wanted:
-            curves.append(_curve(rows, labels, f"{name}, {_label(labels)}", examples=examples))
+            which = ", ".join(str(v) for v in labels.values() if v is not None) or "its curve"
+            curves.append(_curve(rows, labels, f"{name}, {which}", examples=examples))
     return curves
 
 
-def _groups(table: pd.DataFrame, keys: list[str]) -> Any:
-    if not keys:
-        return [((), table)]
-    return table.groupby(keys, sort=False, dropna=False, observed=True)
-
-
-def _label(labels: Mapping[str, Any]) -> str:
-    return ", ".join(str(v) for v in labels.values() if v is not None) or "its curve"
+def _with_shared_base(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """The rows of rank 0 that name no adapter, for every adapter, as `Run.samples` has them."""
+    shared = [key for key in ("task", "metric") if key in keys]
+    own = [key for key in keys if key not in shared]
+    lone = (table["rank"] == 0) & table[own].isna().all(axis=1)
+    if not own or lone.all() or not lone.any():
+        return table
+    rest, base = table[~lone], table[lone].drop(columns=own)
+    each = rest[keys].drop_duplicates()
+    bases = each.merge(base, on=shared) if shared else each.merge(base, how="cross")
+    return pd.concat([bases, rest], ignore_index=True)
 
 
 def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd.DataFrame:
     """The columns that are used, texts as categories, numbers as float64."""
     table: dict[str, Any] = {}
-    for column in dict.fromkeys(columns):
-        if columns.count(column) > 1 and column in (*TEXTS, *NUMBERS):
-            raise DataError(f"{name} has two columns named {column}.")
+    for column in columns:
         if column in TEXTS:
             values = frame[column]
             if not isinstance(values.dtype, pd.CategoricalDtype):
@@ -122,72 +129,61 @@ def _curve(rows: pd.DataFrame, labels: dict[str, Any], where: str, *, examples: 
             found = rows[column].dropna().iloc[0]
             labels[column] = str(found) if column == "method" else int(found)
     try:
-        return (_of_examples if examples else _of_points)(rows, labels, where)
-    except DataError:
-        raise
+        return (_of_examples if examples else _of_points)(rows, labels)
     except AuracError as error:
         raise DataError(f"{where}: {error}") from error
 
 
-def _of_points(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:
+APART = "tell curves apart in a column named adapter, task, metric, basis or seed"
+
+
+def _of_points(rows: pd.DataFrame, labels: dict[str, Any]) -> Curve:
     """Accuracies alone; an empty one is a missing rank."""
     if rows["rank"].duplicated().any():
         twice = rows["rank"][rows["rank"].duplicated()].iloc[0]
-        raise DataError(
-            f"{where} has rank {twice} twice: tell curves apart in a column named adapter, task, "
-            "metric, basis or seed."
-        )
+        raise CurveError(f"rank {twice} appears twice: {APART}.")
     points = dict(zip(rows["rank"].tolist(), rows["accuracy"].tolist(), strict=True))
-    base = points.pop(0, None)
     known = {rank: value for rank, value in points.items() if not np.isnan(value)}
-    missing = {rank: "empty in the table" for rank in points if rank not in known}
-    baseline = None if base is None or np.isnan(base) else base
-    return Curve(tuple(known), tuple(known.values()), baseline=baseline, missing=missing, **labels)
+    missing = {rank: "empty in the table" for rank in points if rank and rank not in known}
+    base = known.pop(0, None)
+    return Curve(tuple(known), tuple(known.values()), baseline=base, missing=missing, **labels)
 
 
-def _of_examples(rows: pd.DataFrame, labels: dict[str, Any], where: str) -> Curve:
+def _of_examples(rows: pd.DataFrame, labels: dict[str, Any]) -> Curve:
     """A score of each example at each rank; samples of an example are averaged."""
     key = ["rank", "doc_id", *(["sample"] if "sample" in rows else [])]
     if rows.duplicated(key).any():
         twice = rows[rows.duplicated(key)].iloc[0]
-        raise DataError(
-            f"{where}: example {twice['doc_id']!r} appears twice at rank {twice['rank']}: tell "
-            "curves apart in a column named adapter, task, metric, basis or seed, and repeated "
-            "generations in one named sample."
-        )
+        which = f"example {twice['doc_id']!r} appears twice at rank {twice['rank']}"
+        raise CurveError(f"{which}: {APART}, and repeated generations in one named sample.")
     each = rows.groupby(["rank", "doc_id"], sort=False, observed=True)["score"]
     if each.size().nunique() > 1:
-        raise DataError(f"{where}: examples have unequal numbers of samples.")
+        raise CurveError("examples have unequal numbers of samples.")
     scores = each.mean().unstack()
     ranked = scores[scores.index > 0]
+    ranked = ranked if ranked.empty else ranked.loc[:, ranked.notna().any()]  # not the base's alone
     lost = ranked.columns[ranked.isna().any()]
-    base: Any = scores.loc[0] if 0 in scores.index else None
-    if len(lost) and not ranked.empty:
-        whole = ranked.loc[:, ranked.notna().any()]  # examples of the base alone are left out
-        lost = whole.columns[whole.isna().any()]
-        if len(lost):
-            raise DataError(
-                f"{where}: {len(lost)} examples are not there at every rank, {lost[0]!r} among "
-                "them."
-            )
-        ranked = whole
-    if base is not None:
+    if len(lost):
+        count = f"{len(lost)} examples are not there at every rank"
+        raise CurveError(f"{count}, {lost[0]!r} among them.")
+    if 0 in scores.index:
+        base: Any = scores.loc[0]
         same = base[ranked.columns]
         labels |= {"baseline": float(base.mean())} if same.isna().any() else {"base_scores": same}
     return Curve.from_outcomes(
         ranked.index.tolist(),
         ranked.to_numpy(),
         doc_ids=tuple(map(str, ranked.columns)),
-        clusters=_clusters(rows, ranked.columns, where),
+        clusters=_clusters(rows, ranked.columns),
         **labels,
     )
 
 
-def _clusters(rows: pd.DataFrame, examples: pd.Index, where: str) -> tuple[str, ...] | None:
+def _clusters(rows: pd.DataFrame, examples: pd.Index) -> tuple[str, ...] | None:
     """What examples share, the same at every rank; None where the column is empty."""
     if "cluster" not in rows or rows["cluster"].isna().all():
         return None
     pairs = rows[["doc_id", "cluster"]].drop_duplicates()
     if pairs["cluster"].isna().any() or pairs["doc_id"].duplicated().any():
-        raise DataError(f"{where}: each example needs one cluster, the same at every rank.")
+        raise CurveError("each example needs one cluster, the same at every rank.")
     return tuple(pairs.set_index("doc_id")["cluster"].astype(str)[list(examples)])

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pandas import DataFrame
 
+    from aurac.analysis.schema import Key
     from aurac.records.run import StoredRun
-    from aurac.show.views import TaskView
+    from aurac.show.views import View
 
 MOST_ADAPTERS: Final = 8
 MOST_EXAMPLES: Final = 200
@@ -33,19 +35,21 @@ class Answers:
         examples: `id`, `question` and `target` of each of n examples.
         adapters: `name`, `ranks` (0 is the base), and for each rank `scores` and `answers` (n).
         total: Examples of the task.
+        smaller: Of one adapter the rank beside its trained one: the one to ship, or 0.
     """
 
     examples: Sequence[Mapping[str, str]]
     adapters: Sequence[Mapping[str, Any]]
     total: int
+    smaller: int = 0
 
     @property
     def start(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """What is compared first, as places of adapter and rank: two adapters, or rank and base."""
-        first = len(self.adapters[0]["ranks"]) - 1
+        """What is compared first, as places of adapter and rank: two adapters, or two ranks."""
+        ranks = self.adapters[0]["ranks"]
         if len(self.adapters) > 1:
-            return (0, first), (1, len(self.adapters[1]["ranks"]) - 1)
-        return (0, first), (0, 0)
+            return (0, len(ranks) - 1), (1, len(self.adapters[1]["ranks"]) - 1)
+        return (0, len(ranks) - 1), (0, ranks.index(self.smaller) if self.smaller in ranks else 0)
 
     def differing(self, most: int) -> list[dict[str, Any]]:
         """The first examples that one of the two answers right and the other wrong, both ways."""
@@ -55,17 +59,13 @@ class Answers:
         for i, (x, y) in enumerate(zip(*scores, strict=True)):
             if (x >= RIGHT) != (y >= RIGHT):
                 kept[x > y].append(i)
-        half = max(1, most // 2)
-        places = sorted([*kept[True][:half], *kept[False][:half]])
-        return [
-            {
-                **self.examples[i],
-                "answers": [
-                    (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
-                ],
-            }
-            for i in places
-        ]
+        half, found = max(1, most // 2), []
+        for i in sorted([*kept[True][:half], *kept[False][:half]]):
+            shown = [
+                (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
+            ]
+            found.append({**self.examples[i], "answers": shown})
+        return found
 
 
 def _named(adapter: Mapping[str, Any], place: int) -> str:
@@ -73,7 +73,7 @@ def _named(adapter: Mapping[str, Any], place: int) -> str:
     return f"{adapter['name']} at rank {rank}" if rank else "base"
 
 
-def answers(of: TaskView, run: StoredRun) -> Answers | None:
+def answers(of: View, run: StoredRun) -> Answers | None:
     """The first examples of a task with the answers of the first adapters at each rank.
 
     Of several training seeds the first one answers. Nothing where the answers are not stored, and
@@ -87,19 +87,24 @@ def answers(of: TaskView, run: StoredRun) -> Answers | None:
     texts, spent = [], 0
     asked = {key: dict(questions[key]) for key in ("question", "target")}
     choices = dict(questions["choices"])
-    for name in of.names[:MOST_ADAPTERS]:
-        cells = dict(_cells(of, run, name))
+    for key in of.keys[:MOST_ADAPTERS]:
+        cells = dict(_cells(of, run, key))
         if not cells:
             continue
         if ids is None:
             ids = list(next(iter(cells.values()))["example"])
         cells = {rank: cell for rank, cell in cells.items() if list(cell["example"]) == ids}
+        first = [cell[:MOST_EXAMPLES] for cell in cells.values()]
         columns = [
-            [shorten(answer_text(r, choices.get(i)), MOST_TEXT) for i, r in _responses(cell)]
-            for cell in cells.values()
+            [
+                shorten(answer_text(response, choices.get(example)), MOST_TEXT)
+                for example, response in zip(cell["example"], cell["response"], strict=True)
+            ]
+            for cell in first
         ]
-        scores = [cell["score"][:MOST_EXAMPLES].round(4).tolist() for cell in cells.values()]
-        adapters.append({"name": name, "ranks": list(cells), "scores": scores, "answers": columns})
+        scores = [cell["score"].round(4).tolist() for cell in first]
+        made = {"name": of.names[key], "ranks": list(cells), "scores": scores, "answers": columns}
+        adapters.append(made)
         texts += columns
     if ids is None:
         return None
@@ -113,26 +118,35 @@ def answers(of: TaskView, run: StoredRun) -> Answers | None:
     for adapter in adapters:
         for key in ("scores", "answers"):
             adapter[key] = [column[: len(examples)] for column in adapter[key]]
-    return Answers(examples, adapters, len(ids)) if examples else None
+    record = of.recommended.get(of.keys[0]) or {"rank": None, "reference": None}
+    smaller = record["rank"] if record["rank"] != record["reference"] else None
+    return Answers(examples, adapters, len(ids), smaller or 0) if examples else None
 
 
-def _cells(of: TaskView, run: StoredRun, name: str) -> list[tuple[int, DataFrame]]:
-    """Rank → the answers of an adapter there, of those ranks that are stored."""
-    row = of.analysis.rows.get((of.task, name))
-    if row is None:
-        return []
-    curve = row.curves[0]
-    found = []
-    for rank in (int(rank) for rank in of.of(name)["rank"]):
-        with suppress(RunFolderError):  # a cell of the first seed that is not whole
-            cell = run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
-            found.append((rank, cell))
-    return found
+def one_answer(of: View, run: StoredRun | None) -> str:
+    """A wrong answer of the first adapter at its largest rank, in a sentence, if one is stored."""
+    ranks = [point["rank"] for point in of.of(of.keys[0])][-1:]
+    cell = _cell(of, run, of.keys[0], ranks[0]) if run and ranks and not of.rolling else None
+    wrong = None if cell is None else cell[cell["score"] < RIGHT]
+    if wrong is None or wrong.empty:
+        return ""
+    example, response = wrong.iloc[0][["example", "response"]]
+    said = shorten(one_line(answer_text(response)), 200) or "nothing"
+    return f"Its answer to example {example} at rank {ranks[0]}, a wrong one: {said}"
 
 
-def _responses(cell: DataFrame) -> list[tuple[str, Any]]:
-    shown = cell[:MOST_EXAMPLES]
-    return list(zip(shown["example"], shown["response"], strict=True))
+def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
+    """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
+    curve = of.rows[key].curves[0]
+    with suppress(RunFolderError):
+        return run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+    return None
+
+
+def _cells(of: View, run: StoredRun, key: Key) -> list[tuple[int, DataFrame]]:
+    ranks = [point["rank"] for point in of.of(key)]
+    found = [(rank, _cell(of, run, key, rank)) for rank in ranks]
+    return [(rank, cell) for rank, cell in found if cell is not None]
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

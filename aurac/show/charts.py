@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
 
 from aurac.files import write_atomic
-from aurac.show.numbers import accuracy, known
-from aurac.show.views import TaskView, view
+from aurac.show.numbers import percent, points
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from aurac.analysis import Analysis
+    from aurac.analysis.schema import Key
+    from aurac.show.views import View
 
 COLOURS: Final = (
     *("#0067a5", "#c44e00", "#00795a", "#a6478c"),
@@ -32,9 +35,8 @@ COLOURS: Final = (
 MARKERS: Final = "os^D<Xv*"
 FIRST: Final = {"lora": 0, "dylora": 1, "matryoshka": 2, "nested_loss": 3}  # colour of a method
 REST, BASE = "#c3c8ce", "#5b636c"
-BANDS: Final = 3
 DASHES: Final = ("--", ":", "-.")
-NAME: Final = 32  # characters of a name in a legend
+NAME: Final = 50  # characters of a line in a legend
 WIDTH, PAPER = (5.4, 3.9), (3.25, 2.7)  # inches; PAPER is a column
 LEGEND = 0.7  # inches of it that have room
 
@@ -53,30 +55,26 @@ def styled(*, small: bool = False) -> Iterator[None]:
         yield
 
 
-def looks(of: TaskView) -> dict[str, dict[str, Any]]:
+def looks(of: View) -> dict[Key, dict[str, Any]]:
     """How each adapter is drawn: its hue by its method, further cuts of it dashed; eight have one.
 
     An adapter has its hue in every task of a run.
     """
     hues = dict[str, int]()
-    every = of.analysis.rows.values()
-    adapters = dict.fromkeys((row.adapter, (row.method or "").lower()) for row in every)
-    for adapter, method in adapters:
+    every = dict.fromkeys((r.key.adapter, (r.method or "").lower()) for r in of.analysis.rows)
+    for adapter, method in every:
         if (hue := FIRST.get(method)) is not None and hue not in hues.values():
             hues[adapter] = hue
     free = iter([hue for hue in range(len(COLOURS)) if hue not in hues.values()])
-    for adapter, _ in adapters:
+    for adapter, _ in every:
         if adapter not in hues and (hue := next(free, None)) is not None:
             hues[adapter] = hue
     cuts: dict[str, int] = {}
     found = {}
-    for name in of.names:
-        row = of.analysis.rows.get((of.task, name))
-        hue = hues.get(row.adapter) if row else None
-        cut = 0
-        if row:
-            cut = cuts[row.adapter] = cuts.get(row.adapter, -1) + 1
-        found[name] = {
+    for key in of.keys:
+        hue, cut = hues.get(key.adapter), cuts.get(key.adapter, 0)
+        cuts[key.adapter] = cut + 1
+        found[key] = {
             "color": REST if hue is None else COLOURS[hue],
             "marker": "." if hue is None else MARKERS[hue],
             "linestyle": DASHES[(cut - 1) % len(DASHES)] if cut else "-",
@@ -85,100 +83,99 @@ def looks(of: TaskView) -> dict[str, dict[str, Any]]:
 
 
 def plot(
-    analysis: Analysis,
-    task: str,
-    ax: Axes | None = None,
+    of: View,
+    ax: Axes,
     *,
     axis: str = "log2",
-    legend: bool = True,
+    keys: Sequence[Key] | None = None,
+    legend: Literal["inside", "below"] | None = "below",
 ) -> Axes:
-    """Draw the accuracy of each adapter of a task against rank, in percent.
+    """Draw the accuracy of each adapter against rank, in percent, and what may be shipped of one.
 
-    Bands are the intervals of the first three adapters, each rank alone; the legend is ordered by
-    AURAC.
-
-    Args:
-        analysis: What is drawn.
-        task: One of its tasks.
-        ax: Where to draw; by default a new figure.
-        axis: Of the ranks, "log2" or "linear".
-        legend: Whether names stand in a legend.
-
-    Returns:
-        The axes.
+    Of all rows or those of `keys`; the legend is in the axes, or below them in a figure of its own.
     """
-    of = view(analysis, task)
-    if ax is None:
-        from matplotlib.figure import Figure
-
-        ax = Figure(figsize=WIDTH, layout="constrained").subplots()
     scale = 1 if of.rolling else 100
-    _lines(ax, of, axis, scale)
-    for value in _bases(of):
+    column = "aurac" if axis == "log2" else "aurac_linear"
+    areas = {r["key"]: percent(r[column]) for r in of.scores if r[column] is not None}
+    areas = areas if len(of.keys) > 1 else {}
+    _lines(
+        ax, of, scale, {key: areas.get(key, "") for key in of.keys if keys is None or key in keys}
+    )
+    for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
+    if len(of.keys) == 1:
+        _shipped(ax, of)
     ax.set_ylabel(one_line(of.metric, NAME) if of.rolling else "Accuracy (%)")
     _ranks_below(ax, of.ranks, axis)
     if legend:
-        title = "AURAC in percent" if _areas(of, axis) else None
-        look: dict[str, Any] = {"loc": "outside lower center", "ncols": _columns(of.names)}
-        ax.figure.legend(*_entries(ax), title=title, **look)
+        _legend(ax, "AURAC in percent" if areas else None, below=legend == "below")
     return ax
 
 
-def _areas(of: TaskView, axis: str) -> dict[str, float]:
-    """AURAC of each of several adapters that has one."""
-    column = "aurac" if axis == "log2" else "aurac_linear"
-    areas = dict(zip(of.scores["adapter"], of.scores[column], strict=True))
-    return {k: v for k, v in areas.items() if known(v)} if len(of.names) > 1 else {}
-
-
-def _lines(ax: Axes, of: TaskView, axis: str, scale: float) -> None:
-    """A line for each adapter, named with its AURAC, and bands of the first ones."""
-    areas = _areas(of, axis)
-    for at, (name, look) in enumerate(looks(of).items()):
-        found = of.of(name)
-        found = found[found["rank"] > 0]
-        label = one_line(name, NAME) + (f" {accuracy(areas[name])}" if name in areas else "")
-        grey = look["color"] == REST
-        shown: dict[str, Any] = {"label": "_" if grey else label, "zorder": 1 if grey else 3}
-        ax.plot(found["rank"], scale * found["accuracy"], **shown, **look)
-        if at < BANDS and not of.rolling and found["low"].notna().any():
-            low, high = (scale * found[end].astype(float) for end in ("low", "high"))
-            ax.fill_between(found["rank"], low, high, color=look["color"], alpha=0.12, linewidth=0)
-
-
-def plot_differences(of: TaskView, pairs: Sequence[tuple[str, str]], ax: Axes) -> Axes:
-    """Draw differences between adapters at each rank in points, with intervals of each alone."""
-    rows = of.rank_pairs
-    for at, (a, b) in enumerate(pairs):
-        found = rows[(rows["a"] == a) & (rows["b"] == b)].sort_values("rank")
-        value = 100 * found["difference"].astype(float)
-        ends = [100 * found[end].astype(float) for end in ("low", "high")]
-        spread = (value - ends[0], ends[1] - value) if found["low"].notna().all() else None
-        shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
-        ax.errorbar(
-            found["rank"] * shift,
-            value,
-            yerr=spread,
-            color=COLOURS[at % len(COLOURS)],
-            marker=MARKERS[at % len(MARKERS)],
-            elinewidth=1,
-            label=f"{one_line(a, NAME)} − {one_line(b, NAME)}",
-        )
-    ax.axhline(0, color=BASE, linewidth=1)
-    ax.set_ylabel("Difference (points)")
-    _ranks_below(ax, sorted({int(rank) for rank in rows["rank"]}), "log2")
-    labels = [f"{a} − {b}" for a, b in pairs]
-    ax.figure.legend(loc="outside lower center", ncols=_columns(labels))
-    return ax
-
-
-def _entries(ax: Axes) -> tuple[list[Any], list[str]]:
-    """Lines and names of a legend, each name once."""
+def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
+    """Names of the lines, each once."""
     handles, labels = ax.get_legend_handles_labels()
     first = dict(zip(reversed(labels), reversed(handles), strict=True))
     names = [name for name in dict.fromkeys(labels) if not name.startswith("_")]
-    return [first[name] for name in names], names
+    where: dict[str, Any] = {"title": title, "handles": [first[name] for name in names]}
+    where["labels"] = [textwrap.fill(one_line(name), NAME) for name in names]
+    if below:
+        ax.figure.legend(loc="outside lower center", ncols=_columns(names), **where)
+    else:
+        ax.legend(**where)
+
+
+def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
+    """A line for each adapter, named with its AURAC, and its band."""
+    for key, look in looks(of).items():
+        found = [point for point in of.of(key) if point["rank"]]
+        if key not in areas or not found:
+            continue
+        grey = look["color"] == REST
+        label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
+        ranks, height = [p["rank"] for p in found], [scale * p["accuracy"] for p in found]
+        ax.plot(ranks, height, label=label, zorder=1 if grey else 3, **look)
+        if of.bands and found[0]["low"] is not None:
+            low, high = ([scale * point[end] for point in found] for end in ("low", "high"))
+            ax.fill_between(ranks, low, high, color=look["color"], alpha=0.12, linewidth=0)
+
+
+def _shipped(ax: Axes, of: View) -> None:
+    """The margin and the rank to ship of the one adapter."""
+    record = of.recommended.get(of.keys[0])
+    if record is None or record["rank"] is None:
+        return
+    heights = {point["rank"]: 100 * point["accuracy"] for point in of.of(of.keys[0])}
+    floor = heights[record["reference"]] - 100 * record["margin"]
+    named = f"{points(record['margin'])} below rank {record['reference']}"
+    ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
+    rank, name = record["rank"], f"ship rank {record['rank']}"
+    ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
+
+
+def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Axes:
+    """Draw differences between adapters at each rank in points, with intervals of each alone."""
+    for at, (a, b) in enumerate(pairs):
+        found = [record for (x, y, _), record in of.rank_pairs.items() if (x, y) == (a, b)]
+        value, low, high = (
+            100 * np.array([record[end] for record in found], dtype=np.float64)
+            for end in ("difference", "low", "high")
+        )
+        shift = 2 ** (0.09 * (at - (len(pairs) - 1) / 2))
+        ax.errorbar(
+            [record["rank"] * shift for record in found],
+            value,
+            yerr=None if np.isnan(low).any() else [value - low, high - value],
+            color=COLOURS[at % len(COLOURS)],
+            marker=MARKERS[at % len(MARKERS)],
+            elinewidth=1,
+            label=f"{of.names[a]} − {of.names[b]}",
+        )
+    ax.axhline(0, color=BASE, linewidth=1)
+    ax.set_ylabel("Difference (points)")
+    _ranks_below(ax, sorted({rank for _, _, rank in of.rank_pairs}), "log2")
+    _legend(ax)
+    return ax
 
 
 def _columns(labels: Sequence[str]) -> int:
@@ -186,13 +183,8 @@ def _columns(labels: Sequence[str]) -> int:
     from matplotlib import rcParams
 
     room = 34 if rcParams["font.size"] < 9 else 56  # characters
-    longest = max((min(len(label), 2 * NAME + 3) for label in labels), default=1) + 9
+    longest = max((min(len(label), NAME) for label in labels), default=1) + 9
     return max(1, min(4, room // longest))
-
-
-def _bases(of: TaskView) -> list[float]:
-    values = of.points.loc[of.points["rank"] == 0, "accuracy"].dropna()
-    return sorted({float(value) for value in values})
 
 
 def _ranks_below(ax: Axes, ranks: Sequence[int], axis: str) -> None:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Final
 
-import pandas as pd
-
-from aurac.curves.display import decimals, percent
-
-NONE = "–"
+NONE: Final = "–"
+EVERYTHING: Final = ((0.0, 1.0), (-1.0, 1.0))  # intervals that leave nothing out
 
 
-def known(value: Any) -> bool:
-    """Whether a cell of a frame holds a number."""
-    return not pd.isna(value)
+def decimals(value: float, digits: int) -> str:
+    """A number in decimals, halves away from zero.
+
+    Differences below 1e-9 are floating-point noise: a half is one whatever its last bits are.
+    """
+    if not math.isfinite(value):
+        return f"{value}"
+    steps = 10**digits
+    whole = math.floor(round(abs(value) * steps, 9) + 0.5)
+    return f"{'−' if value < 0 and whole else ''}{whole / steps:.{digits}f}"
 
 
-def rows_of(frame: pd.DataFrame) -> list[Any]:
-    """The rows of a frame, whose columns are attributes."""
-    return list(frame.itertuples())
-
-
-def accuracy(value: Any) -> str:
-    """A fraction in percent, "39.1"; a dash where there is none."""
-    return percent(value) if known(value) else NONE
+def percent(value: float | None) -> str:
+    """A fraction in percent without the sign, such as "39.1"; a dash where it is not known."""
+    return NONE if value is None else decimals(100 * value, 1)
 
 
 def lower(value: float) -> str:
@@ -37,23 +36,18 @@ def upper(value: float) -> str:
     return percent(math.ceil(round(1000 * value, 6)) / 1000)
 
 
-def interval(value: Any, low: Any, high: Any) -> str:
+def interval(value: float | None, low: float | None, high: float | None) -> str:
     """``39.1 [31.6, 46.7]`` in percent, or the value alone."""
-    if not (known(value) and known(low) and known(high)):
-        return accuracy(value)
+    if value is None or low is None or high is None or (low, high) in EVERYTHING:
+        return percent(value)
     return f"{percent(value)} [{lower(low)}, {upper(high)}]"
 
 
-def loss(value: Any, bound: Any) -> str:
-    """A loss as a change, with its upper bound: ``−1.1 (at most 1.9)``; nothing if unknown."""
-    if not known(value):
+def loss(value: float | None, bound: float | None) -> str:
+    """A loss with its upper bound, ``1.1 [1.9]``; a gain is negative. Nothing if unknown."""
+    if value is None:
         return ""
-    change = decimals(-100 * value, 1)
-    if float(change.replace("−", "-")) > 0:
-        change = f"+{change}"
-    if not known(bound):
-        return change
-    return f"{change} (at most {upper(bound)})" if bound > 0 else f"{change} (no loss)"
+    return percent(value) if bound is None else f"{percent(value)} [{upper(bound)}]"
 
 
 def points(value: float) -> str:
@@ -62,9 +56,9 @@ def points(value: float) -> str:
     return f"{text} {'point' if text == '1' else 'points'}"
 
 
-def p_value(p: Any) -> str:
+def p_value(p: float | None) -> str:
     """``.023``, ``< .001``, or a dash."""
-    if not known(p):
+    if p is None:
         return NONE
     if p < 0.001:
         return "< .001"
@@ -76,6 +70,28 @@ def confidence(level: float) -> str:
     return f"{100 * level:.10g} %"
 
 
-def metric_value(value: Any) -> str:
+def metric_value(value: float | None) -> str:
     """A metric that is no fraction, such as a perplexity, to four digits."""
-    return f"{value:.4g}" if known(value) else NONE
+    return NONE if value is None else f"{value:.4g}"
+
+
+def size(number: float | None) -> str:
+    """Bytes as kB, MB or GB."""
+    if number is None:
+        return NONE
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= step:
+            return f"{decimals(number / step, 1 if number < 9.95 * step else 0)} {unit}"
+    return f"{decimals(number, 0)} B"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 adapter", "3 adapters"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """Names as "a, b and c"; of many the first and how many more."""
+    if len(names) > most + 1:
+        return f"{', '.join(names[:most])} and {len(names) - most} others"
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

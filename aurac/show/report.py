@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import html
+import io
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.analysis.schema import FRAMES
 from aurac.files import write_atomic
 from aurac.show import escape, views
+from aurac.show.browser import Answers
 from aurac.show.charts import save
-from aurac.show.numbers import confidence
-from aurac.show.page import Browser, Code, Figure, Fold, Page, Pages, Table, Text
+from aurac.show.numbers import confidence, counted
+from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
 from aurac.show.tabular import render_table
+from aurac.show.wording import caption_of_pairs
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -24,8 +31,9 @@ if TYPE_CHECKING:
 
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
+    from aurac.show.tabular import Columns
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -41,17 +49,15 @@ def write_report(
         run: What was measured.
         analysis: What it says.
         out: The folder to write to; by default the run's.
-        labels: What adapters are called here, by their names in the analysis.
+        labels: What adapters are called in texts and figures.
 
     Returns:
-        The files: report.md, report.html, figures as SVG, PNG and PDF, scores.csv, points.csv,
-        pairs.csv, rank_pairs.csv, recommended.csv, analysis.json and table.tex.
+        report.md, report.html, the frames as CSV, analysis.json, table.tex and the figures.
 
     Raises:
         UsageError: A label for an adapter that is not there.
     """
-    analysis, folder = views.relabelled(analysis, labels or {}), Path(out or run.folder)
-    slugs = escape.unique_slugs(views.tasks_of(analysis))
+    folder = Path(out or run.folder)
     figures: list[Path] = []
 
     def draw(how: Callable[[Axes], Axes], name: str) -> Path:
@@ -59,84 +65,90 @@ def write_report(
         figures.extend(made)
         return made[0]
 
-    page = Pages(run, analysis, draw, slugs, labels or {}).page()
-    data = [*write_frames(analysis, folder), folder / "table.tex"]
-    write_atomic(data[-1], latex_tables(analysis, slugs))
-    names = [path.relative_to(folder).as_posix() for path in [*data, *_named(figures)]]
+    pages = Pages(run, analysis, draw, labels or {})
+    page = pages.page()
+    where = Path(os.path.relpath(run.folder, folder)).as_posix()
+    data = [*write_frames(analysis, folder, where), folder / "table.tex"]
+    write_atomic(data[-1], latex_tables(pages.views, pages.slugs, str(run.provenance.get("base"))))
+    papers = [path for path in figures if path.suffix == ".pdf"]
+    names = [path.relative_to(folder).as_posix() for path in [*data, *papers]]
     texts = {"report.md": markdown_page(page, folder, names), "report.html": html_page(page, names)}
     for name, text in texts.items():
         write_atomic(folder / name, text)
     return [*(folder / name for name in texts), *data, *figures]
 
 
-def _named(figures: Sequence[Path]) -> list[Path]:
-    """Of each figure the file for a paper, which the page links to."""
-    return [path for path in figures if path.suffix == ".pdf"]
-
-
 def is_written(analysis: Analysis, folder: Path) -> bool:
-    """Whether a folder holds the report of this analysis."""
+    """Whether a folder holds the report of this analysis of its run."""
     path = folder / "analysis.json"
-    return (
-        (folder / "report.html").is_file()
-        and path.is_file()
-        and path.read_text(encoding="utf-8") == _analysis_text(analysis)
-    )
+    there = (folder / "report.html").is_file() and path.is_file()
+    return there and path.read_text(encoding="utf-8") == _as_json(analysis, ".")
 
 
-def _analysis_text(analysis: Analysis) -> str:
-    return json.dumps(as_json(analysis), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def _as_json(analysis: Analysis, run: str) -> str:
+    question = asdict(analysis.question)
+    question["groups"] = {name: list(some) for name, some in analysis.question.groups.items()}
+    frames = {name: analysis.records(name) for name in FRAMES}
+    content = {"schema": SCHEMA, "run": run, "question": question, **frames}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_frames(analysis: Analysis, folder: Path) -> list[Path]:
-    """Each frame as CSV, and all as analysis.json."""
+def write_frames(analysis: Analysis, folder: Path, run: str = ".") -> list[Path]:
+    """Each frame as CSV, and all as analysis.json; `run` is the run's folder from this one."""
     paths = []
-    for name in views.FRAMES:
-        frame = getattr(analysis, name)
-        words = [column for column in frame.columns if frame[column].dtype.kind not in "biuf"]
-        safe = frame.assign(**{column: frame[column].map(escape.csv_cell) for column in words})
+    for name in FRAMES:
+        records = analysis.records(name)
+        lines = io.StringIO()
+        writer = csv.DictWriter(lines, FRAMES[name], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: _cell(v) for k, v in record.items()} for record in records)
         paths.append(folder / f"{name}.csv")
-        write_atomic(paths[-1], safe.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+        write_atomic(paths[-1], lines.getvalue())
     paths.append(folder / "analysis.json")
-    write_atomic(paths[-1], _analysis_text(analysis))
+    write_atomic(paths[-1], _as_json(analysis, run))
     return paths
 
 
-def as_json(analysis: Analysis) -> dict[str, Any]:
-    """The question and the five frames; a number that is not known is null."""
-    question = asdict(analysis.question)
-    question["groups"] = {name: list(some) for name, some in analysis.question.groups.items()}
-    frames = {name: analysis.records(name) for name in views.FRAMES}
-    return {"schema": SCHEMA, "question": question, **frames}
+def _cell(value: Any) -> object:
+    return f"{value:.10g}" if isinstance(value, float) else escape.csv_cell(value)
 
 
-def latex_tables(analysis: Analysis, slugs: Mapping[str, str]) -> str:
-    """A booktabs table of each task: accuracy at each rank and AURAC with its interval."""
+def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: str) -> str:
+    """Of each task a booktabs table of accuracies and AURAC, and one of the differences."""
     parts = [
         r"% Needs \usepackage{booktabs} and, for pdfLaTeX, \usepackage[T1]{fontenc}, {textcomp}."
     ]
-    for task, slug in slugs.items():
-        of = views.view(analysis, task)
-        examples = f", {of.examples} examples" if of.examples else ""
-        seeds = f", {of.seeds} seeds" if of.seeds > 1 else ""
+    for of in tasks:
+        columns = views.accuracy_table(of)
         what = of.metric if of.rolling else f"Accuracy in percent ({of.metric})"
+        examples = f", {of.examples} examples" if of.examples else ""
         level = "" if of.rolling else f"; intervals {confidence(of.level)}"
-        caption = f"{what} on {task} at each rank{examples}{seeds}{level}."
-        parts += [
-            "\\begin{table*}\n\\centering",
-            f"\\caption{{{escape.latex(caption)}}}",
-            f"\\label{{tab:aurac-{slug}}}",
-            render_table(views.accuracy_table(of), "latex"),
-            "\\end{table*}",
-        ]
+        rows = "; ".join(
+            f"{of.names[key]}: {row.cut or 'cut not known'}, {counted(row.seeds, 'seed')}"
+            for key, row in of.rows.items()
+        )
+        explained = "".join(f" {note}." for note in views.notes(of, columns))
+        caption = (
+            f"{what} on {of.task} at each rank{examples}; base {base}{level}. {rows}.{explained}"
+        )
+        parts.append(_latex_table(caption, f"aurac-{slugs[of.task]}", columns))
+        if of.pairs:
+            columns = views.difference_table(of)
+            caption = f"{of.task}: {caption_of_pairs(of, len(columns['difference']))}"
+            parts.append(_latex_table(caption, f"aurac-pairs-{slugs[of.task]}", columns))
     return "\n".join(parts) + "\n"
+
+
+def _latex_table(caption: str, label: str, columns: Columns) -> str:
+    head = f"\\caption{{{escape.latex(caption)}}}\n\\label{{tab:{label}}}"
+    table = render_table(columns, "latex")
+    return f"\\begin{{table*}}\n\\centering\n{head}\n{table}\n\\end{{table*}}"
 
 
 def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
     """The page as GitHub's Markdown."""
     parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
-    for text in page.verdict:
-        parts += [f"**{escape.markdown(text.text)}**", *_markdown(Code(text.command), folder)]
+    parts += [f"**{escape.markdown(text)}**" for text in page.verdict]
     for block in page.first:
         parts += _markdown(block, folder)
     for section in page.sections:
@@ -149,29 +161,29 @@ def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
 
 def _markdown(block: Any, folder: Path) -> Iterator[str]:
     match block:
-        case Text():
-            yield escape.markdown(block.text)
+        case str():
+            yield escape.markdown(block)
         case Code():
             yield escape.markdown_fence(block.text, 4000) if block.text else ""
         case Table():
             yield escape.markdown(block.caption)
-            yield render_table(block.frame, "markdown", left=block.left)
+            yield render_table(block.columns, "markdown", left=block.left)
         case Figure():
             path = block.svg.relative_to(folder).as_posix()
             yield f"![{escape.markdown(block.alt)}]({path})"
             yield escape.markdown(block.caption)
-        case Browser():
+        case Answers():
             yield from _markdown_answers(block)
         case Fold():
-            yield f"<details><summary>{escape.markdown(block.summary)}</summary>"
+            yield f"<details><summary>{html.escape(one_line(block.title))}</summary>"
             for inner in block.blocks:
                 yield from _markdown(inner, folder)
             yield "</details>"
 
 
-def _markdown_answers(block: Browser) -> Iterator[str]:
+def _markdown_answers(answers: Answers) -> Iterator[str]:
     """Two examples on which the answers differ; all are on the HTML page."""
-    found = block.answers.differing(2)
+    found = answers.differing(2)
     if found:
         yield "Where the answers differ (report.html has more):"
     for one in found:
@@ -194,19 +206,18 @@ def html_page(page: Page, files: Sequence[str]) -> str:
     environment.filters |= {
         "kind": lambda block: type(block).__name__,
         "line": one_line,
-        "tabular": lambda block: Markup(render_table(block.frame, "html", left=block.left)),  # noqa: S704
-        "dataurl": _data_url,
+        "tabular": lambda block: Markup(render_table(block.columns, "html", left=block.left)),  # noqa: S704
+        "dataurl": lambda path: f"data:image/svg+xml;base64,{_base64(path.read_bytes())}",
     }
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     return environment.get_template("page.html.j2").render(
         page=page,
         files=files,
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
         script=script,
-        script_hash=f"sha256-{digest}",
+        script_hash=f"sha256-{_base64(hashlib.sha256(script.encode()).digest())}",
     )
 
 
-def _data_url(path: Path) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -7,41 +7,18 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from aurac.analysis.frames import MEAN
-from aurac.curves.display import counted
-from aurac.show.numbers import known
+from aurac.show import views, wording
+from aurac.show.browser import one_answer
 from aurac.show.tabular import render_table
-from aurac.show.views import (
-    TaskView,
-    accuracy_table,
-    difference_table,
-    linear_table,
-    notes,
-    overview_table,
-    ranks_table,
-    shown_pairs,
-    tasks_of,
-    view,
-    weight_table,
-)
-from aurac.show.wording import (
-    caption_of_pairs,
-    sentence_against_reference,
-    sentence_of_examples,
-    sentence_of_pairs,
-    sentence_of_recommendation,
-    truncate_command,
-)
-from aurac.stats.planning import examples_for_margin
+from aurac.show.views import View
 from aurac.terminal import one_line, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pandas import DataFrame
-
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
+    from aurac.show.tabular import Columns
 
 
 def screen(
@@ -57,144 +34,70 @@ def screen(
         analysis: What is shown.
         run: Where its checkpoints are, for the commands.
         width: Characters in a line; by default those of the terminal.
-        details: Also AURAC on a linear axis and the weights of the ranks.
+        details: Also AURAC on a linear axis, the weights of the ranks, wins and losses.
     """
     width = width or shutil.get_terminal_size().columns
-    every = tasks_of(analysis)
-    blocks = [*_mean(analysis, width)] if len(every) > 1 else []
-    for task in every:
-        of = view(analysis, task)
-        shown = _one(of, run, width) if len(of.names) == 1 else _several(of, run, width)
-        blocks += [*shown, *(_details(of, width) if details else ())]
-    alone = all(len(of.names) == 1 and not of.rolling for of in (view(analysis, t) for t in every))
-    if analysis.question.margin is None and alone:
-        blocks.append(wrapped(how_to_ask(run), width))
+    tasks, blocks = [View(analysis, task) for task in views.tasks_of(analysis)], list[str]()
+    if of := views.mean_view(analysis):
+        title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
+        blocks.append(f"{title}\n{fitted(views.overview_table(of), width)}")
+        blocks += _differences(of, width, details=details)
+    for of in tasks:
+        blocks += _task(of, run, width, details=details)
+    asked = analysis.question.margin is not None or not tasks
+    if not asked and all(len(of.keys) == 1 and not of.rolling for of in tasks):
+        low = all(wording.not_above_base(of) for of in tasks)
+        blocks += [] if low else [wrapped(wording.how_to_ask(run), width)]
+    blocks += [wrapped(line, width) for line in wording.other_bases(run)]
     return "\n\n".join(block for block in blocks if block)
 
 
-def how_to_ask(run: StoredRun | None) -> str:
-    """How a margin is given."""
-    command = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
-    return f"Which rank to ship: {command} names the smallest that loses at most 2 points."
+def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iterator[str]:
+    """One adapter: which rank to ship; several: which is better, and what of the leader to ship."""
+    first, title = of.keys[0], wording.heading(of, run)
+    if len(of.keys) == 1:
+        columns, title = views.ranks_table(of, first), f"{of.names[first]} on {title}"
+    else:
+        columns = views.accuracy_table(of)
+        title += f"; AURAC over the ranks that all have: {of.some_ranks}" * bool(of.some_ranks)
+    lines = [wrapped(one_line(title), width), fitted(columns, width)]
+    yield "\n".join([*lines, *(wrapped(note, width) for note in views.notes(of, columns))])
+    yield from _differences(of, width, details=details)
+    if (found := wording.advice(of, run, first)) is not None:
+        command = f"\n  {found.command}" if found.command else ""
+        yield f"{wrapped(found.sentence, width)}{command}"
+    elif text := wording.not_above_base(of):
+        yield wrapped(f"{text} {one_answer(of, run)}".strip(), width)
+    yield from (wrapped(text, width) for text in wording.cut_off(of))
+    if details and len(of.shared_ranks) > 1:
+        yield f"AURAC in percent\n{fitted(views.area_table(of), width)}"
+        yield f"Weight of each rank in AURAC, in percent\n{fitted(views.weight_table(of), width)}"
 
 
-def _mean(analysis: Analysis, width: int) -> Iterator[str]:
-    of = view(analysis, MEAN)
-    if len(of.scores) > 1:
-        title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
-        yield f"{title}\n{fitted(overview_table(analysis), width)}"
-        yield from _differences(of, width)
+def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:
+    if of.pairs:
+        caption = wrapped(wording.caption_of_pairs(of, len(views.shown_pairs(of))), width)
+        yield f"{caption}\n{fitted(views.difference_table(of, counts=details), width)}"
+        yield wrapped(wording.verdict(of), width)
 
 
-def _one(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
-    """One adapter: which rank to ship."""
-    name = of.names[0]
-    frame = ranks_table(of, name)
-    yield _titled(f"{name} on {heading(of, run)}", frame, width)
-    yield from (wrapped(text, width) for text in recommended_lines(of, run, name))
-
-
-def _several(of: TaskView, run: StoredRun | None, width: int) -> Iterator[str]:
-    """Several adapters: which is better, and with a margin what to ship of the leader."""
-    frame = accuracy_table(of)
-    title = heading(of, run)
-    if of.ranks != of.shared_ranks and of.shared_ranks and not of.rolling:
-        ranks = ", ".join(map(str, of.shared_ranks))
-        title += f"; AURAC over the ranks that all have: {ranks}"
-    yield _titled(title, frame, width, of.analysis.question.margin)
-    yield from _differences(of, width)
-    yield from (wrapped(text, width) for text in recommended_lines(of, run, of.names[0]))
-
-
-def heading(of: TaskView, run: StoredRun | None = None) -> str:
-    """The task, what is measured, and on how many examples."""
-    values = of.metric if of.rolling else f"accuracy in percent ({of.metric})"
-    lower = {task.name for task in run.tasks if not task.higher_is_better} if run else set()
-    values += ", lower is better" * (of.task in lower)
-    count = f", {counted(of.examples, 'example')}" if of.examples else ""
-    return f"{of.task}: {values.replace(' ()', '')}{count}"
-
-
-def _titled(title: str, frame: DataFrame, width: int, margin: float | None = None) -> str:
-    lines = [wrapped(one_line(title), width), fitted(frame, width)]
-    return "\n".join([*lines, *(wrapped(note, width) for note in notes(frame, margin))])
-
-
-def _differences(of: TaskView, width: int) -> Iterator[str]:
-    if not len(of.pairs):
-        return
-    caption = wrapped(caption_of_pairs(of.pairs, of.level, len(shown_pairs(of))), width)
-    yield f"{caption}\n{fitted(difference_table(of), width)}"
-    yield wrapped(verdict(of), width)
-
-
-def verdict(of: TaskView) -> str:
-    """What the differences between adapters show, in one sentence; nothing where none is known."""
-    if (reference := of.analysis.question.reference) is not None:
-        return sentence_against_reference(of.pairs, of.level, reference)
-    return sentence_of_pairs(of.pairs, of.level, of.names[0], seeds=of.seeds)
-
-
-def recommended_lines(of: TaskView, run: StoredRun | None, name: str) -> list[str]:
-    """What to ship of an adapter, with the command that makes it; nothing without a margin."""
-    margin, row = of.analysis.question.margin, of.recommendation(name)
-    if margin is None or of.rolling:
-        return []
-    if row is None:
-        return [f"{name}: a recommendation needs the outcome of every example at its trained rank."]
-    points = of.of(name).set_index("rank")
-    full, slots = points["bytes"].get(row.reference), points["slot"]
-    several = name if len(of.names) > 1 else ""
-    sentence = sentence_of_recommendation(
-        row,
-        name=several,
-        full=full if known(full) else None,
-        slots=(slots.get(row.rank), slots.get(row.reference)),
-    )
-    needed = examples_for_margin(margin)
-    if known(row.rank) and row.rank == row.reference and of.examples and of.examples < needed:
-        sentence += f" {sentence_of_examples(of.examples, margin, needed)}"
-    command = (
-        _command(of, run, name, row.rank) if known(row.rank) and row.rank < row.reference else ""
-    )
-    return [f"{sentence}\n  {command}" if command else sentence]
-
-
-def _command(of: TaskView, run: StoredRun | None, name: str, rank: int) -> str:
-    """The command that truncates; nothing for several seeds, or where no checkpoint is known."""
-    row = of.analysis.rows[of.task, name]
-    if run is None or len(row.curves) != 1:
-        return ""
-    paths = {adapter.name: adapter.path for adapter in run.adapters}
-    path = paths.get(row.curves[0].adapter or "")
-    return truncate_command(row, path, name, int(rank)) if path else ""
-
-
-def _details(of: TaskView, width: int) -> Iterator[str]:
-    ranks = of.shared_ranks
-    if len(ranks) > 1 and len(linear_table(of)):
-        yield f"AURAC in percent\n{fitted(linear_table(of), width)}"
-        yield f"Weight of each rank in AURAC, in percent\n{fitted(weight_table(ranks), width)}"
-
-
-def fitted(frame: DataFrame, width: int) -> str:
-    """A frame as text within `width`: long names are cut in the middle, columns go on below."""
+def fitted(columns: Columns, width: int) -> str:
+    """A table within `width`: long names are cut in the middle, columns go on below."""
     most = max(12, width // 3)
-    frame = frame.set_axis(shortened(list(frame.columns), most), axis=1)
-    first = frame.columns[0]
-    names = shortened(list(frame[first]), most)
-    frame = frame.assign(**{first: names})
+    first, *heads = shortened(list(columns), most)
+    names, *cells = columns.values()
+    names = shortened(names, most)
     room = width - max(map(cell_len, [first, *names]))
-    blocks: list[list[str]] = [[]]
+    blocks: list[Columns] = [{}]
     left = room
-    for column in frame.columns[1:]:
-        needed = 2 + max(map(cell_len, [column, *frame[column]]))
+    for head, column in zip(heads, cells, strict=True):
+        needed = 2 + max(map(cell_len, [head, *column]))
         if blocks[-1] and needed > left:
-            blocks.append([])
+            blocks.append({})
             left = room
-        blocks[-1].append(column)
+        blocks[-1][head] = column
         left -= needed
-    return "\n\n".join(render_table(frame[[first, *columns]]) for columns in blocks)
+    return "\n\n".join(render_table({first: names, **block}) for block in blocks)
 
 
 def shortened(names: list[str], limit: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""One frame of strings as a table for the terminal, Markdown, LaTeX or HTML."""
+"""A table of texts for the terminal, Markdown, LaTeX or HTML."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from aurac.show import escape
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from pandas import DataFrame
-
+Columns = dict[str, list[str]]
+"""The cells of each column, by its head."""
 Style = Literal["text", "markdown", "latex", "html"]
 
 _STYLES: Final[Mapping[str, tuple[str, Callable[[object], str]]]] = {
@@ -27,24 +27,17 @@ _STYLES: Final[Mapping[str, tuple[str, Callable[[object], str]]]] = {
 
 
 def render_table(
-    frame: DataFrame,
-    style: Style = "text",
-    *,
-    left: Collection[str] = (),
+    columns: Mapping[str, Sequence[str]], style: Style = "text", *, left: Collection[str] = ()
 ) -> str:
-    """A frame as a table; names and cells are escaped for the format.
+    """Columns as a table; heads and cells are escaped for the format.
 
-    Args:
-        frame: A column for each column of the table; its index is not shown.
-        style: "text" (columns apart), "markdown" (GitHub's), "latex" (booktabs) or "html".
-        left: Columns of words. These and the first (unless it is "rank") are aligned left,
-            all others right.
+    The columns named in `left` and the first (unless it is "rank") are aligned left.
     """
     name, safe = _STYLES[style]
-    columns = [[safe(str(value)) for value in frame[column]] for column in frame.columns]
-    words = {*left, *frame.columns[:1]} - {"rank"}
-    sides = ["left" if column in words else "right" for column in frame.columns]
-    rows, heads = list(zip(*columns, strict=True)), [safe(column) for column in frame.columns]
+    words = {*left, *list(columns)[:1]} - {"rank"}
+    sides = ["left" if head in words else "right" for head in columns]
+    cells = [[safe(cell) for cell in column] for column in columns.values()]
+    rows, heads = list(zip(*cells, strict=True)), [safe(head) for head in columns]
     if style == "text":  # tabulate pads heads, which takes room that a terminal has not
         rows, heads = [tuple(heads), *rows], []
     text = tabulate(

@@ -1,136 +1,203 @@
-"""The sentences of a screen and a report, each made from rows of the frames of an analysis."""
+"""The sentences of a screen and a report, each made from records of an analysis."""
 
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.display import counted, size
-from aurac.show.numbers import confidence, interval, known, points, rows_of, upper
+from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
+from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pandas import DataFrame
+    from collections.abc import Iterable, Sequence
 
     from aurac.analysis import Row
+    from aurac.analysis.schema import Key, Record
+    from aurac.records.run import StoredRun
+    from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 
 
-def sentence_of_recommendation(
-    row: Any, *, name: str = "", full: float | None = None, slots: tuple[Any, Any] = (None, None)
-) -> str:
-    """Which rank to ship, of one row of `Analysis.recommended`.
+@dataclass(frozen=True)
+class Advice:
+    """The rank to ship of an adapter, if any, the bound of its loss, a sentence and a command."""
 
-    Args:
-        row: The row, as `DataFrame.itertuples` gives it.
-        name: Of the adapter, where there are several.
-        full: Bytes of the adapter at its trained rank.
-        slots: Bytes of a vLLM slot at the recommended and at the trained rank.
-    """
-    of, sure, reference = name and f"{name} at ", confidence(LEVEL), f"rank {row.reference}"
-    if not known(row.rank):
-        nothing = f"Ship no rank of {name}" if name else "Ship no rank"
-        return f"{nothing}: {reference} is not shown to be above the base ({sure} confidence)."
-    if row.rank == row.reference:
-        return (
-            f"Ship {of}{reference}: no smaller rank is shown to lose at most "
-            f"{points(row.margin)} ({sure} confidence)."
-        )
-    sizes = f"{size(row.bytes)} instead of {size(full)}; it" if known(row.bytes) and full else "it"
-    lost = f"at most {upper(row.bound)} points against" if row.bound > 0 else "nothing against"
-    text = f"Ship {of}rank {row.rank}: {sizes} loses {lost} {reference} ({sure} confidence)."
-    if not all(map(known, slots)):
-        return text
-    saved = f"{size(slots[0])} for it instead of {size(slots[1])}"
-    none = f"as much for it as for {reference}"
-    return f"{text} A vLLM server sets aside {saved if slots[0] < slots[1] else none}."
+    rank: int | None
+    bound: float | None
+    sentence: str
+    command: str = ""
 
 
-def sentence_of_examples(examples: int, margin: float, needed: int) -> str:
-    """How many examples a margin needs, where no loss can be shown to be below it."""
-    if examples >= needed:
+def heading(of: View, run: StoredRun | None = None) -> str:
+    """The task, what is measured, and on how many examples."""
+    values = of.metric if of.rolling else f"accuracy in percent ({of.metric})"
+    lower = {task.name for task in run.tasks if not task.higher_is_better} if run else set()
+    values += ", lower is better" * (of.task in lower)
+    count = f", {counted(of.examples, 'example')}" if of.examples else ""
+    return f"{of.task}: {values.replace(' ()', '')}{count}"
+
+
+def advice(of: View, run: StoredRun | None, key: Key) -> Advice | None:
+    """What to ship of an adapter; None without a margin."""
+    margin, record, name = of.analysis.question.margin, of.recommended.get(key), of.names[key]
+    if margin is None or of.rolling:
+        return None
+    if record is None:
+        why = "a recommendation needs the outcome of every example at its trained rank"
+        return Advice(None, None, f"{name}: {why}.")
+    rank, bound = record["rank"], record["bound"]
+    sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
+    command = ""
+    if rank == record["reference"]:
+        few = too_few(of.rows[key].examples or 0, margin, of.rows[key].clusters)
+        sentence = f"{sentence} {few}".rstrip()
+    elif rank is not None:
+        command = truncate_command(of.rows[key], run, rank)
+    return Advice(rank, bound, sentence, command)
+
+
+def _shipped(of: View, record: Record, adapter: str) -> str:
+    sure, reference = f"({confidence(LEVEL)} confidence)", f"rank {record['reference']}"
+    rank = record["rank"]
+    if rank is None:
+        nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
+        return f"{nothing}: {reference} is not shown to be above the base {sure}."
+    if rank == record["reference"]:
+        within = f"no smaller rank is shown to lose at most {points(record['margin'])}"
+        return f"Ship {adapter}{reference}: {within} {sure}."
+    sizes = {point["rank"]: point["bytes"] for point in of.of(record["key"])}
+    small, full = sizes.get(rank), sizes.get(record["reference"])
+    instead = f"{size(small)} instead of {size(full)}; it" if small and full else "it"
+    lost = f"at most {upper(record['bound'])} points" if record["bound"] > 0 else "nothing"
+    return f"Ship {adapter}rank {rank}: {instead} loses {lost} against {reference} {sure}."
+
+
+def too_few(examples: int, margin: float, clusters: Any = None) -> str:
+    """How many examples or clusters a margin needs, where no loss can be shown to be below it."""
+    groups = examples if clusters is None else int(clusters.max()) + 1
+    needed = examples_for_margin(margin, 1 if clusters is None else round(examples / groups))
+    if groups >= needed:
         return ""
-    return (
-        f"With {counted(examples, 'example')} no loss can be shown to be at most "
-        f"{points(margin)}; that needs {needed:,} or more."
-    )
+    there = counted(groups, "example" if clusters is None else "cluster")
+    shown = f"With {there} no loss can be shown to be at most {points(margin)}"
+    return f"{shown}; that needs {needed:,} or more."
 
 
-def truncate_command(row: Row, checkpoint: str, name: str, rank: int) -> str:
-    """The command that makes what is recommended of an adapter with one training seed."""
-    words = ["aurac", "truncate", checkpoint, "--rank", str(rank)]
-    if name != row.adapter and row.basis and row.rescale:  # not the default cut
-        words += ["--basis", row.basis, "--rescale", row.rescale]
-    folder = checkpoint.rstrip("/").rpartition("/")[2].partition("@")[0]
+def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
+    """The command that makes a rank of an adapter with one training seed."""
+    paths = {adapter.name: adapter.path for adapter in run.adapters} if run else {}
+    path = paths.get(row.curves[0].adapter or "")
+    if not path or row.seeds > 1:
+        return ""
+    words = ["aurac", "truncate", path, "--rank", str(rank)]
+    if not row.first and row.key.basis and row.key.rescale:
+        words += ["--basis", row.key.basis, "--rescale", row.key.rescale]
+    folder = path.rstrip("/").rpartition("/")[2].partition("@")[0]
     return shlex.join([*words, "--out", f"{folder}_r{rank}"])
 
 
-def sentence_of_pairs(pairs: DataFrame, level: float, leader: str, *, seeds: int = 1) -> str:
-    """What the differences of one table show, of the rows of `Analysis.pairs`.
-
-    Args:
-        pairs: The rows of one task.
-        level: Confidence of the table, such as .95.
-        leader: The adapter with the largest AURAC.
-        seeds: Training seeds of each adapter; of several the sentence is about methods.
-    """
-    rows = [row for row in rows_of(pairs) if known(row.p) and row.a == leader]
-    if not rows:
+def not_above_base(of: View) -> str:
+    """That no rank of the one adapter is shown to be above the base, where it is so."""
+    shown = [point["above_base"] for point in of.points if point["above_base"] is not None]
+    if len(of.keys) > 1 or not shown or any(shown):
         return ""
-    better = [row for row in rows if row.p < 1 - level]
-    equal = [row for row in rows if row.p >= 1 - level]
-    text = f"Of these {'methods' if seeds > 1 else 'checkpoints'} {leader} has the largest AURAC"
+    which = f"{of.names[of.keys[0]]} is not shown to be above the base"
+    return f"{which} at any rank ({confidence(LEVEL)} confidence)."
+
+
+def how_to_ask(run: StoredRun | None) -> str:
+    """How a margin is given."""
+    command = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
+    return f"Which rank to ship: {command} names the smallest that loses at most 2 points."
+
+
+def cut_off(of: View) -> list[str]:
+    """That answers did not end, of each adapter where it had the most of them."""
+    found = []
+    for key, row in of.rows.items():
+        counts = {point["rank"]: point["unfinished"] or 0 for point in of.of(key)}
+        counts.pop(0, None)
+        rank = max(counts, key=lambda rank: counts[rank], default=None)
+        if rank is None or not counts[rank]:
+            continue
+        total = (row.examples or 0) * row.seeds
+        whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
+        limit = row.curves[0].token_limit
+        found.append(
+            f"{counts[rank]:,} of {total:,} answers{whose} at rank {rank} were cut off"
+            f"{f' at {limit} tokens' if limit else ''}: see --gen-kwargs, the task's until, the "
+            "adapter's end token."
+        )
+    return found
+
+
+def other_bases(run: StoredRun | None) -> list[str]:
+    """Adapters that were evaluated on another base than they record."""
+    base = run.provenance.get("base") if run else None
+    other = [a for a in run.adapters if a.base not in (None, base)] if run and base else []
+    return [f"{a.name} records the base {a.base} and was evaluated on {base}." for a in other]
+
+
+def verdict(of: View) -> str:
+    """What the differences between adapters show, in one sentence; nothing where none is known."""
+    known = [record for record in of.pairs if record["p"] is not None]
+    reference = of.analysis.question.reference
+    if not known:
+        return ""
+    if reference is not None:
+        return _against_reference(of, known, reference)
+    leader, name = of.keys[0], of.names[of.keys[0]]
+    rows = [record for record in known if record["a"] == leader]
+    better = [record for record in rows if record["p"] < 1 - of.level]
+    equal = [record for record in rows if record["p"] >= 1 - of.level]
+    which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
+    over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
+    text = f"{which} {name} has the largest AURAC{over}"
     if better:
-        text += f" and is better than {_over(better)}"
+        text += f" and is better than {_losers(of, better)}"
     if equal:
         lead = "the lead" if len(equal) == 1 else "its leads"
-        text += f"; {lead} over {_over(equal)} {_are(equal)} not significant"
-    return f"{text}."
+        text += f"; {lead} over {_losers(of, equal)} {_are(equal)} not significant"
+    return f"{text.replace(',;', ';').removesuffix(',')}."
 
 
-def _over(rows: Sequence[Any]) -> str:
+def _losers(of: View, records: Sequence[Record]) -> str:
     """The losers of some differences; of a single one with its size."""
-    names = listed([row.b for row in rows])
-    if len(rows) > 1:
+    names = listed([of.names[record["b"]] for record in records])
+    if len(records) > 1:
         return names
-    row = rows[0]
-    return f"{names} ({interval(row.difference, row.low, row.high).replace(' [', ' points [')})"
+    ends = interval(*(records[0][name] for name in ("difference", "low", "high")))
+    return f"{names} ({ends.replace(' [', ' points [')})"
 
 
-def sentence_against_reference(pairs: DataFrame, level: float, reference: str) -> str:
+def _against_reference(of: View, records: Iterable[Record], reference: str) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
-    rows = [row for row in rows_of(pairs) if known(row.p)]
-    better = [row.a for row in rows if row.p < 1 - level and row.b == reference]
-    worse = [row.b for row in rows if row.p < 1 - level and row.a == reference]
+    found = [record for record in records if record["p"] < 1 - of.level]
+    named = {row.key for row in of.analysis.rows if row.name == reference}
+    better = [of.names[record["a"]] for record in found if record["b"] in named]
+    worse = [of.names[record["b"]] for record in found if record["a"] in named]
     both = [(better, "better"), (worse, "worse")]
     parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
-    found = ", and ".join(parts) or "no difference is significant"
-    return f"Compared with {reference}, {found}." if rows else ""
+    said = ", and ".join(parts) or "no difference is significant"
+    return f"Compared with {of.names[next(iter(named))]}, {said}."
 
 
-def caption_of_pairs(pairs: DataFrame, level: float, shown: int) -> str:
+def caption_of_pairs(of: View, shown: int) -> str:
     """What the intervals and p values of the first `shown` rows of differences allow for."""
     text = "Differences of AURAC in points, the better one first"
-    if shown < len(pairs):
-        text += f" (those of the first adapter; all {len(pairs)} are in pairs.csv)"
-    rows = [row for row in rows_of(pairs) if known(row.p)]
-    if not rows:
+    if shown < len(of.pairs):
+        text += f" (those of the first adapter; all {len(of.pairs)} are in pairs.csv)"
+    known = [record for record in of.pairs if record["p"] is not None]
+    if not known:
         return f"{text}."
-    over = "examples and seeds" if max(row.seeds for row in rows) > 1 else "examples"
-    number = int(rows[0].comparisons)
-    allowed = f"; intervals ({confidence(level)}) and p hold for all {number} together (Bonferroni)"
-    return f"{text}, over {over}{allowed if number > 1 else f'; {confidence(level)} intervals'}."
+    over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
+    number, sure = known[0]["comparisons"], confidence(of.level)
+    alone = f"{sure} intervals"
+    allowed = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
+    return f"{text}, over {over}; {allowed if number > 1 else alone}."
 
 
 def _are(names: Sequence[Any]) -> str:
     return "is" if len(names) == 1 else "are"
-
-
-def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as "a, b (prefix) and c"; of many the first and how many more."""
-    shown = [f"{a} ({cut})" if cut else a for a, _, cut in (n.partition(", ") for n in names)]
-    if len(shown) > most + 1:
-        return f"{', '.join(shown[:most])} and {len(shown) - most} others"
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

@@ -36,8 +36,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import stdtr, stdtrit
 
 Array = NDArray[np.float64]
 Term = tuple[Array, Any]  # a variance and its degrees of freedom
@@ -220,8 +218,7 @@ def estimate(
         bounds: The furthest values that an example can have.
         level: Coverage of the intervals of all `tests` at once.
         tests: How many differences stand in one table.
-        further: Examples as far out as can be that are counted besides; None: as many as `tests`
-            need.
+        further: Further examples; None: as many as `tests` need.
     """
     further = further_examples(tests) if further is None else further
     low, high = interval(parts, bounds, (1.0 - level) / tests, further)
@@ -295,12 +292,17 @@ def _added(terms: Sequence[Term]) -> Term:
 
 
 def _reach(terms: Sequence[Term], alpha: float | Array) -> Array:
+    from scipy.special import stdtrit
+
     squares = [v * np.square(stdtrit(df, np.divide(alpha, 2.0))) for v, df in terms]
     return np.asarray(np.sqrt(np.sum(squares, axis=0)))
 
 
 def _p_value(parts: Components, bounds: Bounds, value: float, further: float) -> float:
     """The α at which the interval's end on the side of 0 is 0."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtr
+
     mean, terms = _terms(parts, bounds, value, further)
     if mean * value >= 0.0:
         return 1.0

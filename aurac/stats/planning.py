@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtri, stdtrit
 
 from aurac.errors import UsageError
-from aurac.stats.estimate import further_examples
+from aurac.stats.estimate import Components, Examples, further_examples, one_sided
 
 MOST = 10_000_000  # examples
 
@@ -67,13 +67,12 @@ def examples_for(difference: float, assumed: Assumptions) -> int | None:
     return _smallest(lambda n: assumed.surplus(difference, n) >= 0.0)
 
 
-def examples_for_margin(margin: float) -> int:
-    """The fewest examples with which a rank without any loss is shown to lose at most a margin."""
+def examples_for_margin(margin: float, cluster: int = 1) -> int:
+    """The fewest examples, or clusters of so many, that show no loss to be within a margin."""
 
-    def shown(n: int) -> bool:  # no loss, and the two further examples
-        total = n + 2
-        variance = (2.0 - 4.0 / total) / (total * (total - 1))
-        return bool(2.0 / total + stdtrit(total - 1, 0.95) * np.sqrt(variance) <= margin)
+    def shown(n: int) -> bool:
+        units = Examples(np.zeros(n), np.full(n, float(cluster)))
+        return one_sided(Components(np.zeros(()), (units,)))[1] <= margin
 
     return _smallest(shown) or MOST
 

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.frames import COLUMNS, MEAN
+from aurac.analysis.frames import MEAN
+from aurac.analysis.schema import COLUMNS, FRAMES, Key
 from aurac.curves.area import quadrature_weights
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, UsageError
@@ -50,8 +51,9 @@ def rows(frame: pd.DataFrame, **values: object) -> pd.DataFrame:
 
 def test_frames_have_their_columns_even_without_a_row():
     found = analyse([made()])
-    for name, columns in COLUMNS.items():
-        assert list(getattr(found, name).columns) == columns.split()
+    for name, columns in FRAMES.items():
+        assert tuple(getattr(found, name).columns) == columns
+        assert {column.removeprefix("a_").removeprefix("b_") for column in columns} <= {*COLUMNS}
     assert len(found.pairs) == len(found.rank_pairs) == len(found.recommended) == 0
 
 
@@ -62,8 +64,9 @@ def test_scores_are_the_mean_of_the_examples_areas():
     expected = estimate(components(areas[None]), FRACTION)
     assert (row.aurac, row.low, row.high) == pytest.approx(expected[:3])
     assert row.aurac_linear == pytest.approx(quadrature_weights(RANKS, "linear") @ curve.accuracy)
-    assert row["mean"] == pytest.approx(np.mean(curve.accuracy))
     assert (row.base, row.examples, row.seeds) == (curve.baseline, 300, 1)
+    assert (row.basis, row.rescale, row.cut) == ("prefix", "rule", "prefix")
+    assert np.isnan(row.seed_sd)
 
 
 def test_points_stand_against_the_base_and_the_trained_rank():
@@ -71,7 +74,8 @@ def test_points_stand_against_the_base_and_the_trained_rank():
     points = analyse([curve]).points.set_index("rank")
     assert list(points.index) == [0, *RANKS]
     assert points.accuracy[0] == curve.baseline
-    assert points.above_base.isna().tolist() == [True, False, False, False, False]
+    assert points.above_base.tolist()[1:] == [True] * 4
+    assert np.isnan(points.above_base[0])
     loss = components((curve.outcomes[3] - curve.outcomes[1])[None])
     assert points.loss[2] == pytest.approx(float(loss.value))
     assert points.loss_bound[2] == pytest.approx(one_sided(loss)[1])
@@ -102,6 +106,8 @@ def test_pairs_are_one_family_winner_first():
     row = rows(found.pairs, a="bb", b="a").iloc[0]
     assert (row.low, row.high, row.p) == pytest.approx(estimate(parts, tests=3)[1:])
     assert parts.value == pytest.approx(row.difference)
+    areas = weights @ (curves[1].outcomes - curves[0].outcomes)
+    assert (row.wins, row.losses) == (np.sum(areas > 1e-9), np.sum(areas < -1e-9))
 
 
 def test_a_reference_is_compared_with_all_others():
@@ -165,10 +171,9 @@ def test_a_missing_rank_leaves_points_and_no_area():
 def test_equal_values_are_ordered_by_name():
     found = analyse([made("b"), replace(made("b"), adapter="a")])
     assert list(found.scores.adapter) == ["a", "b"]
-    assert found.pairs.iloc[0].to_dict() | {"low": 0, "high": 0} == {
-        "task": "gsm8k", "a": "a", "b": "b", "difference": 0.0, "low": 0, "high": 0, "p": 1.0,
-        "comparisons": 1, "examples": 300, "seeds": 1,
-    }  # fmt: skip
+    pair = found.pairs.iloc[0]
+    assert (pair.a, pair.b, pair.difference, pair.p) == ("a", "b", 0.0, 1.0)
+    assert (pair.comparisons, pair.examples, pair.seeds) == (1, 300, 1)
 
 
 def test_further_cuts_are_rows_of_their_own():
@@ -179,16 +184,21 @@ def test_further_cuts_are_rows_of_their_own():
         made("m", draw=1, method="matryoshka"),
     ]
     found = analyse(curves)
-    named = dict(zip(found.scores.adapter, found.scores.cut, strict=True))
-    assert named == {
-        "lora": "svd", "lora, prefix": "prefix", "m": "prefix, with P",
-        "m, without P": "prefix, without P",
-    }  # fmt: skip
-    assert found.rows["gsm8k", "lora, prefix"].adapter == "lora"
-    unnamed = [made(basis=None, rescale=r, draw=i) for i, r in enumerate(("rule", "keep", "fit"))]
-    assert {*analyse(unnamed).scores.adapter} == {"lora", "lora, keep", "lora, fit"}
-    with pytest.raises(CurveError, match="would both be called lora, prefix"):
-        analyse([*curves[:2], made("lora", draw=2, rescale=None)])
+    names = {row.key: row.name for row in found.rows}
+    assert names == {
+        Key("lora", "svd", "keep"): "lora",
+        Key("lora", "prefix", "rule"): "lora (prefix)",
+        Key("m", "prefix", "trained"): "m",
+        Key("m", "prefix", "rule"): "m (prefix without P)",
+    }
+    cuts = found.pairs[["a", "a_basis", "a_rescale", "b", "b_basis", "b_rescale"]]
+    assert len(cuts.drop_duplicates()) == 6
+    assert set(found.scores.adapter) == {"lora", "m"}
+    odd = analyse([made("lora, prefix"), made("lora", basis="svd", rescale="keep"), made("lora")])
+    assert {row.name for row in odd.rows} == {"lora, prefix", "lora", "lora (prefix)"}
+    against = analyse(curves, Question(reference="lora (prefix)")).pairs
+    assert ((against.a_basis == "prefix") | (against.b_basis == "prefix")).all()
+    assert len(against) == 3
 
 
 def test_the_mean_over_tasks_comes_first_and_averages_within_each_seed():
@@ -233,7 +243,7 @@ def test_a_mean_over_tasks_keeps_the_arms_apart_where_the_winner_changes():
     for task in ("x", "y"):
         arms = []
         for name in "a", "bb":
-            row_of = found.rows[task, name]
+            [row_of] = [r for r in found.rows if (r.task, r.name) == (task, name)]
             arms.append(row_of.parts(row_of.areas(RANKS)))
         parts.append(minus(*arms))
     assert [arm.count for arm in over_tasks(parts).seeds] == [5, 3]
@@ -282,12 +292,49 @@ def test_an_adapter_without_a_result_on_a_task_has_no_mean():
 
 def test_records_are_json_with_none_where_there_is_nothing():
     found = analyse([made("a"), made("bb", 0.3).at([4])], Question(margin=0.1))
-    for name in COLUMNS:
+    for name in FRAMES:
         records = json.loads(json.dumps(found.records(name), allow_nan=False))
         assert len(records) == len(getattr(found, name))
     missing = next(row for row in found.records("scores") if row["adapter"] == "bb")
     assert missing["aurac"] is None
-    assert isinstance(missing["examples"], int)
+    assert missing["examples"] == 300
+    assert type(missing["examples"]) is int
+
+
+def test_what_is_missing_in_a_frame_is_nan():
+    found = analyse([made("a", sizes={1: 10}, basis=None, rescale=None)], Question(margin=0.1))
+    for name in FRAMES:
+        frame = getattr(found, name)
+        for column in frame:
+            for value in frame[column][frame[column].isna()]:
+                assert isinstance(value, float), (name, column)
+    assert found.points["rank"].dtype == "int64"
+    assert np.isnan(found.points.set_index("rank").bytes[2])
+    assert found.scores.cut.isna().all()
+
+
+def test_answers_that_were_cut_off_are_counted():
+    known = {0: 3, 1: 5, 8: 0}
+    curves = [made(f"a{s}", unfinished=known | {8: s}, token_limit=48, draw=s) for s in (1, 2)]
+    points = analyse(curves, Question(groups={"a": ["a1", "a2"]})).points.set_index("rank")
+    assert points.unfinished.dropna().to_dict() == {0: 3, 1: 10, 8: 3}
+
+
+def test_a_group_has_the_areas_of_its_tasks():
+    ids = tuple(f"{part}:{i}" for part in ("one", "two") for i in range(150))
+    curve = made(doc_ids=ids)
+    areas = quadrature_weights(RANKS) @ curve.outcomes
+    found = analyse([curve]).member_areas("gsm8k", ("one", "two"))
+    key = Key("lora", "prefix", "rule")
+    assert found["one"][key] == pytest.approx(areas[:150].mean())
+    assert found["two"][key] == pytest.approx(areas[150:].mean())
+
+
+def test_seeds_have_a_standard_deviation():
+    curves = [made(f"a{s}", 0.1 * s, draw=s) for s in range(3)]
+    found = analyse(curves, Question(groups={"a": ["a0", "a1", "a2"]})).scores.iloc[0]
+    areas = [quadrature_weights(RANKS) @ curve.accuracy for curve in curves]
+    assert found.seed_sd == pytest.approx(np.std(areas, ddof=1))
 
 
 def test_rolling_metrics_have_points_and_no_area():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,9 +20,11 @@ def test_accuracies_alone_have_an_area_and_no_interval():
     found = aurac.score({1: 0.2, 2: 0.3, 4: 0.4, 0: 0.1})
     assert found.value == pytest.approx((0.2 + 2 * 0.3 + 0.4) / 4)
     assert found.linear == pytest.approx((0.2 + 0.3 + 2 * (0.3 + 0.4)) / 2 / 3)
-    assert (found.low, found.high) == (None, None)
+    assert np.isnan([found.low, found.high]).all()
     assert found.weights == (0.25, 0.5, 0.25)
     assert float(found) == found.value
+    assert f"{found:.1%}" == "30.0%"
+    assert "value=0.3" in f"{found}"
 
 
 def test_the_interval_is_that_of_analyse():
@@ -42,10 +47,51 @@ def test_the_linear_axis_has_weights_and_an_interval_of_its_own():
 def test_a_file_is_read_first(tmp_path):
     path = tmp_path / "one.csv"
     pd.DataFrame({"rank": [1, 2, 4], "accuracy": [0.2, 0.3, 0.4]}).to_csv(path, index=False)
-    (curve,) = read_curves(path).curves
+    (curve,) = read_curves(path)
     assert aurac.score(curve).value == pytest.approx(0.3)
     with pytest.raises(CurveError, match=r"read_curves"):
         aurac.score(path)
+
+
+LONG = [("a", rank, doc, float(doc + rank > 3)) for rank in (1, 2, 4) for doc in range(5)]
+
+
+def test_data_frames():
+    long = pd.DataFrame(LONG, columns=["adapter", "rank", "example", "score"])
+    rows = {rank: [x[3] for x in LONG if x[1] == rank] for rank in (1, 2, 4)}
+    found, same = aurac.score(long), aurac.score(rows)
+    assert (found.value, found.low, found.high) == (same.value, same.low, same.high)
+    means = long.groupby("rank")["score"].mean()
+    for frame in (means.reset_index(name="accuracy"), means.to_frame(), means):
+        assert aurac.score(frame).value == pytest.approx(found.value)
+    with pytest.raises(CurveError, match=r"several curves \(a; b\)"):
+        aurac.score(pd.concat([long, long.assign(adapter="b")]))
+    for frame in (long.pivot(index="rank", columns="example", values="score"), long[["score"]]):
+        with pytest.raises(CurveError, match=r"columns .* is no curve"):
+            aurac.score(frame)
+
+
+def test_the_base_of_a_frame_may_name_no_adapter():
+    long = pd.DataFrame(LONG, columns=["adapter", "rank", "example", "score"])
+    base = long[long["rank"] == 1].assign(adapter=None, rank=0, score=0.0)
+    both = pd.concat([base, long, long.assign(adapter="b")])
+    curves = aurac.analyse(both).rows
+    assert [row.key.adapter for row in curves] == ["a", "b"]
+    assert [row.baseline() for row in curves] == [0.0, 0.0]
+
+
+def test_numbers_alone_load_neither_pandas_nor_scipy():
+    code = (
+        "import resource, sys, numpy\n"
+        "def used(): return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])\n"
+        "began = used()\n"
+        "import aurac\n"
+        "aurac.score({1: .3, 2: .4})\n"
+        "assert not {'pandas', 'scipy', 'torch'} & set(sys.modules)\n"
+        "print(used() - began)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 0.15
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,11 @@ def test_a_report_is_written_elsewhere_with_labels(tmp_path):
 
 
 def test_plan_tasks_and_zoo():
+    assert json.loads(run("plan", "--margin", "0.02", "--json")) == {
+        "margin": 0.02,
+        "examples": 215,
+    }
+    assert "With 85 examples or more" in run("plan", "--margin", "0.05")
     [row, *_] = json.loads(run("plan", "--difference", "0.02", "--flips", "0.15", "--json"))
     assert 2900 < row["examples"] < 3300
     assert "gsm8k" in run("tasks", "gsm8k")

@@ -46,7 +46,7 @@ def test_a_dry_run_lists_the_cells_and_then_they_are_computed(words):
     assert not out_of(words).exists()
     code, shown, _ = run(words)
     assert code == 0
-    assert "against rank 4" in shown
+    assert "loss [at most]" in shown
     assert f"report: {out_of(words) / 'report.html'}" in shown
     code, shown, _ = run(words, "--dry-run")
     assert f"0 of 4 cells to compute in {out_of(words)}" in shown

@@ -219,7 +219,7 @@ def test_lm_evals_own_tools_read_an_export(exported):
 def test_an_export_has_the_curves_of_its_run(run, exported):
     after = {
         (c.adapter, c.task): c
-        for c in read_curves(exported, {"tiny_text": "exact_match,strict-match"}).curves
+        for c in read_curves(exported, {"tiny_text": "exact_match,strict-match"})
     }
     before = read_run(run).curves
     assert len(before) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,21 @@ def test_another_question_is_asked_of_the_same_run(run):
     assert len(against) == 2
     assert ((against["a"] == "dylora") | (against["b"] == "dylora")).all()
     assert len(run.pairs) == 3
+    both = run.ask(margin=0.1).ask(reference="lora").ask(level=0.9)
+    assert both.question == Question(margin=0.1, reference="lora", level=0.9)
+    assert both.ask(margin=None).question.margin is None
+    with pytest.raises(TypeError):
+        run.ask(margins=0.1)
+
+
+def test_the_folder_of_a_report_is_its_run_under_its_question(run, tmp_path):
+    asked = run.ask(margin=0.15, reference="lora")
+    asked.report(tmp_path / "report")
+    again = load_run(tmp_path / "report")
+    assert again.folder.resolve() == KEPT.resolve()
+    assert (again.question.margin, again.question.reference) == (0.15, "lora")
+    assert again.recommended.equals(asked.recommended)
+    assert load_run(KEPT).question == Question()
 
 
 def test_samples_are_the_answers_behind_the_accuracies(run):
@@ -66,8 +82,12 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
     assert base["adapter"].isna().all()
     few = run.samples("aurac_word_problems", "lora", 4)
     assert list(few.columns) == [
-        "task", "adapter", "cut", "rank", "example", "score", "response", "question", "target"
+        "task", "adapter", "basis", "rescale", "cut", "rank", "example", "score", "response",
+        "question", "target",
     ]  # fmt: skip
+    few = run.samples(adapter="lora")
+    areas = run.scores.set_index("adapter").aurac
+    assert aurac.score(few).value == pytest.approx(areas["lora"])  # with the base's rows
     assert few["question"].str.len().min() > 10
     assert len(run.samples(adapter="nobody", rank=4)) == 0
 
@@ -76,9 +96,23 @@ def test_it_is_drawn_printed_and_reported(run, tmp_path):
     axes = run.plot()
     assert {"lora", "matryoshka", "dylora"} <= {text.split()[0] for text in _labels(axes)}
     assert "lora" in str(run)
+    assert run._repr_html_().startswith("<pre>aurac_word_problems: accuracy")
     written = run.report(tmp_path / "report", labels={"lora": "LoRA"})
     assert {"report.md", "report.html", "scores.csv"} <= {path.name for path in written}
     assert "LoRA" in (tmp_path / "report/report.md").read_text()
+
+
+def test_axes_of_the_readers_own_stay_usable(run):
+    from matplotlib.figure import Figure
+
+    left, right = Figure(figsize=(9, 4)).subplots(1, 2)
+    assert run.plot(ax=left, adapters=["lora", "dylora"], labels={"lora": "LoRA"}) is left
+    names = [text.get_text() for text in left.get_legend().get_texts()]
+    assert [name.split()[0] for name in names] == ["LoRA", "dylora", "base"]
+    assert not left.figure.legends
+    assert run.plot(ax=right, legend=False).get_legend() is None
+    left.set_title("mine")
+    left.figure.savefig(io.BytesIO(), format="png")
 
 
 def _labels(axes):

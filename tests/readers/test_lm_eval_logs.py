@@ -32,9 +32,7 @@ def test_lm_eval_logs(tmp_path):
     log(root, "rank_0", [0, 0, 0])
     log(root, "rank_1", [0, 1, 0])
     log(root, "rank_16", [1, 1, 0])
-    found = read_curves(root)
-    (curve,) = found.curves
-    assert found.kind == "samples"
+    (curve,) = read_curves(root)
     assert (curve.adapter, curve.task, curve.metric) == (
         "lora",
         "gsm8k",
@@ -42,7 +40,7 @@ def test_lm_eval_logs(tmp_path):
     )
     assert (curve.ranks, curve.baseline) == ((1, 16), 0.0)
     np.testing.assert_array_equal(curve.outcomes, [[0, 1, 0], [1, 1, 0]])
-    (other,) = read_curves(root, "exact_match,flexible-extract").curves
+    (other,) = read_curves(root, "exact_match,flexible-extract")
     assert other.accuracy == (1.0, 1.0)
     with pytest.raises(DataError, match="No task has a metric 'acc,none'"):
         read_curves(root, "acc,none")
@@ -52,11 +50,11 @@ def test_lm_eval_logs_of_several_adapters(tmp_path):
     for name in ("a", "b"):
         for rank in ("r2", "r4"):
             log(tmp_path / name, rank, [0, 1])
-    assert [c.adapter for c in read_curves(tmp_path).curves] == ["a", "b"]
+    assert [c.adapter for c in read_curves(tmp_path)] == ["a", "b"]
     flat = tmp_path / "flat"
     log(flat, "lora-r2", [0, 1])
     log(flat, "lora-r4", [1, 1])
-    assert [(c.adapter, c.ranks) for c in read_curves(flat).curves] == [("lora", (2, 4))]
+    assert [(c.adapter, c.ranks) for c in read_curves(flat)] == [("lora", (2, 4))]
 
 
 @pytest.mark.parametrize("cut", [{}, {"aurac": {"rank": 8}}])
@@ -68,11 +66,11 @@ def test_no_rank_is_read_from_the_name_of_a_base(tmp_path, cut):
     results = {"model_name_sanitized": "base-q4_1", "config": {"model_args": cut}}
     (base / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
     for place in (root, root.parent, tmp_path):
-        (curve,) = read_curves(place).curves
+        (curve,) = read_curves(place)
         assert (curve.adapter, curve.ranks) == ("lora", (8,))
     if cut:  # the record holds where no folder says it
         root.rename(tmp_path / "lora" / "some-2")
-        (curve,) = read_curves(tmp_path).curves
+        (curve,) = read_curves(tmp_path)
         assert (curve.adapter, curve.ranks) == ("lora/some-2", (8,))
 
 
@@ -124,7 +122,7 @@ EMPTY = ["0", "True"], ["0", "True"]  # its sum over no token
 def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path, caplog):
     """Accuracies would be chance: every choice scores 0, and the first of them is the pick."""
     choices(tmp_path / "a", "r1", KNOWN, KNOWN)
-    assert read_curves(tmp_path / "a").curves[0].accuracy == (1.0,)
+    assert read_curves(tmp_path / "a")[0].accuracy == (1.0,)
     assert not caplog.text
     choices(tmp_path / "a", "r2", EMPTY, EMPTY)
     with pytest.raises(
@@ -140,7 +138,7 @@ def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path,
         with pytest.raises(DataError, match="without a number in 1 of 2 rows"):
             read_curves(tmp_path / name)
     choices(tmp_path / "some", "r1", KNOWN, EMPTY)
-    assert read_curves(tmp_path / "some").curves[0].n_docs == 2
+    assert read_curves(tmp_path / "some")[0].n_docs == 2
     assert "0.0 for every choice in 1 of 2 rows" in caplog.text
 
 
@@ -151,7 +149,7 @@ def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
         place = tmp_path / rank / "some__model"
         results = {"group_subtasks": {"both": ["one", "two"], "one": [], "two": []}}
         (place / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
-    curves = {curve.task: curve for curve in read_curves(tmp_path).curves}
+    curves = {curve.task: curve for curve in read_curves(tmp_path)}
     assert set(curves) == {"one", "two", "both"}
     assert curves["both"].accuracy == (0.8, 0.8)
     assert curves["both"].doc_ids == ("one:0", "one:1", "two:0", "two:1", "two:2")
@@ -162,7 +160,7 @@ def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
 def test_a_field_of_the_documents_clusters_them(tmp_path):
     for rank in ("r1", "r2"):
         log(tmp_path, rank, [0, 1], doc={"passage": "p"})
-    (curve,) = read_curves(tmp_path, cluster={"": "passage"}).curves
+    (curve,) = read_curves(tmp_path, cluster={"": "passage"})
     assert curve.clusters == ("p", "p")
     with pytest.raises(DataError, match="no field 'page'"):
         read_curves(tmp_path, cluster={"gsm8k": "page"})

@@ -29,7 +29,7 @@ def test_the_three_formats_agree(tmp_path):
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
     frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
-    found = [read_curves(tmp_path / f"t.{kind}").curves for kind in ("csv", "parquet", "jsonl")]
+    found = [read_curves(tmp_path / f"t.{kind}") for kind in ("csv", "parquet", "jsonl")]
     for curves in (*found, curves_from_frame(frame)):
         assert [(c.adapter, c.task) for c in curves] == [
             ("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"),
@@ -42,7 +42,7 @@ def test_the_three_formats_agree(tmp_path):
 def test_rows_may_come_in_any_order(tmp_path):
     lines = BODY.splitlines(keepends=True)
     mixed = HEAD + "".join(lines[i] for i in (3, 0, 2, 1))
-    (curve,) = read_curves(write(tmp_path, mixed)).curves
+    (curve,) = read_curves(write(tmp_path, mixed))
     at = {doc: i for i, doc in enumerate(curve.doc_ids)}
     assert curve.outcomes[:, at["x"]].tolist() == [0, 1]
     assert curve.outcomes[:, at["y"]].tolist() == [1, 1]
@@ -56,7 +56,7 @@ def test_seeds_clusters_and_what_is_known_of_an_adapter(tmp_path):
         for rank in (0, 1, 2)
         for doc, cluster in (("x", "p"), ("y", "p"), ("z", "q"))
     ]
-    curves = read_curves(write(tmp_path, head + "\n".join(rows))).curves
+    curves = read_curves(write(tmp_path, head + "\n".join(rows)))
     assert [curve.seed for curve in curves] == [1, 2]
     one = curves[0]
     assert one.clusters == ("p", "p", "q")
@@ -67,26 +67,26 @@ def test_seeds_clusters_and_what_is_known_of_an_adapter(tmp_path):
 
 
 def test_a_base_on_other_documents_is_a_baseline_alone(tmp_path):
-    (curve,) = read_curves(write(tmp_path, HEAD + BODY + "a,t,0,x,1\na,t,0,z,0\n")).curves
+    (curve,) = read_curves(write(tmp_path, HEAD + BODY + "a,t,0,x,1\na,t,0,z,0\n"))
     assert (curve.baseline, curve.base_scores) == (0.5, None)
     assert curve.n_docs == 2
 
 
 def test_samples_of_a_document_are_averaged(tmp_path):
     rows = [f"{rank},d,{sample},{int(sample < rank)}" for rank in (1, 2) for sample in range(4)]
-    (curve,) = read_curves(write(tmp_path, "rank,doc_id,sample,score\n" + "\n".join(rows))).curves
+    (curve,) = read_curves(write(tmp_path, "rank,doc_id,sample,score\n" + "\n".join(rows)))
     assert curve.accuracy == (0.25, 0.5)
 
 
 def test_point_tables_keep_empty_accuracies_as_missing_ranks(tmp_path):
     text = "adapter,rank,accuracy\na,0,0.1\na,1,0.2\na,2,\na,4,0.4\n"
-    (curve,) = read_curves(write(tmp_path, text)).curves
+    (curve,) = read_curves(write(tmp_path, text))
     assert (curve.ranks, curve.accuracy, curve.baseline) == ((1, 4), (0.2, 0.4), 0.1)
     assert curve.missing == {2: "empty in the table"}
 
 
 def test_words_that_look_like_missing_numbers_are_names(tmp_path):
-    (curve,) = read_curves(write(tmp_path, "adapter,rank,accuracy\nNA,1,0.2\nNA,2,0.3\n")).curves
+    (curve,) = read_curves(write(tmp_path, "adapter,rank,accuracy\nNA,1,0.2\nNA,2,0.3\n"))
     assert curve.adapter == "NA"
 
 
@@ -94,9 +94,9 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
     measured = ("t", "acc,none", 0.1), ("t", "f1,none", 0.2), ("u", "em,x", 0.3)
     rows = [f'a,{t},"{metric}",{rank},{y}\n' for t, metric, y in measured for rank in (1, 2)]
     path = write(tmp_path, "adapter,task,metric,rank,accuracy\n" + "".join(rows))
-    assert [c.metric for c in read_curves(path).curves] == ["acc,none", "f1,none", "em,x"]
-    assert [c.metric for c in read_curves(path, "f1").curves] == ["f1,none", "em,x"]
-    assert [c.accuracy[0] for c in read_curves(path, {"t": "acc,none"}).curves] == [0.1, 0.3]
+    assert [c.metric for c in read_curves(path)] == ["acc,none", "f1,none", "em,x"]
+    assert [c.metric for c in read_curves(path, "f1")] == ["f1,none", "em,x"]
+    assert [c.accuracy[0] for c in read_curves(path, {"t": "acc,none"})] == [0.1, 0.3]
     with pytest.raises(DataError, match=r"t has no one metric 'em'"):
         read_curves(path, "t=em")
     with pytest.raises(DataError, match=r"No task has a metric 'bleu'"):
@@ -118,7 +118,7 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
         (HEAD + BODY + "a,t,2,y,1\n", "example 'y' appears twice at rank 2"),
         (HEAD + BODY + "a,t,2,z,1\n", "1 examples are not there at every rank, 'z'"),
         (HEAD + "a,t,0,x,1\n", "no ranks"),
-        ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 twice"),
+        ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 appears twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
         ("rank,doc_id,cluster,score\n1,x,p,1\n2,x,q,1\n", "each example needs one cluster"),
         ("rank,doc_id,cluster,score\n1,x,p,1\n1,y,,1\n", "each example needs one cluster"),
@@ -132,7 +132,7 @@ def test_bad_tables_are_refused_in_one_sentence(tmp_path, text, words):
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match="There is no"):
         read_curves(tmp_path / "gone.csv")
-    with pytest.raises(DataError, match=r"t\.xlsx is no table"):
+    with pytest.raises(DataError, match=r"t\.xlsx cannot be read as a table"):
         read_curves(write(tmp_path, "x", "t.xlsx"))
     for name in ("t.parquet", "t.jsonl"):
         with pytest.raises(DataError, match=f"{name} cannot be read"):

@@ -8,10 +8,15 @@ import pytest
 from matplotlib.figure import Figure
 from shown import LORA, MATRYOSHKA, RANKS, curve, one, three
 
-from aurac.analysis import analyse
+from aurac.analysis import Question, analyse
+from aurac.analysis.schema import Key
 from aurac.show.charts import COLOURS, REST, plot, plot_differences, save
-from aurac.show.numbers import accuracy
-from aurac.show.views import view
+from aurac.show.numbers import percent
+from aurac.show.views import View
+
+
+def drawn_on(found, ax=None, **how):
+    return plot(View(found, "maths"), ax or Figure().subplots(), **how)
 
 
 def lines(ax):
@@ -20,8 +25,8 @@ def lines(ax):
 
 def test_lines_are_the_accuracies_and_the_legend_is_by_aurac():
     found = three()
-    ax = plot(found, "maths")
-    areas = [accuracy(a) for a in found.scores["aurac"]]
+    ax = drawn_on(found)
+    areas = [percent(a) for a in found.scores["aurac"]]
     names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert names == [f"matryoshka {areas[0]}", f"lora {areas[1]}", f"dylora {areas[2]}", "base"]
     drawn = lines(ax)[names[0]]
@@ -30,43 +35,62 @@ def test_lines_are_the_accuracies_and_the_legend_is_by_aurac():
 
 
 def test_one_adapter_has_no_aurac_in_its_legend():
-    names = [text.get_text() for text in plot(one(), "maths").figure.legends[0].get_texts()]
+    names = [text.get_text() for text in drawn_on(one()).figure.legends[0].get_texts()]
     assert names == ["lora", "base"]
 
 
 def test_an_axes_that_is_given_is_drawn_on():
     ax = Figure().subplots()
-    assert plot(three(), "maths", ax, axis="linear", legend=False) is ax
+    assert drawn_on(three(), ax, axis="linear", legend=None) is ax
     assert ax.get_xscale() == "linear"
     assert not ax.figure.legends
+    inside = drawn_on(three(), Figure().subplots(), legend="inside")
+    assert inside.get_legend()
+    assert not inside.figure.legends
 
 
 def test_cuts_share_a_hue_and_ninth_adapters_are_grey():
     cuts = [curve(), curve(basis="prefix", rescale="rule")]
-    looks = [line for line in plot(analyse(cuts), "maths").lines if len(line.get_xdata()) > 2]
+    looks = [line for line in drawn_on(analyse(cuts)).lines if len(line.get_xdata()) > 2]
     assert len({line.get_color() for line in looks}) == 1
     assert len({line.get_linestyle() for line in looks}) == 2
     many = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(9)])
-    colours = [line.get_color() for line in plot(many, "maths").lines if len(line.get_xdata()) > 2]
+    colours = [line.get_color() for line in drawn_on(many).lines if len(line.get_xdata()) > 2]
     assert set(colours) == {*COLOURS, REST}
 
 
 def test_a_missing_rank_is_left_out():
     short = curve("b", LORA[1:4], ranks=RANKS[1:4], trained_rank=8)
-    ax = plot(analyse([curve(), short]), "maths")
+    ax = drawn_on(analyse([curve(), short]))
     assert [2, 4, 8] in [list(line.get_xdata()) for line in ax.lines]
 
 
 def test_differences_are_those_of_the_frame():
-    of = view(three(), "maths")
-    ax = plot_differences(of, [("matryoshka", "dylora")], Figure().subplots())
-    rows = of.rank_pairs[(of.rank_pairs["a"] == "matryoshka") & (of.rank_pairs["b"] == "dylora")]
+    of = View(three(), "maths")
+    pair = tuple(Key(name, "svd", "keep") for name in ("matryoshka", "dylora"))
+    ax = plot_differences(of, [pair], Figure().subplots())
+    values = [100 * record["difference"] for (*two, _), record in of.rank_pairs.items()
+              if tuple(two) == pair]  # fmt: skip
     drawn = next(line for line in ax.lines if len(line.get_xdata()) == 5)
-    assert drawn.get_ydata().tolist() == pytest.approx((100 * rows["difference"]).tolist())
+    assert drawn.get_ydata().tolist() == pytest.approx(values)
+
+
+def test_the_rank_to_ship_and_the_margin_are_marked():
+    found = analyse([curve()], Question(margin=0.05))
+    shipped = int(found.recommended["rank"][0])
+    drawn = lines(drawn_on(found))
+    assert drawn[f"ship rank {shipped}"].get_xdata().tolist() == [shipped]
+    assert drawn["5 points below rank 16"].get_ydata()[0] == pytest.approx(100 * (LORA[-1] - 0.05))
+
+
+def test_all_adapters_have_bands_or_none():
+    few, many = three(), analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(4)])
+    assert len(drawn_on(few).collections) == 3
+    assert not drawn_on(many).collections
 
 
 def test_files_are_anonymous_and_as_wide_as_a_column(tmp_path):
-    paths = save(lambda ax: plot(three(), "maths", ax), tmp_path / "a")
+    paths = save(lambda ax: drawn_on(three(), ax), tmp_path / "a")
     assert [path.suffix for path in paths] == [".svg", ".png", ".pdf"]
     content = paths[-1].read_bytes()
     box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+) ?\]", content)
@@ -81,7 +105,7 @@ def test_files_are_anonymous_and_as_wide_as_a_column(tmp_path):
 def test_a_long_legend_leaves_the_axes_their_height(count, tmp_path):
     found = analyse([curve(f"a{i:02} of a rather long name", LORA) for i in range(count)])
     drawn = []
-    save(lambda ax: drawn.append(plot(found, "maths", ax)) or drawn[-1], tmp_path / "a")
+    save(lambda ax: drawn.append(drawn_on(found, ax)) or drawn[-1], tmp_path / "a")
     for ax in drawn:
         part = ax.get_position().height
         assert part * ax.figure.get_figheight() > 0.5 * (3.9 if ax is drawn[0] else 2.7)

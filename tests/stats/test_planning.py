@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aurac.errors import UsageError
-from aurac.stats.estimate import SIGNED, components, further_examples, interval
+from aurac.stats.estimate import SIGNED, components, further_examples, interval, one_sided
 from aurac.stats.planning import (
     Assumptions,
     examples_for,
@@ -34,9 +34,14 @@ def test_seeds_that_vary_more_than_the_difference_cannot_be_outnumbered_by_examp
 
 def test_the_examples_that_a_margin_needs_are_the_fewest_that_show_it():
     n = examples_for_margin(0.02)
-    ends = [interval(components(np.zeros((1, m))), SIGNED, 0.1, further=2)[1] for m in (n - 1, n)]
+    ends = [one_sided(components(np.zeros((1, m))))[1] for m in (n - 1, n)]
     assert ends[0] > 0.02 >= ends[1]
     assert n == 215
+    clusters = examples_for_margin(0.02, cluster=4)
+    codes = np.arange(4 * clusters) // 4
+    ends = [one_sided(components(np.zeros((1, codes.size - x)), codes[x:] - codes[x]))[1]
+            for x in (4, 0)]  # fmt: skip
+    assert ends[0] > 0.02 >= ends[1]
 
 
 def test_what_cannot_be_is_refused():

@@ -53,8 +53,8 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
         "training adapters/lora-seed2",
         *(f"training adapters/each-seed1/r{rank}" for rank in (1, 2, 4)),
     ]
-    assert dict(zip(analysis.scores["adapter"], analysis.scores["seeds"], strict=True)) == {
-        "lora": 2, "lora, prefix": 2, "each": 1
+    assert {row.name: row.seeds for row in analysis.rows} == {
+        "lora": 2, "lora (prefix)": 2, "each": 1
     }  # fmt: skip
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()

@@ -79,13 +79,10 @@ class FakeRun(SimpleNamespace):
         columns = {"example": ids, "question": asked, "target": ids, "choices": [None] * len(ids)}
         return pd.DataFrame(columns)
 
-    def member_curves(self, group):
-        return ()
-
 
 def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:
     """A run of the curves of an analysis."""
-    curves = [curve for row in analysis.rows.values() for curve in row.curves]
+    curves = [curve for row in analysis.rows for curve in row.curves]
     tasks = tuple(
         TaskInfo(name=c.task, metric=c.metric, rolling=c.rolling, higher_is_better=not c.rolling)
         for c in {c.task: c for c in curves}.values()

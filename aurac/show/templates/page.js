@@ -22,9 +22,10 @@
     const show = () => {
       const chosen = sides.map((side) => {
         const one = adapters[side.adapter.value], rank = one.ranks[side.rank.value];
-        return { name: rank ? `${one.name} at rank ${rank}` : "base", scores: one.scores[side.rank.value], answers: one.answers[side.rank.value] };
+        return { name: !rank ? "base" : adapters.length > 1 ? `${one.name} at rank ${rank}` : `rank ${rank}`, scores: one.scores[side.rank.value], answers: one.answers[side.rank.value] };
       });
       const right = chosen.map((one) => one.scores.map((score) => score >= 0.5));
+      chosen.forEach((one, side) => { part("kind").options[side + 1].text = `only ${one.name} right`; });
       const found = examples.map((_, i) => i).filter((i) => kinds[part("kind").value](right[0][i], right[1][i]));
       at = Math.max(0, Math.min(at, found.length - 1));
       part("count").textContent = found.length ? `example ${at + 1} of ${found.length}` : "no such example";

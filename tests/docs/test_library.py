@@ -1,0 +1,64 @@
+"""The page on the library: its code runs, and its table of columns is that of the frames."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from document_blocks import blocks
+
+from aurac.analysis.schema import COLUMNS, FRAMES
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "howto" / "notebook.md"
+
+
+def logs(folder: Path) -> None:
+    """What lm-eval writes of two adapters at two ranks."""
+    draw = np.random.default_rng(0)
+    for adapter, level in (("lora", 0.5), ("dylora", 0.3)):
+        for rank in (4, 8):
+            place = folder / adapter / f"rank_{rank}"
+            place.mkdir(parents=True)
+            rows = [
+                {"doc_id": i, "doc_hash": f"h{i}", "metrics": ["acc"], "acc": float(right)}
+                for i, right in enumerate(draw.random(200) < level)
+            ]
+            text = "\n".join(json.dumps(row) for row in rows)
+            (place / "samples_task_2026-01-01T00-00-00.1.jsonl").write_text(text)
+
+
+def test_the_how_to_runs(monkeypatch, tmp_path):
+    """All of it but the evaluation, which the slow tests of the documents do elsewhere."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").symlink_to(HOW_TO.parents[2] / "reports")
+    logs(tmp_path / "logs")
+    names: dict = {}
+    parts = [block.text for block in blocks(HOW_TO) if block.language == "python"]
+    ran = [part for part in parts if "aurac.compare(" not in part and "environ" not in part]
+    assert len(ran) == len(parts) - 2 == 3
+    for part in ran:
+        exec(part, names)
+    [pair] = names["found"].records("pairs")
+    assert (pair["a"], pair["b"], pair["examples"]) == ("lora", "dylora", 200)
+    assert 0.0 < pair["low"] < pair["difference"] < pair["high"] < 0.4
+    assert pair["p"] < 0.001
+    assert f"{names['score']:.1%}" == "35.2%"
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
+def table() -> str:
+    """Every column in Markdown, for the documents."""
+    lines = ["| column | in | type | meaning |", "|---|---|---|---|"]
+    kinds = {str: "text", int: "integer", float: "number", bool: "true or false"}
+    for name, (kind, meaning) in COLUMNS.items():
+        where = ", ".join(each for each, columns in FRAMES.items() if name in columns)
+        lines.append(f"| `{name}` | {where} | {kinds[kind]} | {meaning} |")
+    return "\n".join(lines)
+
+
+def test_the_columns_are_those_of_the_frames():
+    assert table() in HOW_TO.read_text(encoding="utf-8")
