@@ -268,8 +268,25 @@ class StoredRun:
             base_scores=None if isinstance(base, str) else base,
             prompts=sha256_json([key.prompt for key in documents]),
             missing=missing,
+            unfinished=self._unfinished(leaves, cut, (0, *rows)),
+            token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
             **self._names(task, cut, rows),
         )
+
+    def _unfinished(
+        self, leaves: Sequence[TaskInfo], cut: CutInfo, ranks: Iterable[int]
+    ) -> dict[int, int]:
+        """Rank → answers that were cut off at the token limit, where that is known of all."""
+        found = {}
+        for rank in ranks:
+            counts = []
+            for leaf in leaves:
+                key = cut.cells[leaf.name].get(rank) if rank else self.manifest.base.get(leaf.name)
+                cell, wanted = self.store.scores(str(key)), self.keys(leaf, cut.examples[leaf.name])
+                counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
+            if None not in counts:
+                found[rank] = sum(count or 0 for count in counts)
+        return found
 
     def _rolling(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import signal
 import threading
 import time
@@ -29,11 +30,14 @@ from aurac.runs.plan import distinct, plan
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.settings import Settings
 from aurac.show.report import is_written
+from aurac.show.wording import too_few
 
 if TYPE_CHECKING:
     from aurac.adapters.cut import Sweep
     from aurac.notebook import Run
     from aurac.runs.plan import PlannedCell
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -84,7 +88,7 @@ def run(
     with progress, _stopped_by_sigterm():
         inputs = load(settings, progress)
         folder = RunFolder(inputs.folder)
-        _check_reference(inputs)
+        _check_question(inputs)
         with inputs.backend as backend:
             if settings.ray is None and not folder.path.exists():
                 backend.load()  # a base that cannot be used leaves no folder behind
@@ -103,9 +107,13 @@ def run(
         return _written(StoredRun(folder.path, manifest, folder.cells), settings, report=report)
 
 
-def _check_reference(inputs: Inputs) -> None:
-    """Refuse a reference of which there will be no row, before anything is computed."""
+def _check_question(inputs: Inputs) -> None:
+    """Refuse a reference of which there will be no row, and say what examples are too few for."""
     manifest, reference = manifest_of(inputs, None, 0.0), inputs.settings.reference
+    if margin := inputs.settings.margin:
+        for task in (each for each in inputs.tasks if each.group is None):
+            if few := too_few(len(task), margin):
+                logger.warning("%s: %s", task.name, few)
     recipes = recipe_groups(manifest.adapters, manifest.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]

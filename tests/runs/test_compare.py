@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 from support.small_runs import TASK, assert_clean, cell_files, curves, random_adapter, run_small
@@ -167,6 +168,20 @@ def test_a_failed_cell_is_missing_and_tried_again(adapters, tmp_path, monkeypatc
     again = run_small(adapters["dylora"], tmp_path / "run")
     assert not again.failures
     assert again.curves[0].base_scores is not None
+
+
+def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, counted, caplog):
+    class Said(logging.Handler):
+        def emit(self, record):
+            asked.append((len(counted), record.getMessage()))
+
+    asked = []
+    logging.getLogger("aurac").addHandler(handler := Said())
+    run_small(adapters["dylora"], tmp_path / "run", ranks="4", margin=0.02)
+    logging.getLogger("aurac").removeHandler(handler)
+    [(before, text)] = asked
+    assert before == 0
+    assert f"{TASK}: With 5 examples no loss can be shown to be at most 2 points" in text
 
 
 def test_a_question_that_has_no_answer_is_refused_first(adapters, tmp_path, counted):
