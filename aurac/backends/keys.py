@@ -27,10 +27,7 @@ def hide(arguments: Mapping[str, Any]) -> None:
 
 
 def redacted(text: object) -> str:
-    """A text without the keys of this process: those of `hide`, and `OPENAI_API_KEY`.
-
-    For whatever is kept or printed of what a server or a library says.
-    """
+    """What a server or a library says, without `OPENAI_API_KEY` and the keys of `hide`."""
     clean = str(text)
     for key in sorted({*_KNOWN, os.environ.get("OPENAI_API_KEY", "")}, key=len, reverse=True):
         if len(key) >= _SHORTEST:

@@ -77,7 +77,7 @@ class ServerBackend(Backend):
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
         self._exports, self._chat = exports, chat
-        self._loaded: list[str] = []
+        self._loaded: set[str] = set()
         served = self.models()
         self.served = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
         self._serve([None])
@@ -85,9 +85,10 @@ class ServerBackend(Backend):
 
     def __exit__(self, *_: object) -> None:
         """Unload what was loaded; a server that is gone has nothing to unload."""
-        with suppress(AuracError):
+        with suppress(ServerError):
             for name in self._loaded:
-                self.send("post", "/v1/unload_lora_adapter", json={"lora_name": name})
+                with suppress(UsageError, CellError):  # another process was quicker
+                    self.send("post", "/v1/unload_lora_adapter", json={"lora_name": name})
 
     @cached_property
     def version(self) -> str:
@@ -181,18 +182,14 @@ class ServerBackend(Backend):
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
-        told = self.told("get", _MODELS)
+        told = self.again(self.told)("get", _MODELS)
         try:
             return {redacted(each["id"]): dict(each) for each in told["data"]}
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
 
     def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
-        """The answers to prompts, where all of them are there and whole.
-
-        Args:
-            prompts: n of them, as tokens where log-probabilities are asked for.
-            asked: The request.
+        """The answers to prompts (tokens where log-probabilities are asked for), if all are whole.
 
         Raises:
             ServerError: The server does not answer all of them.
@@ -247,7 +244,7 @@ class ServerBackend(Backend):
             except CellError:
                 if name not in self.models():  # unless another process was quicker
                     raise
-            self._loaded.append(name)
+            self._loaded.add(name)
             served.add(name)
 
     def told(self, method: str, path: str, **content: Any) -> Any:
@@ -260,11 +257,10 @@ class ServerBackend(Backend):
             raise ServerError(f"{self.address}{path} answers what is no JSON: {said}") from error
 
     def again(self, ask: Callable[..., Any]) -> Callable[..., Any]:
-        """A request that is tried as often as lm-eval does, where a later one may get more."""
-        from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+        """A request that is tried as often as lm-eval does."""
+        from tenacity import retry, stop_after_attempt, wait_exponential
 
         return retry(
-            retry=retry_if_exception_type(ServerError),
             stop=stop_after_attempt(int(self.arguments.get("max_retries", 3))),
             wait=wait_exponential(multiplier=0.5, min=1, max=10),
             reraise=True,

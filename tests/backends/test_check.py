@@ -130,6 +130,19 @@ def test_a_key_that_an_error_repeats_is_kept_and_shown_nowhere(
         assert secret not in shown.out + shown.err
 
 
+def test_no_report_is_named_where_none_was_written(place, server, tmp_path, monkeypatch):
+    monkeypatch.setattr("aurac.runs.session.Session.verdicts", lambda *_: iter(()))
+    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
+    server.always = "garbage"
+    task, args = place / "tasks" / "tiny_text.yaml", f"base_url={server.url},max_retries=1"
+    words = ["compare", place / "mine", "--tasks", task, "--limit", "2", "--out", tmp_path / "run"]
+    words += ["--model", "local-completions", "--model-args", args]
+    done = CliRunner().invoke(cli, list(map(str, words)), standalone_mode=False)
+    assert done.return_value == 3, done.output
+    assert "what is no JSON" in done.output
+    assert "report:" not in done.output
+
+
 def test_keys_are_known_by_their_value(monkeypatch):
     hide({"api_key": "key-in-arguments", "base_url": "http://me:password1@host/v1"})
     monkeypatch.setenv("OPENAI_API_KEY", "EMPTY")

@@ -173,8 +173,8 @@ def test_an_adapter_that_is_not_computed_ends_the_run(place, server, tmp_path, s
 
 
 def test_faults_that_pass_are_retried(place, server, engine, tmp_path):
-    server.faults = [500, "drop", None, 429, "slow", "drop"] * 2
-    how = over_http(server, num_concurrent=4, max_retries=13, timeout=2)
+    server.faults = [500, "drop", None, 429, "slow", "drop", "unload"] * 2
+    how = over_http(server, num_concurrent=4, max_retries=15, timeout=2)
     _, found = compared(place, tmp_path / "run", **how)
     same_answers(found, engine)
     assert not server.faults

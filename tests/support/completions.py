@@ -63,6 +63,8 @@ class Completions(BaseHTTPRequestHandler):
             return self.connection.close()
         if fault == "slow":
             threading.Event().wait(3)  # tests have no time.sleep
+        if fault == "unload":
+            server.adapters.clear()
         if fault in BODIES:
             return self.reply(200, BODIES[fault]())
         if asked["model"] not in ("BASE", *server.adapters):
@@ -128,7 +130,7 @@ class Server(ThreadingHTTPServer):
 
     Attributes:
         faults, always: What the next answers are, and all later ones: a status, a name of
-            `BODIES`, "drop" or "slow".
+            `BODIES`, "drop", "slow", or "unload", which forgets the adapters.
         scale, without: Of every adapter: a factor of its scale (0: ignored), kinds not applied.
         writes_base: Whether texts are the base's.
         wrapped: What stands before each prompt that is continued, as a chat template puts it.
