@@ -8,6 +8,9 @@ Three ways, one after another, on the same examples with the same initial adapte
   order).
 - `aurac LoRA`: adapter in the compute dtype, examples sorted by length within a step.
 - `aurac Matryoshka`: the same with P between the factors.
+
+Below them, on the model of the last, what P between the factors costs in a step (steps with and
+without it in turns), and what a rank curve costs beside one evaluation.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback
 
+import aurac
 from aurac.models.base import load_base
 from aurac.models.device import machine, versions
-from aurac.training import Recipe, make_recipe, train
+from aurac.training import Recipe, make_recipe
 from aurac.training.data import collate, tokenize, training_documents
+from aurac.training.job import build_model, train
 
 SKIPPED = 3  # the first steps compile kernels for new shapes
 
@@ -101,6 +107,50 @@ def ours(made: Recipe) -> list[float]:
     return clock.seconds
 
 
+def of_p(made: Recipe, steps: int) -> tuple[float, float]:
+    """Median seconds of a forward and backward pass without P and with it, taken in turns."""
+    loaded = load_base(made.base)
+    model, nested = build_model(made, loaded)
+    nested.remove()
+    examples = tokenize(made, training_documents(made), loaded.tokenizer)[: made.batch_size]
+    batch = collate(examples, loaded.tokenizer.pad_token_id)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(2 * (steps + SKIPPED)):
+        ours = number % 2 == 1
+        if ours:
+            nested = aurac.nested(model, made.method)
+        began = time.perf_counter()
+        model(**batch).loss.backward()
+        seconds[ours].append(time.perf_counter() - began)
+        if ours:
+            nested.remove()
+    without, with_p = (statistics.median(found[SKIPPED:]) for found in seconds.values())
+    return without, with_p
+
+
+def of_a_curve(made: Recipe) -> tuple[float, float]:
+    """Seconds of one evaluation, and of one with a rank curve."""
+    loaded = load_base(made.base)
+    model, nested = build_model(made, loaded)
+    examples = tokenize(made, training_documents(made), loaded.tokenizer)[: 4 * made.batch_size]
+    seconds = []
+    for callbacks in ([], [aurac.RankCurve()]):
+        trainer = Trainer(
+            model,
+            TrainingArguments(report_to=[], disable_tqdm=True, use_cpu=loaded.device == "cpu"),
+            partial(collate, pad=loaded.tokenizer.pad_token_id),
+            eval_dataset=examples,
+            callbacks=callbacks,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.evaluate()  # the first compiles kernels for new shapes
+        began = time.perf_counter()
+        trainer.evaluate()
+        seconds.append(time.perf_counter() - began)
+    nested.remove()
+    return seconds[0], seconds[1]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -114,6 +164,8 @@ def main() -> None:
         "aurac LoRA": ours(lora),
         "aurac Matryoshka": ours(nested),
     }
+    without, with_p = of_p(nested, args.steps)
+    one, curve = of_a_curve(nested)
     tokenizer = load_base(args.base).tokenizer
     examples = tokenize(lora, training_documents(lora), tokenizer)
     tokens = sum(len(example["input_ids"]) for example in examples) / args.steps
@@ -139,6 +191,11 @@ Versions: {installed}.
 | way | median s/step | range | tokens/s | against plain |
 |---|---|---|---|---|
 """ + "\n".join([*rows, ""])
+    text += f"""
+P between the factors: {with_p:.3f} s a pass instead of {without:.3f} s
+({with_p / without - 1:+.1%}). A rank curve at {len(nested.nesting.ranks)} ranks: {curve / one:.1f}
+times one evaluation.
+"""
     sys.stdout.write(text)
     if args.out:
         args.out.write_text(text, encoding="utf-8")

@@ -142,10 +142,6 @@ def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]
     Yields:
         What sets the rank; the model then computes what `truncate` makes by default.
     """
-
-    def beside(tensor: Tensor, layer: Any) -> Tensor:
-        return tensor.to(_parameters(layer, adapter_name)[0])
-
     layers = peft_layers(model, adapter_name)
     prepared = prepare(adapter_from_peft(model, adapter_name), "auto")
     scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]
@@ -154,7 +150,7 @@ def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]
     try:
         for (holder, key), parameter in zip(places, own, strict=True):
             holder[key] = nn.Parameter(parameter.detach(), requires_grad=False)
-        copied = _copied(prepared, layers, beside)
+        copied = _copied(prepared, layers, lambda t, at: t.to(_parameters(at, adapter_name)[0]))
         yield partial(_switch, layers, adapter_name, prepared, copied)
     finally:
         for (holder, key), parameter in zip(places, own, strict=True):

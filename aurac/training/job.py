@@ -249,6 +249,7 @@ def _arguments(
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
         save_total_limit=1,
+        do_eval=bool(recipe.validation),
         run_name=recipe.name,
         use_cpu=loaded.device == "cpu",
         dataloader_pin_memory=loaded.device.startswith("cuda"),

@@ -108,6 +108,9 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self._factors: dict[tuple[Any, ...], torch.Tensor] = {}
         self._groups: dict[tuple[Any, ...], Any] = {}  # of layers with one P: the A of one of them
         self._handles: list[Any] = []
+        self._held: list[
+            tuple[Any, torch.Tensor]
+        ] = []  # modules whose rows are held, their weights
         plain = replace(adapter_from_peft(model, adapter_name), nesting=setup.nesting)
         stated = structs.replace(Sidecar.of(plain), rule=rule or plain.rule, alpha=alpha)
         adapter = recorded(plain, stated, f"model adapter {adapter_name!r}")
@@ -135,8 +138,9 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
             self._groups.setdefault(group, A)
             self._handles.append(A.register_forward_hook(partial(self._multiply, group, leaf)))
             if self.setup.nesting.update == "frozen" and adapter_name == self.adapter_name:
-                for dim, weight in enumerate((A.weight, B[adapter_name].weight)):
-                    self._handles.append(weight.register_hook(partial(self._one_row, dim)))
+                for dim, part in enumerate((A, B[adapter_name])):
+                    self._held.append((part, part.weight))
+                    self._handles.append(part.weight.register_hook(partial(self._one_row, dim)))
 
     def _multiply(
         self, group: tuple[Any, ...], leaf: str, _: Any, __: Any, output: torch.Tensor
@@ -188,6 +192,8 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         used = self.setup.nesting.whole
         if self._learns:
             used = self._drawn = self.forced or self.passes()[0]
+            if any(part.weight is not weight for part, weight in self._held):
+                raise UsageError("update `frozen` does not work on sharded parameters (FSDP)")
         self._put(used)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -39,10 +39,11 @@ class RankCurve(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure, and log through the Trainer."""
         model, metrics = given["model"], given["metrics"]
-        key = next(name for name in metrics if name.endswith("_loss"))  # one for each data set
+        losses = (name for name in metrics if name.endswith("_loss"))
+        key = min(losses, key=len, default="")  # one for each data set
         self._evaluations[key] += 1
         trainer, nested = _trainer(), vars(model).get(NESTED)
-        if self._evaluations[key] % self.every or (nested and nested.is_cut):
+        if not key or self._evaluations[key] % self.every or (nested and nested.is_cut):
             return
         name = nested.adapter_name if nested else model.active_adapter
         R = max(layer.r[name] for layer in peft_layers(model, name).values())

@@ -67,7 +67,7 @@ class NestedTrainer(Trainer):
             collator,
             train_dataset=examples,
             eval_dataset=held_out or None,
-            callbacks=[StepCallback(evaluates=bool(held_out)), *callbacks],
+            callbacks=[StepCallback(), *callbacks],
         )
         self.remove_callback(PrinterCallback)
         self._dtypes = {
@@ -107,14 +107,11 @@ class NestedTrainer(Trainer):
 class StepCallback(TrainerCallback):
     """Logs, evaluates and saves together, and stops a training that has diverged."""
 
-    def __init__(self, *, evaluates: bool) -> None:
-        self._evaluates = evaluates
-
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Log the last step; no checkpoint of it, for resumed the Trainer would make one more."""
         last = state.global_step >= state.max_steps
         control.should_log |= control.should_save or last
-        control.should_evaluate |= self._evaluates and (control.should_save or last)
+        control.should_evaluate |= args.do_eval and (control.should_save or last)
         control.should_save &= not last
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:

@@ -15,9 +15,9 @@ import aurac
 from aurac.adapters import load_adapter
 from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError, UsageError
 from aurac.models.base import load_base
-from aurac.training import make_recipe, train
+from aurac.training import make_recipe
 from aurac.training.data import IGNORED, render, tokenize
-from aurac.training.job import build_model
+from aurac.training.job import build_model, train
 from aurac.training.trainer import StepSampler
 
 if TYPE_CHECKING:

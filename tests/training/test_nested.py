@@ -267,6 +267,20 @@ def test_frozen_moves_only_the_drawn_row_and_column(x):
                 assert torch.allclose(found[key], kept, rtol=0, atol=1e-10)
 
 
+def test_frozen_refuses_weights_that_were_replaced(x):
+    """As FSDP does: the hooks that hold rows are on the old ones, so that all rows would learn."""
+    model = peft_model()
+    part = model.get_base_model().b.lora_B["default"]
+    with aurac.nested(model, "dylora", update="frozen") as handle:
+        model(x)
+        part.weight = nn.Parameter(part.weight.detach().clone())
+        with torch.no_grad():
+            model(x)
+        with pytest.raises(UsageError, match=r"`frozen` .* \(FSDP\)"):
+            model(x)
+    assert not handle._handles
+
+
 def setup(method="dylora", ranks=S, weights=(), update="prefix", seed=0, **options):
     nesting = Nesting(method, ranks, weights, update if method == "dylora" else None)
     return TrainingSetup(nesting, seed, options)

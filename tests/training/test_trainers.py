@@ -9,10 +9,8 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import peft
 import pytest
 import torch
-import transformers
 from datasets import Dataset
 from document_blocks import PAGES, blocks
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
@@ -28,9 +26,9 @@ from transformers import (
 import aurac
 from aurac.errors import RecipeError
 from aurac.models.base import load_base
-from aurac.training import make_recipe, train
+from aurac.training import make_recipe
 from aurac.training.data import collate, tokenize, training_documents
-from aurac.training.job import build_model
+from aurac.training.job import build_model, train
 from aurac.training.trainer import StepSampler
 
 METHODS = {
@@ -393,25 +391,17 @@ def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     in_trl, loop, at_rank = (block.text for block in blocks(page) if block.language == "python")
     assert [len(text.splitlines()) for text in (in_trl, loop)] == [6, 6]
     rows = Dataset.from_list([{"text": "Mia has 1 + 2 = 3"}, {"text": "how many apples"}] * 4)
-    names = {
-        name: getattr(module, name)
-        for module, found in (
-            (transformers, ["AutoModelForCausalLM"]),
-            (peft, ["LoraConfig", "get_peft_model"]),
-            (trl(), ["SFTConfig", "SFTTrainer"]),
-        )
-        for name in found
-    } | {"aurac": aurac, "torch": torch, "base": str(tiny_base_folder), "train": rows, "test": rows}
-    names["SFTConfig"] = partial(names["SFTConfig"], use_cpu=True)
+    names = {"aurac": aurac, "torch": torch, "train": rows, "test": rows}
+    names |= {"get_peft_model": get_peft_model, "LoraConfig": LoraConfig}
+    names |= {"base": AutoModelForCausalLM.from_pretrained(tiny_base_folder)}
+    names |= {"SFTTrainer": trl().SFTTrainer, "SFTConfig": partial(trl().SFTConfig, use_cpu=True)}
     exec(in_trl, names)
     saved = aurac.load_adapter("my_adapter")
     assert (saved.method, saved.nesting.ranks) == ("matryoshka", (1, 2, 4, 8, 16))
     events = EventAccumulator(str(next(Path("checkpoints/runs").iterdir()))).Reload()
     assert {f"eval/loss_r{r}" for r in (1, 2, 4, 8, 16)} <= {*events.Tags()["scalars"]}
 
-    model = names["get_peft_model"](
-        AutoModelForCausalLM.from_pretrained(tiny_base_folder), LoraConfig(r=8)
-    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_base_folder), LoraConfig(r=8))
     ids = torch.randint(3, 40, (8, 7))
     examples = [{"input_ids": row, "labels": row} for row in ids]
     names |= {"model": model, "loader": DataLoader(examples, batch_size=4)}
