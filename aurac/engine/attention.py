@@ -53,6 +53,13 @@ class SlotCache:
             self.layers.append((keys, values))
         return self.layers[number]
 
+    def read(self, length: int, step: int) -> int:
+        """How many places of the slots are read for so many tokens.
+
+        In steps, so that the kernels for one shape serve several passes.
+        """
+        return min(-(-length // step) * step, self.width)
+
     def write(self, layer: int, slot: Tensor, place: Tensor, key: Tensor, value: Tensor) -> None:
         """Put (T, Hkv, d) keys and values at (slot, place), both (T,)."""
         keys, values = self.layer(layer, key, value)
@@ -245,44 +252,40 @@ class AttentionMetadata:
                 .permute(2, 0, 1, 3, 4)
                 for x in (query, key, value, out)
             )
-            k, v = (x.reshape(kv * group.size, group.length, -1) for x in (k, v))
+            k, v = k[:, :, :, 0].contiguous(), v[:, :, :, 0].contiguous()
             for block in group.blocks:
                 at = slice(block.start, block.stop)
-                keys = k[:, : block.stop].transpose(1, 2)
-                part = self._scores(q[:, :, at], keys, cached, rule)
+                part = self._scores(q[:, :, at], k[:, :, : block.stop].mT, cached, rule)
                 self._mask(part, group, block, rule)
                 torch.softmax(part, dim=-1, out=part)
-                values = _values(part, v[:, : block.stop], cached)
+                values = _values(part, v[:, :, : block.stop], cached)
                 result[:, :, at] = values.view(result[:, :, at].shape)
         return out if self.row is None else out.index_select(0, self.row)
 
     def _scores(self, q: Tensor, k: Tensor, cached: KeyValuePair | None, rule: ScoreRule) -> Tensor:
-        """Scores (Hkv * G, rows, keys + prefix) of queries (Hkv, G, ..., d).
+        """Scores (Hkv, G, rows, keys + prefix) of queries (Hkv, G, .., d).
 
-        ``k`` is (Hkv * G, d, keys); the prefix is read once for all of them.
+        ``k`` is (Hkv, G, d, keys); the prefix is read once for all of them.
         """
-        kv, size = q.shape[:2]
-        queries = q.reshape(kv * size, -1, q.shape[-1])
-        keys, wide = k.shape[2], 0 if cached is None else cached[0].shape[-1]
-        out = q.new_empty(kv * size, queries.shape[1], keys + wide)
-        own, scale = out[..., :keys], rule.scaling
-        torch.baddbmm(own, queries, k, beta=0, alpha=scale, out=own)
+        q = q.flatten(2, -2)
+        keys, wide = k.shape[3], 0 if cached is None else cached[0].shape[-1]
+        out = q.new_empty(*q.shape[:3], keys + wide)
+        _product(q, k, out[..., :keys], rule.scaling)
         if cached is not None:
-            over = out.view(kv, -1, keys + wide)[..., keys:]
-            shared = queries.view(kv, -1, q.shape[-1])
-            torch.baddbmm(over, shared, cached[0], beta=0, alpha=scale, out=over)
+            over = out.flatten(1, 2)[..., keys:]
+            scale = rule.scaling
+            torch.baddbmm(over, q.flatten(1, 2), cached[0], beta=0, alpha=scale, out=over)
         return rule.capped(out)
 
     def _mask(self, part: Tensor, group: GroupView, block: Block, rule: ScoreRule) -> None:
-        """Add the bias of a block to its scores (Hkv * G, rows, keys + prefix)."""
-        count = block.stop - block.start
-        biased = part.view(-1, group.size, count, part.shape[1] // count, part.shape[2])
+        """Add the bias of a block to its scores (Hkv, G, rows, keys + prefix)."""
+        biased = part.unflatten(2, (block.stop - block.start, -1))
         if rule.window is None:
             bias = group.bias(block, part)
-            biased[..., block.clean : block.stop] += bias[None, :, :, None]
+            biased[..., block.clean : block.stop].add_(bias[None, :, :, None])
         else:
             bias = group.windowed(block, self.prefix, rule.window, part)
-            biased[..., : block.stop + self.prefix] += bias[None, :, :, None]
+            biased[..., : block.stop + self.prefix].add_(bias[None, :, :, None])
         if part.shape[-1] > block.stop + self.prefix:
             part[..., block.stop + self.prefix :] = -math.inf
 
@@ -290,24 +293,18 @@ class AttentionMetadata:
         self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
     ) -> Tensor:
         """(B * each, H, d) queries of sequences over their slots and the prefix."""
-        kv, dim, each = len(slot_kv[0]), query.shape[-1], self.each
-        count, step = len(query) // each, self.sizes.width
-        # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
-        # In steps, so that the kernels for one shape serve several passes.
-        width = min(step * math.ceil((self.longest - self.prefix) / step), slot_kv[0].shape[3])
-        q = query.reshape(count, each, kv, -1, dim).permute(2, 0, 1, 3, 4)
-        rep = q.shape[3]
-        key = slot_kv[0][:, :count, :, :width].reshape(kv * count, dim, width)
-        part = self._scores(q, key, cached, rule)
+        kv, each = len(slot_kv[0]), self.each
+        count, width = len(query) // each, self.longest - self.prefix
+        q = query.unflatten(1, (kv, -1)).unflatten(0, (count, each)).permute(2, 0, 1, 3, 4)
+        part = self._scores(q, slot_kv[0][:, :count, :, :width], cached, rule)
         bias = self._decode_bias(width, rule.window, part)
-        end = width if rule.window is None else width + self.prefix
-        part.view(kv, count, each, rep, -1)[..., :end] += bias[None, :, :, None]
+        biased = part.unflatten(2, (each, -1))
+        biased[..., : bias.shape[-1]].add_(bias[None, :, :, None])
         if part.shape[-1] > width + self.prefix:
             part[..., width + self.prefix :] = -math.inf
         torch.softmax(part, dim=-1, out=part)
-        value = slot_kv[1][:, :count, :width].reshape(kv * count, width, -1)
-        out = _values(part, value, cached).view(kv, count, each, rep, -1)
-        return out.permute(1, 2, 0, 3, 4).reshape(len(query), kv * rep, -1)
+        out = _values(part, slot_kv[1][:, :count, :width], cached).unflatten(2, (each, -1))
+        return out.permute(1, 2, 0, 3, 4).reshape(len(query), query.shape[1], -1)
 
     def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
         """(B, each, width) a sequence so far; with a window (.., width + prefix) and the prefix."""
@@ -323,15 +320,22 @@ class AttentionMetadata:
         return self._bias[key]
 
 
+def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> None:
+    """Products (Hkv, G, ..) of matrices; one for each head of keys where slots are left out."""
+    whole = b.stride(0) == b.shape[1] * b.stride(1)
+    parts = [[x.flatten(0, 1) for x in (a, b, out)]] if whole else zip(a, b, out, strict=True)
+    for left, right, result in parts:
+        torch.baddbmm(result, left, right, beta=0, alpha=scale, out=result)
+
+
 def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None) -> Tensor:
-    """Weighted values (Hkv * G, rows, d)."""
-    keys = v.shape[1]
-    out = torch.bmm(weight[..., :keys], v)
+    """Weighted values (Hkv, G, rows, d)."""
+    keys = v.shape[2]
+    out = weight.new_empty(*weight.shape[:3], v.shape[-1])
+    _product(weight[..., :keys], v, out)
     if cached is not None:
-        kv, wide = cached[1].shape[:2]
-        over = out.view(kv, -1, out.shape[-1])
-        rows = weight.view(kv, -1, keys + wide)[..., keys:]
-        torch.baddbmm(over, rows, cached[1], out=over)
+        over = out.flatten(1, 2)
+        torch.baddbmm(over, weight.flatten(1, 2)[..., keys:], cached[1], out=over)
     return out
 
 
@@ -372,8 +376,8 @@ def decoding_metadata(
 ) -> AttentionMetadata:
     """The metadata of a decoding pass: ``each`` tokens of every sequence, whose slots are in order.
 
-    ``positions`` (B * each,) are those of the tokens, all below ``longest``; the prefix is in
-    ``store``.
+    ``positions`` (B * each,) are those of the tokens, all below ``longest``, up to which slots are
+    read; the prefix is in ``store``.
     """
     slot = torch.arange(len(positions) // each, device=positions.device)
     return AttentionMetadata(

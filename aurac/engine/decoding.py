@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
+from aurac.engine.graphs import Graphs
 from aurac.engine.passes import (
     BRANCH_TOKENS,
+    CPU,
     PrefixTree,
     Subtree,
     batch_subtrees,
@@ -160,6 +162,7 @@ class Decoder:
         )
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
+        self._graphs = Graphs(model)
         self._ended: list[Stream] = []
 
     def run(self) -> list[tuple[list[int], bool]]:
@@ -183,6 +186,7 @@ class Decoder:
     def _start_over(self) -> None:
         """Put all that is in flight back, with its tokens so far, and drop the slots."""
         active, self._active, self._slots = self._active, [], SlotCache(0, 0)
+        self._graphs.forget()
         for stream in reversed(active):
             if stream.ended:
                 self._leave(stream)
@@ -267,12 +271,21 @@ class Decoder:
         self._fit(count, self._widest() + each - 1)
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
         at = [s.length + i for s in self._active for i in range(each)]
-        tokens, positions = upload(self._device, fed, at)
-        metadata = decoding_metadata(
-            positions, max(at) + 1, each, self._header, self._store, self._slots, self._sizes
-        )
-        best = self._best(forward(self._model, tokens, metadata))
-        chosen = [best[i : i + each] for i in range(0, len(best), each)]
+        # On an accelerator free slots compute what nobody reads, so that few shapes occur.
+        idle = 0 if self._sizes is CPU else (self._slots.slots - count) * each
+        rows = np.asarray([fed + [0] * idle, at + [self._header] * idle])
+        (numbers,) = upload(self._device, rows)
+        longest = self._header + self._slots.read(max(at) + 1 - self._header, self._sizes.width)
+
+        def run(numbers: Tensor) -> Tensor:
+            metadata = decoding_metadata(
+                numbers[1], longest, each, self._header, self._store, self._slots, self._sizes
+            )
+            return forward(self._model, numbers[0], metadata)
+
+        logits = self._graphs((rows.shape[1], each, longest), numbers, run)
+        best = self._best(logits[: len(fed)])
+        chosen = [best[i : i + each] for i in range(0, len(fed), each)]
         self._release([s for s in range(count) if self._take(s, chosen[s], drafts[s])])
 
     def _drafts(self) -> list[list[int]]:
@@ -300,13 +313,18 @@ class Decoder:
 
     def _fit(self, count: int, width: int) -> None:
         """Make the slots wide and many enough, within the budget."""
-        if count <= self._slots.slots and width <= self._slots.width:
+        if self._sizes is not CPU:
+            step = 1 << max(count.bit_length() - 2, 0)
+            count = -(-count // step) * step  # a few numbers only
+        much = self._sizes is not CPU and count < self._slots.slots and not self._waiting
+        if count <= self._slots.slots and width <= self._slots.width and not much:
             return
         budget = self._budgets.cached
         wide = max(width, min(width + self._sizes.width, budget // count))
         if width <= self._slots.width and count * self._slots.width <= budget:
             wide = self._slots.width
         self._slots.resize(count, wide)
+        self._graphs.forget()
 
     def _release(self, ended: Sequence[int]) -> None:
         """Let sequences leave; the last ones in flight move into their slots."""

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from torch import Tensor
 
 from aurac.engine.decoding import Decoder
 from aurac.engine.probe import probe
@@ -41,7 +42,6 @@ from aurac.engine.tokens import (
     most_new_tokens,
 )
 from aurac.errors import CellError
-from aurac.models.device import device_of
 
 log = logging.getLogger(__name__)
 
@@ -74,21 +74,21 @@ class EngineLM(HFLM):
         batch_size: int | None = None,
         max_length: int | None = None,
     ) -> None:
+        budgets = Budgets.of(model, batch_size)
         logger = logging.getLogger(HFLM.__module__)
         level = logger.level
         logger.setLevel(logging.ERROR)  # it warns of every model that is loaded already
         super().__init__(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
-            batch_size=1,  # of each call: `_ask`
+            batch_size=budgets.rows,
             max_length=max_length,
             softmax_dtype="float32",
             logits_cache=False,  # it puts unequal splits of a text in wrong places
         )
         logger.setLevel(level)
         self.tokens = Tokens(tokenizer, self.max_length, self.prefix_token_id)
-        self.budgets = Budgets.of(model, batch_size)
-        self._whole = replace(self.budgets)
+        self.budgets, self._whole = budgets, replace(budgets)
         self.progress: Callable[[int], None] = lambda _count: None
         self.unfinished: list[bool] = []
         self._header = Header()
@@ -164,22 +164,26 @@ class EngineLM(HFLM):
         sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
         plan = layout.plan(self.budgets.tokens, len(header), sizes)
         finished = np.bincount(plan.last, minlength=len(plan.steps)).tolist()
-        values = torch.zeros(2, len(layout.pair_node), device=device_of(self.model))
+        scored: list[Tensor] = []
         with sparing(self.budgets), packed_model(self.model):
             header.compute(self.model, plan.cached)
             for step in plan.steps:
-                pairs = step.pair, step.pair_row, layout.pair_token[step.pair]
-                logits, (pair, row, token) = run_pass(self.model, step, header.cache, *pairs)
+                pairs = step.pair_row, layout.pair_token[step.pair]
+                logits, (row, token) = run_pass(self.model, step, header.cache, *pairs)
                 if len(step.pair):
-                    values[:, pair] = torch.stack(score_logits(logits, row, token, sizes.rows))
+                    scored.append(torch.stack(score_logits(logits, row, token, sizes.rows)))
                 self.progress(finished[passes])
                 passes += 1
-        logprob, hit = values.cpu().double()
-        answers = []
-        for place in np.flatnonzero(plan.last < passes).tolist():
-            at = torch.from_numpy(layout.request_pairs[place])
-            answers.append((place, (float(logprob[at].sum()), bool(hit[at].all()))))
-        return answers
+        if not scored:
+            return []
+        values = np.empty((2, len(layout.pair_node)))
+        order = np.concatenate([step.pair for step in plan.steps[:passes]])
+        values[:, order] = self._repeated(lambda: torch.cat(scored, dim=1).cpu().numpy())
+        (logprob, hit), pairs_of = values, layout.request_pairs
+        return [
+            (place, (float(logprob[pairs_of[place]].sum()), bool(hit[pairs_of[place]].all())))
+            for place in np.flatnonzero(plan.last < passes).tolist()
+        ]
 
     def _write(self, prompts: Sequence[Prompt], ids: Ids) -> list[tuple[str, bool]]:
         repeats = Counter(prompts)

@@ -214,7 +214,7 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
         places = [(row, at + done + k) for row, at in enumerate(starts) for k in range(each)]
         ids = [int(tree.rows[row][at]) for row, at in places]
         tokens, positions = upload(device, ids, [at for _, at in places])
-        longest = max(starts) + done + each
+        longest = _HEAD + slots.width
         metadata = decoding_metadata(positions, longest, each, _HEAD, store, slots, sizes)
         nodes = np.asarray([tree.node(row, at) for row, at in places])
         yield nodes, forward(model, tokens, metadata)

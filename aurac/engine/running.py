@@ -1,11 +1,4 @@
-"""Running a model: evaluation mode, packed passes, fused LoRA layers, logits at chosen positions.
-
-PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
-product and a second, low-rank one that scales and adds into its result: three operations instead of
-up to ten. On a 16-bit base PEFT holds the factors in float32 and casts every activation to it and
-back; here the products are in the base's type with float32 accumulation, and the sum is rounded
-once. Layers of any other kind are left as they are.
-"""
+"""Running a model: budgets, packed passes, logits at chosen positions and what is read of them."""
 
 from __future__ import annotations
 
@@ -13,9 +6,8 @@ import contextlib
 import gc
 import logging
 import math
-import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from aurac.engine.attention import (
     AttentionMetadata,
@@ -36,6 +27,7 @@ from aurac.engine.attention import (
     refuse_unsupported,
     upload,
 )
+from aurac.engine.layers import fewer_operations
 from aurac.engine.passes import ACCELERATOR, CPU, ForwardPass, Sizes, chain_subtree, make_pass
 from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory, unwrapped
@@ -226,8 +218,8 @@ def packed_attention(
 
 @contextlib.contextmanager
 def packed_model(model: Any) -> Iterator[None]:
-    """Give the model packed attention and fused LoRA layers; undone on leaving."""
-    with attention_of(model, NAME, packed_attention), fused_adapters(model):
+    """Give the model packed attention and layers of fewer operations; undone on leaving."""
+    with attention_of(model, NAME, packed_attention), fewer_operations(model):
         yield
 
 
@@ -318,97 +310,3 @@ def eos_token_ids(model: Any) -> frozenset[int]:
     if ids is None:
         return frozenset()
     return frozenset(ids if isinstance(ids, (list, tuple)) else (ids,))
-
-
-def _hooked(*modules: Any) -> bool:
-    return any(m._forward_hooks or m._forward_pre_hooks for m in modules)
-
-
-def _plain(layer: Any) -> bool:
-    """Whether the layer is an ordinary linear layer with ordinary LoRA around it."""
-    base = layer.base_layer
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if type(base) is not torch.nn.Linear or layer.merged or len(active) > 1 or _hooked(layer, base):
-        return False
-    if hasattr(base, "_hf_hook"):  # accelerate brings its weight only while it runs
-        return False
-    if not active:
-        return True
-    maps = layer.lora_A[active[0]], layer.lora_B[active[0]]
-    plain = all(type(part) is torch.nn.Linear and part.bias is None for part in maps)
-    special = active[0] in layer.lora_variant and not _is_dora(layer, active[0])
-    return plain and not special and not _hooked(*maps)
-
-
-def _is_dora(layer: Any, name: str) -> bool:
-    """Whether the layer is DoRA's, alone."""
-    from peft.tuners.lora.dora import DoraLinearLayer
-
-    vectors = layer.lora_magnitude_vector
-    return name in vectors and type(vectors[name]) is DoraLinearLayer
-
-
-def _fused_forward(layer: Any) -> Callable[..., Tensor]:
-    """The layer's function at its present rank and scale.
-
-    DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
-    the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
-    """
-    weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    name = next((name for name in layer.active_adapters if name in layer.lora_A), None)
-    original = layer.forward
-    if layer.disable_adapters or name is None:
-        return layer.base_layer.forward
-    down = layer.lora_A[name].weight.to(weight.dtype)
-    up = layer.lora_B[name].weight.to(weight.dtype).t().contiguous()
-    scale = float(layer.scaling[name])
-    factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
-
-    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        if args or kwargs or x.dtype != weight.dtype:
-            return original(x, *args, **kwargs)
-        out = functional.linear(x, weight, bias if factor is None else None)
-        low = functional.linear(x, down).view(-1, down.shape[0])
-        out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
-        if factor is not None:
-            out.mul_(factor)  # in the factor's own type, rounded once
-            if bias is not None:
-                out.add_(bias)
-        return out
-
-    return forward
-
-
-def _dora_factor(layer: Any, name: str) -> Tensor:
-    """DoRA's magnitude / norm of each output at the present rank, (out,), in the adapter's type."""
-    dora = layer.lora_magnitude_vector[name]
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    norm = dora.get_weight_norm(
-        layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
-    )
-    return dora.weight / norm
-
-
-@contextlib.contextmanager
-def fused_adapters(model: Any) -> Iterator[None]:
-    """Compute the model's LoRA layers fused; undone on leaving.
-
-    The factors are read on entering, so a change of rank needs a new context. Enter it in inference
-    mode: the sum is made in place.
-    """
-    peft = sys.modules.get("peft")
-    if peft is None:
-        yield
-        return
-    from peft.tuners.lora import Linear
-
-    changed = []
-    try:
-        for layer in model.modules():
-            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer):
-                layer.forward = _fused_forward(layer)
-                changed.append(layer)
-        yield
-    finally:
-        for layer in changed:
-            del layer.forward
