@@ -69,8 +69,10 @@ class SlotCache:
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy whole slots."""
         for pair in self.layers:
+            place = pair[0].device
+            here, there = (x.to(place, non_blocking=True) for x in (source, target))
             for store in pair:
-                store[:, target] = store[:, source]
+                store[:, there] = store[:, here]
 
     def resize(self, slots: int, width: int) -> None:
         """Change the number of slots and their width; what fits is kept."""

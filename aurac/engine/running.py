@@ -224,11 +224,11 @@ def packed_model(model: Any) -> Iterator[None]:
 
 
 def forward(
-    model: Any, tokens: Tensor, metadata: AttentionMetadata, select: Tensor | int = 0
+    model: Any, tokens: Tensor, metadata: AttentionMetadata, select: Tensor | list[int] | int = 0
 ) -> Tensor:
     """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places; 0: at all."""
     if isinstance(select, Tensor) and getattr(unwrapped(model), "hf_device_map", None):
-        select = select.cpu()  # the last layers may be on any device
+        select = select.tolist()  # a tensor would go to the first device, not to the last layer's
     current = _CURRENT.set(metadata)
     try:
         logits: Tensor = model(
