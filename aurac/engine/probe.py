@@ -25,7 +25,8 @@ from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
-from aurac.engine.running import forward, packed_model, sizes_of
+from aurac.engine.running import NOT_FINITE, forward, packed_model, sizes_of
+from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory, unwrapped
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def _examine(model: Any) -> Verdict:
         return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
     tree = _sequences(int(config.vocab_size))
     plain = _plain_logits(model, tree)
+    if not plain.amax(dim=-1).isfinite().all():
+        raise CellError(NOT_FINITE)
     limit, windows = tolerance(model), set[int]()
     try:
         with packed_model(model):

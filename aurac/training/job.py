@@ -23,6 +23,7 @@ from aurac.adapters.export import check_free
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
+from aurac.models.device import pick_device, pick_dtype
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nesting_hook import NestingHook
@@ -85,7 +86,9 @@ def train(
     folder = Path(out).expanduser()
     check_free(folder, force=force)
     rows = training_documents(recipe)
-    loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
+    place = pick_device(_own_device(device))
+    dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
+    loaded = load_base(recipe.base, dtype=dtype, device=place)
     examples = tokenize(recipe, rows, loaded.tokenizer)
     scratch = _scratch(folder, recipe, loaded, examples)
     if force and is_main_process():
