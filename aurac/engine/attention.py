@@ -10,27 +10,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine.passes import ForwardPass, Group
+from aurac.engine.passes import ForwardPass, Group, IntArray, Sizes
 from aurac.models.device import unwrapped
 
-_BLOCK = 128
-_STEP = 32  # widths of decoding slots that are read
 KeyValuePair = tuple[Tensor, Tensor]
 
 
-class SlotCache:
-    """Keys and values of sequences, per layer: (slots, Hkv, width, d).
+def upload(device: torch.device, *arrays: IntArray | Sequence[int]) -> list[Tensor]:
+    """Whole numbers on a device, by one copy for which the host does not wait."""
+    parts = [np.asarray(array, dtype=np.int64) for array in arrays]
+    flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts]))
+    if device.type == "cuda":
+        flat = flat.pin_memory()
+    pieces = flat.to(device, non_blocking=True).split([part.size for part in parts])
+    return [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
 
-    The width follows the longest sequence in flight in small steps, so that attention reads a
-    contiguous block. Places beyond a sequence's length are masked: zero, or left by a sequence or a
-    wrong draft before.
+
+class SlotCache:
+    """Keys (Hkv, slots, d, width) and values (Hkv, slots, width, d) of sequences, per layer.
+
+    Places beyond a sequence's length are masked: zero, or left by a sequence or a wrong draft
+    before.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -41,33 +48,41 @@ class SlotCache:
     def layer(self, number: int, key: Tensor, value: Tensor) -> KeyValuePair:
         """The stored tensors of a layer, made where these (T, Hkv, d) are its first."""
         while len(self.layers) <= number:
-            shape = (self.slots, key.shape[1], self.width)
-            self.layers.append(
-                (key.new_zeros(*shape, key.shape[2]), value.new_zeros(*shape, value.shape[2]))
-            )
+            keys = key.new_zeros(key.shape[1], self.slots, key.shape[2], self.width)
+            values = value.new_zeros(value.shape[1], self.slots, self.width, value.shape[2])
+            self.layers.append((keys, values))
         return self.layers[number]
+
+    def read(self, length: int, step: int) -> int:
+        """How many places of the slots are read for so many tokens.
+
+        In steps, so that the kernels for one shape serve several passes.
+        """
+        return min(-(-length // step) * step, self.width)
 
     def write(self, layer: int, slot: Tensor, place: Tensor, key: Tensor, value: Tensor) -> None:
         """Put (T, Hkv, d) keys and values at (slot, place), both (T,)."""
-        for store, new in zip(self.layer(layer, key, value), (key, value), strict=True):
-            store[slot, :, place] = new
+        keys, values = self.layer(layer, key, value)
+        keys[:, slot, :, place] = key
+        values[:, slot, place] = value.transpose(0, 1)
 
     def move(self, source: Tensor, target: Tensor) -> None:
         """Copy whole slots."""
         for pair in self.layers:
+            place = pair[0].device
+            here, there = (x.to(place, non_blocking=True) for x in (source, target))
             for store in pair:
-                store[target] = store[source]
+                store[:, there] = store[:, here]
 
     def resize(self, slots: int, width: int) -> None:
         """Change the number of slots and their width; what fits is kept."""
         keep, wide = min(slots, self.slots), min(width, self.width)
-        for i, pair in enumerate(self.layers):
-            fresh = []
-            for store in pair:
-                new = store.new_zeros(slots, store.shape[1], width, store.shape[3])
-                new[:keep, :, :wide] = store[:keep, :, :wide]
-                fresh.append(new)
-            self.layers[i] = (fresh[0], fresh[1])
+        for i, (key, value) in enumerate(self.layers):
+            keys = key.new_zeros(len(key), slots, key.shape[2], width)
+            keys[:, :keep, :, :wide] = key[:, :keep, :, :wide]
+            values = value.new_zeros(len(value), slots, width, value.shape[3])
+            values[:, :keep, :wide] = value[:, :keep, :wide]
+            self.layers[i] = keys, values
         self.slots, self.width = slots, width
 
 
@@ -81,20 +96,19 @@ class Block:
 
 
 class GroupView:
-    """A group on the device: gather indices and masks, made once for all layers."""
+    """A group on the device, with masks that are made once for all layers."""
 
-    def __init__(self, group: Group, device: torch.device) -> None:
-        self.size, self.length = group.index.shape
-        flat = group.index.reshape(-1)
-        full = bool(group.valid.all())
-        self.span = (int(flat[0]), int(flat[-1]) + 1) if full else None
-        self.index = torch.from_numpy(flat).to(device)
-        valid = np.flatnonzero(group.valid.reshape(-1))
-        self.valid = None if full else torch.from_numpy(valid).to(device)
-        self.target = None if full else self.index[self.valid]
-        self._end = torch.from_numpy(group.end).to(device)
-        self.blocks = tuple(_blocks(group.end))
+    def __init__(self, start: int, end: Tensor, place: Tensor, blocks: Sequence[Block]) -> None:
+        self.rows = slice(start, start + end.numel())  # of the padded ones
+        self.size, self.length = end.shape
+        self.blocks = blocks
+        self._end, self._place = end, place  # (G, L) subtree ends, and positions
         self._bias: dict[Any, Tensor] = {}
+
+    def on(self, device: torch.device) -> GroupView:
+        """The same on another device."""
+        end, place = (x.to(device, non_blocking=True) for x in (self._end, self._place))
+        return GroupView(self.rows.start, end, place, self.blocks)
 
     def visible(self, start: int, stop: int, clean: int) -> Tensor:
         """(G, stop - start, stop - clean) bool: which keys ``clean:stop`` the queries see."""
@@ -111,17 +125,15 @@ class GroupView:
             self._bias[key] = as_bias(seen, like.dtype)
         return self._bias[key]
 
-    def windowed(
-        self, block: Block, positions: Tensor, prefix: int, window: int, like: Tensor
-    ) -> Tensor:
-        """(G, n, prefix + stop) bias with a sliding window, over prefix and subtree."""
+    def windowed(self, block: Block, prefix: int, window: int, like: Tensor) -> Tensor:
+        """(G, n, stop + prefix) bias with a sliding window, over subtree and prefix."""
         key = (block, prefix, window, like.dtype)
         if key not in self._bias:
-            place = positions[self.index].view(self.size, self.length)
+            place = self._place
             cached = torch.arange(prefix, device=place.device).expand(self.size, prefix)
-            keys = torch.cat([cached, place[:, : block.stop]], dim=1)
+            keys = torch.cat([place[:, : block.stop], cached], dim=1)
             seen = self.visible(block.start, block.stop, 0)
-            seen = torch.cat([seen.new_ones(*seen.shape[:2], prefix), seen], dim=2)
+            seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], prefix)], dim=2)
             gap = place[:, block.start : block.stop, None] - keys[:, None, :]
             # Padding repeats a position; its own key is always within the window.
             self._bias[key] = as_bias(seen & (gap < window), like.dtype)
@@ -133,11 +145,12 @@ def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, -math.inf)
 
 
-def _blocks(end: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Block]:
-    length = end.shape[1]
-    shortest = end.min(axis=0)
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
+def _blocks(group: Group, prefix: int, sizes: Sizes) -> Iterator[Block]:
+    size, length = group.end.shape
+    shortest = group.end.min(axis=0)
+    rows = max(1, min(sizes.queries, sizes.scores // (size * (length + prefix))))
+    for start in range(0, length, rows):
+        stop = min(start + rows, length)
         closed = np.flatnonzero(shortest[:start] < stop)
         yield Block(start, stop, int(closed[0]) if len(closed) else start)
 
@@ -162,10 +175,13 @@ class AttentionMetadata:
 
     positions: Tensor  # (T,) positions of the tokens
     longest: int  # largest position plus one, for sliding windows
+    sizes: Sizes
     prefix: int = 0  # held tokens that every token sees
     store: SlotCache | None = None  # where they are cached, in its one slot
     keep: bool = False  # whether this pass extends them
     groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
+    padded: Tensor | None = None  # (N,) tokens of the groups' rows; ``None``: none is padded
+    row: Tensor | None = None  # (T,) their places there
     slots: SlotCache | None = None  # decoding slots
     slot: Tensor | None = None  # (W,) slot of each token that is written, or ``None``
     place: Tensor | None = None  # (W,) its place in the slot
@@ -175,179 +191,206 @@ class AttentionMetadata:
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _bias: dict[Any, Tensor] = field(default_factory=dict)
+    _elsewhere: dict[torch.device, AttentionMetadata] = field(default_factory=dict)
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule) -> Tensor:
+    def on(self, device: torch.device) -> AttentionMetadata:
+        """The same for layers on another device."""
+        if device == self.positions.device:
+            return self
+        if device not in self._elsewhere:
+            names = ("positions", "padded", "row", "slot", "place", "source")
+            moved = {
+                name: value.to(device, non_blocking=True)
+                for name in names
+                if (value := getattr(self, name)) is not None
+            }
+            groups = [group.on(device) for group in self.groups]
+            self._elsewhere[device] = replace(self, **moved, groups=groups, _bias={})
+        return self._elsewhere[device]
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule
+    ) -> Tensor:
         """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
-        layer, self.layer = self.layer, self.layer + 1
         cached = None
         if self.prefix and self.store is not None:
             held = self.store.layers[layer]
-            cached = held[0][0, :, : self.prefix], held[1][0, :, : self.prefix]
+            wide = -(-self.prefix // self.sizes.align) * self.sizes.align
+            cached = held[0][:, 0, :, :wide], held[1][:, 0, :wide]
         if self.keep and self.store is not None:
-            for store, new in zip(self.store.layer(layer, key, value), (key, value), strict=True):
-                store[0, :, self.prefix : self.prefix + len(new)] = new.transpose(0, 1)
+            keys, values = self.store.layer(layer, key, value)
+            at = slice(self.prefix, self.prefix + len(key))
+            keys[:, 0, :, at], values[:, 0, at] = key.permute(1, 2, 0), value.transpose(0, 1)
         if self.slots is not None and self.slot is not None and self.place is not None:
-            whose = slice(None) if self.source is None else self.source
-            self.slots.write(layer, self.slot, self.place, key[whose], value[whose])
+            if self.source is None:
+                self.slots.write(layer, self.slot, self.place, key, value)
+            else:
+                part = key.index_select(0, self.source), value.index_select(0, self.source)
+                self.slots.write(layer, self.slot, self.place, *part)
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
         if self.each and self.slots is not None:
             return self._decode(query, self.slots.layers[layer], cached, rule)
-        out = query.new_empty(*query.shape[:2], value.shape[-1])
-        for group in self.groups:
-            self._packed(group, query, key, value, cached, rule, out)
-        return out
+        return self._packed(query, key, value, cached, rule)
 
     def _packed(
         self,
-        group: GroupView,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         cached: KeyValuePair | None,
         rule: ScoreRule,
-        out: Tensor,
-    ) -> None:
-        size, length, prefix = group.size, group.length, self.prefix
+    ) -> Tensor:
+        """(T, H, d) queries of subtrees, over the tokens of their own and the prefix."""
         heads, kv = query.shape[1], key.shape[1]
-        rep = heads // kv
+        if self.padded is not None:
+            query, key, value = (x.index_select(0, self.padded) for x in (query, key, value))
+        out = query.new_empty(len(query), heads, value.shape[-1])
+        for group in self.groups:
+            # Each (Hkv, G, L, heads for one of keys, d)
+            q, k, v, result = (
+                x[group.rows]
+                .reshape(group.size, group.length, kv, -1, x.shape[-1])
+                .permute(2, 0, 1, 3, 4)
+                for x in (query, key, value, out)
+            )
+            k, v = k[:, :, :, 0].contiguous(), v[:, :, :, 0].contiguous()
+            for block in group.blocks:
+                at = slice(block.start, block.stop)
+                part = self._scores(q[:, :, at], k[:, :, : block.stop].mT, cached, rule)
+                self._mask(part, group, block, rule)
+                torch.softmax(part, dim=-1, out=part)
+                values = _values(part, v[:, :, : block.stop], cached)
+                result[:, :, at] = values.view(result[:, :, at].shape)
+        return out if self.row is None else out.index_select(0, self.row)
 
-        def gather(x: Tensor) -> Tensor:
-            part = x[slice(*group.span)] if group.span else x[group.index]
-            return part.reshape(size, length, kv, -1, x.shape[-1]).permute(2, 0, 1, 3, 4)
+    def _scores(self, q: Tensor, k: Tensor, cached: KeyValuePair | None, rule: ScoreRule) -> Tensor:
+        """Scores (Hkv, G, rows, keys + prefix) of queries (Hkv, G, .., d).
 
-        q = gather(query).reshape(kv, size, length * rep, -1)
-        k = gather(key).reshape(kv * size, length, -1)
-        v = gather(value).reshape(kv * size, length, -1)
-        result = q.new_empty(kv, size, length * rep, v.shape[-1])
-        for block in group.blocks:
-            rows = slice(block.start * rep, block.stop * rep)
-            part = rule.capped(_scores(q[:, :, rows], k[:, : block.stop], cached, rule.scaling))
-            biased = part.view(kv, size, -1, rep, part.shape[-1])
-            if rule.window is None:
-                bias = group.bias(block, part)
-                biased[..., prefix + block.clean :] += bias[None, :, :, None]
-            else:
-                bias = group.windowed(block, self.positions, prefix, rule.window, part)
-                biased += bias[None, :, :, None]
-            torch.softmax(part, dim=-1, out=part)
-            result[:, :, rows] = _values(part, v[:, : block.stop], cached, size)
-        result = result.view(kv, size, length, rep, -1).permute(1, 2, 0, 3, 4)
-        flat = result.reshape(size * length, heads, -1)
-        if group.span:
-            out[slice(*group.span)] = flat
+        ``k`` is (Hkv, G, d, keys); the prefix is read once for all of them.
+        """
+        q = q.flatten(2, -2)
+        keys, wide = k.shape[3], 0 if cached is None else cached[0].shape[-1]
+        out = q.new_empty(*q.shape[:3], keys + wide)
+        _product(q, k, out[..., :keys], rule.scaling)
+        if cached is not None:
+            over = out.flatten(1, 2)[..., keys:]
+            scale = rule.scaling
+            torch.baddbmm(over, q.flatten(1, 2), cached[0], beta=0, alpha=scale, out=over)
+        return rule.capped(out)
+
+    def _mask(self, part: Tensor, group: GroupView, block: Block, rule: ScoreRule) -> None:
+        """Add the bias of a block to its scores (Hkv, G, rows, keys + prefix)."""
+        biased = part.unflatten(2, (block.stop - block.start, -1))
+        if rule.window is None:
+            bias = group.bias(block, part)
+            biased[..., block.clean : block.stop].add_(bias[None, :, :, None])
         else:
-            out[group.target] = flat[group.valid]
+            bias = group.windowed(block, self.prefix, rule.window, part)
+            biased[..., : block.stop + self.prefix].add_(bias[None, :, :, None])
+        if part.shape[-1] > block.stop + self.prefix:
+            part[..., block.stop + self.prefix :] = -math.inf
 
     def _decode(
         self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
     ) -> Tensor:
         """(B * each, H, d) queries of sequences over their slots and the prefix."""
-        heads, dim = query.shape[1:]
-        count, each = len(query) // self.each, self.each
-        # Slots are as wide as the longest sequence that was ever in one; read what is needed now.
-        # In steps, so that the kernels for one shape serve several passes.
-        width = min(_STEP * math.ceil((self.longest - self.prefix) / _STEP), slot_kv[0].shape[2])
-        key, value = slot_kv[0][:count, :, :width], slot_kv[1][:count, :, :width]
-        kv, prefix = key.shape[1], self.prefix
-        rep = heads // kv
-        q = query.contiguous().view(count, each, kv, rep, dim).transpose(1, 2).contiguous()
-        part = q.new_empty(count, kv, each * rep, prefix + width)
-        # Keys times query, not the other way round: on a CPU half the time for a few queries.
-        queries = q.view(count * kv, each * rep, dim).transpose(1, 2)
-        scores = torch.bmm(key.reshape(count * kv, width, -1), queries)
-        part[..., prefix:] = scores.view(count, kv, width, -1).transpose(2, 3)
-        if cached is not None:
-            shared = q.transpose(0, 1).reshape(kv, -1, dim)
-            over = torch.bmm(shared, cached[0].transpose(1, 2)).view(kv, count, -1, prefix)
-            part[..., :prefix] = over.transpose(0, 1)
-        part = rule.capped(part.mul_(rule.scaling))
-        bias = self._decode_bias(width, rule.window, part).view(count, 1, each, 1, -1)
-        part.view(count, kv, each, rep, -1).add_(bias)
+        kv, each = len(slot_kv[0]), self.each
+        count, width = len(query) // each, self.longest - self.prefix
+        q = query.unflatten(1, (kv, -1)).unflatten(0, (count, each)).permute(2, 0, 1, 3, 4)
+        part = self._scores(q, slot_kv[0][:, :count, :, :width], cached, rule)
+        bias = self._decode_bias(width, rule.window, part)
+        biased = part.unflatten(2, (each, -1))
+        biased[..., : bias.shape[-1]].add_(bias[None, :, :, None])
+        if part.shape[-1] > width + self.prefix:
+            part[..., width + self.prefix :] = -math.inf
         torch.softmax(part, dim=-1, out=part)
-        weight = part[..., prefix:].reshape(count * kv, -1, width)
-        out = torch.bmm(weight, value.reshape(count * kv, width, -1)).view(*part.shape[:3], -1)
-        if cached is not None:
-            weight = part[..., :prefix].transpose(0, 1).reshape(kv, -1, prefix)
-            out = out + torch.bmm(weight, cached[1]).view(kv, count, each * rep, -1).transpose(0, 1)
-        return out.view(count, kv, each, rep, -1).transpose(1, 2).reshape(len(query), heads, -1)
+        out = _values(part, slot_kv[1][:, :count, :width], cached).unflatten(2, (each, -1))
+        return out.permute(1, 2, 0, 3, 4).reshape(len(query), query.shape[1], -1)
 
     def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
-        """(B * each, prefix + width): a token sees the prefix and its sequence so far."""
+        """(B, each, width) a sequence so far; with a window (.., width + prefix) and the prefix."""
         key = (width, window)
         if key not in self._bias:
-            at = torch.arange(self.prefix + width, device=self.positions.device)
+            at = torch.arange(self.prefix, self.prefix + width, device=self.positions.device)
+            if window is not None:
+                at = torch.cat([at, torch.arange(self.prefix, device=at.device)])
             seen = at <= self.positions[:, None]
             if window is not None:
                 seen &= self.positions[:, None] - at < window
-            self._bias[key] = as_bias(seen, like.dtype)
+            self._bias[key] = as_bias(seen, like.dtype).view(-1, self.each, len(at))
         return self._bias[key]
 
 
-def _scores(q: Tensor, k: Tensor, cached: KeyValuePair | None, scaling: float) -> Tensor:
-    """Scaled scores (Hkv * G, rows, prefix + keys); the prefix is read once for all subtrees."""
-    kv, size, rows, dim = q.shape
-    prefix = cached[0].shape[1] if cached is not None else 0
-    out = q.new_empty(kv * size, rows, prefix + k.shape[1])
-    queries = q.reshape(kv * size, rows, dim)
-    torch.baddbmm(
-        out[..., prefix:], queries, k.transpose(1, 2), beta=0, alpha=scaling, out=out[..., prefix:]
-    )
+def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> None:
+    """Products (Hkv, G, ..) of matrices; one for each head of keys where slots are left out."""
+    whole = b.stride(0) == b.shape[1] * b.stride(1)
+    parts = [[x.flatten(0, 1) for x in (a, b, out)]] if whole else zip(a, b, out, strict=True)
+    for left, right, result in parts:
+        torch.baddbmm(result, left, right, beta=0, alpha=scale, out=result)
+
+
+def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None) -> Tensor:
+    """Weighted values (Hkv, G, rows, d)."""
+    keys = v.shape[2]
+    out = weight.new_empty(*weight.shape[:3], v.shape[-1])
+    _product(weight[..., :keys], v, out)
     if cached is not None:
-        view = out.view(kv, size * rows, -1)[..., :prefix]
-        shared = q.reshape(kv, size * rows, dim)
-        torch.baddbmm(view, shared, cached[0].transpose(1, 2), beta=0, alpha=scaling, out=view)
+        over = out.flatten(1, 2)
+        torch.baddbmm(over, weight.flatten(1, 2)[..., keys:], cached[1], out=over)
     return out
 
 
-def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None, size: int) -> Tensor:
-    """Weighted values (Hkv, G, rows, d)."""
-    prefix = cached[1].shape[1] if cached is not None else 0
-    rows = weight.shape[1]
-    out = torch.bmm(weight[..., prefix:], v)
-    if cached is not None:
-        kv = weight.shape[0] // size
-        over = torch.bmm(weight.view(kv, size * rows, -1)[..., :prefix], cached[1])
-        out += over.view(kv * size, rows, -1)
-    return out.view(-1, size, rows, v.shape[-1])
-
-
 def pass_metadata(
-    step: ForwardPass, store: SlotCache | None, device: torch.device
+    step: ForwardPass, store: SlotCache | None, device: torch.device, sizes: Sizes
 ) -> AttentionMetadata:
     """The metadata of a planned pass."""
+    ends = [group.end for group in step.groups]
+    positions, padded, row, place, *ends_there = upload(
+        device, step.positions, step.padded, step.row, step.positions[step.padded], *ends
+    )
+    views = []
+    for group, end in zip(step.groups, ends_there, strict=True):
+        own = place[group.start : group.start + end.numel()].view(end.shape)
+        views.append(GroupView(group.start, end, own, tuple(_blocks(group, step.prefix, sizes))))
+    full = len(step.padded) == len(step.row)
     return AttentionMetadata(
-        positions=torch.from_numpy(step.positions).to(device),
+        positions=positions,
         longest=int(step.positions.max()) + 1,
+        sizes=sizes,
         prefix=step.prefix,
         store=store,
         keep=step.keep,
-        groups=[GroupView(group, device) for group in step.groups],
+        groups=views,
+        padded=None if full else padded,
+        row=None if full else row,
     )
 
 
 def decoding_metadata(
-    lengths: Sequence[int],
+    positions: Tensor,
+    longest: int,
     each: int,
     prefix: int,
     store: SlotCache,
     slots: SlotCache,
-    device: torch.device,
+    sizes: Sizes,
 ) -> AttentionMetadata:
     """The metadata of a decoding pass: ``each`` tokens of every sequence, whose slots are in order.
 
-    ``lengths`` (B,) are the cached tokens of each sequence, the prefix in ``store`` included.
+    ``positions`` (B * each,) are those of the tokens, all below ``longest``, up to which slots are
+    read; the prefix is in ``store``.
     """
-    offsets = torch.arange(each, device=device)
-    at = (torch.tensor(lengths, device=device)[:, None] + offsets).view(-1)
+    slot = torch.arange(len(positions) // each, device=positions.device)
     return AttentionMetadata(
-        positions=at,
-        longest=max(lengths) + each,
+        positions=positions,
+        longest=longest,
+        sizes=sizes,
         prefix=prefix,
         store=store,
         slots=slots,
-        slot=torch.arange(len(lengths), device=device).repeat_interleave(each),
-        place=at - prefix,
+        slot=slot if each == 1 else slot.repeat_interleave(each, output_size=len(positions)),
+        place=positions - prefix,
         each=each,
     )
 

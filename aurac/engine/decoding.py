@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
+from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
+from aurac.engine.graphs import Graphs
 from aurac.engine.passes import (
     BRANCH_TOKENS,
+    CPU,
     PrefixTree,
     Subtree,
     batch_subtrees,
@@ -32,8 +35,19 @@ from aurac.engine.passes import (
     make_subtree,
     row_paths,
 )
-from aurac.engine.running import Budgets, Header, eos_token_ids, forward, packed_model
+from aurac.engine.running import (
+    NOT_FINITE,
+    Budgets,
+    Header,
+    best_tokens,
+    eos_token_ids,
+    forward,
+    packed_model,
+    sizes_of,
+    sparing,
+)
 from aurac.engine.tokens import Prompt, StopTable
+from aurac.errors import CellError
 from aurac.models.device import device_of
 
 _ROWS = 32  # tokens of a pass with drafts: up to here reading the weights outweighs the products
@@ -41,7 +55,6 @@ _LONGEST = 7  # tokens of a draft
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
 _TRUST = 4  # draft tokens for each token in a row that was right, from the second on
-_GROWTH = 32  # slots widen by this many tokens at a time
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
 
 
@@ -94,6 +107,7 @@ class Stream:
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
+    ended: bool = False
     unfinished: bool = False  # the limit ended it
     lookup: PromptLookup | None = None
 
@@ -109,7 +123,8 @@ class Stream:
             self.lookup.add(token)
         stopped = token in ends or self.stops.stopped(self.new)
         self.unfinished = not stopped and len(self.new) == self.prompt.max_new_tokens
-        return stopped or self.unfinished
+        self.ended = stopped or self.unfinished
+        return self.ended
 
     def draft(self, most: int) -> list[int]:
         """Up to ``most`` tokens with which the text might go on."""
@@ -137,7 +152,7 @@ class Decoder:
         self._model = model
         self._device = device_of(model)
         self._ends = eos_token_ids(model)
-        self._batch_tokens, self._budget = budgets.tokens, budgets.cached
+        self._budgets, self._sizes = budgets, sizes_of(model)
         self._finished = finished
         self._shared, self._header, self._store = header, len(header), header.cache
         tables = {until: StopTable(tokenizer, until) for until in {p.until for p in prompts}}
@@ -145,22 +160,42 @@ class Decoder:
             Stream(i, p, tables[p.until])
             for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
         )
-        self._most = min(budgets.sequences, len(prompts))
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
+        self._graphs = Graphs(model)
         self._ended: list[Stream] = []
 
     def run(self) -> list[tuple[list[int], bool]]:
         """New tokens of every prompt, with the one that ended it, and whether the limit did."""
         with packed_model(self._model):
-            self._shared.compute(self._model)
             while self._waiting or self._active:
-                if self._waiting and len(self._active) <= _REFILL * self._slots_allowed():
-                    self._admit()
-                if self._active:
-                    self._advance()
+                self._start_over()
+                with sparing(self._budgets):
+                    self._work()
         self._ended.sort(key=lambda stream: stream.number)
         return [(stream.new, stream.unfinished) for stream in self._ended]
+
+    def _work(self) -> None:
+        self._shared.compute(self._model)
+        while self._waiting or self._active:
+            if self._waiting and len(self._active) <= _REFILL * self._slots_allowed():
+                self._admit()
+            if self._active:
+                self._advance()
+
+    def _start_over(self) -> None:
+        """Put all that is in flight back, with its tokens so far, and drop the slots."""
+        active, self._active, self._slots = self._active, [], SlotCache(0, 0)
+        self._graphs.forget()
+        for stream in reversed(active):
+            if stream.ended:
+                self._leave(stream)
+            else:
+                self._waiting.appendleft(stream)
+
+    def _leave(self, stream: Stream) -> None:
+        self._ended.append(stream)
+        self._finished(stream.number)
 
     def _own(self, sequence: Stream) -> int:
         """Places that a sequence needs for its next pass."""
@@ -169,23 +204,25 @@ class Decoder:
     def _slots_allowed(self) -> int:
         """How many slots the budget allows at the width that the longest needs."""
         widest = max(self._own(s) for s in (*self._active, *list(self._waiting)[:1]))
-        return max(1, min(self._most, self._budget // (widest + _GROWTH)))
+        room = self._budgets.cached // (widest + self._sizes.width)
+        return max(1, min(self._budgets.sequences, room))
 
     def _admit(self) -> None:
         """Prefill waiting prompts into free slots, and take their first tokens."""
         count = min(max(self._slots_allowed() - len(self._active), 1), len(self._waiting))
         fresh = [self._waiting.popleft() for _ in range(count)]
-        self._fit(len(self._active) + count, max(map(self._own, (*self._active, *fresh))))
         base = len(self._active)
         self._active += fresh
+        self._fit(len(self._active), self._widest())
         tree, row_of = PrefixTree.build([(*s.prompt.tokens, *s.new) for s in fresh])
         slots_of: dict[int, list[int]] = {row: [] for row in range(len(tree.rows))}
         for i, row in enumerate(row_of.tolist()):
             slots_of[row].append(base + i)
-        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, self._batch_tokens))
+        most = self._budgets.tokens
+        runs = joined_rows(tree, self._header, min(BRANCH_TOKENS, most))
         subtrees = [make_subtree(tree, low, high, self._header) for low, high in runs]
         ended = []
-        for batch in batch_subtrees(subtrees, self._batch_tokens):
+        for batch in batch_subtrees(subtrees, most):
             ended += self._prefill(batch, slots_of)
         self._release(ended)
 
@@ -201,36 +238,61 @@ class Decoder:
                 paths += [path + at] * len(slots_of[row])
                 slots += slots_of[row]
             at += len(subtree)
-        step = make_pass(subtrees, self._header)
-        metadata = pass_metadata(step, self._store, self._device)
+        step = make_pass(subtrees, self._header, self._sizes)
+        metadata = pass_metadata(step, self._store, self._device, self._sizes)
+        source = np.concatenate(paths)
         metadata.slots = self._slots
-        metadata.source = torch.from_numpy(np.concatenate(paths)).to(self._device)
-        metadata.slot = torch.from_numpy(np.repeat(slots, [len(p) for p in paths])).to(self._device)
-        metadata.place = metadata.positions[metadata.source] - self._header
-        last = [int(path[-1]) for path in paths]
-        best = forward(self._model, step.tokens, metadata, last).argmax(dim=-1).tolist()
+        tokens, last, metadata.source, metadata.slot, metadata.place = upload(
+            self._device,
+            step.tokens,
+            [path[-1] for path in paths],
+            source,
+            np.repeat(slots, [len(p) for p in paths]),
+            step.positions[source] - self._header,
+        )
+        best = self._best(forward(self._model, tokens, metadata, last))
         return [s for s, token in zip(slots, best, strict=True) if self._take(s, [token], [])]
+
+    def _best(self, logits: Tensor) -> list[int]:
+        """The likeliest token of each row, the only thing for which the host waits."""
+        best, top = best_tokens(logits)
+        chosen: list[int] = torch.where(top.isfinite(), best, -1).tolist()
+        if -1 in chosen:
+            raise CellError(NOT_FINITE)
+        return chosen
 
     def _advance(self) -> None:
         """One token for every sequence in flight, and more where drafts of them are right."""
-        while (count := len(self._active)) > 1 and count * self._widest() > self._budget:
+        budget = self._budgets.cached
+        while (count := len(self._active)) > 1 and count * self._widest() > budget:
             self._waiting.appendleft(self._active.pop())
         drafts = self._drafts()
         each = 1 + len(drafts[0])
         self._fit(count, self._widest() + each - 1)
-        lengths = [s.length for s in self._active]
-        header, device = self._header, self._device
-        metadata = decoding_metadata(lengths, each, header, self._store, self._slots, device)
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
-        logits = forward(self._model, fed, metadata, range(len(fed)))
-        best = logits.argmax(dim=-1).view(count, each).tolist()
-        self._release([s for s in range(count) if self._take(s, best[s], drafts[s])])
+        at = [s.length + i for s in self._active for i in range(each)]
+        # On an accelerator free slots compute what nobody reads, so that few shapes occur.
+        idle = 0 if self._sizes is CPU else (self._slots.slots - count) * each
+        rows = np.asarray([fed + [0] * idle, at + [self._header] * idle])
+        (numbers,) = upload(self._device, rows)
+        longest = self._header + self._slots.read(max(at) + 1 - self._header, self._sizes.width)
+
+        def run(numbers: Tensor) -> Tensor:
+            metadata = decoding_metadata(
+                numbers[1], longest, each, self._header, self._store, self._slots, self._sizes
+            )
+            return forward(self._model, numbers[0], metadata)
+
+        logits = self._graphs((rows.shape[1], each, longest), numbers, run)
+        best = self._best(logits[: len(fed)])
+        chosen = [best[i : i + each] for i in range(0, len(fed), each)]
+        self._release([s for s in range(count) if self._take(s, chosen[s], drafts[s])])
 
     def _drafts(self) -> list[list[int]]:
         """Draft tokens, equally many for each sequence in flight; fillers are taken if right."""
         count, streams = len(self._active), self._active
         ahead = min(s.prompt.max_new_tokens - len(s.new) - 1 for s in streams)
-        room = min(_ROWS // count - 1, self._budget // count - self._widest())
+        room = min(_ROWS // count - 1, self._budgets.cached // count - self._widest())
         if (most := min(_LONGEST, room, ahead)) < 1:
             return [[]] * count
         drafts = [s.draft(most) for s in streams]
@@ -251,20 +313,25 @@ class Decoder:
 
     def _fit(self, count: int, width: int) -> None:
         """Make the slots wide and many enough, within the budget."""
-        if count <= self._slots.slots and width <= self._slots.width:
+        if self._sizes is not CPU:
+            step = 1 << max(count.bit_length() - 2, 0)
+            count = -(-count // step) * step  # a few numbers only
+        much = self._sizes is not CPU and count < self._slots.slots and not self._waiting
+        if count <= self._slots.slots and width <= self._slots.width and not much:
             return
-        wide = max(width, min(width + _GROWTH, self._budget // count))
-        if width <= self._slots.width and count * self._slots.width <= self._budget:
+        budget = self._budgets.cached
+        wide = max(width, min(width + self._sizes.width, budget // count))
+        if width <= self._slots.width and count * self._slots.width <= budget:
             wide = self._slots.width
         self._slots.resize(count, wide)
+        self._graphs.forget()
 
     def _release(self, ended: Sequence[int]) -> None:
         """Let sequences leave; the last ones in flight move into their slots."""
         if not ended:
             return
         for i in ended:
-            self._ended.append(self._active[i])
-            self._finished(self._active[i].number)
+            self._leave(self._active[i])
         gone = set(ended)
         left = len(self._active) - len(gone)
         holes = [i for i in sorted(gone) if i < left]
@@ -273,6 +340,4 @@ class Decoder:
             self._active[hole] = self._active[mover]
         del self._active[left:]
         if movers:
-            self._slots.move(
-                torch.tensor(movers, device=self._device), torch.tensor(holes, device=self._device)
-            )
+            self._slots.move(*upload(self._device, movers, holes))

@@ -8,16 +8,18 @@ for another.
 from __future__ import annotations
 
 import copy
-import gc
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from torch import Tensor
 
 from aurac.engine.decoding import Decoder
 from aurac.engine.probe import probe
@@ -29,17 +31,17 @@ from aurac.engine.running import (
     plainly_greedy,
     run_pass,
     score_logits,
+    sizes_of,
+    sparing,
 )
 from aurac.engine.tokens import (
     Ids,
     Prompt,
-    ScoringLayout,
     Tokens,
     decodes_greedily,
     most_new_tokens,
 )
 from aurac.errors import CellError
-from aurac.models.device import device_of, no_memory
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +51,17 @@ _Answer = TypeVar("_Answer")
 class EngineLM(HFLM):
     """Answers lm-eval's requests with a model as it is now; when it changes, call `forget`.
 
-    Where memory does not suffice, less is computed at once from then on.
+    Where memory does not suffice, less is computed at once, until the model has changed.
 
     Args:
         model: A transformers model, possibly with PEFT layers in it.
         tokenizer: Its tokenizer.
         batch_size: Most sequences decoded at once; None for 256, or as many as memory takes. What
-            ``HFLM`` answers it answers with this batch size, or 1.
+            ``HFLM`` answers it answers with this batch size, or 1 (on accelerators 16).
         max_length: Longest input in tokens; None asks the model's configuration.
 
     Attributes:
-        progress: Called with the number of requests newly answered (negative if they are repeated).
+        progress: Called with the number of requests newly answered.
         unfinished: Of each text of the last `generate_until`, whether the token limit ended it. Of
             what ``HFLM`` wrote that is judged by its length in tokens, and may be missed.
     """
@@ -72,20 +74,21 @@ class EngineLM(HFLM):
         batch_size: int | None = None,
         max_length: int | None = None,
     ) -> None:
+        budgets = Budgets.of(model, batch_size)
         logger = logging.getLogger(HFLM.__module__)
         level = logger.level
         logger.setLevel(logging.ERROR)  # it warns of every model that is loaded already
         super().__init__(
             pretrained=model,
             tokenizer=copy.deepcopy(tokenizer),  # HFLM gives it a padding token
-            batch_size=batch_size or 1,
+            batch_size=budgets.rows,
             max_length=max_length,
             softmax_dtype="float32",
             logits_cache=False,  # it puts unequal splits of a text in wrong places
         )
         logger.setLevel(level)
         self.tokens = Tokens(tokenizer, self.max_length, self.prefix_token_id)
-        self.budgets = Budgets.of(model, batch_size)
+        self.budgets, self._whole = budgets, replace(budgets)
         self.progress: Callable[[int], None] = lambda _count: None
         self.unfinished: list[bool] = []
         self._header = Header()
@@ -104,6 +107,7 @@ class EngineLM(HFLM):
     def forget(self) -> None:
         """Drop the keys and values that are kept: the model has changed."""
         self._header = Header()
+        self.budgets.grow(self._whole)  # memory may not be short any more
 
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """(log-likelihood, whether greedy) of each continuation; log-softmax is in float32.
@@ -112,15 +116,12 @@ class EngineLM(HFLM):
             TaskError: A request that does not fit the model's length.
             CellError: A log-likelihood is no finite number.
         """
-        if not requests:
-            return []
+        known: dict[int, tuple[float, bool]] = {}
         with torch.inference_mode():
-            if self.backend == "causal":
-                layout, header = self.tokens.pairs([request.args for request in requests])
-                if probe(self.model).serves(layout.longest):
-                    answers = self._retried(lambda done: self._score(layout, header, done))
-                    return _finite(requests, answers)
-            return _finite(requests, self._ask(super().loglikelihood, requests))
+            while left := [i for i in range(len(requests)) if i not in known]:
+                answers = self._score([requests[i] for i in left])
+                known.update((left[place], answer) for place, answer in answers)
+        return _finite(requests, [known[i] for i in range(len(requests))])
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
         """The log-likelihood of each text, from ``HFLM``."""
@@ -134,16 +135,16 @@ class EngineLM(HFLM):
         """
         greedy = [i for i, request in enumerate(requests) if decodes_greedily(request.args[1])]
         texts: dict[int, tuple[str, bool]] = {}
-        with torch.inference_mode(), finite_logits(self.model):
+        with torch.inference_mode():
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
                 longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)
-                if probe(self.model).serves(longest):
-                    written = self._retried(lambda done: self._write(prompts, header, done))
-                    texts.update(zip(greedy, written, strict=True))
+                if self._serves(longest):
+                    texts.update(zip(greedy, self._write(prompts, header), strict=True))
             rest = [i for i in range(len(requests)) if i not in texts]
             if rest:
-                answers = self._ask(super().generate_until, [requests[i] for i in rest])
+                with finite_logits(self.model):
+                    answers = self._ask(super().generate_until, [requests[i] for i in rest])
                 for i, text in zip(rest, answers, strict=True):
                     limit = most_new_tokens(requests[i].args[1])
                     tokens = self.tokenizer(text, add_special_tokens=False).input_ids
@@ -151,30 +152,40 @@ class EngineLM(HFLM):
         self.unfinished = [texts[i][1] for i in range(len(requests))]
         return [texts[i][0] for i in range(len(requests))]
 
-    def _score(
-        self, layout: ScoringLayout, ids: Ids, done: Callable[[int], None]
-    ) -> list[tuple[float, bool]]:
-        header = self._header_of(ids)
-        plan = layout.plan(self.budgets.tokens, len(header))
-        device = device_of(self.model)
-        logprob = torch.zeros(len(layout.pair_node), device=device)
-        hit = torch.zeros(len(layout.pair_node), dtype=torch.bool, device=device)
-        with packed_model(self.model):
-            header.compute(self.model, plan.cached)
-            for step, finished in zip(plan.steps, plan.finished, strict=True):
-                logits = run_pass(self.model, step, header.cache)
-                if len(step.pair):
-                    logprob[step.pair], hit[step.pair] = score_logits(
-                        logits, step.pair_row, layout.pair_token[step.pair]
-                    )
-                done(finished)
-        logprob, hit = logprob.cpu().double(), hit.cpu()
-        places = [torch.from_numpy(index) for index in layout.request_pairs]
-        return [(float(logprob[at].sum()), bool(hit[at].all())) for at in places]
+    def _serves(self, longest: int) -> bool:
+        """Whether packed passes give the model's own answers to inputs of this length."""
+        return self._repeated(lambda: probe(self.model)).serves(longest)
 
-    def _write(
-        self, prompts: Sequence[Prompt], ids: Ids, done: Callable[[int], None]
-    ) -> list[tuple[str, bool]]:
+    def _score(self, requests: list[Any]) -> list[tuple[int, tuple[float, bool]]]:
+        """(place, answer) of the requests; of some, where memory does not suffice for all."""
+        layout, ids = self.tokens.pairs([request.args for request in requests])
+        if self.backend != "causal" or not self._serves(layout.longest):
+            return list(enumerate(self._ask(super().loglikelihood, requests)))
+        sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
+        plan = layout.plan(self.budgets.tokens, len(header), sizes)
+        finished = np.bincount(plan.last, minlength=len(plan.steps)).tolist()
+        scored: list[Tensor] = []
+        with sparing(self.budgets), packed_model(self.model):
+            header.compute(self.model, plan.cached)
+            for step in plan.steps:
+                pairs = step.pair_row, layout.pair_token[step.pair]
+                logits, (row, token) = run_pass(self.model, step, header.cache, *pairs)
+                if len(step.pair):
+                    scored.append(torch.stack(score_logits(logits, row, token, sizes.rows)))
+                self.progress(finished[passes])
+                passes += 1
+        if not scored:
+            return []
+        values = np.empty((2, len(layout.pair_node)))
+        order = np.concatenate([step.pair for step in plan.steps[:passes]])
+        values[:, order] = self._repeated(lambda: torch.cat(scored, dim=1).cpu().numpy())
+        (logprob, hit), pairs_of = values, layout.request_pairs
+        return [
+            (place, (float(logprob[pairs_of[place]].sum()), bool(hit[pairs_of[place]].all())))
+            for place in np.flatnonzero(plan.last < passes).tolist()
+        ]
+
+    def _write(self, prompts: Sequence[Prompt], ids: Ids) -> list[tuple[str, bool]]:
         repeats = Counter(prompts)
         distinct = list(repeats)
         decoder = Decoder(
@@ -183,7 +194,7 @@ class EngineLM(HFLM):
             distinct,
             self._header_of(ids),
             self.budgets,
-            lambda number: done(repeats[distinct[number]]),
+            lambda number: self.progress(repeats[distinct[number]]),
         )
         text_of = {}
         for prompt, (tokens, unfinished) in zip(distinct, decoder.run(), strict=True):
@@ -198,32 +209,21 @@ class EngineLM(HFLM):
             self._header = Header(ids)
         return self._header
 
-    def _retried(self, answer: Callable[[Callable[[int], None]], list[_Answer]]) -> list[_Answer]:
-        """The answers, with half of everything at once as often as memory does not suffice."""
+    def _repeated(self, answer: Callable[[], _Answer]) -> _Answer:
+        """What a function gives, called again while memory does not suffice."""
         while True:
-            count = 0
-
-            def done(more: int) -> None:
-                nonlocal count
-                count += more
-                self.progress(more)
-
-            try:
-                return answer(done)
-            except (MemoryError, RuntimeError) as error:
-                if not no_memory(error) or not self.budgets.halve():
-                    raise
-            # Here, beyond the handler, nothing refers to the tensors of the failed pass any more.
-            self.progress(-count)
-            log.warning("out of memory: from here on %s", self.budgets)
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            with sparing(self.budgets):
+                return answer()
 
     def _ask(self, ask: Callable[..., list[_Answer]], requests: list[Any]) -> list[_Answer]:
         """Answers of ``HFLM``."""
         log.info("lm-eval's own model answers %d requests", len(requests))
-        answers = ask(requests, disable_tqdm=True)
+
+        def answer() -> list[_Answer]:
+            self.batch_size_per_gpu = self.budgets.rows
+            return ask(requests, disable_tqdm=True)
+
+        answers = self._repeated(answer)
         self.progress(len(requests))
         return answers
 

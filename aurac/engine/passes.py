@@ -25,7 +25,28 @@ IntArray = NDArray[np.int64]
 
 BRANCH_TOKENS = 256  # a subtree whose branches are smaller than this is one subtree
 SAVED_TOKENS = 256  # sharing less than this is not worth a pass of its own
-_SIMILAR = 0.8  # subtrees in one attention group are at least this fraction of the longest
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How work is cut for a kind of device; no answer depends on it beyond rounding.
+
+    A CPU computes what is padded as slowly as the rest; an accelerator waits for the next kernel.
+    """
+
+    tokens: int  # most in one pass; a longer prompt is one pass
+    similar: float  # subtrees in one attention group are at least this fraction of the longest
+    align: int  # of lengths in attention
+    queries: int  # most queries of each subtree in a block of attention
+    scores: int  # most scores of a head in a block of attention
+    width: int  # steps in which decoding slots are widened and read
+    rows: int  # rows of logits that are widened to float32 at once
+
+
+CPU = Sizes(1024, similar=0.8, align=1, queries=128, scores=1 << 40, width=32, rows=32)
+ACCELERATOR = Sizes(
+    8192, similar=0.5, align=8, queries=1 << 20, scores=1 << 24, width=128, rows=1024
+)
 
 
 def common_prefix(a: IntArray, b: IntArray) -> int:
@@ -96,8 +117,7 @@ class Subtree:
 class Group:
     """Subtrees of similar length whose attention is computed together."""
 
-    index: IntArray  # (G, L) place in the step's tokens; padding repeats the subtree's last token
-    valid: NDArray[np.bool_]  # (G, L) False for padding
+    start: int  # their first row among the padded rows of the pass
     end: IntArray  # (G, L) subtree ends; padding is visible to later padding only
 
 
@@ -110,6 +130,8 @@ class ForwardPass:
     prefix: int  # how many cached tokens every token of this pass sees
     keep: bool  # whether this pass's keys and values extend the cached prefix
     groups: tuple[Group, ...]  # the subtrees, by attention group
+    padded: IntArray  # (N,) tokens of the groups, whose padding repeats a subtree's last one
+    row: IntArray  # (T,) places of the tokens in ``padded``
     select: IntArray  # (S,) places whose logits are wanted, ascending
     pair: IntArray  # (M,) indices of scored pairs
     pair_row: IntArray  # (M,) their rows among ``select``
@@ -121,7 +143,7 @@ class ScoringPlan:
 
     steps: tuple[ForwardPass, ...]  # the passes
     cached: int  # longest cached prefix in tokens
-    finished: tuple[int, ...]  # for each pass, how many requests have their last answer in it
+    last: IntArray  # for each request, the pass that has its last answer
 
 
 def make_subtree(tree: PrefixTree, low: int, high: int, depth: int) -> Subtree:
@@ -173,40 +195,47 @@ def chain_subtree(tokens: Sequence[int] | IntArray, start: int) -> Subtree:
     )
 
 
-def group_subtrees(subtrees: Sequence[Subtree]) -> tuple[Group, ...]:
-    """Attention groups of subtrees that stand one after another, longest first."""
+def group_subtrees(
+    subtrees: Sequence[Subtree], sizes: Sizes
+) -> tuple[tuple[Group, ...], IntArray, IntArray]:
+    """Attention groups of subtrees that stand one after another, longest first.
+
+    Also the tokens of their rows (N,), padded, and the rows (T,) of the tokens.
+    """
     groups: list[Group] = []
-    at, first = 0, 0
+    padded, row = [], []
+    at, start, first = 0, 0, 0
     while first < len(subtrees):
-        longest = len(subtrees[first])
-        last = first
-        while last < len(subtrees) and len(subtrees[last]) >= _SIMILAR * longest:
+        longest, last = len(subtrees[first]), first
+        while last < len(subtrees) and len(subtrees[last]) >= sizes.similar * longest:
             last += 1
-        size = last - first
-        index = np.empty((size, longest), dtype=np.int64)
-        valid = np.zeros((size, longest), dtype=bool)
-        end = np.full((size, longest), longest, dtype=np.int64)
-        for g, subtree in enumerate(subtrees[first:last]):
+        longest = -(-longest // sizes.align) * sizes.align
+        end = np.full((last - first, longest), longest, dtype=np.int64)
+        groups.append(Group(start, end))
+        for own, subtree in zip(end, subtrees[first:last], strict=True):
             n = len(subtree)
-            index[g, :n] = np.arange(at, at + n)
-            index[g, n:] = at + n - 1
-            valid[g, :n] = True
-            end[g, :n] = np.where(subtree.end == n, longest, subtree.end)
-            at += n
-        groups.append(Group(index, valid, end))
+            own[:n] = np.where(subtree.end == n, longest, subtree.end)
+            padded.append(at + np.minimum(np.arange(longest), n - 1))
+            row.append(start + np.arange(n))
+            at, start = at + n, start + longest
         first = last
-    return tuple(groups)
+    return tuple(groups), np.concatenate(padded), np.concatenate(row)
 
 
-def make_pass(subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> ForwardPass:
+def make_pass(
+    subtrees: Sequence[Subtree], prefix: int, sizes: Sizes, *, keep: bool = False
+) -> ForwardPass:
     """A pass over subtrees, longest first, that reads no logits yet."""
     none = np.zeros(0, dtype=np.int64)
+    groups, padded, row = group_subtrees(subtrees, sizes)
     return ForwardPass(
         tokens=np.concatenate([s.tokens for s in subtrees]),
         positions=np.concatenate([s.positions for s in subtrees]),
         prefix=prefix,
         keep=keep,
-        groups=group_subtrees(subtrees),
+        groups=groups,
+        padded=padded,
+        row=row,
         select=none,
         pair=none,
         pair_row=none,
@@ -256,14 +285,15 @@ def joined_rows(tree: PrefixTree, depth: int, most: int) -> list[tuple[int, int]
 class Planner:
     """Walks the tree depth first and emits passes, with the nodes of their tokens."""
 
-    def __init__(self, tree: PrefixTree, budget: int, cached: int) -> None:
+    def __init__(self, tree: PrefixTree, budget: int, cached: int, sizes: Sizes) -> None:
         self._tree = tree
         self._budget = budget
+        self._sizes = sizes
         self.steps: list[tuple[ForwardPass, IntArray]] = []
         self.cached = cached  # longest prefix
 
     def _emit(self, subtrees: Sequence[Subtree], prefix: int, *, keep: bool = False) -> None:
-        step = make_pass(subtrees, prefix, keep=keep)
+        step = make_pass(subtrees, prefix, self._sizes, keep=keep)
         self.steps.append((step, np.concatenate([s.nodes for s in subtrees])))
 
     def visit(self, low: int, high: int, depth: int) -> None:

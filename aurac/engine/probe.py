@@ -23,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata
+from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
-from aurac.engine.running import forward, packed_model
+from aurac.engine.running import NOT_FINITE, forward, packed_model, sizes_of
+from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory, unwrapped
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ def _examine(model: Any) -> Verdict:
         return Verdict(packed=False, reason=f"layers of kind {', '.join(sorted(kinds))}")
     tree = _sequences(int(config.vocab_size))
     plain = _plain_logits(model, tree)
+    if not plain.amax(dim=-1).isfinite().all():
+        raise CellError(NOT_FINITE)
     limit, windows = tolerance(model), set[int]()
     try:
         with packed_model(model):
@@ -183,7 +186,8 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
 
     The windows that the attention function was told of are added to ``windows``.
     """
-    store, device = SlotCache(1, _HEAD), device_of(model)
+    device, sizes = device_of(model), sizes_of(model)
+    store = SlotCache(1, -(-_HEAD // sizes.align) * sizes.align)
     trunk = chain_subtree(tree.rows[0][:_HEAD], 0)
     below, whole = (make_subtree(tree, 0, len(tree.rows), depth) for depth in (_HEAD, 0))
     for subtree, prefix, nodes in (
@@ -191,9 +195,10 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
         (below, _HEAD, below.nodes),
         (whole, 0, whole.nodes),
     ):
-        step = make_pass([subtree], prefix, keep=subtree is trunk)
-        metadata = pass_metadata(step, store, device)
-        yield nodes, forward(model, step.tokens, metadata, range(len(step.tokens)))
+        step = make_pass([subtree], prefix, sizes, keep=subtree is trunk)
+        metadata = pass_metadata(step, store, device, sizes)
+        (tokens,) = upload(device, step.tokens)
+        yield nodes, forward(model, tokens, metadata)
         if metadata.layer == 0:
             raise RuntimeError("the model does not look its attention up by name")
         windows |= metadata.windows
@@ -202,19 +207,20 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
     starts = [len(row) - 3 for row in tree.rows]
     order = sorted(range(len(starts)), key=lambda i: -starts[i])
     chains = [chain_subtree(tree.rows[i][_HEAD : starts[i]], _HEAD) for i in order]
-    step = make_pass(chains, _HEAD)
-    metadata = pass_metadata(step, store, device)
+    step = make_pass(chains, _HEAD, sizes)
+    metadata = pass_metadata(step, store, device, sizes)
     slot = np.repeat(order, [len(chain) for chain in chains])
-    metadata.slots, metadata.slot = slots, torch.from_numpy(slot).to(device)
-    metadata.place = metadata.positions - _HEAD
-    forward(model, step.tokens, metadata, [0])
+    tokens, metadata.slot = upload(device, step.tokens, slot)
+    metadata.slots, metadata.place = slots, metadata.positions - _HEAD
+    forward(model, tokens, metadata)
     for done, each in ((0, 1), (1, 2)):
         places = [(row, at + done + k) for row, at in enumerate(starts) for k in range(each)]
-        tokens = [int(tree.rows[row][at]) for row, at in places]
-        lengths = [at + done for at in starts]
-        metadata = decoding_metadata(lengths, each, _HEAD, store, slots, device)
+        ids = [int(tree.rows[row][at]) for row, at in places]
+        tokens, positions = upload(device, ids, [at for _, at in places])
+        longest = _HEAD + slots.width
+        metadata = decoding_metadata(positions, longest, each, _HEAD, store, slots, sizes)
         nodes = np.asarray([tree.node(row, at) for row, at in places])
-        yield nodes, forward(model, tokens, metadata, range(len(tokens)))
+        yield nodes, forward(model, tokens, metadata)
 
 
 def tolerance(model: Any) -> float:

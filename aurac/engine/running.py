@@ -1,17 +1,13 @@
-"""Running a model: evaluation mode, packed passes, fused LoRA layers, logits at chosen positions.
-
-PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
-product and a second, low-rank one that scales and adds into its result: three operations instead of
-up to ten. On a 16-bit base PEFT holds the factors in float32 and casts every activation to it and
-back; here the products are in the base's type with float32 accumulation, and the sum is rounded
-once. Layers of any other kind are left as they are.
-"""
+"""Running a model: budgets, packed passes, logits at chosen positions and what is read of them."""
 
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import gc
+import logging
+import math
+import traceback
+from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from aurac.engine.attention import (
     AttentionMetadata,
@@ -30,19 +25,31 @@ from aurac.engine.attention import (
     attention_of,
     pass_metadata,
     refuse_unsupported,
+    upload,
 )
-from aurac.engine.passes import ForwardPass, chain_subtree, make_pass
+from aurac.engine.layers import fewer_operations
+from aurac.engine.passes import ACCELERATOR, CPU, ForwardPass, Sizes, chain_subtree, make_pass
 from aurac.errors import CellError
-from aurac.models.device import device_of, unwrapped
+from aurac.models.device import device_of, no_memory, unwrapped
 
-Indices = Sequence[int] | NDArray[np.int64] | Tensor
+log = logging.getLogger(__name__)
+
+_LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30  # tokens, bytes: on a CPU
+_OF_FREE = 0.8  # of an accelerator's memory; passes take the rest
+_HFLM_ROWS = 16  # on an accelerator
+_PIECE = 256  # logits whose maximum is taken at once
 
 
-_LEAST_CACHED, _CACHE_BYTES = 32_768, 2 << 30
+def sizes_of(model: Any) -> Sizes:
+    """How work is cut where the model is."""
+    return CPU if device_of(model).type == "cpu" else ACCELERATOR
 
 
 def cached_tokens(model: Any) -> int:
-    """How many tokens' keys and values may be kept while decoding: 32,768, or what 2 GiB take."""
+    """How many tokens' keys and values may be kept while decoding.
+
+    On CUDA what four fifths of the free memory take; else 32,768, or what 2 GiB take.
+    """
     try:
         config: Any = model.config.get_text_config()
         queries, width = config.num_attention_heads, getattr(config, "head_dim", None)
@@ -50,7 +57,10 @@ def cached_tokens(model: Any) -> int:
         places = 2 * config.num_hidden_layers * heads * (width or config.hidden_size // queries)
     except AttributeError:  # no attention; it is not served
         return _LEAST_CACHED
-    return max(_LEAST_CACHED, _CACHE_BYTES // (places * model.dtype.itemsize))
+    size, device = places * model.dtype.itemsize, device_of(model)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * _OF_FREE) // size
+    return max(_LEAST_CACHED, _CACHE_BYTES // size)
 
 
 @dataclass
@@ -60,12 +70,14 @@ class Budgets:
     tokens: int  # most in one pass; a longer prompt is one pass
     sequences: int  # most in flight while decoding
     cached: int  # most tokens whose keys and values are held while decoding
+    rows: int = 1  # requests in a batch of ``HFLM``
 
     @classmethod
     def of(cls, model: Any, batch_size: int | None = None) -> Budgets:
         """Those for a model where it is, with at most ``batch_size`` sequences."""
-        tokens = 1024 if device_of(model).type == "cpu" else 8192
-        return cls(tokens, batch_size or 256, cached_tokens(model))
+        sizes = sizes_of(model)
+        rows = batch_size or (1 if sizes is CPU else _HFLM_ROWS)
+        return cls(sizes.tokens, batch_size or 256, cached_tokens(model), rows)
 
     def halve(self) -> bool:
         """Half of everything; False where it is as little as it may be."""
@@ -73,12 +85,40 @@ class Budgets:
         self.tokens = max(64, self.tokens // 2)
         self.sequences = max(1, self.sequences // 2)
         self.cached = max(512, self.cached // 2)
+        self.rows = max(1, self.rows // 2)
         return self != before
+
+    def grow(self, whole: Budgets) -> None:
+        """Twice of everything, up to what it was at first."""
+        for name, most in vars(whole).items():
+            setattr(self, name, min(2 * getattr(self, name), most))
+
+
+@contextlib.contextmanager
+def sparing(budgets: Budgets) -> Iterator[None]:
+    """Where memory does not suffice in this block, halve the budgets and leave it without an error.
+
+    The caller repeats what is missing. What is no memory error is raised, and one that comes where
+    all is as little as it may be.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not no_memory(error) or not budgets.halve():
+            raise
+        log.warning("out of memory: from here on %s", budgets)
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the failed pass
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+NOT_FINITE = "the model gave a logit that is no finite number: try --dtype float32"
 
 
 @contextlib.contextmanager
 def finite_logits(model: Any) -> Iterator[None]:
-    """Refuse logits whose argmax is no answer: a NaN, an infinity, or no token left in a place.
+    """Refuse logits of the model's own generation whose argmax is no answer.
 
     Raises:
         CellError: On a CPU after the first such pass, elsewhere at the end.
@@ -88,7 +128,7 @@ def finite_logits(model: Any) -> Iterator[None]:
 
     def refuse() -> None:
         if broken is not None and broken:
-            raise CellError("the model gave a logit that is no finite number: try --dtype float32")
+            raise CellError(NOT_FINITE)
 
     def look(_model: Any, _inputs: Any, output: Any) -> None:
         nonlocal broken
@@ -106,35 +146,34 @@ def finite_logits(model: Any) -> Iterator[None]:
         hook.remove()
 
 
+def best_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) first argmax and maximum of each row of logits (n, V), NaN before all numbers.
+
+    By the maxima of pieces: a CPU takes several times as long for `argmax` as for `amax`.
+    """
+    number, piece = len(logits), math.gcd(logits.shape[1], _PIECE)
+    rows = torch.arange(number, device=logits.device)
+    pieces = logits.reshape(number, -1, piece)
+    which = pieces.amax(dim=-1).argmax(dim=-1)
+    inside = pieces[rows, which]
+    place = inside.argmax(dim=-1)
+    return which * piece + place, inside[rows, place]
+
+
 def score_logits(
-    logits: Tensor, row: Indices, token: Indices, chunk: int = 32
+    logits: Tensor, row: Tensor, token: Tensor, chunk: int = CPU.rows
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of tokens (m,) at rows (m,) of logits (n, V), and whether each is the argmax.
 
     Log-softmax is in float32, of ``chunk`` rows at once so that the copy stays small.
     """
-    row, token = (torch.as_tensor(part, device=logits.device) for part in (row, token))
-    top, picked = logits.amax(dim=-1), logits[row, token]
+    best, top = best_tokens(logits)
     sums = [
         (part.float() - most.float()[:, None]).exp_().sum(dim=-1)
         for part, most in zip(logits.split(chunk), top.split(chunk), strict=True)
     ]
     norm = torch.cat(sums).log_() + top
-    logprob = picked.float() - norm[row]
-    if logits.device.type != "cpu":  # which rows to look at could be asked of the device only
-        return logprob, logits.argmax(dim=-1)[row] == token
-    return logprob, _is_first_of_best(logits, row, token, picked == top[row])
-
-
-def _is_first_of_best(logits: Tensor, row: Tensor, token: Tensor, among_best: Tensor) -> Tensor:
-    """Whether tokens are their rows' argmax; of equal logits the first is.
-
-    On a CPU argmax costs several maxima: only rows where a scored token has it are looked at.
-    """
-    rows, place = row[among_best].unique(return_inverse=True)
-    result = among_best.clone()
-    result[among_best] = logits[rows].argmax(dim=-1)[place] == token[among_best]
-    return result
+    return logits[row, token].float() - norm[row], best[row] == token
 
 
 NAME = "aurac_packed"
@@ -166,7 +205,9 @@ def packed_attention(
         raise UnsupportedAttentionError("attention outside a packed pass, or with a batch")
     if sliding_window is not None:
         metadata.windows.add(sliding_window)
-    out = metadata.attend(
+    layer, metadata.layer = metadata.layer, metadata.layer + 1
+    out = metadata.on(query.device).attend(
+        layer,
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),
         value[0].transpose(0, 1),
@@ -177,31 +218,42 @@ def packed_attention(
 
 @contextlib.contextmanager
 def packed_model(model: Any) -> Iterator[None]:
-    """Give the model packed attention and fused LoRA layers; undone on leaving."""
-    with attention_of(model, NAME, packed_attention), fused_adapters(model):
+    """Give the model packed attention and layers of fewer operations; undone on leaving."""
+    with attention_of(model, NAME, packed_attention), fewer_operations(model):
         yield
 
 
-def forward(model: Any, tokens: Indices, metadata: AttentionMetadata, select: Indices) -> Tensor:
-    """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places."""
-    device = metadata.positions.device
+def forward(
+    model: Any, tokens: Tensor, metadata: AttentionMetadata, select: Tensor | list[int] | int = 0
+) -> Tensor:
+    """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places; 0: at all."""
+    if isinstance(select, Tensor) and getattr(unwrapped(model), "hf_device_map", None):
+        select = select.tolist()  # a tensor would go to the first device, not to the last layer's
     current = _CURRENT.set(metadata)
     try:
         logits: Tensor = model(
-            input_ids=torch.as_tensor(tokens, device=device)[None],
+            input_ids=tokens[None],
             position_ids=metadata.positions[None],
             use_cache=False,
-            logits_to_keep=torch.as_tensor(select, device=device),
+            logits_to_keep=select,
         ).logits
     finally:
         _CURRENT.reset(current)
     return logits[0]
 
 
-def run_pass(model: Any, step: ForwardPass, cache: SlotCache) -> Tensor:
-    """(S, V) logits of a planned pass, read at its first place where it selects none."""
+def run_pass(
+    model: Any, step: ForwardPass, cache: SlotCache, *more: NDArray[np.int64]
+) -> tuple[Tensor, list[Tensor]]:
+    """(S, V) logits of a planned pass, read at its first place where it selects none.
+
+    Also ``more`` on the model's device.
+    """
     select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
-    return forward(model, step.tokens, pass_metadata(step, cache, device_of(model)), select)
+    device = device_of(model)
+    tokens, chosen, *rest = upload(device, step.tokens, select, *more)
+    metadata = pass_metadata(step, cache, device, sizes_of(model))
+    return forward(model, tokens, metadata, chosen), rest
 
 
 @dataclass(eq=False)
@@ -217,10 +269,12 @@ class Header:
 
     def compute(self, model: Any, longest: int = 0) -> None:
         """Make room for the longest prefix, and fill it, the first time, within `packed_model`."""
-        if (width := max(longest, len(self))) > self.cache.width:
+        align = sizes_of(model).align
+        if (width := -(-max(longest, len(self)) // align) * align) > self.cache.width:
             self.cache.resize(1, width)
         if self.tokens and not self.computed:
-            run_pass(model, make_pass([chain_subtree(self.tokens, 0)], 0, keep=True), self.cache)
+            whole = make_pass([chain_subtree(self.tokens, 0)], 0, sizes_of(model), keep=True)
+            run_pass(model, whole, self.cache)
             self.computed = True
 
 
@@ -256,97 +310,3 @@ def eos_token_ids(model: Any) -> frozenset[int]:
     if ids is None:
         return frozenset()
     return frozenset(ids if isinstance(ids, (list, tuple)) else (ids,))
-
-
-def _hooked(*modules: Any) -> bool:
-    return any(m._forward_hooks or m._forward_pre_hooks for m in modules)
-
-
-def _plain(layer: Any) -> bool:
-    """Whether the layer is an ordinary linear layer with ordinary LoRA around it."""
-    base = layer.base_layer
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    if type(base) is not torch.nn.Linear or layer.merged or len(active) > 1 or _hooked(layer, base):
-        return False
-    if hasattr(base, "_hf_hook"):  # accelerate brings its weight only while it runs
-        return False
-    if not active:
-        return True
-    maps = layer.lora_A[active[0]], layer.lora_B[active[0]]
-    plain = all(type(part) is torch.nn.Linear and part.bias is None for part in maps)
-    special = active[0] in layer.lora_variant and not _is_dora(layer, active[0])
-    return plain and not special and not _hooked(*maps)
-
-
-def _is_dora(layer: Any, name: str) -> bool:
-    """Whether the layer is DoRA's, alone."""
-    from peft.tuners.lora.dora import DoraLinearLayer
-
-    vectors = layer.lora_magnitude_vector
-    return name in vectors and type(vectors[name]) is DoraLinearLayer
-
-
-def _fused_forward(layer: Any) -> Callable[..., Tensor]:
-    """The layer's function at its present rank and scale.
-
-    DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
-    the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
-    """
-    weight, bias = layer.base_layer.weight, layer.base_layer.bias
-    name = next((name for name in layer.active_adapters if name in layer.lora_A), None)
-    original = layer.forward
-    if layer.disable_adapters or name is None:
-        return layer.base_layer.forward
-    down = layer.lora_A[name].weight.to(weight.dtype)
-    up = layer.lora_B[name].weight.to(weight.dtype).t().contiguous()
-    scale = float(layer.scaling[name])
-    factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
-
-    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
-        if args or kwargs or x.dtype != weight.dtype:
-            return original(x, *args, **kwargs)
-        out = functional.linear(x, weight, bias if factor is None else None)
-        low = functional.linear(x, down).view(-1, down.shape[0])
-        out.view(-1, out.shape[-1]).addmm_(low, up, alpha=scale)
-        if factor is not None:
-            out.mul_(factor)  # in the factor's own type, rounded once
-            if bias is not None:
-                out.add_(bias)
-        return out
-
-    return forward
-
-
-def _dora_factor(layer: Any, name: str) -> Tensor:
-    """DoRA's magnitude / norm of each output at the present rank, (out,), in the adapter's type."""
-    dora = layer.lora_magnitude_vector[name]
-    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
-    norm = dora.get_weight_norm(
-        layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
-    )
-    return dora.weight / norm
-
-
-@contextlib.contextmanager
-def fused_adapters(model: Any) -> Iterator[None]:
-    """Compute the model's LoRA layers fused; undone on leaving.
-
-    The factors are read on entering, so a change of rank needs a new context. Enter it in inference
-    mode: the sum is made in place.
-    """
-    peft = sys.modules.get("peft")
-    if peft is None:
-        yield
-        return
-    from peft.tuners.lora import Linear
-
-    changed = []
-    try:
-        for layer in model.modules():
-            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer):
-                layer.forward = _fused_forward(layer)
-                changed.append(layer)
-        yield
-    finally:
-        for layer in changed:
-            del layer.forward

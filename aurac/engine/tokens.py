@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from aurac.engine.passes import (
+    CPU,
     SAVED_TOKENS,
     ForwardPass,
     IntArray,
     Planner,
     PrefixTree,
     ScoringPlan,
+    Sizes,
     shared_prefix,
 )
 from aurac.errors import TaskError
@@ -93,8 +95,8 @@ class ScoringLayout:
     pair_node: IntArray  # (n_pairs,) ascending node whose logits are read
     pair_token: IntArray  # (n_pairs,) the token that is scored there
     request_pairs: tuple[IntArray, ...]  # for each request, the indices of its pairs, in order
-    # Passes over this layout, by token budget and length of the header
-    _plans: dict[tuple[int, int], ScoringPlan] = field(default_factory=dict, repr=False)
+    # Passes over this layout, by token budget, length of the header, and sizes
+    _plans: dict[tuple[int, int, Sizes], ScoringPlan] = field(default_factory=dict, repr=False)
 
     @classmethod
     def build(cls, encoded: Sequence[Pair], max_length: int) -> ScoringLayout:
@@ -123,26 +125,26 @@ class ScoringLayout:
         """Tokens of the longest input."""
         return max(len(row) for row in self.tree.rows)
 
-    def plan(self, budget: int, header: int = 0) -> ScoringPlan:
+    def plan(self, budget: int, header: int = 0, sizes: Sizes = CPU) -> ScoringPlan:
         """The passes that score it, of at most ``budget`` tokens; kept for the next rank.
 
         The first ``header`` tokens, with which every input begins and none of which is scored, are
         in the cache before the first pass.
         """
-        if (budget, header) not in self._plans:
-            planner = Planner(self.tree, budget, cached=header)
+        key = budget, header, sizes
+        if key not in self._plans:
+            planner = Planner(self.tree, budget, cached=header, sizes=sizes)
             planner.visit(0, len(self.tree.rows), header)
             steps = tuple(self._with_pairs(planner.steps))
-            self._plans[budget, header] = ScoringPlan(steps, planner.cached, self._finished(steps))
-        return self._plans[budget, header]
+            self._plans[key] = ScoringPlan(steps, planner.cached, self._last_pass(steps))
+        return self._plans[key]
 
-    def _finished(self, steps: Sequence[ForwardPass]) -> tuple[int, ...]:
-        """For each pass, how many requests have the last of their pairs in it."""
+    def _last_pass(self, steps: Sequence[ForwardPass]) -> IntArray:
+        """For each request the number of the pass that has the last of its pairs."""
         pass_of = np.zeros(len(self.pair_node), dtype=np.int64)
         for number, step in enumerate(steps):
             pass_of[step.pair] = number
-        last = [int(pass_of[index].max()) for index in self.request_pairs]
-        return tuple(np.bincount(last, minlength=len(steps)).tolist())
+        return np.asarray([pass_of[index].max() for index in self.request_pairs])
 
     def _with_pairs(self, steps: Sequence[tuple[ForwardPass, IntArray]]) -> Iterator[ForwardPass]:
         """Give every scored pair to the first pass that computes its node."""

@@ -80,11 +80,12 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
     return str(device)
 
 
-def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
+def pick_dtype(dtype: str | None, device: str, *, training: bool = False) -> torch.dtype:
     """The dtype to compute in: one of `DTYPES`, by default bf16 where this machine is fast at it.
 
     On a CPU it is with AMX or AVX-512-BF16 instructions; without them it is emulated and slower
-    than fp32.
+    than fp32. On CUDA devices with fp16 alone (capability 7, as of a T4) it is fp16, but for
+    training, whose gradients would vanish in it.
     """
     import torch
 
@@ -95,7 +96,10 @@ def pick_dtype(dtype: str | None, device: str) -> torch.dtype:
     fast = False
     if device.startswith("cuda"):  # of other machines capability 8 or later is taken for granted
         here = torch.cuda.is_available()
-        fast = not here or torch.cuda.get_device_capability(device)[0] >= 8
+        capability = torch.cuda.get_device_capability(device)[0] if here else 8
+        if capability == 7 and not training:
+            return torch.float16
+        fast = capability >= 8
     elif device == "cpu":
         probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
         fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)

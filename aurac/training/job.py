@@ -25,6 +25,7 @@ from aurac.adapters.export import check_free
 from aurac.errors import DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
+from aurac.models.device import pick_device, pick_dtype
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nested import Nested
@@ -93,7 +94,9 @@ def train(
     folder = Path(out).expanduser()
     check_free(folder, force=force)
     rows = training_documents(recipe)
-    loaded = load_base(recipe.base, dtype=recipe.dtype, device=_own_device(device))
+    place = pick_device(_own_device(device))
+    dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
+    loaded = load_base(recipe.base, dtype=dtype, device=place)
     if (first := len(rows) - recipe.validation) < 1:
         raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
     examples = tokenize(recipe, rows[:first], loaded.tokenizer)

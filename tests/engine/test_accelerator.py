@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import accelerator
@@ -30,6 +31,8 @@ from engine_models import (
     tiny,
     words,
 )
+
+from aurac.engine import running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +148,7 @@ def test_a_model_over_two_devices_runs_packed_passes(kind: str) -> None:
     from accelerate import dispatch_model
 
     model = copy.deepcopy(tiny(kind))
-    places: dict[str, int] = {f"model.layers.{i}": i > 0 for i in range(3)}
+    places: dict[str, int] = {f"model.layers.{i}": min(i, 1) for i in range(3)}
     places |= {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.norm": 1, "lm_head": 0}
     dispatch_model(model, places)
     pairs, prompts = requests()
@@ -187,6 +190,25 @@ def test_a_memory_error_in_the_probe_is_no_verdict() -> None:
 
 
 @inside
+def test_a_device_without_bfloat16_computes_in_float16_and_refuses_what_overflows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from aurac.errors import CellError
+    from aurac.models.device import pick_dtype
+
+    monkeypatch.setattr(accelerator.STATE, "capability", (7, 5))
+    assert pick_dtype("auto", "cuda") == torch.float16
+    assert pick_dtype("auto", "cuda", training=True) == torch.float32
+    model = copy.deepcopy(tiny("llama")).half().cuda()
+    pairs, _ = requests()
+    assert len(scores(packed_alone(budgeted(model)), pairs)) == len(pairs)
+    model.model.layers[1].mlp.down_proj.weight.data.fill_(60_000)
+    model.model.layers[1].mlp.up_proj.weight.data.fill_(60_000)
+    with pytest.raises(CellError, match="--dtype float32"):
+        scores(budgeted(copy.deepcopy(model)), pairs)
+
+
+@inside
 def test_what_hflm_answers_is_batched_and_halved() -> None:
     pairs, prompts = requests()
     lm = budgeted(on_device("gpt_neo"))
@@ -195,3 +217,148 @@ def test_what_hflm_answers_is_batched_and_halved() -> None:
         close(scores(lm, pairs), reference_scores(tiny("gpt_neo"), pairs))
     with failing(700, times=2):
         assert texts(lm, prompts) == reference_texts(tiny("gpt_neo"), prompts)
+
+
+def deep(layers: int) -> Any:
+    """A Llama with LoRA on all projections, as attached: factors in float32 on a 16-bit base."""
+    import transformers
+    from engine_models import _config
+
+    config = _config("llama")
+    config.num_hidden_layers = layers
+    torch.manual_seed(0)
+    model = lora(transformers.LlamaForCausalLM(config).bfloat16(), 4)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return model.cuda()
+
+
+def counts(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, run: Callable[[], Any]) -> Any:
+    """What the device is asked to do in the calls of a function."""
+    seen, whole = [], getattr(owner, name)
+
+    def counted(*args: Any) -> Any:
+        with counting() as done:
+            result = whole(*args)
+        seen.append(done)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, counted)
+        run()
+    return seen
+
+
+# Kernels for each layer of a Llama with LoRA on its seven projections. Of 42 in decoding, 18 are
+# LoRA's and the base's products, 10 turn by position, 2 are norms.
+DECODING, WITH_HEADER, SCORING = 42, 44, 52
+
+
+@inside
+@pytest.mark.parametrize("header", [False, True])
+def test_a_decoding_pass_takes_few_kernels_and_one_wait(
+    monkeypatch: pytest.MonkeyPatch, header: bool
+) -> None:
+    from aurac.engine import graphs
+    from aurac.engine.decoding import Decoder
+
+    monkeypatch.setattr(graphs, "_EAGER", 10**9)
+    rng, kernels = random.Random(1), []
+    common = words(rng, 60) + " " if header else ""
+    prompts = [
+        (common + words(rng, rng.randint(5, 30)), {"until": [], "max_gen_toks": 9})
+        for _ in range(11)
+    ]
+    for layers in (2, 4):
+        lm = packed_alone(budgeted(deep(layers)))
+        texts(lm, prompts[:2])
+        passes = counts(monkeypatch, Decoder, "_advance", lambda lm=lm: texts(lm, prompts))
+        assert {sum(done.waits.values()) for done in passes} == {1}
+        assert max(done.kernels["copy cpu to cuda"] for done in passes) <= 2  # slots that move
+        kernels.append(median(sum(done.kernels.values()) for done in passes))
+    assert (kernels[1] - kernels[0]) / 2 <= (WITH_HEADER if header else DECODING)
+
+
+@inside
+def test_scoring_takes_few_kernels_and_one_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aurac.engine import lm as engine
+
+    rng, kernels = random.Random(1), []
+    pairs = [(words(rng, rng.randint(30, 60)), " x" + words(rng, 3)) for _ in range(40)]
+    for layers in (2, 4):
+        lm = packed_alone(budgeted(deep(layers), tokens=400))
+        scores(lm, pairs)
+        with counting() as done:
+            passes = counts(monkeypatch, engine, "run_pass", lambda lm=lm: scores(lm, pairs))
+            assert sum(done.waits.values()) == 1
+        assert len(passes) > 5
+        assert not any(one.waits for one in passes)
+        assert {one.kernels["copy cpu to cuda"] for one in passes} == {2}
+        kernels.append(max(sum(one.kernels.values()) for one in passes))
+    assert (kernels[1] - kernels[0]) / 2 <= SCORING
+
+
+@inside
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3"])
+def test_graphs_write_the_same_texts(kind: str) -> None:
+    rng = random.Random(2)
+    prompts = [
+        (words(rng, rng.randint(1, 40)), {"until": ["the"], "max_gen_toks": rng.choice([9, 60])})
+        for _ in range(14)
+    ]
+    with counting() as done:
+        assert texts(packed_alone(budgeted(on_device(kind))), prompts) == reference_texts(
+            tiny(kind), prompts
+        )
+    assert done.kernels["graph"] > 20
+
+
+@inside
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("llama", "logits differ"), ("gpt2", "stream is capturing")]
+)
+def test_without_a_right_graph_passes_stay_eager(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, reason: str
+) -> None:
+    """CUDA computes nothing while it records: without a replay there are no logits. GPT-2 waits."""
+    monkeypatch.setattr(accelerator.Graph, "replay", lambda _: None)
+    caplog.set_level("INFO")
+    prompts = [(f"{word} quick brown fox", {"until": [], "max_gen_toks": 60}) for word in "abcde"]
+    mine = texts(packed_alone(budgeted(copy.deepcopy(on_device(kind)))), prompts)
+    assert mine == reference_texts(tiny(kind), prompts)
+    assert reason in caplog.text
+
+
+@inside
+def test_a_memory_error_repeats_a_pass_and_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    from aurac.engine import decoding
+
+    rng, seen = random.Random(1), []
+    pairs = [(words(rng, 40), " x" + words(rng, 3)) for _ in range(40)]
+    prompts = [(words(rng, 40), {"until": [], "max_gen_toks": 20}) for _ in range(40)]
+    model, whole = on_device("llama"), running.forward
+
+    def forward(model: Any, tokens: Any, *args: Any) -> Any:
+        seen.append(tokens.numel())
+        return whole(model, tokens, *args)
+
+    monkeypatch.setattr(running, "forward", forward)
+    monkeypatch.setattr(decoding, "forward", forward)
+    computed = {}
+    for after in (10**9, 1500):
+        for ask, asked in ((scores, pairs), (texts, prompts)):
+            lm = packed_alone(budgeted(model, tokens=256, sequences=8))
+            seen.clear()
+            with failing(after):
+                ask(lm, asked)
+            computed[after, ask] = sum(seen)
+    for ask in (scores, texts):
+        assert computed[1500, ask] < 1.3 * computed[10**9, ask]
+
+
+@inside
+def test_the_cache_takes_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three layers, two heads of keys and values of 8 numbers of 4 bytes: 384 bytes a token."""
+    monkeypatch.setattr(accelerator.STATE, "free", 384 * 1000)
+    assert running.cached_tokens(on_device("llama")) == 800

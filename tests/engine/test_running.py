@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import running
-from aurac.engine.running import Budgets, cached_tokens, fused_adapters, score_logits
+from aurac.engine.layers import fewer_operations
+from aurac.engine.running import Budgets, cached_tokens, score_logits
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])  # the second has biases
@@ -32,7 +33,7 @@ def test_fused_layers_give_pefts_own_result(rank: int, dora: bool, family: str) 
     model, tokens = lora(tiny(family), rank, use_dora=dora), torch.arange(40).view(2, 20)
     with torch.inference_mode():
         expected = model(tokens).logits
-        with fused_adapters(model):
+        with fewer_operations(model):
             torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
             changed = [m for m in model.modules() if "forward" in vars(m)]
             assert len(changed) == 3 * 7
@@ -51,7 +52,7 @@ def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts(dora: 
     with torch.inference_mode():
         truth = exact(tokens).logits
         theirs = (half(tokens).logits - truth).norm()
-        with fused_adapters(half):
+        with fewer_operations(half):
             ours = (half(tokens).logits - truth).norm()
     assert ours < 1.2 * theirs
 
@@ -66,7 +67,7 @@ def test_disabled_hooked_and_special_layers_are_left_to_peft() -> None:
     kasa = lora(tiny("llama"), 4, kasa_config=KasaConfig(), init_lora_weights=True)
     with torch.inference_mode():
         expected, special = model(tokens).logits, kasa(tokens).logits
-        with fused_adapters(model), fused_adapters(kasa):
+        with fewer_operations(model), fewer_operations(kasa):
             assert "forward" not in vars(layer)
             torch.testing.assert_close(model(tokens).logits, expected, atol=1e-4, rtol=1e-4)
             torch.testing.assert_close(kasa(tokens).logits, special, atol=0, rtol=0)

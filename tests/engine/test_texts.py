@@ -150,7 +150,7 @@ def test_no_room_for_the_prompt_is_named() -> None:
 
 
 def test_answers_that_only_the_limit_ended_are_known() -> None:
-    """Cut at the limit; stopped by a string, early or with the last token; and HFLM's, by length."""
+    """Cut at the limit; stopped by a string, early or with the last token; HFLM's by length."""
     model = tiny("llama")
     whole = reference_texts(model, [("fox", {"until": [], "max_gen_toks": 12})])[0]
     stop, limits = whole[4:6], {"do_sample": False}

@@ -19,13 +19,15 @@ import contextlib
 import ctypes
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 VERSION = "2.13."
 LIBRARIES = Path(torch.__file__).parent / "lib"
@@ -127,7 +129,7 @@ def _wait(what: str) -> None:
 class _Operation:
     """What the schema of an operation says."""
 
-    known: dict[Any, _Operation] = {}
+    known: ClassVar[dict[Any, _Operation]] = {}
 
     def __init__(self, op: Any) -> None:
         schema = op._schema
@@ -157,70 +159,88 @@ class _Operation:
         return cls.known[op]
 
 
+class _Call:
+    """One operation on the device: its arguments as CPU tensors, its results as CUDA's."""
+
+    def __init__(self, known: _Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.known, self.args, self.kwargs = known, args, kwargs
+        # id of a device tensor → it, its CPU twin, the twin's geometry
+        self.own: dict[int, tuple[torch.Tensor, torch.Tensor, Any]] = {}
+        self.host: list[torch.Tensor] = []
+        self.fresh: list[torch.Tensor] = []  # results in memory of their own
+        self.low = [self._lower(a) for a in args]
+        self.named = {k: self._lower(v) for k, v in kwargs.items()}
+        own, where = [tensor for tensor, *_ in self.own.values()], kwargs.get("device")
+        _check_devices(known, self.host, own, args)
+        self.index = min((t.get_device() for t in own), default=(where and where.index) or 0)
+        for place, name in known.tensors:  # a number that stands for a tensor, as in `x + 1`
+            if place < len(self.low):
+                self.low[place] = _tensor(self.low[place])
+            elif name in self.named:
+                self.named[name] = _tensor(self.named[name])
+        if known.random and self.named.get("generator") is None:
+            self.named["generator"] = STATE.generator
+
+    def _lower(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._lower, value))
+        if isinstance(value, torch.device):
+            return torch.device("cpu")
+        if not isinstance(value, torch.Tensor):
+            return value
+        if not value.is_cuda:
+            self.host.append(value)
+            return value
+        if id(value) not in self.own:
+            twin = _as_cpu(value)
+            self.own[id(value)] = value, twin, _geometry(twin)
+        return self.own[id(value)][1]
+
+    def results(self, out: Any) -> Any:
+        """What the operation gives to its caller."""
+        for tensor, twin, before in self.own.values():
+            if _geometry(twin) != before:  # it was resized
+                _refer(tensor, seen_as(twin, CUDA, self.index))
+        returns = self.known.returns
+        if len(returns) == 1:
+            return self._raise(out, returns[0])
+        return tuple(map(self._raise, out, returns)) if returns else None
+
+    def _raise(self, value: Any, argument: tuple[int, str] | None = None) -> Any:
+        if argument is not None:
+            place, name = argument
+            return self.args[place] if place < len(self.args) else self.kwargs[name]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(self._raise, value))
+        if not isinstance(value, torch.Tensor):
+            return value
+        for tensor, twin, _ in self.own.values():
+            if value is twin:
+                return tensor
+        _allocate()
+        self.fresh.append(value)
+        return seen_as(value, CUDA, self.index)
+
+
+def _tensor(value: Any) -> Any:
+    return torch.tensor(value) if isinstance(value, (bool, int, float, complex)) else value
+
+
+def _geometry(tensor: torch.Tensor) -> Any:
+    return tensor.shape, tensor.stride(), tensor.data_ptr()
+
+
 def _compute(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Any operation, by the CPU's kernel on the same memory."""
     known = _Operation.of(op)
     STATE.counts.kernels[known.name] += 1
     if known.waits:
         _wait(known.name.removeprefix("aten::"))
-    lowered: dict[int, tuple[Any, ...]] = {}  # id → device tensor, its CPU twin, the twin's place
-    host: list[torch.Tensor] = []
-
-    def place(tensor: torch.Tensor) -> tuple[Any, ...]:
-        return tensor.shape, tensor.stride(), tensor.data_ptr()
-
-    def lower(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            if not value.is_cuda:
-                host.append(value)
-                return value
-            if id(value) not in lowered:
-                twin = _as_cpu(value)
-                lowered[id(value)] = value, twin, place(twin)
-            return lowered[id(value)][1]
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(lower, value))
-        return torch.device("cpu") if isinstance(value, torch.device) else value
-
-    low, named = [lower(a) for a in args], {k: lower(v) for k, v in kwargs.items()}
-    own = [entry[0] for entry in lowered.values()]
-    _check_devices(known, host, own, args)
-    asked = kwargs.get("device")
-    index = min(t.get_device() for t in own) if own else (asked.index or 0 if asked else 0)
-    for k, name in known.tensors:  # a number that stands for a tensor, as in `x + 1`
-        where, key = (low, k) if k < len(low) else (named, name)
-        value = where[key] if where is low else named.get(name)  # type: ignore[index]
-        if isinstance(value, (bool, int, float, complex)):
-            where[key] = torch.tensor(value)  # type: ignore[index]
-    if known.random and named.get("generator") is None:
-        named["generator"] = STATE.generator
-    out = op(*low, **named)
-    fresh: list[torch.Tensor] = []
-
-    def raised(value: Any, argument: tuple[int, str] | None = None) -> Any:
-        if argument is not None:
-            return args[argument[0]] if argument[0] < len(args) else kwargs[argument[1]]
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(raised, value))
-        if not isinstance(value, torch.Tensor):
-            return value
-        for tensor, twin, _ in lowered.values():
-            if value is twin:
-                return tensor
-        _allocate()
-        fresh.append(value)
-        return seen_as(value, CUDA, index)
-
-    for tensor, twin, before in lowered.values():
-        if place(twin) != before:  # it was resized
-            _refer(tensor, seen_as(twin, CUDA, index))
-    if len(known.returns) == 1:
-        result = raised(out, known.returns[0])
-    else:
-        result = tuple(map(raised, out or (), known.returns))
+    call = _Call(known, args, kwargs)
+    result = call.results(op(*call.low, **call.named))
     if STATE.tape is not None:
-        STATE.tape.append((op, low, named, fresh))
-    return result if known.returns else None
+        STATE.tape.append((op, call.low, call.named, call.fresh))
+    return result
 
 
 def _check_devices(known: _Operation, host: Any, own: Any, args: tuple[Any, ...]) -> None:
@@ -243,7 +263,10 @@ def _empty(op: Any, size: Any, *args: Any, device: Any = None, **kwargs: Any) ->
         raise RuntimeError("CUDA error: invalid device ordinal")
     _allocate()
     settings = {k: v for k, v in kwargs.items() if k not in {"pin_memory", "layout"}}
-    return seen_as(op(size, *args, **settings, device="cpu"), CUDA, index)
+    made = op(size, *args, **settings, device="cpu")
+    if STATE.tape is not None:
+        STATE.tape.append((lambda: (), [], {}, [made]))
+    return seen_as(made, CUDA, index)
 
 
 def _resize(_op: Any, tensor: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
@@ -346,8 +369,9 @@ class Graph:
         STATE.counts.kernels["graph"] += 1
         for op, low, named, fresh in self.tape:
             out = op(*low, **named)
-            flat = [t for t in (out if isinstance(out, (list, tuple)) else [out]) if fresh]
-            for kept, new in zip(fresh, flat, strict=bool(fresh)):
+            for kept, new in zip(
+                fresh, out if isinstance(out, (list, tuple)) else [out], strict=False
+            ):
                 kept.copy_(new)
 
     @staticmethod
@@ -427,33 +451,39 @@ def _replace_functions() -> None:
         shared_memory_per_block_optin=232448,
     )  # fmt: skip
     state = STATE.generator
+
+    def seed(number: int) -> None:
+        state.manual_seed(int(number))
+
+    def answers(names: str, function: Any) -> dict[str, Any]:
+        return dict.fromkeys(names.split(), function)
+
     functions: dict[str, Any] = {
-        **dict.fromkeys(("init", "_lazy_init", "set_device", "empty_cache", "ipc_collect"), _nothing),
-        "reset_peak_memory_stats": _nothing,
-        **dict.fromkeys(("is_available", "is_initialized"), lambda: True),
-        **dict.fromkeys(("device_count", "_device_count_nvml"), lambda: STATE.devices),
-        **dict.fromkeys(("current_device", "_exchange_device", "_maybe_exchange_device"), lambda *_: 0),
+        **answers("init _lazy_init set_device empty_cache ipc_collect", _nothing),
+        **answers("reset_peak_memory_stats graph_pool_handle", _nothing),
+        **answers("is_available is_initialized", lambda: True),
+        **answers("_is_in_bad_fork is_current_stream_capturing", lambda: False),
+        **answers("device_count _device_count_nvml", lambda: STATE.devices),
+        **answers("current_device _exchange_device _maybe_exchange_device", lambda *_: 0),
+        **answers("memory_allocated memory_reserved", lambda *_: 0),
+        **answers("max_memory_allocated max_memory_reserved", lambda *_: 0),
+        **answers("current_stream default_stream", lambda *_: _Stream()),
+        **answers("manual_seed manual_seed_all", seed),
+        "memory_stats": lambda *_, **__: {},
         "get_device_name": lambda *_: device.name,
         "get_device_capability": lambda *_: STATE.capability,
         "get_device_properties": lambda *_: device,
         "mem_get_info": lambda *_: (STATE.free, device.total_memory),
-        **dict.fromkeys(("memory_allocated", "memory_reserved"), lambda *_: 0),
-        **dict.fromkeys(("max_memory_allocated", "max_memory_reserved"), lambda *_: 0),
-        "memory_stats": lambda *_, **__: {},
         "synchronize": lambda *_: _wait("synchronize"),
-        **dict.fromkeys(("manual_seed", "manual_seed_all"), lambda n: state.manual_seed(int(n)) and None),
         "get_rng_state": lambda *_: state.get_state(),
         "get_rng_state_all": lambda: [state.get_state()],
         "set_rng_state": lambda new, *_: state.set_state(new.cpu()) and None,
         "set_rng_state_all": lambda new: state.set_state(new[0].cpu()) and None,
         "is_bf16_supported": lambda *_, **__: STATE.capability >= (8, 0),
-        **dict.fromkeys(("_is_in_bad_fork", "is_current_stream_capturing"), lambda: False),
-        **dict.fromkeys(("current_stream", "default_stream"), lambda *_: _Stream()),
         "stream": lambda *_: contextlib.nullcontext(),
-        "graph_pool_handle": _nothing,
         "get_arch_list": lambda: ["sm_90"],
         "can_device_access_peer": lambda *_: False,
-    }  # fmt: skip
+    }
     for name, function in functions.items():  # one each: dynamo tells functions apart by identity
         own = FunctionType(
             function.__code__,

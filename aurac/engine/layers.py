@@ -1,0 +1,185 @@
+"""A model's layers in fewer operations: LoRA, and on accelerators norms.
+
+PEFT's linear layer computes ``base(x) + B(A(x)) * scaling``. In evaluation that is one matrix
+product and a second, low-rank one that scales and adds into its result: three operations instead of
+up to ten. On a 16-bit base PEFT holds the factors in float32 and casts every activation to it and
+back; here the products are in the base's type with float32 accumulation, and the sum is rounded
+once. Layers of any other kind are left as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def _hooked(*modules: Any) -> bool:
+    return any(m._forward_hooks or m._forward_pre_hooks for m in modules)
+
+
+def _plain(layer: Any) -> bool:
+    """Whether the layer is an ordinary linear layer with ordinary LoRA around it."""
+    base = layer.base_layer
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if type(base) is not torch.nn.Linear or layer.merged or len(active) > 1 or _hooked(layer, base):
+        return False
+    if hasattr(base, "_hf_hook"):  # accelerate brings its weight only while it runs
+        return False
+    if not active:
+        return True
+    maps = layer.lora_A[active[0]], layer.lora_B[active[0]]
+    plain = all(type(part) is torch.nn.Linear and part.bias is None for part in maps)
+    special = active[0] in layer.lora_variant and not _is_dora(layer, active[0])
+    return plain and not special and not _hooked(*maps)
+
+
+def _is_dora(layer: Any, name: str) -> bool:
+    """Whether the layer is DoRA's, alone."""
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    vectors = layer.lora_magnitude_vector
+    return name in vectors and type(vectors[name]) is DoraLinearLayer
+
+
+class _Down:
+    """The products with the low-rank factors A of layers that read the same input, as one.
+
+    The first of the layers computes them all; the last one lets go of them.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        factors = [
+            layer.lora_A[_active(layer)].weight.to(layer.base_layer.weight.dtype)
+            for layer in layers
+        ]
+        self.weight = torch.cat(factors) if len(factors) > 1 else factors[0]
+        self.ranks = [len(factor) for factor in factors]
+        self.input: Tensor | None = None
+        self.parts: Sequence[Tensor] = ()
+
+    def __call__(self, x: Tensor, number: int) -> Tensor:
+        """(.., r) for the layer of this number."""
+        if x is not self.input:
+            low = functional.linear(x, self.weight)
+            self.input, self.parts = x, low.split(self.ranks, dim=-1)
+        part = self.parts[number]
+        if number == len(self.ranks) - 1:
+            self.input, self.parts = None, ()
+        return part
+
+
+def _active(layer: Any) -> str | None:
+    if layer.disable_adapters:
+        return None
+    return next((name for name in layer.active_adapters if name in layer.lora_A), None)
+
+
+def _fused_forward(layer: Any, name: str, down: _Down, number: int) -> Callable[..., Tensor]:
+    """The layer's function at its present rank and scale.
+
+    DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
+    the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
+    """
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    original = layer.forward
+    up = layer.lora_B[name].weight.to(weight.dtype).t().contiguous()
+    scale = float(layer.scaling[name])
+    factor = _dora_factor(layer, name) if _is_dora(layer, name) else None
+
+    def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if args or kwargs or x.dtype != weight.dtype:
+            return original(x, *args, **kwargs)
+        out = functional.linear(x, weight, bias if factor is None else None)
+        out.view(-1, out.shape[-1]).addmm_(down(x, number).flatten(0, -2), up, alpha=scale)
+        if factor is not None:
+            out.mul_(factor)  # in the factor's own type, rounded once
+            if bias is not None:
+                out.add_(bias)
+        return out
+
+    return forward
+
+
+def _dora_factor(layer: Any, name: str) -> Tensor:
+    """DoRA's magnitude / norm of each output at the present rank, (out,), in the adapter's type."""
+    dora = layer.lora_magnitude_vector[name]
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    norm = dora.get_weight_norm(
+        layer.base_layer.weight.to(down.dtype), up @ down, layer.scaling[name]
+    )
+    return dora.weight / norm
+
+
+_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # if it is, it is used
+
+
+def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
+    """The model's LoRA layers, each with its function."""
+    if sys.modules.get("peft") is None:
+        return
+    from peft.tuners.lora import Linear
+
+    for parent in model.modules():
+        layers = {
+            name: layer
+            for name, layer in parent.named_children()
+            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer)
+        }
+        for layer in list(layers.values()):
+            if _active(layer) is None:
+                yield layer, layer.base_layer.forward
+        adapted = {name: layer for name, layer in layers.items() if _active(layer) is not None}
+        apart = [(name,) for name in adapted if not any(name in names for names in _SAME_INPUT)]
+        for names in (*_SAME_INPUT, *apart):
+            together = [adapted[name] for name in names if name in adapted]
+            if together:
+                down = _Down(together)
+                for number, layer in enumerate(together):
+                    yield layer, _fused_forward(layer, str(_active(layer)), down, number)
+
+
+_ONE_KERNEL: dict[type, bool] = {}  # of a class of norms: whether torch's own function is the same
+
+
+def _fused_norms(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
+    """The model's RMS norms on CUDA, where torch has a kernel for one, each with its function."""
+    for norm in model.modules():
+        kind, weight = type(norm), getattr(norm, "weight", None)
+        eps = getattr(norm, "variance_epsilon", None)
+        if not isinstance(weight, Tensor) or eps is None or not weight.is_cuda or _hooked(norm):
+            continue
+        function = partial(_rms_norm, norm.forward, weight, eps)
+        if kind not in _ONE_KERNEL:
+            x = torch.linspace(-1, 3, weight.numel(), device=weight.device, dtype=weight.dtype)
+            _ONE_KERNEL[kind] = torch.allclose(norm(x[None]), function(x[None]), rtol=0.02)
+        if _ONE_KERNEL[kind]:
+            yield norm, function
+
+
+def _rms_norm(own: Callable[[Tensor], Tensor], weight: Tensor, eps: float, x: Tensor) -> Tensor:
+    return functional.rms_norm(x, weight.shape, weight, eps) if x.dtype == weight.dtype else own(x)
+
+
+@contextlib.contextmanager
+def fewer_operations(model: Any) -> Iterator[None]:
+    """Compute LoRA layers and norms in fewer operations; undone on leaving.
+
+    The factors are read on entering, so a change of rank needs a new context. Enter it in inference
+    mode: LoRA's sum is made in place.
+    """
+    changed = []
+    try:
+        for layer, function in (*_fused_adapters(model), *_fused_norms(model)):
+            layer.forward = function
+            changed.append(layer)
+        yield
+    finally:
+        for layer in changed:
+            del layer.forward
