@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import accelerator
 import pytest
 import torch
-from accelerator import failing
+from accelerator import counting, failing
 from engine_models import (
     PACKED,
     PLAIN,
     budgeted,
+    lora,
     packed_alone,
     reference_scores,
     reference_texts,
