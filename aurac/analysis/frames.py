@@ -108,7 +108,8 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     if asked.reference is not None and asked.reference not in names:
         known = ", ".join(names)
         raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
-    tasks = [_Task(same, asked) for same in _by_task(rows)]
+    every_task = dict.fromkeys(row.task for row in rows)
+    tasks = [_Task([row for row in rows if row.task == name], asked) for name in every_task]
     apart = _apart(tasks)
     means = _Means(apart, asked) if len(apart) > 1 else None
     points = {row: points_of(row, asked.level) for task in tasks for row in task.rows}
@@ -244,13 +245,6 @@ class _Means:
 def _turned(pair: Record) -> Record:
     turned = {"a": pair["b"], "b": pair["a"], "difference": -pair["difference"]}
     return pair | turned | {"wins": pair["losses"], "losses": pair["wins"]}
-
-
-def _by_task(rows: Sequence[Row]) -> list[list[Row]]:
-    tasks: dict[str, list[Row]] = {}
-    for row in rows:
-        tasks.setdefault(row.task, []).append(row)
-    return list(tasks.values())
 
 
 def _apart(tasks: Sequence[_Task]) -> list[_Task]:

@@ -217,9 +217,10 @@ def save(draw: Callable[[Axes], Axes], stem: Path, *, paper: bool = True) -> lis
     paths = []
     for small, kinds in ((False, ("svg", "png")), (True, ("pdf",) if paper else ())):
         with styled(small=small):
-            figure = Figure(figsize=PAPER if small else WIDTH, layout="constrained")
+            figure = Figure(figsize=PAPER if small else WIDTH)
             draw(figure.subplots())
             _grow(figure)
+            figure.set_layout_engine("constrained")
             for kind in kinds:
                 content = io.BytesIO()
                 figure.savefig(content, format=kind, metadata=_ANONYMOUS[kind])

@@ -165,9 +165,9 @@ def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
     margin, found = of.analysis.question.margin, []
     if margin is not None:
-        lost = f"at most {points(margin)} against the trained rank, the margin"
+        lost = f"lose at most the margin, {points(margin)}, against the trained rank"
         heads = [head for head in ("ship", within(margin)) if head in columns]
-        found += [f"{head}: the smallest rank shown to lose {lost}" for head in heads]
+        found += [f"{head}: the smallest rank shown to {lost}" for head in heads]
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not shown to be above the base")
     if "unfinished" in columns:

@@ -188,7 +188,7 @@ def caption_of_pairs(of: View, shown: int) -> str:
     """What the intervals and p values of the first `shown` rows of differences allow for."""
     text = "Differences of AURAC in points, the better one first"
     if shown < len(of.pairs):
-        text += f" (those of the first adapter; all {len(of.pairs)} are in pairs.csv)"
+        text += f" (the first adapter's; all {len(of.pairs)} are in pairs.csv; see --reference)"
     known = [record for record in of.pairs if record["p"] is not None]
     if not known:
         return f"{text}."

@@ -92,6 +92,8 @@ def test_no_error_no_overflow_no_request(browser, pages, name, size, js):
         if name == "real":
             assert page.locator(".browser").is_visible() is js
             assert page.locator(".static").is_visible() is not js
+            hints = page.get_by_text("The table scrolls sideways").all()
+            assert any(hint.is_visible() for hint in hints) is (js and size == "phone")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

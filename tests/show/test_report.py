@@ -126,12 +126,25 @@ def test_markdown_and_html_say_the_same(tmp_path):
         assert number.replace("\\", "") in page
 
 
+def test_the_answers_of_one_adapter_open_at_the_trained_and_the_shipped_rank(tmp_path):
+    found = one(margin=0.1)
+    written(tmp_path, found)
+    page = text_of(tmp_path, "report.html")
+    shipped = list(found.points["rank"]).index(found.recommended["rank"][0])
+    assert f'"start": [[0, 5], [0, {shipped}]]' in page
+    verdict = page[page.index('class="verdict"') : page.index("</div>")]
+    assert "Ship rank" in verdict
+    assert "aurac truncate" not in verdict
+    assert "aurac truncate" in page
+
+
 def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):
     names = written(tmp_path, one(margin=0.1))
     assert not any("differences" in name for name in names)
     first = text_of(tmp_path).split("## Details")[0]
     assert "Ship rank" in first
     assert "AURAC" not in first
+    assert "cdcd" not in text_of(tmp_path).split("<details>")[0]  # no hash before a fold
 
 
 @pytest.mark.parametrize("where", ["adapter", "answers"])
@@ -179,6 +192,10 @@ def test_the_latex_table(tmp_path):
     for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert text.count(rule) == 2
     assert r"\hline" not in text
+    captions = re.findall(r"\\caption\{(.*)\}", text)
+    assert "base smollm2" in captions[0]
+    assert captions[0].count("svd, 1 seed") == 2
+    assert "Differences of AURAC" in captions[1]
     assert text.count("&") > 3 * 7  # base, five ranks and AURAC in three lines
 
 

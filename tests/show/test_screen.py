@@ -57,7 +57,7 @@ def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
     assert rows(shown)["8"][-2:] == ["8", "yes"]
-    assert "ship: the smallest rank shown to lose at most 5 points against the trained" in shown
+    assert "ship: the smallest rank shown to lose at most the margin, 5 points, against" in shown
     assert "--max-lora-rank: the smallest with which vLLM serves it" in shown
     assert "lora-rank" not in screen(one(margin=0.05), width=100)
 
@@ -123,7 +123,7 @@ def test_a_reference_is_compared_with_each():
 def test_of_many_adapters_the_differences_of_the_leader_are_shown():
     found = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(7)])
     shown = screen(found, width=80)
-    assert "all 21 are in pairs.csv" in " ".join(shown.split())
+    assert "all 21 are in pairs.csv; see --reference" in " ".join(shown.split())
     assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
 
 

@@ -63,6 +63,9 @@
     browser.hidden = false;
     browser.nextElementSibling.hidden = true;
   }
+  for (const table of document.querySelectorAll(".scroll")) {
+    if (table.scrollWidth > table.clientWidth) make("p", "The table scrolls sideways →", table.parentElement, "tag");
+  }
   let opened = [];
   addEventListener("beforeprint", () => {
     opened = [...document.querySelectorAll("details:not([open])")];
