@@ -41,7 +41,7 @@ NEAR, CLEAR = 2.5, 1.4  # roundings, and times less, that what is named leaves
 TIE = 10.0  # roundings of a token by which the engine's may lead the served one
 APART = 8  # one text in so many may be led by more
 _WORDS, _PARTS, _LONG = 120, 4, 4  # one prompt in four is of the longest, and scored whole
-_SLIGHT, _LACKS, _ALIKE = 1.02, 0.3, 2
+_SLIGHT, _LACKS, _ALIKE, _MOSTLY = 1.02, 0.3, 2, 20
 
 Asked = Callable[[Cut | None], AbstractContextManager[Any]]
 Array = NDArray[np.float64]
@@ -80,7 +80,9 @@ class Verdict:
         told = {"off by ": self.distance, "rounding ": self.rounding, "the adapter ": self.effect}
         parts = [", ".join(f"{what}{x:.3g}" for what, x in told.items() if x is not None) + " nats"]
         if self.right and self.effect and self.distance is not None:
-            parts.append(f"less than {SUSPECT * self.rounding / self.effect:.1%} of it is not seen")
+            parts.append(
+                f"less than {MOST * self.rounding / self.effect:.1%} of it may not be seen"
+            )
         if self.texts:
             parts.append("{} of {} texts as the engine's".format(*self.texts))
         name = f"rank {self.rank}" if self.rank else "base"
@@ -161,8 +163,8 @@ class Check:
 
     def _misscored(self, off: Array, exact: Array, rounding: float, cut: Cut | None) -> str | None:
         """What is computed instead, by how far log-likelihoods are off; None where it is right."""
-        wrong = not rms(off) <= MOST * rounding
-        if rms(off) <= SUSPECT * rounding or (cut is None and not wrong):
+        far, wrong = rms(off), not rms(off) <= MOST * rounding
+        if far <= SUSPECT * rounding or (cut is None and not wrong):
             return None
         if cut is None:
             return _OTHER_BASE
@@ -173,12 +175,12 @@ class Check:
                 size = float(change @ change)
                 if rounding <= SURE * math.sqrt(size) and off @ change > size / 2:
                     wrong, left[says] = True, rms(off - change)
-                    if left[says] <= SUSPECT * rounding:
+                    if left[says] <= max(SUSPECT * rounding, far / _MOSTLY):
                         break
         if not wrong:
             return None
         best = min(left.values(), default=math.inf)
-        known = best <= min(NEAR * rounding, rms(off) / CLEAR)
+        known = best <= min(max(NEAR * rounding, far / _MOSTLY), far / CLEAR)
         alike = [says for says, rest in left.items() if rest <= CLEAR * best]
         if not known or len(alike) > _ALIKE:
             return "it answers as no known mistake does"
