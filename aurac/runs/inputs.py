@@ -29,24 +29,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """The inputs of a run; the same in every process that is given the same settings.
-
-    Attributes:
-        adapters: Unique name → adapter or family.
-        sweeps: The curves of all adapters, one adapter after the other.
-        base: The base; its model is on the meta device where it could be outlined.
-        tokenizer: What prompts go through.
-        tasks: Tasks with their requests; a group after its members.
-        backend: Who answers.
-    """
+    """The inputs of a run; the same in every process that is given the same settings."""
 
     settings: Settings
-    adapters: Mapping[str, Adapter | Family]
-    sweeps: Sequence[Sweep]
-    base: LoadedBase
-    tokenizer: Tokenizer
-    tasks: Sequence[EvalTask | TaskGroup]
-    backend: Backend
+    adapters: Mapping[str, Adapter | Family]  #: unique name → adapter or family
+    sweeps: Sequence[Sweep]  #: the curves of all adapters, one adapter after the other
+    base: LoadedBase  #: its model is on the meta device where it could be outlined
+    tokenizer: Tokenizer  #: what prompts go through
+    tasks: Sequence[EvalTask | TaskGroup]  #: with their requests; a group after its members
+    backend: Backend  #: who answers
 
     @cached_property
     def identity(self) -> dict[str, Any]:

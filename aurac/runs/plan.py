@@ -28,18 +28,13 @@ _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class PlannedCell:
-    """A cell to evaluate; without a sweep it is the base alone (rank 0).
-
-    Attributes:
-        settings: Hash of the run's settings.
-        tokens: What makes tokens of the prompts.
-    """
+    """A cell to evaluate; without a sweep it is the base alone (rank 0)."""
 
     sweep: Sweep | None
     rank: int
     task: EvalTask
-    settings: str
-    tokens: Mapping[str, Any] = field(default_factory=dict)
+    settings: str  #: hash of the run's settings
+    tokens: Mapping[str, Any] = field(default_factory=dict)  #: what makes tokens of the prompts
 
     @cached_property
     def cut(self) -> Cut | None:

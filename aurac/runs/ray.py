@@ -48,18 +48,12 @@ class ClusterError(AuracError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know: names, hashes and settings, no weights.
+    """What a worker must know: names, hashes and settings, no weights."""
 
-    Attributes:
-        settings: With absolute paths.
-        names: Hash of an adapter → its name in the run.
-        digest: Hash of the run's settings.
-        factors: (adapter, basis) → rank → factor, of rescale `fit`.
-    """
-
-    settings: Settings
-    names: dict[str, str]
-    digest: str
+    settings: Settings  #: with absolute paths
+    names: dict[str, str]  #: hash of an adapter → its name in the run
+    digest: str  #: hash of the run's settings
+    #: (adapter, basis) → rank → factor, of rescale `fit`
     factors: dict[tuple[str, str], dict[int, float]]
 
 

@@ -35,15 +35,12 @@ _TAKES = {  # in words, for who gave something else
 
 
 class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What `aurac compare` may be told; `Settings.of` reads and checks it.
+    """What `aurac compare` may be told, beside the options of tasks (`TaskOptions`).
 
     Attributes:
         checkpoints: Folder, file or hub id of each adapter; `NAME=PATH`; or a family, a path with
             `{1,2,4}` in it.
         tasks: Bundled tasks, names that lm-eval knows, or YAML files.
-        limit, metric, data, include_path, cluster, num_fewshot, fewshot, seed, apply_chat_template,
-            system_instruction, fewshot_as_multiturn, gen_kwargs: See
-            `aurac.tasks.options.TaskOptions`.
         base: Base model; None: the one that the adapters record.
         group: Recipe → adapters that are its seeds.
         reference, margin: What is asked of the results: all against one adapter, and the loss that

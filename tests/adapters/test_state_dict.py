@@ -129,8 +129,8 @@ def test_an_adapter_inside_a_whole_model(tmp_path, wrapper):
             {f"{Q}.lora_A": torch.full((32, 4), math.inf), f"{Q}.lora_B": torch.ones(4, 32)},
             "NaN or infinite",
         ),
-        ([torch.ones(2)], "holds no state dict"),
-        ({}, "holds no state dict"),
+        ([torch.ones(2)], "no lora_A and lora_B"),
+        ({}, "no lora_A and lora_B"),
     ],
 )
 def test_state_dicts_that_are_none(tmp_path, state, message):

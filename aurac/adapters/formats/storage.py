@@ -69,10 +69,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
     content = loaded.items() if isinstance(loaded, Mapping) else ()
-    tensors = {str(key): t.detach() for key, t in content if isinstance(t, Tensor)}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no state dict")
-    return tensors
+    return {str(key): t.detach() for key, t in content if isinstance(t, Tensor)}
 
 
 def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
