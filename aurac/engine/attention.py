@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from aurac.engine.passes import ForwardPass, Group, IntArray, Sizes
 from aurac.models.device import unwrapped
@@ -86,8 +87,7 @@ class SlotCache:
         self.slots, self.width = slots, width
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """Queries ``start:stop`` of a subtree see keys ``0:stop``; from ``clean`` on through a bias."""
 
     start: int
@@ -110,33 +110,27 @@ class GroupView:
         end, place = (x.to(device, non_blocking=True) for x in (self._end, self._place))
         return GroupView(self.rows.start, end, place, self.blocks)
 
-    def visible(self, start: int, stop: int, clean: int) -> Tensor:
-        """(G, stop - start, stop - clean) bool: which keys ``clean:stop`` the queries see."""
-        place = torch.arange(start, stop, device=self._end.device)
-        key = torch.arange(clean, stop, device=self._end.device)
-        seen = (key[None, :] <= place[:, None])[None]
-        return seen & (place[None, :, None] < self._end[:, None, clean:stop])
+    def bias(self, block: Block, prefix: int, window: int | None, dtype: torch.dtype) -> Tensor:
+        """(G, n, keys) what hides keys from ``block.clean`` on; with a window all, and the prefix.
 
-    def bias(self, block: Block, like: Tensor) -> Tensor:
-        """The mask of a block as an additive bias in the dtype of ``like``."""
-        key = (block, like.dtype)
+        0 where a key is seen, -inf elsewhere.
+        """
+        key = block, window, dtype
         if key not in self._bias:
-            seen = self.visible(block.start, block.stop, block.clean)
-            self._bias[key] = as_bias(seen, like.dtype)
-        return self._bias[key]
-
-    def windowed(self, block: Block, prefix: int, window: int, like: Tensor) -> Tensor:
-        """(G, n, stop + prefix) bias with a sliding window, over subtree and prefix."""
-        key = (block, prefix, window, like.dtype)
-        if key not in self._bias:
-            place = self._place
-            cached = torch.arange(prefix, device=place.device).expand(self.size, prefix)
-            keys = torch.cat([place[:, : block.stop], cached], dim=1)
-            seen = self.visible(block.start, block.stop, 0)
-            seen = torch.cat([seen, seen.new_ones(*seen.shape[:2], prefix)], dim=2)
-            gap = place[:, block.start : block.stop, None] - keys[:, None, :]
-            # Padding repeats a position; its own key is always within the window.
-            self._bias[key] = as_bias(seen & (gap < window), like.dtype)
+            first = block.clean if window is None else 0
+            query, keys = (
+                torch.arange(*ends, device=self._end.device)
+                for ends in ((block.start, block.stop), (first, block.stop))
+            )
+            seen = keys <= query[:, None]
+            seen = seen & (query[:, None] < self._end[:, None, first : block.stop])
+            if window is not None:
+                held = torch.arange(prefix, device=keys.device).expand(self.size, prefix)
+                at = torch.cat([self._place[:, : block.stop], held], dim=1)
+                gap = self._place[:, block.start : block.stop, None] - at[:, None]
+                # Padding repeats a position; its own key is always within the window.
+                seen = functional.pad(seen, (0, prefix), value=True) & (gap < window)
+            self._bias[key] = as_bias(seen, dtype)
         return self._bias[key]
 
 
@@ -178,7 +172,6 @@ class AttentionMetadata:
     sizes: Sizes
     prefix: int = 0  # held tokens that every token sees
     store: SlotCache | None = None  # where they are cached, in its one slot
-    keep: bool = False  # whether this pass extends them
     groups: Sequence[GroupView] = ()  # subtrees of a packed pass; empty when decoding
     padded: Tensor | None = None  # (N,) tokens of the groups' rows; ``None``: none is padded
     row: Tensor | None = None  # (T,) their places there
@@ -217,16 +210,11 @@ class AttentionMetadata:
             held = self.store.layers[layer]
             wide = -(-self.prefix // self.sizes.align) * self.sizes.align
             cached = held[0][:, 0, :, :wide], held[1][:, 0, :wide]
-        if self.keep and self.store is not None:
-            keys, values = self.store.layer(layer, key, value)
-            at = slice(self.prefix, self.prefix + len(key))
-            keys[:, 0, :, at], values[:, 0, at] = key.permute(1, 2, 0), value.transpose(0, 1)
         if self.slots is not None and self.slot is not None and self.place is not None:
-            if self.source is None:
-                self.slots.write(layer, self.slot, self.place, key, value)
-            else:
-                part = key.index_select(0, self.source), value.index_select(0, self.source)
-                self.slots.write(layer, self.slot, self.place, *part)
+            new = key, value
+            if self.source is not None:
+                new = key.index_select(0, self.source), value.index_select(0, self.source)
+            self.slots.write(layer, self.slot, self.place, *new)
         if rule.window is not None and self.longest <= rule.window:
             rule = rule._replace(window=None)
         if self.each and self.slots is not None:
@@ -256,40 +244,11 @@ class AttentionMetadata:
             )
             k, v = k[:, :, :, 0].contiguous(), v[:, :, :, 0].contiguous()
             for block in group.blocks:
-                at = slice(block.start, block.stop)
-                part = self._scores(q[:, :, at], k[:, :, : block.stop].mT, cached, rule)
-                self._mask(part, group, block, rule)
-                torch.softmax(part, dim=-1, out=part)
-                values = _values(part, v[:, :, : block.stop], cached)
-                result[:, :, at] = values.view(result[:, :, at].shape)
+                at, upto = slice(block.start, block.stop), slice(block.stop)
+                bias = group.bias(block, self.prefix, rule.window, query.dtype)
+                own = k[:, :, upto].mT, v[:, :, upto]
+                result[:, :, at] = self._weighted(q[:, :, at], own, cached, rule, bias)
         return out if self.row is None else out.index_select(0, self.row)
-
-    def _scores(self, q: Tensor, k: Tensor, cached: KeyValuePair | None, rule: ScoreRule) -> Tensor:
-        """Scores (Hkv, G, rows, keys + prefix) of queries (Hkv, G, .., d).
-
-        ``k`` is (Hkv, G, d, keys); the prefix is read once for all of them.
-        """
-        q = q.flatten(2, -2)
-        keys, wide = k.shape[3], 0 if cached is None else cached[0].shape[-1]
-        out = q.new_empty(*q.shape[:3], keys + wide)
-        _product(q, k, out[..., :keys], rule.scaling)
-        if cached is not None:
-            over = out.flatten(1, 2)[..., keys:]
-            scale = rule.scaling
-            torch.baddbmm(over, q.flatten(1, 2), cached[0], beta=0, alpha=scale, out=over)
-        return rule.capped(out)
-
-    def _mask(self, part: Tensor, group: GroupView, block: Block, rule: ScoreRule) -> None:
-        """Add the bias of a block to its scores (Hkv, G, rows, keys + prefix)."""
-        biased = part.unflatten(2, (block.stop - block.start, -1))
-        if rule.window is None:
-            bias = group.bias(block, part)
-            biased[..., block.clean : block.stop].add_(bias[None, :, :, None])
-        else:
-            bias = group.windowed(block, self.prefix, rule.window, part)
-            biased[..., : block.stop + self.prefix].add_(bias[None, :, :, None])
-        if part.shape[-1] > block.stop + self.prefix:
-            part[..., block.stop + self.prefix :] = -math.inf
 
     def _decode(
         self, query: Tensor, slot_kv: KeyValuePair, cached: KeyValuePair | None, rule: ScoreRule
@@ -298,17 +257,46 @@ class AttentionMetadata:
         kv, each = len(slot_kv[0]), self.each
         count, width = len(query) // each, self.longest - self.prefix
         q = query.unflatten(1, (kv, -1)).unflatten(0, (count, each)).permute(2, 0, 1, 3, 4)
-        part = self._scores(q, slot_kv[0][:, :count, :, :width], cached, rule)
-        bias = self._decode_bias(width, rule.window, part)
-        biased = part.unflatten(2, (each, -1))
-        biased[..., : bias.shape[-1]].add_(bias[None, :, :, None])
-        if part.shape[-1] > width + self.prefix:
-            part[..., width + self.prefix :] = -math.inf
-        torch.softmax(part, dim=-1, out=part)
-        out = _values(part, slot_kv[1][:, :count, :width], cached).unflatten(2, (each, -1))
+        own = slot_kv[0][:, :count, :, :width], slot_kv[1][:, :count, :width]
+        bias = self._decode_bias(width, rule.window, query.dtype)
+        out = self._weighted(q, own, cached, rule, bias)
         return out.permute(1, 2, 0, 3, 4).reshape(len(query), query.shape[1], -1)
 
-    def _decode_bias(self, width: int, window: int | None, like: Tensor) -> Tensor:
+    def _weighted(
+        self,
+        q: Tensor,
+        own: KeyValuePair,
+        cached: KeyValuePair | None,
+        rule: ScoreRule,
+        bias: Tensor,
+    ) -> Tensor:
+        """Values (Hkv, G, n, heads for one of keys, d) for queries of this shape.
+
+        They see keys (Hkv, G, d, keys) of their own, and the prefix, which is read once for all of
+        them. ``bias`` (G, n, columns) hides the last of their own, or with the prefix all.
+        """
+        shape, q, (k, v) = q.shape, q.flatten(2, 3), own
+        keys, wide = k.shape[3], 0 if cached is None else cached[0].shape[-1]
+        part = q.new_empty(*q.shape[:3], keys + wide)
+        out = q.new_empty(*q.shape[:3], v.shape[-1])
+        _product(q, k, part[..., :keys], rule.scaling)
+        if cached is not None:
+            over, scale = part.flatten(1, 2)[..., keys:], rule.scaling
+            torch.baddbmm(over, q.flatten(1, 2), cached[0], beta=0, alpha=scale, out=over)
+        part = rule.capped(part)
+        end = keys if rule.window is None else keys + self.prefix
+        hidden = part.unflatten(2, shape[2:4])[..., end - bias.shape[-1] : end]
+        hidden.add_(bias[None, :, :, None])
+        if wide > self.prefix:
+            part[..., keys + self.prefix :] = -math.inf
+        torch.softmax(part, dim=-1, out=part)
+        _product(part[..., :keys], v, out)
+        if cached is not None:
+            over = out.flatten(1, 2)
+            torch.baddbmm(over, part.flatten(1, 2)[..., keys:], cached[1], out=over)
+        return out.unflatten(2, shape[2:4])
+
+    def _decode_bias(self, width: int, window: int | None, dtype: torch.dtype) -> Tensor:
         """(B, each, width) a sequence so far; with a window (.., width + prefix) and the prefix."""
         key = (width, window)
         if key not in self._bias:
@@ -318,7 +306,7 @@ class AttentionMetadata:
             seen = at <= self.positions[:, None]
             if window is not None:
                 seen &= self.positions[:, None] - at < window
-            self._bias[key] = as_bias(seen, like.dtype).view(-1, self.each, len(at))
+            self._bias[key] = as_bias(seen, dtype).view(-1, self.each, len(at))
         return self._bias[key]
 
 
@@ -328,17 +316,6 @@ def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> None:
     parts = [[x.flatten(0, 1) for x in (a, b, out)]] if whole else zip(a, b, out, strict=True)
     for left, right, result in parts:
         torch.baddbmm(result, left, right, beta=0, alpha=scale, out=result)
-
-
-def _values(weight: Tensor, v: Tensor, cached: KeyValuePair | None) -> Tensor:
-    """Weighted values (Hkv, G, rows, d)."""
-    keys = v.shape[2]
-    out = weight.new_empty(*weight.shape[:3], v.shape[-1])
-    _product(weight[..., :keys], v, out)
-    if cached is not None:
-        over = out.flatten(1, 2)
-        torch.baddbmm(over, weight.flatten(1, 2)[..., keys:], cached[1], out=over)
-    return out
 
 
 def pass_metadata(
@@ -360,10 +337,12 @@ def pass_metadata(
         sizes=sizes,
         prefix=step.prefix,
         store=store,
-        keep=step.keep,
         groups=views,
         padded=None if full else padded,
         row=None if full else row,
+        slots=store if step.keep else None,
+        slot=torch.zeros_like(positions) if step.keep else None,
+        place=positions,
     )
 
 

@@ -13,6 +13,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -54,31 +55,20 @@ class _Down:
     The first of the layers computes them all; the last one lets go of them.
     """
 
-    def __init__(self, layers: Sequence[Any]) -> None:
-        factors = [
-            layer.lora_A[_active(layer)].weight.to(layer.base_layer.weight.dtype)
-            for layer in layers
-        ]
-        self.weight = torch.cat(factors) if len(factors) > 1 else factors[0]
-        self.ranks = [len(factor) for factor in factors]
-        self.input: Tensor | None = None
-        self.parts: Sequence[Tensor] = ()
+    def __init__(self, factors: Sequence[Tensor]) -> None:
+        self._weight, self._ranks = torch.cat(list(factors)), [len(factor) for factor in factors]
+        self._input: Tensor | None = None
+        self._parts: Sequence[Tensor] = ()
 
     def __call__(self, x: Tensor, number: int) -> Tensor:
         """(.., r) for the layer of this number."""
-        if x is not self.input:
-            low = functional.linear(x, self.weight)
-            self.input, self.parts = x, low.split(self.ranks, dim=-1)
-        part = self.parts[number]
-        if number == len(self.ranks) - 1:
-            self.input, self.parts = None, ()
+        if x is not self._input:
+            low = functional.linear(x, self._weight)
+            self._input, self._parts = x, low.split(self._ranks, dim=-1)
+        part = self._parts[number]
+        if number == len(self._ranks) - 1:
+            self._input, self._parts = None, ()
         return part
-
-
-def _active(layer: Any) -> str | None:
-    if layer.disable_adapters:
-        return None
-    return next((name for name in layer.active_adapters if name in layer.lora_A), None)
 
 
 def _fused_forward(layer: Any, name: str, down: _Down, number: int) -> Callable[..., Tensor]:
@@ -117,7 +107,7 @@ def _dora_factor(layer: Any, name: str) -> Tensor:
     return dora.weight / norm
 
 
-_SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # if it is, it is used
+_SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  # if it is
 
 
 def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
@@ -127,22 +117,24 @@ def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
     from peft.tuners.lora import Linear
 
     for parent in model.modules():
-        layers = {
-            name: layer
-            for name, layer in parent.named_children()
-            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer)
-        }
-        for layer in list(layers.values()):
-            if _active(layer) is None:
-                yield layer, layer.base_layer.forward
-        adapted = {name: layer for name, layer in layers.items() if _active(layer) is not None}
-        apart = [(name,) for name in adapted if not any(name in names for names in _SAME_INPUT)]
-        for names in (*_SAME_INPUT, *apart):
-            together = [adapted[name] for name in names if name in adapted]
-            if together:
-                down = _Down(together)
-                for number, layer in enumerate(together):
-                    yield layer, _fused_forward(layer, str(_active(layer)), down, number)
+        layers = {}
+        for name, layer in parent.named_children():
+            if type(layer) is Linear and "forward" not in vars(layer) and _plain(layer):
+                active = [a for a in layer.active_adapters if a in layer.lora_A]
+                if layer.disable_adapters or not active:
+                    yield layer, layer.base_layer.forward
+                else:
+                    layers[name] = layer, active[0]
+        for _, names in groupby(layers, key=lambda name: _SAME_INPUT.get(name, name)):
+            together = [layers[name] for name in names]
+            down = _Down(
+                [
+                    layer.lora_A[active].weight.to(layer.base_layer.weight.dtype)
+                    for layer, active in together
+                ]
+            )
+            for number, (layer, active) in enumerate(together):
+                yield layer, _fused_forward(layer, active, down, number)
 
 
 _ONE_KERNEL: dict[type, bool] = {}  # of a class of norms: whether torch's own function is the same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from statistics import median
 
 import numpy as np
 import pytest
@@ -41,20 +42,28 @@ def test_fused_layers_give_pefts_own_result(rank: int, dora: bool, family: str) 
         torch.testing.assert_close(model(tokens).logits, expected, atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("dora", [False, True])
-def test_fused_layers_on_a_16_bit_base_are_as_close_to_the_truth_as_pefts(dora: bool) -> None:
-    """Both against the same numbers in float64: ours is at most 1.2 times as far away."""
-    half = lora(copy.deepcopy(tiny("llama")).bfloat16(), 4, use_dora=dora)
-    for name, parameter in half.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-    exact, tokens = copy.deepcopy(half).double(), torch.arange(60).view(3, 20)
-    with torch.inference_mode():
-        truth = exact(tokens).logits
-        theirs = (half(tokens).logits - truth).norm()
-        with fewer_operations(half):
-            ours = (half(tokens).logits - truth).norm()
-    assert ours < 1.2 * theirs
+@pytest.mark.parametrize(("dora", "limit"), [(False, 1.25), (True, 1.4)])
+def test_fused_layers_on_a_16_bit_base_are_nearly_as_close_to_the_truth_as_pefts(
+    dora: bool, limit: float
+) -> None:
+    """Both against the same numbers in float64, over sixteen models: their median and the worst."""
+    ratios = []
+    for seed in range(16):
+        half = lora(copy.deepcopy(tiny("llama", seed)).bfloat16(), 4, use_dora=dora)
+        draw = torch.Generator().manual_seed(seed)
+        for name, parameter in half.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+            if "lora_A" in name or "lora_B" in name:
+                parameter.data = parameter.std() * torch.randn(parameter.shape, generator=draw)
+        exact, tokens = copy.deepcopy(half).double(), torch.arange(60).view(3, 20)
+        with torch.inference_mode():
+            truth = exact(tokens).logits
+            theirs = (half(tokens).logits - truth).norm()
+            with fewer_operations(half):
+                ratios.append(float((half(tokens).logits - truth).norm() / theirs))
+    assert median(ratios) < limit
+    assert max(ratios) < 1.8
 
 
 def test_disabled_hooked_and_special_layers_are_left_to_peft() -> None:
@@ -123,9 +132,14 @@ def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
 def test_budgets_follow_the_device_and_are_halved_to_a_least() -> None:
     elsewhere = copy.deepcopy(tiny("llama")).to("meta")
     assert (Budgets.of(elsewhere).tokens, Budgets.of(tiny("llama"), 3).tokens) == (8192, 1024)
-    budgets = Budgets(200, 3, 2000)
+    whole = Budgets(200, 3, 2000, 16)
+    budgets = copy.copy(whole)
     assert budgets.halve()
-    assert budgets == Budgets(100, 1, 1000)
-    assert budgets.halve()
-    assert not budgets.halve()
-    assert budgets == Budgets(64, 1, 512)
+    assert budgets == Budgets(100, 1, 1000, 8)
+    assert [budgets.halve() for _ in range(4)] == [True, True, True, False]
+    assert budgets == Budgets(64, 1, 512, 1)
+    budgets.grow(whole)
+    assert budgets == Budgets(128, 2, 1024, 2)
+    for _ in range(4):
+        budgets.grow(whole)
+    assert budgets == whole
