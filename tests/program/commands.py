@@ -97,16 +97,6 @@ def cells_of(command):
     )
 
 
-def cut_name(basis, rescale, method):
-    """How tables call a cut."""
-    if rescale == "trained":
-        return f"{basis}, with P"
-    if rescale == "rule" and method == "matryoshka":
-        return f"{basis}, without P"
-    own = "keep" if basis == "svd" else "rule"
-    return basis if rescale in (None, own) else f"{basis} · {rescale}"
-
-
 def recipes(adapters, named):
     """Recipe → seeds: those that were named, and adapters that differ in the seed alone."""
     groups = {name: [m for m in members if m in adapters] for name, members in named.items()}

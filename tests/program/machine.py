@@ -34,7 +34,7 @@ from program.commands import (
     question,
     recipes,
 )
-from program.oracle import FRAMES, Folder, frames_of
+from program.oracle import Folder, frames_of
 from support.table_world import GROUP, MEMBERS, WRITTEN, Table
 
 import aurac
@@ -94,24 +94,34 @@ def program(*words, ends=math.inf):
     return status, out.getvalue(), err.getvalue()
 
 
+KEYS = {
+    "scores": "task adapter basis rescale",
+    "points": "task adapter basis rescale rank",
+    "pairs": "task a a_basis a_rescale b b_basis b_rescale",
+    "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank",
+    "recommended": "task adapter basis rescale",
+}
+
+
 def check_frames(expected, said, where):
     """Every row and every number of the frames, and none besides."""
     for name, rows in expected.items():
-        columns = ("task", "adapter", "a", "b", *["rank"] * (name != "recommended"))
-        there = {tuple(row[key] for key in columns if key in row): row for row in said[name]}
+        keys = [
+            [row[x] if pd.notna(row[x]) else None for x in KEYS[name].split()] for row in said[name]
+        ]
+        there = dict(zip(map(tuple, keys), said[name], strict=True))
         for key, row in rows.items():
             found, wanted = there.pop(key, None), dict(row)
             if found is None and row.get("tie"):  # either may stand first
-                found = there.pop((key[0], key[2], key[1], *key[3:]), None)
+                found = there.pop((key[0], *key[4:7], *key[1:4], *key[7:]), None)
                 wanted |= {"low": row["high"] and -row["high"], "high": row["low"] and -row["low"]}
-                wanted["difference"] = -row["difference"]
-            assert found, f"{where}: {name} lacks {key}, has {sorted(there)}"
+                wanted |= {"wins": row.get("losses"), "losses": row.get("wins")}
+                wanted |= {"difference": -row["difference"]}
+            assert found, f"{where}: {name} lacks {key}, has {[*there]}"
             for column in wanted.keys() - {"tie"}:
-                same = _same(found[column], wanted[column])
-                assert same, (
-                    f"{where}: {column} of {key} in {name} is {found[column]}, not {wanted[column]}"
-                )
-        assert not there, f"{where}: {name} has {sorted(there)}, which should not be there"
+                text = f"{where}: {column} of {key} in {name} is {found.get(column)}"
+                assert _same(found.get(column), wanted[column]), f"{text}, not {wanted[column]}"
+        assert not there, f"{where}: {name} has {[*there]}, which should not be there"
 
 
 def _same(a, b):
@@ -124,7 +134,7 @@ def _same(a, b):
 def check_files(path, expected):
     """`analysis.json` and the CSV files of a run folder."""
     check_frames(expected, json.loads((path / "analysis.json").read_text()), "analysis.json")
-    tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in FRAMES}
+    tables = {name: pd.read_csv(path / f"{name}.csv").to_dict("records") for name in KEYS}
     check_frames(expected, tables, "CSV")
 
 
@@ -262,7 +272,7 @@ class Sequences(RuleBasedStateMachine):
                 aurac.load_run(run.path).recommend(0.2)
             return
         loaded = aurac.load_run(run.path).ask(margin=0.2)
-        frames = {name: getattr(loaded, name).to_dict("records") for name in FRAMES}
+        frames = {name: getattr(loaded, name).to_dict("records") for name in KEYS}
         check_frames(expected, frames, "load_run")
 
     def expected(self, run, groups, margin=None, reference=None):

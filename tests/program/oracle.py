@@ -12,22 +12,20 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
-from program.commands import RefusedError, cell_of, cells_of, clusters_of, cut_name, recipes
+from program.commands import RefusedError, cell_of, cells_of, clusters_of, recipes
 from scipy.optimize import brentq
 from scipy.stats import t as student
-from support.table_world import ADAPTERS, GROUP, MEMBERS, SIDE, kind_of, leaves_of, outcomes
+from support import table_world as world
+from support.table_world import GROUP, MEMBERS, kind_of, leaves_of
 
 MEAN = "mean over tasks"
-FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
-
 
 # The rule of every claim ------------------------------------------------------------------------
 
 
 class Part:
-    """Sums over units of examples, their sizes, and arms of seeds.
-
-    An arm: S checkpoints, their means, what of the variance is examples × seeds, rounding.
+    """Sums over units of examples, their sizes, and arms: S checkpoints, their means, what of
+    the variance is examples × seeds, and rounding.
     """
 
     def __init__(self, values, clusters, names):
@@ -67,7 +65,7 @@ def added(terms):
 
 
 def of_seeds(parts):
-    """Variance and df of each arm, averaged over tasks; arms share what Welch's df is more."""
+    """Of each arm, over tasks, variance, df and deviation; arms share what Welch's df is more."""
     arms = {}
     for arm in (arm for part in parts for arm in part.arms):
         arms.setdefault(frozenset(arm[0]), []).append(arm)
@@ -79,15 +77,16 @@ def of_seeds(parts):
         rows = [[means[known.index(name)] for name in names] for known, means, _, _ in same]
         variance = np.var(np.sum(rows, axis=0) / len(parts), ddof=1)
         rounding = sum(arm[3] for arm in same) / len(parts) ** 2
-        terms.append(((variance + rounding) / len(names), len(names) - 1.0))
-    more = max(0.0, added(terms)[1] - max(df for _, df in terms)) / len(terms) if terms else 0.0
-    return [(variance, df + more) for variance, df in terms]
+        terms.append(((variance + rounding) / len(names), len(names) - 1.0, variance**0.5))
+    own = [(variance, df) for variance, df, _ in terms]
+    more = max(0.0, added(own)[1] - max(df for _, df in own)) / len(own) if own else 0.0
+    return [(variance, df + more, sd) for variance, df, sd in terms]
 
 
 def claim(parts, low, alpha, further=1.0):
     """Of a mean over tasks both ends at 1 - alpha, and p; values lie between `low` and 1."""
     try:
-        arms, T = of_seeds(parts), len(parts)
+        arms, T = [arm[:2] for arm in of_seeds(parts)], len(parts)
     except RefusedError:
         return None, None, None
     inside = sum(arm[2] for part in parts for arm in part.arms) / T**2
@@ -119,15 +118,14 @@ class Row:
     """A curve, or those of a recipe's seeds; `over` are the ranks that all rows have."""
 
     def __init__(self, name, curves):
-        self.name, self.curves, first = name, sorted(curves, key=lambda c: c.adapter), curves[0]
+        self.curves, first = sorted(curves, key=lambda curve: curve.adapter), curves[0]
+        self.key = self.name, *_ = name, *first.cut
         self.task, self.clusters, self.base = first.task, first.clusters, first.base
         self.names, self.n = [curve.adapter for curve in self.curves], first.n
         self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
         self.gone = set().union(*(curve.missing for curve in curves))
         same = all(sorted(curve.scores) == self.ranks for curve in curves)
         self.whole = same and not self.gone and len(self.ranks) > 1
-        methods = {curve.spec and curve.spec.method for curve in curves}
-        self.cut = cut_name(*first.cut, methods.pop() if len(methods) == 1 else None)
         trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
         self.trained = trained.pop() if len(trained) == 1 else None
 
@@ -160,7 +158,7 @@ def rows_of(curves, groups):
     for (name, _, cut), some in sets.items():
         rows.append(row := Row(name, some))
         if cut != first.setdefault(name, cut):
-            row.name = f"{name}, {row.cut.split(', ')[-1]}"
+            row.name = f"{name} ({cut})"
     if any(len({r.n for r in rows if r.task == row.task}) > 1 for row in rows):
         raise RefusedError("adapters on other examples")
     return rows
@@ -193,18 +191,19 @@ def frames_of(curves, groups, margin=None, reference=None):
     rows, tasks = rows_of(curves, groups), {curve.task: curve.n for curve in curves}
     if reference is not None and reference not in {row.name for row in rows}:
         raise RefusedError("no such reference")
-    frames, by = {name: {} for name in FRAMES}, {(row.task, row.name): row for row in rows}
+    names, by = "scores points pairs rank_pairs recommended", {(r.task, r.key): r for r in rows}
+    frames = {name: {} for name in names.split()}
     for task in tasks:
         here = [row for row in rows if row.task == task]
         common = [{*row.ranks} for row in here if row.whole]
         for row in here:
             row.over = sorted(set.intersection(*common)) if row.whole else []
             row.over = row.over if len(row.over) > 1 else []
-            frames["scores"][task, row.name] = _score([row])
+            frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
-            frames["points"] |= {(task, row.name, rank): p for rank, p in points.items()}
+            frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
             if margin is not None and row.trained in row.ranks:
-                frames["recommended"][task, row.name] = recommended(row, points, margin)
+                frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
         both = [(a, b) for a, b in combinations(here, 2) if reference in (None, a.name, b.name)]
         frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
         for a, b in (sorted(pair, key=lambda row: (*row.order, row.name)) for pair in both):
@@ -213,47 +212,49 @@ def frames_of(curves, groups, margin=None, reference=None):
                 low, high, _ = claim([difference(a, b, left, right)], -1.0, 0.05)
                 row = {"difference": left.mean() - right.mean(), "low": low, "high": high}
                 row["tie"] = np.allclose(a.order, b.order)
-                frames["rank_pairs"][task, a.name, b.name, rank] = row
+                frames["rank_pairs"][(task, *a.key, *b.key, rank)] = row
     if len(over := in_the_mean(tasks)) > 1:
-        every = {row.name: [by.get((task, row.name)) for task in over] for row in rows}
-        every = {name: some for name, some in every.items() if all(r and r.over for r in some)}
-        frames["scores"] |= {(MEAN, name): _score(some) for name, some in every.items()}
-        both = [pair for pair in combinations(every, 2) if reference in (None, *pair)]
-        frames["pairs"] |= _family([(every[a], every[b]) for a, b in both], MEAN)
+        every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
+        every = {key: some for key, some in every.items() if all(r and r.over for r in some)}
+        frames["scores"] |= {(MEAN, *key): _score(some) for key, some in every.items()}
+        pairs = combinations(every.values(), 2)
+        both = [(a, b) for a, b in pairs if reference in (None, a[0].name, b[0].name)]
+        frames["pairs"] |= _family(both, MEAN)
     return frames
 
 
 def _score(rows):
     """AURAC over one task or several."""
     bases = [None if row.base is None else row.base.mean() for row in rows]
-    result = {"cut": rows[0].cut, "base": None if None in bases else np.mean(bases)}
+    result = {"base": None if None in bases else np.mean(bases)}
     result["seeds"], result["examples"] = min(len(r.curves) for r in rows), sum(r.n for r in rows)
     if not rows[0].over:
-        return result | dict.fromkeys(("aurac", "aurac_linear", "mean", "low", "high"))
+        return result | dict.fromkeys(("aurac", "aurac_linear", "low", "high", "seed_sd"))
     areas, linear = ([row.areas(axis) for row in rows] for axis in (np.log2, np.asarray))
-    plain = [np.mean([row.values(rank).mean() for rank in row.over]) for row in rows]
-    low, high, _ = claim([r.part(x) for r, x in zip(rows, areas, strict=True)], 0.0, 0.05)
-    result |= {"aurac": np.mean([x.mean() for x in areas]), "mean": np.mean(plain), "low": low}
-    return result | {"high": high, "aurac_linear": np.mean([x.mean() for x in linear])}
+    parts = [row.part(x) for row, x in zip(rows, areas, strict=True)]
+    low, high, _ = claim(parts, 0.0, 0.05)
+    arms = [] if low is None else of_seeds(parts)
+    result |= {"aurac": np.mean([x.mean() for x in areas]), "low": low, "high": high}
+    result |= {"aurac_linear": np.mean([x.mean() for x in linear])}
+    return result | {"seed_sd": arms[0][2] if len(arms) == 1 else None}
 
 
 def _family(pairs, task):
     """Differences of AURAC, the better one first, in one order on all tasks."""
     result, count = {}, len(pairs)
-    for ours, theirs in pairs:
-        gap = np.mean(
-            [a.areas().mean() - b.areas().mean() for a, b in zip(ours, theirs, strict=True)]
-        )
-        both = [*zip(*((theirs, ours) if gap < 0 else (ours, theirs)), strict=True)]
-        parts = [difference(a, b, a.areas(), b.areas()) for a, b in both]
+    for pair in pairs:
+        gap = np.mean([a.areas().mean() - b.areas().mean() for a, b in zip(*pair, strict=True)])
+        ours, theirs = pair if gap >= 0 else pair[::-1]
+        areas = [(a.areas(), b.areas()) for a, b in zip(ours, theirs, strict=True)]
+        each = zip(ours, theirs, areas, strict=True)
+        parts = [difference(a, b, *both) for a, b, both in each]
         low, high, p = claim(parts, -1.0, 0.05 / count, 1 + math.log(count) / 3)
         row = {"difference": abs(gap), "low": low, "high": high, "tie": abs(gap) < 1e-9}
-        row |= {"p": p and min(1.0, count * p), "comparisons": count}
-        row |= {
-            "seeds": min(len(r.curves) for r in ours + theirs),
-            "examples": sum(r.n for r in ours),
-        }
-        result[task, both[0][0].name, both[0][1].name] = row
+        ahead = np.concatenate([left.mean(axis=0) - right.mean(axis=0) for left, right in areas])
+        row |= {"wins": sum(ahead > 1e-9), "losses": sum(ahead < -1e-9), "comparisons": count}
+        row |= {"p": p and min(1.0, count * p), "examples": sum(a.n for a in ours)}
+        row["seeds"] = min(len(each.curves) for each in ours + theirs)
+        result[(task, *ours[0].key, *theirs[0].key)] = row
     return result
 
 
@@ -267,18 +268,17 @@ def _points(row):
     points, base = {}, [] if row.base is None else [(0, row.base[None])]
     for rank, values in base + [(rank, row.values(rank)) for rank in row.ranks]:
         point = dict.fromkeys(("above_base", "loss", "loss_bound", "bytes", "slot"))
+        cut_off = [curve.cut_off.get(rank) for curve in row.curves[: None if rank else 1]]
+        point["unfinished"] = None if None in cut_off else sum(cut_off)
         low, high, _ = claim([row.part(values)], 0.0, 0.05)
-        point |= {"cut": row.cut, "accuracy": values.mean(), "low": low, "high": high}
+        point |= {"accuracy": values.mean(), "low": low, "high": high}
         if rank and base:
             point["above_base"] = above_base(row, rank)
         if row.trained in row.ranks and 0 < rank < row.trained:
             loss = row.values(row.trained) - values
-            point["loss"], point["loss_bound"] = (
-                loss.mean(),
-                claim([row.part(loss)], -1.0, 0.1, 2)[1],
-            )
+            point |= {"loss": loss.mean(), "loss_bound": claim([row.part(loss)], -1.0, 0.1, 2)[1]}
         if row.curves[0].spec and rank:
-            point |= {"bytes": 8 * SIDE * rank, "slot": 4 * SIDE * (1 if rank == 1 else 8)}
+            point |= {"bytes": 8 * world.SIDE * rank, "slot": 1 if rank == 1 else 8}
         points[rank] = point
     return points
 
@@ -291,9 +291,9 @@ def recommended(row, points, margin):
         if point is None or point["above_base"] is False or (point["loss_bound"] or 0.0) > margin:
             break
         shipped = {**point, "rank": rank} | (lost if rank == row.trained else {})
-    result = {"cut": row.cut, "reference": row.trained, "margin": margin}
+    result = {"reference": row.trained, "margin": margin}
     columns = {"rank": "rank", "loss": "loss", "bound": "loss_bound", "bytes": "bytes"}
-    return result | {name: shipped and shipped[column] for name, column in columns.items()}
+    return result | {k: shipped and shipped[column] for k, column in columns.items()}
 
 
 # What a run folder holds ------------------------------------------------------------------------
@@ -313,12 +313,9 @@ class Folder:
         groups, names = recipes(command.adapters, command.groups), set(command.adapters)
         names = {None, *groups, *names.difference(*groups.values())}
         new = {leaf: command.prompts(leaf) for leaf in command.leaves}
-        changed = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
-        if (
-            changed
-            or len(new) < len(command.leaves)
-            or command.options.get("reference") not in names
-        ):
+        other = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
+        other |= command.options.get("reference") not in names
+        if other or len(new) < len(command.leaves):
             raise RefusedError("a task with other prompts or twice, or no such reference")
         asked = Counter()
         for (cell, leaf), n in cells_of(command).items():
@@ -360,7 +357,7 @@ class Folder:
 
     def scores(self, cell, leaf, n):
         """(n,) scores; None where some are not there."""
-        told = outcomes(self.table, kind_of(cell), leaf, self.prompts[leaf])
+        told = world.outcomes(self.table, kind_of(cell), leaf, self.prompts[leaf])
         return np.array(told[:n], float) if self.stored[cell, leaf] >= n else None
 
     def failures(self):
@@ -389,11 +386,15 @@ class Folder:
                 found[rank] = np.concatenate(there)
             elif there or not logs:
                 gone.add(rank)
-        about = {"adapter": name, "cut": tuple(way), "spec": ADAPTERS[name]}
+        about = {"adapter": name, "cut": (*way,), "spec": world.ADAPTERS[name], "cut_off": {}}
+        for rank in found if task == world.WRITTEN and not logs else ():
+            texts = [world.text_of(task, at, right > 0) for at, right in enumerate(found[rank])]
+            limit = int(self.prompts[task].split()[-1])  # a token is a byte
+            about["cut_off"][rank] = sum(len(text) >= limit for text in texts)
         if logs:
             first = next(way for adapter, *way in self.cuts if adapter == name)
             name = name if way == first else f"{name}@{'-'.join(way)}"
-            about = {"adapter": name, "cut": (None, None), "spec": None}
+            about |= {"adapter": name, "cut": (None, None), "spec": None}
         base, n = found.pop(0, None), sum(counts.values())
         about |= {"base": base, "n": n, "clusters": shared}
         return SimpleNamespace(task=task, scores=found, missing=gone - {0}, **about)

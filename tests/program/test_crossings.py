@@ -69,7 +69,7 @@ def test_seeds_of_other_checkpoints(root, tmp_path):
             about | {"rank": 2**k, "doc_id": i, "score": scores[k, i]} for k, i in np.ndindex(2, 30)
         ]
         known = {"scores": {1: scores[0], 2: scores[1]}, "missing": set(), "base": None, "n": 30}
-        known |= {"cut": (None, None), "spec": None, "clusters": None}
+        known |= {"cut": (None, None), "spec": None, "clusters": None, "cut_off": {}}
         curves.append(SimpleNamespace(**about, **known))
     groups = {f"r{r}": [f"r{r}-{task}-{seed}" for task, seed in np.ndindex(2, 3)] for r in range(2)}
     words = [f"--group={name}={','.join(members)}" for name, members in groups.items()]

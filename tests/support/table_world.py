@@ -143,6 +143,11 @@ def target(task, at):
     return 3 * at + 2 if task == WRITTEN else at * 7 % len(CHOICES)
 
 
+def text_of(task, at, right):
+    """What is generated."""
+    return f"It is {target(task, at) + (not right)}"
+
+
 def passage(at):
     """What examples share: passages of one to three examples."""
     return f"p{int(at**0.85)}"
@@ -245,7 +250,6 @@ class Table(LM):
         return answers
 
     def generate_until(self, requests, disable_tqdm=False):
-        said = [self._asked(request) for request in requests]
-        return [f"It is {target(task, at) + (not right)}" for task, at, right in said]
+        return [text_of(*self._asked(request)) for request in requests]
 
     loglikelihood_rolling = None  # no task asks for it
