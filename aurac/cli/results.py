@@ -55,7 +55,7 @@ def recommend(
     details: bool,
     as_json: bool,
 ) -> int:
-    """Which rank of each adapter to ship, of a run of `aurac compare`.
+    """Say which rank of each adapter of a run to ship.
 
     It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.
@@ -104,8 +104,8 @@ def score(
 ) -> None:
     """AURAC and differences from a table, from lm-eval's sample logs, or from a run.
 
-    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, doc_id, score and perhaps seed
-    and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
+    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, example, score and perhaps
+    seed and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
 
     \b
     aurac score outcomes.csv
