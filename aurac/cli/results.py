@@ -104,8 +104,8 @@ def score(
 ) -> None:
     """AURAC and differences from a table, from lm-eval's sample logs, or from a run.
 
-    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, doc_id, score and perhaps seed
-    and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
+    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, example, score and perhaps
+    seed and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
 
     \b
     aurac score outcomes.csv

@@ -109,7 +109,7 @@ FOLDER = click.Path(path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 details = click.option(
-    "--details", is_flag=True, help="Add the linear axis and the weights of the ranks."
+    "--details", is_flag=True, help="Add wins and losses, the linear axis and weights of the ranks."
 )
 margin = functools.partial(
     click.option,
