@@ -168,10 +168,12 @@ class Check:
             return None
         if cut is None:
             return _OTHER_BASE
+        if not math.isfinite(far):
+            return "its log-probabilities are no finite numbers"
         left: dict[str, float] = {}
         self._exact.__exit__()  # it lets go of the model
         with EngineBackend(self.base) as engine:
-            for says, change in self._changes(engine.lm, off, exact, cut, layers=wrong):
+            for says, change in self._changes(engine.lm, off, exact, cut):
                 size = float(change @ change)
                 if rounding <= SURE * math.sqrt(size) and off @ change > size / 2:
                     wrong, left[says] = True, rms(off - change)
@@ -187,7 +189,7 @@ class Check:
         return ", or ".join(alike)
 
     def _changes(
-        self, engine: Asked, off: Array, exact: Array, cut: Cut, *, layers: bool
+        self, engine: Asked, off: Array, exact: Array, cut: Cut
     ) -> Iterator[tuple[str, Array]]:
         """What known mistakes change, in words and nats; partial ones as they fit best."""
 
@@ -206,8 +208,8 @@ class Check:
         times = fitting(slight, -math.inf, math.inf)
         scale = 1 + times * (_SLIGHT - 1)
         yield f"its scale is about {scale:.3g} times what it should be", times * slight
-        for groups in _groups(exported)[: 1 + layers]:
-            names = list(groups) if len(groups) > 1 else []
+        for groups in (each for each in _groups(exported) if len(each) > 1):
+            names = list(groups)
             alone = [change(_without(exported, groups[name])) for name in names]
             weights = np.linalg.lstsq(np.stack(alone, axis=1), off, rcond=None)[0]
             order = [names[i] for i in np.argsort(-weights) if weights[i] > _LACKS]
@@ -215,10 +217,8 @@ class Check:
                 gone = set().union(*(groups[name] for name in order[:count]))
                 if len(gone) < len(exported.modules):
                     whole = change(_without(exported, gone))
-                    yield (
-                        f"partly applied: {', '.join(order[:count])}",
-                        whole * fitting(whole, 0, 1),
-                    )
+                    says = f"partly applied: {', '.join(order[:count])}"
+                    yield says, whole * fitting(whole, 0, 1)
 
     def _miswritten(
         self, lm: Asked, cut: Cut | None, tie: float

@@ -36,6 +36,7 @@ def empty(choice):
     ({"without": ("v_proj",)}, "partly applied: v_proj"),
     ({"without": ("layers.1.self_attn.q_proj", "layers.1.self_attn.v_proj")},
      "partly applied: layer 1"),
+    ({"scale": float("nan")}, "no finite numbers"),
     ({"scale": 1.02}, "scale is about 1.02 times"),
     ({"scale": 0.7}, "as no known mistake does|scale is about 0.7"),
 ])  # fmt: skip
