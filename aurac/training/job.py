@@ -62,7 +62,7 @@ def train(
     device: str | None = None,
     force: bool = False,
     save_steps: int = 50,
-    report_to: str | Sequence[str] = "none",
+    report_to: str | list[str] = "none",
     progress: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:

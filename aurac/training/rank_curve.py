@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,8 +40,7 @@ class RankCurve(TrainerCallback):
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure, and log through the Trainer."""
         model, metrics = given["model"], given["metrics"]
-        losses = (name for name in metrics if name.endswith("_loss"))
-        key = min(losses, key=len, default="")  # one for each data set
+        key = min((k for k in metrics if k.endswith("_loss")), key=len, default="")
         self._evaluations[key] += 1
         trainer, nested = _trainer(), vars(model).get(NESTED)
         if not key or self._evaluations[key] % self.every or (nested and nested.is_cut):
@@ -50,14 +50,14 @@ class RankCurve(TrainerCallback):
         named = {"pow2": default_nested_ranks(R), "all": range(1, R + 1)}
         # TRL averages what it measures on the way (`_metrics`) into the log that comes next.
         measured = copy.deepcopy(getattr(trainer, "_metrics", None))
+        loop = partial(trainer.evaluation_loop, given["eval_dataloader"], prediction_loss_only=True)
         live = nested.cuts() if nested else cuts(model, name)
         with torch.random.fork_rng(devices=[]), live as set_rank:  # a data loader draws a seed
             for r in named[self.ranks] if isinstance(self.ranks, str) else self.ranks:
                 self.losses[r] = metrics[key]
                 if r != R:
                     set_rank(r)
-                    found = trainer.evaluation_loop(given["eval_dataloader"], f"Rank {r}", True)  # noqa: FBT003
-                    self.losses[r] = found.metrics["eval_loss"]
+                    self.losses[r] = loop(description=f"Rank {r}").metrics["eval_loss"]
         if measured is not None:
             trainer._metrics = measured
         curve = {f"{key}_r{r}": loss for r, loss in self.losses.items()}

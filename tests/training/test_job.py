@@ -379,3 +379,20 @@ def test_wrong_data_or_modules_leave_nothing_behind(recipe, tmp_path):
     with pytest.raises(RecipeError, match="target_modules"):
         train(recipe(target_modules=["nothing_like_it"]), tmp_path / "x")
     assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+
+
+def test_the_command_prints_the_validation_loss_at_every_rank(recipe, tmp_path):
+    import yaml
+    from click.testing import CliRunner
+
+    from aurac.cli import cli
+
+    file = tmp_path / "recipe.yaml"
+    values = {k: v for k, v in recipe(steps=4).to_dict().items() if v not in ("", [])}
+    file.write_text(yaml.safe_dump(values | {"validation": 8}))
+    command = ["train", str(file), "--save-steps", "2", "--out", str(tmp_path / "a")]
+    done = CliRunner().invoke(cli, command, standalone_mode=False)
+    assert [f"validation loss at rank {r}:" in done.output for r in (1, 2, 4)] == [True] * 3
+    done = CliRunner().invoke(cli, [*command, "--force", "--json"], standalone_mode=False)
+    [row] = json.loads(done.stdout)
+    assert [*row["validation_loss_by_rank"]] == ["1", "2", "4"]

@@ -412,3 +412,59 @@ def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     exec(at_rank, names)
     with torch.no_grad():
         assert model(**names["batch"]).loss == names["loss"]
+
+
+@pytest.mark.parametrize("method", ["matryoshka", "dylora"])
+def test_the_ways_of_the_hf_trainer_give_the_same_losses(method, tiny_base_folder, tmp_path):
+    """Gradient checkpointing of both kinds, torch.compile, bfloat16; the best at a small rank."""
+    best = {"metric_for_best_model": "eval_loss_r2", "greater_is_better": False}
+    ways = {
+        "plain": {"load_best_model_at_end": True, "save_strategy": "steps", "save_steps": 3} | best,
+        "recomputed": {"gradient_checkpointing_kwargs": {"use_reentrant": False}},
+        "reentrant": {"gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        "bf16": {"bf16": True},
+    }
+    if method == "dylora":
+        ways["compiled"] = {"torch_compile_backend": "eager"}
+    rows = [{"input_ids": row, "labels": row} for row in torch.randint(3, 40, (48, 7)).tolist()]
+    found = {}
+    for way, settings in ways.items():
+        torch.manual_seed(0)
+        base = AutoModelForCausalLM.from_pretrained(tiny_base_folder)
+        config = LoraConfig(r=4, lora_alpha=1, use_rslora=True, target_modules="all-linear")
+        model = get_peft_model(base, config)
+        with aurac.nested(model, method, seed=2) as handle:
+            trainer = Trainer(
+                model,
+                TrainingArguments(
+                    output_dir=str(tmp_path / way),
+                    max_steps=6,
+                    per_device_train_batch_size=4,
+                    gradient_accumulation_steps=2,
+                    gradient_checkpointing="gradient_checkpointing_kwargs" in settings,
+                    torch_compile=way == "compiled",
+                    eval_strategy="steps",
+                    eval_steps=3,
+                    logging_steps=1,
+                    learning_rate=1e-2,
+                    use_cpu=True,
+                    report_to="none",
+                    disable_tqdm=True,
+                    **{"save_strategy": "no", **settings},
+                ),
+                partial(collate, pad=0),
+                train_dataset=rows,
+                eval_dataset=rows[:8],
+                callbacks=[handle, aurac.RankCurve()],
+            )
+            trainer.train()
+        kept = ("loss", "eval_loss_r1", "eval_loss_r2", "eval_loss_r4")
+        log = trainer.state.log_history
+        found[way] = [value for row in log for key, value in row.items() if key in kept]
+        if way == "plain":
+            at_two = [row["eval_loss_r2"] for row in log if "eval_loss_r2" in row]
+            assert trainer.state.best_metric == min(at_two)
+    assert len(found["plain"]) == 12
+    for way, losses in found.items():
+        tolerance = {"compiled": 1e-5, "bf16": 1e-2}.get(way, 0)
+        assert losses == pytest.approx(found["plain"], rel=tolerance, abs=0), way
