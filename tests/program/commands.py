@@ -36,14 +36,9 @@ class Command:
         paths = {name: f"{root}/{name}" for name in self.adapters}
         paths |= {"family": f"family={root}/family{{1,2,4}}"} if "family" in paths else {}
         given = {"tasks": ",".join(self.tasks), "out": out, "model": "table", "json": True}
-        given |= {"include_path": f"{root}/tasks", "model_args": f"table={table}"}
+        given |= {"include_path": f"{root}/tasks", "model_args": f"table={table}"} | self.options
         clusters = [f"--cluster={task}=passage" for task in self.clusters]
-        return [
-            "compare",
-            *paths.values(),
-            *clusters,
-            *question(self.groups, **given, **self.options),
-        ]
+        return ["compare", *paths.values(), *clusters, *question(self.groups, **given)]
 
     @property
     def leaves(self):
@@ -74,7 +69,8 @@ class Command:
             pairs = [(basis or own, x or best[basis or own]) for basis in bases for x in rescales]
             usable = [(b, r) for b, r in pairs if b == "prefix" or r == "keep"]
             usable = [("prefix", "rule")] if spec.members else usable
-            if not usable or {*ranks} - {*every}:
+            unknown = spec.method is None and ("prefix", "trained") in usable
+            if unknown or not usable or {*ranks} - {*every}:
                 raise RefusedError("a rank or a cut that the adapter does not have")
             ways |= {(name, *way): ranks for way in usable}
         return [(*way, ranks) for way, ranks in ways.items()]
@@ -92,9 +88,8 @@ def cell_of(name, rank, basis, rescale):
 def cells_of(command):
     """(cell, task) → how many examples are asked for; the base is the cell None."""
     cells = [cell_of(name, rank, *way) for name, *way, ranks in command.ways for rank in ranks]
-    return Counter(
-        {(x, leaf): command.examples(leaf) for x in [None, *cells] for leaf in command.leaves}
-    )
+    counts = {leaf: command.examples(leaf) for leaf in command.leaves}
+    return Counter({(cell, leaf): n for cell in [None, *cells] for leaf, n in counts.items()})
 
 
 def recipes(adapters, named):
@@ -117,14 +112,8 @@ def clusters_of(counts):
 # Drawn ------------------------------------------------------------------------------------------
 
 TYPO = "loar"
-PACKS = [
-    *(("lora",), ("bare",), ("nested",), ("dylora",), ("family",), ("cid3", "cid4"), ("ada0",)),
-    *(("ada0", "ada1"), ("ada0", "ada1", "ada2"), ("bob0", "bob1"), ("bob0", "bob1", "bob2")),
-]
-ASKED = [
-    *(("colours",), ("sums",), ("both",), ("left",), ("colours", "sums"), ("both", "sums")),
-    *(("right", "left"), ("colours", "both"), ("colours", "both", "sums")),
-]
+PACKS = "lora bare nested dylora family ada0 ada0,ada1 ada0,ada1,ada2 bob0,bob1,bob2 cid3,cid4"
+ASKED = "colours sums both left colours,sums both,sums right,left colours,both colours,both,sums"
 PROMPTS = {
     "limit": st.sampled_from((6, 12, 0.3, 1)),
     "num_fewshot": st.sampled_from((None, None, 1)),
@@ -156,11 +145,10 @@ def asked(adapters, margin, reference, group):
 @st.composite
 def commands(draw):
     """Any command."""
-    packs = draw(st.lists(st.sampled_from(PACKS), min_size=1, max_size=3))
-    adapters, tasks = tuple(dict.fromkeys(sum(packs, ()))), draw(st.sampled_from(ASKED))
+    packs = draw(st.lists(st.sampled_from(PACKS.split()), min_size=1, max_size=3))
+    adapters = tuple(dict.fromkeys(",".join(packs).split(",")))
+    tasks = tuple(draw(st.sampled_from(ASKED.split())).split(","))
     options = {name: draw(values) for name, values in (PROMPTS | CUTS).items()}
-    if "bare" in adapters and options["rescale"] == "trained":  # nothing says how it was
-        options["rescale"] = None
     groups, more = asked(adapters, **{name: draw(values) for name, values in QUESTION.items()})
     clusters = draw(st.sampled_from(((), (), tasks[:1], tasks)))
     return Command(adapters, tasks, options | more, groups, clusters)

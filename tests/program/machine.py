@@ -340,10 +340,9 @@ class Sequences(RuleBasedStateMachine):
             check_export(files[point], found, GROUP in folder.asked and {*MEMBERS} <= {*found})
         assume(curves)
         groups, asks = asked(tuple(dict.fromkeys(c.adapter for c in curves)), **asks)
-        clusters = [
-            f"--cluster={leaf}=passage" for leaf, (_, some) in folder.examples.items() if some
-        ]
-        words = [*question(groups, **asks, json=True), *clusters]
+        shared = [leaf for leaf, (_, clustered) in folder.examples.items() if clustered]
+        words = [f"--cluster={leaf}=passage" for leaf in shared]
+        words += question(groups, **asks, json=True)
         status, told, said = program("score", out, *words)
         try:
             expected = frames_of(curves, groups, **asks)

@@ -38,10 +38,6 @@ class Part:
             inside = (rest**2 / (1 - np.minimum(self.sizes / n, 0.5))).sum()
             self.arms = [(list(names), means, inside / (n**2 * S * (S - 1)), 1 / (12 * n**2))]
 
-    def minus(self, other):
-        self.sums, self.arms = self.sums - other.sums, self.arms + other.arms
-        return self
-
 
 def further_size(sizes, low):
     """Examples in the further cluster: as in that of an example, less for a difference."""
@@ -171,7 +167,9 @@ def difference(a, b, left, right):
         specs = [[curve.spec for curve in row.curves] for row in (a, b)]
         ours, theirs = ([x and x.data and (x.seed, x.data) for x in some] for some in specs)
     if None in ours or len(ours) < 2 or {*ours} != {*theirs}:
-        return a.part(left).minus(b.part(right))
+        first, second = a.part(left), b.part(right)
+        first.sums, first.arms = first.sums - second.sums, first.arms + second.arms
+        return first
     order = [theirs.index(key) for key in ours]
     names = [(name, b.names[at]) for name, at in zip(a.names, order, strict=True)]
     return Part(left - right[order], a.clusters, names)
@@ -314,9 +312,10 @@ class Folder:
         names = {None, *groups, *names.difference(*groups.values())}
         new = {leaf: command.prompts(leaf) for leaf in command.leaves}
         other = any(self.prompts.get(leaf, new[leaf]) != new[leaf] for leaf in new)
-        other |= command.options.get("reference") not in names
-        if other or len(new) < len(command.leaves):
-            raise RefusedError("a task with other prompts or twice, or no such reference")
+        other |= command.options["reference"] not in names
+        seeds = [member for members in command.groups.values() for member in members]
+        if other or len(new) < len(command.leaves) or len({*seeds}) < len(seeds):
+            raise RefusedError("other prompts, a task or a seed twice, or no such reference")
         asked = Counter()
         for (cell, leaf), n in cells_of(command).items():
             places = range(self.stored[cell, leaf], n)

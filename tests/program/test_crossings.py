@@ -11,6 +11,7 @@ import pytest
 from program.commands import CUTS, PROMPTS, TYPO, Command
 from program.machine import Sequences, check_frames, program
 from program.oracle import MEAN, frames_of
+from support.table_world import Table
 
 PLAIN = {"margin": None, "reference": None}
 
@@ -138,6 +139,22 @@ def test_groups_of_two_commands(state):
     """The later one takes the place of an earlier one with the same adapters."""
     groups = {"one": ("lora", "dylora")}, {"other": ("lora", "nested")}
     run(state, *(asks("lora dylora nested", "sums", some) for some in groups))
+
+
+def test_groups_that_share_an_adapter(state):
+    """They are refused before anything is computed."""
+    run(state, asks("lora dylora nested", "sums", {"one": ("lora", "dylora"), "two": ("lora",)}))
+
+
+@pytest.mark.parametrize(("name", "known"), [("lora (prefix)", True), ("lora, prefix", False)])
+def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
+    """As tables call it; another name is refused before anything is computed."""
+    Table.asked.clear()
+    command = asks("lora dylora", "sums", basis="svd,prefix", reference=name, limit=6)
+    status, out, said = program(*command.words(root, tmp_path / "run", 1))
+    assert (status, bool(Table.asked)) == ((0, True) if known else (2, False)), said
+    for row in json.loads(out)["pairs"] if known else ():
+        assert {("lora", "prefix")} & {(row[x], row[f"{x}_basis"]) for x in "ab"}
 
 
 def test_the_base_fails_and_the_run_is_exported(state):
