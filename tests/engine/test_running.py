@@ -12,6 +12,7 @@ import torch
 from engine_models import (
     budgeted,
     lora,
+    packed_alone,
     reference_scores,
     reference_texts,
     scores,
@@ -19,11 +20,12 @@ from engine_models import (
     tiny,
     words,
 )
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aurac.engine import running
 from aurac.engine.layers import fewer_operations
+from aurac.engine.passes import Sizes
 from aurac.engine.running import Budgets, cached_tokens, score_logits
 
 
@@ -115,6 +117,38 @@ def test_scores_are_log_softmax_and_hits_are_argmax_with_ties(
     expected = torch.log_softmax(logits.double(), dim=-1)[row, token]
     torch.testing.assert_close(logprob.double(), expected, rtol=1e-6, atol=1e-6)
     assert hit.tolist() == (logits.argmax(dim=-1)[row] == token).tolist()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kind=st.sampled_from(["llama", "gemma2", "gpt2"]),
+    sizes=st.builds(
+        Sizes,
+        tokens=st.sampled_from([64, 999]),
+        similar=st.sampled_from([0.01, 0.5, 1.0]),
+        align=st.integers(1, 9),
+        queries=st.integers(1, 99),
+        scores=st.integers(1, 9999),
+        width=st.integers(1, 40),
+        rows=st.integers(1, 40),
+    ),
+    seed=st.integers(0, 10**6),
+)
+def test_how_work_is_cut_changes_no_answer(kind: str, sizes: Sizes, seed: int) -> None:
+    """As on any device: idle slots, padded lengths, attention in pieces."""
+    rng, model = random.Random(seed), tiny(kind)
+    header = words(rng, 30) + " "
+    pairs = [(header * (i % 2) + words(rng, 1 + 3 * i), " x" + words(rng, 2)) for i in range(6)]
+    prompts = [
+        (header + words(rng, 1 + 3 * i), {"until": ["the"], "max_gen_toks": 9}) for i in range(5)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "CPU", sizes)
+        lm = packed_alone(budgeted(model))
+        mine = scores(lm, pairs)
+        assert texts(lm, prompts) == reference_texts(model, prompts)
+    theirs = reference_scores(model, pairs)
+    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4)
 
 
 def test_sequences_are_held_by_bytes_but_never_fewer_than_a_number_of_tokens(
