@@ -14,6 +14,7 @@ from aurac.adapters import prepare, save_adapter
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
 from aurac.backends.keys import hide, holds_key
+from aurac.errors import RunFolderError
 from aurac.models.base import LoadedBase
 from aurac.tasks.build import quiet
 
@@ -143,6 +144,10 @@ class Exports:
             exported = self._prepared[key].at(cut.rank)
             folder = self._folder() / f"aurac-r{cut.rank}-{exported.sha256[:16]}"
             if not folder.exists():
-                save_adapter(exported, folder)
+                try:
+                    save_adapter(exported, folder)
+                except RunFolderError:
+                    if not folder.exists():  # another process was not quicker
+                        raise
             self._written[what] = folder.resolve()
         return self._written[what]

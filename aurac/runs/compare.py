@@ -117,7 +117,7 @@ def _check_question(inputs: Inputs) -> None:
     recipes = recipe_groups(manifest.adapters, manifest.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
-    if reference and not any(f"{reference}, ".startswith(f"{name}, ") for name in names):
+    if reference and not any(f"{reference} (".startswith(f"{name} (") for name in names):
         raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
 
 

@@ -129,7 +129,11 @@ def load(
     if names is None:
         adapters = named(loaded, known_names(inputs.folder))
         inputs = replace(inputs, adapters=adapters, sweeps=_sweeps(settings, adapters))
+    taken: dict[str, str] = {}
     for recipe, members in settings.group.items():
+        for name in members:
+            if taken.setdefault(name, recipe) != recipe:
+                raise UsageError(f"{name} is in the groups {taken[name]} and {recipe}")
         for name in set(members) - adapters.keys():
             raise UsageError(
                 f"group {recipe} names {name!r}, and the adapters are {', '.join(adapters)}"

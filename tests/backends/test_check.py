@@ -132,7 +132,7 @@ def test_a_key_that_an_error_repeats_is_kept_and_shown_nowhere(
 
 
 def test_no_report_is_named_where_none_was_written(place, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("aurac.runs.session.Session.verdicts", lambda *_: iter(()))
+    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
     monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
     server.always = "garbage"
     task, args = place / "tasks" / "tiny_text.yaml", f"base_url={server.url},max_retries=1"

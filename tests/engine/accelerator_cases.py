@@ -96,7 +96,7 @@ def recipe(tiny_base_folder: Path, tmp_path: Path) -> Callable[[str], Any]:
 def test_training_has_the_losses_of_the_cpu(
     recipe: Callable[[str], Any], tmp_path: Path, method: str
 ) -> None:
-    from aurac.training import train
+    from aurac.training.job import train
 
     here = train(recipe(method), tmp_path / "cpu", device="cpu")
     there = train(recipe(method), tmp_path / "cuda", device="cuda")

@@ -141,13 +141,11 @@ def test_groups_of_two_commands(state):
     run(state, *(asks("lora dylora nested", "sums", some) for some in groups))
 
 
-@pytest.mark.xfail(reason="the report is the first that looks")
 def test_groups_that_share_an_adapter(state):
     """They are refused before anything is computed."""
     run(state, asks("lora dylora nested", "sums", {"one": ("lora", "dylora"), "two": ("lora",)}))
 
 
-@pytest.mark.xfail(reason="what is refused before is named otherwise than rows are")
 @pytest.mark.parametrize(("name", "known"), [("lora (prefix)", True), ("lora, prefix", False)])
 def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
     """As tables call it; another name is refused before anything is computed."""

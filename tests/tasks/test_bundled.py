@@ -82,7 +82,7 @@ def score(replies):
 @pytest.mark.parametrize("name", BUNDLED)
 def test_examples_are_the_bundled_ones_and_prompts_as_documented(name):
     assert {path.stem for path in include_path().glob("*.yaml")} == set(BUNDLED)
-    task = built(name)
+    task = built(name, limit=0)
     assert [example.content for example in task.examples] == load_split(name, "test")
     assert list(task.task.training_docs()) == load_split(name, "train")
     assert list(task.task.validation_docs()) == load_split(name, "validation")
