@@ -22,7 +22,7 @@ it, and never below one example. Training seeds are crossed with examples; each 
 keeps its degrees of freedom (Banerjee 1960), which A arms raise together towards Welch's (1947):
 
     reach² = t²_{n-1} · max(examples - Σ rest, 0) + Σ_arms t²_{df} · V,   V = s²(seed means) / S
-    df = S - 1 + max(0, (Σ V)² / Σ (V² / (S - 1)) - max (S - 1)) / A
+    df = S - 1 + max(0, (Σ V)² / Σ (V² / (S - 1)) - max (S - 1)) / (A + 1)
 
 Welch's alone errs in .10 at .05 where one of two arms has two seeds that vary more.
 docs/design/statistics-calibration.md has promised beside measured error rates.
@@ -275,10 +275,10 @@ def _terms(
 
 
 def _arms(seeds: Sequence[Seeds]) -> list[Term]:
-    """Each arm's variance; each gets its share of the degrees that all have beyond the largest."""
+    """Each arm's variance; each gets a share of Welch's degrees beyond the largest of their own."""
     own = [(arm.variance, arm.count - 1.0) for arm in seeds]
     _, welch = _added(own)
-    more = np.maximum(welch - max(df for _, df in own), 0.0) / len(own)
+    more = np.maximum(welch - max(df for _, df in own), 0.0) / (len(own) + 1)
     return [(variance, df + more) for variance, df in own]
 
 

@@ -121,12 +121,12 @@ def test_two_arms_add_their_seeds_and_pairing_does_not():
     assert arms.high - arms.low > 2 * (paired.high - paired.low)
 
 
-def test_arms_get_an_equal_share_of_the_degrees_beyond_the_largest_of_their_own():
+def test_arms_get_a_share_of_welchs_degrees_beyond_the_largest_of_their_own():
     draw = rng(3)
     a, b = draw.random((2, 400)) + np.array([[0.0], [0.1]]), draw.random((4, 400))
     variances = [x.mean(axis=1).var(ddof=1) / len(x) + 1 / (12 * 400**2 * len(x)) for x in (a, b)]
     welch = sum(variances) ** 2 / (variances[0] ** 2 / 1 + variances[1] ** 2 / 3)
-    more = max(welch - 3, 0.0) / 2
+    more = max(welch - 3, 0.0) / 3
     examples = np.append(a.mean(axis=0) - b.mean(axis=0), -1.0)
     inside = 0.0
     for x in (a, b):
