@@ -113,15 +113,35 @@ class Check:
     count: int
     scores: bool = True
 
-    def __post_init__(self) -> None:
-        self._exact = EngineBackend(self.base)
-        rounded = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
-        same = LoadedBase(**{**vars(self.base), "model": rounded, "dtype": self.dtype})
-        self._rounded = self._exact if self.dtype == "float32" else EngineBackend(same)
+    def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
+        """Of the base and of each cut; `lm` gives the lm-eval model of one."""
+        with lm(None) as served:  # cuts long prompts; the engine does it likewise
+            length = getattr(served, "max_length", None)
+        self._exact = EngineBackend(self.base, max_length=length)
+        self._rounded = self._exact
+        if self.dtype != "float32":
+            model = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
+            same = replace(self.base, model=model, dtype=self.dtype)
+            self._rounded = EngineBackend(same, max_length=length)
+        self._ask(self._exact.model.max_length)
+        self._least, self._base = FLOOR, np.zeros(len(self._pairs))
+        for cut in (None, *cuts):
+            yield self._verdict(lm, cut)
+
+    def _ask(self, length: int) -> None:
+        """Make the requests: parts of prompts to score, and prompts to continue."""
+        ids, self._pairs = self.base.tokenizer, []
+        bos = ids.bos_token or ""
         long, others = self._chosen(self.requests)
-        self._pairs = [p for r in long for p in parts(_text(r))]
-        self._pairs += [p for r in others for p in parts(_text(r), _WORDS)]
-        tokens = self.base.tokenizer("".join(part for _, part in self._pairs)).input_ids
+        for request in (*long, *others):
+            text = "".join(part for part in request.args if isinstance(part, str))
+            start = bos * text.startswith(bos)
+            for words in [0] * (request in long) + [_WORDS >> times for times in range(6)]:
+                pairs = parts(text, words, start)
+                if len(ids("".join(pairs[-1] if pairs else ())).input_ids) < length:
+                    break
+            self._pairs += pairs
+        tokens = ids("".join(part for _, part in self._pairs)).input_ids
         self._tokens = max(1.0, len(tokens) / max(1, len(self._pairs)))  # of a continuation
         written = [r for r in self.requests if r.request_type == "generate_until"]
         long, others = self._chosen(written)
@@ -137,12 +157,6 @@ class Check:
         rest = [known[text] for text in known if text not in long]
         left = self.count - len(long)
         return [known[text] for text in long], rest[:: max(1, len(rest) // max(1, left))][:left]
-
-    def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
-        """Of the base and of each cut; `lm` gives the lm-eval model of one."""
-        self._least, self._base = FLOOR, np.zeros(len(self._pairs))
-        for cut in (None, *cuts):
-            yield self._verdict(lm, cut)
 
     def _verdict(self, lm: Asked, cut: Cut | None) -> Verdict:
         exact = self._scored(self._exact.lm, cut)
@@ -332,19 +346,17 @@ def _lead(lm: Any, request: Any, own: str, served: str) -> float:
     return first - second
 
 
-def _text(request: Any) -> str:
-    return "".join(part for part in request.args if isinstance(part, str))
-
-
 def _greedy(how: Mapping[str, Any]) -> dict[str, Any]:
     """Stop strings and length of a task's texts, whatever the task samples."""
     limit = most_new_tokens(how)
     return {"until": how.get("until") or [], "max_gen_toks": limit, "do_sample": False}
 
 
-def parts(text: str, words: int = 0) -> list[tuple[str, str]]:
-    """The later parts of a text or of its last words, each with all that stands before it."""
-    pieces = re.findall(r"\s*\S{1,20}", text)[-words:]
+def parts(text: str, words: int = 0, start: str = "") -> list[tuple[str, str]]:
+    """The later parts of a text, or of `start` and its last words, each with all before it."""
+    pieces = re.findall(r"\s*\S{1,20}", text)
+    if 0 < words < len(pieces):
+        pieces = [start, *pieces[-words:]]
     ends = sorted({len(pieces) * k // _PARTS for k in range(1, _PARTS + 1)} - {0})
     joined = ["".join(pieces[:end]) for end in ends]
     return [(head, whole[len(head) :]) for head, whole in itertools.pairwise(joined)]

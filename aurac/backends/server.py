@@ -127,12 +127,7 @@ class ServerBackend(Backend):
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
-        """lm-eval's client for this cut (None: the base); its errors have the server's address.
-
-        Raises:
-            ServerError: The server does not answer, or not as its API says.
-            CellError: It does not take a request.
-        """
+        """lm-eval's client for this cut (None: the base); its errors have the server's address."""
         self._serve([cut])  # a server that was started anew gets it again
         self._cut, self._lm.model = cut, self._name(cut)
         try:
@@ -189,12 +184,7 @@ class ServerBackend(Backend):
             raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
 
     def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
-        """The answers to prompts (tokens where log-probabilities are asked for), if all are whole.
-
-        Raises:
-            ServerError: The server does not answer all of them.
-            CellError: An answer lacks its text or log-probabilities, or is too long.
-        """
+        """The answers to prompts (tokens where they are scored), if all of them are whole."""
         try:
             told = self.told("post", _COMPLETIONS, json=asked)
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
@@ -253,8 +243,8 @@ class ServerBackend(Backend):
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            said = _said(body)
-            raise ServerError(f"{self.address}{path} answers what is no JSON: {said}") from error
+            what = f"what is no JSON: {_said(body)}"
+            raise ServerError(f"{self.address}{path} answers {what}") from error
 
     def again(self, ask: Callable[..., Any]) -> Callable[..., Any]:
         """A request that is tried as often as lm-eval does."""
@@ -270,9 +260,7 @@ class ServerBackend(Backend):
         """A request; the body that comes back, as it is: a small compressed one may fill memory.
 
         Raises:
-            ServerError: No answer comes, or one may come later.
-            UsageError: There is no such path, or not with this key.
-            CellError: The server does not take the request.
+            ServerError, UsageError, CellError: No answer yet; no such path; no such request.
         """
         import requests
         from urllib3.exceptions import HTTPError
@@ -293,11 +281,9 @@ class ServerBackend(Backend):
         if len(body) > _LARGEST:
             raise ServerError(f"{self.address} answers with more than {_LARGEST >> 20} MiB")
         if status >= 400:
-            wrong = UsageError if status in _NOT_THERE else CellError
-            said = f"{status} {responses.get(status, '')}: {_said(body)}"
-            raise (ServerError if status in _LATER else wrong)(
-                f"{self.address}{path} answers {said}"
-            )
+            kinds = {**dict.fromkeys(_NOT_THERE, UsageError), **dict.fromkeys(_LATER, ServerError)}
+            what = f"{status} {responses.get(status, '')}: {_said(body)}"
+            raise kinds.get(status, CellError)(f"{self.address}{path} answers {what}")
         return body
 
 
@@ -309,9 +295,7 @@ def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
     """The first model that is no adapter of another."""
     if not served:
         raise UsageError("the server serves no model")
-    return next(
-        (name for name, told in served.items() if not told.get("parent")), next(iter(served))
-    )
+    return min(served, key=lambda name: bool(served[name].get("parent")))
 
 
 def _client(server: ServerBackend) -> Any:

@@ -29,9 +29,8 @@ from aurac.cli.shared import Pairs, command
 @click.option("--base", help="Base model, if another than the adapter records.")
 @click.option("--dtype", help="That of the server. Default: of the base's files, or bfloat16.")
 @click.option(
-    "--prompts", type=click.IntRange(1), default=20, show_default=True, metavar="NUMBER",
-    help="Prompts of the bundled task that are asked.",
-)  # fmt: skip
+    "--prompts", type=click.IntRange(1), default=20, show_default=True, help="How many are asked."
+)
 @click.option(
     "--timeout", type=click.IntRange(1), default=30, show_default=True, metavar="SECONDS",
     help="Of a request, which is tried three times.",

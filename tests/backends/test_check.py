@@ -56,6 +56,15 @@ def test_prompts_that_are_cut_are_seen_by_their_log_probabilities(place, server,
         compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
 
 
+@pytest.mark.parametrize("echoes", [True, False])
+def test_prompts_that_are_longer_than_the_server_takes_are_cut_alike(
+    place, server, tmp_path, echoes
+):
+    server.longest, server.echoes = 48, echoes
+    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
+    assert not stored.failures
+
+
 def test_every_rank_is_checked_and_the_verdicts_are_shown(
     place, server, tmp_path, monkeypatch, capsys
 ):
@@ -238,5 +247,6 @@ def test_parts_are_those_of_the_text():
     assert len(pairs) == 3
     assert "".join([pairs[0][0], *(part for _, part in pairs)]) == text
     assert all(text.startswith(head + part) for head, part in pairs)
-    assert parts(text, 20)[-1][1] == pairs[-1][1][-len(parts(text, 20)[-1][1]) :]
+    assert parts(text, 20, "<s>")[0][0].startswith("<s> w20")
+    assert "".join(parts(text, 20, "<s>")[-1]).endswith(" w39")
     assert len(parts("字" * 90)) == 3

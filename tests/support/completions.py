@@ -36,7 +36,8 @@ class Completions(BaseHTTPRequestHandler):
 
     def do_GET(self):
         names = {"BASE": None, **dict.fromkeys(self.server.adapters, "BASE")}
-        data = [{"id": n, "parent": p, "owned_by": "double"} for n, p in names.items()]
+        about = {"owned_by": "double", "max_model_len": self.server.longest}
+        data = [{"id": n, "parent": p, **about} for n, p in names.items()]
         known = {"/v1/models": {"data": data}, "/version": {"version": "1.0"}}
         self.reply(200 if self.path in known else 404, known.get(self.path, {}))
 
@@ -136,6 +137,7 @@ class Server(ThreadingHTTPServer):
         wrapped: What stands before each prompt that is continued, as a chat template puts it.
         most_prompt, most_tokens, most_choices: Lengths to which it cuts.
         text: What becomes of a choice.
+        longest: The length in tokens that it states.
     """
 
     def __init__(self):
@@ -145,7 +147,7 @@ class Server(ThreadingHTTPServer):
         self.always, self.loads, self.echoes, self.scale, self.models = None, True, True, 1.0, {}
         self.without, self.writes_base, self.samples, self.wrapped = (), False, False, ""
         self.most_tokens, self.most_choices, self.most_prompt, self.stops = 10**9, None, 0, True
-        self.text = lambda choice: choice
+        self.text, self.longest = lambda choice: choice, None
 
     @property
     def url(self):
