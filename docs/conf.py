@@ -63,13 +63,13 @@ nitpick_ignore_regex = [
     # Short names of type parameters and aliases, and classes whose modules have no page.
     (
         r"py:class",
-        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut|DryRun|EvalTask|Groups?|Json|KnownBase)",
+        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut(Info)?|DryRun|Dtype|EvalTask|Groups?|Json)",
     ),
     (
         r"py:class",
-        r"(.*\.)?(Layout|Reader|Recipe|Rescale|Rule|Source|TrainerCallback|TrainingResult|Update)",
+        r"(.*\.)?(Description|Key|Manifest|PeftModel|Recipe|Record|Rescale|Rule|Sidecar|Source)",
     ),
-    (r"py:class", r"(.*\.)?(Values|Way)|nn\.\w+"),
+    (r"py:class", r"(.*\.)?(TrainerCallback|TrainingResult|Update|Values)|nn\.\w+"),
     (
         r"py:.*",
         r"(np|numpy|torch|pd|pandas|collections|typing|pathlib|types|transformers|msgspec)\..*",
