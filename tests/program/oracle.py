@@ -75,7 +75,7 @@ def of_seeds(parts):
         rounding = sum(arm[3] for arm in same) / len(parts) ** 2
         terms.append(((variance + rounding) / len(names), len(names) - 1.0, variance**0.5))
     own = [(variance, df) for variance, df, _ in terms]
-    more = max(0.0, added(own)[1] - max(df for _, df in own)) / len(own) if own else 0.0
+    more = max(0.0, added(own)[1] - max(df for _, df in own)) / (len(own) + 1) if own else 0.0
     return [(variance, df + more, sd) for variance, df, sd in terms]
 
 
