@@ -101,6 +101,15 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
     )
 
 
+def _served(adapter: Adapter | Family) -> bool:
+    """Whether vLLM serves it: no DoRA, no whole modules, one rank and alpha for all modules."""
+    plain = []
+    for member in members_of(adapter):
+        sizes = {(f.rank, f.alpha, f.kind) for f in member.modules.values()}
+        plain.append(len(sizes) == 1 and not member.dora and not member.extras)
+    return all(plain)
+
+
 def task_info(
     task: EvalTask | TaskGroup,
     tokens: Mapping[str, Any],
