@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters import members_of
+from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.cut import Sweep
 from aurac.files import write_atomic
 from aurac.models.device import in_use, machine, versions
@@ -94,7 +94,7 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
         trained_rank=adapter.rank,
         sizes={rank: adapter.member(rank).bytes(rank) for rank in ranks},
         parameters=adapter.member(adapter.rank).parameters(adapter.rank),
-        width=max(member.width for member in members_of(adapter)),
+        width=max(member.width for member in members_of(adapter)) if _served(adapter) else 0,
         recipe=dict(adapter.recipe) if adapter.recipe else None,
         licence=_licence(adapter.source),
         **{fact: getattr(adapter, fact) for fact in facts},
