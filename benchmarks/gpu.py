@@ -413,7 +413,8 @@ def memory(scale: Scale) -> str:
 
 def training(scale: Scale) -> str:
     """Steps of each method on a small model, beside the CPU's losses for the first ones."""
-    from aurac.training import make_recipe, train
+    from aurac.training.job import train
+    from aurac.training.recipe import make_recipe
 
     folder = Path(tempfile.mkdtemp())
     config = config_of(scale.small)
