@@ -98,4 +98,6 @@ class RunFolder:
 
     def grown(self, key: str) -> None:
         """Something of the cell is kept: those that ended within it did not end in vain."""
-        (self._locks / f"{key}.begun").write_bytes(b".")
+        mark = self._locks / f"{key}.begun"
+        if mark.exists():  # on Ray workers do not mark
+            mark.write_bytes(b".")
