@@ -65,7 +65,9 @@ class Scale:
 
 
 LLAMA_8B = Shape(32, 4096, 32, 8, 14_336, 128_256)
-REAL = Scale(Shape(8, 1024, 16, 4, 2816, 32_000), LLAMA_8B, (1, 4, 16, 64, 256), 128, 128, 200, 600)
+REAL = Scale(
+    Shape(8, 1024, 16, 4, 2816, 32_000), LLAMA_8B, (1, 4, 16, 64, 256), 128, 128, 200, 1500
+)
 PRETENDED = Scale(Shape(2, 32, 4, 2, 48, 300), Shape(3, 32, 4, 2, 48, 300), (1, 6), 9, 12, 6, 40)
 BATCHES = (16, 64, 256)  # of HFLM
 
@@ -307,7 +309,7 @@ def rivals(scale: Scale) -> str:
 
     model, count = large(scale), scale.sequences[-1]
     prompts = instances("generate_until", writing(scale.large, count, scale))
-    pairs = instances("loglikelihood", scoring(scale.large, scale))
+    pairs = instances("loglikelihood", scoring(scale.large, scale)[:200])
     rows = [("who", "writing, s", "scoring, s")]
     lm = engine(model)
 

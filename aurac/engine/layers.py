@@ -145,7 +145,9 @@ def _fused_norms(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
     for norm in model.modules():
         kind, weight = type(norm), getattr(norm, "weight", None)
         eps = getattr(norm, "variance_epsilon", None)
-        if not isinstance(weight, Tensor) or eps is None or not weight.is_cuda or _hooked(norm):
+        if not isinstance(weight, Tensor) or eps is None or not weight.is_cuda:
+            continue
+        if "forward" in vars(norm) or _hooked(norm):
             continue
         function = partial(_rms_norm, norm.forward, weight, eps)
         if kind not in _ONE_KERNEL:

@@ -158,8 +158,11 @@ class EngineLM(HFLM):
 
     def _score(self, requests: list[Any]) -> list[tuple[int, tuple[float, bool]]]:
         """(place, answer) of the requests; of some, where memory does not suffice for all."""
-        layout, ids = self.tokens.pairs([request.args for request in requests])
-        if self.backend != "causal" or not self._serves(layout.longest):
+        packed = self.backend == "causal"
+        if packed:
+            layout, ids = self.tokens.pairs([request.args for request in requests])
+            packed = self._serves(layout.longest)
+        if not packed:
             return list(enumerate(self._ask(super().loglikelihood, requests)))
         sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
         plan = layout.plan(self.budgets.tokens, len(header), sizes)
