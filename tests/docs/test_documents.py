@@ -58,6 +58,7 @@ def test_options_that_are_named_in_text_exist():
 
 def test_the_screen_of_the_readme_is_what_the_command_prints(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("COLUMNS", "200")
     margin = re.search(r"--margin (0\.\d+)", README.read_text(encoding="utf-8"))[1]
     words = ["recommend", "reports/lora", "--margin", margin]
     done = CliRunner().invoke(cli, words, standalone_mode=False)
