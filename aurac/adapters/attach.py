@@ -137,11 +137,7 @@ def peft_layers(model: nn.Module, adapter_name: str) -> dict[str, Any]:
 
 @contextmanager
 def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]:
-    """Cut an adapter of a live ``PeftModel`` where it is, for the length of a ``with`` block.
-
-    Yields:
-        What sets the rank; the model then computes what `truncate` makes by default.
-    """
+    """What sets an adapter of a live ``PeftModel`` to the ranks of its default truncation."""
     layers = peft_layers(model, adapter_name)
     prepared = prepare(adapter_from_peft(model, adapter_name), "auto")
     scales = [(layer.r[adapter_name], layer.scaling[adapter_name]) for layer in layers.values()]

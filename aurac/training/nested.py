@@ -108,6 +108,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self._factors: dict[tuple[Any, ...], torch.Tensor] = {}
         self._groups: dict[tuple[Any, ...], Any] = {}  # of layers with one P: the A of one of them
         self._handles: list[Any] = []
+        self._open: set[Pass] = set()  # what was drawn since a gradient checkpoint computed again
         self._held: list[
             tuple[Any, torch.Tensor]
         ] = []  # modules whose rows are held, their weights
@@ -146,6 +147,10 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         self, group: tuple[Any, ...], leaf: str, _: Any, __: Any, output: torch.Tensor
     ) -> torch.Tensor | None:
         self._silent.discard(leaf)
+        if not self._depth and torch.is_grad_enabled():  # of a gradient checkpoint
+            if len(self._open) > 1:
+                raise UsageError("with gradient checkpointing dylora takes one pass per backward")
+            self._open.clear()
         factor = self._factors.get(group)
         return None if factor is None else (output * factor).to(output.dtype)
 
@@ -192,6 +197,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         used = self.setup.nesting.whole
         if self._learns:
             used = self._drawn = self.forced or self.passes()[0]
+            self._open.add(used)
             if any(part.weight is not weight for part, weight in self._held):
                 raise UsageError("update `frozen` does not work on sharded parameters (FSDP)")
         self._put(used)

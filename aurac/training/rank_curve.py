@@ -27,14 +27,11 @@ class RankCurve(TrainerCallback):
     Args:
         ranks: `pow2` (1, 2, 4, … and R), `all`, or the ranks.
         every: Measure at every so-many-th evaluation.
-
-    Attributes:
-        losses: Rank → loss, at the last measurement.
     """
 
     def __init__(self, ranks: str | Sequence[int] = "pow2", every: int = 1) -> None:
         self.ranks, self.every = ranks, every
-        self.losses: dict[int, float] = {}
+        self.losses: dict[int, float] = {}  # rank → loss, of the last measurement
         self._evaluations: Counter[str] = Counter()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **given: Any) -> None:

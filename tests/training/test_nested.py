@@ -249,6 +249,24 @@ def test_a_recomputed_pass_has_the_rank_of_the_first(update, reentrant, x):
         assert_same(got, wanted, atol=0)
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_recomputed_pass_that_is_not_the_last_is_refused(reentrant, x):
+    model = peft_model()
+    x.requires_grad_()
+    for kind in (None, reentrant):
+        model.get_base_model().checkpoint = kind
+        with aurac.nested(model, "matryoshka", ranks=S):
+            (model(x) + model(x)).sum().backward()
+        with aurac.nested(model, "dylora", ranks=S, seed=2) as handle:
+            assert len({handle.setup.passes(k, k)[0] for k in range(2)}) == 2
+            loss = (model(x) + model(x)).sum()
+            if kind is None:
+                loss.backward()
+                continue
+            with pytest.raises(UsageError, match="one pass per backward"):
+                loss.backward()
+
+
 def test_frozen_moves_only_the_drawn_row_and_column(x):
     model = peft_model()
     whole = step(model, x, lambda x: literal(model, x, "sqrt", 1.0, (4,)))[1]
