@@ -163,12 +163,11 @@ def message(error: Exception) -> str:
 
 def _no_option(error: click.NoSuchOption) -> str:
     """The nearest option that there is; of a recipe's setting how to change it."""
-    text = f"there is no option {error.option_name}"
-    if near := get_close_matches(error.option_name, error.possibilities or (), 1):
-        return f"{text}; did you mean {near[0]}?"
+    near = get_close_matches(error.option_name, error.possibilities or (), 1)
     if error.ctx and error.ctx.info_name == "train":
-        return f"{text}; --set {error.option_name.lstrip('-')}=VALUE changes a recipe's setting"
-    return text
+        near.append(f"--set {error.option_name.lstrip('-')}=VALUE")
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no option {error.option_name}{meant}"
 
 
 class Screen(logging.StreamHandler):  # type: ignore[type-arg]

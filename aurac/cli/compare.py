@@ -42,6 +42,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.option(
     "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]", help="What accuracy means."
 )
+@click.option("--split", metavar="NAME", help="Such as validation, instead of the test split.")
 @click.option(
     "--data", multiple=True, metavar="[TASK=]FOLDER",
     help="Local splits (.jsonl, .json, .parquet, .csv).",

@@ -13,6 +13,7 @@ from aurac.cli import shared
 from aurac.cli.shared import FOLDER, Numbers, Pairs, command
 
 if TYPE_CHECKING:
+    from aurac.adapters import Adapter
     from aurac.training.recipe import Recipe
 
 
@@ -24,7 +25,15 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 
 @command()
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
+@click.option("--from", "source", type=FOLDER, metavar="ADAPTER",
+    help="Train cuts of this adapter on, as plain LoRA; RECIPE: its own, if it records one.",
+)  # fmt: skip
+@click.option(
+    "--basis", type=click.Choice(["svd", "prefix"]), default="svd", show_default=True,
+    help="Of the cuts of --from.",
+)  # fmt: skip
 @click.option("--base", help="Base model, if another than the recipe's.")
+@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
 @click.option(
     "--set", "overrides", type=Pairs(), multiple=True, metavar="KEY=VALUE",
     help="Change one setting of the recipe.",
@@ -39,8 +48,8 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )  # fmt: skip
 @click.option("--report-to", default="none", help="Also log to tensorboard, wandb, …")
 @click.option(
-    "--family", type=Numbers(), metavar="RANKS",
-    help="Train one adapter for each of these ranks, such as 1,2,4, below --out.",
+    "--ranks", type=Numbers(), metavar="1,2,4",
+    help="Train one adapter for each of these ranks, below --out: a family.",
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
 @shared.as_json
@@ -50,7 +59,10 @@ def train(
     base: str | None,
     seed: int | None,
     out: Path | None,
-    family: tuple[int, ...] | None,
+    source: Path | None,
+    basis: str,
+    steps: int | None,
+    ranks: tuple[int, ...] | None,
     device: str | None,
     force: bool,
     save_steps: int,
@@ -65,29 +77,29 @@ def train(
     \b
     aurac train --list
     aurac train word_problems/matryoshka --out my_adapter
-    aurac train word_problems/lora --family 1,2,4,8,16 --out lora_per_rank
+    aurac train word_problems/lora --ranks 1,2,4,8,16 --out lora_per_rank
     aurac train word_problems/lora --set rank=8 --seed 7 --out lora8
+    aurac train --from lora --ranks 1,2,4,8 --steps 30 --out lora_squeezed
     """  # noqa: D301 - click's mark for lines that stay as they are
     if listing:
         _list_recipes(as_json=as_json)
         return
-    if not recipe or not out:
+    if not out or not (recipe or source):
         raise click.UsageError("give a RECIPE and --out FOLDER; --list shows the recipes")
-    from aurac.training.recipe import family_members, load_recipe
-
-    given = {"seed": None if seed is None else str(seed), "base": base}
-    changed = dict(overrides) | {k: v for k, v in given.items() if v is not None}
-    loaded = load_recipe(recipe, changed)
-    members = family_members(loaded, family) if family else [("", loaded)]
+    if source and not (ranks and steps):
+        raise click.UsageError("--from needs --ranks and --steps")
+    given = {"seed": seed, "base": base, "steps": steps}
+    changed = dict(overrides) | {k: str(v) for k, v in given.items() if v is not None}
+    jobs = _jobs(recipe, changed, ranks, source, basis)
     from aurac.training.job import is_main_process, is_trained, train  # loads transformers
 
     rows: list[dict[str, Any]] = []
-    for label, job in members:
+    for label, job, start in jobs:
         folder = out / label
-        if family and not force and is_trained(folder, job):
+        if ranks and not force and is_trained(folder, job):
             click.echo(f"{folder}: already there", err=True)
             continue
-        how: dict[str, Any] = {"device": device or "auto", "progress": not as_json}
+        how: dict[str, Any] = {"start": start, "device": device or "auto", "progress": not as_json}
         how |= {"force": force, "save_steps": save_steps, "report_to": report_to}
         done = train(job, folder, **how)
         loss = done.losses[-1][1] if done.losses else None
@@ -102,7 +114,31 @@ def train(
         click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']}")
         for rank, loss in row["validation_loss_by_rank"].items():
             click.echo(f"  validation loss at rank {rank}: {loss:.4f}")
-    click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {loaded.task or 'TASK'}")
+    click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {jobs[-1][1].task or 'TASK'}")
+
+
+def _jobs(
+    name: str | None,
+    changed: dict[str, str],
+    ranks: tuple[int, ...] | None,
+    source: Path | None,
+    basis: Any,
+) -> list[tuple[str, Recipe, Adapter | None]]:
+    """What is trained: (folder below --out, recipe, the cut that it goes on from)."""
+    from aurac.training.recipe import family_members, load_recipe, recorded_recipe, tails
+
+    if source is None:
+        recipe = load_recipe(str(name), changed)
+        members = family_members(recipe, ranks) if ranks else [("", recipe)]
+        return [(label, member, None) for label, member in members]
+    from aurac.adapters import load_adapter, truncate
+
+    adapter = load_adapter(source)
+    own = load_recipe(name) if name else recorded_recipe(adapter)
+    return [
+        (label, tail, truncate(adapter, tail.rank, basis=basis))
+        for label, tail in tails(own, basis, ranks or (), changed)
+    ]
 
 
 def _length(recipe: Recipe) -> str:

@@ -153,3 +153,27 @@ def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if callable(inner) else model
+
+
+def reset_peak_memory(device: str) -> None:
+    """Begin a new peak of `peak_memory`."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):  # not Linux
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory(device: str) -> int | None:
+    """Most bytes since `reset_peak_memory`, of a CUDA device or this process; None: not known."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            return 1024 * int(found[1])
+    return None

@@ -137,7 +137,13 @@ class _Builder:
 
         def full_config(entry: Any, overrides: Any = None) -> Any:
             config = original(entry, overrides)
-            found = files(config) if isinstance(config.get("task"), str) else None
+            if not isinstance(config.get("task"), str):
+                return config
+            if split := self._options.split:
+                if "class" in config:
+                    raise UsageError(f"Task {config['task']} is a Python class: leave --split out.")
+                config = {**config, "test_split": split}
+            found = files(config)
             if not found:
                 return config
             self._local.add(config["task"])

@@ -98,6 +98,8 @@ class EvalTask:
         """What its prompts are made with, beside its own settings."""
         given = self.options
         parts: dict[str, Json] = {"num_fewshot": self.num_fewshot}
+        if given.split:
+            parts["split"] = given.split
         if self.num_fewshot:
             parts |= {"fewshot": given.fewshot, "seed": given.seed}
         if given.apply_chat_template:

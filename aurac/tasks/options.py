@@ -28,6 +28,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
             all. None: 100 of a bundled task, all of any other.
         metric: Task or group (``*`` for all) → the ``name,filter`` that is compared, or its name
             alone. A task that lacks what was asked of all keeps its default.
+        split: Evaluate on this split of the data, such as ``validation``; None: what lm-eval takes,
+            the test split where there is one.
         data: Task (or its YAML file) → folder with its splits; for a group with a sub-folder for
             each task, named as the task or as its data set.
         include_path: A folder with further tasks as YAML, which come before lm-eval's own.
@@ -47,6 +49,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     limit: Annotated[float, Meta(ge=0)] | None = None
     metric: dict[str, str] = {}
+    split: str | None = None
     data: dict[str, str] = {}
     include_path: str | None = None
     cluster: dict[str, str] = {}

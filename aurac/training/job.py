@@ -22,10 +22,10 @@ import torch
 from aurac.adapters import Adapter, load_adapter, save_adapter
 from aurac.adapters.attach import peft_layers
 from aurac.adapters.export import check_free
-from aurac.errors import DivergedError, RecipeError, RunFolderError
+from aurac.errors import CheckpointError, DivergedError, RecipeError, RunFolderError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base
-from aurac.models.device import pick_device, pick_dtype
+from aurac.models.device import peak_memory, pick_device, pick_dtype, reset_peak_memory
 from aurac.models.weights import quiet_transformers
 from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nested import Nested
@@ -52,12 +52,15 @@ class TrainingResult:
     losses: tuple[tuple[int, float], ...]  # (optimizer step, mean loss since the entry before)
     curve: dict[int, float]  # rank → loss of the validation examples, if any, after the last step
     seconds: float  # wall time of the optimizer steps, since the last interruption
+    tokens: int  # that were trained on, without padding
+    memory: int | None  # most bytes in use, of the device or a CPU's process; None if not known
 
 
 def train(
     recipe: Recipe | str | Path,
     out: str | Path,
     *,
+    start: Adapter | None = None,
     base: str | None = None,
     device: str | None = None,
     force: bool = False,
@@ -74,6 +77,7 @@ def train(
     Args:
         recipe: A `Recipe`, the name of a built-in one, or a file.
         out: Folder of the adapter; it appears only when training has ended.
+        start: The cut that a recipe with `start` goes on from.
         base: Base model, if another than the recipe's.
         device: As `aurac.models.device.pick_device`.
         force: Replace the adapter at `out`, and start over.
@@ -86,11 +90,14 @@ def train(
 
     Raises:
         RecipeError, DataError, BaseModelError: See the parts.
+        CheckpointError: `start` has other modules than the recipe.
         RunFolderError: `out` exists and `force` is false.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if base:
         recipe = dataclasses.replace(recipe, base=base)
+    if bool(recipe.start) != (start is not None):
+        raise RecipeError("a recipe with `start` goes on from an adapter: `aurac train --from`")
     folder = Path(out).expanduser()
     check_free(folder, force=force)
     rows = training_documents(recipe)
@@ -106,7 +113,7 @@ def train(
         shutil.rmtree(scratch, ignore_errors=True)
     own = {"report_to": report_to, "disable_tqdm": not (progress and sys.stderr.isatty())}
     arguments = _arguments(recipe, loaded, scratch, save_steps, own)
-    done = _trained(recipe, loaded, (examples, held_out), arguments, callbacks, folder)
+    done = _trained(recipe, loaded, start, (examples, held_out), arguments, callbacks, folder)
     if is_main_process():
         save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -116,13 +123,15 @@ def train(
 def _trained(
     recipe: Recipe,
     loaded: LoadedBase,
+    start: Adapter | None,
     examples: tuple[list[Example], list[Example]],  # to train on, held out
     arguments: TrainingArguments,
     callbacks: Sequence[TrainerCallback],
     folder: Path,
 ) -> TrainingResult:
     scratch = Path(arguments.output_dir)
-    model, nested = build_model(recipe, loaded)
+    reset_peak_memory(loaded.device)
+    model, nested = build_model(recipe, loaded, start)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
     curve, collator = RankCurve(), partial(collate, pad=pad)
     every = [nested, *callbacks, curve]
@@ -143,7 +152,15 @@ def _trained(
             scratch.rmdir()
     log = trainer.state.log_history
     losses = tuple((int(row["step"]), float(row["loss"])) for row in log if "loss" in row)
-    return TrainingResult(adapter, folder, losses, curve.losses, perf_counter() - began)
+    return TrainingResult(
+        adapter,
+        folder,
+        losses,
+        curve=curve.losses,
+        seconds=perf_counter() - began,
+        tokens=int(trainer.state.num_input_tokens_seen),
+        memory=peak_memory(loaded.device),
+    )
 
 
 def is_trained(folder: Path, recipe: Recipe) -> bool:
@@ -179,8 +196,10 @@ def newest_checkpoint(scratch: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
-    """Base + freshly initialised adapter (in the base's dtype) + its P, in train mode."""
+def build_model(
+    recipe: Recipe, loaded: LoadedBase, start: Adapter | None = None
+) -> tuple[Any, Nested]:
+    """Base + adapter (fresh or from a cut, in the base's dtype) + its P, in train mode."""
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
 
@@ -205,6 +224,8 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
             for name, parameter in model.named_parameters():
                 if ".lora_A." in name:
                     parameter.uniform_(-1 / math.sqrt(recipe.rank), 1 / math.sqrt(recipe.rank))
+    if start is not None:
+        _put(start, model)
     if recipe.gradient_checkpointing:
         # transformers 5.2x renamed the method; older releases of the range have the old name alone.
         enable = getattr(model, "activation_checkpointing_enable", None)
@@ -223,6 +244,18 @@ def build_model(recipe: Recipe, loaded: LoadedBase) -> tuple[Any, Nested]:
         if not any(f".{name}".endswith(f".{module}") for name in peft_layers(model, "default")):
             logger.warning("no layer of the base is named like %s: it gets no adapter", module)
     return model, nested
+
+
+def _put(cut: Adapter, model: Any) -> None:
+    """Give a fresh adapter the factors of a cut, shared evenly, so that its update is the cut's."""
+    layers = peft_layers(model, "default")
+    if different := layers.keys() ^ cut.modules.keys():
+        raise CheckpointError(f"the recipe and adapter {cut.name!r} differ in {min(different)}")
+    for name, layer in layers.items():
+        f = cut.modules[name]
+        share = math.sqrt(f.scale(f.rank) / layer.scaling["default"])
+        layer.lora_A["default"].weight.data.copy_(f.A * share)
+        layer.lora_B["default"].weight.data.copy_(f.B * share)
 
 
 def _arguments(
@@ -246,7 +279,8 @@ def _arguments(
         max_grad_norm=recipe.max_grad_norm,
         optim="adamw_torch" if loaded.device == "mps" else "adamw_torch_fused",
         seed=recipe.seed,
-        data_seed=recipe.seed,
+        data_seed=recipe.seed + (2**32 if recipe.start else 0),  # not the order seen before
+        include_num_input_tokens_seen="non_padding",
         logging_steps=LOGGING_STEPS,
         logging_nan_inf_filter=False,
         save_strategy="steps" if save_steps else "no",

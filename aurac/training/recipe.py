@@ -13,7 +13,7 @@ import msgspec
 import yaml
 from msgspec import Meta
 
-from aurac.adapters import Nesting
+from aurac.adapters import Adapter, Nesting
 from aurac.adapters.methods import TrainingSetup, method_named
 from aurac.adapters.nesting import check_nested_ranks
 from aurac.errors import RecipeError
@@ -21,6 +21,8 @@ from aurac.files import sha256_json
 
 BUILT_IN = Path(__file__).parent / "recipes"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+_PLAIN: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
 
 Count = Annotated[int, Meta(ge=0)]
 Number = Annotated[int, Meta(ge=1)]
@@ -64,6 +66,8 @@ class Recipe:
         dtype: `auto`, `float32`, `bfloat16`, `float16` for base and adapter.
         gradient_checkpointing: Recompute activations in the backward pass.
         seed: Of the initialisation, the order of the data and DyLoRA's draws.
+        start: The factors at the beginning, where they are not drawn: `svd:HASH` or `prefix:HASH`,
+            that cut of an adapter whose recipe has this hash. `aurac train --from` sets it.
         method_options: Settings of the method's own, e.g. `{ranks_per_step: 2}` of `nested_loss`.
         folder: Folder of the file that names `data`; no setting, and no part of the recipe's hash.
     """
@@ -101,6 +105,7 @@ class Recipe:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     gradient_checkpointing: bool = False
     seed: Annotated[int, Meta(ge=0, lt=2**32)] = 42
+    start: str = ""
     method_options: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = field(default=None, compare=False)
 
@@ -136,7 +141,11 @@ class Recipe:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
-        for newer in ("method_options", "validation"):  # recipes without them keep their hash
+        for newer in (
+            "method_options",
+            "start",
+            "validation",
+        ):  # recipes without them keep their hash
             if not values[newer]:
                 values.pop(newer)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -164,7 +173,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     if not path.is_file():
         raise RecipeError(f"{source} is no recipe file and not in `aurac train --list`.")
     values = read_yaml(path)
-    given = {k: _override(k, v) if isinstance(v, str) else v for k, v in (overrides or {}).items()}
+    given = _overrides(overrides or {})
     for pair in (("task", "data"), ("steps", "epochs")):  # of the two the one that was typed
         if len(typed := [key for key in pair if key in given]) == 1:
             values = {key: v for key, v in values.items() if key not in pair or key in typed}
@@ -191,6 +200,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no `name: value` lines.")
     return values
+
+
+def _overrides(given: Mapping[str, object]) -> dict[str, Any]:
+    return {k: _override(k, v) if isinstance(v, str) else v for k, v in given.items()}
 
 
 def _override(key: str, text: str) -> Any:
@@ -226,10 +239,32 @@ def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
         raise RecipeError(f"{where}: {error}") from error
 
 
+def recorded_recipe(adapter: Adapter) -> Recipe:
+    """The recipe that an adapter was trained with; a RecipeError where none is recorded."""
+    if adapter.recipe is None:
+        raise RecipeError(f"adapter {adapter.name!r} records no recipe: name one")
+    known = {key: value for key, value in adapter.recipe.items() if key in _hints()}
+    return make_recipe({**known, "seed": adapter.seed}, where=f"the recipe of {adapter.name!r}")
+
+
+def tails(
+    recipe: Recipe, basis: str, ranks: Sequence[int], overrides: Mapping[str, object]
+) -> list[tuple[str, Recipe]]:
+    """How cuts of an adapter of `recipe` are trained on as plain LoRA, as (label, recipe).
+
+    With basis `svd` this is Cont-Squeeze of LoRA-Squeeze (arXiv 2602.10993). The optimizer and its
+    warm-up begin anew, and the examples come in another order.
+    """
+    fresh = {"method": "lora", "dylora_update": "prefix", "method_options": {}, "epochs": 1.0}
+    start = {**_PLAIN, "start": f"{basis}:{recipe.sha256}"}
+    values = recipe.to_dict() | fresh | start | _overrides(overrides)
+    tail = dataclasses.replace(make_recipe(values), folder=recipe.folder)
+    return family_members(tail, ranks)
+
+
 def family_members(recipe: Recipe, ranks: Sequence[int]) -> list[tuple[str, Recipe]]:
     """The recipe once for each rank as (label such as `r4`, recipe), nested ranks left out."""
-    fresh: dict[str, Any] = {"nested_ranks": (), "rank_weights": (), "dylora_probabilities": ()}
     return [
-        (f"r{rank}", dataclasses.replace(recipe, rank=rank, **fresh))
+        (f"r{rank}", dataclasses.replace(recipe, rank=rank, **_PLAIN))
         for rank in check_nested_ranks(sorted(ranks))
     ]

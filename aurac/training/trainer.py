@@ -77,7 +77,7 @@ class NestedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
         processes = self.accelerator.num_processes
         step = self._train_batch_size * self.args.gradient_accumulation_steps * processes
-        return StepSampler(self.lengths, step, self.args.seed)
+        return StepSampler(self.lengths, step, self.args.data_seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer's; PEFT reloads a bf16 adapter as fp32, so each dtype is put back."""

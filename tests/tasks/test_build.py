@@ -20,6 +20,7 @@ from harness_doubles import (
 from support.evaltasks import RuleModel, built, evaluate, prompts
 
 from aurac.errors import DataError, TaskError, UsageError
+from aurac.tasks.bundled import load_split
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("offline")]
 
@@ -275,6 +276,23 @@ def test_gsm8k_on_local_data(tmp_path):
         judged = task.judge([0], [[text]]).metrics
         assert judged["exact_match,strict-match"] == [strict]
         assert judged["exact_match,flexible-extract"] == [flexible]
+
+
+@pytest.mark.usefixtures("_no_hub")
+def test_another_split_is_evaluated_and_is_part_of_the_prompts_identity(tmp_path):
+    for split, count in {"train": 3, "val": 4, "test": 5}.items():
+        rows = [{"question": f"{split} {i}", "answer": f"#### {i}"} for i in range(count)]
+        write_jsonl(tmp_path / f"{split}.jsonl", rows)
+    data = {"gsm8k": tmp_path}
+    task = built("gsm8k", data=data, num_fewshot=2, split="validation")
+    assert [example.content["question"] for example in task.examples] == [
+        f"val {i}" for i in range(4)
+    ]
+    assert prompts(task)[0][0].count("train") == 2
+    assert task.prompting["split"] == "validation"
+    bundled = built("aurac_word_problems", limit=2, split="validation")
+    own = load_split("aurac_word_problems", "validation")
+    assert [example.content for example in bundled.examples] == own[:2]
 
 
 @pytest.mark.usefixtures("_no_hub")

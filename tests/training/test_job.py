@@ -13,11 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import aurac
 from aurac.adapters import load_adapter
+from aurac.adapters.attach import attach
+from aurac.adapters.checkpoints import load_adapters
+from aurac.adapters.truncate import prepare
 from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError, UsageError
 from aurac.models.base import load_base
 from aurac.training import make_recipe
-from aurac.training.data import IGNORED, render, tokenize
+from aurac.training.data import IGNORED, render, tokenize, training_documents
 from aurac.training.job import build_model, train
+from aurac.training.recipe import tails
 from aurac.training.trainer import StepSampler
 
 if TYPE_CHECKING:
@@ -325,7 +329,7 @@ def test_a_family_is_never_mixed(recipe, tmp_path):
         k: v for k, v in recipe(method="lora", steps=1).to_dict().items() if v not in ("", [])
     }
     file.write_text(yaml.safe_dump(values))
-    command = ["train", str(file), "--out", str(tmp_path / "each"), "--family"]
+    command = ["train", str(file), "--out", str(tmp_path / "each"), "--ranks"]
     assert CliRunner().invoke(cli, [*command, "1,2"]).exit_code == 0
     done = CliRunner().invoke(cli, [*command, "1,2,4"])
     assert done.exit_code == 0, done.output
@@ -333,6 +337,45 @@ def test_a_family_is_never_mixed(recipe, tmp_path):
     done = CliRunner().invoke(cli, [*command, "1,2,3", "--seed", "9"])
     assert isinstance(done.exception, RunFolderError)
     assert not (tmp_path / "each/r3").exists()
+
+
+@pytest.mark.parametrize(("method", "basis"), [("matryoshka", "svd"), ("lora", "prefix")])
+def test_a_cut_is_trained_on_from_where_it_is(recipe, tmp_path, method, basis):
+    whole = train(recipe(method=method, learning_rate=0.1), tmp_path / "whole")
+    loaded = load_base(whole.adapter.base, dtype="float32", device="cpu")
+    ids = torch.arange(40).reshape(4, 10)
+    for _, tail in tails(recipe(method=method), basis, [1, 2], {"steps": "9"}):
+        cut = aurac.truncate(whole.adapter, tail.rank, basis=basis)
+        with attach(loaded.model, prepare(cut)) as _, torch.no_grad():
+            wanted = loaded.model(ids).logits
+        model, nested = build_model(tail, loaded, cut)
+        with torch.no_grad():
+            torch.testing.assert_close(model(ids).logits, wanted, atol=1e-5, rtol=1e-4)
+        nested.remove()
+        loaded = load_base(whole.adapter.base, dtype="float32", device="cpu")
+        with pytest.raises(RecipeError, match="goes on from an adapter"):
+            train(tail, tmp_path / "nothing")
+
+
+def test_the_tails_of_an_adapter_are_a_family(recipe, tmp_path):
+    from click.testing import CliRunner
+
+    from aurac.cli import cli
+
+    done = train(made := recipe(method="dylora", steps=0), tmp_path / "whole")
+    tokenizer = AutoTokenizer.from_pretrained(made.base)
+    examples = tokenize(made, training_documents(made), tokenizer)
+    assert done.tokens == sum(len(example["input_ids"]) for example in examples)
+    command = ["train", "--from", str(tmp_path / "whole"), "--out", str(tmp_path / "tails")]
+    shown = CliRunner().invoke(cli, [*command, "--ranks", "1,2", "--steps", "3"])
+    assert shown.exit_code == 0, shown.output
+    (_, family), *_ = load_adapters([tmp_path / "tails"])
+    assert family.ranks == (1, 2)
+    assert (family.method, family.seed) == ("lora", 3)
+    assert family.recipe["start"] == f"svd:{made.sha256}"
+    assert family.recipe["steps"] == 3
+    for refused in (["--ranks", "1,2"], ["--steps", "3"]):
+        assert CliRunner().invoke(cli, [*command, *refused]).exit_code == 2
 
 
 ROW = {"question": "1 + 1?", "choices": {"text": ["two {x}", "three"]}, "answer": "b"}
