@@ -183,20 +183,16 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     aurac study nested.yaml --dry-run
     aurac study nested.yaml --out runs/nested
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.study import load_study, run_study
-    from aurac.study.design import planned
-    from aurac.study.execution import missing
+    from aurac.study import Work, left, load_study, run_study
 
     loaded = load_study(study)
     folder = out or Path("runs") / loaded.name
     if dry_run:
-        left = {adapter.name for adapter in missing(loaded, study, folder)}
-        for adapter in planned(loaded, study):
-            trained = all(path.exists() for path, _ in adapter.trainings(folder))
-            state = ("evaluate" if trained else "train") if adapter.name in left else "done"
+        for state, adapter in left(Work(loaded, study, folder)):
             click.echo(f"{state:8}  {adapter.name} on {adapter.task}")
         return 0
     say = functools.partial(click.echo, err=True)
-    run, _ = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
-    click.echo(folder / "report.md")
-    return 3 if run.failures else 0
+    done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
+    for run, _ in done:
+        click.echo(run.folder.with_name("report.md"))
+    return 3 if any(run.failures for run, _ in done) else 0

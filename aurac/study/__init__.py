@@ -1,6 +1,7 @@
-"""Studies: one file becomes trained adapters, their evaluation and one report."""
+"""Studies: one file becomes trained adapters, their evaluation and reports."""
 
-from aurac.study.design import Study, load_study, planned
-from aurac.study.execution import run_study, write_study
+from aurac.study.design import Study, load_study
+from aurac.study.execution import left, run_study, write_study
+from aurac.study.work import Work
 
-__all__ = ["Study", "load_study", "planned", "run_study", "write_study"]
+__all__ = ["Study", "Work", "left", "load_study", "run_study", "write_study"]

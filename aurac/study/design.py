@@ -1,4 +1,4 @@
-"""The file of a study: recipes × seeds × tasks, and the adapters that follow from them."""
+"""The file of a study: bases × tasks × recipes × seeds, and the adapters that follow from them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,71 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import torch
+from msgspec import Meta
 
 from aurac.adapters import Adapter, Factors
 from aurac.adapters.cut import sweeps_of
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.errors import RecipeError
-from aurac.runs.settings import Settings, several
-from aurac.training.recipe import Recipe, family_members, make_recipe, read_yaml
+from aurac.runs.settings import Settings
+from aurac.training.recipe import Recipe, family_members, make_recipe, read_yaml, tails
 
 if TYPE_CHECKING:
+    from aurac.curves.curve import Curve
     from aurac.records.run import StoredRun
 
 ADAPTERS = "adapters"  # below the study's folder
-_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale", "margin", "out"}
-_OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY
-Fraction = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+_OF_THE_STUDY = {"checkpoints", "tasks", "base", "num_fewshot", "ranks", "basis", "rescale"}
+_OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY - {"margin", "out", "split"}
+Fraction = Annotated[float, Meta(gt=0, lt=1)]
+Cut = tuple[str, str]  # basis and rescale
 
 
 class StudyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is trained for a task, and how it is evaluated.
 
     Attributes:
+        bases: Those of the study's that do the task; empty: all.
         recipe: Fields of every recipe of the task, such as its training data.
         recipes: Those that are trained for the task, with fields of their own; empty: all.
         options: Options of `aurac.compare` for the task, such as `limit`.
     """
 
+    bases: tuple[str, ...] = ()
     recipe: dict[str, Any] = {}
     recipes: dict[str, dict[str, Any]] = {}
     options: dict[str, Any] = {}
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings that are tried for each recipe on each task before its seeds are trained.
+
+    Attributes:
+        grid: Field of the recipe → values, ascending by a factor; every combination is a trial. In
+            the file these fields stand beside the others.
+        seed: Of the trials' training.
+        split: Of the task, on which they are evaluated.
+        at: What decides: `aurac`, or the accuracy at a rank.
+        limit: The first so many examples of the split; 0 takes all.
+    """
+
+    grid: dict[str, tuple[float, ...]]
+    seed: int = 1
+    split: str = "validation"
+    at: str | int = "aurac"
+    limit: int = 0
+
+
+class Primary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A comparison that is declared before the results: recipe `a` minus recipe `b`.
+
+    Both are cut as `cut` says, a basis and a rescale. Without it each is cut its own way: with a
+    search the best one on its split, else its first one.
+    """
+
+    a: str
+    b: str
+    cut: Cut | None = None
 
 
 class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,14 +83,18 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         name: What it is called.
         question: What it asks, one sentence for the report.
-        base: Base model of every training and evaluation.
+        base: Base model of every training and evaluation, or name → base of several.
+        num_fewshot: Few-shot examples in each prompt, or several such numbers; None: the task's.
         seeds: Training seeds of every recipe that names none.
         recipe: Fields of every recipe.
         recipes: Name → its fields. Besides those of `Recipe` these may be `seeds`, `family` (train
-            one adapter for each rank; together they are one curve), `basis` and `rescale` (further
-            cuts of its adapters, as `aurac.compare` takes them).
+            one adapter for each rank; together they are one curve), `from` (train the cuts by SVD
+            of this recipe's adapters on: a family), and `cuts` (pairs of basis and rescale that are
+            evaluated instead of the one that `aurac.compare` takes).
         tasks: lm-eval's name of a task → what is done for it.
-        ranks: As `aurac.compare` takes them.
+        search: Settings that are chosen for each recipe first.
+        primary: The comparisons that the study is for; they are one family.
+        ranks: As `aurac.compare` takes them; AURAC is taken over these.
         margin, reference: The question, as `aurac.compare` takes them.
         labels: Recipe → what tables and figures call it.
         options: Options of `aurac.compare` for every task.
@@ -62,16 +102,44 @@ class Study(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: str
     question: str = ""
-    base: str = "smollm2-135m-instruct-q4_1"
+    base: str | dict[str, str] = "smollm2-135m-instruct-q4_1"
+    num_fewshot: int | list[int] | None = None
     seeds: tuple[int, ...] = (42,)
     recipe: dict[str, Any] = {}
     recipes: dict[str, dict[str, Any]]
     tasks: dict[str, StudyTask]
+    search: Search | None = None
+    primary: tuple[Primary, ...] = ()
     ranks: str | list[int] = "pow2"
     margin: Fraction | None = None
     reference: str | None = None
     labels: dict[str, str] = {}
     options: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One base and number of few-shot examples of a study: a run folder and a report."""
+
+    name: str  # of its folder; empty where it is the only one
+    alias: str  # what the study calls the base
+    base: str
+    num_fewshot: int | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """One adapter to train.
+
+    Attributes:
+        folder: Where it is saved.
+        recipe: How it is trained.
+        start: The folder of the adapter that it goes on from, and the basis of the cut.
+    """
+
+    folder: Path
+    recipe: Recipe
+    start: tuple[Path, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,27 +149,34 @@ class Planned:
     Attributes:
         task: lm-eval's name.
         group: The recipe's name in the study.
-        name: Of the adapter, unique in the study.
+        name: Of the adapter, unique in its part of the study.
+        folder: Below `adapters`; equal trainings share it.
         recipe: How it is trained; of a family at the largest rank.
         ranks: At which it is evaluated.
         family: Whether one adapter is trained for each rank.
-        cuts: `basis` and `rescale` where they are not the default.
+        cuts: Those that are evaluated; none of a family, which has one.
+        source: The adapter whose cuts are trained on.
     """
 
     task: str
     group: str
     name: str
+    folder: str
     recipe: Recipe
     ranks: tuple[int, ...]
     family: bool = False
-    cuts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cuts: tuple[Cut, ...] = ()
+    source: Planned | None = None
 
-    def trainings(self, out: Path) -> list[tuple[Path, Recipe]]:
-        """Folder and recipe of each adapter that is trained."""
-        folder = out / ADAPTERS / self.name
+    def trainings(self, out: Path) -> list[Training]:
+        """What is trained, in this order; of cuts that are trained on their source before."""
+        folder = out / ADAPTERS / self.folder
         if not self.family:
-            return [(folder, self.recipe)]
-        return [(folder / label, each) for label, each in family_members(self.recipe, self.ranks)]
+            return [Training(folder, self.recipe)]
+        before = self.source.trainings(out) if self.source else []
+        start = (before[-1].folder, "svd") if before else None
+        members = family_members(self.recipe, self.ranks)
+        return [*before, *(Training(folder / label, each, start) for label, each in members)]
 
     def stored(self, run: StoredRun, examples: int | None) -> str | None:
         """Its name in a run that has all of its cells; None where one is missing.
@@ -109,39 +184,32 @@ class Planned:
         Adapters are recognised by the hash of their recipe and their seed. Without a number of
         `examples` any will do.
         """
-        hashes = {recipe.sha256 for _, recipe in self.trainings(Path())} | {self.recipe.sha256}
+        own = [each for each in self.trainings(Path()) if each.recipe.name == self.recipe.name]
+        hashes = {each.recipe.sha256 for each in own} | {self.recipe.sha256}
         for adapter in run.adapters:
             made_by = (adapter.recipe or {}).get("sha256")
             mine = made_by in hashes and adapter.seed == self.recipe.seed
             if not mine or (adapter.format == "family") != self.family:
                 continue
-            curves = {
-                (c.basis, c.rescale): c
-                for c in run.curves
-                if (c.adapter, c.task) == (adapter.name, self.task)
-                and set(self.ranks) <= set(c.ranks)
-                and not c.missing
-                and (not examples or len(c.doc_ids or ()) == examples)
-            }
-            if self.wanted <= curves.keys() and curves:
+            whole = [c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.task)]
+            whole = [c for c in whole if self._covered(c, examples)]
+            if whole and {(c.basis, c.rescale) for c in whole}.issuperset(self.cuts):
                 return adapter.name
         return None
 
-    @property
-    def wanted(self) -> set[tuple[str, str]]:
-        """Basis and rescale of the curves that are evaluated; empty of a family, which has one."""
-        if self.family:
-            return set()
-        asked = (several(self.cuts.get(name, ())) for name in ("basis", "rescale"))
-        sweeps = sweeps_of(self.name, _outline(self.recipe), self.ranks, *asked)
-        return {(sweep.basis, sweep.rescale) for sweep in sweeps}
+    def _covered(self, curve: Curve, examples: int | None) -> bool:
+        """Whether a curve has all ranks on all examples."""
+        count = len(curve.doc_ids or ())
+        whole = set(self.ranks) <= set(curve.ranks) and not curve.missing
+        return whole and (not examples or count == examples)
 
 
-def _outline(recipe: Recipe) -> Adapter:
-    """An adapter without weights that is cut as one of this recipe is."""
+def default_cuts(recipe: Recipe) -> tuple[Cut, ...]:
+    """How `aurac.compare` cuts an adapter of a recipe."""
     A, B = torch.empty(recipe.rank, 1), torch.empty(1, recipe.rank)
     factors = Factors(A, B, alpha=recipe.alpha, rule=recipe.scaling)
-    return Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
+    outline = Adapter(recipe.name, {"module": factors}, nesting=recipe.nesting)
+    return tuple((sweep.basis, sweep.rescale) for sweep in sweeps_of(recipe.name, outline))
 
 
 def load_study(path: str | Path) -> Study:
@@ -152,46 +220,115 @@ def load_study(path: str | Path) -> Study:
             with a value out of range.
     """
     path = Path(path)
+    values = read_yaml(path)
+    if isinstance(search := values.get("search"), dict):
+        known = {key: search[key] for key in Search.__struct_fields__ if key in search}
+        grid = {key: value for key, value in search.items() if key not in known}
+        values["search"] = {"grid": grid, **known}
     try:
-        study = msgspec.convert(read_yaml(path), Study, strict=False)
+        study = msgspec.convert(values, Study, strict=False)
     except msgspec.ValidationError as error:
         raise RecipeError(f"{path}: {error}") from error
+    parts = parts_of(study)
+    named = {name for pair in study.primary for name in (pair.a, pair.b)}
+    if unknown := named - study.recipes.keys():
+        raise RecipeError(f"{path}: primary names the unknown recipes {sorted(unknown)}.")
     for task, plan in study.tasks.items():
         if unknown := plan.recipes.keys() - study.recipes.keys():
             raise RecipeError(f"{path}: {task} has the unknown recipes {sorted(unknown)}.")
+        if unknown := set(plan.bases) - {part.alias for part in parts}:
+            raise RecipeError(f"{path}: {task} has the unknown bases {sorted(unknown)}.")
         if unknown := {*study.options, *plan.options} - _OPTIONS:
             raise RecipeError(f"{path}: options for {task} cannot have {', '.join(unknown)}.")
-    planned(study, path)
+    for part in parts:
+        planned(study, path, part)
     return study
 
 
-def planned(study: Study, path: Path) -> list[Planned]:
-    """Every adapter of a study whose file is `path`, task by task."""
+def parts_of(study: Study) -> list[Part]:
+    """Each base with each number of few-shot examples."""
+    bases = study.base if isinstance(study.base, dict) else {"": study.base}
+    shots = study.num_fewshot
+    counts = shots if isinstance(shots, list) else [shots]
     return [
-        adapter
-        for task, plan in study.tasks.items()
-        for group in study.recipes
-        if not plan.recipes or group in plan.recipes
-        for adapter in _seeds(study, path, task, group)
+        Part("-".join(filter(None, (alias, f"{n}shot" if len(counts) > 1 else ""))), alias, base, n)
+        for alias, base in bases.items()
+        for n in counts
     ]
 
 
-def _seeds(study: Study, path: Path, task: str, group: str) -> Iterator[Planned]:
-    plan, own = study.tasks[task], study.recipes[group]
-    values = {**study.recipe, **plan.recipe, **own, **plan.recipes.get(group, {})}
-    seeds = values.pop("seeds", study.seeds)
-    family = values.pop("family", False)
-    cuts: dict[str, Any] = {
-        name: values.pop(name) for name in ("basis", "rescale") if name in values
+def tasks_of(study: Study, part: Part) -> dict[str, StudyTask]:
+    """The tasks of a part."""
+    return {
+        task: plan
+        for task, plan in study.tasks.items()
+        if not plan.bases or part.alias in plan.bases
     }
-    prefix = f"{task}-" if plan.recipe or plan.recipes.get(group) else ""
-    for seed in seeds:
-        name = f"{prefix}{group}-seed{seed}"
-        fields = {"base": study.base, **values, "name": f"{prefix}{group}", "seed": seed}
+
+
+def groups_of(study: Study, task: str | None = None) -> list[str]:
+    """The recipes, or those of a task, each after the one that it goes on from."""
+    own = study.tasks[task].recipes if task else {}
+    names = [name for name in study.recipes if name in (own or study.recipes)]
+    return sorted(names, key=lambda name: "from" in study.recipes[name])
+
+
+Chosen = Mapping[tuple[str, str], Mapping[str, Any]]
+"""Task and recipe → fields that a search has chosen."""
+
+
+def planned(study: Study, path: Path, part: Part, chosen: Chosen | None = None) -> list[Planned]:
+    """Every adapter of a part of the study whose file is `path`, task by task and seed by seed."""
+    chosen, found = chosen or {}, []
+    for task in tasks_of(study, part):
+        of_task = [
+            adapter
+            for group in groups_of(study, task)
+            for adapter in _seeds(study, path, part, task, group, chosen)
+        ]
+        found += sorted(of_task, key=lambda adapter: adapter.recipe.seed)
+    return found
+
+
+def _seeds(
+    study: Study, path: Path, part: Part, task: str, group: str, chosen: Chosen
+) -> Iterator[Planned]:
+    for seed in _fields(study, task, group).get("seeds", study.seeds):
+        yield adapter_of(study, path, part, task, group, seed, chosen)
+
+
+def _fields(study: Study, task: str, group: str) -> dict[str, Any]:
+    plan = study.tasks[task]
+    own = study.recipes[group], plan.recipes.get(group, {})
+    return {**study.recipe, **plan.recipe, **own[0], **own[1]}
+
+
+def adapter_of(
+    study: Study, path: Path, part: Part, task: str, group: str, seed: int, chosen: Chosen
+) -> Planned:
+    """One seed of a recipe on a task, with the fields that were chosen for it."""
+    plan = study.tasks[task]
+    values = {**_fields(study, task, group), **chosen.get((task, group), {})}
+    values.pop("seeds", None)
+    family, source = values.pop("family", False), values.pop("from", None)
+    cuts = tuple((basis, rescale) for basis, rescale in values.pop("cuts", ()))
+    own = study.search or plan.recipe or plan.recipes.get(group)
+    prefix = "".join(f"{word}-" for word in (part.alias, task if own else "") if word)
+    fields = {"base": part.base, **values, "name": f"{prefix}{group}", "seed": seed}
+    before = None
+    if source is None:
         recipe = make_recipe(fields, where=f"{path}: {group} on {task}")
-        recipe = dataclasses.replace(recipe, folder=path.parent)
-        ranks = _ranks(study.ranks, recipe.rank)
-        yield Planned(task, group, name, recipe, ranks, family, cuts)
+    else:
+        before = adapter_of(study, path, part, task, source, seed, chosen)
+        changes = {key: value for key, value in fields.items() if key not in ("method", "rank")}
+        members = tails(before.recipe, "svd", _ranks(study.ranks, before.recipe.rank), changes)
+        recipe, family = members[-1][1], True
+    recipe = dataclasses.replace(recipe, folder=path.parent)
+    name = f"{prefix}{group}-seed{seed}"
+    folder = f"{prefix}{recipe.sha256[:10]}-seed{seed}" if study.search else name
+    cuts = () if family else cuts or default_cuts(recipe)
+    ranks = _ranks(study.ranks, recipe.rank)
+    return Planned(task, group, name, folder, recipe, ranks, family, cuts, before)
 
 
 def _ranks(given: str | Sequence[int], rank: int) -> tuple[int, ...]:

@@ -1,23 +1,26 @@
-"""Does a study: trains what is missing, evaluates it, and writes the report."""
+"""Does a study: searches, trains what is missing, evaluates it, and writes the reports."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aurac.errors import DataError
-from aurac.study.design import ADAPTERS, Planned, Study, planned
+from filelock import FileLock, Timeout
+
+from aurac.errors import DataError, RunFolderError
+from aurac.study.design import Part, Planned, Study, parts_of, planned
+from aurac.study.report import report
+from aurac.study.search import Trials
+from aurac.study.work import RUN, Work, logger
 from aurac.training.data import located_data
 
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
 
-logger = logging.getLogger(__name__)
-
-RUN = "run"  # below the study's folder
+LOCK = "study.lock"
 
 
 def run_study(
@@ -28,105 +31,84 @@ def run_study(
     device: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
-) -> tuple[StoredRun, Analysis]:
-    """Train and evaluate what `out` lacks of a study, and write its report.
+) -> list[tuple[StoredRun, Analysis]]:
+    """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
-    The adapters are in `out/adapters`, and their evaluation in the run folder `out/run`. An adapter
-    whose cells are there is not trained again, nor are its weights needed. Each adapter is
+    Adapters whose cells are there are not trained again, nor are their weights needed. Each is
     evaluated before the next is trained, and the same call goes on after an interruption.
 
     Raises:
-        AuracError: Data, a task or an adapter that cannot be used.
+        AuracError: Data, a task or an adapter that cannot be used, or another process that is doing
+            the study.
     """
-    from aurac.training.job import is_trained, train
-
-    for adapter in missing(study, path, out):
-        for folder, recipe in adapter.trainings(out):
-            if not is_trained(folder, recipe):
-                say(f"training {folder.relative_to(out)}")
-                train(recipe, folder, device=device, progress=progress)
-        _evaluate(study, path, out, adapter, device=device, progress=progress)
-    return write_study(study, path, out)
-
-
-def missing(study: Study, path: Path, out: Path) -> list[Planned]:
-    """The adapters that lack cells.
-
-    Raises:
-        DataError: Data of one of them are not there.
-    """
-    run = stored_run(out)
-    left = [
-        adapter
-        for adapter in planned(study, path)
-        if run is None or not adapter.stored(run, _limit(study, adapter.task))
-    ]
-    for adapter in left:
-        options, data = _options(study, path, adapter), adapter.recipe.data
-        places = [*options.get("data", {}).values(), options.get("include_path")]
-        if data and not data.startswith("hub:"):
-            places.append(located_data(data, path.parent))
-        for place in filter(None, places):
-            if not Path(place).exists():
-                raise DataError(f"{path}: {adapter.name} needs {place}, which is not there")
-    return left
+    work = Work(study, path, out, device, progress, say)
+    _check_data(work)
+    with _alone(out):
+        for part in parts_of(study):
+            for adapter in work.missing(part, adapters_of(work, part, searched(work, part))):
+                if work.train(adapter):
+                    work.evaluate(part, adapter, RUN)
+    return write_study(work)
 
 
-def stored_run(out: Path) -> StoredRun | None:
-    """The run in a study's folder, if there is one."""
-    from aurac.records.run import read_run
-
-    return read_run(out / RUN) if (out / RUN / "run.json").is_file() else None
-
-
-def _limit(study: Study, task: str) -> int | None:
-    """The number of examples that are asked for; None for all, or a share."""
-    limit = {**study.options, **study.tasks[task].options}.get("limit")
-    return limit if limit and limit >= 1 else None
+def searched(work: Work, part: Part, *, dry: bool = False) -> Trials | None:
+    """The search of a part: done, or (`dry`) as far as it is; None where there is none."""
+    if work.study.search is None:
+        return None
+    trials = Trials(work, part, work.study.search, dry)
+    trials.run()
+    return trials
 
 
-def _options(study: Study, path: Path, adapter: Planned) -> dict[str, Any]:
-    """Those of `aurac.compare` for an adapter, folders as they are found beside the study."""
-    options: dict[str, Any] = {**study.options, **study.tasks[adapter.task].options, **adapter.cuts}
-    beside = path.parent
-    if "data" in options:
-        options["data"] = {name: located_data(at, beside) for name, at in options["data"].items()}
-    if "include_path" in options:
-        options["include_path"] = located_data(options["include_path"], beside)
-    return options
+def adapters_of(work: Work, part: Part, trials: Trials | None) -> list[Planned]:
+    """Every adapter of a part, with the settings that were found."""
+    return planned(work.study, work.path, part, trials.chosen if trials else None)
 
 
-def _evaluate(
-    study: Study, path: Path, out: Path, adapter: Planned, *, device: str | None, progress: bool
-) -> None:
-    from aurac.runs.compare import run
-    from aurac.runs.progress import Bar, Progress
-    from aurac.runs.settings import Settings
-
-    settings = Settings.of(
-        f"{adapter.name}={out / ADAPTERS / adapter.name}",
-        adapter.task,
-        ranks=adapter.ranks,
-        base=study.base,
-        device=device,
-        out=out / RUN,
-        **_options(study, path, adapter),
-    )
-    run(settings, Bar() if progress else Progress(), report=False)
+def write_study(work: Work) -> list[tuple[StoredRun, Analysis]]:
+    """Write the report of each part that has cells."""
+    parts, reports = parts_of(work.study), []
+    for part in parts:
+        trials = searched(work, part, dry=True)
+        own = {group: winner.cut for group, winner in trials.winners.items()} if trials else {}
+        made = report(work, part, adapters_of(work, part, trials), own, len(parts))
+        reports += [made] if made else []
+    return reports
 
 
-def write_study(study: Study, path: Path, out: Path) -> tuple[StoredRun, Analysis]:
-    """Analyse what `out` holds of a study, with the seeds of each recipe as one row; its report."""
-    from aurac.analysis import Question, analyse
-    from aurac.records.run import read_run
-    from aurac.show import write_report
+def left(work: Work) -> Iterator[tuple[str, Planned]]:
+    """What is left to do: `search`, `train`, `evaluate` or `done`, and of which adapter."""
+    _check_data(work)
+    for part in parts_of(work.study):
+        trials = searched(work, part, dry=True)
+        yield from (("search", adapter) for adapter in (trials.left if trials else ()))
+        every = adapters_of(work, part, trials)
+        missing = {adapter.name for adapter in work.missing(part, every)}
+        for adapter in every:
+            trained = all(job.folder.exists() for job in adapter.trainings(work.out))
+            state = "evaluate" if trained else "train"
+            yield state if adapter.name in missing else "done", adapter
 
-    run, groups = read_run(out / RUN), dict[str, list[str]]()
-    for adapter in planned(study, path):
-        if name := adapter.stored(run, _limit(study, adapter.task)):
-            groups.setdefault(adapter.group, []).append(name)
-    names = {name for members in groups.values() for name in members}
-    question = Question(margin=study.margin, reference=study.reference, groups=groups)
-    analysis = analyse([curve for curve in run.curves if curve.adapter in names], question)
-    write_report(run, analysis, out, labels=study.labels)
-    return run, analysis
+
+def _check_data(work: Work) -> None:
+    for part in parts_of(work.study):
+        for adapter in work.missing(part, planned(work.study, work.path, part)):
+            options, data = work.options(part, adapter), adapter.recipe.data
+            places = [*options.get("data", {}).values(), options.get("include_path")]
+            if data and not data.startswith("hub:"):
+                places.append(located_data(data, work.path.parent))
+            for place in filter(None, places):
+                if not Path(place).exists():
+                    needed = f"{adapter.name} needs {place}"
+                    raise DataError(f"{work.path}: {needed}, which is not there")
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse a second process, which would write the same checkpoints."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / LOCK, timeout=0):
+            yield
+    except Timeout as error:
+        raise RunFolderError(f"another process is doing the study in {out}") from error

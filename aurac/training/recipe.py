@@ -141,11 +141,7 @@ class Recipe:
         """Plain values, as they are written into side-cars and results."""
         values = dataclasses.asdict(self)
         values.pop("folder")
-        for newer in (
-            "method_options",
-            "start",
-            "validation",
-        ):  # recipes without them keep their hash
+        for newer in ("method_options", "start", "validation"):  # hashes without them stay
             if not values[newer]:
                 values.pop(newer)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -1,0 +1,198 @@
+"""The search of a study: settings and cut of each recipe, chosen on validation examples."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.area import quadrature_weights
+from aurac.files import write_json
+from aurac.study.design import Cut, Part, Planned, Search, adapter_of, groups_of, tasks_of
+from aurac.study.work import SEARCH, Work
+
+if TYPE_CHECKING:
+    from aurac.curves.curve import Curve
+
+Point = Mapping[str, float]
+"""A setting of each searched field."""
+Scores = Mapping[Cut, float]
+"""What a trial scored under each cut; empty where its training diverged."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What a search chose for a recipe.
+
+    Attributes:
+        cut: The best one over all tasks, each at its best setting.
+        points: Task → the best setting under that cut.
+        trials: Task → what was tried, and how it scored.
+    """
+
+    cut: Cut
+    points: Mapping[str, Point]
+    trials: Mapping[str, Sequence[tuple[Point, Scores]]]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "cut": list(self.cut),
+            "tasks": {
+                task: {
+                    "chosen": dict(self.points[task]),
+                    "trials": [
+                        {**point, "scores": {" ".join(cut): s for cut, s in scores.items()}}
+                        for point, scores in trials
+                    ],
+                }
+                for task, trials in self.trials.items()
+            },
+        }
+
+
+@dataclass
+class _Grid:
+    """The settings of a recipe on a task, which grow while the best one is at an end."""
+
+    values: dict[str, list[float]]
+    scores: dict[tuple[float, ...], Scores] = field(default_factory=dict)
+
+    @property
+    def points(self) -> list[Point]:
+        names = list(self.values)
+        return [dict(zip(names, v, strict=True)) for v in itertools.product(*self.values.values())]
+
+    def known(self, point: Point) -> Scores:
+        return self.scores[tuple(point.values())]
+
+    def best(self, cut: Cut) -> tuple[float, Point]:
+        """The highest score of a cut, and its setting: of equal ones the first."""
+        ranked = [(self.known(point).get(cut, -1.0), point) for point in self.points]
+        return max(ranked, key=lambda pair: pair[0])
+
+    def widen(self, winner: Point) -> bool:
+        """One step further at each end where the winner is; whether there was one."""
+        wider = False
+        for name, known in self.values.items():
+            if len(known) > 1 and winner[name] == known[-1]:
+                known.append(known[-1] * known[-1] / known[-2])
+                wider = True
+            elif len(known) > 1 and winner[name] == known[0]:
+                known.insert(0, known[0] * known[0] / known[1])
+                wider = True
+        return wider
+
+
+def choose(
+    grids: Mapping[str, Mapping[str, Sequence[float]]], measure: Callable[[str, Point], Scores]
+) -> Winner | None:
+    """Try every setting of a recipe, and one step more wherever the best one is at an end.
+
+    Args:
+        grids: Task → field → values to try, ascending.
+        measure: What a task's trial of a setting scores under each cut.
+
+    Returns:
+        What was chosen; None where nothing has a score.
+    """
+    left = {task: _Grid({n: list(v) for n, v in grid.items()}) for task, grid in grids.items()}
+    while True:
+        for task, grid in left.items():
+            for point in grid.points:
+                if tuple(point.values()) not in grid.scores:
+                    grid.scores[tuple(point.values())] = measure(task, point)
+        cuts = dict.fromkeys(c for grid in left.values() for s in grid.scores.values() for c in s)
+        if not cuts:
+            return None
+        means = {cut: sum(grid.best(cut)[0] for grid in left.values()) for cut in cuts}
+        cut = max(means, key=lambda each: means[each])
+        points = {task: grid.best(cut)[1] for task, grid in left.items()}
+        wider = [grid.widen(points[task]) for task, grid in left.items()]
+        if not any(wider):
+            trials = {t: [(p, grid.known(p)) for p in grid.points] for t, grid in left.items()}
+            return Winner(cut, points, trials)
+
+
+@dataclass
+class Trials:
+    """The searches of a part, each recipe after the one that it goes on from.
+
+    Attributes:
+        work: The study.
+        part: Of the study.
+        search: What is searched.
+        dry: Whether nothing is trained, so that only what is stored decides.
+        winners: By recipe.
+        left: The trials that are missing.
+    """
+
+    work: Work
+    part: Part
+    search: Search
+    dry: bool = False
+    winners: dict[str, Winner] = field(default_factory=dict)
+    left: list[Planned] = field(default_factory=list)
+
+    @property
+    def chosen(self) -> dict[tuple[str, str], Point]:
+        """Task and recipe → the settings that were found."""
+        return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
+
+    def run(self) -> None:
+        """Do what is missing of the searches, and write `search.json`."""
+        for group in groups_of(self.work.study):
+            won = (
+                choose(grids, partial(self.measure, group))
+                if (grids := self.grids(group))
+                else None
+            )
+            if won is not None:
+                self.winners[group] = won
+        if not self.dry:
+            records = {group: winner.record() for group, winner in self.winners.items()}
+            write_json(self.work.out / self.part.name / "search.json", records)
+
+    def grids(self, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
+        """Task → values of the fields that the recipe does not set; empty: nothing to choose."""
+        study, found = self.work.study, {}
+        for task in tasks_of(study, self.part):
+            if group in groups_of(study, task):
+                own = {*study.recipes[group], *study.tasks[task].recipes.get(group, ())}
+                grid = {n: values for n, values in self.search.grid.items() if n not in own}
+                if grid or len(self.trial(group, task, {}).cuts) > 1:
+                    found[task] = grid
+        return found
+
+    def trial(self, group: str, task: str, point: Point) -> Planned:
+        """The adapter of a trial, which goes on from the winner of its source."""
+        chosen = {**self.chosen, (task, group): dict(point)}
+        work, seed = self.work, self.search.seed
+        return adapter_of(work.study, work.path, self.part, task, group, seed, chosen)
+
+    def measure(self, group: str, task: str, point: Point) -> Scores:
+        """The scores of a trial under each cut; none where its training diverges."""
+        adapter = self.trial(group, task, point)
+        missing = self.work.missing(self.part, [adapter], SEARCH)
+        if self.dry:
+            self.left += missing
+        elif missing and self.work.train(adapter):
+            self.work.evaluate(self.part, adapter, SEARCH)
+        run = self.work.stored(self.part, SEARCH)
+        name = run and adapter.stored(run, self.work.limit(adapter, SEARCH))
+        if run is None or name is None:
+            return {}
+        curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)]
+        cuts = {(str(c.basis), str(c.rescale)): c for c in curves}
+        wanted = adapter.cuts or tuple(cuts)
+        return {cut: score(cuts[cut], adapter.ranks, self.search.at) for cut in wanted}
+
+
+def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:
+    """AURAC over some ranks, or the accuracy at the rank that decides."""
+    found = dict(zip(curve.ranks, curve.accuracy, strict=True))
+    if at != "aurac":
+        return float(found[int(at)])
+    return float(quadrature_weights(ranks) @ [found[rank] for rank in ranks])

@@ -1,0 +1,142 @@
+"""The folder of a study: its adapters, what is stored of them, and how more are added."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aurac.errors import DivergedError
+from aurac.study.design import ADAPTERS, Part, Planned, Study, Training
+from aurac.training.data import located_data
+
+if TYPE_CHECKING:
+    from aurac.records.run import StoredRun
+
+logger = logging.getLogger(__name__)
+
+RUN, SEARCH = "run", "search"  # below the folder of a part
+TRAININGS = "trainings.jsonl"  # below the study's
+
+
+@dataclass
+class Work:
+    """A study in its folder.
+
+    Attributes:
+        study: What is done.
+        path: Its file; folders are looked for beside it.
+        out: Where all is kept: `adapters`, `trainings.jsonl`, and for each part `search`, `run` and
+            the report.
+        device: Of trainings and evaluations.
+        progress: Whether to show bars.
+        say: Called with what is done next.
+    """
+
+    study: Study
+    path: Path
+    out: Path
+    device: str | None = None
+    progress: bool = False
+    say: Callable[[str], None] = logger.info
+
+    def stored(self, part: Part, where: str) -> StoredRun | None:
+        """The run in the `run` or `search` of a part, if there is one."""
+        from aurac.records.run import read_run
+
+        folder = self.out / part.name / where
+        return read_run(folder) if (folder / "run.json").is_file() else None
+
+    def missing(self, part: Part, adapters: list[Planned], where: str = RUN) -> list[Planned]:
+        """Those that lack cells and whose training did not diverge."""
+        run, diverged = self.stored(part, where), self.diverged()
+        return [
+            adapter
+            for adapter in adapters
+            if adapter.folder not in diverged
+            and not (run and adapter.stored(run, self.limit(adapter, where)))
+        ]
+
+    def train(self, adapter: Planned) -> bool:
+        """Train what an adapter needs; False where that diverges, or once did."""
+        from aurac.adapters import load_adapter, truncate
+        from aurac.training.job import is_trained, train
+
+        if adapter.folder in self.diverged():
+            return False
+        for job in adapter.trainings(self.out):
+            if is_trained(job.folder, job.recipe):
+                continue
+            self.say(f"training {job.folder.relative_to(self.out)} ({job.recipe.name})")
+            start = None
+            if job.start:
+                whole, basis = job.start
+                start = truncate(load_adapter(whole), job.recipe.rank, basis=basis)
+            told: dict[str, Any] = {"device": self.device, "progress": self.progress}
+            try:
+                done = train(job.recipe, job.folder, start=start, **told)
+            except DivergedError as error:
+                self.say(str(error))
+                self.keep(job, {"of": adapter.folder, "diverged": str(error)})
+                return False
+            facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
+            self.keep(job, {**facts, "memory": done.memory, "losses": done.losses})
+        return True
+
+    def keep(self, job: Training, facts: dict[str, Any]) -> None:
+        """Add a training to `trainings.jsonl`."""
+        recipe, folder = job.recipe, job.folder.relative_to(self.out).as_posix()
+        made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
+        with (self.out / TRAININGS).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"folder": folder, **made_by, **facts}) + "\n")
+
+    def diverged(self) -> set[str]:
+        """The folders of adapters whose training diverged."""
+        if not (path := self.out / TRAININGS).exists():
+            return set()
+        records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        return {record["of"] for record in records if "diverged" in record}
+
+    def evaluate(self, part: Part, adapter: Planned, where: str) -> None:
+        """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
+        from aurac.runs.compare import run
+        from aurac.runs.progress import Bar, Progress
+        from aurac.runs.settings import Settings
+
+        options = self.options(part, adapter)
+        if where == SEARCH and (search := self.study.search):
+            options |= {"split": search.split, "limit": search.limit}
+        for cut in adapter.cuts or [()]:
+            settings = Settings.of(
+                f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
+                adapter.task,
+                ranks=adapter.ranks,
+                base=part.base,
+                device=self.device,
+                out=self.out / part.name / where,
+                **options,
+                **dict(zip(("basis", "rescale"), cut, strict=False)),
+            )
+            run(settings, Bar() if self.progress else Progress(), report=False)
+
+    def options(self, part: Part, adapter: Planned) -> dict[str, Any]:
+        """Those of `aurac.compare`, folders as they are found beside the study."""
+        own = self.study.tasks[adapter.task].options
+        options: dict[str, Any] = {**self.study.options, **own, "num_fewshot": part.num_fewshot}
+        beside = self.path.parent
+        if "data" in options:
+            found = {name: located_data(at, beside) for name, at in options["data"].items()}
+            options["data"] = found
+        if "include_path" in options:
+            options["include_path"] = located_data(options["include_path"], beside)
+        return options
+
+    def limit(self, adapter: Planned, where: str) -> int | None:
+        """The number of examples that are asked for; None for all, or a share."""
+        search = self.study.search
+        options = {**self.study.options, **self.study.tasks[adapter.task].options}
+        limit = search.limit if where == SEARCH and search else options.get("limit")
+        return limit if limit and limit >= 1 else None
