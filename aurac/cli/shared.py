@@ -119,7 +119,10 @@ margin = functools.partial(
     help="Accuracy that a smaller rank may lose against the trained one, such as 0.02.",
 )
 reference = click.option(
-    "--reference", metavar="ADAPTER", help="Compare all with this adapter, not every pair."
+    "--reference",
+    metavar="ADAPTER",
+    help="Compare all with this adapter; all: every pair. Default: every pair of up to six "
+    "adapters on a task; of more, the first one given with each other.",
 )
 group = click.option(
     "--group",

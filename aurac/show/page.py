@@ -135,8 +135,7 @@ class Pages:
 
     def differences(self, of: View) -> Table:
         """Differences of AURAC."""
-        columns = views.difference_table(of)
-        return Table(wording.caption_of_pairs(of, len(columns["difference"])), columns)
+        return Table(wording.caption_of_pairs(of), views.difference_table(of))
 
     def answer(self, of: View) -> Iterator[Any]:
         """The figure and the table of a task."""

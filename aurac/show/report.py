@@ -133,8 +133,8 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
         )
         parts.append(_latex_table(caption, f"aurac-{slugs[of.task]}", columns))
         if of.pairs:
+            caption = f"{of.task}: {caption_of_pairs(of)}"
             columns = views.difference_table(of)
-            caption = f"{of.task}: {caption_of_pairs(of, len(columns['difference']))}"
             parts.append(_latex_table(caption, f"aurac-pairs-{slugs[of.task]}", columns))
     return "\n".join(parts) + "\n"
 

@@ -76,7 +76,7 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:
     if of.pairs:
-        caption = wrapped(wording.caption_of_pairs(of, len(views.shown_pairs(of))), width)
+        caption = wrapped(wording.caption_of_pairs(of), width)
         yield f"{caption}\n{fitted(views.difference_table(of, counts=details), width)}"
         yield wrapped(wording.verdict(of), width)
 

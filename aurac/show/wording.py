@@ -143,11 +143,10 @@ def other_bases(run: StoredRun | None) -> list[str]:
 def verdict(of: View) -> str:
     """What the differences between adapters show, in one sentence; nothing where none is known."""
     known = [record for record in of.pairs if record["p"] is not None]
-    reference = of.analysis.question.reference
     if not known:
         return ""
-    if reference is not None:
-        return _against_reference(of, known, reference)
+    if of.reference is not None:
+        return _against_reference(of, known, of.reference)
     leader, name = of.keys[0], of.names[of.keys[0]]
     rows = [record for record in known if record["a"] == leader]
     better = [record for record in rows if record["p"] < 1 - of.level]
@@ -172,31 +171,30 @@ def _losers(of: View, records: Sequence[Record]) -> str:
     return f"{names} ({ends.replace(' [', ' points [')})"
 
 
-def _against_reference(of: View, records: Iterable[Record], reference: str) -> str:
+def _against_reference(of: View, records: Iterable[Record], reference: Key) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
     found = [record for record in records if record["p"] < 1 - of.level]
-    named = {row.key for row in of.analysis.rows if row.name == reference}
-    better = [of.names[record["a"]] for record in found if record["b"] in named]
-    worse = [of.names[record["b"]] for record in found if record["a"] in named]
+    better = [of.names[record["a"]] for record in found if record["b"] == reference]
+    worse = [of.names[record["b"]] for record in found if record["a"] == reference]
     both = [(better, "better"), (worse, "worse")]
     parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
     said = ", and ".join(parts) or "no difference is significant"
-    return f"Compared with {of.names[next(iter(named))]}, {said}."
+    return f"Compared with {of.names[reference]}, {said}."
 
 
-def caption_of_pairs(of: View, shown: int) -> str:
-    """What the intervals and p values of the first `shown` rows of differences allow for."""
+def caption_of_pairs(of: View) -> str:
+    """What is compared, and what the intervals and p values allow for."""
     text = "Differences of AURAC in points, the better one first"
-    if shown < len(of.pairs):
-        text += f" (the first adapter's; all {len(of.pairs)} are in pairs.csv; see --reference)"
     known = [record for record in of.pairs if record["p"] is not None]
-    if not known:
+    if known:
+        over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
+        number, sure = known[0]["comparisons"], confidence(of.level)
+        together = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
+        text += f", over {over}; {together if number > 1 else f'{sure} intervals'}"
+    if of.reference is None:
         return f"{text}."
-    over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
-    number, sure = known[0]["comparisons"], confidence(of.level)
-    alone = f"{sure} intervals"
-    allowed = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
-    return f"{text}, over {over}; {allowed if number > 1 else alone}."
+    name = of.names[of.reference]
+    return f"{text}. All are compared with {name}; --reference takes another one, or all pairs."
 
 
 def _are(names: Sequence[Any]) -> str:
