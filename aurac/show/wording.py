@@ -86,7 +86,7 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
-    """The command that makes a rank of an adapter with one training seed."""
+    """The command that makes a rank of an adapter with one training seed, in a new folder."""
     paths = {adapter.name: adapter.path for adapter in run.adapters} if run else {}
     path = paths.get(row.curves[0].adapter or "")
     if not path or row.seeds > 1:
@@ -94,8 +94,16 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     words = ["aurac", "truncate", path, "--rank", str(rank)]
     if not row.first and row.key.basis and row.key.rescale:
         words += ["--basis", row.key.basis, "--rescale", row.key.rescale]
-    folder = path.rstrip("/").rpartition("/")[2].partition("@")[0]
-    return shlex.join([*words, "--out", f"{folder}_r{rank}"])
+    taken = {*paths, *(_folder(other) for other in paths.values() if other)}
+    out = f"{_folder(path)}_r{rank}"
+    while out in taken:
+        out += "_cut"
+    return shlex.join([*words, "--out", out])
+
+
+def _folder(path: str) -> str:
+    """The last part of a path or hub id, without a revision."""
+    return path.rstrip("/").rpartition("/")[2].partition("@")[0]
 
 
 def not_above_base(of: View) -> str:

@@ -128,5 +128,5 @@ def write_study(study: Study, path: Path, out: Path) -> tuple[StoredRun, Analysi
     names = {name for members in groups.values() for name in members}
     question = Question(margin=study.margin, reference=study.reference, groups=groups)
     analysis = analyse([curve for curve in run.curves if curve.adapter in names], question)
-    write_report(run, analysis, out, labels=study.labels)
+    write_report(run, analysis, out, study.labels, study.question)
     return run, analysis

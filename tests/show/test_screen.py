@@ -53,6 +53,14 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
     assert "AURAC" not in shown
 
 
+def test_the_folder_of_a_cut_is_none_of_the_runs_adapters():
+    found = analyse([curve(), curve("b", np.array(LORA) - 0.3)], Question(margin=0.05))
+    run = stored(found)
+    for other in ({"name": "lora_r8"}, {"path": "zoo/lora_r8/"}):
+        run.adapters = (run.adapters[0], msgspec.structs.replace(run.adapters[1], **other))
+        assert screen(found, run, 80).splitlines()[-1].endswith("--rank 8 --out lora_r8_cut")
+
+
 def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
