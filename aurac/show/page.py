@@ -135,7 +135,8 @@ class Pages:
 
     def differences(self, of: View) -> Table:
         """Differences of AURAC."""
-        return Table(wording.caption_of_pairs(of), views.difference_table(of))
+        caption = wording.caption_of_pairs(of) + wording.how_to_compare(of)
+        return Table(caption, views.difference_table(of))
 
     def answer(self, of: View) -> Iterator[Any]:
         """The figure and the table of a task."""

@@ -117,8 +117,9 @@ def not_above_base(of: View) -> str:
 
 def how_to_ask(run: StoredRun | None) -> str:
     """How a margin is given."""
-    command = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
-    return f"Which rank to ship: {command} names the smallest that loses at most 2 points."
+    command = f"aurac recommend {run.folder}" if run else "the option"
+    names = "names the smallest that loses at most 2 points"
+    return f"Which rank to ship: {command} --margin 0.02 {names}."
 
 
 def cut_off(of: View) -> list[str]:
@@ -201,8 +202,12 @@ def caption_of_pairs(of: View) -> str:
         text += f", over {over}; {together if number > 1 else f'{sure} intervals'}"
     if of.reference is None:
         return f"{text}."
-    name = of.names[of.reference]
-    return f"{text}. All are compared with {name}; --reference takes another one, or all pairs."
+    return f"{text}. All are compared with {of.names[of.reference]}."
+
+
+def how_to_compare(of: View) -> str:
+    """How other pairs are compared, where not all are."""
+    return " --reference takes another adapter, or all pairs." if of.reference else ""
 
 
 def _are(names: Sequence[Any]) -> str:

@@ -133,7 +133,7 @@ def test_of_many_adapters_all_are_compared_with_the_first_one_given():
     shown = screen(analyse(curves), width=80)
     said = " ".join(shown.split())
     assert "p hold for all 6 together (Bonferroni)" in said
-    assert "All are compared with a3; --reference takes another one, or all pairs." in said
+    assert "All are compared with a3. --reference takes another adapter, or all pairs." in said
     assert "Compared with a3, " in said
     assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
 
