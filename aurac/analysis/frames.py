@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 MEAN = "mean over tasks"
+ALL_PAIRS = "all"
+MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Question:
 
     Attributes:
         margin: The accuracy that a smaller rank may lose, a fraction; None recommends nothing.
-        reference: The row that all others are compared with; None compares all pairs.
+        reference: The row that all others are compared with; "all" compares all pairs. None does
+            so too where no task has more than six rows; with more, the first row given is the
+            reference, whatever the scores are.
         level: Coverage of the intervals.
         groups: Recipe → adapters that are its training seeds.
     """
@@ -60,7 +65,7 @@ class Analysis(Frames):
     """All that is claimed, in five frames.
 
     Attributes:
-        question: What was asked.
+        question: What was asked, and the reference that was chosen where none was asked for.
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
         ranks: Task → ranks over which AURAC is taken, those that all its adapters have.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
@@ -104,10 +109,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     """
     asked = question or Question()
     rows = gather(_curves(curves), asked.groups)
-    names = dict.fromkeys(row.name for row in rows)
-    if asked.reference is not None and asked.reference not in names:
-        known = ", ".join(names)
-        raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
+    asked = replace(asked, reference=_reference(asked.reference, rows))
     every_task = dict.fromkeys(row.task for row in rows)
     tasks = [_Task([row for row in rows if row.task == name], asked) for name in every_task]
     apart = _apart(tasks)
@@ -137,6 +139,24 @@ def _curves(source: Any) -> Iterable[Curve]:
     from aurac.readers.table import curves_from_frame
 
     return curves_from_frame(source)
+
+
+def _reference(asked: str | None, rows: Sequence[Row]) -> str:
+    """The row that all others are compared with, or `ALL_PAIRS`.
+
+    A default one is chosen by its place and its number of tasks: intervals and p values would not
+    hold for one that is chosen by its score.
+    """
+    if asked is None:
+        complete = [row for row in rows if row.complete]
+        if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
+            return ALL_PAIRS
+        return Counter(row.name for row in complete).most_common(1)[0][0]
+    names = dict.fromkeys(row.name for row in rows)
+    if asked not in (ALL_PAIRS, *names):
+        known = ", ".join(names)
+        raise UsageError(f"There is no {asked} to compare with; there are {known}.")
+    return asked
 
 
 Pair = tuple[Record, Components | None]  # of two rows in the order of their keys
@@ -176,7 +196,7 @@ class _Task:
     def both(self) -> list[tuple[Row, Row]]:
         """The pairs that are compared, the better one first."""
         pairs, reference = combinations(self.rows, 2), self.asked.reference
-        return [(a, b) for a, b in pairs if reference is None or reference in (a.name, b.name)]
+        return [(a, b) for a, b in pairs if reference in (ALL_PAIRS, a.name, b.name)]
 
     def _pair(self, a: Row, b: Row) -> Pair:
         """A difference of AURAC."""
@@ -225,7 +245,7 @@ class _Means:
         self.pairs = [
             self._pair(a, b)
             for a, b in combinations(order, 2)
-            if asked.reference in (None, names[a], names[b])
+            if asked.reference in (ALL_PAIRS, names[a], names[b])
         ]
 
     def _score(self, key: Key) -> Record:

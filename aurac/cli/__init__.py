@@ -29,10 +29,16 @@ SECTIONS = {
             "Evaluate adapters at every rank on tasks: which rank to ship, which is better.",
         ),
         "recommend": ("results", "Name the rank to ship of each adapter of a finished run."),
-        "score": ("results", "Score a table, lm-eval's sample logs or a run: AURAC, differences."),
-        "report": ("results", "Write the report of a run again."),
+        "score": (
+            "results",
+            "Compute AURAC and differences from a table, lm-eval's sample logs or a run.",
+        ),
+        "report": (
+            "results",
+            "Write the report of a run again, with other labels or another margin.",
+        ),
         "export": ("results", "Write a run as lm-eval's results and samples."),
-        "plan": ("plan", "Say how many examples and seeds find a difference."),
+        "plan": ("plan", "Say how many examples and seeds a difference needs."),
         "check-server": ("server", "Check that a server computes an adapter at every rank."),
     },
     "Make adapters": {
@@ -109,7 +115,7 @@ def hyphens(name: str) -> str:
 @click.version_option(package_name="aurac", prog_name="aurac")
 @click.option("--debug", is_flag=True, help="Show tracebacks and what libraries say.")
 def cli(debug: bool) -> None:
-    """Cut a LoRA adapter to smaller ranks, measure each on a task, and name the smallest good one.
+    """Cut a LoRA adapter to smaller ranks, evaluate each on a task, and name the smallest to ship.
 
     \b
     aurac compare my_adapter --tasks gsm8k --margin 0.02

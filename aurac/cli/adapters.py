@@ -24,15 +24,22 @@ def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         [
             click.option("--base", help="Base model, where the checkpoint does not name it."),
-            click.option("--method", type=methods, help="How it was trained."),
+            click.option(
+                "--method",
+                type=methods,
+                metavar="|".join(methods.choices),
+                help="Training method, where the checkpoint does not name it.",
+            ),
             click.option(
                 "--scaling",
                 type=click.Choice(["none", "rank", "sqrt"]),
-                help="Scaling rule: alpha, alpha/r or alpha/sqrt(r).",
+                help="Rule of the scale: alpha (none), alpha/r (rank) or alpha/sqrt(r) (sqrt).",
             ),
-            click.option("--alpha", type=float, help="Alpha of the scaling rule."),
+            click.option("--alpha", type=float, help="Alpha of that rule."),
             click.option(
-                "--nested-ranks", type=Numbers(), help="Trained nested ranks, such as 1,2,4,8."
+                "--nested-ranks",
+                type=Numbers(),
+                help="Ranks that were trained as nested, such as 1,2,4,8.",
             ),
         ]
     ):
@@ -128,23 +135,26 @@ def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
 
 @command()
 @click.argument("checkpoint_path", metavar="CKPT")
-@click.option("--rank", type=int, help="Rank to cut to. Default: no cut, only made plain PEFT.")
+@click.option(
+    "--rank", type=int, help="Rank to cut to. Default: no cut, the whole adapter as PEFT."
+)
 @click.option(
     "--basis",
     type=click.Choice(["auto", "prefix", "svd"]),
     default="auto",
-    help="auto: prefix after nested training, svd otherwise.",
+    show_default=True,
+    help="How to cut; auto: prefix after nested training, svd otherwise.",
 )
 @click.option(
     "--rescale",
     type=click.Choice(["rule", "keep", "trained"]),
     help="Scale at the new rank. Default: the best of the adapter's method.",
 )
-@click.option("--out", type=FOLDER, required=True, help="New folder to write.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write to, a new one.")
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the result. Default: the adapter's own.",
+    help="Precision of the result. Default: the adapter's.",
 )
 @shared.as_json
 @checkpoint_options

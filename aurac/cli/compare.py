@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from aurac.runs.settings import Settings
 
-_BATCH = "Most sequences in a forward pass. Default: automatic."
+_BATCH = "Sequences in a forward pass, at most. Default: as many as fit."
 _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: the model's."
 
 
 @command(
     common="tasks limit base margin num-fewshot apply-chat-template ranks basis device out dry-run "
     "json",
-    epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed (the same command tries them "
-    "again), 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated (the same command "
+    "tries them again), 130 interrupted.",
 )
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 # Tasks
@@ -36,19 +36,25 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     help="Bundled tasks, names that lm-eval knows, or YAML files.",
 )  # fmt: skip
 @click.option(
-    "--limit", "-L", type=float, help="The first so many examples of each task; below 1 a share; "
-    "0 all. Default: 100 of a bundled task, all of another.",
+    "--limit", "-L", type=float, metavar="N", help="Use the first N examples of each task; below "
+    "1: that share of them; 0: all. Default: 100 of a bundled task, all of another.",
 )  # fmt: skip
 @click.option(
+<<<<<<< HEAD
     "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]", help="What accuracy means."
 )
 @click.option("--split", metavar="NAME", help="Such as validation, instead of the test split.")
+=======
+    "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]",
+    help="Metric of the task to use as accuracy.",
+)  # fmt: skip
+>>>>>>> show
 @click.option(
     "--data", multiple=True, metavar="[TASK=]FOLDER",
-    help="Local splits (.jsonl, .json, .parquet, .csv).",
+    help="Folder with the task's splits as files (.jsonl, .json, .parquet, .csv).",
 )  # fmt: skip
 @include_path
-@click.option("--base", help="Base model, if another than the adapters record.")
+@click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group
 @click.option(
     "--cluster", type=Pairs(), multiple=True, metavar="TASK=FIELD",
@@ -58,57 +64,73 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @shared.margin()
 # Prompts
 @click.option(
-    "--num-fewshot", "-f", type=click.IntRange(0), metavar="NUMBER", help="Examples in each prompt."
-)
+    "--num-fewshot", "-f", type=click.IntRange(0), metavar="N",
+    help="Solved examples in each prompt.",
+)  # fmt: skip
 @click.option(
     "--fewshot", type=click.Choice(["stock", "fixed"]), default="stock", show_default=True,
-    help="Draw them as lm-eval does, or take the same for all.",
+    help="Draw solved examples as lm-eval does, or take the same ones for every prompt.",
 )  # fmt: skip
 @click.option("--apply-chat-template", is_flag=True, help="Use the tokenizer's chat template.")
-@click.option("--tokenizer", metavar="base|adapter|FOLDER", help="Default: the adapters' own.")
-@click.option("--system-instruction", metavar="TEXT", help="Before all else in each prompt.")
 @click.option(
-    "--fewshot-as-multiturn", type=bool, is_flag=False, flag_value=True, metavar="[BOOL]",
-    help="With a chat template: each example as turns of its own.",
+    "--tokenizer", metavar="base|adapter|FOLDER",
+    help="Whose tokenizer to use. Default: the adapters' own, if they have one.",
 )  # fmt: skip
 @click.option(
-    "--gen-kwargs", multiple=True, metavar="NAME=VALUE,…", help="Of generation: max_gen_toks=64, …"
+    "--system-instruction", metavar="TEXT", help="Instruction at the start of each prompt."
 )
-@click.option("--seed", type=int, default=1234, show_default=True, help="Of drawing examples.")
+@click.option(
+    "--fewshot-as-multiturn", type=bool, is_flag=False, flag_value=True, metavar="[BOOL]",
+    help="With a chat template: make each solved example a turn of its own.",
+)  # fmt: skip
+@click.option(
+    "--gen-kwargs", multiple=True, metavar="NAME=VALUE,…",
+    help="Settings of generation, such as max_gen_toks=64.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=int, default=1234, show_default=True, help="Seed for drawing solved examples."
+)
 # Cuts
 @click.option(
     "--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4",
-    help="The trained rank is always evaluated.",
+    help="Ranks to evaluate besides the trained one; pow2: 1, 2, 4, 8, …",
 )  # fmt: skip
 @click.option(
-    "--basis", multiple=True, metavar="prefix,svd", help="Cuts, instead of the best of each "
-    "adapter's method.",
+    "--basis", multiple=True, metavar="prefix,svd",
+    help="How to cut an adapter to a rank, one way or both. Default: the best for its method.",
 )  # fmt: skip
-@click.option("--rescale", multiple=True, metavar="rule|keep|trained|fit", help="Of these cuts.")
+@click.option(
+    "--rescale", multiple=True, metavar="rule|keep|trained|fit",
+    help="Scale after the cut. Default: the best for the adapter's method.",
+)  # fmt: skip
 # Hardware
 @shared.device
-@click.option("--dtype", metavar="float32|bfloat16|float16", help="Of the base and the adapters.")
+@click.option("--dtype", metavar="float32|bfloat16|float16", help="Precision of the model.")
 @click.option("--batch-size", "-b", metavar="NUMBER|auto", help=_BATCH)
 @click.option("--max-length", type=click.IntRange(1), help=_LENGTH)
 @click.option("--device-map", help="Spread the base over devices: auto, balanced, … or JSON.")
 @click.option("--trust-remote-code", is_flag=True, help="Let the base run its own code.")
 # The run
 @click.option(
-    "--out", "--output-path", "-o", type=FOLDER, help="Run folder. Default: runs/<tasks>-<hash>."
+    "--out", "--output-path", "-o", type=FOLDER, help="Folder of the run. Default: runs/TASKS-HASH."
 )
 @click.option(
-    "--dry-run",
-    is_flag=True,
-    help="List the cells; nothing is computed, and nothing but a packaged base fetched.",
-)
+    "--dry-run", is_flag=True,
+    help="List what would be evaluated. Only a packaged base model may be downloaded.",
+)  # fmt: skip
 @shared.as_json
 @shared.details
 @click.option(
     "--ray", is_flag=False, flag_value="local", metavar="[local|ADDRESS]",
     help="Compute on a Ray cluster.",
 )  # fmt: skip
-@click.option("--model", default="hf", show_default=True, help="Who answers, as lm-eval names it.")
-@click.option("--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Of --model.")
+@click.option(
+    "--model", default="hf", show_default=True,
+    help="Engine: hf is aurac's, any other one of lm-eval's.",
+)  # fmt: skip
+@click.option(
+    "--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Settings of --model."
+)
 def compare(
     checkpoints: tuple[str, ...],
     tasks: tuple[str, ...],
@@ -119,11 +141,12 @@ def compare(
 ) -> int:
     """Evaluate adapters at every rank on tasks, and say which rank to ship.
 
-    CKPT is a folder or hub id, NAME=PATH, or a family as lora_r{1,2,4}. The same command goes on
-    after an interruption; with other adapters, ranks or examples it adds them to the run.
+    CKPT is a folder or hub id, NAME=PATH, or adapters that were trained one for each rank, as
+    lora_r{1,2,4}. The same command goes on after an interruption; with other adapters, ranks or
+    examples it adds them to the run.
 
     \b
-    aurac compare my_adapter --tasks gsm8k --margin 0.02
+    aurac compare my_adapter --tasks gsm8k --margin 0.02 --out runs/gsm8k
     aurac compare ckpt_a ckpt_b --tasks gsm8k,arc_easy --limit 200
     aurac compare ckpt_a --tasks gsm8k --basis prefix,svd
     """  # noqa: D301 - click's mark for lines that stay as they are

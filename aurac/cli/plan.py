@@ -12,17 +12,27 @@ from aurac.errors import UsageError
 
 
 @command()
-@click.option("--difference", type=FRACTION, help="Of two AURACs, a fraction such as 0.02.")
-@click.option("--flips", type=FRACTION, help="Share of examples whose outcome differs.")
+@click.option("--difference", type=FRACTION, help="Difference of AURAC to find; 0.02 is 2 points.")
+@click.option(
+    "--flips", type=FRACTION, help="Share of examples that only one of the two answers right."
+)
 @shared.margin()
 @click.option(
-    "--seeds", type=Numbers(), default="1,3,5", show_default=True, help="Seeds of each recipe."
-)
+    "--seeds", type=Numbers(), default="1,3,5", show_default=True,
+    help="Training seeds of each recipe, a row for each number.",
+)  # fmt: skip
 @click.option(
-    "--seed-sd", type=float, default=0.01, show_default=True, help="Sd over seeds of one's AURAC."
-)
-@click.option("--power", type=FRACTION, default=0.8, show_default=True, help="Chance to find it.")
-@click.option("--tests", type=click.IntRange(1), default=1, help="Differences in the same table.")
+    "--seed-sd", type=float, default=0.01, show_default=True,
+    help="Standard deviation of a recipe's AURAC over seeds.",
+)  # fmt: skip
+@click.option(
+    "--power", type=FRACTION, default=0.8, show_default=True,
+    help="Chance of finding the difference.",
+)  # fmt: skip
+@click.option(
+    "--tests", type=click.IntRange(1), default=1, show_default=True,
+    help="Differences in the same table.",
+)  # fmt: skip
 @shared.as_json
 def plan(
     difference: float | None,
@@ -32,10 +42,10 @@ def plan(
     as_json: bool,
     **assumed: Any,
 ) -> None:
-    """How many examples and seeds find a difference between two adapters, or suffice for a margin.
+    """Say how many examples and seeds a difference between two adapters needs, or a margin.
 
-    `aurac compare --details` prints the wins and losses of a pair, whose sum is the share that
-    flips, and the standard deviation over seeds.
+    `aurac compare --details` prints what to assume: the wins and losses of a pair, which are the
+    examples that only one answers right, and the standard deviation over seeds.
 
     \b
     aurac plan --difference 0.02 --flips 0.15

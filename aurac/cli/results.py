@@ -41,7 +41,8 @@ def asked(
 @click.option(
     "--rank",
     type=click.IntRange(min=1),
-    help="Exit with 4 unless every adapter may be shipped at this rank or a smaller one.",
+    metavar="N",
+    help="Exit with code 4 unless the rank to ship of every adapter is N or smaller.",
 )
 @shared.group
 @shared.details
@@ -62,7 +63,7 @@ def recommend(
 
     \b
     aurac recommend runs/gsm8k --margin 0.02
-    aurac recommend runs/gsm8k --margin 0.02 --rank 16    # a check for CI
+    aurac recommend runs/gsm8k --margin 0.02 --rank 16    # as a check in CI
     """  # noqa: D301 - click's mark for lines that stay as they are
     stored, analysis = asked(run, margin, reference, group)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
@@ -79,13 +80,13 @@ def within(analysis: Analysis, rank: int, adapters: Iterable[str]) -> bool:
 
 @command()
 @click.argument("source", type=FOLDER, metavar="FILE|RUN")
-@click.option("--metric", help="NAME[,FILTER], where the file holds several.")
+@click.option("--metric", metavar="NAME[,FILTER]", help="Which metric, where there are several.")
 @click.option(
     "--cluster",
     type=Pairs(),
     multiple=True,
     metavar="TASK=FIELD",
-    help="Of sample logs: examples with the same value of this field belong together.",
+    help="In sample logs, examples with the same value of this field belong together.",
 )
 @shared.margin()
 @shared.reference
@@ -102,10 +103,11 @@ def score(
     details: bool,
     as_json: bool,
 ) -> None:
-    """AURAC and differences from a table, from lm-eval's sample logs, or from a run.
+    """Compute AURAC and differences from a table, from lm-eval's sample logs, or from a run.
 
-    A table (.csv, .jsonl, .parquet) has columns adapter, task, rank, example, score and perhaps
-    seed and cluster; or rank, accuracy and perhaps adapter, task. Rank 0 is the base.
+    A table (.csv, .jsonl, .parquet) has the columns adapter, task, rank, example and score, and
+    perhaps seed and cluster; or rank and accuracy, and perhaps adapter and task. The base has
+    rank 0.
 
     \b
     aurac score outcomes.csv
@@ -125,7 +127,7 @@ def score(
 
 @command()
 @RUN
-@click.option("--out", type=FOLDER, help="Another folder than the run's own.")
+@click.option("--out", type=FOLDER, help="Folder to write to. Default: the run's.")
 @shared.margin()
 @shared.reference
 @shared.group
@@ -147,7 +149,7 @@ def report(
     """Write the report of a run again: Markdown, HTML, LaTeX, CSV and figures; no model is loaded.
 
     \b
-    aurac report runs/gsm8k --margin 0.01 --label lora=LoRA
+    aurac report runs/gsm8k --margin 0.01 --label "my_adapter=My adapter"
     """  # noqa: D301
     from aurac.show import write_report
 
@@ -160,7 +162,7 @@ def report(
 
 @command()
 @RUN
-@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write to, a new one.")
 def export(run: Path, out: Path) -> None:
     """Write a run as lm-eval's own results and sample logs, a folder for each adapter and rank.
 

@@ -19,21 +19,25 @@ from aurac.cli.shared import Pairs, command
 @click.argument("url")
 @click.argument("checkpoint", metavar="ADAPTER")
 @click.option(
-    "--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4", help="Ranks to check."
-)
+    "--ranks", default="pow2", show_default=True, metavar="pow2|all|1,2,4",
+    help="Ranks to check; pow2: 1, 2, 4, 8, …",
+)  # fmt: skip
 @click.option(
     "--served-name", "names", type=Pairs(), multiple=True, metavar="NAME=RANK",
-    help="An adapter that is served already: nothing is loaded, and these ranks are checked.",
+    help="The server has this rank already, under this name: check it and load nothing.",
 )  # fmt: skip
-@click.option("--model", metavar="NAME", help="The base's name on the server. Default: its first.")
-@click.option("--base", help="Base model, if another than the adapter records.")
-@click.option("--dtype", help="That of the server. Default: of the base's files, or bfloat16.")
 @click.option(
-    "--prompts", type=click.IntRange(1), default=20, show_default=True, help="How many are asked."
+    "--model", metavar="NAME", help="Name of the base on the server. Default: its first model."
 )
+@click.option("--base", help="Base model. Default: the one that the adapter records.")
+@click.option("--dtype", help="Precision of the server. Default: of the base's files, or bfloat16.")
+@click.option(
+    "--prompts", type=click.IntRange(1), default=20, show_default=True, metavar="N",
+    help="Prompts to ask.",
+)  # fmt: skip
 @click.option(
     "--timeout", type=click.IntRange(1), default=30, show_default=True, metavar="SECONDS",
-    help="Of a request, which is tried three times.",
+    help="How long to wait for a reply; a request is tried three times.",
 )  # fmt: skip
 @shared.as_json
 def check_server(
@@ -48,10 +52,11 @@ def check_server(
     timeout: int,
     as_json: bool,
 ) -> int:
-    """Hold a server's answers for an adapter at each rank against aurac's engine in float32.
+    """Check that a server computes an adapter at every rank.
 
-    The server has OpenAI's completions (vLLM: VLLM_ALLOW_RUNTIME_LORA_UPDATING=1) and reads the
-    folders in which the ranks are written. The base is loaded here, on the CPU.
+    Its answers are compared with those of aurac's own engine in float32, for which the base is
+    loaded here, on the CPU. The server offers OpenAI's completions and can read the folders in
+    which the ranks are written; start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.
 
     \b
     aurac check-server http://localhost:8000 my_adapter

@@ -107,28 +107,35 @@ class Fraction(type(click.FLOAT)):  # type: ignore[misc]
 FRACTION = Fraction()
 FOLDER = click.Path(path_type=Path)
 
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
-    "--details", is_flag=True, help="Add wins and losses, the linear axis and weights of the ranks."
+    "--details",
+    is_flag=True,
+    help="Also print wins and losses, AURAC on a linear axis, and what each rank weighs.",
 )
 margin = functools.partial(
     click.option,
     "--margin",
     type=FRACTION,
     metavar="FRACTION",
-    help="Accuracy that a smaller rank may lose against the trained one, such as 0.02.",
+    help="Accuracy that a smaller rank may lose against the trained one; 0.02 is 2 points.",
 )
 reference = click.option(
-    "--reference", metavar="ADAPTER", help="Compare all with this adapter, not every pair."
+    "--reference",
+    metavar="ADAPTER",
+    help="Compare all with this adapter; all: compare every pair. Default: every pair; with more "
+    "than six adapters on a task, all with the first one.",
 )
 group = click.option(
     "--group",
     type=Pairs(several=True),
     multiple=True,
     metavar="RECIPE=A,B",
-    help="Adapters that are training seeds of one recipe.",
+    help="Treat adapters as training seeds of one recipe.",
 )
-device = click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps.")
+device = click.option(
+    "--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps. Default: the best one there is."
+)
 
 
 def print_json(content: Any) -> None:

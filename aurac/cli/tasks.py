@@ -35,7 +35,7 @@ def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str
 include_path = click.option(
     "--include-path",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with further tasks, as lm-eval's YAML.",
+    help="Folder with more tasks, as YAML files for lm-eval.",
 )
 
 
@@ -44,7 +44,7 @@ include_path = click.option(
 @include_path
 @shared.as_json
 def tasks(name: str | None, include_path: Path | None, as_json: bool) -> None:
-    """List the bundled tasks, search lm-eval's, or show what one asks for. Nothing is fetched.
+    """List the bundled tasks, search lm-eval's, or show one of them. Nothing is downloaded.
 
     \b
     aurac tasks

@@ -25,6 +25,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 
 @command()
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
+<<<<<<< HEAD
 @click.option("--from", "source", type=FOLDER, metavar="ADAPTER",
     help="Train cuts of this adapter on, as plain LoRA; RECIPE: its own, if it records one.",
 )  # fmt: skip
@@ -34,22 +35,30 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )  # fmt: skip
 @click.option("--base", help="Base model, if another than the recipe's.")
 @click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
+=======
+@click.option("--base", help="Base model. Default: the recipe's.")
+>>>>>>> show
 @click.option(
     "--set", "overrides", type=Pairs(), multiple=True, metavar="KEY=VALUE",
     help="Change one setting of the recipe.",
 )  # fmt: skip
-@click.option("--seed", type=int, help="Seed, if another than the recipe's.")
-@click.option("--out", type=FOLDER, help="Folder of the adapter.")
+@click.option("--seed", type=int, help="Training seed. Default: the recipe's.")
+@click.option("--out", type=FOLDER, help="Folder for the adapter.")
 @shared.device
-@click.option("--force", is_flag=True, help="Replace what is at --out, and start over.")
+@click.option("--force", is_flag=True, help="Replace what is in --out, and start again.")
 @click.option(
     "--save-steps", type=click.IntRange(0), default=50, show_default=True, metavar="N",
     help="Write a checkpoint, and measure the recipe's validation examples, every N steps.",
 )  # fmt: skip
-@click.option("--report-to", default="none", help="Also log to tensorboard, wandb, …")
+@click.option("--report-to", default="none", help="Also log to a tracker: tensorboard, wandb, …")
 @click.option(
+<<<<<<< HEAD
     "--ranks", type=Numbers(), metavar="1,2,4",
     help="Train one adapter for each of these ranks, below --out: a family.",
+=======
+    "--family", type=Numbers(), metavar="RANKS",
+    help="Train an adapter for each of these ranks, such as 1,2,4, in folders below --out.",
+>>>>>>> show
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
 @shared.as_json
@@ -168,16 +177,18 @@ def _list_recipes(*, as_json: bool) -> None:
     click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
 
 
-@command(epilog="Exit codes: 0 done, 2 bad input, 3 some cells failed, 130 interrupted.")
+@command(
+    epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated, 130 interrupted."
+)
 @click.argument("study", type=FOLDER, metavar="STUDY")
-@click.option("--out", type=FOLDER, help="Folder; runs/NAME by default.")
+@click.option("--out", type=FOLDER, help="Folder of the study. Default: runs/NAME.")
 @shared.device
-@click.option("--dry-run", is_flag=True, help="List the adapters, and what is left to do for each.")
+@click.option("--dry-run", is_flag=True, help="List the adapters and what is left to do for each.")
 def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> int:
     """Run a whole experiment from one file: training, evaluation, report.
 
-    STUDY is a YAML file of recipes, seeds and tasks. What is there is not computed again, and the
-    same command goes on after an interruption.
+    STUDY is a YAML file of recipes, seeds and tasks. The same command goes on after an
+    interruption, and computes nothing twice.
 
     \b
     aurac study nested.yaml --dry-run

@@ -27,11 +27,11 @@ def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> 
     "--base",
     metavar="NAME",
     shell_complete=_complete,
-    help="Bring a base model to this machine and print its folder.",
+    help="Download this base model if it is not here, and print its folder.",
 )
 @shared.as_json
 def zoo(folder: Path, base: str | None, as_json: bool) -> None:
-    """List the adapters below FOLDER, and the base models that come through pip.
+    """List the adapters below FOLDER, and the base models that can be had through pip.
 
     \b
     aurac zoo

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from aurac.analysis.frames import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.files import sweep_scraps, write_json
 from aurac.records.cells import writing
@@ -117,7 +118,9 @@ def _check_question(inputs: Inputs) -> None:
     recipes = recipe_groups(manifest.adapters, manifest.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
-    if reference and not any(f"{reference} (".startswith(f"{name} (") for name in names):
+    if reference not in (None, ALL_PAIRS) and not any(
+        f"{reference} (".startswith(f"{name} (") for name in names
+    ):
         raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
 
 

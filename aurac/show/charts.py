@@ -147,7 +147,7 @@ def _shipped(ax: Axes, of: View) -> None:
         return
     heights = {point["rank"]: 100 * point["accuracy"] for point in of.of(of.keys[0])}
     floor = heights[record["reference"]] - 100 * record["margin"]
-    named = f"{points(record['margin'])} below rank {record['reference']}"
+    named = f"margin: {points(record['margin'])} below the trained rank, {record['reference']}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
     rank, name = record["rank"], f"ship rank {record['rank']}"
     ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")

@@ -66,7 +66,7 @@ class Page:
     """A report; of its blocks a text is a paragraph."""
 
     title: str
-    lead: str
+    lead: list[str]
     verdict: list[str]
     first: list[Any]
     sections: list[Fold]
@@ -84,15 +84,15 @@ class Pages:
         self.mean = views.mean_view(analysis, self.names)
         self.slugs = unique_slugs([of.task for of in self.views])
 
-    def page(self) -> Page:
-        """Verdict, figure and table first; then each task; then how to make it again."""
+    def page(self, question: str = "") -> Page:
+        """Question, verdict, figure and table first; then each task; then how to make it again."""
         several = len(self.views) > 1
         names = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
         what = f"; {wording.heading(self.views[0], self.run)}" if len(self.views) == 1 else ""
-        lead = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
+        base = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
         page = Page(
             title=f"{listed(names)} on {listed([task.name for task in self.run.tasks])}",
-            lead=" ".join(lead),
+            lead=[*filter(None, [question]), " ".join(base)],
             verdict=list(self.verdict()),
             first=[*self.commands(), *self.overview()],
             sections=[],
@@ -135,8 +135,8 @@ class Pages:
 
     def differences(self, of: View) -> Table:
         """Differences of AURAC."""
-        columns = views.difference_table(of)
-        return Table(wording.caption_of_pairs(of, len(columns["difference"])), columns)
+        caption = wording.caption_of_pairs(of) + wording.how_to_compare(of)
+        return Table(caption, views.difference_table(of))
 
     def answer(self, of: View) -> Iterator[Any]:
         """The figure and the table of a task."""

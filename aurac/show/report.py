@@ -42,6 +42,7 @@ def write_report(
     analysis: Analysis,
     out: Path | None = None,
     labels: Mapping[str, str] | None = None,
+    question: str = "",
 ) -> list[Path]:
     """Write what an analysis of a run says; the same bytes from the same inputs.
 
@@ -50,6 +51,7 @@ def write_report(
         analysis: What it says.
         out: The folder to write to; by default the run's.
         labels: What adapters are called in texts and figures.
+        question: What the experiment asks, in a sentence that stands at the top.
 
     Returns:
         report.md, report.html, the frames as CSV, analysis.json, table.tex and the figures.
@@ -66,7 +68,7 @@ def write_report(
         return made[0]
 
     pages = Pages(run, analysis, draw, labels or {})
-    page = pages.page()
+    page = pages.page(question)
     where = Path(os.path.relpath(run.folder, folder)).as_posix()
     data = [*write_frames(analysis, folder, where), folder / "table.tex"]
     write_atomic(data[-1], latex_tables(pages.views, pages.slugs, str(run.provenance.get("base"))))
@@ -133,8 +135,8 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
         )
         parts.append(_latex_table(caption, f"aurac-{slugs[of.task]}", columns))
         if of.pairs:
+            caption = f"{of.task}: {caption_of_pairs(of)}"
             columns = views.difference_table(of)
-            caption = f"{of.task}: {caption_of_pairs(of, len(columns['difference']))}"
             parts.append(_latex_table(caption, f"aurac-pairs-{slugs[of.task]}", columns))
     return "\n".join(parts) + "\n"
 
@@ -147,7 +149,7 @@ def _latex_table(caption: str, label: str, columns: Columns) -> str:
 
 def markdown_page(page: Page, folder: Path, files: Sequence[str]) -> str:
     """The page as GitHub's Markdown."""
-    parts = [f"# {escape.markdown(page.title)}", escape.markdown(page.lead)]
+    parts = [f"# {escape.markdown(page.title)}", *map(escape.markdown, page.lead)]
     parts += [f"**{escape.markdown(text)}**" for text in page.verdict]
     for block in page.first:
         parts += _markdown(block, folder)

@@ -76,8 +76,9 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
 
 def _differences(of: View, width: int, *, details: bool) -> Iterator[str]:
     if of.pairs:
-        caption = wrapped(wording.caption_of_pairs(of, len(views.shown_pairs(of))), width)
-        yield f"{caption}\n{fitted(views.difference_table(of, counts=details), width)}"
+        caption = wording.caption_of_pairs(of) + wording.how_to_compare(of)
+        table = fitted(views.difference_table(of, counts=details), width)
+        yield f"{wrapped(caption, width)}\n{table}"
         yield wrapped(wording.verdict(of), width)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.analysis.frames import MEAN
+from aurac.analysis.frames import ALL_PAIRS, MEAN
 from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from aurac.analysis.schema import Key, Record
     from aurac.show.tabular import Columns
 
-MOST_PAIRS: Final = 15
 MOST_BANDS: Final = 3
 MARK: Final = "*"
 SLOT: Final = "--max-lora-rank"
@@ -84,6 +83,13 @@ class View:
         self.rolling = any(row.rolling for row in self.rows.values())
         self.ranks = sorted({record["rank"] for record in self.points} - {0})
         self.shared_ranks = list(analysis.ranks.get(task, ()))
+
+    @property
+    def reference(self) -> Key | None:
+        """The row that all others are compared with; None where all pairs are compared."""
+        name = self.analysis.question.reference
+        rows = self.analysis.rows if name != ALL_PAIRS else ()
+        return next((row.key for row in rows if row.name == name), None)
 
     @property
     def bands(self) -> bool:
@@ -179,13 +185,6 @@ def notes(of: View, columns: Columns) -> list[str]:
     return found
 
 
-def shown_pairs(of: View) -> list[Record]:
-    """The differences of a table: all of few adapters, of many those of the leader."""
-    if len(of.pairs) <= MOST_PAIRS or of.analysis.question.reference is not None:
-        return of.pairs
-    return [record for record in of.pairs if of.keys[0] in (record["a"], record["b"])]
-
-
 def pair_names(of: View, pairs: Sequence[Any]) -> list[str]:
     """What differences are called."""
     return [f"{of.names[a]} − {of.names[b]}" for a, b in pairs]
@@ -193,7 +192,7 @@ def pair_names(of: View, pairs: Sequence[Any]) -> list[str]:
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:
     """Differences of AURAC in points, winner minus loser; `counts`: also wins and losses."""
-    records = shown_pairs(of)
+    records = of.pairs
     columns = {"difference": pair_names(of, [(r["a"], r["b"]) for r in records])}
     ends = [(r["difference"], r["low"], r["high"]) for r in records]
     columns["points"] = [interval(*each) for each in ends]

@@ -86,7 +86,7 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
-    """The command that makes a rank of an adapter with one training seed."""
+    """The command that makes a rank of an adapter with one training seed, in a new folder."""
     paths = {adapter.name: adapter.path for adapter in run.adapters} if run else {}
     path = paths.get(row.curves[0].adapter or "")
     if not path or row.seeds > 1:
@@ -94,8 +94,16 @@ def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     words = ["aurac", "truncate", path, "--rank", str(rank)]
     if not row.first and row.key.basis and row.key.rescale:
         words += ["--basis", row.key.basis, "--rescale", row.key.rescale]
-    folder = path.rstrip("/").rpartition("/")[2].partition("@")[0]
-    return shlex.join([*words, "--out", f"{folder}_r{rank}"])
+    taken = {*paths, *(_folder(other) for other in paths.values() if other)}
+    out = f"{_folder(path)}_r{rank}"
+    while out in taken:
+        out += "_cut"
+    return shlex.join([*words, "--out", out])
+
+
+def _folder(path: str) -> str:
+    """The last part of a path or hub id, without a revision."""
+    return path.rstrip("/").rpartition("/")[2].partition("@")[0]
 
 
 def not_above_base(of: View) -> str:
@@ -109,8 +117,9 @@ def not_above_base(of: View) -> str:
 
 def how_to_ask(run: StoredRun | None) -> str:
     """How a margin is given."""
-    command = f"aurac recommend {run.folder} --margin 0.02" if run else "--margin 0.02"
-    return f"Which rank to ship: {command} names the smallest that loses at most 2 points."
+    command = f"aurac recommend {run.folder}" if run else "the option"
+    names = "names the smallest that loses at most 2 points"
+    return f"Which rank to ship: {command} --margin 0.02 {names}."
 
 
 def cut_off(of: View) -> list[str]:
@@ -143,11 +152,10 @@ def other_bases(run: StoredRun | None) -> list[str]:
 def verdict(of: View) -> str:
     """What the differences between adapters show, in one sentence; nothing where none is known."""
     known = [record for record in of.pairs if record["p"] is not None]
-    reference = of.analysis.question.reference
     if not known:
         return ""
-    if reference is not None:
-        return _against_reference(of, known, reference)
+    if of.reference is not None:
+        return _against_reference(of, known, of.reference)
     leader, name = of.keys[0], of.names[of.keys[0]]
     rows = [record for record in known if record["a"] == leader]
     better = [record for record in rows if record["p"] < 1 - of.level]
@@ -172,31 +180,34 @@ def _losers(of: View, records: Sequence[Record]) -> str:
     return f"{names} ({ends.replace(' [', ' points [')})"
 
 
-def _against_reference(of: View, records: Iterable[Record], reference: str) -> str:
+def _against_reference(of: View, records: Iterable[Record], reference: Key) -> str:
     """Which adapters are better or worse than the one that all are compared with."""
     found = [record for record in records if record["p"] < 1 - of.level]
-    named = {row.key for row in of.analysis.rows if row.name == reference}
-    better = [of.names[record["a"]] for record in found if record["b"] in named]
-    worse = [of.names[record["b"]] for record in found if record["a"] in named]
+    better = [of.names[record["a"]] for record in found if record["b"] == reference]
+    worse = [of.names[record["b"]] for record in found if record["a"] == reference]
     both = [(better, "better"), (worse, "worse")]
     parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
     said = ", and ".join(parts) or "no difference is significant"
-    return f"Compared with {of.names[next(iter(named))]}, {said}."
+    return f"Compared with {of.names[reference]}, {said}."
 
 
-def caption_of_pairs(of: View, shown: int) -> str:
-    """What the intervals and p values of the first `shown` rows of differences allow for."""
+def caption_of_pairs(of: View) -> str:
+    """What is compared, and what the intervals and p values allow for."""
     text = "Differences of AURAC in points, the better one first"
-    if shown < len(of.pairs):
-        text += f" (the first adapter's; all {len(of.pairs)} are in pairs.csv; see --reference)"
     known = [record for record in of.pairs if record["p"] is not None]
-    if not known:
+    if known:
+        over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
+        number, sure = known[0]["comparisons"], confidence(of.level)
+        together = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
+        text += f", over {over}; {together if number > 1 else f'{sure} intervals'}"
+    if of.reference is None:
         return f"{text}."
-    over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"
-    number, sure = known[0]["comparisons"], confidence(of.level)
-    alone = f"{sure} intervals"
-    allowed = f"intervals ({sure}) and p hold for all {number} together (Bonferroni)"
-    return f"{text}, over {over}; {allowed if number > 1 else alone}."
+    return f"{text}. All are compared with {of.names[of.reference]}."
+
+
+def how_to_compare(of: View) -> str:
+    """How other pairs are compared, where not all are."""
+    return " --reference takes another adapter, or all pairs." if of.reference else ""
 
 
 def _are(names: Sequence[Any]) -> str:

@@ -120,6 +120,30 @@ def test_a_reference_is_compared_with_all_others():
         analyse(curves, Question(reference="x"))
 
 
+def test_of_more_than_six_the_first_one_given_is_compared_with_each_other():
+    curves = [made(f"a{at}", at / 10) for at in (3, 0, 1, 2, 4, 5, 6)]
+    assert len(analyse(curves[:6]).pairs) == 15
+    found = analyse(curves)
+    assert found.question.reference == "a3"
+    assert all("a3" in pair for pair in zip(found.pairs.a, found.pairs.b, strict=True))
+    assert set(found.pairs.comparisons) == {6}
+    assert len(analyse(curves, Question(reference="all")).pairs) == 21
+    assert len(analyse(curves, found.question).pairs) == 6
+
+
+def test_the_reference_of_several_tasks_is_the_first_that_most_of_them_have():
+    curves = [made(f"a{at}", at / 10) for at in range(7)]
+    curves += [replace(curve, task="other", doc_hashes=None) for curve in curves[1:]]
+    found = analyse(curves)
+    assert found.question.reference == "a1"
+    sizes = {"mean over tasks": 5, "gsm8k": 6, "other": 5}
+    assert found.pairs.groupby("task").size().to_dict() == sizes
+
+
+def test_an_adapter_may_be_called_all():
+    assert len(analyse([made(name, 0.1) for name in ("all", "b", "c")]).pairs) == 3
+
+
 def test_pairs_at_a_rank_stand_alone_and_keep_the_order_of_the_pair():
     low, high = made("a", 0.0), made("bb", 0.4)
     worse_first = replace(high, accuracy=(0.0, *high.accuracy[1:]), outcomes=np.vstack(

@@ -80,7 +80,9 @@ def test_the_rank_to_ship_and_the_margin_are_marked():
     shipped = int(found.recommended["rank"][0])
     drawn = lines(drawn_on(found))
     assert drawn[f"ship rank {shipped}"].get_xdata().tolist() == [shipped]
-    assert drawn["5 points below rank 16"].get_ydata()[0] == pytest.approx(100 * (LORA[-1] - 0.05))
+    assert drawn["margin: 5 points below the trained rank, 16"].get_ydata()[0] == pytest.approx(
+        100 * (LORA[-1] - 0.05)
+    )
 
 
 def test_all_adapters_have_bands_or_none():

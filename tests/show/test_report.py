@@ -138,6 +138,17 @@ def test_the_answers_of_one_adapter_open_at_the_trained_and_the_shipped_rank(tmp
     assert "aurac truncate" in page
 
 
+def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
+    found = three()
+    write_report(stored(found), found, tmp_path, question="Which <method> is better?")
+    assert text_of(tmp_path).splitlines()[2:5:2] == [
+        "Which &lt;method&gt; is better?",
+        "Base smollm2; maths: accuracy in percent (exact\\_match,strict-match), 200 examples.",
+    ]
+    header = text_of(tmp_path, "report.html").split("</header>")[0]
+    assert '<p class="lead">Which &lt;method&gt; is better?</p>' in header
+
+
 def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):
     names = written(tmp_path, one(margin=0.1))
     assert not any("differences" in name for name in names)

@@ -53,6 +53,14 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
     assert "AURAC" not in shown
 
 
+def test_the_folder_of_a_cut_is_none_of_the_runs_adapters():
+    found = analyse([curve(), curve("b", np.array(LORA) - 0.3)], Question(margin=0.05))
+    run = stored(found)
+    for other in ({"name": "lora_r8"}, {"path": "zoo/lora_r8/"}):
+        run.adapters = (run.adapters[0], msgspec.structs.replace(run.adapters[1], **other))
+        assert screen(found, run, 80).splitlines()[-1].endswith("--rank 8 --out lora_r8_cut")
+
+
 def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
@@ -120,10 +128,13 @@ def test_a_reference_is_compared_with_each():
     assert "Compared with dylora, matryoshka and lora are better." in shown
 
 
-def test_of_many_adapters_the_differences_of_the_leader_are_shown():
-    found = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(7)])
-    shown = screen(found, width=80)
-    assert "all 21 are in pairs.csv; see --reference" in " ".join(shown.split())
+def test_of_many_adapters_all_are_compared_with_the_first_one_given():
+    curves = [curve(f"a{i}", [x - i / 100 for x in LORA]) for i in (3, 0, 1, 2, 4, 5, 6)]
+    shown = screen(analyse(curves), width=80)
+    said = " ".join(shown.split())
+    assert "p hold for all 6 together (Bonferroni)" in said
+    assert "All are compared with a3. --reference takes another adapter, or all pairs." in said
+    assert "Compared with a3, " in said
     assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
 
 

@@ -28,7 +28,7 @@
       chosen.forEach((one, side) => { part("kind").options[side + 1].text = `only ${one.name} right`; });
       const found = examples.map((_, i) => i).filter((i) => kinds[part("kind").value](right[0][i], right[1][i]));
       at = Math.max(0, Math.min(at, found.length - 1));
-      part("count").textContent = found.length ? `example ${at + 1} of ${found.length}` : "no such example";
+      part("count").textContent = found.length ? `example ${at + 1} of ${found.length}` : "no such example: choose others above";
       part("previous").disabled = at <= 0;
       part("next").disabled = at >= found.length - 1;
       const card = part("card");
