@@ -13,7 +13,8 @@ from aurac.records.run import read_run
 from aurac.show import numbers
 from aurac.show.tabular import render_table
 from aurac.show.views import View, names_of
-from aurac.study import load_study, planned, write_study
+from aurac.study import Work, load_study, write_study
+from aurac.study.design import parts_of, planned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,7 +108,9 @@ def _both_svd() -> str:
     file = REPORTS / "longer_training/study.yaml"
     run = read_run(file.parent / "run")
     groups: dict[str, list[str]] = {"lora": [], "matryoshka": []}
-    for adapter in planned(load_study(file), file):
+    study = load_study(file)
+    (part,) = parts_of(study)
+    for adapter in planned(study, file, part):
         name = adapter.stored(run, None)
         if adapter.group in groups and name:
             groups[adapter.group].append(name)
@@ -119,7 +122,8 @@ def _both_svd() -> str:
 def _analysis(name: str) -> Analysis:
     folder = REPORTS / name
     file = folder / "study.yaml"
-    return write_study(load_study(file), file, folder)[1]
+    ((_, analysis),) = write_study(Work(load_study(file), file, folder))
+    return analysis
 
 
 def _interval(record: Record, name: str) -> str:

@@ -47,12 +47,23 @@ class Question:
             reference, whatever the scores are.
         level: Coverage of the intervals.
         groups: Recipe → adapters that are its training seeds.
+        pairs: The rows that are compared, in the place of `reference`; empty: as it says.
+        family: How many comparisons the intervals and p values hold for together; None: as many as
+            stand in a table.
     """
 
     margin: float | None = None
     reference: str | None = None
     level: float = 0.95
     groups: Groups = field(default_factory=dict)
+    pairs: tuple[tuple[Key, Key], ...] = ()
+    family: int | None = None
+
+    def compares(self, a: Key, b: Key, names: tuple[str, str]) -> bool:
+        """Whether the difference of two rows with these names is in the table."""
+        if self.pairs:
+            return (a, b) in self.pairs or (b, a) in self.pairs
+        return self.reference in (ALL_PAIRS, *names)
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0.0 < self.margin < 1.0:
@@ -124,7 +135,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
         tables={
             "scores": [record for each in every for record in each.scores],
             "points": [point for some in points.values() for point in some],
-            "pairs": [record for each in every for record in _family(each.pairs, asked.level)],
+            "pairs": [record for each in every for record in _family(each.pairs, asked)],
             "rank_pairs": [record for task in tasks for record in task.rank_pairs()],
             "recommended": [
                 record for row in points for record in recommended(row, points[row], asked.margin)
@@ -195,8 +206,8 @@ class _Task:
 
     def both(self) -> list[tuple[Row, Row]]:
         """The pairs that are compared, the better one first."""
-        pairs, reference = combinations(self.rows, 2), self.asked.reference
-        return [(a, b) for a, b in pairs if reference in (ALL_PAIRS, a.name, b.name)]
+        pairs = combinations(self.rows, 2)
+        return [(a, b) for a, b in pairs if self.asked.compares(a.key, b.key, (a.name, b.name))]
 
     def _pair(self, a: Row, b: Row) -> Pair:
         """A difference of AURAC."""
@@ -245,7 +256,7 @@ class _Means:
         self.pairs = [
             self._pair(a, b)
             for a, b in combinations(order, 2)
-            if asked.reference in (ALL_PAIRS, names[a], names[b])
+            if asked.compares(a, b, (names[a], names[b]))
         ]
 
     def _score(self, key: Key) -> Record:
@@ -292,13 +303,13 @@ def _together(parts: Sequence[Components | None]) -> Components | None:
     return over_tasks(known) if len(known) == len(parts) else None
 
 
-def _family(pairs: Sequence[Pair], level: float) -> list[Record]:
-    """Records with intervals and p, adjusted for as many comparisons as stand in the table."""
-    records = []
+def _family(pairs: Sequence[Pair], asked: Question) -> list[Record]:
+    """Records with intervals and p, adjusted for the comparisons that they hold for together."""
+    records, family = [], asked.family or len(pairs)
     for record, parts in pairs:
-        adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": len(pairs)}
+        adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": family}
         if parts is not None:
-            known = estimate(parts, SIGNED, level, len(pairs))
+            known = estimate(parts, SIGNED, asked.level, family)
             known = known if str(record["a"]) < str(record["b"]) else known.turned()
             adjusted |= {"low": known.low, "high": known.high, "p": known.p}
         records.append(record | adjusted)

@@ -40,15 +40,12 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     "1: that share of them; 0: all. Default: 100 of a bundled task, all of another.",
 )  # fmt: skip
 @click.option(
-<<<<<<< HEAD
-    "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]", help="What accuracy means."
-)
-@click.option("--split", metavar="NAME", help="Such as validation, instead of the test split.")
-=======
     "--metric", multiple=True, metavar="[TASK=]NAME[,FILTER]",
     help="Metric of the task to use as accuracy.",
 )  # fmt: skip
->>>>>>> show
+@click.option(
+    "--split", metavar="NAME", help="Evaluate this split, such as validation. Default: the task's."
+)
 @click.option(
     "--data", multiple=True, metavar="[TASK=]FOLDER",
     help="Folder with the task's splits as files (.jsonl, .json, .parquet, .csv).",

@@ -25,19 +25,18 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 
 @command()
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
-<<<<<<< HEAD
-@click.option("--from", "source", type=FOLDER, metavar="ADAPTER",
-    help="Train cuts of this adapter on, as plain LoRA; RECIPE: its own, if it records one.",
+@click.option(
+    "--from", "source", type=FOLDER, metavar="ADAPTER",
+    help="Train cuts of this adapter on, as plain LoRA. Default of RECIPE: the adapter's own.",
 )  # fmt: skip
 @click.option(
     "--basis", type=click.Choice(["svd", "prefix"]), default="svd", show_default=True,
-    help="Of the cuts of --from.",
+    help="How --from is cut.",
 )  # fmt: skip
-@click.option("--base", help="Base model, if another than the recipe's.")
-@click.option("--steps", type=click.IntRange(1), help="Optimizer steps.")
-=======
 @click.option("--base", help="Base model. Default: the recipe's.")
->>>>>>> show
+@click.option(
+    "--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps. Default: the recipe's."
+)
 @click.option(
     "--set", "overrides", type=Pairs(), multiple=True, metavar="KEY=VALUE",
     help="Change one setting of the recipe.",
@@ -52,13 +51,8 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )  # fmt: skip
 @click.option("--report-to", default="none", help="Also log to a tracker: tensorboard, wandb, …")
 @click.option(
-<<<<<<< HEAD
     "--ranks", type=Numbers(), metavar="1,2,4",
-    help="Train one adapter for each of these ranks, below --out: a family.",
-=======
-    "--family", type=Numbers(), metavar="RANKS",
-    help="Train an adapter for each of these ranks, such as 1,2,4, in folders below --out.",
->>>>>>> show
+    help="Train an adapter for each of these ranks, in folders below --out.",
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
 @shared.as_json

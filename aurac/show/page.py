@@ -76,9 +76,15 @@ class Pages:
     """Makes the page of a run, and its figures as it goes: `draw` saves one under a name."""
 
     def __init__(
-        self, run: StoredRun, analysis: Analysis, draw: Draw, labels: Mapping[str, str]
+        self,
+        run: StoredRun,
+        analysis: Analysis,
+        draw: Draw,
+        labels: Mapping[str, str],
+        primary: Analysis | None = None,
     ) -> None:
         self.run, self.analysis, self.draw = run, analysis, draw
+        self.primary = views.head_view(primary, labels) if primary else None
         self.names = views.names_of(analysis, labels)
         self.views = [View(analysis, task, self.names) for task in views.tasks_of(analysis)]
         self.mean = views.mean_view(analysis, self.names)
@@ -108,6 +114,8 @@ class Pages:
 
     def verdict(self) -> Iterator[str]:
         """What the run says, in sentences."""
+        if self.primary is not None:
+            yield from wording.primary_results(self.primary)
         if self.mean is not None and (text := wording.verdict(self.mean)):
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
@@ -126,7 +134,10 @@ class Pages:
         yield from (Code(one.command) for one in found if one and one.command)
 
     def overview(self) -> Iterator[Any]:
-        """One task; of several the mean over them and its differences."""
+        """One task; of several the mean over them and its differences; before, what is primary."""
+        if self.primary is not None:
+            caption = f"Primary comparisons: {wording.caption_of_pairs(self.primary)}"
+            yield Table(caption, views.difference_table(self.primary))
         if len(self.views) == 1:
             yield from self.answer(self.views[0])
         elif (of := self.mean) is not None:

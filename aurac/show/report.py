@@ -43,6 +43,7 @@ def write_report(
     out: Path | None = None,
     labels: Mapping[str, str] | None = None,
     question: str = "",
+    primary: Analysis | None = None,
 ) -> list[Path]:
     """Write what an analysis of a run says; the same bytes from the same inputs.
 
@@ -52,6 +53,7 @@ def write_report(
         out: The folder to write to; by default the run's.
         labels: What adapters are called in texts and figures.
         question: What the experiment asks, in a sentence that stands at the top.
+        primary: The comparisons that it was made for, over the tasks together; they come first.
 
     Returns:
         report.md, report.html, the frames as CSV, analysis.json, table.tex and the figures.
@@ -67,7 +69,7 @@ def write_report(
         figures.extend(made)
         return made[0]
 
-    pages = Pages(run, analysis, draw, labels or {})
+    pages = Pages(run, analysis, draw, labels or {}, primary)
     page = pages.page(question)
     where = Path(os.path.relpath(run.folder, folder)).as_posix()
     data = [*write_frames(analysis, folder, where), folder / "table.tex"]

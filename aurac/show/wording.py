@@ -10,7 +10,7 @@ from aurac.show.numbers import confidence, counted, interval, listed, points, si
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Row
     from aurac.analysis.schema import Key, Record
@@ -169,6 +169,18 @@ def verdict(of: View) -> str:
         lead = "the lead" if len(equal) == 1 else "its leads"
         text += f"; {lead} over {_losers(of, equal)} {_are(equal)} not significant"
     return f"{text.replace(',;', ';').removesuffix(',')}."
+
+
+def primary_results(of: View) -> Iterator[str]:
+    """What each comparison shows, in a sentence."""
+    for record in of.pairs:
+        a, b = of.names[record["a"]], of.names[record["b"]]
+        ends = interval(*(record[name] for name in ("difference", "low", "high")))
+        found = f"{ends.replace(' [', ' points [')}"
+        if record["p"] is not None and record["p"] < 1 - of.level:
+            yield f"{a} is better than {b} ({found})."
+        else:
+            yield f"The difference {a} − {b} ({found}) is not significant."
 
 
 def _losers(of: View, records: Sequence[Record]) -> str:

@@ -15,6 +15,7 @@ from msgspec import Meta
 from aurac.adapters import Adapter, Factors
 from aurac.adapters.cut import sweeps_of
 from aurac.adapters.nesting import default_nested_ranks
+from aurac.adapters.truncate import Basis
 from aurac.errors import RecipeError
 from aurac.runs.settings import Settings
 from aurac.training.recipe import Recipe, family_members, make_recipe, read_yaml, tails
@@ -139,7 +140,7 @@ class Training:
 
     folder: Path
     recipe: Recipe
-    start: tuple[Path, str] | None = None
+    start: tuple[Path, Basis] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class Planned:
         if not self.family:
             return [Training(folder, self.recipe)]
         before = self.source.trainings(out) if self.source else []
-        start = (before[-1].folder, "svd") if before else None
+        start: tuple[Path, Basis] | None = (before[-1].folder, "svd") if before else None
         members = family_members(self.recipe, self.ranks)
         return [*before, *(Training(folder / label, each, start) for label, each in members)]
 

@@ -43,7 +43,7 @@ def run_study(
     """
     work = Work(study, path, out, device, progress, say)
     _check_data(work)
-    with _alone(out):
+    with alone(out):
         for part in parts_of(study):
             for adapter in work.missing(part, adapters_of(work, part, searched(work, part))):
                 if work.train(adapter):
@@ -104,7 +104,7 @@ def _check_data(work: Work) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Refuse a second process, which would write the same checkpoints."""
     out.mkdir(parents=True, exist_ok=True)
     try:

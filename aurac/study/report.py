@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from aurac.study.design import Cut, Part, Planned, Study
 from aurac.study.work import RUN, Work
@@ -38,15 +39,12 @@ def report(
     for adapter in adapters:
         if adapter.name in there and adapter.name not in groups.get(adapter.group, ()):
             groups.setdefault(adapter.group, []).append(adapter.name)
-    question = Question(
-        margin=study.margin,
-        reference=study.reference,
-        groups=groups,
-        primary=primaries(study, view, groups, own),
-        comparisons=parts * len(study.primary),
-    )
-    analysis = analyse(view.curves, question)
-    write_report(view, analysis, work.out / part.name, study.labels, study.question)
+    asked = Question(margin=study.margin, reference=study.reference, groups=groups)
+    analysis, primary = analyse(view.curves, asked), None
+    if pairs := primaries(study, view, groups, own):
+        family = parts * len(study.primary)
+        primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
+    write_report(view, analysis, work.out / part.name, study.labels, study.question, primary)
     return view, analysis
 
 
@@ -63,17 +61,19 @@ def named(run: StoredRun, work: Work, adapters: list[Planned], own: dict[str, Cu
         stored = adapter.stored(run, work.limit(adapter, RUN))
         if stored is None:
             continue
-        mine[adapter.name] = replace(infos[stored], name=adapter.name)
+        mine[adapter.name] = structs.replace(infos[stored], name=adapter.name)
         first = own.get(adapter.group, next(iter(adapter.cuts), None))
         wanted = [
-            replace(cut, adapter=adapter.name, cells={adapter.task: cut.cells[adapter.task]})
+            structs.replace(
+                cut, adapter=adapter.name, cells={adapter.task: cut.cells[adapter.task]}
+            )
             for cut in run.manifest.cuts
             if cut.adapter == stored
             and adapter.task in cut.cells
             and (not adapter.cuts or (cut.basis, cut.rescale) in adapter.cuts)
         ]
         cuts += sorted(wanted, key=lambda cut: (cut.basis, cut.rescale) != first)
-    manifest = replace(run.manifest, adapters=list(mine.values()), cuts=cuts)
+    manifest = structs.replace(run.manifest, adapters=list(mine.values()), cuts=cuts)
     return StoredRun(run.folder, manifest, run.store)
 
 

@@ -68,22 +68,24 @@ class _Grid:
     def known(self, point: Point) -> Scores:
         return self.scores[tuple(point.values())]
 
-    def best(self, cut: Cut) -> tuple[float, Point]:
-        """The highest score of a cut, and its setting: of equal ones the first."""
-        ranked = [(self.known(point).get(cut, -1.0), point) for point in self.points]
-        return max(ranked, key=lambda pair: pair[0])
+    def score(self, cut: Cut, point: Point) -> float:
+        """Of a trial; below all others where it has none."""
+        return self.known(point).get(cut, -1.0)
 
-    def widen(self, winner: Point) -> bool:
-        """One step further at each end where the winner is; whether there was one."""
-        wider = False
-        for name, known in self.values.items():
-            if len(known) > 1 and winner[name] == known[-1]:
-                known.append(known[-1] * known[-1] / known[-2])
-                wider = True
-            elif len(known) > 1 and winner[name] == known[0]:
-                known.insert(0, known[0] * known[0] / known[1])
-                wider = True
-        return wider
+    def best(self, cut: Cut) -> Point:
+        """The setting with the highest score under a cut; of equal ones the first."""
+        return max(self.points, key=lambda point: self.score(cut, point))
+
+    def widen(self, cut: Cut) -> bool:
+        """One step further at each end that is better than its neighbour; whether there was one."""
+        best, before = self.best(cut), {name: [*values] for name, values in self.values.items()}
+        for name, known in before.items():
+            for end, next_to in ((known[0], known[1:2]), (known[-1], known[-2:-1])):
+                if next_to and best[name] == end:
+                    inner = {**best, name: next_to[0]}
+                    if self.score(cut, best) > self.score(cut, inner):
+                        self.values[name] = sorted({*known, end * end / next_to[0]})
+        return self.values != before
 
 
 def choose(
@@ -107,11 +109,11 @@ def choose(
         cuts = dict.fromkeys(c for grid in left.values() for s in grid.scores.values() for c in s)
         if not cuts:
             return None
-        means = {cut: sum(grid.best(cut)[0] for grid in left.values()) for cut in cuts}
+        means = {c: sum(g.score(c, g.best(c)) for g in left.values()) for c in cuts}
         cut = max(means, key=lambda each: means[each])
-        points = {task: grid.best(cut)[1] for task, grid in left.items()}
-        wider = [grid.widen(points[task]) for task, grid in left.items()]
+        wider = [grid.widen(cut) for grid in left.values()]
         if not any(wider):
+            points = {task: grid.best(cut) for task, grid in left.items()}
             trials = {t: [(p, grid.known(p)) for p in grid.points] for t, grid in left.items()}
             return Winner(cut, points, trials)
 

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from aurac.errors import RecipeError
-from aurac.study import load_study, planned
+from aurac.study import load_study
+from aurac.study.design import parts_of
+from aurac.study.design import planned as planned_of
 
 FILE = {
     "name": "s",
@@ -19,7 +21,10 @@ FILE = {
         "lora": {"method": "lora"},
         "long": {"method": "lora", "steps": 30, "seeds": [1]},
         "each": {"method": "lora", "family": True},
-        "matryoshka": {"method": "matryoshka", "rescale": ["trained", "rule"]},
+        "matryoshka": {
+            "method": "matryoshka",
+            "cuts": [["prefix", "trained"], ["prefix", "rule"]],
+        },
     },
     "tasks": {
         "words": {"recipe": {"data": "train.jsonl", "learning_rate": 1e-2}},
@@ -30,6 +35,10 @@ FILE = {
         },
     },
 }
+
+
+def planned(study, path):
+    return planned_of(study, path, *parts_of(study))
 
 
 @pytest.fixture
@@ -46,25 +55,29 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     loaded, path = study()
     adapters = {adapter.name: adapter for adapter in planned(loaded, path)}
     assert [*adapters][:5] == [
-        "words-lora-seed1", "words-lora-seed2", "words-long-seed1",
-        "words-each-seed1", "words-each-seed2",
+        "words-lora-seed1", "words-long-seed1", "words-each-seed1", "words-matryoshka-seed1",
+        "words-lora-seed2",
     ]  # fmt: skip
-    assert [*adapters][-3:] == ["other-lora-seed1", "other-lora-seed2", "other-long-seed1"]
+    assert [*adapters][-3:] == ["other-lora-seed1", "other-long-seed1", "other-lora-seed2"]
     recipes = {name: adapter.recipe for name, adapter in adapters.items()}
     rates = [recipes[name].learning_rate for name in ("words-lora-seed1", "other-lora-seed1")]
     assert rates == [1e-2, 2e-2]
     steps = {name: recipes[f"{name}-seed1"].steps for name in ("words-lora", "other-long")}
     assert steps == {"words-lora": 10, "other-long": 30}
     assert recipes["words-lora-seed1"].sha256 == recipes["words-lora-seed2"].sha256
-    assert adapters["words-matryoshka-seed1"].cuts == {"rescale": ["trained", "rule"]}
-    folders = [folder.as_posix() for folder, _ in adapters["words-each-seed2"].trainings(Path())]
+    assert adapters["words-matryoshka-seed1"].cuts == (
+        ("prefix", "trained"),
+        ("prefix", "rule"),
+    )
+    trainings = adapters["words-each-seed2"].trainings(Path())
+    folders = [job.folder.as_posix() for job in trainings]
     assert folders == [f"adapters/words-each-seed2/r{rank}" for rank in (1, 2, 4)]
 
 
 def test_tasks_that_share_their_training_share_the_adapters(study):
     loaded, path = study(recipe={"rank": 4, "data": "x"}, tasks={"a": {}, "b": {}})
     names = [adapter.name for adapter in planned(loaded, path)]
-    assert names[:3] == ["lora-seed1", "lora-seed2", "long-seed1"]
+    assert names[:3] == ["lora-seed1", "long-seed1", "each-seed1"]
     assert names == 2 * names[: len(names) // 2]
 
 
@@ -96,20 +109,18 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
     """LoRA is cut by SVD and keeps its scale, MatryoshkaLoRA by prefix with P."""
     recipes = {
         "lora": {"method": "lora"},
-        "word": {"method": "lora", "basis": "svd"},
-        "both": {"method": "lora", "basis": ["svd", "prefix"]},
-        "nested": {"method": "matryoshka", "basis": ["prefix", "svd"]},
-        "scales": {"method": "matryoshka", "rescale": ["trained", "rule"]},
+        "nested": {"method": "matryoshka"},
+        "drawn": {"method": "dylora"},
+        "both": {"method": "matryoshka", "cuts": [["prefix", "trained"], ["prefix", "rule"]]},
     }
     loaded, path = study(recipes=recipes, tasks={"t": {"recipe": {"data": "x"}}}, seeds=[1])
-    assert {adapter.group: adapter.wanted for adapter in planned(loaded, path)} == {
-        "lora": {("svd", "keep")},
-        "word": {("svd", "keep")},
-        "both": {("svd", "keep"), ("prefix", "rule")},
-        "nested": {("prefix", "trained"), ("svd", "keep")},
-        "scales": {("prefix", "trained"), ("prefix", "rule")},
+    assert {adapter.group: adapter.cuts for adapter in planned(loaded, path)} == {
+        "lora": (("svd", "keep"),),
+        "nested": (("prefix", "trained"),),
+        "drawn": (("prefix", "rule"),),
+        "both": (("prefix", "trained"), ("prefix", "rule")),
     }
-    one = next(a for a in planned(loaded, path) if a.group == "scales")
+    one = next(a for a in planned(loaded, path) if a.group == "both")
     stored = run_of(one.recipe, basis="prefix", rescale="trained")
     stored.curves[0].task = "t"
     assert one.stored(stored, None) is None  # rescale `rule` is missing

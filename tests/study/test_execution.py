@@ -11,8 +11,7 @@ from click.testing import CliRunner
 
 from aurac.cli import cli
 from aurac.errors import DataError
-from aurac.study import load_study, run_study
-from aurac.study.execution import missing
+from aurac.study import Work, left, load_study, run_study
 
 FILE = {
     "name": "s",
@@ -26,7 +25,7 @@ FILE = {
         "learning_rate": 1e-2,
     },
     "recipes": {
-        "lora": {"method": "lora", "basis": ["svd", "prefix"]},
+        "lora": {"method": "lora", "cuts": [["svd", "keep"], ["prefix", "rule"]]},
         "each": {"method": "lora", "family": True, "seeds": [1]},
     },
     "tasks": {"aurac_word_problems": {"options": {"limit": 3}}},
@@ -47,28 +46,28 @@ def file(tmp_path, tiny_base_folder):
 def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     out, trained = tmp_path / "out", []
     study = load_study(file)
-    run, analysis = run_study(study, file, out, say=trained.append)
-    assert trained == [
-        "training adapters/lora-seed1",
-        "training adapters/lora-seed2",
-        *(f"training adapters/each-seed1/r{rank}" for rank in (1, 2, 4)),
-    ]
+    ((run, analysis),) = run_study(study, file, out, say=trained.append)
+    folders = ["lora-seed1", *(f"each-seed1/r{rank}" for rank in (1, 2, 4)), "lora-seed2"]
+    assert [said.split()[1] for said in trained] == [f"adapters/{name}" for name in folders]
+    kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
+    assert [one["folder"] for one in kept] == [f"adapters/{name}" for name in folders]
+    assert all(one["tokens"] > 0 and one["losses"] and one["seconds"] >= 0 for one in kept)
     assert {row.name: row.seeds for row in analysis.rows} == {
         "lora": 2, "lora (prefix)": 2, "each": 1
     }  # fmt: skip
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
-    _, same = run_study(study, file, out, say=trained.append)
+    ((_, same),) = run_study(study, file, out, say=trained.append)
     assert len(trained) == 5
     assert same.scores.equals(analysis.scores)
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4
-    left = [adapter.name for adapter in missing(more, file, out)]
-    assert left == ["lora-seed1", "lora-seed2", "each-seed1"]
+    todo = [(state, adapter.name) for state, adapter in left(Work(more, file, out))]
+    assert todo == [("train", "lora-seed1"), ("train", "each-seed1"), ("train", "lora-seed2")]
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
-        missing(more, file, tmp_path / "new")
+        list(left(Work(more, file, tmp_path / "new")))
 
 
 def test_the_dry_run_says_what_is_left(file, tmp_path):
@@ -77,6 +76,6 @@ def test_the_dry_run_says_what_is_left(file, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.split() == [
         "train", "lora-seed1", "on", "aurac_word_problems",
-        "train", "lora-seed2", "on", "aurac_word_problems",
         "train", "each-seed1", "on", "aurac_word_problems",
+        "train", "lora-seed2", "on", "aurac_word_problems",
     ]  # fmt: skip

@@ -1,0 +1,157 @@
+"""The search of a study: what is tried, what wins, and how the seeds follow from it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from aurac.curves.curve import Curve
+from aurac.errors import RecipeError, RunFolderError
+from aurac.study import Work, left, load_study, run_study
+from aurac.study.execution import alone
+from aurac.study.search import choose, score
+
+SVD, PREFIX = ("svd", "keep"), ("prefix", "rule")
+FILE = {
+    "name": "s",
+    "question": "Which is best?",
+    "seeds": [1, 2],
+    "search": {"learning_rate": ["1e-2", 2e-2], "seed": 9, "limit": 3},
+    "recipe": {"rank": 4, "steps": 2, "batch_size": 4, "dtype": "float32", "data": "train.jsonl"},
+    "recipes": {
+        "lora": {"method": "lora", "cuts": [SVD, PREFIX]},
+        "tails": {"from": "lora", "steps": 1},
+        "published": {"method": "matryoshka", "cuts": [["prefix", "rule"]]},
+        "fixed": {"method": "matryoshka", "learning_rate": 2e-2, "seeds": [1]},
+    },
+    "primary": [{"a": "published", "b": "lora"}, {"a": "tails", "b": "lora", "cut": PREFIX}],
+    "tasks": {"aurac_word_problems": {"options": {"limit": 4}}},
+    "ranks": [1, 2],
+    "options": {"dtype": "float32"},
+}
+
+
+def test_the_best_cut_is_chosen_over_tasks_and_each_task_has_its_best_setting():
+    scores = {
+        ("a", 1): {SVD: 0.5, PREFIX: 0.1},
+        ("a", 2): {SVD: 0.6, PREFIX: 0.1},
+        ("a", 4): {SVD: 0.2, PREFIX: 0.9},
+        ("b", 1): {SVD: 0.1, PREFIX: 0.0},
+        ("b", 2): {SVD: 0.9, PREFIX: 0.2},
+        ("b", 4): {},  # diverged
+    }
+    grids = {task: {"rate": (1, 2, 4)} for task in "ab"}
+    found = choose(grids, lambda task, point: scores[task, point["rate"]])
+    assert (found.cut, found.points) == (SVD, {"a": {"rate": 2}, "b": {"rate": 2}})  # 1.5 > 1.1
+    assert found.record()["tasks"]["b"]["trials"][1] == {
+        "rate": 2, "scores": {"svd keep": 0.9, "prefix rule": 0.2}
+    }  # fmt: skip
+
+
+def test_a_winner_at_an_end_of_its_grid_widens_it_by_one_step():
+    asked = []
+
+    def measure(task, point):
+        asked.append(point["rate"])
+        return {SVD: 1 - abs(point["rate"] - best)}
+
+    best = 8
+    assert choose({"t": {"rate": (1, 2)}}, measure).points == {"t": {"rate": 8}}
+    assert asked == [1, 2, 4, 8, 16]
+    best = 0.5
+    assert choose({"t": {"rate": (1, 2)}}, measure).points == {"t": {"rate": 0.5}}
+    assert asked[5:] == [1, 2, 0.5, 0.25]
+    assert choose({"t": {"rate": (1, 2)}}, lambda *_: {}) is None
+    level = choose({"t": {"rate": (1, 2)}}, lambda *_: {SVD: 0.0})
+    assert [point["rate"] for point, _ in level.trials["t"]] == [1, 2]
+
+
+def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_one():
+    curve = Curve((1, 2, 4, 16), (0.0, 0.5, 1.0, 0.0))
+    assert score(curve, (1, 2, 4), "aurac") == pytest.approx(0.5)  # 0/4 + .5/2 + 1/4
+    assert score(curve, (1, 2, 4), "4") == 1.0
+
+
+@pytest.fixture
+def study(tmp_path, tiny_base_folder):
+    rows = [{"question": f"Mia {a} + 1", "answer": f"{a}"} for a in range(8)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(**changes):
+        path = tmp_path / "study.yaml"
+        content = {**FILE, "base": str(tiny_base_folder), **changes}
+        path.write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False))
+        return load_study(path), path
+
+    return make
+
+
+def test_a_study_searches_and_then_trains_its_seeds(study, tmp_path):
+    (loaded, path), out, said = study(), tmp_path / "out", []
+    todo = [state for state, _ in left(Work(loaded, path, out))]
+    assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
+    ((run, analysis),) = run_study(loaded, path, out, say=said.append)
+    found = json.loads((out / "search.json").read_text())
+    assert {*found} == {"lora", "tails", "published"}  # the rate of `fixed` is fixed
+    for won in found.values():
+        known = won["tasks"]["aurac_word_problems"]
+        best = max(known["trials"], key=lambda trial: trial["scores"][" ".join(won["cut"])])
+        assert known["chosen"] == {"learning_rate": best["learning_rate"]}
+    rates = {a.name: a.recipe["learning_rate"] for a in run.adapters}
+    for name in ("lora", "tails", "published"):
+        chosen = found[name]["tasks"]["aurac_word_problems"]["chosen"]["learning_rate"]
+        for seed in (1, 2):
+            assert rates[f"aurac_word_problems-{name}-seed{seed}"] == chosen
+    assert {row.key.adapter: row.seeds for row in analysis.rows} == {
+        "lora": 2, "tails": 2, "published": 2, "fixed": 1
+    }  # fmt: skip
+    text = (out / "report.md").read_text()
+    assert "Which is best?" in text
+    assert "Primary comparisons" in text
+    assert "for all 2 together" in text
+    count, said[:] = len(said), []
+    assert count == len((out / "trainings.jsonl").read_text().splitlines())
+    assert [state for state, _ in left(Work(loaded, path, out))] == ["done"] * 7
+    run_study(loaded, path, out, say=said.append)
+    assert said == []
+
+
+def test_each_base_and_number_of_examples_has_a_folder(study, tmp_path, tiny_base_folder):
+    bases = {"one": str(tiny_base_folder), "two": str(tiny_base_folder)}
+    recipes = {"lora": {"method": "lora", "learning_rate": 1e-2}}
+    options = {"bases": ["one"], "options": {"limit": 2}}
+    tasks = {"aurac_word_problems": {"options": {"limit": 2}}, "aurac_word_problems_mc": options}
+    given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "primary": [], "seeds": [1]}
+    loaded, path = study(**given, tasks=tasks, search=None)
+    done = run_study(loaded, path, out := tmp_path / "out")
+    folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
+    assert [run.folder for run, _ in done] == [out / name / "run" for name in folders]
+    shots = [{task.num_fewshot for task in run.tasks} for run, _ in done]
+    assert shots == [{0}, {1}, {0}, {1}]
+    assert [len(run.tasks) for run, _ in done] == [2, 2, 1, 1]
+    trained = [
+        json.loads(line)["folder"] for line in (out / "trainings.jsonl").read_text().splitlines()
+    ]
+    assert trained == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
+
+
+def test_a_second_process_is_refused(study, tmp_path):
+    loaded, path = study()
+    with alone(tmp_path), pytest.raises(RunFolderError, match="another process"):
+        run_study(loaded, path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"primary": [{"a": "lora", "b": "lira"}]}, "unknown recipes.*lira"),
+        ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
+        ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
+        ({"options": {"split": "test"}}, "cannot have split"),
+    ],
+)
+def test_a_wrong_file_is_refused(study, changes, said):
+    with pytest.raises(RecipeError, match=said):
+        study(**changes)
