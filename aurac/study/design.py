@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,8 +185,7 @@ class Planned:
         Adapters are recognised by the hash of their recipe and their seed. Without a number of
         `examples` any will do.
         """
-        own = [each for each in self.trainings(Path()) if each.recipe.name == self.recipe.name]
-        hashes = {each.recipe.sha256 for each in own} | {self.recipe.sha256}
+        hashes = {self.recipe.sha256, self.trainings(Path())[-1].recipe.sha256}
         for adapter in run.adapters:
             made_by = (adapter.recipe or {}).get("sha256")
             mine = made_by in hashes and adapter.seed == self.recipe.seed
@@ -283,19 +282,12 @@ def planned(study: Study, path: Path, part: Part, chosen: Chosen | None = None) 
     chosen, found = chosen or {}, []
     for task in tasks_of(study, part):
         of_task = [
-            adapter
+            adapter_of(study, path, part, task, group, seed, chosen)
             for group in groups_of(study, task)
-            for adapter in _seeds(study, path, part, task, group, chosen)
+            for seed in _fields(study, task, group).get("seeds", study.seeds)
         ]
         found += sorted(of_task, key=lambda adapter: adapter.recipe.seed)
     return found
-
-
-def _seeds(
-    study: Study, path: Path, part: Part, task: str, group: str, chosen: Chosen
-) -> Iterator[Planned]:
-    for seed in _fields(study, task, group).get("seeds", study.seeds):
-        yield adapter_of(study, path, part, task, group, seed, chosen)
 
 
 def _fields(study: Study, task: str, group: str) -> dict[str, Any]:

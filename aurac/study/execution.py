@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError, RunFolderError
-from aurac.study.design import Part, Planned, Study, parts_of, planned
+from aurac.study.design import Planned, Study, parts_of, planned
 from aurac.study.report import report
 from aurac.study.search import Trials
 from aurac.study.work import RUN, Work, logger
@@ -45,46 +45,27 @@ def run_study(
     _check_data(work)
     with alone(out):
         for part in parts_of(study):
-            for adapter in work.missing(part, adapters_of(work, part, searched(work, part))):
+            for adapter in work.missing(part, Trials(work, part).adapters):
                 if work.train(adapter):
                     work.evaluate(part, adapter, RUN)
     return write_study(work)
 
 
-def searched(work: Work, part: Part, *, dry: bool = False) -> Trials | None:
-    """The search of a part: done, or (`dry`) as far as it is; None where there is none."""
-    if work.study.search is None:
-        return None
-    trials = Trials(work, part, work.study.search, dry)
-    trials.run()
-    return trials
-
-
-def adapters_of(work: Work, part: Part, trials: Trials | None) -> list[Planned]:
-    """Every adapter of a part, with the settings that were found."""
-    return planned(work.study, work.path, part, trials.chosen if trials else None)
-
-
 def write_study(work: Work) -> list[tuple[StoredRun, Analysis]]:
     """Write the report of each part that has cells."""
-    parts, reports = parts_of(work.study), []
-    for part in parts:
-        trials = searched(work, part, dry=True)
-        own = {group: winner.cut for group, winner in trials.winners.items()} if trials else {}
-        made = report(work, part, adapters_of(work, part, trials), own, len(parts))
-        reports += [made] if made else []
-    return reports
+    parts = parts_of(work.study)
+    made = (report(Trials(work, part, dry=True), len(parts)) for part in parts)
+    return [each for each in made if each is not None]
 
 
 def left(work: Work) -> Iterator[tuple[str, Planned]]:
     """What is left to do: `search`, `train`, `evaluate` or `done`, and of which adapter."""
     _check_data(work)
     for part in parts_of(work.study):
-        trials = searched(work, part, dry=True)
-        yield from (("search", adapter) for adapter in (trials.left if trials else ()))
-        every = adapters_of(work, part, trials)
-        missing = {adapter.name for adapter in work.missing(part, every)}
-        for adapter in every:
+        trials = Trials(work, part, dry=True)
+        yield from (("search", adapter) for adapter in trials.left)
+        missing = {adapter.name for adapter in work.missing(part, trials.adapters)}
+        for adapter in trials.adapters:
             trained = all(job.folder.exists() for job in adapter.trainings(work.out))
             state = "evaluate" if trained else "train"
             yield state if adapter.name in missing else "done", adapter

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from aurac.study.design import Cut, Part, Planned, Study
-from aurac.study.work import RUN, Work
+from aurac.study.design import Cut, Planned
+from aurac.study.search import Trials
+from aurac.study.work import RUN
 
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
@@ -16,79 +18,65 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 
-def report(
-    work: Work, part: Part, adapters: list[Planned], own: dict[str, Cut], parts: int
-) -> tuple[StoredRun, Analysis] | None:
+def report(trials: Trials, parts: int) -> tuple[StoredRun, Analysis] | None:
     """Analyse what is stored of a part and write its report; None where nothing is.
 
-    Args:
-        work: The study.
-        part: Of the study.
-        adapters: Those of the part.
-        own: Recipe → its own cut, where a search chose one.
-        parts: How many parts share the family of primary comparisons.
+    The primary comparisons are one family with those of the other `parts`, and are made once all of
+    their adapters are there.
     """
     from aurac.analysis import Question, analyse
     from aurac.show import write_report
 
+    work, part, study = trials.work, trials.part, trials.work.study
     if (run := work.stored(part, RUN)) is None:
         return None
-    study, view = work.study, named(run, work, adapters, own)
-    there = {adapter.name for adapter in view.adapters}
+    names = [
+        (adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in trials.adapters
+    ]
+    there = [(adapter, name) for adapter, name in names if name]
+    own = {group: winner.cut for group, winner in trials.winners.items()}
+    view = named(run, there, own)
     groups: dict[str, list[str]] = {}
-    for adapter in adapters:
-        if adapter.name in there and adapter.name not in groups.get(adapter.group, ()):
-            groups.setdefault(adapter.group, []).append(adapter.name)
+    for group, name in dict.fromkeys((a.group, a.name) for a, _ in there):
+        groups.setdefault(group, []).append(name)
     asked = Question(margin=study.margin, reference=study.reference, groups=groups)
     analysis, primary = analyse(view.curves, asked), None
-    if pairs := primaries(study, view, groups, own):
-        family = parts * len(study.primary)
-        primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
+    needed = {group for pair in study.primary for group in (pair.a, pair.b)}
+    if needed and not any(name is None and a.group in needed for a, name in names):
+        pairs = tuple(
+            (_row(analysis, pair.a, pair.cut, own), _row(analysis, pair.b, pair.cut, own))
+            for pair in study.primary
+        )
+        primary = analyse(view.curves, replace(asked, pairs=pairs, family=parts * len(pairs)))
     write_report(view, analysis, work.out / part.name, study.labels, study.question, primary)
     return view, analysis
 
 
-def named(run: StoredRun, work: Work, adapters: list[Planned], own: dict[str, Cut]) -> StoredRun:
-    """A run with the study's names of adapters and no other cuts, each adapter's own cut first.
+def named(
+    run: StoredRun, there: Sequence[tuple[Planned, str]], own: Mapping[str, Cut]
+) -> StoredRun:
+    """A run with the study's names of adapters and no other cuts, each recipe's own cut first.
 
-    Recipes that were found to be the same share their adapters, which then stand under both names.
+    Recipes that are the same with the settings that were found share their adapters in the run;
+    here these stand under the name of each.
     """
-    from aurac.records.run import StoredRun
-
-    infos, cuts = {info.name: info for info in run.manifest.adapters}, []
-    mine = {}
-    for adapter in adapters:
-        stored = adapter.stored(run, work.limit(adapter, RUN))
-        if stored is None:
-            continue
-        mine[adapter.name] = structs.replace(infos[stored], name=adapter.name)
-        first = own.get(adapter.group, next(iter(adapter.cuts), None))
-        wanted = [
-            structs.replace(
-                cut, adapter=adapter.name, cells={adapter.task: cut.cells[adapter.task]}
-            )
+    infos, stored, cuts = {}, {info.name: info for info in run.adapters}, []
+    for adapter, name in there:
+        infos[adapter.name] = structs.replace(stored[name], name=adapter.name)
+        mine = [
+            structs.replace(cut, adapter=adapter.name, cells={adapter.task: cells})
             for cut in run.manifest.cuts
-            if cut.adapter == stored
-            and adapter.task in cut.cells
-            and (not adapter.cuts or (cut.basis, cut.rescale) in adapter.cuts)
+            if cut.adapter == name and (cells := cut.cells.get(adapter.task))
         ]
-        cuts += sorted(wanted, key=lambda cut: (cut.basis, cut.rescale) != first)
-    manifest = structs.replace(run.manifest, adapters=list(mine.values()), cuts=cuts)
-    return StoredRun(run.folder, manifest, run.store)
+        order = [*filter(None, [own.get(adapter.group)]), *adapter.cuts]
+        found = {(cut.basis, cut.rescale): cut for cut in mine}
+        cuts += [found[each] for each in dict.fromkeys(order) if each in found] or mine
+    manifest = structs.replace(run.manifest, adapters=[*infos.values()], cuts=cuts)
+    return type(run)(run.folder, manifest, run.store)
 
 
-def primaries(
-    study: Study, run: StoredRun, groups: dict[str, list[str]], own: dict[str, Cut]
-) -> tuple[tuple[Key, Key], ...]:
-    """The declared comparisons of recipes that are there, as rows of the analysis."""
-    from aurac.analysis.schema import Key
-
-    def key(group: str, cut: Cut | None) -> Key | None:
-        has = [
-            (c.basis, c.rescale) for c in run.manifest.cuts if c.adapter in groups.get(group, ())
-        ]
-        wanted = cut if cut in has else own.get(group, next(iter(has), None))
-        return Key(group, *wanted) if wanted in has and wanted else None
-
-    pairs = ((key(pair.a, pair.cut), key(pair.b, pair.cut)) for pair in study.primary)
-    return tuple((a, b) for a, b in pairs if a and b)
+def _row(analysis: Analysis, group: str, cut: Cut | None, own: Mapping[str, Cut]) -> Key:
+    """The row of a recipe under a cut, where it has that; else under its own, else the first."""
+    rows = {(r.key.basis, r.key.rescale): r.key for r in analysis.rows if r.key.adapter == group}
+    found = [rows[each] for each in (cut, own.get(group)) if each in rows]
+    return found[0] if found else next(iter(rows.values()))

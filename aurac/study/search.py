@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import quadrature_weights
 from aurac.files import write_json
-from aurac.study.design import Cut, Part, Planned, Search, adapter_of, groups_of, tasks_of
+from aurac.study.design import (
+    Cut,
+    Part,
+    Planned,
+    Search,
+    adapter_of,
+    groups_of,
+    planned,
+    tasks_of,
+)
 from aurac.study.work import SEARCH, Work
 
 if TYPE_CHECKING:
@@ -125,7 +134,6 @@ class Trials:
     Attributes:
         work: The study.
         part: Of the study.
-        search: What is searched.
         dry: Whether nothing is trained, so that only what is stored decides.
         winners: By recipe.
         left: The trials that are missing.
@@ -133,63 +141,61 @@ class Trials:
 
     work: Work
     part: Part
-    search: Search
     dry: bool = False
     winners: dict[str, Winner] = field(default_factory=dict)
     left: list[Planned] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Do what is missing of the searches, and write `search.json`."""
+        if (search := self.work.study.search) is None:
+            return
+        for group in groups_of(self.work.study):
+            if grids := self._grids(search, group):
+                won = choose(grids, partial(self._measure, search, group))
+                self.winners |= {group: won} if won else {}
+        if not self.dry:
+            records = {group: winner.record() for group, winner in self.winners.items()}
+            write_json(self.work.out / self.part.name / "search.json", records)
 
     @property
     def chosen(self) -> dict[tuple[str, str], Point]:
         """Task and recipe → the settings that were found."""
         return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
 
-    def run(self) -> None:
-        """Do what is missing of the searches, and write `search.json`."""
-        for group in groups_of(self.work.study):
-            won = (
-                choose(grids, partial(self.measure, group))
-                if (grids := self.grids(group))
-                else None
-            )
-            if won is not None:
-                self.winners[group] = won
-        if not self.dry:
-            records = {group: winner.record() for group, winner in self.winners.items()}
-            write_json(self.work.out / self.part.name / "search.json", records)
+    @property
+    def adapters(self) -> list[Planned]:
+        """Every adapter of the part, with these settings."""
+        return planned(self.work.study, self.work.path, self.part, self.chosen)
 
-    def grids(self, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
+    def _grids(self, search: Search, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
         """Task → values of the fields that the recipe does not set; empty: nothing to choose."""
         study, found = self.work.study, {}
         for task in tasks_of(study, self.part):
             if group in groups_of(study, task):
                 own = {*study.recipes[group], *study.tasks[task].recipes.get(group, ())}
-                grid = {n: values for n, values in self.search.grid.items() if n not in own}
-                if grid or len(self.trial(group, task, {}).cuts) > 1:
+                grid = {n: values for n, values in search.grid.items() if n not in own}
+                if grid or len(self._trial(search, group, task, {}).cuts) > 1:
                     found[task] = grid
         return found
 
-    def trial(self, group: str, task: str, point: Point) -> Planned:
-        """The adapter of a trial, which goes on from the winner of its source."""
-        chosen = {**self.chosen, (task, group): dict(point)}
-        work, seed = self.work, self.search.seed
-        return adapter_of(work.study, work.path, self.part, task, group, seed, chosen)
+    def _trial(self, search: Search, group: str, task: str, point: Point) -> Planned:
+        chosen = {**self.chosen, (task, group): point}
+        work = self.work
+        return adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
 
-    def measure(self, group: str, task: str, point: Point) -> Scores:
+    def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores:
         """The scores of a trial under each cut; none where its training diverges."""
-        adapter = self.trial(group, task, point)
-        missing = self.work.missing(self.part, [adapter], SEARCH)
-        if self.dry:
+        work, adapter = self.work, self._trial(search, group, task, point)
+        if missing := work.missing(self.part, [adapter], SEARCH):
             self.left += missing
-        elif missing and self.work.train(adapter):
-            self.work.evaluate(self.part, adapter, SEARCH)
-        run = self.work.stored(self.part, SEARCH)
-        name = run and adapter.stored(run, self.work.limit(adapter, SEARCH))
-        if run is None or name is None:
-            return {}
-        curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)]
-        cuts = {(str(c.basis), str(c.rescale)): c for c in curves}
-        wanted = adapter.cuts or tuple(cuts)
-        return {cut: score(cuts[cut], adapter.ranks, self.search.at) for cut in wanted}
+            if not self.dry and work.train(adapter):
+                work.evaluate(self.part, adapter, SEARCH)
+        run = work.stored(self.part, SEARCH)
+        name = run and adapter.stored(run, work.limit(adapter, SEARCH))
+        curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)] if run else []
+        known = {(str(c.basis), str(c.rescale)): c for c in curves}
+        wanted = (adapter.cuts or tuple(known)) if known else ()
+        return {cut: score(known[cut], adapter.ranks, search.at) for cut in wanted}
 
 
 def score(curve: Curve, ranks: Sequence[int], at: str | int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,16 @@ class Work:
     device: str | None = None
     progress: bool = False
     say: Callable[[str], None] = logger.info
+    runs: dict[Path, StoredRun] = field(default_factory=dict)  # those that were read
 
     def stored(self, part: Part, where: str) -> StoredRun | None:
         """The run in the `run` or `search` of a part, if there is one."""
         from aurac.records.run import read_run
 
         folder = self.out / part.name / where
-        return read_run(folder) if (folder / "run.json").is_file() else None
+        if folder not in self.runs and (folder / "run.json").is_file():
+            self.runs[folder] = read_run(folder)
+        return self.runs.get(folder)
 
     def missing(self, part: Part, adapters: list[Planned], where: str = RUN) -> list[Planned]:
         """Those that lack cells and whose training did not diverge."""
@@ -109,6 +112,7 @@ class Work:
         options = self.options(part, adapter)
         if where == SEARCH and (search := self.study.search):
             options |= {"split": search.split, "limit": search.limit}
+        folder = self.out / part.name / where
         for cut in adapter.cuts or [()]:
             settings = Settings.of(
                 f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
@@ -116,11 +120,12 @@ class Work:
                 ranks=adapter.ranks,
                 base=part.base,
                 device=self.device,
-                out=self.out / part.name / where,
+                out=folder,
                 **options,
                 **dict(zip(("basis", "rescale"), cut, strict=False)),
             )
             run(settings, Bar() if self.progress else Progress(), report=False)
+        self.runs.pop(folder, None)
 
     def options(self, part: Part, adapter: Planned) -> dict[str, Any]:
         """Those of `aurac.compare`, folders as they are found beside the study."""
