@@ -24,19 +24,13 @@ from aurac.terminal import spelled, visible_output
 
 SECTIONS = {
     "Compare adapters": {
-        "compare": (
-            "compare",
-            "Evaluate adapters at every rank on tasks: which rank to ship, which is better.",
-        ),
+        "compare": ("compare", "Evaluate adapters at every rank: which to ship, which is better."),
         "recommend": ("results", "Name the rank to ship of each adapter of a finished run."),
         "score": (
             "results",
-            "Compute AURAC and differences from a table, lm-eval's sample logs or a run.",
+            "Compute AURAC and differences from a table, lm-eval's logs or a run.",
         ),
-        "report": (
-            "results",
-            "Write the report of a run again, with other labels or another margin.",
-        ),
+        "report": ("results", "Write the report of a run again, with other labels or margin."),
         "export": ("results", "Write a run as lm-eval's results and samples."),
         "plan": ("plan", "Say how many examples and seeds a difference needs."),
         "check-server": ("server", "Check that a server computes an adapter at every rank."),

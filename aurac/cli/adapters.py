@@ -7,51 +7,34 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, Numbers, command
+from aurac.cli.shared import FOLDER, command, numbers
 from aurac.curves.display import slot_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from aurac.adapters import Adapter
     from aurac.adapters.inspect import Description
 
 
-def checkpoint_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for what a checkpoint's file may not say."""
-    methods = click.Choice(["lora", "dylora", "matryoshka", "nested_loss"])
-    for option in reversed(
-        [
-            click.option("--base", help="Base model, where the checkpoint does not name it."),
-            click.option(
-                "--method",
-                type=methods,
-                metavar="|".join(methods.choices),
-                help="Training method, where the checkpoint does not name it.",
-            ),
-            click.option(
-                "--scaling",
-                type=click.Choice(["none", "rank", "sqrt"]),
-                help="Rule of the scale: alpha (none), alpha/r (rank) or alpha/sqrt(r) (sqrt).",
-            ),
-            click.option("--alpha", type=float, help="Alpha of that rule."),
-            click.option(
-                "--nested-ranks",
-                type=Numbers(),
-                help="Ranks that were trained as nested, such as 1,2,4,8.",
-            ),
-        ]
-    ):
-        function = option(function)
-    return function
-
-
-def open_checkpoint(path: str, stated: dict[str, Any]) -> Adapter:
-    """An adapter with what the options of `checkpoint_options` state; see `load_adapter`."""
-    from aurac.adapters import load_adapter
-
-    return load_adapter(path, **stated)
+_METHODS = ("lora", "dylora", "matryoshka", "nested_loss")
+checkpoint_options = shared.options(  # for what a checkpoint's file may not say
+    click.option("--base", help="Base model, where the checkpoint does not name it."),
+    click.option(
+        "--method",
+        type=click.Choice(_METHODS),
+        metavar="|".join(_METHODS),
+        help="Training method, where the checkpoint does not name it.",
+    ),
+    click.option(
+        "--scaling",
+        type=click.Choice(["none", "rank", "sqrt"]),
+        help="Rule of the scale: alpha (none), alpha/r (rank) or alpha/sqrt(r) (sqrt).",
+    ),
+    click.option("--alpha", type=float, help="Alpha of that rule."),
+    click.option(
+        "--nested-ranks", type=numbers, help="Ranks that were trained as nested, such as 1,2,4,8."
+    ),
+)
 
 
 @command()
@@ -64,9 +47,10 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     \b
     aurac inspect my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are
+    from aurac.adapters import load_adapter
     from aurac.adapters.inspect import inspect as inspected
 
-    facts = inspected(open_checkpoint(checkpoint_path, stated))
+    facts = inspected(load_adapter(checkpoint_path, **stated))
     if as_json:
         shared.print_json(facts)
         return
@@ -106,22 +90,22 @@ def _heading(facts: Description) -> dict[str, str]:
     return rows
 
 
-def _table(facts: Description) -> tuple[list[str], list[list[str]]]:
+def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
     """What each rank has; the trained weights of components only where they are not the rule's."""
     from aurac.show.numbers import size
 
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{value:.1%}"
+    def number(value: float | None, form: str) -> str | None:
+        return None if value is None else format(value, form)
 
     head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd", "vLLM slot"]
-    rows = [
+    rows: list[list[object]] = [
         [
-            str(row.rank),
+            row.rank,
             f"{row.parameters:,}",
             f"{row.bytes / 1e6:.2f}",
-            "–" if row.scale is None else f"{row.scale:.4g}",
-            share(row.prefix),
-            share(row.svd),
+            number(row.scale, ".4g"),
+            number(row.prefix, ".1%"),
+            number(row.svd, ".1%"),
             f"{slot_rank(row.rank)}: {size(row.slot)}",
         ]
         for row in facts.by_rank
@@ -175,11 +159,11 @@ def truncate(
     aurac truncate lora_step=00160.pt --method matryoshka --scaling sqrt \\
         --alpha 1 --nested-ranks 1,2,4,8 --out my_adapter
     """  # noqa: D301 - click's mark for lines that stay as they are
-    from aurac.adapters import save_adapter
+    from aurac.adapters import load_adapter, save_adapter
     from aurac.adapters import truncate as truncated
     from aurac.adapters.truncate import in_dtype
 
-    adapter = open_checkpoint(checkpoint_path, stated)
+    adapter = load_adapter(checkpoint_path, **stated)
     cut = adapter if rank is None else truncated(adapter, rank, basis=basis, rescale=rescale)
     how = str(cut.derived) if cut is not adapter and cut.derived else f"rank {cut.rank}, whole"
     cut = in_dtype(cut, dtype)

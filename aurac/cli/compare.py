@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, Pairs, command
+from aurac.cli.shared import FOLDER, command, pair
 from aurac.cli.tasks import complete_tasks, include_path
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.option("--base", help="Base model. Default: the one that the adapters record.")
 @shared.group
 @click.option(
-    "--cluster", type=Pairs(), multiple=True, metavar="TASK=FIELD",
+    "--cluster", type=pair, multiple=True, metavar="TASK=FIELD",
     help="Examples with the same value of this field belong together, such as those of a passage.",
 )  # fmt: skip
 @shared.reference
@@ -176,11 +176,11 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
 
         plan = dry_run(settings)
     head = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
+    cells = [dict(zip(head, cell, strict=True)) for cell in plan.cells]
     if as_json:
-        cells = [dict(zip(head, cell, strict=True)) for cell in plan.cells]
-        shared.print_json({"folder": str(plan.folder), "cells": cells})
+        shared.print_json({"folder": plan.folder, "cells": cells})
         return 0
-    shared.print_table(head, [[_word(value) for value in cell] for cell in plan.cells])
+    shared.print_rows(cells)
     left = sum(bool(cell[-1]) for cell in plan.cells)
     click.echo(f"\n{left} of {len(plan.cells)} cells to compute in {plan.folder}")
     return 0
@@ -196,7 +196,3 @@ def _offline() -> Iterator[None]:
     finally:
         for name in names:
             os.environ.pop(name, None)
-
-
-def _word(value: Any) -> str:
-    return "–" if value is None else str(value)

@@ -7,18 +7,18 @@ from typing import Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FRACTION, Numbers, command
+from aurac.cli.shared import command, fraction, numbers
 from aurac.errors import UsageError
 
 
 @command()
-@click.option("--difference", type=FRACTION, help="Difference of AURAC to find; 0.02 is 2 points.")
+@click.option("--difference", type=fraction, help="Difference of AURAC to find; 0.02 is 2 points.")
 @click.option(
-    "--flips", type=FRACTION, help="Share of examples that only one of the two answers right."
+    "--flips", type=fraction, help="Share of examples that only one of the two answers right."
 )
 @shared.margin()
 @click.option(
-    "--seeds", type=Numbers(), default="1,3,5", show_default=True,
+    "--seeds", type=numbers, default="1,3,5", show_default=True,
     help="Training seeds of each recipe, a row for each number.",
 )  # fmt: skip
 @click.option(
@@ -26,7 +26,7 @@ from aurac.errors import UsageError
     help="Standard deviation of a recipe's AURAC over seeds.",
 )  # fmt: skip
 @click.option(
-    "--power", type=FRACTION, default=0.8, show_default=True,
+    "--power", type=fraction, default=0.8, show_default=True,
     help="Chance of finding the difference.",
 )  # fmt: skip
 @click.option(

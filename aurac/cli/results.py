@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, Pairs, command
+from aurac.cli.shared import FOLDER, command, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
 
+    Groups = tuple[tuple[str, tuple[str, ...]], ...]
+
 RUN = click.argument("run", type=FOLDER, metavar="RUN")
-Groups = tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def asked(
-    folder: Path, margin: float | None, reference: str | None, group: Groups
-) -> tuple[StoredRun, Analysis]:
+def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Analysis]:
     """A run, and what its results say to a question; groups take the place of recorded ones."""
     from aurac.analysis import Question, analyse
     from aurac.records.run import read_run
@@ -30,8 +29,7 @@ def asked(
     run, given = read_run(folder), dict(group)
     taken = {name for members in given.values() for name in members}
     groups = {name: some for name, some in run.groups.items() if not taken.intersection(some)}
-    question = Question(margin=margin, reference=reference, groups={**groups, **given})
-    return run, analyse(run.curves, question)
+    return run, analyse(run.curves, Question(groups=groups | given, **asked))
 
 
 @command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")
@@ -47,15 +45,7 @@ def asked(
 @shared.group
 @shared.details
 @shared.as_json
-def recommend(
-    run: Path,
-    margin: float,
-    reference: str | None,
-    rank: int | None,
-    group: Groups,
-    details: bool,
-    as_json: bool,
-) -> int:
+def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
     """Name the rank to ship of each adapter in a run of `aurac compare`.
 
     It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
@@ -65,7 +55,7 @@ def recommend(
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --margin 0.02 --rank 16    # as a check in CI
     """  # noqa: D301 - click's mark for lines that stay as they are
-    stored, analysis = asked(run, margin, reference, group)
+    stored, analysis = answered(run, **asked)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
     return 0 if rank is None or within(analysis, rank, [a.name for a in stored.adapters]) else 4
 
@@ -83,25 +73,22 @@ def within(analysis: Analysis, rank: int, adapters: Iterable[str]) -> bool:
 @click.option("--metric", metavar="NAME[,FILTER]", help="Which metric, where there are several.")
 @click.option(
     "--cluster",
-    type=Pairs(),
+    type=pair,
     multiple=True,
     metavar="TASK=FIELD",
     help="In sample logs, examples with the same value of this field belong together.",
 )
-@shared.margin()
-@shared.reference
-@shared.group
+@shared.question
 @shared.details
 @shared.as_json
 def score(
     source: Path,
     metric: str | None,
     cluster: tuple[tuple[str, str], ...],
-    margin: float | None,
-    reference: str | None,
     group: Groups,
     details: bool,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Compute AURAC and differences from a table, from lm-eval's sample logs, or from a run.
 
@@ -118,34 +105,25 @@ def score(
 
     run: StoredRun | None = None
     if (source / "run.json").is_file() and metric is None:
-        run, analysis = asked(source, margin, reference, group)
+        run, analysis = answered(source, group, **asked)
     else:
-        question = Question(margin=margin, reference=reference, groups=dict(group))
-        analysis = analyse(read_curves(source, metric, dict(cluster)), question)
+        curves = read_curves(source, metric, dict(cluster))
+        analysis = analyse(curves, Question(groups=dict(group), **asked))
     shared.print_analysis(analysis, run, as_json=as_json, details=details)
 
 
 @command()
 @RUN
 @click.option("--out", type=FOLDER, help="Folder to write to. Default: the run's.")
-@shared.margin()
-@shared.reference
-@shared.group
+@shared.question
 @click.option(
     "--label",
-    type=Pairs(),
+    type=pair,
     multiple=True,
     metavar="NAME=TEXT",
     help="What figures and tables call an adapter.",
 )
-def report(
-    run: Path,
-    out: Path | None,
-    margin: float | None,
-    reference: str | None,
-    group: Groups,
-    label: tuple[tuple[str, str], ...],
-) -> None:
+def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **asked: Any) -> None:
     """Write the report of a run again: Markdown, HTML, LaTeX, CSV and figures; no model is loaded.
 
     \b
@@ -153,9 +131,7 @@ def report(
     """  # noqa: D301
     from aurac.show import write_report
 
-    stored, analysis = asked(run, margin, reference, group)
-    written = write_report(stored, analysis, out, dict(label))
-    for path in written:
+    for path in write_report(*answered(run, **asked), out, dict(label)):
         if path.suffix in (".md", ".html"):
             click.echo(path)
 

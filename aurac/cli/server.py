@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import Pairs, command
+from aurac.cli.shared import command, pair
 
 
 @command(
@@ -23,7 +23,7 @@ from aurac.cli.shared import Pairs, command
     help="Ranks to check; pow2: 1, 2, 4, 8, …",
 )  # fmt: skip
 @click.option(
-    "--served-name", "names", type=Pairs(), multiple=True, metavar="NAME=RANK",
+    "--served-name", "names", type=pair, multiple=True, metavar="NAME=RANK",
     help="The server has this rank already, under this name: check it and load nothing.",
 )  # fmt: skip
 @click.option(
@@ -46,11 +46,10 @@ def check_server(
     ranks: str,
     names: tuple[tuple[str, str], ...],
     model: str | None,
-    base: str | None,
-    dtype: str | None,
     prompts: int,
     timeout: int,
     as_json: bool,
+    **words: Any,
 ) -> int:
     """Check that a server computes an adapter at every rank.
 
@@ -71,13 +70,9 @@ def check_server(
     ranks = ",".join(rank for _, rank in names) or ranks
     arguments: dict[str, Any] = {"base_url": url, "timeout": timeout}
     arguments |= {"model": model} if model else {}
-    words = {"base": base, "dtype": dtype, "out": cache_root() / "check", "ranks": ranks}
-    inputs = load(
-        Settings.of(
-            checkpoint, "aurac_word_problems", device="cpu",
-            model="local-completions", model_args=arguments, **words,
-        )
-    )  # fmt: skip
+    words |= {"ranks": ranks, "device": "cpu", "out": cache_root() / "check"}
+    words |= {"model": "local-completions", "model_args": arguments}
+    inputs = load(Settings.of(checkpoint, "aurac_word_problems", **words))
     listed = None if ranks in ("pow2", "all") else {int(rank) for rank in ranks.split(",")}
     cuts = [cut for cut in inputs.cuts if listed is None or cut.rank in listed]
     verdicts = []

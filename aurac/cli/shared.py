@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from msgspec import to_builtins
@@ -13,10 +13,11 @@ from msgspec import to_builtins
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from aurac.analysis import Analysis
 
+F = TypeVar("F")
 EXIT_CODES = "Exit codes: 0 done, 2 bad input, 130 interrupted."
 FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 
@@ -59,53 +60,46 @@ def _show_all(context: click.Context, _parameter: click.Parameter, value: bool) 
 command = functools.partial(click.command, cls=Command)
 
 
-class Pairs(click.ParamType):  # type: ignore[type-arg]
-    """`NAME=VALUE` as a pair; with `several`, VALUE is `A,B` and becomes a tuple."""
-
-    name = "name=value"
-
-    def __init__(self, *, several: bool = False) -> None:
-        self.several = several
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The pair."""
-        if isinstance(value, tuple):
-            return value
-        name, sign, text = str(value).partition("=")
-        if not name or not sign or not text:
-            self.fail(f"{value!r} is not {param.metavar if param else self.name}", param, ctx)
-        return name, tuple(text.split(",")) if self.several else text
+def pair(text: str) -> tuple[str, str]:
+    """`NAME=VALUE` as a pair."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]
-    """`1,2,4` as a tuple of whole numbers."""
-
-    name = "numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The tuple."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not whole numbers such as 1,2,4", param, ctx)
+def members(text: str) -> tuple[str, tuple[str, ...]]:
+    """`RECIPE=A,B` as a recipe and its adapters."""
+    name, _, names = text.partition("=")
+    if not name or not names:
+        raise click.BadParameter(f"{text!r} is not RECIPE=A,B")
+    return name, tuple(names.split(","))
 
 
-class Fraction(type(click.FLOAT)):  # type: ignore[misc]
+def numbers(text: str) -> tuple[int, ...]:
+    """`1,2,4` as whole numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not whole numbers such as 1,2,4") from None
+
+
+def fraction(text: str | float) -> float:
     """A number between 0 and 1."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number."""
-        number = super().convert(value, param, ctx)
-        if not 0 < number < 1:
-            points = f": {value} points are {number / 100:g}" if 1 <= number < 100 else ""
-            self.fail(f"{value} is not between 0 and 1{points}", param, ctx)
-        return number
+    number = float(click.FLOAT(text))
+    if not 0 < number < 1:
+        points = f": {text} points are {number / 100:g}" if 1 <= number < 100 else ""
+        raise click.BadParameter(f"{text} is not between 0 and 1{points}")
+    return number
 
 
-FRACTION = Fraction()
 FOLDER = click.Path(path_type=Path)
+
+
+def options(*each: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in their order."""
+    return lambda function: functools.reduce(lambda made, one: one(made), reversed(each), function)
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 details = click.option(
@@ -116,8 +110,7 @@ details = click.option(
 margin = functools.partial(
     click.option,
     "--margin",
-    type=FRACTION,
-    metavar="FRACTION",
+    type=fraction,
     help="Accuracy that a smaller rank may lose against the trained one; 0.02 is 2 points.",
 )
 reference = click.option(
@@ -128,11 +121,12 @@ reference = click.option(
 )
 group = click.option(
     "--group",
-    type=Pairs(several=True),
+    type=members,
     multiple=True,
     metavar="RECIPE=A,B",
     help="Treat adapters as training seeds of one recipe.",
 )
+question = options(margin(), reference, group)
 device = click.option(
     "--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps. Default: the best one there is."
 )
@@ -166,8 +160,18 @@ def print_failures(run: Any) -> None:
         click.echo(one_line(f"failed: {place} on {failure.task}: {failure.reason}"), err=True)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table of texts."""
+def print_rows(rows: Sequence[Mapping[str, object]], *, as_json: bool = False) -> None:
+    """Rows that have the same keys, as JSON or as a table with these as its head."""
+    if as_json:
+        print_json(rows)
+    elif rows:
+        print_table(rows[0], (row.values() for row in rows))
+
+
+def print_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table, in which a dash is what is not known."""
     from tabulate import tabulate
 
-    click.echo(tabulate([*rows], [*head], disable_numparse=True))
+    words = {"None": "–", "True": "yes", "False": "no"}
+    cells = [[words.get(str(cell), str(cell)) for cell in row] for row in rows]
+    click.echo(tabulate(cells, [*head], disable_numparse=True))

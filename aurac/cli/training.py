@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurac.cli import shared
-from aurac.cli.shared import FOLDER, Numbers, Pairs, command
+from aurac.cli.shared import FOLDER, command, numbers, pair
 
 if TYPE_CHECKING:
     from aurac.adapters import Adapter
@@ -38,7 +38,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
     "--steps", type=click.IntRange(1), metavar="N", help="Optimizer steps. Default: the recipe's."
 )
 @click.option(
-    "--set", "overrides", type=Pairs(), multiple=True, metavar="KEY=VALUE",
+    "--set", "overrides", type=pair, multiple=True, metavar="KEY=VALUE",
     help="Change one setting of the recipe.",
 )  # fmt: skip
 @click.option("--seed", type=int, help="Training seed. Default: the recipe's.")
@@ -51,7 +51,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )  # fmt: skip
 @click.option("--report-to", default="none", help="Also log to a tracker: tensorboard, wandb, …")
 @click.option(
-    "--ranks", type=Numbers(), metavar="1,2,4",
+    "--ranks", type=numbers, metavar="1,2,4",
     help="Train an adapter for each of these ranks, in folders below --out.",
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the built-in recipes.")
@@ -68,10 +68,9 @@ def train(
     ranks: tuple[int, ...] | None,
     device: str | None,
     force: bool,
-    save_steps: int,
-    report_to: str,
     listing: bool,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Train an adapter from a recipe (a built-in name or a .yaml file).
 
@@ -102,8 +101,7 @@ def train(
         if ranks and not force and is_trained(folder, job):
             click.echo(f"{folder}: already there", err=True)
             continue
-        how: dict[str, Any] = {"start": start, "device": device or "auto", "progress": not as_json}
-        how |= {"force": force, "save_steps": save_steps, "report_to": report_to}
+        how |= {"start": start, "device": device or "auto", "progress": not as_json, "force": force}
         done = train(job, folder, **how)
         loss = done.losses[-1][1] if done.losses else None
         facts = {"folder": folder, "seconds": done.seconds, "loss": loss}
@@ -144,31 +142,19 @@ def _jobs(
     ]
 
 
-def _length(recipe: Recipe) -> str:
-    length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
-    return f"{length} × {recipe.batch_size}"
-
-
 def _list_recipes(*, as_json: bool) -> None:
     from aurac.training.recipe import built_in_recipes, load_recipe
 
-    loaded = {name: load_recipe(name) for name in built_in_recipes()}
-    rows = [
-        {
-            "recipe": name,
-            "method": recipe.method,
-            "rank": recipe.rank,
-            "data": recipe.task or recipe.data,
-            "base": recipe.base,
-            "length × examples a step": _length(recipe),
-        }
-        for name, recipe in loaded.items()
-    ]
-    if as_json:
-        shared.print_json(rows)
-        return
-    shared.print_table([*rows[0]], [[*map(str, row.values())] for row in rows])
-    click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
+    rows = []
+    for name in built_in_recipes():
+        recipe = load_recipe(name)
+        length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
+        row = {"recipe": name, "method": recipe.method, "rank": recipe.rank}
+        row |= {"data": recipe.task or recipe.data, "base": recipe.base}
+        rows.append(row | {"length × examples a step": f"{length} × {recipe.batch_size}"})
+    shared.print_rows(rows, as_json=as_json)
+    if not as_json:
+        click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
 
 
 @command(

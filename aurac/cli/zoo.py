@@ -15,18 +15,11 @@ if TYPE_CHECKING:
     from aurac.adapters import Adapter
 
 
-def _complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    from aurac.models.packaged import PACKAGED
-
-    return [name for name in PACKAGED if name.startswith(incomplete)]
-
-
 @command()
 @click.argument("folder", type=FOLDER, default="adapters_zoo")
 @click.option(
     "--base",
     metavar="NAME",
-    shell_complete=_complete,
     help="Download this base model if it is not here, and print its folder.",
 )
 @shared.as_json
@@ -47,23 +40,16 @@ def zoo(folder: Path, base: str | None, as_json: bool) -> None:
 
     paths = sorted(path.parent for path in folder.rglob("adapter_config.json"))
     adapters = [row(path, load_adapter(path)) for path in paths]
-    bases = [
-        {
-            "base": name,
-            "megabytes": model.megabytes,
-            "licence": model.licence,
-            "here": packaged_folder(name) is not None,
-        }
-        for name, model in PACKAGED.items()
-    ]
+    bases = []
+    for name, model in PACKAGED.items():
+        about = {"base": name, "megabytes": model.megabytes, "licence": model.licence}
+        bases.append(about | {"here": packaged_folder(name) is not None})
     if as_json:
         shared.print_json({"adapters": adapters, "bases": bases})
         return
     for rows in (adapters, bases):
-        if rows:
-            words = [[_word(value) for value in row.values()] for row in rows]
-            shared.print_table([*rows[0]], words)
-            click.echo()
+        shared.print_rows(rows)
+        click.echo()
 
 
 def row(path: Path, adapter: Adapter) -> dict[str, Any]:
@@ -77,9 +63,3 @@ def row(path: Path, adapter: Adapter) -> dict[str, Any]:
         "base": adapter.base,
         "megabytes": round(adapter.bytes(adapter.rank) / 1e6, 1),
     }
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "–" if value is None else str(value)
