@@ -25,7 +25,7 @@ from aurac.stats.estimate import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -121,22 +121,40 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     asked = question or Question()
     rows = gather(_curves(curves), asked.groups)
     asked = replace(asked, reference=_reference(asked.reference, rows))
+    names = {row.key: row.name for row in rows}
     every_task = dict.fromkeys(row.task for row in rows)
-    tasks = [_Task([row for row in rows if row.task == name], asked) for name in every_task]
+    tasks = [_Task([row for row in rows if row.task == name]) for name in every_task]
     apart = _apart(tasks)
-    means = _Means(apart, asked) if len(apart) > 1 else None
-    points = {row: points_of(row, asked.level) for task in tasks for row in task.rows}
-    every: list[_Means | _Task] = [*([means] if means else []), *tasks]
+    tables: list[_Means | _Task] = [*([_Means(apart, names)] if len(apart) > 1 else []), *tasks]
+    points = {row: points_of(row, asked.level) for task in tasks for row in task.rows.values()}
+
+    def compared(keys: Iterable[Key]) -> list[tuple[Key, Key]]:
+        both = combinations(keys, 2)
+        return [(a, b) for a, b in both if asked.compares(a, b, (names[a], names[b]))]
+
     return Analysis(
         question=asked,
         rows=tuple(points),
         ranks={task.name: task.ranks for task in tasks},
-        averaged=tuple(task.name for task in apart) if means else (),
+        averaged=tuple(task.name for task in apart) if len(apart) > 1 else (),
         tables={
-            "scores": [record for each in every for record in each.scores],
+            "scores": [
+                record | ends(parts, FRACTION, asked.level) | {"seed_sd": _seed_sd(parts)}
+                for table in tables
+                for record, parts in table.scores.values()
+            ],
             "points": [point for some in points.values() for point in some],
-            "pairs": [record for each in every for record in _family(each.pairs, asked)],
-            "rank_pairs": [record for task in tasks for record in task.rank_pairs()],
+            "pairs": [
+                record
+                for table in tables
+                for record in _family(table, compared(table.areas), asked)
+            ],
+            "rank_pairs": [
+                record
+                for task in tasks
+                for a, b in compared(task.rows)
+                for record in _at_ranks(task.rows[a], task.rows[b], asked.level)
+            ],
             "recommended": [
                 record for row in points for record in recommended(row, points[row], asked.margin)
             ],
@@ -170,150 +188,126 @@ def _reference(asked: str | None, rows: Sequence[Row]) -> str:
     return asked
 
 
-Pair = tuple[Record, Components | None]  # of two rows in the order of their keys
+Claim = tuple[Record, Components | None]  # what is said of a row or a pair, and its variance
 
 
 class _Task:
-    """The rows of one task, AURAC descending, over the ranks that all complete ones have."""
+    """The rows of one task, AURAC descending, over the ranks that all complete ones have.
 
-    def __init__(self, rows: Sequence[Row], asked: Question) -> None:
-        self.name, self.asked = rows[0].task, asked
+    Attributes:
+        rows: By their keys.
+        areas: AURAC of the complete ones, each with (S, n) areas of its examples, if known.
+        scores: What is said of each row.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.name = rows[0].task
         whole = [row for row in rows if row.complete]
         common = set.intersection(*(set(row.ranks) for row in whole)) if whole else set()
         self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
-        whole = whole if self.ranks else []
-        self.area = {row.key: row.area(self.ranks) for row in whole}
-        areas = {row: row.areas(self.ranks) for row in whole}
-        self.areas = {row.key: values for row, values in areas.items() if values is not None}
-        self.parts = {row.key: row.parts(x) for row, x in areas.items() if x is not None}
-        self.rows = sorted(rows, key=self._order)
-        self.scores = [self._score(row) for row in self.rows]
-        both = [(a, b) for a, b in self.both() if a.key in self.area and b.key in self.area]
-        self.pairs = [self._pair(a, b) for a, b in both]
+        areas = {r.key: (r.area(self.ranks), r.areas(self.ranks)) for r in whole if self.ranks}
 
-    def _order(self, row: Row) -> tuple[float, float, str]:
-        if (area := self.area.get(row.key)) is not None:
-            return (0.0, -area, row.name)
-        height = [row.accuracy(rank) for rank in row.ranks]
-        return (1.0, -sum(height) / len(height) if height else 0.0, row.name)
+        def order(row: Row) -> tuple[int, float, str]:
+            if row.key in areas:
+                return 0, -areas[row.key][0], row.name
+            return 1, -sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks)), row.name
 
-    def _score(self, row: Row) -> Record:
-        area, parts = self.area.get(row.key), self.parts.get(row.key)
+        self.rows = {row.key: row for row in sorted(rows, key=order)}
+        self.areas = {key: areas[key] for key in self.rows if key in areas}
+        self.scores = {key: self._score(row) for key, row in self.rows.items()}
+
+    def _score(self, row: Row) -> Claim:
+        area, each = self.areas.get(row.key, (None, None))
         linear = None if area is None else row.area(self.ranks, "linear")
-        known = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
-        known |= ends(parts, FRACTION, self.asked.level) | {"seed_sd": _seed_sd(parts)}
-        return about(row) | known | {"examples": row.examples, "seeds": row.seeds}
+        record = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
+        record |= {"examples": row.examples, "seeds": row.seeds}
+        return about(row) | record, None if each is None else row.parts(each)
 
-    def both(self) -> list[tuple[Row, Row]]:
-        """The pairs that are compared, the better one first."""
-        pairs = combinations(self.rows, 2)
-        return [(a, b) for a, b in pairs if self.asked.compares(a.key, b.key, (a.name, b.name))]
-
-    def _pair(self, a: Row, b: Row) -> Pair:
-        """A difference of AURAC."""
-        record: Record = {"task": self.name, "a": a.key, "b": b.key}
-        record["difference"] = self.area[a.key] - self.area[b.key]
-        record |= {"examples": a.examples, "seeds": min(a.seeds, b.seeds)}
-        record |= {"wins": None, "losses": None}
-        if a.key not in self.areas or b.key not in self.areas:
-            return record, None
-        ahead = self.areas[a.key].mean(axis=0) - self.areas[b.key].mean(axis=0)
+    def pair(self, a: Key, b: Key) -> Claim:
+        """The difference of AURAC a - b."""
+        (left, ours), (right, theirs) = self.areas[a], self.areas[b]
+        first, second = self.rows[a], self.rows[b]
+        record: Record = {"task": self.name, "a": a, "b": b, "difference": left - right}
+        record |= {"examples": first.examples, "seeds": min(first.seeds, second.seeds)}
+        if ours is None or theirs is None:
+            return record | {"wins": None, "losses": None}, None
+        ahead = ours.mean(axis=0) - theirs.mean(axis=0)
         record |= {"wins": int(np.sum(ahead > 1e-9)), "losses": int(np.sum(ahead < -1e-9))}
-        first, second = sorted((a, b), key=lambda row: str(row.key))
-        return record, difference(first, second, *(self.areas[x.key] for x in (first, second)))
-
-    def rank_pairs(self) -> list[Record]:
-        """The differences of accuracy at every rank that both have, each interval alone."""
-        result = []
-        for a, b in self.both():
-            ranks = [rank for rank in a.ranks if rank in b.ranks]
-            if not ranks or a.rolling or b.rolling:
-                continue
-            left, right = a.scores(ranks), b.scores(ranks)
-            both: Any = [(None, None)] * len(ranks)
-            if left is not None and right is not None:
-                parts = difference(a, b, left, right)
-                low, high = interval(parts, SIGNED, 1.0 - self.asked.level)
-                both = zip(low.tolist(), high.tolist(), strict=True)
-            for rank, (low, high) in zip(ranks, both, strict=True):
-                value = a.accuracy(rank) - b.accuracy(rank)
-                record = {"task": self.name, "a": a.key, "b": b.key, "rank": rank}
-                result.append(record | {"difference": value, "low": low, "high": high})
-        return result
+        if str(a) < str(b):
+            return record, difference(first, second, ours, theirs)
+        return record, difference(second, first, theirs, ours)
 
 
 class _Means:
-    """Means over tasks of the rows that have an area on all of them."""
+    """Means over tasks of the rows that have an area on all of them, AURAC descending."""
 
-    def __init__(self, tasks: Sequence[_Task], asked: Question) -> None:
-        self.tasks, self.level = tasks, asked.level
-        self.known = [{frozenset((r["a"], r["b"])): (r, p) for r, p in t.pairs} for t in tasks]
-        names = {row.key: row.name for task in tasks for row in task.rows}
-        keys = [key for key in tasks[0].area if all(key in task.area for task in tasks)]
-        scores = {key: self._score(key) for key in keys}
-        order = sorted(keys, key=lambda key: (-scores[key]["aurac"], names[key]))
-        self.scores = [scores[key] for key in order]
-        self.pairs = [
-            self._pair(a, b)
-            for a, b in combinations(order, 2)
-            if asked.compares(a, b, (names[a], names[b]))
-        ]
+    def __init__(self, tasks: Sequence[_Task], names: Mapping[Key, str]) -> None:
+        self.tasks = tasks
+        keys = [key for key in tasks[0].areas if all(key in task.areas for task in tasks)]
+        means, sums = ("aurac", "aurac_linear", "base"), ("examples",)
+        scores = {key: _mean([task.scores[key] for task in tasks], means, sums) for key in keys}
+        self.areas = sorted(keys, key=lambda key: (-scores[key][0]["aurac"], names[key]))
+        self.scores = {key: scores[key] for key in self.areas}
 
-    def _score(self, key: Key) -> Record:
-        records = [r for task in self.tasks for r in task.scores if r["key"] == key]
-        parts = _together([task.parts.get(key) for task in self.tasks])
-        mean = _mean(records, ("aurac", "aurac_linear", "base"), ("examples",))
-        return mean | ends(parts, FRACTION, self.level) | {"seed_sd": _seed_sd(parts)}
-
-    def _pair(self, a: Key, b: Key) -> Pair:
+    def pair(self, a: Key, b: Key) -> Claim:
         """The difference a - b over tasks, in some of which b is the better one."""
-        pairs = [pairs[frozenset((a, b))] for pairs in self.known]
-        records = [r if r["a"] == a else _turned(r) for r, _ in pairs]
-        mean = _mean(records, ("difference",), ("wins", "losses", "examples"))
-        return mean, _together([parts for _, parts in pairs])
-
-
-def _turned(pair: Record) -> Record:
-    turned = {"a": pair["b"], "b": pair["a"], "difference": -pair["difference"]}
-    return pair | turned | {"wins": pair["losses"], "losses": pair["wins"]}
+        claims = [task.pair(a, b) for task in self.tasks]
+        return _mean(claims, ("difference",), ("wins", "losses", "examples"))
 
 
 def _apart(tasks: Sequence[_Task]) -> list[_Task]:
     """The tasks that the mean is over."""
+    first = {task: next(iter(task.rows.values())) for task in tasks}
     kept: list[_Task] = []
-    for task in sorted(tasks, key=lambda task: -(task.rows[0].examples or 0)):
-        if not any(task.rows[0].shares_examples(other.rows[0]) for other in kept):
+    for task in sorted(tasks, key=lambda task: -(first[task].examples or 0)):
+        if not any(first[task].shares_examples(first[other]) for other in kept):
             kept.append(task)
     return [task for task in tasks if task in kept]
 
 
-def _mean(records: Sequence[Record], means: Sequence[str], sums: Sequence[str]) -> Record:
-    """A record for the mean over tasks of some columns, others added."""
+def _mean(claims: Sequence[Claim], means: Sequence[str], sums: Sequence[str]) -> Claim:
+    """A claim for the mean over tasks of some columns, others added.
+
+    Its variance is not known where a task has no examples, or shares some seeds with another.
+    """
+    records = [record for record, _ in claims]
     result = records[0] | {"task": MEAN, "seeds": min(record["seeds"] for record in records)}
     for name in (*means, *sums):
         values = [record[name] for record in records if record[name] is not None]
         total = sum(values) / len(records) if name in means else sum(values)
         result[name] = total if len(values) == len(records) else None
-    return result
+    known = [parts for _, parts in claims if parts is not None]
+    return result, over_tasks(known) if len(known) == len(claims) else None
 
 
-def _together(parts: Sequence[Components | None]) -> Components | None:
-    """Over tasks; None where one has no examples, or shares some training seeds with another."""
-    known = [part for part in parts if part is not None]
-    return over_tasks(known) if len(known) == len(parts) else None
-
-
-def _family(pairs: Sequence[Pair], asked: Question) -> list[Record]:
-    """Records with intervals and p, adjusted for the comparisons that they hold for together."""
-    records, family = [], asked.family or len(pairs)
-    for record, parts in pairs:
+def _family(
+    table: _Means | _Task, compared: Sequence[tuple[Key, Key]], asked: Question
+) -> Iterator[Record]:
+    """Differences of AURAC with intervals and p, adjusted for those that hold together."""
+    family = asked.family or len(compared)
+    for record, parts in (table.pair(a, b) for a, b in compared):
         adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": family}
         if parts is not None:
             known = estimate(parts, SIGNED, asked.level, family)
             known = known if str(record["a"]) < str(record["b"]) else known.turned()
             adjusted |= {"low": known.low, "high": known.high, "p": known.p}
-        records.append(record | adjusted)
-    return records
+        yield record | adjusted
+
+
+def _at_ranks(a: Row, b: Row, level: float) -> Iterator[Record]:
+    """The differences of accuracy at every rank that both have, each interval alone."""
+    ranks = [rank for rank in a.ranks if rank in b.ranks]
+    if not ranks or a.rolling or b.rolling:
+        return
+    left, right = a.scores(ranks), b.scores(ranks)
+    both: Any = [(None, None)] * len(ranks)
+    if left is not None and right is not None:
+        low, high = interval(difference(a, b, left, right), SIGNED, 1.0 - level)
+        both = zip(low.tolist(), high.tolist(), strict=True)
+    for rank, (low, high) in zip(ranks, both, strict=True):
+        value = a.accuracy(rank) - b.accuracy(rank)
+        record = {"task": a.task, "a": a.key, "b": b.key, "rank": rank}
+        yield record | {"difference": value, "low": low, "high": high}
 
 
 def _seed_sd(parts: Components | None) -> float | None:

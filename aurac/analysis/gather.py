@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from aurac.analysis.schema import Key
 from aurac.curves.area import quadrature_weights
-from aurac.curves.display import cut_name, slot_rank
+from aurac.curves.display import cut_name
 from aurac.curves.matching import align
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
@@ -49,7 +50,7 @@ class Row:
     @property
     def method(self) -> str | None:
         """The training method, where all seeds have the same."""
-        return _same(curve.method for curve in self.curves)
+        return same(curve.method for curve in self.curves)
 
     @property
     def cut(self) -> str | None:
@@ -73,11 +74,6 @@ class Row:
         return tuple(r for r in first.ranks if all(r in curve.ranks for curve in others))
 
     @property
-    def missing(self) -> set[int]:
-        """Ranks of which a seed has no accuracy."""
-        return {rank for curve in self.curves for rank in curve.missing}
-
-    @property
     def complete(self) -> bool:
         """Whether there is an area: fractions at every rank that was asked for, at least two."""
         whole = all(c.ranks == self.ranks and not c.missing for c in self.curves)
@@ -92,8 +88,8 @@ class Row:
     def trained_rank(self) -> int | None:
         """The rank to which all seeds were trained; where none says it, the largest one."""
         if not any(curve.trained_rank for curve in self.curves):
-            return _same(max((*curve.ranks, *curve.missing)) for curve in self.curves)
-        return _same(curve.trained_rank for curve in self.curves)
+            return same(max((*curve.ranks, *curve.missing)) for curve in self.curves)
+        return same(curve.trained_rank for curve in self.curves)
 
     @property
     def examples(self) -> int | None:
@@ -108,20 +104,6 @@ class Row:
         """Mean of the base over the curves that know it."""
         known = [c.baseline for c in self.curves if c.baseline is not None]
         return float(np.mean(known)) if known else None
-
-    def bytes(self, rank: int) -> int | None:
-        """Size of the adapter truncated there, where all seeds have the same."""
-        return _same(curve.sizes.get(rank) for curve in self.curves)
-
-    def slot(self, rank: int) -> int | None:
-        """The smallest ``--max-lora-rank`` with which vLLM serves that rank, where it does."""
-        return slot_rank(rank) if all(curve.width for curve in self.curves) else None
-
-    def unfinished(self, rank: int) -> int | None:
-        """Answers of all seeds (rank 0: of the base) that were cut off; None where not known."""
-        counts = [curve.unfinished.get(rank) for curve in self.curves[: None if rank else 1]]
-        known = [count for count in counts if count is not None]
-        return sum(known) if len(known) == len(counts) else None
 
     def area(self, ranks: Sequence[int], axis: Any = "log2") -> float:
         """AURAC over some of its ranks."""
@@ -239,7 +221,11 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
     rows = []
     for (task, key), seeds in members.items():
         seeds.sort(key=lambda c: (c.adapter or "", c.seed is None, c.seed or 0))
-        _refuse_twice(seeds, task)
+        for one, other in pairwise(seeds):
+            if (one.adapter, one.seed) == (other.adapter, other.seed):
+                seed = "" if one.seed is None else f", seed {one.seed},"
+                which = f"{one.adapter or 'the adapter'}{seed} on {task}"
+                raise CurveError(f"There are two curves of {which} under one cut.")
         rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
     return _in_one_order(rows)
 
@@ -255,14 +241,6 @@ def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
             if recipes.setdefault(adapter, name) != name:
                 raise CurveError(f"{adapter} is in the groups {recipes[adapter]} and {name}.")
     return recipes
-
-
-def _refuse_twice(seeds: Sequence[Curve], task: str) -> None:
-    keys = [(curve.adapter, curve.seed) for curve in seeds]
-    for adapter, seed in keys:
-        if keys.count((adapter, seed)) > 1:
-            which = f"{adapter or 'the adapter'}" + (f", seed {seed}," if seed is not None else "")
-            raise CurveError(f"There are two curves of {which} on {task} under one cut.")
 
 
 def _in_one_order(rows: Sequence[Row]) -> list[Row]:
@@ -284,6 +262,7 @@ def _in_one_order(rows: Sequence[Row]) -> list[Row]:
     return result
 
 
-def _same(values: Iterable[T]) -> T | None:
+def same(values: Iterable[T]) -> T | None:
+    """The value of all; None where they differ."""
     known = set(values)
     return known.pop() if len(known) == 1 else None

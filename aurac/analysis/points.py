@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aurac.analysis.gather import same
+from aurac.curves.display import slot_rank
 from aurac.stats.estimate import FRACTION, Bounds, Components, estimate, one_sided
 
 if TYPE_CHECKING:
@@ -40,9 +42,17 @@ def points_of(row: Row, level: float) -> list[Record]:
         scores = None if each is None else each[0]
         parts = None if scores is None else row.parts(scores)
         point = {"rank": rank, "accuracy": row.accuracy(rank), **ends(parts, FRACTION, level)}
-        point |= {"bytes": row.bytes(rank), "slot": row.slot(rank)}
+        point["bytes"] = same(curve.sizes.get(rank) for curve in row.curves)
+        point["slot"] = slot_rank(rank) if all(curve.width for curve in row.curves) else None
         points.append(_NOTHING | point | _against(row, rank, scores))
-    return [about(row) | p | {"unfinished": row.unfinished(p["rank"])} for p in points]
+    return [about(row) | p | {"unfinished": _unfinished(row, p["rank"])} for p in points]
+
+
+def _unfinished(row: Row, rank: int) -> int | None:
+    """Answers of all seeds (rank 0: of the base) that were cut off; None where not known."""
+    counts = [curve.unfinished.get(rank) for curve in row.curves[: None if rank else 1]]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _against(row: Row, rank: int, scores: Array | None) -> Record:
@@ -69,12 +79,13 @@ def recommended(row: Row, points: Sequence[Record], margin: float | None) -> lis
     reference = row.trained_rank
     if margin is None or row.examples is None or reference not in row.ranks:
         return []
+    missing = {rank for curve in row.curves for rank in curve.missing}
     shipped: Record | None = None
     ladder = [point for point in points if 0 < point["rank"] <= reference]
     for point in sorted(ladder, key=lambda point: -point["rank"]):
         rank = point["rank"]
         bound = 0.0 if rank == reference else point["loss_bound"]
-        crossed = shipped is not None and any(rank < r < shipped["rank"] for r in row.missing)
+        crossed = shipped is not None and any(rank < r < shipped["rank"] for r in missing)
         if crossed or bound is None or bound > margin or point["above_base"] is False:
             break
         shipped = {"rank": rank, "bytes": point["bytes"], "loss": point["loss"] or 0.0}

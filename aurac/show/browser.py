@@ -79,45 +79,35 @@ def answers(of: View, run: StoredRun) -> Answers | None:
     Of several training seeds the first one answers. Nothing where the answers are not stored, and
     of perplexities.
     """
-    if of.rolling:
+    shown = () if of.rolling else of.keys[:MOST_ADAPTERS]
+    stored = {key: _cells(of, run, key) for key in shown}
+    every = [cell for cells in stored.values() for cell in cells.values()]
+    if not every:
         return None
-    questions = run.questions(of.task).set_index("example")
-    ids: Sequence[str] | None = None
+    ids = every[0]["example"].tolist()
+    asked = run.questions(of.task).set_index("example")
+    choices = dict(asked["choices"])
     adapters: list[dict[str, Any]] = []
-    texts, spent = [], 0
-    asked = {key: dict(questions[key]) for key in ("question", "target")}
-    choices = dict(questions["choices"])
-    for key in of.keys[:MOST_ADAPTERS]:
-        cells = dict(_cells(of, run, key))
-        if not cells:
-            continue
-        if ids is None:
-            ids = list(next(iter(cells.values()))["example"])
-        cells = {rank: cell for rank, cell in cells.items() if list(cell["example"]) == ids}
-        first = [cell[:MOST_EXAMPLES] for cell in cells.values()]
-        columns = [
-            [
-                shorten(answer_text(response, choices.get(example)), MOST_TEXT)
-                for example, response in zip(cell["example"], cell["response"], strict=True)
-            ]
-            for cell in first
-        ]
-        scores = [cell["score"].round(4).tolist() for cell in first]
-        made = {"name": of.names[key], "ranks": list(cells), "scores": scores, "answers": columns}
-        adapters.append(made)
-        texts += columns
-    if ids is None:
-        return None
-    examples = []
-    for at, example in enumerate(ids[:MOST_EXAMPLES]):
-        row = {key: shorten(asked[key].get(example) or "", MOST_TEXT) for key in asked}
-        spent += sum(map(len, row.values())) + sum(len(column[at]) for column in texts)
+    for key, cells in stored.items():
+        same = {rank: cell for rank, cell in cells.items() if cell["example"].tolist() == ids}
+        if same:
+            first = [cell[:MOST_EXAMPLES] for cell in same.values()]
+            scores = [cell["score"].round(4).tolist() for cell in first]
+            texts = [[*map(_shown, c["response"], map(choices.get, c["example"]))] for c in first]
+            named = {"name": of.names[key], "ranks": list(same)}
+            adapters.append(named | {"scores": scores, "answers": texts})
+    columns = [texts for adapter in adapters for texts in adapter["answers"]]
+    examples, spent = [], 0
+    for place, example in enumerate(ids[:MOST_EXAMPLES]):
+        row = asked.loc[example] if example in asked.index else {}
+        about = {name: shorten(row.get(name) or "", MOST_TEXT) for name in ("question", "target")}
+        spent += sum(map(len, about.values())) + sum(len(column[place]) for column in columns)
         if spent > MOST_ALL:
             break
-        examples.append({"id": shorten(example, 80), **row})
+        examples.append({"id": shorten(example, 80), **about})
     for adapter in adapters:
-        for key in ("scores", "answers"):
-            adapter[key] = [column[: len(examples)] for column in adapter[key]]
+        for name in ("scores", "answers"):
+            adapter[name] = [column[: len(examples)] for column in adapter[name]]
     record = of.recommended.get(of.keys[0]) or {"rank": None, "reference": None}
     smaller = record["rank"] if record["rank"] != record["reference"] else None
     return Answers(examples, adapters, len(ids), smaller or 0) if examples else None
@@ -143,10 +133,13 @@ def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
     return None
 
 
-def _cells(of: View, run: StoredRun, key: Key) -> list[tuple[int, DataFrame]]:
-    ranks = [point["rank"] for point in of.of(key)]
-    found = [(rank, _cell(of, run, key, rank)) for rank in ranks]
-    return [(rank, cell) for rank, cell in found if cell is not None]
+def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
+    found = {point["rank"]: _cell(of, run, key, point["rank"]) for point in of.of(key)}
+    return {rank: cell for rank, cell in found.items() if cell is not None}
+
+
+def _shown(response: Any, choices: Sequence[str] | None) -> str:
+    return shorten(answer_text(response, choices), MOST_TEXT)
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

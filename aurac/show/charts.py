@@ -9,6 +9,7 @@ import io
 import math
 import textwrap
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -60,20 +61,19 @@ def looks(of: View) -> dict[Key, dict[str, Any]]:
 
     An adapter has its hue in every task of a run.
     """
-    hues = dict[str, int]()
-    every = dict.fromkeys((r.key.adapter, (r.method or "").lower()) for r in of.analysis.rows)
-    for adapter, method in every:
-        if (hue := FIRST.get(method)) is not None and hue not in hues.values():
-            hues[adapter] = hue
-    free = iter([hue for hue in range(len(COLOURS)) if hue not in hues.values()])
-    for adapter, _ in every:
-        if adapter not in hues and (hue := next(free, None)) is not None:
-            hues[adapter] = hue
-    cuts: dict[str, int] = {}
+    hues, free = dict[str, int](), list(range(len(COLOURS)))
+    methods = {row.key.adapter: (row.method or "").lower() for row in of.analysis.rows}
+    for adapter, method in methods.items():
+        if FIRST.get(method) in free:
+            hues[adapter] = free.pop(free.index(FIRST[method]))
+    for adapter in methods:
+        if adapter not in hues and free:
+            hues[adapter] = free.pop(0)
+    cuts: Counter[str] = Counter()
     found = {}
     for key in of.keys:
-        hue, cut = hues.get(key.adapter), cuts.get(key.adapter, 0)
-        cuts[key.adapter] = cut + 1
+        hue, cut = hues.get(key.adapter), cuts[key.adapter]
+        cuts[key.adapter] += 1
         found[key] = {
             "color": REST if hue is None else COLOURS[hue],
             "marker": "." if hue is None else MARKERS[hue],
@@ -98,14 +98,13 @@ def plot(
     column = "aurac" if axis == "log2" else "aurac_linear"
     areas = {r["key"]: percent(r[column]) for r in of.scores if r[column] is not None}
     areas = areas if len(of.keys) > 1 else {}
-    _lines(
-        ax, of, scale, {key: areas.get(key, "") for key in of.keys if keys is None or key in keys}
-    )
+    shown = of.keys if keys is None else keys
+    _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
     if len(of.keys) == 1:
         _shipped(ax, of)
-    ax.set_ylabel(one_line(of.metric, NAME) if of.rolling else "Accuracy (%)")
+    ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
     _ranks_below(ax, of.ranks, axis)
     if legend:
         _legend(ax, "AURAC in percent" if areas else None, below=legend == "below")
@@ -183,7 +182,7 @@ def _columns(labels: Sequence[str]) -> int:
     from matplotlib import rcParams
 
     room = 34 if rcParams["font.size"] < 9 else 56  # characters
-    longest = max((min(len(label), NAME) for label in labels), default=1) + 9
+    longest = max(min(len(label), NAME) for label in ("", *labels)) + 9
     return max(1, min(4, room // longest))
 
 

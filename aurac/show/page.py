@@ -86,7 +86,7 @@ class Pages:
         self.run, self.analysis, self.draw = run, analysis, draw
         self.primary = views.head_view(primary, labels) if primary else None
         self.names = views.names_of(analysis, labels)
-        self.views = [View(analysis, task, self.names) for task in views.tasks_of(analysis)]
+        self.views = [View(analysis, task, self.names) for task in analysis.ranks]
         self.mean = views.mean_view(analysis, self.names)
         self.slugs = unique_slugs([of.task for of in self.views])
 
@@ -120,9 +120,9 @@ class Pages:
             yield f"Mean over {len(self.analysis.averaged)} tasks: {text}"
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
-            found = wording.advice(of, self.run, of.keys[0])
             texts = [wording.verdict(of)] if self.mean is None else []
-            texts += [found.sentence if found else wording.not_above_base(of), *wording.cut_off(of)]
+            texts.append(wording.advice(of, self.run)[0] or wording.not_above_base(of))
+            texts += wording.cut_off(of)
             yield from (f"{task}{text}" for text in texts if text)
         asked = self.analysis.question.margin is not None
         if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):
@@ -130,8 +130,8 @@ class Pages:
 
     def commands(self) -> Iterator[Code]:
         """The commands that make what is to be shipped."""
-        found = [wording.advice(of, self.run, of.keys[0]) for of in self.views]
-        yield from (Code(one.command) for one in found if one and one.command)
+        found = (wording.advice(of, self.run)[1] for of in self.views)
+        yield from (Code(command) for command in found if command)
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""
@@ -157,10 +157,9 @@ class Pages:
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
         )
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
-        what = of.metric if of.rolling else "Accuracy"
         over = f" AURAC is over the ranks that all have: {of.some_ranks}." if of.some_ranks else ""
         explained = "".join(f" {note}." for note in views.notes(of, columns))
-        yield Table(f"{what} at each rank{brackets}.{over}{explained}", columns)
+        yield Table(f"{of.measure} at each rank{brackets}.{over}{explained}", columns)
         if of.pairs:
             yield self.differences(of)
 
@@ -177,14 +176,10 @@ class Pages:
         for key in of.keys[:8]:
             found = [point for point in of.of(key) if point["rank"]]
             ends = [found[0], found[-1]] if found else []
-            said = [
-                f"{metric_value(p['accuracy'])} at rank {p['rank']}"
-                if of.rolling
-                else f"{percent(p['accuracy'])} % at rank {p['rank']}"
-                for p in ends
-            ]
+            number = metric_value if of.rolling else lambda value: f"{percent(value)} %"
+            said = [f"{number(p['accuracy'])} at rank {p['rank']}" for p in ends]
             parts.append(f"{of.names[key]}: {', '.join(dict.fromkeys(said))}")
-        return f"{of.metric if of.rolling else 'Accuracy'} against rank. {'; '.join(parts)}."
+        return f"{of.measure} against rank. {'; '.join(parts)}."
 
     def details(self, of: View) -> Iterator[Any]:
         """Differences at each rank, answers, and what is folded."""
@@ -193,7 +188,8 @@ class Pages:
         if pairs:
             name = f"rank-differences-{self.slugs[of.task]}"
             alone = f"{confidence(of.level)} intervals, each alone"
-            shown = f" The first {MOST_PAIRS} pairs." if len(of.pairs) > MOST_PAIRS else ""
+            some = f" The first {MOST_PAIRS} pairs; rank_pairs.csv has all."
+            shown = some if len(of.pairs) > MOST_PAIRS else ""
             yield Figure(
                 f"Differences between adapters at each rank, in points; bars: {alone}.{shown}",
                 "Differences between adapters against rank; the table below has the numbers.",

@@ -124,7 +124,7 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
     ]
     for of in tasks:
         columns = views.accuracy_table(of)
-        what = of.metric if of.rolling else f"Accuracy in percent ({of.metric})"
+        what = of.measure + ("" if of.rolling else f" in percent ({of.metric})")
         examples = f", {of.examples} examples" if of.examples else ""
         level = "" if of.rolling else f"; intervals {confidence(of.level)}"
         rows = "; ".join(

@@ -37,7 +37,7 @@ def screen(
         details: Also AURAC on a linear axis, the weights of the ranks, wins and losses.
     """
     width = width or shutil.get_terminal_size().columns
-    tasks, blocks = [View(analysis, task) for task in views.tasks_of(analysis)], list[str]()
+    tasks, blocks = [View(analysis, task) for task in analysis.ranks], list[str]()
     if of := views.mean_view(analysis):
         title = f"Mean over {len(analysis.averaged)} tasks: AURAC in percent"
         blocks.append(f"{title}\n{fitted(views.overview_table(of), width)}")
@@ -63,9 +63,9 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in views.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    if (found := wording.advice(of, run, first)) is not None:
-        command = f"\n  {found.command}" if found.command else ""
-        yield f"{wrapped(found.sentence, width)}{command}"
+    sentence, command = wording.advice(of, run)
+    if sentence:
+        yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
     elif text := wording.not_above_base(of):
         yield wrapped(f"{text} {one_answer(of, run)}".strip(), width)
     yield from (wrapped(text, width) for text in wording.cut_off(of))

@@ -45,11 +45,6 @@ def names_of(analysis: Analysis, labels: Mapping[str, str] | None = None) -> dic
     return names
 
 
-def tasks_of(analysis: Analysis) -> list[str]:
-    """The tasks of an analysis in their order; the mean over tasks is none of them."""
-    return list(dict.fromkeys(row.task for row in analysis.rows))
-
-
 class View:
     """What an analysis says about one task, or about the mean over tasks.
 
@@ -61,6 +56,7 @@ class View:
         seeds: The fewest training seeds of an adapter.
         examples: Those of the task, where their outcomes are known.
         metric: Of the task; `rolling` where it is no fraction, such as a perplexity.
+        measure: What is shown: an accuracy, or that metric.
         ranks, shared_ranks: At which an adapter was evaluated, and those that all have.
     """
 
@@ -81,6 +77,7 @@ class View:
         self.examples: int | None = max(filter(None, counts), default=None)
         self.metric = next((row.curves[0].metric or "" for row in self.rows.values()), "")
         self.rolling = any(row.rolling for row in self.rows.values())
+        self.measure = self.metric if self.rolling else "Accuracy"
         self.ranks = sorted({record["rank"] for record in self.points} - {0})
         self.shared_ranks = list(analysis.ranks.get(task, ()))
 
@@ -185,17 +182,11 @@ def notes(of: View, columns: Columns) -> list[str]:
     return found
 
 
-def pair_names(of: View, pairs: Sequence[Any]) -> list[str]:
-    """What differences are called."""
-    return [f"{of.names[a]} − {of.names[b]}" for a, b in pairs]
-
-
 def difference_table(of: View, *, counts: bool = False) -> Columns:
     """Differences of AURAC in points, winner minus loser; `counts`: also wins and losses."""
     records = of.pairs
-    columns = {"difference": pair_names(of, [(r["a"], r["b"]) for r in records])}
-    ends = [(r["difference"], r["low"], r["high"]) for r in records]
-    columns["points"] = [interval(*each) for each in ends]
+    columns = {"difference": [f"{of.names[r['a']]} − {of.names[r['b']]}" for r in records]}
+    columns["points"] = [interval(r["difference"], r["low"], r["high"]) for r in records]
     if any(record["p"] is not None for record in records):
         columns["p"] = [p_value(record["p"]) for record in records]
     if counts and all(record["wins"] is not None for record in records):
@@ -206,7 +197,7 @@ def difference_table(of: View, *, counts: bool = False) -> Columns:
 
 def rank_difference_table(of: View, pairs: Sequence[tuple[Key, Key]]) -> Columns:
     """Differences between adapters at each rank, in points; each interval stands alone."""
-    columns = {"difference": pair_names(of, pairs)}
+    columns = {"difference": [f"{of.names[a]} − {of.names[b]}" for a, b in pairs]}
     for rank in sorted({rank for a, b, rank in of.rank_pairs if (a, b) in pairs}):
         cells = [of.rank_pairs.get((a, b, rank)) for a, b in pairs]
         columns[f"r={rank}"] = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 
 
-@dataclass(frozen=True)
-class Advice:
-    """The rank to ship of an adapter, if any, the bound of its loss, a sentence and a command."""
-
-    rank: int | None
-    bound: float | None
-    sentence: str
-    command: str = ""
-
-
 def heading(of: View, run: StoredRun | None = None) -> str:
     """The task, what is measured, and on how many examples."""
     values = of.metric if of.rolling else f"accuracy in percent ({of.metric})"
@@ -39,23 +28,21 @@ def heading(of: View, run: StoredRun | None = None) -> str:
     return f"{of.task}: {values.replace(' ()', '')}{count}"
 
 
-def advice(of: View, run: StoredRun | None, key: Key) -> Advice | None:
-    """What to ship of an adapter; None without a margin."""
-    margin, record, name = of.analysis.question.margin, of.recommended.get(key), of.names[key]
+def advice(of: View, run: StoredRun | None) -> tuple[str, str]:
+    """What to ship of the first adapter, and the command that makes it, where there is a margin."""
+    margin = of.analysis.question.margin
     if margin is None or of.rolling:
-        return None
+        return "", ""
+    key = of.keys[0]
+    row, record, name = of.rows[key], of.recommended.get(key), of.names[key]
     if record is None:
         why = "a recommendation needs the outcome of every example at its trained rank"
-        return Advice(None, None, f"{name}: {why}.")
-    rank, bound = record["rank"], record["bound"]
+        return f"{name}: {why}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    command = ""
-    if rank == record["reference"]:
-        few = too_few(of.rows[key].examples or 0, margin, of.rows[key].clusters)
-        sentence = f"{sentence} {few}".rstrip()
-    elif rank is not None:
-        command = truncate_command(of.rows[key], run, rank)
-    return Advice(rank, bound, sentence, command)
+    if record["rank"] == record["reference"]:
+        few = too_few(row.examples or 0, margin, row.clusters)
+        return f"{sentence} {few}".rstrip(), ""
+    return sentence, truncate_command(row, run, record["rank"]) if record["rank"] else ""
 
 
 def _shipped(of: View, record: Record, adapter: str) -> str:
