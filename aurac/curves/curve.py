@@ -92,9 +92,7 @@ class Curve:
     def __post_init__(self) -> None:
         """Validate and sort."""
         ranks = check_ranks(self.ranks)
-        numbers = list(self.accuracy)
-        if not self.rolling:
-            numbers = fractions(numbers, "accuracies")
+        numbers = [*self.accuracy] if self.rolling else fractions(self.accuracy, "accuracies")
         if len(numbers) != len(ranks):
             raise CurveError(f"{len(numbers)} accuracies for {len(ranks)} ranks.")
         order = np.argsort(ranks, kind="stable")
@@ -105,9 +103,9 @@ class Curve:
             counts = {int(r): int(count) for r, count in getattr(self, name).items()}
             self._set(name, counts)
         if self.outcomes is not None:
-            self._set_outcomes(self.outcomes, order)
+            self._set_outcomes(_score_rows(self.outcomes, "example scores"), order)
         if self.base_scores is not None:
-            self._set_base(self.base_scores)
+            self._set_base(_score_rows([self.base_scores], "the base's scores")[0])
         elif self.baseline is not None:
             base = [self.baseline] if self.rolling else fractions([self.baseline], "the baseline")
             self._set("baseline", float(base[0]))
@@ -116,34 +114,24 @@ class Curve:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _set_outcomes(self, values: Any, order: NDArray[np.intp]) -> None:
-        outcomes = _outcome_array(values)
+    def _set_outcomes(self, outcomes: NDArray[np.float64], order: NDArray[np.intp]) -> None:
         if outcomes.shape[0] != len(self.ranks):
             raise CurveError(f"Outcomes of shape {outcomes.shape} for {len(self.ranks)} ranks.")
         if not np.array_equal(order, np.arange(order.size)):
             outcomes = outcomes[order]
         outcomes.setflags(write=False)
         means = outcomes.mean(axis=1)
-        worst = int(np.argmax(np.abs(means - self.accuracy)))
-        if abs(means[worst] - self.accuracy[worst]) > 1e-6:
-            raise CurveError(
-                f"Accuracy {self.accuracy[worst]:.6g} at rank {self.ranks[worst]} with examples "
-                f"that average {means[worst]:.6g}."
-            )
+        for rank, value, mean in zip(self.ranks, self.accuracy, means, strict=True):
+            _check_mean(f"Accuracy at rank {rank}", value, mean)
         self._set("outcomes", outcomes)
 
-    def _set_base(self, values: Any) -> None:
-        refuse_masked(values, "the base's scores")
-        scores = np.array(values, dtype=np.float64)
-        if scores.shape != (self.n_docs,):
+    def _set_base(self, scores: NDArray[np.float64]) -> None:
+        if scores.size != self.n_docs:
             raise CurveError(f"Base_scores of shape {scores.shape} for {self.n_docs} examples.")
-        check_unit_interval(scores, "the base's scores")
         scores.setflags(write=False)
         mean = float(scores.mean())
-        if self.baseline is not None and abs(mean - self.baseline) > 1e-6:
-            raise CurveError(
-                f"Baseline {self.baseline:.6g} with base_scores that average {mean:.6g}."
-            )
+        if self.baseline is not None:
+            _check_mean("Baseline", self.baseline, mean)
         self._set("base_scores", scores)
         self._set("baseline", mean)
 
@@ -200,7 +188,7 @@ class Curve:
         Raises:
             CurveError: Ragged rows, no examples, a number that is not finite or outside [0, 1].
         """
-        array = _outcome_array(outcomes)
+        array = _score_rows(outcomes, "example scores")
         return cls(tuple(ranks), tuple(array.mean(axis=1)), outcomes=array, **labels)
 
     @classmethod
@@ -262,19 +250,21 @@ class Curve:
         return replace(self, **changed)
 
 
-def _outcome_array(values: Any) -> NDArray[np.float64]:
+def _check_mean(what: str, value: float, mean: float) -> None:
+    if abs(mean - value) > 1e-6:
+        raise CurveError(f"{what} is {value:.6g}, and its examples average {mean:.6g}.")
+
+
+def _score_rows(values: Any, what: str) -> NDArray[np.float64]:
     """(K, n) float64, owned or read-only, checked; a read-only float64 array is not copied."""
-    refuse_masked(values, "example scores")
-    if isinstance(values, np.ndarray) and values.dtype == np.float64 and not values.flags.writeable:
-        array = values
-    else:
-        rows = values if isinstance(values, np.ndarray) else list(values)
-        refuse_masked(rows, "example scores")
-        try:
-            array = np.array(rows, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise CurveError("Example scores are ragged or no numbers.") from None
+    rows = values if isinstance(values, np.ndarray) else list(values)
+    refuse_masked(rows, what)
+    frozen = isinstance(rows, np.ndarray) and not rows.flags.writeable
+    try:
+        array = (np.asarray if frozen else np.array)(rows, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise CurveError(f"{what} are ragged or no numbers.") from None
     if array.ndim != 2 or array.shape[1] == 0:
-        raise CurveError(f"Outcomes of shape {array.shape} are not (ranks, examples).")
-    check_unit_interval(array, "example scores")
+        raise CurveError(f"{what} of shape {array.shape} are not (ranks, examples).")
+    check_unit_interval(array, what)
     return array
