@@ -11,6 +11,7 @@ from shown import LORA, MATRYOSHKA, RANKS, curve, one, three
 from aurac.analysis import Question, analyse
 from aurac.analysis.schema import Key
 from aurac.show.charts import COLOURS, REST, plot, plot_differences, save
+from aurac.show.charts import looks as looks_of
 from aurac.show.numbers import percent
 from aurac.show.views import View
 
@@ -54,6 +55,15 @@ def test_cuts_share_a_hue_and_ninth_adapters_are_grey():
     looks = [line for line in drawn_on(analyse(cuts)).lines if len(line.get_xdata()) > 2]
     assert len({line.get_color() for line in looks}) == 1
     assert len({line.get_linestyle() for line in looks}) == 2
+    ways = [
+        ("svd", None),
+        ("prefix", "rule"),
+        ("prefix", "keep"),
+        ("svd", "fit"),
+        ("prefix", "fit"),
+    ]
+    five = analyse([curve(basis=basis, rescale=rescale) for basis, rescale in ways])
+    assert len({str(look["linestyle"]) for look in looks_of(View(five, "maths")).values()}) == 5
     many = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(9)])
     colours = [line.get_color() for line in drawn_on(many).lines if len(line.get_xdata()) > 2]
     assert set(colours) == {*COLOURS, REST}
