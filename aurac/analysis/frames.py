@@ -120,7 +120,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     """
     asked = question or Question()
     rows = gather(_curves(curves), asked.groups)
-    asked = replace(asked, reference=_reference(asked.reference, rows))
+    asked = replace(asked, reference=_reference(asked, rows))
     names = {row.key: row.name for row in rows}
     every_task = dict.fromkeys(row.task for row in rows)
     tasks = [_Task([row for row in rows if row.task == name]) for name in every_task]
@@ -170,22 +170,24 @@ def _curves(source: Any) -> Iterable[Curve]:
     return curves_from_frame(source)
 
 
-def _reference(asked: str | None, rows: Sequence[Row]) -> str:
+def _reference(asked: Question, rows: Sequence[Row]) -> str:
     """The row that all others are compared with, or `ALL_PAIRS`.
 
     A default one is chosen by its place and its number of tasks: intervals and p values would not
     hold for one that is chosen by its score.
     """
-    if asked is None:
+    if asked.pairs:
+        return ALL_PAIRS
+    if asked.reference is None:
         complete = [row for row in rows if row.complete]
         if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
             return ALL_PAIRS
         return Counter(row.name for row in complete).most_common(1)[0][0]
     names = dict.fromkeys(row.name for row in rows)
-    if asked not in (ALL_PAIRS, *names):
+    if asked.reference not in (ALL_PAIRS, *names):
         known = ", ".join(names)
-        raise UsageError(f"There is no {asked} to compare with; there are {known}.")
-    return asked
+        raise UsageError(f"There is no {asked.reference} to compare with; there are {known}.")
+    return asked.reference
 
 
 Claim = tuple[Record, Components | None]  # what is said of a row or a pair, and its variance

@@ -254,5 +254,5 @@ def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> Vie
 
 def head_view(analysis: Analysis, labels: Mapping[str, str]) -> View | None:
     """The mean over tasks, or the one task; None where it compares nothing."""
-    tasks, names = tasks_of(analysis), names_of(analysis, labels)
+    tasks, names = list(analysis.ranks), names_of(analysis, labels)
     return mean_view(analysis, names) if len(tasks) > 1 else View(analysis, tasks[0], names)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
+from aurac.analysis.schema import Key
 from aurac.show.numbers import (
     counted,
     decimals,
@@ -136,6 +137,16 @@ def test_of_many_adapters_all_are_compared_with_the_first_one_given():
     assert "All are compared with a3. --reference takes another adapter, or all pairs." in said
     assert "Compared with a3, " in said
     assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
+
+
+def test_of_listed_pairs_none_is_said_to_be_the_one_of_all():
+    curves = [curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(7)]
+    keys = [Key(f"a{i}", "svd", "keep") for i in range(7)]
+    found = analyse(curves, Question(pairs=((keys[5], keys[2]), (keys[3], keys[6])), family=4))
+    said = " ".join(screen(found, width=80).split())
+    assert "p hold for all 4 together" in said
+    assert {*zip(found.pairs.a, found.pairs.b, strict=True)} == {("a2", "a5"), ("a3", "a6")}
+    assert "compared with" not in said
 
 
 def test_seeds_are_methods_and_have_no_command():
