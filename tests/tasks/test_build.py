@@ -351,7 +351,7 @@ def test_mmlu_is_a_group_of_folders(tmp_path):
 def test_a_column_that_a_prompt_would_show_as_none_is_refused(tmp_path):
     row = {"question": "Q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}
     for task, changed, words in (
-        ("openbookqa", row, "has no question_stem"),
+        ("openbookqa", row, "has no 'question_stem'"),
         ("arc_easy", {**row, "question": None}, "Example 0 of task arc_easy has no 'question'"),
     ):
         write_jsonl(tmp_path / "test.jsonl", [changed])
