@@ -16,7 +16,6 @@ from support.adapters import (
     save_with_peft,
     tiny_gpt2,
     tiny_llama,
-    token_ids,
 )
 
 from aurac.adapters import (
@@ -166,42 +165,12 @@ def test_removal_leaves_the_base_as_it_was(family):
     assert torch.equal(logits(base), logits(twin))
 
 
-def test_adapters_take_turns_and_an_exception_restores():
-    base, first, _ = on("llama")
-    second = random_adapter(base, 4, names=["q_proj"], seed=9)
+def test_an_exception_restores_the_base():
+    base, adapter, _ = on("llama")
     plain = logits(base)
-    with attach(base, prepare(first)) as live:
-        one = logits(live.model)
-    with attach(base, prepare(second)) as live:
-        two = logits(live.model)
-    with attach(base, prepare(first)) as live:
-        assert torch.equal(logits(live.model), one)
-    assert not torch.equal(one, two)
-    with pytest.raises(ZeroDivisionError), attach(base, prepare(first)):
+    with pytest.raises(ZeroDivisionError), attach(base, prepare(adapter)):
         _ = 1 / 0
     assert torch.equal(logits(base), plain)
-
-
-def test_switching_back_and_forth_changes_nothing():
-    base, adapter, _ = on("llama")
-    with attach(base, prepare(adapter)) as live:
-        seen = {}
-        for r in (8, 1, 0, 4, 8, 0, 1, 4):
-            live.set_rank(r)
-            assert live.rank == r
-            out = logits(live.model)
-            assert torch.equal(seen.setdefault(r, out), out)
-
-
-def test_generation_works_on_the_live_model():
-    base, adapter, build = on("llama", alpha=4.0)
-    ids = token_ids(shape=(1, 5))
-    with attach(base, prepare(adapter, "prefix", "rule")) as live:
-        live.set_rank(2)
-        out = base.generate(ids, max_new_tokens=6, do_sample=False)
-        updates = {n: 4 / math.sqrt(2) * f.B[:, :2] @ f.A[:2] for n, f in adapter.modules.items()}
-    oracle = dense(build(), updates).generate(ids, max_new_tokens=6, do_sample=False)
-    assert torch.equal(out, oracle)
 
 
 def test_training_mode_is_restored():

@@ -77,17 +77,6 @@ def test_an_export_is_portable(tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("rule", "alpha", "rslora"), [("none", 6, False), ("rank", 2, False), ("sqrt", 2, True)]
-)
-def test_the_published_scale_in_plain_peft(tmp_path, rule, alpha, rslora):
-    # alpha 2 cut to rank 3: none is written as lora_alpha = 2 · 3
-    adapter, _ = saved(tmp_path, rule=rule, alpha=2.0)
-    cut = save_adapter(truncate(adapter, 3, rescale="rule"), tmp_path / "cut")
-    config = json.loads((cut / "adapter_config.json").read_text())
-    assert (config["lora_alpha"], config["use_rslora"], config["r"]) == (alpha, rslora, 3)
-
-
 def test_a_path_stands_for_the_adapter_in_it(tmp_path):
     adapter, folder = saved(tmp_path)
     cut = truncate(str(folder), 2)

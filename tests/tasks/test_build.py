@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 
 import numpy as np
@@ -222,19 +221,6 @@ def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     path.write_text(path.read_text().replace(quoted, "doc_to_text: !function loud.text"))
     evaluate(built(path, num_fewshot=1), RuleModel())
     assert capfd.readouterr().err == ""
-
-
-def test_seeds_are_those_of_simple_evaluate():
-    import lm_eval
-
-    from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED
-
-    signature = inspect.signature(lm_eval.simple_evaluate).parameters
-    defaults = {name: parameter.default for name, parameter in signature.items()}
-    assert defaults["random_seed"] == PYTHON_SEED == 0
-    for name in ("numpy_random_seed", "torch_random_seed", "fewshot_random_seed"):
-        assert defaults[name] == OTHER_SEED == 1234
-    assert defaults["fewshot_as_multiturn"] is True
 
 
 def test_templates_are_compiled_once_and_render_as_before():
