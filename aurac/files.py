@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import lzma
 import os
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 Json: TypeAlias = "str | float | Sequence[Json] | Mapping[str, Json] | None"
 
 _SCRAP = ".tmp"
-_LARGEST = 1 << 30  # bytes of an archive, unpacked
 
 
 def write_atomic(path: Path, data: str | bytes) -> None:
@@ -105,38 +103,29 @@ def fresh_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def packed(folder: Path) -> Mapping[str, memoryview]:
+def packed(folder: Path) -> Mapping[str, bytes]:
     """Name within `folder` → content of the files in `FOLDER.tar.xz`; empty without one.
 
     The archive is one that `tar cJf cells.tar.xz cells` makes. It is read into memory whole, since
-    compression spans its members; nothing is written.
-
-    Raises:
-        RunFolderError: It is damaged, or larger than 1 GiB unpacked.
+    compression spans its members; nothing is written. A damaged one is a RunFolderError.
     """
     archive = folder.with_name(f"{folder.name}.tar.xz")
-    try:
-        state = archive.stat()
-    except OSError:
+    if not archive.exists():
         return {}
+    state = archive.stat()
     return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=1)
-def _members(archive: Path, folder: str, *_state: int) -> dict[str, memoryview]:
+def _members(archive: Path, folder: str, *_state: int) -> dict[str, bytes]:
     files = {}
     try:
-        with lzma.open(archive) as file:
-            content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise RunFolderError(f"{archive} is too large: unpack it with `tar xJf`.")
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
+        with tarfile.open(archive, "r|xz") as tar:
             for member in tar:
                 parts = PurePath(member.name).parts
-                if member.isreg() and parts[:1] == (folder,):
-                    start = member.offset_data
-                    data = memoryview(content)[start : start + member.size]
-                    files["/".join(parts[1:])] = data
+                file = tar.extractfile(member) if member.isreg() else None
+                if file is not None and parts[:1] == (folder,):
+                    files["/".join(parts[1:])] = file.read()
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         raise RunFolderError(f"{archive} cannot be read ({first_line(error)}).") from error
     return files

@@ -50,10 +50,6 @@ class SimulatedRun:
         names = dict.fromkeys(curve.adapter for curve in self.curves)
         return [AdapterInfo(name=name, trained_rank=max(RANKS)) for name in names]
 
-    def member_curves(self, group: str) -> tuple[Curve, ...]:  # noqa: ARG002
-        """No task is a group."""
-        return ()
-
     def questions(self, task: str) -> pd.DataFrame:  # noqa: ARG002
         """No questions."""
         return pd.DataFrame(columns=["example", "question", "target", "choices"])

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 NAME = "aurac"
-_HALF = (torch.float16, torch.bfloat16)
 _DELTA = ".token_adapter.trainable_tokens_delta"
 
 
@@ -45,7 +44,7 @@ class LiveAdapter:
         prepared: What is attached.
     """
 
-    def __init__(self, model: nn.Module, prepared: Prepared, *, half: bool = False) -> None:
+    def __init__(self, model: nn.Module, prepared: Prepared) -> None:
         self.model = model
         self.prepared = prepared
         self._rank = 0
@@ -54,11 +53,11 @@ class LiveAdapter:
         self._extras = ExtraTensors(model, prepared.adapter)
         try:
             self._layers = _inject(model, prepared.adapter)
-            self._copied = _copied(prepared, self._layers, partial(_copy, half=half))
+            self._copied = _copied(prepared, self._layers, _copy)
             for name, layer in self._layers.items():
                 magnitude = prepared.adapter.modules[name].magnitude
                 if magnitude is not None:  # PEFT would start at the base's norms
-                    weight = nn.Parameter(_copy(magnitude, layer, half=half), requires_grad=False)
+                    weight = nn.Parameter(_copy(magnitude, layer), requires_grad=False)
                     layer.lora_magnitude_vector[NAME].weight = weight
             self.set_rank(max(prepared.fit_factors or (prepared.rank,)))
         except BaseException:
@@ -156,14 +155,13 @@ def cuts(model: nn.Module, adapter_name: str) -> Iterator[Callable[[int], None]]
 
 
 @contextmanager
-def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Iterator[LiveAdapter]:
+def attach(model: nn.Module, prepared: Prepared) -> Iterator[LiveAdapter]:
     """Attach a prepared adapter to ``model`` for the length of a ``with`` block.
 
     Args:
         model: A base model without an adapter; it is changed in place and restored at the end.
-        prepared: From :func:`~aurac.adapters.truncate.prepare`.
-        half: Keep factors in the base's own 16-bit type. By default they are computed in fp32
-            there, as ``PeftModel.from_pretrained`` does.
+        prepared: From :func:`~aurac.adapters.truncate.prepare`. On a 16-bit base its factors are
+            computed in fp32, as ``PeftModel.from_pretrained`` does.
 
     Yields:
         The handle, at full rank (with fitted factors at the largest rank that has one).
@@ -173,7 +171,7 @@ def attach(model: nn.Module, prepared: Prepared, *, half: bool = False) -> Itera
         UsageError: When the model carries an adapter already.
     """
     check_fits(prepared.adapter, model)
-    live = LiveAdapter(model, prepared, half=half)
+    live = LiveAdapter(model, prepared)
     try:
         yield live
     finally:
@@ -227,12 +225,10 @@ def _lora_config(adapter: Adapter, model: nn.Module) -> LoraConfig:
     )
 
 
-def _copy(tensor: Tensor, layer: Any, *, half: bool) -> Tensor:
+def _copy(tensor: Tensor, layer: Any) -> Tensor:
     """A copy where a layer computes its adapter, in the type that PEFT would compute it in."""
     weight = _reference_weight(layer)
-    dtype = weight.dtype if weight.dtype.is_floating_point else torch.float32
-    if dtype in _HALF and not half:
-        dtype = torch.float32
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     # Of a base that is spread or offloaded (accelerate), the layer's own place during a pass.
     hook = getattr(layer.get_base_layer(), "_hf_hook", None)
     device = getattr(hook, "execution_device", None) if weight.is_meta else weight.device
@@ -337,14 +333,11 @@ class ExtraTensors:
     def _add_module(self, name: str, state: Mapping[str, Tensor]) -> None:
         original = _find(self._model, name)
         replacement = copy.deepcopy(original)
-        expected = replacement.state_dict()
-        wrong = [k for k in {*expected, *state} if k not in expected or k not in state]
-        wrong += [k for k in state if k in expected and state[k].shape != expected[k].shape]
-        if wrong:
-            raise CheckpointError(
-                f"the adapter's own copy of {name} does not fit the base's: {min(wrong)}"
-            )
-        replacement.load_state_dict(dict(state))
+        try:
+            replacement.load_state_dict(dict(state))
+        except RuntimeError as error:
+            what = f"the adapter's own copy of {name} does not fit the base's"
+            raise CheckpointError(f"{what} ({' '.join(str(error).split())})") from error
         self._modules[name] = (original, replacement)
 
     def _add_tokens(self, name: str, rows: Tensor, indices: list[int]) -> None:

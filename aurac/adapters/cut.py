@@ -10,11 +10,13 @@ from aurac.adapters.family import Family
 from aurac.adapters.nesting import default_nested_ranks
 from aurac.adapters.truncate import (
     Basis,
+    Prepared,
     Rescale,
     check_cut,
     default_basis,
     default_rescale,
     has_p_in_weights,
+    prepare,
 )
 
 Truncation = tuple[str, str, str]
@@ -35,6 +37,11 @@ class Cut:
     def truncation(self) -> Truncation:
         """What all ranks share."""
         return self.adapter.sha256, self.basis, self.rescale
+
+    def prepared(self) -> Prepared:
+        """The adapter ready to be truncated so."""
+        factors = {self.rank: self.factor} if self.factor is not None else None
+        return prepare(self.adapter, self.basis, self.rescale, factors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family
@@ -19,7 +20,7 @@ from aurac.adapters.formats import load_adapter
 from aurac.adapters.formats.peft import peft_state
 from aurac.adapters.formats.peft_config import CONFIG, Number, base_fields, is_set, pattern_name
 from aurac.adapters.formats.sidecar import Sidecar
-from aurac.adapters.formats.storage import WEIGHTS, write_tensors
+from aurac.adapters.formats.storage import WEIGHTS
 from aurac.adapters.nesting import peft_alpha
 from aurac.adapters.truncate import BasisOption, Dtype, Rescale, in_dtype, prepare
 from aurac.errors import CheckpointError, RunFolderError, UsageError, first_line
@@ -123,7 +124,9 @@ def save_adapter(
 
 
 def _write(adapter: Adapter, folder: Path) -> None:
-    write_tensors(folder / WEIGHTS[0], peft_state(adapter))
+    # The library refuses memory that tensors share.
+    state = {k: t.detach().cpu().clone().contiguous() for k, t in peft_state(adapter).items()}
+    save_file(state, folder / WEIGHTS[0], {"format": "pt"})
     text = json.dumps(peft_config(adapter), indent=2, sort_keys=True, allow_nan=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     Sidecar.of(adapter).write(folder)

@@ -25,6 +25,12 @@ from aurac.curves.display import slot_bytes
 if TYPE_CHECKING:
     from peft import PeftModel
 
+_OWN = (
+    *("name", "format", "sha256", "base", "base_sha256", "method", "rule", "alpha", "dora"),
+    *("derived", "recipe", "seed", "data_order"),
+)
+"""What a description has as the adapter has it."""
+
 
 @dataclass(frozen=True)
 class AtRank:
@@ -90,8 +96,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     shares = [_energy(adapter, name, f, ranks) for name, f in adapter.modules.items()]
     known = [each for each in shares if each is not None]
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
-    first = next(iter(adapter.modules))
-    p = adapter.rank_weights(first)
+    p = adapter.rank_weights(next(iter(adapter.modules)))
     nesting, basis = adapter.nesting, default_basis(adapter)
     by_rank = [
         AtRank(
@@ -106,31 +111,19 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
         for k, r in enumerate(ranks)
     ]
     return Description(
-        name=adapter.name,
+        **{name: getattr(adapter, name) for name in _OWN},
         source=None if adapter.source is None else str(adapter.source),
-        format=adapter.format,
-        sha256=adapter.sha256,
-        base=adapter.base,
-        base_sha256=adapter.base_sha256,
-        method=adapter.method,
         nested_ranks=list(nesting.ranks) if nesting else None,
         weights=list(nesting.weights) if nesting else None,
         update=nesting.update if nesting else None,
-        rule=adapter.rule,
-        alpha=adapter.alpha,
         trained_rank=adapter.rank,
         modules=len(adapter.modules),
         module_ranks=dict(sorted(Counter(f.rank for f in adapter.modules.values()).items())),
         dtypes=sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
-        dora=adapter.dora,
         extra_tensors=len(adapter.extras),
         basis=basis,
         rescale=default_rescale(adapter, basis),
         p=None if p is None or adapter.trained_at_each_rank else p.tolist(),
-        derived=adapter.derived,
-        recipe=adapter.recipe,
-        seed=adapter.seed,
-        data_order=adapter.data_order,
         by_rank=by_rank,
         notes=list(adapter.notes),
     )

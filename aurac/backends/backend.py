@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from typing_extensions import Self
 
-from aurac.adapters import prepare, save_adapter
+from aurac.adapters import save_adapter
 from aurac.adapters.cut import Cut, Truncation
 from aurac.adapters.truncate import Prepared
 from aurac.backends.keys import hide, holds_key
@@ -40,6 +41,7 @@ class Backend:
         finds_factors: Whether rescale `fit` may ask it for its factors.
         on_ray: Whether workers of a Ray cluster may each have one.
         counts: Whether it calls `progress`.
+        several: lm-eval's attribute for how many requests go at once, where there is one.
         progress: Called with the number of requests newly answered (negative if repeated).
     """
 
@@ -47,6 +49,7 @@ class Backend:
     scores: Any = True
     finds_factors = on_ray = False
     counts = False
+    several = ""
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
     def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
@@ -67,7 +70,7 @@ class Backend:
     @property
     def place(self) -> str:
         """The device, as records name it."""
-        return self.device_kind
+        return self.base.device
 
     @property
     def version(self) -> str:
@@ -111,9 +114,17 @@ class Backend:
         with quiet(), self._model(cut) as lm:
             yield lm
 
-    def checking(self, cut: Cut | None) -> AbstractContextManager[Any]:
-        """``lm(cut)`` as the check asks it."""
-        return self.lm(cut)
+    @contextmanager
+    def checking(self, cut: Cut | None) -> Iterator[Any]:
+        """``lm(cut)`` as the check asks it: one request at a time.
+
+        vLLM 0.32 on CPUs ends where the prompts of several requests with LoRA are scored together.
+        """
+        with (
+            self.lm(cut) as lm,
+            patch.object(lm, self.several, 1) if self.several else nullcontext(),
+        ):
+            yield lm
 
     def _model(self, cut: Cut | None) -> AbstractContextManager[Any]:
         raise NotImplementedError
@@ -138,9 +149,7 @@ class Exports:
         if what not in self._written:
             key = cut.truncation, cut.factor
             if key not in self._prepared:
-                factors = {cut.rank: cut.factor} if cut.factor is not None else None
-                made = prepare(cut.adapter, cut.basis, cut.rescale, fit_factors=factors)
-                self._prepared[key] = made
+                self._prepared[key] = cut.prepared()
             exported = self._prepared[key].at(cut.rank)
             folder = self._folder() / f"aurac-r{cut.rank}-{exported.sha256[:16]}"
             if not folder.exists():

@@ -23,9 +23,9 @@ import torch
 from lm_eval.api.instance import Instance
 from numpy.typing import NDArray
 
-from aurac.adapters import Adapter, default_rescale, prepare
+from aurac.adapters import Adapter, default_rescale
 from aurac.adapters.cut import Cut
-from aurac.adapters.truncate import Prepared, default_basis
+from aurac.adapters.truncate import default_basis
 from aurac.backends.engine import EngineBackend
 from aurac.engine.lm import scoring_requests
 from aurac.engine.tokens import most_new_tokens
@@ -217,7 +217,7 @@ class Check:
         yield _BASE_ALONE, change(None)
         for says, other in _mistakes(cut).items():
             yield says, change(other)
-        exported = _prepared(cut).at(cut.rank)
+        exported = cut.prepared().at(cut.rank)
         slight = change(_scaled(exported, _SLIGHT))
         times = fitting(slight, -math.inf, math.inf)
         scale = 1 + times * (_SLIGHT - 1)
@@ -269,7 +269,7 @@ _OTHER_BASE = "its base is another model, or has another tokenizer"
 def _mistakes(cut: Cut) -> Mapping[str, Cut]:
     """What servers have been seen to compute instead of a cut: in words, and as a cut."""
     whole, r = cut.adapter, cut.rank
-    prepared = _prepared(cut)
+    prepared = cut.prepared()
     exported = prepared.at(r)
     ranks = {2**k for k in range(r.bit_length() + 3)} | {r - 1, r + 1, whole.rank}
     found, basis, rescale = {}, cut.basis, cut.rescale
@@ -279,12 +279,13 @@ def _mistakes(cut: Cut) -> Mapping[str, Cut]:
     if cut.factor is None:
         for other in sorted(rank for rank in ranks - {r} if 1 <= rank <= whole.rank):
             found[f"it computes rank {other}"] = Cut(whole, other, basis, rescale)
-    root, scale = math.sqrt(r), prepared.scaling(next(iter(exported.modules)), r)
+    module, trained = next(iter(whole.modules.items()))
+    root, scale = math.sqrt(r), prepared.scaling(module, r)
     scales = {
         "its scale is alpha/r and should be alpha/√r (rsLoRA)": 1 / root,
         "its scale is alpha/√r and should be alpha/r": root,
-        "its scale is that of the trained rank": _trained(cut) / scale if scale else 1.0,
-        "its scale is 1": 1 / scale if scale else 1.0,
+        "its scale is that of the trained rank": trained.scale(trained.rank) / (scale or math.nan),
+        "its scale is 1": 1 / (scale or math.nan),
         "its scale is twice what it should be": 2.0,
         "its scale is half of what it should be": 0.5,
     }
@@ -292,11 +293,6 @@ def _mistakes(cut: Cut) -> Mapping[str, Cut]:
         if abs(factor - 1) > 1e-3:
             found[says] = _scaled(exported, factor)
     return found
-
-
-def _prepared(cut: Cut) -> Prepared:
-    factors = {cut.rank: cut.factor} if cut.factor is not None else None
-    return prepare(cut.adapter, cut.basis, cut.rescale, fit_factors=factors)
 
 
 def _scaled(exported: Adapter, factor: float) -> Cut:
@@ -317,11 +313,6 @@ def _groups(adapter: Adapter) -> tuple[dict[str, set[str]], dict[str, set[str]]]
         if number := re.search(r"\.(\d+)\.", name):
             layers.setdefault(f"layer {number[1]}", set()).add(name)
     return kinds, layers
-
-
-def _trained(cut: Cut) -> float:
-    module = next(iter(cut.adapter.modules.values()))
-    return module.scale(module.rank)
 
 
 def _lead(lm: Any, request: Any, own: str, served: str) -> float:

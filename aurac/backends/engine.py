@@ -50,11 +50,6 @@ class EngineBackend(Backend):
         """Its version; the dtype is the base's."""
         return {"backend": f"aurac {ENGINE_VERSION}"}
 
-    @property
-    def place(self) -> str:
-        """The base's device."""
-        return self.base.device
-
     @cached_property
     def model(self) -> EngineLM:
         """The one `EngineLM`; the base is loaded the first time."""

@@ -82,6 +82,7 @@ class VllmBackend(Backend):
     """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
     checked = True
+    several = "batch_size"
 
     def __init__(
         self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports, largest: int
@@ -111,26 +112,6 @@ class VllmBackend(Backend):
             number = self._numbers.setdefault(folder, len(self._numbers) + 1)
             self._lm.lora_request = LoRARequest(folder.name, number, str(folder))
         yield self._lm
-
-    @contextmanager
-    def checking(self, cut: Cut | None) -> Iterator[Any]:
-        """``lm(cut)``, one prompt at a time."""
-        with self.lm(cut) as lm, one_at_a_time(lm, "batch_size"):
-            yield lm
-
-
-@contextmanager
-def one_at_a_time(lm: Any, setting: str) -> Iterator[Any]:
-    """An lm-eval model that asks for one thing at once; `setting` is its attribute for how many.
-
-    vLLM 0.32 on CPUs ends where the prompts of several requests with LoRA are scored together.
-    """
-    several = getattr(lm, setting)
-    setattr(lm, setting, 1)
-    try:
-        yield lm
-    finally:
-        setattr(lm, setting, several)
 
 
 def model_class(name: str) -> Any:

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend, Exports
 from aurac.backends.keys import redacted
-from aurac.backends.lm_eval_models import model_class, one_at_a_time
+from aurac.backends.lm_eval_models import model_class
 from aurac.curves.display import slot_rank
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
@@ -55,7 +55,8 @@ class ServerBackend(Backend):
     """
 
     checked = True
-    device_kind = "server"
+    device_kind = place = "server"
+    several = "_concurrent"
 
     def __init__(
         self,
@@ -137,12 +138,6 @@ class ServerBackend(Backend):
         except Exception as error:
             reason = redacted(f"{type(error).__name__}: {first_line(error)}")
             raise CellError(f"{self.address} failed on {self._lm.model} ({reason})") from error
-
-    @contextmanager
-    def checking(self, cut: Cut | None) -> Iterator[Any]:
-        """``lm(cut)``, one request at a time."""
-        with self.lm(cut) as lm, one_at_a_time(lm, "_concurrent"):
-            yield lm
 
     def begin(self, cuts: Sequence[Cut], *, scores: bool) -> None:
         """Have every cut served, and ask whether the prompt's log-probabilities come.

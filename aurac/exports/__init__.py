@@ -65,10 +65,9 @@ def _points(run: StoredRun) -> Iterator[Point]:
 
 def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Cell]:
     """Task (no group) → its cell."""
-    way = (cut.adapter, cut.basis, cut.rescale) if cut else (None, None, None)
-    leaves = dict.fromkeys(leaf.name for task in run.tasks for leaf in run.leaves(task))
-    cells = {leaf: run.cell(leaf, way, rank) for leaf in leaves}
-    return {leaf: cell for leaf, cell in cells.items() if cell is not None}
+    leaves = (leaf for task in run.tasks for leaf in run.leaves(task))
+    cells = {leaf.name: run.cell(leaf, cut, rank) for leaf in leaves}
+    return {name: cell for name, cell in cells.items() if cell is not None}
 
 
 def _write(run: StoredRun, point: Point, out: Path, requests: dict[str, list[Any]]) -> Path:
@@ -77,7 +76,7 @@ def _write(run: StoredRun, point: Point, out: Path, requests: dict[str, list[Any
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     for task, cell in point.cells.items():
-        rows = sample_rows(cell, run.keys(run.task(task)), requests[task][1:])
+        rows = sample_rows(cell, run.keys(run.task(task), point.cut), requests[task][1:])
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     path = folder / f"results_{date}.json"

@@ -51,17 +51,17 @@ def sample_rows(
     """
     if [row["doc_hash"] for row in rows[: len(keys)]] != [key.content for key in keys]:
         raise RunFolderError("The prompts that the run kept are of other examples than its cells.")
-    responses, greedy = cell.responses(keys), cell.column("greedy", keys)
+    responses, greedy = cell.responses(keys), cell.greedy(keys)
     for name in dict.fromkeys(metric.rpartition(",")[2] for metric in cell.metrics()):
         columns = {
             metric.rpartition(",")[0]: cell.values(metric, keys) or []
             for metric in cell.metrics()
             if metric.rpartition(",")[2] == name
         }
-        filtered = cell.column(name, keys)
+        filtered = cell.filtered(name, keys)
         for at, row in enumerate(rows[: len(keys)]):
             answers = _as_logged(responses[at], greedy[at] if greedy else None, row["arguments"])
-            first, own = [answer[0] for answer in answers], filtered and filtered[at]
+            first, own = [answer[0] for answer in answers], filtered[at]
             yield {
                 "doc_id": row["doc_id"],
                 "doc": row["doc"],
@@ -96,7 +96,10 @@ def results(
     run: StoredRun, point: Point, records: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
-    rows = {name: _task_row(run, name, cell) for name, cell in point.cells.items()}
+    rows = {
+        name: _task_row(name, cell, run.keys(run.task(name), point.cut))
+        for name, cell in point.cells.items()
+    }
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
@@ -130,8 +133,7 @@ def results(
     }
 
 
-def _task_row(run: StoredRun, name: str, cell: Cell) -> dict[str, Any]:
-    keys = run.keys(run.task(name))
+def _task_row(name: str, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(keys)}
     known = cell.aggregates.get(len(keys), {})
     for key in cell.metrics():

@@ -6,12 +6,10 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import check_asked, wanted_metric
@@ -80,21 +78,18 @@ def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str
         if len(known) > 1 and not any(log.columns for log in logs.values()):
             logger.warning("%s has no number for each example, as perplexities: left out", key[1])
             del known[key]
-    groups = {group: leaves for log in files for group, leaves in log.groups.items()}
+    adapters, tasks = (list(dict.fromkeys(names)) for names in zip(*known, strict=True))
+    gaps: dict[tuple[str, str], dict[int, str]] = {}
+    for group, leaves in {g: leaves for log in files for g, leaves in log.groups.items()}.items():
+        tasks += [group] if group not in tasks else []
+        for adapter in adapters:
+            key, own = (adapter, group), [(leaf, (adapter, leaf)) for leaf in leaves]
+            if key not in known and all(place in known for _, place in own):
+                known[key], gaps[key] = _pooled({leaf: known[place] for leaf, place in own})
     there = {task: _everywhere(logs.values()) for (_, task), logs in known.items()}
-    check_asked(asked, there | {group: set[str]() for group in groups})
-    curves: dict[tuple[str, str], Curve] = {}
-    for (adapter, task), logs in known.items():
-        metric = _metric(task, asked, _everywhere(logs.values()))
-        curves[adapter, task] = _curve(adapter, task, logs, metric)
-    for adapter in {adapter for adapter, _ in known}:
-        for group, leaves in groups.items():
-            if (adapter, group) not in curves and all((adapter, leaf) in known for leaf in leaves):
-                members = {leaf: known[adapter, leaf] for leaf in leaves}
-                curves[adapter, group] = _pooled(adapter, group, members, asked)
-    tasks = list(dict.fromkeys(task for _, task in known)) + list(groups)
-    adapters = list(dict.fromkeys(adapter for adapter, _ in known))
-    return [curves[a, t] for t in tasks for a in adapters if (a, t) in curves]
+    check_asked(asked, there)
+    ordered = [(a, task) for task in tasks for a in adapters if (a, task) in known]
+    return [_curve(*key, known[key], asked, missing=gaps.get(key, {})) for key in ordered]
 
 
 def _share_base(known: dict[tuple[str, str], Logs]) -> None:
@@ -126,7 +121,10 @@ def _metric(task: str, asked: Mapping[str, str], there: set[str]) -> str:
     return known[0]
 
 
-def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
+def _curve(
+    adapter: str, task: str, logs: Logs, asked: Mapping[str, str], missing: Mapping[int, str]
+) -> Curve:
+    metric = _metric(task, asked, _everywhere(logs.values()))
     scores = {rank: log.columns[metric] for rank, log in logs.items()}
     hashes = next(iter(logs.values())).hashes
     for rank, log in logs.items():
@@ -136,13 +134,14 @@ def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
                 f"{rank} than at rank {next(iter(logs))}."
             )
     labels = next((log.labels for log in logs.values() if log.labels), None)  # of any rank
-    examples = next(row for rank, row in scores.items() if rank)
+    examples = next((row for rank, row in scores.items() if rank), {})
     try:
         return Curve.from_examples(
             scores,
             adapter=adapter,
             task=task,
             metric=metric,
+            missing=missing,
             doc_hashes=tuple(hashes[doc] for doc in examples),
             clusters=tuple(labels[doc] for doc in examples) if labels else None,
         )
@@ -150,33 +149,24 @@ def _curve(adapter: str, task: str, logs: Logs, metric: str) -> Curve:
         raise DataError(f"{adapter} on {task}: {error}") from error
 
 
-def _pooled(
-    adapter: str, group: str, members: Mapping[str, Logs], asked: Mapping[str, str]
-) -> Curve:
-    """The examples of all members in their order, at the ranks that all have."""
-    metric = _metric(
-        group, asked, _everywhere(x for logs in members.values() for x in logs.values())
-    )
-    curves = [_curve(adapter, task, logs, metric) for task, logs in members.items()]
-    ranks = sorted(set.intersection(*(set(curve.ranks) for curve in curves)))
-    if not ranks:
-        raise DataError(f"{adapter} on {group}: its tasks have no rank in common.")
-    gaps = {rank for curve in curves for rank in curve.ranks} - set(ranks)
-    bases = [curve.base_scores for curve in curves if curve.base_scores is not None]
-    # an example of a member without clusters is one by itself
-    shared = tuple(f"{c.task}:{x}" for c in curves for x in c.clusters or c.doc_ids or ())
-    return Curve.from_outcomes(
-        ranks,
-        np.concatenate([np.asarray(curve.at(ranks).outcomes) for curve in curves], axis=1),
-        doc_ids=tuple(f"{c.task}:{doc}" for c in curves for doc in c.doc_ids or ()),
-        doc_hashes=tuple(h for curve in curves for h in curve.doc_hashes or ()),
-        clusters=shared if any(curve.clusters for curve in curves) else None,
-        base_scores=np.concatenate(bases) if len(bases) == len(curves) else None,
-        missing=dict.fromkeys(gaps, "not in the logs of all its tasks"),
-        adapter=adapter,
-        task=group,
-        metric=metric,
-    )
+def _pooled(members: Mapping[str, Logs]) -> tuple[Logs, dict[int, str]]:
+    """The logs of a group's tasks as one at each rank that all have, and why others are missing."""
+    ranks = set.intersection(*(set(logs) for logs in members.values()))
+    gaps = {rank for logs in members.values() for rank in logs} - ranks - {0}
+    pooled = {}
+    for rank in sorted(ranks):
+        logs = [(task, own[rank]) for task, own in members.items()]
+        pooled[rank] = one = replace(logs[0][1], columns={}, hashes={}, labels={})
+        metrics, clustered = _everywhere(log for _, log in logs), any(log.labels for _, log in logs)
+        for task, log in logs:
+            for metric in metrics:
+                scores = {f"{task}:{doc}": value for doc, value in log.columns[metric].items()}
+                one.columns.setdefault(metric, {}).update(scores)
+            for doc, hashed in log.hashes.items():
+                one.hashes[f"{task}:{doc}"] = hashed
+                if clustered:  # an example of a task without clusters is one by itself
+                    one.labels[f"{task}:{doc}"] = f"{task}:{log.labels.get(doc, doc)}"
+    return pooled, dict.fromkeys(gaps, "not in the logs of all its tasks")
 
 
 def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:

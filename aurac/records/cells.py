@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -66,13 +66,19 @@ class Cell:
         """The places of those of n examples that are not there."""
         return [at for at, key in enumerate(documents) if key not in self.places]
 
-    def values(self, metric: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
-        """The n values of examples that are all there; None where it does not hold the metric."""
+    def _rows(
+        self, column: Callable[[Any], list[Any] | None], documents: Sequence[DocumentKey]
+    ) -> list[Any] | None:
+        """What a column of blocks holds of examples that are all there; None where one lacks it."""
         where = [self.places[key] for key in documents]
-        columns = {b: self.blocks[b].metrics.get(metric) for b in {b for b, _ in where}}
-        if any(column is None for column in columns.values()):
+        columns = {b: column(self.blocks[b]) for b, _ in where}
+        if any(rows is None for rows in columns.values()):
             return None
         return [(columns[b] or [])[row] for b, row in where]
+
+    def values(self, metric: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
+        """The n values of examples that are all there; None where it does not hold the metric."""
+        return self._rows(lambda block: block.metrics.get(metric), documents)
 
     def scores(self, metric: str, documents: Sequence[DocumentKey]) -> NDArray[np.float64] | None:
         """(n,) numbers, as `values`."""
@@ -86,27 +92,22 @@ class Cell:
 
     def unfinished(self, documents: Sequence[DocumentKey]) -> int | None:
         """How many of n answers were cut off at the token limit; None where it is not known."""
-        where = [self.places[key] for key in documents]
-        columns = {b: self.blocks[b].unfinished for b in {b for b, _ in where}}
-        if not where or any(column is None for column in columns.values()):
-            return None
-        return sum(bool((columns[b] or [])[row]) for b, row in where)
+        cut_off = self._rows(lambda block: block.unfinished, documents)
+        return sum(map(bool, cut_off)) if cut_off else None
 
     def responses(self, documents: Sequence[DocumentKey]) -> list[Any]:
         """The n answers; of a cell that was read whole."""
-        return [self.blocks[b].responses[row] for b, row in map(self.places.__getitem__, documents)]
+        return self._rows(lambda block: block.responses, documents) or []
 
-    def column(self, name: str, documents: Sequence[DocumentKey]) -> list[Any] | None:
-        """``greedy`` or, of a filter of this name, the answers of n examples; None without."""
-        where = [self.places[key] for key in documents]
-        columns = {b: _column(self.blocks[b], name) for b in {b for b, _ in where}}
-        if all(column is None for column in columns.values()):
-            return None
-        return [None if (c := columns[b]) is None else c[row] for b, row in where]
+    def greedy(self, documents: Sequence[DocumentKey]) -> list[list[bool]] | None:
+        """Of n examples whether each choice is what greedy decoding gives; None of texts."""
+        return self._rows(lambda block: block.greedy, documents)
 
-
-def _column(block: Block, name: str) -> list[Any] | None:
-    return block.greedy if name == "greedy" else block.filtered.get(name)
+    def filtered(self, name: str, documents: Sequence[DocumentKey]) -> list[Any]:
+        """The n answers of a filter; None where their block has none, as it changes none there."""
+        columns = [block.filtered.get(name) for block in self.blocks]
+        where = map(self.places.__getitem__, documents)
+        return [rows[row] if (rows := columns[b]) else None for b, row in where]
 
 
 class CellStore:

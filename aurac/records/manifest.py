@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,8 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     schema: int = RUN_SCHEMA
     settings: dict[str, Any]  #: what may not change once there are cells
-    provenance: dict[
-        str, Any
-    ] = {}  #: of the latest command: itself, times, versions, machine, base
+    #: of the latest command: itself, times, versions, machine, base
+    provenance: dict[str, Any] = {}
     adapters: list[AdapterInfo]
     tasks: list[TaskInfo]  #: those of a group before it
     asked: list[str]  #: the tasks and groups that were asked for
@@ -115,9 +114,7 @@ class Manifest(Record, frozen=True, kw_only=True):
                 return msgspec.json.decode(content, type=cls)
         except msgspec.MsgspecError as error:
             raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        raise RunFolderError(
-            f"{path} has schema {schema}; this version of aurac reads {RUN_SCHEMA}"
-        )
+        raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
 
     def write(self, folder: Path) -> None:
         """Write it into a run folder."""
@@ -127,8 +124,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         """Why another command cannot add to this run; one without cells takes any."""
         if not self.cuts:
             return []
-        names = {**self.settings, **other.settings}
-        found = _changed(names, self.settings, other.settings)
+        found = _changed(self.settings, other.settings)
         hashes = {adapter.name: adapter.sha256 for adapter in other.adapters}
         found += [
             f"adapter {adapter.name} has other weights"
@@ -138,9 +134,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         before = {task.name: task for task in self.tasks if task.first}
         for task in (task for task in other.tasks if task.name in before):
             known = before[task.name]
-            changed = _changed(
-                {**known.prompting, **task.prompting}, known.prompting, task.prompting
-            )
+            changed = _changed(known.prompting, task.prompting)
             if not changed and known.first != task.first:
                 changed = ["its first example is another"]
             found += [f"of task {task.name} {each}" for each in changed]
@@ -178,12 +172,9 @@ class Manifest(Record, frozen=True, kw_only=True):
         )
 
 
-def _changed(names: Iterable[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
-        for name in names
-        if before.get(name) != now.get(name)
-    ]
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    pairs = ((name, before.get(name), now.get(name)) for name in {**before, **now})
+    return [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]
 
 
 class _Schema(msgspec.Struct):

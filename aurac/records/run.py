@@ -18,14 +18,12 @@ from aurac.curves.curve import Curve
 from aurac.curves.display import common_name
 from aurac.errors import RunFolderError, first_line
 from aurac.files import sha256_json
-from aurac.records.cells import CellStore
+from aurac.records.cells import Cell, CellStore
 from aurac.records.lines import DocumentKey
 from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from aurac.records.cells import Cell
 
 __all__ = ["AdapterInfo", "Failure", "StoredRun", "TaskInfo", "TaskQuestions", "read_run"]
 
@@ -102,27 +100,21 @@ class StoredRun:
     def failures(self) -> tuple[Failure, ...]:
         """Every cell that could not be completed, once; a shared one under its first name."""
         found: dict[str, Failure] = {}
-        for cut, leaf, rank, key, examples in self._cells():
-            why = self._reason(key, leaf, examples)
-            if why and key not in found:
-                found[key] = Failure(*_way(cut), rank, leaf.name, why)
+        for cut, name, rank, key in self._cells():
+            cell = self.store.scores(key)
+            if cell.failed and cell.missing(self.keys(self._tasks[name], cut)):
+                who, basis, way = (cut.adapter, cut.basis, cut.rescale) if cut else (None,) * 3
+                found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
         return tuple(found.values())
 
-    def _cells(self) -> Iterator[tuple[CutInfo | None, TaskInfo, int, str, int]]:
-        """Cut (None: the base), task, rank, key and how many examples were asked for."""
+    def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
+        """Cut (None: the base), task, rank and key."""
         for name, key in self.manifest.base.items():
-            yield None, self._tasks[name], 0, key, self._tasks[name].examples
+            yield None, name, 0, key
         for cut in self.manifest.cuts:
             for name, cells in cut.cells.items():
                 for rank, key in cells.items():
-                    yield cut, self._tasks[name], rank, key, cut.examples[name]
-
-    def _reason(self, key: str, leaf: TaskInfo, examples: int) -> str | None:
-        """Why a cell lacks some of these examples."""
-        cell = self.store.scores(key)
-        return (
-            cell.failed.reason if cell.failed and cell.missing(self.keys(leaf, examples)) else None
-        )
+                    yield cut, name, rank, key
 
     def task(self, name: str) -> TaskInfo:
         """A task or group of the run; a RunFolderError where it has none of that name."""
@@ -134,20 +126,14 @@ class StoredRun:
         """The tasks of a group; of any other task itself."""
         return [self._tasks[name] for name in task.members] or [task]
 
-    def keys(self, leaf: TaskInfo, examples: int | None = None) -> list[DocumentKey]:
-        """The first examples of a task (no group); all that were asked for without a number."""
-        return self._read(leaf).keys[: leaf.examples if examples is None else examples]
+    def keys(self, leaf: TaskInfo, cut: CutInfo | None = None) -> list[DocumentKey]:
+        """The examples of a task (no group) that were asked for, or those asked of a cut."""
+        return self._read(leaf).keys[: cut.examples[leaf.name] if cut else leaf.examples]
 
-    def labels(self, task: TaskInfo, leaf: TaskInfo, examples: int | None = None) -> list[str]:
+    def labels(self, task: TaskInfo, leaf: TaskInfo, cut: CutInfo | None = None) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
-        keys = self.keys(leaf, examples)
+        keys = self.keys(leaf, cut)
         return [f"{leaf.name}:{key.id}" if task.members else key.id for key in keys]
-
-    def member_curves(self, group: str) -> tuple[Curve, ...]:
-        """The curves of each task of a group; none of a task that is no group."""
-        members = (self.task(name) for name in self.task(group).members)
-        made = (self.curve(task, cut) for task in members for cut in self.manifest.cuts)
-        return tuple(curve for curve in made if curve is not None)
 
     def samples(
         self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
@@ -160,48 +146,25 @@ class StoredRun:
         import pandas as pd
 
         info, examples, scores, responses = self.task(task), [], [], []
-        for leaf, cell in self._point(info, (adapter, basis, rescale), rank):
-            keys = self.keys(leaf)
+        way = adapter, basis, rescale
+        cuts = [c for c in self.manifest.cuts if rank and (c.adapter, c.basis, c.rescale) == way]
+        cut = cuts[0] if cuts else None
+        for leaf in self.leaves(info):
+            cell = self.cell(leaf, cut, rank)
+            if cell is None:
+                what = f"{adapter or 'the base'} at rank {rank} on {leaf.name}"
+                raise RunFolderError(f"{what} is not there as a whole")
+            keys = self.keys(leaf, cut)
             scores += cell.values(info.metric, keys) or [None] * len(keys)
-            examples += self.labels(info, leaf)
+            examples += self.labels(info, leaf, cut)
             responses += cell.responses(keys)
         return pd.DataFrame({"example": examples, "score": scores, "response": responses})
 
-    def _point(
-        self, task: TaskInfo, way: tuple[str | None, ...], rank: int
-    ) -> Iterator[tuple[TaskInfo, Cell]]:
-        """The whole cells of a point: one, or one for each task of a group."""
-        for leaf in self.leaves(task):
-            cell = self.cell(leaf.name, way, rank)
-            if cell is None:
-                text = (
-                    f"{way[0] or 'the base'} at rank {rank} on {leaf.name} is not there as a whole"
-                )
-                raise RunFolderError(text)
-            yield leaf, cell
-
-    def cell(self, leaf: str, way: tuple[str | None, ...], rank: int) -> Cell | None:
-        """The whole cell of a cut (adapter, basis, rescale) on a task; None where it lacks some."""
-        key = self.manifest.base.get(leaf)
-        if rank:
-            cuts = (c for c in self.manifest.cuts if (c.adapter, c.basis, c.rescale) == way)
-            key = next((c.cells.get(leaf, {}).get(rank) for c in cuts), None)
-        cell = self.store.read(key) if key else None
-        return None if cell is None or cell.missing(self.keys(self.task(leaf))) else cell
-
-    def values(self, task: str) -> pd.DataFrame:
-        """Columns adapter, basis, rescale, rank, value: the metric by lm-eval's own aggregation.
-
-        It is that of a task that is no group, such as one of perplexity; rank 0 is the base.
-        """
-        import pandas as pd
-
-        info, rows = self.task(task), []
-        for cut, leaf, rank, key, _ in self._cells():
-            if leaf.name == task:
-                told = self.store.scores(key).aggregates.get(info.examples, {})
-                rows.append((*_way(cut), rank, told.get(info.metric)))
-        return pd.DataFrame(rows, columns=["adapter", "basis", "rescale", "rank", "value"])
+    def cell(self, leaf: TaskInfo, cut: CutInfo | None, rank: int) -> Cell | None:
+        """The cell of a cut on a task (no group), that of the base at rank 0; None if not whole."""
+        keys = cut.cells.get(leaf.name, {}) if cut else {0: self.manifest.base.get(leaf.name)}
+        cell = self.store.read(key) if (key := keys.get(rank)) else None
+        return None if cell is None or cell.missing(self.keys(leaf, cut)) else cell
 
     def requests(self, task: str) -> list[dict[str, Any]]:
         """What lm-eval's logs say of a task (no group), then of each of its examples."""
@@ -243,29 +206,22 @@ class StoredRun:
             return None
         if task.rolling:
             return None if task.members else self._rolling(task, cut)
-        counts = {leaf.name: cut.examples[leaf.name] for leaf in leaves}
         ranks = sorted({rank for leaf in leaves for rank in cut.cells[leaf.name]})
-        rows: dict[int, NDArray[np.float64]] = {}
-        missing: dict[int, str] = {}
-        for rank in ranks:
-            keys = {leaf.name: cut.cells[leaf.name].get(rank) for leaf in leaves}
-            found = self._scores(task, keys, counts)
-            if isinstance(found, str):
-                missing[rank] = found
-            else:
-                rows[rank] = found
+        found = {rank: self._scores(task, cut, rank) for rank in (0, *ranks)}
+        missing = {rank: why for rank, why in found.items() if isinstance(why, str) and rank}
+        rows = {rank: row for rank, row in found.items() if not isinstance(row, str)}
+        base = rows.pop(0, None)
         if not rows:
             return None
-        base = self._scores(task, {x.name: self.manifest.base.get(x.name) for x in leaves}, counts)
-        documents = [key for leaf in leaves for key in self.keys(leaf, counts[leaf.name])]
-        ids = [x for leaf in leaves for x in self.labels(task, leaf, counts[leaf.name])]
+        documents = [key for leaf in leaves for key in self.keys(leaf, cut)]
+        ids = [label for leaf in leaves for label in self.labels(task, leaf, cut)]
         return Curve.from_outcomes(
             tuple(rows),
             np.stack(list(rows.values())),
             doc_ids=self._same(ids),
             doc_hashes=self._same([key.content for key in documents]),
-            clusters=self._clusters(task, counts),
-            base_scores=None if isinstance(base, str) else base,
+            clusters=self._clusters(task, cut),
+            base_scores=base,
             prompts=sha256_json([key.prompt for key in documents]),
             missing=missing,
             unfinished=self._unfinished(leaves, cut, (0, *rows)),
@@ -281,18 +237,21 @@ class StoredRun:
         for rank in ranks:
             counts = []
             for leaf in leaves:
-                key = cut.cells[leaf.name].get(rank) if rank else self.manifest.base.get(leaf.name)
-                cell, wanted = self.store.scores(str(key)), self.keys(leaf, cut.examples[leaf.name])
+                cell, wanted = self._kept(leaf, cut, rank), self.keys(leaf, cut)
                 counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
             if None not in counts:
                 found[rank] = sum(count or 0 for count in counts)
         return found
 
+    def _kept(self, leaf: TaskInfo, cut: CutInfo, rank: int) -> Cell:
+        """The scores of a cut on a task (no group) at a rank, those of the base at rank 0."""
+        keys = {0: self.manifest.base.get(leaf.name), **cut.cells[leaf.name]}
+        return self.store.scores(key) if (key := keys.get(rank)) else Cell()
+
     def _rolling(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
-        count, base = cut.examples[task.name], self.manifest.base.get(task.name)
-        keys = {0: base, **cut.cells[task.name]}
-        told = {rank: self.store.scores(key).aggregates for rank, key in keys.items() if key}
+        count, ranks = cut.examples[task.name], (0, *cut.cells[task.name])
+        told = {rank: self._kept(task, cut, rank).aggregates for rank in ranks}
         values = {rank: known.get(count, {}).get(task.metric) for rank, known in told.items()}
         known = {rank: value for rank, value in values.items() if rank and value is not None}
         if not known:
@@ -302,7 +261,7 @@ class StoredRun:
             tuple(known.values()),
             rolling=True,
             baseline=values.get(0),
-            missing={rank: "not finished" for rank, value in values.items() if value is None},
+            missing={rank: "not finished" for rank in ranks[1:] if rank not in known},
             **self._names(task, cut, known),
         )
 
@@ -323,19 +282,14 @@ class StoredRun:
             "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
         }
 
-    def _scores(
-        self, task: TaskInfo, keys: Mapping[str, str | None], counts: Mapping[str, int]
-    ) -> NDArray[np.float64] | str:
+    def _scores(self, task: TaskInfo, cut: CutInfo, rank: int) -> NDArray[np.float64] | str:
         """(n,) scores, those of a group's tasks one after the other, or why there are none."""
         parts = []
-        for name, key in keys.items():
-            wanted = self.keys(self._tasks[name], counts[name])
-            cell = self.store.scores(key) if key else None
-            left = len(cell.missing(wanted)) if cell else len(wanted)
-            if cell is None or left:
-                failed = cell and cell.failed
+        for leaf in self.leaves(task):
+            wanted, cell = self.keys(leaf, cut), self._kept(leaf, cut, rank)
+            if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
-                return failed.reason if failed else f"not finished: {there}"
+                return cell.failed.reason if cell.failed else f"not finished: {there}"
             column = cell.scores(task.metric, wanted)
             if column is None:
                 return f"its cell holds no {task.metric}"
@@ -346,7 +300,7 @@ class StoredRun:
         """Equal labels as one object, which curves are then joined by quickly."""
         return self._tuples.setdefault(tuple(labels), tuple(labels))
 
-    def _clusters(self, task: TaskInfo, counts: Mapping[str, int]) -> tuple[str, ...] | None:
+    def _clusters(self, task: TaskInfo, cut: CutInfo) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         leaves = self.leaves(task)
         if all(self._read(leaf).clusters is None for leaf in leaves):
@@ -354,12 +308,9 @@ class StoredRun:
         labels = []
         for leaf in leaves:
             own = self._read(leaf).clusters or self.labels(task, leaf)
-            labels += [f"{leaf.name}:{x}" if task.members else x for x in own[: counts[leaf.name]]]
+            own = own[: cut.examples[leaf.name]]
+            labels += [f"{leaf.name}:{x}" if task.members else x for x in own]
         return self._same(labels)
-
-
-def _way(cut: CutInfo | None) -> tuple[str | None, str | None, str | None]:
-    return (cut.adapter, cut.basis, cut.rescale) if cut else (None, None, None)
 
 
 def read_run(folder: str | Path) -> StoredRun:
@@ -383,12 +334,10 @@ def recipe_groups(
     for adapter in adapters:
         if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
             recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
-            same.setdefault(json.dumps([adapter.method, recipe], sort_keys=True), []).append(
-                adapter
-            )
-    for members_of in same.values():
-        if len({a.seed for a in members_of}) == len(members_of) > 1:
-            names = [a.name for a in members_of]
-            taken_names = {*groups, *there.difference(names)}
-            groups[common_name(names, taken=taken_names)] = tuple(names)
+            key = json.dumps([adapter.method, recipe], sort_keys=True)
+            same.setdefault(key, []).append(adapter)
+    for seeds in same.values():
+        if len({adapter.seed for adapter in seeds}) == len(seeds) > 1:
+            names = tuple(adapter.name for adapter in seeds)
+            groups[common_name(names, taken={*groups, *there.difference(names)})] = names
     return groups

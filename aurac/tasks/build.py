@@ -174,13 +174,18 @@ class _Builder:
 
     def _built(self, name: str, task: Any, group: str | None, limit: float | None) -> EvalTask:
         # task.task_name is not read: it draws from the generator that prompts may draw from.
-        self._check_runnable(name, task)
+        if getattr(task, "MULTIMODAL", False):
+            raise TaskError(f"Task {name} shows images or sounds, and aurac evaluates text.")
+        if getattr(task, "UNSAFE_CODE", False):
+            raise TaskError(f"Task {name} runs code that the model writes, which aurac does not.")
         self._set_fewshot(name, task)
         if self._options.gen_kwargs and task.OUTPUT_TYPE == "generate_until":
             settings = dict(self._options.gen_kwargs)
             task.set_config(key="generation_kwargs", value=settings, update=True)
+        if limit is not None and limit < 1:  # a share, which lm-eval rounds up
+            limit = math.ceil(len(task.eval_docs) * limit)
         task.build_all_requests(
-            limit=None if limit is None else _sample_size(task, limit),
+            limit=limit if limit is None else int(limit),
             rank=0,
             world_size=1,
             system_instruction=self._options.system_instruction,
@@ -191,8 +196,7 @@ class _Builder:
         examples = _examples(task)
         contents = [example.content for example in examples]
         if name in self._local:
-            columns = local_data.prompt_columns(task.config)
-            local_data.check_examples(name, contents, columns)
+            local_data.check_examples(name, contents, local_data.prompt_columns(task.config))
         cluster = self._cluster(name, group, task)
         built = EvalTask(
             name=name,
@@ -206,16 +210,6 @@ class _Builder:
             clusters=cluster_labels(name, contents, cluster) if cluster else None,
         )
         return replace(built, metric=self._metric(built))
-
-    def _check_runnable(self, name: str, task: Any) -> None:
-        if getattr(task, "MULTIMODAL", False):
-            raise TaskError(f"Task {name} shows images or sounds, and aurac evaluates text.")
-        if getattr(task, "UNSAFE_CODE", False):
-            raise TaskError(f"Task {name} runs code that the model writes, which aurac does not.")
-        if name in self._local:
-            absent = local_data.prompt_columns(task.config) - set(task.features)
-            if absent:
-                raise DataError(f"Local data of task {name} has no {', '.join(sorted(absent))}.")
 
     def _set_fewshot(self, name: str, task: Any) -> None:
         """As ``simple_evaluate``: number, then seed, before each build."""
@@ -262,11 +256,6 @@ def _not_built(task: str, error: Exception) -> TaskError:
     if isinstance(error, DatasetGenerationError):
         return TaskError(f"The data of task {task} cannot be read ({error.__cause__ or error}).")
     return TaskError(f"lm-eval cannot build task {task} ({type(error).__name__}: {error}).")
-
-
-def _sample_size(task: Any, limit: float) -> int:
-    """As lm-eval: a share of the examples is rounded up."""
-    return math.ceil(len(task.eval_docs) * limit) if limit < 1 else int(limit)
 
 
 def _examples(task: Any) -> tuple[Example, ...]:

@@ -16,9 +16,8 @@ import numpy as np
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError, CellError, TaskError
 from aurac.files import Json, sha256_text
-from aurac.tasks.metrics import plain, usable_metrics
+from aurac.tasks.metrics import plain, scoring_of, usable_metrics
 from aurac.tasks.options import TaskOptions
-from aurac.tasks.scoring import scoring_of
 from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED, seeded
 
 
@@ -335,15 +334,11 @@ def _kept(instance: Any, answers: Sequence[Sequence[Any]]) -> Any:
     return texts[0] if len(texts) == 1 else texts
 
 
-def _choices(task: Any, content: Any) -> list[str] | None:
-    if task.config.doc_to_choice is None:
-        return None
-    return [str(choice) for choice in task.doc_to_choice(content)]
-
-
 def _target(task: Any, content: Any) -> tuple[Any, list[str] | None]:
     """The reference of an example, that of a choice as its text, and the choices."""
-    target, choices = task.doc_to_target(content), _choices(task, content)
+    target, choices = task.doc_to_target(content), None
+    if task.config.doc_to_choice is not None:
+        choices = [str(choice) for choice in task.doc_to_choice(content)]
     if choices and isinstance(target, int) and 0 <= target < len(choices):
         target = choices[target]
     return target, choices

@@ -84,10 +84,8 @@ def all_tasks(folder: Path | str | None = None) -> dict[str, ListedTask]:
 
 def task_folder() -> Path:
     """lm-eval's folder of tasks."""
-    spec = find_spec("lm_eval")
-    if spec is None or not spec.submodule_search_locations:
-        raise TaskError("lm-eval is not installed: pip install lm-eval.")
-    return Path(spec.submodule_search_locations[0]) / "tasks"
+    (folder,) = find_spec("lm_eval").submodule_search_locations  # type: ignore[union-attr, misc]
+    return Path(folder) / "tasks"
 
 
 def _listed(**where: Any) -> dict[str, ListedTask]:

@@ -1,4 +1,4 @@
-"""Which of a task's metrics is compared.
+"""Which of a task's metrics is compared, and how the task makes scores of answers.
 
 lm-eval reports several ``name,filter`` for most tasks. AURAC is a mean over examples: a metric that
 can be used is aggregated by the plain mean, lies in [0, 1] for each example, and more of it is
@@ -7,14 +7,18 @@ better. Perplexities have no AURAC.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aurac.curves.metrics import ANY_TASK, matching
 from aurac.errors import TaskError
+from aurac.files import sha256_json
 
 DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("gsm8k*", ("exact_match,strict-match",)),
@@ -28,6 +32,16 @@ DEFAULTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 ``exact_match,strict-match`` for gsm8k and ``acc,none`` elsewhere are those of the MatryoshkaLoRA
 research code; the others serve generative tasks, which report no ``acc``.
 """
+
+
+SCORING_PARTS = (
+    *("filter_list", "metric_list", "process_results", "doc_to_target", "doc_to_choice"),
+    "doc_to_text",
+)
+"""What of a task's configuration makes scores of answers."""
+
+_OF_LM_EVAL = ("lm_eval.api.", "builtins", "abc")  # the version of lm-eval is in a cell's identity
+_SCORING_DIGITS = 8
 
 
 def usable_metrics(task: Any) -> dict[str, bool]:
@@ -88,3 +102,38 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple, set)):
         return [plain(item) for item in value]
     return str(value)
+
+
+def scoring_of(task: Any) -> str:
+    """Of lm-eval's task object: a hash of each of `SCORING_PARTS` and its class, joined by `-`.
+
+    A stored cell is of use only while its task scores as it did. A function stands for the file
+    that defines it, so that what it calls there counts too; what that file imports does not.
+    """
+    parts = {name: getattr(task.config, name, None) for name in SCORING_PARTS}
+    kinds = type(task).__mro__
+    parts["class"] = [kind for kind in kinds if not kind.__module__.startswith(_OF_LM_EVAL)]
+    return "-".join(sha256_json(_stable(part))[:_SCORING_DIGITS] for part in parts.values())
+
+
+def _stable(value: Any) -> Any:
+    """A value of a configuration as JSON, the same on every machine."""
+    if isinstance(value, dict):
+        return {str(key): _stable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_stable(item) for item in value]
+    if isinstance(value, partial):
+        return [_stable(value.func), _stable(value.args), _stable(value.keywords)]
+    if callable(value):
+        return _code(value)
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
+
+
+def _code(function: Any) -> list[str]:
+    """Name and source of a function, class or object that can be called."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        source = Path(inspect.getfile(named)).read_text(encoding="utf-8")
+    except (OSError, TypeError, ValueError):  # of a built-in, or made in an interpreter
+        source = str(named.__module__)
+    return [named.__qualname__, source]

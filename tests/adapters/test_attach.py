@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from support.adapters import (
     save_with_peft,
     tiny_gpt2,
     tiny_llama,
-    token_ids,
 )
 
 from aurac.adapters import (
@@ -28,6 +28,7 @@ from aurac.adapters import (
     prepare,
     save_adapter,
 )
+from aurac.adapters.formats.peft import NESTED as NESTED_AT
 from aurac.adapters.formats.sidecar import Sidecar
 from aurac.errors import CheckpointError, RankError, UsageError
 
@@ -135,9 +136,6 @@ def test_a_16_bit_base_computes_as_peft_does(factors, tmp_path):
             assert load_adapter(export).modules["model.layers.0.mlp.up_proj"].A.dtype == factors
             theirs = load_with_peft(tiny_llama(torch.bfloat16), export)
             assert torch.equal(logits(live.model), logits(theirs))
-    with attach(base, prepared, half=True) as live:
-        layer = live.model.model.layers[0].mlp.up_proj
-        assert layer.lora_A["aurac"].weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -167,42 +165,12 @@ def test_removal_leaves_the_base_as_it_was(family):
     assert torch.equal(logits(base), logits(twin))
 
 
-def test_adapters_take_turns_and_an_exception_restores():
-    base, first, _ = on("llama")
-    second = random_adapter(base, 4, names=["q_proj"], seed=9)
+def test_an_exception_restores_the_base():
+    base, adapter, _ = on("llama")
     plain = logits(base)
-    with attach(base, prepare(first)) as live:
-        one = logits(live.model)
-    with attach(base, prepare(second)) as live:
-        two = logits(live.model)
-    with attach(base, prepare(first)) as live:
-        assert torch.equal(logits(live.model), one)
-    assert not torch.equal(one, two)
-    with pytest.raises(ZeroDivisionError), attach(base, prepare(first)):
+    with pytest.raises(ZeroDivisionError), attach(base, prepare(adapter)):
         _ = 1 / 0
     assert torch.equal(logits(base), plain)
-
-
-def test_switching_back_and_forth_changes_nothing():
-    base, adapter, _ = on("llama")
-    with attach(base, prepare(adapter)) as live:
-        seen = {}
-        for r in (8, 1, 0, 4, 8, 0, 1, 4):
-            live.set_rank(r)
-            assert live.rank == r
-            out = logits(live.model)
-            assert torch.equal(seen.setdefault(r, out), out)
-
-
-def test_generation_works_on_the_live_model():
-    base, adapter, build = on("llama", alpha=4.0)
-    ids = token_ids(shape=(1, 5))
-    with attach(base, prepare(adapter, "prefix", "rule")) as live:
-        live.set_rank(2)
-        out = base.generate(ids, max_new_tokens=6, do_sample=False)
-        updates = {n: 4 / math.sqrt(2) * f.B[:, :2] @ f.A[:2] for n, f in adapter.modules.items()}
-    oracle = dense(build(), updates).generate(ids, max_new_tokens=6, do_sample=False)
-    assert torch.equal(out, oracle)
 
 
 def test_training_mode_is_restored():
@@ -264,7 +232,8 @@ def test_reading_a_live_peft_model(tmp_path):
     how = {"method": "matryoshka", "nested_ranks": [1, 2, 4, 8]}
     facts = {"base": "b", "base_sha256": "c", "recipe": {"lr": 1e-3}, "seed": 5}
     record = Sidecar(**how, rule="none", alpha=1.0, **facts)
-    adapter = adapter_from_peft(model, record=record)
+    setattr(model, NESTED_AT, SimpleNamespace(adapter_name="default", record=record))
+    adapter = adapter_from_peft(model)
     read = load_adapter(save_adapter(adapter, tmp_path / "saved"))
     assert (read.rule, read.alpha, read.nesting) == ("none", 1.0, NESTED)
     assert (read.base, read.base_sha256, read.recipe, read.seed) == ("b", "c", {"lr": 1e-3}, 5)
@@ -273,8 +242,9 @@ def test_reading_a_live_peft_model(tmp_path):
     assert torch.equal(
         f.A, model.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight
     )
+    getattr(model, NESTED_AT).record = Sidecar(**how, rule="rank", alpha=1.0)
     with pytest.raises(CheckpointError, match="lora_alpha 8"):
-        adapter_from_peft(model, record=Sidecar(**how, rule="rank", alpha=1.0))
+        adapter_from_peft(model)
 
 
 def test_the_bases_gradient_flags_at_each_rank():

@@ -40,12 +40,6 @@ def test_rank_weights_by_hand_rank_rule_with_weights():
     np.testing.assert_array_equal(rank_weights(3, (1, 3), (2, 3), "rank", 6.0), [18, 6, 6])
 
 
-def test_only_the_full_rank_is_lora():
-    for rule in RULES:
-        p = rank_weights(8, (8,), None, rule, 3.0)
-        assert (p == scale(rule, 3.0, 8)).all()
-
-
 def test_a_truncated_adapter_keeps_the_whole_sum():
     whole = rank_weights(8, (1, 2, 4, 8), None, "sqrt", 2.0)
     np.testing.assert_array_equal(rank_weights(4, (1, 2, 4, 8), None, "sqrt", 2.0), whole[:4])

@@ -9,8 +9,6 @@ from support.adapters import logits, randomise, tiny_llama
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -24,17 +22,7 @@ KINDS = ["bitsandbytes 4-bit", "bitsandbytes 8-bit", "hqq"]
 
 def llama():
     """Wide enough for a block of 64 in each quantised row."""
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-    )
-    return LlamaForCausalLM(config).eval()
+    return tiny_llama(hidden_size=64, intermediate_size=128)
 
 
 @pytest.fixture(scope="module")

@@ -139,30 +139,6 @@ def test_state_dicts_that_are_none(tmp_path, state, message):
         load_adapter(tmp_path / "x.pt", **OVERRIDES)
 
 
-@pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])
-def test_published_inference_of_the_research_code(tmp_path, scaling):
-    # Its inference at rank r is x A[:, :r] B[:r] · s_r in its own layout, with alpha 1.
-    base = tiny_llama(torch.float64)
-    state = research(random_adapter(base, 4, dtype=torch.float64))
-    torch.save(state, tmp_path / "x.pt")
-    read = load_adapter(
-        tmp_path / "x.pt", method="matryoshka", scaling=scaling, alpha=1, nested_ranks=[1, 2, 4]
-    )
-    with attach(base, prepare(read, "prefix", "rule")) as live:
-        for r in (1, 3, 4):
-            s = {"none": 1.0, "rank": 1 / r, "sqrt": r**-0.5}[scaling]
-            updates = {
-                k.removesuffix(".lora_A"): (
-                    state[k][:, :r] @ state[k.replace("lora_A", "lora_B")][:r] * s
-                ).T
-                for k in state
-                if k.endswith("lora_A")
-            }
-            live.set_rank(r)
-            oracle = logits(dense(tiny_llama(torch.float64), updates))
-            torch.testing.assert_close(logits(live.model), oracle, rtol=1e-11, atol=1e-11)
-
-
 @pytest.mark.parametrize("mask_type", ["diag", "binary"])
 @pytest.mark.parametrize("stated", [(1, 2, 4), (1, 2, 4, 8, 16), (1, 3), (2,)])
 @pytest.mark.parametrize("scaling", ["none", "rank", "sqrt"])

@@ -294,16 +294,3 @@ def test_words_that_do_not_go_together():
         prepare(a, "prefix", "best")
     with pytest.raises(UsageError, match="needs a factor for rank 2"):
         prepare(a, "prefix", "fit").at(2)
-
-
-def test_prepared_slices_are_the_truncations():
-    a = random_adapter(tiny_llama(), 8, nesting=NESTED)
-    for basis, rescale in (("prefix", "rule"), ("prefix", "trained"), ("svd", "keep")):
-        prepared = prepare(a, basis, rescale)
-        cut = truncate(a, 3, basis=basis, rescale=rescale)
-        for name in a.modules:
-            A, B = prepared.factors(name, 3)
-            assert torch.equal(A, cut.modules[name].A)
-            assert torch.equal(B, cut.modules[name].B)
-            scale = prepared.scaling(name, 3)
-            assert scale == pytest.approx(cut.modules[name].scale(3), rel=1e-15)

@@ -24,7 +24,6 @@ from lm_eval.models.huggingface import HFLM
 from support.adapters import load_with_peft
 from support.completions import KEY, RANKS, Server, compared, over_http
 
-from aurac.backends.check import NotComputedError
 from aurac.backends.server import ServerError
 from aurac.cli import cli
 from aurac.errors import UsageError
@@ -155,21 +154,6 @@ def test_no_prompt_log_probabilities_are_found_before_the_first_cell(place, serv
     assert not list((tmp_path / "run").glob("cells/*"))
     stored, _ = compared(place, tmp_path / "text", tasks=["tiny_text"], **over_http(server))
     assert not stored.failures
-
-
-@pytest.mark.parametrize(("scale", "says"), [
-    (0.0, "as the base does"),
-    (0.5, "alpha/r and should be alpha/√r|half of what it should be"),
-])  # fmt: skip
-@pytest.mark.parametrize("echoes", [True, False])
-def test_an_adapter_that_is_not_computed_ends_the_run(place, server, tmp_path, scale, says, echoes):
-    server.scale, server.echoes = scale, echoes
-    if not echoes and scale:
-        pytest.skip("texts do not tell the scale surely")
-    with pytest.raises(NotComputedError, match=says) as caught:
-        compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
-    assert caught.value.exit_code == 4
-    assert not list((tmp_path / "run").glob("cells/*"))
 
 
 def test_faults_that_pass_are_retried(place, server, engine, tmp_path):

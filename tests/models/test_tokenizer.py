@@ -177,10 +177,6 @@ def test_embeddings_of_two_sizes_are_refused(base_folder):
                          chat_template=False)  # fmt: skip
 
 
-def test_rows_are_read_from_the_adapter(chatml):
-    assert load_adapter(chatml).vocabulary == 260
-
-
 @pytest.mark.parametrize("rank", [2, 4])
 def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path):
     """PEFT's AutoPeftModel resizes the embeddings by the tokenizer that it finds in the folder."""

@@ -96,6 +96,16 @@ def test_fewer_examples_are_the_first_ones(folder):
     assert a.base_scores.tolist() == [0, 0]
 
 
+def test_answers_of_a_cut_that_fewer_examples_were_asked_of(tmp_path):
+    folder = make_run(tmp_path, {"a": {1: [0, 1]}})
+    less = Manifest.read(folder)
+    make_run(folder, {"b": {1: [0, 1, 1]}})
+    Manifest.read(folder).grown(less).write(folder)
+    run = read_run(folder)
+    assert run.samples("t", "a", "prefix", "rule", 1).score.tolist() == [0, 1]
+    assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1, 1]
+
+
 def test_a_group_is_its_tasks_one_after_the_other(tmp_path):
     made = [make_run(tmp_path, SCORES, task=name) for name in ("t", "u")]
     manifests = []
@@ -110,7 +120,7 @@ def test_a_group_is_its_tasks_one_after_the_other(tmp_path):
     assert (curve.task, curve.n_docs) == ("g", 6)
     assert curve.doc_ids == ("t:0", "t:1", "t:2", "u:0", "u:1", "u:2")
     np.testing.assert_array_equal(curve.outcomes[0], [0, 1, 0, 0, 1, 0])
-    assert {c.task for c in run.member_curves("g")} == {"t", "u"}
+    assert [run.curve(run.task(name), run.manifest.cuts[0]).task for name in "tu"] == ["t", "u"]
     assert run.samples("g", "a", "prefix", "rule", 1).example.tolist() == list(curve.doc_ids)
 
 

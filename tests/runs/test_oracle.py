@@ -106,8 +106,8 @@ def test_a_group_is_one_curve_and_its_tasks_are_there(place, tmp_path):
     assert curve.doc_ids[5:8] == ("leaf_b:5", "leaf_a:0", "leaf_a:1")
     assert curve.clusters is not None
     assert len(set(curve.clusters[6:])) == 4
-    b, a = run.member_curves("both")
-    pooled = np.concatenate([b.outcomes, a.outcomes], axis=1)
+    members = [run.curve(run.task(name), run.manifest.cuts[0]) for name in run.tasks[0].members]
+    pooled = np.concatenate([member.outcomes for member in members], axis=1)
     np.testing.assert_array_equal(curve.outcomes, pooled)
     assert [task.name for task in run.tasks] == ["both"]
 
@@ -117,11 +117,8 @@ def test_a_perplexity_has_a_value_at_each_rank_and_no_scores(place, tmp_path):
     [curve] = read_run(run.folder).curves
     assert curve.rolling
     assert curve.outcomes is None
-    values = run.values("tiny_rolling")
-    assert values["rank"].tolist() == [0, 1, 2, 4]
-    assert (values["value"] > 1).all()
-    assert list(curve.accuracy) == values["value"].tolist()[1:]
-    assert curve.baseline == values["value"][0]
+    assert curve.ranks == (1, 2, 4)
+    assert all(value > 1 for value in (curve.baseline, *curve.accuracy))
     fewer = run_on(place, tmp_path / "run", ["tiny_rolling"], limit=3)
     again = run_on(place, tmp_path / "fewer", ["tiny_rolling"], limit=3)
     assert fewer.curves[0].accuracy == again.curves[0].accuracy != curve.accuracy

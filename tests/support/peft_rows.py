@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 
 import torch
@@ -12,12 +11,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 
 def tied_llama():
-    torch.manual_seed(4)
-    base = tiny_llama()
-    config = copy.deepcopy(base.config)
-    config.tie_word_embeddings = True
-    torch.manual_seed(4)
-    return type(base)(config).eval()
+    return tiny_llama(tie_word_embeddings=True)
 
 
 def tiny_mixtral():

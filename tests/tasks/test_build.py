@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 
 import numpy as np
@@ -224,19 +223,6 @@ def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_seeds_are_those_of_simple_evaluate():
-    import lm_eval
-
-    from aurac.tasks.seeds import OTHER_SEED, PYTHON_SEED
-
-    signature = inspect.signature(lm_eval.simple_evaluate).parameters
-    defaults = {name: parameter.default for name, parameter in signature.items()}
-    assert defaults["random_seed"] == PYTHON_SEED == 0
-    for name in ("numpy_random_seed", "torch_random_seed", "fewshot_random_seed"):
-        assert defaults[name] == OTHER_SEED == 1234
-    assert defaults["fewshot_as_multiturn"] is True
-
-
 def test_templates_are_compiled_once_and_render_as_before():
     from jinja2 import StrictUndefined
     from lm_eval.utils import apply_template, env
@@ -351,7 +337,7 @@ def test_mmlu_is_a_group_of_folders(tmp_path):
 def test_a_column_that_a_prompt_would_show_as_none_is_refused(tmp_path):
     row = {"question": "Q", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}
     for task, changed, words in (
-        ("openbookqa", row, "has no question_stem"),
+        ("openbookqa", row, "has no 'question_stem'"),
         ("arc_easy", {**row, "question": None}, "Example 0 of task arc_easy has no 'question'"),
     ):
         write_jsonl(tmp_path / "test.jsonl", [changed])

@@ -33,24 +33,18 @@ def test_unknown_names_say_what_there_is():
         load_split(TASK, "dev")
 
 
-@pytest.mark.parametrize("damage", ["cut off", "no gzip", "missing"])
+@pytest.mark.parametrize("damage", ["cut off", "no gzip", "missing", "other examples"])
 def test_a_damaged_file_is_an_error_with_the_way_out(copy, damage):
     packed = copy.read_bytes()
+    lines = gzip.decompress(packed).splitlines(keepends=True)
+    contents = {"cut off": packed[:-20], "no gzip": b"{}\n"}
     copy.unlink()
     if damage != "missing":
-        copy.write_bytes(packed[:-20] if damage == "cut off" else b"{}\n")
-    with pytest.raises(DataError, match=r"test\.jsonl\.gz cannot be read.*reinstall aurac"):
-        load_split(TASK, "test")
-    with pytest.raises(DataError, match="cannot be read"):
-        documents(TASK)
+        copy.write_bytes(contents.get(damage, gzip.compress(b"".join(lines[:-1]))))
+    for read in (lambda: load_split(TASK, "test"), lambda: documents(TASK)):
+        with pytest.raises(DataError, match=r"test\.jsonl\.gz does not hold .*reinstall aurac"):
+            read()
     assert len(load_split(TASK, "train")) == 6000
-
-
-def test_other_documents_are_refused(copy):
-    lines = gzip.decompress(copy.read_bytes()).splitlines(keepends=True)
-    copy.write_bytes(gzip.compress(b"".join(lines[:-1])))
-    with pytest.raises(DataError, match="differs from the published data"):
-        documents(TASK)
 
 
 def test_reading_writes_no_file_and_loads_no_heavy_library(tmp_path):

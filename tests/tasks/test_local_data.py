@@ -105,7 +105,6 @@ def test_folders_that_cannot_serve(tmp_path):
     ("name", "content", "message"),
     [
         ("test.jsonl", '{"a": 1}\n{"a": "x"}\n', "mixed types"),
-        ("test.parquet", "not parquet", "cannot be read as parquet"),
         ("test.csv", "a,b\n", "holds no"),
     ],
 )

@@ -23,7 +23,6 @@ from aurac.models.tokenizer import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from torch import nn
 
 
 FORMATS: Final[list[Format]] = [Mlx(), Peft(), StateDict()]

@@ -27,7 +27,7 @@ from aurac.adapters.formats.peft_config import (
     parse_config,
     pattern_name,
 )
-from aurac.adapters.formats.sidecar import Sidecar, recorded, with_sidecar
+from aurac.adapters.formats.sidecar import recorded, with_sidecar
 from aurac.adapters.formats.source import Format, Source
 from aurac.adapters.formats.storage import WEIGHTS, check_factor, read_json, read_tensors
 from aurac.errors import CheckpointError
@@ -138,13 +138,11 @@ def _notes(
     return notes
 
 
-def adapter_from_peft(
-    model: Any, adapter_name: str = "default", record: Sidecar | None = None
-) -> Adapter:
+def adapter_from_peft(model: Any, adapter_name: str = "default") -> Adapter:
     """The adapter of that name in a live ``PeftModel``, its factors copied to the CPU.
 
-    How it was trained is what `aurac.nested` knows of it, where no record says it. A record of
-    another scale, and features that are refused in files, are a CheckpointError.
+    How it was trained is what `aurac.nested` knows of it. A record of another scale, and features
+    that are refused in files, are a CheckpointError.
     """
     from peft import get_peft_model_state_dict
 
@@ -155,9 +153,9 @@ def adapter_from_peft(
     copied = {key: _whole(t).to("cpu", copy=True) for key, t in state.items()}
     adapter = from_state(parse_config(fields, where), copied, where, adapter_name)
     nested = vars(model).get(NESTED)
-    if record is None and nested is not None and nested.adapter_name == adapter_name:
-        record = nested.record
-    return adapter if record is None else recorded(adapter, record, where)
+    if nested is None or nested.adapter_name != adapter_name:
+        return adapter
+    return recorded(adapter, nested.record, where)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -24,7 +24,6 @@ from aurac.models.packaged import published
 
 SIDECAR = "aurac.json"
 VERSION = 1
-_FACTS = ("base", "base_sha256", "recipe", "seed", "derived")  # as the adapter has them
 
 
 class Sidecar(msgspec.Struct, frozen=True):

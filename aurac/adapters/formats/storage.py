@@ -1,4 +1,4 @@
-"""Files of adapters: JSON and tensors to read, of which nothing is executed, and to write."""
+"""Files of adapters: JSON and tensors to read, of which nothing is executed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 import msgspec
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from aurac.errors import CheckpointError, first_line
@@ -22,17 +22,10 @@ Record = TypeVar("Record")
 
 def read_json(path: Path) -> dict[str, object]:
     """The JSON object in ``path``."""
-    check_file(path)
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, object])
     except (OSError, msgspec.MsgspecError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {first_line(error)}") from error
-
-
-def check_file(path: Path) -> None:
-    """Refuse a pipe or a device, whose end may never come."""
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is no regular file")
 
 
 def checked(record: Mapping[str, object], kind: type[Record], where: object) -> Record:
@@ -56,7 +49,6 @@ def check_factor(tensor: Tensor, key: str, where: object) -> Tensor:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Every tensor in a ``.safetensors`` or torch file, on the CPU; nothing in it is executed."""
-    check_file(path)
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -70,11 +62,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             loaded = loaded[wrapper]
     content = loaded.items() if isinstance(loaded, Mapping) else ()
     return {str(key): t.detach() for key, t in content if isinstance(t, Tensor)}
-
-
-def write_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file."""
-    # The library refuses memory that tensors share.
-    save_file(
-        {k: t.detach().cpu().clone().contiguous() for k, t in state.items()}, path, {"format": "pt"}
-    )

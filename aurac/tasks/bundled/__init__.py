@@ -9,10 +9,11 @@ import gzip
 import hashlib
 import json
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aurac.errors import DataError, TaskError, first_line
+from aurac.errors import DataError, TaskError
 
 if TYPE_CHECKING:
     import datasets
@@ -77,12 +78,9 @@ def _files(task: str) -> dict[str, Path]:
 
 
 def _lines(task: str, split: str) -> bytes:
-    path = _files(task)[split]
-    try:
+    path, lines = _files(task)[split], b""
+    with suppress(OSError, EOFError, zlib.error):
         lines = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error) as error:
-        reason = first_line(error)
-        raise DataError(f"{path} cannot be read ({reason}): reinstall aurac.") from error
     if hashlib.sha256(lines).hexdigest() != DIGESTS[task][split]:
-        raise DataError(f"{path} differs from the published data of {task}: reinstall aurac.")
+        raise DataError(f"{path} does not hold the published data of {task}: reinstall aurac.")
     return lines
