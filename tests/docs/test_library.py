@@ -52,11 +52,11 @@ def test_the_how_to_runs(monkeypatch, tmp_path):
 
 def table() -> str:
     """Every column in Markdown, for the documents."""
-    lines = ["| column | in | type | meaning |", "|---|---|---|---|"]
-    kinds = {str: "text", int: "integer", float: "number", bool: "true or false"}
-    for name, (kind, meaning) in COLUMNS.items():
-        where = ", ".join(each for each, columns in FRAMES.items() if name in columns)
-        lines.append(f"| `{name}` | {where} | {kinds[kind]} | {meaning} |")
+    lines = ["| column | in | meaning |", "|---|---|---|"]
+    for name, (_, meaning) in COLUMNS.items():
+        where = [each for each, columns in FRAMES.items() if name in columns]
+        told = "all" if len(where) == len(FRAMES) else ", ".join(where)
+        lines.append(f"| `{name}` | {told} | {meaning} |")
     return "\n".join(lines)
 
 
