@@ -8,6 +8,7 @@ Each row is a promise, a setting and what was measured; a page keeps the worst s
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -438,35 +439,35 @@ TOPICS = (differences, scores, clusters, seeds, families, tasks, recommended, co
 PAGE = """# Calibration: promised and measured error rates
 
 Examples with a known truth are simulated and put through `aurac.stats.estimate`. Each number is
-the worst of its settings. A dagger marks what is not accepted: an error rate above 1.1 times the
-promise (above twice where whole clusters lose, 2.5 times at .0025, once for recommendations), or a
-coverage below .94. Standard errors of the simulation are at most {error}, at .0025 at most {tail}.
+the worst of {settings} settings. A dagger marks what is not accepted: an error rate above 1.1 times
+the promise (above twice where whole clusters lose, 2.5 times at .0025, once for recommendations),
+or a coverage below .94. Standard errors are at most {error}, at .0025 at most {tail}.
 
     python benchmarks/calibration.py --page docs/design/statistics-calibration.md
 
-How often a difference is claimed where there is none, by the error rate that is promised: of
-p < .05, of one of its sides, of one side among ten comparisons, and of the test against the base:
+How often a difference is claimed where there is none: p < .05, one of its sides, one side among
+ten comparisons, and the test against the base, each with the error rate that is promised:
 
-| differences of | settings | .05 | .025 | .0025 | base, .05 |
-|---|---|---|---|---|---|
+| differences of | .05 | .025 | .0025 | base, .05 |
+|---|---|---|---|---|
 {sizes}
 
 - *examples*: thirteen distributions and their mirror images, 30 to 1,319 examples: shares of
   examples that flip, rare large losses balanced by many small gains, areas over ranks.
 - *clusters*: of equal and unequal sizes. *Whole clusters*: one or a few lose in every example
   and all others gain in every example.
-- *paired seeds*: 2, 3 or 5 seeds, 100 or 400 examples. Seeds vary by 0 to 20 points and correlate
-  between recipes from −.5 to .6, or all lose on the same examples.
-- *two arms of seeds*: 2, 3 or 5 seeds in each; one arm may vary ten times as much as the other.
-- *3 tasks with seeds*: one adapter wins one task, the other another. The tasks have the same
-  checkpoints or their own.
+- *seeds*: 2, 3 or 5 of each recipe, 100 or 400 examples. *Paired* seeds vary by 0 to 20 points
+  and correlate from −.5 to .6, or all lose on the same examples. Of *two arms* one may vary ten
+  times as much as the other.
+- *3 tasks with seeds*: each adapter wins one task. The tasks have the same checkpoints or their
+  own.
 
-| other claims | settings | promised | worst |
-|---|---|---|---|
+| other claims | promised | worst |
+|---|---|---|
 {others}
 
-For recommendations every rank below the trained one loses exactly the margin of two points, or the
-loss grows from rank to rank.
+In the last line every rank below the trained one loses the margin of two points, or the loss
+grows from rank to rank.
 
 ## What does not hold
 
@@ -480,16 +481,15 @@ loss grows from rank to rank.
 ## What it costs
 
 - *Clusters.* With 20 clusters of 20 examples (ICC .1, 30 % of examples flip) a difference of 15
-  points is found in {price[0]:.2f} of simulations. With a further cluster of full size it would be
-  .10; with one of three quarters of it .41, but the tail is 2.9 times .0025; with none
+  points is found in {price[0]:.2f} of simulations. With a further cluster of full size it would
+  be .10; with one of three quarters .41, but the tail is 2.9 times .0025; with none
   {price[1]:.2f}, but losses of whole clusters are called differences in more than half.
 - *Two arms of seeds.* A difference of four standard errors is found in .17 of simulations with two
   seeds each and .80 with three; with each arm's own degrees of freedom in .10 and .69; with Welch's
-  in .30 and .88, which err in up to .10 where an arm of two seeds varies more than the other.
+  in .30 and .88, which err in up to .10 where an arm of two seeds varies more.
 
-Tried and dropped: plain t (16 times .025 under rare losses), a bootstrap of few seeds, sign flips
-and rank tests (they test symmetry, not the mean), CR1 for few clusters, and "not significantly
-different" as a recommendation. [The statistics](../explain/statistics.md) has the rule.
+Tried and dropped: a bootstrap of few seeds, sign flips and rank tests (they test symmetry, not the
+mean), and CR1 for few clusters. [The statistics](../explain/statistics.md) have the rule.
 """
 
 
@@ -507,16 +507,14 @@ def price(rng: np.random.Generator, count: int) -> list[float]:
     return list(repeated(rng, count, 3200, tally))
 
 
-def worst(rows: list[Row]) -> dict[str, tuple[Row, int]]:
-    """The worst setting of each claim, and how many settings the claim has."""
-    claims: dict[str, list[Row]] = {}
+def worst(rows: list[Row]) -> dict[str, Row]:
+    """The worst setting of each claim."""
+    claims: dict[str, Row] = {}
     for row in rows:
-        claims.setdefault(row.claim, []).append(row)
-    return {
-        claim: (min(same, key=lambda row: row.measured * (1 if row.covers else -1)), len(same))
-        for claim, same in claims.items()
-        if not claim.startswith("collapsing")
-    }
+        other = claims.setdefault(row.claim, row)
+        if (row.measured < other.measured) == row.covers and row.measured != other.measured:
+            claims[row.claim] = row
+    return {claim: row for claim, row in claims.items() if not claim.startswith("collapsing")}
 
 
 def shown(row: Row, rate: float) -> str:
@@ -529,17 +527,18 @@ def page(rows: list[Row]) -> str:
     found = {row.setting: row.measured for row in reversed(rows)}
     sizes: dict[str, list[str]] = {}
     others, errors, tails = [], [0.0], [0.0]
-    for claim, (row, count) in worst(rows).items():
+    for claim, row in worst(rows).items():
         (tails if row.promised < 0.01 else errors).append(row.error)
         beyond = row.measured < row.limit if row.covers else row.measured > row.limit
         measured = shown(row, row.measured) + (" †" if beyond else "")
         what, _, promise = claim.partition(": ")
         if promise in SIZED:
-            sizes.setdefault(what, [what, str(count)]).append(measured)
+            sizes.setdefault(what, [what]).append(measured)
         else:
-            cells = claim, str(count), shown(row, row.promised), measured
-            others.append(f"| {' | '.join(cells)} |")
+            others.append(f"| {claim} | {shown(row, row.promised)} | {measured} |")
+    counts = Counter(row.claim for row in rows if not row.claim.startswith("collapsing"))
     return PAGE.format(
+        settings=f"{min(counts.values())} to {max(counts.values())}",
         sizes="\n".join(f"| {' | '.join(cells)} |" for cells in sizes.values()),
         others="\n".join(others),
         error=f"{max(errors):.4f}".lstrip("0"),
@@ -567,7 +566,7 @@ def main() -> None:
     if options.page:
         options.page.write_text(text, encoding="utf-8")
     print(text)
-    for row, _ in worst(rows).values():
+    for row in worst(rows).values():
         print(f"{row.claim}: {row.measured:.4f} ± {row.error:.4f}, {row.setting}")
 
 
