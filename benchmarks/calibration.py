@@ -459,20 +459,18 @@ ten comparisons, and the test against the base, each with the error rate that is
 - *seeds*: 2, 3 or 5 of each recipe, 100 or 400 examples. *Paired* seeds vary by 0 to 20 points
   and correlate from −.5 to .6, or all lose on the same examples. Of *two arms* one may vary ten
   times as much as the other.
-- *3 tasks with seeds*: each adapter wins one task. The tasks have the same checkpoints or their
-  own.
+- *3 tasks with seeds*: each adapter wins one task. Tasks have the same checkpoints or their own.
 
 | other claims | promised | worst |
 |---|---|---|
 {others}
 
-In the last line every rank below the trained one loses the margin of two points, or the loss
-grows from rank to rank.
+In the last line every smaller rank loses the margin of two points, or the loss grows.
 
 ## What does not hold
 
-- **One side at .025**: where rare large losses balance gains that are all equal, most errors are on
-  one side. Both sides together keep .05, but for whole clusters.
+- **One side at .025**: where rare large losses balance gains that are all equal, most errors are
+  on one side. Both together keep .05, but for whole clusters.
 - **Seeds of which a fifth collapse**, by 30 points, against a steady recipe of the same mean:
   p < .05 in {three:.2f} of simulations with three seeds and {five:.2f} with five.
 - **Scores near 0 of seeds that vary a lot** are too skewed for t: with an accuracy of 5 % and
