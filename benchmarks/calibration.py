@@ -438,10 +438,11 @@ def wrongly_named(
 TOPICS = (differences, scores, clusters, seeds, families, tasks, recommended, collapse)
 PAGE = """# Calibration: promised and measured error rates
 
-Examples with a known truth are simulated and put through `aurac.stats.estimate`. Each number is
-the worst of {settings} settings. A dagger marks what is not accepted: an error rate above 1.1 times
-the promise (above twice where whole clusters lose, 2.5 times at .0025, once for recommendations),
-or a coverage below .94. Standard errors are at most {error}, at .0025 at most {tail}.
+Examples with a known truth are simulated and put through [the rule](../explain/statistics.md).
+Each number is the worst of {settings} settings. A dagger marks what is not accepted: an error
+rate above 1.1 times the promise (above twice where whole clusters lose, 2.5 times at .0025, once
+for recommendations), or a coverage below .94. Standard errors are at most {error}, at .0025 at
+most {tail}.
 
     python benchmarks/calibration.py --page docs/design/statistics-calibration.md
 
@@ -487,7 +488,7 @@ In the last line every smaller rank loses the margin of two points, or the loss 
   in .30 and .88, which err in up to .10 where an arm of two seeds varies more.
 
 Tried and dropped: a bootstrap of few seeds, sign flips and rank tests (they test symmetry, not the
-mean), and CR1 for few clusters. [The statistics](../explain/statistics.md) have the rule.
+mean), and CR1 for few clusters.
 """
 
 
