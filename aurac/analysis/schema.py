@@ -56,7 +56,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "bound": (float, "the same, of the rank to ship"),
     "difference": (float, "a minus b, of AURAC or of the accuracy at a rank"),
     "p": (float, "p value for all pairs together (Bonferroni)"),
-    "comparisons": (int, "how many pairs these are"),
+    "comparisons": (int, "how many comparisons these are"),
     "wins": (int, "examples on which a has the larger area"),
     "losses": (int, "examples on which b has"),
     "examples": (int, "how many"),
