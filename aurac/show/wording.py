@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
+_EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
 
 
 def heading(of: View, run: StoredRun | None = None) -> str:
@@ -146,10 +147,11 @@ def verdict(of: View) -> str:
     leader, name = of.keys[0], of.names[of.keys[0]]
     rows = [record for record in known if record["a"] == leader]
     better = [record for record in rows if record["p"] < 1 - of.level]
-    equal = [record for record in rows if record["p"] >= 1 - of.level]
+    tied = [of.names[record["b"]] for record in rows if abs(record["difference"]) < _EQUAL]
+    equal = [r for r in rows if r["p"] >= 1 - of.level and of.names[r["b"]] not in tied]
     which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
     over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
-    text = f"{which} {name} has the largest AURAC{over}"
+    text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
     if better:
         text += f" and is better than {_losers(of, better)}"
     if equal:
