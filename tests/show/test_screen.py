@@ -115,7 +115,7 @@ def test_several_adapters_are_ordered_by_aurac_winner_first():
 def test_adapters_with_the_same_aurac_lead_together():
     same = analyse([curve(), curve("b"), curve("c", np.array(LORA) - 0.02)])
     said = " ".join(screen(same, width=120).split())
-    assert "Of these checkpoints lora and b have the largest AURAC; the lead over c (2.0" in said
+    assert "Of these checkpoints b and lora have the largest AURAC; the lead over c (2.0" in said
 
 
 def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
