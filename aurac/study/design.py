@@ -278,16 +278,13 @@ Chosen = Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def planned(study: Study, path: Path, part: Part, chosen: Chosen | None = None) -> list[Planned]:
-    """Every adapter of a part of the study whose file is `path`, task by task and seed by seed."""
-    chosen, found = chosen or {}, []
-    for task in tasks_of(study, part):
-        of_task = [
-            adapter_of(study, path, part, task, group, seed, chosen)
-            for group in groups_of(study, task)
-            for seed in _fields(study, task, group).get("seeds", study.seeds)
-        ]
-        found += sorted(of_task, key=lambda adapter: adapter.recipe.seed)
-    return found
+    """Every adapter of a part of the study whose file is `path`, task by task."""
+    return [
+        adapter_of(study, path, part, task, group, seed, chosen or {})
+        for task in tasks_of(study, part)
+        for group in groups_of(study, task)
+        for seed in _fields(study, task, group).get("seeds", study.seeds)
+    ]
 
 
 def _fields(study: Study, task: str, group: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError, RunFolderError
-from aurac.study.design import Planned, Study, parts_of, planned
+from aurac.study.design import Planned, Study, groups_of, parts_of, planned
 from aurac.study.report import report
 from aurac.study.search import Trials
 from aurac.study.work import RUN, Work, logger
@@ -35,7 +35,8 @@ def run_study(
     """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
-    evaluated before the next is trained, and the same call goes on after an interruption.
+    evaluated before the next is trained, recipe by recipe, and the same call goes on after an
+    interruption.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used, or another process that is doing
@@ -45,16 +46,17 @@ def run_study(
     _check_data(work)
     with alone(out):
         for part in parts_of(study):
-            for adapter in work.missing(part, Trials(work, part).adapters):
-                if work.train(adapter):
-                    work.evaluate(part, adapter, RUN)
+            trials = Trials(work, part)
+            for group in groups_of(study):
+                for adapter in work.missing(part, trials.run(group)):
+                    if work.train(adapter):
+                        work.evaluate(part, adapter, RUN)
     return write_study(work)
 
 
 def write_study(work: Work) -> list[tuple[StoredRun, Analysis]]:
     """Write the report of each part that has cells."""
-    parts = parts_of(work.study)
-    made = (report(Trials(work, part, dry=True), len(parts)) for part in parts)
+    made = (report(Trials(work, part, dry=True)) for part in parts_of(work.study))
     return [each for each in made if each is not None]
 
 
@@ -63,9 +65,10 @@ def left(work: Work) -> Iterator[tuple[str, Planned]]:
     _check_data(work)
     for part in parts_of(work.study):
         trials = Trials(work, part, dry=True)
+        every = [adapter for group in groups_of(work.study) for adapter in trials.run(group)]
         yield from (("search", adapter) for adapter in trials.left)
-        missing = {adapter.name for adapter in work.missing(part, trials.adapters)}
-        for adapter in trials.adapters:
+        missing = {adapter.name for adapter in work.missing(part, every)}
+        for adapter in every:
             trained = all(job.folder.exists() for job in adapter.trainings(work.out))
             state = "evaluate" if trained else "train"
             yield state if adapter.name in missing else "done", adapter

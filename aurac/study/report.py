@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from aurac.study.design import Cut, Planned
+from aurac.study.design import Cut, Planned, groups_of, parts_of
 from aurac.study.search import Trials
 from aurac.study.work import RUN
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 
-def report(trials: Trials, parts: int) -> tuple[StoredRun, Analysis] | None:
+def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
     """Analyse what is stored of a part and write its report; None where nothing is.
 
-    The primary comparisons are one family with those of the other `parts`, and are made once all of
+    The primary comparisons are one family with those of the other parts, and are made once all of
     their adapters are there.
     """
     from aurac.analysis import Question, analyse
@@ -30,9 +30,8 @@ def report(trials: Trials, parts: int) -> tuple[StoredRun, Analysis] | None:
     work, part, study = trials.work, trials.part, trials.work.study
     if (run := work.stored(part, RUN)) is None:
         return None
-    names = [
-        (adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in trials.adapters
-    ]
+    every = [adapter for group in groups_of(study) for adapter in trials.run(group)]
+    names = [(adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in every]
     there = [(adapter, name) for adapter, name in names if name]
     own = {group: winner.cut for group, winner in trials.winners.items()}
     view = named(run, there, own)
@@ -47,7 +46,9 @@ def report(trials: Trials, parts: int) -> tuple[StoredRun, Analysis] | None:
             (_row(analysis, pair.a, pair.cut, own), _row(analysis, pair.b, pair.cut, own))
             for pair in study.primary
         )
-        primary = analyse(view.curves, replace(asked, pairs=pairs, family=parts * len(pairs)))
+        primary = analyse(
+            view.curves, replace(asked, pairs=pairs, family=len(parts_of(study)) * len(pairs))
+        )
     write_report(view, analysis, work.out / part.name, study.labels, study.question, primary)
     return view, analysis
 

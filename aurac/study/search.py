@@ -145,27 +145,26 @@ class Trials:
     winners: dict[str, Winner] = field(default_factory=dict)
     left: list[Planned] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """Do what is missing of the searches, and write `search.json`."""
-        if (search := self.work.study.search) is None:
-            return
-        for group in groups_of(self.work.study):
-            if grids := self._grids(search, group):
-                won = choose(grids, partial(self._measure, search, group))
-                self.winners |= {group: won} if won else {}
-        if not self.dry:
-            records = {group: winner.record() for group, winner in self.winners.items()}
-            write_json(self.work.out / self.part.name / "search.json", records)
+    def run(self, group: str) -> list[Planned]:
+        """Do what is missing of a recipe's search, and add it to `search.json`.
+
+        Returns:
+            The recipe's adapters with the settings that were found.
+        """
+        work, search = self.work, self.work.study.search
+        if search and (grids := self._grids(search, group)):
+            won = choose(grids, partial(self._measure, search, group))
+            self.winners |= {group: won} if won else {}
+            if not self.dry:
+                records = {name: winner.record() for name, winner in self.winners.items()}
+                write_json(work.out / self.part.name / "search.json", records)
+        every = planned(work.study, work.path, self.part, self.chosen)
+        return [adapter for adapter in every if adapter.group == group]
 
     @property
     def chosen(self) -> dict[tuple[str, str], Point]:
         """Task and recipe → the settings that were found."""
         return {(t, name): x for name, won in self.winners.items() for t, x in won.points.items()}
-
-    @property
-    def adapters(self) -> list[Planned]:
-        """Every adapter of the part, with these settings."""
-        return planned(self.work.study, self.work.path, self.part, self.chosen)
 
     def _grids(self, search: Search, group: str) -> dict[str, dict[str, tuple[float, ...]]]:
         """Task → values of the fields that the recipe does not set; empty: nothing to choose."""

@@ -138,7 +138,9 @@ def test_how_work_is_cut_changes_no_answer(kind: str, sizes: Sizes, seed: int) -
     """As on any device: idle slots, padded lengths, attention in pieces."""
     rng, model = random.Random(seed), tiny(kind)
     header = words(rng, 30) + " "  # no context is blank, which HFLM refuses
-    pairs = [(header * (i % 2) + "a " + words(rng, 1 + 3 * i), " x" + words(rng, 2)) for i in range(6)]
+    pairs = [
+        (header * (i % 2) + "a " + words(rng, 1 + 3 * i), " x" + words(rng, 2)) for i in range(6)
+    ]
     prompts = [
         (header + words(rng, 1 + 3 * i), {"until": ["the"], "max_gen_toks": 9}) for i in range(5)
     ]

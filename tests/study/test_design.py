@@ -55,10 +55,10 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     loaded, path = study()
     adapters = {adapter.name: adapter for adapter in planned(loaded, path)}
     assert [*adapters][:5] == [
-        "words-lora-seed1", "words-long-seed1", "words-each-seed1", "words-matryoshka-seed1",
-        "words-lora-seed2",
+        "words-lora-seed1", "words-lora-seed2", "words-long-seed1",
+        "words-each-seed1", "words-each-seed2",
     ]  # fmt: skip
-    assert [*adapters][-3:] == ["other-lora-seed1", "other-long-seed1", "other-lora-seed2"]
+    assert [*adapters][-3:] == ["other-lora-seed1", "other-lora-seed2", "other-long-seed1"]
     recipes = {name: adapter.recipe for name, adapter in adapters.items()}
     rates = [recipes[name].learning_rate for name in ("words-lora-seed1", "other-lora-seed1")]
     assert rates == [1e-2, 2e-2]
@@ -77,7 +77,7 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
 def test_tasks_that_share_their_training_share_the_adapters(study):
     loaded, path = study(recipe={"rank": 4, "data": "x"}, tasks={"a": {}, "b": {}})
     names = [adapter.name for adapter in planned(loaded, path)]
-    assert names[:3] == ["lora-seed1", "long-seed1", "each-seed1"]
+    assert names[:3] == ["lora-seed1", "lora-seed2", "long-seed1"]
     assert names == 2 * names[: len(names) // 2]
 
 

@@ -47,7 +47,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     out, trained = tmp_path / "out", []
     study = load_study(file)
     ((run, analysis),) = run_study(study, file, out, say=trained.append)
-    folders = ["lora-seed1", *(f"each-seed1/r{rank}" for rank in (1, 2, 4)), "lora-seed2"]
+    folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
     assert [said.split()[1] for said in trained] == [f"adapters/{name}" for name in folders]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == [f"adapters/{name}" for name in folders]
@@ -64,7 +64,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4
     todo = [(state, adapter.name) for state, adapter in left(Work(more, file, out))]
-    assert todo == [("train", "lora-seed1"), ("train", "each-seed1"), ("train", "lora-seed2")]
+    assert todo == [("train", "lora-seed1"), ("train", "lora-seed2"), ("train", "each-seed1")]
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
         list(left(Work(more, file, tmp_path / "new")))
@@ -76,6 +76,6 @@ def test_the_dry_run_says_what_is_left(file, tmp_path):
     assert done.exit_code == 0, done.output
     assert done.output.split() == [
         "train", "lora-seed1", "on", "aurac_word_problems",
-        "train", "each-seed1", "on", "aurac_word_problems",
         "train", "lora-seed2", "on", "aurac_word_problems",
+        "train", "each-seed1", "on", "aurac_word_problems",
     ]  # fmt: skip
