@@ -171,17 +171,14 @@ class Decoder:
             while self._waiting or self._active:
                 self._start_over()
                 with sparing(self._budgets):
-                    self._work()
+                    self._shared.compute(self._model)
+                    while self._waiting or self._active:
+                        if self._waiting and len(self._active) <= _REFILL * self._slots_allowed():
+                            self._admit()
+                        if self._active:
+                            self._advance()
         self._ended.sort(key=lambda stream: stream.number)
         return [(stream.new, stream.unfinished) for stream in self._ended]
-
-    def _work(self) -> None:
-        self._shared.compute(self._model)
-        while self._waiting or self._active:
-            if self._waiting and len(self._active) <= _REFILL * self._slots_allowed():
-                self._admit()
-            if self._active:
-                self._advance()
 
     def _start_over(self) -> None:
         """Put all that is in flight back, with its tokens so far, and drop the slots."""
@@ -275,15 +272,14 @@ class Decoder:
         idle = 0 if self._sizes is CPU else (self._slots.slots - count) * each
         rows = np.asarray([fed + [0] * idle, at + [self._header] * idle])
         (numbers,) = upload(self._device, rows)
-        longest = self._header + self._slots.read(max(at) + 1 - self._header, self._sizes.width)
 
         def run(numbers: Tensor) -> Tensor:
             metadata = decoding_metadata(
-                numbers[1], longest, each, self._header, self._store, self._slots, self._sizes
+                numbers[1], each, self._header, self._store, self._slots, self._sizes
             )
             return forward(self._model, numbers[0], metadata)
 
-        logits = self._graphs((rows.shape[1], each, longest), numbers, run)
+        logits = self._graphs((rows.shape[1], each), numbers, run)
         best = self._best(logits[: len(fed)])
         chosen = [best[i : i + each] for i in range(0, len(fed), each)]
         self._release([s for s in range(count) if self._take(s, chosen[s], drafts[s])])
@@ -312,18 +308,17 @@ class Decoder:
         return max(map(self._own, self._active))
 
     def _fit(self, count: int, width: int) -> None:
-        """Make the slots wide and many enough, within the budget."""
+        """Make the slots as wide and many as needed, within the budget; all their width is read."""
+        held, step = self._slots, self._sizes.width
         if self._sizes is not CPU:
-            step = 1 << max(count.bit_length() - 2, 0)
-            count = -(-count // step) * step  # a few numbers only
-        much = self._sizes is not CPU and count < self._slots.slots and not self._waiting
-        if count <= self._slots.slots and width <= self._slots.width and not much:
+            part = 1 << max(count.bit_length() - 2, 0)
+            count = -(-count // part) * part  # a few numbers only
+        much = self._sizes is not CPU and count < held.slots and not self._waiting
+        budget = self._budgets.cached // count
+        fits = width <= held.width <= min(1.3 * width + step, budget)
+        if fits and count <= held.slots and not much:
             return
-        budget = self._budgets.cached
-        wide = max(width, min(width + self._sizes.width, budget // count))
-        if width <= self._slots.width and count * self._slots.width <= budget:
-            wide = self._slots.width
-        self._slots.resize(count, wide)
+        held.resize(count, max(width, min(-(-width // step) * step, budget)))
         self._graphs.forget()
 
     def _release(self, ended: Sequence[int]) -> None:

@@ -55,8 +55,11 @@ class _Down:
     The first of the layers computes them all; the last one lets go of them.
     """
 
-    def __init__(self, factors: Sequence[Tensor]) -> None:
-        self._weight, self._ranks = torch.cat(list(factors)), [len(factor) for factor in factors]
+    def __init__(self, layers: Sequence[tuple[Any, str]]) -> None:
+        factors = [
+            layer.lora_A[name].weight.to(layer.base_layer.weight.dtype) for layer, name in layers
+        ]
+        self._weight, self._ranks = torch.cat(factors), [len(factor) for factor in factors]
         self._input: Tensor | None = None
         self._parts: Sequence[Tensor] = ()
 
@@ -127,12 +130,7 @@ def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
                     layers[name] = layer, active[0]
         for _, names in groupby(layers, key=lambda name: _SAME_INPUT.get(name, name)):
             together = [layers[name] for name in names]
-            down = _Down(
-                [
-                    layer.lora_A[active].weight.to(layer.base_layer.weight.dtype)
-                    for layer, active in together
-                ]
-            )
+            down = _Down(together)
             for number, (layer, active) in enumerate(together):
                 yield layer, _fused_forward(layer, active, down, number)
 

@@ -111,7 +111,8 @@ def _examine(model: Any) -> Verdict:
     plain = _plain_logits(model, tree)
     if not plain.amax(dim=-1).isfinite().all():
         raise CellError(NOT_FINITE)
-    limit, windows = tolerance(model), set[int]()
+    dtype = str(next(iter(model.parameters())).dtype).removeprefix("torch.")
+    limit, windows = _TOLERANCE.get(dtype, 0.1), set[int]()
     try:
         with packed_model(model):
             passes = _packed_passes(model, tree, windows)
@@ -217,16 +218,9 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
         places = [(row, at + done + k) for row, at in enumerate(starts) for k in range(each)]
         ids = [int(tree.rows[row][at]) for row, at in places]
         tokens, positions = upload(device, ids, [at for _, at in places])
-        longest = _HEAD + slots.width
-        metadata = decoding_metadata(positions, longest, each, _HEAD, store, slots, sizes)
+        metadata = decoding_metadata(positions, each, _HEAD, store, slots, sizes)
         nodes = np.asarray([tree.node(row, at) for row, at in places])
         yield nodes, forward(model, tokens, metadata)
-
-
-def tolerance(model: Any) -> float:
-    """The greatest `difference` between a model's own logits and packed ones."""
-    dtype = str(next(iter(model.parameters())).dtype)
-    return _TOLERANCE.get(dtype.removeprefix("torch."), 0.1)
 
 
 def difference(logits: torch.Tensor, expected: torch.Tensor) -> float:

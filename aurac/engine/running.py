@@ -21,10 +21,7 @@ from aurac.engine.attention import (
     AttentionMetadata,
     ScoreRule,
     SlotCache,
-    UnsupportedAttentionError,
-    attention_of,
     pass_metadata,
-    refuse_unsupported,
     upload,
 )
 from aurac.engine.layers import fewer_operations
@@ -169,6 +166,7 @@ def score_logits(
 
 
 NAME = "aurac_packed"
+_UNSUPPORTED = ("s_aux", "position_bias", "head_mask", "alibi", "block_indices")  # sinks, biases
 _CURRENT: ContextVar[AttentionMetadata | None] = ContextVar("aurac_frame", default=None)
 
 
@@ -187,14 +185,13 @@ def packed_attention(
     """Attention of a transformers layer under the current metadata, which is the mask.
 
     query is (1, H, T, d) with positions applied, key and value are (1, Hkv, T, d). The result is
-    (1, T, H, d) without weights; a layer that needs something else gets an
-    UnsupportedAttentionError.
+    (1, T, H, d) without weights; a layer that needs something else gets an error.
     """
     del module
     metadata = _CURRENT.get()
-    refuse_unsupported(attention_mask, dropout, kwargs)
-    if metadata is None or len(query) != 1:
-        raise UnsupportedAttentionError("attention outside a packed pass, or with a batch")
+    needed = [name for name in _UNSUPPORTED if kwargs.get(name) is not None]
+    if needed or attention_mask is not None or dropout or metadata is None or len(query) != 1:
+        raise NotImplementedError(f"attention with {needed or 'a mask, dropout or a batch'}")
     if sliding_window is not None:
         metadata.windows.add(sliding_window)
     layer, metadata.layer = metadata.layer, metadata.layer + 1
@@ -211,8 +208,19 @@ def packed_attention(
 @contextlib.contextmanager
 def packed_model(model: Any) -> Iterator[None]:
     """Give the model packed attention and layers of fewer operations; undone on leaving."""
-    with attention_of(model, NAME, packed_attention), fewer_operations(model):
-        yield
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, packed_attention)
+    found = {id(c): c for m in unwrapped(model).modules() if (c := getattr(m, "config", None))}
+    before = [(c, own) for c in found.values() if (own := getattr(c, "_attn_implementation", None))]
+    try:
+        for config, _ in before:
+            config._attn_implementation = NAME
+        with fewer_operations(model):
+            yield
+    finally:
+        for config, own in before:
+            config._attn_implementation = own
 
 
 def forward(

@@ -6,6 +6,7 @@ once and serves every rank and adapter.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -288,7 +289,7 @@ def _key(context: str, kwargs: Mapping[str, Any]) -> tuple[str, str]:
 def _common(headers: set[Ids]) -> Ids:
     """The beginning that headers of several tasks share."""
     first = min(headers, key=len)
-    return first if len(headers) == 1 else first[: shared_prefix(list(headers))]
+    return first[: shared_prefix(list(headers))]
 
 
 _EXTRA = 2  # HFLM looks back two tokens further than the stop string's own tokens
@@ -309,7 +310,7 @@ class StopTable:
         self._stops = [
             (stop, len(tokenizer.encode(stop, add_special_tokens=False)) + _EXTRA) for stop in until
         ]
-        self._may: dict[int, bool] = {}
+        self._may_end = functools.cache(self._could_end)
 
     def stopped(self, generated: Sequence[int]) -> bool:
         """Whether the text stops with the newest of its tokens."""
@@ -319,14 +320,9 @@ class StopTable:
                 return True
         return False
 
-    def _may_end(self, token: int) -> bool:
+    def _could_end(self, token: int) -> bool:
         """False only if no stop string can end in this token, judged by its text alone."""
-        known = self._may.get(token)
-        if known is None:
-            known = self._may[token] = self._could_end(self._tokenizer.decode([token]))
-        return known
-
-    def _could_end(self, text: str) -> bool:
+        text = self._tokenizer.decode([token])
         if not text or _BROKEN in text:
             return True
         # Decoded alone, a word-initial token loses its space in some tokenizers.
