@@ -35,7 +35,7 @@ WORKS = {
     "writing, word problems, bfloat16": ("bundled-bf16", 160),
     "writing, 5-shot, bfloat16": ("gsm8k-5-bf16", 24),
 }
-SEQUENCES = 100  # of the decoding passes whose share is told
+SEQUENCES = 100  # in flight at most; passes of so many are those whose share is told
 
 
 def products(model: Any, shapes: list[tuple[int, int]]) -> float:
@@ -95,7 +95,7 @@ def worker(args: argparse.Namespace) -> None:
             passes.append(time.perf_counter() - began)
 
     decoding.Decoder._advance = timed  # type: ignore[method-assign]
-    lm = EngineLM(model, tokenizer)
+    lm = EngineLM(model, tokenizer, batch_size=SEQUENCES)
     ask = getattr(lm, requests[0].request_type)
     writes = requests[0].request_type == "generate_until"
     for _ in sys.stdin:
