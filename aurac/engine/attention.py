@@ -193,14 +193,13 @@ class AttentionMetadata:
         if device == self.positions.device:
             return self
         if device not in self._elsewhere:
-            names = ("positions", "padded", "row", "slot", "place", "source")
-            moved = {
+            moved: dict[str, Any] = {
                 name: value.to(device, non_blocking=True)
-                for name in names
-                if (value := getattr(self, name)) is not None
+                for name, value in vars(self).items()
+                if isinstance(value, Tensor)
             }
             groups = [group.on(device) for group in self.groups]
-            self._elsewhere[device] = replace(self, **moved, groups=groups)
+            self._elsewhere[device] = replace(self, groups=groups, **moved)
         return self._elsewhere[device]
 
     def attend(

@@ -55,6 +55,7 @@ _LONGEST = 7  # tokens of a draft
 _ENDINGS = (4, 3, 2)  # so many last tokens are looked for, the longer ones first
 _REMEMBERED = 4096  # of a longer text only the end is looked up
 _TRUST = 4  # draft tokens for each token in a row that was right, from the second on
+_SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots is busy
 
 
@@ -156,10 +157,10 @@ class Decoder:
         self._finished = finished
         self._shared, self._header, self._store = header, len(header), header.cache
         tables = {until: StopTable(tokenizer, until) for until in {p.until for p in prompts}}
-        self._waiting = deque(
-            Stream(i, p, tables[p.until])
-            for i, p in sorted(enumerate(prompts), key=lambda pair: pair[1].order)
-        )
+        streams = [Stream(i, p, tables[p.until]) for i, p in enumerate(prompts)]
+        # Longest first, so that slots are made wide once; similar ones as they begin.
+        streams.sort(key=lambda s: (-(len(s.prompt.tokens) // _SIMILAR_LENGTH), s.prompt.tokens))
+        self._waiting = deque(streams)
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
         self._graphs = Graphs(model)

@@ -137,15 +137,12 @@ class ScoringLayout:
             planner = Planner(self.tree, budget, cached=header, sizes=sizes)
             planner.visit(0, len(self.tree.rows), header)
             steps = tuple(self._with_pairs(planner.steps))
-            self._plans[key] = ScoringPlan(steps, planner.cached, self._last_pass(steps))
+            pass_of = np.zeros(len(self.pair_node), dtype=np.int64)
+            for number, step in enumerate(steps):
+                pass_of[step.pair] = number
+            last = np.asarray([pass_of[index].max() for index in self.request_pairs])
+            self._plans[key] = ScoringPlan(steps, planner.cached, last)
         return self._plans[key]
-
-    def _last_pass(self, steps: Sequence[ForwardPass]) -> IntArray:
-        """For each request the number of the pass that has the last of its pairs."""
-        pass_of = np.zeros(len(self.pair_node), dtype=np.int64)
-        for number, step in enumerate(steps):
-            pass_of[step.pair] = number
-        return np.asarray([pass_of[index].max() for index in self.request_pairs])
 
     def _with_pairs(self, steps: Sequence[tuple[ForwardPass, IntArray]]) -> Iterator[ForwardPass]:
         """Give every scored pair to the first pass that computes its node."""
@@ -164,7 +161,6 @@ class ScoringLayout:
 
 
 DEFAULT_NEW_TOKENS = 256
-_SIMILAR_LENGTH = 64  # prompts that differ by less may be taken in any order
 _LIMIT_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _GREEDY = frozenset({"until", "do_sample", "temperature", "top_p", "top_k", *_LIMIT_NAMES})
 
@@ -193,11 +189,6 @@ class Prompt:
     tokens: tuple[int, ...]
     until: tuple[str, ...]  # the text ends before the first of these; EOS is among them
     max_new_tokens: int
-
-    @property
-    def order(self) -> tuple[int, tuple[int, ...]]:
-        """Longest first, so that slots are made wide once; similar ones as they begin."""
-        return -(len(self.tokens) // _SIMILAR_LENGTH), self.tokens
 
 
 def encode_prompts(
