@@ -14,7 +14,7 @@ from aurac.backends.backend import Backend
 from aurac.engine.lm import EngineLM
 from aurac.models.base import LoadedBase
 
-ENGINE_VERSION = 8  # raise when the engine changes in a way that can change a number
+ENGINE_VERSION = 9  # raise when the engine changes in a way that can change a number
 
 
 class EngineBackend(Backend):
