@@ -22,14 +22,15 @@ RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
 def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Analysis]:
-    """A run, and what its results say to a question; groups take the place of recorded ones."""
+    """A run or study, and what it says to a question; groups take the place of recorded ones."""
     from aurac.analysis import Question, analyse
-    from aurac.records.run import read_run
+    from aurac.notebook import load_run
 
-    run, given = read_run(folder), dict(group)
+    run, given = load_run(folder), dict(group)
     taken = {name for members in given.values() for name in members}
-    groups = {name: some for name, some in run.groups.items() if not taken.intersection(some)}
-    return run, analyse(run.curves, Question(groups=groups | given, **asked))
+    known = run.question.groups or run.stored.groups
+    groups = {name: some for name, some in known.items() if not taken.intersection(some)}
+    return run.stored, analyse(run.curves, Question(groups=groups | given, **asked))
 
 
 @command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")
@@ -104,7 +105,7 @@ def score(
     from aurac.readers import read_curves
 
     run: StoredRun | None = None
-    if (source / "run.json").is_file() and metric is None:
+    if metric is None and any((source / n).is_file() for n in ("run.json", "analysis.json")):
         run, analysis = answered(source, group, **asked)
     else:
         curves = read_curves(source, metric, dict(cluster))
@@ -131,7 +132,7 @@ def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **as
     """  # noqa: D301
     from aurac.show import write_report
 
-    for path in write_report(*answered(run, **asked), out, dict(label)):
+    for path in write_report(*answered(run, **asked), out or run, dict(label)):
         if path.suffix in (".md", ".html"):
             click.echo(path)
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import Analysis, Question, analyse
 from aurac.analysis.schema import Frames
-from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
+from aurac.errors import UsageError
+from aurac.records.run import AdapterInfo, Failure, Renamed, StoredRun, TaskInfo, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -33,7 +34,10 @@ def load_run(folder: str | Path) -> Run:
     if (folder / "run.json").is_file() or not report.is_file():
         return Run(read_run(folder))
     content = json.loads(report.read_text(encoding="utf-8"))
-    return Run(read_run(folder / content.get("run", "run")), Question(**content["question"]))
+    run = read_run(folder / content.get("run", "run"))
+    if rows := content.get("renamed"):
+        run = run.renamed_as(Renamed(*row) for row in rows)
+    return Run(run, Question(**content["question"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,24 +103,29 @@ class Run(Frames):
     ) -> DataFrame:
         """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
 
-        Of one task, adapter or rank where they are named; with response, question and target.
+        Of one task, adapter (or recipe) or rank where they are named; with response, question and
+        target. The base's are left out where an adapter is named.
 
         Raises:
+            UsageError: There are none.
             RunFolderError: A cell is damaged.
         """
         import pandas as pd
 
-        frames, based = [], set[str]()
+        groups, frames, based = self.question.groups or self.stored.groups, [], set[str]()
+        members = groups.get(adapter or "", [adapter])
         for curve in self.curves:
-            ranks = [*curve.ranks] if curve.task in based else [0, *curve.ranks]
-            for each in ranks:
-                if rank not in (None, each) or task not in (None, curve.task):
-                    continue
-                if each and adapter not in (None, curve.adapter):
-                    continue
-                based.add(str(curve.task))
-                frames.append(self._answers(curve, each))
-        return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+            if task not in (None, curve.task) or (adapter and curve.adapter not in members):
+                continue
+            base = adapter is None and curve.task not in based
+            based.add(str(curve.task))
+            ranks = [0, *curve.ranks] if base else curve.ranks
+            frames += [self._answers(curve, each) for each in ranks if rank in (None, each)]
+        if not frames:
+            asked = {"task": task, "adapter": adapter, "rank": rank}
+            named = ", ".join(f"{key} {value}" for key, value in asked.items() if value is not None)
+            raise UsageError(f"the run has no answers of {named}")
+        return pd.concat(frames, ignore_index=True)
 
     def _answers(self, curve: Curve, rank: int) -> DataFrame:
         task, adapter, nan = str(curve.task), curve.adapter, float("nan")
@@ -139,7 +148,7 @@ class Run(Frames):
         """Draw accuracy against rank on axes of yours, or of a new figure of pyplot.
 
         Args:
-            task: May be left out where there is one.
+            task: By default the first.
             ax: Where to draw.
             labels: Adapter → what the legend calls it.
             adapters: Those that are drawn; None: all.
@@ -155,6 +164,10 @@ class Run(Frames):
         names = names_of(self.analysis, labels)
         of = View(self.analysis, task or str(self.curves[0].task), names)
         keys = [key for key in of.keys if adapters is None or key.adapter in adapters]
+        if unknown := {*(adapters or ())} - {key.adapter for key in keys}:
+            raise UsageError(f"{of.task} has no curve of {min(unknown)}")
+        if len(self.tasks) > 1:
+            ax.set_title(of.task)
         return plot(of, ax, keys=keys, legend="inside" if legend else None)
 
     def report(

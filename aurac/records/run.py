@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from aurac.curves.curve import Curve
@@ -50,6 +51,16 @@ class Failure:
     reason: str
 
 
+class Renamed(NamedTuple):
+    """A cut of an adapter of a run on one task, under another name."""
+
+    name: str
+    adapter: str
+    task: str
+    basis: str
+    rescale: str
+
+
 @dataclass(eq=False)
 class StoredRun:
     """A run as it is read: what was evaluated, and how it came out."""
@@ -57,6 +68,7 @@ class StoredRun:
     folder: Path
     manifest: Manifest
     store: CellStore  #: its cells, of each of which the scores are read once
+    renamed: tuple[Renamed, ...] = ()  #: what `renamed_as` was given
 
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}
@@ -106,6 +118,18 @@ class StoredRun:
                 who, basis, way = (cut.adapter, cut.basis, cut.rescale) if cut else (None,) * 3
                 found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
         return tuple(found.values())
+
+    def renamed_as(self, rows: Iterable[Renamed]) -> StoredRun:
+        """The run with these curves alone, in this order, and these names of adapters."""
+        cuts = {(cut.adapter, cut.basis, cut.rescale): cut for cut in self.manifest.cuts}
+        infos, kept, rows = dict[str, AdapterInfo](), [], tuple(rows)
+        for row in rows:
+            cut = cuts[row.adapter, row.basis, row.rescale]
+            cells = {leaf.name: cut.cells[leaf.name] for leaf in self.leaves(self.task(row.task))}
+            kept.append(replace(cut, adapter=row.name, cells=cells))
+            infos[row.name] = replace(self._adapters[row.adapter], name=row.name)
+        manifest = replace(self.manifest, adapters=[*infos.values()], cuts=kept)
+        return StoredRun(self.folder, manifest, self.store, rows)
 
     def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
         """Cut (None: the base), task, rank and key."""

@@ -72,7 +72,7 @@ def write_report(
     pages = Pages(run, analysis, draw, labels or {}, primary)
     page = pages.page(question)
     where = Path(os.path.relpath(run.folder, folder)).as_posix()
-    data = [*write_frames(analysis, folder, where), folder / "table.tex"]
+    data = [*write_frames(analysis, folder, where, run.renamed), folder / "table.tex"]
     write_atomic(data[-1], latex_tables(pages.views, pages.slugs, str(run.provenance.get("base"))))
     papers = [path for path in figures if path.suffix == ".pdf"]
     names = [path.relative_to(folder).as_posix() for path in [*data, *papers]]
@@ -89,15 +89,18 @@ def is_written(analysis: Analysis, folder: Path) -> bool:
     return there and path.read_text(encoding="utf-8") == _as_json(analysis, ".")
 
 
-def _as_json(analysis: Analysis, run: str) -> str:
+def _as_json(analysis: Analysis, run: str, renamed: Sequence[Sequence[str]] = ()) -> str:
     question = asdict(analysis.question)
     question["groups"] = {name: list(some) for name, some in analysis.question.groups.items()}
     frames = {name: analysis.records(name) for name in FRAMES}
     content = {"schema": SCHEMA, "run": run, "question": question, **frames}
+    content |= {"renamed": renamed} if renamed else {}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_frames(analysis: Analysis, folder: Path, run: str = ".") -> list[Path]:
+def write_frames(
+    analysis: Analysis, folder: Path, run: str = ".", renamed: Sequence[Sequence[str]] = ()
+) -> list[Path]:
     """Each frame as CSV, and all as analysis.json; `run` is the run's folder from this one."""
     paths = []
     for name in FRAMES:
@@ -109,7 +112,7 @@ def write_frames(analysis: Analysis, folder: Path, run: str = ".") -> list[Path]
         paths.append(folder / f"{name}.csv")
         write_atomic(paths[-1], lines.getvalue())
     paths.append(folder / "analysis.json")
-    write_atomic(paths[-1], _as_json(analysis, run))
+    write_atomic(paths[-1], _as_json(analysis, run, renamed))
     return paths
 
 

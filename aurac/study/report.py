@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from msgspec import structs
-
+from aurac.records.run import Renamed
 from aurac.study.design import Cut, Planned, groups_of, parts_of
 from aurac.study.search import Trials
 from aurac.study.work import RUN
@@ -34,7 +33,7 @@ def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
     names = [(adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in every]
     there = [(adapter, name) for adapter, name in names if name]
     own = {group: winner.cut for group, winner in trials.winners.items()}
-    view = named(run, there, own)
+    view = run.renamed_as(_renamed(run, there, own))
     groups: dict[str, list[str]] = {}
     for group, name in dict.fromkeys((a.group, a.name) for a, _ in there):
         groups.setdefault(group, []).append(name)
@@ -53,27 +52,21 @@ def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
     return view, analysis
 
 
-def named(
+def _renamed(
     run: StoredRun, there: Sequence[tuple[Planned, str]], own: Mapping[str, Cut]
-) -> StoredRun:
-    """A run with the study's names of adapters and no other cuts, each recipe's own cut first.
+) -> list[Renamed]:
+    """The curves of a study, each recipe's own cut first, with the study's names of adapters.
 
     Recipes that are the same with the settings that were found share their adapters in the run;
     here these stand under the name of each.
     """
-    infos, stored, cuts = {}, {info.name: info for info in run.adapters}, []
+    rows = []
     for adapter, name in there:
-        infos[adapter.name] = structs.replace(stored[name], name=adapter.name)
-        mine = [
-            structs.replace(cut, adapter=adapter.name, cells={adapter.task: cells})
-            for cut in run.manifest.cuts
-            if cut.adapter == name and (cells := cut.cells.get(adapter.task))
-        ]
-        order = [*filter(None, [own.get(adapter.group)]), *adapter.cuts]
-        found = {(cut.basis, cut.rescale): cut for cut in mine}
-        cuts += [found[each] for each in dict.fromkeys(order) if each in found] or mine
-    manifest = structs.replace(run.manifest, adapters=[*infos.values()], cuts=cuts)
-    return type(run)(run.folder, manifest, run.store)
+        has = [(c.basis, c.rescale) for c in run.manifest.cuts if c.adapter == name]
+        order = dict.fromkeys([*filter(None, [own.get(adapter.group)]), *(adapter.cuts or has)])
+        cuts = (cut for cut in order if cut in has)
+        rows += [Renamed(adapter.name, name, adapter.task, *cut) for cut in cuts]
+    return rows
 
 
 def _row(analysis: Analysis, group: str, cut: Cut | None, own: Mapping[str, Cut]) -> Key:

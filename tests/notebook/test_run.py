@@ -11,7 +11,7 @@ import pytest
 
 import aurac
 from aurac.analysis import Question, analyse
-from aurac.errors import RunFolderError
+from aurac.errors import RunFolderError, UsageError
 from aurac.notebook import load_run
 
 KEPT = Path(__file__).parents[2] / "reports/word_problems"
@@ -87,9 +87,14 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
     ]  # fmt: skip
     few = run.samples(adapter="lora")
     areas = run.scores.set_index("adapter").aurac
-    assert aurac.score(few).value == pytest.approx(areas["lora"])  # with the base's rows
+    assert aurac.score(few).value == pytest.approx(areas["lora"])
+    assert few["rank"].min() == 1  # without the base's rows
     assert few["question"].str.len().min() > 10
-    assert len(run.samples(adapter="nobody", rank=4)) == 0
+    for unknown in ({"adapter": "nobody"}, {"rank": 3}, {"task": "other"}):
+        with pytest.raises(UsageError, match="has no answers of"):
+            run.samples(**unknown)
+    with pytest.raises(UsageError, match="no curve of LoRA"):
+        run.plot(adapters=["lora", "LoRA"])
 
 
 def test_it_is_drawn_printed_and_reported(run, tmp_path):
