@@ -48,7 +48,9 @@ def run_study(
         for part in parts_of(study):
             trials = Trials(work, part)
             for group in groups_of(study):
-                for adapter in work.missing(part, trials.run(group)):
+                missing = work.missing(part, trials.run(group))
+                for number, adapter in enumerate(missing, 1):
+                    say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
                     if work.train(adapter):
                         work.evaluate(part, adapter, RUN)
     return write_study(work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -179,8 +179,9 @@ class Trials:
 
     def _trial(self, search: Search, group: str, task: str, point: Point) -> Planned:
         chosen = {**self.chosen, (task, group): point}
-        work = self.work
-        return adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
+        work, tried = self.work, [f"{name}={value:g}" for name, value in point.items()]
+        made = adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
+        return replace(made, name=" ".join([made.name, *tried]))
 
     def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores:
         """The scores of a trial under each cut; none where its training diverges."""

@@ -73,7 +73,7 @@ class Work:
         for job in adapter.trainings(self.out):
             if is_trained(job.folder, job.recipe):
                 continue
-            self.say(f"training {job.folder.relative_to(self.out)} ({job.recipe.name})")
+            self.say(f"training {job.folder.relative_to(self.out)} ({adapter.name})")
             start = None
             if job.start:
                 whole, basis = job.start

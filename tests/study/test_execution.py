@@ -48,7 +48,9 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     study = load_study(file)
     ((run, analysis),) = run_study(study, file, out, say=trained.append)
     folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
-    assert [said.split()[1] for said in trained] == [f"adapters/{name}" for name in folders]
+    done = [said.split()[1] for said in trained if said.startswith("training ")]
+    assert done == [f"adapters/{name}" for name in folders]
+    assert "lora-seed2: 2 of 2 adapters of this recipe" in trained
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == [f"adapters/{name}" for name in folders]
     assert all(one["tokens"] > 0 and one["losses"] and one["seconds"] >= 0 for one in kept)
@@ -59,7 +61,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
     ((_, same),) = run_study(study, file, out, say=trained.append)
-    assert len(trained) == 5
+    assert len(trained) == 5 + 3  # nothing more
     assert same.scores.equals(analysis.scores)
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4

@@ -196,7 +196,7 @@ def test_a_file_that_is_named_comes_before_others_of_its_task(tmp_path):
     [
         ("howto/task.md", 0, [[" Positive."]], [[" negative, not positive"]]),
         ("howto/task.md", 0, [["positive"]], [[" none"]]),
-        ("your-adapter.md", 0, [[" 1,012. Or 13"]], [[" 13, not 1012"]]),
+        ("your-adapter.md", 0, [[" 1 + 1\n#### 1,012"]], [[" 1012"]]),
         ("howto/task.md", 1, [[(-1.0, True)], [(-3.0, False)]], [[(-3.0, False)], [(-1.0, True)]]),
     ],
 )
