@@ -158,7 +158,7 @@ class Pages:
         )
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
         over = f" AURAC is over the ranks that all have: {of.some_ranks}." if of.some_ranks else ""
-        explained = "".join(f" {note}." for note in views.notes(of, columns))
+        explained = "".join(f" {note}." for note in wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}{explained}", columns)
         if of.pairs:
             yield self.differences(of)

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.analysis.schema import FRAMES
 from aurac.files import write_atomic
-from aurac.show import escape, views
+from aurac.show import escape, views, wording
 from aurac.show.browser import Answers
 from aurac.show.charts import save
 from aurac.show.numbers import confidence, counted
 from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
 from aurac.show.tabular import render_table
-from aurac.show.wording import caption_of_pairs
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -134,13 +133,13 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
             f"{of.names[key]}: {row.cut or 'cut not known'}, {counted(row.seeds, 'seed')}"
             for key, row in of.rows.items()
         )
-        explained = "".join(f" {note}." for note in views.notes(of, columns))
+        explained = "".join(f" {note}." for note in wording.notes(of, columns))
         caption = (
             f"{what} on {of.task} at each rank{examples}; base {base}{level}. {rows}.{explained}"
         )
         parts.append(_latex_table(caption, f"aurac-{slugs[of.task]}", columns))
         if of.pairs:
-            caption = f"{of.task}: {caption_of_pairs(of)}"
+            caption = f"{of.task}: {wording.caption_of_pairs(of)}"
             columns = views.difference_table(of)
             parts.append(_latex_table(caption, f"aurac-pairs-{slugs[of.task]}", columns))
     return "\n".join(parts) + "\n"

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 MOST_BANDS: Final = 3
 MARK: Final = "*"
-SLOT: Final = "--max-lora-rank"
+LOSS: Final = "loss [at most]"
+SLOT: Final = "vLLM rank"
 
 
 def names_of(analysis: Analysis, labels: Mapping[str, str] | None = None) -> dict[Key, str]:
@@ -123,7 +124,7 @@ def ranks_table(of: View, key: Key) -> Columns:
         head: [of.value(point) for point in known],
     }
     if any(p["loss"] is not None for p in known):
-        columns["loss [at most]"] = [
+        columns[LOSS] = [
             "trained" if p["rank"] == trained else loss(p["loss"], p["loss_bound"]) for p in known
         ]
     further: dict[str, Callable[[Any], str]] = {"unfinished": str, "bytes": size, "slot": str}
@@ -162,24 +163,6 @@ def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
 def within(margin: float) -> str:
     """The head of the column of smallest ranks."""
     return f"within {points(margin).partition(' ')[0]}"
-
-
-def notes(of: View, columns: Columns) -> list[str]:
-    """What a mark and a column of a table mean, where it has them."""
-    margin, found = of.analysis.question.margin, []
-    if margin is not None:
-        lost = f"lose at most the margin, {points(margin)}, against the trained rank"
-        heads = [head for head in ("ship", within(margin)) if head in columns]
-        found += [f"{head}: the smallest rank shown to {lost}" for head in heads]
-    if any(cell.startswith(MARK) for column in columns.values() for cell in column):
-        found.append(f"{MARK}: not shown to be above the base")
-    if "unfinished" in columns:
-        found.append("unfinished: answers that were cut off")
-    if SLOT in columns:
-        found.append(f"{SLOT}: the smallest with which vLLM serves it")
-    if of.seeds == 2:
-        found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
-    return found
 
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
+from aurac.show.views import LOSS, MARK, SLOT, within
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from aurac.analysis import Row
     from aurac.analysis.schema import Key, Record
     from aurac.records.run import StoredRun
+    from aurac.show.tabular import Columns
     from aurac.show.views import View
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
@@ -27,6 +29,28 @@ def heading(of: View, run: StoredRun | None = None) -> str:
     values += ", lower is better" * (of.task in lower)
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
     return f"{of.task}: {values.replace(' ()', '')}{count}"
+
+
+def notes(of: View, columns: Columns) -> list[str]:
+    """What a mark and a column of a table mean, where it has them."""
+    margin, found = of.analysis.question.margin, []
+    if LOSS in columns:
+        lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
+        found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
+    if "unfinished" in columns:
+        found.append("unfinished: answers that were cut off")
+    if SLOT in columns:
+        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it")
+    if margin is not None:
+        trained = "" if LOSS in columns else " against the trained rank"
+        which = "the smallest rank shown, like all above it, to lose"
+        which += f" at most {points(margin)}{trained}"
+        found += [f"{head}: {which}" for head in ("ship", within(margin)) if head in columns]
+    if any(cell.startswith(MARK) for column in columns.values() for cell in column):
+        found.append(f"{MARK}: not shown to be above the base")
+    if of.seeds == 2:
+        found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
+    return found
 
 
 def advice(of: View, run: StoredRun | None) -> tuple[str, str]:
@@ -53,8 +77,7 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
         nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
         return f"{nothing}: {reference} is not shown to be above the base {sure}."
     if rank == record["reference"]:
-        within = f"no smaller rank is shown to lose at most {points(record['margin'])}"
-        return f"Ship {adapter}{reference}: {within} {sure}."
+        return f"Ship {adapter}{reference}: {_no_smaller(of, record, sure)}."
     sizes = {point["rank"]: point["bytes"] for point in of.of(record["key"])}
     small, full = sizes.get(rank), sizes.get(record["reference"])
     instead = f"{size(small)} instead of {size(full)}; it" if small and full else "it"
@@ -62,15 +85,30 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
     return f"Ship {adapter}rank {rank}: {instead} loses {lost} against {reference} {sure}."
 
 
+def _no_smaller(of: View, record: Record, sure: str) -> str:
+    """Why no rank below the trained one is shipped: the first that was to be tested failed."""
+    key, margin = record["key"], record["margin"]
+    known = {point["rank"]: point for point in of.of(key)}
+    missing = {rank for curve in of.rows[key].curves for rank in curve.missing}
+    below = [rank for rank in {*known, *missing} if 0 < rank < record["reference"]]
+    if not below:
+        return "no smaller rank was evaluated"
+    bound = known[max(below)]["loss_bound"] if max(below) in known else None
+    small = bound is not None and bound <= margin
+    shown = "be above the base" if small else f"lose at most {points(margin)}"
+    smaller = ", and ranks below it are not tested" if len(below) > 1 else ""
+    return f"rank {max(below)} is not shown to {shown} {sure}{smaller}"
+
+
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
-    """How many examples or clusters a margin needs, where no loss can be shown to be below it."""
+    """How many examples or clusters show that a rank which loses nothing is within a margin."""
     groups = examples if clusters is None else int(clusters.max()) + 1
     needed = examples_for_margin(margin, 1 if clusters is None else round(examples / groups))
     if groups >= needed:
         return ""
     there = counted(groups, "example" if clusters is None else "cluster")
-    shown = f"With {there} no loss can be shown to be at most {points(margin)}"
-    return f"{shown}; that needs {needed:,} or more."
+    shown = f"a rank that loses nothing is not shown to lose at most {points(margin)}"
+    return f"With {there} {shown}; that needs {needed:,} or more."
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
@@ -104,10 +142,10 @@ def not_above_base(of: View) -> str:
 
 
 def how_to_ask(run: StoredRun | None) -> str:
-    """How a margin is given."""
-    command = f"aurac recommend {run.folder}" if run else "the option"
-    names = "names the smallest that loses at most 2 points"
-    return f"Which rank to ship: {command} --margin 0.02 {names}."
+    """How a margin is given; with the command below, on a line of its own."""
+    command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin 0.02" if run else ""
+    names = "names the smallest rank that loses at most 2 points"
+    return f"The option --margin 0.02 {names}.{command}"
 
 
 def cut_off(of: View) -> list[str]:
@@ -123,9 +161,9 @@ def cut_off(of: View) -> list[str]:
         whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
         limit = row.curves[0].token_limit
         found.append(
-            f"{counts[rank]:,} of {total:,} answers{whose} at rank {rank} were cut off"
-            f"{f' at {limit} tokens' if limit else ''}: see --gen-kwargs, the task's until, the "
-            "adapter's end token."
+            f"{counts[rank]:,} of {total:,} answers{whose} at rank {rank}, the most of any rank, "
+            f"were cut off{f' at {limit} tokens' if limit else ''}: allow more with --gen-kwargs "
+            'max_gen_toks=N, or give the task an "until" that ends an answer.'
         )
     return found
 
@@ -188,8 +226,10 @@ def _against_reference(of: View, records: Iterable[Record], reference: Key) -> s
     worse = [of.names[record["b"]] for record in found if record["a"] == reference]
     both = [(better, "better"), (worse, "worse")]
     parts = [f"{listed(names)} {_are(names)} {how}" for names, how in both if names]
-    said = ", and ".join(parts) or "no difference is significant"
-    return f"Compared with {of.names[reference]}, {said}."
+    if not parts:
+        return f"No difference from {of.names[reference]} is significant."
+    parts[0] += f" than {of.names[reference]}"
+    return f"{', and '.join(parts)}."
 
 
 def caption_of_pairs(of: View) -> str:

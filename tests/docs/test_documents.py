@@ -59,15 +59,13 @@ def test_options_that_are_named_in_text_exist():
 
 def test_the_screen_of_the_readme_is_what_the_command_prints(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     margin = re.search(r"--margin (0\.\d+)", README.read_text(encoding="utf-8"))[1]
     words = ["recommend", "reports/lora", "--margin", margin]
     done = CliRunner().invoke(cli, words, standalone_mode=False)
     texts = [text for block in blocks(README) for text in (block.text, block.said or "")]
     [screen] = [text for text in texts if text.startswith("rank ")]
-    printed = " ".join(done.stdout.split())  # lines are as wide as the terminal
-    for part in screen.split("\n\n"):
-        assert " ".join(part.split()) in printed
+    assert screen in done.stdout
 
 
 def python_blocks():

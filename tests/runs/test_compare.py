@@ -173,7 +173,7 @@ def test_a_failed_cell_is_missing_and_tried_again(adapters, tmp_path, monkeypatc
 def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, counted, caplog):
     class Said(logging.Handler):
         def emit(self, record):
-            if "loss" in record.getMessage():
+            if "loses" in record.getMessage():
                 asked.append((len(counted), record.getMessage()))
 
     asked = []
@@ -182,7 +182,7 @@ def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, counte
     logging.getLogger("aurac").removeHandler(handler)
     [(before, text)] = asked
     assert before == 0
-    assert f"{TASK}: With 5 examples no loss can be shown to be at most 2 points" in text
+    assert f"{TASK}: With 5 examples a rank that loses nothing is not shown to lose" in text
 
 
 def test_a_question_that_has_no_answer_is_refused_first(adapters, tmp_path, counted):

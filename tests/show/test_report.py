@@ -217,7 +217,7 @@ def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
     text = text_of(tmp_path)
     assert "| LoRA " in text
     assert "| LoRA (prefix)" in text
-    assert "Compared with LoRA" in text
+    assert "No difference from LoRA is significant" in text
     with pytest.raises(UsageError, match="no adapter of the run is called loar"):
         write_report(stored(found), found, tmp_path, {"loar": "LoRA"})
     with pytest.raises(UsageError, match="same label"):
