@@ -93,12 +93,13 @@ class Pages:
     def page(self, question: str = "") -> Page:
         """Question, verdict, figure and table first; then each task; then how to make it again."""
         several = len(self.views) > 1
-        names = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
+        rows = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
+        names = f"{listed(rows, 3)} on {listed([task.name for task in self.run.tasks])}"
         what = f"; {wording.heading(self.views[0], self.run)}" if len(self.views) == 1 else ""
         base = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
         page = Page(
-            title=f"{listed(names)} on {listed([task.name for task in self.run.tasks])}",
-            lead=[*filter(None, [question]), " ".join(base)],
+            title=question or names,
+            lead=[" ".join([f"{names}."] * bool(question) + base)],
             verdict=list(self.verdict()),
             first=[*self.commands(), *self.overview()],
             sections=[],
@@ -142,12 +143,13 @@ class Pages:
             yield from self.answer(self.views[0])
         elif (of := self.mean) is not None:
             yield Table("AURAC in percent, of each task.", views.overview_table(of))
-            yield self.differences(of)
+            yield from self.differences(of)
 
-    def differences(self, of: View) -> Table:
-        """Differences of AURAC."""
-        caption = wording.caption_of_pairs(of) + wording.how_to_compare(of)
-        return Table(caption, views.difference_table(of))
+    def differences(self, of: View) -> Iterator[Table]:
+        """Differences of AURAC, unless they are the primary ones, which stand first."""
+        columns = views.difference_table(of)
+        if self.primary is None or columns != views.difference_table(self.primary):
+            yield Table(wording.caption_of_pairs(of) + wording.how_to_compare(of), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
         """The figure and the table of a task."""
@@ -161,7 +163,7 @@ class Pages:
         explained = "".join(f" {note}." for note in wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}{explained}", columns)
         if of.pairs:
-            yield self.differences(of)
+            yield from self.differences(of)
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""

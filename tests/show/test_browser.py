@@ -126,6 +126,17 @@ def test_answers_are_browsed(browser, pages):
         assert page.locator(".card strong").nth(1).inner_text() == "dylora at rank 16"
 
 
+def test_answers_that_never_differ_open_with_all_of_them(browser, tmp_path):
+    found = analyse([curve(), curve("same")])
+    write_report(stored(found), found, tmp_path)
+    with visit(browser, tmp_path / "report.html") as (page, *_):
+        count = page.locator(".count")
+        assert count.inner_text() == f"example 1 of {found.scores['examples'][0]}"
+        assert page.locator(".kind").input_value() == "all"
+        page.locator(".kind").select_option("differ")
+        assert count.inner_text() == "no such example: choose others above"
+
+
 def test_print_unfolds_everything(browser, pages):
     with visit(browser, pages["real"]) as (page, *_):
         assert page.locator("details[open]").count() == 0

@@ -9,9 +9,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pytest
-from shown import curve, one, perplexity, stored, three, word_problems
+from shown import LORA, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
@@ -141,12 +142,29 @@ def test_the_answers_of_one_adapter_open_at_the_trained_and_the_shipped_rank(tmp
 def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
     found = three()
     write_report(stored(found), found, tmp_path, question="Which <method> is better?")
-    assert text_of(tmp_path).splitlines()[2:5:2] == [
-        "Which &lt;method&gt; is better?",
-        "Base smollm2; maths: accuracy in percent (exact\\_match,strict-match), 200 examples.",
-    ]
+    title, _, lead, *_ = text_of(tmp_path).splitlines()
+    assert title == "# Which &lt;method&gt; is better?"
+    assert lead.startswith("matryoshka, lora and dylora on maths. Base smollm2; maths: accuracy in")
     header = text_of(tmp_path, "report.html").split("</header>")[0]
-    assert '<p class="lead">Which &lt;method&gt; is better?</p>' in header
+    assert "<h1>Which &lt;method&gt; is better?</h1>" in header
+
+
+def test_the_title_names_few_of_many_adapters(tmp_path):
+    written(tmp_path, analyse([curve(f"a{i}", np.array(LORA) - i / 100) for i in range(5)]))
+    assert text_of(tmp_path).startswith("# a0, a1, a2 and 2 others on maths\n")
+
+
+@pytest.mark.parametrize("tasks", [("maths",), ("maths", "reading")])
+@pytest.mark.parametrize("listed", [2, 3])
+def test_differences_that_are_the_primary_ones_stand_once(tmp_path, tasks, listed):
+    found = three(tasks=tasks)
+    pairs = [*dict.fromkeys(zip(found.pairs.a, found.pairs.b, strict=True))][:listed]
+    keys = {row.name: row.key for row in found.rows}
+    asked = Question(pairs=tuple((keys[a], keys[b]) for a, b in pairs), family=listed)
+    write_report(stored(found), found, tmp_path, primary=analyse(stored(found).curves, asked))
+    first = text_of(tmp_path).split("\n## ")[0]
+    assert first.count("Primary comparisons: Differences of AURAC") == 1
+    assert first.count("Differences of AURAC") == (2 if listed == 2 else 1)
 
 
 def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):

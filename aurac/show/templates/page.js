@@ -9,7 +9,7 @@
   };
   const kinds = {
     differ: (a, b) => a !== b, onlyA: (a, b) => a && !b, onlyB: (a, b) => b && !a,
-    right: (a, b) => a && b, wrong: (a, b) => !a && !b,
+    right: (a, b) => a && b, wrong: (a, b) => !a && !b, all: () => true,
   };
   for (const browser of document.querySelectorAll(".browser")) {
     const { examples, adapters, start } = JSON.parse(browser.querySelector("script").textContent);
@@ -60,6 +60,7 @@
     part("previous").addEventListener("click", () => { at -= 1; show(); });
     part("next").addEventListener("click", () => { at += 1; show(); });
     show();
+    if (!part("card").firstChild) { part("kind").value = "all"; show(); }
     browser.hidden = false;
     browser.nextElementSibling.hidden = true;
   }
