@@ -205,11 +205,11 @@ def _common(adapter: Adapter, values: Mapping[str, Number]) -> tuple[Number, dic
     return common, patterns
 
 
-def check_free(target: Path, *, force: bool) -> None:
+def check_free(target: Path, *, force: bool, instead: str = "choose another folder") -> None:
     """Refuse a folder that is not empty, unless it holds an adapter and ``force`` is given."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not force:
-        raise RunFolderError(f"{target} is already there: choose another folder")
+        raise RunFolderError(f"{target} is already there: {instead}")
     if target.is_symlink() or not (target / CONFIG).is_file():
         raise RunFolderError(f"{target} holds no {CONFIG}, so it is not replaced")

@@ -27,7 +27,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 @click.argument("recipe", required=False, shell_complete=_complete_recipes)
 @click.option(
     "--from", "source", type=FOLDER, metavar="ADAPTER",
-    help="Train cuts of this adapter on, as plain LoRA. Default of RECIPE: the adapter's own.",
+    help="Train cuts of this adapter on, as plain LoRA; without RECIPE by the adapter's own.",
 )  # fmt: skip
 @click.option(
     "--basis", type=click.Choice(["svd", "prefix"]), default="svd", show_default=True,
@@ -39,7 +39,7 @@ def _complete_recipes(_ctx: click.Context, _param: click.Parameter, incomplete: 
 )
 @click.option(
     "--set", "overrides", type=pair, multiple=True, metavar="KEY=VALUE",
-    help="Change one setting of the recipe.",
+    help="Change a setting of the recipe; repeat it for others. --list names them.",
 )  # fmt: skip
 @click.option("--seed", type=int, help="Training seed. Default: the recipe's.")
 @click.option("--out", type=FOLDER, help="Folder for the adapter.")
@@ -93,6 +93,7 @@ def train(
     given = {"seed": seed, "base": base, "steps": steps}
     changed = dict(overrides) | {k: str(v) for k, v in given.items() if v is not None}
     jobs = _jobs(recipe, changed, ranks, source, basis)
+    click.echo(f"loading data and base {jobs[0][1].base} …", err=True)
     from aurac.training.job import is_main_process, is_trained, train  # loads transformers
 
     rows: list[dict[str, Any]] = []
@@ -103,8 +104,7 @@ def train(
             continue
         how |= {"start": start, "device": device or "auto", "progress": not as_json, "force": force}
         done = train(job, folder, **how)
-        loss = done.losses[-1][1] if done.losses else None
-        facts = {"folder": folder, "seconds": done.seconds, "loss": loss}
+        facts = {"folder": folder, "seconds": done.seconds, "loss": done.losses[-1][1]}
         rows.append({**facts, "validation_loss_by_rank": done.curve})
     if not is_main_process():
         return
@@ -112,7 +112,7 @@ def train(
         shared.print_json(rows)
         return
     for row in rows:
-        click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']}")
+        click.echo(f"{row['folder']}: {row['seconds']:.0f} s, last mean loss {row['loss']:.3g}")
         for rank, loss in row["validation_loss_by_rank"].items():
             click.echo(f"  validation loss at rank {rank}: {loss:.4f}")
     click.echo(f"next: aurac compare {shlex.quote(str(out))} --tasks {jobs[-1][1].task or 'TASK'}")
@@ -143,18 +143,19 @@ def _jobs(
 
 
 def _list_recipes(*, as_json: bool) -> None:
-    from aurac.training.recipe import built_in_recipes, load_recipe
+    from aurac.training.recipe import SETTINGS, built_in_recipes, load_recipe
 
     rows = []
-    for name in built_in_recipes():
-        recipe = load_recipe(name)
+    recipes = {name: load_recipe(name) for name in built_in_recipes()}
+    for name, recipe in sorted(recipes.items(), key=lambda item: not item[1].task):  # no hub: first
         length = f"{recipe.steps} steps" if recipe.steps else f"{recipe.epochs:g} epochs"
         row = {"recipe": name, "method": recipe.method, "rank": recipe.rank}
-        row |= {"data": recipe.task or recipe.data, "base": recipe.base}
+        row |= {"data": recipe.task or recipe.data}
         rows.append(row | {"length × examples a step": f"{length} × {recipe.batch_size}"})
     shared.print_rows(rows, as_json=as_json)
     if not as_json:
         click.echo("word_problems/* take 3 to 6 minutes on two CPU cores; the others need a GPU.")
+        click.echo(f"Settings for --set: {', '.join(SETTINGS)}.")
 
 
 @command(

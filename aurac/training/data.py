@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.errors import DataError
+from aurac.errors import DataError, first_line
+from aurac.models.weights import quiet_transformers
 from aurac.readers.data_files import SUFFIXES, Row, read_rows
 from aurac.training.recipe import Recipe
 
@@ -36,7 +37,14 @@ def training_documents(recipe: Recipe) -> list[Row]:
         from datasets import load_dataset
 
         name, _, config = recipe.data.removeprefix("hub:").partition(":")
-        rows = [dict(row) for row in load_dataset(name, config or None, split="train")]
+        try:
+            with quiet_transformers():
+                rows = [dict(row) for row in load_dataset(name, config or None, split="train")]
+        except Exception as error:
+            raise DataError(
+                f"{name} cannot be fetched from the hub: {first_line(error)}; for local data give "
+                "--set data=FOLDER"
+            ) from error
     else:
         rows = read_rows(training_file(recipe))
     return rows[: recipe.documents] if recipe.documents else rows

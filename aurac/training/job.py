@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,11 +30,7 @@ from aurac.training.data import collate, tokenize, training_documents
 from aurac.training.nested import Nested
 from aurac.training.rank_curve import RankCurve
 from aurac.training.recipe import Recipe, load_recipe
-from aurac.training.trainer import (
-    LOGGING_STEPS,
-    Example,
-    NestedTrainer,
-)
+from aurac.training.trainer import Example, NestedTrainer, StepCallback
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
@@ -85,7 +80,7 @@ def train(
             examples at every rank, every so many steps (0: at the end alone).
         report_to: Where the losses are logged to, such as `tensorboard`, which writes to the folder
             `OUT.runs`, or `wandb`.
-        progress: Show the Trainer's progress bar on a terminal.
+        progress: Show a bar on a terminal.
         callbacks: Further `TrainerCallback`s.
 
     Raises:
@@ -99,7 +94,7 @@ def train(
     if bool(recipe.start) != (start is not None):
         raise RecipeError("a recipe with `start` goes on from an adapter: `aurac train --from`")
     folder = Path(out).expanduser()
-    check_free(folder, force=force)
+    check_free(folder, force=force, instead="choose another folder or give --force")
     rows = training_documents(recipe)
     place = pick_device(_own_device(device))
     dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
@@ -111,9 +106,11 @@ def train(
     scratch = _scratch(folder, recipe, loaded, [*examples, *held_out])
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
-    own = {"report_to": report_to, "disable_tqdm": not (progress and sys.stderr.isatty())}
-    arguments = _arguments(recipe, loaded, scratch, save_steps, own)
-    done = _trained(recipe, loaded, start, (examples, held_out), arguments, callbacks, folder)
+    arguments = _arguments(recipe, loaded, scratch, save_steps, report_to)
+    steps = StepCallback(folder.name, progress=progress and is_main_process())
+    data, every = (examples, held_out), [steps, *callbacks]
+    with steps.watching(interrupts=not _distributed()):  # processes would stop at different steps
+        done = _trained(recipe, loaded, start, data, arguments, every, folder)
     if is_main_process():
         save_adapter(done.adapter, folder, force=force)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -191,8 +188,6 @@ def newest_checkpoint(scratch: Path) -> str | None:
     """The newest whole checkpoint in a folder; the Trainer writes its state last."""
     whole = [path.parent for path in scratch.glob("checkpoint-*/trainer_state.json")]
     newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-    if newest is not None:
-        logger.warning("training goes on from %s", newest)
     return None if newest is None else str(newest)
 
 
@@ -259,7 +254,11 @@ def _put(cut: Adapter, model: Any) -> None:
 
 
 def _arguments(
-    recipe: Recipe, loaded: LoadedBase, scratch: Path, save_steps: int, own: dict[str, Any]
+    recipe: Recipe,
+    loaded: LoadedBase,
+    scratch: Path,
+    save_steps: int,
+    report_to: str | list[str],
 ) -> TrainingArguments:
     from transformers import TrainingArguments
 
@@ -281,7 +280,7 @@ def _arguments(
         seed=recipe.seed,
         data_seed=recipe.seed + (2**32 if recipe.start else 0),  # not the order seen before
         include_num_input_tokens_seen="non_padding",
-        logging_steps=LOGGING_STEPS,
+        logging_steps=10,  # a loss is the mean over so many optimizer steps
         logging_nan_inf_filter=False,
         save_strategy="steps" if save_steps else "no",
         save_steps=save_steps or 500,
@@ -291,7 +290,8 @@ def _arguments(
         use_cpu=loaded.device == "cpu",
         dataloader_pin_memory=loaded.device.startswith("cuda"),
         ddp_find_unused_parameters=False,
-        **own,
+        report_to=report_to,
+        disable_tqdm=True,
     )
     if arguments.n_gpu > 1:  # else the Trainer splits a batch over all devices that it sees
         arguments._n_gpu = 1

@@ -69,8 +69,10 @@ def nested(
         UsageError: For nested losses, DoRA, and layers that are not linear.
         CheckpointError: For a scaling or alpha by which PEFT does not scale.
     """
-    if method == "nested_loss":
-        raise UsageError("nested losses need a pass for each rank: train them with `aurac train`")
+    if method not in ("lora", "matryoshka", "dylora"):
+        raise UsageError(
+            f"method {method!r} is not lora, matryoshka or dylora (nested_loss: `aurac train`)"
+        )
     layers = peft_layers(model, adapter_name).values()
     R = max((layer.r[adapter_name] for layer in layers), default=1)
     setup = TrainingSetup(Nesting.make(method, R, ranks, weights, update), seed)

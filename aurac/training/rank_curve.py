@@ -49,11 +49,15 @@ class RankCurve(TrainerCallback):
         measured = copy.deepcopy(getattr(trainer, "_metrics", None))
         loop = partial(trainer.evaluation_loop, given["eval_dataloader"], prediction_loss_only=True)
         live = nested.cuts() if nested else cuts(model, name)
+        callbacks = trainer.callback_handler.callbacks
+        bars = [each for each in callbacks if hasattr(each, "prediction_bar")]
         with torch.random.fork_rng(devices=[]), live as set_rank:  # a data loader draws a seed
             for r in named[self.ranks] if isinstance(self.ranks, str) else self.ranks:
                 self.losses[r] = metrics[key]
                 if r != R:
                     set_rank(r)
+                    for bar in bars:  # that of the loop before would run past its end
+                        bar.on_predict(args, state, control, metrics=metrics)
                     self.losses[r] = loop(description=f"Rank {r}").metrics["eval_loss"]
         if measured is not None:
             trainer._metrics = measured

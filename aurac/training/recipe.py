@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
@@ -114,15 +114,17 @@ class Recipe:
         method = method_named(self.method)
         ranks, options = self.nested_ranks, sorted(self.method_options.keys() - method.options)
         for wrong, reason in (
-            (list(ranks) != sorted({r for r in ranks if r <= self.rank}), "not increasing up to R"),
+            (
+                list(ranks) != sorted({r for r in ranks if r <= self.rank}),
+                f"nested_ranks = {ranks} must increase, up to rank = {self.rank} at most",
+            ),
             (options, f"{self.method} has no option {', '.join(options)}"),
             (bool(self.task) == bool(self.data), "give either task or data"),
             (self.steps and self.epochs != 1, "give either steps or epochs"),
             (self.batch_size % self.accumulation, "batch_size is no multiple of accumulation"),
         ):
             if wrong:
-                what = f"nested_ranks = {ranks}: " if reason.startswith("not") else ""
-                raise RecipeError(f"recipe {self.name!r}: {what}{reason}")
+                raise RecipeError(f"recipe {self.name!r}: {reason}")
         self.setup.passes(0, 0)  # refuses options out of range
 
     @property
@@ -153,6 +155,9 @@ class Recipe:
         return sha256_json({key: values[key] for key in values if key not in ("name", "seed")})
 
 
+SETTINGS = {name: kind for name, kind in get_type_hints(Recipe).items() if name != "folder"}
+
+
 def built_in_recipes() -> dict[str, Path]:
     """Name (path below the package's recipes, without .yaml) → file."""
     files = sorted(BUILT_IN.rglob("*.yaml"))
@@ -173,7 +178,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     for pair in (("task", "data"), ("steps", "epochs")):  # of the two the one that was typed
         if len(typed := [key for key in pair if key in given]) == 1:
             values = {key: v for key, v in values.items() if key not in pair or key in typed}
-    recipe = make_recipe(values | given, where=str(path))
+    recipe = make_recipe(values | given, where=str(source))
     if "data" in given:  # typed in the current folder
         return recipe
     return dataclasses.replace(recipe, folder=path.parent)
@@ -204,7 +209,7 @@ def _overrides(given: Mapping[str, object]) -> dict[str, Any]:
 
 def _override(key: str, text: str) -> Any:
     """The value of `--set key=text` in YAML; a text or a list need no quotes or brackets."""
-    hint = _hints().get(key)
+    hint = SETTINGS.get(key)
     if hint is str:
         return text
     if get_origin(hint) is tuple and not text.lstrip().startswith(("[", "-")):
@@ -215,31 +220,29 @@ def _override(key: str, text: str) -> Any:
         raise RecipeError(f"{key}={text} is not a YAML value.") from error
 
 
-@cache
-def _hints() -> dict[str, Any]:
-    """The type of each setting."""
-    return {name: hint for name, hint in get_type_hints(Recipe).items() if name != "folder"}
-
-
 def make_recipe(values: Mapping[str, object], where: str = "recipe") -> Recipe:
     """A Recipe from plain values.
 
     Raises:
         RecipeError: Unknown or missing key, wrong type, or value out of range.
     """
-    if unknown := [str(key) for key in values if key not in _hints()]:
-        raise RecipeError(f"{where}: no setting is called {', '.join(unknown)}.")
+    for key in values:
+        if key not in SETTINGS:
+            near = get_close_matches(str(key), SETTINGS, 1)
+            instead = f"did you mean {near[0]}?" if near else "`aurac train --list` names them"
+            raise RecipeError(f"{where}: no setting is called {key}; {instead}")
     try:
         return msgspec.convert(dict(values), Recipe, strict=False)  # YAML reads 1e-3 as a text
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{where}: {error}") from error
+        reason = str(error).replace(" - at `$.", " for ").replace("`int`", "a whole number")
+        raise RecipeError(f"{where}: {reason.replace('`', '')}") from error
 
 
 def recorded_recipe(adapter: Adapter) -> Recipe:
     """The recipe that an adapter was trained with; a RecipeError where none is recorded."""
     if adapter.recipe is None:
         raise RecipeError(f"adapter {adapter.name!r} records no recipe: name one")
-    known = {key: value for key, value in adapter.recipe.items() if key in _hints()}
+    known = {key: value for key, value in adapter.recipe.items() if key in SETTINGS}
     return make_recipe({**known, "seed": adapter.seed}, where=f"the recipe of {adapter.name!r}")
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
+from rich import progress as rich_progress
+from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -14,7 +19,6 @@ from aurac.errors import DivergedError
 from aurac.training.nested import Nested
 
 Example = dict[str, list[int]]
-LOGGING_STEPS = 10  # a loss is the mean over so many optimizer steps
 
 
 class StepSampler(torch.utils.data.Sampler[int]):
@@ -67,7 +71,7 @@ class NestedTrainer(Trainer):
             collator,
             train_dataset=examples,
             eval_dataset=held_out or None,
-            callbacks=[StepCallback(), *callbacks],
+            callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
         self._dtypes = {
@@ -105,19 +109,72 @@ class NestedTrainer(Trainer):
 
 
 class StepCallback(TrainerCallback):
-    """Logs, evaluates and saves together, and stops a training that has diverged."""
+    """Shows the steps, logs, evaluates and saves together, and stops a diverged training."""
+
+    def __init__(self, label: str, *, progress: bool) -> None:
+        console, text = Console(stderr=True), rich_progress.TextColumn("{task.description}")
+        self._bar = rich_progress.Progress(
+            *(text, rich_progress.BarColumn(20), rich_progress.MofNCompleteColumn()),
+            rich_progress.TimeRemainingColumn(),
+            console=console,
+            disable=not (progress and console.is_terminal),
+            transient=True,
+        )
+        self._label, self._loss, self._interrupted = label, "", False
+        self._task = self._bar.add_task(label, total=None)
+
+    @contextmanager
+    def watching(self, *, interrupts: bool) -> Iterator[None]:
+        """Show the bar; with `interrupts` Ctrl-C saves after the step, and a second stops at once.
+
+        Where Ctrl-C does not do what is usual in Python, it is left as it is.
+        """
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if caught := interrupts and usual and current_thread() is main_thread():
+            signal.signal(signal.SIGINT, self._interrupt)
+        try:
+            with self._bar:
+                yield
+        finally:
+            if caught:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupt(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._interrupted, self._label = True, "stopping after this step"
+        self._bar.update(self._task, description=self._label)
+
+    def _show(self, state: Any, what: str = "") -> None:
+        steps = {"completed": state.global_step, "total": state.max_steps}
+        self._bar.update(self._task, description=f"{self._label}{self._loss}{what}", **steps)
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """Say why no step is being done."""
+        self._show(state, ": validation")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """The first after a checkpoint is not step 1."""
+        self._show(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
         """Log the last step; no checkpoint of it, for resumed the Trainer would make one more."""
         last = state.global_step >= state.max_steps
-        control.should_log |= control.should_save or last
         control.should_evaluate |= args.do_eval and (control.should_save or last)
-        control.should_save &= not last
+        control.should_save = (control.should_save or self._interrupted) and not last
+        control.should_log |= control.should_save or last
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """A checkpoint is whole."""
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
         """DivergedError where a mean loss is no number; nothing of it is saved."""
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
+        if "loss" not in (logs or {}):
+            return
+        if not math.isfinite(loss := logs["loss"]):
             raise DivergedError(
                 f"The training diverged: its loss is not finite at step {state.global_step}; "
                 "lower learning_rate, or use dtype float32."
             )
+        self._loss = f", loss {loss:.3g}"

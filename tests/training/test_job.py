@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -123,6 +124,38 @@ def test_a_resumed_run_ends_bit_equal(recipe, tmp_path, method, dtype):
     assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
 
 
+class Interrupt(TrainerCallback):
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(recipe, tmp_path):
+    made = recipe(method="dylora", dropout=0.1, accumulation=2, validation=4)
+    before = signal.getsignal(signal.SIGINT)
+    train(made, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(made, tmp_path / "cut", callbacks=[Interrupt()])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert [path.name for path in tmp_path.glob("cut.*.training/*")] == ["checkpoint-3"]
+    done = train(made, tmp_path / "cut")
+    assert [step for step, _ in done.losses] == [3, 6]
+    assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_terminal_sees_where_a_training_is_and_its_loss(recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich this is a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    done = train(recipe(validation=4), tmp_path / "seen", progress=True)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "grad_norm" not in shown.err
+    assert f"seen, loss {done.losses[-1][1]:.3g}: validation" in shown.err
+    assert "6/6" in shown.err
+    train(recipe(), tmp_path / "quiet")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_another_recipe_or_other_data_do_not_go_on_from_a_checkpoint(recipe, tmp_path, documents):
     made, other = recipe(), recipe(learning_rate=0.5)
     for each in (made, other):
@@ -137,7 +170,7 @@ def test_another_recipe_or_other_data_do_not_go_on_from_a_checkpoint(recipe, tmp
 
 def test_what_is_there_is_replaced_only_by_force(recipe, tmp_path):
     train(recipe(steps=1), tmp_path / "adapter")
-    with pytest.raises(RunFolderError, match="already there"):
+    with pytest.raises(RunFolderError, match=r"already there: .* --force"):
         train(recipe(steps=1, seed=4), tmp_path / "adapter", callbacks=[StopAt(1)])
     train(recipe(steps=1, seed=4), tmp_path / "adapter", force=True)
     assert load_adapter(tmp_path / "adapter").seed == 4

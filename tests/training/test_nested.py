@@ -489,7 +489,7 @@ def test_generation_is_by_the_whole_adapter():
         ({}, {"scaling": "none"}, "not rule none"),
         ({}, {"alpha": 2.0}, "not rule sqrt with alpha 2"),
         ({}, {"method": "nested_loss"}, "aurac train"),
-        ({}, {"method": "dora"}, "no method 'dora'"),
+        ({}, {"method": "dora"}, "'dora' is not lora, matryoshka or dylora"),
         ({}, {"ranks": (1, 16)}, "below its last nested rank 16"),
         ({}, {"weights": (1, 2)}, "one finite number"),
         ({"use_dora": True}, {}, r"q_proj \(DoRA\) takes no P"),

@@ -36,10 +36,10 @@ def test_the_papers_settings():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rank": 0}, r"`int` >= 1 - at `\$.rank`"),
-        ({"rank": "many"}, r"Expected `int`.* - at `\$.rank`"),
-        ({"rank": True}, r"Expected `int`, got `bool`"),
-        ({"nested_ranks": [1, 16]}, r"nested_ranks = \(1, 16\): not increasing up to R"),
+        ({"rank": 0}, "a whole number >= 1 for rank"),
+        ({"rank": "many"}, "Expected a whole number, got str for rank"),
+        ({"rank": True}, "Expected a whole number, got bool"),
+        ({"nested_ranks": [1, 16]}, r"nested_ranks = \(1, 16\) must increase, up to rank = 8"),
         ({"nested_ranks": [4, 2]}, r"nested_ranks = \(4, 2\)"),
         ({"rank_weights": [1.0]}, "weight"),
         ({"method": "dora"}, "lora, dylora, matryoshka, nested_loss"),
@@ -49,7 +49,8 @@ def test_the_papers_settings():
         ({"data": "x.jsonl"}, "either task or data"),
         ({"task": ""}, "either task or data"),
         ({"epochs": 3, "steps": 5}, "either steps or epochs"),
-        ({"lerning_rate": 1}, "no setting is called lerning_rate"),
+        ({"lerning_rate": 1}, "no setting is called lerning_rate; did you mean learning_rate?"),
+        ({"lr": 1}, "no setting is called lr; `aurac train --list`"),
         ({"folder": "x"}, "no setting is called folder"),
         ({"dropout": 1.0}, "dropout"),
         ({"seed": 2**32}, "seed"),
@@ -59,6 +60,21 @@ def test_the_papers_settings():
 def test_a_bad_value_is_named(change, said):
     with pytest.raises(AuracError, match=said):
         make_recipe(GOOD | change)
+
+
+def test_an_error_names_a_built_in_recipe_as_it_was_typed():
+    with pytest.raises(RecipeError, match=r"^word_problems/lora: no setting is called ranks"):
+        load_recipe("word_problems/lora", {"ranks": 8})
+
+
+def test_data_that_cannot_be_fetched_point_to_local_data(monkeypatch):
+    def fails(*_: object, **__: object) -> None:
+        raise ConnectionError("no way to owner/rows\nand more")
+
+    monkeypatch.setattr("datasets.load_dataset", fails)
+    recipe = make_recipe({**GOOD, "task": "", "data": "hub:owner/rows"})
+    with pytest.raises(DataError, match=r"no way to owner/rows; .* --set data=FOLDER$"):
+        training_documents(recipe)
 
 
 def test_of_steps_and_epochs_the_one_that_is_typed_counts():

@@ -317,6 +317,21 @@ def test_a_rank_curve_of_plain_lora_is_the_losses_of_its_cuts(ranks, recipe, tmp
                 assert found[f"{key}_r{r}"] == pytest.approx(loss, rel=1e-6), (key, r)
 
 
+def test_no_bar_of_the_trainer_runs_past_its_end(recipe, tmp_path, capsys):
+    made = recipe("lora")
+    base = load_base(made.base, dtype="float32", device="cpu")
+    rows = tokenize(made, training_documents(made), base.tokenizer)[:16]
+    model = start(made.base, tmp_path / "start", "lora")
+    arguments = TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True, report_to="none")
+    curve = [aurac.RankCurve()]
+    Trainer(
+        model, arguments, partial(collate, pad=0), eval_dataset=rows, callbacks=curve
+    ).evaluate()
+    shown = capsys.readouterr().err
+    assert "2/2 [" in shown
+    assert "it [" not in shown  # what tqdm shows where there is no end
+
+
 LOOP = """
 import json, sys, torch, aurac
 from accelerate import Accelerator
@@ -389,12 +404,11 @@ def test_the_lines_of_the_page_run(tiny_base_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     [page] = [page for page in PAGES if page.name == "trainers.md"]
     in_trl, loop, at_rank = (block.text for block in blocks(page) if block.language == "python")
-    assert [len(text.splitlines()) for text in (in_trl, loop)] == [6, 6]
+    assert [len(text.splitlines()) for text in (in_trl, loop)] == [11, 6]
     rows = Dataset.from_list([{"text": "Mia has 1 + 2 = 3"}, {"text": "how many apples"}] * 4)
-    names = {"aurac": aurac, "torch": torch, "train": rows, "test": rows}
-    names |= {"get_peft_model": get_peft_model, "LoraConfig": LoraConfig}
+    names = {"torch": torch, "train": rows, "test": rows}
     names |= {"base": AutoModelForCausalLM.from_pretrained(tiny_base_folder)}
-    names |= {"SFTTrainer": trl().SFTTrainer, "SFTConfig": partial(trl().SFTConfig, use_cpu=True)}
+    monkeypatch.setattr(trl(), "SFTConfig", partial(trl().SFTConfig, use_cpu=True))
     exec(in_trl, names)
     saved = aurac.load_adapter("my_adapter")
     assert (saved.method, saved.nesting.ranks) == ("matryoshka", (1, 2, 4, 8, 16))
