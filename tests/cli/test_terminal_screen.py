@@ -47,4 +47,6 @@ def test_train_draws_its_bar_in_place(tiny_base_folder, tmp_path):
     assert found.status == 0, found.lines
     assert b"\\u000d" not in found.sent
     assert len([line for line in found.lines if "20/20" in line]) <= 1
+    assert any(re.search(r"20/20 .*loss=\d", line) for line in found.lines)
+    assert "{'" not in "\n".join(found.lines)
     assert found.lines[-1].startswith("next: aurac compare ")
