@@ -24,8 +24,8 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 
 
 @command(
-    common="tasks limit base margin num-fewshot apply-chat-template ranks basis device out dry-run "
-    "json",
+    common="tasks limit base margin num-fewshot apply-chat-template gen-kwargs ranks basis device "
+    "out dry-run json",
     epilog="Exit codes: 0 done, 2 bad input, 3 some ranks could not be evaluated (the same command "
     "tries them again), 130 interrupted.",
 )
@@ -157,10 +157,14 @@ def compare(
     settings = Settings.of(checkpoints, tasks, **given)
     if dry_run:
         return show_cells(settings, as_json=as_json)
-    from aurac.runs.compare import run
     from aurac.runs.progress import Bar
 
-    done = run(settings, Bar(), shlex.join(["aurac", *sys.argv[1:]]))
+    bar = Bar()
+    bar.step("loading torch and lm-eval")
+    with bar:
+        from aurac.runs.compare import run
+
+        done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
     if done.curves:
         shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)

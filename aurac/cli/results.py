@@ -8,6 +8,7 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command, pair
+from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,15 +59,24 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     """  # noqa: D301 - click's mark for lines that stay as they are
     stored, analysis = answered(run, **asked)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    return 0 if rank is None or within(analysis, rank, [a.name for a in stored.adapters]) else 4
+    if rank and (larger := beyond(analysis, rank, [a.name for a in stored.adapters])):
+        line = f"aurac: rank {rank} is not enough for {'; '.join(larger)}"
+        click.echo(one_line(line), err=True)
+        return 4
+    return 0
 
 
-def within(analysis: Analysis, rank: int, adapters: Iterable[str]) -> bool:
-    """Whether every adapter may be shipped at a rank, on every task; one that failed may not."""
+def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
+    """The adapters that may not be shipped at a rank, on which task and why."""
+    shipped = {(each["task"], each["key"]): each["rank"] for each in analysis.tables["recommended"]}
     rows = [row for row in analysis.rows if not row.rolling]
-    there, shipped = {c.adapter for row in rows for c in row.curves}, analysis.recommended["rank"]
-    whole = bool(rows) and len(shipped) == len(rows) and there.issuperset(adapters)
-    return whole and bool((shipped <= rank).all())
+    found = [
+        f"{row.name} on {row.task} (the rank to ship is {needed or 'not known'})"
+        for row in rows
+        if not (needed := shipped.get((row.task, row.key))) or needed > rank
+    ]
+    there = {curve.adapter for row in rows for curve in row.curves}
+    return found + [f"{name} (no accuracy is known)" for name in adapters if name not in there]
 
 
 @command()

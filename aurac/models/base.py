@@ -82,7 +82,8 @@ def _from_hub(name: str) -> Path:
         folder = snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
     except Exception as error:
         raise BaseModelError(
-            f"base {name!r} could not be fetched from the hub: {first_line(error)}"
+            f"base {name!r} could not be fetched from the hub ({first_line(error)}); --base FOLDER "
+            "takes a local one"
         ) from error
     return Path(folder)
 

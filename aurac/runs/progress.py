@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.table import Column
 from typing_extensions import Self
 
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from aurac.runs.plan import PlannedCell
+
+LEAST_SECONDS, LEAST_SHARE = 10.0, 0.03  # of the work, before the time left can be known
 
 
 class Progress:
@@ -45,17 +49,30 @@ class Progress:
 
 
 class Bar(Progress):
-    """On standard error: a bar over all examples, and on no terminal a line for each cell."""
+    """On standard error: a bar over all examples, and on no terminal a line for each cell.
 
-    def __init__(self) -> None:
+    What changes its length stands last, and is cut where the terminal ends: the bar keeps its place
+    and its width.
+
+    Args:
+        now: The time in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._console = Console(stderr=True)
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
-            rich_progress.TextColumn("{task.description}", markup=False),
             rich_progress.BarColumn(bar_width=20),
             rich_progress.TextColumn("{task.fields[told]}", markup=False),
+            rich_progress.TextColumn("{task.description}", markup=False, table_column=rest),
         )
         self._bar = rich_progress.Progress(
-            *columns, console=self._console, disable=not self._console.is_terminal, transient=True
+            *columns,
+            console=self._console,
+            disable=not self._console.is_terminal,
+            expand=True,
+            get_time=now,
+            transient=True,
         )
         self._task = self._bar.add_task("", total=None, told="")
         self._weight: dict[str, float] = {}
@@ -93,30 +110,32 @@ class Bar(Progress):
         """See `Progress`."""
         self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
-        done = f"{self._there[cell.key]:.0f} of {len(cell.task)} examples"
-        seconds = self._bar.tasks[0].time_remaining
-        self._bar.update(
-            self._task,
-            description=f"{one_line(cell.label)}: {done}",
-            told=f"{self._settled} of {self._cells} cells" + about(seconds),
-        )
+        there, total = f"{self._there[cell.key]:.0f}", f"{len(cell.task)}"
+        done = f"{there.rjust(len(total))}/{total} examples of {one_line(cell.label)}"
+        told = self._counts().ljust(len(f"{self._cells}/{self._cells} cells, about 100 min left"))
+        self._bar.update(self._task, description=done, told=told)
 
     def settled(self, cell: PlannedCell, how: str) -> None:
         """See `Progress`."""
         self._settled += 1
         if not self._console.is_terminal or how != "done":
-            counts = f"{self._settled}/{self._cells} cells"
-            self.say(f"{counts}: {cell.label} {how}")
+            self.say(f"{self._counts()}: {cell.label} {how}")
+
+    def _counts(self) -> str:
+        """Such as "3/16 cells, about 40 s left"; without the time before it can be known."""
+        cells, work = f"{self._settled}/{self._cells} cells", self._bar.tasks[0]
+        seconds, share = work.elapsed or 0.0, work.completed / (work.total or 1.0)
+        if seconds < LEAST_SECONDS or share < LEAST_SHARE or self._settled == self._cells:
+            return cells
+        return f"{cells}, {about(seconds / share - seconds)} left"
 
 
-def about(seconds: float | None) -> str:
-    """Such as ", about 40 s left"; empty where it is not known."""
-    if seconds is None:
-        return ""
+def about(seconds: float) -> str:
+    """Such as "about 40 s"."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f", about {seconds / size:.0f} {unit} left"
-    return f", about {seconds:.0f} s left"
+            return f"about {seconds / size:.0f} {unit}"
+    return f"about {seconds:.0f} s"
 
 
 def weight(cell: PlannedCell) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import logging
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -23,7 +22,6 @@ from aurac.files import write_atomic
 from aurac.models import cache_root
 from aurac.tasks.bundled import BUNDLED, include_path
 
-_log = logging.getLogger(__name__)
 _SCHEMA = 1
 
 
@@ -58,7 +56,6 @@ def stock_tasks() -> dict[str, ListedTask]:
     try:
         return msgspec.json.decode(file.read_bytes(), type=dict[str, ListedTask])
     except (OSError, msgspec.DecodeError):
-        _log.warning("reading the names of lm-eval's tasks, which is done once")
         rows = _listed(include_path=str(include_path()))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ import aurac
 from aurac import cli as package
 from aurac.analysis import Question, analyse
 from aurac.cli import COMMANDS, cli, log, main, message
-from aurac.cli.results import within
+from aurac.cli.results import beyond
 from aurac.curves.curve import Curve
 from aurac.errors import CheckpointError
 
@@ -109,13 +109,27 @@ def test_recommend_is_a_check_with_a_rank():
     run("recommend", *runs[:1], "--margin", "0.0001", "--rank", "1", code=4)
 
 
+def test_a_rank_that_is_too_small_is_one_line(monkeypatch, capsys):
+    words = "recommend", str(REPORTS / "word_problems"), "--margin", "0.1"
+    frames = json.loads(run(*words, "--json"))
+    ranks = {row["adapter"]: row["rank"] for row in frames["recommended"]}
+    rank = max(ranks.values()) - 1
+    status, err = call(monkeypatch, capsys, *words, "--rank", str(rank))
+    assert (status, err.count("\n")) == (4, 1)
+    assert f"rank {rank} is not enough for " in err
+    named = set(re.findall(r"(\w+) on \w+ \(the rank to ship is (?:\d+|not known)\)", err))
+    assert named == {name for name, needed in ranks.items() if not needed or needed > rank}
+
+
 def test_an_adapter_that_failed_is_not_within_a_margin():
     whole = Curve.from_outcomes((1, 2), [[1.0] * 90, [1.0] * 90], adapter="a", base_scores=[0] * 90)
     found = analyse([whole], Question(margin=0.1))
-    assert within(found, 1, ["a"])
-    assert not within(found, 1, ["a", "gone"])
+    assert not beyond(found, 1, ["a"])
+    assert beyond(found, 1, ["a", "gone"]) == ["gone (no accuracy is known)"]
     cut = dataclasses.replace(whole.at([1]), adapter="b", missing={2: "why"}, trained_rank=2)
-    assert not within(analyse([whole, cut], Question(margin=0.1)), 1, ["a", "b"])
+    [told] = beyond(analyse([whole, cut], Question(margin=0.1)), 1, ["a", "b"])
+    assert told.startswith("b on ")
+    assert told.endswith("(the rank to ship is not known)")
 
 
 def test_a_report_is_written_elsewhere_with_labels(tmp_path):

