@@ -13,7 +13,7 @@ import torch
 from rich import progress as rich_progress
 from rich.console import Console
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback
 
 from aurac.errors import DivergedError
 from aurac.training.nested import Nested
@@ -74,8 +74,6 @@ class NestedTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self.remove_callback(PrinterCallback)
-        if self.pop_callback(ProgressCallback):
-            self.add_callback(LossBar())
         self._dtypes = {
             name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
         }
@@ -108,15 +106,6 @@ class NestedTrainer(Trainer):
         """The Trainer's loss times the share of the pass."""
         loss, each = super().compute_loss(*args, **kwargs), self.nested.forced
         return loss if each is None else each.share * loss
-
-
-class LossBar(ProgressCallback):
-    """The Trainer's bar with the latest loss beside it, instead of a line for each log."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: object) -> None:
-        """Show the loss."""
-        if self.training_bar is not None and "loss" in (logs or {}):
-            self.training_bar.set_postfix(loss=logs["loss"])
 
 
 class StepCallback(TrainerCallback):
