@@ -130,9 +130,16 @@ def _trained(
     reset_peak_memory(loaded.device)
     model, nested = build_model(recipe, loaded, start)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
-    curve, collator = RankCurve(), partial(collate, pad=pad)
-    every = [nested, *callbacks, curve]
-    trainer = NestedTrainer(model, *examples, nested, arguments, collator, every)
+    curve = RankCurve()
+    trainer = NestedTrainer(
+        nested,
+        model,
+        arguments,
+        partial(collate, pad=pad),
+        train_dataset=examples[0],
+        eval_dataset=examples[1] or None,
+        callbacks=[nested, *callbacks, curve],
+    )
     for callback in trainer.callback_handler.callbacks:
         if getattr(callback, "logging_dir", "") is None:  # TensorBoard's, else within `scratch`
             callback.logging_dir = str(folder.with_name(f"{folder.name}.runs"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from rich import progress as rich_progress
 from rich.console import Console
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from aurac.errors import DivergedError
@@ -53,26 +53,9 @@ class NestedTrainer(Trainer):
     Losses are the Trainer's own: tokens are averaged over the optimizer step and all processes.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        examples: Sequence[Example],
-        held_out: Sequence[Example],
-        nested: Nested,
-        arguments: TrainingArguments,
-        collator: Callable[..., Any],
-        callbacks: Sequence[TrainerCallback],
-    ) -> None:
+    def __init__(self, nested: Nested, *args: Any, **kwargs: Any) -> None:
         self.nested = nested
-        self.lengths = [len(example["input_ids"]) for example in examples]
-        super().__init__(
-            model,
-            arguments,
-            collator,
-            train_dataset=examples,
-            eval_dataset=held_out or None,
-            callbacks=list(callbacks),
-        )
+        super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)
         self._dtypes = {
             name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad
@@ -81,7 +64,8 @@ class NestedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> StepSampler:
         processes = self.accelerator.num_processes
         step = self._train_batch_size * self.args.gradient_accumulation_steps * processes
-        return StepSampler(self.lengths, step, self.args.data_seed)
+        lengths = [len(example["input_ids"]) for example in self.train_dataset]
+        return StepSampler(lengths, step, self.args.data_seed)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """As the Trainer's; PEFT reloads a bf16 adapter as fp32, so each dtype is put back."""
