@@ -105,5 +105,6 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         ),
         failures=tuple(Failure("lora", "svd", "keep", 4, "maths", text) for text in failures),
         groups={},
+        renamed=(),
         curves=tuple(curves),
     )
