@@ -130,13 +130,20 @@ class Interrupt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_goes_on_where_it_stopped(recipe, tmp_path):
     made = recipe(method="dylora", dropout=0.1, accumulation=2, validation=4)
-    before = signal.getsignal(signal.SIGINT)
     train(made, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(made, tmp_path / "cut", callbacks=[Interrupt()])
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert [path.name for path in tmp_path.glob("cut.*.training/*")] == ["checkpoint-3"]
     done = train(made, tmp_path / "cut")
     assert [step for step, _ in done.losses] == [3, 6]
