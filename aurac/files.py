@@ -73,10 +73,11 @@ def follow_umask(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def fresh_folder(target: Path) -> Iterator[Path]:
+def fresh_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new folder to fill; it is flushed and takes the place of ``target`` at the end.
 
-    When the block fails the new folder is removed and ``target`` stays as it was.
+    When the block fails the new folder is removed and ``target`` stays as it was; so it does
+    without `replace` where another process has filled it meanwhile, which is an OSError.
     """
     target = Path.cwd() / target
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -89,7 +90,7 @@ def fresh_folder(target: Path) -> Iterator[Path]:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         flush_folder(fresh)
-        if target.exists():
+        if target.exists() and (replace or not any(target.iterdir())):
             target.rename(old)
         fresh.rename(target)
         flush_folder(target.parent)

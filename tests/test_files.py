@@ -50,10 +50,21 @@ def test_a_folder_appears_whole_or_stays_as_it_was(tmp_path):
     with pytest.raises(ZeroDivisionError), fresh_folder(target):
         _ = 1 / 0
     assert (target / "a").read_text() == "1"
-    with fresh_folder(target) as made:
+    with fresh_folder(target, replace=True) as made:
         (made / "b").write_text("3")
     assert _names(tmp_path) == ["folder"]
     assert _names(target) == ["b"]
+
+
+def test_of_two_that_fill_a_new_folder_at_once_the_first_stays(tmp_path):
+    slow = fresh_folder(tmp_path / "f")
+    (slow.__enter__() / "file").write_text("second")
+    with fresh_folder(tmp_path / "f") as quick:
+        (quick / "file").write_text("first")
+    with pytest.raises(OSError, match="not empty"):
+        slow.__exit__(None, None, None)
+    assert (tmp_path / "f/file").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_packed_folder_is_read_as_it_is(tmp_path):

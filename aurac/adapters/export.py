@@ -116,7 +116,7 @@ def save_adapter(
         raise UsageError(f"the family {given.name!r} is several adapters: save its members")
     check_free(target, force=force)
     try:
-        with fresh_folder(target) as into:
+        with fresh_folder(target, replace=force) as into:
             _write(in_dtype(given, dtype), into)
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"{target} cannot be written ({first_line(error)})") from error
