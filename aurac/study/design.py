@@ -273,6 +273,17 @@ def groups_of(study: Study, task: str | None = None) -> list[str]:
     return sorted(names, key=lambda name: "from" in study.recipes[name])
 
 
+def chains_of(study: Study) -> list[list[str]]:
+    """The recipes, each with those that go on from it."""
+    chains: dict[str, list[str]] = {}
+    for name in groups_of(study):
+        first = name
+        while source := study.recipes[first].get("from"):
+            first = source
+        chains.setdefault(first, []).append(name)
+    return list(chains.values())
+
+
 Chosen = Mapping[tuple[str, str], Mapping[str, Any]]
 """Task and recipe → fields that a search has chosen."""
 

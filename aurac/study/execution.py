@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from aurac.errors import DataError, RunFolderError
-from aurac.study.design import Planned, Study, groups_of, parts_of, planned
+from aurac.errors import DataError
+from aurac.study.design import Planned, Study, chains_of, groups_of, parts_of, planned
 from aurac.study.report import report
 from aurac.study.search import Trials
 from aurac.study.work import RUN, Work, logger
@@ -19,8 +19,6 @@ from aurac.training.data import located_data
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.records.run import StoredRun
-
-LOCK = "study.lock"
 
 
 def run_study(
@@ -36,24 +34,32 @@ def run_study(
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
     evaluated before the next is trained, recipe by recipe, and the same call goes on after an
-    interruption.
+    interruption. Several processes share a study: each takes recipes that no other is doing.
 
     Raises:
-        AuracError: Data, a task or an adapter that cannot be used, or another process that is doing
-            the study.
+        AuracError: Data, a task or an adapter that cannot be used.
     """
     work = Work(study, path, out, device, progress, say)
     _check_data(work)
-    with alone(out):
-        for part in parts_of(study):
-            trials = Trials(work, part)
-            for group in groups_of(study):
-                missing = work.missing(part, trials.run(group))
-                for number, adapter in enumerate(missing, 1):
-                    say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
-                    if work.train(adapter):
-                        work.evaluate(part, adapter, RUN)
+    for part in parts_of(study):
+        for groups in chains_of(study):
+            with _claim(out / part.name, groups[0]) as free:
+                if free:
+                    _do(Trials(work, part), groups)
+                else:
+                    say(f"{', '.join(groups)}: another process is doing this")
     return write_study(work)
+
+
+def _do(trials: Trials, groups: list[str]) -> None:
+    """Search the settings of recipes, then train and evaluate what they lack."""
+    work, part = trials.work, trials.part
+    for group in groups:
+        missing = work.missing(part, trials.run(group))
+        for number, adapter in enumerate(missing, 1):
+            work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
+            if work.train(adapter):
+                work.evaluate(part, adapter, RUN)
 
 
 def write_study(work: Work) -> list[tuple[StoredRun, Analysis]]:
@@ -90,11 +96,12 @@ def _check_data(work: Work) -> None:
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Refuse a second process, which would write the same checkpoints."""
-    out.mkdir(parents=True, exist_ok=True)
+def _claim(folder: Path, group: str) -> Iterator[bool]:
+    """Whether no other process has a recipe; until the end of the block none takes it."""
+    (locks := folder / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{group}.lock")
     try:
-        with FileLock(out / LOCK, timeout=0):
-            yield
-    except Timeout as error:
-        raise RunFolderError(f"another process is doing the study in {out}") from error
+        with lock.acquire(timeout=0):
+            yield True
+    except Timeout:
+        yield False

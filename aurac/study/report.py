@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from aurac.files import write_json
 from aurac.records.run import Renamed
 from aurac.study.design import Cut, Planned, groups_of, parts_of
 from aurac.study.search import Trials
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
-    """Analyse what is stored of a part and write its report; None where nothing is.
+    """Write what a search chose, and the report of a part; None where nothing is stored.
 
     The primary comparisons are one family with those of the other parts, and are made once all of
     their adapters are there.
@@ -27,9 +28,12 @@ def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
     from aurac.show import write_report
 
     work, part, study = trials.work, trials.part, trials.work.study
+    every = [adapter for group in groups_of(study) for adapter in trials.run(group)]
+    if trials.winners:
+        found = {name: winner.record() for name, winner in trials.winners.items()}
+        write_json(work.out / part.name / "search.json", found)
     if (run := work.stored(part, RUN)) is None:
         return None
-    every = [adapter for group in groups_of(study) for adapter in trials.run(group)]
     names = [(adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in every]
     there = [(adapter, name) for adapter, name in names if name]
     own = {group: winner.cut for group, winner in trials.winners.items()}

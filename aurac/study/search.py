@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import quadrature_weights
-from aurac.files import write_json
 from aurac.study.design import (
     Cut,
     Part,
@@ -146,7 +145,7 @@ class Trials:
     left: list[Planned] = field(default_factory=list)
 
     def run(self, group: str) -> list[Planned]:
-        """Do what is missing of a recipe's search, and add it to `search.json`.
+        """Do what is missing of a recipe's search.
 
         Returns:
             The recipe's adapters with the settings that were found.
@@ -155,9 +154,6 @@ class Trials:
         if search and (grids := self._grids(search, group)):
             won = choose(grids, partial(self._measure, search, group))
             self.winners |= {group: won} if won else {}
-            if not self.dry:
-                records = {name: winner.record() for name, winner in self.winners.items()}
-                write_json(work.out / self.part.name / "search.json", records)
         every = planned(work.study, work.path, self.part, self.chosen)
         return [adapter for adapter in every if adapter.group == group]
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock
+
 from aurac.errors import DivergedError
 from aurac.study.design import ADAPTERS, Part, Planned, Study, Training
 from aurac.training.data import located_data
@@ -65,29 +67,34 @@ class Work:
 
     def train(self, adapter: Planned) -> bool:
         """Train what an adapter needs; False where that diverges, or once did."""
+        if adapter.folder in self.diverged():
+            return False
+        try:
+            for job in adapter.trainings(self.out):
+                job.folder.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f"{job.folder}.lock"):  # another recipe's process may want it, too
+                    self._train(job, adapter.name)
+        except DivergedError as error:
+            self.say(str(error))
+            self.keep(job, {"of": adapter.folder, "diverged": str(error)})
+            return False
+        return True
+
+    def _train(self, job: Training, name: str) -> None:
         from aurac.adapters import load_adapter, truncate
         from aurac.training.job import is_trained, train
 
-        if adapter.folder in self.diverged():
-            return False
-        for job in adapter.trainings(self.out):
-            if is_trained(job.folder, job.recipe):
-                continue
-            self.say(f"training {job.folder.relative_to(self.out)} ({adapter.name})")
-            start = None
-            if job.start:
-                whole, basis = job.start
-                start = truncate(load_adapter(whole), job.recipe.rank, basis=basis)
-            told: dict[str, Any] = {"device": self.device, "progress": self.progress}
-            try:
-                done = train(job.recipe, job.folder, start=start, **told)
-            except DivergedError as error:
-                self.say(str(error))
-                self.keep(job, {"of": adapter.folder, "diverged": str(error)})
-                return False
-            facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
-            self.keep(job, {**facts, "memory": done.memory, "losses": done.losses})
-        return True
+        if is_trained(job.folder, job.recipe):
+            return
+        self.say(f"training {job.folder.relative_to(self.out)} ({name})")
+        start = None
+        if job.start:
+            whole, basis = job.start
+            start = truncate(load_adapter(whole), job.recipe.rank, basis=basis)
+        told: dict[str, Any] = {"device": self.device, "progress": self.progress}
+        done = train(job.recipe, job.folder, start=start, **told)
+        facts = {"seconds": round(done.seconds, 1), "tokens": done.tokens}
+        self.keep(job, {**facts, "memory": done.memory, "losses": done.losses})
 
     def keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from aurac.curves.curve import Curve
-from aurac.errors import RecipeError, RunFolderError
+from aurac.errors import RecipeError
 from aurac.study import Work, left, load_study, run_study
-from aurac.study.execution import alone
 from aurac.study.search import choose, score
 
 SVD, PREFIX = ("svd", "keep"), ("prefix", "rule")
@@ -139,10 +139,22 @@ def test_each_base_and_number_of_examples_has_a_folder(study, tmp_path, tiny_bas
     assert trained == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
 
 
-def test_a_second_process_is_refused(study, tmp_path):
+def test_a_second_process_does_the_other_recipes(study, tmp_path):
     loaded, path = study()
-    with alone(tmp_path), pytest.raises(RunFolderError, match="another process"):
-        run_study(loaded, path, tmp_path)
+    taken, heard = tmp_path / "locks" / "lora.lock", []
+    taken.parent.mkdir()
+    with FileLock(taken):
+        run_study(loaded, path, tmp_path, say=heard.append)
+    assert any("lora, tails: another process" in line for line in heard)
+    states = {
+        (a.group, state) for state, a in left(Work(loaded, path, tmp_path)) if a.recipe.seed != 9
+    }
+    assert states == {
+        ("lora", "train"),
+        ("tails", "train"),
+        ("published", "done"),
+        ("fixed", "done"),
+    }
 
 
 @pytest.mark.parametrize(
