@@ -152,8 +152,10 @@ class Pages:
             yield Table(wording.caption_of_pairs(of) + wording.how_to_compare(of), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
-        """The figure and the table of a task."""
+        """The figure and the tables of a task."""
         yield self.figure(of)
+        if of.pairs:
+            yield from self.differences(of)
         one = len(of.keys) == 1
         columns = (
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
@@ -162,8 +164,6 @@ class Pages:
         over = f" AURAC is over the ranks that all have: {of.some_ranks}." if of.some_ranks else ""
         explained = "".join(f" {note}." for note in wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}{explained}", columns)
-        if of.pairs:
-            yield from self.differences(of)
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LEVEL: Final = 0.95  # of the one-sided tests of a recommendation
 _EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
+_FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
 def heading(of: View, run: StoredRun | None = None) -> str:
@@ -149,22 +150,20 @@ def how_to_ask(run: StoredRun | None) -> str:
 
 
 def cut_off(of: View) -> list[str]:
-    """That answers did not end, of each adapter where it had the most of them."""
-    found = []
+    """That answers did not end, where that is most of all, and so often that it matters."""
+    worst, found = _FEW, []
     for key, row in of.rows.items():
-        counts = {point["rank"]: point["unfinished"] or 0 for point in of.of(key)}
-        counts.pop(0, None)
-        rank = max(counts, key=lambda rank: counts[rank], default=None)
-        if rank is None or not counts[rank]:
-            continue
-        total = (row.examples or 0) * row.seeds
-        whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
-        limit = row.curves[0].token_limit
-        found.append(
-            f"{counts[rank]:,} of {total:,} answers{whose} at rank {rank}, the most of any rank, "
-            f"were cut off{f' at {limit} tokens' if limit else ''}: allow more with --gen-kwargs "
-            'max_gen_toks=N, or give the task an "until" that ends an answer.'
-        )
+        for point in of.of(key):
+            count, total = point["unfinished"] or 0, (row.examples or 0) * row.seeds
+            if point["rank"] == 0 or not total or count / total <= worst:
+                continue
+            worst, limit = count / total, row.curves[0].token_limit
+            whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
+            found = [
+                f"{count:,} of {total:,} answers{whose} at rank {point['rank']}, the most of any "
+                f"rank, were cut off{f' at {limit} tokens' if limit else ''}: allow more with "
+                '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
+            ]
     return found
 
 
