@@ -123,7 +123,7 @@ class Pages:
             task = f"{of.task}: " if len(self.views) > 1 else ""
             texts = [wording.verdict(of)] if self.mean is None else []
             texts.append(wording.advice(of, self.run)[0] or wording.not_above_base(of))
-            texts += wording.cut_off(of)
+            texts.append(wording.cut_off(of))
             yield from (f"{task}{text}" for text in texts if text)
         asked = self.analysis.question.margin is not None
         if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):

@@ -68,7 +68,8 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
         yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
     elif text := wording.not_above_base(of):
         yield wrapped(f"{text} {one_answer(of, run)}".strip(), width)
-    yield from (wrapped(text, width) for text in wording.cut_off(of))
+    if text := wording.cut_off(of):
+        yield wrapped(text, width)
     if details and len(of.shared_ranks) > 1:
         yield f"AURAC in percent\n{fitted(views.area_table(of), width)}"
         yield f"Weight of each rank in AURAC, in percent\n{fitted(views.weight_table(of), width)}"

@@ -149,9 +149,9 @@ def how_to_ask(run: StoredRun | None) -> str:
     return f"The option --margin 0.02 {names}.{command}"
 
 
-def cut_off(of: View) -> list[str]:
+def cut_off(of: View) -> str:
     """That answers did not end, where that is most of all, and so often that it matters."""
-    worst, found = _FEW, []
+    worst, found = _FEW, ""
     for key, row in of.rows.items():
         for point in of.of(key):
             count, total = point["unfinished"] or 0, (row.examples or 0) * row.seeds
@@ -159,11 +159,11 @@ def cut_off(of: View) -> list[str]:
                 continue
             worst, limit = count / total, row.curves[0].token_limit
             whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
-            found = [
+            found = (
                 f"{count:,} of {total:,} answers{whose} at rank {point['rank']}, the most of any "
                 f"rank, were cut off{f' at {limit} tokens' if limit else ''}: allow more with "
                 '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
-            ]
+            )
     return found
 
 
