@@ -1,0 +1,51 @@
+"""What the study of small ranks stores, counted again from the answers' texts without aurac."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STUDY = Path(__file__).parents[2] / "reports/small_ranks"
+RUNS = sorted(path.parent for path in STUDY.rglob("results.json"))
+NUMBER = {"aurac_word_problems": r"#### (-?\d+)", "mawps": r"=\s*(-?\d+(?:\.\d+)?)\s*$"}
+
+
+def accuracies(file, task, targets):
+    """The share of answers whose number is the target's, counted and as stored."""
+    right, lines = {}, map(json.loads, file.read_text().splitlines())
+    contents = {kind: [] for kind in ("cell", "block", "aggregates")}
+    for line in lines:
+        contents[line["kind"]].append(line["content"])
+    for block in contents["block"]:
+        for key, text in zip(map(tuple, block["documents"]), block["responses"], strict=True):
+            found = re.search(NUMBER[task], text)
+            right.setdefault(key, bool(found and found[1] == targets[key]))
+    stored = contents["aggregates"][-1]  # after the examples that were added
+    assert stored["examples"] == len(right)
+    return np.mean(list(right.values())), next(iter(stored["values"].values()))
+
+
+def targets_of(run, task):
+    (file,) = run.glob(f"documents/{task}-*.json")
+    documents = json.loads(file.read_text())
+    texts = (target.rpartition("#### ")[2] for target in documents["targets"])
+    return dict(zip(map(tuple, documents["keys"]), texts, strict=True))
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda path: str(path.relative_to(STUDY)))
+def test_accuracies_follow_from_the_texts(run):
+    manifest = json.loads((run / "run.json").read_text())
+    cells = [
+        (task, cell)
+        for cut in manifest["cuts"]
+        for task, ranks in cut["cells"].items()
+        for cell in ranks.values()
+    ]
+    targets = {task: targets_of(run, task) for task in dict(cells)}
+    pairs = [accuracies(run / f"cells/{cell}.jsonl", task, targets[task]) for task, cell in cells]
+    assert pairs
+    np.testing.assert_allclose(*zip(*pairs, strict=True))
