@@ -68,7 +68,7 @@ class ServerBackend(Backend):
     ) -> None:
         super().__init__(SERVER, arguments, base)
         if missing := [each for each in _CLIENT if find_spec(each) is None]:
-            raise UsageError(f"{SERVER} needs {', '.join(missing)}: pip install 'aurac[servers]'")
+            raise UsageError(f"asking a server needs pip install 'aurac[servers]' ({missing[0]})")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")

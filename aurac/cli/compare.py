@@ -17,6 +17,7 @@ from aurac.cli.tasks import complete_tasks, include_path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from aurac.records.run import StoredRun
     from aurac.runs.settings import Settings
 
 _BATCH = "Sequences in a forward pass, at most. Default: as many as fit."
@@ -162,15 +163,22 @@ def compare(
     bar = Bar()
     bar.step("loading torch and lm-eval")
     with bar:
+        from aurac.records.run import read_run
         from aurac.runs.compare import run
 
         done = run(settings, bar, shlex.join(["aurac", *sys.argv[1:]]))
     if done.curves:
         shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
+        if more := sorted(_named(read_run(done.folder)) - _named(done.stored)):
+            click.echo(f"with {', '.join(more)}: aurac report {done.folder}", err=as_json)
     else:
         shared.print_failures(done)
     return 3 if done.failures else 0
+
+
+def _named(stored: StoredRun) -> set[str]:
+    return {each.name for each in stored.adapters} | {each.name for each in stored.tasks}
 
 
 def show_cells(settings: Settings, *, as_json: bool) -> int:

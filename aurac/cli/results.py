@@ -48,7 +48,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
 @shared.details
 @shared.as_json
 def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
-    """Name the rank to ship of each adapter in a run of `aurac compare`.
+    """Name the rank of each adapter in a run that is good enough.
 
     It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.

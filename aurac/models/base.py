@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
-from aurac.models.packaged import DEFAULT_BASE, PACKAGED, hub_id, packaged_weights
+from aurac.models.packaged import PACKAGED, hub_id, packaged_weights
 from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def resolve_base(name: str) -> Base:
     if not path.exists():
         if hub_id(name) is None:
             raise BaseModelError(
-                f"base {name!r} is no model folder here, no hub id (owner/name) and not "
-                f"{DEFAULT_BASE}"
+                f"base {name!r} is no model folder here, no hub id (owner/name) and none of "
+                f"{', '.join(PACKAGED)}"
             )
         path = _from_hub(name)
     if not (path / MODEL_CONFIG).is_file():

@@ -185,8 +185,8 @@ class Run(Frames):
         return screen(self.analysis, self.stored)
 
     def __repr__(self) -> str:
-        tasks = ", ".join(task.name for task in self.tasks)
-        return f"Run({len(self.adapters)} adapters on {tasks} in {str(self.folder)!r})"
+        adapters, tasks = (", ".join(x.name for x in each) for each in (self.adapters, self.tasks))
+        return f"Run({adapters} on {tasks} in {str(self.folder)!r})"
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"

@@ -110,24 +110,23 @@ class Bar(Progress):
         """See `Progress`."""
         self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
-        there, total = f"{self._there[cell.key]:.0f}", f"{len(cell.task)}"
-        done = f"{there.rjust(len(total))}/{total} examples of {one_line(cell.label)}"
-        told = self._counts().ljust(len(f"{self._cells}/{self._cells} cells, about 100 min left"))
+        done = f"{one_line(cell.label)}: {self._there[cell.key]:.0f}/{len(cell.task)} examples"
+        told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
         self._bar.update(self._task, description=done, told=told)
 
     def settled(self, cell: PlannedCell, how: str) -> None:
         """See `Progress`."""
         self._settled += 1
         if not self._console.is_terminal or how != "done":
-            self.say(f"{self._counts()}: {cell.label} {how}")
+            self.say(f"{self._counts()}: {cell.label}{'' if how == 'done' else f' {how}'}")
 
     def _counts(self) -> str:
-        """Such as "3/16 cells, about 40 s left"; without the time before it can be known."""
-        cells, work = f"{self._settled}/{self._cells} cells", self._bar.tasks[0]
+        """Such as "3/16 done, about 40 s left"; without the time before it can be known."""
+        done, work = f"{self._settled}/{self._cells} done", self._bar.tasks[0]
         seconds, share = work.elapsed or 0.0, work.completed / (work.total or 1.0)
         if seconds < LEAST_SECONDS or share < LEAST_SHARE or self._settled == self._cells:
-            return cells
-        return f"{cells}, {about(seconds / share - seconds)} left"
+            return done
+        return f"{done}, {about(seconds / share - seconds)} left"
 
 
 def about(seconds: float) -> str:

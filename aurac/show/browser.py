@@ -52,7 +52,10 @@ class Answers:
         return (0, len(ranks) - 1), (0, ranks.index(self.smaller) if self.smaller in ranks else 0)
 
     def differing(self, most: int) -> list[dict[str, Any]]:
-        """The first examples that one of the two answers right and the other wrong, both ways."""
+        """The first examples that one of the two answers right and the other wrong, both ways.
+
+        Where there is none, the first example.
+        """
         sides = [(self.adapters[a], r) for a, r in self.start]
         scores = [one["scores"][r] for one, r in sides]
         kept: dict[bool, list[int]] = {True: [], False: []}
@@ -60,7 +63,7 @@ class Answers:
             if (x >= RIGHT) != (y >= RIGHT):
                 kept[x > y].append(i)
         half, found = max(1, most // 2), []
-        for i in sorted([*kept[True][:half], *kept[False][:half]]):
+        for i in sorted([*kept[True][:half], *kept[False][:half]]) or [0]:
             shown = [
                 (_named(one, r), one["answers"][r][i], one["scores"][r][i]) for one, r in sides
             ]
@@ -121,8 +124,10 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     if wrong is None or wrong.empty:
         return ""
     example, response = wrong.iloc[0][["example", "response"]]
-    said = shorten(one_line(answer_text(response)), 200) or "nothing"
-    return f"Its answer to example {example} at rank {ranks[0]}, a wrong one: {said}"
+    target = run.questions(of.task).set_index("example")["target"].get(example) if run else None
+    said, right = (shorten(one_line(answer_text(x)), 200) or "nothing" for x in (response, target))
+    where = f"Example {example} at rank {ranks[0]} counts as wrong."
+    return f"{where} Its answer: {said} Its reference: {right}"
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:

@@ -44,10 +44,10 @@ def interval(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def loss(value: float | None, bound: float | None) -> str:
-    """A loss with its upper bound, ``1.1 [1.9]``; a gain is negative. Nothing if unknown."""
+    """A loss with its upper bound, ``1.1 (1.9)``; a gain is negative. Nothing if unknown."""
     if value is None:
         return ""
-    return percent(value) if bound is None else f"{percent(value)} [{upper(bound)}]"
+    return percent(value) if bound is None else f"{percent(value)} ({upper(bound)})"
 
 
 def points(value: float) -> str:

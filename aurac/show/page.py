@@ -30,11 +30,12 @@ MOST_PAIRS: Final = 6  # lines of a figure of differences
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of texts with their caption."""
+    """Columns of texts with their caption, and below it what some of them mean."""
 
     caption: str
     columns: Columns
     left: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Pages:
             texts.append(wording.advice(of, self.run)[0] or wording.not_above_base(of))
             texts.append(wording.cut_off(of))
             yield from (f"{task}{text}" for text in texts if text)
-        asked = self.analysis.question.margin is not None
+        asked = self.analysis.question.margin is not None or len(self.names) > 1
         if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):
             yield wording.how_to_ask(None)
 
@@ -162,8 +163,8 @@ class Pages:
         )
         brackets = "" if of.rolling else f" in percent with {confidence(of.level)} intervals"
         over = f" AURAC is over the ranks that all have: {of.some_ranks}." if of.some_ranks else ""
-        explained = "".join(f" {note}." for note in wording.notes(of, columns))
-        yield Table(f"{of.measure} at each rank{brackets}.{over}{explained}", columns)
+        notes = tuple(wording.notes(of, columns))
+        yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""

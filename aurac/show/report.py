@@ -18,7 +18,7 @@ from aurac.files import write_atomic
 from aurac.show import escape, views, wording
 from aurac.show.browser import Answers
 from aurac.show.charts import save
-from aurac.show.numbers import confidence, counted
+from aurac.show.numbers import confidence
 from aurac.show.page import Code, Figure, Fold, Page, Pages, Table
 from aurac.show.tabular import render_table
 from aurac.terminal import one_line
@@ -129,14 +129,8 @@ def latex_tables(tasks: Sequence[views.View], slugs: Mapping[str, str], base: st
         what = of.measure + ("" if of.rolling else f" in percent ({of.metric})")
         examples = f", {of.examples} examples" if of.examples else ""
         level = "" if of.rolling else f"; intervals {confidence(of.level)}"
-        rows = "; ".join(
-            f"{of.names[key]}: {row.cut or 'cut not known'}, {counted(row.seeds, 'seed')}"
-            for key, row in of.rows.items()
-        )
         explained = "".join(f" {note}." for note in wording.notes(of, columns))
-        caption = (
-            f"{what} on {of.task} at each rank{examples}; base {base}{level}. {rows}.{explained}"
-        )
+        caption = f"{what} on {of.task} at each rank{examples}; base {base}{level}.{explained}"
         parts.append(_latex_table(caption, f"aurac-{slugs[of.task]}", columns))
         if of.pairs:
             caption = f"{of.task}: {wording.caption_of_pairs(of)}"
@@ -174,6 +168,7 @@ def _markdown(block: Any, folder: Path) -> Iterator[str]:
         case Table():
             yield escape.markdown(block.caption)
             yield render_table(block.columns, "markdown", left=block.left)
+            yield from map(escape.markdown, block.notes)
         case Figure():
             path = block.svg.relative_to(folder).as_posix()
             yield f"![{escape.markdown(block.alt)}]({path})"
@@ -188,11 +183,9 @@ def _markdown(block: Any, folder: Path) -> Iterator[str]:
 
 
 def _markdown_answers(answers: Answers) -> Iterator[str]:
-    """Two examples on which the answers differ; all are on the HTML page."""
-    found = answers.differing(2)
-    if found:
-        yield "Where the answers differ (report.html has more):"
-    for one in found:
+    """Two examples; all are on the HTML page."""
+    yield "Answers (report.html has more):"
+    for one in answers.differing(2):
         yield f"Example {escape.markdown(one['id'])}"
         if one["question"]:
             yield escape.markdown_fence(one["question"], 400)

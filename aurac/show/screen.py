@@ -63,11 +63,12 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in wording.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    sentence, command = wording.advice(of, run)
-    if sentence:
+    found = [each for key in of.keys if (each := wording.advice(of, run, key))[0]]
+    for sentence, command in found:
         yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
-    elif text := wording.not_above_base(of):
-        yield wrapped(f"{text} {one_answer(of, run)}".strip(), width)
+    if text := wording.not_above_base(of):
+        told = [*([] if found else [text]), one_answer(of, run)]
+        yield wrapped(" ".join(told).strip(), width)
     if text := wording.cut_off(of):
         yield wrapped(text, width)
     if details and len(of.shared_ranks) > 1:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOST_BANDS: Final = 3
 MARK: Final = "*"
-LOSS: Final = "loss [at most]"
+LOSS: Final = "loss (at most)"
 SLOT: Final = "vLLM rank"
 
 
@@ -37,7 +37,8 @@ def names_of(analysis: Analysis, labels: Mapping[str, str] | None = None) -> dic
     labels, names = labels or {}, dict[Any, str]()
     for old in labels:
         if all(old not in (row.name, row.key.adapter) for row in analysis.rows):
-            raise UsageError(f"no adapter of the run is called {old}")
+            known = ", ".join(dict.fromkeys(row.key.adapter for row in analysis.rows))
+            raise UsageError(f"no adapter of the run is called {old}, but {known}")
     for row in analysis.rows:
         adapter, cut = row.key.adapter, row.name[len(row.key.adapter) :]
         names[row.key] = labels.get(row.name) or labels.get(adapter, adapter) + cut
@@ -119,10 +120,10 @@ def ranks_table(of: View, key: Key) -> Columns:
     known, trained = of.of(key), of.rows[key].trained_rank
     head = of.metric if of.rolling else "accuracy"
     head += bracketed(of.level, (p["low"] for p in known))
-    columns = {
-        "rank": [str(p["rank"]) for p in known],
-        head: [of.value(point) for point in known],
-    }
+    columns = {"rank": [str(p["rank"]) for p in known]}
+    if (record := of.recommended.get(key)) and record["rank"]:
+        columns["ship"] = ["yes" if p["rank"] == record["rank"] else "" for p in known]
+    columns[head] = [of.value(point) for point in known]
     if any(p["loss"] is not None for p in known):
         columns[LOSS] = [
             "trained" if p["rank"] == trained else loss(p["loss"], p["loss_bound"]) for p in known
@@ -132,8 +133,6 @@ def ranks_table(of: View, key: Key) -> Columns:
         if any(p[name] for p in known):
             cells = [NONE if p[name] is None else said(p[name]) for p in known]
             columns[{"bytes": "size", "slot": SLOT}.get(name, name)] = cells
-    if (record := of.recommended.get(key)) and record["rank"]:
-        columns["ship"] = ["yes" if p["rank"] == record["rank"] else "" for p in known]
     return columns
 
 

@@ -34,7 +34,7 @@ def heading(of: View, run: StoredRun | None = None) -> str:
 
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
-    margin, found = of.analysis.question.margin, []
+    margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
     if LOSS in columns:
         lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
         found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
@@ -44,8 +44,8 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it")
     if margin is not None:
         trained = "" if LOSS in columns else " against the trained rank"
-        which = "the smallest rank shown, like all above it, to lose"
-        which += f" at most {points(margin)}{trained}"
+        lost = f"loses at most {points(margin)}{trained}"
+        which = f"the smallest rank that, like every larger one, {lost}"
         found += [f"{head}: {which}" for head in ("ship", within(margin)) if head in columns]
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not shown to be above the base")
@@ -54,12 +54,27 @@ def notes(of: View, columns: Columns) -> list[str]:
     return found
 
 
-def advice(of: View, run: StoredRun | None) -> tuple[str, str]:
-    """What to ship of the first adapter, and the command that makes it, where there is a margin."""
+def cuts(of: View) -> str:
+    """How each adapter is cut, and of how many training seeds it is."""
+    names: dict[tuple[str, int], list[str]] = {}
+    for key, row in of.rows.items():
+        names.setdefault((row.cut or "not known", row.seeds), []).append(of.names[key])
+    found = (
+        f"{listed(each)}: {cut}{f', {seeds} seeds' if seeds > 1 else ''}"
+        for (cut, seeds), each in names.items()
+    )
+    return f"Cuts: {'; '.join(found)}"
+
+
+def advice(of: View, run: StoredRun | None, key: Key | None = None) -> tuple[str, str]:
+    """What to ship of an adapter, and the command that makes it, where there is a margin.
+
+    Without a `key` it is the first adapter.
+    """
     margin = of.analysis.question.margin
     if margin is None or of.rolling:
         return "", ""
-    key = of.keys[0]
+    key = of.keys[0] if key is None else key
     row, record, name = of.rows[key], of.recommended.get(key), of.names[key]
     if record is None:
         why = "a recommendation needs the outcome of every example at its trained rank"
@@ -78,7 +93,7 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
         nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
         return f"{nothing}: {reference} is not shown to be above the base {sure}."
     if rank == record["reference"]:
-        return f"Ship {adapter}{reference}: {_no_smaller(of, record, sure)}."
+        return f"Ship {adapter}{reference}, as trained: {_no_smaller(of, record, sure)}."
     sizes = {point["rank"]: point["bytes"] for point in of.of(record["key"])}
     small, full = sizes.get(rank), sizes.get(record["reference"])
     instead = f"{size(small)} instead of {size(full)}; it" if small and full else "it"
@@ -96,9 +111,9 @@ def _no_smaller(of: View, record: Record, sure: str) -> str:
         return "no smaller rank was evaluated"
     bound = known[max(below)]["loss_bound"] if max(below) in known else None
     small = bound is not None and bound <= margin
-    shown = "be above the base" if small else f"lose at most {points(margin)}"
-    smaller = ", and ranks below it are not tested" if len(below) > 1 else ""
-    return f"rank {max(below)} is not shown to {shown} {sure}{smaller}"
+    fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
+    smaller = "; then no rank below it is shipped" if len(below) > 1 else ""
+    return f"rank {max(below)} {fails} {sure}{smaller}"
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -160,8 +175,8 @@ def cut_off(of: View) -> str:
             worst, limit = count / total, row.curves[0].token_limit
             whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
             found = (
-                f"{count:,} of {total:,} answers{whose} at rank {point['rank']}, the most of any "
-                f"rank, were cut off{f' at {limit} tokens' if limit else ''}: allow more with "
+                f"{count:,} of {total:,} answers{whose} at rank {point['rank']} were cut off"
+                f"{f' at {limit} tokens' if limit else ''}: allow more with "
                 '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
             )
     return found
@@ -233,7 +248,7 @@ def _against_reference(of: View, records: Iterable[Record], reference: Key) -> s
 
 def caption_of_pairs(of: View) -> str:
     """What is compared, and what the intervals and p values allow for."""
-    text = "Differences of AURAC in points, the better one first"
+    text = "Differences of AURAC in points, the larger AURAC first"
     known = [record for record in of.pairs if record["p"] is not None]
     if known:
         over = "examples and seeds" if max(r["seeds"] for r in known) > 1 else "examples"

@@ -338,4 +338,7 @@ def _ranks(given: str | Sequence[int], rank: int) -> tuple[int, ...]:
     if given == "all":
         return tuple(range(1, rank + 1))
     listed = given.split(",") if isinstance(given, str) else given
-    return tuple(sorted(int(each) for each in listed))
+    ranks = tuple(sorted(int(each) for each in listed))
+    if ranks[-1] > rank:
+        raise RecipeError(f"rank {ranks[-1]} of the study is above {rank}, that of a recipe")
+    return ranks

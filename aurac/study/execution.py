@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError
 from aurac.study.design import Planned, Study, chains_of, groups_of, parts_of, planned
 from aurac.study.report import report
 from aurac.study.search import Trials
-from aurac.study.work import RUN, Work, logger
+from aurac.study.work import RUN, SEARCH, Work, logger
 from aurac.training.data import located_data
 
 if TYPE_CHECKING:
@@ -83,16 +84,21 @@ def left(work: Work) -> Iterator[tuple[str, Planned]]:
 
 
 def _check_data(work: Work) -> None:
+    """Refuse data to train on that are not there, and tasks that cannot be built."""
+    from aurac.tasks.build import build_tasks
+
     for part in parts_of(work.study):
+        tasks = {}
         for adapter in work.missing(part, planned(work.study, work.path, part)):
-            options, data = work.options(part, adapter), adapter.recipe.data
-            places = [*options.get("data", {}).values(), options.get("include_path")]
-            if data and not data.startswith("hub:"):
-                places.append(located_data(data, work.path.parent))
-            for place in filter(None, places):
-                if not Path(place).exists():
-                    needed = f"{adapter.name} needs {place}"
-                    raise DataError(f"{work.path}: {needed}, which is not there")
+            tasks[adapter.task], data = adapter, adapter.recipe.data
+            place = located_data(data, work.path.parent)
+            if data and not data.startswith("hub:") and not Path(place).exists():
+                raise DataError(f"{work.path}: {adapter.name} needs {place}, which is not there")
+        for adapter in tasks.values():
+            for where in (RUN, SEARCH) if work.study.search else (RUN,):
+                asked = work.settings(part, adapter, where, ())
+                options = msgspec.structs.replace(asked, apply_chat_template=False)
+                build_tasks([adapter.task], tokenizer=None, options=options)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from aurac.errors import DivergedError
+from aurac.runs.settings import Settings
 from aurac.study.design import ADAPTERS, Part, Planned, Study, Training
 from aurac.training.data import located_data
 
@@ -114,28 +115,14 @@ class Work:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
         from aurac.runs.compare import run
         from aurac.runs.progress import Bar, Progress
-        from aurac.runs.settings import Settings
 
-        options = self.options(part, adapter)
-        if where == SEARCH and (search := self.study.search):
-            options |= {"split": search.split, "limit": search.limit}
-        folder = self.out / part.name / where
         for cut in adapter.cuts or [()]:
-            settings = Settings.of(
-                f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
-                adapter.task,
-                ranks=adapter.ranks,
-                base=part.base,
-                device=self.device,
-                out=folder,
-                **options,
-                **dict(zip(("basis", "rescale"), cut, strict=False)),
-            )
+            settings = self.settings(part, adapter, where, cut)
             run(settings, Bar() if self.progress else Progress(), report=False)
-        self.runs.pop(folder, None)
+        self.runs.pop(self.out / part.name / where, None)
 
-    def options(self, part: Part, adapter: Planned) -> dict[str, Any]:
-        """Those of `aurac.compare`, folders as they are found beside the study."""
+    def settings(self, part: Part, adapter: Planned, where: str, cut: Sequence[str]) -> Settings:
+        """Those of an evaluation, folders as they are found beside the study."""
         own = self.study.tasks[adapter.task].options
         options: dict[str, Any] = {**self.study.options, **own, "num_fewshot": part.num_fewshot}
         beside = self.path.parent
@@ -144,7 +131,18 @@ class Work:
             options["data"] = found
         if "include_path" in options:
             options["include_path"] = located_data(options["include_path"], beside)
-        return options
+        if where == SEARCH and (search := self.study.search):
+            options |= {"split": search.split, "limit": search.limit}
+        return Settings.of(
+            f"{adapter.folder}={self.out / ADAPTERS / adapter.folder}",
+            adapter.task,
+            ranks=adapter.ranks,
+            base=part.base,
+            device=self.device,
+            out=self.out / part.name / where,
+            **options,
+            **dict(zip(("basis", "rescale"), cut, strict=False)),
+        )
 
     def limit(self, adapter: Planned, where: str) -> int | None:
         """The number of examples that are asked for; None for all, or a share."""

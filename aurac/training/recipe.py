@@ -172,7 +172,9 @@ def load_recipe(source: str | Path, overrides: Mapping[str, object] | None = Non
     """
     path = built_in_recipes().get(str(source), Path(source))
     if not path.is_file():
-        raise RecipeError(f"{source} is no recipe file and not in `aurac train --list`.")
+        near = get_close_matches(str(source), built_in_recipes(), 1)
+        instead = f"did you mean {near[0]}?" if near else "`aurac train --list` names ours"
+        raise RecipeError(f"{source} is no recipe file; {instead}")
     values = read_yaml(path)
     given = _overrides(overrides or {})
     for pair in (("task", "data"), ("steps", "epochs")):  # of the two the one that was typed
