@@ -72,6 +72,13 @@ def test_seeds_are_paired_by_seed_and_never_by_place(left, right, arms):
         assert parts.seeds[0].means[0] == pytest.approx(first)
 
 
+def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():
+    assert gather([made("a", trained_rank=64)], {})[0].trained_rank == 64
+    assert gather([made("a")], {})[0].trained_rank == 2
+    both = gather([made("a", 1, trained_rank=2), made("a", 2, trained_rank=4)], {})
+    assert both[0].trained_rank is None
+
+
 def test_seeds_with_other_documents_are_refused():
     with pytest.raises(CurveError):
         gather([made("a", 1), made("a", 2, doc_ids=tuple(f"x{i}" for i in range(20)))], {})

@@ -66,7 +66,11 @@ def test_answers_of_a_cut_that_fewer_examples_were_asked_of(tmp_path):
     less = Manifest.read(folder)
     make_run(folder, {"b": {1: [0, 1, 1]}})
     Manifest.read(folder).grown(less).write(folder)
+    path = folder / "documents" / "t.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"clusters": ["x", "y", "x"]}))
     run = read_run(folder)
+    clusters = {curve.adapter: curve.clusters for curve in run.curves}
+    assert clusters == {"a": ("x", "y"), "b": ("x", "y", "x")}
     assert run.samples("t", "a", "prefix", "rule", 1).score.tolist() == [0, 1]
     assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1, 1]
 
