@@ -75,28 +75,26 @@ def test_no_rank_is_read_from_the_name_of_a_base(tmp_path, cut):
 
 
 def test_bad_logs(tmp_path):
-    with pytest.raises(DataError, match="holds no samples_"):
-        read_curves(tmp_path)
-    log(tmp_path / "one", "rank_1", [0])
-    log(tmp_path / "one", "rank_1", [0], when="2025-05-02T10-00-00.1")
-    with pytest.raises(DataError, match="both gsm8k at rank 1"):
-        read_curves(tmp_path / "one")
-    log(tmp_path / "two", "first", [0])
-    with pytest.raises(DataError, match="no folder named by its rank"):
-        read_curves(tmp_path / "two")
-    log(tmp_path / "three", "rank_1", [0, 1])
-    log(tmp_path / "three", "rank_2", [0, 1], prompt_hash="other")
-    with pytest.raises(DataError, match="another text or prompt at rank 2"):
-        read_curves(tmp_path / "three")
-    log(tmp_path / "four", "rank_1", [0, 1])
-    log(tmp_path / "four", "rank_2", [0])
-    with pytest.raises(DataError, match="different examples"):
-        read_curves(tmp_path / "four")
-    place = tmp_path / "five" / "rank_1"
-    place.mkdir(parents=True)
-    (place / "samples_x.jsonl").write_text("{broken", encoding="utf-8")
-    with pytest.raises(DataError, match="no lm-eval sample log"):
-        read_curves(tmp_path / "five")
+    log(tmp_path / "twice", "rank_1", [0])
+    log(tmp_path / "twice", "rank_1", [0], when="2025-05-02T10-00-00.1")
+    log(tmp_path / "unranked", "first", [0])
+    log(tmp_path / "prompts", "rank_1", [0, 1])
+    log(tmp_path / "prompts", "rank_2", [0, 1], prompt_hash="other")
+    log(tmp_path / "fewer", "rank_1", [0, 1])
+    log(tmp_path / "fewer", "rank_2", [0])
+    (tmp_path / "broken" / "rank_1").mkdir(parents=True)
+    (tmp_path / "broken" / "rank_1" / "samples_x.jsonl").write_text("{broken", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    for name, words in (
+        ("twice", "both gsm8k at rank 1"),
+        ("unranked", "no folder named by its rank"),
+        ("prompts", "another text or prompt at rank 2"),
+        ("fewer", "different examples"),
+        ("broken", "no lm-eval sample log"),
+        ("empty", "holds no samples_"),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_curves(tmp_path / name)
 
 
 def choices(folder, rank, *documents):

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.made_runs import make_block, make_identity, make_keys
-from support.packing import pack
 
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore, read_cell
-from aurac.records.lines import Aggregates, Failed, decode_line, encode_line
+from aurac.records.lines import decode_line, encode_line
 
 KEYS = make_keys(6)
 IDENTITY = make_identity()
@@ -88,25 +87,6 @@ def test_a_changed_byte_is_seen(tmp_path_factory, at, change):
     except ValueError:
         return
     assert changed == blocks(KEYS)[0]  # white space between the parts of the line
-
-
-def test_a_failure_is_forgotten_when_the_cell_grows(tmp_path):
-    store = stored(tmp_path, blocks(KEYS[:2])[0], Failed(reason="why", time=1.0))
-    assert store.scores(IDENTITY.key).failed.reason == "why"
-    store.append(IDENTITY, blocks(KEYS[2:])[0])
-    assert store.scores(IDENTITY.key).failed is None
-
-
-def test_aggregates_belong_to_a_number_of_examples(tmp_path):
-    store = stored(tmp_path, blocks(KEYS)[0], Aggregates(examples=6, values={"f1,none": 0.5}))
-    assert store.read(IDENTITY.key).aggregates == {6: {"f1,none": 0.5}}
-
-
-def test_a_packed_folder_is_read(tmp_path):
-    stored(tmp_path, *blocks(KEYS))
-    pack(tmp_path / "cells")
-    assert not (tmp_path / "cells").exists()
-    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == []
 
 
 def test_text_that_utf8_cannot_hold_is_spelt_out(tmp_path):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 
 import msgspec
-import numpy as np
 import pytest
 from support.made_runs import make_identity, make_keys, make_run
 
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
 from aurac.records.lines import Failed
-from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.manifest import AdapterInfo, Manifest
 from aurac.records.run import read_run, recipe_groups
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
@@ -21,23 +20,6 @@ SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
 @pytest.fixture
 def folder(tmp_path):
     return make_run(tmp_path / "run", SCORES, base=[0, 0, 1])
-
-
-def test_curves_of_a_run(folder):
-    run = read_run(folder)
-    assert [(c.adapter, c.ranks, c.basis, c.method) for c in run.curves] == [
-        ("a", (1, 2), "prefix", "dylora"),
-        ("b", (1, 4), "prefix", "dylora"),
-    ]
-    for curve in run.curves:
-        expected = [SCORES[curve.adapter][rank] for rank in curve.ranks]
-        assert curve.outcomes.tolist() == expected
-        assert curve.base_scores.tolist() == [0, 0, 1]
-        assert curve.doc_ids == ("0", "1", "2")
-        assert curve.sizes == {rank: 1000 * rank for rank in curve.ranks}
-    assert run.curves[0].doc_ids is run.curves[1].doc_ids
-    assert run.tasks[0].examples == 3
-    assert not run.failures
 
 
 def test_answers_and_questions(folder):
@@ -65,19 +47,12 @@ def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder
     assert (failure.adapter, failure.rank, failure.reason) == ("b", 4, "why")
 
 
-def test_an_adapter_without_any_cell_has_no_curve(folder):
-    store = CellStore(folder)
-    for rank in SCORES["a"]:
-        store.path(make_identity(adapter="a", rank=rank).key).unlink()
-    assert [curve.adapter for curve in read_run(folder).curves] == ["b"]
-
-
-def test_a_seed_that_failed_everywhere_is_in_no_group(folder):
-    manifest = Manifest.read(folder)
-    msgspec.structs.replace(manifest, groups={"both": ["a", "b"]}).write(folder)
-    assert read_run(folder).groups == {"both": ("a", "b")}
+def test_a_seed_that_failed_everywhere_has_no_curve_and_is_in_no_group(folder):
+    groups = {"both": ["a", "b"]}
+    msgspec.structs.replace(Manifest.read(folder), groups=groups).write(folder)
     for rank in SCORES["a"]:
         CellStore(folder).path(make_identity(adapter="a", rank=rank).key).unlink()
+    assert [curve.adapter for curve in read_run(folder).curves] == ["b"]
     assert read_run(folder).groups == {"both": ("b",)}
 
 
@@ -86,49 +61,18 @@ def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
     assert not read_run(folder).failures
 
 
-def test_fewer_examples_are_the_first_ones(folder):
-    manifest = Manifest.read(folder)
-    cut = msgspec.structs.replace(manifest.cuts[0], examples={"t": 2})
-    msgspec.structs.replace(manifest, cuts=[cut, manifest.cuts[1]]).write(folder)
-    a, b = read_run(folder).curves
-    assert (a.n_docs, b.n_docs) == (2, 3)
-    assert a.outcomes.tolist() == [[0, 1], [1, 1]]
-    assert a.base_scores.tolist() == [0, 0]
-
-
 def test_answers_of_a_cut_that_fewer_examples_were_asked_of(tmp_path):
     folder = make_run(tmp_path, {"a": {1: [0, 1]}})
     less = Manifest.read(folder)
     make_run(folder, {"b": {1: [0, 1, 1]}})
     Manifest.read(folder).grown(less).write(folder)
+    path = folder / "documents" / "t.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"clusters": ["x", "y", "x"]}))
     run = read_run(folder)
+    clusters = {curve.adapter: curve.clusters for curve in run.curves}
+    assert clusters == {"a": ("x", "y"), "b": ("x", "y", "x")}
     assert run.samples("t", "a", "prefix", "rule", 1).score.tolist() == [0, 1]
     assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1, 1]
-
-
-def test_a_group_is_its_tasks_one_after_the_other(tmp_path):
-    made = [make_run(tmp_path, SCORES, task=name) for name in ("t", "u")]
-    manifests = []
-    for name in ("t", "u"):
-        make_run(made[0], SCORES, task=name)
-        manifests.append(Manifest.read(tmp_path))
-    group = TaskInfo(name="g", metric="acc,none", examples=6, members=("t", "u"))
-    both = manifests[0].grown(manifests[1])
-    msgspec.structs.replace(both, tasks=[*both.tasks, group], asked=["g"]).write(tmp_path)
-    run = read_run(tmp_path)
-    [curve, _] = run.curves
-    assert (curve.task, curve.n_docs) == ("g", 6)
-    assert curve.doc_ids == ("t:0", "t:1", "t:2", "u:0", "u:1", "u:2")
-    np.testing.assert_array_equal(curve.outcomes[0], [0, 1, 0, 0, 1, 0])
-    assert [run.curve(run.task(name), run.manifest.cuts[0]).task for name in "tu"] == ["t", "u"]
-    assert run.samples("g", "a", "prefix", "rule", 1).example.tolist() == list(curve.doc_ids)
-
-
-def test_clusters_stand_with_the_questions(folder):
-    path = folder / "documents" / "t.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "clusters": ["x", "y", "x"]}))
-    assert read_run(folder).curves[0].clusters == ("x", "y", "x")
 
 
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):
@@ -138,23 +82,6 @@ def test_another_schema_and_no_run_are_refused(tmp_path, folder):
     (folder / "run.json").write_text(json.dumps({**told, "schema": 99}))
     with pytest.raises(RunFolderError, match="schema 99"):
         read_run(folder)
-
-
-def test_what_a_folder_holds_grows():
-    def manifest(ranks, n, name="a"):
-        cells = {"t": {rank: f"key {rank}" for rank in ranks}}
-        cut = CutInfo(adapter=name, basis="svd", rescale="keep", examples={"t": n}, cells=cells)
-        adapter = AdapterInfo(name=name, trained_rank=4, sizes={rank: rank for rank in ranks})
-        task = TaskInfo(name="t", metric="acc,none", examples=n, documents=f"{n}")
-        rest = {"asked": ["t"], "base": {"t": "base"}, "settings": {}}
-        return Manifest(adapters=[adapter], tasks=[task], cuts=[cut], **rest)
-
-    grown = manifest((4, 1), 5).grown(manifest((2,), 9)).grown(manifest((1,), 3, "b"))
-    [a, b] = grown.cuts
-    assert (a.ranks, a.examples) == ((1, 2, 4), {"t": 9})
-    assert (b.adapter, b.examples) == ("b", {"t": 3})
-    assert (grown.tasks[0].examples, grown.tasks[0].documents) == (9, "9")
-    assert grown.adapters[0].sizes == {1: 1, 2: 2, 4: 4}
 
 
 RECIPE = {

@@ -41,17 +41,11 @@ def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     assert compute_all(tmp_path, planned(Task("a", n=5))) == []
 
 
-def test_a_cell_grows_with_its_task(tmp_path):
-    compute_all(tmp_path, planned(Task("a", n=3)))
-    [more] = planned(Task("a", n=6))
-    compute_all(tmp_path, [more])
-    assert more.task.blocks == [[3], [4, 5]]
-    assert responses(tmp_path, more) == [f"a{place}" for place in range(6)]
-
-
 def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):
-    cells = planned(Task("a", n=5, act=raises(TaskError("no good"), 2)), Task("b"))
-    assert compute_all(tmp_path, cells) == [("a", "failed: no good"), ("b", "done")]
+    no_good, odd = raises(TaskError("no good"), 2), raises(ValueError("first\nsecond"))
+    cells = planned(Task("a", n=5, act=no_good), Task("b", act=odd), Task("c"))
+    ended = [("a", "failed: no good"), ("b", "failed: ValueError: first"), ("c", "done")]
+    assert compute_all(tmp_path, cells) == ended
     cell = CellStore(tmp_path).read(cells[0].key)
     assert cell.failed.reason == "no good"
     assert len(cell.places) == 2  # the block before
@@ -59,11 +53,6 @@ def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_
     assert compute_all(tmp_path, [again]) == [("a", "done")]
     assert again.task.blocks == [[2, 3], [4]]
     assert CellStore(tmp_path).read(again.key).failed is None
-
-
-def test_errors_of_libraries_are_one_line(tmp_path):
-    cells = planned(Task("a", act=raises(ValueError("first\nsecond"))))
-    assert compute_all(tmp_path, cells) == [("a", "failed: ValueError: first")]
 
 
 def test_a_lost_accelerator_ends_the_process(tmp_path):

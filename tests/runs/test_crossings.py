@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tarfile
-
 import pytest
 from support.harness_doubles import text_rows, write_text_task
-from support.small_runs import TASK, curves, run_small
+from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
 from aurac.errors import RunFolderError, UsageError
@@ -17,45 +14,8 @@ from aurac.runs import fit, ray
 from aurac.runs.inputs import load
 from aurac.runs.plan import plan
 from aurac.runs.settings import Settings
-from aurac.tasks.evaltask import EvalTask
 
 WORDS = "aurac_word_problems"
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """How many examples were asked."""
-    found, ask = [], EvalTask.ask
-    monkeypatch.setattr(
-        EvalTask, "ask", lambda self, lm, places: found.extend(places) or ask(self, lm, places)
-    )
-    return found
-
-
-def pack(folder):
-    with tarfile.open(folder / "cells.tar.xz", "w:xz") as tar:
-        tar.add(folder / "cells", "cells")
-    shutil.rmtree(folder / "cells")
-
-
-@pytest.mark.parametrize("limit", [3, 7])
-def test_a_packed_run_takes_fewer_and_more_examples(adapters, tmp_path, asked, limit):
-    run_small(adapters["dylora"], tmp_path / "run", ranks="1,4")
-    pack(tmp_path / "run")
-    asked.clear()
-    run = run_small(adapters["dylora"], tmp_path / "run", ranks="1,4", limit=limit)
-    assert len(asked) == 3 * max(0, limit - 5)
-    assert run.curves[0].n_docs == limit
-    fresh = run_small(adapters["dylora"], tmp_path / "fresh", ranks="1,4", limit=max(limit, 5))
-    assert curves(tmp_path / "run") == curves(fresh.folder)
-
-
-def test_a_corrected_command_is_not_refused(adapters, tmp_path):
-    out = tmp_path / "run"
-    with pytest.raises(UsageError, match="no lira to compare with"):
-        run_small(adapters["lora"], out, reference="lira")
-    assert not out.exists()
-    run_small(adapters["lora"], out, ranks="4", reference="lora")
 
 
 def test_a_run_that_was_ended_before_its_first_cell_takes_other_settings(

@@ -104,12 +104,13 @@ def test_a_group_is_one_curve_and_its_tasks_are_there(place, tmp_path):
     [curve] = run.curves
     assert (curve.task, curve.n_docs) == ("both", 12)
     assert curve.doc_ids[5:8] == ("leaf_b:5", "leaf_a:0", "leaf_a:1")
-    assert curve.clusters is not None
     assert len(set(curve.clusters[6:])) == 4
     members = [run.curve(run.task(name), run.manifest.cuts[0]) for name in run.tasks[0].members]
     pooled = np.concatenate([member.outcomes for member in members], axis=1)
     np.testing.assert_array_equal(curve.outcomes, pooled)
-    assert [task.name for task in run.tasks] == ["both"]
+    [task] = run.tasks
+    answers = run.samples(task.name, curve.adapter, curve.basis, curve.rescale, curve.ranks[0])
+    assert answers.example.tolist() == list(curve.doc_ids)
 
 
 def test_a_perplexity_has_a_value_at_each_rank_and_no_scores(place, tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from support.runs_doubles import Task, planned
 
@@ -12,23 +10,6 @@ from aurac.models.packaged import DEFAULT_BASE, PACKAGED
 from aurac.runs.inputs import load
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.settings import Settings
-
-DRIVEN = """
-import time
-from support.runs_doubles import Task, planned
-from aurac.runs.progress import Bar
-clock = [0.0]
-cells = planned(*(Task("t" * (1 + at % 4), n=100) for at in range(12)))
-with Bar(now=lambda: clock[0]) as bar:
-    bar.plan(cells, [100] * 12)
-    for cell in cells:
-        bar.begin(cell, 0)
-        for _ in range(2):
-            time.sleep(0.15)
-            clock[0] += 40
-            bar.advance(cell, 50)
-        bar.settled(cell, "done")
-"""
 
 
 def told(capsys, seconds, n=100):
@@ -58,20 +39,6 @@ def test_lines_have_the_time_left_by_what_was_computed(capsys):
 def test_no_time_is_left_before_it_can_be_known(capsys, seconds, unknown):
     known = [" left: " in line for line in told(capsys, seconds)[:-1]]
     assert known == [False] * unknown + [True] * (len(seconds) - 1 - unknown)
-
-
-def test_the_bar_keeps_its_place_and_its_width():
-    pytest.importorskip("pty", reason="needs a pseudo-terminal")
-    from support.pseudo_terminal import on_a_terminal
-
-    found = on_a_terminal(["-c", DRIVEN], size=(70, 20))
-    assert found.status == 0, found.lines
-    lines = [line for frame in found.frames() for line in frame if " cells" in line]
-    assert any("min left" in line for line in lines)
-    assert any("left" not in line for line in lines)
-    assert any(line.endswith("…") for line in lines)  # where the terminal ends
-    assert {re.search(r"\d+/12 cells", line).start() for line in lines} == {21}
-    assert len({line.index("/100 examples") for line in lines}) == 1
 
 
 def test_a_base_that_is_fetched_is_told_with_its_size(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 
 from aurac.errors import UsageError
-from aurac.runs.compare import compare
 from aurac.runs.settings import Settings
 
 
@@ -99,8 +96,3 @@ def test_nothing_to_compare_and_things_that_are_no_checkpoints_are_refused():
             Settings.of(checkpoints, tasks)
     with pytest.raises(UsageError, match="checkpoints takes folders, files or hub ids"):
         Settings.of([object()], "t")
-
-
-def test_compare_has_the_words_of_the_settings():
-    words = set(inspect.signature(compare).parameters) - {"progress"}
-    assert words == set(Settings.__struct_fields__)

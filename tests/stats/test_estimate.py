@@ -64,12 +64,6 @@ def test_turning_a_difference_round_turns_its_interval(values):
     assert (one.low, one.high, one.p) == pytest.approx((-other.high, -other.low, other.p))
 
 
-def test_clusters_of_one_example_are_independent_examples():
-    x = rng().random((1, 50))
-    alone = estimate(components(x), FRACTION)
-    assert estimate(components(x, np.arange(50)), FRACTION) == pytest.approx(alone)
-
-
 def test_unequal_clusters_have_cr2_and_bell_mccaffrey_degrees_of_freedom():
     codes = np.repeat(np.arange(6), [1, 2, 3, 5, 8, 13])
     x = rng(3).normal(0.2, 0.1, codes.size)
@@ -87,38 +81,11 @@ def test_unequal_clusters_have_cr2_and_bell_mccaffrey_degrees_of_freedom():
     assert float(low) == pytest.approx(mean - stats.t.ppf(0.975, df) * np.sqrt(variance))
 
 
-def test_seeds_add_their_own_variance_with_their_own_degrees_of_freedom():
-    draw = rng(1)
-    n, seeds = 400, 3
-    x = draw.random((seeds, n)) < (0.5 + np.array([[-0.1], [0.0], [0.1]]))
-    x = x.astype(float)
-    means, average = x.mean(axis=1), x.mean(axis=0)
-    rest = x - average - means[:, None] + means.mean()
-    inside = np.sum(rest**2) / ((n - 1) * (seeds - 1)) / (seeds * n)
-    between = means.var(ddof=1) / seeds + 1 / (12 * n**2 * seeds)
-    y = np.append(average, 0.0)
-    documents = max(y.var(ddof=1) / y.size - inside, 0.0)
-    t = stats.t.ppf(0.975, [n, seeds - 1])
-    low = y.mean() - np.sqrt(t[0] ** 2 * documents + t[1] ** 2 * between)
-    assert estimate(components(x), FRACTION).low == pytest.approx(max(low, 0.0), abs=1e-6)
-
-
 def test_equal_means_of_two_seeds_are_no_sign_that_seeds_do_not_vary():
     x = np.zeros((2, 100))
     x[0, :10] = x[1, 10:20] = 1.0  # both .1
     assert estimate(components(x)).p > 0.01
     assert estimate(components(x.mean(axis=0, keepdims=True))).p < 1e-3
-
-
-def test_two_arms_add_their_seeds_and_pairing_does_not():
-    draw = rng(2)
-    level = np.array([[0.3], [0.5], [0.7]])  # of each seed, the same in both recipes
-    a = (draw.random((3, 500)) < level + 0.1).astype(float)
-    b = (draw.random((3, 500)) < level).astype(float)
-    paired = estimate(components(a - b))
-    arms = estimate(minus(components(a), components(b)))
-    assert paired.value == pytest.approx(arms.value)
-    assert arms.high - arms.low > 2 * (paired.high - paired.low)
 
 
 def test_arms_get_a_share_of_welchs_degrees_beyond_the_largest_of_their_own():
@@ -150,32 +117,6 @@ def test_tasks_are_averaged_within_each_checkpoint_and_matched_by_name():
     assert same.value == pytest.approx((one.mean() + two.mean()) / 2)
     assert over_tasks([first, components(two, names=("x", "y", "w"))]) is None
     assert over_tasks([first, components(two[:1])]) is None
-
-
-def test_other_checkpoints_on_another_task_are_independent_of_the_first():
-    level = np.array([[0.4], [0.5], [0.6]])
-    one, two = (rng(s).random((3, 400)) < level for s in (1, 2))
-    one, two = one.astype(float), two.astype(float)
-    same = over_tasks([components(x, names="abc") for x in (one, two)])
-    other = over_tasks([components(one, names="abc"), components(two, names="def")])
-    assert len(same.seeds) == 1
-    assert [arm.variance for arm in other.seeds] == pytest.approx(
-        [x.mean(axis=1).var(ddof=1) / 3 / 4 for x in (one, two)], rel=1e-3
-    )
-    assert np.diff(interval(other, FRACTION, 0.05), axis=0) < np.diff(
-        interval(same, FRACTION, 0.05), axis=0
-    )
-
-
-def test_one_seed_has_the_variance_of_the_examples_alone():
-    one, two = rng(5).random((1, 300)), rng(6).random((1, 300))
-    both = over_tasks([components(one), components(two)])
-    low, high = interval(both, FRACTION, 0.05)
-    ends = [np.append(x, 0.0) for x in (one, two)]
-    se = np.sqrt(sum(y.var(ddof=1) / y.size for y in ends)) / 2
-    t = (np.mean([y.mean() for y in ends]) - float(low)) / se
-    assert t == pytest.approx(1.964, abs=0.01)  # about 600 degrees of freedom
-    assert float(high) > both.value
 
 
 def test_leading_axes_are_estimated_at_once():

@@ -48,13 +48,6 @@ def test_two_builds_give_the_same_prompts_and_leave_no_trace(tmp_path):
     assert len(shown) > 1  # examples are drawn anew for each prompt, so seeding matters
 
 
-def test_a_longer_limit_keeps_the_first_prompts(tmp_path):
-    path = write_choice_task(tmp_path)
-    few, all_of_it = built(path, limit=3), built(path)
-    assert (len(few), len(all_of_it)) == (3, 10)
-    assert few.prompt_hashes == all_of_it.prompt_hashes[:3]  # a run grows
-
-
 def test_another_seed_another_shot_count_are_other_prompts(tmp_path):
     path = write_choice_task(tmp_path)
     tasks = [built(path, **o) for o in ({}, {"seed": 7}, {"num_fewshot": 3}, {"num_fewshot": 0})]
@@ -107,14 +100,11 @@ def test_a_fixed_header_is_the_first_examples_for_every_prompt(tmp_path):
 
 def test_what_a_task_says_about_itself(tmp_path):
     task = built(write_choice_task(tmp_path), limit=3)
-    assert task.doc_ids == ("0", "1", "2")
-    assert len(task.instances(range(3))) == 12
     assert task.usable == {"acc,none": True, "acc_norm,none": True, "mcc,none": False}
     assert (task.metric, task.higher_is_better, task.rolling) == ("acc,none", True, False)
-    assert (task.task.OUTPUT_TYPE, task.version, task.num_fewshot) == ("multiple_choice", "2.5", 2)
+    assert (task.version, task.num_fewshot) == ("2.5", 2)
     question = {"doc_id": "1", "question": "Q: which b1?\nA:", "target": "f"}
     assert task.questions()[1] == {**question, "choices": ["dd", "f", "hhh", "l"]}
-    assert task.rows()[1]["target"] == "1"
     assert task.held_out(2) == [("Q: which g110?\nA:", " q"), ("Q: which h111?\nA:", " zzz")]
 
 
@@ -125,12 +115,8 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
     assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,first-letter")
     choice, text = built(paths, metric={"*": "acc_norm"})
     assert (choice.metric, text.metric) == ("acc_norm,none", "exact_match,strict-match")
-    for metric, words in (
-        ("mcc", "mcc,none, which is not a mean"),
-        ("bleu", "No task reports the metric bleu"),
-    ):
-        with pytest.raises(TaskError, match=words):
-            built(paths[0], metric={"tiny_choice" if metric == "mcc" else "*": metric})
+    with pytest.raises(TaskError, match="No task reports the metric bleu"):
+        built(paths[0], metric={"*": "bleu"})
     for options in ({"metric": {"tiny_chioce": "acc"}}, {"data": {"tiny_chioce": tmp_path}}):
         with pytest.raises(UsageError, match="tiny_chioce, which is not evaluated"):
             built(paths[0], **options)
@@ -139,16 +125,15 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
 def test_a_group_brings_its_tasks_along(tmp_path):
     for name, offset in (("leaf_b", 20), ("leaf_a", 0)):
         write_choice_task(tmp_path, name, offset)
-    (tmp_path / "both.yaml").write_text(
-        "group: both\ntask: [leaf_b, leaf_a]\nmetadata: {version: 3}\n"
-    )
-    first, second, pooled = built(["both"], include_path=tmp_path, limit=6)
+    text = "group: both\ntask: [leaf_b, leaf_a]\nmetadata: {version: 3}\n"
+    (tmp_path / "both.yaml").write_text(text)
+    options = {"include_path": tmp_path, "cluster": {"leaf_a": "answerKey"}, "limit": 2}
+    first, second, pooled = built(["both"], **options)
     assert [first.name, second.name, pooled.name] == ["leaf_b", "leaf_a", "both"]
     assert (first.group, pooled.group, pooled.version) == ("both", None, "3")
     assert pooled.members == (first, second)
-    assert (pooled.metric, len(pooled), first.num_fewshot) == ("acc,none", 12, 2)
-    clustered = built(["both"], include_path=tmp_path, cluster={"leaf_a": "answerKey"}, limit=2)
-    assert [task.clusters for task in clustered[:2]] == [None, ("A", "B")]
+    assert (pooled.metric, len(pooled), first.num_fewshot) == ("acc,none", 4, 2)
+    assert (first.clusters, second.clusters) == (None, ("A", "B"))
     with pytest.raises(TaskError, match="more than once"):
         built(["both", "leaf_a"], include_path=tmp_path)
 
@@ -156,14 +141,11 @@ def test_a_group_brings_its_tasks_along(tmp_path):
 def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
     path = write_choice_task(tmp_path)
     assert built(path).clusters is None
-    assert built(path, limit=5, cluster={"tiny_choice": "answerKey"}).clusters == tuple("ABCDA")
     with pytest.raises(TaskError, match="no field 'chapter' to cluster by, but answerKey"):
         built(path, cluster={"tiny_choice": "chapter"})
     path.write_text(path.read_text().replace("version: 2.5", "cluster: answerKey"))
-    assert (built(path, limit=2).cluster, built(path, limit=2).clusters) == (
-        "answerKey",
-        ("A", "B"),
-    )
+    task = built(path, limit=5)
+    assert (task.cluster, task.clusters) == ("answerKey", tuple("ABCDA"))
 
 
 def test_names_and_files_that_make_no_sense(tmp_path):
@@ -222,19 +204,6 @@ def test_lm_eval_and_datasets_say_nothing_on_the_terminal(tmp_path, capfd):
     path.write_text(path.read_text().replace(quoted, "doc_to_text: !function loud.text"))
     evaluate(built(path, num_fewshot=1), RuleModel())
     assert capfd.readouterr().err == ""
-
-
-def test_templates_are_compiled_once_and_render_as_before():
-    from jinja2 import StrictUndefined
-    from lm_eval.utils import apply_template, env
-
-    from aurac.tasks import build
-
-    build._compile_templates_once()
-    assert env.from_string("{{a}}!") is env.from_string("{{a}}!")
-    assert [apply_template("{{a}}!", {"a": a}) for a in "xy"] == ["x!", "y!"]
-    assert apply_template("{{a|regex_replace('b', 'c')}}", {"a": "abb"}) == "acc"
-    assert env.undefined is StrictUndefined
 
 
 # lm-eval's own task definitions on local data: prompts written out by hand, no hub.

@@ -17,7 +17,6 @@ ARC = {"acc,none": True, "acc_norm,none": True}
         ("gsm8k", GSM8K, "exact_match,strict-match"),
         ("gsm8k_cot", GSM8K, "exact_match,strict-match"),
         ("arc_challenge", ARC, "acc,none"),
-        ("hellaswag", ARC, "acc,none"),
         ("gsm8k_as_choices", ARC, "acc,none"),
         ("word_problems", GSM8K, "exact_match,strict-match"),
         ("nq", {"exact_match,none": True, "f1,none": False}, "exact_match,none"),
