@@ -44,11 +44,8 @@ def test_each_rank_is_the_dense_oracle(family, rule):
 
 def test_trained_and_svd_are_the_dense_oracle():
     base, adapter, build = on("llama", torch.float64, alpha=1.0)
-    h = 1 / math.sqrt(2)
-    last = 1 / math.sqrt(8)
-    p = torch.tensor(
-        [1 + h + 0.5 + last, h + 0.5 + last] + [0.5 + last] * 2 + [last] * 4, dtype=torch.float64
-    )
+    s = (1, 1 / math.sqrt(2), 1 / 2, 1 / math.sqrt(8))  # of the ranks 1, 2, 4 and 8
+    p = torch.tensor([sum(s[k:]) for k in (0, 1, 2, 2, 3, 3, 3, 3)], dtype=torch.float64)
     whole = {n: f.B @ torch.diag(p) @ f.A for n, f in adapter.modules.items()}
     for basis in ("prefix", "svd"):
         with attach(base, prepare(adapter, basis)) as live:

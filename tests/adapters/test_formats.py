@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from support.adapters import random_adapter, tiny_llama
 
@@ -21,36 +23,26 @@ def adapter_of(rank):
     return random_adapter(tiny_llama(), rank, names=["q_proj"])
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """owner/name: rank 2 on main, rank 4 at tag v1, rank 3 in the subfolder deep/er of v1."""
-    from huggingface_hub import constants
-
-    home = tmp_path / "hub"
-    root = home / "models--owner--name"
+def test_hub_ids(tmp_path, monkeypatch):
+    """owner/name has rank 2 on main, 4 at tag v1, and 3 in the subfolder deep/er of v1."""
+    root = tmp_path / "hub" / "models--owner--name"
     (root / "refs").mkdir(parents=True)
     (root / "refs" / "main").write_text(MAIN)
     (root / "refs" / "v1").write_text(TAG)
     for commit, inside, rank in ((TAG, "deep/er", 3), (MAIN, ".", 2), (TAG, ".", 4)):
         folder = root / "snapshots" / commit / inside
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in save_adapter(adapter_of(rank), tmp_path / f"rank{rank}").iterdir():
-            (folder / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+        saved = save_adapter(adapter_of(rank), tmp_path / f"rank{rank}")
+        shutil.copytree(saved, folder, dirs_exist_ok=True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(root.parent))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("hub")
-def test_hub_ids(tmp_path):
-    """A revision and a subfolder are found; a folder here comes before the hub."""
     ranks = {"": 2, "@v1": 4, f"@{TAG}": 4, "@v1:deep/er": 3}
     assert {end: load_adapter(f"owner/name{end}").rank for end in ranks} == ranks
     for nowhere in ("owner/name@v2", "owner/other", "owner/name:no", "owner/name:../.."):
         with pytest.raises(CheckpointError, match="no folder") as caught:
             load_adapter(nowhere)
         assert "\n" not in str(caught.value)
-    save_adapter(adapter_of(1), tmp_path / "owner" / "name")
+    save_adapter(adapter_of(1), tmp_path / "owner" / "name")  # a folder here comes first
     assert load_adapter("owner/name").rank == 1
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.adapters import dense, edit, edit_tensors, load_with_peft, logits, tiny_llama
+from support.adapters import edit, edit_tensors, load_with_peft, logits, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter
 from aurac.adapters.formats.peft_config import CONFIG
@@ -29,36 +29,23 @@ def mlx(tmp_path):
     return Path(shutil.copytree(DATA / "mlx", tmp_path / "mlx"))
 
 
-def test_mlx_is_its_own_formula():
-    adapter = load_adapter(DATA / "mlx")
-    assert (adapter.format, adapter.base, adapter.name) == ("mlx", "tiny/base", "mlx")
+@pytest.mark.parametrize("folder", ["mlx", "mlx_dora"])
+def test_mlx_is_its_own_formula(folder):
+    adapter = load_adapter(DATA / folder)
+    assert (adapter.format, adapter.base, adapter.name) == ("mlx", "tiny/base", folder)
     assert (adapter.rank, adapter.rule, adapter.alpha) == (4, "none", 2.5)
     assert adapter.nesting == Nesting("lora", (4,))
-    raw = load_file(DATA / "mlx" / "adapters.safetensors")
-    updates = {
-        name: 2.5 * (raw[f"{name}.lora_a"].double() @ raw[f"{name}.lora_b"].double()).T
-        for name in adapter.modules
-    }
-    assert len(updates) == 3
-    base = tiny_llama()
-    with attach(base, prepare(adapter)):
-        ours = logits(base).double()
-    torch.testing.assert_close(ours, logits(dense(tiny_llama(), updates)), atol=1e-5, rtol=0)
-
-
-def test_the_dora_of_mlx_is_its_own_formula():
-    adapter = load_adapter(DATA / "mlx_dora")
-    assert adapter.dora
-    base, raw = tiny_llama().double(), load_file(DATA / "mlx_dora" / "adapters.safetensors")
+    assert adapter.dora == any("DoRA" in note for note in adapter.notes) == (folder == "mlx_dora")
+    raw, base = load_file(DATA / folder / "adapters.safetensors"), tiny_llama().double()
+    assert len(adapter.modules) == len([key for key in raw if key.endswith("lora_a")]) == 3
     for name in adapter.modules:
-        weight = base.get_submodule(name).weight
-        A, B, m = (raw[f"{name}.{part}"].double() for part in ("lora_a", "lora_b", "m"))
-        adapted = weight.data + 2.5 * (A @ B).T
-        weight.data = m[:, None] / adapted.norm(dim=1, keepdim=True) * adapted
+        weight = base.get_submodule(name).weight.data
+        weight += 2.5 * (raw[f"{name}.lora_a"].double() @ raw[f"{name}.lora_b"].double()).T
+        if adapter.dora:
+            weight *= raw[f"{name}.m"].double()[:, None] / weight.norm(dim=1, keepdim=True)
     ours = tiny_llama()
     with attach(ours, prepare(adapter)):
         torch.testing.assert_close(logits(ours).double(), logits(base), atol=1e-5, rtol=0)
-    assert any("DoRA" in note for note in adapter.notes)
 
 
 @pytest.mark.parametrize("tool", ["mlx", "torchtune"])

@@ -123,6 +123,8 @@ def test_parameters_and_bytes_by_hand(tmp_path):
     # per layer: q_proj 32 in + 32 out, down_proj 48 in + 32 out = 144; two layers, two bytes
     assert adapter.parameters(3) == 3 * 2 * 144
     assert adapter.bytes(3) == 2 * 3 * 2 * 144
+    for shown in (adapter, truncate(adapter, 2), adapter.modules["model.layers.0.mlp.down_proj"]):
+        assert len(repr(shown)) < 200  # without the numbers
 
 
 def test_the_hash_sees_what_decides_the_outputs(tmp_path):
@@ -158,14 +160,14 @@ def test_what_is_stated_wins_with_a_note(tmp_path):
 
 def test_what_is_stated_must_go_together(tmp_path):
     _, folder = saved(tmp_path)
-    with pytest.raises(UsageError, match="needs --alpha"):
-        load_adapter(folder, scaling="none")
-    with pytest.raises(UsageError, match="no method"):
-        load_adapter(folder, nested_ranks=[1, 4])
-    with pytest.raises(UsageError, match="no method 'lorra'"):
-        load_adapter(folder, method="lorra")
-    with pytest.raises(UsageError, match="no scaling 'log'"):
-        load_adapter(folder, scaling="log")
+    for stated, said in (
+        ({"scaling": "none"}, "needs --alpha"),
+        ({"nested_ranks": [1, 4]}, "no method"),
+        ({"method": "lorra"}, "no method 'lorra'"),
+        ({"scaling": "log"}, "no scaling 'log'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            load_adapter(folder, **stated)
     assert load_adapter(folder, method="lora").nesting == Nesting("lora", (4,))
 
 

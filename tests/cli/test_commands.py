@@ -23,6 +23,8 @@ from aurac.analysis import Question, analyse
 from aurac.cli import COMMANDS, cli, log, main
 from aurac.cli.results import beyond
 from aurac.curves.curve import Curve
+from aurac.errors import CellError
+from aurac.tasks.evaltask import EvalTask
 
 REPORTS = Path(aurac.__file__).parents[1] / "reports"
 
@@ -63,14 +65,29 @@ def test_underscores_and_hyphens_are_alike_in_every_option(name):
         command.make_context(name, words, **context)
 
 
-def test_a_dry_run_lists_the_cells_and_then_they_are_computed(tiny_base_folder, tmp_path):
+def test_a_dry_run_lists_the_cells_and_then_they_are_computed(
+    tiny_base_folder, tmp_path, monkeypatch
+):
     adapter, out = random_adapter(tiny_base_folder, tmp_path / "mine"), tmp_path / "run"
     words = ["compare", adapter, "--tasks", TASK, "--limit", "3", "--dtype", "float32"]
     words += ["--device", "cpu", "--ranks", "1,2", "--out", out]
     cells = json.loads(run(*words, "--dry_run", "--json"))["cells"]
     assert [(cell["rank"], cell["missing"]) for cell in cells] == [(0, 3), (4, 3), (1, 3), (2, 3)]
     assert not out.exists()
-    shown = run(*words)
+    judge, calls = EvalTask.judge, []
+
+    def fails(self, places, answers):
+        calls.append(places)
+        if len(calls) == 3:
+            raise CellError("the answers are no numbers")
+        return judge(self, places, answers)
+
+    monkeypatch.setattr(EvalTask, "judge", fails)
+    done = CliRunner().invoke(cli, [*map(str, words)], standalone_mode=False)
+    assert done.return_value == 3
+    failed = f"failed: mine (prefix, rule, rank 1) on {TASK}: the answers are no numbers"
+    assert failed in done.stderr
+    shown = run(*words)  # tries it again
     assert "loss [at most]" in shown
     assert f"report: {out / 'report.html'}" in shown
     assert f"0 of 4 cells to compute in {out}" in run(*words, "--dry-run")
@@ -153,29 +170,28 @@ def test_a_refusal_is_one_line_and_exits_with_two(monkeypatch, capsys, words, sa
     assert len(shown.splitlines()) <= 2
 
 
-def test_an_error_of_a_library_says_its_type_and_debug_its_traceback(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RuntimeError("it burns\nand more"), 2, "it burns (RuntimeError; `aurac --debug …` shows"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "No such file: x (FileNotFoundError; "),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+    ],
+)
+def test_errors_of_libraries_and_interruptions(monkeypatch, capsys, error, status, said):
     def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("a device burns\nand more")
+        raise error
 
     monkeypatch.setattr("aurac.stats.planning.examples_for", fails)
     words = ["plan", "--difference", "0.1", "--flips", "0.2"]
     code, shown = call(monkeypatch, capsys, *words)
-    assert code == 2
-    assert "a device burns (RuntimeError; `aurac --debug …` shows where)" in shown
-    code, shown = call(monkeypatch, capsys, "--debug", *words)
-    assert code == 2
-    assert "Traceback" in shown
-    log(debug=False)
-
-
-def test_an_interruption_has_its_own_status(monkeypatch, capsys):
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("aurac.stats.planning.examples_for", interrupted)
-    code, shown = call(monkeypatch, capsys, "plan", "--difference", "0.1", "--flips", "0.2")
-    assert code == 130
-    assert "the same command goes on" in shown
+    assert code == status
+    assert said in shown
+    if status == 2:
+        code, shown = call(monkeypatch, capsys, "--debug", *words)
+        assert code == 2
+        assert "Traceback" in shown
+        log(debug=False)
 
 
 def test_warnings_of_aurac_are_shown_once_and_those_of_libraries_are_logged(isolated_cache, capsys):

@@ -46,4 +46,4 @@ def test_train_draws_its_bar_in_place(tiny_base_folder, tmp_path):
     drawn = "\n".join(line for frame in found.frames() for line in frame)
     assert re.search(r"^out.* ━.*/", drawn, re.MULTILINE)
     assert "{'" not in drawn
-    assert found.lines[-2].startswith("next: aurac compare ")
+    assert "\nnext: aurac compare " in "\n".join(found.lines)

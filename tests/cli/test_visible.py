@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import aurac
 from aurac.cli import cli
-from aurac.terminal import VisibleStream, spelled, visible_output
+from aurac.terminal import spelled, visible_output
 
 ROOT = Path(aurac.__file__).parents[1]
 # Clear the screen, set the title, a C1 control sequence, right-to-left override, delete, bell.
@@ -88,15 +88,6 @@ def test_spelled_text_is_harmless_and_the_same_in_json(text):
     assert json.loads(shown) == text
     assert not re.search(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     shown.encode("utf-8")  # unpaired surrogates are spelled out
-
-
-def test_the_stream_is_otherwise_the_one_beneath():
-    under = io.StringIO()
-    stream = VisibleStream(under)
-    assert stream.write("x\x1b") == 2
-    assert under.getvalue() == "x\\u001b"
-    assert not stream.isatty()
-    assert not hasattr(stream, "buffer")
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,7 @@ def test_markdown_and_html_say_the_same_and_how_to_do_it_again(tmp_path):
 def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
     found = three()
     write_report(stored(found), found, tmp_path, question="Which <method> is better?")
-    title, _, lead, *_ = text_of(tmp_path).splitlines()
-    assert title == "# Which &lt;method&gt; is better?"
-    assert lead.startswith("matryoshka, lora and dylora on maths. Base smollm2; maths: accuracy in")
+    assert text_of(tmp_path).startswith("# Which &lt;method&gt; is better?\n")
     header = text_of(tmp_path, "report.html").split("</header>")[0]
     assert "<h1>Which &lt;method&gt; is better?</h1>" in header
 

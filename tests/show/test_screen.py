@@ -117,6 +117,11 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     assert "truncate" not in shown
     assert "*: not shown to be above the base" in shown
     assert rows(shown)["4"][1] == "*50.0"
+    said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
+    assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
+    answer = r"Its answer to example \d+ at rank 16, a wrong one: The answer is lora 0"
+    assert re.search(answer, said)
+    assert "--margin" not in said
 
 
 def test_several_adapters_are_ordered_by_aurac_winner_first():
@@ -276,24 +281,6 @@ def test_answers_that_were_cut_off_are_said():
     several = analyse([curve(unfinished={16: 5}), curve("b")])
     said = screen(several, width=120)
     assert "5 of 200 answers of lora at rank 16, the most of any rank, were cut off: allow" in said
-
-
-def test_an_adapter_below_its_base_is_not_invited_and_shows_an_answer():
-    found = one(base=0.6)
-    said = " ".join(screen(found, stored(found), 80).split())
-    assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
-    assert re.search(
-        r"Its answer to example \d+ at rank 16, a wrong one: The answer is lora 0", said
-    )
-    assert "--margin" not in said
-
-
-def test_two_seeds_are_told_to_become_three():
-    curves = [curve(f"a-{s}", np.array(LORA) - 0.1 * s, seed=s) for s in (0, 1)]
-    found = analyse(curves, Question(groups={"a": ["a-0", "a-1"]}))
-    shown = screen(found, width=100)
-    assert "intervals reach 12.7 standard errors, add a third seed" in shown
-    assert "[0.0, 100.0]" not in shown
 
 
 def test_another_base_than_the_recorded_one_is_said():

@@ -9,6 +9,13 @@ import yaml
 
 from aurac.study import load_study
 
+SETTINGS = {
+    "name": "s",
+    "seeds": [1, 2],
+    "recipe": {"rank": 4, "steps": 2, "batch_size": 4, "dtype": "float32", "data": "train.jsonl"},
+    "options": {"dtype": "float32"},
+}
+
 
 @pytest.fixture
 def written(tmp_path, tiny_base_folder):
@@ -18,7 +25,7 @@ def written(tmp_path, tiny_base_folder):
 
     def write(content):
         path = tmp_path / "study.yaml"
-        content = {"base": str(tiny_base_folder), **content}
+        content = {**SETTINGS, "base": str(tiny_base_folder), **content}
         path.write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False))
         return load_study(path), path
 

@@ -12,8 +12,6 @@ from aurac.study.design import parts_of
 from aurac.study.design import planned as planned_of
 
 FILE = {
-    "name": "s",
-    "seeds": [1, 2],
     "recipe": {"rank": 4, "steps": 10},
     "recipes": {
         "lora": {"method": "lora"},

@@ -13,22 +13,11 @@ from aurac.errors import DataError
 from aurac.study import Work, left, load_study, run_study
 
 FILE = {
-    "name": "s",
-    "seeds": [1, 2],
-    "recipe": {
-        "rank": 4,
-        "steps": 2,
-        "batch_size": 4,
-        "dtype": "float32",
-        "data": "train.jsonl",
-        "learning_rate": 1e-2,
-    },
     "recipes": {
         "lora": {"method": "lora", "cuts": [["svd", "keep"], ["prefix", "rule"]]},
         "each": {"method": "lora", "family": True, "seeds": [1]},
     },
     "tasks": {"aurac_word_problems": {"options": {"limit": 3}}},
-    "options": {"dtype": "float32"},
     "labels": {"lora": "LoRA"},
 }
 

@@ -13,11 +13,8 @@ from aurac.study.search import choose, score
 
 SVD, PREFIX = ("svd", "keep"), ("prefix", "rule")
 FILE = {
-    "name": "s",
     "question": "Which is best?",
-    "seeds": [1, 2],
     "search": {"learning_rate": ["1e-2", 2e-2], "seed": 9, "limit": 3},
-    "recipe": {"rank": 4, "steps": 2, "batch_size": 4, "dtype": "float32", "data": "train.jsonl"},
     "recipes": {
         "lora": {"method": "lora", "cuts": [SVD, PREFIX]},
         "tails": {"from": "lora", "steps": 1},
@@ -27,7 +24,6 @@ FILE = {
     "primary": [{"a": "published", "b": "lora"}, {"a": "tails", "b": "lora", "cut": PREFIX}],
     "tasks": {"aurac_word_problems": {"options": {"limit": 4}}},
     "ranks": [1, 2],
-    "options": {"dtype": "float32"},
 }
 
 

@@ -294,15 +294,9 @@ def test_the_base_that_was_used_is_recorded_and_a_variable_rank_is_none_of_ours(
 
 
 def test_a_training_that_diverges_stops_and_leaves_nothing(recipe, tmp_path):
-    class Count(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            steps.append(state.global_step)
-
-    steps = []
     made = recipe(steps=40, learning_rate=1e30)
     with pytest.raises(DivergedError, match="at step 4"):
-        train(made, tmp_path / "adapter", save_steps=4, callbacks=[Count()])
-    assert steps[-1] == 4  # where the first checkpoint would be
+        train(made, tmp_path / "adapter", save_steps=4)  # where the first checkpoint would be
     assert not list(tmp_path.glob("*.training"))
 
 
