@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import random
 import re
-import warnings
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from support.adapters import edit, randomise, tiny_gpt2, tiny_llama
-from support.peft_rows import EXPERTS, LM, tiny_mixtral
+from support.peft_rows import EXPERTS, LM, loaded_by_peft, out, tiny_mixtral
 from torch import nn
 
 from aurac.adapters import attach, check_fits, load_adapter, prepare, save_adapter
 from aurac.errors import CheckpointError
 
-IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT, about what it is asked for here
 
 
 class Nested(nn.Module):
@@ -119,25 +118,15 @@ def drawn(kind, seed):
 
 
 def written(build, config, folder):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = randomise(get_peft_model(build(), LoraConfig(**config)))
-        for name, parameter in model.named_parameters():
-            if "modules_to_save" in name or (name.endswith("bias") and parameter.requires_grad):
-                parameter.data += 0.1
-        model.save_pretrained(folder)
-
-
-@torch.no_grad()
-def out(model):
-    return model(input_ids=IDS).logits
+    model = randomise(get_peft_model(build(), LoraConfig(**config)))
+    for name, parameter in model.named_parameters():
+        if "modules_to_save" in name or (name.endswith("bias") and parameter.requires_grad):
+            parameter.data += 0.1
+    model.save_pretrained(folder)
 
 
 def of_peft(base, folder):
-    with warnings.catch_warnings():
-        # PEFT says that patterns of parameters match nothing, although it applies them.
-        warnings.simplefilter("ignore")
-        return out(PeftModel.from_pretrained(base, str(folder)).eval())
+    return out(loaded_by_peft(base, folder))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -222,3 +211,5 @@ def test_the_width_is_the_parameters_of_one_rank_in_all_modules(tmp_path):
     assert {f.rank for f in short.modules.values()} == {2, 4}
     assert "modules have ranks 2, 4" in short.notes[0]
     assert short.width == whole.width == short.parameters(1)
+    # In each of 2 layers q_proj has 2 components of 32 + 32 numbers fewer.
+    assert whole.parameters(4) - short.parameters(4) == 2 * 2 * (32 + 32)

@@ -10,24 +10,17 @@ from __future__ import annotations
 import json
 import math
 import re
-import warnings
 
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 from support.adapters import load_with_peft
-from support.peft_rows import EXACT, make
+from support.peft_rows import EXACT, loaded_by_peft, make, out
 from torch import nn
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 
-IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
-
-
-@torch.no_grad()
-def out(model):
-    return model(input_ids=IDS).logits
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT, about what it is asked for here
 
 
 def oracle(build, folder, r):
@@ -131,7 +124,7 @@ def _replace(base, raw, config):
 def test_exact_rows(row, tmp_path):
     build = make(row, tmp_path / "theirs")
     adapter = load_adapter(tmp_path / "theirs")
-    theirs = out(load_with_peft_quietly(build(), tmp_path / "theirs"))
+    theirs = out(loaded_by_peft(build(), tmp_path / "theirs"))
     base = build()
     plain, structure = out(base), str(base)
     for basis in ("prefix", "svd"):
@@ -158,30 +151,16 @@ def test_exact_rows(row, tmp_path):
 def load_exported(row, base, folder):
     """Plain PEFT must not warn about an export, except about what PEFT says of any such adapter."""
     warned = row.endswith("tied")
-    return load_with_peft_quietly(base, folder) if warned else load_with_peft(base, folder)
+    return loaded_by_peft(base, folder) if warned else load_with_peft(base, folder)
 
 
-def load_with_peft_quietly(base, folder):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return PeftModel.from_pretrained(base, str(folder)).eval()
-
-
-HALF = [
-    "plain LoRA",
-    "use_dora",
-    "embeddings, tied",
-    "target_parameters (experts)",
-    "bias all",
-]
+HALF = ["plain LoRA", "use_dora", "embeddings, tied", "target_parameters (experts)", "bias all"]
 
 
 @pytest.mark.parametrize("row", HALF)
 def test_a_16_bit_base_computes_as_peft_does(row, tmp_path):
     build = make(row, tmp_path / "theirs")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = PeftModel.from_pretrained(build().to(torch.bfloat16), tmp_path / "theirs").eval()
+    theirs = loaded_by_peft(build().to(torch.bfloat16), tmp_path / "theirs")
     base = build().to(torch.bfloat16)
     plain = out(base)
     with attach(base, prepare(load_adapter(tmp_path / "theirs"))):

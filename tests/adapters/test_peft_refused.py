@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, save_as_lora
@@ -21,6 +19,7 @@ from support.adapters import (
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.errors import CheckpointError
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # of PEFT, about what it is asked for here
 LM = {"task_type": "CAUSAL_LM"}
 TARGETS = {"target_modules": ["q_proj", "v_proj"]}
 
@@ -68,10 +67,8 @@ FIELDS = {
 @pytest.mark.parametrize("field", FIELDS)
 def test_fields_that_are_refused(field, tmp_path):
     """PEFT's config beside plain weights."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], **LM)
-        FIELDS[field]().save_pretrained(tmp_path)
+    save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj"], **LM)
+    FIELDS[field]().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=field):
         load_adapter(tmp_path)
 
@@ -89,21 +86,19 @@ CONVERTED_BY_PEFT = ["pissa", "olora", "corda"]
 
 @pytest.mark.parametrize("init", CONVERTED_BY_PEFT)
 def test_what_peft_converts_back_is_exact_on_the_unchanged_base(init, tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if init == "corda":
-            model = corda()
-        else:
-            model = get_peft_model(tiny_llama(), lora(init_lora_weights=init))
-        config = model.peft_config["default"]
-        config.init_lora_weights = True
-        model.save_pretrained(tmp_path / "init")
-        config.init_lora_weights = init
-        randomise(model)
-        theirs = logits(model.eval())
-        model.save_pretrained(
-            tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "init")
-        )
+    if init == "corda":
+        model = corda()
+    else:
+        model = get_peft_model(tiny_llama(), lora(init_lora_weights=init))
+    config = model.peft_config["default"]
+    config.init_lora_weights = True
+    model.save_pretrained(tmp_path / "init")
+    config.init_lora_weights = init
+    randomise(model)
+    theirs = logits(model.eval())
+    model.save_pretrained(
+        tmp_path / "out", path_initial_model_for_weight_conversion=str(tmp_path / "init")
+    )
     adapter = load_adapter(tmp_path / "out")
     assert adapter.rank == 8  # PEFT writes the difference of two adapters of rank 4
     base = tiny_llama()
@@ -121,11 +116,9 @@ def test_another_method_of_peft_is_refused_by_its_name(kind, tmp_path):
         "LN_TUNING": {"target_modules": ["norm"]},
         "PREFIX_TUNING": {"num_virtual_tokens": 4},
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
-        model = get_peft_model(tiny_llama(), config(**LM, **options.get(kind, TARGETS)))
-        model.save_pretrained(tmp_path)
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+    model = get_peft_model(tiny_llama(), config(**LM, **options.get(kind, TARGETS)))
+    model.save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=f"of PEFT's type {kind}, and only LORA"):
         load_adapter(tmp_path)
 

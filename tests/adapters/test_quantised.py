@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from harness_doubles import make_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from support.adapters import logits, randomise, tiny_llama
-from transformers import (
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter
 from aurac.models.base import load_base, load_model, resolve_base
@@ -80,19 +77,12 @@ def test_every_rank_is_pefts_own_on_the_same_base(kind, plain_folder, tmp_path):
     assert torch.equal(logits(base), plain)
 
 
-def tokenizer():
-    from tokenizers import Tokenizer, models
-
-    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
-    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<unk>")
-
-
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_a_base_that_was_saved_quantised(kind, plain_folder, tmp_path, isolated_cache):
     model = load(kind, plain_folder)
     expected = logits(model)
     load(kind, plain_folder).save_pretrained(tmp_path / "quantised")
-    tokenizer().save_pretrained(tmp_path / "quantised")
+    make_tokenizer().save_pretrained(tmp_path / "quantised")
     loaded = load_base(str(tmp_path / "quantised"), dtype="float32", device="cpu")
     assert torch.equal(logits(loaded.model), expected)
     assert loaded.sha256 != resolve_base(str(plain_folder)).sha256
@@ -103,7 +93,7 @@ def test_a_sharded_base(tmp_path, isolated_cache):
     tiny_llama().save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
     for name in ("one", "shards"):
-        tokenizer().save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
     loaded = {n: load_base(str(tmp_path / n), dtype="float32") for n in ("one", "shards")}
     assert loaded["one"].sha256 == loaded["shards"].sha256
     assert torch.equal(logits(loaded["shards"].model), logits(tiny_llama()))

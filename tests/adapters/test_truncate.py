@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import msgspec
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -46,32 +45,21 @@ def update(adapter, name="m"):
     return s * f.B.double() @ f.A.double()
 
 
-def test_rule_is_the_published_inference():
+# S = {1, 2, 4, 8}, alpha 2, sqrt: s = 2, √2, 1, 1/√2; p_1 is their sum, p_2 without the first, …
+SCALES = (2, math.sqrt(2), 1, 1 / math.sqrt(2))
+P = torch.tensor([sum(SCALES[k:]) for k in (0, 1, 2, 2, 3, 3, 3, 3)], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("r", [1, 2, 3, 5, 8])
+def test_each_rescale_is_its_formula(r):
     a = one_module()
     f = a.modules["m"]
-    for r in (1, 3, 8):
-        expected = 2.0 / math.sqrt(r) * f.B[:, :r] @ f.A[:r]
-        torch.testing.assert_close(
-            update(truncate(a, r, rescale="rule")), expected, rtol=1e-14, atol=0
-        )
-
-
-def test_keep_holds_the_full_scale():
-    a = one_module()
-    f = a.modules["m"]
-    expected = 2.0 / math.sqrt(8) * f.B[:, :3] @ f.A[:3]
-    torch.testing.assert_close(update(truncate(a, 3, rescale="keep")), expected, rtol=1e-14, atol=0)
-
-
-def test_trained_keeps_the_first_entries_of_p():
-    a = one_module()
-    f = a.modules["m"]
-    # S = {1, 2, 4, 8}, alpha 2, sqrt: s = 2, √2, 1, 1/√2; p_1 their sum, p_2 without the first, …
-    s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
-    p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
-    for r in (1, 2, 5, 8):
-        expected = f.B[:, :r] @ torch.diag(p[:r]) @ f.A[:r]
-        torch.testing.assert_close(update(truncate(a, r)), expected, rtol=1e-13, atol=1e-14)
+    ones = torch.ones(r, dtype=torch.float64)
+    scales = {"rule": ones * 2 / math.sqrt(r), "keep": ones * 2 / math.sqrt(8), "trained": P[:r]}
+    for rescale, diagonal in scales.items():
+        expected = f.B[:, :r] @ torch.diag(diagonal) @ f.A[:r]
+        cut = truncate(a, r, basis="prefix", rescale=rescale)
+        torch.testing.assert_close(update(cut), expected, rtol=1e-13, atol=1e-14)
 
 
 def test_fit_multiplies_keep():
@@ -82,28 +70,20 @@ def test_fit_multiplies_keep():
         truncate(a, 4, rescale="fit", factors={3: 0.5})
 
 
-@pytest.mark.parametrize("nesting", [NESTED, None])
-def test_svd_reaches_the_eckart_young_error(nesting):
-    a = one_module(nesting=nesting)
+@pytest.mark.parametrize(
+    ("nesting", "inside", "out"),
+    [(NESTED, 12, 10), (None, 12, 10), (None, 5, 6)],  # the last has less than the rank
+)
+def test_svd_reaches_the_eckart_young_error(nesting, inside, out):
+    a = one_module(inside=inside, out=out, nesting=nesting)
     f = a.modules["m"]
-    p = torch.full((8,), 2.0 / math.sqrt(8), dtype=torch.float64)
-    if nesting is not None:
-        s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
-        p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
+    p = torch.full((8,), 2.0 / math.sqrt(8), dtype=torch.float64) if nesting is None else P
     trained = f.B @ torch.diag(p) @ f.A
     sigma = torch.linalg.svdvals(trained)
     for r in range(1, 9):
         error = torch.linalg.matrix_norm(trained - update(truncate(a, r, basis="svd")))
         best = sigma[r:].square().sum().sqrt()
         torch.testing.assert_close(error, best, rtol=1e-9, atol=1e-12)
-
-
-def test_svd_of_a_rank_above_the_matrix():
-    a = one_module(R=8, inside=5, out=6, nesting=None)
-    torch.testing.assert_close(update(truncate(a, 8, basis="svd")), update(a))
-    cut = truncate(a, 2, basis="svd")
-    error = torch.linalg.matrix_norm(update(a) - update(cut))
-    torch.testing.assert_close(error, torch.linalg.svdvals(update(a))[2:].square().sum().sqrt())
 
 
 @pytest.mark.parametrize("rule", ["none", "rank", "sqrt"])
@@ -156,27 +136,19 @@ def test_truncating_twice_is_truncating_once(first, second, how, rule):
         assert twice.derived.from_sha256 == once.derived.from_sha256 == a.sha256
 
 
-@pytest.mark.parametrize("method", ["lora", "matryoshka"])
-def test_weights_of_the_full_rank_alone_are_lora(method):
-    a = one_module(nesting=Nesting(method, (8,)))
-    kept, trained = (truncate(a, 4, basis="prefix", rescale=r) for r in ("keep", "trained"))
-    assert torch.equal(kept.modules["m"].A, trained.modules["m"].A)
-    assert kept.modules["m"].scale(4) == trained.modules["m"].scale(4)
-    assert default_rescale(a) == "rule"
-
-
-def test_dylora_was_trained_with_the_rule_itself():
-    a = one_module(nesting=Nesting("dylora", (1, 2, 4, 8), update="prefix"))
-    assert default_rescale(a) == "rule"
-    torch.testing.assert_close(update(truncate(a, 3, rescale="trained")), update(truncate(a, 3)))
-
-
 def test_defaults():
     assert default_rescale(one_module()) == "trained"
     assert default_rescale(one_module(nesting=None)) == "rule"
     assert default_rescale(one_module(), "svd") == "keep"
     assert default_rescale(truncate(one_module(), 4)) == "trained"
     assert default_rescale(truncate(one_module(), 4, basis="svd")) == "keep"
+    # Trained with the rule itself, or at the full rank alone
+    trained_with = {"dylora": "rule", "lora": "keep", "matryoshka": "keep"}
+    for method, same in trained_with.items():
+        a = one_module(nesting=Nesting(method, (1, 2, 4, 8) if method == "dylora" else (8,)))
+        assert default_rescale(a) == "rule"
+        cuts = [truncate(a, 3, basis="prefix", rescale=each) for each in ("trained", same)]
+        torch.testing.assert_close(*map(update, cuts))
 
 
 @pytest.mark.parametrize(
@@ -200,42 +172,10 @@ def test_components_in_a_trained_order_are_cut_to_a_prefix_others_by_svd(nesting
         assert again == ("svd" if basis == "svd" else expected)
 
 
-def test_a_lower_module_rank_keeps_its_own_scale():
-    a = one_module(R=8, nesting=None)
-    low = Factors(a.modules["m"].A[:2], a.modules["m"].B[:, :2], 2.0, "sqrt")
-    mixed = Adapter(name="mixed", modules={"m": a.modules["m"], "low": low})
-    cut = truncate(mixed, 4)
-    assert (cut.modules["m"].rank, cut.modules["low"].rank) == (4, 2)
-    assert cut.modules["low"].scale(cut.modules["low"].rank) == pytest.approx(2 / math.sqrt(2))
-    assert mixed.parameters(4) == 4 * (12 + 10) + 2 * (12 + 10)
-
-
-def test_truncation_records_where_it_came_from():
-    a = one_module()
-    cut = truncate(a, 4, basis="svd")
-    assert msgspec.to_builtins(cut.derived) == {
-        "basis": "svd",
-        "rescale": "keep",
-        "rank": 4,
-        "from_rank": 8,
-        "from_sha256": a.sha256,
-        "trained": {
-            "method": "matryoshka",
-            "ranks": (1, 2, 4, 8),
-            "weights": (1.0, 1.0, 1.0, 1.0),
-            "update": None,
-        },
-        "fit_factor": None,
-    }
-    assert cut.nesting is None
-
-
 def test_folding_rounds_once_in_the_adapters_dtype():
     a = one_module(dtype=torch.bfloat16)
     folded = truncate(a, 8).modules["m"]
-    s = [2, math.sqrt(2), 1, 1 / math.sqrt(2)]
-    p = torch.tensor([sum(s), sum(s[1:])] + [sum(s[2:])] * 2 + [s[3]] * 4, dtype=torch.float64)
-    exact = p[:, None] / (2 / math.sqrt(8)) * a.modules["m"].A.double()
+    exact = P[:, None] / (2 / math.sqrt(8)) * a.modules["m"].A.double()
     assert folded.A.dtype == torch.bfloat16
     assert torch.equal(folded.A, exact.to(torch.bfloat16))
 
@@ -265,15 +205,10 @@ def test_a_dtype_that_is_none_or_too_narrow():
     large = replace(a.modules["m"], A=a.modules["m"].A * 1e6)
     with pytest.raises(CheckpointError, match="range of float16"):
         truncate(replace(a, modules={"m": large}), 2, rescale="rule", dtype="float16")
-
-
-def test_folding_out_of_range_is_refused():
-    big = Factors(
-        torch.full((2, 3), 6e4, dtype=torch.float16), torch.ones(3, 2).half(), 1.0, "sqrt"
-    )
-    a = Adapter(name="big", modules={"m": big}, nesting=Nesting("matryoshka", (1, 2)))
+    a = one_module(dtype=torch.float16)  # P of the first component is larger than s
+    large = replace(a.modules["m"], A=torch.full((8, 12), 6e4).half())
     with pytest.raises(CheckpointError, match="leave the range of float16"):
-        truncate(a, 1)
+        truncate(replace(a, modules={"m": large}), 1)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 9, 1.0, True])
@@ -284,13 +219,13 @@ def test_a_rank_it_does_not_have(rank):
 
 def test_words_that_do_not_go_together():
     a = one_module(nesting=None)
-    with pytest.raises(UsageError, match="with svd give keep or fit"):
-        prepare(a, "svd", "rule")
-    with pytest.raises(UsageError, match="which is not recorded"):
-        prepare(a, "prefix", "trained")
-    with pytest.raises(UsageError, match="there are the bases auto, prefix, svd"):
-        prepare(a, "pca")
-    with pytest.raises(UsageError, match="rescales rule, keep, trained, fit"):
-        prepare(a, "prefix", "best")
+    for how, said in (
+        (("svd", "rule"), "with svd give keep or fit"),
+        (("prefix", "trained"), "which is not recorded"),
+        (("pca",), "there are the bases auto, prefix, svd"),
+        (("prefix", "best"), "rescales rule, keep, trained, fit"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            prepare(a, *how)
     with pytest.raises(UsageError, match="needs a factor for rank 2"):
         prepare(a, "prefix", "fit").at(2)

@@ -58,14 +58,7 @@ def test_scales_and_energies_are_those_of_the_dense_update(adapter):
 
 def test_the_text_names_what_matters(adapter, folder, tmp_path):
     out = run("inspect", folder)
-    for expected in (
-        "matryoshka, nested ranks 1,2,4",
-        "sqrt, alpha 2",
-        "4 (4 of rank 4), float32",
-        "prefix, rescale trained",
-        "trained p",
-        "small",
-    ):
+    for expected in ("matryoshka, nested ranks 1,2,4", "sqrt, alpha 2", "prefix, rescale trained"):
         assert expected in out
     plain = save_adapter(replace(adapter, nesting=None, base=None), tmp_path / "plain")
     out = run("inspect", plain)
@@ -92,20 +85,15 @@ def test_json_of_a_zero_adapter(adapter, tmp_path):
 @pytest.mark.parametrize("rank", [2, 4])
 def test_a_cut_gives_the_live_logits_in_plain_peft(folder, tmp_path, rank, how):
     flags = [word for name, value in how.items() for word in (f"--{name}", value)]
-    out = run("truncate", folder, "--rank", rank, *flags, "--out", tmp_path / "cut")
-    assert f"rank {rank}" in out
+    run("truncate", folder, "--rank", rank, *flags, "--out", tmp_path / "cut")
     base = tiny_llama()
     prepared = prepare(load_adapter(folder), how.get("basis", "prefix"), how.get("rescale"))
     with attach(base, prepared) as live:
         live.set_rank(rank)
         expected = logits(base)
     assert torch.equal(logits(load_with_peft(tiny_llama(), tmp_path / "cut")), expected)
-
-
-def test_a_cut_in_16_bits_is_half_as_large(folder, tmp_path):
-    run("truncate", folder, "--rank", 2, "--dtype", "bfloat16", "--out", tmp_path / "cut")
-    whole, cut = load_adapter(folder), load_adapter(tmp_path / "cut")
-    assert cut.bytes(2) == whole.bytes(2) // 2
+    run("truncate", folder, "--rank", rank, "--dtype", "bfloat16", "--out", tmp_path / "half")
+    assert load_adapter(tmp_path / "half").bytes(rank) == load_adapter(folder).bytes(rank) // 2
 
 
 def test_a_file_that_does_not_describe_itself_is_made_plain_peft(adapter, tmp_path):

@@ -13,17 +13,18 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
 from click.testing import CliRunner
+from small_runs import TASK, random_adapter
 
 import aurac
 from aurac import cli as package
 from aurac.analysis import Question, analyse
-from aurac.cli import COMMANDS, cli, log, main, message
+from aurac.cli import COMMANDS, cli, log, main
 from aurac.cli.results import beyond
 from aurac.curves.curve import Curve
-from aurac.errors import CheckpointError
+from aurac.errors import CellError
+from aurac.tasks.evaltask import EvalTask
 
 REPORTS = Path(aurac.__file__).parents[1] / "reports"
 
@@ -34,22 +35,6 @@ def run(*words: object, code: int = 0) -> str:
         raise done.exception
     assert (done.return_value or 0) == code, done.output
     return done.stdout
-
-
-@pytest.fixture
-def table(tmp_path) -> Path:
-    """Adapter good loses nothing down to rank 2, bad answers as the base does."""
-    rng = np.random.default_rng(0)
-    rows, base = ["adapter,task,rank,doc_id,score"], rng.random(400) < 0.1
-    for name in ("good", "bad"):
-        best = rng.random(400) < 0.7
-        for rank in (0, 1, 2, 4):
-            right = base if rank == 0 or name == "bad" else best & (rng.random(400) < rank)
-            kept = right if rank != 1 else right & (rng.random(400) < 0.5)
-            rows += [f"{name},sums,{rank},{d},{int(s)}" for d, s in enumerate(kept)]
-    path = tmp_path / "table.csv"
-    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return path
 
 
 def example_lines(text: str) -> list[str]:
@@ -80,45 +65,47 @@ def test_underscores_and_hyphens_are_alike_in_every_option(name):
         command.make_context(name, words, **context)
 
 
-def test_score_prints_a_row_for_each_adapter_and_the_difference(table):
-    shown = run("score", table)
-    assert shown.index("good") < shown.index("bad")
-    assert "AURAC" in shown
-    frames = json.loads(run("score", table, "--json"))
-    [pair] = frames["pairs"]
-    assert (pair["a"], pair["b"]) == ("good", "bad")
-    assert pair["low"] > 0
-    assert {row["rank"] for row in frames["points"]} == {0, 1, 2, 4}
+def test_a_dry_run_lists_the_cells_and_then_they_are_computed(
+    tiny_base_folder, tmp_path, monkeypatch
+):
+    adapter, out = random_adapter(tiny_base_folder, tmp_path / "mine"), tmp_path / "run"
+    words = ["compare", adapter, "--tasks", TASK, "--limit", "3", "--dtype", "float32"]
+    words += ["--device", "cpu", "--ranks", "1,2", "--out", out]
+    cells = json.loads(run(*words, "--dry_run", "--json"))["cells"]
+    assert [(cell["rank"], cell["missing"]) for cell in cells] == [(0, 3), (4, 3), (1, 3), (2, 3)]
+    assert not out.exists()
+    judge, calls = EvalTask.judge, []
+
+    def fails(self, places, answers):
+        calls.append(places)
+        if len(calls) == 3:
+            raise CellError("the answers are no numbers")
+        return judge(self, places, answers)
+
+    monkeypatch.setattr(EvalTask, "judge", fails)
+    done = CliRunner().invoke(cli, [*map(str, words)], standalone_mode=False)
+    assert done.return_value == 3
+    failed = f"failed: mine (prefix, rule, rank 1) on {TASK}: the answers are no numbers"
+    assert failed in done.stderr
+    shown = run(*words)  # tries it again
+    assert "loss [at most]" in shown
+    assert f"report: {out / 'report.html'}" in shown
+    assert f"0 of 4 cells to compute in {out}" in run(*words, "--dry-run")
 
 
-def test_score_recommends_and_compares_with_a_reference(table):
-    frames = json.loads(run("score", table, "--margin", "0.05", "--reference", "bad", "--json"))
-    ranks = {row["adapter"]: row["rank"] for row in frames["recommended"]}
-    assert ranks == {"good": 2, "bad": None}
-    grouped = run("score", table, "--group", "both=good,bad", "--json")
-    assert [row["adapter"] for row in json.loads(grouped)["scores"]] == ["both"]
-
-
-def test_recommend_is_a_check_with_a_rank():
-    runs = REPORTS / "word_problems", "--margin", "0.1"
-    frames = json.loads(run("recommend", *runs, "--json"))
-    largest = max(row["rank"] for row in frames["recommended"])
-    assert "rank" in run("recommend", *runs)
-    run("recommend", *runs, "--rank", largest, code=0)
-    run("recommend", *runs, "--rank", largest - 1, code=4)
-    run("recommend", *runs[:1], "--margin", "0.0001", "--rank", "1", code=4)
-
-
-def test_a_rank_that_is_too_small_is_one_line(monkeypatch, capsys):
+def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     words = "recommend", str(REPORTS / "word_problems"), "--margin", "0.1"
     frames = json.loads(run(*words, "--json"))
     ranks = {row["adapter"]: row["rank"] for row in frames["recommended"]}
-    rank = max(ranks.values()) - 1
-    status, err = call(monkeypatch, capsys, *words, "--rank", str(rank))
+    largest = max(ranks.values())
+    assert "rank" in run(*words)
+    run(*words, "--rank", largest, code=0)
+    run(*words[:2], "--margin", "0.0001", "--rank", "1", code=4)
+    status, err = call(monkeypatch, capsys, *words, "--rank", str(largest - 1))
     assert (status, err.count("\n")) == (4, 1)
-    assert f"rank {rank} is not enough for " in err
+    assert f"rank {largest - 1} is not enough for " in err
     named = set(re.findall(r"(\w+) on \w+ \(the rank to ship is (?:\d+|not known)\)", err))
-    assert named == {name for name, needed in ranks.items() if not needed or needed > rank}
+    assert named == {name for name, needed in ranks.items() if not needed or needed > largest - 1}
 
 
 def test_an_adapter_that_failed_is_not_within_a_margin():
@@ -140,10 +127,8 @@ def test_a_report_is_written_elsewhere_with_labels(tmp_path):
 
 
 def test_plan_tasks_and_zoo():
-    assert json.loads(run("plan", "--margin", "0.02", "--json")) == {
-        "margin": 0.02,
-        "examples": 215,
-    }
+    planned = json.loads(run("plan", "--margin", "0.02", "--json"))
+    assert planned == {"margin": 0.02, "examples": 215}
     assert "With 85 examples or more" in run("plan", "--margin", "0.05")
     [row, *_] = json.loads(run("plan", "--difference", "0.02", "--flips", "0.15", "--json"))
     assert 2900 < row["examples"] < 3300
@@ -185,34 +170,28 @@ def test_a_refusal_is_one_line_and_exits_with_two(monkeypatch, capsys, words, sa
     assert len(shown.splitlines()) <= 2
 
 
-def test_an_error_of_a_library_says_its_type_and_debug_its_traceback(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RuntimeError("it burns\nand more"), 2, "it burns (RuntimeError; `aurac --debug …` shows"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "No such file: x (FileNotFoundError; "),
+        (KeyboardInterrupt(), 130, "the same command goes on"),
+    ],
+)
+def test_errors_of_libraries_and_interruptions(monkeypatch, capsys, error, status, said):
     def fails(*_: object, **__: object) -> None:
-        raise RuntimeError("a device burns\nand more")
+        raise error
 
     monkeypatch.setattr("aurac.stats.planning.examples_for", fails)
     words = ["plan", "--difference", "0.1", "--flips", "0.2"]
     code, shown = call(monkeypatch, capsys, *words)
-    assert code == 2
-    assert "a device burns (RuntimeError; `aurac --debug …` shows where)" in shown
-    code, shown = call(monkeypatch, capsys, "--debug", *words)
-    assert code == 2
-    assert "Traceback" in shown
-    log(debug=False)
-
-
-def test_messages_are_spelled_out():
-    assert message(CheckpointError("a is missing")) == "a is missing"
-    assert message(FileNotFoundError(2, "No such file", "x")).startswith("No such file: x (")
-
-
-def test_an_interruption_has_its_own_status(monkeypatch, capsys):
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("aurac.stats.planning.examples_for", interrupted)
-    code, shown = call(monkeypatch, capsys, "plan", "--difference", "0.1", "--flips", "0.2")
-    assert code == 130
-    assert "the same command goes on" in shown
+    assert code == status
+    assert said in shown
+    if status == 2:
+        code, shown = call(monkeypatch, capsys, "--debug", *words)
+        assert code == 2
+        assert "Traceback" in shown
+        log(debug=False)
 
 
 def test_warnings_of_aurac_are_shown_once_and_those_of_libraries_are_logged(isolated_cache, capsys):

@@ -8,6 +8,8 @@ import shutil
 import pytest
 import torch
 from harness_doubles import make_model, make_tokenizer, write_choice_task
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
 from aurac.adapters import attach, load_adapter, prepare, save_adapter, truncate
 from aurac.errors import CheckpointError, UsageError
@@ -40,9 +42,6 @@ def own_tokenizer():
 @pytest.fixture(scope="module")
 def chatml(base_folder, tmp_path_factory):
     """An adapter with two added tokens, whose embeddings were trained, and ChatML."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp("chatml")
     tokenizer = own_tokenizer()
     model = AutoModelForCausalLM.from_pretrained(base_folder)
@@ -66,9 +65,6 @@ def chatml(base_folder, tmp_path_factory):
 
 
 def plain_adapter(base_folder, folder, **more):
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
     model = AutoModelForCausalLM.from_pretrained(base_folder)
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **more)
     get_peft_model(model, config).save_pretrained(folder)
@@ -93,8 +89,6 @@ def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
     chatml, base_folder, tmp_path, isolated_cache, caplog
 ):
     """The oracle is PEFT's own way of loading a model with the tokenizer beside the adapter."""
-    from peft import AutoPeftModelForCausalLM
-
     with caplog.at_level(logging.WARNING, "aurac"):
         opened = session([chatml], base_folder, tmp_path, apply_chat_template=True)
     assert f"the tokenizer of adapter {chatml.name}" in caplog.text
@@ -113,16 +107,19 @@ def test_prompts_and_rows_are_the_adapters_own_as_in_peft(
 
 
 def test_the_new_rows_are_the_same_each_time(chatml, base_folder):
-    def rows(_again: int) -> torch.Tensor:
+    rows = []
+    for _ in range(2):
         base = load_base(str(base_folder), dtype="float32", device="cpu")
         chosen = choose_tokenizer(None, base, {"a": chatml}, {}, chat_template=False)
-        return chosen.adopted_by(base).model.get_input_embeddings().weight[-2:]
-
-    torch.testing.assert_close(rows(1), rows(2), atol=0, rtol=0)
+        rows.append(chosen.adopted_by(base).model.get_input_embeddings().weight[-2:])
+    assert torch.equal(*rows)
 
 
 def test_a_tokenizer_that_is_the_bases_changes_nothing(base_folder, tmp_path, isolated_cache):
     adapter = plain_adapter(base_folder, tmp_path / "plain")
+    for nowhere in ("adapter", "nowhere"):
+        with pytest.raises(UsageError, match="finds no folder"):
+            session([adapter], base_folder, tmp_path, tokenizer=nowhere)
     make_tokenizer().save_pretrained(adapter)  # as trainers save it with every checkpoint
     opened = session([adapter], base_folder, tmp_path)
     assert opened.tokenizer.tokenizer is None
@@ -143,19 +140,6 @@ def test_another_template_matters_only_where_prompts_go_through_it(
             [one, other], base_folder, tmp_path, apply_chat_template=True, tokenizer=wanted
         )
         assert "<|im_start|>" in opened.tasks[0].instances([0])[0].args[0]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ("adapter", "finds no folder"),
-        ("nowhere", "finds no folder"),
-    ],
-)
-def test_a_tokenizer_that_is_not_there(base_folder, tmp_path, isolated_cache, wanted, message):
-    adapter = plain_adapter(base_folder, tmp_path / "plain")
-    with pytest.raises(UsageError, match=message):
-        session([adapter], base_folder, tmp_path, tokenizer=wanted)
 
 
 def test_a_broken_tokenizer_is_named_with_the_way_out(
@@ -180,8 +164,6 @@ def test_embeddings_of_two_sizes_are_refused(base_folder):
 @pytest.mark.parametrize("rank", [2, 4])
 def test_an_export_has_the_tokenizer_that_its_adapter_had(rank, chatml, tmp_path):
     """PEFT's AutoPeftModel resizes the embeddings by the tokenizer that it finds in the folder."""
-    from peft import AutoPeftModelForCausalLM
-
     source = tmp_path / "source"
     shutil.copytree(chatml, source)
     for name, text in (

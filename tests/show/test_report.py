@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import msgspec
-import numpy as np
-import pandas as pd
 import pytest
-from shown import LORA, curve, one, perplexity, stored, three, word_problems
+from shown import curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
 from aurac.errors import UsageError
 from aurac.show.report import write_report
 from aurac.show.screen import screen
 
+pytestmark = pytest.mark.usefixtures("plain_figures")
 FRAMES = ("scores", "points", "pairs", "rank_pairs", "recommended")
 HOSTILE = "<script>alert(1)</script> [x](javascript:1) \x1b[31m | \u202eabc `` $x$ </details>"
-
-
-@pytest.fixture
-def figures():
-    """Figures are drawn."""
-
-
-@pytest.fixture(autouse=True)
-def quick_figures(request, monkeypatch):
-    """Figures are drawn for the tests that ask for them; for others they are empty files."""
-
-    def save(draw, stem, *, paper=True):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        paths = [stem.with_name(f"{stem.name}.{end}") for end in ("svg", "png", "pdf")[: 2 + paper]]
-        for path in paths:
-            path.write_text("<svg/>")
-        return paths
-
-    if "figures" not in request.fixturenames:
-        monkeypatch.setattr("aurac.show.report.save", save)
 
 
 class Parsed(HTMLParser):
@@ -66,7 +44,6 @@ def text_of(folder, name="report.md"):
     return (folder / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("figures")
 def test_the_files(tmp_path):
     names = set(written(tmp_path, three(margin=0.1)))
     figures = {
@@ -80,8 +57,8 @@ def test_the_files(tmp_path):
     assert names == figures | frames | texts
 
 
-@pytest.mark.usefixtures("figures")
-def test_the_same_inputs_give_the_same_bytes(tmp_path):
+def test_the_same_inputs_give_the_same_bytes(tmp_path, monkeypatch, plain_figures):
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", plain_figures)
     first, second = (
         {name: path.read_bytes() for name, path in written(tmp_path / at, three()).items()}
         for at in ("a", "b")
@@ -89,69 +66,25 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     assert first == second
 
 
-def test_frames_are_what_they_are(tmp_path):
-    found = three(margin=0.1)
-    written(tmp_path, found)
-    stored_json = json.loads(text_of(tmp_path, "analysis.json"))
-    assert stored_json["schema"] == 3
-    assert stored_json["question"]["margin"] == 0.1
-    for name in FRAMES:
-        frame = getattr(found, name)
-        assert stored_json[name] == found.records(name)
-        read = pd.read_csv(tmp_path / f"{name}.csv")
-        assert list(read.columns) == list(frame.columns)
-        assert len(read) == len(frame)
-    areas = pd.read_csv(tmp_path / "scores.csv")["aurac"]
-    assert areas.tolist() == pytest.approx(found.scores["aurac"].tolist())
-
-
-def test_the_page_of_three_adapters_is_short_and_whole(tmp_path):
+def test_markdown_and_html_say_the_same_and_how_to_do_it_again(tmp_path):
     run = word_problems()
     write_report(run, analyse(run.curves, Question(margin=0.15)), tmp_path)
-    text = text_of(tmp_path)
-    assert len(text.split()) < 1200
-    for heading in ("## Details", "## How to reproduce", "## Files"):
-        assert heading in text
-    for said in ("has the largest AURAC", "Ship lora at rank 2", "Where the answers differ"):
-        assert said in text
-    assert "aurac compare adapters" in text
-    assert run.adapters[0].sha256[:16] in text
-
-
-def test_markdown_and_html_say_the_same(tmp_path):
-    written(tmp_path, three(margin=0.1))
     text, page = text_of(tmp_path), text_of(tmp_path, "report.html")
     numbers = re.findall(r"[−\d.]+ \\\[[−\d., ]+\\\]", text)
     assert len(numbers) > 20
     for number in numbers:
         assert number.replace("\\", "") in page
-
-
-def test_the_answers_of_one_adapter_open_at_the_trained_and_the_shipped_rank(tmp_path):
-    found = one(margin=0.1)
-    written(tmp_path, found)
-    page = text_of(tmp_path, "report.html")
-    shipped = list(found.points["rank"]).index(found.recommended["rank"][0])
-    assert f'"start": [[0, 5], [0, {shipped}]]' in page
-    verdict = page[page.index('class="verdict"') : page.index("</div>")]
-    assert "Ship rank" in verdict
-    assert "aurac truncate" not in verdict
-    assert "aurac truncate" in page
+    for said in ("Ship lora at rank 2", "aurac compare adapters", run.adapters[0].sha256[:16]):
+        assert said in text
+        assert said in page
 
 
 def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
     found = three()
     write_report(stored(found), found, tmp_path, question="Which <method> is better?")
-    title, _, lead, *_ = text_of(tmp_path).splitlines()
-    assert title == "# Which &lt;method&gt; is better?"
-    assert lead.startswith("matryoshka, lora and dylora on maths. Base smollm2; maths: accuracy in")
+    assert text_of(tmp_path).startswith("# Which &lt;method&gt; is better?\n")
     header = text_of(tmp_path, "report.html").split("</header>")[0]
     assert "<h1>Which &lt;method&gt; is better?</h1>" in header
-
-
-def test_the_title_names_few_of_many_adapters(tmp_path):
-    written(tmp_path, analyse([curve(f"a{i}", np.array(LORA) - i / 100) for i in range(5)]))
-    assert text_of(tmp_path).startswith("# a0, a1, a2 and 2 others on maths\n")
 
 
 @pytest.mark.parametrize("tasks", [("maths",), ("maths", "reading")])
@@ -168,12 +101,10 @@ def test_differences_that_are_the_primary_ones_stand_once(tmp_path, tasks, liste
 
 
 def test_one_adapter_has_neither_pairs_nor_areas_first(tmp_path):
-    names = written(tmp_path, one(margin=0.1))
-    assert not any("differences" in name for name in names)
+    assert not any("differences" in name for name in written(tmp_path, one(margin=0.1)))
     first = text_of(tmp_path).split("## Details")[0]
     assert "Ship rank" in first
     assert "AURAC" not in first
-    assert "cdcd" not in text_of(tmp_path).split("<details>")[0]  # no hash before a fold
 
 
 @pytest.mark.parametrize("where", ["adapter", "answers"])
@@ -218,14 +149,10 @@ def test_the_latex_table(tmp_path):
     text = text_of(tmp_path, "table.tex")
     assert r"a\_1 \& \$x\$" in text
     assert "{}[9cm] b" in text
-    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
-        assert text.count(rule) == 2
-    assert r"\hline" not in text
     captions = re.findall(r"\\caption\{(.*)\}", text)
     assert "base smollm2" in captions[0]
     assert captions[0].count("svd, 1 seed") == 2
     assert "Differences of AURAC" in captions[1]
-    assert text.count("&") > 3 * 7  # base, five ranks and AURAC in three lines
 
 
 def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
@@ -249,14 +176,6 @@ def test_several_tasks_begin_with_the_mean(tmp_path):
     assert (tmp_path / "figures" / "rank-accuracy-reading.svg").exists()
 
 
-def test_many_tasks_are_folded(tmp_path):
-    written(
-        tmp_path,
-        analyse([curve(task=f"t{i}", accuracy=(0.1, 0.5), ranks=(1, 2)) for i in range(5)]),
-    )
-    assert text_of(tmp_path).count("<details>") == 11
-
-
 def test_tasks_of_a_group_are_folded(tmp_path):
     ids = tuple(f"maths_{i % 2 + 1}:{i}" for i in range(200))
     found = analyse([curve(name, doc_ids=ids) for name in ("lora", "dylora")])
@@ -268,18 +187,12 @@ def test_tasks_of_a_group_are_folded(tmp_path):
     assert re.search(r"\| task +\| +dylora \| +LoRA \|", text)
 
 
-def test_failed_cells_are_listed(tmp_path):
-    whole = curve()
+def test_failed_cells_are_listed_and_their_answers_are_missing(tmp_path):
+    whole = replace(curve(), base_scores=None)
     found = analyse([replace(whole.at([1, 2, 8, 16]), missing={4: "out of memory"})])
     written(tmp_path, found, failures=["out of memory"])
-    text = text_of(tmp_path)
-    assert re.search(r"\| lora +\| +4 \| maths +\| out of memory", text)
-
-
-def test_answers_are_missing_where_a_cell_is(tmp_path):
-    found = analyse([replace(curve(), base_scores=None)])
-    written(tmp_path, found)
-    assert '"ranks": [1, 2, 4, 8, 16]' in text_of(tmp_path, "report.html")
+    assert re.search(r"\| lora +\| +4 \| maths +\| out of memory", text_of(tmp_path))
+    assert '"ranks": [1, 2, 8, 16]' in text_of(tmp_path, "report.html")
 
 
 def test_a_run_of_perplexities_alone(tmp_path):

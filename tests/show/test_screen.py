@@ -15,7 +15,6 @@ from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_probl
 from aurac.analysis import Question, analyse
 from aurac.analysis.schema import Key
 from aurac.show.numbers import (
-    counted,
     decimals,
     interval,
     listed,
@@ -66,40 +65,26 @@ def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
     assert rows(shown)["8"][-2:] == ["8", "yes"]
-    assert "ship: the smallest rank shown, like all above it, to lose at most 5 points" in shown
-    assert "vLLM rank: the smallest --max-lora-rank that serves it" in shown
     assert "lora-rank" not in screen(one(margin=0.05), width=100)
-
-
-def test_the_table_of_one_adapter_fits_80_columns():
-    full = {"width": 1_000_000, "unfinished": dict.fromkeys((0, *RANKS), 1000)}
-    shown = screen(one(margin=0.3, base=0.3, accuracy=(0.9, 0.5, 0.3, 0.2, 1.0), **full), width=80)
-    heads = [line for line in shown.splitlines() if line.startswith("rank ")]
-    [head] = heads
-    assert head.split()[-4:] == ["size", "vLLM", "rank", "ship"]
-    assert "loss [at most]: points lost against the trained rank, and the most" in shown
-
-
-def test_without_a_margin_the_last_line_says_how_to_ask():
-    shown = screen(found := one(), stored(found), 80)
-    assert "smallest rank that loses at most 2 points." in shown.splitlines()[-2]
-    assert shown.splitlines()[-1] == "  aurac recommend runs/x --margin 0.02"
-    assert "Ship" not in shown
-    assert "truncate" not in shown
 
 
 @pytest.mark.parametrize("margin", [None, 0.05])
 def test_a_command_stays_on_its_line(margin):
     found = one(margin=margin)
-    lines = screen(found, stored(found), 30).splitlines()
-    [command] = [line for line in lines if line.startswith("  aurac ")]
-    assert re.search("--margin 0.02$|--rank 8 --out lora_r8$", command)
+    shown = screen(found, stored(found), 30)
+    [command] = [line for line in shown.splitlines() if line.startswith("  aurac ")]
+    wanted = "recommend runs/x --margin 0.02" if margin is None else "--rank 8 --out lora_r8"
+    assert command.endswith(wanted)
+    assert ("Ship" in shown) == (margin is not None)
 
 
-def test_too_few_examples_for_a_margin():
-    shown = " ".join(screen(one(margin=0.02, n=100)).split())
-    few = "With 100 examples a rank that loses nothing is not shown to lose at most 2 points"
-    assert f"{few}; that needs {examples_for_margin(0.02)} or more." in shown
+@pytest.mark.parametrize("size", [1, 4])
+def test_too_few_examples_for_a_margin(size):
+    clusters = {"clusters": tuple(str(i // size) for i in range(100))} if size > 1 else {}
+    shown = " ".join(screen(one(margin=0.02, n=100, **clusters)).split())
+    few = f"With {'25 clusters' if clusters else '100 examples'} a rank that loses nothing is not"
+    needed = f"at most 2 points; that needs {examples_for_margin(0.02, size)} or more"
+    assert f"{few} shown to lose {needed}" in shown
 
 
 def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
@@ -132,6 +117,11 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     assert "truncate" not in shown
     assert "*: not shown to be above the base" in shown
     assert rows(shown)["4"][1] == "*50.0"
+    said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
+    assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
+    answer = r"Its answer to example \d+ at rank 16, a wrong one: The answer is lora 0"
+    assert re.search(answer, said)
+    assert "--margin" not in said
 
 
 def test_several_adapters_are_ordered_by_aurac_winner_first():
@@ -143,10 +133,6 @@ def test_several_adapters_are_ordered_by_aurac_winner_first():
         assert f"\n{pair}" in shown
     said = " ".join(shown.split())
     assert "Of these checkpoints matryoshka has the largest AURAC and is better than" in said
-    assert "within" not in shown
-
-
-def test_adapters_with_the_same_aurac_lead_together():
     same = analyse([curve(), curve("b"), curve("c", np.array(LORA) - 0.02)])
     said = " ".join(screen(same, width=120).split())
     assert "Of these checkpoints b and lora have the largest AURAC; the lead over c (2.0" in said
@@ -171,16 +157,6 @@ def test_a_reference_is_compared_with_each():
     assert screen(both, width=80).endswith(
         "\n\nmatryoshka is better than lora, and dylora is worse."
     )
-
-
-def test_of_many_adapters_all_are_compared_with_the_first_one_given():
-    curves = [curve(f"a{i}", [x - i / 100 for x in LORA]) for i in (3, 0, 1, 2, 4, 5, 6)]
-    shown = screen(analyse(curves), width=80)
-    said = " ".join(shown.split())
-    assert "p hold for all 6 together (Bonferroni)" in said
-    assert "All are compared with a3. --reference takes another adapter, or all pairs." in said
-    assert "No difference from a3 is significant." in said
-    assert len([line for line in shown.splitlines() if "−" in line.split("  ")[0]]) == 6
 
 
 def test_of_listed_pairs_none_is_said_to_be_the_one_of_all():
@@ -216,17 +192,11 @@ def test_further_cuts_are_rows_and_their_command_says_the_cut():
     assert "--rank 1 --basis prefix --rescale rule --out lora_r1" in " ".join(shown.split())
 
 
-def test_several_tasks_begin_with_the_mean():
-    shown = screen(three(tasks=("maths", "reading")), width=80)
-    assert shown.startswith("Mean over 2 tasks: AURAC in percent")
-    heads = [line for line in shown.splitlines() if line.startswith("adapter")]
-    assert heads[0].split()[-2:] == ["maths", "reading"]
-    assert len(heads) == 3
-
-
-def test_other_ranks_are_named():
-    curves = [curve(), curve("b", LORA[1:4], ranks=RANKS[1:4], trained_rank=8)]
-    assert "AURAC over the ranks that all have: 2, 4, 8" in screen(analyse(curves), width=120)
+def test_a_lead_over_some_ranks_names_them():
+    curves = [curve(), curve("b", np.array(LORA[1:4]) - 0.2, ranks=RANKS[1:4], trained_rank=8)]
+    said = " ".join(screen(analyse(curves), width=120).split())
+    assert "AURAC over the ranks that all have: 2, 4, 8" in said
+    assert "lora has the largest AURAC over ranks 2, 4, 8, which all have, and is better" in said
 
 
 def test_accuracies_without_examples_stand_alone():
@@ -252,18 +222,16 @@ def test_perplexity_has_no_aurac():
     ]  # fmt: skip
 
 
-def test_details_have_the_linear_axis_and_weights():
-    shown = screen(three(), width=80, details=True)
-    assert rows(shown)["log2"] == ["log2", "12.5", "25.0", "25.0", "25.0", "12.5"]
-    assert "on a linear axis" in shown
-    assert "linear" not in screen(three(), width=80)
-
-
 @pytest.mark.parametrize("width", [50, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width):
-    found = three(margin=0.2, tasks=("maths", "a_task_with_a_very_long_name_" + "x" * 40))
-    for line in screen(found, stored(found), width, details=True).splitlines():
-        assert len(line) <= width or "aurac truncate" in line or "_name_" in line, line
+    full = {"width": 1_000_000, "unfinished": dict.fromkeys((0, *RANKS), 1000)}
+    accuracy = (0.9, 0.5, 0.3, 0.2, 1.0)
+    for found in (
+        three(margin=0.2, tasks=("maths", "a_task_with_a_very_long_name_" + "x" * 40)),
+        one(margin=0.3, base=0.3, accuracy=accuracy, **full),
+    ):
+        for line in screen(found, stored(found), width, details=True).splitlines():
+            assert len(line) <= width or "aurac truncate" in line or "_name_" in line, line
 
 
 @given(st.lists(st.text("ab", min_size=1, max_size=60), unique=True, min_size=1, max_size=5))
@@ -285,24 +253,22 @@ def test_bounds_are_rounded_away_from_the_claim(value):
     assert high - low < 0.11
 
 
-def test_numbers():
+def test_numbers_have_one_form():
     assert interval(0.4104, 0.3841, 0.4369) == "41.0 [38.4, 43.7]"
     assert interval(0.41, 0.0, 1.0) == interval(0.41, None, None) == "41.0"  # says nothing
-    assert loss(0.011, 0.0181) == "1.1 [1.9]"
-    assert loss(-0.02, 0.033) == "−2.0 [3.3]"
-    assert loss(0.0, None) == "0.0"
+    assert [loss(0.011, 0.0181), loss(-0.02, 0.033), loss(0.0, None)] == [
+        "1.1 [1.9]", "−2.0 [3.3]", "0.0",
+    ]  # fmt: skip
     assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "1"]
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b"]) == "a and b"
-    assert listed(list("abcdef")) == "a, b, c, d and 2 others"
-
-
-def test_numbers_have_one_form():
     assert (percent(0.0005), percent(-0.0005), percent(None)) == ("0.1", "−0.1", "–")
     assert decimals(100 * 0.285, 0) == "29"  # a half, whatever its last bits are
     assert (decimals(-0.04, 1), decimals(float("inf"), 1)) == ("0.0", "inf")
     assert [size(x) for x in (None, 12, 20_400_000, 3.2e9)] == ["–", "12 B", "20 MB", "3.2 GB"]
-    assert (counted(1, "adapter"), counted(1200, "example")) == ("1 adapter", "1,200 examples")
+    assert [listed([*"abcdef"][:n]) for n in (1, 2, 6)] == [
+        "a",
+        "a and b",
+        "a, b, c, d and 2 others",
+    ]
 
 
 def test_answers_that_were_cut_off_are_said():
@@ -317,32 +283,6 @@ def test_answers_that_were_cut_off_are_said():
     assert "5 of 200 answers of lora at rank 16, the most of any rank, were cut off: allow" in said
 
 
-def test_an_adapter_below_its_base_is_not_invited_and_shows_an_answer():
-    found = one(base=0.6)
-    said = " ".join(screen(found, stored(found), 80).split())
-    assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
-    assert re.search(
-        r"Its answer to example \d+ at rank 16, a wrong one: The answer is lora 0", said
-    )
-    assert "--margin" not in said
-
-
-def test_too_few_clusters_are_counted_as_clusters():
-    clusters = tuple(str(i // 4) for i in range(200))
-    said = " ".join(screen(one(margin=0.02, clusters=clusters), width=80).split())
-    needed = examples_for_margin(0.02, 4)
-    few = "With 50 clusters a rank that loses nothing is not shown to lose at most 2 points"
-    assert f"{few}; that needs {needed}" in said
-
-
-def test_two_seeds_are_told_to_become_three():
-    curves = [curve(f"a-{s}", np.array(LORA) - 0.1 * s, seed=s) for s in (0, 1)]
-    found = analyse(curves, Question(groups={"a": ["a-0", "a-1"]}))
-    shown = screen(found, width=100)
-    assert "intervals reach 12.7 standard errors, add a third seed" in shown
-    assert "[0.0, 100.0]" not in shown
-
-
 def test_another_base_than_the_recorded_one_is_said():
     run = stored(found := one())
     run.adapters = tuple(msgspec.structs.replace(a, base="other/base") for a in run.adapters)
@@ -350,18 +290,12 @@ def test_another_base_than_the_recorded_one_is_said():
     assert "lora records the base other/base and was evaluated on smollm2." in said
 
 
-def test_details_have_wins_and_losses_and_the_spread_over_seeds():
+def test_details_have_weights_wins_and_losses_and_the_spread_over_seeds():
     pair = three().pairs.iloc[0]
     text = screen(three(), width=120, details=True)
+    assert rows(text)["log2"] == ["log2", "12.5", "25.0", "25.0", "25.0", "12.5"]
     line = next(x for x in text.splitlines() if x.startswith("matryoshka − lora"))
     assert line.split()[-2:] == [str(pair.wins), str(pair.losses)]
     seeds = [curve(f"{n}-{s}", np.array(LORA) - 0.05 * s, seed=s) for n in "ab" for s in range(3)]
     found = analyse(seeds, Question(groups={n: [f"{n}-{s}" for s in range(3)] for n in "ab"}))
     assert "SD over seeds" in screen(found, width=120, details=True)
-    assert "wins" not in screen(three(), width=120)
-
-
-def test_a_lead_over_some_ranks_names_them():
-    curves = [curve(), curve("b", np.array(LORA[1:4]) - 0.2, ranks=RANKS[1:4], trained_rank=8)]
-    said = " ".join(screen(analyse(curves), width=120).split())
-    assert "lora has the largest AURAC over ranks 2, 4, 8, which all have, and is better" in said

@@ -6,25 +6,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from aurac.errors import RecipeError
-from aurac.study import load_study
 from aurac.study.design import parts_of
 from aurac.study.design import planned as planned_of
 
 FILE = {
-    "name": "s",
-    "seeds": [1, 2],
     "recipe": {"rank": 4, "steps": 10},
     "recipes": {
         "lora": {"method": "lora"},
         "long": {"method": "lora", "steps": 30, "seeds": [1]},
         "each": {"method": "lora", "family": True},
-        "matryoshka": {
-            "method": "matryoshka",
-            "cuts": [["prefix", "trained"], ["prefix", "rule"]],
-        },
+        "matryoshka": {"method": "matryoshka"},
     },
     "tasks": {
         "words": {"recipe": {"data": "train.jsonl", "learning_rate": 1e-2}},
@@ -42,13 +35,8 @@ def planned(study, path):
 
 
 @pytest.fixture
-def study(tmp_path):
-    def make(**changes):
-        path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump({**FILE, **changes}, sort_keys=False))
-        return load_study(path), path
-
-    return make
+def study(written):
+    return lambda **changes: written(FILE | changes)
 
 
 def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(study):
@@ -65,10 +53,6 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     steps = {name: recipes[f"{name}-seed1"].steps for name in ("words-lora", "other-long")}
     assert steps == {"words-lora": 10, "other-long": 30}
     assert recipes["words-lora-seed1"].sha256 == recipes["words-lora-seed2"].sha256
-    assert adapters["words-matryoshka-seed1"].cuts == (
-        ("prefix", "trained"),
-        ("prefix", "rule"),
-    )
     trainings = adapters["words-each-seed2"].trainings(Path())
     folders = [job.folder.as_posix() for job in trainings]
     assert folders == [f"adapters/words-each-seed2/r{rank}" for rank in (1, 2, 4)]
@@ -136,6 +120,10 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         ({"recipes": {"a": {"rank": 3}}, "tasks": {"t": {}}}, "method"),
         ({"tasks": {"words": {"recipes": {"lira": {}}}}}, "unknown recipes.*lira"),
         ({"options": {"ranks": [1]}}, "cannot have ranks"),
+        ({"options": {"split": "test"}}, "cannot have split"),
+        ({"primary": [{"a": "lora", "b": "lira"}]}, "unknown recipes.*lira"),
+        ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
+        ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
     ],
 )
 def test_a_wrong_file_is_refused(study, changes, said):

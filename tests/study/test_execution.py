@@ -6,7 +6,6 @@ import json
 import shutil
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from aurac.cli import cli
@@ -14,38 +13,21 @@ from aurac.errors import DataError
 from aurac.study import Work, left, load_study, run_study
 
 FILE = {
-    "name": "s",
-    "seeds": [1, 2],
-    "recipe": {
-        "rank": 4,
-        "steps": 2,
-        "batch_size": 4,
-        "dtype": "float32",
-        "data": "train.jsonl",
-        "learning_rate": 1e-2,
-    },
     "recipes": {
         "lora": {"method": "lora", "cuts": [["svd", "keep"], ["prefix", "rule"]]},
         "each": {"method": "lora", "family": True, "seeds": [1]},
     },
     "tasks": {"aurac_word_problems": {"options": {"limit": 3}}},
-    "options": {"dtype": "float32"},
     "labels": {"lora": "LoRA"},
 }
 
 
-@pytest.fixture
-def file(tmp_path, tiny_base_folder):
-    rows = [{"question": f"Mia {a} + 1", "answer": f"{a}"} for a in range(8)]
-    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = tmp_path / "study.yaml"
-    path.write_text(yaml.safe_dump({**FILE, "base": str(tiny_base_folder)}, sort_keys=False))
-    return path
-
-
-def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
-    out, trained = tmp_path / "out", []
-    study = load_study(file)
+def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path):
+    (study, file), out, trained = written(FILE), tmp_path / "out", []
+    done = CliRunner().invoke(cli, ["study", str(file), "--out", str(out), "--dry-run"])
+    names = ("lora-seed1", "lora-seed2", "each-seed1")
+    left_over = [line.split() for line in done.output.splitlines()]
+    assert left_over == [["train", name, "on", "aurac_word_problems"] for name in names]
     ((run, analysis),) = run_study(study, file, out, say=trained.append)
     folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
     done = [said.split()[1] for said in trained if said.startswith("training ")]
@@ -66,18 +48,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(file, tmp_path):
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4
     todo = [(state, adapter.name) for state, adapter in left(Work(more, file, out))]
-    assert todo == [("train", "lora-seed1"), ("train", "lora-seed2"), ("train", "each-seed1")]
+    assert todo == [("train", name) for name in names]
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
         list(left(Work(more, file, tmp_path / "new")))
-
-
-def test_the_dry_run_says_what_is_left(file, tmp_path):
-    command = ["study", str(file), "--out", str(tmp_path / "out"), "--dry-run"]
-    done = CliRunner().invoke(cli, command)
-    assert done.exit_code == 0, done.output
-    assert done.output.split() == [
-        "train", "lora-seed1", "on", "aurac_word_problems",
-        "train", "lora-seed2", "on", "aurac_word_problems",
-        "train", "each-seed1", "on", "aurac_word_problems",
-    ]  # fmt: skip

@@ -5,9 +5,19 @@ from __future__ import annotations
 import warnings
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from support.adapters import randomise, tiny_gpt2, tiny_llama
 from transformers import MixtralConfig, MixtralForCausalLM
+
+
+@torch.no_grad()
+def out(model):
+    return model(input_ids=IDS).logits
+
+
+def loaded_by_peft(base, folder):
+    """What plain PEFT makes of a checkpoint, whatever it warns of."""
+    return PeftModel.from_pretrained(base, str(folder)).eval()
 
 
 def tied_llama():
@@ -29,6 +39,7 @@ def tiny_mixtral():
     return MixtralForCausalLM(config).eval()
 
 
+IDS = torch.tensor([[5, 9, 3, 7, 2, 11, 60], [1, 4, 4, 63, 8, 2, 7]])
 LM = {"task_type": "CAUSAL_LM"}
 
 

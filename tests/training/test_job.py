@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
+from peft import PeftModel
+from safetensors.torch import load_file
+from support.adapters import edit
 from support.gloo import run_processes
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 import aurac
-from aurac.adapters import load_adapter
+from aurac.adapters import load_adapter, save_adapter
 from aurac.adapters.attach import attach
 from aurac.adapters.checkpoints import load_adapters
 from aurac.adapters.truncate import prepare
+from aurac.cli import cli
 from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError, UsageError
 from aurac.models.base import load_base
 from aurac.training import make_recipe
@@ -64,8 +70,6 @@ def recipe(tiny_base_folder, documents):
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     return load_file(folder / "adapter_model.safetensors")
 
 
@@ -86,20 +90,8 @@ def test_training_lowers_the_loss_and_saves_plain_peft(recipe, tmp_path, method)
     assert (adapter.method, adapter.rank, adapter.seed) == (method, 4, 3)
     assert adapter.nesting.ranks == ((4,) if method == "lora" else (1, 2, 4))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "train.jsonl"]
-    from peft import PeftModel
-
     base = AutoModelForCausalLM.from_pretrained(recipe().base)
     PeftModel.from_pretrained(base, out)
-
-
-def test_same_recipe_same_bits_and_another_seed_other_bits(recipe, tmp_path):
-    train(recipe(), tmp_path / "a")
-    train(recipe(), tmp_path / "b")
-    train(recipe(seed=4), tmp_path / "c")
-    assert_bit_equal(tmp_path / "a", tmp_path / "b")
-    assert not all(
-        torch.equal(t, tensors(tmp_path / "c")[n]) for n, t in tensors(tmp_path / "a").items()
-    )
 
 
 class StopAt(TrainerCallback):
@@ -150,19 +142,6 @@ def test_an_interrupted_run_goes_on_where_it_stopped(recipe, tmp_path):
     assert_bit_equal(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_terminal_sees_where_a_training_is_and_its_loss(recipe, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich this is a terminal
-    monkeypatch.setenv("TERM", "xterm")
-    done = train(recipe(validation=4), tmp_path / "seen", progress=True)
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "grad_norm" not in shown.err
-    assert f"seen, loss {done.losses[-1][1]:.3g}: validation" in shown.err
-    assert "6/6" in shown.err
-    train(recipe(), tmp_path / "quiet")
-    assert capsys.readouterr() == ("", "")
-
-
 def test_another_recipe_or_other_data_do_not_go_on_from_a_checkpoint(recipe, tmp_path, documents):
     made, other = recipe(), recipe(learning_rate=0.5)
     for each in (made, other):
@@ -176,11 +155,13 @@ def test_another_recipe_or_other_data_do_not_go_on_from_a_checkpoint(recipe, tmp
 
 
 def test_what_is_there_is_replaced_only_by_force(recipe, tmp_path):
-    train(recipe(steps=1), tmp_path / "adapter")
+    first = train(recipe(steps=1), tmp_path / "adapter").adapter
     with pytest.raises(RunFolderError, match=r"already there: .* --force"):
         train(recipe(steps=1, seed=4), tmp_path / "adapter", callbacks=[StopAt(1)])
     train(recipe(steps=1, seed=4), tmp_path / "adapter", force=True)
-    assert load_adapter(tmp_path / "adapter").seed == 4
+    other = load_adapter(tmp_path / "adapter")
+    assert other.seed == 4
+    assert not any(torch.equal(f.A, other.modules[name].A) for name, f in first.modules.items())
 
 
 def test_gradient_checkpointing_and_accumulation_train_the_same_adapter(recipe, tmp_path):
@@ -196,10 +177,6 @@ def test_gradient_checkpointing_and_accumulation_train_the_same_adapter(recipe, 
 
 def test_exported_trained_checkpoint_gives_the_training_forward(recipe, tmp_path):
     """`trained` at r = R is the function that training used; `rule` is the published one."""
-    from peft import PeftModel
-
-    from aurac.adapters import save_adapter, truncate
-
     made = recipe(steps=10)
     loaded = load_base(made.base, dtype="float32")
     adapter = train(made, tmp_path / "adapter").adapter
@@ -211,7 +188,7 @@ def test_exported_trained_checkpoint_gives_the_training_forward(recipe, tmp_path
     assert not torch.allclose(training, published, atol=1e-3)
     for rescale, wanted in (("trained", training), ("rule", published)):
         folder = tmp_path / rescale
-        save_adapter(truncate(adapter, 4, rescale=rescale), folder)
+        save_adapter(aurac.truncate(adapter, 4, rescale=rescale), folder)
         base = AutoModelForCausalLM.from_pretrained(made.base)
         got = PeftModel.from_pretrained(base, folder).eval()(ids).logits
         assert torch.allclose(got, wanted, rtol=0, atol=2e-5), rescale
@@ -233,18 +210,6 @@ def test_prompt_is_masked_and_the_end_is_learnt(recipe, tiny_base_folder):
     words = tokenizer.convert_ids_to_tokens(example["input_ids"])
     assert words == ["Question:", "Mia", "1", "\n", "Answer:", "2", "<eos>"]
     assert example["labels"] == [IGNORED] * 5 + example["input_ids"][5:]
-
-
-def test_examples_longer_than_the_positions_of_the_base_are_refused(
-    recipe, tiny_base_folder, tmp_path
-):
-    base = tmp_path / "short"
-    shutil.copytree(tiny_base_folder, base)
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 8}))
-    with pytest.raises(RecipeError, match="but the base 8 positions: set max_tokens to 8"):
-        train(recipe(base=str(base), max_tokens=64), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 SHARDED = """
@@ -300,15 +265,6 @@ def test_two_processes_that_shard_the_model_train_the_adapter_of_one(recipe, tmp
     assert moved > 1e-3  # B starts at 0: it was trained
 
 
-def test_weights_of_the_side_car_are_those_that_trained(recipe, tmp_path):
-    made = recipe(rank_weights=[1.0, 0.5, 2.0])
-    adapter = train(made, tmp_path / "adapter").adapter
-    module = next(iter(adapter.modules))
-    # sqrt: 1 + .5/√2 + 2/2, .5/√2 + 2/2, 2/2, 2/2
-    p = [2 + 0.125**0.5, 1 + 0.125**0.5, 1, 1]
-    assert load_adapter(tmp_path / "adapter").rank_weights(module) == pytest.approx(p)
-
-
 def test_an_optimizer_step_sees_random_examples_sorted_only_within():
     lengths = [k % 17 for k in range(70)]
     sampler = StepSampler(lengths, 16, seed=5)
@@ -327,56 +283,40 @@ def test_an_optimizer_step_sees_random_examples_sorted_only_within():
     assert list(sampler) != order
 
 
-def test_a_variable_named_rank_is_not_that_of_another_process(recipe, tmp_path, monkeypatch):
-    monkeypatch.setenv("RANK", "16")
-    train(recipe(steps=1), tmp_path / "adapter")
-    assert (tmp_path / "adapter/adapter_config.json").is_file()
-    assert not list(tmp_path.glob("*.training"))
-
-
-def test_the_base_that_was_used_is_recorded(recipe, tmp_path, tiny_base_folder):
+def test_the_base_that_was_used_is_recorded_and_a_variable_rank_is_none_of_ours(
+    recipe, tmp_path, tiny_base_folder, monkeypatch
+):
+    monkeypatch.setenv("RANK", "16")  # not that of another process
     done = train(recipe(base="elsewhere", steps=1), tmp_path / "a", base=str(tiny_base_folder))
+    assert load_adapter(tmp_path / "a").sha256 == done.adapter.sha256
     assert done.adapter.recipe["base"] == str(tiny_base_folder)
-
-
-def test_an_embedding_is_refused(recipe, tmp_path):
-    made = recipe(target_modules=["q_proj", "embed_tokens"])
-    with pytest.raises(UsageError, match=r"embed_tokens \(embedding\) takes no P"):
-        train(made, tmp_path / "adapter")
+    assert not list(tmp_path.glob("*.training"))
 
 
 def test_a_training_that_diverges_stops_and_leaves_nothing(recipe, tmp_path):
-    class Count(TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            steps.append(state.global_step)
-
-    steps = []
     made = recipe(steps=40, learning_rate=1e30)
     with pytest.raises(DivergedError, match="at step 4"):
-        train(made, tmp_path / "adapter", save_steps=4, callbacks=[Count()])
-    assert steps[-1] == 4  # where the first checkpoint would be
+        train(made, tmp_path / "adapter", save_steps=4)  # where the first checkpoint would be
     assert not list(tmp_path.glob("*.training"))
 
 
-def test_a_family_is_never_mixed(recipe, tmp_path):
-    import yaml
-    from click.testing import CliRunner
-
-    from aurac.cli import cli
-
-    file = tmp_path / "recipe.yaml"
-    values = {
-        k: v for k, v in recipe(method="lora", steps=1).to_dict().items() if v not in ("", [])
-    }
+def as_typed(made, folder):
+    """The words that train a recipe from its file."""
+    file = folder / "recipe.yaml"
+    values = {k: v for k, v in made.to_dict().items() if v not in ("", [])}
     file.write_text(yaml.safe_dump(values))
-    command = ["train", str(file), "--out", str(tmp_path / "each"), "--ranks"]
+    return ["train", str(file), "--out", str(folder / "out")]
+
+
+def test_a_family_is_never_mixed(recipe, tmp_path):
+    command = [*as_typed(recipe(method="lora", steps=1), tmp_path), "--ranks"]
     assert CliRunner().invoke(cli, [*command, "1,2"]).exit_code == 0
     done = CliRunner().invoke(cli, [*command, "1,2,4"])
     assert done.exit_code == 0, done.output
     assert done.output.count("already there") == 2
     done = CliRunner().invoke(cli, [*command, "1,2,3", "--seed", "9"])
     assert isinstance(done.exception, RunFolderError)
-    assert not (tmp_path / "each/r3").exists()
+    assert not (tmp_path / "out/r3").exists()
 
 
 @pytest.mark.parametrize(("method", "basis"), [("matryoshka", "svd"), ("lora", "prefix")])
@@ -398,10 +338,6 @@ def test_a_cut_is_trained_on_from_where_it_is(recipe, tmp_path, method, basis):
 
 
 def test_the_tails_of_an_adapter_are_a_family(recipe, tmp_path):
-    from click.testing import CliRunner
-
-    from aurac.cli import cli
-
     done = train(made := recipe(method="dylora", steps=0), tmp_path / "whole")
     tokenizer = AutoTokenizer.from_pretrained(made.base)
     examples = tokenize(made, training_documents(made), tokenizer)
@@ -433,12 +369,9 @@ ROW = {"question": "1 + 1?", "choices": {"text": ["two {x}", "three"]}, "answer"
 )
 def test_templates_are_python_s_or_those_of_lm_eval(recipe, prompt, row, shown):
     assert render(recipe(prompt=prompt), row, 1) == (shown, " b")
-
-
-def test_a_prompt_without_an_empty_field(recipe):
-    made = recipe(prompt="{question} {input}", prompt_without="{question}")
-    assert render(made, {**ROW, "input": "x"}, 1)[0] == "1 + 1? x"
-    assert render(made, {**ROW, "input": ""}, 1)[0] == "1 + 1?"
+    made = recipe(prompt="{question} {input}", prompt_without=prompt)
+    assert render(made, {**row, "input": "x"}, 1)[0] == "1 + 1? x"
+    assert render(made, {**row, "input": ""}, 1)[0] == shown
 
 
 @pytest.mark.parametrize(
@@ -456,24 +389,29 @@ def test_a_row_that_does_not_fit_is_refused(recipe, prompt, row):
         render(recipe(prompt=prompt), row, 3)
 
 
-def test_wrong_data_or_modules_leave_nothing_behind(recipe, tmp_path):
-    with pytest.raises(DataError, match="no training data at"):
-        train(recipe(data=str(tmp_path / "none.jsonl")), tmp_path / "x")
-    with pytest.raises(RecipeError, match="target_modules"):
-        train(recipe(target_modules=["nothing_like_it"]), tmp_path / "x")
-    assert [p.name for p in tmp_path.iterdir()] == ["train.jsonl"]
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"data": "none.jsonl"}, DataError, "no training data at"),
+        ({"target_modules": ["nothing_like_it"]}, RecipeError, "target_modules"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, UsageError, r"\(embedding\) takes no P"),
+        ({"validation": 60}, RecipeError, "validation = 60 leaves none of 60"),
+        ({"base": "short"}, RecipeError, "but the base 8 positions: set max_tokens to 8"),
+    ],
+)
+def test_what_cannot_be_trained_leaves_nothing(
+    values, error, said, recipe, tiny_base_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_base_folder, "short")
+    edit(tmp_path / "short" / "config.json", max_position_embeddings=8)
+    with pytest.raises(error, match=said):
+        train(recipe(**values), tmp_path / "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["short", "train.jsonl"]
 
 
 def test_the_command_prints_the_validation_loss_at_every_rank(recipe, tmp_path):
-    import yaml
-    from click.testing import CliRunner
-
-    from aurac.cli import cli
-
-    file = tmp_path / "recipe.yaml"
-    values = {k: v for k, v in recipe(steps=4).to_dict().items() if v not in ("", [])}
-    file.write_text(yaml.safe_dump(values | {"validation": 8}))
-    command = ["train", str(file), "--save-steps", "2", "--out", str(tmp_path / "a")]
+    command = [*as_typed(recipe(steps=4, validation=8), tmp_path), "--save-steps", "2"]
     done = CliRunner().invoke(cli, command, standalone_mode=False)
     assert [f"validation loss at rank {r}:" in done.output for r in (1, 2, 4)] == [True] * 3
     done = CliRunner().invoke(cli, [*command, "--force", "--json"], standalone_mode=False)

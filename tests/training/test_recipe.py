@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from aurac.errors import AuracError, DataError, RecipeError
@@ -37,13 +34,11 @@ def test_the_papers_settings():
     ("change", "said"),
     [
         ({"rank": 0}, "a whole number >= 1 for rank"),
-        ({"rank": "many"}, "Expected a whole number, got str for rank"),
         ({"rank": True}, "Expected a whole number, got bool"),
         ({"nested_ranks": [1, 16]}, r"nested_ranks = \(1, 16\) must increase, up to rank = 8"),
         ({"nested_ranks": [4, 2]}, r"nested_ranks = \(4, 2\)"),
         ({"rank_weights": [1.0]}, "weight"),
         ({"method": "dora"}, "lora, dylora, matryoshka, nested_loss"),
-        ({"scaling": "cube"}, "cube"),
         ({"learning_rate": -1}, "learning_rate"),
         ({"batch_size": 5, "accumulation": 2}, "no multiple of accumulation"),
         ({"data": "x.jsonl"}, "either task or data"),
@@ -55,16 +50,15 @@ def test_the_papers_settings():
         ({"dropout": 1.0}, "dropout"),
         ({"seed": 2**32}, "seed"),
         ({"method_options": {"ranks_per_step": 2}}, "matryoshka has no option ranks_per_step"),
+        *(
+            ({"method": "nested_loss", "method_options": {"ranks_per_step": k}}, "ranks_per_step")
+            for k in (-1, 5, 1.5, True, "two")
+        ),
     ],
 )
 def test_a_bad_value_is_named(change, said):
     with pytest.raises(AuracError, match=said):
         make_recipe(GOOD | change)
-
-
-def test_an_error_names_a_built_in_recipe_as_it_was_typed():
-    with pytest.raises(RecipeError, match=r"^word_problems/lora: no setting is called ranks"):
-        load_recipe("word_problems/lora", {"ranks": 8})
 
 
 def test_data_that_cannot_be_fetched_point_to_local_data(monkeypatch):
@@ -96,21 +90,14 @@ def test_the_files_of_a_bundled_task_train_as_the_task_does(tmp_path):
         training_documents(make_recipe({**GOOD, "task": "", "data": str(tmp_path)}))
 
 
-def test_a_setting_is_checked_before_transformers_is_loaded():
-    code = (
-        "import sys, aurac.errors, aurac.training\n"
-        "try: aurac.training.load_recipe('word_problems/lora', {'step': 3})\n"
-        "except aurac.errors.RecipeError: print('transformers' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"
-
-
-def test_overrides_are_yaml_values():
-    recipe = load_recipe(
-        "word_problems/matryoshka", {"rank": "8", "nested_ranks": "[2, 8]", "learning_rate": "3e-3"}
-    )
+def test_overrides_are_yaml_values_that_need_no_quotes_or_brackets():
+    typed = {"rank": "8", "nested_ranks": "[2, 8]", "learning_rate": "3e-3"}
+    recipe = load_recipe("word_problems/matryoshka", typed)
     assert (recipe.rank, recipe.nesting.ranks, recipe.learning_rate) == (8, (2, 8), 3e-3)
+    typed = {"nested_ranks": "2,4", "target": " {answer}", "name": "2024-13-45", "data": "x.jsonl"}
+    recipe = load_recipe("word_problems/matryoshka", typed)
+    assert (recipe.nested_ranks, recipe.target) == ((2, 4), " {answer}")
+    assert (recipe.name, recipe.data, recipe.task) == ("2024-13-45", "x.jsonl", "")
 
 
 @pytest.mark.parametrize(
@@ -118,12 +105,17 @@ def test_overrides_are_yaml_values():
     [("a: [1,", "cannot be read"), ("just text", "holds no"), ("a: 1\na: 2", "a twice")],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
-    with pytest.raises(RecipeError, match="no recipe file and not in"):
-        load_recipe("word_problem/lora")
     broken = tmp_path / "r.yaml"
     broken.write_text(text)
     with pytest.raises(RecipeError, match=said):
         load_recipe(broken)
+
+
+def test_a_built_in_recipe_is_named_as_it_was_typed():
+    with pytest.raises(RecipeError, match="no recipe file and not in"):
+        load_recipe("word_problem/lora")
+    with pytest.raises(RecipeError, match=r"^word_problems/lora: no setting is called ranks"):
+        load_recipe("word_problems/lora", {"ranks": 8})
 
 
 def test_default_nested_ranks_end_with_the_trained_rank():
@@ -164,10 +156,3 @@ def test_data_lies_beside_the_recipe_or_in_the_current_folder(tmp_path, monkeypa
     caplog.clear()
     assert said(load_recipe("r.yaml")) == "there"
     assert not caplog.records
-
-
-def test_overrides_need_no_quotes_or_brackets():
-    typed = {"nested_ranks": "2,4", "target": " {answer}", "name": "2024-13-45", "data": "x.jsonl"}
-    recipe = load_recipe("word_problems/matryoshka", typed)
-    assert (recipe.nested_ranks, recipe.target) == ((2, 4), " {answer}")
-    assert (recipe.name, recipe.data, recipe.task) == ("2024-13-45", "x.jsonl", "")
