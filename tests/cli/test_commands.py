@@ -88,7 +88,7 @@ def test_a_dry_run_lists_the_cells_and_then_they_are_computed(
     failed = f"failed: mine (prefix, rule, rank 1) on {TASK}: the answers are no numbers"
     assert failed in done.stderr
     shown = run(*words)  # tries it again
-    assert "loss [at most]" in shown
+    assert "loss (at most)" in shown
     assert f"report: {out / 'report.html'}" in shown
     assert f"0 of 4 cells to compute in {out}" in run(*words, "--dry-run")
 

@@ -25,8 +25,7 @@ def test_a_run_says_what_it_is(run):
     assert [task.name for task in run.tasks] == ["aurac_word_problems"]
     assert [adapter.trained_rank for adapter in run.adapters] == [16, 16, 16]
     assert (run.failures, run.folder) == ((), KEPT)
-    assert repr(run).startswith("Run(3 adapters on aurac_word_problems in ")
-    assert "lora" in str(run)
+    assert repr(run).startswith("Run(lora, dylora, matryoshka on aurac_word_problems in ")
     assert run._repr_html_().startswith("<pre>aurac_word_problems: accuracy")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import msgspec
@@ -39,11 +38,11 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
     # Rank 4 loses 12 of 200 examples; with 2 more m = 14/202, and m + 1.65 √(m(1 − m)/201) = .0989.
     shown = screen(found := one(margin=0.05), stored(found), 80)
     table = rows(shown)
-    assert table["rank"] == ["rank", "accuracy", "[95", "%]", "loss", "[at", "most]", "size",
-                             "ship"]  # fmt: skip
+    assert table["rank"] == ["rank", "ship", "accuracy", "[95", "%]", "loss", "(at", "most)",
+                             "size"]  # fmt: skip
     assert table["0"][1] == "5.0"
     assert table["4"][1] == "50.0"
-    assert table["4"][4:] == ["6.0", "[9.9]", "10", "MB"]
+    assert table["4"][4:] == ["6.0", "(9.9)", "10", "MB"]
     assert table["16"][4:] == ["trained", "40", "MB"]
     assert (
         "Ship rank 8: 20 MB instead of 40 MB; it loses at most 3.7 points against rank 16"
@@ -58,13 +57,13 @@ def test_the_folder_of_a_cut_is_none_of_the_runs_adapters():
     run = stored(found)
     for other in ({"name": "lora_r8"}, {"path": "zoo/lora_r8/"}):
         run.adapters = (run.adapters[0], msgspec.structs.replace(run.adapters[1], **other))
-        assert screen(found, run, 80).splitlines()[-1].endswith("--rank 8 --out lora_r8_cut")
+        assert "--rank 8 --out lora_r8_cut\n" in screen(found, run, 80)
 
 
 def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
-    assert rows(shown)["8"][-2:] == ["8", "yes"]
+    assert (rows(shown)["8"][1], rows(shown)["8"][-1]) == ("yes", "8")
     assert "lora-rank" not in screen(one(margin=0.05), width=100)
 
 
@@ -93,15 +92,15 @@ def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
     assert bounds[4] < 0.05 < bounds[8]  # rank 4 would pass; the tests end at rank 8
     low = one(margin=0.5, base=0.4, accuracy=(0.3, 0.3, 0.3, 0.3, 0.6))
     failed = analyse([replace(curve().at([1, 2, 4, 16]), missing={8: "memory"})], Question(0.3))
-    below = ", and ranks below it are not tested."
+    below = "; then no rank below it is shipped."
     for found, why in (
-        (lossy, f"rank 8 is not shown to lose at most 5 points (95 % confidence){below}"),
+        (lossy, f"rank 8 may lose over 5 points (95 % confidence){below}"),
         (low, f"rank 8 is not shown to be above the base (95 % confidence){below}"),
-        (failed, f"rank 8 is not shown to lose at most 30 points (95 % confidence){below}"),
-        (one(0.05, ranks=(8, 16), accuracy=(0.3, 0.5)), "rank 8 is not shown to lose at most 5"),
+        (failed, f"rank 8 may lose over 30 points (95 % confidence){below}"),
+        (one(0.05, ranks=(8, 16), accuracy=(0.3, 0.5)), "rank 8 may lose over 5"),
         (one(0.05, ranks=(16,), accuracy=(0.5,)), "no smaller rank was evaluated."),
     ):
-        assert f"Ship rank 16: {why}" in " ".join(screen(found, width=80).split())
+        assert f"Ship rank 16, as trained: {why}" in " ".join(screen(found, width=80).split())
 
 
 @given(st.floats(0.005, 0.4))
@@ -119,8 +118,7 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     assert rows(shown)["4"][1] == "*50.0"
     said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
     assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
-    answer = r"Its answer to example \d+ at rank 16, a wrong one: The answer is lora 0"
-    assert re.search(answer, said)
+    assert "at rank 16 counts as wrong. Its answer: The answer is lora 0 Its reference: 0" in said
     assert "--margin" not in said
 
 
@@ -180,6 +178,7 @@ def test_seeds_are_methods_and_have_no_command():
     shown = screen(found, stored(found), 80)
     assert "these methods" in shown
     assert "over examples and seeds" in " ".join(shown.split())
+    assert "Cuts: a and b: svd, 3 seeds" in shown
     assert "Ship a at" in shown
     assert "truncate" not in shown
 
@@ -257,7 +256,7 @@ def test_numbers_have_one_form():
     assert interval(0.4104, 0.3841, 0.4369) == "41.0 [38.4, 43.7]"
     assert interval(0.41, 0.0, 1.0) == interval(0.41, None, None) == "41.0"  # says nothing
     assert [loss(0.011, 0.0181), loss(-0.02, 0.033), loss(0.0, None)] == [
-        "1.1 [1.9]", "−2.0 [3.3]", "0.0",
+        "1.1 (1.9)", "−2.0 (3.3)", "0.0",
     ]  # fmt: skip
     assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "1"]
     assert (percent(0.0005), percent(-0.0005), percent(None)) == ("0.1", "−0.1", "–")
@@ -274,13 +273,13 @@ def test_numbers_have_one_form():
 def test_answers_that_were_cut_off_are_said():
     found = one(unfinished={0: 200, 4: 3, 8: 57, 16: 2}, token_limit=48)
     said = " ".join(screen(found, width=100).split())
-    most = "57 of 200 answers at rank 8, the most of any rank, were cut off at 48 tokens"
+    most = "57 of 200 answers at rank 8 were cut off at 48 tokens"
     assert f"{most}: allow more with --gen-kwargs max_gen_toks=N, or give the task" in said
     assert [rows(screen(found, width=100))[r][-3] for r in ("1", "4", "8")] == ["–", "3", "57"]
-    assert "cut off at" not in screen(one(unfinished={0: 9, 16: 0}), width=100)
+    assert "cut off at" not in screen(one(unfinished={0: 9, 16: 4}), width=100)
     several = analyse([curve(unfinished={16: 5}), curve("b")])
     said = screen(several, width=120)
-    assert "5 of 200 answers of lora at rank 16, the most of any rank, were cut off: allow" in said
+    assert "5 of 200 answers of lora at rank 16 were cut off: allow" in said
 
 
 def test_another_base_than_the_recorded_one_is_said():

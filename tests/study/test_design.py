@@ -124,6 +124,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         ({"primary": [{"a": "lora", "b": "lira"}]}, "unknown recipes.*lira"),
         ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
         ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
+        ({"ranks": [1, 64]}, "rank 64 of the study is above"),
     ],
 )
 def test_a_wrong_file_is_refused(study, changes, said):

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from aurac.cli import cli
-from aurac.errors import DataError
+from aurac.errors import DataError, TaskError
 from aurac.study import Work, left, load_study, run_study
 
 FILE = {
@@ -49,6 +49,9 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     more.tasks["aurac_word_problems"].options["limit"] = 4
     todo = [(state, adapter.name) for state, adapter in left(Work(more, file, out))]
     assert todo == [("train", name) for name in names]
+    more.tasks["no_task"] = more.tasks["aurac_word_problems"]
+    with pytest.raises(TaskError, match="no_task"):
+        list(left(Work(more, file, tmp_path / "new")))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
         list(left(Work(more, file, tmp_path / "new")))

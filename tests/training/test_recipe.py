@@ -112,7 +112,7 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, said):
 
 
 def test_a_built_in_recipe_is_named_as_it_was_typed():
-    with pytest.raises(RecipeError, match="no recipe file and not in"):
+    with pytest.raises(RecipeError, match=r"did you mean word_problems/lora\?"):
         load_recipe("word_problem/lora")
     with pytest.raises(RecipeError, match=r"^word_problems/lora: no setting is called ranks"):
         load_recipe("word_problems/lora", {"ranks": 8})
