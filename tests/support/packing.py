@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
-def pack(folder: Path) -> Path:
+def pack(folder):
     """Put a folder into the archive beside it, and remove it."""
-    archive = folder.with_name(f"{folder.name}.tar.xz")
-    with tarfile.open(archive, "w:xz") as tar:
-        tar.add(folder, folder.name)
+    archive = shutil.make_archive(str(folder), "xztar", folder.parent, folder.name)
     shutil.rmtree(folder)
     return archive
