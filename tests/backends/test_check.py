@@ -13,7 +13,7 @@ from support.adapters import load_with_peft
 from support.completions import KEY, Server, compared, over_http
 
 from aurac.adapters import load_adapter, save_adapter, truncate
-from aurac.backends.check import NotComputedError, parts
+from aurac.backends.check import NotComputedError
 from aurac.backends.keys import hide, redacted
 from aurac.cli import cli, main
 from aurac.errors import CellError
@@ -214,14 +214,3 @@ def test_exit_code_4_is_for_wrong_answers_alone(server, checked, always, code, s
     assert says in said.rpartition("aurac: error: ")[2]
     assert KEY not in said
     assert time.monotonic() - began < 60
-
-
-def test_parts_are_those_of_the_text():
-    text = " ".join(f"w{i}" for i in range(40))
-    pairs = parts(text)
-    assert len(pairs) == 3
-    assert "".join([pairs[0][0], *(part for _, part in pairs)]) == text
-    assert all(text.startswith(head + part) for head, part in pairs)
-    assert parts(text, 20, "<s>")[0][0].startswith("<s> w20")
-    assert "".join(parts(text, 20, "<s>")[-1]).endswith(" w39")
-    assert len(parts("字" * 90)) == 3

@@ -50,7 +50,7 @@ def make_pairs(seed: int) -> list[tuple[str, str]]:
 
 
 def greedy_pairs(model: object, seed: int) -> list[tuple[str, str]]:
-    """Pairs whose continuation is what the model itself says, so that most are greedy."""
+    """Pairs whose continuation is what the model itself says, so that some are greedy."""
     rng = random.Random(seed)
     contexts = [words(rng, 5).strip() for _ in range(40)]
     said = reference_texts(model, [(context, {"max_gen_toks": 2}) for context in contexts])

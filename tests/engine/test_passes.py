@@ -8,22 +8,19 @@ import pytest
 from aurac.engine.tokens import ScoringLayout
 
 
-def long_layout(*, fixed: bool) -> ScoringLayout:
-    """Thirty documents of four choices behind a header of 300 tokens, its own or a common one."""
+@pytest.mark.parametrize("fixed", [True, False])
+def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
+    """Thirty documents of four choices behind a header, its own or a common one.
+
+    A header of 300, 30 contexts of 20, 4 choices of 3 read tokens: 300 + 30 * 32 = 1260.
+    """
     rng = np.random.default_rng(0)
-    common = rng.integers(5, 99, 300).tolist()
-    encoded = []
+    common, encoded = rng.integers(5, 99, 300).tolist(), []
     for _ in range(30):
         header = common if fixed else rng.integers(5, 99, 300).tolist()
         context = header + rng.integers(5, 99, 20).tolist()
         encoded += [(context, rng.integers(5, 99, 4).tolist()) for _ in range(4)]
-    return ScoringLayout.build(encoded, 4096)
-
-
-@pytest.mark.parametrize("fixed", [True, False])
-def test_every_distinct_token_is_computed_once(fixed: bool) -> None:
-    """A header of 300, 30 contexts of 20, 4 choices of 3 read tokens: 300 + 30 * 32 = 1260."""
-    layout = long_layout(fixed=fixed)
+    layout = ScoringLayout.build(encoded, 4096)
     plan = layout.plan(512)
     computed = sum(len(step.tokens) for step in plan.steps)
     if fixed:

@@ -1,4 +1,4 @@
-"""One folder, many processes: terminals, Ray clusters, and kills. Small models."""
+"""One folder, many processes: pairs of them, Ray clusters, and kills. Small models."""
 
 from __future__ import annotations
 
@@ -31,29 +31,10 @@ def adapter(tiny_base_folder, tmp_path_factory):
     return random_adapter(tiny_base_folder, tmp_path_factory.mktemp("adapters") / "mine", rank=8)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(adapter, tmp_path_factory):
-    return run_small(adapter, tmp_path_factory.mktemp("whole") / "run").folder
-
-
-def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
-    out = tmp_path / "run"
-    both = [
-        subprocess.Popen(command(adapter, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    for process in both:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()
-    assert curves(out) == curves(undisturbed)
-    for name in cell_files(out):  # the identity, one block, the aggregates: each cell once
-        assert len((out / "cells" / name).read_bytes().splitlines()) == 3
-    assert_clean(out)
-
-
 def test_kills_of_a_whole_comparison_and_pairs_of_them(tmp_path):
-    """Three and two here; `benchmarks/kills.py` is for more."""
-    words = ["--pairs", "2", "--kills", "3", "--out", str(tmp_path / "kills.jsonl")]
+    """Three and two here; `benchmarks/kills.py` is for more. A pair asks nothing twice."""
+    out = tmp_path / "kills.jsonl"
+    words = ["--pairs", "2", "--kills", "3", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.kills", *words],
         capture_output=True,
@@ -65,6 +46,8 @@ def test_kills_of_a_whole_comparison_and_pairs_of_them(tmp_path):
     counts = json.loads(done.stdout.splitlines()[-1])
     assert (counts["pairs"], counts["wrong"]) == (2, [])
     assert counts["kills"] >= 3
+    pairs = [line for line in map(json.loads, out.read_text().splitlines()) if "delay" in line]
+    assert [pair["again"] for pair in pairs] == [0, 0]
 
 
 # Ray --------------------------------------------------------------------------------------------
@@ -152,7 +135,7 @@ def test_a_cluster_of_several_nodes_loses_one(adapter, tmp_path):
     assert_clean(out)
 
 
-def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path):
+def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, tmp_path):
     """One line and status 3; the folder is whole."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
@@ -172,8 +155,9 @@ def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path
     assert process.returncode == 3, said
     assert "the Ray cluster was lost" in said.splitlines()[-1]
     assert "Traceback" not in said
+    whole = run_small(adapter, tmp_path / "whole").folder
     run_small(adapter, out)
-    assert curves(out) == curves(undisturbed)
+    assert curves(out) == curves(whole)
     assert_clean(out)
 
 
