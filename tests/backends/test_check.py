@@ -209,7 +209,7 @@ def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, chec
 ])  # fmt: skip
 def test_exit_code_4_is_for_wrong_answers_alone(server, checked, always, code, says):
     server.always, began = always, time.monotonic()
-    status, _, said = checked("--timeout", "1")
+    status, _, said = checked("--timeout", "1", "--dtype", "auto")
     assert status == code, said
     assert says in said.rpartition("aurac: error: ")[2]
     assert KEY not in said
