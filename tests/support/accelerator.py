@@ -22,6 +22,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -398,10 +399,6 @@ def _nothing(*_: Any, **__: Any) -> None: ...
 
 def _replace_functions() -> None:
     """The functions of `torch.cuda`, and storages, for which C++ has no allocator."""
-    state = STATE.generator
-
-    def seed(number: int) -> None:
-        state.manual_seed(int(number))
 
     def answers(names: str, function: Any) -> dict[str, Any]:
         return dict.fromkeys(names.split(), function)
@@ -412,16 +409,18 @@ def _replace_functions() -> None:
         "is_available": lambda: True,
         "device_count": lambda: STATE.devices,
         "max_memory_allocated": lambda *_: 0,
-        "manual_seed_all": seed,
+        "manual_seed_all": lambda number: STATE.generator.manual_seed(int(number)),
         "get_device_name": lambda *_: "Pretended GPU",
         "get_device_capability": lambda *_: STATE.capability,
         "mem_get_info": lambda *_: (STATE.free, 80 << 30),
         "synchronize": lambda *_: _wait("synchronize"),
     }
-    for name, function in functions.items():
+    for name, function in functions.items():  # one each: dynamo tells functions apart by identity
+        code = function.__code__, function.__globals__, name, None, function.__closure__
+        own = FunctionType(*code)
         for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
             if module is torch.cuda or hasattr(module, name):
-                setattr(module, name, function)
+                setattr(module, name, own)
     torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Graph.record
     torch._C._cuda_getCurrentRawStream = lambda _: 0  # bitsandbytes asks when it is imported
     clone = torch.UntypedStorage.clone
