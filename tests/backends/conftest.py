@@ -46,10 +46,12 @@ def place(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def alone(monkeypatch, tmp_path_factory):
-    stay_offline(monkeypatch, tmp_path_factory.mktemp("hf"))
-    monkeypatch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "machine")
-    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _result: None)
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        stay_offline(patch, tmp_path_factory.mktemp("hf"))
+        patch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: "machine")
+        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
+        patch.setattr("tenacity.nap.time.sleep", lambda _seconds: None)
+        patch.setenv("OPENAI_API_KEY", KEY)
+        yield

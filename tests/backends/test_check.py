@@ -13,13 +13,20 @@ from support.adapters import load_with_peft
 from support.completions import KEY, Server, compared, over_http
 
 from aurac.adapters import load_adapter, save_adapter, truncate
-from aurac.backends.check import NotComputedError, parts
+from aurac.backends.check import NotComputedError
 from aurac.backends.keys import hide, redacted
 from aurac.cli import cli, main
 from aurac.errors import CellError
 
 pytest.importorskip("tenacity", reason="lm-eval's client needs aurac[servers]")
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("alone")]
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """What a server answers is taken without a check before."""
+    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
+    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
 
 
 def empty(choice):
@@ -59,11 +66,12 @@ def test_prompts_that_are_cut_are_seen_by_their_log_probabilities(place, server,
         compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
 
 
-@pytest.mark.parametrize("echoes", [True, False])
-def test_prompts_that_are_longer_than_the_server_takes_are_cut_alike(
-    place, server, tmp_path, echoes
-):
-    server.longest, server.echoes = 48, echoes
+@pytest.mark.parametrize(
+    "twist", [{"longest": 48}, {"longest": 48, "echoes": False}, {"stops": False}]
+)
+def test_what_lm_eval_cuts_itself_is_no_mistake(place, server, tmp_path, twist):
+    """Prompts that are longer than the server takes, and what is written beyond a stop string."""
+    vars(server).update(twist)
     stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
     assert not stored.failures
 
@@ -100,11 +108,10 @@ def test_every_rank_is_checked_and_the_verdicts_are_shown(
     ({"always": "bomb"}, "what is no JSON"),
 ])  # fmt: skip
 @pytest.mark.parametrize("concurrent", [1, 4])
+@pytest.mark.usefixtures("unchecked")
 def test_an_answer_that_is_none_is_an_error_of_the_cell(
-    place, server, tmp_path, monkeypatch, twist, reason, concurrent
+    place, server, tmp_path, twist, reason, concurrent
 ):
-    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
-    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
     vars(server).update(twist)
     how = over_http(server, num_concurrent=concurrent, max_retries=1)
     stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **how)
@@ -114,46 +121,34 @@ def test_an_answer_that_is_none_is_an_error_of_the_cell(
     assert not stored.curves
 
 
-def test_what_is_written_beyond_a_stop_string_is_no_part_of_an_answer(place, server, tmp_path):
-    server.stops = False
-    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
-    assert not stored.failures
-
-
-def test_a_key_that_an_error_repeats_is_kept_and_shown_nowhere(
-    place, server, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
-    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
-    server.always = 400
-    server.loads = 400
+@pytest.mark.usefixtures("unchecked")
+def test_keys_reach_the_server_and_no_file_log_or_screen(place, server, tmp_path, capsys, caplog):
+    """Nor where a server repeats them in an error; and no report is named that was not written."""
+    args = f"base_url={server.url},auth_token=hf_also_secret"
+    how = {"tasks": ["tiny_text"], "model": "local-completions"}
+    command = f"aurac compare mine --model-args {args}"
+    compared(place, tmp_path / "run", model_args=args, command=command, **how)
+    assert server.keys == {f"Bearer {KEY}"}
+    server.always = server.loads = 400
     with pytest.raises(CellError, match="answers 400 Bad Request") as caught:
-        compared(place, tmp_path / "load", tasks=["tiny_text"], **over_http(server))
-    assert KEY not in str(caught.value)
+        compared(place, tmp_path / "load", model_args=args, **how)
     server.loads = True
-    header = {"Authorization": "Bearer sk-of-the-header", "X": "also-secret"}
-    for name, more in (("environment", {}), ("arguments", {"header": header})):
-        how = over_http(server, max_retries=1, **more)
-        stored, _ = compared(place, tmp_path / name, tasks=["tiny_text"], progress=True, **how)
-        assert "answers 400 Bad Request" in stored.failures[0].reason
-    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    shown = capsys.readouterr()
-    for secret in (KEY, "sk-of-the-header", "also-secret"):
-        assert not any(secret.encode() in text for text in kept)
-        assert secret not in shown.out + shown.err
-
-
-def test_no_report_is_named_where_none_was_written(place, server, tmp_path, monkeypatch):
-    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: iter(()))
-    monkeypatch.setattr("aurac.backends.server.ServerBackend.scores", True)
-    server.always = "garbage"
     task, args = place / "tasks" / "tiny_text.yaml", f"base_url={server.url},max_retries=1"
-    words = ["compare", place / "mine", "--tasks", task, "--limit", "2", "--out", tmp_path / "run"]
-    words += ["--model", "local-completions", "--model-args", args]
+    words = ["compare", place / "mine", "--tasks", task, "--out", tmp_path / "command"]
+    words += ["--model", how["model"], "--model-args", args]
     done = CliRunner().invoke(cli, list(map(str, words)), standalone_mode=False)
     assert done.return_value == 3, done.output
-    assert "what is no JSON" in done.output
+    assert "answers 400 Bad Request" in done.output
     assert "report:" not in done.output
+    header = {"Authorization": "Bearer sk-of-the-header", "X": "also-secret"}
+    more = over_http(server, max_retries=1, header=header)
+    stored, _ = compared(place, tmp_path / "header", progress=True, **{**how, **more})
+    assert "answers 400 Bad Request" in stored.failures[0].reason
+    shown = [str(caught.value), done.output, *capsys.readouterr(), caplog.text]
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    for secret in (KEY, "hf_also_secret", "sk-of-the-header", "also-secret"):
+        assert not any(secret.encode() in text for text in kept)
+        assert not any(secret in text for text in shown)
 
 
 def test_keys_are_known_by_their_value(monkeypatch):
@@ -163,93 +158,59 @@ def test_keys_are_known_by_their_value(monkeypatch):
     assert text == "… … … EMPTY"  # a short one is no key
 
 
-def checked(place, server, *more, ranks="1,2,4"):
-    words = ["check-server", server.url, str(place / "mine"), "--ranks", ranks, "--prompts", "4"]
-    how = {"catch_exceptions": False, "standalone_mode": False}
-    return CliRunner().invoke(cli, [*words, "--dtype", "float32", *more], **how)
-
-
 @pytest.fixture
-def cached(monkeypatch, tmp_path):
+def checked(place, server, monkeypatch, capsys, tmp_path):
+    """Runs `aurac check-server`: its exit code, what it prints, and what it says besides."""
     monkeypatch.setenv("AURAC_CACHE", str(tmp_path))
-    return tmp_path
-
-
-def test_check_server(place, server, monkeypatch, cached):
-    done = checked(place, server, "--json")
-    assert done.return_value == 0, done.output
-    told = json.loads(done.stdout)
-    assert [row["rank"] for row in told["ranks"]] == [0, 1, 2, 4]
-    assert all(row["right"] and row["texts"] == [5, 5] for row in told["ranks"])
-    assert "4 prompts for rank 2" in done.stderr
-    server.scale = 0.0
-    done = checked(place, server)
-    assert done.return_value == 4, done.stdout
-    assert done.stdout.count("does not compute the adapter") == 3, done.stdout
-    server.scale, first = 1.0, cached / "r1"
-    save_adapter(truncate(load_adapter(place / "mine"), 1), first)
-    monkeypatch.setattr(Server, "model", lambda self, name: _at_rank_1(self, name, first))
-    done = checked(place, server)
-    assert done.stdout.count("it computes rank 1") == 2
-
-
-def _at_rank_1(server, name, first):
-    model = make_model(1)
-    return model if name == "BASE" else load_with_peft(model, first)
-
-
-@pytest.mark.usefixtures("cached")
-def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, ended):
-    done = checked(place, server, ranks="2")
-    assert done.return_value == 0, done.output
-    assert {name.split("-")[1] for name in set(server.asked) - {"BASE"}} == {"r2"}
-    assert not server.adapters
-    server.adapters = {"production": str(place / "mine")}
-    server.loads = False
-    done = checked(place, server, "--served-name", "production=4")
-    assert done.return_value == 0, done.output
-    assert set(server.asked[-9:]) == {"production"}
-    assert list(server.adapters) == ["production"]
-    code, said = ended("--served-name", "other=4")
-    assert (code, said.strip()[-10:]) == (2, "no 'other'")
-
-
-@pytest.fixture
-def ended(place, server, monkeypatch, capsys):
-    """Runs `aurac check-server`: its exit code and what it says."""
 
     def run(*more):
-        words = ["check-server", server.url, str(place / "mine"), "--prompts", "2", *more]
-        monkeypatch.setattr(sys, "argv", ["aurac", *words])
+        words = ["check-server", server.url, str(place / "mine"), "--dtype", "float32"]
+        monkeypatch.setattr(sys, "argv", ["aurac", *words, "--prompts", "4", *more])
         with pytest.raises(SystemExit) as caught:
             main()
-        return caught.value.code, capsys.readouterr().err.rpartition("aurac: error: ")[2]
+        return caught.value.code, *capsys.readouterr()
 
     return run
 
 
-@pytest.mark.usefixtures("cached")
+def test_check_server(server, checked):
+    code, told, besides = checked("--json")
+    assert code == 0, besides
+    rows = json.loads(told)["ranks"]
+    assert [row["rank"] for row in rows] == [0, 1, 2, 4]
+    assert all(row["right"] and row["texts"] == [5, 5] for row in rows)
+    assert "4 prompts for rank 2" in besides
+    server.scale = 0.0
+    code, told, _ = checked()
+    assert code == 4, told
+    assert told.count("does not compute the adapter") == 3, told
+
+
+def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, checked):
+    code, _, besides = checked("--ranks", "2")
+    assert code == 0, besides
+    assert {name.split("-")[1] for name in set(server.asked) - {"BASE"}} == {"r2"}
+    assert not server.adapters
+    server.adapters = {"production": str(place / "mine")}
+    server.loads = False
+    code, _, besides = checked("--served-name", "production=4")
+    assert code == 0, besides
+    assert set(server.asked[-9:]) == {"production"}
+    assert list(server.adapters) == ["production"]
+    code, _, besides = checked("--served-name", "other=4")
+    assert (code, besides.strip()[-10:]) == (2, "no 'other'")
+
+
 @pytest.mark.parametrize(("always", "code", "says"), [
     (401, 2, "answers 401 Unauthorized"), (404, 2, "answers 404 Not Found"),
     (429, 3, "answers 429 Too Many Requests"), (500, 3, "answers 500 Internal"),
     ("garbage", 3, "answers what is no JSON: <html>"), ("no choices", 3, "answers 0 of 1"),
     ("drop", 3, "does not answer (ConnectionError)"), ("slow", 3, "does not answer within 1 s"),
 ])  # fmt: skip
-def test_exit_code_4_is_for_wrong_answers_alone(server, ended, always, code, says):
+def test_exit_code_4_is_for_wrong_answers_alone(server, checked, always, code, says):
     server.always, began = always, time.monotonic()
-    status, said = ended("--timeout", "1")
+    status, _, said = checked("--timeout", "1", "--dtype", "auto")
     assert status == code, said
-    assert says in said
+    assert says in said.rpartition("aurac: error: ")[2]
     assert KEY not in said
     assert time.monotonic() - began < 60
-
-
-def test_parts_are_those_of_the_text():
-    text = " ".join(f"w{i}" for i in range(40))
-    pairs = parts(text)
-    assert len(pairs) == 3
-    assert "".join([pairs[0][0], *(part for _, part in pairs)]) == text
-    assert all(text.startswith(head + part) for head, part in pairs)
-    assert parts(text, 20, "<s>")[0][0].startswith("<s> w20")
-    assert "".join(parts(text, 20, "<s>")[-1]).endswith(" w39")
-    assert len(parts("字" * 90)) == 3

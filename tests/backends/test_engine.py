@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,100 +11,61 @@ import pytest
 import torch
 from adapters import load_with_peft, random_adapter
 from engine_models import tiny, tokenizer
+from harness_doubles import (
+    NEXT_WORD_YAML,
+    simple_evaluate,
+    stay_offline,
+    text_rows,
+    write_choice_task,
+    write_task,
+    write_text_task,
+)
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForSeq2SeqLM, T5Config
 
 from aurac.adapters import save_adapter, truncate
 from aurac.adapters.cut import Cut
 from aurac.backends.engine import EngineBackend
-
-TASKS = {
-    "choices": """
-output_type: multiple_choice
-doc_to_text: "{{question}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: gold
-metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
-""",
-    "words": """
-output_type: generate_until
-doc_to_text: "{{question}}"
-doc_to_target: "{{choices[gold]}}"
-generation_kwargs: {until: ["the"], max_gen_toks: 12}
-metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
-""",
-    "surprise": """
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{question}}"
-metric_list: [{metric: word_perplexity}]
-""",
-}
-
-
-@pytest.fixture
-def evaluated(tmp_path, monkeypatch):
-    """``lm_eval.simple_evaluate`` on a task of each kind of request."""
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    rows = [
-        {"question": f"Question: what is {i} quick {i * 7} Answer:", "gold": i % 2,
-         "choices": [f" fox {i}", " a lazy dog"]}
-        for i in range(12)
-    ]  # fmt: skip
-    data = tmp_path / "test.jsonl"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name, text in TASKS.items():
-        where = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\n"
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(f"task: {name}\n{where}test_split: test\n{text}")
-    manager = TaskManager(include_defaults=False, include_path=str(tmp_path))
-
-    def evaluate(lm):
-        results = lm_eval.simple_evaluate(
-            lm, tasks=list(TASKS), task_manager=manager, bootstrap_iters=0, log_samples=True
-        )
-        return results["samples"]
-
-    return evaluate
+from aurac.engine.lm import EngineLM
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_simple_evaluate_gives_what_hflm_gives_with_peft(tmp_path, evaluated):
-    from lm_eval.models.huggingface import HFLM
-
+def test_simple_evaluate_gives_what_hflm_gives_with_peft(tmp_path, monkeypatch):
+    """On a task of each kind of request."""
+    stay_offline(monkeypatch, tmp_path / "hf")
+    fields = {"kind": "loglikelihood_rolling", "metric": "word_perplexity"}
+    rolling = write_task(tmp_path, "rolling", NEXT_WORD_YAML, [], text_rows(8), **fields)
+    choice, text = write_choice_task(tmp_path), write_text_task(tmp_path)
     model, tk = deepcopy(tiny("llama")), tokenizer()
     adapter = random_adapter(model, rank=4)
     backend = EngineBackend(SimpleNamespace(model=model, tokenizer=tk))
-    for rank in (4, 2, None):
-        folder = tmp_path / f"rank{rank}"
-        if rank is None:
-            cut, theirs = None, deepcopy(tiny("llama"))
-        else:
+    for rank, task in product((4, 2, None), (choice, text, rolling)):
+        cut, theirs = None, deepcopy(tiny("llama"))
+        if rank:
             cut = Cut(adapter, rank, "prefix", "rule")
-            exported = save_adapter(truncate(adapter, rank, basis="prefix"), folder)
-            theirs = load_with_peft(deepcopy(tiny("llama")), exported)
+            exported = truncate(adapter, rank, basis="prefix")
+            theirs = load_with_peft(theirs, save_adapter(exported, tmp_path / "cut", force=True))
         with backend.lm(cut) as lm:
-            mine = evaluated(lm)
-        expected = evaluated(HFLM(pretrained=theirs, tokenizer=tk, batch_size=4))
-        for task, rows in expected.items():
-            ours = {row["doc_id"]: row for row in mine[task]}
-            for row in rows:
-                own = ours[row["doc_id"]]
-                assert own["arguments"] == row["arguments"]
-                if task == "words":
-                    assert own["resps"] == row["resps"]
-                    continue
-                a, b = (np.ravel(np.array(r["resps"], dtype=float)) for r in (own, row))
-                np.testing.assert_allclose(a, b, atol=2e-4)
-                if task == "choices":
-                    assert own["acc"] == row["acc"]
+            mine = simple_evaluate(task, lm)["samples"][task.stem]
+        hflm = HFLM(pretrained=theirs, tokenizer=tk, batch_size=4)
+        expected = simple_evaluate(task, hflm)["samples"][task.stem]
+        assert len(mine) == len(expected) > 7
+        for own, row in zip(*(sorted(x, key=place_of) for x in (mine, expected)), strict=True):
+            assert own["arguments"] == row["arguments"]
+            if task is text:
+                assert own["resps"] == row["resps"]
+                continue
+            a, b = (np.ravel(np.array(r["resps"], dtype=float)) for r in (own, row))
+            np.testing.assert_allclose(a, b, atol=2e-4)
+            assert own.get("acc") == row.get("acc")
+
+
+def place_of(row):
+    return row["filter"], row["doc_id"]
 
 
 def test_the_newest_cut_stays_attached_and_the_base_comes_back_untouched():
-    from lm_eval.api.instance import Instance
-
     model = deepcopy(tiny("llama"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     adapters = [random_adapter(model, rank=4, seed=seed) for seed in (0, 1)]
@@ -126,12 +87,6 @@ def test_the_newest_cut_stays_attached_and_the_base_comes_back_untouched():
 
 
 def test_a_sequence_to_sequence_model_is_answered_by_hflm():
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-    from transformers import AutoModelForSeq2SeqLM, T5Config
-
-    from aurac.engine.lm import EngineLM
-
     config = T5Config(
         vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2,
         decoder_start_token_id=0,

@@ -15,16 +15,11 @@ from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from harness_doubles import (
-    make_model,
-    make_tokenizer,
-    stay_offline,
-)
+from harness_doubles import make_model, make_tokenizer
 from lm_eval.models.huggingface import HFLM
 from support.adapters import load_with_peft
-from support.completions import KEY, RANKS, Server, compared, over_http
+from support.completions import RANKS, compared, over_http
 
-from aurac.backends.server import ServerError
 from aurac.cli import cli
 from aurac.errors import UsageError
 
@@ -33,11 +28,8 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("alo
 
 
 @pytest.fixture(scope="module")
-def engine(place, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        stay_offline(patch, tmp_path_factory.mktemp("hf"))
-        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
-        return compared(place, tmp_path_factory.mktemp("engine") / "run")[1]
+def engine(place, alone, tmp_path_factory):
+    return compared(place, tmp_path_factory.mktemp("engine") / "run")[1]
 
 
 def same_answers(found, engine):
@@ -190,36 +182,12 @@ def test_a_server_that_dies_costs_no_answered_block_and_the_command_goes_on(
     same_answers(found, {key: frame for key, frame in engine.items() if key[0] == "tiny_text"})
 
 
-def test_no_server(place, tmp_path):
-    gone = Server()
-    gone.server_close()
-    with pytest.raises(ServerError, match="does not answer") as caught:
-        compared(place, tmp_path / "run", **over_http(gone))
-    assert caught.value.exit_code == 3
-
-
-def test_keys_reach_the_server_and_no_file(place, server, tmp_path, caplog):
-    args = f"base_url={server.url},auth_token=hf_also_secret"
-    _stored, _ = compared(
-        place, tmp_path / "run", tasks=["tiny_text"], model="local-completions",
-        model_args=args, command=f"aurac compare mine --model-args {args}",
-    )  # fmt: skip
-    assert server.keys == {f"Bearer {KEY}"}
-    for path in tmp_path.rglob("*"):
-        text = path.read_bytes() if path.is_file() else b""
-        for secret in (KEY, "hf_also_secret"):
-            assert secret.encode() not in text, path
-    assert not any(KEY in record.getMessage() for record in caplog.records)
-
-
 def test_what_takes_no_adapter_or_does_not_exist_is_refused(place, tmp_path):
     for model, says in (("gguf", "takes no adapter"), ("none-such", "lm-eval has no model")):
         with pytest.raises(UsageError, match=says):
             compared(place, tmp_path / "run", model=model)
     with pytest.raises(UsageError, match="base_url"):
         compared(place, tmp_path / "run", model="local-completions")
-    with pytest.raises(UsageError, match="--ray"):
-        compared(place, tmp_path / "run", model="hflm", ray="local")
 
 
 @pytest.mark.server

@@ -25,8 +25,6 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_on_the_pretended_device(name: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, *COMMANDS[name]]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-    )
+    command, how = [sys.executable, *COMMANDS[name]], {"capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, check=False, **how)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

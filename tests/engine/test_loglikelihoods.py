@@ -13,10 +13,13 @@ from engine_models import (
     PACKED,
     PLAIN,
     TOKENIZERS,
+    asked,
+    assert_same,
     budgeted,
     packed_alone,
     reference,
     reference_scores,
+    reference_texts,
     scores,
     tiny,
     tokenizer,
@@ -47,43 +50,37 @@ def make_pairs(seed: int) -> list[tuple[str, str]]:
 
 
 def greedy_pairs(model: object, seed: int) -> list[tuple[str, str]]:
-    """Pairs whose continuation is what the model itself says, so that greedy flags are True."""
-    tk, rng = tokenizer(), random.Random(seed)
-    pairs = []
-    while len(pairs) < 3:
-        context = words(rng, 5).strip()
-        tokens = tk(context, return_tensors="pt").input_ids
-        out = model.generate(tokens, max_new_tokens=3, do_sample=False)
-        text = tk.decode(out[0, tokens.shape[1] :])
-        whole = tk(context + text).input_ids
-        if text.strip() and whole == out[0].tolist():
-            pairs.append((context, text))
-    return pairs
-
-
-def assert_same(mine: list[tuple[float, bool]], theirs: list[tuple[float, bool]]) -> None:
-    assert [flag for _, flag in mine] == [flag for _, flag in theirs]
-    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4, rtol=1e-5)
+    """Pairs whose continuation is what the model itself says, so that some are greedy."""
+    rng = random.Random(seed)
+    contexts = [words(rng, 5).strip() for _ in range(40)]
+    said = reference_texts(model, [(context, {"max_gen_toks": 2}) for context in contexts])
+    return [pair for pair in zip(contexts, said, strict=True) if pair[1].strip()]
 
 
 @pytest.mark.parametrize("kind", PACKED)
 @pytest.mark.parametrize("max_length", [256, 24])
 def test_packed_models_score_as_hflm(kind: str, max_length: int) -> None:
+    """And it leaves the model as it was."""
     model = tiny(kind)
-    pairs = make_pairs(1) + greedy_pairs(model, 5)
+    before, pairs = model.config._attn_implementation, make_pairs(1) + greedy_pairs(model, 5)
     theirs = reference_scores(model, pairs, max_length=max_length)
     assert max_length < 256 or sum(flag for _, flag in theirs) >= 3
     for tokens in (16, 1024):
-        lm = packed_alone(budgeted(model, max_length=max_length, tokens=tokens))
+        lm, done = packed_alone(budgeted(model, max_length=max_length, tokens=tokens)), []
+        lm.progress = done.append
         assert_same(scores(lm, pairs), theirs)
+        assert sum(done) == len(pairs)
+        assert len(done) > 2 or tokens > 16
         assert_same(scores(lm, pairs), theirs)  # from what was tokenised and kept
+    assert (model.config._attn_implementation, len(model._forward_hooks)) == (before, 0)
 
 
 @pytest.mark.parametrize("kind", PLAIN)
 def test_hflm_answers_for_other_models(kind: str) -> None:
-    model, pairs = tiny(kind), make_pairs(2)
-    lm = budgeted(model)
+    model, pairs, lm = tiny(kind), make_pairs(2), budgeted(tiny(kind))
     assert scores(lm, pairs) == reference_scores(model, pairs)
+    prompts = [(context + "x", {"until": [], "max_gen_toks": 7}) for context, _ in pairs]
+    assert texts_of(lm, prompts) == reference_texts(model, prompts)
     with pytest.raises(AttributeError, match="packed"):
         scores(packed_alone(lm), pairs)
 
@@ -144,16 +141,10 @@ def test_one_tokenisation_serves_every_model_state(header: bool) -> None:
         model.load_state_dict(tiny("llama", seed).state_dict())
         lm.forget()
         theirs = reference_scores(model, pairs)
-        lm.prepare(lm_instances := [*map(_instance, pairs)])
-        assert_same(lm.loglikelihood(lm_instances[:5]), theirs[:5])
-        assert_same(lm.loglikelihood(lm_instances[5:]), theirs[5:])  # another block
+        lm.prepare(instances := asked("loglikelihood", pairs))
+        assert_same(lm.loglikelihood(instances[:5]), theirs[:5])
+        assert_same(lm.loglikelihood(instances[5:]), theirs[5:])  # another block
         assert bool(len(lm._header)) is header
-
-
-def _instance(pair: tuple[str, str]) -> object:
-    from lm_eval.api.instance import Instance
-
-    return Instance("loglikelihood", {}, pair, 0)
 
 
 def test_result_is_the_sum_of_log_softmax_by_hand() -> None:
@@ -165,18 +156,6 @@ def test_result_is_the_sum_of_log_softmax_by_hand() -> None:
     by_hand = sum(float(table[i - 1, whole[i]]) for i in range(len(context), len(whole)))
     ((value, _),) = scores(budgeted(model), [("fox", " the dog")])
     assert value == pytest.approx(by_hand, abs=1e-4)
-
-
-def test_progress_adds_up_and_the_model_is_left_as_it_was() -> None:
-    model, seen = tiny("llama"), []
-    before = model.config._attn_implementation
-    lm = budgeted(model, tokens=20)
-    lm.progress = seen.append
-    scores(lm, make_pairs(4))
-    assert sum(seen) == len(make_pairs(4))
-    assert len(seen) > 2
-    assert model.config._attn_implementation == before
-    assert not model._forward_hooks
 
 
 def test_half_precision_scores_as_full_precision_does() -> None:
@@ -192,33 +171,26 @@ def test_a_choice_longer_than_the_model_is_named() -> None:
         model_input([1], [1, 2, 3, 4, 5], 4)
 
 
-def test_nothing_to_score() -> None:
-    assert budgeted(tiny("llama")).loglikelihood([]) == []
-
-
 def test_where_memory_does_not_suffice_less_is_computed_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Passes of more than 140 tokens fail, so that those of at most 128 answer."""
-    model, pairs = tiny("llama"), make_pairs(7)
+    model, pairs, seen, most = tiny("llama"), make_pairs(7), [], [140]
     lm = budgeted(model, tokens=512)
-    seen: list[int] = []
     lm.progress = seen.append
     with torch.inference_mode():
         probe(model)
-    forward = type(model).forward
+    expected, forward = reference_scores(model, pairs), type(model).forward
 
     def small(self: object, *args: object, input_ids: torch.Tensor, **kwargs: object) -> object:
-        if input_ids.numel() > 140:
-            raise RuntimeError("CUDA out of memory")
+        if input_ids.numel() > most[0]:
+            raise RuntimeError("CUDA out of memory") if most[0] else MemoryError
         return forward(self, *args, input_ids=input_ids, **kwargs)
 
-    expected = reference_scores(model, pairs)
     monkeypatch.setattr(type(model), "forward", small)
     assert_same(scores(lm, pairs), expected)
-    assert lm.budgets.tokens == 128
-    assert sum(seen) == len(pairs)
-    monkeypatch.setattr(type(model), "forward", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    assert (lm.budgets.tokens, sum(seen)) == (128, len(pairs))
+    most[0] = 0
     with pytest.raises(MemoryError):
         scores(lm, pairs)
 
@@ -238,24 +210,23 @@ def with_bias(values: dict[int, float]) -> object:
     return model
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_nan_or_infinity_is_refused(value: float) -> None:
-    lm = budgeted(with_bias({7: value}))
+INFINITY = float("inf")
+REFUSED = [{7: float("nan")}, {7: INFINITY}, dict.fromkeys(range(300), -INFINITY)]
+
+
+@pytest.mark.parametrize("values", REFUSED, ids=["nan", "infinity", "no token at all"])
+def test_what_is_no_number_is_refused(values: dict[int, float]) -> None:
+    lm = budgeted(with_bias(values))
     with pytest.raises(CellError, match="no finite number"):
         scores(lm, [("fox", " dog")])
     with pytest.raises(CellError, match="no finite number"):
         texts_of(lm, [("fox", {"max_gen_toks": 3})])
 
 
-def test_a_row_without_any_token_is_refused_but_tokens_may_be_ruled_out() -> None:
-    nothing = budgeted(with_bias(dict.fromkeys(range(300), float("-inf"))))
-    with pytest.raises(CellError, match="no finite number"):
-        scores(nothing, [("fox", " dog")])
-    with pytest.raises(CellError, match="no finite number"):
-        texts_of(nothing, [("fox", {"max_gen_toks": 3})])
-    ruled_out = budgeted(with_bias({299: float("-inf")}))
+def test_a_token_may_be_ruled_out_unless_it_is_scored() -> None:
+    ruled_out = budgeted(with_bias({299: -INFINITY}))
     assert scores(ruled_out, [("fox", " dog")])
     assert texts_of(ruled_out, [("fox", {"max_gen_toks": 3})])
     (token,) = tokenizer()(" dog").input_ids[:1]
     with pytest.raises(CellError, match="log-likelihood -inf"):
-        scores(budgeted(with_bias({token: float("-inf")})), [("fox", " dog")])
+        scores(budgeted(with_bias({token: -INFINITY})), [("fox", " dog")])

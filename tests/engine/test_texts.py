@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any
-
 import pytest
 import torch
 from engine_models import (
     ANY_MODEL,
     PACKED,
-    PLAIN,
     TOKENIZERS,
+    Request,
     budgeted,
+    make_requests,
     packed_alone,
     reference_texts,
     texts,
     tiny,
     tokenizer,
-    words,
 )
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -26,23 +23,6 @@ from hypothesis import strategies as st
 from aurac.engine.running import plainly_greedy
 from aurac.engine.tokens import StopTable, decodes_greedily, encode_prompts
 from aurac.errors import TaskError
-
-Request = tuple[str, dict[str, Any]]
-
-
-def make_requests(seed: int, *, header: bool) -> list[Request]:
-    """Prompts of many lengths, stop strings of one and several tokens, several limits."""
-    rng = random.Random(seed)
-    common = words(rng, 40) + " " if header else ""
-    stops = [["the"], [".", "\n\n"], ["Answer:"], [], "fox", ["\n"]]
-    requests = [
-        (
-            common + "x" + words(rng, rng.randint(1, 12)),
-            {"until": rng.choice(stops), "max_gen_toks": rng.choice([1, 7, 30])},
-        )
-        for _ in range(9)
-    ]
-    return [*requests, requests[0]]
 
 
 @pytest.mark.parametrize("kind", PACKED)
@@ -56,12 +36,6 @@ def test_packed_models_write_as_hflm(kind: str) -> None:
         lm.progress = seen.append
         assert texts(lm, requests) == theirs
         assert sum(seen) == len(requests)
-
-
-@pytest.mark.parametrize("kind", PLAIN)
-def test_hflm_writes_for_other_models(kind: str) -> None:
-    model, requests = tiny(kind), make_requests(2, header=False)
-    assert texts(budgeted(model), requests) == reference_texts(model, requests)
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -80,29 +54,6 @@ def test_any_prompts_are_continued_as_by_hflm(
     model, requests = tiny(kind, weights), make_requests(seed, header=header)
     mine = texts(budgeted(model, tokens, max_length), requests)
     assert mine == reference_texts(model, requests, tokens=tokens, max_length=max_length)
-
-
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    seed=st.integers(0, 10**6),
-    header=st.booleans(),
-    cached=st.integers(1, 400),
-    sequences=st.integers(1, 8),
-    tokens=st.integers(1, 200),
-)
-def test_budgets_never_change_a_text(
-    seed: int, header: bool, cached: int, sequences: int, tokens: int
-) -> None:
-    """Tiny budgets force eviction, refilling and resizing; the texts stay the same."""
-    model, requests = tiny("llama"), make_requests(seed, header=header)
-    lm = budgeted(model, cached=cached, sequences=sequences, tokens=tokens)
-    assert texts(lm, requests) == reference_texts(model, requests)
-
-
-def test_left_truncation_makes_room_for_new_tokens() -> None:
-    model, requests = tiny("llama"), make_requests(3, header=True)
-    mine = texts(budgeted(model, max_length=50), requests)
-    assert mine == reference_texts(model, requests, max_length=50)
 
 
 def test_eos_ends_a_text_and_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +75,6 @@ def test_a_repetition_penalty_of_the_model_is_kept(monkeypatch: pytest.MonkeyPat
     assert not plainly_greedy(model)
     penalised = texts(budgeted(model), requests)
     assert penalised == reference_texts(model, requests) != without
-
-
-@pytest.mark.parametrize("kind", ["gpt2", "opt"])
-def test_a_text_up_to_the_models_last_position(kind: str) -> None:
-    requests: list[Request] = [(words(random.Random(1), 300), {"until": [], "max_gen_toks": 8})]
-    assert texts(budgeted(tiny(kind)), requests) == reference_texts(tiny(kind), requests)
 
 
 def test_kwargs_are_read_as_lm_eval_reads_them() -> None:

@@ -1,4 +1,4 @@
-"""One folder, many processes: terminals, Ray clusters, and kills. Small models."""
+"""One folder, many processes: pairs of them, Ray clusters, and kills. Small models."""
 
 from __future__ import annotations
 
@@ -14,26 +14,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from support import runs_doubles
-from support.runs_doubles import Task, compute_all, planned
-from support.small_runs import (
-    assert_clean,
-    cell_files,
-    command,
-    curves,
-    random_adapter,
-    run_small,
-)
+from support.small_runs import assert_clean, cell_files, command, curves, random_adapter, run_small
 
 from aurac.records.cells import CellStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.cluster,
+    pytest.mark.usefixtures("plain_figures"),
+]
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _no_report(monkeypatch):
-    monkeypatch.setattr("aurac.runs.compare.write_report", lambda _result: None)
 
 
 @pytest.fixture(scope="module")
@@ -41,96 +31,10 @@ def adapter(tiny_base_folder, tmp_path_factory):
     return random_adapter(tiny_base_folder, tmp_path_factory.mktemp("adapters") / "mine", rank=8)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(adapter, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
-        return run_small(adapter, tmp_path_factory.mktemp("whole") / "run").folder
-
-
-def test_two_terminals_share_one_folder(adapter, undisturbed, tmp_path):
-    out = tmp_path / "run"
-    both = [
-        subprocess.Popen(command(adapter, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
-    for process in both:
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()
-    assert curves(out) == curves(undisturbed)
-    for name in cell_files(out):  # the identity, one block, the aggregates: each cell once
-        assert len((out / "cells" / name).read_bytes().splitlines()) == 3
-    assert_clean(out)
-
-
-_KILLED = """
-import os, random, signal, sys, time
-from pathlib import Path
-import aurac.runs.compute
-from aurac.runs import plan
-from runs_doubles import Task, compute_all, planned
-
-plan.BLOCK_EXAMPLES = {"cpu": 2}
-aurac.runs.compute.MOST_DEATHS = 99  # kills may come faster than blocks
-folder, draw, kills = Path(sys.argv[1]), random.Random(sys.argv[2]), 0
-begun = folder.with_suffix(".txt")
-
-def note(places):
-    with begun.open("a") as file:
-        file.write("x")
-
-def work():
-    compute_all(folder, planned(*(Task(f"t{k}", n=7, seconds=0.03, act=note) for k in range(5))))
-    os._exit(0)
-
-while True:
-    child = os.fork() or work()
-    deadline, ended = time.monotonic() + draw.uniform(0, 0.15), 0
-    while not ended and (kills >= 12 or time.monotonic() < deadline):
-        ended, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.001)
-    if ended:
-        break
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    kills += 1
-assert os.waitstatus_to_exitcode(status) == 0
-print(kills, len(begun.read_text()))
-"""
-
-
-def test_kills_at_random_moments_lose_one_block_each_at_most(tmp_path):
-    """Five cells of four blocks; the finished run is that of one that nobody disturbed."""
-    cells = planned(*(Task(f"t{k}", n=7) for k in range(5)))
-    compute_all(tmp_path / "undisturbed", cells)
-    path = os.pathsep.join([str(Path(runs_doubles.__file__).parent), *filter(None, sys.path)])
-    for seed in range(2):
-        folder = tmp_path / str(seed)
-        done = subprocess.run(
-            [sys.executable, "-c", _KILLED, str(folder), str(seed)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        assert done.returncode == 0, done.stderr
-        kills, begun = map(int, done.stdout.split())
-        assert kills > 2
-        assert 20 <= begun <= 20 + kills
-        for cell in cells:
-            one, other = (
-                CellStore(place).read(cell.key) for place in (folder, tmp_path / "undisturbed")
-            )
-            assert one.missing(cell.documents) == []
-            assert one.responses(cell.documents) == other.responses(cell.documents)
-            assert one.values("acc,none", cell.documents) == other.values(
-                "acc,none", cell.documents
-            )
-
-
 def test_kills_of_a_whole_comparison_and_pairs_of_them(tmp_path):
-    """Three and two here; `benchmarks/kills.py` is for more."""
-    words = ["--pairs", "2", "--kills", "3", "--out", str(tmp_path / "kills.jsonl")]
+    """Three and two here; `benchmarks/kills.py` is for more. A pair asks nothing twice."""
+    out = tmp_path / "kills.jsonl"
+    words = ["--pairs", "2", "--kills", "3", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.kills", *words],
         capture_output=True,
@@ -142,6 +46,8 @@ def test_kills_of_a_whole_comparison_and_pairs_of_them(tmp_path):
     counts = json.loads(done.stdout.splitlines()[-1])
     assert (counts["pairs"], counts["wrong"]) == (2, [])
     assert counts["kills"] >= 3
+    pairs = [line for line in map(json.loads, out.read_text().splitlines()) if "delay" in line]
+    assert [pair["again"] for pair in pairs] == [0, 0]
 
 
 # Ray --------------------------------------------------------------------------------------------
@@ -197,54 +103,39 @@ def test_ray_gives_the_same_of_a_family_and_of_fitted_factors(
     assert_clean("together")
 
 
-def test_a_dead_ray_worker_costs_a_block(adapter, tmp_path):
-    """Five blocks a cell; a worker is killed once the folder has a part of a cell."""
-    pytest.importorskip("ray")
-    settings = {"limit": 600, "ranks": "8"}
-    whole, out = tmp_path / "whole", tmp_path / "run"
-    run_small(adapter, whole, **settings)
+def test_a_cluster_of_several_nodes_loses_one(adapter, tmp_path):
+    """A head without processors and two nodes of one each, cells of five blocks.
 
-    def kill_in_a_cell():
-        wait_until((out / "cells").exists)
-        wait_until(lambda: any(0 < count < 600 for count in examples_in(out)))
-        victim = wait_until(lambda: next(descendants("ray::answer"), None))
-        os.kill(victim, signal.SIGKILL)
-        return victim
-
-    with meanwhile(kill_in_a_cell) as victims:
-        run_small(adapter, out, ray="local", **settings)
-    assert len(victims) == 1
-    assert curves(out) == curves(whole)
-    assert set(examples_in(out)) == {600}
-    assert_clean(out)
-
-
-def test_a_cluster_of_several_nodes_loses_one(adapter, undisturbed, tmp_path):
-    """A head without processors and two nodes of one each; one is killed after the first cell."""
+    A node is killed once the folder has a part of a cell.
+    """
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    out = tmp_path / "run"
+    settings = {"limit": 600, "ranks": "8"}
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    run_small(adapter, whole, **settings)
     quiet = {"include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **quiet})
     nodes = [cluster.add_node(num_cpus=1, **quiet) for _ in range(2)]
 
     def lose_a_node():
-        done = wait_until(lambda: (out / "cells").exists() and len(cell_files(out)))
+        wait_until((out / "cells").exists)
+        wait_until(lambda: any(0 < count < 600 for count in examples_in(out)))
         cluster.remove_node(nodes[0], allow_graceful=False)
-        return done
+        return examples_in(out)
 
     try:
-        with meanwhile(lose_a_node) as done:
-            run_small(adapter, out, ray=cluster.address)
+        with meanwhile(lose_a_node) as left:
+            run_small(adapter, out, ray=cluster.address, **settings)
     finally:
         cluster.shutdown()
-    assert 1 <= done[0] < 5
-    assert curves(out) == curves(undisturbed)
+    assert min(left[0]) < 600
+    assert curves(out) == curves(whole)
+    assert set(examples_in(out)) == {600}
     assert_clean(out)
 
 
-def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path):
+def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, tmp_path):
     """One line and status 3; the folder is whole."""
     pytest.importorskip("ray")
     out = tmp_path / "run"
@@ -264,8 +155,9 @@ def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, undisturbed, tmp_path
     assert process.returncode == 3, said
     assert "the Ray cluster was lost" in said.splitlines()[-1]
     assert "Traceback" not in said
+    whole = run_small(adapter, tmp_path / "whole").folder
     run_small(adapter, out)
-    assert curves(out) == curves(undisturbed)
+    assert curves(out) == curves(whole)
     assert_clean(out)
 
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -90,13 +91,9 @@ def _as_cpu(tensor: torch.Tensor) -> torch.Tensor:
 
 def _refer(target: torch.Tensor, source: torch.Tensor) -> None:
     """Give a tensor the memory and the shape of another."""
+    storage, place = source.untyped_storage(), source.storage_offset()
     torch.ops.aten.set_.source_Storage_storage_offset.redispatch(
-        ON_CPU,
-        target,
-        source.untyped_storage(),
-        source.storage_offset(),
-        source.shape,
-        source.stride(),
+        ON_CPU, target, storage, place, source.shape, source.stride()
     )
 
 
@@ -105,9 +102,7 @@ def _allocate() -> None:
         STATE.fail_after -= 1
         if STATE.fail_after < 0:
             STATE.failures -= 1
-            raise STATE.error or torch.OutOfMemoryError(
-                "CUDA out of memory. Tried to allocate much."
-            )
+            raise STATE.error or torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def _wait(what: str) -> None:
@@ -128,8 +123,6 @@ def _wait(what: str) -> None:
 
 class _Operation:
     """What the schema of an operation says."""
-
-    known: ClassVar[dict[Any, _Operation]] = {}
 
     def __init__(self, op: Any) -> None:
         schema = op._schema
@@ -152,11 +145,8 @@ class _Operation:
             for r in schema.returns
         ]
 
-    @classmethod
-    def of(cls, op: Any) -> _Operation:
-        if op not in cls.known:
-            cls.known[op] = cls(op)
-        return cls.known[op]
+
+_operation = functools.cache(_Operation)
 
 
 class _Call:
@@ -232,7 +222,7 @@ def _geometry(tensor: torch.Tensor) -> Any:
 
 def _compute(op: Any, *args: Any, **kwargs: Any) -> Any:
     """Any operation, by the CPU's kernel on the same memory."""
-    known = _Operation.of(op)
+    known = _operation(op)
     STATE.counts.kernels[known.name] += 1
     if known.waits:
         _wait(known.name.removeprefix("aten::"))
@@ -267,16 +257,6 @@ def _empty(op: Any, size: Any, *args: Any, device: Any = None, **kwargs: Any) ->
     if STATE.tape is not None:
         STATE.tape.append((lambda: (), [], {}, [made]))
     return seen_as(made, CUDA, index)
-
-
-def _resize(_op: Any, tensor: torch.Tensor, size: Any, **_: Any) -> torch.Tensor:
-    if tuple(tensor.shape) != tuple(size):
-        _allocate()
-        fresh = torch.empty(size, dtype=tensor.dtype)
-        count = min(fresh.numel(), tensor.numel())
-        fresh.view(-1)[:count] = _as_cpu(tensor).reshape(-1)[:count]
-        _refer(tensor, seen_as(fresh, CUDA, tensor.get_device()))
-    return tensor
 
 
 def _softmax(op: Any, tensor: torch.Tensor, dim: int, widened: bool, **out: Any) -> torch.Tensor:
@@ -314,10 +294,6 @@ def _rms_norm(x: Any, shape: Any, weight: Any, eps: float | None) -> tuple[Any, 
     return torch.nn.functional.rms_norm(wide, shape, scale, eps).to(x.dtype), inverse
 
 
-def _depthwise(x: Any, weight: Any, _size: Any, bias: Any, *how: Any) -> torch.Tensor:
-    return torch.nn.functional.conv2d(x, weight, bias, *how, x.shape[1])
-
-
 def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
     """Within the device, to it or from it; the host waits unless it is told not to."""
     with torch._C._AutoDispatchBelowAutograd():
@@ -333,22 +309,12 @@ def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False
     return target
 
 
-VIEWS = (
-    "as_strided",
-    "view",
-    "_reshape_alias",
-    "unfold",
-    "view_as_complex",
-    "view_as_real",
-    "set_",
-)
+VIEWS = ("as_strided", "view", "_reshape_alias", "set_")
 SPECIAL = {
     **{f"aten::{name}": lambda op, *a, **k: op.redispatch(ON_CPU, *a, **k) for name in VIEWS},
     **dict.fromkeys(("aten::empty", "aten::empty_strided"), _empty),
     **dict.fromkeys(("aten::_softmax", "aten::_log_softmax"), _softmax),
-    "aten::resize_": _resize,
     "aten::histc": _histc,
-    "aten::_conv_depthwise2d": lambda _, *a: _stands_for("_conv_depthwise2d", _depthwise)(*a),
 }
 
 
@@ -369,9 +335,8 @@ class Graph:
         STATE.counts.kernels["graph"] += 1
         for op, low, named, fresh in self.tape:
             out = op(*low, **named)
-            for kept, new in zip(
-                fresh, out if isinstance(out, (list, tuple)) else [out], strict=False
-            ):
+            new_ones = out if isinstance(out, (list, tuple)) else [out]
+            for kept, new in zip(fresh, new_ones, strict=False):
                 kept.copy_(new)
 
     @staticmethod
@@ -432,71 +397,30 @@ def _hooks_that_say_yes() -> Any:
 def _nothing(*_: Any, **__: Any) -> None: ...
 
 
-class _Stream:
-    """A stream or an event, of which nothing waits."""
-
-    device = torch.device("cuda", 0)
-    record = wait = synchronize = wait_stream = wait_event = _nothing
-
-    def __init__(self, *_: Any, **__: Any) -> None: ...
-
-
 def _replace_functions() -> None:
     """The functions of `torch.cuda`, and storages, for which C++ has no allocator."""
-    device = SimpleNamespace(
-        name="Pretended GPU", major=STATE.capability[0], minor=STATE.capability[1],
-        total_memory=80 << 30, multi_processor_count=132, warp_size=32, is_integrated=False,
-        gcnArchName="", L2_cache_size=50 << 20, uuid="0", max_threads_per_multi_processor=2048,
-        regs_per_multiprocessor=65536, shared_memory_per_block=49152,
-        shared_memory_per_block_optin=232448,
-    )  # fmt: skip
-    state = STATE.generator
-
-    def seed(number: int) -> None:
-        state.manual_seed(int(number))
 
     def answers(names: str, function: Any) -> dict[str, Any]:
         return dict.fromkeys(names.split(), function)
 
     functions: dict[str, Any] = {
-        **answers("init _lazy_init set_device empty_cache ipc_collect", _nothing),
-        **answers("reset_peak_memory_stats graph_pool_handle", _nothing),
-        **answers("is_available is_initialized", lambda: True),
+        **answers("_lazy_init set_device empty_cache reset_peak_memory_stats", _nothing),
         **answers("_is_in_bad_fork is_current_stream_capturing", lambda: False),
-        **answers("device_count _device_count_nvml", lambda: STATE.devices),
-        **answers("current_device _exchange_device _maybe_exchange_device", lambda *_: 0),
-        **answers("memory_allocated memory_reserved", lambda *_: 0),
-        **answers("max_memory_allocated max_memory_reserved", lambda *_: 0),
-        **answers("current_stream default_stream", lambda *_: _Stream()),
-        **answers("manual_seed manual_seed_all", seed),
-        "memory_stats": lambda *_, **__: {},
-        "get_device_name": lambda *_: device.name,
+        "is_available": lambda: True,
+        "device_count": lambda: STATE.devices,
+        "max_memory_allocated": lambda *_: 0,
+        "manual_seed_all": lambda number: STATE.generator.manual_seed(int(number)),
+        "get_device_name": lambda *_: "Pretended GPU",
         "get_device_capability": lambda *_: STATE.capability,
-        "get_device_properties": lambda *_: device,
-        "mem_get_info": lambda *_: (STATE.free, device.total_memory),
+        "mem_get_info": lambda *_: (STATE.free, 80 << 30),
         "synchronize": lambda *_: _wait("synchronize"),
-        "get_rng_state": lambda *_: state.get_state(),
-        "get_rng_state_all": lambda: [state.get_state()],
-        "set_rng_state": lambda new, *_: state.set_state(new.cpu()) and None,
-        "set_rng_state_all": lambda new: state.set_state(new[0].cpu()) and None,
-        "is_bf16_supported": lambda *_, **__: STATE.capability >= (8, 0),
-        "stream": lambda *_: contextlib.nullcontext(),
-        "get_arch_list": lambda: ["sm_90"],
-        "can_device_access_peer": lambda *_: False,
     }
     for name, function in functions.items():  # one each: dynamo tells functions apart by identity
-        own = FunctionType(
-            function.__code__,
-            function.__globals__,
-            name,
-            function.__defaults__,
-            function.__closure__,
-        )
+        code = function.__code__, function.__globals__, name, None, function.__closure__
+        own = FunctionType(*code)
         for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
             if module is torch.cuda or hasattr(module, name):
                 setattr(module, name, own)
-    torch.cuda.Stream = torch.cuda.Event = _Stream
-    torch.cuda.default_generators = (state,)
     torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Graph.record
     torch._C._cuda_getCurrentRawStream = lambda _: 0  # bitsandbytes asks when it is imported
     clone = torch.UntypedStorage.clone

@@ -15,19 +15,11 @@ from aurac.adapters import Adapter, Factors
 LLAMA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def tiny_llama(dtype=torch.float32, hidden_size=32, intermediate_size=48, **fields):
-    torch.manual_seed(1)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        pad_token_id=0,
-        **fields,
-    )
-    return LlamaForCausalLM(config).to(dtype).eval()
+def tiny_llama(dtype=torch.float32, seed=1, **fields):
+    torch.manual_seed(seed)
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    return LlamaForCausalLM(LlamaConfig(**{**sizes, **heads, **fields})).to(dtype).eval()
 
 
 def tiny_gpt2(dtype=torch.float32):

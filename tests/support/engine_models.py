@@ -4,20 +4,65 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import TYPE_CHECKING, Any
+import random
+from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import strategies as st
 
-if TYPE_CHECKING:
-    import random
-
+Request = tuple[str, dict[str, Any]]
 TEXT = "the quick brown fox jumps over a lazy dog . Question: what is Answer: 42 \n \n\n é € 中 b"
 WORDS = TEXT.split(" ")
-PACKED = ["llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2", "gemma3", "gpt2", "gpt_neox",
-          "phi", "opt", "mixtral", "cohere", "granite"]  # fmt: skip
-PLAIN = ["bloom", "gpt_neo", "mamba", "lfm2", "llama4_text", "gpt_oss"]
-
+ENDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": 300}
+BASE = {
+    **ENDS,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 256,
+}
+GROUPED = {**BASE, "num_key_value_heads": 2}
+LOCAL = {**GROUPED, "head_dim": 8, "sliding_window": 9}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": GROUPED,
+    "qwen2": GROUPED,
+    "qwen3": {**GROUPED, "head_dim": 8},
+    "mistral": {**GROUPED, "sliding_window": 9},
+    "gemma": {**GROUPED, "head_dim": 8},
+    "gemma2": {**LOCAL, "query_pre_attn_scalar": 8},
+    "gemma3_text": {**LOCAL, "query_pre_attn_scalar": 8},
+    "gpt2": {**ENDS, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 256},
+    "gpt_neox": BASE,
+    "phi": BASE,
+    "opt": {**BASE, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "mixtral": {**GROUPED, "num_local_experts": 4},
+    "cohere": GROUPED,
+    "granite": {**GROUPED, "logits_scaling": 3.0},
+    # what no packed pass answers
+    "bloom": {**ENDS, "hidden_size": 32, "n_layer": 3, "n_head": 4},
+    "gpt_neo": {
+        **ENDS,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+        "max_position_embeddings": 256,
+    },
+    "mamba": {**ENDS, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 8},
+    "lfm2": {**GROUPED, "layer_types": ["conv", "full_attention", "conv"]},
+    "llama4_text": {
+        **GROUPED,
+        "head_dim": 8,
+        "attention_chunk_size": 9,
+        "num_local_experts": 2,
+        "intermediate_size_mlp": 48,
+    },
+    "gpt_oss": {**LOCAL, "num_local_experts": 4, "num_experts_per_tok": 2},
+}
+PACKED, PLAIN = [*CONFIGS][:14], [*CONFIGS][14:]
 
 TOKENIZERS = ("bytes", "bos", "metaspace")
 ANY_MODEL = {
@@ -69,68 +114,14 @@ def tokenizer(kind: str = "bytes") -> Any:
     )
 
 
-def _config(kind: str) -> Any:
-    import transformers as hf
-
-    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "vocab_size": 300}
-    base = {
-        **ends,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 256,
-    }
-    grouped = {**base, "num_key_value_heads": 2}
-    local = {**grouped, "head_dim": 8, "sliding_window": 9}
-    small = {**ends, "hidden_size": 32, "num_layers": 2, "num_heads": 4}
-    makers = {
-        "llama": lambda: hf.LlamaConfig(**grouped),
-        "qwen2": lambda: hf.Qwen2Config(**grouped),
-        "qwen3": lambda: hf.Qwen3Config(**grouped, head_dim=8),
-        "mistral": lambda: hf.MistralConfig(**grouped, sliding_window=9),
-        "gemma": lambda: hf.GemmaConfig(**grouped, head_dim=8),
-        "gemma2": lambda: hf.Gemma2Config(**local, query_pre_attn_scalar=8),
-        "gemma3": lambda: hf.Gemma3TextConfig(**local, query_pre_attn_scalar=8),
-        "gpt2": lambda: hf.GPT2Config(**ends, n_embd=32, n_layer=3, n_head=4, n_positions=256),
-        "gpt_neox": lambda: hf.GPTNeoXConfig(**base),
-        "phi": lambda: hf.PhiConfig(**base),
-        "opt": lambda: hf.OPTConfig(
-            **{k: v for k, v in base.items() if k != "intermediate_size"},
-            ffn_dim=48,
-            word_embed_proj_dim=32,
-        ),
-        "mixtral": lambda: hf.MixtralConfig(**grouped, num_local_experts=4),
-        "cohere": lambda: hf.CohereConfig(**grouped),
-        "granite": lambda: hf.GraniteConfig(**grouped, logits_scaling=3.0),
-        "bloom": lambda: hf.BloomConfig(**ends, hidden_size=32, n_layer=3, n_head=4),
-        "gpt_neo": lambda: hf.GPTNeoConfig(
-            **small,
-            attention_types=[[["global", "local"], 1]],
-            window_size=8,
-            max_position_embeddings=256,
-        ),
-        "mamba": lambda: hf.MambaConfig(**ends, hidden_size=32, num_hidden_layers=3, state_size=8),
-        "lfm2": lambda: hf.Lfm2Config(**grouped, layer_types=["conv", "full_attention", "conv"]),
-        "llama4_text": lambda: hf.Llama4TextConfig(
-            **grouped,
-            head_dim=8,
-            attention_chunk_size=9,
-            num_local_experts=2,
-            intermediate_size_mlp=48,
-        ),
-        "gpt_oss": lambda: hf.GptOssConfig(**local, num_local_experts=4, num_experts_per_tok=2),
-    }
-    return makers[kind]()
-
-
 @functools.cache
-def tiny(kind: str, seed: int = 0) -> Any:
+def tiny(kind: str, seed: int = 0, **fields: Any) -> Any:
     """A model with weights large enough that attention decides its answers."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    settings = {**CONFIGS[kind], **fields}
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(_config(kind))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -143,6 +134,40 @@ def words(rng: random.Random, count: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(count))
 
 
+def make_requests(
+    seed: int, *, header: bool, limits: tuple[int, ...] = (1, 7, 30)
+) -> list[Request]:
+    """Prompts of many lengths, stop strings of one and several tokens, several limits."""
+    rng = random.Random(seed)
+    common = words(rng, 40) + " " if header else ""
+    stops = [["the"], [".", "\n\n"], ["Answer:"], [], "fox", ["\n"]]
+    requests = [
+        (
+            common + "x" + words(rng, rng.randint(1, 12)),
+            {"until": rng.choice(stops), "max_gen_toks": rng.choice(limits)},
+        )
+        for _ in range(9)
+    ]
+    return [*requests, requests[0]]
+
+
+def asked(kind: str, requests: list[tuple[str, Any]]) -> list[Any]:
+    """Requests of a task "t", one for each of its documents."""
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, r, 0, ("t", i, 1)) for i, r in enumerate(requests)]
+
+
+def scores(lm: Any, pairs: list[tuple[str, str]]) -> list[tuple[float, bool]]:
+    """The log-likelihoods of an lm-eval model."""
+    return lm.loglikelihood(asked("loglikelihood", pairs))
+
+
+def texts(lm: Any, requests: list[Request]) -> list[str]:
+    """The texts of an lm-eval model."""
+    return lm.generate_until(asked("generate_until", requests))
+
+
 def reference(model: Any, tokens: str = "bytes", **kwargs: Any) -> Any:
     """lm-eval's own model around ours: the oracle."""
     from lm_eval.models.huggingface import HFLM
@@ -150,24 +175,14 @@ def reference(model: Any, tokens: str = "bytes", **kwargs: Any) -> Any:
     return HFLM(pretrained=model, tokenizer=tokenizer(tokens), batch_size=1, **kwargs)
 
 
-def reference_scores(
-    model: Any, pairs: list[tuple[str, str]], **kwargs: Any
-) -> list[tuple[float, bool]]:
+def reference_scores(model: Any, pairs: list[tuple[str, str]], **kwargs: Any) -> Any:
     """HFLM's log-likelihoods, without its logits cache (which misplaces unequal splits)."""
-    from lm_eval.api.instance import Instance
-
-    requests = [Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)]
-    return reference(model, logits_cache=False, **kwargs).loglikelihood(requests, disable_tqdm=True)
+    return scores(reference(model, logits_cache=False, **kwargs), pairs)
 
 
-def reference_texts(
-    model: Any, requests: list[tuple[str, dict[str, Any]]], **kwargs: Any
-) -> list[str]:
+def reference_texts(model: Any, requests: list[Request], **kwargs: Any) -> Any:
     """HFLM's generations."""
-    from lm_eval.api.instance import Instance
-
-    instances = [Instance("generate_until", {}, r, i) for i, r in enumerate(requests)]
-    return reference(model, **kwargs).generate_until(instances, disable_tqdm=True)
+    return texts(reference(model, **kwargs), requests)
 
 
 def budgeted(
@@ -192,37 +207,26 @@ def packed_alone(lm: Any) -> Any:
     return lm
 
 
-def scores(lm: Any, pairs: list[tuple[str, str]]) -> list[tuple[float, bool]]:
-    """The log-likelihoods of an lm-eval model."""
-    from lm_eval.api.instance import Instance
-
-    return lm.loglikelihood([Instance("loglikelihood", {}, p, i) for i, p in enumerate(pairs)])
-
-
-def texts(
-    lm: Any, requests: list[tuple[str, dict[str, Any]]], numbers: list[int] | None = None
-) -> list[str]:
-    """The texts of an lm-eval model, for documents of these numbers."""
-    from lm_eval.api.instance import Instance
-
-    asked = enumerate(requests)
-    instances = [
-        Instance("generate_until", {}, r, 0, ("t", numbers[i] if numbers else i, 1))
-        for i, r in asked
-    ]
-    return lm.generate_until(instances)
+def assert_same(
+    mine: list[tuple[float, bool]], theirs: list[tuple[float, bool]], rtol: float = 0.0
+) -> None:
+    """Log-likelihoods are alike, and the same are greedy."""
+    assert [greedy for _, greedy in mine] == [greedy for _, greedy in theirs]
+    np.testing.assert_allclose([v for v, _ in mine], [v for v, _ in theirs], atol=1e-4, rtol=rtol)
 
 
-def lora(model: Any, rank: int, **config: Any) -> Any:
-    """A copy of the model with PEFT's LoRA in every attention and MLP layer."""
+def lora(model: Any, rank: int, dtype: Any = torch.float32, seed: int = 1, **config: Any) -> Any:
+    """A copy of the model in a dtype, with LoRA in float32 in every attention and MLP layer."""
     from peft import LoraConfig, inject_adapter_in_model
 
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    settings_ = {"r": rank, "lora_alpha": 8, "target_modules": names, "init_lora_weights": False}
-    copied = copy.deepcopy(model)
-    inject_adapter_in_model(LoraConfig(**{**settings_, **config}), copied, adapter_name="a")
+    settings = {"r": rank, "lora_alpha": 8, "target_modules": names, "init_lora_weights": False}
+    copied = copy.deepcopy(model).to(dtype)
+    inject_adapter_in_model(LoraConfig(**{**settings, **config}), copied, adapter_name="a")
     for name, parameter in copied.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
         if "magnitude" in name:  # as after training; PEFT starts at the norms of the base
             parameter.data *= 1 + 0.3 * torch.randn_like(parameter)
     return copied.eval()

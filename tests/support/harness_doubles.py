@@ -139,24 +139,10 @@ def make_tokenizer(chat: str | None = None):
 
 def make_model(seed: int):
     """A random Llama of two layers, in float32."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from support.adapters import tiny_llama
 
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        initializer_range=0.4,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    return LlamaForCausalLM(config).eval()
+    sizes = {"vocab_size": 258, "max_position_embeddings": 1024, "initializer_range": 0.4}
+    return tiny_llama(seed=seed, **sizes, bos_token_id=0, eos_token_id=1, pad_token_id=1)
 
 
 def choice_rows(count: int, offset: int = 0) -> list[dict]:

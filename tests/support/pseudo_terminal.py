@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pyte
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 COLUMNS, LINES = 110, 50
 _REDRAWN = b"\r\x1b["
@@ -73,7 +73,6 @@ class Terminal:
 def on_a_terminal(
     arguments: Sequence[str],
     *,
-    look: Callable[[subprocess.Popen[bytes], bytes], None] = lambda _process, _sent: None,
     size: tuple[int, int] = (COLUMNS, LINES),
     **environment: str,
 ) -> Terminal:
@@ -81,7 +80,6 @@ def on_a_terminal(
 
     Args:
         arguments: As after `python`.
-        look: Called with the process and what it sent so far, each time that it sends something.
         size: Columns and lines; `Terminal.screen` has its own.
         environment: Added to that of this process.
     """
@@ -101,6 +99,5 @@ def on_a_terminal(
     with contextlib.suppress(OSError):  # the other end is closed
         while part := os.read(ours, 1 << 16):
             sent += part
-            look(process, sent)
     os.close(ours)
     return Terminal(process.wait(), sent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -22,7 +21,6 @@ class Task:
 
     name: str
     n: int = 5
-    seconds: float = 0.0
     act: object = lambda _places: None
     version: str = "1"
     scoring: str = "s"
@@ -44,7 +42,6 @@ class Task:
 
     def ask(self, _lm, places):
         self.act(places)
-        time.sleep(self.seconds)
         self.blocks.append(list(places))
         return [f"{self.name}{place}" for place in places]
 

@@ -50,16 +50,9 @@ def curves(folder):
     """The curves of a run as text, with the outcome of every example."""
     stored = read_run(folder)
     assert not stored.failures
+    fields = ("task", "adapter", "basis", "rescale", "ranks")
     rows = [
-        [
-            c.task,
-            c.adapter,
-            c.basis,
-            c.rescale,
-            c.ranks,
-            c.outcomes.tolist(),
-            c.base_scores.tolist(),
-        ]
+        [*(getattr(c, name) for name in fields), c.outcomes.tolist(), c.base_scores.tolist()]
         for c in stored.curves
     ]
     return json.dumps(rows)
