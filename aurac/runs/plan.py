@@ -74,10 +74,14 @@ class PlannedCell:
         return keys_of(self.task)
 
     @property
+    def who(self) -> str:
+        """Who answers, for progress and messages."""
+        return f"{self.sweep.name} at rank {self.rank}" if self.sweep else "the base"
+
+    @property
     def label(self) -> str:
-        """For progress and messages."""
-        who = f"{self.sweep.name} at rank {self.rank}" if self.sweep else "the base"
-        return f"{who} on {self.task.name}"
+        """The same, and on which task."""
+        return f"{self.who} on {self.task.name}"
 
     def blocks(self, places: Sequence[int], device_kind: str) -> list[list[int]]:
         """Ascending places of examples in the blocks of a fixed grid.

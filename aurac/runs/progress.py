@@ -110,7 +110,8 @@ class Bar(Progress):
         """See `Progress`."""
         self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
-        done = f"{one_line(cell.label)}: {self._there[cell.key]:.0f}/{len(cell.task)} examples"
+        count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
+        done = f"{one_line(cell.who)}: {count} examples of {one_line(cell.task.name)}"
         told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
         self._bar.update(self._task, description=done, told=told)
 

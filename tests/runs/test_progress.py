@@ -28,10 +28,10 @@ def told(capsys, seconds, n=100):
 
 def test_lines_have_the_time_left_by_what_was_computed(capsys):
     assert told(capsys, [20, 40, 30, 30]) == [
-        "1/4 cells, about 60 s left: the base on t0 done",
-        "2/4 cells, about 60 s left: the base on t1 done",
-        "3/4 cells, about 30 s left: the base on t2 done",
-        "4/4 cells: the base on t3 done",
+        "1/4 done, about 60 s left: the base on t0",
+        "2/4 done, about 60 s left: the base on t1",
+        "3/4 done, about 30 s left: the base on t2",
+        "4/4 done: the base on t3",
     ]
 
 
