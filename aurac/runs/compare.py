@@ -56,7 +56,7 @@ def compare(
         checkpoints: Folders, files or hub ids of adapters.
         tasks: Bundled ones, names that lm-eval knows, or YAML files.
         progress: Show a bar with the time left on standard error.
-        options: Those of `aurac compare`, see `aurac.runs.settings.Settings`.
+        options: As `aurac compare --help-all` and `aurac.runs.settings.Settings` explain them.
 
     Raises:
         AuracError: Any input that cannot be used, before anything is computed; later a run folder
@@ -69,8 +69,15 @@ def _with_each_option() -> inspect.Signature:
     """The signature of `compare` with the options by their names."""
     known = inspect.signature(compare)
     fixed = [p for p in known.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    every = inspect.signature(Settings).parameters.values()
-    options = [p for p in every if p.name not in known.parameters]
+    options = [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default={} if each.default is msgspec.NODEFAULT else each.default,
+        )
+        for each in msgspec.structs.fields(Settings)
+        if each.name not in known.parameters
+    ]
     return known.replace(parameters=[*fixed, *options])
 
 
