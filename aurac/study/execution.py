@@ -91,9 +91,11 @@ def _check_data(work: Work) -> None:
         tasks = {}
         for adapter in work.missing(part, planned(work.study, work.path, part)):
             tasks[adapter.task], data = adapter, adapter.recipe.data
-            place = located_data(data, work.path.parent)
-            if data and not data.startswith("hub:") and not Path(place).exists():
-                raise DataError(f"{work.path}: {adapter.name} needs {place}, which is not there")
+            if data and not data.startswith("hub:"):
+                place = located_data(data, work.path.parent)
+                if not place.exists():
+                    needed = f"{adapter.name} needs {place}"
+                    raise DataError(f"{work.path}: {needed}, which is not there")
         for adapter in tasks.values():
             for where in (RUN, SEARCH) if work.study.search else (RUN,):
                 asked = work.settings(part, adapter, where, ())
