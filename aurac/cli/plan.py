@@ -53,6 +53,8 @@ def plan(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.planning import Assumptions, examples_for, examples_for_margin
 
+    if margin is not None and flips is not None:
+        raise UsageError("--flips belongs to --difference: with --margin nothing flips")
     if margin is not None:
         needed = examples_for_margin(margin)
         if as_json:

@@ -23,15 +23,15 @@ RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
 def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Analysis]:
-    """A run or study, and what it says to a question; groups take the place of recorded ones."""
-    from aurac.analysis import Question, analyse
+    """A run or study, and what it says to a question; what is not asked is as it is recorded."""
     from aurac.notebook import load_run
 
     run, given = load_run(folder), dict(group)
     taken = {name for members in given.values() for name in members}
     known = run.question.groups or run.stored.groups
     groups = {name: some for name, some in known.items() if not taken.intersection(some)}
-    return run.stored, analyse(run.curves, Question(groups=groups | given, **asked))
+    changes = {name: value for name, value in asked.items() if value is not None}
+    return run.stored, run.ask(groups=groups | given, **changes).analysis
 
 
 @command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")

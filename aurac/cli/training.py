@@ -181,7 +181,8 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     folder = out or Path("runs") / loaded.name
     if dry_run:
         for state, adapter in left(Work(loaded, study, folder)):
-            click.echo(f"{state:8}  {adapter.name} on {adapter.task}")
+            on = "" if adapter.task in adapter.name else f" on {adapter.task}"
+            click.echo(f"{state:8}  {adapter.name}{on}")
         return 0
     say = functools.partial(click.echo, err=True)
     done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)

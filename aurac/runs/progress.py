@@ -77,7 +77,7 @@ class Bar(Progress):
         self._task = self._bar.add_task("", total=None, told="")
         self._weight: dict[str, float] = {}
         self._there: dict[str, float] = {}
-        self._settled = self._cells = 0
+        self._settled = self._cells = self._tasks = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -97,6 +97,7 @@ class Bar(Progress):
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """See `Progress`."""
         self._settled, self._cells = sum(count == 0 for count in left), len(cells)
+        self._tasks = len({cell.task.name for cell in cells})
         self._weight = {cell.key: weight(cell) for cell in cells}
         total = sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
         self._bar.reset(self._task, total=total)
@@ -111,7 +112,8 @@ class Bar(Progress):
         self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
         count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
-        done = f"{one_line(cell.who)}: {count} examples of {one_line(cell.task.name)}"
+        task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
+        done = f"{one_line(cell.who)}: {count} examples{task}"
         told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
         self._bar.update(self._task, description=done, told=told)
 

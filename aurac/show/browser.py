@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aurac.errors import RunFolderError
 from aurac.show.escape import shorten
-from aurac.terminal import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,9 +124,9 @@ def one_answer(of: View, run: StoredRun | None) -> str:
         return ""
     example, response = wrong.iloc[0][["example", "response"]]
     target = run.questions(of.task).set_index("example")["target"].get(example) if run else None
-    said, right = (shorten(one_line(answer_text(x)), 200) or "nothing" for x in (response, target))
+    said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
     where = f"Example {example} at rank {ranks[0]} counts as wrong."
-    return f"{where} Its answer: {said} Its reference: {right}"
+    return f"{where} Its answer: {said}; its reference: {right}."
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:

@@ -123,17 +123,19 @@ class Pages:
         for of in self.views:
             task = f"{of.task}: " if len(self.views) > 1 else ""
             texts = [wording.verdict(of)] if self.mean is None else []
-            texts.append(wording.advice(of, self.run)[0] or wording.not_above_base(of))
+            advice = wording.advice(of, self.run)
+            texts += [said for said, _ in advice] or [wording.not_above_base(of)]
             texts.append(wording.cut_off(of))
             yield from (f"{task}{text}" for text in texts if text)
         asked = self.analysis.question.margin is not None or len(self.names) > 1
         if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):
-            yield wording.how_to_ask(None)
+            yield wording.how_to_ask(self.views[0], None)
 
     def commands(self) -> Iterator[Code]:
         """The commands that make what is to be shipped."""
-        found = (wording.advice(of, self.run)[1] for of in self.views)
-        yield from (Code(command) for command in found if command)
+        for of in self.views:
+            commands = (command for _, command in wording.advice(of, self.run))
+            yield from (Code(command) for command in commands if command)
 
     def overview(self) -> Iterator[Any]:
         """One task; of several the mean over them and its differences; before, what is primary."""

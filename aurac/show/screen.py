@@ -47,7 +47,7 @@ def screen(
     asked = analysis.question.margin is not None or not tasks
     if not asked and all(len(of.keys) == 1 and not of.rolling for of in tasks):
         low = all(wording.not_above_base(of) for of in tasks)
-        blocks += [] if low else [wrapped(wording.how_to_ask(run), width)]
+        blocks += [] if low else [wrapped(wording.how_to_ask(tasks[0], run), width)]
     blocks += [wrapped(line, width) for line in wording.other_bases(run)]
     return "\n\n".join(block for block in blocks if block)
 
@@ -63,7 +63,7 @@ def _task(of: View, run: StoredRun | None, width: int, *, details: bool) -> Iter
     lines = [wrapped(one_line(title), width), fitted(columns, width)]
     yield "\n".join([*lines, *(wrapped(note, width) for note in wording.notes(of, columns))])
     yield from _differences(of, width, details=details)
-    found = [each for key in of.keys if (each := wording.advice(of, run, key))[0]]
+    found = wording.advice(of, run)
     for sentence, command in found:
         yield wrapped(sentence, width) + (f"\n  {command}" if command else "")
     if text := wording.not_above_base(of):

@@ -45,7 +45,7 @@ def notes(of: View, columns: Columns) -> list[str]:
     if margin is not None:
         trained = "" if LOSS in columns else " against the trained rank"
         lost = f"loses at most {points(margin)}{trained}"
-        which = f"the smallest rank that, like every larger one, {lost}"
+        which = f"of these the smallest rank that, like every larger one, {lost}"
         found += [f"{head}: {which}" for head in ("ship", within(margin)) if head in columns]
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not shown to be above the base")
@@ -66,24 +66,22 @@ def cuts(of: View) -> str:
     return f"Cuts: {'; '.join(found)}"
 
 
-def advice(of: View, run: StoredRun | None, key: Key | None = None) -> tuple[str, str]:
-    """What to ship of an adapter, and the command that makes it, where there is a margin.
+def advice(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
+    """What to ship of each adapter, and the command that makes it, where there is a margin."""
+    asked = of.analysis.question.margin is not None and not of.rolling
+    return [_advice(of, key, run) for key in of.keys if asked]
 
-    Without a `key` it is the first adapter.
-    """
-    margin = of.analysis.question.margin
-    if margin is None or of.rolling:
-        return "", ""
-    key = of.keys[0] if key is None else key
+
+def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
     row, record, name = of.rows[key], of.recommended.get(key), of.names[key]
     if record is None:
         why = "a recommendation needs the outcome of every example at its trained rank"
         return f"{name}: {why}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if record["rank"] == record["reference"]:
-        few = too_few(row.examples or 0, margin, row.clusters)
-        return f"{sentence} {few}".rstrip(), ""
-    return sentence, truncate_command(row, run, record["rank"]) if record["rank"] else ""
+    if record["rank"] not in (None, record["reference"]):
+        return sentence, truncate_command(row, run, record["rank"])
+    few = too_few(row.examples or 0, record["margin"], row.clusters) if key == of.keys[0] else ""
+    return f"{sentence} {few}".rstrip(), ""
 
 
 def _shipped(of: View, record: Record, adapter: str) -> str:
@@ -157,11 +155,13 @@ def not_above_base(of: View) -> str:
     return f"{which} at any rank ({confidence(LEVEL)} confidence)."
 
 
-def how_to_ask(run: StoredRun | None) -> str:
-    """How a margin is given; with the command below, on a line of its own."""
-    command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin 0.02" if run else ""
-    names = "names the smallest rank that loses at most 2 points"
-    return f"The option --margin 0.02 {names}.{command}"
+def how_to_ask(of: View, run: StoredRun | None) -> str:
+    """How a margin that the examples may show is given; the command on a line of its own."""
+    known = (m for m in (0.02, 0.05, 0.1) if examples_for_margin(m) <= (of.examples or 0))
+    margin = next(known, 0.2)
+    command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
+    names = f"names the smallest rank that loses at most {points(margin)}"
+    return f"The option --margin {margin} {names}.{command}"
 
 
 def cut_off(of: View) -> str:

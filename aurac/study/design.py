@@ -232,7 +232,8 @@ def load_study(path: str | Path) -> Study:
     parts = parts_of(study)
     named = {name for pair in study.primary for name in (pair.a, pair.b)}
     if unknown := named - study.recipes.keys():
-        raise RecipeError(f"{path}: primary names the unknown recipes {sorted(unknown)}.")
+        recipes = ", ".join(study.recipes)
+        raise RecipeError(f"{path}: primary names {', '.join(unknown)}; there are {recipes}.")
     for task, plan in study.tasks.items():
         if unknown := plan.recipes.keys() - study.recipes.keys():
             raise RecipeError(f"{path}: {task} has the unknown recipes {sorted(unknown)}.")

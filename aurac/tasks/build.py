@@ -251,7 +251,7 @@ def _not_built(task: str, error: Exception) -> TaskError:
     if isinstance(error, StopIteration):  # lm-eval looks at the first example
         return TaskError(f"The data of task {task} have no example.")
     if isinstance(error, ConnectionError):
-        way = "--data FOLDER takes local files"
+        way = "local files can take their place (--data; `data` in a study)"
         return TaskError(f"The data of task {task} cannot be fetched ({error}); {way}.")
     if isinstance(error, DatasetGenerationError):
         return TaskError(f"The data of task {task} cannot be read ({error.__cause__ or error}).")

@@ -116,7 +116,7 @@ class Recipe:
         for wrong, reason in (
             (
                 list(ranks) != sorted({r for r in ranks if r <= self.rank}),
-                f"nested_ranks = {ranks} must increase, up to rank = {self.rank} at most",
+                f"nested_ranks = {ranks} must increase, up to rank = {self.rank} at most: set both",
             ),
             (options, f"{self.method} has no option {', '.join(options)}"),
             (bool(self.task) == bool(self.data), "give either task or data"),

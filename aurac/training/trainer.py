@@ -99,7 +99,8 @@ class StepCallback(TrainerCallback):
         console, text = Console(stderr=True), rich_progress.TextColumn("{task.description}")
         self._bar = rich_progress.Progress(
             *(text, rich_progress.BarColumn(20), rich_progress.MofNCompleteColumn()),
-            rich_progress.TimeRemainingColumn(),
+            *(rich_progress.TextColumn("steps,"), rich_progress.TimeRemainingColumn()),
+            rich_progress.TextColumn("left"),
             console=console,
             disable=not (progress and console.is_terminal),
             transient=True,

@@ -121,7 +121,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         ({"tasks": {"words": {"recipes": {"lira": {}}}}}, "unknown recipes.*lira"),
         ({"options": {"ranks": [1]}}, "cannot have ranks"),
         ({"options": {"split": "test"}}, "cannot have split"),
-        ({"primary": [{"a": "lora", "b": "lira"}]}, "unknown recipes.*lira"),
+        ({"primary": [{"a": "lora", "b": "lira"}]}, "names lira; there are lora"),
         ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
         ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
         ({"ranks": [1, 64]}, "rank 64 of the study is above"),
