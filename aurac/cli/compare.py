@@ -171,7 +171,8 @@ def compare(
         shared.print_analysis(done.analysis, done.stored, as_json=as_json, details=details)
         click.echo(f"report: {done.folder / 'report.html'}", err=as_json)
         if more := sorted(_named(read_run(done.folder)) - _named(done.stored)):
-            click.echo(f"with {', '.join(more)}: aurac report {done.folder}", err=as_json)
+            shows = f"aurac report {done.folder} shows all"
+            click.echo(f"the run also has {', '.join(more)}: {shows}", err=as_json)
     else:
         shared.print_failures(done)
     return 3 if done.failures else 0

@@ -162,14 +162,17 @@ class StoredRun:
     def samples(
         self, task: str, adapter: str | None, basis: str | None, rescale: str | None, rank: int
     ) -> pd.DataFrame:
-        """Columns example, score, response of each example of a cell; rank 0 is the base.
+        """Columns example, score, response, read of each example of a cell; rank 0 is the base.
+
+        `read` is what the metric's filter took from a response, None where it takes it as it is.
 
         Raises:
             RunFolderError: The run has no such cell, or it lacks examples.
         """
         import pandas as pd
 
-        info, examples, scores, responses = self.task(task), [], [], []
+        info, examples, scores, responses, read = self.task(task), [], [], [], []
+        taken = info.metric.partition(",")[2]
         way = adapter, basis, rescale
         cuts = [c for c in self.manifest.cuts if rank and (c.adapter, c.basis, c.rescale) == way]
         cut = cuts[0] if cuts else None
@@ -182,7 +185,10 @@ class StoredRun:
             scores += cell.values(info.metric, keys) or [None] * len(keys)
             examples += self.labels(info, leaf, cut)
             responses += cell.responses(keys)
-        return pd.DataFrame({"example": examples, "score": scores, "response": responses})
+            rows = cell.filtered(taken, keys)
+            read += [", ".join(map(str, row)) if row else None for row in rows]
+        found = {"example": examples, "score": scores, "response": responses, "read": read}
+        return pd.DataFrame(found)
 
     def cell(self, leaf: TaskInfo, cut: CutInfo | None, rank: int) -> Cell | None:
         """The cell of a cut on a task (no group), that of the base at rank 0; None if not whole."""

@@ -95,7 +95,10 @@ def answers(of: View, run: StoredRun) -> Answers | None:
         if same:
             first = [cell[:MOST_EXAMPLES] for cell in same.values()]
             scores = [cell["score"].round(4).tolist() for cell in first]
-            texts = [[*map(_shown, c["response"], map(choices.get, c["example"]))] for c in first]
+            texts = [
+                [*map(_shown, c["response"], map(choices.get, c["example"]), c["read"])]
+                for c in first
+            ]
             named = {"name": of.names[key], "ranks": list(same)}
             adapters.append(named | {"scores": scores, "answers": texts})
     columns = [texts for adapter in adapters for texts in adapter["answers"]]
@@ -122,9 +125,10 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
         return ""
-    example, response = wrong.iloc[0][["example", "response"]]
+    example, response, read = wrong.iloc[0][["example", "response", "read"]]
     target = run.questions(of.task).set_index("example")["target"].get(example) if run else None
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
+    said += "" if read is None else f", read as {shorten(repr(read), 80)}"
     where = f"Example {example} at rank {ranks[0]} counts as wrong."
     return f"{where} Its answer: {said}; its reference: {right}."
 
@@ -142,8 +146,9 @@ def _cells(of: View, run: StoredRun, key: Key) -> dict[int, DataFrame]:
     return {rank: cell for rank, cell in found.items() if cell is not None}
 
 
-def _shown(response: Any, choices: Sequence[str] | None) -> str:
-    return shorten(answer_text(response, choices), MOST_TEXT)
+def _shown(response: Any, choices: Sequence[str] | None, read: str | None) -> str:
+    told = "" if read is None else f"\n\nread as: {shorten(read, 80)}"
+    return shorten(answer_text(response, choices), MOST_TEXT) + told
 
 
 def answer_text(response: Any, choices: Sequence[str] | None = None) -> str:

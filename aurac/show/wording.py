@@ -120,9 +120,8 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
     needed = examples_for_margin(margin, 1 if clusters is None else round(examples / groups))
     if groups >= needed:
         return ""
-    there = counted(groups, "example" if clusters is None else "cluster")
-    shown = f"a rank that loses nothing is not shown to lose at most {points(margin)}"
-    return f"With {there} {shown}; that needs {needed:,} or more."
+    what = counted(needed, "example" if clusters is None else "cluster")
+    return f"A margin of {points(margin)} needs {what} or more; there are {groups:,}."
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:

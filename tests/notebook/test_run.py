@@ -68,8 +68,8 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
     assert base["adapter"].isna().all()
     few = run.samples("aurac_word_problems", "lora", 4)
     assert list(few.columns) == [
-        "task", "adapter", "basis", "rescale", "cut", "rank", "example", "score", "response",
-        "question", "target",
+        "task", "adapter", "basis", "rescale", "cut", "rank", "example", "score",
+        "response", "read", "question", "target",
     ]  # fmt: skip
     few = run.samples(adapter="lora")
     areas = run.scores.set_index("adapter").aurac

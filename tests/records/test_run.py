@@ -25,7 +25,7 @@ def folder(tmp_path):
 def test_answers_and_questions(folder):
     run = read_run(folder)
     samples = run.samples("t", "a", "prefix", "rule", 2)
-    assert samples.columns.tolist() == ["example", "score", "response"]
+    assert samples.columns.tolist() == ["example", "score", "response", "read"]
     assert samples.score.tolist() == [1, 1, 0]
     assert run.samples("t", None, None, None, 0).score.tolist() == [0, 0, 1]
     assert run.questions("t").question.tolist() == ["question 0", "question 1", "question 2"]

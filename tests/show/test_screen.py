@@ -81,9 +81,9 @@ def test_a_command_stays_on_its_line(margin):
 def test_too_few_examples_for_a_margin(size):
     clusters = {"clusters": tuple(str(i // size) for i in range(100))} if size > 1 else {}
     shown = " ".join(screen(one(margin=0.02, n=100, **clusters)).split())
-    few = f"With {'25 clusters' if clusters else '100 examples'} a rank that loses nothing is not"
-    needed = f"at most 2 points; that needs {examples_for_margin(0.02, size)} or more"
-    assert f"{few} shown to lose {needed}" in shown
+    needed = f"{examples_for_margin(0.02, size)} {'clusters' if clusters else 'examples'} or more"
+    there = 25 if clusters else 100
+    assert f"A margin of 2 points needs {needed}; there are {there}." in shown
 
 
 def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():

@@ -71,7 +71,9 @@ class FakeRun(SimpleNamespace):
         if scores is None:
             raise RunFolderError("no such cell")
         answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
-        return pd.DataFrame({"example": found.doc_ids, "score": scores, "response": answers})
+        return pd.DataFrame(
+            {"example": found.doc_ids, "score": scores, "response": answers, "read": None}
+        )
 
     def questions(self, task):
         ids = next(c.doc_ids for c in self.curves if c.task == task)
