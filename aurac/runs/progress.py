@@ -113,7 +113,7 @@ class Bar(Progress):
         self._bar.advance(self._task, self._weight[cell.key] * examples)
         count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
         task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
-        done = f"{one_line(cell.who)}: {count} examples{task}"
+        done = f"{one_line(cell.who)}: {count}{task}"
         told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
         self._bar.update(self._task, description=done, told=told)
 
