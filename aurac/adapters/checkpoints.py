@@ -57,14 +57,8 @@ def load_adapters(
 ) -> list[tuple[Path, Adapter | Family]]:
     """Each adapter or family with where it was read from; none of them twice."""
     loaded: dict[str, tuple[Path, Adapter | Family]] = {}
-    names: set[str] = set()
     for checkpoint in checkpoints:
-        asked = NamedCheckpoint.of(str(checkpoint))
-        if asked.name and not asked.family:
-            if asked.name in names:
-                raise CheckpointError(f"two adapters would be called {asked.name!r}")
-            names.add(asked.name)
-        adapter = _load(asked, base)
+        adapter = _load(NamedCheckpoint.of(str(checkpoint)), base)
         if adapter.sha256 in loaded:
             other = loaded[adapter.sha256][0]
             both = f"{checkpoint} and {other} are the same adapter"

@@ -53,9 +53,7 @@ def plan(
     """  # noqa: D301 - click's mark for lines that stay as they are
     from aurac.stats.planning import Assumptions, examples_for, examples_for_margin
 
-    if margin is not None and flips is not None:
-        raise UsageError("--flips belongs to --difference: with --margin nothing flips")
-    if margin is not None:
+    if margin is not None and difference is None and flips is None:
         needed = examples_for_margin(margin)
         if as_json:
             shared.print_json({"margin": margin, "examples": needed})
@@ -63,7 +61,7 @@ def plan(
             shown = f"a rank that loses nothing is shown to lose at most {100 * margin:g} points"
             click.echo(f"With {needed:,} examples or more {shown}.")
         return
-    if difference is None or flips is None:
+    if margin is not None or difference is None or flips is None:
         raise UsageError("plan needs --difference and --flips, or --margin")
     each = [Assumptions(flips=flips, seeds=count, **assumed) for count in seeds]
     found = [examples_for(difference, assumptions) for assumptions in each]

@@ -34,7 +34,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
     return run.stored, run.ask(groups=groups | given, **changes).analysis
 
 
-@command(epilog="Exit codes: 0 answered, 2 bad input, 4 --rank is not within the margin.")
+@command(epilog="Exit codes: 0 answered, 2 bad input, 4 a rank to ship is above --rank.")
 @RUN
 @shared.margin(required=True)
 @shared.reference
@@ -48,7 +48,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
 @shared.details
 @shared.as_json
 def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
-    """Name the rank of each adapter in a run that is good enough.
+    """Name the smallest rank of each adapter that is good enough.
 
     It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.

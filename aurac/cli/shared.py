@@ -86,9 +86,9 @@ def numbers(text: str) -> tuple[int, ...]:
 
 def fraction(text: str | float) -> float:
     """A number between 0 and 1."""
-    number = float(click.FLOAT(str(text).removesuffix("%")))
-    if not 0 < number < 1 or str(text).endswith("%"):
-        points = f": {number:g} points are {number / 100:g}" if 0 < number < 100 else ""
+    number = float(click.FLOAT(text))
+    if not 0 < number < 1:
+        points = f": {text} points are {number / 100:g}" if 1 <= number < 100 else ""
         raise click.BadParameter(f"{text} is not between 0 and 1{points}")
     return number
 

@@ -103,8 +103,8 @@ class Run(Frames):
     ) -> DataFrame:
         """Every answer: a row for each task, adapter, cut, rank (0: the base) and example.
 
-        Of one task, adapter (or recipe) or rank where they are named; with response, question and
-        target. The base's are left out where an adapter is named.
+        Of one task, adapter (or recipe) or rank where they are named; with response, what its
+        filter read, question and target. The base's are left out where an adapter is named.
 
         Raises:
             UsageError: There are none.

@@ -127,9 +127,9 @@ class Pages:
             texts += [said for said, _ in advice] or [wording.not_above_base(of)]
             texts.append(wording.cut_off(of))
             yield from (f"{task}{text}" for text in texts if text)
-        asked = self.analysis.question.margin is not None or len(self.names) > 1
-        if not asked and not all(of.rolling or wording.not_above_base(of) for of in self.views):
-            yield wording.how_to_ask(self.views[0], None)
+        may_ask = self.analysis.question.margin is None and len(self.names) == 1
+        if may_ask and not all(of.rolling or wording.not_above_base(of) for of in self.views):
+            yield wording.how_to_ask(self.views, None)
 
     def commands(self) -> Iterator[Code]:
         """The commands that make what is to be shipped."""
@@ -155,10 +155,11 @@ class Pages:
             yield Table(wording.caption_of_pairs(of) + wording.how_to_compare(of), columns)
 
     def answer(self, of: View) -> Iterator[Any]:
-        """The figure and the tables of a task."""
+        """The figure of a task, beside it few differences, and its table."""
         yield self.figure(of)
-        if of.pairs:
-            yield from self.differences(of)
+        pairs = [*self.differences(of)] if of.pairs else []
+        few = len(of.pairs) <= MOST_PAIRS
+        yield from pairs if few else ()
         one = len(of.keys) == 1
         columns = (
             views.ranks_table(of, of.keys[0]) if one else views.accuracy_table(of, bounds=True)
@@ -167,6 +168,7 @@ class Pages:
         over = f" AURAC is over the ranks that all have: {of.some_ranks}." if of.some_ranks else ""
         notes = tuple(wording.notes(of, columns))
         yield Table(f"{of.measure} at each rank{brackets}.{over}", columns, notes=notes)
+        yield from () if few else pairs
 
     def figure(self, of: View, axis: str = "log2") -> Figure:
         """Accuracy against rank."""
@@ -229,7 +231,7 @@ class Pages:
         command = self.run.provenance.get("command")
         shown = [Code(str(command))] if command else []
         fold = Fold("Versions, hashes and checkpoints", tuple(self.reproduce()))
-        yield Fold("How to reproduce", (*shown, fold))
+        yield Fold("The run's last command", (*shown, fold))
 
     def reproduce(self) -> Iterator[Any]:
         """Versions and hashes."""

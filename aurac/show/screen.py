@@ -47,7 +47,7 @@ def screen(
     asked = analysis.question.margin is not None or not tasks
     if not asked and all(len(of.keys) == 1 and not of.rolling for of in tasks):
         low = all(wording.not_above_base(of) for of in tasks)
-        blocks += [] if low else [wrapped(wording.how_to_ask(tasks[0], run), width)]
+        blocks += [] if low else [wrapped(wording.how_to_ask(tasks, run), width)]
     blocks += [wrapped(line, width) for line in wording.other_bases(run)]
     return "\n\n".join(block for block in blocks if block)
 

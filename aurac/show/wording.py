@@ -45,7 +45,7 @@ def notes(of: View, columns: Columns) -> list[str]:
     if margin is not None:
         trained = "" if LOSS in columns else " against the trained rank"
         lost = f"loses at most {points(margin)}{trained}"
-        which = f"of these the smallest rank that, like every larger one, {lost}"
+        which = f"the smallest of these ranks that, like every larger one, {lost}"
         found += [f"{head}: {which}" for head in ("ship", within(margin)) if head in columns]
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
         found.append(f"{MARK}: not shown to be above the base")
@@ -80,7 +80,7 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
     if record["rank"] not in (None, record["reference"]):
         return sentence, truncate_command(row, run, record["rank"])
-    few = too_few(row.examples or 0, record["margin"], row.clusters) if key == of.keys[0] else ""
+    few = too_few(row.examples or 0, record["margin"], row.clusters)
     return f"{sentence} {few}".rstrip(), ""
 
 
@@ -110,7 +110,7 @@ def _no_smaller(of: View, record: Record, sure: str) -> str:
     bound = known[max(below)]["loss_bound"] if max(below) in known else None
     small = bound is not None and bound <= margin
     fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    smaller = "; then no rank below it is shipped" if len(below) > 1 else ""
+    smaller = ", and a smaller rank needs every larger one to pass" if len(below) > 1 else ""
     return f"rank {max(below)} {fails} {sure}{smaller}"
 
 
@@ -154,10 +154,10 @@ def not_above_base(of: View) -> str:
     return f"{which} at any rank ({confidence(LEVEL)} confidence)."
 
 
-def how_to_ask(of: View, run: StoredRun | None) -> str:
+def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own."""
-    known = (m for m in (0.02, 0.05, 0.1) if examples_for_margin(m) <= (of.examples or 0))
-    margin = next(known, 0.2)
+    fewest = min(of.examples or 0 for of in tasks)
+    margin = next((m for m in (0.02, 0.05, 0.1) if examples_for_margin(m) <= fewest), 0.2)
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
     names = f"names the smallest rank that loses at most {points(margin)}"
     return f"The option --margin {margin} {names}.{command}"

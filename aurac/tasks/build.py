@@ -255,8 +255,8 @@ def _not_built(task: str, error: Exception) -> TaskError:
         return TaskError(f"The data of task {task} cannot be fetched ({error}); {way}.")
     if isinstance(error, DatasetGenerationError):
         return TaskError(f"The data of task {task} cannot be read ({error.__cause__ or error}).")
-    hint = "a key, metric, split or column may be misspelt, see docs/howto/task.md"
-    end = f"; {hint}." if is_file(task) and not isinstance(error, OSError) else "."
+    hint = "a path, key, metric, split or column may be misspelt, see docs/howto/task.md"
+    end = f"; {hint}." if is_file(task) else "."
     return TaskError(f"lm-eval cannot build task {task} ({type(error).__name__}: {error}){end}")
 
 

@@ -66,11 +66,14 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
     base = run.samples(rank=0)
     assert len(base) == 100
     assert base["adapter"].isna().all()
+    assert {*base["read"]} == {"[invalid]"}  # the base writes no "#### "
     few = run.samples("aurac_word_problems", "lora", 4)
     assert list(few.columns) == [
         "task", "adapter", "basis", "rescale", "cut", "rank", "example", "score",
         "response", "read", "question", "target",
     ]  # fmt: skip
+    right = few[few["score"] == 1.0]  # the task's filter reads the number after "#### "
+    assert list(right["read"]) == [text.rpartition("#### ")[2] for text in right["target"]]
     few = run.samples(adapter="lora")
     areas = run.scores.set_index("adapter").aurac
     assert aurac.score(few).value == pytest.approx(areas["lora"])

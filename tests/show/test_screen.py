@@ -92,7 +92,7 @@ def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
     assert bounds[4] < 0.05 < bounds[8]  # rank 4 would pass; the tests end at rank 8
     low = one(margin=0.5, base=0.4, accuracy=(0.3, 0.3, 0.3, 0.3, 0.6))
     failed = analyse([replace(curve().at([1, 2, 4, 16]), missing={8: "memory"})], Question(0.3))
-    below = "; then no rank below it is shipped."
+    below = ", and a smaller rank needs every larger one to pass."
     for found, why in (
         (lossy, f"rank 8 may lose over 5 points (95 % confidence){below}"),
         (low, f"rank 8 is not shown to be above the base (95 % confidence){below}"),
@@ -276,7 +276,7 @@ def test_answers_that_were_cut_off_are_said():
     most = "57 of 200 answers at rank 8 were cut off at 48 tokens"
     assert f"{most}: allow more with --gen-kwargs max_gen_toks=N, or give the task" in said
     assert [rows(screen(found, width=100))[r][-3] for r in ("1", "4", "8")] == ["–", "3", "57"]
-    assert "cut off at" not in screen(one(unfinished={0: 9, 16: 4}), width=100)
+    assert "max_gen_toks" not in screen(one(unfinished={0: 9, 16: 4}), width=100)
     several = analyse([curve(unfinished={16: 5}), curve("b")])
     said = screen(several, width=120)
     assert "5 of 200 answers of lora at rank 16 were cut off: allow" in said

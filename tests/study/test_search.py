@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from aurac.curves.curve import Curve
 from aurac.study import Work, left, run_study
@@ -121,8 +121,16 @@ def test_a_second_process_does_the_other_recipes(written, tmp_path):
     loaded, path = written(FILE)
     taken, heard = tmp_path / "locks" / "lora.lock", []
     taken.parent.mkdir()
+
+    def say(line):
+        heard.append(line)
+        if line.startswith("training "):  # which the process of another recipe must wait for
+            with pytest.raises(Timeout):
+                FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
+
     with FileLock(taken):
-        run_study(loaded, path, tmp_path, say=heard.append)
+        run_study(loaded, path, tmp_path, say=say)
+    assert any(line.startswith("training ") for line in heard)
     assert any("lora, tails: another process" in line for line in heard)
     todo = [
         (a.group, state) for state, a in left(Work(loaded, path, tmp_path)) if a.recipe.seed < 9

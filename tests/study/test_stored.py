@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aurac.cli.results import answered
 from aurac.notebook import load_run
 from aurac.records.run import read_run
 from aurac.study import Work, left, load_study
@@ -27,6 +28,8 @@ def test_a_stored_study_is_done_and_read_as_its_report_says(name):
     kept = pd.read_csv(out / "scores.csv")
     assert list(run.scores["adapter"]) == list(kept["adapter"])
     np.testing.assert_allclose(run.scores["aurac"], kept["aurac"])
+    _, again = answered(out, ())  # `aurac report` and `aurac recommend` ask what the study asks
+    np.testing.assert_allclose(again.pairs["p"], pd.read_csv(out / "pairs.csv")["p"])
     task = run.tasks[0].name
     answers = run.samples(task, "lora", 16)
     there = {curve.adapter for curve in run.curves if curve.task == task}
