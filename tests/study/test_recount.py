@@ -32,8 +32,8 @@ def accuracies(file, task, targets):
 def targets_of(run, task):
     (file,) = run.glob(f"documents/{task}-*.json")
     documents = json.loads(file.read_text())
-    texts = (target.rpartition("#### ")[2] for target in documents["targets"])
-    return dict(zip(map(tuple, documents["keys"]), texts, strict=True))
+    numbers = (re.search(NUMBER[task], target)[1] for target in documents["targets"])
+    return dict(zip(map(tuple, documents["keys"]), numbers, strict=True))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: str(path.relative_to(STUDY)))
