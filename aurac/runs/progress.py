@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from aurac.runs.plan import PlannedCell
 
-LEAST_SECONDS, LEAST_SHARE = 10.0, 0.03  # of the work, before the time left can be known
+LEAST_SECONDS, LEAST_SHARE = 5.0, 0.03  # of the work, before the time left can be known
 
 
 class Progress:
