@@ -77,8 +77,8 @@ def make_family(name: str, adapters: Sequence[Adapter], source: Path | None = No
     if len(members) < len(adapters):
         ranks = ", ".join(f"{adapter.name} {adapter.rank}" for adapter in adapters)
         raise CheckpointError(
-            f"family {name!r} has two adapters of one rank ({ranks}): give them one by one to "
-            "compare them"
+            f"{name} holds several adapters of one rank ({ranks}): give each of them to compare "
+            "them"
         )
     if len({m.base_sha256 or m.base for m in members.values()} - {None}) > 1:
         raise CheckpointError(f"the members of family {name!r} were trained on different bases")

@@ -28,7 +28,7 @@ checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     click.option(
         "--scaling",
         type=click.Choice(["none", "rank", "sqrt"]),
-        help="Rule of the scale: alpha (none), alpha/r (rank) or alpha/sqrt(r) (sqrt).",
+        help="Scale. none: alpha; rank: alpha/r; sqrt: alpha/sqrt(r).",
     ),
     click.option("--alpha", type=float, help="Alpha of that rule."),
     click.option(
@@ -132,7 +132,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
 @click.option(
     "--rescale",
     type=click.Choice(["rule", "keep", "trained"]),
-    help="Scale at the new rank. Default: the best of the adapter's method.",
+    help="Scale after the cut. Default: the best for the adapter's method.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder to write to, a new one.")
 @click.option(

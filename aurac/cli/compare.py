@@ -138,7 +138,7 @@ def compare(
 ) -> int:
     """Evaluate adapters at every rank on tasks, and say which rank to ship.
 
-    CKPT is a folder or hub id, NAME=PATH, or adapters that were trained one for each rank, as
+    CKPT is a folder or hub id, NAME=PATH, or one adapter for each rank, as
     lora_r{1,2,4}. The same command goes on after an interruption; with other adapters, ranks or
     examples it adds them to the run.
 

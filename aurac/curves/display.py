@@ -22,11 +22,11 @@ def slot_bytes(rank: int, width: int) -> int:
 
 
 def cut_name(basis: str | None, rescale: str | None, method: str | None = None) -> str | None:
-    """A truncation in words: "svd", "prefix", "prefix with P", "svd · fit"; None if unknown."""
+    """A truncation in words: "svd", "prefix", "svd · fit"; None if unknown."""
     if basis is None:
         return rescale
     if rescale == "trained":
-        return f"{basis} with P"
+        return f"{basis} rescaled by P"
     if rescale == "rule" and method == "matryoshka":
         return f"{basis} without P"
     own = "keep" if basis == "svd" else "rule"

@@ -26,11 +26,11 @@ def align(first: Curve, other: Curve) -> Curve:
     if first is other:
         return other
     both = f"{first.label} and {other.label}"
+    places = _places(first, other, both)
     for name in ("task", "metric", "prompts"):
         left, right = getattr(first, name), getattr(other, name)
         if left is not None and right is not None and left != right:
             raise CurveError(f"{both} differ in {name} ({left:.40} and {right:.40}).")
-    places = _places(first, other, both)
     ordered = other if places is None else other.in_order(places)
     for name in ("doc_hashes", "clusters"):
         left, right = getattr(first, name), getattr(ordered, name)

@@ -183,5 +183,5 @@ def writing(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunFolderError(
             f"the run folder {folder} cannot be written ({error.strerror or error}); what is in it "
-            "is whole, and the same command goes on"
+            "is whole"
         ) from error

@@ -1,4 +1,4 @@
-"""The plan of a run: every cell, from the base and the largest ranks down.
+"""The plan of a run: every cell, in the order in which curves become useful.
 
 It is a pure function of the inputs: every process that is given the same settings makes the same
 cells in the same order.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BLOCK_EXAMPLES = {"cpu": 128, "server": 256}  # what a kill loses at most
 _ACCELERATOR_BLOCK = 1024
 _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
+_BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,19 +113,37 @@ def plan(
 ) -> list[PlannedCell]:
     """All cells, those that sweeps share once for each of them.
 
-    The base comes first, then all sweeps from their largest rank down.
+    The base comes first, then each sweep's full rank and lowest, then the middles of what is
+    between: after a third of the work every curve has its ends and its middle.
     """
     about = settings, tokens
-    base = [PlannedCell(None, 0, task, *about) for task in tasks]
-    cells = [
-        PlannedCell(sweep, rank, task, *about)
-        for sweep in sweeps
-        for rank in sweep.ranks
-        for task in tasks
-    ]
-    return base + sorted(cells, key=lambda cell: -cell.rank)
+    cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, *about)) for task in tasks]
+    for sweep in sweeps:
+        for rank, level in coarse_levels(sweep.ranks).items():
+            cells += [(level, PlannedCell(sweep, rank, task, *about)) for task in tasks]
+    cells.sort(key=lambda pair: pair[0])
+    return [cell for _, cell in cells]
 
 
 def distinct(cells: Iterable[PlannedCell]) -> list[PlannedCell]:
     """Each cell once."""
     return list({cell.key: cell for cell in reversed(list(cells))}.values())[::-1]
+
+
+def coarse_levels(ranks: Sequence[int]) -> dict[int, int]:
+    """Rank → level: the largest first, then the smallest, then the middles of what is between.
+
+    The ranks ascend, and middles are by position: of 1, 2, 4, 8, 16 the middle is 4.
+    """
+    levels = {ranks[-1]: _FULL_LEVEL}
+    levels.setdefault(ranks[0], _LOWEST_LEVEL)
+    gaps, level = [(0, len(ranks) - 1)], _LOWEST_LEVEL + 1
+    while gaps:
+        inner = []
+        for low, high in gaps:
+            if high - low > 1:
+                middle = (low + high) // 2
+                levels[ranks[middle]] = level
+                inner += [(low, middle), (middle, high)]
+        gaps, level = inner, level + 1
+    return levels

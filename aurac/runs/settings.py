@@ -115,7 +115,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         except msgspec.ValidationError as error:
             raise _refused(str(error), words) from error
         if (limit := settings.limit) and limit >= 1 and limit != int(limit):
-            raise UsageError(f"limit takes {_TAKES['limit']}, not {limit!r}")
+            raise UsageError(f"limit takes {_TAKES['limit']}, not {limit:g}")
         return msgspec.structs.replace(
             settings,
             ranks=tuple(sorted(set(r))) if isinstance(r := settings.ranks, tuple) else r,

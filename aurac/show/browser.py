@@ -129,8 +129,8 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     target = run.questions(of.task).set_index("example")["target"].get(example) if run else None
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
     said += "" if read is None else f", read as {shorten(repr(read), 80)}"
-    where = f"Example {example} at rank {ranks[0]} counts as wrong."
-    return f"{where} Its answer: {said}; its reference: {right}."
+    where = f"To check how answers are read: example {example} at rank {ranks[0]} counts as wrong"
+    return f"{where}; its answer: {said}; its reference: {right}."
 
 
 def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from aurac.files import write_atomic
 from aurac.show.numbers import percent, points
+from aurac.show.views import LOSS
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -125,18 +126,23 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
 
 
 def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
-    """A line for each adapter, named with its AURAC, and its band."""
-    for key, look in looks(of).items():
+    """A line for each adapter, named with its AURAC, and its intervals, those of several apart."""
+    for at, (key, look) in enumerate(looks(of).items()):
         found = [point for point in of.of(key) if point["rank"]]
         if key not in areas or not found:
             continue
         grey = look["color"] == REST
         label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
-        ranks, height = [p["rank"] for p in found], [scale * p["accuracy"] for p in found]
-        ax.plot(ranks, height, label=label, zorder=1 if grey else 3, **look)
-        if of.bands and found[0]["low"] is not None:
-            low, high = ([scale * point[end] for point in found] for end in ("low", "high"))
-            ax.fill_between(ranks, low, high, color=look["color"], alpha=0.12, linewidth=0)
+        value, low, high = (
+            scale * np.array([point[end] for point in found], dtype=np.float64)
+            for end in ("accuracy", "low", "high")
+        )
+        apart = 2 ** (0.04 * (at - (len(of.keys) - 1) / 2)) if of.bars else 1.0
+        ranks = [point["rank"] * apart for point in found]
+        ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
+        if of.bars and not np.isnan(low).any():
+            ends = [value - low, high - value]
+            ax.errorbar(ranks, value, ends, fmt="none", ecolor=look["color"], elinewidth=1)
 
 
 def _shipped(ax: Axes, of: View) -> None:
@@ -146,7 +152,7 @@ def _shipped(ax: Axes, of: View) -> None:
         return
     heights = {point["rank"]: 100 * point["accuracy"] for point in of.of(of.keys[0])}
     floor = heights[record["reference"]] - 100 * record["margin"]
-    named = f"margin: {points(record['margin'])} below the trained rank, {record['reference']}"
+    named = f"margin for the {LOSS}: {points(record['margin'])}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
     rank, name = record["rank"], f"ship rank {record['rank']}"
     ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
@@ -165,7 +171,7 @@ def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Ax
             [record["rank"] * shift for record in found],
             value,
             yerr=None if np.isnan(low).any() else [value - low, high - value],
-            color=COLOURS[at % len(COLOURS)],
+            color=COLOURS[(at + 3) % len(COLOURS)],  # not those of the first three adapters
             marker=MARKERS[at % len(MARKERS)],
             elinewidth=1,
             label=f"{of.names[a]} − {of.names[b]}",

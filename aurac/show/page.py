@@ -174,8 +174,8 @@ class Pages:
         """Accuracy against rank."""
         name = f"rank-accuracy-{self.slugs[of.task]}{'' if axis == 'log2' else '-linear'}"
         svg = self.draw(lambda ax: plot(of, ax, axis=axis), name)
-        bands = f"; bands: {confidence(of.level)} intervals of each rank alone" if of.bands else ""
-        return Figure(f"Accuracy against rank, {axis} axis{bands}.", self.alt(of), svg)
+        bars = f"; bars: {confidence(of.level)} intervals of each rank alone" if of.bars else ""
+        return Figure(f"Accuracy against rank, {axis} axis{bars}.", self.alt(of), svg)
 
     def alt(self, of: View) -> str:
         """A figure in words: the ends of each line."""

@@ -15,7 +15,6 @@ from aurac.show.numbers import (
     metric_value,
     p_value,
     percent,
-    points,
     size,
 )
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from aurac.analysis.schema import Key, Record
     from aurac.show.tabular import Columns
 
-MOST_BANDS: Final = 3
+MOST_BARS: Final = 3
 MARK: Final = "*"
 LOSS: Final = "loss (at most)"
 SLOT: Final = "vLLM rank"
@@ -91,9 +90,9 @@ class View:
         return next((row.key for row in rows if row.name == name), None)
 
     @property
-    def bands(self) -> bool:
+    def bars(self) -> bool:
         """Whether a figure shows intervals: of all of few adapters, or of none."""
-        few = len(self.keys) <= MOST_BANDS and not self.rolling
+        few = len(self.keys) <= MOST_BARS and not self.rolling
         return few and any(point["low"] is not None for point in self.points)
 
     @property
@@ -142,26 +141,17 @@ def bracketed(level: float, lows: Any) -> str:
 
 
 def accuracy_table(of: View, *, bounds: bool = False) -> Columns:
-    """Several adapters: AURAC, with a margin the smallest rank, base, the accuracy at each rank."""
+    """Several adapters: AURAC, the base, and the accuracy at each rank."""
     columns = {"adapter": [of.names[key] for key in of.keys]}
     if any(record["aurac"] is not None for record in of.scores):
         head = f"AURAC{bracketed(of.level, (r['low'] for r in of.scores))}"
         columns[head] = [interval(r["aurac"], r["low"], r["high"]) for r in of.scores]
-    margin = of.analysis.question.margin
-    if margin is not None and of.recommended:
-        found = [of.recommended.get(key) for key in of.keys]
-        columns[within(margin)] = [f"r={r['rank']}" if r and r["rank"] else NONE for r in found]
     places = {(point["key"], point["rank"]): point for point in of.points}
     for rank in [0, *of.ranks]:
         cells = [of.value(places.get((key, rank)), bounds=bounds) for key in of.keys]
         if rank or {*cells} != {NONE}:
             columns[f"r={rank}" if rank else "base"] = cells
     return columns
-
-
-def within(margin: float) -> str:
-    """The head of the column of smallest ranks."""
-    return f"within {points(margin).partition(' ')[0]}"
 
 
 def difference_table(of: View, *, counts: bool = False) -> Columns:

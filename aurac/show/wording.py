@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
-from aurac.show.views import LOSS, MARK, SLOT, within
+from aurac.show.views import LOSS, MARK, SLOT
 from aurac.stats.planning import examples_for_margin
 
 if TYPE_CHECKING:
@@ -42,13 +42,11 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append("unfinished: answers that were cut off")
     if SLOT in columns:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it")
-    if margin is not None:
-        trained = "" if LOSS in columns else " against the trained rank"
-        lost = f"loses at most {points(margin)}{trained}"
-        which = f"the smallest of these ranks that, like every larger one, {lost}"
-        found += [f"{head}: {which}" for head in ("ship", within(margin)) if head in columns]
+    if margin is not None and "ship" in columns:
+        which = "the smallest of these ranks that, like every larger one,"
+        found.append(f"ship: {which} loses at most {points(margin)}")
     if any(cell.startswith(MARK) for column in columns.values() for cell in column):
-        found.append(f"{MARK}: not shown to be above the base")
+        found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
         found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
     return found
@@ -110,8 +108,7 @@ def _no_smaller(of: View, record: Record, sure: str) -> str:
     bound = known[max(below)]["loss_bound"] if max(below) in known else None
     small = bound is not None and bound <= margin
     fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    smaller = ", and a smaller rank needs every larger one to pass" if len(below) > 1 else ""
-    return f"rank {max(below)} {fails} {sure}{smaller}"
+    return f"rank {max(below)} {fails} {sure}"
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -121,7 +118,8 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
     if groups >= needed:
         return ""
     what = counted(needed, "example" if clusters is None else "cluster")
-    return f"A margin of {points(margin)} needs {what} or more; there are {groups:,}."
+    needs = f"A margin of {points(margin)} needs {what} or more, even without a loss"
+    return f"{needs}; there are {groups:,}."
 
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:

@@ -99,7 +99,7 @@ def test_a_metric_that_is_no_number_is_refused(tmp_path):
         stored(tmp_path, make_block(KEYS[:1], {"acc,none": [float("nan")]}))
 
 
-def test_a_folder_that_cannot_be_written_says_that_the_same_command_goes_on(tmp_path):
+def test_a_folder_that_cannot_be_written_says_that_what_is_in_it_is_whole(tmp_path):
     (tmp_path / "cells").write_text("in the way")
-    with pytest.raises(RunFolderError, match="the same command goes on"):
+    with pytest.raises(RunFolderError, match="is whole"):
         stored(tmp_path, *blocks(KEYS))

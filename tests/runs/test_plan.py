@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.runs_doubles import Task
 
 from aurac.adapters import load_adapter
 from aurac.adapters.cut import sweeps_of
 from aurac.errors import UsageError
-from aurac.runs.plan import plan
+from aurac.runs.plan import coarse_levels, plan
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +44,22 @@ def test_what_decides_an_outcome_decides_the_key(loaded):
     assert keys >= {cell.key for cell in plan([way], [Task("t0", n=99)], "settings")}
 
 
-def test_the_order_is_the_base_and_the_largest_ranks_first(loaded):
+def test_the_order_is_base_ends_middles(loaded):
     ways = [sweeps_of(name, loaded[name])[0] for name in ("lora", "dylora")]
     order = [(cell.sweep.name if cell.sweep else "base", cell.rank) for cell in cells_of(*ways)]
     assert order == [
         ("base", 0),
-        *(("lora", 4), ("dylora", 4), ("lora", 2), ("dylora", 2), ("lora", 1), ("dylora", 1)),
+        *(("lora", 4), ("dylora", 4), ("lora", 1), ("dylora", 1), ("lora", 2), ("dylora", 2)),
     ]
+
+
+@given(st.sets(st.integers(1, 64), min_size=1))
+def test_levels_bisect_the_ranks(ranks):
+    ordered = sorted(ranks)
+    levels = coarse_levels(ordered)
+    assert sorted(levels) == ordered
+    first = sorted(ordered, key=levels.__getitem__)[: 2 if len(ordered) > 1 else 1]
+    assert set(first) == {ordered[-1], ordered[0]}
 
 
 def test_blocks_are_those_of_a_fixed_grid(monkeypatch):

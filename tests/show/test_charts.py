@@ -31,7 +31,7 @@ def test_lines_are_the_accuracies_and_the_legend_is_by_aurac():
     names = [text.get_text() for text in ax.figure.legends[0].get_texts()]
     assert names == [f"matryoshka {areas[0]}", f"lora {areas[1]}", f"dylora {areas[2]}", "base"]
     drawn = lines(ax)[names[0]]
-    assert drawn.get_xdata().tolist() == list(RANKS)
+    assert drawn.get_xdata().tolist() == pytest.approx(RANKS, rel=0.06)
     assert drawn.get_ydata().tolist() == pytest.approx([100 * a for a in MATRYOSHKA])
 
 
@@ -65,7 +65,7 @@ def test_every_cut_and_every_adapter_has_a_look_of_its_own():
 def test_a_missing_rank_is_left_out():
     short = curve("b", LORA[1:4], ranks=RANKS[1:4], trained_rank=8)
     ax = drawn_on(analyse([curve(), short]))
-    assert [2, 4, 8] in [list(line.get_xdata()) for line in ax.lines]
+    assert [2, 4, 8] in [[round(x) for x in line.get_xdata()] for line in ax.lines]
 
 
 def test_differences_are_those_of_the_frame():
@@ -83,7 +83,7 @@ def test_the_rank_to_ship_and_the_margin_are_marked():
     shipped = int(found.recommended["rank"][0])
     drawn = lines(drawn_on(found))
     assert drawn[f"ship rank {shipped}"].get_xdata().tolist() == [shipped]
-    assert drawn["margin: 5 points below the trained rank, 16"].get_ydata()[0] == pytest.approx(
+    assert drawn["margin for the loss (at most): 5 points"].get_ydata()[0] == pytest.approx(
         100 * (LORA[-1] - 0.05)
     )
 

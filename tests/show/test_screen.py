@@ -83,7 +83,7 @@ def test_too_few_examples_for_a_margin(size):
     shown = " ".join(screen(one(margin=0.02, n=100, **clusters)).split())
     needed = f"{examples_for_margin(0.02, size)} {'clusters' if clusters else 'examples'} or more"
     there = 25 if clusters else 100
-    assert f"A margin of 2 points needs {needed}; there are {there}." in shown
+    assert f"A margin of 2 points needs {needed}, even without a loss; there are {there}." in shown
 
 
 def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
@@ -92,11 +92,10 @@ def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
     assert bounds[4] < 0.05 < bounds[8]  # rank 4 would pass; the tests end at rank 8
     low = one(margin=0.5, base=0.4, accuracy=(0.3, 0.3, 0.3, 0.3, 0.6))
     failed = analyse([replace(curve().at([1, 2, 4, 16]), missing={8: "memory"})], Question(0.3))
-    below = ", and a smaller rank needs every larger one to pass."
     for found, why in (
-        (lossy, f"rank 8 may lose over 5 points (95 % confidence){below}"),
-        (low, f"rank 8 is not shown to be above the base (95 % confidence){below}"),
-        (failed, f"rank 8 may lose over 30 points (95 % confidence){below}"),
+        (lossy, "rank 8 may lose over 5 points (95 % confidence)."),
+        (low, "rank 8 is not shown to be above the base (95 % confidence)."),
+        (failed, "rank 8 may lose over 30 points (95 % confidence)."),
         (one(0.05, ranks=(8, 16), accuracy=(0.3, 0.5)), "rank 8 may lose over 5"),
         (one(0.05, ranks=(16,), accuracy=(0.5,)), "no smaller rank was evaluated."),
     ):
@@ -114,11 +113,11 @@ def test_nothing_is_shipped_of_an_adapter_that_is_not_above_the_base():
     shown = screen(found := one(margin=0.1, base=0.55), stored(found), 80)
     assert "Ship no rank: rank 16 is not shown to be above the base" in shown
     assert "truncate" not in shown
-    assert "*: not shown to be above the base" in shown
+    assert "*: not significantly above the base" in shown
     assert rows(shown)["4"][1] == "*50.0"
     said = " ".join(screen(found := one(base=0.6), stored(found), 80).split())
     assert "lora is not shown to be above the base at any rank (95 % confidence)." in said
-    assert "counts as wrong. Its answer: 'The answer is lora 0'; its reference: '0'." in said
+    assert "counts as wrong; its answer: 'The answer is lora 0'; its reference: '0'." in said
     assert "--margin" not in said
 
 
@@ -138,10 +137,9 @@ def test_several_adapters_are_ordered_by_aurac_winner_first():
 
 def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
     shown = screen(found := three(margin=0.15), stored(found), 90)
-    assert rows(shown)["adapter"][:6] == ["adapter", "AURAC", "[95", "%]", "within", "15"]
     advice = dict(zip(found.recommended["adapter"], found.recommended["rank"], strict=True))
-    for name, rank in advice.items():
-        assert f"r={rank}" in next(x for x in shown.splitlines() if x.startswith(f"{name} "))
+    for name, each in advice.items():
+        assert f"Ship {name} at rank {each}" in shown
     rank = advice["matryoshka"]
     assert f"Ship matryoshka at rank {rank}: {2.5 * rank:.0f} MB instead of 40 MB" in shown
     assert f"aurac truncate zoo/matryoshka --rank {rank} --out matryoshka_r{rank}" in shown

@@ -65,7 +65,7 @@
     browser.nextElementSibling.hidden = true;
   }
   for (const table of document.querySelectorAll(".scroll")) {
-    if (table.scrollWidth > table.clientWidth) table.after(make("p", "The table scrolls sideways →", table.parentElement, "tag"));
+    if (table.scrollWidth > table.clientWidth) table.before(make("p", "The table scrolls sideways →", table.parentElement, "tag"));
   }
   let opened = [];
   addEventListener("beforeprint", () => {
