@@ -63,7 +63,13 @@ def there(work: Work) -> Columns:
                 done = len(mine) - len(work.missing(part, mine))
                 if mine:
                     row = [part.alias, TITLES[task], study.labels[group]]
-                    rows.append([*row, f"{found} of {found + open_}", f"{done} of {len(mine)}"])
+                    rows.append(
+                        [
+                            *row,
+                            f"{found} of {found + open_}" if found + open_ else "",
+                            f"{done} of {len(mine)}",
+                        ]
+                    )
     return dict(zip(HEADS, map(list, zip(*rows, strict=True)), strict=True))
 
 

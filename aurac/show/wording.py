@@ -35,6 +35,8 @@ def heading(of: View, run: StoredRun | None = None) -> str:
 def notes(of: View, columns: Columns) -> list[str]:
     """What a mark and a column of a table mean, where it has them."""
     margin, found = of.analysis.question.margin, [cuts(of)] if "adapter" in columns else []
+    if any(head.startswith("AURAC") for head in columns):
+        found.append("AURAC: the area under the curve, which is the mean accuracy over log2 rank")
     if LOSS in columns:
         lost = f"the most with {confidence(LEVEL)} confidence; below 0: a gain"
         found.append(f"{LOSS}: points lost against the trained rank, and {lost}")
