@@ -1,30 +1,58 @@
-"""Writes `reports/small_ranks/README.md` from what the study stores, and its reports.
+"""Writes `reports/small_ranks/README.md` from what the study stores, with its reports and figures.
 
 python -m scripts.small_ranks
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from aurac.analysis.frames import MEAN
+from aurac.analysis.schema import Key
+from aurac.show import numbers
+from aurac.show.charts import COLOURS, MARKERS, plot, styled
 from aurac.show.tabular import render_table
+from aurac.show.views import View, names_of
 from aurac.study import Work, load_study
 from aurac.study.design import groups_of, parts_of, tasks_of
+from aurac.study.report import report
 from aurac.study.search import Trials
+from aurac.study.work import TRAININGS
 
 if TYPE_CHECKING:
-    from aurac.show.tabular import Columns
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from matplotlib.axes import Axes
+
+    from aurac.analysis.schema import Record
+    from aurac.study.report import Reported
 
 STUDY = Path(__file__).parents[1] / "reports/small_ranks/study.yaml"
+TITLES = {
+    "aurac_word_problems": "word problems",
+    "mawps": "MAWPS",
+    "smollm2": "SmolLM2-135M",
+    "gemma": "Gemma-3-270M",
+}
 HEADS = ("base", "task", "method", "trials", "adapters")
-TITLES = {"aurac_word_problems": "word problems", "mawps": "MAWPS"}
+REFUTED_BELOW = 0.02  # of study.yaml: a gain that would pay for another way of training
 
 PAGE = """# Which way to a small rank?
 
-**Not answered yet:** the table says what is there, and nothing is concluded from it.
+{answer}
+
 [study.yaml](study.yaml) is the design, with hypotheses and what would refute each; it was committed
 before its first training, and says what was changed since.
+
+{results}
+
+## What is there
 
 {there}
 
@@ -39,38 +67,252 @@ aurac study reports/small_ranks/study.yaml --out reports/small_ranks --dry-run
 OMP_NUM_THREADS=1 aurac study reports/small_ranks/study.yaml --out reports/small_ranks    # twice
 ```
 """
+RESULTS = """## Comparisons that were declared
+
+{primary}
+
+Points of AURAC over ranks 1, 2, 4 and 8, mean over the tasks of a base, five paired seeds; the 95 %
+intervals of all {count} hold together. A hypothesis is supported where the whole interval is above
+0, refuted where it is below 2 points, and open otherwise.
+
+## AURAC of every way and cut
+
+{scores}
+
+In percent, with 95 % intervals over examples and seeds, each alone. A star marks the cut that was
+the best one on validation examples.
+
+![Accuracy against rank, each method under its own cut](figures/accuracy.png)
+
+## Learning rate, cut and P, each alone
+
+![AURAC by learning rate, by cut, with and without P](figures/effects.png)
+
+## What it costs
+
+{costs}
+
+Medians of the trainings of one adapter; LoRA at each rank is {families} trainings.
+"""
+OPEN = "**Not answered yet:** nothing is concluded from what is there."
+CUTS = {("svd", "keep"): "SVD", ("prefix", "fit"): "prefix, fitted scale"}
+OWN_SCALE = {"matryoshka": "prefix with P", "published": "prefix without P"}
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the page, and the reports and figures of the bases that are done."""
     work = Work(load_study(STUDY), STUDY, STUDY.parent)
-    text = PAGE.format(there=render_table(there(work), "markdown"))
+    every = [Trials(work, part, dry=True) for part in parts_of(work.study)]
+    counted = [there(trials) for trials in every]
+    bases = [
+        Base(trials, done)
+        for trials, rows in zip(every, counted, strict=True)
+        if all(_whole(row) for row in rows) and (done := report(trials))
+    ]
+    rows = [row for each in counted for row in each]
+    table = dict(zip(HEADS, map(list, zip(*rows, strict=True)), strict=True))
+    answer = {"answer": OPEN, "there": render_table(table, "markdown")}
+    text = PAGE.format(**answer, results=results(bases, work) if bases else "")
     STUDY.with_name("README.md").write_text(text, encoding="utf-8")
 
 
-def there(work: Work) -> Columns:
-    """Trials and adapters of each recipe: how many are there, of how many at least."""
-    study, rows = work.study, []
-    for part in parts_of(study):
-        trials = Trials(work, part, dry=True)
-        for group in groups_of(study):
-            adapters = trials.run(group)
-            for task in tasks_of(study, part):
-                mine = [adapter for adapter in adapters if adapter.task == task]
-                tried = trials.winners[group].trials[task] if group in trials.winners else ()
-                found = sum(bool(scores) for _, scores in tried)
-                open_ = sum((a.task, a.group) == (task, group) for a in trials.left)
-                done = len(mine) - len(work.missing(part, mine))
+def there(trials: Trials) -> list[list[str]]:
+    """Trials and adapters of each recipe and task: how many are there, of how many at least."""
+    work, part = trials.work, trials.part
+    rows = []
+    for group in groups_of(work.study):
+        adapters = trials.run(group)
+        for task in tasks_of(work.study, part):
+            mine = [adapter for adapter in adapters if adapter.task == task]
+            tried = trials.winners[group].trials[task] if group in trials.winners else ()
+            found = sum(bool(scores) for _, scores in tried)
+            left = sum((a.task, a.group) == (task, group) for a in trials.left)
+            done = len(mine) - len(work.missing(part, mine))
+            if mine:
+                names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]
+                tries = f"{found} of {found + left}" if found + left else ""
+                rows.append([*names, tries, f"{done} of {len(mine)}"])
+    return rows
+
+
+def _whole(row: list[str]) -> bool:
+    return all(len({*cell.split(" of ")}) < 2 for cell in row[3:])
+
+
+class Base:
+    """A base that is done: its searches and its report."""
+
+    def __init__(self, trials: Trials, done: Reported) -> None:
+        self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
+        self.study, self.name = trials.work.study, TITLES[trials.part.alias]
+        self.tasks = list(tasks_of(self.study, trials.part))
+        self.rows = {row.key: row for row in done.analysis.rows}
+
+    def scores(self, task: str) -> dict[Key, Record]:
+        """The records of a task."""
+        return {r["key"]: r for r in self.analysis.tables["scores"] if r["task"] == task}
+
+    @property
+    def mean(self) -> str:
+        """The mean over tasks, or the only one."""
+        return MEAN if len(self.tasks) > 1 else self.tasks[0]
+
+    def own(self, group: str) -> Key:
+        """The row of a recipe under its own cut."""
+        return next(key for key in self.rows if key.adapter == group)
+
+    def cut(self, key: Key) -> str:
+        """A cut in words."""
+        if key.basis is None:
+            return "none"
+        own = OWN_SCALE.get(key.adapter, "prefix, own scale")
+        return CUTS.get((key.basis, str(key.rescale)), own)
+
+
+def results(bases: list[Base], work: Work) -> str:
+    """The tables, and the figures beside them."""
+    _save(accuracies, bases, "accuracy", sum(len(base.tasks) for base in bases), 1)
+    _save(effects, bases, "effects", 3, len(bases))
+    pairs = [row for base in bases for row in primaries(base)]
+    return RESULTS.format(
+        primary=_table(("base", "difference", "points [95 %]", "p", "hypothesis"), pairs),
+        count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
+        scores=scores(bases),
+        costs=costs(work, bases),
+        families=len(work.study.ranks),
+    )
+
+
+def primaries(base: Base) -> Iterator[list[str]]:
+    """The declared comparisons of a base, in their direction."""
+    records = base.primary.tables["pairs"] if base.primary else ()
+    found = {(r["a"], r["b"]): r for r in records if r["task"] == base.mean}
+    names = names_of(base.analysis, base.study.labels)
+    for a, b in base.primary.question.pairs if base.primary else ():
+        record = found.get((a, b)) or found[b, a]
+        values = [record["difference"], record["low"], record["high"]]
+        if (a, b) not in found:
+            values = [-record["difference"], -record["high"], -record["low"]]
+        verdict = "supported" if values[1] > 0 else "open"
+        verdict = "refuted" if values[2] < REFUTED_BELOW else verdict
+        difference = f"{names[a]} ({base.cut(a)}) − {names[b]} ({base.cut(b)})"
+        ends = numbers.interval(*values)
+        yield [base.name, difference, ends, numbers.p_value(record["p"]), verdict]
+
+
+def scores(bases: list[Base]) -> str:
+    """A row for each recipe under each cut, those of a cut together."""
+    labels = bases[0].study.labels
+    keys = {key: base.cut(key) for base in bases for key in base.rows}
+    order = [*CUTS.values(), *dict.fromkeys(keys.values())]
+    columns = [(base, task) for base in bases for task in base.tasks]
+    rows = []
+    for key in sorted(keys, key=lambda key: order.index(keys[key])):
+        cells = []
+        for base, task in columns:
+            record = base.scores(task).get(key)
+            text = _interval(record, "aurac") if record else ""
+            chosen = base.trials.winners.get(key.adapter)
+            mark = "*" if chosen and chosen.cut == (key.basis, key.rescale) and text else ""
+            cells.append(f"{mark}{text}")
+        rows.append([labels[key.adapter], keys[key], *cells])
+    heads = [f"{base.name}, {TITLES[task]}" for base, task in columns]
+    return _table(("method", "cut", *heads), rows)
+
+
+def costs(work: Work, bases: list[Base]) -> str:
+    """Tokens, seconds and memory of the trainings of one adapter of each recipe."""
+    lines = (work.out / TRAININGS).read_text(encoding="utf-8").splitlines()
+    records = [record for record in map(json.loads, lines) if "tokens" in record]
+    rows = []
+    for base in bases:
+        for task in base.tasks:
+            for group in groups_of(work.study, task):
+                name = f"{base.trials.part.alias}-{task}-{group}"
+                mine = [r for r in records if r["recipe"].startswith(name) and r["seed"] != 1]
+                mine = [r for r in mine if r["recipe"].removeprefix(name)[:1] in ("", "-")]
                 if mine:
-                    row = [part.alias, TITLES[task], study.labels[group]]
-                    rows.append(
-                        [
-                            *row,
-                            f"{found} of {found + open_}" if found + open_ else "",
-                            f"{done} of {len(mine)}",
-                        ]
+                    tokens, seconds, memory = (
+                        median(r[what] for r in mine) for what in ("tokens", "seconds", "memory")
                     )
-    return dict(zip(HEADS, map(list, zip(*rows, strict=True)), strict=True))
+                    cells = [f"{tokens:,.0f}", f"{seconds:,.0f}", numbers.size(memory)]
+                    rows.append([base.name, TITLES[task], work.study.labels[group], *cells])
+    return _table(("base", "task", "method", "tokens", "seconds", "peak memory"), rows)
+
+
+def accuracies(bases: list[Base], axes: list[Axes]) -> None:
+    """Accuracy against rank on each task, every recipe under its own cut."""
+    columns = [(base, task) for base in bases for task in base.tasks]
+    for ax, (base, task) in zip(axes, columns, strict=True):
+        of = View(base.analysis, task, names_of(base.analysis, base.study.labels))
+        keys = [base.own(group) for group in groups_of(base.study, task)]
+        plot(of, ax, keys=keys, legend="inside")
+        ax.set_title(f"{base.name}, {TITLES[task]}")
+
+
+def effects(bases: list[Base], axes: list[Axes]) -> None:
+    """For each base a row: AURAC by learning rate, by cut, and by where P is."""
+    for at, base in enumerate(bases):
+        rate, cut, where = axes[3 * at : 3 * at + 3]
+        labels, found = base.study.labels, base.scores(base.mean)
+        for number, (group, won) in enumerate(base.trials.winners.items()):
+            tried = [(p, s) for p, s in won.trials[base.tasks[0]] if "learning_rate" in p and s]
+            look: dict[str, Any] = {
+                "color": COLOURS[number % len(COLOURS)],
+                "marker": MARKERS[number],
+            }
+            xs = [point["learning_rate"] for point, _ in tried]
+            rate.plot(xs, [100 * s[won.cut] for _, s in tried], label=labels[group], **look)
+        rate.set_xscale("log", base=2)
+        rate.set_xlabel(f"Learning rate ({TITLES[base.tasks[0]]}, validation)")
+        rate.legend()
+        for number, group in enumerate(("lora", "dylora", "matryoshka")):
+            keys = [key for key in found if key.adapter == group]
+            _bars(cut, [found[key] for key in keys], [base.cut(key) for key in keys], number)
+        cut.legend([labels[group] for group in ("lora", "dylora", "matryoshka")])
+        ways = {
+            "never": ("lora", "rule"),
+            "training": ("published", "rule"),
+            "training and inference": ("matryoshka", "trained"),
+        }
+        keys = [Key(group, "prefix", rescale) for group, rescale in ways.values()]
+        _bars(where, [found[key] for key in keys], list(ways), 3)
+        where.set_xlabel("P in")
+        for ax in (rate, cut, where):
+            ax.set_ylabel("AURAC (%)")
+            ax.set_title(base.name)
+
+
+def _bars(ax: Axes, records: list[Record], names: list[str], number: int) -> None:
+    value, low, high = (
+        100 * np.array([record[end] for record in records]) for end in ("aurac", "low", "high")
+    )
+    look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": ""}
+    ax.errorbar(names, value, [value - low, high - value], elinewidth=1, **look)
+
+
+def _save(
+    draw: Callable[[list[Base], list[Axes]], None],
+    bases: list[Base],
+    name: str,
+    columns: int,
+    rows: int,
+) -> None:
+    with styled():
+        figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+        draw(bases, list(figure.subplots(rows, columns, squeeze=False).flat))
+        folder = STUDY.with_name("figures")
+        folder.mkdir(exist_ok=True)
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+def _interval(record: Record, name: str) -> str:
+    return numbers.interval(record[name], record["low"], record["high"])
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    columns = map(list, zip(*rows, strict=True))
+    return render_table(dict(zip(heads, columns, strict=True)), "markdown")
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def _both_svd() -> str:
 def _analysis(name: str) -> Analysis:
     folder = REPORTS / name
     file = folder / "study.yaml"
-    ((_, analysis),) = write_study(Work(load_study(file), file, folder))
+    ((_, analysis, _),) = write_study(Work(load_study(file), file, folder))
     return analysis
 
 

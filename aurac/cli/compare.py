@@ -12,7 +12,7 @@ import click
 
 from aurac.cli import shared
 from aurac.cli.shared import FOLDER, command, pair
-from aurac.cli.tasks import complete_tasks, include_path
+from aurac.cli.tasks import TaskNames, include_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.argument("checkpoints", nargs=-1, required=True, metavar="CKPT...")
 # Tasks
 @click.option(
-    "--tasks", "-t", required=True, multiple=True, metavar="TASK,…", shell_complete=complete_tasks,
+    "--tasks", "-t", type=TaskNames(), required=True, multiple=True, metavar="TASK,…",
     help="Bundled tasks, names that lm-eval knows, or YAML files.",
 )  # fmt: skip
 @click.option(

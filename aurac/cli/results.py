@@ -50,7 +50,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
 def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
     """Name the smallest rank of each adapter that is good enough.
 
-    It is the smallest rank that is shown (95 % confidence) to lose at most the margin against the
+    It and every larger rank are shown (95 % confidence) to lose at most the margin against the
     adapter's trained rank.
 
     \b

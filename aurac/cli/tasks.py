@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from aurac.cli import shared
 from aurac.cli.shared import command
@@ -24,12 +25,22 @@ _ASKS = {
 }
 
 
-def complete_tasks(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """The bundled tasks; with `a,b` typed, the rest of the last one."""
-    from aurac.tasks import BUNDLED
+class TaskNames(click.types.StringParamType):
+    """Names of tasks, separated by commas; the bundled ones are completed."""
 
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last)]
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """With `a,b` typed, the rest of the last one."""
+        from aurac.tasks import BUNDLED
+
+        before, comma, last = incomplete.rpartition(",")
+        names = (f"{before}{comma}{name}" for name in BUNDLED if name.startswith(last))
+        return [CompletionItem(name) for name in names]
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        """Where names are found."""
+        return "`aurac tasks` lists them."
 
 
 include_path = click.option(
@@ -40,7 +51,7 @@ include_path = click.option(
 
 
 @command()
-@click.argument("name", required=False, metavar="[NAME|WORD]", shell_complete=complete_tasks)
+@click.argument("name", required=False, type=TaskNames(), metavar="[NAME|WORD]")
 @include_path
 @shared.as_json
 def tasks(name: str | None, include_path: Path | None, as_json: bool) -> None:

@@ -186,6 +186,6 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
         return 0
     say = functools.partial(click.echo, err=True)
     done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
-    for run, _ in done:
-        click.echo(run.folder.with_name("report.md"))
-    return 3 if any(run.failures for run, _ in done) else 0
+    for part in done:
+        click.echo(part.run.folder.with_name("report.md"))
+    return 3 if any(part.run.failures for part in done) else 0

@@ -26,7 +26,7 @@ def cut_name(basis: str | None, rescale: str | None, method: str | None = None) 
     if basis is None:
         return rescale
     if rescale == "trained":
-        return f"{basis} rescaled by P"
+        return f"{basis} rescaled"
     if rescale == "rule" and method == "matryoshka":
         return f"{basis} without P"
     own = "keep" if basis == "svd" else "rule"

@@ -135,7 +135,7 @@ class Manifest(Record, frozen=True, kw_only=True):
         for task in (task for task in other.tasks if task.name in before):
             known = before[task.name]
             changed = _changed(known.prompting, task.prompting)
-            found += [f"of task {task.name} {each}" for each in changed]
+            found += [f"of task {task.name} {each}" for each in changed[:1]]
             if not changed and known.first != task.first:
                 found.append(
                     f"task {task.name} was evaluated with other data, prompts or settings of "

@@ -193,7 +193,7 @@ def _with_weights(
     """The base in memory."""
     if not any(p.is_meta for p in base.model.parameters()):
         return base
-    progress.step("loading the base")
+    progress.step("loading the weights")
     loaded = load_base(
         base.name,
         dtype=base.dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,7 @@ class Bar(Progress):
         self._console = Console(stderr=True)
         rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
-            rich_progress.BarColumn(bar_width=20),
+            rich_progress.BarColumn(bar_width=20, finished_style="bar.complete"),
             rich_progress.TextColumn("{task.fields[told]}", markup=False),
             rich_progress.TextColumn("{task.description}", markup=False, table_column=rest),
         )
@@ -77,7 +78,9 @@ class Bar(Progress):
         self._task = self._bar.add_task("", total=None, told="")
         self._weight: dict[str, float] = {}
         self._there: dict[str, float] = {}
-        self._settled = self._cells = self._tasks = 0
+        self._settled = self._before = self._cells = self._tasks = 0
+        self._start = 0.0  # of the work, what is there
+        self._seconds: float | None = None  # that all will have taken
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -96,11 +99,14 @@ class Bar(Progress):
 
     def plan(self, cells: Sequence[PlannedCell], left: Sequence[int]) -> None:
         """See `Progress`."""
-        self._settled, self._cells = sum(count == 0 for count in left), len(cells)
+        self._settled = self._before = sum(count == 0 for count in left)
+        self._cells = len(cells)
+        self._seconds = None
         self._tasks = len({cell.task.name for cell in cells})
         self._weight = {cell.key: weight(cell) for cell in cells}
-        total = sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
-        self._bar.reset(self._task, total=total)
+        total = sum(self._weight[c.key] * len(c.task) for c in cells)
+        self._start = total - sum(self._weight[c.key] * n for c, n in zip(cells, left, strict=True))
+        self._bar.reset(self._task, total=total, completed=int(self._start))
 
     def begin(self, cell: PlannedCell, there: int) -> None:
         """See `Progress`."""
@@ -111,33 +117,45 @@ class Bar(Progress):
         """See `Progress`."""
         self._there[cell.key] += examples
         self._bar.advance(self._task, self._weight[cell.key] * examples)
+        if self._settled == self._before:  # none is whole yet
+            self._estimate()
         count = f"{self._there[cell.key]:.0f}/{len(cell.task)}"
         task = f" of {one_line(cell.task.name)}" if self._tasks > 1 else ""
-        done = f"{one_line(cell.who)}: {count}{task}"
-        told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
-        self._bar.update(self._task, description=done, told=told)
+        self._tell(description=f"{one_line(cell.who)}: {count}{task}")
 
     def settled(self, cell: PlannedCell, how: str) -> None:
         """See `Progress`."""
         self._settled += 1
+        self._estimate()
+        self._tell()
         if not self._console.is_terminal or how != "done":
             self.say(f"{self._counts()}: {cell.label}{'' if how == 'done' else f' {how}'}")
 
+    def _estimate(self) -> None:
+        """How long all will take, by whole cells: what each needs to begin is spread over it."""
+        work = self._bar.tasks[0]
+        done, total = work.completed - self._start, (work.total or 1.0) - self._start
+        seconds, share = work.elapsed or 0.0, done / (total or 1.0)
+        if seconds >= LEAST_SECONDS and share >= LEAST_SHARE:
+            self._seconds = seconds / share
+
+    def _tell(self, description: str | None = None) -> None:
+        told = self._counts().ljust(len(f"{self._cells}/{self._cells} done, about 100 s left"))
+        self._bar.update(self._task, told=told, description=description)
+
     def _counts(self) -> str:
-        """Such as "3/16 done, about 40 s left"; without the time before it can be known."""
-        done, work = f"{self._settled}/{self._cells} done", self._bar.tasks[0]
-        seconds, share = work.elapsed or 0.0, work.completed / (work.total or 1.0)
-        if seconds < LEAST_SECONDS or share < LEAST_SHARE or self._settled == self._cells:
-            return done
-        return f"{done}, {about(seconds / share - seconds)} left"
+        """Such as "3/16 done, about 40 s left"; without the time where it is not known."""
+        left = (self._seconds or 0.0) - (self._bar.tasks[0].elapsed or 0.0)
+        done = f"{self._settled}/{self._cells} done"
+        return f"{done}, {about(left)} left" if left > 1 and self._settled < self._cells else done
 
 
 def about(seconds: float) -> str:
-    """Such as "about 40 s"."""
+    """Such as "about 40 s", in steps of 5 s."""
     for size, unit in ((3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"about {seconds / size:.0f} {unit}"
-    return f"about {seconds:.0f} s"
+    return f"about {5 * math.ceil(seconds / 5)} s"
 
 
 def weight(cell: PlannedCell) -> float:

@@ -18,7 +18,6 @@ import numpy as np
 
 from aurac.files import write_atomic
 from aurac.show.numbers import percent, points
-from aurac.show.views import LOSS
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ def plot(
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
     for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
         ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
-    if len(of.keys) == 1:
-        _shipped(ax, of)
+    _shipped(ax, of)
     ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
     _ranks_below(ax, of.ranks, axis)
     if legend:
@@ -140,6 +138,9 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
         apart = 2 ** (0.04 * (at - (len(of.keys) - 1) / 2)) if of.bars else 1.0
         ranks = [point["rank"] * apart for point in found]
         ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
+        if of.shipped:  # the most that each rank may lose
+            lost = np.array([point["loss_bound"] or 0.0 for point in found])
+            low, high = value[-1] - scale * lost, value
         if of.bars and not np.isnan(low).any():
             ends = [value - low, high - value]
             ax.errorbar(ranks, value, ends, fmt="none", ecolor=look["color"], elinewidth=1)
@@ -147,12 +148,11 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
 
 def _shipped(ax: Axes, of: View) -> None:
     """The margin and the rank to ship of the one adapter."""
-    record = of.recommended.get(of.keys[0])
-    if record is None or record["rank"] is None:
+    if (record := of.shipped) is None:
         return
     heights = {point["rank"]: 100 * point["accuracy"] for point in of.of(of.keys[0])}
     floor = heights[record["reference"]] - 100 * record["margin"]
-    named = f"margin for the {LOSS}: {points(record['margin'])}"
+    named = f"margin: {points(record['margin'])} below rank {record['reference']}"
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
     rank, name = record["rank"], f"ship rank {record['rank']}"
     ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")

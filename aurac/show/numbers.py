@@ -57,12 +57,12 @@ def points(value: float) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """``.023``, ``< .001``, or a dash."""
+    """``.023``, ``< .001``, ``> .99``, or a dash."""
     if p is None:
         return NONE
     if p < 0.001:
         return "< .001"
-    return "1" if p >= 0.995 else f"{p:.{3 if p < 0.1 else 2}f}".lstrip("0")
+    return "> .99" if p >= 0.995 else f"{p:.{3 if p < 0.1 else 2}f}".lstrip("0")
 
 
 def confidence(level: float) -> str:

@@ -174,8 +174,14 @@ class Pages:
         """Accuracy against rank."""
         name = f"rank-accuracy-{self.slugs[of.task]}{'' if axis == 'log2' else '-linear'}"
         svg = self.draw(lambda ax: plot(of, ax, axis=axis), name)
-        bars = f"; bars: {confidence(of.level)} intervals of each rank alone" if of.bars else ""
-        return Figure(f"Accuracy against rank, {axis} axis{bars}.", self.alt(of), svg)
+        bars = f"bars: {confidence(of.level)} intervals of each rank alone"
+        if of.shipped:
+            sure = f"{confidence(wording.LEVEL)} confidence"
+            bars = (
+                f"a rank fits if its bar, the most that it may lose ({sure}), ends above the margin"
+            )
+        caption = f"Accuracy against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
+        return Figure(caption, self.alt(of), svg)
 
     def alt(self, of: View) -> str:
         """A figure in words: the ends of each line."""

@@ -90,6 +90,12 @@ class View:
         return next((row.key for row in rows if row.name == name), None)
 
     @property
+    def shipped(self) -> Record | None:
+        """What to ship of the only adapter, where a margin was asked for and it has a rank."""
+        record = self.recommended.get(self.keys[0]) if len(self.keys) == 1 else None
+        return record if record and record["rank"] else None
+
+    @property
     def bars(self) -> bool:
         """Whether a figure shows intervals: of all of few adapters, or of none."""
         few = len(self.keys) <= MOST_BARS and not self.rolling

@@ -43,7 +43,7 @@ def notes(of: View, columns: Columns) -> list[str]:
     if "unfinished" in columns:
         found.append("unfinished: answers that were cut off")
     if SLOT in columns:
-        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it")
+        found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
     if margin is not None and "ship" in columns:
         which = "the smallest of these ranks that, like every larger one,"
         found.append(f"ship: {which} loses at most {points(margin)}")
@@ -78,10 +78,10 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
         why = "a recommendation needs the outcome of every example at its trained rank"
         return f"{name}: {why}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
-    if record["rank"] not in (None, record["reference"]):
-        return sentence, truncate_command(row, run, record["rank"])
-    few = too_few(row.examples or 0, record["margin"], row.clusters)
-    return f"{sentence} {few}".rstrip(), ""
+    if record["rank"] == record["reference"]:
+        few = too_few(row.examples or 0, record["margin"], row.clusters)
+        return f"{sentence} {few}".rstrip(), ""
+    return sentence, truncate_command(row, run, record["rank"]) if record["rank"] else ""
 
 
 def _shipped(of: View, record: Record, adapter: str) -> str:

@@ -5,21 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError
 from aurac.study.design import Planned, Study, chains_of, groups_of, parts_of, planned
-from aurac.study.report import report
+from aurac.study.report import Reported, report
 from aurac.study.search import Trials
 from aurac.study.work import RUN, SEARCH, Work, logger
 from aurac.training.data import located_data
-
-if TYPE_CHECKING:
-    from aurac.analysis import Analysis
-    from aurac.records.run import StoredRun
 
 
 def run_study(
@@ -30,7 +25,7 @@ def run_study(
     device: str | None = None,
     progress: bool = False,
     say: Callable[[str], None] = logger.info,
-) -> list[tuple[StoredRun, Analysis]]:
+) -> list[Reported]:
     """Train and evaluate what `out` lacks of a study, and write a report for each part.
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
@@ -63,7 +58,7 @@ def _do(trials: Trials, groups: list[str]) -> None:
                 work.evaluate(part, adapter, RUN)
 
 
-def write_study(work: Work) -> list[tuple[StoredRun, Analysis]]:
+def write_study(work: Work) -> list[Reported]:
     """Write the report of each part that has cells."""
     made = (report(Trials(work, part, dry=True)) for part in parts_of(work.study))
     return [each for each in made if each is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aurac.files import write_json
 from aurac.records.run import Renamed
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 
-def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
+class Reported(NamedTuple):
+    """A part of a study: what was measured, what it says, and its primary comparisons, if whole."""
+
+    run: StoredRun
+    analysis: Analysis
+    primary: Analysis | None
+
+
+def report(trials: Trials) -> Reported | None:
     """Write what a search chose, and the report of a part; None where nothing is stored.
 
     The primary comparisons are one family with those of the other parts, and are made once all of
@@ -53,7 +61,7 @@ def report(trials: Trials) -> tuple[StoredRun, Analysis] | None:
             view.curves, replace(asked, pairs=pairs, family=len(parts_of(study)) * len(pairs))
         )
     write_report(view, analysis, work.out / part.name, study.labels, study.question, primary)
-    return view, analysis
+    return Reported(view, analysis, primary)
 
 
 def _renamed(

@@ -151,7 +151,7 @@ def test_what_cuts_and_recipes_are_called():
     assert cut_name("svd", "fit") == "svd · fit"
     assert cut_name("prefix", "rule", "dylora") == "prefix"
     assert cut_name("prefix", "rule", "matryoshka") == "prefix without P"
-    assert cut_name("prefix", "trained", "matryoshka") == "prefix rescaled by P"
+    assert cut_name("prefix", "trained", "matryoshka") == "prefix rescaled"
     assert cut_name(None, None) is None
     assert common_name(["lora-s1", "lora-s2"]) == "lora"
     assert common_name(["a", "b"]) == "a + b"

@@ -12,16 +12,20 @@ from aurac.runs.progress import Bar, Progress
 from aurac.runs.settings import Settings
 
 
-def told(capsys, seconds, n=100):
-    """The lines of a run whose cells take so many seconds each, on no terminal."""
+def told(capsys, seconds, n=100, there=0):
+    """The lines of a run whose cells take so many seconds each, on no terminal.
+
+    Some of the examples of the first cell are there already.
+    """
     clock, cells = [0.0], planned(*(Task(f"t{at}", n=n) for at in range(len(seconds))))
     with Bar(now=lambda: clock[0]) as bar:
         clock[0] += 500  # until computing begins
-        bar.plan(cells, [n] * len(cells))
-        for cell, each in zip(cells, seconds, strict=True):
-            bar.begin(cell, 0)
+        left = [n - there, *[n] * (len(cells) - 1)]
+        bar.plan(cells, left)
+        for cell, each, missing in zip(cells, seconds, left, strict=True):
+            bar.begin(cell, n - missing)
             clock[0] += each
-            bar.advance(cell, n)
+            bar.advance(cell, missing)
             bar.settled(cell, "done")
     return capsys.readouterr().err.splitlines()
 
@@ -33,6 +37,8 @@ def test_lines_have_the_time_left_by_what_was_computed(capsys):
         "3/4 done, about 30 s left: the base on t2",
         "4/4 done: the base on t3",
     ]
+    resumed = told(capsys, [10, 40, 40], there=75)
+    assert resumed[0] == "1/3 done, about 80 s left: the base on t0"
 
 
 @pytest.mark.parametrize(("seconds", "unknown"), [([4] * 10, 1), ([100] * 100, 2)])

@@ -81,9 +81,13 @@ def test_differences_are_those_of_the_frame():
 def test_the_rank_to_ship_and_the_margin_are_marked():
     found = analyse([curve()], Question(margin=0.05))
     shipped = int(found.recommended["rank"][0])
-    drawn = lines(drawn_on(found))
+    ax = drawn_on(found)
+    drawn = lines(ax)
+    (bars,) = (part for part in ax.collections if part.get_segments())
+    for (low, _), bound in zip(bars.get_segments(), found.points["loss_bound"][1:-1], strict=False):
+        assert low[1] == pytest.approx(100 * (LORA[-1] - bound))  # above the margin: it fits
     assert drawn[f"ship rank {shipped}"].get_xdata().tolist() == [shipped]
-    assert drawn["margin for the loss (at most): 5 points"].get_ydata()[0] == pytest.approx(
+    assert drawn["margin: 5 points below rank 16"].get_ydata()[0] == pytest.approx(
         100 * (LORA[-1] - 0.05)
     )
 

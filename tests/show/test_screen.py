@@ -256,7 +256,7 @@ def test_numbers_have_one_form():
     assert [loss(0.011, 0.0181), loss(-0.02, 0.033), loss(0.0, None)] == [
         "1.1 (1.9)", "−2.0 (3.3)", "0.0",
     ]  # fmt: skip
-    assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "1"]
+    assert [p_value(p) for p in (0.0004, 0.0234, 0.5, 1.0)] == ["< .001", ".023", ".50", "> .99"]
     assert (percent(0.0005), percent(-0.0005), percent(None)) == ("0.1", "−0.1", "–")
     assert decimals(100 * 0.285, 0) == "29"  # a half, whatever its last bits are
     assert (decimals(-0.04, 1), decimals(float("inf"), 1)) == ("0.0", "inf")

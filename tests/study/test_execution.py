@@ -28,7 +28,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     names = ("lora-seed1", "lora-seed2", "each-seed1")
     left_over = [line.split() for line in done.output.splitlines()]
     assert left_over == [["train", name, "on", "aurac_word_problems"] for name in names]
-    ((run, analysis),) = run_study(study, file, out, say=trained.append)
+    ((run, analysis, _),) = run_study(study, file, out, say=trained.append)
     folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
     done = [said.split()[1] for said in trained if said.startswith("training ")]
     assert done == [f"adapters/{name}" for name in folders]
@@ -42,7 +42,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
-    ((_, same),) = run_study(study, file, out, say=trained.append)
+    ((_, same, _),) = run_study(study, file, out, say=trained.append)
     assert len(trained) == 5 + 3  # nothing more
     assert same.scores.equals(analysis.scores)
     more = load_study(file)

@@ -74,7 +74,7 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     todo = [state for state, _ in every]
     assert every[1][1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
     assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
-    ((run, analysis),) = run_study(loaded, path, out, say=said.append)
+    ((run, analysis, _),) = run_study(loaded, path, out, say=said.append)
     found = json.loads((out / "search.json").read_text())
     assert {*found} == {"lora", "tails", "published"}  # the rate of `fixed` is fixed
     for won in found.values():
@@ -109,10 +109,10 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     loaded, path = written(FILE | given | {"tasks": tasks, "search": None})
     done = run_study(loaded, path, out := tmp_path / "out")
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
-    assert [run.folder for run, _ in done] == [out / name / "run" for name in folders]
-    shots = [{task.num_fewshot for task in run.tasks} for run, _ in done]
+    assert [run.folder for run, *_ in done] == [out / name / "run" for name in folders]
+    shots = [{task.num_fewshot for task in run.tasks} for run, *_ in done]
     assert shots == [{0}, {1}, {0}, {1}]
-    assert [len(run.tasks) for run, _ in done] == [2, 2, 1, 1]
+    assert [len(run.tasks) for run, *_ in done] == [2, 2, 1, 1]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
 
