@@ -95,8 +95,14 @@ the best one on validation examples.
 Medians of the trainings of one adapter; LoRA at each rank is {families} trainings.
 """
 OPEN = "**Not answered yet:** nothing is concluded from what is there."
+ORDER = ("lora", "dylora", "matryoshka", "published", "trunk", "squeeze")  # of colours
 CUTS = {("svd", "keep"): "SVD", ("prefix", "fit"): "prefix, fitted scale"}
-OWN_SCALE = {"matryoshka": "prefix with P", "published": "prefix without P"}
+OTHER_CUTS = {
+    "matryoshka": "prefix with P",
+    "published": "prefix without P",
+    "lora_per_rank": "trained at each rank",
+    "squeeze": "trained on at each rank",
+}
 
 
 def main() -> None:
@@ -147,6 +153,9 @@ class Base:
         self.study, self.name = trials.work.study, TITLES[trials.part.alias]
         self.tasks = list(tasks_of(self.study, trials.part))
         self.rows = {row.key: row for row in done.analysis.rows}
+        known = {key.adapter for key in self.rows}
+        labels = {name: label for name, label in self.study.labels.items() if name in known}
+        self.names = names_of(done.analysis, labels)
 
     def scores(self, task: str) -> dict[Key, Record]:
         """The records of a task."""
@@ -163,10 +172,8 @@ class Base:
 
     def cut(self, key: Key) -> str:
         """A cut in words."""
-        if key.basis is None:
-            return "none"
-        own = OWN_SCALE.get(key.adapter, "prefix, own scale")
-        return CUTS.get((key.basis, str(key.rescale)), own)
+        other = OTHER_CUTS.get(key.adapter, "prefix, own scale")
+        return CUTS.get((str(key.basis), str(key.rescale)), other)
 
 
 def results(bases: list[Base], work: Work) -> str:
@@ -187,7 +194,7 @@ def primaries(base: Base) -> Iterator[list[str]]:
     """The declared comparisons of a base, in their direction."""
     records = base.primary.tables["pairs"] if base.primary else ()
     found = {(r["a"], r["b"]): r for r in records if r["task"] == base.mean}
-    names = names_of(base.analysis, base.study.labels)
+    labels = base.study.labels
     for a, b in base.primary.question.pairs if base.primary else ():
         record = found.get((a, b)) or found[b, a]
         values = [record["difference"], record["low"], record["high"]]
@@ -195,7 +202,7 @@ def primaries(base: Base) -> Iterator[list[str]]:
             values = [-record["difference"], -record["high"], -record["low"]]
         verdict = "supported" if values[1] > 0 else "open"
         verdict = "refuted" if values[2] < REFUTED_BELOW else verdict
-        difference = f"{names[a]} ({base.cut(a)}) − {names[b]} ({base.cut(b)})"
+        difference = f"{labels[a.adapter]} ({base.cut(a)}) − {labels[b.adapter]} ({base.cut(b)})"
         ends = numbers.interval(*values)
         yield [base.name, difference, ends, numbers.p_value(record["p"]), verdict]
 
@@ -244,7 +251,7 @@ def accuracies(bases: list[Base], axes: list[Axes]) -> None:
     """Accuracy against rank on each task, every recipe under its own cut."""
     columns = [(base, task) for base in bases for task in base.tasks]
     for ax, (base, task) in zip(axes, columns, strict=True):
-        of = View(base.analysis, task, names_of(base.analysis, base.study.labels))
+        of = View(base.analysis, task, base.names)
         keys = [base.own(group) for group in groups_of(base.study, task)]
         plot(of, ax, keys=keys, legend="inside")
         ax.set_title(f"{base.name}, {TITLES[task]}")
@@ -254,41 +261,55 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
     """For each base a row: AURAC by learning rate, by cut, and by where P is."""
     for at, base in enumerate(bases):
         rate, cut, where = axes[3 * at : 3 * at + 3]
+        by_rate(base, rate)
         labels, found = base.study.labels, base.scores(base.mean)
-        for number, (group, won) in enumerate(base.trials.winners.items()):
-            tried = [(p, s) for p, s in won.trials[base.tasks[0]] if "learning_rate" in p and s]
-            look: dict[str, Any] = {
-                "color": COLOURS[number % len(COLOURS)],
-                "marker": MARKERS[number],
-            }
-            xs = [point["learning_rate"] for point, _ in tried]
-            rate.plot(xs, [100 * s[won.cut] for _, s in tried], label=labels[group], **look)
-        rate.set_xscale("log", base=2)
-        rate.set_xlabel(f"Learning rate ({TITLES[base.tasks[0]]}, validation)")
-        rate.legend()
-        for number, group in enumerate(("lora", "dylora", "matryoshka")):
-            keys = [key for key in found if key.adapter == group]
-            _bars(cut, [found[key] for key in keys], [base.cut(key) for key in keys], number)
-        cut.legend([labels[group] for group in ("lora", "dylora", "matryoshka")])
+        for number, group in enumerate(ORDER[:3]):
+            own = "trained" if group == "matryoshka" else "rule"
+            cuts = [("svd", "keep"), ("prefix", "fit"), ("prefix", own)]
+            records = [found[Key(group, *each)] for each in cuts]
+            _bars(cut, records, number, labels[group], shift=0.12 * (number - 1))
+        cut.set_xticks(range(3), ["SVD", "prefix,\nfitted scale", "prefix,\nown scale or P"])
+        cut.legend()
         ways = {
-            "never": ("lora", "rule"),
+            "neither": ("lora", "rule"),
             "training": ("published", "rule"),
-            "training and inference": ("matryoshka", "trained"),
+            "training\nand inference": ("matryoshka", "trained"),
         }
         keys = [Key(group, "prefix", rescale) for group, rescale in ways.values()]
-        _bars(where, [found[key] for key in keys], list(ways), 3)
-        where.set_xlabel("P in")
+        _bars(where, [found[key] for key in keys], 3)
+        where.set_xticks(range(3), list(ways))
+        where.set_xlabel("P is in")
         for ax in (rate, cut, where):
             ax.set_ylabel("AURAC (%)")
             ax.set_title(base.name)
 
 
-def _bars(ax: Axes, records: list[Record], names: list[str], number: int) -> None:
+def by_rate(base: Base, ax: Axes) -> None:
+    """AURAC of the trials against the learning rate, each recipe under its own cut."""
+    rates = set[float]()
+    for group, won in base.trials.winners.items():
+        number = ORDER.index(group)
+        trials = [(p, s) for p, s in won.trials[base.tasks[0]] if "learning_rate" in p and s]
+        xs = [point["learning_rate"] for point, _ in trials]
+        look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+        values = [100 * scores[won.cut] for _, scores in trials]
+        ax.plot(xs, values, label=base.study.labels[group], **look)
+        rates |= set(xs)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
+    ax.set_xlabel(f"Learning rate ({TITLES[base.tasks[0]]}, validation)")
+    ax.legend()
+
+
+def _bars(
+    ax: Axes, records: list[Record], number: int, label: str = "", shift: float = 0.0
+) -> None:
     value, low, high = (
         100 * np.array([record[end] for record in records]) for end in ("aurac", "low", "high")
     )
     look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": ""}
-    ax.errorbar(names, value, [value - low, high - value], elinewidth=1, **look)
+    xs = shift + np.arange(len(records))
+    ax.errorbar(xs, value, [value - low, high - value], label=label, elinewidth=1, **look)
 
 
 def _save(

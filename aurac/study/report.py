@@ -60,7 +60,8 @@ def report(trials: Trials) -> Reported | None:
         primary = analyse(
             view.curves, replace(asked, pairs=pairs, family=len(parts_of(study)) * len(pairs))
         )
-    write_report(view, analysis, work.out / part.name, study.labels, study.question, primary)
+    labels = {name: label for name, label in study.labels.items() if name in groups}
+    write_report(view, analysis, work.out / part.name, labels, study.question, primary)
     return Reported(view, analysis, primary)
 
 

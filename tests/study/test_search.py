@@ -102,10 +102,13 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
 
 def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_base_folder):
     bases = {"one": str(tiny_base_folder), "two": str(tiny_base_folder)}
-    recipes = {"lora": {"method": "lora", "learning_rate": 1e-2}}
+    recipes = {name: {"method": "lora", "learning_rate": 1e-2} for name in ("lora", "again")}
     options = {"bases": ["one"], "options": {"limit": 2}}
-    tasks = {"aurac_word_problems": {"options": {"limit": 2}}, "aurac_word_problems_mc": options}
+    own = {"recipes": {"lora": {}}, "options": {"limit": 2}}
+    tasks = {"aurac_word_problems": own, "aurac_word_problems_mc": options}
+    labels = {"lora": "LoRA", "again": "LoRA, again"}  # of which the second base has one
     given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "primary": [], "seeds": [1]}
+    given |= {"labels": labels}
     loaded, path = written(FILE | given | {"tasks": tasks, "search": None})
     done = run_study(loaded, path, out := tmp_path / "out")
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
