@@ -176,10 +176,8 @@ class Pages:
         svg = self.draw(lambda ax: plot(of, ax, axis=axis), name)
         bars = f"bars: {confidence(of.level)} intervals of each rank alone"
         if of.shipped:
-            sure = f"{confidence(wording.LEVEL)} confidence"
-            bars = (
-                f"a rank fits if its bar, the most that it may lose ({sure}), ends above the margin"
-            )
+            lost = f"the most that a rank may lose ({confidence(wording.LEVEL)} confidence)"
+            bars = f"bars: {lost}; it fits if they end above the margin at all larger ranks, too"
         caption = f"Accuracy against rank, {axis} axis{f'; {bars}' if of.bars else ''}."
         return Figure(caption, self.alt(of), svg)
 
