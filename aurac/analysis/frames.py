@@ -262,7 +262,8 @@ def _apart(tasks: Sequence[_Task]) -> list[_Task]:
     first = {task: next(iter(task.rows.values())) for task in tasks}
     kept: list[_Task] = []
     for task in sorted(tasks, key=lambda task: -(first[task].examples or 0)):
-        if not any(first[task].shares_examples(first[other]) for other in kept):
+        shared = any(first[task].shares_examples(first[other]) for other in kept)
+        if not shared and not first[task].rolling:
             kept.append(task)
     return [task for task in tasks if task in kept]
 

@@ -115,7 +115,11 @@ def score(
     from aurac.readers import read_curves
 
     run: StoredRun | None = None
-    if metric is None and any((source / n).is_file() for n in ("run.json", "analysis.json")):
+    if (
+        metric is None
+        and not cluster
+        and any((source / n).is_file() for n in ("run.json", "analysis.json"))
+    ):
         run, analysis = answered(source, group, **asked)
     else:
         curves = read_curves(source, metric, dict(cluster))

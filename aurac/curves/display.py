@@ -33,6 +33,13 @@ def cut_name(basis: str | None, rescale: str | None, method: str | None = None) 
     return basis if rescale in (None, own) else f"{basis} · {rescale}"
 
 
+def truncate_options(basis: str | None, rescale: str | None) -> list[str]:
+    """With which `aurac truncate` makes a cut; none of a fitted scale, which it does not make."""
+    if basis is None or rescale in (None, "fit"):
+        return []
+    return ["--basis", basis, *(["--rescale", str(rescale)] if basis == "prefix" else [])]
+
+
 def common_name(names: Collection[str], taken: Container[str] = ()) -> str:
     """The name of a recipe: what the names of its seeds begin with, or all of them."""
     first, last = min(names), max(names)

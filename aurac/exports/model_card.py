@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aurac.adapters.methods import METHODS
 from aurac.analysis import Question, analyse
 from aurac.curves.curve import Curve
+from aurac.curves.display import truncate_options
 from aurac.models.packaged import hub_id
 from aurac.records.manifest import AdapterInfo
 from aurac.records.run import StoredRun
@@ -52,9 +53,9 @@ model = PeftModel.from_pretrained(base, ".")  # this folder, or its repository o
 ```
 {% if with_p %}
 PEFT does not apply the trained P, with which the numbers above were measured: publish what
-`aurac truncate . --rank {{ adapter.trained_rank }} --out FOLDER` writes.
+`aurac truncate . --rank {{ adapter.trained_rank }}{{ cut }} --out FOLDER` writes.
 {% endif %}
-`aurac truncate . --rank R --out FOLDER` writes a plain PEFT adapter of a smaller rank.
+`aurac truncate . --rank R{{ cut }} --out FOLDER` writes a plain PEFT adapter of a smaller rank.
 
 ## How it was measured
 
@@ -95,6 +96,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         repository=repr(repository or "BASE_MODEL"),
         tasks=tasks,
         percent=numbers.interval,
+        cut="".join(f" {word}" for word in truncate_options(own[-1].basis, own[-1].rescale)),
         with_p=any(curve.rescale == "trained" for curve in curves.values()),
         made=run.provenance,
         command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),

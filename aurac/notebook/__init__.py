@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.analysis import Analysis, Question, analyse
-from aurac.analysis.schema import Frames
+from aurac.analysis.schema import Frames, Key
 from aurac.errors import UsageError
 from aurac.records.run import AdapterInfo, Failure, Renamed, StoredRun, TaskInfo, read_run
 
@@ -37,7 +37,9 @@ def load_run(folder: str | Path) -> Run:
     run = read_run(folder / content.get("run", "run"))
     if rows := content.get("renamed"):
         run = run.renamed_as(Renamed(*row) for row in rows)
-    return Run(run, Question(**content["question"]))
+    question = content["question"]
+    pairs = tuple((Key(*a), Key(*b)) for a, b in question["pairs"])
+    return Run(run, Question(**question | {"pairs": pairs}))
 
 
 @dataclass(frozen=True, eq=False)

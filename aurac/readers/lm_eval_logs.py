@@ -126,12 +126,13 @@ def _curve(
 ) -> Curve:
     metric = _metric(task, asked, _everywhere(logs.values()))
     scores = {rank: log.columns[metric] for rank, log in logs.items()}
-    hashes = next(iter(logs.values())).hashes
+    first = next((rank for rank in logs if rank), 0)  # the base may have fewer examples
+    hashes = logs[first].hashes
     for rank, log in logs.items():
         if changed := [doc for doc in hashes if log.hashes.get(doc, hashes[doc]) != hashes[doc]]:
             raise DataError(
                 f"{task} example {changed[0]} of {adapter} has another text or prompt at rank "
-                f"{rank} than at rank {next(iter(logs))}."
+                f"{rank} than at rank {first}."
             )
     labels = next((log.labels for log in logs.values() if log.labels), None)  # of any rank
     examples = next((row for rank, row in scores.items() if rank), {})

@@ -61,6 +61,7 @@ class TaskInfo(Record, frozen=True, kw_only=True):
     requests: str | None = None  #: the file of its prompts in the run folder
     prompting: dict[str, Any] = {}  #: what its prompts are made with, beside its own settings
     first: DocumentKey | None = None  #: its first example
+    scoring: str = ""  #: hash of how answers become scores
     token_limit: int | None = None  #: most tokens of an answer, where answers are generated
 
 
@@ -136,10 +137,11 @@ class Manifest(Record, frozen=True, kw_only=True):
             known = before[task.name]
             changed = _changed(known.prompting, task.prompting)
             found += [f"of task {task.name} {each}" for each in changed[:1]]
-            if not changed and known.first != task.first:
+            rescored = known.scoring and known.scoring != task.scoring
+            if not changed and (known.first != task.first or rescored):
                 found.append(
-                    f"task {task.name} was evaluated with other data, prompts or settings of "
-                    "generation"
+                    f"task {task.name} was evaluated with other data, prompts, filters or settings "
+                    "of generation"
                 )
         return found
 

@@ -122,13 +122,16 @@ class StoredRun:
     def renamed_as(self, rows: Iterable[Renamed]) -> StoredRun:
         """The run with these curves alone, in this order, and these names of adapters."""
         cuts = {(cut.adapter, cut.basis, cut.rescale): cut for cut in self.manifest.cuts}
-        infos, kept, rows = dict[str, AdapterInfo](), [], tuple(rows)
+        infos, rows = dict[str, AdapterInfo](), tuple(rows)
+        kept = dict[tuple[str, str, str], CutInfo]()  # one for all tasks
         for row in rows:
             cut = cuts[row.adapter, row.basis, row.rescale]
-            cells = {leaf.name: cut.cells[leaf.name] for leaf in self.leaves(self.task(row.task))}
-            kept.append(replace(cut, adapter=row.name, cells=cells))
+            key = row.name, row.basis, row.rescale
+            cells = dict(kept[key].cells) if key in kept else {}
+            cells |= {leaf.name: cut.cells[leaf.name] for leaf in self.leaves(self.task(row.task))}
+            kept[key] = replace(cut, adapter=row.name, cells=cells)
             infos[row.name] = replace(self._adapters[row.adapter], name=row.name)
-        manifest = replace(self.manifest, adapters=[*infos.values()], cuts=kept)
+        manifest = replace(self.manifest, adapters=[*infos.values()], cuts=[*kept.values()])
         return StoredRun(self.folder, manifest, self.store, rows)
 
     def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:

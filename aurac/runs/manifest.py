@@ -146,6 +146,7 @@ def task_info(
         requests=requests,
         prompting={**task.prompting, **tokens},
         first=keys_of(task)[0],
+        scoring=task.scoring,
         token_limit=task.token_limit,
     )
 

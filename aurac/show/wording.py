@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.curves.display import truncate_options
 from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
 from aurac.show.views import LOSS, MARK, SLOT
 from aurac.stats.planning import examples_for_margin
@@ -126,14 +127,20 @@ def too_few(examples: int, margin: float, clusters: Any = None) -> str:
 
 def truncate_command(row: Row, run: StoredRun | None, rank: int) -> str:
     """The command that makes a rank of an adapter with one training seed, in a new folder."""
-    paths = {adapter.name: adapter.path for adapter in run.adapters} if run else {}
-    path = paths.get(row.curves[0].adapter or "")
-    if not path or row.seeds > 1:
+    known = {adapter.name: adapter for adapter in run.adapters} if run else {}
+    adapter = known.get(row.curves[0].adapter or "")
+    made = truncate_options(row.key.basis, row.key.rescale)
+    if (
+        adapter is None
+        or not adapter.path
+        or adapter.format == "family"
+        or row.seeds > 1
+        or not made
+    ):
         return ""
-    words = ["aurac", "truncate", path, "--rank", str(rank)]
-    if not row.first and row.key.basis and row.key.rescale:
-        words += ["--basis", row.key.basis, "--rescale", row.key.rescale]
-    taken = {*paths, *(_folder(other) for other in paths.values() if other)}
+    path = adapter.path
+    words = ["aurac", "truncate", path, "--rank", str(rank), *made]
+    taken = {*known, *(_folder(other.path) for other in known.values() if other.path)}
     out = f"{_folder(path)}_r{rank}"
     while out in taken:
         out += "_cut"

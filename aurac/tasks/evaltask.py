@@ -274,13 +274,20 @@ class EvalTask:
 
         From the validation split, or the training split where that is evaluated or missing.
         """
-        if self.task.has_test_docs() and self.task.has_validation_docs():
-            contents = self.task.validation_docs()
-        elif self.task.has_training_docs():
-            contents = self.task.training_docs()
-        else:
-            raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
-        return [_reference(self.name, self.task, content) for content in list(contents)[-count:]]
+        task, config = self.task, self.task.config
+        splits = {
+            config.validation_split or "validation": (
+                task.has_validation_docs,
+                task.validation_docs,
+            ),
+            config.training_split or "train": (task.has_training_docs, task.training_docs),
+        }
+        evaluated = config.test_split or "test" if task.has_test_docs() else next(iter(splits))
+        for split, (there, contents) in splits.items():
+            if split != evaluated and there():
+                rows = list(contents())[-count:]
+                return [_reference(self.name, task, content) for content in rows]
+        raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,6 +125,14 @@ def test_further_cuts_are_rows_of_their_own():
     assert {row.name for row in odd.rows} == {"lora, prefix", "lora", "lora (prefix)"}
 
 
+def test_the_mean_is_over_the_tasks_with_an_area():
+    text = Curve((1, 2), (31.5, 20.25), task="text", rolling=True)
+    curves = [made(name, task=task) for name in "ab" for task in ("one", "three")]
+    found = analyse([*curves, *(replace(text, adapter=name) for name in "ab")])
+    assert found.averaged == ("one", "three")
+    assert MEAN in {*found.scores.task} & {*found.pairs.task}
+
+
 def test_a_mean_counts_each_example_once():
     whole = made("a", n=300, task="all", doc_ids=tuple(
         f"{part}:{i}" for part in ("one", "two") for i in range(150)))  # fmt: skip

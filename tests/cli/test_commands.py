@@ -155,6 +155,7 @@ def call(monkeypatch, capsys, *words: str) -> tuple[int, str]:
     ("words", "said"),
     [
         (["score", "nowhere.csv"], "nowhere.csv"),
+        (["score", str(REPORTS / "lora"), "--cluster", "t=x"], "names its clusters itself"),
         (["recommend", "nowhere", "--margin", "0.1"], "nowhere"),
         (["recommend", "x", "--margin", "2"], "2 is not between 0 and 1: 2 points are 0.02"),
         (["score", "x", "--group", "a"], "'a' is not RECIPE=A,B"),

@@ -46,6 +46,13 @@ def test_lm_eval_logs(tmp_path):
         read_curves(root, "acc,none")
 
 
+def test_the_base_may_have_fewer_examples(tmp_path):
+    log(tmp_path, "rank_0", [1, 0])
+    log(tmp_path, "rank_2", [1, 0, 0])
+    (curve,) = read_curves(tmp_path)
+    assert (curve.n_docs, curve.baseline) == (3, 0.5)
+
+
 def test_lm_eval_logs_of_several_adapters(tmp_path):
     for name in ("a", "b"):
         for rank in ("r2", "r4"):

@@ -50,12 +50,16 @@ def test_each_task_has_its_own_prompts_and_one_set_of_them(adapters, tmp_path):
         run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=8", **more)
 
 
-@pytest.mark.parametrize("more", [{"temperature": 0.5}, {"test": text_rows(3, 50)}])
+@pytest.mark.parametrize(
+    "more", [{"temperature": 0.5}, {"test": text_rows(3, 50)}, {"take": "(.+)"}]
+)
 def test_a_task_with_other_settings_or_data_needs_a_folder_of_its_own(adapters, tmp_path, more):
     options = {"ranks": "4", "limit": 2}
     run_small(adapters["dylora"], tmp_path / "run", [write_text_task(tmp_path)], **options)
     changed = [write_text_task(tmp_path, **more)]
-    words = "task tiny_text was evaluated with other data, prompts or settings of generation"
+    words = (
+        "task tiny_text was evaluated with other data, prompts, filters or settings of generation"
+    )
     with pytest.raises(RunFolderError, match=rf"{words}\): give a new folder with --out"):
         run_small(adapters["dylora"], tmp_path / "run", changed, **options)
 

@@ -48,7 +48,7 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
         "Ship rank 8: 20 MB instead of 40 MB; it loses at most 3.7 points against rank 16"
         in " ".join(shown.split())
     )
-    assert "\n  aurac truncate zoo/lora --rank 8 --out lora_r8" in shown
+    assert "\n  aurac truncate zoo/lora --rank 8 --basis svd --out lora_r8" in shown
     assert "AURAC" not in shown
 
 
@@ -57,7 +57,13 @@ def test_the_folder_of_a_cut_is_none_of_the_runs_adapters():
     run = stored(found)
     for other in ({"name": "lora_r8"}, {"path": "zoo/lora_r8/"}):
         run.adapters = (run.adapters[0], msgspec.structs.replace(run.adapters[1], **other))
-        assert "--rank 8 --out lora_r8_cut\n" in screen(found, run, 80)
+        assert "--rank 8 --basis svd --out lora_r8_cut\n" in screen(found, run, 80)
+    run.adapters = tuple(msgspec.structs.replace(each, format="family") for each in run.adapters)
+    assert "aurac truncate" not in screen(found, run, 80)  # a rank of it is there already
+    for rescale, words in (("fit", ""), ("rule", "--basis prefix --rescale rule")):
+        found = analyse([curve(basis="prefix", rescale=rescale)], Question(margin=0.05))
+        shown = screen(found, stored(found), 80)
+        assert ("aurac truncate" in shown, words in shown) == (rescale == "rule", True)
 
 
 def test_what_vllm_is_started_with_stands_beside_the_size():
@@ -72,7 +78,9 @@ def test_a_command_stays_on_its_line(margin):
     found = one(margin=margin)
     shown = screen(found, stored(found), 30)
     [command] = [line for line in shown.splitlines() if line.startswith("  aurac ")]
-    wanted = "recommend runs/x --margin 0.05" if margin is None else "--rank 8 --out lora_r8"
+    wanted = (
+        "recommend runs/x --margin 0.05" if margin is None else "--rank 8 --basis svd --out lora_r8"
+    )
     assert command.endswith(wanted)
     assert ("Ship" in shown) == (margin is not None)
 
@@ -142,7 +150,9 @@ def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
         assert f"Ship {name} at rank {each}" in shown
     rank = advice["matryoshka"]
     assert f"Ship matryoshka at rank {rank}: {2.5 * rank:.0f} MB instead of 40 MB" in shown
-    assert f"aurac truncate zoo/matryoshka --rank {rank} --out matryoshka_r{rank}" in shown
+    assert (
+        f"aurac truncate zoo/matryoshka --rank {rank} --basis svd --out matryoshka_r{rank}" in shown
+    )
 
 
 def test_a_reference_is_compared_with_each():

@@ -116,6 +116,9 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     shots = [{task.num_fewshot for task in run.tasks} for run, *_ in done]
     assert shots == [{0}, {1}, {0}, {1}]
     assert [len(run.tasks) for run, *_ in done] == [2, 2, 1, 1]
+    name, cut = "one-lora-seed1", ("svd", "keep")  # one adapter for both tasks
+    answers = [done[0].run.samples(task.name, name, *cut, 1) for task in done[0].run.tasks]
+    assert [len(answer) for answer in answers] == [2, 2]
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
 

@@ -57,7 +57,7 @@ filter_list:
   - name: strict-match
     filter:
       - function: regex
-        regex_pattern: "(.*)"
+        regex_pattern: "{take}"
       - function: take_first
   - name: first-letter
     filter:
@@ -190,5 +190,5 @@ def write_choice_task(folder: Path, name: str = "tiny_choice", offset: int = 0) 
 
 
 def write_text_task(folder: Path, name: str = "tiny_text", test=None, **fields) -> Path:
-    fields = {"sample": "false", "temperature": 0.0, "repeats": 1} | fields
+    fields = {"sample": "false", "temperature": 0.0, "repeats": 1, "take": "(.*)"} | fields
     return write_task(folder, name, TEXT_YAML, text_rows(12, 100), test or text_rows(8), **fields)

@@ -122,6 +122,19 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
             built(paths[0], **options)
 
 
+@pytest.mark.parametrize(
+    ("split", "beside"), [(None, "validation"), ("validation", "train"), ("train", "validation")]
+)
+def test_a_scale_is_fitted_to_examples_that_are_not_evaluated(split, beside):
+    task = built("aurac_word_problems", split=split)
+    last = load_split("aurac_word_problems", beside)[-3:]
+    held_out = task.held_out(3)
+    for (context, target), row in zip(held_out, last, strict=True):
+        assert row["question"] in context
+        assert target.strip() == row["answer"].strip()
+    assert not {c for c, _ in held_out} & {context for context, _ in prompts(task)}
+
+
 def test_a_group_brings_its_tasks_along(tmp_path):
     for name, offset in (("leaf_b", 20), ("leaf_a", 0)):
         write_choice_task(tmp_path, name, offset)
