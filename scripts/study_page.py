@@ -15,6 +15,7 @@ from aurac.show.tabular import render_table
 from aurac.show.views import View, names_of
 from aurac.study import Work, load_study, write_study
 from aurac.study.design import parts_of, planned
+from aurac.study.work import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,9 +110,10 @@ def _both_svd() -> str:
     run = read_run(file.parent / "run")
     groups: dict[str, list[str]] = {"lora": [], "matryoshka": []}
     study = load_study(file)
+    work = Work(study, file, file.parent)
     (part,) = parts_of(study)
     for adapter in planned(study, file, part):
-        name = adapter.stored(run, None)
+        name = adapter.stored(run, work.limit(adapter, RUN))
         if adapter.group in groups and name:
             groups[adapter.group].append(name)
     names = {name for members in groups.values() for name in members}
@@ -122,7 +124,7 @@ def _both_svd() -> str:
 def _analysis(name: str) -> Analysis:
     folder = REPORTS / name
     file = folder / "study.yaml"
-    ((_, analysis, _),) = write_study(Work(load_study(file), file, folder))
+    ((_, analysis, *_),) = write_study(Work(load_study(file), file, folder))
     return analysis
 
 

@@ -73,6 +73,7 @@ class CutInfo(Record, frozen=True, kw_only=True):
     rescale: str
     factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
     examples: dict[str, int]  #: task (no group) → how many were asked for
+    limits: dict[str, float | None] = {}  #: task (no group) → the limit that was given last
     cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
 
     @property
@@ -193,5 +194,6 @@ def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
     examples = dict(before.examples)
     for task, count in cut.examples.items():
         examples[task] = max(count, examples.get(task, 0))
-    factors = {**before.factors, **cut.factors}
-    return msgspec.structs.replace(cut, cells=cells, examples=examples, factors=factors)
+    limits, factors = {**before.limits, **cut.limits}, {**before.factors, **cut.factors}
+    changes = {"cells": cells, "examples": examples, "limits": limits, "factors": factors}
+    return msgspec.structs.replace(cut, **changes)

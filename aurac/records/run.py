@@ -134,6 +134,13 @@ class StoredRun:
         manifest = replace(self.manifest, adapters=[*infos.values()], cuts=[*kept.values()])
         return StoredRun(self.folder, manifest, self.store, rows)
 
+    def limited(self, curve: Curve, limit: float | None) -> bool:
+        """Whether a curve of it was asked for with this limit."""
+        way = curve.adapter, curve.basis, curve.rescale
+        cut = next(c for c in self.manifest.cuts if (c.adapter, c.basis, c.rescale) == way)
+        leaves = self.leaves(self.task(str(curve.task)))
+        return all(cut.limits.get(leaf.name) == limit for leaf in leaves)
+
     def _cells(self) -> Iterator[tuple[CutInfo | None, str, int, str]]:
         """Cut (None: the base), task, rank and key."""
         for name, key in self.manifest.base.items():

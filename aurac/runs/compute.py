@@ -65,13 +65,13 @@ class Work:
 
     def done(self, cell: PlannedCell) -> None:
         """A cell is whole."""
-        self.aggregate(cell)
+        self.aggregate(cell, anew=True)
         self.progress.settled(cell, "done")
 
-    def aggregate(self, cell: PlannedCell) -> None:
+    def aggregate(self, cell: PlannedCell, *, anew: bool = False) -> None:
         """Keep lm-eval's aggregates over the examples of a whole cell that are asked for."""
         stored, documents = self.folder.cells.scores(cell.key), cell.documents
-        if len(documents) not in stored.aggregates:
+        if anew or len(documents) not in stored.aggregates:
             columns = {name: stored.values(name, documents) for name in stored.metrics()}
             values = cell.task.aggregates({k: c for k, c in columns.items() if c is not None})
             line = Aggregates(examples=len(documents), values=values)

@@ -65,13 +65,18 @@ def manifest_of(
         adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
         tasks=[task_info(task, inputs.tokens, documents) for task in inputs.tasks],
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(sweep, keys[sweep], examples) for sweep in sweeps],
+        cuts=[_cut_info(sweep, keys[sweep], examples, given.limit) for sweep in sweeps],
         base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
         groups={recipe: list(members) for recipe, members in given.group.items()},
     )
 
 
-def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], examples: dict[str, int]) -> CutInfo:
+def _cut_info(
+    sweep: Sweep,
+    cells: dict[str, dict[int, str]],
+    examples: dict[str, int],
+    limit: float | None,
+) -> CutInfo:
     ordered = {task: dict(sorted(keys.items())) for task, keys in cells.items()}
     return CutInfo(
         adapter=sweep.name,
@@ -79,6 +84,7 @@ def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], examples: dict[str
         rescale=sweep.rescale,
         factors=dict(sweep.factors),
         examples={task: examples[task] for task in ordered},
+        limits=dict.fromkeys(ordered, limit),
         cells=ordered,
     )
 

@@ -179,11 +179,10 @@ class Planned:
         members = family_members(self.recipe, self.ranks)
         return [*before, *(Training(folder / label, each, start) for label, each in members)]
 
-    def stored(self, run: StoredRun, examples: int | None) -> str | None:
-        """Its name in a run that has all of its cells; None where one is missing.
+    def stored(self, run: StoredRun, limit: float | None) -> str | None:
+        """Its name in a run that has all of its cells under this limit; None where one is missing.
 
-        Adapters are recognised by the hash of their recipe and their seed. Without a number of
-        `examples` any will do.
+        Adapters are recognised by the hash of their recipe and their seed.
         """
         hashes = {self.recipe.sha256, self.trainings(Path())[-1].recipe.sha256}
         for adapter in run.adapters:
@@ -192,16 +191,14 @@ class Planned:
             if not mine or (adapter.format == "family") != self.family:
                 continue
             whole = [c for c in run.curves if (c.adapter, c.task) == (adapter.name, self.task)]
-            whole = [c for c in whole if self._covered(c, examples)]
+            whole = [c for c in whole if self._covered(c) and run.limited(c, limit)]
             if whole and {(c.basis, c.rescale) for c in whole}.issuperset(self.cuts):
                 return adapter.name
         return None
 
-    def _covered(self, curve: Curve, examples: int | None) -> bool:
-        """Whether a curve has all ranks on all examples."""
-        count = len(curve.doc_ids or ())
-        whole = set(self.ranks) <= set(curve.ranks) and not curve.missing
-        return whole and (not examples or count == examples)
+    def _covered(self, curve: Curve) -> bool:
+        """Whether a curve has all ranks."""
+        return set(self.ranks) <= set(curve.ranks) and not curve.missing
 
 
 def default_cuts(recipe: Recipe) -> tuple[Cut, ...]:
@@ -272,6 +269,12 @@ def groups_of(study: Study, task: str | None = None) -> list[str]:
     own = study.tasks[task].recipes if task else {}
     names = [name for name in study.recipes if name in (own or study.recipes)]
     return sorted(names, key=lambda name: "from" in study.recipes[name])
+
+
+def primaries_of(study: Study, part: Part) -> list[Primary]:
+    """The declared comparisons of which a part has both recipes."""
+    there = {group for task in tasks_of(study, part) for group in groups_of(study, task)}
+    return [pair for pair in study.primary if {pair.a, pair.b} <= there]
 
 
 def chains_of(study: Study) -> list[list[str]]:

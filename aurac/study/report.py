@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from aurac.files import write_json
 from aurac.records.run import Renamed
-from aurac.study.design import Cut, Planned, groups_of, parts_of
+from aurac.study.design import Cut, Planned, groups_of, parts_of, primaries_of
 from aurac.study.search import Trials
 from aurac.study.work import RUN
 
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.analysis.schema import Key
-    from aurac.records.run import StoredRun
+    from aurac.records.run import Failure, StoredRun
 
 
 class Reported(NamedTuple):
-    """A part of a study: what was measured, what it says, and its primary comparisons, if whole."""
+    """A part of a study: what was measured and says, its primary comparisons if whole, failures."""
 
     run: StoredRun
     analysis: Analysis
     primary: Analysis | None
+    failures: tuple[Failure, ...]
 
 
 def report(trials: Trials) -> Reported | None:
@@ -33,6 +34,7 @@ def report(trials: Trials) -> Reported | None:
     their adapters are there.
     """
     from aurac.analysis import Question, analyse
+    from aurac.analysis.frames import ALL_PAIRS
     from aurac.show import write_report
 
     work, part, study = trials.work, trials.part, trials.work.study
@@ -49,20 +51,22 @@ def report(trials: Trials) -> Reported | None:
     groups: dict[str, list[str]] = {}
     for group, name in dict.fromkeys((a.group, a.name) for a, _ in there):
         groups.setdefault(group, []).append(name)
-    asked = Question(margin=study.margin, reference=study.reference, groups=groups)
+    known = {*groups, ALL_PAIRS}
+    reference = study.reference if str(study.reference).partition(" (")[0] in known else None
+    asked = Question(margin=study.margin, reference=reference, groups=groups)
     analysis, primary = analyse(view.curves, asked), None
-    needed = {group for pair in study.primary for group in (pair.a, pair.b)}
+    declared = primaries_of(study, part)
+    needed = {group for pair in declared for group in (pair.a, pair.b)}
     if needed and not any(name is None and a.group in needed for a, name in names):
         pairs = tuple(
             (_row(analysis, pair.a, pair.cut, own), _row(analysis, pair.b, pair.cut, own))
-            for pair in study.primary
+            for pair in declared
         )
-        primary = analyse(
-            view.curves, replace(asked, pairs=pairs, family=len(parts_of(study)) * len(pairs))
-        )
+        family = sum(len(primaries_of(study, each)) for each in parts_of(study))
+        primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
     labels = {name: label for name, label in study.labels.items() if name in groups}
     write_report(view, analysis, work.out / part.name, labels, study.question, primary)
-    return Reported(view, analysis, primary)
+    return Reported(view, analysis, primary, run.failures)
 
 
 def _renamed(

@@ -62,13 +62,13 @@ class Work:
         return [
             adapter
             for adapter in adapters
-            if adapter.folder not in diverged
+            if not self._diverged(adapter, diverged)
             and not (run and adapter.stored(run, self.limit(adapter, where)))
         ]
 
     def train(self, adapter: Planned) -> bool:
         """Train what an adapter needs; False where that diverges, or once did."""
-        if adapter.folder in self.diverged():
+        if self._diverged(adapter, self.diverged()):
             return False
         try:
             for job in adapter.trainings(self.out):
@@ -104,12 +104,16 @@ class Work:
         with (self.out / TRAININGS).open("a", encoding="utf-8") as lines:
             lines.write(json.dumps({"folder": folder, **made_by, **facts}) + "\n")
 
-    def diverged(self) -> set[str]:
-        """The folders of adapters whose training diverged."""
+    def _diverged(self, adapter: Planned, known: set[tuple[str, str]]) -> bool:
+        jobs = adapter.trainings(self.out)
+        return any((adapter.folder, job.recipe.sha256) in known for job in jobs)
+
+    def diverged(self) -> set[tuple[str, str]]:
+        """Adapters, by their folders, of which the training by a recipe diverged."""
         if not (path := self.out / TRAININGS).exists():
             return set()
         records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        return {record["of"] for record in records if "diverged" in record}
+        return {(record["of"], record["sha256"]) for record in records if "diverged" in record}
 
     def evaluate(self, part: Part, adapter: Planned, where: str) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""
@@ -144,9 +148,8 @@ class Work:
             **dict(zip(("basis", "rescale"), cut, strict=False)),
         )
 
-    def limit(self, adapter: Planned, where: str) -> int | None:
-        """The number of examples that are asked for; None for all, or a share."""
+    def limit(self, adapter: Planned, where: str) -> float | None:
+        """The limit of examples that is asked for."""
         search = self.study.search
         options = {**self.study.options, **self.study.tasks[adapter.task].options}
-        limit = search.limit if where == SEARCH and search else options.get("limit")
-        return limit if limit and limit >= 1 else None
+        return search.limit if where == SEARCH and search else options.get("limit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 from support.runs_doubles import Task, compute_all, planned, work_in
@@ -28,6 +29,16 @@ def raises(error, at=0):
     return act
 
 
+class Corrected(Task):
+    """Of which the first example has changed, and is right."""
+
+    doc_hashes = property(lambda self: ("new", *self.doc_ids[1:]))
+
+    def judge(self, _places, answers):
+        metrics = {"acc,none": [1.0]}
+        return SimpleNamespace(metrics=metrics, responses=answers, greedy=None, filtered={})
+
+
 def responses(folder, cell):
     return CellStore(folder).read(cell.key).responses(cell.documents)
 
@@ -39,6 +50,8 @@ def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
     assert CellStore(tmp_path).read(cells[0].key).aggregates == {5: {"acc,none": 0.4}}
     assert compute_all(tmp_path, planned(Task("a", n=5))) == []
+    assert compute_all(tmp_path, planned(Corrected("a", n=5))) == [("a", "done")]
+    assert CellStore(tmp_path).read(cells[0].key).aggregates == {5: {"acc,none": 0.6}}
 
 
 def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):

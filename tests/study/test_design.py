@@ -65,25 +65,27 @@ def test_tasks_that_share_their_training_share_the_adapters(study):
     assert names == 2 * names[: len(names) // 2]
 
 
-def run_of(recipe, ranks=(1, 2, 4), examples=50, basis="svd", **more):
+def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
     made_by = {"sha256": recipe.sha256}
     adapter = SimpleNamespace(name="stored", format="peft", recipe=made_by, seed=recipe.seed)
     curve = SimpleNamespace(
-        adapter="stored", task="other", ranks=ranks, doc_ids=("d",) * examples, basis=basis,
+        adapter="stored", task="other", ranks=ranks, basis=basis,
         **{"missing": {}, "rescale": "keep", **more},
     )  # fmt: skip
-    return SimpleNamespace(adapters=[adapter], curves=[curve])
+    limited = SimpleNamespace(adapters=[adapter], curves=[curve])
+    limited.limited = lambda _curve, limit: limit == asked
+    return limited
 
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
     loaded, path = study()
     one, two = (a for a in planned(loaded, path) if a.task == "other" and a.group == "lora")
     assert one.stored(run_of(one.recipe), 50) == "stored"
-    assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4)), None) == "stored"
+    assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4)), 50) == "stored"
     for other in (
         run_of(two.recipe),
         run_of(one.recipe, ranks=(1, 4)),
-        run_of(one.recipe, examples=49),
+        run_of(one.recipe, asked=49),
         run_of(one.recipe, missing={8: "no number"}),
     ):
         assert one.stored(other, 50) is None

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from harness_doubles import write_text_task
 
 from aurac.cli import cli
 from aurac.errors import DataError, TaskError
@@ -28,7 +29,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     names = ("lora-seed1", "lora-seed2", "each-seed1")
     left_over = [line.split() for line in done.output.splitlines()]
     assert left_over == [["train", name, "on", "aurac_word_problems"] for name in names]
-    ((run, analysis, _),) = run_study(study, file, out, say=trained.append)
+    ((run, analysis, *_),) = run_study(study, file, out, say=trained.append)
     folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
     done = [said.split()[1] for said in trained if said.startswith("training ")]
     assert done == [f"adapters/{name}" for name in folders]
@@ -42,16 +43,40 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     assert run.failures == ()
     assert "LoRA" in (out / "report.md").read_text()
     shutil.rmtree(out / "adapters")
-    ((_, same, _),) = run_study(study, file, out, say=trained.append)
+    ((_, same, *_),) = run_study(study, file, out, say=trained.append)
     assert len(trained) == 5 + 3  # nothing more
     assert same.scores.equals(analysis.scores)
     more = load_study(file)
     more.tasks["aurac_word_problems"].options["limit"] = 4
     todo = [(state, adapter.name) for state, adapter in left(Work(more, file, out))]
     assert todo == [("train", name) for name in names]
+    more.tasks["aurac_word_problems"].options["limit"] = 3
+    assert {state for state, _ in left(Work(more, file, out))} == {"done"}
     more.tasks["no_task"] = more.tasks["aurac_word_problems"]
     with pytest.raises(TaskError, match="no_task"):
         list(left(Work(more, file, tmp_path / "new")))
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(DataError, match=r"lora-seed1 needs train\.jsonl, which is not there"):
         list(left(Work(more, file, tmp_path / "new")))
+
+
+def test_a_limit_above_the_examples_takes_all(written, tmp_path):
+    task = {"tiny_text": {"options": {"include_path": str(tmp_path), "limit": 1000}}}
+    write_text_task(tmp_path)
+    recipes = {"lora": {"method": "lora"}}
+    study, file = written({"recipes": recipes, "tasks": task, "seeds": [1], "ranks": [1]})
+    ((run, *_),) = run_study(study, file, out := tmp_path / "out")
+    assert [curve.n_docs for curve in run.curves] == [8]
+    assert [state for state, _ in left(Work(study, file, out))] == ["done"]
+
+
+def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tmp_path):
+    recipes = {"lora": {"method": "lora", "learning_rate": 1e30}}
+    content = {"recipes": recipes, "tasks": FILE["tasks"], "seeds": [1], "ranks": [1]}
+    study, file = written(content)
+    assert run_study(study, file, out := tmp_path / "out") == []
+    assert [state for state, _ in left(Work(study, file, out))] == ["done"]  # as far as it can be
+    recipes["lora"]["learning_rate"] = 1e-2
+    study, file = written(content)
+    assert [state for state, _ in left(Work(study, file, out))] == ["train"]
+    assert len(run_study(study, file, out)) == 1

@@ -74,7 +74,7 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     todo = [state for state, _ in every]
     assert every[1][1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
     assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
-    ((run, analysis, _),) = run_study(loaded, path, out, say=said.append)
+    ((run, analysis, *_),) = run_study(loaded, path, out, say=said.append)
     found = json.loads((out / "search.json").read_text())
     assert {*found} == {"lora", "tails", "published"}  # the rate of `fixed` is fixed
     for won in found.values():
@@ -107,8 +107,9 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     own = {"recipes": {"lora": {}}, "options": {"limit": 2}}
     tasks = {"aurac_word_problems": own, "aurac_word_problems_mc": options}
     labels = {"lora": "LoRA", "again": "LoRA, again"}  # of which the second base has one
-    given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "primary": [], "seeds": [1]}
-    given |= {"labels": labels}
+    primary = [{"a": "again", "b": "lora"}]
+    given = {"base": bases, "num_fewshot": [0, 1], "recipes": recipes, "seeds": [1]}
+    given |= {"labels": labels, "primary": primary}
     loaded, path = written(FILE | given | {"tasks": tasks, "search": None})
     done = run_study(loaded, path, out := tmp_path / "out")
     folders = ["one-0shot", "one-1shot", "two-0shot", "two-1shot"]
@@ -116,6 +117,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     shots = [{task.num_fewshot for task in run.tasks} for run, *_ in done]
     assert shots == [{0}, {1}, {0}, {1}]
     assert [len(run.tasks) for run, *_ in done] == [2, 2, 1, 1]
+    assert [part.primary is None for part in done] == [False, False, True, True]
     name, cut = "one-lora-seed1", ("svd", "keep")  # one adapter for both tasks
     answers = [done[0].run.samples(task.name, name, *cut, 1) for task in done[0].run.tasks]
     assert [len(answer) for answer in answers] == [2, 2]

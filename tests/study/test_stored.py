@@ -12,6 +12,7 @@ from aurac.cli.results import answered
 from aurac.notebook import load_run
 from aurac.records.run import read_run
 from aurac.study import Work, left, load_study
+from aurac.study.work import RUN
 
 REPORTS = Path(__file__).parents[2] / "reports"
 
@@ -19,10 +20,11 @@ REPORTS = Path(__file__).parents[2] / "reports"
 @pytest.mark.parametrize("name", ["study", "longer_training"])
 def test_a_stored_study_is_done_and_read_as_its_report_says(name):
     file, out = REPORTS / name / "study.yaml", REPORTS / name
-    states = list(left(Work(load_study(file), file, out)))
+    work = Work(load_study(file), file, out)
+    states = list(left(work))
     assert {state for state, _ in states} == {"done"}
     run = read_run(out / "run")
-    names = [adapter.stored(run, None) for _, adapter in states]
+    names = [adapter.stored(run, work.limit(adapter, RUN)) for _, adapter in states]
     assert len(set(names)) == len(run.adapters) == len(states)
     run = load_run(out)
     kept = pd.read_csv(out / "scores.csv")
