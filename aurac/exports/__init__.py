@@ -76,7 +76,7 @@ def _write(run: StoredRun, point: Point, out: Path, requests: dict[str, list[Any
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
     for task, cell in point.cells.items():
-        rows = sample_rows(cell, run.keys(run.task(task), point.cut), requests[task][1:])
+        rows = sample_rows(cell, run.keys(run.task(task)), requests[task][1:])
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     path = folder / f"results_{date}.json"

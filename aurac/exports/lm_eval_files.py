@@ -97,8 +97,7 @@ def results(
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
     rows = {
-        name: _task_row(name, cell, run.keys(run.task(name), point.cut))
-        for name, cell in point.cells.items()
+        name: _task_row(name, cell, run.keys(run.task(name))) for name, cell in point.cells.items()
     }
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}

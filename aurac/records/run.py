@@ -73,6 +73,10 @@ class StoredRun:
     def __post_init__(self) -> None:
         self._tasks = {task.name: task for task in self.manifest.tasks}
         self._adapters = {adapter.name: adapter for adapter in self.manifest.adapters}
+        self._fewest: dict[str, int] = {}  # examples of a task, which all cuts have
+        for cut in self.manifest.cuts:
+            for name, count in cut.examples.items():
+                self._fewest[name] = min(count, self._fewest.get(name, count))
         self._questions: dict[str, TaskQuestions] = {}
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
 
@@ -114,7 +118,7 @@ class StoredRun:
         found: dict[str, Failure] = {}
         for cut, name, rank, key in self._cells():
             cell = self.store.scores(key)
-            if cell.failed and cell.missing(self.keys(self._tasks[name], cut)):
+            if cell.failed and cell.missing(self.keys(self._tasks[name])):
                 who, basis, way = (cut.adapter, cut.basis, cut.rescale) if cut else (None,) * 3
                 found.setdefault(key, Failure(who, basis, way, rank, name, cell.failed.reason))
         return tuple(found.values())
@@ -160,13 +164,13 @@ class StoredRun:
         """The tasks of a group; of any other task itself."""
         return [self._tasks[name] for name in task.members] or [task]
 
-    def keys(self, leaf: TaskInfo, cut: CutInfo | None = None) -> list[DocumentKey]:
-        """The examples of a task (no group) that were asked for, or those asked of a cut."""
-        return self._read(leaf).keys[: cut.examples[leaf.name] if cut else leaf.examples]
+    def keys(self, leaf: TaskInfo) -> list[DocumentKey]:
+        """The examples of a task (no group): the first ones, which were asked of every cut."""
+        return self._read(leaf).keys[: self._fewest.get(leaf.name, leaf.examples)]
 
-    def labels(self, task: TaskInfo, leaf: TaskInfo, cut: CutInfo | None = None) -> list[str]:
+    def labels(self, task: TaskInfo, leaf: TaskInfo) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
-        keys = self.keys(leaf, cut)
+        keys = self.keys(leaf)
         return [f"{leaf.name}:{key.id}" if task.members else key.id for key in keys]
 
     def samples(
@@ -191,9 +195,9 @@ class StoredRun:
             if cell is None:
                 what = f"{adapter or 'the base'} at rank {rank} on {leaf.name}"
                 raise RunFolderError(f"{what} is not there as a whole")
-            keys = self.keys(leaf, cut)
+            keys = self.keys(leaf)
             scores += cell.values(info.metric, keys) or [None] * len(keys)
-            examples += self.labels(info, leaf, cut)
+            examples += self.labels(info, leaf)
             responses += cell.responses(keys)
             rows = cell.filtered(taken, keys)
             read += [", ".join(map(str, row)) if row else None for row in rows]
@@ -204,7 +208,7 @@ class StoredRun:
         """The cell of a cut on a task (no group), that of the base at rank 0; None if not whole."""
         keys = cut.cells.get(leaf.name, {}) if cut else {0: self.manifest.base.get(leaf.name)}
         cell = self.store.read(key) if (key := keys.get(rank)) else None
-        return None if cell is None or cell.missing(self.keys(leaf, cut)) else cell
+        return None if cell is None or cell.missing(self.keys(leaf)) else cell
 
     def requests(self, task: str) -> list[dict[str, Any]]:
         """What lm-eval's logs say of a task (no group), then of each of its examples."""
@@ -221,9 +225,9 @@ class StoredRun:
 
         info, rows = self.task(task), list[tuple[Any, ...]]()
         for leaf in self.leaves(info):
-            told, n = self._read(leaf), leaf.examples
+            told, labels = self._read(leaf), self.labels(info, leaf)
+            n = len(labels)
             choices = told.choices or [None] * n
-            labels = self.labels(info, leaf)
             rows += zip(labels, told.questions[:n], told.targets[:n], choices[:n], strict=True)
         return pd.DataFrame(rows, columns=["example", "question", "target", "choices"])
 
@@ -253,14 +257,14 @@ class StoredRun:
         base = rows.pop(0, None)
         if not rows:
             return None
-        documents = [key for leaf in leaves for key in self.keys(leaf, cut)]
-        ids = [label for leaf in leaves for label in self.labels(task, leaf, cut)]
+        documents = [key for leaf in leaves for key in self.keys(leaf)]
+        ids = [label for leaf in leaves for label in self.labels(task, leaf)]
         return Curve.from_outcomes(
             tuple(rows),
             np.stack(list(rows.values())),
             doc_ids=self._same(ids),
             doc_hashes=self._same([key.content for key in documents]),
-            clusters=self._clusters(task, cut),
+            clusters=self._clusters(task),
             base_scores=base,
             prompts=sha256_json([key.prompt for key in documents]),
             missing=missing,
@@ -277,7 +281,7 @@ class StoredRun:
         for rank in ranks:
             counts = []
             for leaf in leaves:
-                cell, wanted = self._kept(leaf, cut, rank), self.keys(leaf, cut)
+                cell, wanted = self._kept(leaf, cut, rank), self.keys(leaf)
                 counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
             if None not in counts:
                 found[rank] = sum(count or 0 for count in counts)
@@ -326,7 +330,7 @@ class StoredRun:
         """(n,) scores, those of a group's tasks one after the other, or why there are none."""
         parts = []
         for leaf in self.leaves(task):
-            wanted, cell = self.keys(leaf, cut), self._kept(leaf, cut, rank)
+            wanted, cell = self.keys(leaf), self._kept(leaf, cut, rank)
             if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
                 return cell.failed.reason if cell.failed else f"not finished: {there}"
@@ -340,7 +344,7 @@ class StoredRun:
         """Equal labels as one object, which curves are then joined by quickly."""
         return self._tuples.setdefault(tuple(labels), tuple(labels))
 
-    def _clusters(self, task: TaskInfo, cut: CutInfo) -> tuple[str, ...] | None:
+    def _clusters(self, task: TaskInfo) -> tuple[str, ...] | None:
         """What examples share; one of a task without clusters is one by itself."""
         leaves = self.leaves(task)
         if all(self._read(leaf).clusters is None for leaf in leaves):
@@ -348,7 +352,7 @@ class StoredRun:
         labels = []
         for leaf in leaves:
             own = self._read(leaf).clusters or self.labels(task, leaf)
-            own = own[: cut.examples[leaf.name]]
+            own = own[: len(self.keys(leaf))]
             labels += [f"{leaf.name}:{x}" if task.members else x for x in own]
         return self._same(labels)
 

@@ -70,9 +70,9 @@ def test_answers_of_a_cut_that_fewer_examples_were_asked_of(tmp_path):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"clusters": ["x", "y", "x"]}))
     run = read_run(folder)
     clusters = {curve.adapter: curve.clusters for curve in run.curves}
-    assert clusters == {"a": ("x", "y"), "b": ("x", "y", "x")}
+    assert clusters == {"a": ("x", "y"), "b": ("x", "y")}
     assert run.samples("t", "a", "prefix", "rule", 1).score.tolist() == [0, 1]
-    assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1, 1]
+    assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1]
 
 
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):

@@ -8,6 +8,7 @@ from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
 from aurac.errors import RunFolderError, UsageError
+from aurac.notebook import load_run
 from aurac.records.folder import RunFolder
 from aurac.records.run import read_run
 from aurac.runs import fit, ray
@@ -62,6 +63,19 @@ def test_a_task_with_other_settings_or_data_needs_a_folder_of_its_own(adapters, 
     )
     with pytest.raises(RunFolderError, match=rf"{words}\): give a new folder with --out"):
         run_small(adapters["dylora"], tmp_path / "run", changed, **options)
+
+
+def test_of_commands_with_other_numbers_of_examples_all_are_read_on_those_they_share(
+    adapters, tmp_path
+):
+    more = run_small(adapters["dylora"], tmp_path, ranks="2,4", limit=4)
+    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=2)
+    both = load_run(tmp_path)
+    assert [curve.n_docs for curve in more.curves] == [4]
+    assert [curve.n_docs for curve in both.stored.curves] == [2, 2]
+    own = both.points[(both.points["adapter"] == "dylora") & (both.points["rank"] == 4)]
+    assert own["accuracy"].item() == more.curves[0].outcomes[-1][:2].mean()
+    assert len(both.pairs) == 1
 
 
 def keys(tmp_path, adapters, **options):
