@@ -59,7 +59,6 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     filtered: dict[str, list[Any] | None] = {}  #: filter → n answers; None where it changes none
     unfinished: list[bool] | None = None  #: n: was it cut off at the token limit? None: not known
     seconds: float = 0.0  #: wall time
-    notes: list[str] = []  #: what happened meanwhile, such as a batch that was halved
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,11 +81,6 @@ class StoredRun:
         self._tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """What may not change within it: base, dtype, kind of device, backend."""
-        return self.manifest.settings
-
-    @property
     def provenance(self) -> Mapping[str, Any]:
         """Command, started, seconds, versions, machine, device, dtype, base, base_sha256."""
         return self.manifest.provenance

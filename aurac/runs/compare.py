@@ -164,13 +164,8 @@ def _written(stored: StoredRun, settings: Settings, *, report: bool) -> Run:
     with writing(stored.folder):
         changed = write_results(stored)
     if report and stored.curves and (changed or not is_written(result.analysis, stored.folder)):
-        write_report(result)
+        result.report()
     return result
-
-
-def write_report(result: Run) -> None:
-    """The report of a run in its folder."""
-    result.report()
 
 
 def write_results(stored: StoredRun) -> bool:

@@ -85,8 +85,12 @@ class Pages:
         primary: Analysis | None = None,
     ) -> None:
         self.run, self.analysis, self.draw = run, analysis, draw
-        self.primary = views.head_view(primary, labels) if primary else None
         self.names = views.names_of(analysis, labels)
+        self.primary: View | None = None  # over the tasks together
+        if primary:
+            (first, *more) = primary.ranks
+            of = views.mean_view(primary, self.names) if more else View(primary, first, self.names)
+            self.primary = of
         self.views = [View(analysis, task, self.names) for task in analysis.ranks]
         self.mean = views.mean_view(analysis, self.names)
         self.slugs = unique_slugs([of.task for of in self.views])

@@ -228,9 +228,3 @@ def mean_view(analysis: Analysis, names: Mapping[Key, str] | None = None) -> Vie
     """The mean over tasks of several adapters, where there is one."""
     of = View(analysis, MEAN, names)
     return of if of.pairs else None
-
-
-def head_view(analysis: Analysis, labels: Mapping[str, str]) -> View | None:
-    """The mean over tasks, or the one task; None where it compares nothing."""
-    tasks, names = list(analysis.ranks), names_of(analysis, labels)
-    return mean_view(analysis, names) if len(tasks) > 1 else View(analysis, tasks[0], names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -178,11 +178,3 @@ def search(word: str, folder: Path | str | None = None) -> dict[str, ListedTask]
 
     found = (name for name in rows if fnmatch.fnmatchcase(name.lower(), pattern))
     return {name: rows[name] for name in sorted(found, key=order)}
-
-
-def leaves(name: str, folder: Path | str | None = None) -> tuple[str, ...]:
-    """The tasks of a group or tag with those of the groups in it; of a task itself."""
-    rows = all_tasks(folder)
-    members: Sequence[str] = rows[name].members if name in rows else ()
-    inner = (leaves(member, folder) if member != name else (member,) for member in members)
-    return tuple(dict.fromkeys(leaf for part in inner for leaf in part)) or (name,)

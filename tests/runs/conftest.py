@@ -6,14 +6,13 @@ import pytest
 from support.small_runs import random_adapter
 
 from aurac.adapters import Nesting
-from aurac.runs import compare
 
 
 @pytest.fixture(autouse=True)
 def _no_report(request, monkeypatch):
     """No test of a run but those marked looks at its report."""
     if "report" not in request.keywords:
-        monkeypatch.setattr(compare, "write_report", lambda _result: None)
+        monkeypatch.setattr("aurac.notebook.Run.report", lambda _run: None)
 
 
 @pytest.fixture(scope="session")

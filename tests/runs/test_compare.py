@@ -17,7 +17,7 @@ from aurac.tasks.evaltask import EvalTask
 @pytest.fixture(scope="module")
 def run(adapters, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aurac.runs.compare.write_report", lambda _result: None)
+        patch.setattr("aurac.notebook.Run.report", lambda _run: None)
         return run_small(list(adapters.values()), tmp_path_factory.mktemp("runs") / "run")
 
 
@@ -35,8 +35,8 @@ def test_a_run_holds_a_curve_for_each_adapter_and_the_base_once(run):
 
 def test_the_folder_says_how_it_was_made(run, tiny_base_folder):
     assert run.provenance["base"] == str(tiny_base_folder)
-    assert run.provenance["dtype"] == run.settings["dtype"] == "float32"
-    assert run.settings["device_kind"] == "cpu"
+    assert run.provenance["dtype"] == run.manifest.settings["dtype"] == "float32"
+    assert run.manifest.settings["device_kind"] == "cpu"
     by_name = {adapter.name: adapter for adapter in run.adapters}
     assert by_name["lora"].trained_rank == 4
     assert list(by_name["lora"].sizes) == [1, 2, 4]
