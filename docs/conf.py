@@ -63,7 +63,7 @@ nitpick_ignore_regex = [
     # Short names of type parameters and aliases, and classes whose modules have no page.
     (
         r"py:class",
-        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut(Info)?|DryRun|Dtype|EvalTask|Groups?|Json)",
+        r"(.*\.)?(Axis|Basis(Option)?|Cell(Store)?|Cut(Info)?|Dtype|EvalTask|Groups?|Json)",
     ),
     (
         r"py:class",

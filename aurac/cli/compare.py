@@ -182,15 +182,13 @@ def show_cells(settings: Settings, *, as_json: bool) -> int:
     with _offline():
         from aurac.runs.compare import dry_run
 
-        plan = dry_run(settings)
-    head = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
-    cells = [dict(zip(head, cell, strict=True)) for cell in plan.cells]
+        folder, cells = dry_run(settings)
     if as_json:
-        shared.print_json({"folder": plan.folder, "cells": cells})
+        shared.print_json({"folder": folder, "cells": cells})
         return 0
     shared.print_rows(cells)
-    left = sum(bool(cell[-1]) for cell in plan.cells)
-    click.echo(f"\n{left} of {len(plan.cells)} cells to compute in {plan.folder}")
+    left = sum(bool(cell["missing"]) for cell in cells)
+    click.echo(f"\n{left} of {len(cells)} cells to compute in {folder}")
     return 0
 
 

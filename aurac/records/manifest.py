@@ -55,7 +55,6 @@ class TaskInfo(Record, frozen=True, kw_only=True):
     num_fewshot: int | None = None  #: examples in each prompt; None in a group whose tasks differ
     members: tuple[str, ...] = ()  #: the tasks of a group
     rolling: bool = False  #: the metric is one of whole texts (perplexity), which has no AURAC
-    higher_is_better: bool = True  #: of the metric
     cluster: str | None = None  #: the field by which its examples are clustered
     documents: str | None = None  #: the file of its questions in the run folder
     requests: str | None = None  #: the file of its prompts in the run folder

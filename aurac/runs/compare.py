@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
     from aurac.runs.plan import PlannedCell
 
 logger = logging.getLogger(__name__)
+
+_DRY_RUN = ("task", "adapter", "basis", "rescale", "rank", "examples", "missing")
 
 
 def compare(
@@ -215,22 +216,8 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What `compare` would do.
-
-    Attributes:
-        folder: The run folder.
-        cells: All cells, each once: (task, adapter or None for the base, basis, rescale, rank, how
-            many examples are asked for, how many are missing).
-    """
-
-    folder: Path
-    cells: tuple[tuple[str, str | None, str | None, str | None, int, int, int], ...]
-
-
-def dry_run(settings: Settings) -> DryRun:
-    """The cells of a run; nothing is computed or written.
+def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder and the cells of a run, each once; nothing is computed or written.
 
     Of rescale `fit` those that need factors count as missing.
     """
@@ -240,5 +227,6 @@ def dry_run(settings: Settings) -> DryRun:
         left = len(folder.cells.scores(cell.key).missing(cell.documents))
         sweep = cell.sweep
         named = (sweep.name, sweep.basis, sweep.rescale) if sweep else (None, None, None)
-        rows.append((cell.task.name, *named, cell.rank, len(cell.task), left))
-    return DryRun(folder.path, tuple(rows))
+        values = (cell.task.name, *named, cell.rank, len(cell.task), left)
+        rows.append(dict(zip(_DRY_RUN, values, strict=True)))
+    return folder.path, rows

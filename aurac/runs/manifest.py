@@ -6,7 +6,6 @@ import datetime as dt
 import gzip
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -138,7 +137,6 @@ def task_info(
             num_fewshot=shots.pop() if len(shots) == 1 else None,
             members=tuple(member.name for member in task.members),
             rolling=first.rolling,
-            higher_is_better=replace(first, metric=task.metric).higher_is_better,
             cluster=", ".join(clusters) or None,
         )
     questions, requests = documents.get(task.name, (None, None))
@@ -146,7 +144,6 @@ def task_info(
         **told,
         num_fewshot=task.num_fewshot,
         rolling=task.rolling,
-        higher_is_better=task.higher_is_better,
         cluster=task.cluster,
         documents=questions,
         requests=requests,

@@ -14,7 +14,7 @@ from msgspec import Meta
 from aurac.backends.keys import secrets
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
-from aurac.tasks.options import TaskOptions, parse_gen_kwargs
+from aurac.tasks.options import TaskOptions, parse_pairs
 
 _ENGINE, _SERVER = ("hf", "hflm"), "local-completions"
 _OF_THE_BASE = {"pretrained": "base", "tokenizer": "tokenizer"}
@@ -141,8 +141,7 @@ def several(given: Any) -> tuple[str, ...]:
 
 def _of_model(model: str, given: Any) -> dict[str, Any]:
     """lm-eval's arguments of a model as words of `compare`; of others than `hf` some stay."""
-    pairs = given if isinstance(given, Mapping) else several(given or ())
-    stay = {name: _plain(value) for name, value in _mapping("model_args", pairs).items()}
+    stay = parse_pairs("--model-args", given or ())
     known = {**_OF_THE_BASE, **(_OF_THE_ENGINE if model in _ENGINE else {})}
     if model == _SERVER:
         known.pop("pretrained")  # a name on the server
@@ -150,20 +149,6 @@ def _of_model(model: str, given: Any) -> dict[str, Any]:
         raise UsageError(f"model_args has {min(unknown)!r}, and compare knows {', '.join(known)}")
     words = {known[name]: stay.pop(name) for name in known if name in stay}
     return words if model == "hf" else {**words, "model_args": stay}
-
-
-def _plain(value: Any) -> Any:
-    """A value as lm-eval reads it from a command line."""
-    if not isinstance(value, str):
-        return value
-    if value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -177,12 +162,6 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
             raise UsageError(f"{name} {text!r} is not NAME=VALUE")
         pairs[key] = item
     return pairs
-
-
-def _generation(_name: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    return parse_gen_kwargs([value] if isinstance(value, str) else value or ())
 
 
 def _device_map(name: str, value: Any) -> Any:
@@ -215,7 +194,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
         recipe: several(members) for recipe, members in _mapping(name, value).items()
     },
     "cluster": _mapping,
-    "gen_kwargs": _generation,
+    "gen_kwargs": lambda _name, value: parse_pairs("--gen-kwargs", value),
     "ranks": lambda _name, value: (
         value if value in ("pow2", "all") else several([value] if isinstance(value, int) else value)
     ),

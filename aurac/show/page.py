@@ -100,7 +100,7 @@ class Pages:
         several = len(self.views) > 1
         rows = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
         names = f"{listed(rows, 3)} on {listed([task.name for task in self.run.tasks])}"
-        what = f"; {wording.heading(self.views[0], self.run)}" if len(self.views) == 1 else ""
+        what = f"; {wording.heading(self.views[0])}" if len(self.views) == 1 else ""
         base = [f"Base {self.run.provenance.get('base')}{what}.", *wording.other_bases(self.run)]
         page = Page(
             title=question or names,
@@ -112,7 +112,7 @@ class Pages:
         for of in self.views:
             blocks = [*(self.answer(of) if several else ()), *self.details(of)]
             fold = several and len(self.views) > FOLDED_TASKS
-            shown = (Fold(wording.heading(of, self.run), tuple(blocks)),) if fold else tuple(blocks)
+            shown = (Fold(wording.heading(of), tuple(blocks)),) if fold else tuple(blocks)
             if blocks:
                 page.sections.append(Fold(of.task if several else "Details", shown))
         page.sections += self.end()

@@ -24,11 +24,10 @@ _EQUAL: Final = 1e-9  # differences of AURAC below this are rounding
 _FEW: Final = 0.02  # of all answers: as many as the usual margin of accuracy
 
 
-def heading(of: View, run: StoredRun | None = None) -> str:
+def heading(of: View) -> str:
     """The task, what is measured, and on how many examples."""
-    values = of.metric if of.rolling else f"accuracy in percent ({of.metric})"
-    lower = {task.name for task in run.tasks if not task.higher_is_better} if run else set()
-    values += ", lower is better" * (of.task in lower)
+    accuracy = f"accuracy in percent ({of.metric})"
+    values = f"{of.metric}, lower is better" if of.rolling else accuracy
     count = f", {counted(of.examples, 'example')}" if of.examples else ""
     return f"{of.task}: {values.replace(' ()', '')}{count}"
 

@@ -77,12 +77,6 @@ class EvalTask:
         return bool(self.task.OUTPUT_TYPE == "loglikelihood_rolling")
 
     @property
-    def higher_is_better(self) -> bool:
-        """Of its metric."""
-        name = self.metric.partition(",")[0]
-        return bool(self.task.higher_is_better().get(name, True))
-
-    @property
     def num_fewshot(self) -> int:
         """Few-shot examples in each prompt."""
         return int(self.task.get_config("num_fewshot") or 0)

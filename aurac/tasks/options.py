@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -68,20 +68,22 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.limit or None
 
 
-def parse_gen_kwargs(texts: Iterable[str]) -> dict[str, object]:
-    """`--gen-kwargs`: ``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it."""
-    values: dict[str, object] = {}
-    for text in texts:
+def parse_pairs(option: str, given: Mapping[str, Any] | str | Iterable[str]) -> dict[str, Any]:
+    """``temperature=0.7,until=["Q:"]`` or a JSON object, as lm-eval reads it, or several."""
+    if isinstance(given, Mapping):
+        return dict(given)
+    values: dict[str, Any] = {}
+    for text in [given] if isinstance(given, str) else given:
         if text.lstrip().startswith("{"):
             try:
                 values |= json.loads(text)
             except ValueError as error:
-                raise UsageError(f"--gen-kwargs {text!r} is no JSON object.") from error
+                raise UsageError(f"{option} {text!r} is no JSON object.") from error
             continue
         for part in filter(None, map(str.strip, _PART.findall(text))):
             name, sign, value = part.partition("=")
             if not sign or not name.strip():
-                raise UsageError(f"--gen-kwargs {part!r} is not NAME=VALUE,NAME=VALUE.")
+                raise UsageError(f"{option} {part!r} is not NAME=VALUE,NAME=VALUE.")
             values[name.strip()] = _value(value.strip())
     return values
 

@@ -117,7 +117,7 @@ def test_too_few_examples_for_a_margin_are_said_first(adapters, tmp_path, caplog
 def test_the_default_folder_is_by_tasks_prompts_and_settings(adapters):
     def folder(*names, **more):
         words = {"dtype": "float32", "device": "cpu", **more}
-        return dry_run(Settings.of([adapters[name] for name in names], TASK, **words)).folder
+        return dry_run(Settings.of([adapters[name] for name in names], TASK, **words))[0]
 
     same = folder("lora", "dylora", limit=3)
     assert same == folder("dylora", limit=4, ranks="1")

@@ -27,7 +27,7 @@ def test_a_run_that_was_ended_before_its_first_cell_takes_other_settings(
         with pytest.raises(KeyboardInterrupt):
             run_small(adapters["dylora"], tmp_path, ranks="4", rescale="fit", basis="prefix")
     run = run_small(adapters["dylora"], tmp_path, ranks="4", max_length=64)
-    assert read_run(tmp_path).settings["max_length"] == 64
+    assert read_run(tmp_path).manifest.settings["max_length"] == 64
     with pytest.raises(RunFolderError, match="max_length was 64, is 32"):
         run_small(adapters["dylora"], run.folder, ranks="4", max_length=32)
 

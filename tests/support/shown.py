@@ -86,7 +86,7 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
     """A run of the curves of an analysis."""
     curves = [curve for row in analysis.rows for curve in row.curves]
     tasks = tuple(
-        TaskInfo(name=c.task, metric=c.metric, rolling=c.rolling, higher_is_better=not c.rolling)
+        TaskInfo(name=c.task, metric=c.metric, rolling=c.rolling)
         for c in {c.task: c for c in curves}.values()
     )
     names = dict.fromkeys(curve.adapter for curve in curves)

@@ -101,7 +101,7 @@ def test_a_fixed_header_is_the_first_examples_for_every_prompt(tmp_path):
 def test_what_a_task_says_about_itself(tmp_path):
     task = built(write_choice_task(tmp_path), limit=3)
     assert task.usable == {"acc,none": True, "acc_norm,none": True, "mcc,none": False}
-    assert (task.metric, task.higher_is_better, task.rolling) == ("acc,none", True, False)
+    assert (task.metric, task.rolling) == ("acc,none", False)
     assert (task.version, task.num_fewshot) == ("2.5", 2)
     question = {"doc_id": "1", "question": "Q: which b1?\nA:", "target": "f"}
     assert task.questions()[1] == {**question, "choices": ["dd", "f", "hhh", "l"]}
