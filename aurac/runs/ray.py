@@ -29,6 +29,7 @@ from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, rea
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.plan import PlannedCell, plan
 from aurac.runs.settings import Settings
+from aurac.tasks.listing import is_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -238,6 +239,7 @@ def _job(inputs: Inputs, sweeps: Sequence[Sweep]) -> Job:
     settings = msgspec.structs.replace(
         given,
         checkpoints=tuple(NamedCheckpoint.of(path).absolute for path in given.checkpoints),
+        tasks=tuple(str(Path(t).resolve()) if is_file(t) else t for t in given.tasks),
         base=NamedCheckpoint(None, (inputs.base.name,)).absolute,
         dtype=inputs.base.dtype,
         device=inputs.backend.device_kind,

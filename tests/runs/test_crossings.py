@@ -128,6 +128,13 @@ def test_factors_are_found_by_the_engine_and_hflm_alone(adapters, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_cluster_is_told_where_a_task_lies(adapters, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = write_text_task(tmp_path).relative_to(tmp_path)
+    inputs = load(Settings.of(adapters["dylora"], str(path), limit=2, device="cpu"))
+    assert ray._job(inputs, inputs.sweeps).settings.tasks == (str(tmp_path / path),)
+
+
 def test_a_process_that_ends_takes_nothing_from_one_that_writes(adapters, tmp_path):
     run = run_small(adapters["dylora"], tmp_path / "run", ranks="4")
     folder = RunFolder(run.folder)
