@@ -119,7 +119,7 @@ class Run(Frames):
         for curve in self.curves:
             if task not in (None, curve.task) or (adapter and curve.adapter not in members):
                 continue
-            base = adapter is None and curve.task not in based
+            base = adapter is None and curve.task not in based and curve.baseline is not None
             based.add(str(curve.task))
             ranks = [0, *curve.ranks] if base else curve.ranks
             frames += [self._answers(curve, each) for each in ranks if rank in (None, each)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
+from support.made_runs import make_run
 
 import aurac
 from aurac.analysis import Question
@@ -89,6 +91,13 @@ def test_samples_are_the_answers_behind_the_accuracies(run):
             run.samples(**unknown)
     with pytest.raises(UsageError, match="no curve of LoRA"):
         run.plot(adapters=["lora", "LoRA"])
+
+
+def test_answers_are_those_there_where_the_base_has_none(tmp_path):
+    folder = make_run(tmp_path, {"a": {1: [0, 1], 2: [1, 1]}})
+    manifest = json.loads((folder / "run.json").read_text())
+    (folder / f"cells/{manifest['base'].popitem()[1]}.jsonl").unlink()
+    assert list(load_run(folder).samples()["rank"]) == [1, 1, 2, 2]
 
 
 def test_axes_of_the_readers_own_stay_usable(run):
