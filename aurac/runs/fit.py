@@ -1,8 +1,8 @@
 """Rescale `fit`: one factor per rank, found on held-out examples, never on the test.
 
 At rank r the scale is s_R times a factor f_r. f_r maximises the mean log-likelihood of the
-reference answers of examples from the task's validation split (its training split where it has
-none, or where the validation split is what is evaluated).
+reference answers of the last examples of the task's validation split, or of its training split
+where all of those are evaluated.
 """
 
 from __future__ import annotations

@@ -266,7 +266,7 @@ class EvalTask:
     def held_out(self, count: int) -> list[tuple[str, str]]:
         """(context, reference answer) of the last `count` examples that are not evaluated.
 
-        From the validation split, or the training split where that is evaluated or missing.
+        From the validation split, where it has enough beside those that are, else the training one.
         """
         task, config = self.task, self.task.config
         splits = {
@@ -278,9 +278,10 @@ class EvalTask:
         }
         evaluated = config.test_split or "test" if task.has_test_docs() else next(iter(splits))
         for split, (there, contents) in splits.items():
-            if split != evaluated and there():
-                rows = list(contents())[-count:]
-                return [_reference(self.name, task, content) for content in rows]
+            rows = list(contents() if there() else ())
+            beside = rows[len(self) :] if split == evaluated else rows
+            if len(beside) >= (count if split == evaluated else 1):
+                return [_reference(self.name, task, content) for content in beside[-count:]]
         raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
 
 

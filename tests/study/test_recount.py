@@ -11,7 +11,20 @@ import pytest
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 RUNS = sorted(path.parent for path in STUDY.rglob("results.json"))
-NUMBER = {"aurac_word_problems": r"#### (-?\d+)", "mawps": r"=\s*(-?\d+(?:\.\d+)?)\s*$"}
+
+
+def number(text):
+    """What counts of a word problem."""
+    found = re.search(r"#### (-?\d+)", text)
+    return found and found[1]
+
+
+def equation(text):
+    """What counts of MAWPS: all before the last =, without spaces and brackets."""
+    return re.sub(r"[\s()]", "", text.rpartition("=")[0] or text)
+
+
+READ = {"aurac_word_problems": number, "mawps": equation}
 
 
 def accuracies(file, task, targets):
@@ -22,8 +35,7 @@ def accuracies(file, task, targets):
         contents[line["kind"]].append(line["content"])
     for block in contents["block"]:
         for key, text in zip(map(tuple, block["documents"]), block["responses"], strict=True):
-            found = re.search(NUMBER[task], text)
-            right.setdefault(key, bool(found and found[1] == targets[key]))
+            right.setdefault(key, READ[task](text) == targets[key])
     stored = contents["aggregates"][-1]  # after the examples that were added
     assert stored["examples"] == len(right)
     return np.mean(list(right.values())), next(iter(stored["values"].values()))
@@ -32,8 +44,8 @@ def accuracies(file, task, targets):
 def targets_of(run, task):
     (file,) = run.glob(f"documents/{task}-*.json")
     documents = json.loads(file.read_text())
-    numbers = (re.search(NUMBER[task], target)[1] for target in documents["targets"])
-    return dict(zip(map(tuple, documents["keys"]), numbers, strict=True))
+    wanted = map(READ[task], documents["targets"])
+    return dict(zip(map(tuple, documents["keys"]), wanted, strict=True))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda path: str(path.relative_to(STUDY)))

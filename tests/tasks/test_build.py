@@ -123,10 +123,17 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "beside"), [(None, "validation"), ("validation", "train"), ("train", "validation")]
+    ("split", "limit", "beside"),
+    [
+        (None, 0, "validation"),
+        ("train", 0, "validation"),
+        ("validation", 0, "train"),
+        ("validation", 498, "train"),  # two are too few
+        ("validation", 497, "validation"),
+    ],
 )
-def test_a_scale_is_fitted_to_examples_that_are_not_evaluated(split, beside):
-    task = built("aurac_word_problems", split=split)
+def test_a_scale_is_fitted_to_examples_that_are_not_evaluated(split, limit, beside):
+    task = built("aurac_word_problems", split=split, limit=limit)
     last = load_split("aurac_word_problems", beside)[-3:]
     held_out = task.held_out(3)
     for (context, target), row in zip(held_out, last, strict=True):
