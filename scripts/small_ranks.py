@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,14 +40,14 @@ TITLES = {
     "gemma": "Gemma-3-270M",
 }
 HEADS = ("base", "task", "method", "trials", "adapters")
-REFUTED_BELOW = 0.02  # of study.yaml: a gain that would pay for another way of training
+GAIN = 0.02  # of study.yaml: one that would pay for another way of training
 
 PAGE = """# Which way to a small rank?
 
 {answer}
 
-[study.yaml](study.yaml) is the design, with hypotheses and what would refute each; it was committed
-before its first training, and says what was changed since.
+[study.yaml](study.yaml) is the design, with hypotheses, what is said of each, limits, and what was
+changed after a first search; it was committed before the first adapter of the seeds.
 
 {results}
 
@@ -71,9 +70,8 @@ RESULTS = """## Comparisons that were declared
 
 {primary}
 
-Points of AURAC over ranks 1, 2, 4 and 8, mean over the tasks of a base, five paired seeds; the 95 %
-intervals of all {count} hold together. A hypothesis is supported where the whole interval is above
-0, refuted where it is below 2 points, and open otherwise.
+Points of AURAC over ranks 1, 2, 4 and 8, mean over the tasks of a base, paired seeds; the 95 %
+intervals of all {count} hold together. They leave out what the search chose by chance.
 
 ## AURAC of every way and cut
 
@@ -88,15 +86,24 @@ the best one on validation examples.
 
 ![AURAC by learning rate, by cut, with and without P](figures/effects.png)
 
+On validation examples, one seed, mean over the tasks of a base; each method under each cut at its
+own best rate, on the left under the cut that was chosen. Chosen were:
+
+{chosen}
+
 ## What it costs
 
 {costs}
 
-Medians of the trainings of one adapter; LoRA at each rank is {families} trainings.
+Of the trainings of one adapter, with those that it goes on from.
 """
 OPEN = "**Not answered yet:** nothing is concluded from what is there."
 ORDER = ("lora", "dylora", "matryoshka", "published", "trunk", "squeeze")  # of colours
-CUTS = {("svd", "keep"): "SVD", ("prefix", "fit"): "prefix, fitted scale"}
+CUTS = {
+    ("svd", "keep"): "SVD",
+    ("svd", "fit"): "SVD, fitted scale",
+    ("prefix", "fit"): "prefix, fitted scale",
+}
 OTHER_CUTS = {
     "matryoshka": "prefix with P",
     "published": "prefix without P",
@@ -130,7 +137,7 @@ def there(trials: Trials) -> list[list[str]]:
         adapters = trials.run(group)
         for task in tasks_of(work.study, part):
             mine = [adapter for adapter in adapters if adapter.task == task]
-            tried = trials.winners[group].trials[task] if group in trials.winners else ()
+            tried = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
             found = sum(bool(scores) for _, scores in tried)
             left = sum((a.task, a.group) == (task, group) for a in trials.left)
             done = len(mine) - len(work.missing(part, mine))
@@ -170,6 +177,11 @@ class Base:
         """The row of a recipe under its own cut."""
         return next(key for key in self.rows if key.adapter == group)
 
+    def best(self, group: str, cut: tuple[str, str]) -> float:
+        """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
+        trials = self.trials.winners[group].trials.values()
+        return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
+
     def cut(self, key: Key) -> str:
         """A cut in words."""
         other = OTHER_CUTS.get(key.adapter, "prefix, own scale")
@@ -182,11 +194,13 @@ def results(bases: list[Base], work: Work) -> str:
     _save(effects, bases, "effects", 3, len(bases))
     pairs = [row for base in bases for row in primaries(base)]
     return RESULTS.format(
-        primary=_table(("base", "difference", "points [95 %]", "p", "hypothesis"), pairs),
+        primary=_table(
+            ("base", "difference", "points [95 %]", "p", "shown", "gain of 2 points"), pairs
+        ),
         count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
         scores=scores(bases),
         costs=costs(work, bases),
-        families=len(work.study.ranks),
+        chosen=chosen(bases),
     )
 
 
@@ -200,11 +214,11 @@ def primaries(base: Base) -> Iterator[list[str]]:
         values = [record["difference"], record["low"], record["high"]]
         if (a, b) not in found:
             values = [-record["difference"], -record["high"], -record["low"]]
-        verdict = "supported" if values[1] > 0 else "open"
-        verdict = "refuted" if values[2] < REFUTED_BELOW else verdict
+        shown = "better" if values[1] > 0 else "worse" if values[2] < 0 else "neither"
+        gain = "excluded" if values[2] < GAIN else "shown" if values[1] > GAIN else "open"
         difference = f"{labels[a.adapter]} ({base.cut(a)}) − {labels[b.adapter]} ({base.cut(b)})"
         ends = numbers.interval(*values)
-        yield [base.name, difference, ends, numbers.p_value(record["p"]), verdict]
+        yield [base.name, difference, ends, numbers.p_value(record["p"]), shown, gain]
 
 
 def scores(bases: list[Base]) -> str:
@@ -227,24 +241,32 @@ def scores(bases: list[Base]) -> str:
     return _table(("method", "cut", *heads), rows)
 
 
+def chosen(bases: list[Base]) -> str:
+    """The cut and the learning rates that the search chose."""
+    rows = []
+    for base in bases:
+        for group, won in base.trials.winners.items():
+            rates = [f"{TITLES[t]} {p.get('learning_rate', 0):g}" for t, p in won.points.items()]
+            cut = base.cut(Key(group, *won.cut))
+            rows.append([base.name, base.study.labels[group], cut, ", ".join(rates)])
+    return _table(("base", "method", "cut", "learning rate"), rows)
+
+
 def costs(work: Work, bases: list[Base]) -> str:
-    """Tokens, seconds and memory of the trainings of one adapter of each recipe."""
+    """Tokens of all trainings of an adapter of each recipe, and the most memory of one."""
     lines = (work.out / TRAININGS).read_text(encoding="utf-8").splitlines()
-    records = [record for record in map(json.loads, lines) if "tokens" in record]
+    known = {r["folder"]: r for r in map(json.loads, lines) if "tokens" in r}
     rows = []
     for base in bases:
         for task in base.tasks:
             for group in groups_of(work.study, task):
-                name = f"{base.trials.part.alias}-{task}-{group}"
-                mine = [r for r in records if r["recipe"].startswith(name) and r["seed"] != 1]
-                mine = [r for r in mine if r["recipe"].removeprefix(name)[:1] in ("", "-")]
-                if mine:
-                    tokens, seconds, memory = (
-                        median(r[what] for r in mine) for what in ("tokens", "seconds", "memory")
-                    )
-                    cells = [f"{tokens:,.0f}", f"{seconds:,.0f}", numbers.size(memory)]
-                    rows.append([base.name, TITLES[task], work.study.labels[group], *cells])
-    return _table(("base", "task", "method", "tokens", "seconds", "peak memory"), rows)
+                adapter = next(a for a in base.trials.run(group) if a.task == task)
+                jobs = adapter.trainings(work.out)
+                made = [known[job.folder.relative_to(work.out).as_posix()] for job in jobs]
+                tokens, memory = sum(r["tokens"] for r in made), max(r["memory"] for r in made)
+                row = [base.name, TITLES[task], work.study.labels[group], str(len(jobs))]
+                rows.append([*row, f"{tokens:,}", numbers.size(memory)])
+    return _table(("base", "task", "method", "trainings", "tokens", "peak memory"), rows)
 
 
 def accuracies(bases: list[Base], axes: list[Axes]) -> None:
@@ -262,21 +284,23 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
     for at, base in enumerate(bases):
         rate, cut, where = axes[3 * at : 3 * at + 3]
         by_rate(base, rate)
-        labels, found = base.study.labels, base.scores(base.mean)
+        labels = base.study.labels
         for number, group in enumerate(ORDER[:3]):
-            own = "trained" if group == "matryoshka" else "rule"
-            cuts = [("svd", "keep"), ("prefix", "fit"), ("prefix", own)]
-            records = [found[Key(group, *each)] for each in cuts]
-            _bars(cut, records, number, labels[group], shift=0.12 * (number - 1))
-        cut.set_xticks(range(3), ["SVD", "prefix,\nfitted scale", "prefix,\nown scale or P"])
+            own = ("prefix", "trained" if group == "matryoshka" else "rule")
+            heights = [base.best(group, each) for each in (*CUTS, own)]
+            look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+            cut.plot(range(4), heights, linestyle="", label=labels[group], **look)
+        cut.set_xticks(
+            range(4), ["SVD", "SVD,\nfitted", "prefix,\nfitted", "prefix, own\nscale or P"]
+        )
         cut.legend()
         ways = {
             "neither": ("lora", "rule"),
             "training": ("published", "rule"),
             "training\nand inference": ("matryoshka", "trained"),
         }
-        keys = [Key(group, "prefix", rescale) for group, rescale in ways.values()]
-        _bars(where, [found[key] for key in keys], 3)
+        heights = [base.best(group, ("prefix", rescale)) for group, rescale in ways.values()]
+        where.plot(range(3), heights, "o", color=COLOURS[3])
         where.set_xticks(range(3), list(ways))
         where.set_xlabel("P is in")
         for ax in (rate, cut, where):
@@ -285,31 +309,23 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
 
 
 def by_rate(base: Base, ax: Axes) -> None:
-    """AURAC of the trials against the learning rate, each recipe under its own cut."""
+    """AURAC against the learning rates that every task has, each recipe under its own cut."""
     rates = set[float]()
     for group, won in base.trials.winners.items():
+        tried = [
+            {p["learning_rate"]: s[won.cut] for p, s in trials if "learning_rate" in p and s}
+            for trials in won.trials.values()
+        ]
+        xs = sorted(set.intersection(*map(set, tried)))
         number = ORDER.index(group)
-        trials = [(p, s) for p, s in won.trials[base.tasks[0]] if "learning_rate" in p and s]
-        xs = [point["learning_rate"] for point, _ in trials]
         look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
-        values = [100 * scores[won.cut] for _, scores in trials]
+        values = [100 * np.mean([scores[x] for scores in tried]) for x in xs]
         ax.plot(xs, values, label=base.study.labels[group], **look)
         rates |= set(xs)
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
-    ax.set_xlabel(f"Learning rate ({TITLES[base.tasks[0]]}, validation)")
+    ax.set_xlabel("Learning rate")
     ax.legend()
-
-
-def _bars(
-    ax: Axes, records: list[Record], number: int, label: str = "", shift: float = 0.0
-) -> None:
-    value, low, high = (
-        100 * np.array([record[end] for record in records]) for end in ("aurac", "low", "high")
-    )
-    look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": ""}
-    xs = shift + np.arange(len(records))
-    ax.errorbar(xs, value, [value - low, high - value], label=label, elinewidth=1, **look)
 
 
 def _save(
