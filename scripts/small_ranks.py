@@ -49,9 +49,7 @@ PAGE = """# Which way to a small rank?
 [study.yaml](study.yaml) is the design, with hypotheses, what is said of each, limits, and what was
 changed after a first search; it was committed before the first adapter of the seeds.
 
-{results}
-
-## What is there
+{results}## What is there
 
 {there}
 
@@ -96,6 +94,7 @@ own best rate, on the left under the cut that was chosen. Chosen were:
 {costs}
 
 Of the trainings of one adapter, with those that it goes on from.
+
 """
 OPEN = "**Not answered yet:** nothing is concluded from what is there."
 ORDER = ("lora", "dylora", "matryoshka", "published", "trunk", "squeeze")  # of colours
