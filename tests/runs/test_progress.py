@@ -13,10 +13,7 @@ from aurac.runs.settings import Settings
 
 
 def told(capsys, seconds, n=100, there=0):
-    """The lines of a run whose cells take so many seconds each, on no terminal.
-
-    Some of the examples of the first cell are there already.
-    """
+    """The lines of a run whose cells take so many seconds each, the first partly there already."""
     clock, cells = [0.0], planned(*(Task(f"t{at}", n=n) for at in range(len(seconds))))
     with Bar(now=lambda: clock[0]) as bar:
         clock[0] += 500  # until computing begins

@@ -11,20 +11,10 @@ import pytest
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 RUNS = sorted(path.parent for path in STUDY.rglob("results.json"))
-
-
-def number(text):
-    """What counts of a word problem."""
-    found = re.search(r"#### (-?\d+)", text)
-    return found and found[1]
-
-
-def equation(text):
-    """What counts of MAWPS: all before the last =, without spaces and brackets."""
-    return re.sub(r"[\s()]", "", text.rpartition("=")[0] or text)
-
-
-READ = {"aurac_word_problems": number, "mawps": equation}
+READ = {  # what counts of an answer, and of its reference
+    "aurac_word_problems": lambda text: re.findall(r"#### (-?\d+)", text)[:1],
+    "mawps": lambda text: re.sub(r"[\s()]", "", text.rpartition("=")[0] or text),
+}
 
 
 def accuracies(file, task, targets):
