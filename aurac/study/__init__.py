@@ -2,6 +2,7 @@
 
 from aurac.study.design import Study, load_study
 from aurac.study.execution import left, run_study, write_study
+from aurac.study.report import Reported
 from aurac.study.work import Work
 
-__all__ = ["Study", "Work", "left", "load_study", "run_study", "write_study"]
+__all__ = ["Reported", "Study", "Work", "left", "load_study", "run_study", "write_study"]
