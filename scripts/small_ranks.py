@@ -122,9 +122,8 @@ def main() -> None:
         if all(_whole(row) for row in rows) and (done := report(trials))
     ]
     rows = [row for each in counted for row in each]
-    table = dict(zip(HEADS, map(list, zip(*rows, strict=True)), strict=True))
-    answer = {"answer": OPEN, "there": render_table(table, "markdown")}
-    text = PAGE.format(**answer, results=results(bases, work) if bases else "")
+    found = results(bases, work) if bases else ""
+    text = PAGE.format(answer=OPEN, there=_table(HEADS, rows), results=found)
     STUDY.with_name("README.md").write_text(text, encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ class Progress:
         pass
 
     def step(self, what: str) -> None:
-        """Something of unknown length begins, such as "loading the base"."""
+        """Something of unknown length begins, such as "loading the weights"."""
 
     def say(self, line: str) -> None:
         """Something is known that is no error."""
