@@ -21,7 +21,7 @@ from aurac.show.views import View, names_of
 from aurac.study import Work, load_study
 from aurac.study.design import groups_of, parts_of, tasks_of
 from aurac.study.report import report
-from aurac.study.search import Trials
+from aurac.study.search import Trials, score
 from aurac.study.work import TRAININGS
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ TITLES = {
     "gemma": "Gemma-3-270M",
 }
 HEADS = ("base", "task", "method", "trials", "adapters")
+RANK = 16  # of study.yaml
 GAIN = 0.02  # of study.yaml: one that would pay for another way of training
 
 PAGE = """# Which way to a small rank?
@@ -69,14 +70,20 @@ RESULTS = """## Comparisons that were declared
 {primary}
 
 Points of AURAC over ranks 1, 2, 4 and 8, mean over the tasks of a base, paired seeds; the 95 %
-intervals of all {count} hold together. They leave out what the search chose by chance.
+intervals of all {count} hold together. They leave out what the search chose by chance. A difference
+that is smaller than half the width of its interval could hardly have been shown.
+
+On each task, with intervals as wide, and of each seed:
+
+{apart}
 
 ## AURAC of every way and cut
 
 {scores}
 
-In percent, with 95 % intervals over examples and seeds, each alone. A star marks the cut that was
-the best one on validation examples.
+In percent, with 95 % intervals over examples and seeds, each alone; beside it the accuracy at the
+trained rank, which AURAC leaves out. A star marks the cut that was the best one on validation
+examples. The report of each base has the accuracy at every rank.
 
 ![Accuracy against rank, each method under its own cut](figures/accuracy.png)
 
@@ -85,7 +92,8 @@ the best one on validation examples.
 ![AURAC by learning rate, by cut, with and without P](figures/effects.png)
 
 On validation examples, one seed, mean over the tasks of a base; each method under each cut at its
-own best rate, on the left under the cut that was chosen. Chosen were:
+own best rate, on the left under the cut that was chosen. Chosen were, beside the rates that are the
+best ones with both by SVD, which the second comparison does not take:
 
 {chosen}
 
@@ -98,8 +106,9 @@ Of the trainings of one adapter, with those that it goes on from.
 """
 OPEN = "**Not answered yet:** nothing is concluded from what is there."
 ORDER = ("lora", "dylora", "matryoshka", "published", "trunk", "squeeze")  # of colours
+SVD = ("svd", "keep")
 CUTS = {
-    ("svd", "keep"): "SVD",
+    SVD: "SVD",
     ("svd", "fit"): "SVD, fitted scale",
     ("prefix", "fit"): "prefix, fitted scale",
 }
@@ -157,8 +166,10 @@ class Base:
         self.trials, self.analysis, self.primary = trials, done.analysis, done.primary
         self.study, self.name = trials.work.study, TITLES[trials.part.alias]
         self.tasks = list(tasks_of(self.study, trials.part))
-        self.rows = {row.key: row for row in done.analysis.rows}
-        known = {key.adapter for key in self.rows}
+        self.rows = {(row.task, row.key): row for row in done.analysis.rows}
+        self.keys = list(dict.fromkeys(row.key for row in done.analysis.rows))
+        self.declared = done.primary.question.pairs if done.primary else ()
+        known = {key.adapter for key in self.keys}
         labels = {name: label for name, label in self.study.labels.items() if name in known}
         self.names = names_of(done.analysis, labels)
 
@@ -173,12 +184,27 @@ class Base:
 
     def own(self, group: str) -> Key:
         """The row of a recipe under its own cut."""
-        return next(key for key in self.rows if key.adapter == group)
+        return next(key for key in self.keys if key.adapter == group)
 
     def best(self, group: str, cut: tuple[str, str]) -> float:
         """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
         trials = self.trials.winners[group].trials.values()
         return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
+
+    def difference(self, task: str, a: Key, b: Key) -> tuple[list[float], float]:
+        """AURAC of a minus that of b with its interval, and p, as the declared family has them."""
+        records = self.primary.tables["pairs"] if self.primary else ()
+        found = {(r["a"], r["b"]): r for r in records if r["task"] == task}
+        record = found.get((a, b)) or found[b, a]
+        values = [record["difference"], record["low"], record["high"]]
+        if (a, b) not in found:
+            values = [-record["difference"], -record["high"], -record["low"]]
+        return values, record["p"]
+
+    def words(self, a: Key, b: Key) -> str:
+        """A difference of two rows."""
+        labels = self.study.labels
+        return f"{labels[a.adapter]} ({self.cut(a)}) − {labels[b.adapter]} ({self.cut(b)})"
 
     def cut(self, key: Key) -> str:
         """A cut in words."""
@@ -196,6 +222,9 @@ def results(bases: list[Base], work: Work) -> str:
             ("base", "difference", "points [95 %]", "p", "shown", "gain of 2 points"), pairs
         ),
         count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
+        apart=_table(
+            ("task", "difference", "points [95 %]", "seeds"), [r for b in bases for r in apart(b)]
+        ),
         scores=scores(bases),
         costs=costs(work, bases),
         chosen=chosen(bases),
@@ -204,25 +233,33 @@ def results(bases: list[Base], work: Work) -> str:
 
 def primaries(base: Base) -> Iterator[list[str]]:
     """The declared comparisons of a base, in their direction."""
-    records = base.primary.tables["pairs"] if base.primary else ()
-    found = {(r["a"], r["b"]): r for r in records if r["task"] == base.mean}
-    labels = base.study.labels
-    for a, b in base.primary.question.pairs if base.primary else ():
-        record = found.get((a, b)) or found[b, a]
-        values = [record["difference"], record["low"], record["high"]]
-        if (a, b) not in found:
-            values = [-record["difference"], -record["high"], -record["low"]]
+    for a, b in base.declared:
+        values, p = base.difference(base.mean, a, b)
         shown = "better" if values[1] > 0 else "worse" if values[2] < 0 else "neither"
         gain = "excluded" if values[2] < GAIN else "shown" if values[1] > GAIN else "open"
-        difference = f"{labels[a.adapter]} ({base.cut(a)}) − {labels[b.adapter]} ({base.cut(b)})"
         ends = numbers.interval(*values)
-        yield [base.name, difference, ends, numbers.p_value(record["p"]), shown, gain]
+        yield [base.name, base.words(a, b), ends, numbers.p_value(p), shown, gain]
+
+
+def apart(base: Base) -> Iterator[list[str]]:
+    """The same on each task, and of each seed."""
+    for a, b in base.declared:
+        for task in base.tasks:
+            ours, theirs = ({c.seed: c for c in base.rows[task, key].curves} for key in (a, b))
+            ranks = base.analysis.ranks[task]
+            each = [
+                score(ours[seed], ranks, "aurac") - score(theirs[seed], ranks, "aurac")
+                for seed in sorted(ours, key=str)
+            ]
+            ends = numbers.interval(*base.difference(task, a, b)[0])
+            seeds = ", ".join(map(numbers.percent, each))
+            yield [f"{base.name}, {TITLES[task]}", base.words(a, b), ends, seeds]
 
 
 def scores(bases: list[Base]) -> str:
     """A row for each recipe under each cut, those of a cut together."""
     labels = bases[0].study.labels
-    keys = {key: base.cut(key) for base in bases for key in base.rows}
+    keys = {key: base.cut(key) for base in bases for key in base.keys}
     order = [*CUTS.values(), *dict.fromkeys(keys.values())]
     columns = [(base, task) for base in bases for task in base.tasks]
     rows = []
@@ -233,9 +270,17 @@ def scores(bases: list[Base]) -> str:
             text = _interval(record, "aurac") if record else ""
             chosen = base.trials.winners.get(key.adapter)
             mark = "*" if chosen and chosen.cut == (key.basis, key.rescale) and text else ""
-            cells.append(f"{mark}{text}")
+            row = base.rows.get((task, key))
+            whole = RANK in row.ranks if row else False
+            cells += [f"{mark}{text}", numbers.percent(row.accuracy(RANK)) if row and whole else ""]
         rows.append([labels[key.adapter], keys[key], *cells])
-    heads = [f"{base.name}, {TITLES[task]}" for base, task in columns]
+    alone = [next(iter(base.scores(task).values()))["base"] for base, task in columns]
+    rows.append(["the base alone", "", *(c for x in alone for c in (numbers.percent(x), ""))])
+    heads = [
+        h
+        for b, t in columns
+        for h in (f"{b.name}, {TITLES[t]}", f"rank {RANK}, {TITLES[t]}, {b.name}")
+    ]
     return _table(("method", "cut", *heads), rows)
 
 
@@ -244,10 +289,18 @@ def chosen(bases: list[Base]) -> str:
     rows = []
     for base in bases:
         for group, won in base.trials.winners.items():
-            rates = [f"{TITLES[t]} {p.get('learning_rate', 0):g}" for t, p in won.points.items()]
+            by_svd = {
+                task: max(tried, key=lambda trial: trial[1].get(SVD, 0.0))[0]
+                for task, tried in won.trials.items()
+                if any(SVD in found for _, found in tried)
+            }
+            rates = [
+                ", ".join(f"{TITLES[t]} {x['learning_rate']:g}" for t, x in points.items() if x)
+                for points in (won.points, by_svd)
+            ]
             cut = base.cut(Key(group, *won.cut))
-            rows.append([base.name, base.study.labels[group], cut, ", ".join(rates)])
-    return _table(("base", "method", "cut", "learning rate"), rows)
+            rows.append([base.name, base.study.labels[group], cut, *rates])
+    return _table(("base", "method", "cut", "learning rate", "best one by SVD"), rows)
 
 
 def costs(work: Work, bases: list[Base]) -> str:

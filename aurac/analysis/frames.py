@@ -50,6 +50,7 @@ class Question:
         pairs: The rows that are compared, in the place of `reference`; empty: as it says.
         family: How many comparisons the intervals and p values hold for together; None: as many as
             stand in a table.
+        ranks: Those over which AURAC is taken; empty: all that the complete rows of a task have.
     """
 
     margin: float | None = None
@@ -58,6 +59,7 @@ class Question:
     groups: Groups = field(default_factory=dict)
     pairs: tuple[tuple[Key, Key], ...] = ()
     family: int | None = None
+    ranks: tuple[int, ...] = ()
 
     def compares(self, a: Key, b: Key, names: tuple[str, str]) -> bool:
         """Whether the difference of two rows with these names is in the table."""
@@ -78,7 +80,7 @@ class Analysis(Frames):
     Attributes:
         question: What was asked, and the reference that was chosen where none was asked for.
         rows: What stands behind the rows of the frames: an adapter under one cut on one task.
-        ranks: Task → ranks over which AURAC is taken, those that all its adapters have.
+        ranks: Task → ranks over which AURAC is taken: those of the question that all its rows have.
         averaged: The tasks of the mean over tasks, which takes each example once: of tasks that
             share some the largest, as a group and not its members, of equal ones the first.
         tables: The frames as records, where rows are a `Key`, and None where there is nothing.
@@ -123,7 +125,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     asked = replace(asked, reference=_reference(asked, rows))
     names = {row.key: row.name for row in rows}
     every_task = dict.fromkeys(row.task for row in rows)
-    tasks = [_Task([row for row in rows if row.task == name]) for name in every_task]
+    tasks = [_Task([row for row in rows if row.task == t], asked.ranks) for t in every_task]
     apart = _apart(tasks)
     tables: list[_Means | _Task] = [*([_Means(apart, names)] if len(apart) > 1 else []), *tasks]
     points = {row: points_of(row, asked.level) for task in tasks for row in task.rows.values()}
@@ -194,7 +196,7 @@ Claim = tuple[Record, Components | None]  # what is said of a row or a pair, and
 
 
 class _Task:
-    """The rows of one task, AURAC descending, over the ranks that all complete ones have.
+    """The rows of one task, AURAC descending, over those ranks that all complete ones have.
 
     Attributes:
         rows: By their keys.
@@ -202,10 +204,11 @@ class _Task:
         scores: What is said of each row.
     """
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
         whole = [row for row in rows if row.complete]
         common = set.intersection(*(set(row.ranks) for row in whole)) if whole else set()
+        common &= {*ranks} or common
         self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
         areas = {r.key: (r.area(self.ranks), r.areas(self.ranks)) for r in whole if self.ranks}
 

@@ -58,7 +58,7 @@ class View:
         examples: Those of the task, where their outcomes are known.
         metric: Of the task; `rolling` where it is no fraction, such as a perplexity.
         measure: What is shown: an accuracy, or that metric.
-        ranks, shared_ranks: At which an adapter was evaluated, and those that all have.
+        ranks, shared_ranks: At which an adapter was evaluated, and those that AURAC is over.
     """
 
     def __init__(

@@ -53,7 +53,8 @@ def report(trials: Trials) -> Reported | None:
         groups.setdefault(group, []).append(name)
     known = {*groups, ALL_PAIRS}
     reference = study.reference if str(study.reference).partition(" (")[0] in known else None
-    asked = Question(margin=study.margin, reference=reference, groups=groups)
+    ranks = tuple(sorted({rank for adapter in every for rank in adapter.ranks}))
+    asked = Question(margin=study.margin, reference=reference, groups=groups, ranks=ranks)
     analysis, primary = analyse(view.curves, asked), None
     declared = primaries_of(study, part)
     needed = {group for pair in declared for group in (pair.a, pair.b)}

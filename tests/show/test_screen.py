@@ -202,7 +202,7 @@ def test_further_cuts_are_rows_and_their_command_says_the_cut():
 def test_a_lead_over_some_ranks_names_them():
     curves = [curve(), curve("b", np.array(LORA[1:4]) - 0.2, ranks=RANKS[1:4], trained_rank=8)]
     said = " ".join(screen(analyse(curves), width=120).split())
-    assert "AURAC over the ranks that all have: 2, 4, 8" in said
+    assert "AURAC over ranks 2, 4, 8, which all have" in said
     assert "lora has the largest AURAC over ranks 2, 4, 8, which all have, and is better" in said
 
 

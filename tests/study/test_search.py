@@ -70,9 +70,8 @@ def test_the_score_is_the_area_over_the_ranks_of_the_study_or_the_accuracy_at_on
 
 def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     (loaded, path), out, said = written(FILE), tmp_path / "out", []
-    every = list(left(Work(loaded, path, out)))
-    todo = [state for state, _ in every]
-    assert every[1][1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
+    todo, every = zip(*left(Work(loaded, path, out)), strict=True)
+    assert every[1].name == "aurac_word_problems-lora-seed9 learning_rate=0.02"
     assert (todo.count("search"), todo.count("train")) == (6, 7)  # two rates of three recipes
     ((run, analysis, *_),) = run_study(loaded, path, out, say=said.append)
     found = json.loads((out / "search.json").read_text())
@@ -116,7 +115,8 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     assert [run.folder for run, *_ in done] == [out / name / "run" for name in folders]
     shots = [{task.num_fewshot for task in run.tasks} for run, *_ in done]
     assert shots == [{0}, {1}, {0}, {1}]
-    assert [len(run.tasks) for run, *_ in done] == [2, 2, 1, 1]
+    ranks = [[*each.analysis.ranks.values()] for each in done]  # the adapters have rank 4, too
+    assert ranks == [[(1, 2)] * tasks for tasks in (2, 2, 1, 1)]
     assert [p.primary and int(p.primary.pairs.comparisons[0]) for p in done] == [2, 2, None, None]
     name, cut = "one-lora-seed1", ("svd", "keep")  # one adapter for both tasks
     answers = [done[0].run.samples(task.name, name, *cut, 1) for task in done[0].run.tasks]
