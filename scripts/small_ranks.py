@@ -83,7 +83,8 @@ On each task, with intervals as wide, and of each seed:
 
 In percent, with 95 % intervals over examples and seeds, each alone; beside it the accuracy at the
 trained rank, which AURAC leaves out. A star marks the cut that was the best one on validation
-examples. The report of each base has the accuracy at every rank.
+examples. A fitted scale takes the place of P. The report of each base has the accuracy at every
+rank.
 
 ![Accuracy against rank, each method under its own cut](figures/accuracy.png)
 
@@ -184,7 +185,8 @@ class Base:
 
     def own(self, group: str) -> Key:
         """The row of a recipe under its own cut."""
-        return next(key for key in self.keys if key.adapter == group)
+        rows = self.analysis.rows
+        return next(row.key for row in rows if row.first and row.key.adapter == group)
 
     def best(self, group: str, cut: tuple[str, str]) -> float:
         """The mean over tasks of the highest AURAC of a recipe's trials under a cut, in percent."""
@@ -363,6 +365,8 @@ def by_rate(base: Base, ax: Axes) -> None:
     """AURAC against the learning rates that every task has, each recipe under its own cut."""
     rates = set[float]()
     for group, won in base.trials.winners.items():
+        if len(won.trials) < len(base.tasks):
+            continue
         tried = [
             {p["learning_rate"]: s[won.cut] for p, s in trials if "learning_rate" in p and s}
             for trials in won.trials.values()

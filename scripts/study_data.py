@@ -5,8 +5,8 @@
 FOLDER has MAWPS as LLM-Adapters (github.com/AGI-Edgerunners/LLM-Adapters) gives it, in the columns
 of the hub: `mawps/{train,validation,test}.jsonl` with question, equation and answer; that they are
 the study's files is checked. Questions that are in the training split, too, are left out of the
-others. Of the bundled word problems the test split begins after the examples that earlier studies
-were evaluated on.
+others; of the test split those of the validation split and repeated ones as well. Of the bundled
+word problems the test split begins after the examples that earlier studies were evaluated on.
 """
 
 from __future__ import annotations
@@ -37,13 +37,19 @@ def main() -> None:
     if different := [split for split, digest in digests.items() if digest != DIGESTS[split]]:
         sys.exit(f"other data than the study's: {', '.join(different)}")
     rows = {split: list(map(json.loads, text.splitlines())) for split, text in contents.items()}
-    trained = {_words(row) for row in rows["train"]}
+    trained, validated = ({*map(_words, rows[split])} for split in ("train", "validation"))
+    first = {_words(row): row for row in reversed(rows["test"])}
+    rows["validation"] = [row for row in rows["validation"] if _words(row) not in trained]
+    rows["test"] = [
+        row
+        for row in rows["test"]
+        if row is first[_words(row)] and _words(row) not in trained | validated
+    ]
     for split, every in rows.items():
-        kept = [row for row in every if split == "train" or _words(row) not in trained]
-        _write("mawps", split, kept)
+        _write("mawps", split, every)
     for split in rows:
-        first = SEEN if split == "test" else 0
-        _write("word_problems", split, load_split("aurac_word_problems", split)[first:])
+        start = SEEN if split == "test" else 0
+        _write("word_problems", split, load_split("aurac_word_problems", split)[start:])
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -330,7 +330,8 @@ def adapter_of(
         recipe, family = members[-1][1], True
     recipe = dataclasses.replace(recipe, folder=path.parent)
     name = f"{prefix}{group}-seed{seed}"
-    folder = f"{prefix}{recipe.sha256[:10]}-seed{seed}" if study.search else name
+    settings = f"{recipe.sha256[:10]}{'-family' if family else ''}"
+    folder = f"{prefix}{settings}-seed{seed}" if study.search else name
     cuts = () if family else cuts or default_cuts(recipe)
     ranks = _ranks(study.ranks, recipe.rank)
     return Planned(task, group, name, folder, recipe, ranks, family, cuts, before)

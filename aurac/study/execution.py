@@ -60,6 +60,7 @@ def _do(trials: Trials, groups: list[str]) -> None:
 
 def write_study(work: Work) -> list[Reported]:
     """Write the report of each part that has cells."""
+    work.runs.clear()  # another process may have added to them
     made = (report(Trials(work, part, dry=True)) for part in parts_of(work.study))
     return [each for each in made if each is not None]
 

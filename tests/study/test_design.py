@@ -40,8 +40,7 @@ def study(written):
 
 
 def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(study):
-    loaded, path = study()
-    adapters = {adapter.name: adapter for adapter in planned(loaded, path)}
+    adapters = {adapter.name: adapter for adapter in planned(*study())}
     assert [*adapters][:5] == [
         "words-lora-seed1", "words-lora-seed2", "words-long-seed1",
         "words-each-seed1", "words-each-seed2",
@@ -56,11 +55,13 @@ def test_every_recipe_task_and_seed_is_planned_with_the_most_special_setting(stu
     trainings = adapters["words-each-seed2"].trainings(Path())
     folders = [job.folder.as_posix() for job in trainings]
     assert folders == [f"adapters/words-each-seed2/r{rank}" for rank in (1, 2, 4)]
+    searched = planned(*study(search={"learning_rate": [1e-2, 2e-2]}))  # folders by their settings
+    assert len({adapter.folder for adapter in searched}) == len(adapters)
 
 
 def test_tasks_that_share_their_training_share_the_adapters(study):
-    loaded, path = study(recipe={"rank": 4, "data": "x"}, tasks={"a": {}, "b": {}})
-    names = [adapter.name for adapter in planned(loaded, path)]
+    same = study(recipe={"rank": 4, "data": "x"}, tasks={"a": {}, "b": {}})
+    names = [adapter.name for adapter in planned(*same)]
     assert names[:3] == ["lora-seed1", "lora-seed2", "long-seed1"]
     assert names == 2 * names[: len(names) // 2]
 
@@ -78,8 +79,7 @@ def run_of(recipe, ranks=(1, 2, 4), asked=50, basis="svd", **more):
 
 
 def test_an_adapter_is_recognised_by_its_recipe_and_seed_where_all_cells_are_there(study):
-    loaded, path = study()
-    one, two = (a for a in planned(loaded, path) if a.task == "other" and a.group == "lora")
+    one, two = (a for a in planned(*study()) if a.task == "other" and a.group == "lora")
     assert one.stored(run_of(one.recipe), 50) == "stored"
     assert one.stored(run_of(one.recipe, ranks=(1, 2, 3, 4)), 50) == "stored"
     for other in (
