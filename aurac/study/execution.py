@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,8 @@ def run_study(
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
     evaluated before the next is trained, recipe by recipe, and the same call goes on after an
-    interruption. Several processes share a study: each takes recipes that no other is doing.
+    interruption. Several processes share a study: each takes adapters that no other is doing, once
+    the settings of their recipe are found, which one of them searches.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
@@ -39,23 +41,31 @@ def run_study(
     _check_data(work)
     for part in parts_of(study):
         for groups in chains_of(study):
-            with _claim(out / part.name, groups[0]) as free:
-                if free:
-                    _do(Trials(work, part), groups)
-                else:
-                    say(f"{', '.join(groups)}: another process is doing this")
+            _do(Trials(work, part), groups)
     return write_study(work)
 
 
 def _do(trials: Trials, groups: list[str]) -> None:
     """Search the settings of recipes, then train and evaluate what they lack."""
     work, part = trials.work, trials.part
+    folder = work.out / part.name
     for group in groups:
-        missing = work.missing(part, trials.run(group))
+        stored = replace(trials, dry=True, left=[])
+        adapters = stored.run(group)
+        if stored.left:
+            with _claim(folder, group) as free:
+                if not free:
+                    work.say(f"{group}: another process is searching its settings")
+                    return
+                adapters = trials.run(group)
+        missing = work.missing(part, adapters)
         for number, adapter in enumerate(missing, 1):
-            work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
-            if work.train(adapter):
-                work.evaluate(part, adapter, RUN)
+            with _claim(folder, adapter.name) as free:
+                work.runs.clear()  # another process may have done it
+                if free and work.missing(part, [adapter]):
+                    work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
+                    if work.train(adapter):
+                        work.evaluate(part, adapter, RUN)
 
 
 def write_study(work: Work) -> list[Reported]:
@@ -100,10 +110,10 @@ def _check_data(work: Work) -> None:
 
 
 @contextmanager
-def _claim(folder: Path, group: str) -> Iterator[bool]:
-    """Whether no other process has a recipe; until the end of the block none takes it."""
+def _claim(folder: Path, name: str) -> Iterator[bool]:
+    """Whether no other process has it; until the end of the block none takes it."""
     (locks := folder / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{group}.lock")
+    lock = FileLock(locks / f"{name}.lock")
     try:
         with lock.acquire(timeout=0):
             yield True
