@@ -342,7 +342,8 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
             own = ("prefix", "trained" if group == "matryoshka" else "rule")
             heights = [base.best(group, each) for each in (*CUTS, own)]
             look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
-            cut.plot(range(4), heights, linestyle="", label=labels[group], **look)
+            beside = np.arange(4) + 0.12 * (number - 1)
+            cut.plot(beside, heights, linestyle="", label=labels[group], **look)
         cut.set_xticks(
             range(4), ["SVD", "SVD,\nfitted", "prefix,\nfitted", "prefix, own\nscale or P"]
         )
