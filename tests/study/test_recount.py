@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
 RUNS = sorted(path.parent for path in STUDY.rglob("results.json"))
@@ -17,8 +18,18 @@ READ = {  # what counts of an answer, and of its reference
 }
 
 
-def accuracies(file, task, targets):
-    """The share of answers whose number is the target's, counted and as stored."""
+ALPHA = 0.05 / 2 / 6
+CUTS = {
+    "SVD": ("svd", "keep"),
+    "SVD, fitted scale": ("svd", "fit"),
+    "prefix, fitted scale": ("prefix", "fit"),
+    "prefix with P": ("prefix", "trained"),
+    "prefix, own scale": ("prefix", "rule"),
+}
+
+
+def outcomes(file, task, targets):
+    """Whether each answer's number is the target's; as many, and as many right, as is stored."""
     right, lines = {}, map(json.loads, file.read_text().splitlines())
     contents = {kind: [] for kind in ("cell", "block", "aggregates")}
     for line in lines:
@@ -28,7 +39,8 @@ def accuracies(file, task, targets):
             right.setdefault(key, READ[task](text) == targets[key])
     stored = contents["aggregates"][-1]  # after the examples that were added
     assert stored["examples"] == len(right)
-    return np.mean(list(right.values())), next(iter(stored["values"].values()))
+    np.testing.assert_allclose(np.mean([*right.values()]), next(iter(stored["values"].values())))
+    return right
 
 
 def targets_of(run, task):
@@ -38,17 +50,58 @@ def targets_of(run, task):
     return dict(zip(map(tuple, documents["keys"]), wanted, strict=True))
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda path: str(path.relative_to(STUDY)))
-def test_accuracies_follow_from_the_texts(run):
+def cells_of(run):
+    """Method, seed, task, cut and rank → the outcomes."""
     manifest = json.loads((run / "run.json").read_text())
-    cells = [
-        (task, cell)
+    made = {a["name"]: (a["method"], a["seed"]) for a in manifest["adapters"]}
+    targets = {task["name"]: targets_of(run, task["name"]) for task in manifest["tasks"]}
+    return {
+        (*made[cut["adapter"]], task, cut["basis"], cut["rescale"], int(rank)): outcomes(
+            run / f"cells/{cell}.jsonl", task, targets[task]
+        )
         for cut in manifest["cuts"]
         for task, ranks in cut["cells"].items()
-        for cell in ranks.values()
+        for rank, cell in ranks.items()
         if (run / f"cells/{cell}.jsonl").exists()  # the study goes on
+    }
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda path: str(path.relative_to(STUDY)))
+def test_accuracies_follow_from_the_texts(run):
+    assert cells_of(run)
+
+
+def areas(cells, task, label):
+    """(S, n) AURAC over ranks 1, 2, 4 and 8 of a method and cut: trapezoids of equal width."""
+    method, cut = label.removesuffix(")").split(" (")
+    method, cut = method.lower().replace("kalora", "ka"), CUTS[cut]
+    seeds = sorted({key[1] for key in cells if key[0] == method and key[2] == task})
+    each = [[cells[(method, s, task, *cut, rank)] for rank in (1, 2, 4, 8)] for s in seeds]
+    scores = np.array([[[cell[doc] for doc in each[0][0]] for cell in ranks] for ranks in each])
+    return np.tensordot(scores, np.array([1, 2, 2, 1]) / 6, axes=(1, 0))
+
+
+def test_declared_comparisons_follow_from_the_texts():
+    """The intervals by the crossed design's plain formula, which further examples change little."""
+    text = (STUDY / "README.md").read_text()
+    rows = [
+        line.split("|")[1:4] for line in text.splitlines() if re.search(r"(?<!\d) − .*%?\[", line)
     ]
-    targets = {task: targets_of(run, task) for task in dict(cells)}
-    pairs = [accuracies(run / f"cells/{cell}.jsonl", task, targets[task]) for task, cell in cells]
-    assert pairs
-    np.testing.assert_allclose(*zip(*pairs, strict=True))
+    rows = [row for row in rows if "," not in row[0]]  # over the tasks of a base
+    assert rows or "Not answered yet" in text
+    for base, pair, numbers in rows:
+        cells = cells_of(STUDY / base.strip().partition("-")[0].lower() / "run")
+        tasks = sorted({key[2] for key in cells})
+        each = [
+            np.subtract(*(areas(cells, task, x) for x in pair.strip().split(" − ")))
+            for task in tasks
+        ]
+        reach = 0
+        for D in each:
+            (S, n), rest = D.shape, D - D.mean(0) - D.mean(1, keepdims=True) + D.mean()
+            examples = D.mean(0).var(ddof=1) / n - np.square(rest).sum() / (n * n * S * (S - 1))
+            reach += max(examples, 0) * t.isf(ALPHA, n - 1) ** 2
+            reach += D.mean(1).var(ddof=1) / S * t.isf(ALPHA, S - 1) ** 2
+        value, low, high = map(float, re.findall(r"-?\d+\.\d", numbers.replace("−", "-")))
+        assert abs(100 * np.mean([D.mean() for D in each]) - value) < 0.051
+        assert (high - low) / 200 == pytest.approx(np.sqrt(reach) / len(tasks), rel=0.15)
