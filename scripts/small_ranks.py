@@ -58,7 +58,7 @@ changed after a first search; it was committed before the first adapter of the s
 [trainings.jsonl](trainings.jsonl) losses, seconds, tokens and memory of each training (the machine
 was shared, so the seconds are no measure). To go on, with the data of
 [`scripts/study_data.py`](../../scripts/study_data.py) beside the file, in two processes of one
-thread, which share the recipes and are half as fast again as one of two threads:
+thread, which share the adapters and are half as fast again as one of two threads:
 
 ```bash
 aurac study reports/small_ranks/study.yaml --out reports/small_ranks --dry-run

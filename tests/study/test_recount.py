@@ -16,8 +16,6 @@ READ = {  # what counts of an answer, and of its reference
     "aurac_word_problems": lambda text: re.findall(r"#### (-?\d+)", text)[:1],
     "mawps": lambda text: re.sub(r"[\s()]", "", text.rpartition("=")[0] or text),
 }
-
-
 ALPHA = 0.05 / 2 / 6
 CUTS = {
     "SVD": ("svd", "keep"),
@@ -29,7 +27,7 @@ CUTS = {
 
 
 def outcomes(file, task, targets):
-    """Whether each answer's number is the target's; as many, and as many right, as is stored."""
+    """Whether what counts of each answer is the target's; as many, and as many right, as is stored."""
     right, lines = {}, map(json.loads, file.read_text().splitlines())
     contents = {kind: [] for kind in ("cell", "block", "aggregates")}
     for line in lines:
@@ -84,10 +82,8 @@ def areas(cells, task, label):
 def test_declared_comparisons_follow_from_the_texts():
     """The intervals by the crossed design's plain formula, which further examples change little."""
     text = (STUDY / "README.md").read_text()
-    rows = [
-        line.split("|")[1:4] for line in text.splitlines() if re.search(r"(?<!\d) − .*%?\[", line)
-    ]
-    rows = [row for row in rows if "," not in row[0]]  # over the tasks of a base
+    lines = [line for line in text.splitlines() if line.startswith("|") and " − " in line]
+    rows = [line.split("|")[1:4] for line in lines if "," not in line.split("|")[1]]  # of a base
     assert rows or "Not answered yet" in text
     for base, pair, numbers in rows:
         cells = cells_of(STUDY / base.strip().partition("-")[0].lower() / "run")
