@@ -27,7 +27,7 @@ CUTS = {
 
 
 def outcomes(file, task, targets):
-    """Whether what counts of each answer is the target's; as many, and as many right, as is stored."""
+    """Whether each answer is right; as many, and as large a share of them, as is stored."""
     right, lines = {}, map(json.loads, file.read_text().splitlines())
     contents = {kind: [] for kind in ("cell", "block", "aggregates")}
     for line in lines:
