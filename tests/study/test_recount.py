@@ -49,9 +49,10 @@ def targets_of(run, task):
 
 
 def cells_of(run):
-    """Method, seed, task, cut and rank → the outcomes."""
+    """Recipe, seed, task, cut and rank → the outcomes."""
     manifest = json.loads((run / "run.json").read_text())
-    made = {a["name"]: (a["method"], a["seed"]) for a in manifest["adapters"]}
+    recipes = {a["name"]: a["recipe"]["name"].rpartition("-")[2] for a in manifest["adapters"]}
+    made = {a["name"]: (recipes[a["name"]], a["seed"]) for a in manifest["adapters"]}
     targets = {task["name"]: targets_of(run, task["name"]) for task in manifest["tasks"]}
     return {
         (*made[cut["adapter"]], task, cut["basis"], cut["rescale"], int(rank)): outcomes(

@@ -1,0 +1,105 @@
+"""Writes `reports/small_ranks/README.md` from what the study stores, with its reports and figures.
+
+python -m scripts.small_ranks
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+
+from aurac.show.charts import styled
+from aurac.study import Work, load_study
+from aurac.study.design import groups_of, parts_of, tasks_of
+from aurac.study.report import report
+from aurac.study.search import Trials
+from scripts.small_ranks import figures, tables
+from scripts.small_ranks.base import TITLES, Base
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from matplotlib.axes import Axes
+
+HERE = Path(__file__).parent
+STUDY = HERE.parents[1] / "reports/small_ranks/study.yaml"
+HEADS = ("base", "task", "method", "trials", "adapters")
+OPEN = "**Not answered yet:** nothing is concluded from what is there."
+
+
+def main() -> None:
+    """Write the page, and the reports and figures of the bases that are done."""
+    work = Work(load_study(STUDY), STUDY, STUDY.parent)
+    every = [Trials(work, part, dry=True) for part in parts_of(work.study)]
+    counted = [there(trials) for trials in every]
+    bases = [
+        Base(trials, done, left={row[2] for row in rows if not _whole(row)})
+        for trials, rows in zip(every, counted, strict=True)
+        if (done := report(trials)) and done.primary
+    ]
+    rows = [row for each in counted for row in each]
+    found = results(bases, work) if bases else ""
+    page = (HERE / "page.md").read_text(encoding="utf-8")
+    text = page.format(answer=OPEN, there=tables.table(HEADS, rows), results=found)
+    STUDY.with_name("README.md").write_text(text, encoding="utf-8")
+
+
+def there(trials: Trials) -> list[list[str]]:
+    """Trials and adapters of each recipe and task: how many are there, of how many at least."""
+    work, part = trials.work, trials.part
+    rows = []
+    for group in groups_of(work.study):
+        adapters = trials.run(group)
+        for task in tasks_of(work.study, part):
+            mine = [adapter for adapter in adapters if adapter.task == task]
+            tried = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
+            found = sum(bool(scores) for _, scores in tried)
+            left = sum((a.task, a.group) == (task, group) for a in trials.left)
+            done = len(mine) - len(work.missing(part, mine))
+            if mine:
+                names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]
+                tries = f"{found} of {found + left}" if found + left else ""
+                rows.append([*names, tries, f"{done} of {len(mine)}"])
+    return rows
+
+
+def _whole(row: list[str]) -> bool:
+    return all(len({*cell.split(" of ")}) < 2 for cell in row[3:])
+
+
+def results(bases: list[Base], work: Work) -> str:
+    """The tables, and the figures beside them."""
+    _save(figures.accuracies, bases, "accuracy", sum(len(base.tasks) for base in bases), 1)
+    _save(figures.effects, bases, "effects", 3, len(bases))
+    page = (HERE / "results.md").read_text(encoding="utf-8")
+    return page.format(
+        primary=tables.primaries(bases),
+        count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
+        apart=tables.apart(bases),
+        scores=tables.scores(bases),
+        points=tables.points(bases),
+        by_value=tables.by_value(bases),
+        costs=tables.costs(work, bases),
+        chosen=tables.chosen(bases),
+    )
+
+
+def _save(
+    draw: Callable[[list[Base], list[Axes]], None],
+    bases: list[Base],
+    name: str,
+    columns: int,
+    rows: int,
+) -> None:
+    with styled():
+        figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+        draw(bases, list(figure.subplots(rows, columns, squeeze=False).flat))
+        folder = STUDY.with_name("figures")
+        folder.mkdir(exist_ok=True)
+        figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

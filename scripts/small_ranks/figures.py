@@ -1,0 +1,79 @@
+"""The figures of the page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aurac.show.charts import COLOURS, MARKERS, plot
+from aurac.show.views import View
+from scripts.small_ranks.base import CUTS, TITLES, Base
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ORDER = ("lora", "dylora", "matryoshka", "published")  # of colours
+
+
+def accuracies(bases: list[Base], axes: list[Axes]) -> None:
+    """Accuracy against rank on each task, every recipe under its own cut."""
+    columns = [(base, task) for base in bases for task in base.tasks]
+    for ax, (base, task) in zip(axes, columns, strict=True):
+        of = View(base.analysis, task, base.names)
+        keys = [base.own(group) for group in base.groups(task)]
+        plot(of, ax, keys=keys, legend="inside")
+        ax.set_title(f"{base.name}, {TITLES[task]}")
+
+
+def effects(bases: list[Base], axes: list[Axes]) -> None:
+    """For each base a row: AURAC by learning rate, by cut, and by where P is."""
+    for at, base in enumerate(bases):
+        rate, cut, where = axes[3 * at : 3 * at + 3]
+        by_rate(base, rate)
+        labels = base.study.labels
+        for number, group in enumerate(ORDER[:3]):
+            own = ("prefix", "trained" if group == "matryoshka" else "rule")
+            heights = [base.best(group, each) for each in (*CUTS, own)]
+            look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+            beside = np.arange(4) + 0.12 * (number - 1)
+            cut.plot(beside, heights, linestyle="", label=labels[group], **look)
+        cut.set_xticks(
+            range(4), ["SVD", "SVD,\nfitted", "prefix,\nfitted", "prefix, own\nscale or P"]
+        )
+        cut.legend()
+        ways = {
+            "neither": ("lora", "rule"),
+            "training": ("published", "rule"),
+            "training\nand inference": ("matryoshka", "trained"),
+        }
+        ways = {name: way for name, way in ways.items() if way[0] in base.whole}
+        heights = [base.best(group, ("prefix", rescale)) for group, rescale in ways.values()]
+        where.plot(range(len(ways)), heights, "o", color=COLOURS[3])
+        where.set_xticks(range(len(ways)), list(ways))
+        where.set_xlabel("P is in")
+        for ax in (rate, cut, where):
+            ax.set_ylabel("AURAC (%)")
+            ax.set_title(base.name)
+
+
+def by_rate(base: Base, ax: Axes) -> None:
+    """AURAC against the learning rates that every task has, each recipe under its own cut."""
+    rates = set[float]()
+    for group, won in base.trials.winners.items():
+        if group not in base.whole or len(won.trials) < len(base.tasks):
+            continue
+        tried = [
+            {p["learning_rate"]: s[won.cut] for p, s in trials if "learning_rate" in p and s}
+            for trials in won.trials.values()
+        ]
+        xs = sorted(set.intersection(*map(set, tried)))
+        number = ORDER.index(group)
+        look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
+        values = [100 * np.mean([scores[x] for scores in tried]) for x in xs]
+        ax.plot(xs, values, label=base.study.labels[group], **look)
+        rates |= set(xs)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
+    ax.set_xlabel("Learning rate")
+    ax.legend()
