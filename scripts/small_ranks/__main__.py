@@ -34,10 +34,12 @@ def main() -> None:
     work = Work(load_study(STUDY), STUDY, STUDY.parent)
     every = [Trials(work, part, dry=True) for part in parts_of(work.study)]
     counted = [there(trials) for trials in every]
+    pairs, labels = work.study.primary, work.study.labels
+    declared = {labels[group] for pair in pairs for group in (pair.a, pair.b)}
     bases = [
         Base(trials, done, left={row[2] for row in rows if not _whole(row)})
         for trials, rows in zip(every, counted, strict=True)
-        if (done := report(trials)) and done.primary
+        if all(_whole(row) for row in rows if row[2] in declared) and (done := report(trials))
     ]
     rows = [row for each in counted for row in each]
     found = results(bases, work) if bases else ""

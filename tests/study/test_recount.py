@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,21 @@ CUTS = {
 }
 
 
-def outcomes(file, task, targets):
+def lines_of(run):
+    """Cell → its lines: those that are packed, and after them those of its file."""
+    lines = defaultdict(list)
+    if (packed := run / "cells.tar.xz").exists():
+        with tarfile.open(packed) as archive:
+            for member in filter(tarfile.TarInfo.isfile, archive):
+                lines[Path(member.name).stem] += archive.extractfile(member).readlines()
+    for path in run.glob("cells/*.jsonl"):
+        lines[path.stem] += path.read_bytes().splitlines()
+    return lines
+
+
+def outcomes(lines, task, targets):
     """Whether each answer is right; as many, and as large a share of them, as is stored."""
-    right, lines = {}, map(json.loads, file.read_text().splitlines())
+    right, lines = {}, map(json.loads, lines)
     contents = {kind: [] for kind in ("cell", "block", "aggregates")}
     for line in lines:
         contents[line["kind"]].append(line["content"])
@@ -54,14 +68,15 @@ def cells_of(run):
     recipes = {a["name"]: a["recipe"]["name"].rpartition("-")[2] for a in manifest["adapters"]}
     made = {a["name"]: (recipes[a["name"]], a["seed"]) for a in manifest["adapters"]}
     targets = {task["name"]: targets_of(run, task["name"]) for task in manifest["tasks"]}
+    lines = lines_of(run)
     return {
         (*made[cut["adapter"]], task, cut["basis"], cut["rescale"], int(rank)): outcomes(
-            run / f"cells/{cell}.jsonl", task, targets[task]
+            lines[cell], task, targets[task]
         )
         for cut in manifest["cuts"]
         for task, ranks in cut["cells"].items()
         for rank, cell in ranks.items()
-        if (run / f"cells/{cell}.jsonl").exists()  # the study goes on
+        if cell in lines  # the study goes on
     }
 
 
