@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from aurac.errors import DataError
-from aurac.study.design import Planned, Study, chains_of, groups_of, parts_of, planned
+from aurac.study.design import Part, Planned, Study, chains_of, groups_of, parts_of, planned
 from aurac.study.report import Reported, report
 from aurac.study.search import Trials
 from aurac.study.work import RUN, SEARCH, Work, logger
@@ -31,8 +30,8 @@ def run_study(
 
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
     evaluated before the next is trained, recipe by recipe, and the same call goes on after an
-    interruption. Several processes share a study: each takes adapters that no other is doing, once
-    the settings of their recipe are found, which one of them searches.
+    interruption. Several processes share a study: each takes trials and adapters that no other is
+    doing.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
@@ -48,30 +47,36 @@ def run_study(
 def _do(trials: Trials, groups: list[str]) -> None:
     """Search the settings of recipes, then train and evaluate what they lack."""
     work, part = trials.work, trials.part
-    folder = work.out / part.name
     for group in groups:
-        stored = replace(trials, dry=True, left=[])
-        adapters = stored.run(group)
-        if stored.left:
-            with _claim(folder, group) as free:
-                if not free:
-                    work.say(f"{group}: another process is searching its settings")
-                    return
-                adapters = trials.run(group)
-        missing = work.missing(part, adapters)
-        for number, adapter in enumerate(missing, 1):
-            with _claim(folder, adapter.name) as free:
-                work.runs.clear()  # another process may have done it
-                if free and work.missing(part, [adapter]):
-                    work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
-                    if work.train(adapter):
-                        work.evaluate(part, adapter, RUN)
+        adapters, tried = trials.run(group), set[str]()
+        while new := [trial for trial in trials.left if trial.name not in tried]:
+            _each(work, part, new, SEARCH)
+            tried |= {trial.name for trial in new}
+            trials.left.clear()
+            adapters = trials.run(group)
+        if trials.left:
+            names = ", ".join(trial.name for trial in trials.left)
+            work.say(f"{group} waits for trials that failed or that another process has: {names}")
+            return
+        _each(work, part, adapters, RUN)
+
+
+def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> None:
+    """Train and evaluate those that are missing, except what another process has."""
+    missing = work.missing(part, adapters, where)
+    for number, adapter in enumerate(missing, 1):
+        with _claim(work.out / part.name, adapter.name) as free:
+            work.runs.clear()  # another process may have done it
+            if free and work.missing(part, [adapter], where):
+                work.say(f"{adapter.name}: {number} of {len(missing)} of this recipe")
+                if work.train(adapter):
+                    work.evaluate(part, adapter, where)
 
 
 def write_study(work: Work) -> list[Reported]:
     """Write the report of each part that has cells."""
     work.runs.clear()  # another process may have added to them
-    made = (report(Trials(work, part, dry=True)) for part in parts_of(work.study))
+    made = (report(Trials(work, part)) for part in parts_of(work.study))
     return [each for each in made if each is not None]
 
 
@@ -79,7 +84,7 @@ def left(work: Work) -> Iterator[tuple[str, Planned]]:
     """What is left to do: `search`, `train`, `evaluate` or `done`, and of which adapter."""
     _check_data(work)
     for part in parts_of(work.study):
-        trials = Trials(work, part, dry=True)
+        trials = Trials(work, part)
         every = [adapter for group in groups_of(work.study) for adapter in trials.run(group)]
         yield from (("search", adapter) for adapter in trials.left)
         missing = {adapter.name for adapter in work.missing(part, every)}

@@ -97,23 +97,30 @@ class _Grid:
 
 
 def choose(
-    grids: Mapping[str, Mapping[str, Sequence[float]]], measure: Callable[[str, Point], Scores]
+    grids: Mapping[str, Mapping[str, Sequence[float]]],
+    measure: Callable[[str, Point], Scores | None],
 ) -> Winner | None:
-    """Try every setting of a recipe, and one step more wherever the best one is at an end.
+    """The best setting of a recipe, with one step more wherever the best one is at an end.
 
     Args:
         grids: Task → field → values to try, ascending.
-        measure: What a task's trial of a setting scores under each cut.
+        measure: What a task's trial of a setting scores under each cut; None: it is missing.
 
     Returns:
-        What was chosen; None where nothing has a score.
+        What was chosen; None where a trial is missing or nothing has a score.
     """
     left = {task: _Grid({n: list(v) for n, v in grid.items()}) for task, grid in grids.items()}
     while True:
-        for task, grid in left.items():
-            for point in grid.points:
-                if tuple(point.values()) not in grid.scores:
-                    grid.scores[tuple(point.values())] = measure(task, point)
+        found = [
+            (grid, point, measure(task, point))
+            for task, grid in left.items()
+            for point in grid.points
+            if tuple(point.values()) not in grid.scores
+        ]
+        for grid, point, scores in found:
+            if scores is None:
+                return None
+            grid.scores[tuple(point.values())] = scores
         cuts = dict.fromkeys(c for grid in left.values() for s in grid.scores.values() for c in s)
         if not cuts:
             return None
@@ -128,28 +135,22 @@ def choose(
 
 @dataclass
 class Trials:
-    """The searches of a part, each recipe after the one that it goes on from.
+    """The searches of a part as they are stored, each recipe after the one that it goes on from.
 
     Attributes:
         work: The study.
         part: Of the study.
-        dry: Whether nothing is trained, so that only what is stored decides.
         winners: By recipe.
         left: The trials that are missing.
     """
 
     work: Work
     part: Part
-    dry: bool = False
     winners: dict[str, Winner] = field(default_factory=dict)
     left: list[Planned] = field(default_factory=list)
 
     def run(self, group: str) -> list[Planned]:
-        """Do what is missing of a recipe's search.
-
-        Returns:
-            The recipe's adapters with the settings that were found.
-        """
+        """The adapters of a recipe, with the settings that its search found if it is whole."""
         work, search = self.work, self.work.study.search
         if search and (grids := self._grids(search, group)):
             won = choose(grids, partial(self._measure, search, group))
@@ -179,13 +180,12 @@ class Trials:
         made = adapter_of(work.study, work.path, self.part, task, group, search.seed, chosen)
         return replace(made, name=" ".join([made.name, *tried]))
 
-    def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores:
-        """The scores of a trial under each cut; none where its training diverges."""
+    def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores | None:
+        """The scores of a trial under each cut; of a diverged one there are none."""
         work, adapter = self.work, self._trial(search, group, task, point)
         if missing := work.missing(self.part, [adapter], SEARCH):
             self.left += missing
-            if not self.dry and work.train(adapter):
-                work.evaluate(self.part, adapter, SEARCH)
+            return None
         run = work.stored(self.part, SEARCH)
         name = run and adapter.stored(run, work.limit(adapter, SEARCH))
         curves = [c for c in run.curves if (c.adapter, c.task) == (name, task)] if run else []

@@ -58,6 +58,11 @@ def test_a_winner_at_an_end_of_its_grid_widens_it_by_one_step():
     assert choose({"t": {"rate": (1, 2)}}, measure).points == {"t": {"rate": 0.5}}
     assert asked[5:] == [1, 2, 0.5, 0.25]
     assert choose({"t": {"rate": (1, 2)}}, lambda *_: {}) is None
+    asked.clear()
+    partly = choose(
+        {"t": {"rate": (1, 2, 4)}}, lambda t, p: measure(t, p) if p["rate"] > 2 else None
+    )
+    assert (partly, asked) == (None, [4])  # no wider grid before the first one is whole
     level = choose({"t": {"rate": (1, 2)}}, lambda *_: {SVD: 0.0})
     assert [point["rate"] for point, _ in level.trials["t"]] == [1, 2]
 
@@ -124,9 +129,10 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
     assert [one["folder"] for one in kept] == ["adapters/one-lora-seed1", "adapters/two-lora-seed1"]
 
 
-def test_a_second_process_does_the_other_adapters(written, tmp_path):
+def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     loaded, path = written(FILE)
-    taken, heard = tmp_path / "locks" / "lora.lock", []
+    todo = [adapter for _, adapter in left(Work(loaded, path, tmp_path))]
+    taken, heard = tmp_path / "locks" / f"{todo[0].name}.lock", []
     taken.parent.mkdir()
 
     def say(line):
@@ -135,12 +141,15 @@ def test_a_second_process_does_the_other_adapters(written, tmp_path):
             with pytest.raises(Timeout):
                 FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
 
-    fixed = next(a for _, a in left(Work(loaded, path, tmp_path)) if a.group == "fixed")
+    fixed = next(adapter for adapter in todo if adapter.group == "fixed")
     with FileLock(taken), FileLock(taken.with_name(f"{fixed.name}.lock")):
         run_study(loaded, path, tmp_path, say=say)
     assert any(line.startswith("training ") for line in heard)
-    assert "lora: another process is searching its settings" in heard
-    every = left(Work(loaded, path, tmp_path))
+    waits = "lora waits for trials that failed or that another process has: "
+    assert f"{waits}{todo[0].name}" in heard
+    every = list(left(Work(loaded, path, tmp_path)))
+    trials = [adapter.name for state, adapter in every if state == "search"]
+    assert trials == [todo[0].name, *(a.name for a in todo if a.group == "tails" and "=" in a.name)]
     states = {adapter.group: state for state, adapter in every if adapter.recipe.seed < 9}
     assert states == {"lora": "train", "tails": "train", "published": "done", "fixed": "train"}
     run_study(loaded, path, tmp_path)
