@@ -68,7 +68,7 @@ def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> None:
         with _claim(work.out / part.name, adapter.name) as free:
             work.runs.clear()  # another process may have done it
             if free and work.missing(part, [adapter], where):
-                work.say(f"{adapter.name}: {number} of {len(missing)} of this recipe")
+                work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
                 if work.train(adapter):
                     work.evaluate(part, adapter, where)
 

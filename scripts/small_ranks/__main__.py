@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STUDY = HERE.parents[1] / "reports/small_ranks/study.yaml"
-TRIALS = 4  # of study.yaml, on each task
 HEADS = ("base", "task", "method", "trials", "adapters")
 OPEN = "**Not answered yet:** nothing is concluded from what is there."
 
@@ -51,7 +50,8 @@ def main() -> None:
 
 def there(trials: Trials) -> list[list[str]]:
     """Trials and adapters of each recipe and task: how many are there, of how many at least."""
-    work, part = trials.work, trials.part
+    work, part, search = trials.work, trials.part, trials.work.study.search
+    size = len(search.grid["learning_rate"]) if search else 0
     rows = []
     for group in groups_of(work.study):
         adapters = trials.run(group)
@@ -59,7 +59,7 @@ def there(trials: Trials) -> list[list[str]]:
             mine = [adapter for adapter in adapters if adapter.task == task]
             left = sum((a.task, a.group) == (task, group) for a in trials.left)
             whole = trials.winners[group].trials.get(task, ()) if group in trials.winners else ()
-            tried = len(whole) or (TRIALS if any(a.group == group for a in trials.left) else 0)
+            tried = len(whole) or (size if any(a.group == group for a in trials.left) else 0)
             done = len(mine) - len(work.missing(part, mine))
             if mine:
                 names = [TITLES[part.alias], TITLES[task], work.study.labels[group]]

@@ -33,7 +33,7 @@ def test_a_study_is_done_once_and_needs_no_weights_afterwards(written, tmp_path)
     folders = ["lora-seed1", "lora-seed2", *(f"each-seed1/r{rank}" for rank in (1, 2, 4))]
     done = [said.split()[1] for said in trained if said.startswith("training ")]
     assert done == [f"adapters/{name}" for name in folders]
-    assert "lora-seed2: 2 of 2 of this recipe" in trained
+    assert "lora-seed2: 2 of 2 adapters of this recipe" in trained
     kept = [json.loads(line) for line in (out / "trainings.jsonl").read_text().splitlines()]
     assert [one["folder"] for one in kept] == [f"adapters/{name}" for name in folders]
     assert all(one["tokens"] > 0 and one["losses"] and one["seconds"] >= 0 for one in kept)
