@@ -104,17 +104,30 @@ def fresh_folder(target: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
+def archive_of(folder: Path) -> Path:
+    """`FOLDER.tar.xz`."""
+    return folder.with_name(f"{folder.name}.tar.xz")
+
+
 def packed(folder: Path) -> Mapping[str, bytes]:
     """Name within `folder` → content of the files in `FOLDER.tar.xz`; empty without one.
 
     The archive is one that `tar cJf cells.tar.xz cells` makes. It is read into memory whole, since
-    compression spans its members; nothing is written. A damaged one is a RunFolderError.
+    compression spans its members. A damaged one is a RunFolderError.
     """
-    archive = folder.with_name(f"{folder.name}.tar.xz")
+    archive = archive_of(folder)
     if not archive.exists():
         return {}
     state = archive.stat()
     return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
+
+
+def unpack(folder: Path) -> None:
+    """Move what is packed in `FOLDER.tar.xz` into `folder`; files that are there stay."""
+    for name, content in packed(folder).items():
+        if not (path := folder / PurePath(name).name).exists():
+            write_atomic(path, content)
+    archive_of(folder).unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)

@@ -184,10 +184,14 @@ class Nesting:
     def make(
         cls, method: str, R: int, ranks: Sequence[int], weights: Sequence[float], update: Update
     ) -> Nesting:
-        """That of a training of rank R; no ranks are 1, 2, 4, … and R, no weights all 1."""
+        """That of a training of rank R; no weights are all 1.
+
+        No ranks are 1, 2, 4, … and R; of update `frozen`, which trains no other rows, all.
+        """
         if not method_named(method).nested:
             return cls(method, (R,))
-        chosen = tuple(ranks) or default_nested_ranks(R)
+        frozen = method == "dylora" and update == "frozen"
+        chosen = tuple(ranks) or (tuple(range(1, R + 1)) if frozen else default_nested_ranks(R))
         return cls(method, chosen, tuple(weights), update if method == "dylora" else None)
 
     @property

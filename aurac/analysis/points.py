@@ -74,10 +74,11 @@ def recommended(row: Row, points: Sequence[Record], margin: float | None) -> lis
 
     A fixed sequence of one-sided tests at .05: the first that fails ends it, so that together they
     err as rarely as one. A rank passes where it is above the base and its loss is at most the
-    margin; nothing is shipped unless the trained rank is above the base.
+    margin; nothing is shipped unless the trained rank is above the base, which must be known.
     """
     reference = row.trained_rank
-    if margin is None or row.examples is None or reference not in row.ranks:
+    known = row.examples is not None and row.baseline() is not None
+    if margin is None or not known or reference not in row.ranks:
         return []
     missing = {rank for curve in row.curves for rank in curve.missing}
     shipped: Record | None = None
@@ -86,7 +87,7 @@ def recommended(row: Row, points: Sequence[Record], margin: float | None) -> lis
         rank = point["rank"]
         bound = 0.0 if rank == reference else point["loss_bound"]
         crossed = shipped is not None and any(rank < r < shipped["rank"] for r in missing)
-        if crossed or bound is None or bound > margin or point["above_base"] is False:
+        if crossed or bound is None or bound > margin or not point["above_base"]:
             break
         shipped = {"rank": rank, "bytes": point["bytes"], "loss": point["loss"] or 0.0}
         shipped["bound"] = bound

@@ -41,7 +41,7 @@ class Backend:
         finds_factors: Whether rescale `fit` may ask it for its factors.
         on_ray: Whether workers of a Ray cluster may each have one.
         counts: Whether it calls `progress`.
-        several: lm-eval's attribute for how many requests go at once, where there is one.
+        several: The attribute of lm-eval's model for how many requests go at once, if there is one.
         progress: Called with the number of requests newly answered (negative if repeated).
     """
 

@@ -25,7 +25,6 @@ def open_backend(
     largest: int,
     batch_size: int | None = None,
     max_length: int | None = None,
-    chat: bool = False,
 ) -> Backend:
     """The backend of a model; all but a server's ask nothing and load nothing before they answer.
 
@@ -38,7 +37,6 @@ def open_backend(
         largest: The largest rank.
         batch_size: Most sequences at once.
         max_length: Longest input in tokens.
-        chat: Whether prompts went through a chat template.
 
     Raises:
         UsageError: lm-eval has no such model, or it takes no adapter.
@@ -52,7 +50,7 @@ def open_backend(
     if name == "hflm":
         return HflmBackend(arguments, base, load)
     if name == SERVER:
-        return ServerBackend(arguments, base, exports, chat=chat)
+        return ServerBackend(arguments, base, exports)
     here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
     if name == "vllm":
         return VllmBackend({**here, **arguments}, base, exports, largest)

@@ -12,12 +12,14 @@ import json
 import os
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from http.client import responses
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +28,7 @@ from aurac.backends.backend import Backend, Exports
 from aurac.backends.keys import redacted
 from aurac.backends.lm_eval_models import model_class
 from aurac.curves.display import slot_rank
+from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
 from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
@@ -56,15 +59,13 @@ class ServerBackend(Backend):
 
     checked = True
     device_kind = place = "server"
-    several = "_concurrent"
+    several = "concurrent"
 
     def __init__(
         self,
         arguments: Mapping[str, Any],
         base: LoadedBase,
         exports: Exports,
-        *,
-        chat: bool = False,
     ) -> None:
         super().__init__(SERVER, arguments, base)
         if missing := [each for each in _CLIENT if find_spec(each) is None]:
@@ -77,7 +78,7 @@ class ServerBackend(Backend):
             self._root = self._root.removesuffix(path)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
-        self._exports, self._chat = exports, chat
+        self._exports = exports
         self._loaded: set[str] = set()
         served = self.models()
         self.served = str(arguments.get("model") or arguments.get("pretrained") or _base_of(served))
@@ -107,15 +108,12 @@ class ServerBackend(Backend):
 
     @cached_property
     def _arguments(self) -> dict[str, Any]:
-        """Of lm-eval's class: tokens are sent, those that the engine would compute."""
-        tokenizer = self.base.tokenizer
-        start = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
-        config = self.base.model.config
+        """Of lm-eval's class."""
+        tokenizer, config = self.base.tokenizer, self.base.model.config
         longest = self._longest or getattr(config, "max_position_embeddings", None) or 2048
         here = {
             "tokenizer": tokenizer.name_or_path or str(self.base.path),
             "tokenizer_backend": "huggingface",
-            "add_bos_token": start and not self._chat,
             "max_length": longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
@@ -159,7 +157,7 @@ class ServerBackend(Backend):
         with self.lm(None) as lm:
             tokens = lm.tok_encode("One two three four five six")
             try:
-                self.again(lm.model_call)([tokens], generate=False)
+                lm.model_call([tokens], generate=False)
             except CellError:
                 return False
         return True
@@ -300,28 +298,39 @@ def _client(server: ServerBackend) -> Any:
     api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
     class Client(model_class(server.name)):  # type: ignore[misc]
+        """Splits requests itself: lm-eval's way, `asyncio.run`, fails in notebooks."""
+
+        _batch_size: int
+        _concurrent: int
+
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.size, self.concurrent = self._batch_size, self._concurrent
+            self._batch_size, self._concurrent, self.max_retries = sys.maxsize, 1, 1
+
+        def tok_encode(self, string: Any, **_: Any) -> Any:
+            """The engine's tokens, of a text or of several."""
+            texts = [string] if isinstance(string, str) else string
+            tokenizer = server.base.tokenizer
+            tokens = encode_texts(tokenizer, texts, tokenizer.bos_token)
+            return tokens[string] if isinstance(string, str) else [tokens[each] for each in texts]
+
         def model_call(
             self, messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **_: Any
         ) -> Any:
-            how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
-            sent = self.create_message(messages)
-            asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
-            return server.complete(messages, asked)
+            def answers(start: int) -> list[dict[str, Any]]:
+                part = messages[start : start + self.size]
+                how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
+                sent = self.create_message(part)
+                asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
+                told = server.complete(part, asked)["choices"]
+                return [{**choice, "index": start + choice["index"]} for choice in told]
 
-        async def get_batched_requests(
-            self, requests: Any, *_: Any, generate: bool = True, ctxlens: Any = None, **how: Any
-        ) -> Any:
-            def answers(start: int) -> Any:
-                part = slice(start, start + self._batch_size)
-                told = server.again(self.model_call)(requests[part], generate=generate, **how)
-                if generate:
-                    return self.parse_generations(told)
-                return self.parse_logprobs(told, tokens=requests[part], ctxlens=ctxlens[part])
-
-            pool = ThreadPoolExecutor(self._concurrent)
+            pool = ThreadPoolExecutor(self.concurrent)
             try:
-                return list(pool.map(answers, range(0, len(requests), self._batch_size)))
+                parts = list(pool.map(server.again(answers), range(0, len(messages), self.size)))
             finally:
                 pool.shutdown(cancel_futures=True)
+            return {"choices": list(chain.from_iterable(parts))}
 
     return Client

@@ -146,7 +146,8 @@ def print_analysis(analysis: Analysis, run: Any, *, as_json: bool, details: bool
         from aurac.show import screen
         from aurac.terminal import output_width
 
-        click.echo(screen(analysis, run, output_width(), details=details))
+        shown = screen(analysis, run, output_width(), details=details)
+        click.echo(shown or "No adapter has a result.")
     if run:
         print_failures(run)
 

@@ -99,7 +99,7 @@ def train(
     rows: list[dict[str, Any]] = []
     for label, job, start in jobs:
         folder = out / label
-        if ranks and not force and is_trained(folder, job):
+        if ranks and not force and is_trained(folder, job, start):
             click.echo(f"{folder}: already there", err=True)
             continue
         how |= {"start": start, "device": device or "auto", "progress": not as_json, "force": force}

@@ -2,8 +2,8 @@
 
 A line is appended in one write and carries its own hash; one that was cut off by a kill or a full
 disk is passed over by readers, and its examples are computed again. Of an example that was computed
-twice the first outcome counts. A finished run may be packed: a cell is what `cells.tar.xz` holds of
-it, and then what its file does.
+twice the first outcome counts. Of a run that is packed, cells are read in `cells.tar.xz`; the first
+line that is added unpacks it.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from aurac.errors import RunFolderError
-from aurac.files import packed
+from aurac.files import archive_of, packed, unpack
 from aurac.records.lines import (
     Aggregates,
     Block,
@@ -143,6 +143,10 @@ class CellStore:
         path, data = self.path(identity.key), encode_line(line)
         with writing(self.run_folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if archive_of(self.folder).exists():
+                (locks := self.run_folder / "locks").mkdir(exist_ok=True)
+                with FileLock(locks / "cells.lock"):
+                    unpack(self.folder)
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o666)
             try:
                 end = os.lseek(descriptor, 0, os.SEEK_END)
@@ -161,14 +165,12 @@ class CellStore:
 
 
 def read_cell(path: Path, *, whole: bool = True) -> Cell:
-    """The outcomes in the archive and in a cell's file; without `whole` its scores alone."""
-    cell = Cell()
-    with ExitStack() as stack:
-        archived = packed(path.parent).get(path.name)
-        sources: list[BinaryIO] = [] if archived is None else [io.BytesIO(archived)]
-        with suppress(FileNotFoundError):
-            sources.append(stack.enter_context(path.open("rb")))
-        for line in chain.from_iterable(sources):
+    """The outcomes in a cell's file, or in the archive; without `whole` its scores alone."""
+    cell, file = Cell(), None
+    with suppress(FileNotFoundError):
+        file = path.open("rb")
+    with file or io.BytesIO(packed(path.parent).get(path.name, b"")) as lines:
+        for line in lines:
             if line.strip():
                 with suppress(ValueError):  # its examples are computed again
                     cell.add(decode_line(line, whole=whole))

@@ -71,7 +71,7 @@ class CutInfo(Record, frozen=True, kw_only=True):
     basis: str
     rescale: str
     factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
-    examples: dict[str, int]  #: task (no group) → how many were asked for
+    examples: dict[str, int]  #: task (no group) → how many were asked for last
     limits: dict[str, float | None] = {}  #: task (no group) → the limit that was given last
     cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
 
@@ -190,9 +190,7 @@ def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
     cells = dict(before.cells)
     for task, keys in cut.cells.items():
         cells[task] = dict(sorted({**cells.get(task, {}), **keys}.items()))
-    examples = dict(before.examples)
-    for task, count in cut.examples.items():
-        examples[task] = max(count, examples.get(task, 0))
+    examples = {**before.examples, **cut.examples}
     limits, factors = {**before.limits, **cut.limits}, {**before.factors, **cut.factors}
     changes = {"cells": cells, "examples": examples, "limits": limits, "factors": factors}
     return msgspec.structs.replace(cut, **changes)

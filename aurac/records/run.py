@@ -289,7 +289,7 @@ class StoredRun:
 
     def _rolling(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
-        count, ranks = cut.examples[task.name], (0, *cut.cells[task.name])
+        count, ranks = self._fewest[task.name], (0, *cut.cells[task.name])
         told = {rank: self._kept(task, cut, rank).aggregates for rank in ranks}
         values = {rank: known.get(count, {}).get(task.metric) for rank, known in told.items()}
         known = {rank: value for rank, value in values.items() if rank and value is not None}
@@ -372,7 +372,8 @@ def recipe_groups(
     same: dict[str, list[AdapterInfo]] = {}
     for adapter in adapters:
         if adapter.recipe and adapter.seed is not None and adapter.name not in taken:
-            recipe = {k: v for k, v in adapter.recipe.items() if k != "seed"}
+            own = ("seed", "start_sha256")
+            recipe = {k: v for k, v in adapter.recipe.items() if k not in own}
             key = json.dumps([adapter.method, recipe], sort_keys=True)
             same.setdefault(key, []).append(adapter)
     for seeds in same.values():

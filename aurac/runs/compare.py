@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,10 +126,14 @@ def _check_question(inputs: Inputs) -> None:
     recipes = recipe_groups(manifest.adapters, manifest.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
-    if reference not in (None, ALL_PAIRS) and not any(
-        f"{reference} (".startswith(f"{name} (") for name in names
-    ):
+    if not _names(reference, names):
         raise UsageError(f"there is no {reference} to compare with, but {', '.join(names)}")
+
+
+def _names(reference: str | None, names: Iterable[str | None]) -> bool:
+    """Whether it may be compared with: all pairs, or a row of one of these names."""
+    every = reference in (None, ALL_PAIRS)
+    return every or any(f"{reference} (".startswith(f"{name} (") for name in names)
 
 
 def _compute(
@@ -158,9 +162,11 @@ def _written(stored: StoredRun, settings: Settings, *, report: bool) -> Run:
     from aurac.analysis import Question
     from aurac.notebook import Run
 
-    question = Question(
-        margin=settings.margin, reference=settings.reference, groups=dict(stored.groups)
-    )
+    rows = {*stored.groups, *(curve.adapter for curve in stored.curves)}
+    if not _names(reference := settings.reference, rows):
+        logger.warning("%s has no result to compare with", reference)
+        reference = None
+    question = Question(margin=settings.margin, reference=reference, groups=dict(stored.groups))
     result = Run(stored, question)
     with writing(stored.folder):
         changed = write_results(stored)

@@ -121,7 +121,6 @@ def load(
         largest=max(sweep.ranks[-1] for sweep in sweeps),
         batch_size=settings.batch_size,
         max_length=settings.max_length,
-        chat=settings.apply_chat_template,
     )
     if settings.ray and not backend.on_ray:
         raise UsageError(f"--ray computes with the engine, and not with --model {settings.model}")

@@ -147,6 +147,8 @@ def _of_model(model: str, given: Any) -> dict[str, Any]:
         known.pop("pretrained")  # a name on the server
     if model == "hf" and (unknown := stay.keys() - known):
         raise UsageError(f"model_args has {min(unknown)!r}, and compare knows {', '.join(known)}")
+    if "max_gen_toks" in stay:  # a limit that aurac would not know of
+        raise UsageError("max_gen_toks goes by --gen-kwargs max_gen_toks=N, not by --model-args")
     words = {known[name]: stay.pop(name) for name in known if name in stay}
     return words if model == "hf" else {**words, "model_args": stay}
 

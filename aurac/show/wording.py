@@ -75,7 +75,7 @@ def advice(of: View, run: StoredRun | None) -> list[tuple[str, str]]:
 def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
     row, record, name = of.rows[key], of.recommended.get(key), of.names[key]
     if record is None:
-        why = "a recommendation needs the outcome of every example at its trained rank"
+        why = "a recommendation needs the base, and every outcome at the trained rank"
         return f"{name}: {why}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
     if record["rank"] == record["reference"]:
@@ -107,7 +107,9 @@ def _no_smaller(of: View, record: Record, sure: str) -> str:
     below = [rank for rank in {*known, *missing} if 0 < rank < record["reference"]]
     if not below:
         return "no smaller rank was evaluated"
-    bound = known[max(below)]["loss_bound"] if max(below) in known else None
+    if max(below) in missing:
+        return f"rank {max(below)} has no result"
+    bound = known[max(below)]["loss_bound"]
     small = bound is not None and bound <= margin
     fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
     return f"rank {max(below)} {fails} {sure}"

@@ -238,8 +238,10 @@ def load_study(path: str | Path) -> Study:
             raise RecipeError(f"{path}: {task} has the unknown bases {sorted(unknown)}.")
         if unknown := {*study.options, *plan.options} - _OPTIONS:
             raise RecipeError(f"{path}: options for {task} cannot have {', '.join(unknown)}.")
-    for part in parts:
-        planned(study, path, part)
+    at = study.search.at if study.search else "aurac"
+    for adapter in (each for part in parts for each in planned(study, path, part)):
+        if at != "aurac" and int(at) not in adapter.ranks:
+            raise RecipeError(f"{path}: the search is to decide at rank {at}, not in ranks")
     return study
 
 

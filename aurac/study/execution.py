@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from filelock import FileLock, Timeout
 
-from aurac.errors import DataError
+from aurac.errors import DataError, RecipeError
 from aurac.study.design import Part, Planned, Study, chains_of, groups_of, parts_of, planned
 from aurac.study.report import Reported, report
 from aurac.study.search import Trials
@@ -81,7 +81,7 @@ def write_study(work: Work) -> list[Reported]:
 
 
 def left(work: Work) -> Iterator[tuple[str, Planned]]:
-    """What is left to do: `search`, `train`, `evaluate` or `done`, and of which adapter."""
+    """What is left of each adapter: `search`, `train` or `evaluate`; else `done`, or `diverged`."""
     _check_data(work)
     for part in parts_of(work.study):
         trials = Trials(work, part)
@@ -89,9 +89,11 @@ def left(work: Work) -> Iterator[tuple[str, Planned]]:
         yield from (("search", adapter) for adapter in trials.left)
         missing = {adapter.name for adapter in work.missing(part, every)}
         for adapter in every:
-            trained = all(job.folder.exists() for job in adapter.trainings(work.out))
-            state = "evaluate" if trained else "train"
-            yield state if adapter.name in missing else "done", adapter
+            state = "diverged" if work.diverged(adapter) else "done"
+            if adapter.name in missing:
+                trained = all(job.folder.exists() for job in adapter.trainings(work.out))
+                state = "evaluate" if trained else "train"
+            yield state, adapter
 
 
 def _check_data(work: Work) -> None:
@@ -111,7 +113,10 @@ def _check_data(work: Work) -> None:
             for where in (RUN, SEARCH) if work.study.search else (RUN,):
                 asked = work.settings(part, adapter, where, ())
                 options = msgspec.structs.replace(asked, apply_chat_template=False)
-                build_tasks([adapter.task], tokenizer=None, options=options)
+                built = build_tasks([adapter.task], tokenizer=None, options=options)
+                if adapter.task not in (names := [task.name for task in built]):
+                    several = f"{adapter.task} stands for {', '.join(names)}"
+                    raise RecipeError(f"{work.path}: {several}: name these, with include_path")
 
 
 @contextmanager

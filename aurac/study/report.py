@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from aurac.files import write_json
-from aurac.records.run import Renamed
+from aurac.records.run import Failure, Renamed
 from aurac.study.design import Cut, Planned, groups_of, parts_of, primaries_of
 from aurac.study.search import Trials
 from aurac.study.work import RUN
@@ -15,7 +15,7 @@ from aurac.study.work import RUN
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
     from aurac.analysis.schema import Key
-    from aurac.records.run import Failure, StoredRun
+    from aurac.records.run import StoredRun
 
 
 class Reported(NamedTuple):
@@ -65,9 +65,13 @@ def report(trials: Trials) -> Reported | None:
         )
         family = sum(len(primaries_of(study, each)) for each in parts_of(study))
         primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
+    reasons = [(adapter, work.diverged(adapter)) for adapter in every]
+    view.failures = run.failures + tuple(
+        Failure(a.name, None, None, a.recipe.rank, a.task, why) for a, why in reasons if why
+    )
     labels = {name: label for name, label in study.labels.items() if name in groups}
     write_report(view, analysis, work.out / part.name, labels, study.question, primary)
-    return Reported(view, analysis, primary, run.failures)
+    return Reported(view, analysis, primary, view.failures)
 
 
 def _renamed(

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aurac.curves.area import quadrature_weights
+from aurac.errors import RecipeError
 from aurac.study.design import (
     Cut,
     Part,
@@ -181,8 +182,12 @@ class Trials:
         return replace(made, name=" ".join([made.name, *tried]))
 
     def _measure(self, search: Search, group: str, task: str, point: Point) -> Scores | None:
-        """The scores of a trial under each cut; of a diverged one there are none."""
-        work, adapter = self.work, self._trial(search, group, task, point)
+        """The scores of a trial under each cut; of one that diverged there are none."""
+        work = self.work
+        try:
+            adapter = self._trial(search, group, task, point)
+        except RecipeError:  # a grid that was widened beyond what the field takes
+            return {}
         if missing := work.missing(self.part, [adapter], SEARCH):
             self.left += missing
             return None

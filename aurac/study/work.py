@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,17 +59,17 @@ class Work:
 
     def missing(self, part: Part, adapters: list[Planned], where: str = RUN) -> list[Planned]:
         """Those that lack cells and whose training did not diverge."""
-        run, diverged = self.stored(part, where), self.diverged()
+        run = self.stored(part, where)
         return [
             adapter
             for adapter in adapters
-            if not self._diverged(adapter, diverged)
+            if not self.diverged(adapter)
             and not (run and adapter.stored(run, self.limit(adapter, where)))
         ]
 
     def train(self, adapter: Planned) -> bool:
         """Train what an adapter needs; False where that diverges, or once did."""
-        if self._diverged(adapter, self.diverged()):
+        if self.diverged(adapter):
             return False
         try:
             for job in adapter.trainings(self.out):
@@ -77,7 +78,7 @@ class Work:
                     self._train(job, adapter.name)
         except DivergedError as error:
             self.say(str(error))
-            self.keep(job, {"of": adapter.folder, "diverged": str(error)})
+            self.keep(job, {"diverged": str(error)})
             return False
         return True
 
@@ -101,19 +102,21 @@ class Work:
         """Add a training to `trainings.jsonl`."""
         recipe, folder = job.recipe, job.folder.relative_to(self.out).as_posix()
         made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
-        with (self.out / TRAININGS).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps({"folder": folder, **made_by, **facts}) + "\n")
+        line, path = json.dumps({"folder": folder, **made_by, **facts}) + "\n", self.out / TRAININGS
+        torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        with path.open("a", encoding="utf-8") as lines:
+            lines.write("\n" * torn + line)
 
-    def _diverged(self, adapter: Planned, known: set[tuple[str, str]]) -> bool:
+    def diverged(self, adapter: Planned) -> str | None:
+        """How a training of an adapter diverged, if one did."""
+        path, records = self.out / TRAININGS, []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            with suppress(ValueError):  # one that was cut off
+                records.append(json.loads(line))
+        found = {(r["folder"], r["sha256"]): r["diverged"] for r in records if "diverged" in r}
         jobs = adapter.trainings(self.out)
-        return any((adapter.folder, job.recipe.sha256) in known for job in jobs)
-
-    def diverged(self) -> set[tuple[str, str]]:
-        """Adapters, by their folders, of which the training by a recipe diverged."""
-        if not (path := self.out / TRAININGS).exists():
-            return set()
-        records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        return {(record["of"], record["sha256"]) for record in records if "diverged" in record}
+        made = ((job.folder.relative_to(self.out).as_posix(), job.recipe.sha256) for job in jobs)
+        return next((found[each] for each in made if each in found), None)
 
     def evaluate(self, part: Part, adapter: Planned, where: str) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import torch
 
-from aurac.adapters import Adapter, load_adapter, save_adapter
+from aurac.adapters import Adapter, check_base, load_adapter, save_adapter
 from aurac.adapters.attach import peft_layers
 from aurac.adapters.export import check_free
 from aurac.errors import CheckpointError, DivergedError, RecipeError, RunFolderError
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback, TrainingArguments
 
 logger = logging.getLogger(__name__)
+START = "start_sha256"  # in a record: the cut that it goes on from
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def train(
 
     Raises:
         RecipeError, DataError, BaseModelError: See the parts.
-        CheckpointError: `start` has other modules than the recipe.
+        CheckpointError: `start` is of another base, or is no plain LoRA of the recipe's modules.
         RunFolderError: `out` exists and `force` is false.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -99,11 +100,14 @@ def train(
     place = pick_device(_own_device(device))
     dtype = str(pick_dtype(recipe.dtype, place, training=True)).removeprefix("torch.")
     loaded = load_base(recipe.base, dtype=dtype, device=place)
+    if start:
+        check_base(start, loaded.name, loaded.sha256)
     if (first := len(rows) - recipe.validation) < 1:
         raise RecipeError(f"validation = {recipe.validation} leaves none of {len(rows)} examples.")
     examples = tokenize(recipe, rows[:first], loaded.tokenizer)
     held_out = tokenize(recipe, rows[first:], loaded.tokenizer) if recipe.validation else []
-    scratch = _scratch(folder, recipe, loaded, [*examples, *held_out])
+    made_by = [recipe.sha256, recipe.seed, loaded.sha256, start and start.sha256]
+    scratch = _scratch(folder, made_by, loaded, [*examples, *held_out])
     if force and is_main_process():
         shutil.rmtree(scratch, ignore_errors=True)
     arguments = _arguments(recipe, loaded, scratch, save_steps, report_to)
@@ -167,17 +171,18 @@ def _trained(
     )
 
 
-def is_trained(folder: Path, recipe: Recipe) -> bool:
-    """Whether the adapter of a recipe and seed is in a folder; one of another is refused."""
+def is_trained(folder: Path, recipe: Recipe, start: Adapter | None = None) -> bool:
+    """Whether the adapter of a recipe, seed and cut is in a folder; one of another is refused."""
     if not folder.exists():
         return False
     made_by = load_adapter(folder).recipe or {}
-    if (made_by.get("sha256"), made_by.get("seed")) != (recipe.sha256, recipe.seed):
-        raise RunFolderError(f"{folder} was trained by another recipe or seed.")
+    other = start and made_by.get(START) != start.sha256
+    if other or (made_by.get("sha256"), made_by.get("seed")) != (recipe.sha256, recipe.seed):
+        raise RunFolderError(f"{folder} was trained by another recipe or seed, or from another cut")
     return True
 
 
-def _scratch(folder: Path, recipe: Recipe, loaded: LoadedBase, examples: list[Example]) -> Path:
+def _scratch(folder: Path, made_by: list[Any], loaded: LoadedBase, examples: list[Example]) -> Path:
     """Where the checkpoints of this recipe, these data and this base lie until the end."""
     longest = max(len(example["input_ids"]) for example in examples)
     config = loaded.model.config.get_text_config()
@@ -187,8 +192,7 @@ def _scratch(folder: Path, recipe: Recipe, loaded: LoadedBase, examples: list[Ex
             f"A training example has {longest} tokens, but the base {positions} positions: "
             f"set max_tokens to {positions} at most."
         )
-    made_by = sha256_json([recipe.sha256, recipe.seed, loaded.sha256, examples])
-    return folder.with_name(f"{folder.name}.{made_by[:8]}.training")
+    return folder.with_name(f"{folder.name}.{sha256_json([*made_by, examples])[:8]}.training")
 
 
 def newest_checkpoint(scratch: Path) -> str | None:
@@ -235,11 +239,12 @@ def build_model(
         model.enable_input_require_grads()
     model.train()
     nested = Nested(model, recipe.setup, recipe.scaling, recipe.alpha, recipe.accumulation)
+    cut = {START: start.sha256} if start else {}
     nested.record = msgspec.structs.replace(
         nested.record,
         base=loaded.name,
         base_sha256=loaded.sha256,
-        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype},
+        recipe=recipe.to_dict() | {"sha256": recipe.sha256, "dtype_used": loaded.dtype} | cut,
         seed=recipe.seed,
     )
     for module in recipe.target_modules:
@@ -253,6 +258,10 @@ def _put(cut: Adapter, model: Any) -> None:
     layers = peft_layers(model, "default")
     if different := layers.keys() ^ cut.modules.keys():
         raise CheckpointError(f"the recipe and adapter {cut.name!r} differ in {min(different)}")
+    factors = cut.modules.values()
+    if cut.extras or any(f.magnitude is not None or f.rank != cut.rank for f in factors):
+        kinds = "DoRA, whole modules or modules of several ranks"
+        raise CheckpointError(f"{cut.name!r} has {kinds}, which a recipe does not go on from")
     for name, layer in layers.items():
         f = cut.modules[name]
         share = math.sqrt(f.scale(f.rank) / layer.scaling["default"])

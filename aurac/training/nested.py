@@ -56,7 +56,7 @@ def nested(
     Args:
         model: The ``PeftModel``.
         method: The method's name.
-        ranks: S, the nested ranks; by default 1, 2, 4, … and R.
+        ranks: S, the nested ranks; by default 1, 2, 4, … and R, and all with update `frozen`.
         weights: Of each nested rank: w_r for `matryoshka`, its odds for `dylora`; by default 1.
         scaling: The rule s_r: `none` α, `rank` α/r, `sqrt` α/√r; by default that of PEFT's config.
         alpha: The α of the rule; by default that of PEFT's config.
@@ -131,6 +131,7 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
             self._handles.append(module.register_forward_pre_hook(self._before))
             self._handles.append(module.register_forward_hook(self._after, always_call=True))
         vars(model).update({NESTED: self, "save_pretrained": self._save})
+        self._put(self._drawn)
 
     def _hook(self, adapter_name: str) -> None:
         self._names.append(adapter_name)
@@ -226,6 +227,16 @@ class Nested(TrainerCallback, AbstractContextManager["Nested"]):
         """The first micro-batch of an optimizer step."""
         self.accumulation = args.gradient_accumulation_steps
         self.micro_batch = state.global_step * self.accumulation
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: object) -> None:
+        """Refuse a trainer that went past the base, of which no rank was drawn.
+
+        Raises:
+            UsageError: It did, and the method draws ranks.
+        """
+        before = (state.global_step - 1) * self.accumulation
+        if self.setup.nesting.method == "dylora" and self.micro_batch == before:
+            raise UsageError("the trainer calls layers within the model, so dylora draws no ranks")
 
     def _save(self, folder: str | Path, *args: Any, **settings: Any) -> None:
         type(self.model).save_pretrained(self.model, folder, *args, **settings)

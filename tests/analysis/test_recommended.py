@@ -47,7 +47,6 @@ def test_a_base_of_which_only_the_mean_is_known_counts(baseline, rank):
         ({1: 0.3, 8: 0.1, 16: 0.0}, {}, 16),
         ({8: 0.02, 16: 0.0}, {}, 16),  # a loss of exactly the margin
         ({8: 0.0, 16: 0.0}, {"right": 0.3, "base": 0.3}, None),  # not above the base
-        ({8: 0.0, 16: 0.0}, {"base_scores": None}, 8),
         ({4: 0.0, 8: 0.0, 16: 0.1}, {"base": 0.0, "trained_rank": 8}, 4),
         ({2: 0.0, 4: 0.0, 16: 0.0}, {"missing": {8: "out of memory"}}, 16),
         ({2: 0.0, 4: 0.0, 16: 0.0}, {"missing": {3: "out of memory"}}, 4),
@@ -62,6 +61,7 @@ def test_the_smallest_rank_down_to_the_first_that_is_not_shown(losses, about, ra
         assert found["loss"] <= found["bound"] <= 0.02
 
 
-def test_an_unmeasured_trained_rank_has_no_recommendation():
+def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():
     known = curve({2: 0.0, 4: 0.0, 16: 0.0})
     assert analyse([replace(known.at([2, 4]), missing={16: "x"})], MARGIN).recommended.empty
+    assert analyse([curve({8: 0.0, 16: 0.0}, base_scores=None)], MARGIN).recommended.empty

@@ -6,6 +6,7 @@ can misbehave in the ways that servers do.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from harness_doubles import make_model, make_tokenizer
 from lm_eval.models.huggingface import HFLM
 from support.adapters import load_with_peft
 from support.completions import RANKS, compared, over_http
+from tokenizers.processors import TemplateProcessing
 
 from aurac.cli import cli
 from aurac.errors import UsageError
@@ -54,6 +56,28 @@ def test_a_server_gives_what_the_engine_gives(place, server, engine, tmp_path, c
     asked = len(server.asked)
     compared(place, tmp_path / "run", **over_http(server))
     assert len(server.asked) == asked  # nothing was missing
+
+
+@pytest.mark.parametrize("begin", ["", "<s>"])
+def test_a_chat_begins_on_a_server_as_in_the_engine(place, server, tmp_path, begin):
+    """Of a tokenizer that adds BOS, whether the template has one of its own or not."""
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 0)]
+    )
+    tokenizer.chat_template = f"{begin}{{% for m in messages %}}{{{{ m.content }}}}{{% endfor %}}"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    how = {"tokenizer": str(tmp_path / "tokenizer"), "apply_chat_template": True}
+    _, engine = compared(place, tmp_path / "engine", **how)
+    _, found = compared(place, tmp_path / "run", **how, **over_http(server))
+    same_answers(found, engine)
+
+
+def test_a_notebook_has_an_event_loop_of_its_own(place, server, engine, tmp_path):
+    async def cell():
+        return compared(place, tmp_path / "run", **over_http(server, num_concurrent=4))[1]
+
+    same_answers(asyncio.run(cell()), engine)
 
 
 @pytest.mark.parametrize("model", ["hflm", "huggingface"])

@@ -200,7 +200,8 @@ def frames_of(curves, groups, margin=None, reference=None):
             frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
             frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
-            if margin is not None and row.trained in row.ranks:
+            asked = margin is not None and row.base is not None
+            if asked and row.trained in row.ranks:
                 frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
         both = [(a, b) for a, b in combinations(here, 2) if reference in (None, a.name, b.name)]
         frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
@@ -335,7 +336,7 @@ class Folder:
             self.examples[leaf] = before if before[0] > n else (n, leaf in shared)
             for *cut, ranks in command.ways:
                 has = self.cuts.setdefault(tuple(cut), {}).setdefault(leaf, [0, set()])
-                has[:] = max(has[0], n), has[1] | {*ranks}
+                has[:] = n, has[1] | {*ranks}
         return self
 
     def part(self, command):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tarfile
 
 import pytest
 from hypothesis import given
@@ -97,6 +99,19 @@ def test_text_that_utf8_cannot_hold_is_spelt_out(tmp_path):
 def test_a_metric_that_is_no_number_is_refused(tmp_path):
     with pytest.raises(ValueError, match="acc,none is not finite"):
         stored(tmp_path, make_block(KEYS[:1], {"acc,none": [float("nan")]}))
+
+
+def test_the_first_line_that_is_added_to_a_packed_run_unpacks_it(tmp_path):
+    stored(tmp_path, *blocks(KEYS[:2]))
+    with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "cells", "cells")
+    shutil.rmtree(tmp_path / "cells")
+    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
+    store = CellStore(tmp_path)
+    store.append(make_identity(rank=1), blocks(KEYS)[0])
+    assert not (tmp_path / "cells.tar.xz").exists()
+    store.append(IDENTITY, blocks(KEYS[2:])[0])
+    assert store.read(IDENTITY.key).missing(KEYS) == []
 
 
 def test_a_folder_that_cannot_be_written_says_that_what_is_in_it_is_whole(tmp_path):

@@ -7,11 +7,11 @@ from support.harness_doubles import text_rows, write_text_task
 from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
-from aurac.errors import RunFolderError, UsageError
+from aurac.errors import CellError, RunFolderError, UsageError
 from aurac.notebook import load_run
 from aurac.records.folder import RunFolder
 from aurac.records.run import read_run
-from aurac.runs import fit, ray
+from aurac.runs import compute, fit, ray
 from aurac.runs.inputs import load
 from aurac.runs.plan import plan
 from aurac.runs.settings import Settings
@@ -76,6 +76,31 @@ def test_of_commands_with_other_numbers_of_examples_all_are_read_on_those_they_s
     own = both.points[(both.points["adapter"] == "dylora") & (both.points["rank"] == 4)]
     assert own["accuracy"].item() == more.curves[0].outcomes[-1][:2].mean()
     assert len(both.pairs) == 1
+
+
+def test_a_smaller_run_after_an_interrupted_larger_one_is_read(adapters, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("aurac.runs.compare._compute", raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_small(adapters["dylora"], tmp_path, ranks="4", limit=4)
+    assert not load_run(tmp_path).curves
+    run_small(adapters["dylora"], tmp_path, ranks="4", limit=2)
+    assert [curve.n_docs for curve in load_run(tmp_path).curves] == [2]
+
+
+def test_a_reference_that_failed_everywhere_is_said(adapters, tmp_path, monkeypatch, caplog):
+    real = compute.blocks
+
+    def blocks(cell, *rest):
+        if cell.sweep and cell.sweep.name == "lora":
+            raise CellError("it overflows")
+        return real(cell, *rest)
+
+    monkeypatch.setattr(compute, "blocks", blocks)
+    both = [adapters["dylora"], adapters["lora"]]
+    run = run_small(both, tmp_path, ranks="4", limit=2, reference="lora")
+    assert [curve.adapter for curve in run.curves] == ["dylora"]
+    assert "lora has no result to compare with" in caplog.text
 
 
 def keys(tmp_path, adapters, **options):

@@ -120,6 +120,8 @@ def test_a_perplexity_has_a_value_at_each_rank_and_no_scores(place, tmp_path):
     assert curve.outcomes is None
     assert curve.ranks == (1, 2, 4)
     assert all(value > 1 for value in (curve.baseline, *curve.accuracy))
+    run_on(place, tmp_path / "run", ["tiny_rolling"], limit=3, basis="prefix")
+    assert len({curve.baseline for curve in read_run(run.folder).curves}) == 1  # of the same texts
     fewer = run_on(place, tmp_path / "run", ["tiny_rolling"], limit=3)
     again = run_on(place, tmp_path / "fewer", ["tiny_rolling"], limit=3)
     assert fewer.curves[0].accuracy == again.curves[0].accuracy != curve.accuracy

@@ -71,6 +71,7 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"device_map": "{"}, "device_map takes .* not '{'"),
         ({"workers": 2}, "no option 'workers'"),
         ({"model_args": "peft=x"}, "model_args has 'peft'"),
+        ({"model": "hflm", "model_args": "max_gen_toks=8"}, "goes by --gen-kwargs max_gen_toks"),
     ],
 )
 def test_what_is_refused(words, message):

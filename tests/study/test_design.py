@@ -126,6 +126,10 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         ({"primary": [{"a": "lora", "b": "lira"}]}, "names lira; there are lora"),
         ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
         ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
+        (
+            {"search": {"learning_rate": [1, 2], "at": 3}, "ranks": [1, 2]},
+            "at rank 3, not in ranks",
+        ),
         ({"ranks": [1, 64]}, "rank 64 of the study is above"),
     ],
 )

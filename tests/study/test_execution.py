@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from harness_doubles import write_text_task
 
 from aurac.cli import cli
-from aurac.errors import DataError, TaskError
+from aurac.errors import DataError, RecipeError, TaskError
 from aurac.study import Work, left, load_study, run_study
 
 FILE = {
@@ -71,12 +71,26 @@ def test_a_limit_above_the_examples_takes_all(written, tmp_path):
 
 
 def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tmp_path):
-    recipes = {"lora": {"method": "lora", "learning_rate": 1e30}}
+    recipes = {"lora": {"method": "lora", "learning_rate": 1e30}, "fine": {"method": "lora"}}
     content = {"recipes": recipes, "tasks": FILE["tasks"], "seeds": [1], "ranks": [1]}
     study, file = written(content)
-    assert run_study(study, file, out := tmp_path / "out") == []
-    assert [state for state, _ in left(Work(study, file, out))] == ["done"]  # as far as it can be
+    (done,) = run_study(study, file, out := tmp_path / "out")
+    assert [(failure.adapter, failure.rank) for failure in done.failures] == [("lora-seed1", 4)]
+    assert "The training diverged" in (out / "report.md").read_text()
+    with (out / "trainings.jsonl").open("a") as lines:
+        lines.write('{"folder": "adapters/lo')  # a line that was cut off
+    assert [state for state, _ in left(Work(study, file, out))] == ["diverged", "done"]
     recipes["lora"]["learning_rate"] = 1e-2
     study, file = written(content)
-    assert [state for state, _ in left(Work(study, file, out))] == ["train"]
-    assert len(run_study(study, file, out)) == 1
+    assert [state for state, _ in left(Work(study, file, out))] == ["train", "done"]
+    ((*_, failures),) = run_study(study, file, out)
+    assert failures == ()
+    last = json.loads((out / "trainings.jsonl").read_text().splitlines()[-1])
+    assert last["folder"] == "adapters/lora-seed1"
+
+
+def test_a_task_that_has_another_name_is_refused_before_its_training(written, tmp_path):
+    tasks = {str(write_text_task(tmp_path)): {}}
+    study, file = written({"recipes": {"lora": {"method": "lora"}}, "tasks": tasks})
+    with pytest.raises(RecipeError, match=r"tiny_text\.yaml stands for tiny_text: name these"):
+        run_study(study, file, tmp_path / "out")

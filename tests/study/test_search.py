@@ -104,6 +104,14 @@ def test_a_study_searches_and_then_trains_its_seeds(written, tmp_path):
     assert said == []
 
 
+def test_a_grid_that_is_widened_beyond_what_a_field_takes_has_no_score_there(written, tmp_path):
+    search = {"dropout": [0.5, 1.5], "limit": 3}
+    content = {"search": search, "recipes": {"lora": {"method": "lora"}}, "tasks": FILE["tasks"]}
+    loaded, path = written(content)
+    todo = [a.name for state, a in left(Work(loaded, path, tmp_path / "out")) if state == "search"]
+    assert todo == ["aurac_word_problems-lora-seed1 dropout=0.5"]
+
+
 def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_base_folder):
     bases = {"one": str(tiny_base_folder), "two": str(tiny_base_folder)}
     recipes = {name: {"method": "lora", "learning_rate": 1e-2} for name in ("lora", "again")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -23,11 +24,18 @@ from aurac.adapters.attach import attach
 from aurac.adapters.checkpoints import load_adapters
 from aurac.adapters.truncate import prepare
 from aurac.cli import cli
-from aurac.errors import DataError, DivergedError, RecipeError, RunFolderError, UsageError
+from aurac.errors import (
+    CheckpointError,
+    DataError,
+    DivergedError,
+    RecipeError,
+    RunFolderError,
+    UsageError,
+)
 from aurac.models.base import load_base
 from aurac.training import make_recipe
 from aurac.training.data import IGNORED, render, tokenize, training_documents
-from aurac.training.job import build_model, train
+from aurac.training.job import build_model, is_trained, train
 from aurac.training.recipe import tails
 from aurac.training.trainer import StepSampler
 
@@ -335,6 +343,12 @@ def test_a_cut_is_trained_on_from_where_it_is(recipe, tmp_path, method, basis):
         loaded = load_base(whole.adapter.base, dtype="float32", device="cpu")
         with pytest.raises(RecipeError, match="goes on from an adapter"):
             train(tail, tmp_path / "nothing")
+    other = dataclasses.replace(cut, base_sha256="0" * 64)
+    with pytest.raises(CheckpointError, match="trained on other weights"):
+        train(tail, tmp_path / "nothing", start=other)
+    more = dataclasses.replace(cut, extras={"lm_head.weight": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match="which a recipe does not go on from"):
+        build_model(tail, loaded, more)
 
 
 def test_the_tails_of_an_adapter_are_a_family(recipe, tmp_path):
@@ -350,6 +364,14 @@ def test_the_tails_of_an_adapter_are_a_family(recipe, tmp_path):
     assert (family.method, family.seed) == ("lora", 3)
     assert family.recipe["start"] == f"svd:{made.sha256}"
     assert family.recipe["steps"] == 3
+    _, tail = tails(made, "svd", [1], {"steps": "3"})[0]
+    for basis in ("svd", "prefix"):
+        cut = aurac.truncate(load_adapter(tmp_path / "whole"), 1, basis=basis)
+        if basis == "svd":
+            assert is_trained(tmp_path / "tails/r1", tail, cut)
+            continue
+        with pytest.raises(RunFolderError, match="or from another cut"):
+            is_trained(tmp_path / "tails/r1", tail, cut)
     for refused in (["--ranks", "1,2"], ["--steps", "3"]):
         assert CliRunner().invoke(cli, [*command, *refused]).exit_code == 2
 

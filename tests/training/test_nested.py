@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -281,6 +282,29 @@ def test_frozen_moves_only_the_drawn_row_and_column(x):
                 kept = torch.zeros_like(whole[key])
                 kept.narrow(dim, 3, 1).copy_(whole[key].narrow(dim, 3, 1))
                 assert torch.allclose(found[key], kept, rtol=0, atol=1e-10)
+
+
+def test_frozen_draws_every_row_unless_ranks_are_named(x):
+    handle = aurac.nested(peft_model(), "dylora", update="frozen")
+    assert handle.setup.nesting.ranks == (1, 2, 3, 4, 5, 6, 7, 8)
+
+
+def test_layers_that_are_called_past_the_base_have_p_and_no_drawn_rank(x):
+    model = peft_model()
+    layer = model.get_base_model().a
+    with aurac.nested(model, "matryoshka", ranks=S):
+        wanted = literal_layer(layer, x, "sqrt", 1.0, S, (1.0,) * len(S))
+        assert torch.allclose(layer(x), wanted, rtol=0, atol=1e-10)
+    args = SimpleNamespace(gradient_accumulation_steps=2)
+    first, then = SimpleNamespace(global_step=0), SimpleNamespace(global_step=1)
+    with aurac.nested(model, "dylora", ranks=S) as handle:
+        for forward in (model, layer):
+            handle.on_step_begin(args, first, None)
+            forward(x)
+            if forward is model:
+                handle.on_step_end(args, then, None)
+        with pytest.raises(UsageError, match="calls layers within the model"):
+            handle.on_step_end(args, then, None)
 
 
 def test_frozen_refuses_weights_that_were_replaced(x):
