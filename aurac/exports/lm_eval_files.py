@@ -14,7 +14,7 @@ import numpy as np
 from aurac.files import sha256_text
 from aurac.records.cells import Cell
 from aurac.records.lines import DocumentKey
-from aurac.records.manifest import CutInfo
+from aurac.records.manifest import CutInfo, TaskInfo
 from aurac.records.run import StoredRun
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
@@ -94,7 +94,8 @@ def results(
 ) -> dict[str, Any]:
     """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
     rows = {
-        name: _task_row(name, cell, run.keys(run.task(name))) for name, cell in point.cells.items()
+        name: _task_row(run.task(name), cell, run.keys(run.task(name)))
+        for name, cell in point.cells.items()
     }
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}
@@ -129,8 +130,8 @@ def results(
     }
 
 
-def _task_row(name: str, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "alias": name, "sample_len": len(keys)}
+def _task_row(task: TaskInfo, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": len(keys)}
     known = cell.aggregates.get(len(keys), {})
     for key in cell.metrics():
         column = cell.values(key, keys) or []
@@ -139,8 +140,9 @@ def _task_row(name: str, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, A
         value = known.get(key)
         if all(isinstance(each, (int, float)) for each in column):
             values = np.asarray(column, dtype=np.float64)
-            value = float(values.mean()) if value is None else value
-            if len(keys) > 1 and abs(value - values.mean()) < 1e-12:
+            if value is None and key == task.metric and not task.rolling:  # which is a mean
+                value = float(values.mean())
+            if value is not None and len(keys) > 1 and abs(value - values.mean()) < 1e-12:
                 error = float(values.std(ddof=1) / math.sqrt(len(keys)))
         if value is not None:
             row |= {key: value, f"{metric}_stderr,{chain}": error}

@@ -78,6 +78,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
     if not curves or adapter.format == "family":
         return None
     tasks = _tasks(curves)
+    revision = str(adapter.base).partition("@")[2] if hub_id(adapter.base) else ""
     data = ModelCardData(
         base_model=(repository := hub_id(adapter.base)),
         library_name="peft",
@@ -93,7 +94,7 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         adapter=adapter,
         method=method.title if (method := METHODS.get(adapter.method or "")) else "LoRA",
         base=adapter.base if repository else Path(str(adapter.base)).name,
-        repository=repr(repository or "BASE_MODEL"),
+        repository=repr(repository or "BASE_MODEL") + (f", {revision=}" if revision else ""),
         tasks=tasks,
         percent=numbers.interval,
         cut="".join(f" {word}" for word in truncate_options(own[-1].basis, own[-1].rescale)),

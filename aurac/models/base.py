@@ -77,7 +77,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    patterns = ["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja", "*.py"]
     try:
         folder = snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
     except Exception as error:

@@ -78,12 +78,12 @@ def curves_from_frame(
 
 def _with_shared_base(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """The rows of rank 0 that name no adapter, for every adapter, as `Run.samples` has them."""
-    shared = [key for key in ("task", "metric") if key in keys]
-    own = [key for key in keys if key not in shared]
+    own = [key for key in keys if key not in ("task", "metric")]
     lone = (table["rank"] == 0) & table[own].isna().all(axis=1)
+    shared = [key for key in keys if key not in own and table.loc[lone, key].notna().all()]
     if not own or lone.all() or not lone.any():
         return table
-    rest, base = table[~lone], table[lone].drop(columns=own)
+    rest, base = table[~lone], table[lone].drop(columns=[key for key in keys if key not in shared])
     each = rest[keys].drop_duplicates()
     bases = each.merge(base, on=shared) if shared else each.merge(base, how="cross")
     return pd.concat([bases, rest], ignore_index=True)

@@ -73,7 +73,8 @@ def _check_names(
     if twice := {name for name in known if known.count(name) > 1}:
         raise TaskError(f"Task {min(twice)} was asked for more than once.")
     for option in ("data", "metric", "cluster"):
-        if unknown := {*getattr(options, option)}.difference(known, names, {ANY_TASK, ""}):
+        also = names if option == "data" else ()
+        if unknown := {*getattr(options, option)}.difference(known, also, {ANY_TASK, ""}):
             raise UsageError(f"--{option} names {min(unknown)}, which is not evaluated.")
     wanted = options.metric.get(ANY_TASK)
     if wanted and not any(matching(wanted, task.usable) for task in built):
@@ -142,7 +143,7 @@ class _Builder:
             if split := self._options.split:
                 if "class" in config:
                     raise UsageError(f"Task {config['task']} is a Python class: leave --split out.")
-                config = {**config, "test_split": split}
+                config = _of_split(config, split)
             found = files(config)
             if not found:
                 return config
@@ -243,6 +244,17 @@ class _Builder:
                 return self._options.cluster[key]
         stated = (task.config.metadata or {}).get("cluster")
         return str(stated) if stated is not None else None
+
+
+def _of_split(config: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """With another split to evaluate; where lm-eval draws from it, too, that has to be said.
+
+    Only of a named `fewshot_split` does it see that a prompt must not have its own example.
+    """
+    pool = config.get("training_split") or config.get("validation_split")
+    own = config.get("fewshot_split") or (config.get("fewshot_config") or {}).get("samples")
+    shots = {"fewshot_split": pool} if pool == split and not own else {}
+    return {**config, "test_split": split, **shots}
 
 
 def _not_built(task: str, error: Exception) -> TaskError:

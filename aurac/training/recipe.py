@@ -40,8 +40,8 @@ class Recipe:
         rank: The trained rank R.
         alpha: α of the scaling rule.
         scaling: The rule s_r: `none` α, `rank` α/r, `sqrt` α/√r.
-        nested_ranks: S, the nested ranks (ignored by `lora`); empty means 1, 2, 4, …, R, and all for
-            DyLoRA's update `frozen`.
+        nested_ranks: S, the nested ranks (ignored by `lora`); empty means 1, 2, 4, …, R, and with
+            DyLoRA's update `frozen` all.
         rank_weights: w_r, one per nested rank (not `dylora`); empty means all 1.
         dylora_update: `prefix` (rows 1..b get a gradient) or `frozen` (row b alone does).
         dylora_probabilities: Chances of each nested rank; empty means uniform.

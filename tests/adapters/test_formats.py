@@ -37,7 +37,9 @@ def test_hub_ids(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
     ranks = {"": 2, "@v1": 4, f"@{TAG}": 4, "@v1:deep/er": 3}
-    assert {end: load_adapter(f"owner/name{end}").rank for end in ranks} == ranks
+    found = {end: load_adapter(f"owner/name{end}") for end in ranks}
+    assert {end: adapter.rank for end, adapter in found.items()} == ranks
+    assert [adapter.name for adapter in found.values()] == ["name", "name", "name", "er"]
     for nowhere in ("owner/name@v2", "owner/other", "owner/name:no", "owner/name:../.."):
         with pytest.raises(CheckpointError, match="no folder") as caught:
             load_adapter(nowhere)

@@ -72,6 +72,14 @@ def test_a_base_on_other_documents_is_a_baseline_alone(tmp_path):
     assert curve.n_docs == 2
 
 
+@pytest.mark.parametrize("columns", ["adapter,task", "adapter,task,metric"])
+def test_a_base_that_names_nothing_is_that_of_all(tmp_path, columns):
+    labels = {"adapter,task": ("a,t", ","), "adapter,task,metric": ("a,t,acc", ",,")}[columns]
+    rows = [f"{labels[0]},1,.4", f"{labels[0]},2,.5", f"{labels[1]},0,.1"]
+    (curve,) = read_curves(write(tmp_path, "\n".join([f"{columns},rank,accuracy", *rows])))
+    assert (curve.baseline, curve.ranks) == (0.1, (1, 2))
+
+
 def test_samples_of_a_document_are_averaged(tmp_path):
     rows = [f"{rank},d,{sample},{int(sample < rank)}" for rank in (1, 2) for sample in range(4)]
     (curve,) = read_curves(write(tmp_path, "rank,doc_id,sample,score\n" + "\n".join(rows)))

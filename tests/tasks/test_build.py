@@ -120,6 +120,9 @@ def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):
     for options in ({"metric": {"tiny_chioce": "acc"}}, {"data": {"tiny_chioce": tmp_path}}):
         with pytest.raises(UsageError, match="tiny_chioce, which is not evaluated"):
             built(paths[0], **options)
+    for option in ("metric", "cluster"):  # which a file's task would not get
+        with pytest.raises(UsageError, match=r"tiny_choice\.yaml, which is not evaluated"):
+            built(paths[0], **{option: {str(paths[0]): "answerKey"}})
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,19 @@ def test_gsm8k_on_local_data(tmp_path):
         judged = task.judge([0], [[text]]).metrics
         assert judged["exact_match,strict-match"] == [strict]
         assert judged["exact_match,flexible-extract"] == [flexible]
+
+
+@pytest.mark.parametrize("fewshot", ["stock", "fixed"])
+@pytest.mark.parametrize("first", ["validation_split: test", "training_split: test"])
+def test_no_prompt_of_another_split_has_its_own_example(tmp_path, first, fewshot):
+    path = write_text_task(tmp_path)
+    lines = [line for line in path.read_text().splitlines() if "_split" not in line]
+    path.write_text("\n".join([*lines, first, "test_split: train"]))
+    task = built(path, split="test", num_fewshot=4, fewshot=fewshot)
+    questions = [f"Question: {row['question']}\n" for row in text_rows(8)]
+    for question, (prompt, _) in zip(questions, prompts(task), strict=True):
+        assert prompt.count("Question: ") == 5
+        assert prompt.count(question) == 1
 
 
 @pytest.mark.usefixtures("_no_hub")

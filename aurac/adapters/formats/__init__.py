@@ -72,7 +72,8 @@ def load_adapter(
     if not isinstance(path, (str, Path)):
         live = as_stated(adapter_from_peft(path), stated)
         return replace(live, name=name or live.name)
-    source = Source(_adapter_path(_local(str(path))), stated, base_model)
+    local, hub = _local(str(path)), _HUB_ID.fullmatch(str(path))
+    source = Source(_adapter_path(local), stated, base_model)
     kind = next((kind for kind in FORMATS if kind.recognises(source)), None)
     if kind is None:
         suffixes = ", ".join(sorted({suffix for kind in FORMATS for suffix in kind.suffixes}))
@@ -81,6 +82,8 @@ def load_adapter(
         )
     adapter = as_stated(kind.read(source), stated)
     own = adapter.name if adapter.name.strip(".") else source.path.resolve().name  # of the path `.`
+    if hub and local != Path(path):
+        own = Path(hub["subfolder"] or hub["repo"]).name
     return replace(adapter, name=name or own)
 
 
