@@ -43,8 +43,9 @@ def main() -> None:
     ]
     rows = [row for each in counted for row in each]
     found = results(bases, work) if bases else ""
+    said = tables.answer(bases[0], (HERE / "answer.md").read_text("utf-8")) if bases else OPEN
     page = (HERE / "page.md").read_text(encoding="utf-8")
-    text = page.format(answer=OPEN, there=tables.table(HEADS, rows), results=found)
+    text = page.format(answer=said, there=tables.table(HEADS, rows), results=found)
     STUDY.with_name("README.md").write_text(text, encoding="utf-8")
 
 

@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 GAIN = 0.02  # of study.yaml: one that would pay for another way of training
 
 
+def answer(base: Base, text: str) -> str:
+    """The text with the declared differences of a base and its means over tasks filled in."""
+    declared = [numbers.interval(*base.difference(base.mean, a, b)[0]) for a, b in base.declared]
+    records = base.scores(base.mean).items()
+    aurac = {" ".join(filter(None, key)): numbers.percent(r["aurac"]) for key, r in records}
+    return text.format(base=base.name, declared=declared, aurac=aurac)
+
+
 def primaries(bases: list[Base]) -> str:
     """The declared comparisons, in their direction."""
     rows = []
