@@ -210,7 +210,7 @@ def test_accuracies_without_examples_stand_alone():
     curves = [replace(curve(name), outcomes=None, base_scores=None, doc_ids=None) for name in "ab"]
     shown = screen(analyse(curves, Question(margin=0.02)), width=80)
     assert "[" not in shown
-    assert "a recommendation needs the outcome of every example" in " ".join(shown.split())
+    assert "a recommendation needs the base, and every outcome" in " ".join(shown.split())
 
 
 def test_a_missing_rank_is_a_dash():
