@@ -61,12 +61,7 @@ class ServerBackend(Backend):
     device_kind = place = "server"
     several = "concurrent"
 
-    def __init__(
-        self,
-        arguments: Mapping[str, Any],
-        base: LoadedBase,
-        exports: Exports,
-    ) -> None:
+    def __init__(self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports) -> None:
         super().__init__(SERVER, arguments, base)
         if missing := [each for each in _CLIENT if find_spec(each) is None]:
             raise UsageError(f"asking a server needs pip install 'aurac[servers]' ({missing[0]})")

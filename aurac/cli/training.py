@@ -188,4 +188,4 @@ def study(study: Path, out: Path | None, device: str | None, dry_run: bool) -> i
     done = run_study(loaded, study, folder, device=device or "auto", progress=True, say=say)
     for part in done:
         click.echo(part.run.folder.with_name("report.md"))
-    return 3 if any(part.failures for part in done) else 0
+    return 3 if any(part.run.failures for part in done) else 0

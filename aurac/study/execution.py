@@ -88,8 +88,9 @@ def left(work: Work) -> Iterator[tuple[str, Planned]]:
         every = [adapter for group in groups_of(work.study) for adapter in trials.run(group)]
         yield from (("search", adapter) for adapter in trials.left)
         missing = {adapter.name for adapter in work.missing(part, every)}
+        lost = work.diverged(every)
         for adapter in every:
-            state = "diverged" if work.diverged(adapter) else "done"
+            state = "diverged" if adapter.name in lost else "done"
             if adapter.name in missing:
                 trained = all(job.folder.exists() for job in adapter.trainings(work.out))
                 state = "evaluate" if trained else "train"

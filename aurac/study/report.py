@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 
 class Reported(NamedTuple):
-    """A part of a study: what was measured and says, its primary comparisons if whole, failures."""
+    """A part of a study: what was measured and says, and its primary comparisons if whole."""
 
     run: StoredRun
     analysis: Analysis
     primary: Analysis | None
-    failures: tuple[Failure, ...]
 
 
 def report(trials: Trials) -> Reported | None:
@@ -65,13 +64,15 @@ def report(trials: Trials) -> Reported | None:
         )
         family = sum(len(primaries_of(study, each)) for each in parts_of(study))
         primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
-    reasons = [(adapter, work.diverged(adapter)) for adapter in every]
+    lost = work.diverged(every)
     view.failures = run.failures + tuple(
-        Failure(a.name, None, None, a.recipe.rank, a.task, why) for a, why in reasons if why
+        Failure(a.name, None, None, a.recipe.rank, a.task, lost[a.name])
+        for a in every
+        if a.name in lost
     )
     labels = {name: label for name, label in study.labels.items() if name in groups}
     write_report(view, analysis, work.out / part.name, labels, study.question, primary)
-    return Reported(view, analysis, primary, view.failures)
+    return Reported(view, analysis, primary)
 
 
 def _renamed(

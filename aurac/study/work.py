@@ -59,17 +59,17 @@ class Work:
 
     def missing(self, part: Part, adapters: list[Planned], where: str = RUN) -> list[Planned]:
         """Those that lack cells and whose training did not diverge."""
-        run = self.stored(part, where)
+        run, lost = self.stored(part, where), self.diverged(adapters)
         return [
             adapter
             for adapter in adapters
-            if not self.diverged(adapter)
+            if adapter.name not in lost
             and not (run and adapter.stored(run, self.limit(adapter, where)))
         ]
 
     def train(self, adapter: Planned) -> bool:
         """Train what an adapter needs; False where that diverges, or once did."""
-        if self.diverged(adapter):
+        if self.diverged([adapter]):
             return False
         try:
             for job in adapter.trainings(self.out):
@@ -88,7 +88,7 @@ class Work:
 
         if is_trained(job.folder, job.recipe):
             return
-        self.say(f"training {job.folder.relative_to(self.out)} ({name})")
+        self.say(f"training {self._below(job)} ({name})")
         start = None
         if job.start:
             whole, basis = job.start
@@ -100,23 +100,29 @@ class Work:
 
     def keep(self, job: Training, facts: dict[str, Any]) -> None:
         """Add a training to `trainings.jsonl`."""
-        recipe, folder = job.recipe, job.folder.relative_to(self.out).as_posix()
+        recipe, folder = job.recipe, self._below(job)
         made_by = {"recipe": recipe.name, "seed": recipe.seed, "sha256": recipe.sha256}
         line, path = json.dumps({"folder": folder, **made_by, **facts}) + "\n", self.out / TRAININGS
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
         with path.open("a", encoding="utf-8") as lines:
             lines.write("\n" * torn + line)
 
-    def diverged(self, adapter: Planned) -> str | None:
-        """How a training of an adapter diverged, if one did."""
+    def diverged(self, adapters: Sequence[Planned]) -> dict[str, str]:
+        """Name → how its training diverged, of those of which one did."""
         path, records = self.out / TRAININGS, []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             with suppress(ValueError):  # one that was cut off
                 records.append(json.loads(line))
-        found = {(r["folder"], r["sha256"]): r["diverged"] for r in records if "diverged" in r}
-        jobs = adapter.trainings(self.out)
-        made = ((job.folder.relative_to(self.out).as_posix(), job.recipe.sha256) for job in jobs)
-        return next((found[each] for each in made if each in found), None)
+        why = {(r["folder"], r["sha256"]): r["diverged"] for r in records if "diverged" in r}
+        return {
+            adapter.name: why[made]
+            for adapter in (adapters if why else ())
+            for job in adapter.trainings(self.out)
+            if (made := (self._below(job), job.recipe.sha256)) in why
+        }
+
+    def _below(self, job: Training) -> str:
+        return job.folder.relative_to(self.out).as_posix()
 
     def evaluate(self, part: Part, adapter: Planned, where: str) -> None:
         """Evaluate an adapter under each of its cuts in the `run` or `search` of a part."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 STUDY = HERE.parents[1] / "reports/small_ranks/study.yaml"
 HEADS = ("base", "task", "method", "trials", "adapters")
-OPEN = "**Not answered yet:** nothing is concluded from what is there."
+OPEN = "**Not answered yet:** nothing is concluded from what is there.\n"
 
 
 def main() -> None:

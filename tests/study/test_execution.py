@@ -75,7 +75,7 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     content = {"recipes": recipes, "tasks": FILE["tasks"], "seeds": [1], "ranks": [1]}
     study, file = written(content)
     (done,) = run_study(study, file, out := tmp_path / "out")
-    assert [(failure.adapter, failure.rank) for failure in done.failures] == [("lora-seed1", 4)]
+    assert [(failure.adapter, failure.rank) for failure in done.run.failures] == [("lora-seed1", 4)]
     assert "The training diverged" in (out / "report.md").read_text()
     with (out / "trainings.jsonl").open("a") as lines:
         lines.write('{"folder": "adapters/lo')  # a line that was cut off
@@ -83,8 +83,8 @@ def test_a_training_that_diverged_is_tried_again_with_other_settings(written, tm
     recipes["lora"]["learning_rate"] = 1e-2
     study, file = written(content)
     assert [state for state, _ in left(Work(study, file, out))] == ["train", "done"]
-    ((*_, failures),) = run_study(study, file, out)
-    assert failures == ()
+    (done,) = run_study(study, file, out)
+    assert done.run.failures == ()
     last = json.loads((out / "trainings.jsonl").read_text().splitlines()[-1])
     assert last["folder"] == "adapters/lora-seed1"
 
