@@ -31,7 +31,7 @@ def run_study(
     Adapters whose cells are there are not trained again, nor are their weights needed. Each is
     evaluated before the next is trained, recipe by recipe, and the same call goes on after an
     interruption. Several processes share a study: each takes trials and adapters that no other is
-    doing.
+    doing, and at the end goes back once to what others had.
 
     Raises:
         AuracError: Data, a task or an adapter that cannot be used.
@@ -39,38 +39,42 @@ def run_study(
     work = Work(study, path, out, device, progress, say)
     _check_data(work)
     for part in parts_of(study):
-        for groups in chains_of(study):
+        taken = [groups for groups in chains_of(study) if _do(Trials(work, part), groups)]
+        for groups in taken:
             _do(Trials(work, part), groups)
     return write_study(work)
 
 
-def _do(trials: Trials, groups: list[str]) -> None:
-    """Search the settings of recipes, then train and evaluate what they lack."""
-    work, part = trials.work, trials.part
+def _do(trials: Trials, groups: list[str]) -> bool:
+    """Search, train and evaluate what recipes lack; whether another process has some of it."""
+    work, part, taken = trials.work, trials.part, False
     for group in groups:
         adapters, tried = trials.run(group), set[str]()
         while new := [trial for trial in trials.left if trial.name not in tried]:
-            _each(work, part, new, SEARCH)
+            taken |= _each(work, part, new, SEARCH)
             tried |= {trial.name for trial in new}
             trials.left.clear()
             adapters = trials.run(group)
         if trials.left:
             names = ", ".join(trial.name for trial in trials.left)
             work.say(f"{group} waits for trials that failed or that another process has: {names}")
-            return
-        _each(work, part, adapters, RUN)
+            return taken
+        taken |= _each(work, part, adapters, RUN)
+    return taken
 
 
-def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> None:
-    """Train and evaluate those that are missing, except what another process has."""
-    missing = work.missing(part, adapters, where)
+def _each(work: Work, part: Part, adapters: list[Planned], where: str) -> bool:
+    """Train and evaluate those that are missing; whether another process has one of them."""
+    missing, taken = work.missing(part, adapters, where), False
     for number, adapter in enumerate(missing, 1):
-        with _claim(work.out / part.name, adapter.name) as free:
+        with _claim(work.out / part.name, adapter.folder) as free:
+            taken |= not free
             work.runs.clear()  # another process may have done it
             if free and work.missing(part, [adapter], where):
                 work.say(f"{adapter.name}: {number} of {len(missing)} adapters of this recipe")
                 if work.train(adapter):
                     work.evaluate(part, adapter, where)
+    return taken
 
 
 def write_study(work: Work) -> list[Reported]:
@@ -121,10 +125,10 @@ def _check_data(work: Work) -> None:
 
 
 @contextmanager
-def _claim(folder: Path, name: str) -> Iterator[bool]:
-    """Whether no other process has it; until the end of the block none takes it."""
+def _claim(folder: Path, weights: str) -> Iterator[bool]:
+    """Whether no other process has an adapter; until the end of the block none takes it."""
     (locks := folder / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / f"{name}.lock")
+    lock = FileLock(locks / f"{weights}.lock")
     try:
         with lock.acquire(timeout=0):
             yield True

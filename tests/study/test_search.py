@@ -140,7 +140,7 @@ def test_each_base_and_number_of_examples_has_a_folder(written, tmp_path, tiny_b
 def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     loaded, path = written(FILE)
     todo = [adapter for _, adapter in left(Work(loaded, path, tmp_path))]
-    taken, heard = tmp_path / "locks" / f"{todo[0].name}.lock", []
+    taken, heard = tmp_path / "locks" / f"{todo[0].folder}.lock", []
     taken.parent.mkdir()
 
     def say(line):
@@ -150,7 +150,7 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
                 FileLock(tmp_path / f"{line.split()[1]}.lock").acquire(timeout=0)
 
     fixed = next(adapter for adapter in todo if adapter.group == "fixed")
-    with FileLock(taken), FileLock(taken.with_name(f"{fixed.name}.lock")):
+    with FileLock(taken), FileLock(taken.with_name(f"{fixed.folder}.lock")):
         run_study(loaded, path, tmp_path, say=say)
     assert any(line.startswith("training ") for line in heard)
     waits = "lora waits for trials that failed or that another process has: "
@@ -161,4 +161,14 @@ def test_a_second_process_does_the_other_trials_and_adapters(written, tmp_path):
     states = {adapter.group: state for state, adapter in every if adapter.recipe.seed < 9}
     assert states == {"lora": "train", "tails": "train", "published": "done", "fixed": "train"}
     run_study(loaded, path, tmp_path)
+    assert {state for state, _ in left(Work(loaded, path, tmp_path))} == {"done"}
+
+
+def test_what_another_process_had_is_gone_back_to(written, tmp_path):
+    loaded, path = written(FILE)
+    todo = [adapter for _, adapter in left(Work(loaded, path, tmp_path))]
+    (tmp_path / "locks").mkdir()
+    taken = FileLock(tmp_path / "locks" / f"{todo[0].folder}.lock")
+    with taken:
+        run_study(loaded, path, tmp_path, say=lambda line: "waits" in line and taken.release())
     assert {state for state, _ in left(Work(loaded, path, tmp_path))} == {"done"}
