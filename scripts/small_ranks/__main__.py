@@ -82,6 +82,7 @@ def results(bases: list[Base], work: Work) -> str:
         primary=tables.primaries(bases),
         count=next(r["comparisons"] for b in bases if b.primary for r in b.primary.tables["pairs"]),
         apart=tables.apart(bases),
+        explored=tables.explored(bases),
         scores=tables.scores(bases),
         points=tables.points(bases),
         by_value=tables.by_value(bases),
@@ -98,7 +99,7 @@ def _save(
     rows: int,
 ) -> None:
     with styled():
-        figure = Figure(figsize=(4.2 * columns, 3.6 * rows), layout="constrained")
+        figure = Figure(figsize=(4.2 * columns, 4.8 * rows), layout="constrained")
         draw(bases, list(figure.subplots(rows, columns, squeeze=False).flat))
         folder = STUDY.with_name("figures")
         folder.mkdir(exist_ok=True)

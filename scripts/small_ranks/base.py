@@ -13,6 +13,7 @@ from aurac.study.design import groups_of, tasks_of
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from aurac.analysis import Analysis
     from aurac.analysis.schema import Key, Record
     from aurac.study.report import Reported
     from aurac.study.search import Trials
@@ -32,6 +33,7 @@ CUTS = {
 }
 OTHER_CUTS = {
     "matryoshka": "prefix with P",
+    "matryoshka_prefix": "prefix with P",
     "published": "prefix without P",
     "lora_per_rank": "trained at each rank",
     "squeeze": "trained on at each rank",
@@ -77,16 +79,6 @@ class Base:
         trials = self.trials.winners[group].trials.values()
         return float(100 * np.mean([max(s.get(cut, 0.0) for _, s in tried) for tried in trials]))
 
-    def difference(self, task: str, a: Key, b: Key) -> tuple[list[float], float]:
-        """AURAC of a minus that of b with its interval, and p, as the declared family has them."""
-        records = self.primary.tables["pairs"] if self.primary else ()
-        found = {(r["a"], r["b"]): r for r in records if r["task"] == task}
-        record = found.get((a, b)) or found[b, a]
-        values = [record["difference"], record["low"], record["high"]]
-        if (a, b) not in found:
-            values = [-record["difference"], -record["high"], -record["low"]]
-        return values, record["p"]
-
     def words(self, a: Key, b: Key) -> str:
         """A difference of two rows."""
         labels = self.study.labels
@@ -96,3 +88,14 @@ class Base:
         """A cut in words."""
         other = OTHER_CUTS.get(key.adapter, "prefix, own scale")
         return CUTS.get((str(key.basis), str(key.rescale)), other)
+
+
+def difference(analysis: Analysis | None, task: str, a: Key, b: Key) -> Record:
+    """AURAC of a minus that of b with its interval, and p; None where they were not compared."""
+    for record in analysis.tables["pairs"] if analysis else ():
+        value, low, high = (record[name] for name in ("difference", "low", "high"))
+        if (record["task"], record["a"], record["b"]) == (task, a, b):
+            return record
+        if (record["task"], record["a"], record["b"]) == (task, b, a):
+            return record | {"difference": -value, "low": -high, "high": -low}
+    return dict.fromkeys(("difference", "low", "high", "p"))

@@ -13,7 +13,7 @@ from scripts.small_ranks.base import CUTS, TITLES, Base
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ORDER = ("lora", "dylora", "matryoshka", "published")  # of colours
+ORDER = ("lora", "dylora", "matryoshka", "published", "matryoshka_prefix")  # of colours
 
 
 def accuracies(bases: list[Base], axes: list[Axes]) -> None:
@@ -22,7 +22,7 @@ def accuracies(bases: list[Base], axes: list[Axes]) -> None:
     for ax, (base, task) in zip(axes, columns, strict=True):
         of = View(base.analysis, task, base.names)
         keys = [base.own(group) for group in base.groups(task)]
-        plot(of, ax, keys=keys, legend="inside")
+        _below(plot(of, ax, keys=keys, legend="inside"))
         ax.set_title(f"{base.name}, {TITLES[task]}")
 
 
@@ -77,3 +77,11 @@ def by_rate(base: Base, ax: Axes) -> None:
     ax.set_xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
     ax.set_xlabel("Learning rate")
     ax.legend()
+    _below(ax)
+
+
+def _below(ax: Axes) -> None:
+    """The legend below the axes, where no line runs through it."""
+    if legend := ax.get_legend():
+        legend.set_loc("upper center")
+        legend.set_bbox_to_anchor((0.5, -0.2), ax.transAxes)

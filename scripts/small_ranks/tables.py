@@ -11,29 +11,55 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from aurac.analysis import Question, analyse
+from aurac.analysis.frames import MEAN
 from aurac.analysis.schema import Key
 from aurac.curves.area import quadrature_weights
 from aurac.show import numbers
 from aurac.show.tabular import render_table
 from aurac.study.search import score
 from aurac.study.work import TRAININGS
-from scripts.small_ranks.base import CUTS, RANKS, SVD, TITLES, Base
+from scripts.small_ranks.base import CUTS, RANKS, SVD, TITLES, Base, difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from aurac.analysis import Analysis
     from aurac.analysis.schema import Record
     from aurac.study import Work
 
 GAIN = 0.02  # of study.yaml: one that would pay for another way of training
+OWN = ("", "")
+EXPLORED = (  # recipes that are compared beside the declared ones, under a cut or each its own
+    ("matryoshka_prefix", "dylora", OWN),
+    ("published", "dylora", OWN),
+    ("published", "matryoshka_prefix", OWN),
+    ("matryoshka", "lora", ("prefix", "fit")),
+    ("lora_per_rank", "lora", OWN),
+    ("lora_per_rank", "matryoshka", OWN),
+    ("matryoshka", "lora_scale", OWN),
+    ("squeeze", "lora", OWN),
+    ("squeeze", "matryoshka", OWN),
+)
+FURTHER = "both, ranks 1 to 16"
 
 
 def answer(base: Base, text: str) -> str:
-    """The text with the declared differences of a base and its means over tasks filled in."""
-    declared = [numbers.interval(*base.difference(base.mean, a, b)[0]) for a, b in base.declared]
+    """The text with differences of a base and means over its tasks filled in.
+
+    Declared differences go by their place, exploratory ones by their recipes: those over both
+    tasks, or on the only one.
+    """
+    pairs = [difference(base.primary, base.mean, *pair) for pair in base.declared]
+    declared = [_interval(pair, "difference") for pair in pairs]
+    differences = {}
+    for a, b, found in exploratory(base):
+        record = next(r for r in reversed(found.values()) if r["difference"] is not None)
+        differences[f"{a.adapter} {b.adapter}"] = _interval(record, "difference")
+        differences[f"{a.adapter} {b.adapter} 16"] = _interval(found[FURTHER], "difference")
     records = base.scores(base.mean).items()
     aurac = {" ".join(filter(None, key)): numbers.percent(r["aurac"]) for key, r in records}
-    return text.format(base=base.name, declared=declared, aurac=aurac)
+    return text.format(base=base.name, declared=declared, explored=differences, aurac=aurac)
 
 
 def primaries(bases: list[Base]) -> str:
@@ -41,12 +67,11 @@ def primaries(bases: list[Base]) -> str:
     rows = []
     for base in bases:
         for a, b in base.declared:
-            values, p = base.difference(base.mean, a, b)
-            shown = "better" if values[1] > 0 else "worse" if values[2] < 0 else "neither"
-            gain = "excluded" if values[2] < GAIN else "not excluded"
-            ends = numbers.interval(*values)
-            row = [base.name, base.words(a, b), ends, numbers.p_value(p), shown, gain]
-            rows.append(row)
+            found = difference(base.primary, base.mean, a, b)
+            shown = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "neither"
+            gain = "excluded" if found["high"] < GAIN else "not excluded"
+            ends, p = _interval(found, "difference"), numbers.p_value(found["p"])
+            rows.append([base.name, base.words(a, b), ends, p, shown, gain])
     return table(("base", "difference", "points [95 %]", "p", "shown", "gain of 2 points"), rows)
 
 
@@ -61,10 +86,53 @@ def apart(bases: list[Base]) -> str:
                 score(ours[seed], ranks, "aurac") - score(theirs[seed], ranks, "aurac")
                 for seed in sorted(ours, key=str)
             ]
-            ends = numbers.interval(*base.difference(task, a, b)[0])
+            ends = _interval(difference(base.primary, task, a, b), "difference")
             seeds = ", ".join(map(numbers.percent, each))
             rows.append([f"{base.name}, {TITLES[task]}", base.words(a, b), ends, seeds])
     return table(("task", "difference", "points [95 %]", "seeds"), rows)
+
+
+def exploratory(base: Base) -> list[tuple[Key, Key, dict[str, Record]]]:
+    """The rows of each exploratory pair, and task → difference, of the seeds that all have."""
+    pairs = tuple(
+        (Key(a, *cut), Key(b, *cut)) if cut != OWN else (base.own(a), base.own(b))
+        for a, b, cut in EXPLORED
+        if base.whole.issuperset((a, b))
+    )
+    mine = [row for row in base.rows.values() if any(row.key in pair for pair in pairs)]
+    seeds = set.intersection(*({curve.seed for curve in row.curves} for row in mine))
+
+    def compared(ranks: tuple[int, ...]) -> Analysis:
+        curves, groups = [], dict[str, list[str]]()
+        for row in mine:
+            kept = [c for c in row.curves if c.seed in seeds and {*ranks} <= {*c.ranks}]
+            groups.setdefault(row.key.adapter, []).extend(str(curve.adapter) for curve in kept)
+            curves += kept
+        groups = {name: adapters for name, adapters in groups.items() if adapters}
+        return analyse(curves, Question(groups=groups, pairs=pairs, family=len(pairs), ranks=ranks))
+
+    found, whole = compared(RANKS[:-1]), compared(RANKS)
+    return [
+        (
+            a,
+            b,
+            {FURTHER: difference(whole, MEAN, a, b)}
+            | {task: difference(found, task, a, b) for task in (*base.tasks, MEAN)},
+        )
+        for a, b in pairs
+    ]
+
+
+def explored(bases: list[Base]) -> str:
+    """Exploratory differences on each task and over both."""
+    tasks = [*dict.fromkeys(task for base in bases for task in base.tasks), MEAN, FURTHER]
+    rows = []
+    for base in bases:
+        for a, b, found in exploratory(base):
+            ends = [_interval(found[task], "difference") if task in found else "" for task in tasks]
+            rows.append([base.name, base.words(a, b), *ends])
+    heads = [({MEAN: "both"} | TITLES).get(task, task) for task in tasks]
+    return table(("base", "difference", *heads), rows)
 
 
 def by_value(bases: list[Base]) -> str:
@@ -171,20 +239,19 @@ def chosen(bases: list[Base]) -> str:
 
 
 def costs(work: Work, bases: list[Base]) -> str:
-    """Tokens of all trainings of an adapter of each recipe, and the most memory of one."""
+    """Tokens of all trainings of an adapter of each recipe."""
     lines = (work.out / TRAININGS).read_text(encoding="utf-8").splitlines()
-    known = {r["folder"]: r for r in map(json.loads, lines) if "tokens" in r}
+    known = {r["folder"]: r["tokens"] for r in map(json.loads, lines) if "tokens" in r}
     rows = []
     for base in bases:
         for task in base.tasks:
             for group in base.groups(task):
                 adapter = next(a for a in base.trials.run(group) if a.task == task)
                 jobs = adapter.trainings(work.out)
-                made = [known[job.folder.relative_to(work.out).as_posix()] for job in jobs]
-                tokens, memory = sum(r["tokens"] for r in made), max(r["memory"] for r in made)
+                tokens = sum(known[job.folder.relative_to(work.out).as_posix()] for job in jobs)
                 row = [base.name, TITLES[task], work.study.labels[group], str(len(jobs))]
-                rows.append([*row, f"{tokens:,}", numbers.size(memory)])
-    return table(("base", "task", "method", "trainings", "tokens", "peak memory"), rows)
+                rows.append([*row, f"{tokens:,}"])
+    return table(("base", "task", "method", "trainings", "tokens"), rows)
 
 
 def _interval(record: Record, name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import t
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
@@ -19,12 +20,15 @@ READ = {  # what counts of an answer, and of its reference
     "mawps": lambda text: re.sub(r"[\s()]", "", text.rpartition("=")[0] or text),
 }
 FAMILY = 6  # declared comparisons
+TASKS = {"word problems": "aurac_word_problems", "MAWPS": "mawps"}
 CUTS = {
     "SVD": ("svd", "keep"),
     "SVD, fitted scale": ("svd", "fit"),
     "prefix, fitted scale": ("prefix", "fit"),
     "prefix with P": ("prefix", "trained"),
     "prefix, own scale": ("prefix", "rule"),
+    "prefix without P": ("prefix", "rule"),
+    "trained at each rank": ("prefix", "rule"),
 }
 
 
@@ -63,10 +67,12 @@ def targets_of(run, task):
 
 
 def cells_of(run):
-    """Recipe, seed, task, cut and rank → the outcomes."""
+    """Settings, seed, task, cut and rank → the outcomes."""
     manifest = json.loads((run / "run.json").read_text())
-    recipes = {a["name"]: a["recipe"]["name"].rpartition("-")[2] for a in manifest["adapters"]}
-    made = {a["name"]: (recipes[a["name"]], a["seed"]) for a in manifest["adapters"]}
+    made = {
+        a["name"]: (settings(a["recipe"] | {"family": a["format"] == "family"}), a["seed"])
+        for a in manifest["adapters"]
+    }
     targets = {task["name"]: targets_of(run, task["name"]) for task in manifest["tasks"]}
     lines = lines_of(run)
     return {
@@ -85,50 +91,89 @@ def test_accuracies_follow_from_the_texts(run):
     assert cells_of(run)
 
 
-def areas(cells, task, label):
-    """(S, n) AURAC over ranks 1, 2, 4 and 8 of a method and cut: trapezoids of equal width."""
+def settings(recipe):
+    names = ("method", "learning_rate", "alpha", "steps", "family")
+    return tuple(recipe[name] for name in names)
+
+
+def settings_of(folder, label, task):
+    """What a recipe of the page was trained with: as the study says, at the rate it chose."""
+    study = yaml.safe_load((STUDY / "study.yaml").read_text())
+    group = next(name for name, text in study["labels"].items() if text == label)
+    common = {"family": False} | study["recipe"] | study["tasks"][task]["recipe"]
+    recipe = common | study["recipes"][group]
+    chosen = json.loads((folder / "search.json").read_text()).get(group)
+    rate = chosen["tasks"][task]["chosen"] if chosen else {}
+    return settings(recipe | rate)
+
+
+def areas(cells, folder, task, label, most, ranks):
+    """(S, n) AURAC of a method and cut over ranks that double: trapezoids of equal width."""
     method, cut = label.removesuffix(")").split(" (")
-    method, cut = method.lower().replace("kalora", "ka"), CUTS[cut]
-    seeds = sorted({key[1] for key in cells if key[0] == method and key[2] == task})
-    each = [[cells[(method, s, task, *cut, rank)] for rank in (1, 2, 4, 8)] for s in seeds]
+    ours = (settings_of(folder, method, task), task, *CUTS[cut])
+    seeds = sorted({key[1] for key in cells if (key[0], *key[2:5]) == ours})[:most]
+    each = [[cells[(ours[0], s, *ours[1:], rank)] for rank in ranks] for s in seeds]
     scores = np.array([[[cell[doc] for doc in each[0][0]] for cell in ranks] for ranks in each])
-    return np.tensordot(scores, np.array([1, 2, 2, 1]) / 6, axes=(1, 0))
+    weights = np.array([1, *[2] * (len(ranks) - 2), 1])
+    return np.tensordot(scores, weights / weights.sum(), axes=(1, 0))
 
 
-def end(each, furthest):
+def end(each, furthest, family):
     """An end of the interval of the mean over tasks of (S, n) differences D, in points.
 
     Examples crossed with seeds, one further example and more for a family, Welch's degrees of
     freedom between S - 1 and his own.
     """
-    examples, means, V, more = 0, [], [], 1 + np.log(FAMILY) / 3
+    examples, means, V, more = 0, [], [], 1 + np.log(family) / 3
     for D in each:
         (S, n), rest = D.shape, D - D.mean(0) - D.mean(1, keepdims=True) + D.mean()
         x, w = np.append(D.mean(0), furthest), np.append(np.ones(n), more)
         N, mean = n + more, np.average(x, weights=w)
         variance = w @ np.square(x - mean) / (N - 1) / N
         variance -= np.square(rest).sum() / (n * n * S * (S - 1))
-        examples += max(variance, 0) * t.isf(0.025 / FAMILY, N - 1) ** 2
+        examples += max(variance, 0) * t.isf(0.025 / family, N - 1) ** 2
         means.append(mean)
         V.append(D.mean(1).var(ddof=1) / S)
     welch = sum(V) ** 2 / np.square(V).sum() * (S - 1)
     df = S - 1 + max(0, welch - (S - 1)) / (len(V) + 1)
-    reach = np.sqrt(examples + sum(V) * t.isf(0.025 / FAMILY, df) ** 2) / len(V)
+    reach = np.sqrt(examples + sum(V) * t.isf(0.025 / family, df) ** 2) / len(V)
     return 100 * (np.mean(means) + np.sign(furthest) * reach)
 
 
+def rows_of(heading):
+    """Of a table of the page, each row as a dictionary."""
+    text = (STUDY / "README.md").read_text().partition(f"## {heading}\n")[2].strip()
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    end = next((at for at, line in enumerate(lines) if not line), len(lines))
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:end]]
+
+
+def check(base, pair, tasks, numbers, family, most, ranks=(1, 2, 4, 8)):
+    folder = STUDY / base.partition("-")[0].lower()
+    cells = cells_of(folder / "run")
+    each = [
+        np.subtract(*(areas(cells, folder, task, x, most, ranks) for x in pair.split(" − ")))
+        for task in tasks
+    ]
+    value, *ends = map(float, re.findall(r"-?\d+\.\d", numbers.replace("−", "-")))
+    assert abs(100 * np.mean([D.mean() for D in each]) - value) < 0.051
+    assert ends == pytest.approx([end(each, x, family) for x in (-1, 1)], abs=0.15)
+
+
 def test_declared_comparisons_follow_from_the_texts():
-    text = (STUDY / "README.md").read_text()
-    lines = [line for line in text.splitlines() if line.startswith("|") and " − " in line]
-    rows = [line.split("|")[1:4] for line in lines if "," not in line.split("|")[1]]  # of a base
-    assert rows or "Not answered yet" in text
-    for base, pair, numbers in rows:
-        cells = cells_of(STUDY / base.strip().partition("-")[0].lower() / "run")
-        tasks = sorted({key[2] for key in cells})
-        each = [
-            np.subtract(*(areas(cells, task, x) for x in pair.strip().split(" − ")))
-            for task in tasks
-        ]
-        value, *ends = map(float, re.findall(r"-?\d+\.\d", numbers.replace("−", "-")))
-        assert abs(100 * np.mean([D.mean() for D in each]) - value) < 0.051
-        assert ends == pytest.approx([end(each, -1), end(each, 1)], abs=0.15)
+    rows = rows_of("Comparisons that were declared")
+    assert rows
+    for row in rows:
+        base, pair, numbers = list(row.values())[:3]
+        check(base, pair, TASKS.values(), numbers, FAMILY, 8)
+
+
+def test_exploratory_comparisons_follow_from_the_texts():
+    rows = rows_of("Exploratory comparisons")
+    assert rows
+    for row in rows:
+        for name, numbers in [*row.items()][2:]:
+            tasks = [TASKS[name]] if name in TASKS else TASKS.values()
+            ranks = (1, 2, 4, 8, 16) if name.endswith("16") else (1, 2, 4, 8)
+            if numbers != "–":
+                check(row["base"], row["difference"], tasks, numbers, len(rows), 5, ranks)
