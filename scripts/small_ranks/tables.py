@@ -38,6 +38,8 @@ EXPLORED = (  # recipes that are compared beside the declared ones, under a cut 
     ("lora_per_rank", "lora", OWN),
     ("lora_per_rank", "matryoshka", OWN),
     ("matryoshka", "lora_scale", OWN),
+    ("matryoshka", "dylora_eight", OWN),
+    ("matryoshka_prefix", "dylora_eight", OWN),
     ("squeeze", "lora", OWN),
     ("squeeze", "matryoshka", OWN),
 )
