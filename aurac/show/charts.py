@@ -21,7 +21,7 @@ from aurac.show.numbers import percent, points
 from aurac.terminal import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -56,8 +56,8 @@ def styled(*, small: bool = False) -> Iterator[None]:
         yield
 
 
-def looks(of: View) -> dict[Key, dict[str, Any]]:
-    """How each adapter is drawn: its hue by its method, further cuts of it dashed; eight have one.
+def looks(of: View, keys: Collection[Key]) -> dict[Key, dict[str, Any]]:
+    """How each of `keys` is drawn: its hue by its method, further cuts dashed; eight have a hue.
 
     An adapter has its hue in every task of a run.
     """
@@ -71,7 +71,7 @@ def looks(of: View) -> dict[Key, dict[str, Any]]:
             hues[adapter] = free.pop(0)
     cuts: Counter[str] = Counter()
     found = {}
-    for key in of.keys:
+    for key in filter(keys.__contains__, of.keys):
         hue, cut = hues.get(key.adapter), cuts[key.adapter]
         cuts[key.adapter] += 1
         found[key] = {
@@ -125,9 +125,9 @@ def _legend(ax: Axes, title: str | None = None, *, below: bool = True) -> None:
 
 def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
     """A line for each adapter, named with its AURAC, and its intervals, those of several apart."""
-    for at, (key, look) in enumerate(looks(of).items()):
+    for at, (key, look) in enumerate(looks(of, areas).items()):
         found = [point for point in of.of(key) if point["rank"]]
-        if key not in areas or not found:
+        if not found:
             continue
         grey = look["color"] == REST
         label = "_" if grey else f"{of.names[key]} {areas[key]}".rstrip()
@@ -135,7 +135,7 @@ def _lines(ax: Axes, of: View, scale: float, areas: Mapping[Key, str]) -> None:
             scale * np.array([point[end] for point in found], dtype=np.float64)
             for end in ("accuracy", "low", "high")
         )
-        apart = 2 ** (0.04 * (at - (len(of.keys) - 1) / 2)) if of.bars else 1.0
+        apart = 2 ** (0.04 * (at - (len(areas) - 1) / 2)) if of.bars else 1.0
         ranks = [point["rank"] * apart for point in found]
         ax.plot(ranks, value, label=label, zorder=1 if grey else 3, **look)
         if of.shipped:  # the most that each rank may lose

@@ -85,6 +85,7 @@ def results(bases: list[Base], work: Work) -> str:
         explored=tables.explored(bases),
         scores=tables.scores(bases),
         points=tables.points(bases),
+        fitted=tables.fitted(bases),
         by_value=tables.by_value(bases),
         costs=tables.costs(work, bases),
         chosen=tables.chosen(bases),

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.show.charts import COLOURS, MARKERS, plot
+from aurac.show.charts import BASE, looks, plot
 from aurac.show.views import View
 from scripts.small_ranks.base import CUTS, TITLES, Base
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ORDER = ("lora", "dylora", "matryoshka", "published", "matryoshka_prefix")  # of colours
+THREE = ("lora", "dylora", "matryoshka")
 
 
 def accuracies(bases: list[Base], axes: list[Axes]) -> None:
@@ -32,12 +32,12 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
         rate, cut, where = axes[3 * at : 3 * at + 3]
         by_rate(base, rate)
         labels = base.study.labels
-        for number, group in enumerate(ORDER[:3]):
+        for number, group in enumerate(THREE):
             own = ("prefix", "trained" if group == "matryoshka" else "rule")
             heights = [base.best(group, each) for each in (*CUTS, own)]
-            look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
             beside = np.arange(4) + 0.12 * (number - 1)
-            cut.plot(beside, heights, linestyle="", label=labels[group], **look)
+            look = _look(base, group) | {"linestyle": ""}
+            cut.plot(beside, heights, label=labels[group], **look)
         cut.set_xticks(
             range(4), ["SVD", "SVD,\nfitted", "prefix,\nfitted", "prefix, own\nscale or P"]
         )
@@ -49,7 +49,7 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
         }
         ways = {name: way for name, way in ways.items() if way[0] in base.whole}
         heights = [base.best(group, ("prefix", rescale)) for group, rescale in ways.values()]
-        where.plot(range(len(ways)), heights, "o", color=COLOURS[3])
+        where.plot(range(len(ways)), heights, "o", color=BASE)
         where.set_xticks(range(len(ways)), list(ways))
         where.set_xlabel("P is in")
         for ax in (rate, cut, where):
@@ -68,16 +68,20 @@ def by_rate(base: Base, ax: Axes) -> None:
             for trials in won.trials.values()
         ]
         xs = sorted(set.intersection(*map(set, tried)))
-        number = ORDER.index(group)
-        look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number]}
         values = [100 * np.mean([scores[x] for scores in tried]) for x in xs]
-        ax.plot(xs, values, label=base.study.labels[group], **look)
+        ax.plot(xs, values, label=base.study.labels[group], **_look(base, group))
         rates |= set(xs)
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(rates), [f"{rate:g}" for rate in sorted(rates)])
     ax.set_xlabel("Learning rate")
     ax.legend()
     _below(ax)
+
+
+def _look(base: Base, group: str) -> dict[str, Any]:
+    """As in the figure of accuracies."""
+    own = base.own(group)
+    return looks(View(base.analysis, base.tasks[0], base.names), [own])[own]
 
 
 def _below(ax: Axes) -> None:

@@ -219,6 +219,20 @@ def scores(bases: list[Base]) -> str:
     return table(("method", "cut", *heads), rows)
 
 
+def fitted(bases: list[Base]) -> str:
+    """The factors of the fitted scales, the geometric mean over seeds."""
+    rows = []
+    for base in bases:
+        known = {(c.adapter, c.basis, c.rescale): c.factors for c in base.run.manifest.cuts}
+        for task, key in (each for each in base.rows if each[1].rescale == "fit"):
+            curves = base.rows[task, key].curves
+            found = [known[str(c.adapter), str(c.basis), str(c.rescale)] for c in curves]
+            each = np.exp(np.mean([[np.log(x[rank]) for rank in RANKS] for x in found], axis=0))
+            label = f"{base.study.labels[key.adapter]} ({base.cut(key)})"
+            rows.append([f"{base.name}, {TITLES[task]}", label, *(f"{x:.1f}" for x in each)])
+    return table(("task", "method", *map(str, RANKS)), rows)
+
+
 def chosen(bases: list[Base]) -> str:
     """The cut and the learning rates that the search chose."""
     rows = []

@@ -54,9 +54,11 @@ def test_every_cut_and_every_adapter_has_a_look_of_its_own():
         ("prefix", "fit"),
     ]
     cuts = analyse([curve(basis=basis, rescale=rescale) for basis, rescale in ways])
-    looks = looks_of(View(cuts, "maths")).values()
+    of = View(cuts, "maths")
+    looks = looks_of(of, of.keys).values()
     assert len({look["color"] for look in looks}) == 1
     assert len({str(look["linestyle"]) for look in looks}) == 5
+    assert {looks_of(of, [key])[key]["linestyle"] for key in of.keys} == {"-"}
     many = analyse([curve(f"a{i}", [x - i / 100 for x in LORA]) for i in range(9)])
     colours = [line.get_color() for line in drawn_on(many).lines if len(line.get_xdata()) > 2]
     assert set(colours) == {*COLOURS, REST}
