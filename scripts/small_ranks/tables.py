@@ -39,6 +39,7 @@ EXPLORED = (  # recipes that are compared beside the declared ones, under a cut 
     ("lora_per_rank", "matryoshka", OWN),
     ("matryoshka", "lora_scale", OWN),
     ("matryoshka", "dylora_eight", OWN),
+    ("dylora_eight", "dylora", OWN),
     ("matryoshka_prefix", "dylora_eight", OWN),
     ("squeeze", "lora", OWN),
     ("squeeze", "matryoshka", OWN),

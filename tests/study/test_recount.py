@@ -112,7 +112,7 @@ def test_accuracies_follow_from_the_texts(run):
 
 
 def settings(recipe):
-    names = ("method", "learning_rate", "alpha", "steps", "family")
+    names = ("method", "learning_rate", "alpha", "steps", "accumulation", "family")
     return tuple(recipe[name] for name in names)
 
 
