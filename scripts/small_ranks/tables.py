@@ -95,6 +95,7 @@ def apart(bases: list[Base]) -> str:
     return table(("task", "difference", "points [95 %]", "seeds"), rows)
 
 
+@cache
 def exploratory(base: Base) -> list[tuple[Key, Key, dict[str, Record]]]:
     """The rows of each exploratory pair, and task → difference, of the seeds that all have."""
     pairs = tuple(
