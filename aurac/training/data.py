@@ -8,15 +8,12 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aurac.errors import DataError, first_line
 from aurac.models.weights import quiet_transformers
 from aurac.readers.data_files import SUFFIXES, Row, read_rows
 from aurac.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -142,15 +139,24 @@ def tokenize(recipe: Recipe, rows: Iterable[Row], tokenizer: Any) -> list[dict[s
     return examples
 
 
-def collate(examples: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """A batch right-padded to its longest example: input_ids, attention_mask, labels (B, T)."""
+def collate(
+    examples: Sequence[dict[str, list[int]]], pad: int, *, all_logits: bool = False
+) -> dict[str, Any]:
+    """A batch right-padded to its longest example: input_ids, attention_mask, labels (B, T).
+
+    Unless `all_logits`, `labels` (B, K) and `logits_to_keep` = K begin where the first label is
+    predicted: a large vocabulary's logits of a prompt cost time and memory and are in no loss.
+    """
     import torch
     from torch.nn.utils.rnn import pad_sequence
 
     ids = [torch.tensor(example["input_ids"]) for example in examples]
-    labels = [torch.tensor(example["labels"]) for example in examples]
-    return {
+    targets = [torch.tensor(example["labels"]) for example in examples]
+    labels = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+    first = 0 if all_logits else max(int((labels != IGNORED).any(0).int().argmax()) - 1, 0)
+    batch = {
         "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
         "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        "labels": labels[:, first:],
     }
+    return batch if all_logits else batch | {"logits_to_keep": labels.shape[1] - first}

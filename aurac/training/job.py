@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -134,12 +135,13 @@ def _trained(
     reset_peak_memory(loaded.device)
     model, nested = build_model(recipe, loaded, start)
     pad = loaded.tokenizer.pad_token_id or loaded.tokenizer.eos_token_id or 0  # never attended to
+    takes = signature(loaded.model.forward).parameters
     curve = RankCurve()
     trainer = NestedTrainer(
         nested,
         model,
         arguments,
-        partial(collate, pad=pad),
+        partial(collate, pad=pad, all_logits="logits_to_keep" not in takes),
         train_dataset=examples[0],
         eval_dataset=examples[1] or None,
         callbacks=[nested, *callbacks, curve],

@@ -183,6 +183,30 @@ def test_gradient_checkpointing_and_accumulation_train_the_same_adapter(recipe, 
             assert torch.allclose(tensor, plain[name], rtol=0, atol=2e-5), (other, name)
 
 
+def test_logits_that_no_label_needs_are_left_out_and_change_nothing(recipe, tmp_path, monkeypatch):
+    made, seen = recipe(steps=3), []
+    loaded = load_base(made.base, dtype="float32").model
+    kind, forward = type(loaded), type(loaded).forward
+
+    def watched(self, input_ids=None, attention_mask=None, labels=None, **more):
+        output = forward(self, input_ids, attention_mask, labels=labels, **more)
+        seen.append((input_ids.shape[1], output.logits.shape[1]))
+        return output
+
+    def limited(self, input_ids=None, labels=None, *, logits_to_keep=0, **more):
+        return watched(self, input_ids, labels=labels, logits_to_keep=logits_to_keep, **more)
+
+    for name, function in (("all", watched), ("few", limited)):
+        monkeypatch.setattr(kind, "forward", function)
+        train(made, tmp_path / name)
+    width, kept = zip(*seen, strict=True)
+    assert kept[:3] == width[:3]
+    assert all(0 < few < all_ - 5 for few, all_ in zip(kept[3:], width[3:], strict=True))
+    few, every = tensors(tmp_path / "few"), tensors(tmp_path / "all")
+    for name, tensor in every.items():
+        assert torch.allclose(tensor, few[name], rtol=0, atol=1e-6), name
+
+
 def test_exported_trained_checkpoint_gives_the_training_forward(recipe, tmp_path):
     """`trained` at r = R is the function that training used; `rule` is the published one."""
     made = recipe(steps=10)
