@@ -81,8 +81,11 @@ class Base:
 
     def words(self, a: Key, b: Key) -> str:
         """A difference of two rows."""
-        labels = self.study.labels
-        return f"{labels[a.adapter]} ({self.cut(a)}) − {labels[b.adapter]} ({self.cut(b)})"
+        return f"{self.label(a)} − {self.label(b)}"
+
+    def label(self, key: Key) -> str:
+        """A recipe and its cut."""
+        return f"{self.study.labels[key.adapter]} ({self.cut(key)})"
 
     def cut(self, key: Key) -> str:
         """A cut in words."""

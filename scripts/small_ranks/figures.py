@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurac.show.charts import BASE, looks, plot
-from aurac.show.views import View
+from aurac.show.views import View, names_of
 from scripts.small_ranks.base import CUTS, TITLES, Base
 
 if TYPE_CHECKING:
@@ -20,14 +20,15 @@ def accuracies(bases: list[Base], axes: list[Axes]) -> None:
     """Accuracy against rank on each task, every recipe under its own cut."""
     columns = [(base, task) for base in bases for task in base.tasks]
     for ax, (base, task) in zip(axes, columns, strict=True):
-        of = View(base.analysis, task, base.names)
         keys = [base.own(group) for group in base.groups(task)]
+        labels = {key.adapter: base.label(key) for key in keys}
+        of = View(base.analysis, task, names_of(base.analysis, labels))
         _below(plot(of, ax, keys=keys, legend="inside"))
         ax.set_title(f"{base.name}, {TITLES[task]}")
 
 
 def effects(bases: list[Base], axes: list[Axes]) -> None:
-    """For each base a row: AURAC by learning rate, by cut, and by where P is."""
+    """For each base a row, of its search: AURAC by learning rate, by cut, and by where P is."""
     for at, base in enumerate(bases):
         rate, cut, where = axes[3 * at : 3 * at + 3]
         by_rate(base, rate)
@@ -43,8 +44,8 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
         )
         cut.legend()
         ways = {
-            "neither": ("lora", "rule"),
-            "training": ("published", "rule"),
+            "nothing\n(LoRA)": ("lora", "rule"),
+            "training\nalone": ("published", "rule"),
             "training\nand inference": ("matryoshka", "trained"),
         }
         ways = {name: way for name, way in ways.items() if way[0] in base.whole}

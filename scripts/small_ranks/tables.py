@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from re import fullmatch
 from tokenize import TokenError
@@ -26,40 +27,50 @@ if TYPE_CHECKING:
 
     from aurac.analysis import Analysis
     from aurac.analysis.schema import Record
+    from aurac.curves.area import Axis
+    from aurac.curves.curve import Curve
     from aurac.study import Work
 
 GAIN = 0.02  # of study.yaml: one that would pay for another way of training
 OWN = ("", "")
+RULE, FIT, WITH_P = ("prefix", "rule"), ("prefix", "fit"), ("prefix", "trained")
 EXPLORED = (  # recipes that are compared beside the declared ones, under a cut or each its own
-    ("matryoshka_prefix", "dylora", OWN),
-    ("published", "dylora", OWN),
-    ("published", "matryoshka_prefix", OWN),
-    ("matryoshka", "lora", ("prefix", "fit")),
-    ("lora_per_rank", "lora", OWN),
-    ("lora_per_rank", "matryoshka", OWN),
-    ("matryoshka", "lora_scale", OWN),
-    ("matryoshka", "dylora_eight", OWN),
-    ("dylora_eight", "dylora", OWN),
-    ("matryoshka_prefix", "dylora_eight", OWN),
-    ("squeeze", "lora", OWN),
-    ("squeeze", "matryoshka", OWN),
+    ("matryoshka_prefix", OWN, "dylora", OWN),
+    ("published", OWN, "dylora", OWN),
+    ("published", OWN, "matryoshka_prefix", OWN),
+    ("lora", FIT, "lora", RULE),
+    ("matryoshka", FIT, "matryoshka", WITH_P),
+    ("matryoshka", FIT, "lora", FIT),
+    ("matryoshka", FIT, "dylora", OWN),
+    ("lora_per_rank", OWN, "lora", OWN),
+    ("lora_per_rank", OWN, "matryoshka", OWN),
+    ("matryoshka", OWN, "lora_scale", OWN),
+    ("matryoshka", OWN, "dylora_eight", OWN),
+    ("matryoshka", FIT, "dylora_eight", OWN),
+    ("dylora_eight", OWN, "dylora", OWN),
+    ("matryoshka_prefix", OWN, "dylora_eight", OWN),
+    ("squeeze", OWN, "lora", OWN),
+    ("squeeze", OWN, "matryoshka", OWN),
 )
-FURTHER = "both, ranks 1 to 16"
+WHOLE, LINEAR = "both, ranks 1 to 16", "both, 1 to 16 over rank"
+FLAT = (1, 2)
 
 
 def answer(base: Base, text: str) -> str:
     """The text with differences of a base and means over its tasks filled in.
 
-    Declared differences go by their place, exploratory ones by their recipes: those over both
-    tasks, or on the only one.
+    Declared differences go by their place, exploratory ones by their first row and second recipe:
+    those over both tasks, or on the only one.
     """
     pairs = [difference(base.primary, base.mean, *pair) for pair in base.declared]
     declared = [_interval(pair, "difference") for pair in pairs]
     differences = {}
     for a, b, found in exploratory(base):
         record = next(r for r in reversed(found.values()) if r["difference"] is not None)
-        differences[f"{a.adapter} {b.adapter}"] = _interval(record, "difference")
-        differences[f"{a.adapter} {b.adapter} 16"] = _interval(found[FURTHER], "difference")
+        name = " ".join((*filter(None, a), b.adapter))
+        differences[name] = _interval(record, "difference")
+        for column in (WHOLE, LINEAR):
+            differences[f"{name} {column}"] = _interval(found[column], "difference")
     records = base.scores(base.mean).items()
     aurac = {" ".join(filter(None, key)): numbers.percent(r["aurac"]) for key, r in records}
     return text.format(base=base.name, declared=declared, explored=differences, aurac=aurac)
@@ -72,10 +83,15 @@ def primaries(bases: list[Base]) -> str:
         for a, b in base.declared:
             found = difference(base.primary, base.mean, a, b)
             shown = "better" if found["low"] > 0 else "worse" if found["high"] < 0 else "neither"
-            gain = "excluded" if found["high"] < GAIN else "not excluded"
             ends, p = _interval(found, "difference"), numbers.p_value(found["p"])
-            rows.append([base.name, base.words(a, b), ends, p, shown, gain])
-    return table(("base", "difference", "points [95 %]", "p", "shown", "gain of 2 points"), rows)
+            rows.append([base.name, base.words(a, b), ends, p, shown])
+    return table(("base", "difference", "points [95 %]", "p", "shown"), rows)
+
+
+def excluded(bases: list[Base]) -> int:
+    """In how many declared comparisons the interval is below the gain."""
+    pairs = [(base, *pair) for base in bases for pair in base.declared]
+    return sum(difference(b.primary, b.mean, *pair)["high"] < GAIN for b, *pair in pairs)
 
 
 def apart(bases: list[Base]) -> str:
@@ -97,39 +113,58 @@ def apart(bases: list[Base]) -> str:
 
 @cache
 def exploratory(base: Base) -> list[tuple[Key, Key, dict[str, Record]]]:
-    """The rows of each exploratory pair, and task → difference, of the seeds that all have."""
-    pairs = tuple(
-        (Key(a, *cut), Key(b, *cut)) if cut != OWN else (base.own(a), base.own(b))
-        for a, b, cut in EXPLORED
-        if base.whole.issuperset((a, b))
-    )
-    mine = [row for row in base.rows.values() if any(row.key in pair for pair in pairs)]
-    seeds = set.intersection(*({curve.seed for curve in row.curves} for row in mine))
-
-    def compared(ranks: tuple[int, ...]) -> Analysis:
-        curves, groups = [], dict[str, list[str]]()
-        for row in mine:
-            kept = [c for c in row.curves if c.seed in seeds and {*ranks} <= {*c.ranks}]
-            groups.setdefault(row.key.adapter, []).extend(str(curve.adapter) for curve in kept)
-            curves += kept
-        groups = {name: adapters for name, adapters in groups.items() if adapters}
-        return analyse(curves, Question(groups=groups, pairs=pairs, family=len(pairs), ranks=ranks))
-
-    found, whole = compared(RANKS[:-1]), compared(RANKS)
-    return [
+    """The rows of each exploratory pair, and task → difference, of the seeds that both have."""
+    pairs = [
         (
-            a,
-            b,
-            {FURTHER: difference(whole, MEAN, a, b)}
-            | {task: difference(found, task, a, b) for task in (*base.tasks, MEAN)},
+            Key(a, *cut) if cut != OWN else base.own(a),
+            Key(b, *other) if other != OWN else base.own(b),
         )
-        for a, b in pairs
+        for a, cut, b, other in EXPLORED
+        if base.whole.issuperset((a, b))
     ]
+    rows = []
+    for pair in pairs:
+        found = _compared(base, pair, RANKS[:-1], len(pairs))
+        whole = _compared(base, pair, RANKS, len(pairs))
+        linear = _compared(base, pair, RANKS, len(pairs), "linear")
+        each = {task: difference(found, task, *pair) for task in (*base.tasks, MEAN)}
+        more = {WHOLE: difference(whole, MEAN, *pair), LINEAR: difference(linear, MEAN, *pair)}
+        rows.append((*pair, more | each))
+    return rows
+
+
+def _compared(
+    base: Base, pair: tuple[Key, Key], ranks: tuple[int, ...], family: int, axis: Axis = "log2"
+) -> Analysis | None:
+    """Of the tasks and seeds that both rows have; None where a row lacks a rank."""
+    curves, groups = [], dict[str, list[str]]()
+    for task in base.tasks:
+        rows = [base.rows[task, key] for key in pair if (task, key) in base.rows]
+        if len(rows) < len(pair) or any(not {*ranks} <= {*row.ranks} for row in rows):
+            continue
+        seeds = set.intersection(*({curve.seed for curve in row.curves} for row in rows))
+        for row in rows:
+            kept = [curve for curve in row.curves if curve.seed in seeds]
+            groups.setdefault(row.key.adapter, []).extend(str(curve.adapter) for curve in kept)
+            curves += kept if axis == "log2" else [_flat(curve, ranks, axis) for curve in kept]
+    if not curves:
+        return None
+    over = ranks if axis == "log2" else FLAT
+    groups = {name: list(dict.fromkeys(adapters)) for name, adapters in groups.items()}
+    return analyse(curves, Question(groups=groups, pairs=(pair,), family=family, ranks=over))
+
+
+def _flat(curve: Curve, ranks: tuple[int, ...], axis: Axis) -> Curve:
+    """A curve of two ranks with the area of each example at both: its AURAC is that of `axis`."""
+    scores = np.asarray(curve.outcomes)[[curve.ranks.index(rank) for rank in ranks]]
+    areas = np.clip(quadrature_weights(ranks, axis) @ scores, 0, 1)
+    each = np.stack([areas] * len(FLAT))
+    return replace(curve, ranks=FLAT, accuracy=tuple(each.mean(axis=1)), outcomes=each)
 
 
 def explored(bases: list[Base]) -> str:
     """Exploratory differences on each task and over both."""
-    tasks = [*dict.fromkeys(task for base in bases for task in base.tasks), MEAN, FURTHER]
+    tasks = [*dict.fromkeys(task for base in bases for task in base.tasks), MEAN, WHOLE, LINEAR]
     rows = []
     for base in bases:
         for a, b, found in exploratory(base):
@@ -185,8 +220,7 @@ def points(bases: list[Base]) -> str:
             for group in base.groups(task):
                 row = base.rows[task, base.own(group)]
                 cells = [numbers.percent(row.accuracy(r)) if r in row.ranks else "" for r in RANKS]
-                label = f"{base.study.labels[group]} ({base.cut(row.key)})"
-                rows.append([f"{base.name}, {TITLES[task]}", label, *cells])
+                rows.append([f"{base.name}, {TITLES[task]}", base.label(row.key), *cells])
     return table(("task", "method", *map(str, RANKS)), rows)
 
 
@@ -230,8 +264,9 @@ def fitted(bases: list[Base]) -> str:
             curves = base.rows[task, key].curves
             found = [known[str(c.adapter), str(c.basis), str(c.rescale)] for c in curves]
             each = np.exp(np.mean([[np.log(x[rank]) for rank in RANKS] for x in found], axis=0))
-            label = f"{base.study.labels[key.adapter]} ({base.cut(key)})"
-            rows.append([f"{base.name}, {TITLES[task]}", label, *(f"{x:.1f}" for x in each)])
+            rows.append(
+                [f"{base.name}, {TITLES[task]}", base.label(key), *(f"{x:.1f}" for x in each)]
+            )
     return table(("task", "method", *map(str, RANKS)), rows)
 
 
@@ -257,19 +292,18 @@ def chosen(bases: list[Base]) -> str:
 
 
 def costs(work: Work, bases: list[Base]) -> str:
-    """Tokens of all trainings of an adapter of each recipe."""
+    """Tokens of a training with the first seed, of all recipes."""
     lines = (work.out / TRAININGS).read_text(encoding="utf-8").splitlines()
     known = {r["folder"]: r["tokens"] for r in map(json.loads, lines) if "tokens" in r}
-    rows = []
-    for base in bases:
-        for task in base.tasks:
-            for group in base.groups(task):
-                adapter = next(a for a in base.trials.run(group) if a.task == task)
-                jobs = adapter.trainings(work.out)
-                tokens = sum(known[job.folder.relative_to(work.out).as_posix()] for job in jobs)
-                row = [base.name, TITLES[task], work.study.labels[group], str(len(jobs))]
-                rows.append([*row, f"{tokens:,}"])
-    return table(("base", "task", "method", "trainings", "tokens"), rows)
+    texts = []
+    for base, task in ((each, task) for each in bases for task in each.tasks):
+        tokens = set()
+        for group in base.groups(task):
+            adapter = next(a for a in base.trials.run(group) if a.task == task)
+            jobs = adapter.trainings(work.out)
+            tokens |= {known[job.folder.relative_to(work.out).as_posix()] for job in jobs}
+        texts.append(f"{' or '.join(f'{n:,}' for n in tokens)} ({base.name}, {TITLES[task]})")
+    return ", ".join(texts)
 
 
 def _interval(record: Record, name: str) -> str:
