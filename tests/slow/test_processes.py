@@ -18,6 +18,7 @@ from support.small_runs import assert_clean, cell_files, command, curves, random
 
 from aurac.records.cells import CellStore
 
+pytest.importorskip("ray", reason="needs aurac[ray]")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.cluster,
@@ -91,7 +92,6 @@ def test_ray_gives_the_same_of_a_family_and_of_fitted_factors(
     tiny_base_folder, tmp_path, monkeypatch
 ):
     """A family given with braces from the working folder."""
-    pytest.importorskip("ray", reason="needs aurac[ray]")
     monkeypatch.chdir(tmp_path)
     for rank in (1, 2, 4):
         random_adapter(tiny_base_folder, f"lora_r{rank}", rank=rank, seed=rank)
@@ -108,7 +108,6 @@ def test_a_cluster_of_several_nodes_loses_one(adapter, tmp_path):
 
     A node is killed once the folder has a part of a cell.
     """
-    pytest.importorskip("ray", reason="needs aurac[ray]")
     from ray.cluster_utils import Cluster
 
     settings = {"limit": 600, "ranks": "8"}
@@ -137,7 +136,6 @@ def test_a_cluster_of_several_nodes_loses_one(adapter, tmp_path):
 
 def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, tmp_path):
     """One line and status 3; the folder is whole."""
-    pytest.importorskip("ray", reason="needs aurac[ray]")
     out = tmp_path / "run"
     process = subprocess.Popen(
         command(adapter, out, "--ray", "local"),
@@ -162,7 +160,6 @@ def test_a_lost_head_leaves_a_folder_that_goes_on(adapter, tmp_path):
 
 
 def test_a_cluster_that_is_not_there_is_one_line(adapter, tmp_path):
-    pytest.importorskip("ray", reason="needs aurac[ray]")
     done = subprocess.run(
         command(adapter, tmp_path / "run", "--ray", "127.0.0.1:1"),
         capture_output=True,
