@@ -84,6 +84,7 @@ def results(bases: list[Base], work: Work) -> str:
         excluded=tables.excluded(bases),
         apart=tables.apart(bases),
         explored=tables.explored(bases),
+        at_ranks=tables.at_ranks(bases),
         scores=tables.scores(bases),
         points=tables.points(bases),
         fitted=tables.fitted(bases),

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 GAIN = 0.02  # of study.yaml: one that would pay for another way of training
 OWN = ("", "")
-RULE, FIT, WITH_P = ("prefix", "rule"), ("prefix", "fit"), ("prefix", "trained")
+RULE, FIT = ("prefix", "rule"), ("prefix", "fit")
 EXPLORED = (  # recipes that are compared beside the declared ones, under a cut or each its own
     ("matryoshka_prefix", OWN, "dylora", OWN),
     ("published", OWN, "dylora", OWN),
     ("published", OWN, "matryoshka_prefix", OWN),
     ("lora", FIT, "lora", RULE),
-    ("matryoshka", FIT, "matryoshka", WITH_P),
+    ("matryoshka", FIT, "matryoshka_prefix", OWN),
     ("matryoshka", FIT, "lora", FIT),
     ("matryoshka", FIT, "dylora", OWN),
     ("lora_per_rank", OWN, "lora", OWN),
@@ -52,6 +52,7 @@ EXPLORED = (  # recipes that are compared beside the declared ones, under a cut 
     ("squeeze", OWN, "lora", OWN),
     ("squeeze", OWN, "matryoshka", OWN),
 )
+AT_RANKS = (("matryoshka_prefix", "dylora"), ("lora_per_rank", "matryoshka"))
 WHOLE, LINEAR = "both, ranks 1 to 16", "both, 1 to 16 over rank"
 FLAT = (1, 2)
 
@@ -71,6 +72,9 @@ def answer(base: Base, text: str) -> str:
         differences[name] = _interval(record, "difference")
         for column in (WHOLE, LINEAR):
             differences[f"{name} {column}"] = _interval(found[column], "difference")
+    for group, other in AT_RANKS:
+        pair = base.own(group), base.own(other)
+        differences[f"{group} {other} at 1"] = _at_rank(base, pair, 1)
     records = base.scores(base.mean).items()
     aurac = {" ".join(filter(None, key)): numbers.percent(r["aurac"]) for key, r in records}
     return text.format(base=base.name, declared=declared, explored=differences, aurac=aurac)
@@ -157,7 +161,8 @@ def _compared(
 def _flat(curve: Curve, ranks: tuple[int, ...], axis: Axis) -> Curve:
     """A curve of two ranks with the area of each example at both: its AURAC is that of `axis`."""
     scores = np.asarray(curve.outcomes)[[curve.ranks.index(rank) for rank in ranks]]
-    areas = np.clip(quadrature_weights(ranks, axis) @ scores, 0, 1)
+    weights = quadrature_weights(ranks, axis) if len(ranks) > 1 else [1.0]
+    areas = np.clip(weights @ scores, 0, 1)
     each = np.stack([areas] * len(FLAT))
     return replace(curve, ranks=FLAT, accuracy=tuple(each.mean(axis=1)), outcomes=each)
 
@@ -172,6 +177,22 @@ def explored(bases: list[Base]) -> str:
             rows.append([base.name, base.words(a, b), *ends])
     heads = [({MEAN: "both"} | TITLES).get(task, task) for task in tasks]
     return table(("base", "difference", *heads), rows)
+
+
+def at_ranks(bases: list[Base]) -> str:
+    """Some exploratory differences at each rank, the mean over the tasks that both rows have."""
+    rows = []
+    for base, *groups in ((base, *pair) for base in bases for pair in AT_RANKS):
+        pair = base.own(groups[0]), base.own(groups[1])
+        cells = [_at_rank(base, pair, rank) for rank in RANKS[:-1]]
+        rows.append([base.name, base.words(*pair), *cells])
+    return table(("base", "difference", *map(str, RANKS[:-1])), rows)
+
+
+def _at_rank(base: Base, pair: tuple[Key, Key], rank: int) -> str:
+    found = _compared(base, pair, (rank,), len(RANKS) - 1, "linear")
+    records = [difference(found, task, *pair) for task in (MEAN, *base.tasks)]
+    return _interval(next(r for r in records if r["difference"] is not None), "difference")
 
 
 def by_value(bases: list[Base]) -> str:

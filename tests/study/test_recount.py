@@ -230,6 +230,15 @@ def test_exploratory_comparisons_follow_from_the_texts():
                 check(each, numbers, len(rows))
 
 
+def test_differences_at_each_rank_follow_from_the_texts():
+    rows = rows_of("At each rank, the intervals of a row together:")
+    assert rows
+    for base, pair, *cells in map(dict.values, rows):
+        tasks = ["aurac_word_problems"] if "each rank" in pair else TASKS.values()
+        for rank, numbers in zip((1, 2, 4, 8), cells, strict=True):
+            check([differences(base, pair, task, (rank,) * 2) for task in tasks], numbers, 4)
+
+
 def test_aurac_and_accuracies_follow_from_the_texts():
     found = {}
     for row in rows_of("## AURAC of every way and cut"):
