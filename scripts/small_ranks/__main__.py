@@ -76,7 +76,7 @@ def _whole(row: list[str]) -> bool:
 def results(bases: list[Base], work: Work) -> str:
     """The tables, and the figures beside them."""
     _save(figures.accuracies, bases, "accuracy", sum(len(base.tasks) for base in bases), 1)
-    _save(figures.effects, bases, "effects", 3, len(bases))
+    _save(figures.effects, bases, "effects", 2, len(bases))
     page = (HERE / "results.md").read_text(encoding="utf-8")
     return page.format(
         primary=tables.primaries(bases),

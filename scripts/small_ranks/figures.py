@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.show.charts import BASE, looks, plot
+from aurac.show.charts import looks, plot
 from aurac.show.views import View, names_of
 from scripts.small_ranks.base import CUTS, TITLES, Base
 
@@ -28,9 +28,9 @@ def accuracies(bases: list[Base], axes: list[Axes]) -> None:
 
 
 def effects(bases: list[Base], axes: list[Axes]) -> None:
-    """For each base a row, of its search: AURAC by learning rate, by cut, and by where P is."""
+    """For each base a row, of its search: AURAC by learning rate and by cut."""
     for at, base in enumerate(bases):
-        rate, cut, where = axes[3 * at : 3 * at + 3]
+        rate, cut = axes[2 * at : 2 * at + 2]
         by_rate(base, rate)
         labels = base.study.labels
         for number, group in enumerate(THREE):
@@ -43,17 +43,7 @@ def effects(bases: list[Base], axes: list[Axes]) -> None:
             range(4), ["SVD", "SVD,\nfitted", "prefix,\nfitted", "prefix, own\nscale or P"]
         )
         cut.legend()
-        ways = {
-            "nothing\n(LoRA)": ("lora", "rule"),
-            "training\nalone": ("published", "rule"),
-            "training\nand inference": ("matryoshka", "trained"),
-        }
-        ways = {name: way for name, way in ways.items() if way[0] in base.whole}
-        heights = [base.best(group, ("prefix", rescale)) for group, rescale in ways.values()]
-        where.plot(range(len(ways)), heights, "o", color=BASE)
-        where.set_xticks(range(len(ways)), list(ways))
-        where.set_xlabel("P is in")
-        for ax in (rate, cut, where):
+        for ax in (rate, cut):
             ax.set_ylabel("AURAC (%)")
             ax.set_title(base.name)
 

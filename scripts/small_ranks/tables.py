@@ -42,6 +42,7 @@ EXPLORED = (  # recipes that are compared beside the declared ones, under a cut 
     ("matryoshka", FIT, "matryoshka_prefix", OWN),
     ("matryoshka", FIT, "lora", FIT),
     ("matryoshka", FIT, "dylora", OWN),
+    ("lora", OWN, "dylora", OWN),
     ("lora_per_rank", OWN, "lora", OWN),
     ("lora_per_rank", OWN, "matryoshka", OWN),
     ("matryoshka", OWN, "lora_scale", OWN),
@@ -52,7 +53,11 @@ EXPLORED = (  # recipes that are compared beside the declared ones, under a cut 
     ("squeeze", OWN, "lora", OWN),
     ("squeeze", OWN, "matryoshka", OWN),
 )
-AT_RANKS = (("matryoshka_prefix", "dylora"), ("lora_per_rank", "matryoshka"))
+AT_RANKS = (  # likewise, at each rank
+    ("matryoshka_prefix", "dylora"),
+    ("lora_per_rank", "matryoshka"),
+    ("lora_per_rank", "lora"),
+)
 WHOLE, LINEAR = "both, ranks 1 to 16", "both, 1 to 16 over rank"
 FLAT = (1, 2)
 
