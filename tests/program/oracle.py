@@ -189,6 +189,9 @@ def frames_of(curves, groups, margin=None, reference=None):
     rows, tasks = rows_of(curves, groups), {curve.task: curve.n for curve in curves}
     if reference is not None and reference not in {row.name for row in rows}:
         raise RefusedError("no such reference")
+    whole = [row for row in rows if row.whole and len(row.ranks) > 1]
+    if reference is None and max(Counter(row.task for row in whole).values(), default=0) > 6:
+        reference = Counter(row.name for row in whole).most_common(1)[0][0]
     names, by = "scores points pairs rank_pairs recommended", {(r.task, r.key): r for r in rows}
     frames = {name: {} for name in names.split()}
     for task in tasks:
