@@ -63,7 +63,7 @@ FLAT = (1, 2)
 
 
 def answer(base: Base, text: str) -> str:
-    """The text with differences of a base and means over its tasks filled in.
+    """The text with differences of a base filled in.
 
     Declared differences go by their place, exploratory ones by their first row and second recipe:
     those over both tasks, or on the only one.
@@ -80,9 +80,7 @@ def answer(base: Base, text: str) -> str:
     for group, other in AT_RANKS:
         pair = base.own(group), base.own(other)
         differences[f"{group} {other} at 1"] = _at_rank(base, pair, 1)
-    records = base.scores(base.mean).items()
-    aurac = {" ".join(filter(None, key)): numbers.percent(r["aurac"]) for key, r in records}
-    return text.format(base=base.name, declared=declared, explored=differences, aurac=aurac)
+    return text.format(base=base.name, declared=declared, explored=differences)
 
 
 def primaries(bases: list[Base]) -> str:
@@ -194,6 +192,7 @@ def at_ranks(bases: list[Base]) -> str:
     return table(("base", "difference", *map(str, RANKS[:-1])), rows)
 
 
+@cache
 def _at_rank(base: Base, pair: tuple[Key, Key], rank: int) -> str:
     found = _compared(base, pair, (rank,), len(RANKS) - 1, "linear")
     records = [difference(found, task, *pair) for task in (MEAN, *base.tasks)]

@@ -155,8 +155,6 @@ def rows_of(curves, groups):
         rows.append(row := Row(name, some))
         if cut != first.setdefault(name, cut):
             row.name = f"{name} ({cut})"
-    if any(len({r.n for r in rows if r.task == row.task}) > 1 for row in rows):
-        raise RefusedError("adapters on other examples")
     return rows
 
 
@@ -378,7 +376,8 @@ class Folder:
         has, (name, *way) = self.cuts[cut], cut
         if not {*leaves} <= {*has}:
             return None
-        counts = {leaf: self.examples[leaf][0] if logs else has[leaf][0] for leaf in leaves}
+        fewest = {x: min(c[x][0] for c in self.cuts.values() if x in c) for x in leaves}
+        counts = {leaf: self.examples[leaf][0] if logs else fewest[leaf] for leaf in leaves}
         shared = clusters_of({leaf: (n, self.examples[leaf][1]) for leaf, n in counts.items()})
         cells, found, gone = {0: None}, {}, set()
         cells |= {rank: cell_of(name, rank, *way) for x in leaves for rank in has[x][1]}
