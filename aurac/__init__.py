@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from aurac.adapters.export import save_adapter, truncate
     from aurac.adapters.formats import load_adapter
     from aurac.adapters.inspect import inspect
-    from aurac.analysis.frames import Question, analyse
+    from aurac.analysis.frames import analyse
     from aurac.analysis.score import score
     from aurac.curves.curve import Curve
     from aurac.notebook import Run, load_run
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PLACES = {
     "Curve": "curves.curve",
     "RankCurve": "training.rank_curve",
-    "Question": "analysis.frames",
+    "Question": "curves.question",
     "Run": "notebook",
     "analyse": "analysis.frames",
     "compare": "runs.compare",

@@ -73,19 +73,21 @@ def named(
 ) -> dict[str, Adapter | Family]:
     """Unique name → adapter; names that clash are told apart by their folder or a number.
 
-    `known` are the names of a run folder, by hash; no other adapter gets one of them.
+    `known` are the names of a run folder, by hash: adapters that are given without a name have
+    these, and no other one of them gets one.
     """
     names: dict[str, Adapter | Family] = {}
     for path, adapter in loaded:
-        taken = {*names, *known.values()}
-        name, number = known.get(adapter.sha256), 2
+        own = NamedCheckpoint.of(str(path)).name
+        taken = {*names, *(() if own else known.values())}
+        name, number = None if own else known.get(adapter.sha256), 2
         if name is None:
             name = adapter.name
             if name in taken and path.parent.name:
                 name = f"{path.parent.name}/{path.name}"
             while name in taken:
                 name, number = f"{adapter.name}-{number}", number + 1
-            if adapter.name in known.values():
+            if name != adapter.name and adapter.name in known.values():
                 logger.warning(
                     "the run has another adapter called %s: this one is %s", adapter.name, name
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from aurac.analysis.frames import Analysis, Question, analyse
+from aurac.analysis.frames import Analysis, analyse
 from aurac.analysis.gather import Row
+from aurac.curves.question import Question
 
 __all__ = ["Analysis", "Question", "Row", "analyse"]

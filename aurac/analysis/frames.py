@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aurac.analysis.gather import Groups, Row, difference, gather
+from aurac.analysis.gather import Row, difference, gather
 from aurac.analysis.points import about, ends, points_of, recommended
-from aurac.analysis.schema import Frames, Key, Record
+from aurac.analysis.schema import Frames, Record
 from aurac.curves.area import quadrature_weights
-from aurac.curves.checks import check_level
+from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
 from aurac.stats.estimate import (
     FRACTION,
@@ -32,45 +32,7 @@ if TYPE_CHECKING:
     from aurac.curves.curve import Curve
 
 MEAN = "mean over tasks"
-ALL_PAIRS = "all"
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the curves.
-
-    Attributes:
-        margin: The accuracy that a smaller rank may lose, a fraction; None recommends nothing.
-        reference: The row that all others are compared with; "all" compares all pairs. None does
-            so too where no task has more than six rows; with more, the first row given is the
-            reference, whatever the scores are.
-        level: Coverage of the intervals.
-        groups: Recipe → adapters that are its training seeds.
-        pairs: The rows that are compared, in the place of `reference`; empty: as it says.
-        family: How many comparisons the intervals and p values hold for together; None: as many as
-            stand in a table.
-        ranks: Those over which AURAC is taken; empty: all that the complete rows of a task have.
-    """
-
-    margin: float | None = None
-    reference: str | None = None
-    level: float = 0.95
-    groups: Groups = field(default_factory=dict)
-    pairs: tuple[tuple[Key, Key], ...] = ()
-    family: int | None = None
-    ranks: tuple[int, ...] = ()
-
-    def compares(self, a: Key, b: Key, names: tuple[str, str]) -> bool:
-        """Whether the difference of two rows with these names is in the table."""
-        if self.pairs:
-            return (a, b) in self.pairs or (b, a) in self.pairs
-        return self.reference in (ALL_PAIRS, *names)
-
-    def __post_init__(self) -> None:
-        if self.margin is not None and not 0.0 < self.margin < 1.0:
-            raise UsageError(f"The margin {self.margin:g} is no fraction such as 0.02.")
-        check_level(self.level)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +84,7 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
     """
     asked = question or Question()
     rows = gather(_curves(curves), asked.groups)
-    asked = replace(asked, reference=_reference(asked, rows))
+    asked = asked.but(reference=_reference(asked, rows))
     names = {row.key: row.name for row in rows}
     every_task = dict.fromkeys(row.task for row in rows)
     tasks = [_Task([row for row in rows if row.task == t], asked.ranks) for t in every_task]
@@ -149,12 +111,12 @@ def analyse(curves: Iterable[Curve] | pd.DataFrame, question: Question | None = 
             "pairs": [
                 record
                 for table in tables
-                for record in _family(table, compared(table.areas), asked)
+                for record in _family(table, compared(table.compared), asked)
             ],
             "rank_pairs": [
                 record
                 for task in tasks
-                for a, b in compared(task.rows)
+                for a, b in compared(key for key, row in task.rows.items() if not row.outside)
                 for record in _at_ranks(task.rows[a], task.rows[b], asked.level)
             ],
             "recommended": [
@@ -181,7 +143,7 @@ def _reference(asked: Question, rows: Sequence[Row]) -> str:
     if asked.pairs:
         return ALL_PAIRS
     if asked.reference is None:
-        complete = [row for row in rows if row.complete]
+        complete = [row for row in rows if row.complete and row.outside is None]
         if max(Counter(row.task for row in complete).values(), default=0) <= MOST_ALL_PAIRS:
             return ALL_PAIRS
         return Counter(row.name for row in complete).most_common(1)[0][0]
@@ -201,32 +163,43 @@ class _Task:
     Attributes:
         rows: By their keys.
         areas: AURAC of the complete ones, each with (S, n) areas of its examples, if known.
+        compared: The rows of `areas` on the examples that they share.
         scores: What is said of each row.
     """
 
     def __init__(self, rows: Sequence[Row], ranks: Sequence[int]) -> None:
         self.name = rows[0].task
         whole = [row for row in rows if row.complete]
-        common = set.intersection(*(set(row.ranks) for row in whole)) if whole else set()
-        common &= {*ranks} or common
+        inside = [row for row in whole if row.outside is None]
+        common = set.intersection(*(set(row.ranks) for row in inside)) if inside else set()
+        common = {*ranks} or common
         self.ranks = tuple(sorted(common)) if len(common) > 1 else ()
-        areas = {r.key: (r.area(self.ranks), r.areas(self.ranks)) for r in whole if self.ranks}
+        having = [row for row in whole if self.ranks and {*self.ranks} <= {*row.ranks}]
+        areas = {row.key: (row.area(self.ranks), row.areas(self.ranks)) for row in having}
 
-        def order(row: Row) -> tuple[int, float, str]:
-            if row.key in areas:
-                return 0, -areas[row.key][0], row.name
-            return 1, -sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks)), row.name
+        def order(row: Row) -> tuple[bool, bool, float, str]:
+            mean = sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks))
+            best = mean if (known := areas.get(row.key)) is None else known[0]
+            return row.outside is not None, known is None, -best, row.name
 
         self.rows = {row.key: row for row in sorted(rows, key=order)}
         self.areas = {key: areas[key] for key in self.rows if key in areas}
+        self.compared = [key for key in self.areas if self.rows[key].outside is None]
         self.scores = {key: self._score(row) for key, row in self.rows.items()}
 
     def _score(self, row: Row) -> Claim:
         area, each = self.areas.get(row.key, (None, None))
         linear = None if area is None else row.area(self.ranks, "linear")
-        record = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
+        record: Record = {"aurac": area, "aurac_linear": linear, "base": row.baseline()}
         record |= {"examples": row.examples, "seeds": row.seeds}
+        record["reason"] = None if area is not None else row.reason or self._lacking(row)
         return about(row) | record, None if each is None else row.parts(each)
+
+    def _lacking(self, row: Row) -> str:
+        if not self.ranks:
+            return "the rows have no two ranks in common"
+        missing = [str(rank) for rank in self.ranks if rank not in row.ranks]
+        return f"no result at rank {', '.join(missing)}"
 
     def pair(self, a: Key, b: Key) -> Claim:
         """The difference of AURAC a - b."""
@@ -248,11 +221,11 @@ class _Means:
 
     def __init__(self, tasks: Sequence[_Task], names: Mapping[Key, str]) -> None:
         self.tasks = tasks
-        keys = [key for key in tasks[0].areas if all(key in task.areas for task in tasks)]
+        keys = [key for key in tasks[0].compared if all(key in t.compared for t in tasks)]
         means, sums = ("aurac", "aurac_linear", "base"), ("examples",)
         scores = {key: _mean([task.scores[key] for task in tasks], means, sums) for key in keys}
-        self.areas = sorted(keys, key=lambda key: (-scores[key][0]["aurac"], names[key]))
-        self.scores = {key: scores[key] for key in self.areas}
+        self.compared = sorted(keys, key=lambda key: (-scores[key][0]["aurac"], names[key]))
+        self.scores = {key: scores[key] for key in self.compared}
 
     def pair(self, a: Key, b: Key) -> Claim:
         """The difference a - b over tasks, in some of which b is the better one."""
@@ -290,7 +263,7 @@ def _family(
     table: _Means | _Task, compared: Sequence[tuple[Key, Key]], asked: Question
 ) -> Iterator[Record]:
     """Differences of AURAC with intervals and p, adjusted for those that hold together."""
-    family = asked.family or len(compared)
+    family = (asked.family if asked.pairs else None) or len(compared)
     for record, parts in (table.pair(a, b) for a, b in compared):
         adjusted: Record = {"low": None, "high": None, "p": None, "comparisons": family}
         if parts is not None:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from aurac.analysis.schema import Key
 from aurac.curves.area import quadrature_weights
 from aurac.curves.display import cut_name
-from aurac.curves.matching import align
+from aurac.curves.matching import check_clusters, identities, on, shared
+from aurac.curves.question import Key
 from aurac.errors import CurveError
 from aurac.stats.estimate import Array, Components, components, minus
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
+    from aurac.curves.matching import Identities
 
 Groups = Mapping[str, Sequence[str]]
 T = TypeVar("T")
@@ -34,6 +35,9 @@ class Row:
         curves: One for each of S seeds, with the same ranks, their examples in one order.
         clusters: (n,) codes of what the task's examples share; None for independent ones.
         first: Whether it is the first cut of its adapter, which needs no name of its own.
+        outside: Why it stands below the rows that are compared; None: it is one of them.
+        left_out: Why some seeds of the recipe are no part of it, a sentence each.
+        unpaired: Examples of some row of the task that not all have.
     """
 
     key: Key
@@ -41,6 +45,9 @@ class Row:
     curves: tuple[Curve, ...]
     clusters: Any = None
     first: bool = True
+    outside: str | None = None
+    left_out: tuple[str, ...] = ()
+    unpaired: int = 0
 
     @property
     def name(self) -> str:
@@ -75,9 +82,21 @@ class Row:
 
     @property
     def complete(self) -> bool:
-        """Whether there is an area: fractions at every rank that was asked for, at least two."""
-        whole = all(c.ranks == self.ranks and not c.missing for c in self.curves)
-        return whole and len(self.ranks) > 1 and not self.rolling
+        """Whether there is an area, see `reason`."""
+        return self.reason is None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it has no area: a rank without a result, or fewer than two ranks of all its seeds."""
+        if self.rolling:
+            return "a metric such as perplexity has no AURAC"
+        for curve in self.curves:
+            for rank, why in curve.missing.items():
+                of = f" of {curve.adapter}" if self.seeds > 1 else ""
+                return f"rank {rank}{of} has no result: {why}"
+        if len(self.ranks) < 2:
+            return "AURAC needs two ranks that all seeds have" if self.seeds > 1 else "one rank"
+        return None
 
     @property
     def rolling(self) -> bool:
@@ -227,7 +246,10 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
                 which = f"{one.adapter or 'the adapter'}{seed} on {task}"
                 raise CurveError(f"There are two curves of {which} under one cut.")
         rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
-    return _in_one_order(rows)
+    tasks = dict.fromkeys(row.task for row in rows)
+    shared_rows = [_on_shared_examples([r for r in rows if r.task == task]) for task in tasks]
+    placed = {(row.task, row.key): row for some in shared_rows for row in some}
+    return [placed[row.task, row.key] for row in rows]
 
 
 def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
@@ -243,23 +265,62 @@ def _recipes(groups: Groups, known: set[str | None]) -> dict[str, str]:
     return recipes
 
 
-def _in_one_order(rows: Sequence[Row]) -> list[Row]:
-    """The rows with the examples of a task in the order of its first curve."""
-    firsts: dict[str, Curve] = {}
-    clusters: dict[str, Any] = {}
-    for row in rows:
-        for curve in row.curves:
-            if curve.outcomes is not None:
-                first = firsts.setdefault(row.task, curve)
-                if row.task not in clusters and curve.clusters is not None:
-                    clusters[row.task] = align(first, curve).cluster_codes
+def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a task: those that are compared on the examples that they share, others below.
+
+    A row without examples, of which only accuracies are known, is compared as it is.
+    """
+    known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
+    if not known:
+        return list(rows)
+    every = [curve for row in known for curve in row.curves]
+    own = dict(zip(map(id, every), identities(every), strict=True))
+    rows = [_seeds_on_shared(row, own) if row in known else row for row in rows]
+    known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
+    sets = [own[id(row.curves[0])] for row in known]
+    places, common = shared(sets)
+    largest = max(map(len, sets))
     result = []
     for row in rows:
-        curves = row.curves
-        if all(curve.outcomes is not None for curve in curves):
-            curves = tuple(align(firsts[row.task], curve) for curve in curves)
-        result.append(replace(row, curves=curves, clusters=clusters.get(row.task)))
-    return result
+        if row not in known or known.index(row) in places:
+            curves = tuple(
+                curve if curve.outcomes is None else on(curve, own[id(curve)], common)
+                for curve in row.curves
+            )
+            result.append(replace(row, curves=curves, unpaired=largest - len(common)))
+        else:
+            there = len(set(own[id(row.curves[0])]) & set(common))
+            result.append(replace(row, outside=f"{there} of {len(common)} examples"))
+    return _clustered(result)
+
+
+def _seeds_on_shared(row: Row, own: dict[int, Identities]) -> Row:
+    """The seeds of a row that share their examples; `own` gets those of the curves it makes."""
+    sets = [own[id(curve)] for curve in row.curves]
+    places, common = shared(sets)
+    curves = tuple(on(row.curves[at], sets[at], common) for at in places)
+    own |= {id(curve): common for curve in curves}
+    left = [
+        f"{curve.label} has {len({*each} & {*common})} of {len(common)} examples"
+        for at, (curve, each) in enumerate(zip(row.curves, sets, strict=True))
+        if at not in places
+    ]
+    return replace(row, curves=curves, left_out=tuple(left))
+
+
+def _clustered(rows: Sequence[Row]) -> list[Row]:
+    """The rows with the clusters of their examples, those that are compared with the same ones."""
+    found: Curve | None = None
+    result = []
+    for row in rows:
+        own = next((curve for curve in row.curves if curve.clusters is not None), None)
+        if row.outside is None:
+            if found is not None and own is not None:
+                check_clusters(found, own)
+            found = found or own
+        result.append(replace(row, clusters=None if own is None else own.cluster_codes))
+    codes = None if found is None else found.cluster_codes
+    return [row if row.outside else replace(row, clusters=codes) for row in result]
 
 
 def same(values: Iterable[T]) -> T | None:

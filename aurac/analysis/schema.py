@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from aurac.curves.question import Key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,19 +15,11 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 
-class Key(NamedTuple):
-    """Which row it is: an adapter or recipe under one cut."""
-
-    adapter: str
-    basis: str | None = None
-    rescale: str | None = None
-
-
 FRAMES = {
     name: tuple(columns.split())
     for name, columns in {
         "scores": "task adapter basis rescale cut aurac low high aurac_linear base examples seeds"
-        " seed_sd",
+        " seed_sd reason",
         "points": "task adapter basis rescale cut rank accuracy low high above_base loss"
         " loss_bound unfinished bytes slot",
         "pairs": "task a a_basis a_rescale b b_basis b_rescale difference low high p comparisons"
@@ -62,6 +56,7 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "examples": (int, "how many"),
     "seeds": (int, "training seeds; of a pair the smaller number"),
     "seed_sd": (float, "standard deviation of AURAC over seeds"),
+    "reason": (str, "why there is no AURAC"),
     "reference": (int, "the trained rank"),
     "margin": (float, "the loss that was allowed"),
     "unfinished": (int, "answers, of all seeds, cut off at the limit of tokens"),

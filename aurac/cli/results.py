@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aurac.analysis import Analysis
+    from aurac.notebook import Run
     from aurac.records.run import StoredRun
 
     Groups = tuple[tuple[str, tuple[str, ...]], ...]
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 RUN = click.argument("run", type=FOLDER, metavar="RUN")
 
 
-def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Analysis]:
+def answered(folder: Path, group: Groups, **asked: Any) -> Run:
     """A run or study, and what it says to a question; what is not asked is as it is recorded."""
     from aurac.notebook import load_run
 
     run, given = load_run(folder), dict(group)
     taken = {name for members in given.values() for name in members}
-    known = run.question.groups or run.stored.groups
+    known = run.stored.groups
     groups = {name: some for name, some in known.items() if not taken.intersection(some)}
     changes = {name: value for name, value in asked.items() if value is not None}
-    return run.stored, run.ask(groups=groups | given, **changes).analysis
+    return run.ask(groups=groups | given, **changes)
 
 
 @command(epilog="Exit codes: 0 answered, 2 bad input, 4 a rank to ship is above --rank.")
@@ -45,6 +46,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
     help="Exit with code 4 unless the rank to ship of every adapter is N or smaller.",
 )
 @shared.group
+@shared.limit
 @shared.details
 @shared.as_json
 def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked: Any) -> int:
@@ -57,9 +59,9 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     aurac recommend runs/gsm8k --margin 0.02
     aurac recommend runs/gsm8k --margin 0.02 --rank 16    # as a check in CI
     """  # noqa: D301 - click's mark for lines that stay as they are
-    stored, analysis = answered(run, **asked)
-    shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    if rank and (larger := beyond(analysis, rank, [a.name for a in stored.adapters])):
+    found = answered(run, **asked)
+    shared.print_analysis(found.analysis, found.stored, as_json=as_json, details=details)
+    if rank and (larger := beyond(found.analysis, rank, [a.name for a in found.adapters])):
         line = f"aurac: rank {rank} is not enough for {'; '.join(larger)}"
         click.echo(one_line(line), err=True)
         return 4
@@ -120,7 +122,8 @@ def score(
         and not cluster
         and any((source / n).is_file() for n in ("run.json", "analysis.json"))
     ):
-        run, analysis = answered(source, group, **asked)
+        found = answered(source, group, **asked)
+        run, analysis = found.stored, found.analysis
     else:
         curves = read_curves(source, metric, dict(cluster))
         analysis = analyse(curves, Question(groups=dict(group), **asked))
@@ -144,9 +147,9 @@ def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **as
     \b
     aurac report runs/gsm8k --margin 0.01 --label "my_adapter=My adapter"
     """  # noqa: D301
-    from aurac.show import write_report
-
-    for path in write_report(*answered(run, **asked), out or run, dict(label)):
+    if label:
+        asked["labels"] = dict(label)
+    for path in answered(run, **asked).report(out or run):
         if path.suffix in (".md", ".html"):
             click.echo(path)
 

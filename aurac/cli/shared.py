@@ -126,7 +126,10 @@ group = click.option(
     metavar="RECIPE=A,B",
     help="Treat adapters as training seeds of one recipe.",
 )
-question = options(margin(), reference, group)
+limit = click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Read the first N examples of each task."
+)
+question = options(margin(), reference, group, limit)
 device = click.option(
     "--device", metavar="DEVICE", help="cpu, cuda, cuda:N or mps. Default: the best one there is."
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_LABELS = ("doc_ids", "doc_hashes", "clusters")
+_LABELS = ("doc_ids", "doc_hashes", "prompts", "clusters")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Curve:
         accuracy: K fractions.
         outcomes: (K, n) score in [0, 1] of every example at every rank, read-only; or None.
         doc_ids: n identities on which two curves are joined.
-        doc_hashes: n content hashes; two curves whose hashes differ are not compared.
+        doc_hashes: n content hashes. Examples with another content or prompt are other examples.
         clusters: n labels of what examples share (a passage).
         adapter, task, base: Names.
         metric: Which of the task's metrics is the accuracy, as ``metric,filter``.
@@ -46,7 +46,7 @@ class Curve:
         seed: The training seed.
         data_order: Hash of what fixes the training data and, with the seed, their order: training
             seeds of curves that agree in it are paired.
-        prompts: Hash of the prompts; two curves whose prompts differ are not compared.
+        prompts: n hashes of the examples' prompts.
         baseline: Accuracy of the base (rank 0), a fraction; never part of AURAC.
         base_scores: (n,) score of the base on every example, of which `baseline` is the mean.
         missing: ``rank -> reason`` for ranks without an accuracy; never imputed.
@@ -78,7 +78,7 @@ class Curve:
     rescale: str | None = None
     seed: int | None = None
     data_order: str | None = None
-    prompts: str | None = None
+    prompts: tuple[str, ...] | None = field(default=None, repr=False)
     baseline: float | None = None
     base_scores: NDArray[np.float64] | None = field(default=None, repr=False)
     missing: Mapping[int, str] = field(default_factory=dict)
@@ -238,7 +238,7 @@ class Curve:
         )
 
     def in_order(self, places: NDArray[np.intp]) -> Curve:
-        """The same curve with its n examples in another order, given by their places (n,) here."""
+        """The same curve on some of its examples, in this order, given by their places here."""
         changed: dict[str, Any] = {
             name: tuple(values[i] for i in places)
             for name in _LABELS
@@ -247,6 +247,9 @@ class Curve:
         for name in ("outcomes", "base_scores"):
             if (scores := getattr(self, name)) is not None:
                 changed[name] = scores[..., places]
+        if len(places) != self.n_docs:
+            changed |= {"accuracy": tuple(changed["outcomes"].mean(axis=1)), "unfinished": {}}
+            changed |= {"baseline": None} if "base_scores" in changed else {}
         return replace(self, **changed)
 
 

@@ -11,15 +11,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aurac.adapters.export import check_free
 from aurac.exports.lm_eval_files import Point, model_folder, results, safe, sample_rows
 from aurac.exports.model_card import card
 from aurac.files import fresh_folder
-from aurac.records.cells import Cell
 from aurac.records.manifest import CutInfo
-from aurac.records.run import StoredRun, read_run
+from aurac.records.run import Logged, StoredRun, read_run
 
 BASE = "base"
 
@@ -35,10 +33,8 @@ def export(run_folder: Path, out: Path) -> list[Path]:
     """
     run = read_run(run_folder)
     check_free(out, force=False)
-    leaves = {leaf.name for task in run.tasks for leaf in run.leaves(task)}
-    requests = {task: run.requests(task) for task in sorted(leaves)}
     with fresh_folder(out) as folder:
-        written = [_write(run, point, folder, requests) for point in _points(run)]
+        written = [_write(run, point, folder) for point in _points(run)]
         for adapter in run.adapters:
             if (folder / safe(adapter.name)).is_dir() and (text := card(run, adapter)):
                 path = folder / safe(adapter.name) / "README.md"
@@ -54,7 +50,7 @@ def _points(run: StoredRun) -> Iterator[Point]:
     if base := _cells(run, None, 0):
         yield Point(BASE, 0, None, base)
     seen: set[str] = set()
-    for cut in run.manifest.cuts:
+    for cut in run.cuts:
         name = safe(cut.adapter)
         folder = f"{name}@{cut.basis}-{cut.rescale}" if cut.adapter in seen else name
         seen.add(cut.adapter)
@@ -63,23 +59,23 @@ def _points(run: StoredRun) -> Iterator[Point]:
                 yield Point(folder, rank, cut, cells)
 
 
-def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Cell]:
-    """Task (no group) → its cell."""
-    leaves = (leaf for task in run.tasks for leaf in run.leaves(task))
-    cells = {leaf.name: run.cell(leaf, cut, rank) for leaf in leaves}
-    return {name: cell for name, cell in cells.items() if cell is not None}
+def _cells(run: StoredRun, cut: CutInfo | None, rank: int) -> dict[str, Logged]:
+    """Task (no group) → its cell and examples."""
+    leaves = dict.fromkeys(leaf.name for task in run.tasks for leaf in run.leaves(task))
+    found = {name: run.logged(name, cut, rank) for name in leaves}
+    return {name: logged for name, logged in found.items() if logged is not None}
 
 
-def _write(run: StoredRun, point: Point, out: Path, requests: dict[str, list[Any]]) -> Path:
+def _write(run: StoredRun, point: Point, out: Path) -> Path:
     folder = out / point.folder / f"rank_{point.rank}" / model_folder(str(run.provenance["base"]))
     folder.mkdir(parents=True)
     moment = re.sub(r"[+Z].*$", "", str(run.provenance["started"])).replace(":", "-")
     date = moment if "." in moment else f"{moment}.000000"  # as lm-eval writes it into file names
-    for task, cell in point.cells.items():
-        rows = sample_rows(cell, run.keys(run.task(task)), requests[task][1:])
+    for task, (cell, keys, told) in point.cells.items():
+        rows = sample_rows(cell, keys, told[1:])
         with (folder / f"samples_{safe(task)}_{date}.jsonl").open("w", encoding="utf-8") as lines:
             lines.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows)
     path = folder / f"results_{date}.json"
-    content = results(run, point, {task: rows[0] for task, rows in requests.items()})
+    content = results(run, point)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path

@@ -13,9 +13,9 @@ import numpy as np
 
 from aurac.files import sha256_text
 from aurac.records.cells import Cell
-from aurac.records.lines import DocumentKey
+from aurac.records.lines import DocumentKey, examples_sha256
 from aurac.records.manifest import CutInfo, TaskInfo
-from aurac.records.run import StoredRun
+from aurac.records.run import Logged, StoredRun
 
 NOT_GIVEN = "N/A"  # lm-eval's word for a standard error that was not computed
 
@@ -26,7 +26,7 @@ class Point(NamedTuple):
     folder: str
     rank: int
     cut: CutInfo | None
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, Logged]
 
 
 def safe(name: str) -> str:
@@ -89,18 +89,15 @@ def as_text(value: Any) -> Any:
     return [as_text(item) for item in value] if isinstance(value, list) else str(value)
 
 
-def results(
-    run: StoredRun, point: Point, records: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The content of ``results_DATE.json``; `records` are what the run kept of each task."""
+def results(run: StoredRun, point: Point) -> dict[str, Any]:
+    """The content of ``results_DATE.json``."""
     rows = {
-        name: _task_row(run.task(name), cell, run.keys(run.task(name)))
-        for name, cell in point.cells.items()
+        name: _task_row(run.task(name), cell, keys) for name, (cell, keys, _) in point.cells.items()
     }
     there = [task for task in run.tasks if task.members and set(task.members) <= set(rows)]
     groups = {task.name: list(task.members) for task in there}
     pooled = {name: _group_row(name, members, rows) for name, members in groups.items()}
-    told = {name: records[name] for name in point.cells}
+    told = {name: rows[0] for name, (_, _, rows) in point.cells.items()}
     better = {name: record["higher_is_better"] for name, record in told.items()}
     infos = {name: run.task(name) for name in [*rows, *groups]}
     template = next(iter(told.values()))
@@ -132,7 +129,7 @@ def results(
 
 def _task_row(task: TaskInfo, cell: Cell, keys: Sequence[DocumentKey]) -> dict[str, Any]:
     row: dict[str, Any] = {"name": task.name, "alias": task.name, "sample_len": len(keys)}
-    known = cell.aggregates.get(len(keys), {})
+    known = cell.aggregates.get(examples_sha256(keys), {})
     for key in cell.metrics():
         column = cell.values(key, keys) or []
         metric, _, chain = key.rpartition(",")

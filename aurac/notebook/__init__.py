@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import html
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aurac.analysis import Analysis, Question, analyse
-from aurac.analysis.schema import Frames, Key
-from aurac.errors import UsageError
-from aurac.records.run import AdapterInfo, Failure, Renamed, StoredRun, TaskInfo, read_run
+import msgspec
+
+from aurac.analysis import Analysis, analyse
+from aurac.analysis.schema import Frames
+from aurac.curves.question import Question
+from aurac.errors import RunFolderError, UsageError, first_line
+from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -33,13 +36,12 @@ def load_run(folder: str | Path) -> Run:
     report = folder / "analysis.json"
     if (folder / "run.json").is_file() or not report.is_file():
         return Run(read_run(folder))
-    content = json.loads(report.read_text(encoding="utf-8"))
-    run = read_run(folder / content.get("run", "run"))
-    if rows := content.get("renamed"):
-        run = run.renamed_as(Renamed(*row) for row in rows)
-    question = content["question"]
-    pairs = tuple((Key(*a), Key(*b)) for a, b in question["pairs"])
-    return Run(run, Question(**question | {"pairs": pairs}))
+    try:
+        content = json.loads(report.read_text(encoding="utf-8"))
+        question = msgspec.convert(content["question"], Question)
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
+    return Run(read_run(folder / content.get("run", "run"), question))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,15 @@ class Run(Frames):
     Its five frames have the columns of the CSV files of a report (docs/howto/notebook.md).
 
     Attributes:
-        stored: What was evaluated.
-        question: Margin, reference, level and recipes; the recorded recipes by default.
+        stored: What was evaluated, under a question; by default the last one.
     """
 
     stored: StoredRun
-    question: Question = field(default_factory=Question)
+
+    @property
+    def question(self) -> Question:
+        """What is asked: margin, reference, groups, examples and more."""
+        return self.stored.question
 
     @property
     def folder(self) -> Path:
@@ -84,8 +89,7 @@ class Run(Frames):
     @cached_property
     def analysis(self) -> Analysis:
         """All frames at once."""
-        groups = self.question.groups or self.stored.groups
-        return analyse(self.curves, replace(self.question, groups=groups))
+        return analyse(self.curves, self.question.but(groups=self.stored.groups))
 
     @property
     def tables(self) -> Mapping[str, Any]:  # type: ignore[override]
@@ -94,7 +98,7 @@ class Run(Frames):
 
     def ask(self, **changes: Any) -> Run:
         """The same run with other fields of its `aurac.Question`; what is not named stays."""
-        return replace(self, question=replace(self.question, **changes))
+        return Run(self.stored.under(self.question.but(**changes)))
 
     def recommend(self, margin: float) -> DataFrame:
         """`recommended` for a margin, a fraction that was chosen before looking."""
@@ -114,7 +118,7 @@ class Run(Frames):
         """
         import pandas as pd
 
-        groups, frames, based = self.question.groups or self.stored.groups, [], set[str]()
+        groups, frames, based = self.stored.groups, [], set[str]()
         members = groups.get(adapter or "", [adapter])
         for curve in self.curves:
             if task not in (None, curve.task) or (adapter and curve.adapter not in members):
@@ -132,11 +136,10 @@ class Run(Frames):
     def _answers(self, curve: Curve, rank: int) -> DataFrame:
         task, adapter, nan = str(curve.task), curve.adapter, float("nan")
         answers = self.stored.samples(task, adapter, curve.basis, curve.rescale, rank)
-        asked = self.stored.questions(task)[["example", "question", "target"]]
         names = ("adapter", "basis", "rescale", "cut")
         about = {name: getattr(curve, name) if rank else nan for name in names}
-        labelled = answers.assign(task=task, **about, rank=rank).merge(asked, on="example")
-        return labelled[["task", *names, "rank", *answers.columns, "question", "target"]]
+        columns = ["example", "score", "response", "read", "question", "target"]
+        return answers.assign(task=task, **about, rank=rank)[["task", *names, "rank", *columns]]
 
     def plot(
         self,
@@ -163,7 +166,7 @@ class Run(Frames):
             from matplotlib import pyplot as plt
 
             _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-        names = names_of(self.analysis, labels)
+        names = names_of(self.analysis, {**self.question.labels, **(labels or {})})
         of = View(self.analysis, task or str(self.curves[0].task), names)
         keys = [key for key in of.keys if adapters is None or key.adapter in adapters]
         if unknown := {*(adapters or ())} - {key.adapter for key in keys}:
@@ -179,7 +182,8 @@ class Run(Frames):
         from aurac.show import write_report
 
         folder = None if out is None else Path(out)
-        return write_report(self.stored, self.analysis, folder, labels=labels)
+        run = self if labels is None else self.ask(labels=labels)
+        return write_report(run.stored, run.analysis, folder)
 
     def __str__(self) -> str:
         from aurac.show import screen

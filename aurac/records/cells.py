@@ -44,8 +44,8 @@ class Cell:
     blocks: list[Any] = field(default_factory=list)  #: in the order in which they were kept
     #: example → block and row of its outcome
     places: dict[DocumentKey, tuple[int, int]] = field(default_factory=dict)
-    #: number of first examples → lm-eval's aggregates over these
-    aggregates: dict[int, dict[str, float]] = field(default_factory=dict)
+    #: hash of a set of examples → lm-eval's aggregates over these
+    aggregates: dict[str, dict[str, float]] = field(default_factory=dict)
     failed: Failed | None = None  #: why it could not be completed, if nothing was kept since
 
     def add(self, line: Any) -> None:

@@ -13,7 +13,6 @@ from aurac.records.cells import CellStore, writing
 from aurac.records.manifest import RUN_FILE, Manifest
 
 MOST_DEATHS = 5  # processes that ended within one cell before it counts as failed
-RESULTS_FILE, RESULTS_SCHEMA = "results.json", 2
 
 
 def known_names(path: Path) -> dict[str, str]:
@@ -54,8 +53,11 @@ class RunFolder:
         if self.path.is_file() or foreign:
             raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
 
-    def record(self, manifest: Manifest) -> None:
+    def record(self, manifest: Manifest) -> Manifest:
         """Add to `run.json` what a command asks for, one process at a time.
+
+        Returns:
+            All that the folder holds.
 
         Raises:
             RunFolderError: See `check`; or the folder cannot be written.
@@ -67,6 +69,7 @@ class RunFolder:
                 if (self.path / RUN_FILE).is_file():
                     manifest = Manifest.read(self.path).grown(manifest)
                 manifest.write(self.path)
+        return manifest
 
     def take(self, key: str) -> FileLock | None:
         """The lock of a cell; None where another process holds it.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from aurac.files import sha256_json
 
-CELL_SCHEMA = 3
+CELL_SCHEMA = 4
 
 
 class CellIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +50,11 @@ class DocumentKey(msgspec.Struct, frozen=True, array_like=True):
     prompt: str  #: SHA-256 of its requests: contexts, continuations, generation settings
 
 
+def examples_sha256(keys: Sequence[DocumentKey]) -> str:
+    """A hash of examples in their order."""
+    return sha256_json(msgspec.to_builtins(keys))[:32]
+
+
 class Block(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of n examples."""
 
@@ -70,9 +76,9 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aggregates(msgspec.Struct, frozen=True, kw_only=True):
-    """lm-eval's aggregates of the metrics over so many first examples."""
+    """lm-eval's aggregates of the metrics over a set of examples."""
 
-    examples: int
+    examples: str  #: hash of their keys, see `examples_sha256`
     values: dict[str, float]
 
 

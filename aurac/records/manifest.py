@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from aurac.curves.question import Question
 from aurac.errors import RunFolderError, first_line
 from aurac.files import write_json
-from aurac.records.lines import DocumentKey
 
 RUN_FILE = "run.json"
-RUN_SCHEMA = 2
+RUN_SCHEMA = 3
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,22 +44,32 @@ class AdapterInfo(Record, frozen=True, kw_only=True):
     licence: str | None = None  #: as the front matter of its README names it
 
 
+class Examples(Record, frozen=True, kw_only=True):
+    """A set of examples that was asked of a task or group: the first ones of each task's split."""
+
+    #: task (no group) → the beginning of the names of its two files, in the run folder
+    documents: dict[str, str]
+    limits: list[float | None] = []  #: with which it was asked for; None or 0: all
+
+    @property
+    def name(self) -> str:
+        """What tells it from other sets."""
+        return " ".join(self.documents.values())
+
+
 class TaskInfo(Record, frozen=True, kw_only=True):
     """A task, or a group of tasks."""
 
     name: str  #: lm-eval's
-    metric: str  #: the ``metric,filter`` that is integrated
+    metric: str  #: the ``metric,filter`` that was integrated last, unless a question names another
     metrics: tuple[str, ...] = ()  #: all that its cells hold
-    examples: int = 0  #: how many were evaluated
+    sets: list[Examples] = []  #: those that were asked for, the last one at the end
     version: str = ""  #: lm-eval's version of it
     num_fewshot: int | None = None  #: examples in each prompt; None in a group whose tasks differ
     members: tuple[str, ...] = ()  #: the tasks of a group
     rolling: bool = False  #: the metric is one of whole texts (perplexity), which has no AURAC
-    cluster: str | None = None  #: the field by which its examples are clustered
-    documents: str | None = None  #: the file of its questions in the run folder
-    requests: str | None = None  #: the file of its prompts in the run folder
+    cluster: str | None = None  #: the field by which its examples were clustered last
     prompting: dict[str, Any] = {}  #: what its prompts are made with, beside its own settings
-    first: DocumentKey | None = None  #: its first example
     scoring: str = ""  #: hash of how answers become scores
     token_limit: int | None = None  #: most tokens of an answer, where answers are generated
 
@@ -71,9 +81,9 @@ class CutInfo(Record, frozen=True, kw_only=True):
     basis: str
     rescale: str
     factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
-    examples: dict[str, int]  #: task (no group) → how many were asked for last
-    limits: dict[str, float | None] = {}  #: task (no group) → the limit that was given last
     cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
+    #: task or group → name of a set of its examples → ranks that were asked for on it
+    asked: dict[str, dict[str, list[int]]] = {}
 
     @property
     def ranks(self) -> tuple[int, ...]:
@@ -82,18 +92,18 @@ class CutInfo(Record, frozen=True, kw_only=True):
 
 
 class Manifest(Record, frozen=True, kw_only=True):
-    """The content of `run.json`."""
+    """The content of `run.json`, or what one command adds to it."""
 
     schema: int = RUN_SCHEMA
     settings: dict[str, Any]  #: what may not change once there are cells
-    #: of the latest command: itself, times, versions, machine, base
-    provenance: dict[str, Any] = {}
+    #: a record of each command: itself, times, versions, machine, base; the latest one at the end
+    log: list[dict[str, Any]] = []
+    question: Question = Question()  #: what was asked last
     adapters: list[AdapterInfo]
     tasks: list[TaskInfo]  #: those of a group before it
     asked: list[str]  #: the tasks and groups that were asked for
     cuts: list[CutInfo]  #: adapter by adapter, the default cut first
     base: dict[str, str]  #: task (no group) → key of the base's cell
-    groups: dict[str, list[str]] = {}  #: recipe → adapters that are its seeds, as given
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -117,6 +127,19 @@ class Manifest(Record, frozen=True, kw_only=True):
             raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
         raise RunFolderError(f"{path} has schema {schema}; this aurac reads {RUN_SCHEMA}")
 
+    @property
+    def held(self) -> set[tuple[str, str]]:
+        """What its curves are made of: pairs of a cell and a set of examples."""
+        return {
+            (key, each.name)
+            for cut in self.cuts
+            for task in self.tasks
+            for leaf in task.members or (task.name,)
+            for rank, key in cut.cells.get(leaf, {}).items()
+            for each in task.sets
+            if rank in cut.asked.get(task.name, {}).get(each.name, ())
+        }
+
     def write(self, folder: Path) -> None:
         """Write it into a run folder."""
         write_json(folder / RUN_FILE, self.to_dict())
@@ -126,54 +149,90 @@ class Manifest(Record, frozen=True, kw_only=True):
         if not self.cuts:
             return []
         found = _changed(self.settings, other.settings)
-        hashes = {adapter.name: adapter.sha256 for adapter in other.adapters}
-        found += [
-            f"adapter {adapter.name} has other weights"
-            for adapter in self.adapters
-            if hashes.get(adapter.name, adapter.sha256) != adapter.sha256
-        ]
-        before = {task.name: task for task in self.tasks if task.first}
+        before = {task.name: task for task in self.tasks if task.scoring}
         for task in (task for task in other.tasks if task.name in before):
             known = before[task.name]
             changed = _changed(known.prompting, task.prompting)
+            if known.scoring != task.scoring:
+                changed.append("was scored with other filters or metrics")
             found += [f"of task {task.name} {each}" for each in changed[:1]]
-            rescored = known.scoring and known.scoring != task.scoring
-            if not changed and (known.first != task.first or rescored):
-                found.append(
-                    f"task {task.name} was evaluated with other data, prompts, filters or settings "
-                    "of generation"
-                )
         return found
 
     def grown(self, other: Manifest) -> Manifest:
-        """All that either holds; of what both hold the `other`'s is newer."""
+        """All that either holds; of what both hold the `other`'s is newer.
+
+        Adapters are the same where their weights are, and keep the name that they have here.
+        """
         if not self.cuts:
             return other
         if not other.cuts:
             return self
-        adapters = {a.name: a for a in self.adapters}
+        names = self._names(other)
+        adapters = {a.sha256: a for a in self.adapters}
         for new in other.adapters:
-            sizes = adapters[new.name].sizes if new.name in adapters else {}
-            adapters[new.name] = msgspec.structs.replace(new, sizes={**sizes, **new.sizes})
+            sizes = adapters[new.sha256].sizes if new.sha256 in adapters else {}
+            changes = {"name": names[new.name], "sizes": {**sizes, **new.sizes}}
+            adapters[new.sha256] = msgspec.structs.replace(new, **changes)
         tasks = {task.name: task for task in self.tasks}
         for task in other.tasks:
-            before = tasks.get(task.name, task)
-            tasks[task.name] = before if before.examples > task.examples else task
+            sets = {each.name: each for each in getattr(tasks.get(task.name), "sets", [])}
+            for new_set in task.sets:
+                before = sets.pop(new_set.name, new_set)  # the one that is asked for stands last
+                limits = [*dict.fromkeys([*before.limits, *new_set.limits])]
+                sets[new_set.name] = msgspec.structs.replace(new_set, limits=limits)
+            tasks[task.name] = msgspec.structs.replace(task, sets=[*sets.values()])
         cuts = {(c.adapter, c.basis, c.rescale): c for c in self.cuts}
         for cut in other.cuts:
-            way = cut.adapter, cut.basis, cut.rescale
-            cuts[way] = _grown(cuts[way], cut) if way in cuts else cut
-        grouped = {name for members in other.groups.values() for name in members}
-        groups = {n: some for n, some in self.groups.items() if grouped.isdisjoint(some)}
+            new_cut = msgspec.structs.replace(cut, adapter=names[cut.adapter])
+            way = new_cut.adapter, cut.basis, cut.rescale
+            cuts[way] = _grown(cuts[way], new_cut) if way in cuts else new_cut
         return Manifest(
             settings=self.settings,
-            provenance=other.provenance,
+            log=_logged([*self.log, *other.log]),
+            question=self._question(other, names),
             adapters=list(adapters.values()),
             tasks=list(tasks.values()),
             asked=list(dict.fromkeys([*self.asked, *other.asked])),
             cuts=list(cuts.values()),
             base={**self.base, **other.base},
-            groups={**groups, **other.groups},
+        )
+
+    def _names(self, other: Manifest) -> dict[str, str]:
+        """The other's name of each of its adapters → the name in this folder."""
+        known = {adapter.sha256: adapter.name for adapter in self.adapters}
+        names: dict[str, str] = {}
+        for new in other.adapters:
+            name, number = known.get(new.sha256) or new.name, 2
+            while new.sha256 not in known and name in {*known.values(), *names.values()}:
+                name, number = f"{new.name}-{number}", number + 1
+            names[new.name] = name
+        return names
+
+    def _question(self, other: Manifest, names: Mapping[str, str]) -> Question:
+        """The other's question in the names of this folder, with what it leaves open of the last.
+
+        A group takes the place of earlier ones with the same adapters.
+        """
+        last, asked = self.question, other.question
+        told = {task.name for task in other.tasks}
+        groups = {n: tuple(names[m] for m in some) for n, some in asked.groups.items()}
+        taken = {name for members in groups.values() for name in members}
+        before = {n: some for n, some in last.groups.items() if taken.isdisjoint(some)}
+        kept = {
+            field: {t: value for t, value in getattr(last, field).items() if t not in told}
+            for field in ("metrics", "clusters")
+        }
+        reference = asked.reference
+        for name, here in names.items() if reference not in groups else ():
+            if reference == name or str(reference).startswith(f"{name} ("):
+                reference = here + str(reference)[len(name) :]
+                break
+        return asked.but(
+            reference=reference,
+            groups=before | groups,
+            metrics=kept["metrics"] | asked.metrics,
+            clusters=kept["clusters"] | asked.clusters,
+            labels=last.labels,
         )
 
 
@@ -182,15 +241,24 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {old!r}, is {new!r}" for name, old, new in pairs if old != new]
 
 
+def _logged(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each command once, in the order of their latest runs."""
+    latest = {entry.get("command") or entry["started"]: entry for entry in log}
+    order = dict.fromkeys(entry.get("command") or entry["started"] for entry in reversed(log))
+    return [latest[key] for key in reversed(order)]
+
+
 class _Schema(msgspec.Struct):
     schema: int = 0
 
 
 def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
-    cells = dict(before.cells)
+    cells, asked = dict(before.cells), dict(before.asked)
     for task, keys in cut.cells.items():
         cells[task] = dict(sorted({**cells.get(task, {}), **keys}.items()))
-    examples = {**before.examples, **cut.examples}
-    limits, factors = {**before.limits, **cut.limits}, {**before.factors, **cut.factors}
-    changes = {"cells": cells, "examples": examples, "limits": limits, "factors": factors}
-    return msgspec.structs.replace(cut, **changes)
+    for task, sets in cut.asked.items():
+        known = asked.get(task, {})
+        both = {name: sorted({*known.get(name, ()), *ranks}) for name, ranks in sets.items()}
+        asked[task] = known | both
+    factors = {**before.factors, **cut.factors}
+    return msgspec.structs.replace(cut, cells=cells, asked=asked, factors=factors)

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.analysis.frames import ALL_PAIRS
+from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
-from aurac.files import sweep_scraps, write_json
-from aurac.records.cells import writing
-from aurac.records.folder import RESULTS_FILE, RESULTS_SCHEMA, RunFolder
+from aurac.files import sweep_scraps
+from aurac.records.folder import RunFolder
 from aurac.records.run import StoredRun, recipe_groups
 from aurac.runs import ray
 from aurac.runs.check import check
@@ -110,10 +109,16 @@ def run(
             sweep_scraps(folder.path)
             _compute(inputs, sweeps, distinct(cells), Work(folder, progress))
         progress.step("writing the report")
-        seconds = {"seconds": round(time.time() - began, 1)}
-        manifest = msgspec.structs.replace(manifest, provenance=manifest.provenance | seconds)
-        folder.record(manifest)
-        return _written(StoredRun(folder.path, manifest, folder.cells), settings, report=report)
+        entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
+        manifest = msgspec.structs.replace(manifest, log=[entry])
+        whole = folder.record(manifest)
+        asked = _answered(StoredRun(folder.path, manifest, folder.cells, manifest.question))
+        everything = StoredRun(folder.path, whole, folder.cells, whole.question)
+        if report and everything.curves:
+            all_of_it = _answered(everything)
+            if not is_written(all_of_it.analysis, folder.path, everything):
+                all_of_it.report()
+        return asked
 
 
 def _check_question(inputs: Inputs) -> None:
@@ -123,7 +128,7 @@ def _check_question(inputs: Inputs) -> None:
         for task in (each for each in inputs.tasks if each.group is None):
             if few := too_few(len(task), margin):
                 logger.warning("%s: %s", task.name, few)
-    recipes = recipe_groups(manifest.adapters, manifest.groups)
+    recipes = recipe_groups(manifest.adapters, manifest.question.groups)
     seeds = {name for members in recipes.values() for name in members}
     names = [*recipes, *(a.name for a in manifest.adapters if a.name not in seeds)]
     if not _names(reference, names):
@@ -154,59 +159,15 @@ def _compute(
             work.aggregate(cell)  # of fewer examples than before it is not there yet
 
 
-def _written(stored: StoredRun, settings: Settings, *, report: bool) -> Run:
-    """What is asked of the results, with `results.json` and the report in the run folder.
-
-    A report that would say the same is left as it is.
-    """
-    from aurac.analysis import Question
+def _answered(stored: StoredRun) -> Run:
+    """What is asked of the results, where there is something to compare with."""
     from aurac.notebook import Run
 
     rows = {*stored.groups, *(curve.adapter for curve in stored.curves)}
-    if not _names(reference := settings.reference, rows):
+    if not _names(reference := stored.question.reference, rows):
         logger.warning("%s has no result to compare with", reference)
-        reference = None
-    question = Question(margin=settings.margin, reference=reference, groups=dict(stored.groups))
-    result = Run(stored, question)
-    with writing(stored.folder):
-        changed = write_results(stored)
-    if report and stored.curves and (changed or not is_written(result.analysis, stored.folder)):
-        result.report()
-    return result
-
-
-def write_results(stored: StoredRun) -> bool:
-    """`results.json`, for programs that read accuracies and no cells; whether it changed."""
-    curves = [
-        {
-            "task": curve.task,
-            "adapter": curve.adapter,
-            "basis": curve.basis,
-            "rescale": curve.rescale,
-            "metric": curve.metric,
-            "examples": curve.n_docs,
-            "base": curve.baseline,
-            "ranks": list(curve.ranks),
-            "accuracy": list(curve.accuracy),
-            "missing": dict(curve.missing),
-        }
-        for curve in stored.curves
-    ]
-    adapters = [
-        {name: value for name, value in adapter.to_dict().items() if name != "recipe"}
-        for adapter in stored.adapters
-    ]
-    content = {
-        "schema": RESULTS_SCHEMA,
-        "adapters": adapters,
-        "tasks": [task.to_dict() for task in stored.tasks],
-        "curves": curves,
-        "failures": [dict(vars(failure)) for failure in stored.failures],
-    }
-    path = stored.folder / RESULTS_FILE
-    before = path.read_bytes() if path.exists() else None
-    write_json(path, content)
-    return path.read_bytes() != before
+        stored = stored.under(stored.question.but(reference=None))
+    return Run(stored)
 
 
 @contextlib.contextmanager

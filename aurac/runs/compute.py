@@ -16,7 +16,7 @@ from aurac.backends.keys import redacted
 from aurac.errors import AuracError, RunFolderError, first_line
 from aurac.models.device import no_memory
 from aurac.records.folder import MOST_DEATHS, RunFolder
-from aurac.records.lines import Aggregates, Block, Failed
+from aurac.records.lines import Aggregates, Block, Failed, examples_sha256
 from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import Progress
 
@@ -71,10 +71,11 @@ class Work:
     def aggregate(self, cell: PlannedCell, *, anew: bool = False) -> None:
         """Keep lm-eval's aggregates over the examples of a whole cell that are asked for."""
         stored, documents = self.folder.cells.scores(cell.key), cell.documents
-        if anew or len(documents) not in stored.aggregates:
+        examples = examples_sha256(documents)
+        if anew or examples not in stored.aggregates:
             columns = {name: stored.values(name, documents) for name in stored.metrics()}
             values = cell.task.aggregates({k: c for k, c in columns.items() if c is not None})
-            line = Aggregates(examples=len(documents), values=values)
+            line = Aggregates(examples=examples, values=values)
             self.folder.cells.append(cell.identity, line)
 
 

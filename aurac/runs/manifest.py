@@ -14,13 +14,17 @@ import msgspec
 
 from aurac.adapters import Adapter, Family, members_of
 from aurac.adapters.cut import Sweep
-from aurac.files import write_atomic
+from aurac.curves.question import Question
+from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
-from aurac.records.manifest import AdapterInfo, CutInfo, Manifest, TaskInfo
+from aurac.records.lines import examples_sha256
+from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest, TaskInfo
 from aurac.records.run import TaskQuestions
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import PlannedCell, keys_of
 from aurac.tasks.evaltask import EvalTask, TaskGroup
+
+_LONGEST_LABEL = 64  # characters of a value by which examples are clustered
 
 
 def manifest_of(
@@ -29,7 +33,7 @@ def manifest_of(
     began: float,
     sweeps: Sequence[Sweep] = (),
     cells: Sequence[PlannedCell] = (),
-    documents: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+    documents: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
     """What a command adds to `run.json`; before anything is computed without cells.
 
@@ -39,14 +43,14 @@ def manifest_of(
         began: When, in seconds since 1970.
         sweeps: The curves.
         cells: What is evaluated for them.
-        documents: Task → the files of its questions and prompts, see `write_documents`.
+        documents: Task (no group) → the beginning of the names of its files, see `write_documents`.
     """
     given, base, backend = inputs.settings, inputs.base, inputs.backend
     keys: dict[Sweep | None, dict[str, dict[int, str]]] = {}
     for cell in cells:
         keys.setdefault(cell.sweep, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
-    examples = {task.name: len(task) for task in inputs.leaves}
-    provenance = {
+    tasks = [task_info(task, inputs.tokens, documents, given.limit) for task in inputs.tasks]
+    entry = {
         "command": command and given.redacted(command),
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
@@ -60,31 +64,29 @@ def manifest_of(
     }
     return Manifest(
         settings=inputs.identity,
-        provenance=provenance,
+        log=[entry],
+        question=Question(
+            margin=given.margin,
+            reference=given.reference,
+            groups={recipe: tuple(members) for recipe, members in given.group.items()},
+        ),
         adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
-        tasks=[task_info(task, inputs.tokens, documents) for task in inputs.tasks],
+        tasks=tasks,
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(sweep, keys[sweep], examples, given.limit) for sweep in sweeps],
+        cuts=[_cut_info(sweep, keys[sweep], tasks) for sweep in sweeps],
         base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
-        groups={recipe: list(members) for recipe, members in given.group.items()},
     )
 
 
-def _cut_info(
-    sweep: Sweep,
-    cells: dict[str, dict[int, str]],
-    examples: dict[str, int],
-    limit: float | None,
-) -> CutInfo:
-    ordered = {task: dict(sorted(keys.items())) for task, keys in cells.items()}
+def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
+    ranks = list(sweep.ranks)
     return CutInfo(
         adapter=sweep.name,
         basis=sweep.basis,
         rescale=sweep.rescale,
         factors=dict(sweep.factors),
-        examples={task: examples[task] for task in ordered},
-        limits=dict.fromkeys(ordered, limit),
-        cells=ordered,
+        cells={task: dict(sorted(keys.items())) for task, keys in cells.items()},
+        asked={task.name: {each.name: ranks for each in task.sets} for task in tasks},
     )
 
 
@@ -118,54 +120,54 @@ def _served(adapter: Adapter | Family) -> bool:
 def task_info(
     task: EvalTask | TaskGroup,
     tokens: Mapping[str, Any],
-    documents: Mapping[str, tuple[str, str]],
+    documents: Mapping[str, str],
+    limit: float | None,
 ) -> TaskInfo:
     """What readers need of a task or group."""
+    leaves = task.members if isinstance(task, TaskGroup) else (task,)
+    files = {leaf.name: documents[leaf.name] for leaf in leaves if leaf.name in documents}
     told: dict[str, Any] = {
         "name": task.name,
         "metric": task.metric,
         "metrics": tuple(task.usable),
-        "examples": len(task),
         "version": task.version,
+        "sets": [Examples(documents=files, limits=[limit])] if files else [],
     }
     if isinstance(task, TaskGroup):
-        first = task.members[0]
         shots = {member.num_fewshot for member in task.members}
-        clusters = dict.fromkeys(member.cluster for member in task.members if member.cluster)
         return TaskInfo(
             **told,
             num_fewshot=shots.pop() if len(shots) == 1 else None,
             members=tuple(member.name for member in task.members),
-            rolling=first.rolling,
-            cluster=", ".join(clusters) or None,
+            rolling=task.members[0].rolling,
         )
-    questions, requests = documents.get(task.name, (None, None))
     return TaskInfo(
         **told,
         num_fewshot=task.num_fewshot,
         rolling=task.rolling,
         cluster=task.cluster,
-        documents=questions,
-        requests=requests,
         prompting={**task.prompting, **tokens},
-        first=keys_of(task)[0],
         scoring=task.scoring,
         token_limit=task.token_limit,
     )
 
 
-def write_documents(folder: Path, task: EvalTask) -> tuple[str, str]:
-    """Keep the questions and the prompts of a task; the paths in the run folder."""
-    stem = f"documents/{task.name.replace('/', '_')}-{task.prompts_sha256[:12]}"
+def write_documents(folder: Path, task: EvalTask) -> str:
+    """Keep the questions and the prompts of a task; the beginning of the files' names."""
+    keys = list(keys_of(task))
+    stem = f"documents/{task.name.replace('/', '_')}-{examples_sha256(keys)[:12]}"
     questions, requests = folder / f"{stem}.json", folder / f"{stem}.jsonl.gz"
     told = task.questions()
     choices: list[Any] = [row["choices"] for row in told]
+    fields = _fields(task)
+    if questions.exists():
+        fields = msgspec.json.decode(questions.read_bytes(), type=TaskQuestions).fields | fields
     content = TaskQuestions(
-        keys=list(keys_of(task)),
+        keys=keys,
         questions=[row["question"] for row in told],  # type: ignore[misc]
         targets=[row["target"] for row in told],  # type: ignore[misc]
         choices=choices if any(choices) else None,
-        clusters=list(task.clusters) if task.clusters else None,
+        fields=fields,
     )
     data = msgspec.json.format(msgspec.json.encode(content), indent=0)
     if not questions.exists() or questions.read_bytes() != data:
@@ -175,7 +177,24 @@ def write_documents(folder: Path, task: EvalTask) -> tuple[str, str]:
             json.dumps(row, ensure_ascii=False) for row in (task.record(), *task.rows())
         )
         write_atomic(requests, gzip.compress(lines.encode("utf-8", "surrogatepass"), 6, mtime=0))
-    return f"{stem}.json", f"{stem}.jsonl.gz"
+    return stem
+
+
+def _fields(task: EvalTask) -> dict[str, list[str]]:
+    """The fields by which examples can be clustered: one that was asked for, or has values twice.
+
+    A value is its text or JSON; of a long one there is the hash.
+    """
+    contents = [example.content for example in task.examples]
+    names = [name for name in contents[0] if all(each.get(name) is not None for each in contents)]
+    found = {name: [_label(each[name]) for each in contents] for name in names}
+    kept = {name: row for name, row in found.items() if len({*row}) < len(row)}
+    return kept | ({task.cluster: found[task.cluster]} if task.cluster else {})
+
+
+def _label(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+    return text if len(text) <= _LONGEST_LABEL else sha256_text(text)[:16]
 
 
 def _licence(source: Path | None) -> str | None:

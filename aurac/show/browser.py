@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pandas import DataFrame
 
-    from aurac.analysis.schema import Key
+    from aurac.curves.question import Key
     from aurac.records.run import StoredRun
     from aurac.show.views import View
 
@@ -87,7 +87,7 @@ def answers(of: View, run: StoredRun) -> Answers | None:
     if not every:
         return None
     ids = every[0]["example"].tolist()
-    asked = run.questions(of.task).set_index("example")
+    asked = every[0].set_index("example")
     choices = dict(asked["choices"])
     adapters: list[dict[str, Any]] = []
     for key, cells in stored.items():
@@ -125,8 +125,7 @@ def one_answer(of: View, run: StoredRun | None) -> str:
     wrong = None if cell is None else cell[cell["score"] < RIGHT]
     if wrong is None or wrong.empty:
         return ""
-    example, response, read = wrong.iloc[0][["example", "response", "read"]]
-    target = run.questions(of.task).set_index("example")["target"].get(example) if run else None
+    example, response, read, target = wrong.iloc[0][["example", "response", "read", "target"]]
     said, right = (shorten(repr(answer_text(x)), 200) for x in (response, target))
     said += "" if read is None else f", read as {shorten(repr(read), 80)}"
     where = f"To check how answers are read: example {example} at rank {ranks[0]} counts as wrong"
@@ -137,7 +136,8 @@ def _cell(of: View, run: StoredRun, key: Key, rank: int) -> DataFrame | None:
     """The answers of an adapter's first seed at a rank, where they are stored as a whole."""
     curve = of.rows[key].curves[0]
     with suppress(RunFolderError):
-        return run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        found = run.samples(of.task, curve.adapter, curve.basis, curve.rescale, rank)
+        return found[found["example"].isin({*(curve.doc_ids or ())})]
     return None
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from aurac.analysis.schema import Key
+    from aurac.curves.question import Key
     from aurac.show.views import View
 
 COLOURS: Final = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from aurac.analysis import analyse
 from aurac.show import views, wording
 from aurac.show.browser import answers
 from aurac.show.charts import plot, plot_differences
@@ -13,7 +14,7 @@ from aurac.show.numbers import confidence, listed, metric_value, percent
 from aurac.show.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from matplotlib.axes import Axes
@@ -76,18 +77,13 @@ class Page:
 class Pages:
     """Makes the page of a run, and its figures as it goes: `draw` saves one under a name."""
 
-    def __init__(
-        self,
-        run: StoredRun,
-        analysis: Analysis,
-        draw: Draw,
-        labels: Mapping[str, str],
-        primary: Analysis | None = None,
-    ) -> None:
+    def __init__(self, run: StoredRun, analysis: Analysis, draw: Draw) -> None:
         self.run, self.analysis, self.draw = run, analysis, draw
-        self.names = views.names_of(analysis, labels)
+        asked = analysis.question
+        self.names = views.names_of(analysis, asked.labels)
         self.primary: View | None = None  # over the tasks together
-        if primary:
+        if asked.primary:
+            primary = analyse(run.curves, asked.but(pairs=asked.primary, primary=()))
             (first, *more) = primary.ranks
             of = views.mean_view(primary, self.names) if more else View(primary, first, self.names)
             self.primary = of
@@ -95,9 +91,9 @@ class Pages:
         self.mean = views.mean_view(analysis, self.names)
         self.slugs = unique_slugs([of.task for of in self.views])
 
-    def page(self, question: str = "") -> Page:
-        """Question, verdict, figure and table first; then each task; then how to make it again."""
-        several = len(self.views) > 1
+    def page(self) -> Page:
+        """Title, verdict, figure and table first; then each task; then how to make it again."""
+        several, question = len(self.views) > 1, self.analysis.question.title
         rows = list(self.names.values()) or [adapter.name for adapter in self.run.adapters]
         names = f"{listed(rows, 3)} on {listed([task.name for task in self.run.tasks])}"
         what = f"; {wording.heading(self.views[0])}" if len(self.views) == 1 else ""

@@ -9,9 +9,10 @@ import html
 import io
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import to_builtins
 
 from aurac.analysis.schema import FRAMES
 from aurac.files import write_atomic
@@ -32,30 +33,22 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def write_report(
-    run: StoredRun,
-    analysis: Analysis,
-    out: Path | None = None,
-    labels: Mapping[str, str] | None = None,
-    question: str = "",
-    primary: Analysis | None = None,
-) -> list[Path]:
+def write_report(run: StoredRun, analysis: Analysis, out: Path | None = None) -> list[Path]:
     """Write what an analysis of a run says; the same bytes from the same inputs.
+
+    The files are those of one analysis: `analysis.json` goes first and comes last.
 
     Args:
         run: What was measured.
-        analysis: What it says.
+        analysis: What it says; its question has labels, title and primary comparisons.
         out: The folder to write to; by default the run's.
-        labels: What adapters are called in texts and figures.
-        question: What the experiment asks, in a sentence that stands at the top.
-        primary: The comparisons that it was made for, over the tasks together; they come first.
 
     Returns:
-        report.md, report.html, the frames as CSV, analysis.json, table.tex and the figures.
+        report.md, report.html, the frames as CSV, table.tex, the figures and analysis.json.
 
     Raises:
         UsageError: A label for an adapter that is not there.
@@ -68,39 +61,43 @@ def write_report(
         figures.extend(made)
         return made[0]
 
-    pages = Pages(run, analysis, draw, labels or {}, primary)
-    page = pages.page(question)
-    where = Path(os.path.relpath(run.folder, folder)).as_posix()
-    data = [*write_frames(analysis, folder, where, run.renamed), folder / "table.tex"]
+    (last := folder / "analysis.json").unlink(missing_ok=True)
+    pages = Pages(run, analysis, draw)
+    page = pages.page()
+    data = [*write_frames(analysis, folder), folder / "table.tex"]
     write_atomic(data[-1], latex_tables(pages.views, pages.slugs, str(run.provenance.get("base"))))
     papers = [path for path in figures if path.suffix == ".pdf"]
-    names = [path.relative_to(folder).as_posix() for path in [*data, *papers]]
+    names = [path.relative_to(folder).as_posix() for path in [*data, last, *papers]]
     texts = {"report.md": markdown_page(page, folder, names), "report.html": html_page(page, names)}
     for name, text in texts.items():
         write_atomic(folder / name, text)
-    return [*(folder / name for name in texts), *data, *figures]
+    write_atomic(last, _as_json(analysis, folder, run))
+    return [*(folder / name for name in texts), *data, *figures, last]
 
 
-def is_written(analysis: Analysis, folder: Path) -> bool:
-    """Whether a folder holds the report of this analysis of its run."""
-    path = folder / "analysis.json"
-    there = (folder / "report.html").is_file() and path.is_file()
-    return there and path.read_text(encoding="utf-8") == _as_json(analysis, ".")
+def is_written(analysis: Analysis, folder: Path, run: StoredRun) -> bool:
+    """Whether a folder holds the report of this analysis, whole."""
+    files = ["report.html", "report.md", "table.tex", *(f"{name}.csv" for name in FRAMES)]
+    if not all((folder / name).is_file() for name in [*files, "analysis.json"]):
+        return False
+    known = (folder / "analysis.json").read_text(encoding="utf-8")
+    return known == _as_json(analysis, folder, run)
 
 
-def _as_json(analysis: Analysis, run: str, renamed: Sequence[Sequence[str]] = ()) -> str:
-    question = asdict(analysis.question)
-    question["groups"] = {name: list(some) for name, some in analysis.question.groups.items()}
-    frames = {name: analysis.records(name) for name in FRAMES}
-    content = {"schema": SCHEMA, "run": run, "question": question, **frames}
-    content |= {"renamed": renamed} if renamed else {}
+def _as_json(analysis: Analysis, folder: Path, run: StoredRun) -> str:
+    """An analysis as JSON: the run's folder from this one, the question, tables and failures."""
+    content = {
+        "schema": SCHEMA,
+        "run": Path(os.path.relpath(run.folder, folder)).as_posix(),
+        "question": to_builtins(analysis.question),
+        **{name: analysis.records(name) for name in FRAMES},
+        "failures": [dict(vars(failure)) for failure in run.failures],
+    }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_frames(
-    analysis: Analysis, folder: Path, run: str = ".", renamed: Sequence[Sequence[str]] = ()
-) -> list[Path]:
-    """Each frame as CSV, and all as analysis.json; `run` is the run's folder from this one."""
+def write_frames(analysis: Analysis, folder: Path) -> list[Path]:
+    """Each frame as CSV."""
     paths = []
     for name in FRAMES:
         records = analysis.records(name)
@@ -110,8 +107,6 @@ def write_frames(
         writer.writerows({k: _cell(v) for k, v in record.items()} for record in records)
         paths.append(folder / f"{name}.csv")
         write_atomic(paths[-1], lines.getvalue())
-    paths.append(folder / "analysis.json")
-    write_atomic(paths[-1], _as_json(analysis, run, renamed))
     return paths
 
 

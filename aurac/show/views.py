@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.analysis.frames import ALL_PAIRS, MEAN
+from aurac.analysis.frames import MEAN
+from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from aurac.analysis import Analysis, Row
-    from aurac.analysis.schema import Key, Record
+    from aurac.analysis.schema import Record
+    from aurac.curves.question import Key
     from aurac.show.tabular import Columns
 
 MOST_BARS: Final = 3

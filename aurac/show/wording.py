@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from aurac.analysis import Row
-    from aurac.analysis.schema import Key, Record
+    from aurac.analysis.schema import Record
+    from aurac.curves.question import Key
     from aurac.records.run import StoredRun
     from aurac.show.tabular import Columns
     from aurac.show.views import View

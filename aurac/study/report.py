@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from aurac.curves.question import ALL_PAIRS, Key, Question, Renamed
 from aurac.files import write_json
-from aurac.records.run import Failure, Renamed
+from aurac.records.run import Failure
 from aurac.study.design import Cut, Planned, groups_of, parts_of, primaries_of
 from aurac.study.search import Trials
 from aurac.study.work import RUN
 
 if TYPE_CHECKING:
     from aurac.analysis import Analysis
-    from aurac.analysis.schema import Key
     from aurac.records.run import StoredRun
 
 
@@ -32,8 +31,7 @@ def report(trials: Trials) -> Reported | None:
     The primary comparisons are one family with those of the other parts, and are made once all of
     their adapters are there.
     """
-    from aurac.analysis import Question, analyse
-    from aurac.analysis.frames import ALL_PAIRS
+    from aurac.analysis import analyse
     from aurac.show import write_report
 
     work, part, study = trials.work, trials.part, trials.work.study
@@ -46,14 +44,21 @@ def report(trials: Trials) -> Reported | None:
     names = [(adapter, adapter.stored(run, work.limit(adapter, RUN))) for adapter in every]
     there = [(adapter, name) for adapter, name in names if name]
     own = {group: winner.cut for group, winner in trials.winners.items()}
-    view = run.renamed_as(_renamed(run, there, own))
-    groups: dict[str, list[str]] = {}
+    rows = _renamed(run, there, own)
+    groups: dict[str, tuple[str, ...]] = {}
     for group, name in dict.fromkeys((a.group, a.name) for a, _ in there):
-        groups.setdefault(group, []).append(name)
+        groups[group] = (*groups.get(group, ()), name)
     known = {*groups, ALL_PAIRS}
-    reference = study.reference if str(study.reference).partition(" (")[0] in known else None
-    ranks = tuple(sorted({rank for adapter in every for rank in adapter.ranks}))
-    asked = Question(margin=study.margin, reference=reference, groups=groups, ranks=ranks)
+    asked = Question(
+        margin=study.margin,
+        reference=study.reference if str(study.reference).partition(" (")[0] in known else None,
+        groups=groups,
+        ranks=tuple(sorted(set.intersection(*(set(adapter.ranks) for adapter in every)))),
+        rows=tuple(rows),
+        labels={name: label for name, label in study.labels.items() if name in groups},
+        title=study.question,
+    )
+    view = run.under(asked)
     analysis, primary = analyse(view.curves, asked), None
     declared = primaries_of(study, part)
     needed = {group for pair in declared for group in (pair.a, pair.b)}
@@ -63,15 +68,17 @@ def report(trials: Trials) -> Reported | None:
             for pair in declared
         )
         family = sum(len(primaries_of(study, each)) for each in parts_of(study))
-        primary = analyse(view.curves, replace(asked, pairs=pairs, family=family))
+        asked = asked.but(primary=pairs, family=family)
+        primary = analyse(view.curves, asked.but(pairs=pairs, primary=()))
+        view = view.under(asked)
+        analysis = analyse(view.curves, asked)
     lost = work.diverged(every)
     view.failures = run.failures + tuple(
         Failure(a.name, None, None, a.recipe.rank, a.task, lost[a.name])
         for a in every
         if a.name in lost
     )
-    labels = {name: label for name, label in study.labels.items() if name in groups}
-    write_report(view, analysis, work.out / part.name, labels, study.question, primary)
+    write_report(view, analysis, work.out / part.name)
     return Reported(view, analysis, primary)
 
 
@@ -85,7 +92,7 @@ def _renamed(
     """
     rows = []
     for adapter, name in there:
-        has = [(c.basis, c.rescale) for c in run.manifest.cuts if c.adapter == name]
+        has = [(c.basis, c.rescale) for c in run.cuts if c.adapter == name]
         order = dict.fromkeys([*filter(None, [own.get(adapter.group)]), *(adapter.cuts or has)])
         cuts = (cut for cut in order if cut in has)
         rows += [Renamed(adapter.name, name, adapter.task, *cut) for cut in cuts]

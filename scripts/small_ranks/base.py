@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from aurac.analysis import Analysis
-    from aurac.analysis.schema import Key, Record
+    from aurac.analysis.schema import Record
+    from aurac.curves.question import Key
     from aurac.study.report import Reported
     from aurac.study.search import Trials
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from aurac.analysis import Question, analyse
 from aurac.analysis.frames import MEAN
-from aurac.analysis.schema import Key
+from aurac.curves.question import Key
 from aurac.curves.area import quadrature_weights
 from aurac.show import numbers
 from aurac.show.tabular import render_table

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aurac.analysis import analyse
+from aurac.analysis import Question, analyse
 from aurac.analysis.gather import difference, gather
 from aurac.curves.curve import Curve
-from aurac.errors import CurveError
 
 DRAW = np.random.default_rng(0)
 
@@ -79,6 +78,31 @@ def test_the_trained_rank_is_that_of_all_seeds_or_the_largest_measured():
     assert both[0].trained_rank is None
 
 
-def test_seeds_with_other_documents_are_refused():
-    with pytest.raises(CurveError):
-        gather([made("a", 1), made("a", 2, doc_ids=tuple(f"x{i}" for i in range(20)))], {})
+def test_a_seed_on_other_examples_is_left_out_and_said():
+    """Of three seeds one lacks half of the examples: 2 × 20 is more than 3 × 10."""
+    half = Curve.from_outcomes(
+        [1, 2], np.ones((2, 10)), adapter="a", seed=3, task="t",
+        doc_ids=tuple(map(str, range(10))),
+    )  # fmt: skip
+    [row] = gather([made("a", 1), made("a", 2), half], {})
+    assert ([curve.seed for curve in row.curves], row.examples) == ([1, 2], 20)
+    assert row.left_out == ("a, seed 3 on t has 10 of 20 examples",)
+
+
+def test_a_row_on_fewer_examples_stands_below_the_others():
+    look = Curve.from_outcomes(
+        [1, 2], np.ones((2, 4)), adapter="look", task="t", doc_ids=tuple("0123")
+    )
+    known = analyse([look, made("a"), made("b")])
+    assert known.scores.adapter.tolist()[-1] == "look"
+    assert known.scores.examples.tolist() == [20, 20, 4]
+    assert (
+        {*known.pairs.a, *known.pairs.b} == {"a", "b"} == {*known.rank_pairs.a, *known.rank_pairs.b}
+    )
+    assert known.rows[-1].outside == "4 of 20 examples"
+
+
+def test_a_rank_that_a_row_lacks_is_its_reason():
+    known = analyse([made("a"), made("b")], Question(ranks=(1, 2, 64)))
+    assert known.scores.aurac.isna().all()
+    assert {*known.scores.reason} == {"no result at rank 64"}

@@ -11,7 +11,7 @@ from support.made_runs import make_run
 
 import aurac
 from aurac.analysis import Question
-from aurac.analysis.schema import Key
+from aurac.curves.question import Key
 from aurac.errors import RunFolderError, UsageError
 from aurac.notebook import load_run
 

@@ -6,12 +6,14 @@ import json
 
 import msgspec
 import pytest
-from support.made_runs import make_identity, make_keys, make_run
+from support.made_runs import make_identity, make_keys, make_run, store_cell
 
+from aurac.analysis import analyse
+from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore
-from aurac.records.lines import Failed
-from aurac.records.manifest import AdapterInfo, Manifest
+from aurac.records.lines import DocumentKey, Failed
+from aurac.records.manifest import AdapterInfo, CutInfo, Examples, Manifest
 from aurac.records.run import read_run, recipe_groups
 
 SCORES = {"a": {1: [0, 1, 0], 2: [1, 1, 0]}, "b": {1: [0, 0, 0], 4: [1, 0, 1]}}
@@ -25,14 +27,17 @@ def folder(tmp_path):
 def test_answers_and_questions(folder):
     run = read_run(folder)
     samples = run.samples("t", "a", "prefix", "rule", 2)
-    assert samples.columns.tolist() == ["example", "score", "response", "read"]
+    columns = ["example", "question", "target", "choices", "score", "response", "read"]
+    assert samples.columns.tolist() == columns
     assert samples.score.tolist() == [1, 1, 0]
-    assert run.samples("t", None, None, None, 0).score.tolist() == [0, 0, 1]
-    assert run.questions("t").question.tolist() == ["question 0", "question 1", "question 2"]
+    assert samples.question.tolist() == ["question 0", "question 1", "question 2"]
+    assert run.samples("t", "a", "prefix", "rule", 0).score.tolist() == [0, 0, 1]
     with pytest.raises(RunFolderError, match="a at rank 4 on t is not there"):
         run.samples("t", "a", "prefix", "rule", 4)
+    with pytest.raises(RunFolderError, match="no cut svd, keep of a"):
+        run.samples("t", "a", "svd", "keep", 1)
     with pytest.raises(RunFolderError, match="no task 'u'"):
-        run.questions("u")
+        run.samples("u", "a", "prefix", "rule", 1)
 
 
 def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder):
@@ -48,8 +53,8 @@ def test_a_cell_that_failed_or_is_not_finished_is_missing_with_its_reason(folder
 
 
 def test_a_seed_that_failed_everywhere_has_no_curve_and_is_in_no_group(folder):
-    groups = {"both": ["a", "b"]}
-    msgspec.structs.replace(Manifest.read(folder), groups=groups).write(folder)
+    question = Question(groups={"both": ("a", "b")})
+    msgspec.structs.replace(Manifest.read(folder), question=question).write(folder)
     for rank in SCORES["a"]:
         CellStore(folder).path(make_identity(adapter="a", rank=rank).key).unlink()
     assert [curve.adapter for curve in read_run(folder).curves] == ["b"]
@@ -61,18 +66,88 @@ def test_a_cell_that_failed_beyond_what_is_asked_is_no_failure(folder):
     assert not read_run(folder).failures
 
 
-def test_answers_of_a_cut_that_fewer_examples_were_asked_of(tmp_path):
-    folder = make_run(tmp_path, {"a": {1: [0, 1]}})
-    less = Manifest.read(folder)
-    make_run(folder, {"b": {1: [0, 1, 1]}})
-    Manifest.read(folder).grown(less).write(folder)
+def looked(folder, n, rows, *, base=None, changed=()):
+    """A later command in the folder, on n examples, of which some have changed since."""
+    stem, keys = f"documents/t-{n}", make_keys(n)
+    keys = [DocumentKey(k.id, f"new {k.id}", k.prompt) if i in changed else k
+            for i, k in enumerate(keys)]  # fmt: skip
+    (folder / f"{stem}.json").write_text(
+        json.dumps(
+            {
+                "keys": [[key.id, key.content, key.prompt] for key in keys],
+                "questions": [None] * n,
+                "targets": [f"new target {i}" if i in changed else f"target {i}" for i in range(n)],
+            }
+        )
+    )
+    cuts = []
+    for name, ranks in rows.items():
+        cells = {}
+        for rank, row in ranks.items():
+            identity = make_identity(adapter=name, rank=rank)
+            cells[rank] = store_cell(folder, identity, keys, {"acc,none": row})
+        ways, asked = {"basis": "prefix", "rescale": "rule"}, {"t": {stem: sorted(ranks)}}
+        cuts.append(CutInfo(adapter=name, **ways, cells={"t": cells}, asked=asked))
+    known = Manifest.read(folder)
+    new = msgspec.structs.replace(
+        known,
+        cuts=cuts,
+        adapters=[AdapterInfo(name=n, sha256=n, trained_rank=max(rows[n])) for n in rows],
+        tasks=[
+            msgspec.structs.replace(
+                known.tasks[0], sets=[Examples(documents={"t": stem}, limits=[n])]
+            )
+        ],
+    )
+    known.grown(new).write(folder)
+    return read_run(folder)
+
+
+def test_a_look_at_fewer_examples_changes_no_curve(folder):
+    """Of a: 2 ranks × 3 examples are more than 2 × 1; of c there is nothing but the look."""
+    run = looked(folder, 1, {"a": {1: [0], 2: [1]}, "c": {1: [1], 2: [1]}})
+    assert {c.adapter: (c.ranks, c.n_docs) for c in run.curves} == {
+        "a": ((1, 2), 3), "b": ((1, 4), 3), "c": ((1, 2), 1),
+    }  # fmt: skip
+
+
+def test_a_look_at_another_rank_leaves_the_curve_as_it_is(folder):
+    run = looked(folder, 1, {"a": {4: [1]}})
+    assert (run.curves[0].ranks, dict(run.curves[0].missing)) == ((1, 2), {})
+
+
+def test_a_rank_that_has_more_examples_is_read_with_the_others(tmp_path):
+    """Rank 2 has 5 examples, ranks 1 and 4 have 3 of them: 3 × 3 is more than 1 × 5."""
+    folder = make_run(tmp_path, {"a": {1: [0, 1, 0], 4: [1, 1, 1]}})
+    [curve] = looked(folder, 5, {"a": {2: [0, 0, 1, 1, 1]}}).curves
+    assert (curve.ranks, curve.n_docs, dict(curve.missing)) == ((1, 2, 4), 3, {})
+
+
+def test_an_example_that_changed_is_another_one(folder):
+    """b was asked again after the change of the last example, a was not."""
+    run = looked(folder, 3, {"b": {1: [0, 1, 1], 4: [1, 0, 0]}}, changed={2})
+    a, b = run.curves
+    assert a.outcomes.tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert b.outcomes.tolist() == [[0, 0, 1], [1, 0, 0]]  # of the first two the first outcome
+    targets = [run.samples("t", n, "prefix", "rule", 1).target.tolist()[2] for n in "ab"]
+    assert targets == ["target 2", "new target 2"]
+    known = analyse(run.curves)
+    assert known.scores.examples.tolist() == [2, 2]
+    assert {row.unpaired for row in known.rows} == {1}
+
+
+def test_the_first_examples_of_each_set(folder):
+    run = read_run(folder, Question(limit=2))
+    assert [c.outcomes.tolist() for c in run.curves] == [[[0, 1], [1, 1]], [[0, 0], [1, 0]]]
+
+
+def test_a_field_of_the_examples_clusters_them(folder):
     path = folder / "documents" / "t.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"clusters": ["x", "y", "x"]}))
-    run = read_run(folder)
-    clusters = {curve.adapter: curve.clusters for curve in run.curves}
-    assert clusters == {"a": ("x", "y"), "b": ("x", "y")}
-    assert run.samples("t", "a", "prefix", "rule", 1).score.tolist() == [0, 1]
-    assert run.samples("t", "b", "prefix", "rule", 1).score.tolist() == [0, 1]
+    told = json.loads(path.read_text()) | {"fields": {"passage": ["x", "y", "x"]}}
+    path.write_text(json.dumps(told))
+    assert read_run(folder).curves[0].clusters is None
+    asked = read_run(folder, Question(clusters={"t": "passage"}))
+    assert asked.curves[0].clusters == ("x", "y", "x")
 
 
 def test_another_schema_and_no_run_are_refused(tmp_path, folder):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from shown import LORA, MATRYOSHKA, RANKS, curve, one, three
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.schema import Key
+from aurac.curves.question import Key
 from aurac.show.charts import COLOURS, REST, plot, plot_differences, save
 from aurac.show.charts import looks as looks_of
 from aurac.show.numbers import percent

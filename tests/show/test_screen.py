@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shown import LORA, RANKS, curve, one, perplexity, stored, three, word_problems
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.schema import Key
+from aurac.curves.question import Key
 from aurac.show.numbers import (
     decimals,
     interval,

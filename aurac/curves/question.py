@@ -1,0 +1,92 @@
+"""What is asked of curves: one record for every command, report and library call."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from aurac.curves.checks import check_level, check_ranks
+from aurac.errors import UsageError
+
+ALL_PAIRS = "all"
+
+
+class Key(NamedTuple):
+    """Which row it is: an adapter or recipe under one cut."""
+
+    adapter: str
+    basis: str | None = None
+    rescale: str | None = None
+
+
+class Renamed(NamedTuple):
+    """A cut of an adapter of a run on one task, under another name."""
+
+    name: str
+    adapter: str
+    task: str
+    basis: str
+    rescale: str
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A view of a run, and what is asked of it.
+
+    Attributes:
+        margin: The accuracy that a smaller rank may lose, a fraction; None recommends nothing.
+        reference: The row that all others are compared with; "all" compares all pairs. None does
+            so too where no task has more than six rows; with more, the first row given is the
+            reference, whatever the scores are.
+        level: Coverage of the intervals.
+        groups: Recipe → adapters that are its training seeds.
+        pairs: The rows that are compared, in the place of `reference`; empty: as it says.
+        family: How many comparisons the intervals and p values hold for together; None: as many as
+            stand in a table.
+        ranks: Those over which AURAC is taken; a row that lacks one has none. Empty: all ranks that
+            the complete rows of a task have.
+        tasks: The tasks that are shown; empty: all.
+        limit: The first so many examples of each task; None: those that most ranks and rows have.
+        metrics: Task or group → the ``metric,filter`` that is its accuracy; others keep their own.
+        clusters: Task (no group) → the field of its examples by which they are clustered.
+        labels: Adapter or row → what tables and figures call it.
+        title: What the experiment asks, in a sentence that stands at the top of a report.
+        primary: The comparisons that it was made for, which come first in a report; `family` is
+            theirs.
+        rows: The cuts of adapters that are rows, in this order and under these names; empty: all,
+            under their own.
+    """
+
+    margin: float | None = None
+    reference: str | None = None
+    level: float = 0.95
+    groups: dict[str, tuple[str, ...]] = {}
+    pairs: tuple[tuple[Key, Key], ...] = ()
+    family: int | None = None
+    ranks: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
+    limit: int | None = None
+    metrics: dict[str, str] = {}
+    clusters: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    title: str = ""
+    primary: tuple[tuple[Key, Key], ...] = ()
+    rows: tuple[Renamed, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a margin, a level or ranks that are none."""
+        if self.margin is not None and not 0.0 < self.margin < 1.0:
+            raise UsageError(f"The margin {self.margin:g} is no fraction such as 0.02.")
+        if self.ranks:
+            check_ranks(self.ranks)
+        check_level(self.level)
+
+    def compares(self, a: Key, b: Key, names: tuple[str, str]) -> bool:
+        """Whether the difference of two rows with these names is in the table."""
+        if self.pairs:
+            return (a, b) in self.pairs or (b, a) in self.pairs
+        return self.reference in (ALL_PAIRS, *names)
+
+    def but(self, **changes: object) -> Question:
+        """The same question with other values of these fields."""
+        return msgspec.structs.replace(self, **changes)
