@@ -272,7 +272,7 @@ def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
     """
     known = [row for row in rows if all(curve.outcomes is not None for curve in row.curves)]
     if not known:
-        return list(rows)
+        return _on_same_texts(rows)
     every = [curve for row in known for curve in row.curves]
     own = dict(zip(map(id, every), identities(every), strict=True))
     rows = [_seeds_on_shared(row, own) if row in known else row for row in rows]
@@ -292,6 +292,16 @@ def _on_shared_examples(rows: Sequence[Row]) -> list[Row]:
             there = len(set(own[id(row.curves[0])]) & set(common))
             result.append(replace(row, outside=f"{there} of {len(common)} examples"))
     return _clustered(result)
+
+
+def _on_same_texts(rows: Sequence[Row]) -> list[Row]:
+    """The rows of a task of perplexities: those on the texts that most rows have, others below."""
+    texts = [row.curves[0].prompts or () for row in rows]
+    most = max(texts, key=lambda each: (texts.count(each) * len(each), len(each)))
+    return [
+        row if own == most else replace(row, outside=f"{len(own)} other texts")
+        for row, own in zip(rows, texts, strict=True)
+    ]
 
 
 def _seeds_on_shared(row: Row, own: dict[int, Identities]) -> Row:

@@ -29,7 +29,7 @@ def answered(folder: Path, group: Groups, **asked: Any) -> Run:
 
     run, given = load_run(folder), dict(group)
     taken = {name for members in given.values() for name in members}
-    known = run.stored.groups
+    known = run.question.groups
     groups = {name: some for name, some in known.items() if not taken.intersection(some)}
     changes = {name: value for name, value in asked.items() if value is not None}
     return run.ask(groups=groups | given, **changes)

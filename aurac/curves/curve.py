@@ -136,6 +136,8 @@ class Curve:
         self._set("baseline", mean)
 
     def _check_labels(self) -> None:
+        if self.rolling:  # its texts have no scores
+            return
         for name in _LABELS:
             labels = getattr(self, name)
             if labels is None:

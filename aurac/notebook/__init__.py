@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from aurac.analysis import Analysis, analyse
+from aurac.analysis.gather import gather
 from aurac.analysis.schema import Frames
-from aurac.curves.question import Question
+from aurac.curves.question import ALL_PAIRS, Question
 from aurac.errors import RunFolderError, UsageError, first_line
+from aurac.records.folder import RunFolder
 from aurac.records.run import AdapterInfo, Failure, StoredRun, TaskInfo, read_run
 
 if TYPE_CHECKING:
@@ -35,13 +37,21 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder).expanduser()
     report = folder / "analysis.json"
     if (folder / "run.json").is_file() or not report.is_file():
-        return Run(read_run(folder))
+        return Run(answerable(read_run(folder)))
     try:
         content = json.loads(report.read_text(encoding="utf-8"))
         question = msgspec.convert(content["question"], Question)
     except (ValueError, KeyError) as error:
         raise RunFolderError(f"{report} cannot be read ({first_line(error)})") from error
     return Run(read_run(folder / content.get("run", "run"), question))
+
+
+def answerable(stored: StoredRun) -> StoredRun:
+    """A run under its question, without a reference that is no row of it."""
+    if (reference := stored.question.reference) in (None, ALL_PAIRS):
+        return stored
+    rows = {row.name for row in gather(stored.curves, stored.groups)}
+    return stored if reference in rows else stored.under(stored.question.but(reference=None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,8 +191,10 @@ class Run(Frames):
         """Write the report to a folder, by default the run's, where adapters have these labels."""
         from aurac.show import write_report
 
-        folder = None if out is None else Path(out)
         run = self if labels is None else self.ask(labels=labels)
+        folder = run.folder if out is None else Path(out)
+        if folder.resolve() == run.folder.resolve() and (folder / "locks").is_dir():
+            RunFolder(folder).ask(run.question)
         return write_report(run.stored, run.analysis, folder)
 
     def __str__(self) -> str:

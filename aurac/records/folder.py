@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock, Timeout
 
+from aurac.curves.question import Question
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore, writing
 from aurac.records.manifest import RUN_FILE, Manifest
@@ -70,6 +72,12 @@ class RunFolder:
                     manifest = Manifest.read(self.path).grown(manifest)
                 manifest.write(self.path)
         return manifest
+
+    def ask(self, question: Question) -> None:
+        """Keep a question as the last one."""
+        with writing(self.path), FileLock(self._locks / "run.lock"):
+            manifest = Manifest.read(self.path)
+            msgspec.structs.replace(manifest, question=question).write(self.path)
 
     def take(self, key: str) -> FileLock | None:
         """The lock of a cell; None where another process holds it.

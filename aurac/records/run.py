@@ -400,6 +400,7 @@ class StoredRun:
             tuple(known),
             tuple(known.values()),
             rolling=True,
+            prompts=self._same([key.prompt for key in self.keys(chosen, task.name)]),
             baseline=values.get(0),
             missing={rank: "not finished" for rank in ranks if rank not in known},
             **self._names(task, cut, known),

@@ -28,7 +28,7 @@ from aurac.runs.manifest import manifest_of, write_documents
 from aurac.runs.plan import distinct, plan
 from aurac.runs.progress import Bar, Progress
 from aurac.runs.settings import Settings
-from aurac.show.report import is_written
+from aurac.show.report import is_written, write_report
 from aurac.show.wording import too_few
 
 if TYPE_CHECKING:
@@ -112,13 +112,17 @@ def run(
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
         whole = folder.record(manifest)
-        asked = _answered(StoredRun(folder.path, manifest, folder.cells, manifest.question))
-        everything = StoredRun(folder.path, whole, folder.cells, whole.question)
+        from aurac.notebook import Run, answerable
+
+        shown = answerable(StoredRun(folder.path, manifest, folder.cells, manifest.question))
+        if shown.question.reference != settings.reference:
+            logger.warning("%s has no result to compare with", settings.reference)
+        everything = answerable(StoredRun(folder.path, whole, folder.cells, whole.question))
         if report and everything.curves:
-            all_of_it = _answered(everything)
+            all_of_it = Run(everything)
             if not is_written(all_of_it.analysis, folder.path, everything):
-                all_of_it.report()
-        return asked
+                write_report(everything, all_of_it.analysis)
+        return Run(shown)
 
 
 def _check_question(inputs: Inputs) -> None:
@@ -157,17 +161,6 @@ def _compute(
     for cell, count in zip(cells, left, strict=True):
         if not count:
             work.aggregate(cell)  # of fewer examples than before it is not there yet
-
-
-def _answered(stored: StoredRun) -> Run:
-    """What is asked of the results, where there is something to compare with."""
-    from aurac.notebook import Run
-
-    rows = {*stored.groups, *(curve.adapter for curve in stored.curves)}
-    if not _names(reference := stored.question.reference, rows):
-        logger.warning("%s has no result to compare with", reference)
-        stored = stored.under(stored.question.but(reference=None))
-    return Run(stored)
 
 
 @contextlib.contextmanager

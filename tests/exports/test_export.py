@@ -186,7 +186,8 @@ def test_a_card_says_the_scores_and_names_no_folder_of_this_machine(exported):
 
 def test_runs_that_cannot_be_exported_say_why(run, tmp_path):
     folder = shutil.copytree(run, tmp_path / "run")
-    (folder / read_run(run).task("tiny_text").requests).write_bytes(b"no")
+    [stem] = read_run(run).task("tiny_text").sets[-1].documents.values()
+    (folder / f"{stem}.jsonl.gz").write_bytes(b"no")
     with pytest.raises(AuracError, match="cannot be read"):
         export(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -110,18 +110,47 @@ def claim(parts, low, alpha, further=1.0):
 # The five frames --------------------------------------------------------------------------------
 
 
+def shared(sets):
+    """The places of the sets that are compared, and the examples on which they are.
+
+    Of the examples of a set, and those that two sets have in common, the largest product of
+    examples and of the sets that have them all; of equal ones the more examples.
+    """
+    tried = [{*x} for x in sets] + [{*x} & {*y} for x, y in combinations(sets, 2)]
+    having = [[i for i, x in enumerate(sets) if each <= {*x}] for each in tried]
+    best = max(range(len(tried)), key=lambda i: (len(having[i]) * len(tried[i]), len(tried[i])))
+    return having[best], [x for x in sets[having[best][0]] if x in tried[best]]
+
+
+def on(curve, examples):
+    """A curve on some of its examples, in their order."""
+    if curve.examples == examples:
+        return curve
+    at = [curve.examples.index(x) for x in examples]
+    scores = {rank: values[at] for rank, values in curve.scores.items()}
+    base = None if curve.base is None else curve.base[at]
+    clusters = curve.clusters and [curve.clusters[i] for i in at]
+    new = {"scores": scores, "base": base, "n": len(at), "clusters": clusters}
+    return SimpleNamespace(**vars(curve) | new | {"examples": examples, "cut_off": {}})
+
+
 class Row:
     """A curve, or those of a recipe's seeds; `over` are the ranks that all rows have."""
 
     def __init__(self, name, curves):
-        self.curves, first = sorted(curves, key=lambda curve: curve.adapter), curves[0]
-        self.key = self.name, *_ = name, *first.cut
-        self.task, self.clusters, self.base = first.task, first.clusters, first.base
-        self.names, self.n = [curve.adapter for curve in self.curves], first.n
+        curves = sorted(curves, key=lambda curve: curve.adapter)
+        places, common = shared([curve.examples for curve in curves])
+        self.below, self.task = False, curves[0].task
+        self.key = self.name, *_ = name, *curves[0].cut
+        self.take([on(curves[i], common) for i in places])
+
+    def take(self, curves):
+        self.curves, first = curves, curves[0]
+        self.clusters, self.base, self.n = first.clusters, first.base, first.n
+        self.names = [curve.adapter for curve in curves]
         self.ranks = sorted(set.intersection(*(set(curve.scores) for curve in curves)))
         self.gone = set().union(*(curve.missing for curve in curves))
-        same = all(sorted(curve.scores) == self.ranks for curve in curves)
-        self.whole = same and not self.gone and len(self.ranks) > 1
+        self.whole = not self.gone and len(self.ranks) > 1
         trained = {c.spec.rank if c.spec else max({*c.scores, *c.missing}) for c in curves}
         self.trained = trained.pop() if len(trained) == 1 else None
 
@@ -136,9 +165,9 @@ class Row:
 
     @property
     def order(self):
-        """The best first; those without an area last."""
+        """Those that are compared first, then the best; those without an area last."""
         mean = np.mean([self.values(rank).mean() for rank in self.ranks] or [0.0])
-        return not self.over, -(self.areas().mean() if self.over else mean)
+        return self.below, not self.over, -(self.areas().mean() if self.over else mean)
 
     def part(self, values):
         return Part(values, self.clusters, self.names)
@@ -155,6 +184,12 @@ def rows_of(curves, groups):
         rows.append(row := Row(name, some))
         if cut != first.setdefault(name, cut):
             row.name = f"{name} ({cut})"
+    for task in {row.task for row in rows}:
+        here = [row for row in rows if row.task == task]
+        places, common = shared([row.curves[0].examples for row in here])
+        for place, row in enumerate(here):
+            row.below = place not in places
+            row.take(row.curves if row.below else [on(curve, common) for curve in row.curves])
     return rows
 
 
@@ -184,27 +219,29 @@ def in_the_mean(tasks):
 
 def frames_of(curves, groups, margin=None, reference=None):
     """All that is claimed of curves: frame → key of a row → its columns."""
-    rows, tasks = rows_of(curves, groups), {curve.task: curve.n for curve in curves}
+    rows = rows_of(curves, groups)
+    tasks = {curve.task: 0 for curve in curves} | {r.task: r.n for r in rows if not r.below}
     if reference is not None and reference not in {row.name for row in rows}:
         raise RefusedError("no such reference")
-    whole = [row for row in rows if row.whole and len(row.ranks) > 1]
+    whole = [row for row in rows if row.whole and not row.below]
     if reference is None and max(Counter(row.task for row in whole).values(), default=0) > 6:
         reference = Counter(row.name for row in whole).most_common(1)[0][0]
     names, by = "scores points pairs rank_pairs recommended", {(r.task, r.key): r for r in rows}
     frames = {name: {} for name in names.split()}
     for task in tasks:
         here = [row for row in rows if row.task == task]
-        common = [{*row.ranks} for row in here if row.whole]
+        common = [{*row.ranks} for row in here if row.whole and not row.below]
+        over = sorted(set.intersection(*common)) if common else []
         for row in here:
-            row.over = sorted(set.intersection(*common)) if row.whole else []
-            row.over = row.over if len(row.over) > 1 else []
+            row.over = over if row.whole and len(over) > 1 and {*over} <= {*row.ranks} else []
             frames["scores"][(task, *row.key)] = _score([row])
             points = _points(row)
             frames["points"] |= {(task, *row.key, rank): p for rank, p in points.items()}
             asked = margin is not None and row.base is not None
             if asked and row.trained in row.ranks:
                 frames["recommended"][(task, *row.key)] = recommended(row, points, margin)
-        both = [(a, b) for a, b in combinations(here, 2) if reference in (None, a.name, b.name)]
+        level = [row for row in here if not row.below]
+        both = [(a, b) for a, b in combinations(level, 2) if reference in (None, a.name, b.name)]
         frames["pairs"] |= _family([([a], [b]) for a, b in both if a.over and b.over], task)
         for a, b in (sorted(pair, key=lambda row: (*row.order, row.name)) for pair in both):
             for rank in {*a.ranks} & {*b.ranks}:
@@ -215,7 +252,8 @@ def frames_of(curves, groups, margin=None, reference=None):
                 frames["rank_pairs"][(task, *a.key, *b.key, rank)] = row
     if len(over := in_the_mean(tasks)) > 1:
         every = {row.key: [by.get((task, row.key)) for task in over] for row in rows}
-        every = {key: some for key, some in every.items() if all(r and r.over for r in some)}
+        level = {k: all(r and r.over and not r.below for r in some) for k, some in every.items()}
+        every = {key: some for key, some in every.items() if level[key]}
         frames["scores"] |= {(MEAN, *key): _score(some) for key, some in every.items()}
         pairs = combinations(every.values(), 2)
         both = [(a, b) for a, b in pairs if reference in (None, a[0].name, b[0].name)]
@@ -304,9 +342,11 @@ class Folder:
 
     def __init__(self, table):
         self.table, self.asked, self.prompts, self.groups = table, [], {}, {}
-        self.examples = {}  # task → how many, whether they are clustered
-        self.cuts = {}  # (adapter, basis, rescale) → task → how many, ranks
+        self.sets = {}  # task or group → sets of examples, as a number for each of its tasks
+        self.clustered = {}  # task → whether its examples are clustered
+        self.cuts = {}  # (adapter, basis, rescale) → task or group → set → ranks
         self.stored, self.wanted, self.failed = Counter(), Counter(), set()  # of (cell, task)
+        self.question = {"margin": None, "reference": None}  # the last one
 
     def may_ask(self, command):
         """(kind, task, example, prompts) → how often; what cannot be done is refused before."""
@@ -327,21 +367,28 @@ class Folder:
     def told(self, command):
         """Add what a command asks for."""
         self.asked = list(dict.fromkeys([*self.asked, *command.tasks]))
-        taken = {member for members in command.groups.values() for member in members}
-        self.groups = {k: v for k, v in self.groups.items() if not taken & {*v}} | command.groups
+        self.ask(command.groups, **{x: command.options[x] for x in self.question})
         self.wanted |= cells_of(command)
-        shared = {leaf for task in command.clusters for leaf in leaves_of(task)}
+        shared_ones = {leaf for task in command.clusters for leaf in leaves_of(task)}
         for leaf in command.leaves:
-            n, before = command.examples(leaf), self.examples.get(leaf, (0, False))
             self.prompts[leaf] = command.prompts(leaf)
-            self.examples[leaf] = before if before[0] > n else (n, leaf in shared)
+            self.clustered[leaf] = leaf in shared_ones
+        for task in dict.fromkeys([*command.tasks, *command.leaves]):
+            new = tuple(command.examples(leaf) for leaf in leaves_of(task))
+            self.sets[task] = [x for x in self.sets.get(task, ()) if x != new] + [new]
             for *cut, ranks in command.ways:
-                has = self.cuts.setdefault(tuple(cut), {}).setdefault(leaf, [0, set()])
-                has[:] = n, has[1] | {*ranks}
+                of = self.cuts.setdefault(tuple(cut), {}).setdefault(task, {})
+                of[new] = of.get(new, set()) | {*ranks}
         return self
 
+    def ask(self, groups, **question):
+        """Another question; groups take the place of those with the same adapters."""
+        taken = {member for members in groups.values() for member in members}
+        self.groups = {k: v for k, v in self.groups.items() if not taken & {*v}} | groups
+        self.question = question
+
     def part(self, command):
-        """What the report of a command covers: what it asked for."""
+        """What the screen of a command covers: what it asked for."""
         part = Folder(self.table).told(command)
         part.stored, part.failed = self.stored, self.failed
         return part
@@ -365,38 +412,49 @@ class Folder:
         """(cell, task) of what could not be computed."""
         return {key for key in self.failed if self.stored[key] < self.wanted[key]}
 
-    def curves(self, *, logs=False):
-        """A curve for each task and cut that has a score at some rank; or what logs say of it."""
-        leaves = [leaf for task in self.asked for leaf in leaves_of(task)]
-        tasks = dict.fromkeys([*self.asked, *leaves] if logs else self.asked)
-        made = [self._curve(x, leaves_of(x), cut, logs) for x in tasks for cut in self.cuts]
-        return [curve for curve in made if curve and curve.scores]
+    def logged(self, cut, leaf):
+        """Rank → scores of the largest set of a task that a cut, or the base, has at it."""
+        known = {leaf: {x: {0} for x in self.sets[leaf]}} if cut is None else self.cuts[cut]
+        found = {}
+        for counts in known.get(leaf, {}):
+            for rank in {rank for some in known[leaf].values() for rank in some}:
+                cell = cell_of(cut[0], rank, *cut[1:]) if rank else None
+                scores = self.scores(cell, leaf, *counts)
+                if scores is not None and len(scores) > len(found.get(rank, ())):
+                    found[rank] = scores
+        return found
 
-    def _curve(self, task, leaves, cut, logs):
-        has, (name, *way) = self.cuts[cut], cut
-        if not {*leaves} <= {*has}:
+    def curves(self):
+        """A curve for each task and cut that has a score at some rank."""
+        made = [self._curve(task, cut) for task in self.asked for cut in self.cuts]
+        return [curve for curve in made if curve]
+
+    def _curve(self, task, cut):
+        asked, leaves = self.cuts[cut].get(task, {}), leaves_of(task)
+        own = [self.cuts[cut].get(leaf, {}).values() for leaf in leaves]
+        ranks = sorted({rank for some in own for each in some for rank in each})
+        cells = {rank: cell_of(cut[0], rank, *cut[1:]) for rank in ranks} | {0: None}
+
+        def whole(counts):
+            pairs = [*zip(leaves, counts, strict=True)]
+            return {r for r in ranks if all(self.stored[cells[r], x] >= n for x, n in pairs)}
+
+        there = [counts for counts in self.sets.get(task, ()) if counts in asked and whole(counts)]
+        if not there:
             return None
-        fewest = {x: min(c[x][0] for c in self.cuts.values() if x in c) for x in leaves}
-        counts = {leaf: self.examples[leaf][0] if logs else fewest[leaf] for leaf in leaves}
-        shared = clusters_of({leaf: (n, self.examples[leaf][1]) for leaf, n in counts.items()})
-        cells, found, gone = {0: None}, {}, set()
-        cells |= {rank: cell_of(name, rank, *way) for x in leaves for rank in has[x][1]}
-        for rank, cell in cells.items():
-            parts = [self.scores(cell, x, counts[x]) for x in leaves if rank in has[x][1] | {0}]
-            there = [part for part in parts if part is not None]
-            if len(there) == len(leaves):
-                found[rank] = np.concatenate(there)
-            elif there or not logs:
-                gone.add(rank)
-        about = {"adapter": name, "cut": (*way,), "spec": world.ADAPTERS[name], "cut_off": {}}
-        for rank in found if task == world.WRITTEN and not logs else ():
+        best = max(there, key=lambda counts: (len(whole(counts)) * sum(counts), sum(counts)))
+        found = {}
+        for rank in sorted(whole(best) | {0}):
+            parts = [self.scores(cells[rank], x, n) for x, n in zip(leaves, best, strict=True)]
+            if all(part is not None for part in parts):
+                found[rank] = np.concatenate(parts)
+        about = {"adapter": cut[0], "cut": cut[1:], "spec": world.ADAPTERS[cut[0]], "cut_off": {}}
+        for rank in found if task == world.WRITTEN else ():
             texts = [world.text_of(task, at, right > 0) for at, right in enumerate(found[rank])]
             limit = int(self.prompts[task].split()[-1])  # a token is a byte
             about["cut_off"][rank] = sum(len(text) >= limit for text in texts)
-        if logs:
-            first = next(way for adapter, *way in self.cuts if adapter == name)
-            name = name if way == first else f"{name}@{'-'.join(way)}"
-            about |= {"adapter": name, "cut": (None, None), "spec": None}
-        base, n = found.pop(0, None), sum(counts.values())
-        about |= {"base": base, "n": n, "clusters": shared}
-        return SimpleNamespace(task=task, scores=found, missing=gone - {0}, **about)
+        counts = dict(zip(leaves, best, strict=True))
+        about["clusters"] = clusters_of({x: (n, self.clustered[x]) for x, n in counts.items()})
+        about["examples"] = [(x, i) for x, n in counts.items() for i in range(n)]
+        about |= {"base": found.pop(0, None), "n": sum(best), "missing": asked[best] - {*found}}
+        return SimpleNamespace(task=task, scores=found, **about)

@@ -83,7 +83,7 @@ def test_a_group_and_then_its_member(state):
 
 def test_the_export_of_a_group(state):
     run(state, asks("lora dylora", "both"))
-    state.export(at=0, asks=PLAIN | {"group": 0})
+    state.export(at=0)
 
 
 def test_two_metrics_of_one_task(root, tmp_path):
@@ -159,4 +159,4 @@ def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
 
 def test_the_base_fails_and_the_run_is_exported(state):
     run(state, asks("lora", "colours"), fails=0)
-    state.export(at=0, asks=PLAIN | {"group": 0})
+    state.export(at=0)

@@ -10,9 +10,9 @@ from aurac.adapters import Nesting
 
 @pytest.fixture(autouse=True)
 def _no_report(request, monkeypatch):
-    """No test of a run but those marked looks at its report."""
-    if "report" not in request.keywords:
-        monkeypatch.setattr("aurac.notebook.Run.report", lambda _run: None)
+    """No test of a run but those that use `reports` looks at its report."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("aurac.runs.compare.write_report", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +28,8 @@ def adapters(tiny_base_folder, tmp_path_factory):
         name: random_adapter(tiny_base_folder, root / name, name=name, nesting=nesting, seed=seed)
         for seed, (name, nesting) in enumerate(nestings.items())
     }
+
+
+@pytest.fixture
+def reports():
+    """The test looks at the reports of its runs."""

@@ -42,10 +42,9 @@ def test_the_folder_says_how_it_was_made(run, tiny_base_folder):
     assert list(by_name["lora"].sizes) == [1, 2, 4]
     adapter = load_adapter(by_name["lora"].path)
     assert by_name["lora"].sizes == {rank: adapter.bytes(rank) for rank in (1, 2, 4)}
-    rows = run.requests(TASK)
-    assert rows[1]["doc_id"] == 0
-    assert len(rows) == 1 + 5
-    assert len(run.questions(TASK)) == 5
+    logged = run.logged(TASK, None, 0)
+    assert logged.rows[1]["doc_id"] == 0
+    assert (len(logged.rows), len(logged.keys)) == (1 + 5, 5)
 
 
 def test_what_grew_is_what_a_fresh_run_holds(adapters, tmp_path):

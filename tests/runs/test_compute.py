@@ -12,6 +12,7 @@ from support.runs_doubles import Task, compute_all, planned, work_in
 from aurac.errors import TaskError
 from aurac.records.cells import CellStore
 from aurac.records.folder import MOST_DEATHS
+from aurac.records.lines import examples_sha256
 from aurac.runs.compute import LostDeviceError
 
 
@@ -46,12 +47,15 @@ def responses(folder, cell):
 def test_every_block_is_kept_as_soon_as_it_is_there(tmp_path):
     cells = planned(Task("a", n=5), Task("b", n=2))
     assert compute_all(tmp_path, cells) == [("a", "done"), ("b", "done")]
+    whole = examples_sha256(cells[0].documents)
     assert cells[0].task.blocks == [[0, 1], [2, 3], [4]]
     assert responses(tmp_path, cells[0]) == ["a0", "a1", "a2", "a3", "a4"]
-    assert CellStore(tmp_path).read(cells[0].key).aggregates == {5: {"acc,none": 0.4}}
+    assert CellStore(tmp_path).read(cells[0].key).aggregates == {whole: {"acc,none": 0.4}}
     assert compute_all(tmp_path, planned(Task("a", n=5))) == []
     assert compute_all(tmp_path, planned(Corrected("a", n=5))) == [("a", "done")]
-    assert CellStore(tmp_path).read(cells[0].key).aggregates == {5: {"acc,none": 0.6}}
+    changed = examples_sha256(planned(Corrected("a", n=5))[0].documents)
+    told = {whole: {"acc,none": 0.4}, changed: {"acc,none": 0.6}}
+    assert CellStore(tmp_path).read(cells[0].key).aggregates == told
 
 
 def test_a_failure_stops_its_cell_alone_and_the_same_command_tries_it_again(tmp_path):

@@ -51,31 +51,72 @@ def test_each_task_has_its_own_prompts_and_one_set_of_them(adapters, tmp_path):
         run_small(adapters["dylora"], tmp_path, (WORDS,), gen_kwargs="max_gen_toks=8", **more)
 
 
-@pytest.mark.parametrize(
-    "more", [{"temperature": 0.5}, {"test": text_rows(3, 50)}, {"take": "(.+)"}]
-)
-def test_a_task_with_other_settings_or_data_needs_a_folder_of_its_own(adapters, tmp_path, more):
+def test_a_task_with_other_filters_needs_a_folder_of_its_own(adapters, tmp_path):
     options = {"ranks": "4", "limit": 2}
     run_small(adapters["dylora"], tmp_path / "run", [write_text_task(tmp_path)], **options)
-    changed = [write_text_task(tmp_path, **more)]
-    words = (
-        "task tiny_text was evaluated with other data, prompts, filters or settings of generation"
-    )
+    changed = [write_text_task(tmp_path, take="(.+)")]
+    words = "of task tiny_text was scored with other filters or metrics"
     with pytest.raises(RunFolderError, match=rf"{words}\): give a new folder with --out"):
         run_small(adapters["dylora"], tmp_path / "run", changed, **options)
 
 
-def test_of_commands_with_other_numbers_of_examples_all_are_read_on_those_they_share(
+@pytest.mark.parametrize("more", [{"temperature": 0.5}, {"test": text_rows(3, 50)}])
+def test_a_task_whose_data_or_prompts_changed_has_other_examples(adapters, tmp_path, more):
+    """Nothing of the first adapter is lost, and the two have no example in common."""
+    options = {"ranks": "2,4", "limit": 2}
+    run_small(adapters["dylora"], tmp_path / "run", [write_text_task(tmp_path)], **options)
+    changed = [write_text_task(tmp_path, **more)]
+    run_small(adapters["lora"], tmp_path / "run", changed, **options)
+    both = load_run(tmp_path / "run")
+    assert {curve.adapter: curve.n_docs for curve in both.curves} == {"dylora": 2, "lora": 2}
+    assert [row.outside for row in both.analysis.rows] == [None, "0 of 2 examples"]
+    assert both.pairs.empty
+
+
+def test_of_commands_with_other_numbers_of_examples_most_rows_times_examples_are_compared(
     adapters, tmp_path
 ):
+    """2 rows × 3 examples are more than 1 × 4; 2 × 2 are not."""
     more = run_small(adapters["dylora"], tmp_path, ranks="2,4", limit=4)
-    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=2)
+    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=1)
     both = load_run(tmp_path)
-    assert [curve.n_docs for curve in more.curves] == [4]
-    assert [curve.n_docs for curve in both.stored.curves] == [2, 2]
+    assert dict(zip(both.scores.adapter, both.scores.examples, strict=True)) == {
+        "dylora": 4, "lora": 1,
+    }  # fmt: skip
+    run_small(adapters["lora"], tmp_path, ranks="2,4", limit=3)
+    both = load_run(tmp_path)
+    assert both.scores.examples.tolist() == [3, 3]
     own = both.points[(both.points["adapter"] == "dylora") & (both.points["rank"] == 4)]
-    assert own["accuracy"].item() == more.curves[0].outcomes[-1][:2].mean()
+    assert own["accuracy"].item() == more.curves[0].outcomes[-1][:3].mean()
     assert len(both.pairs) == 1
+
+
+def test_a_name_renames_on_the_screen_of_its_command_alone(adapters, tmp_path):
+    """The names are swapped: `b` is the first command's `a`."""
+    first, second = adapters["dylora"], adapters["lora"]
+    run_small([f"a={first}", f"b={second}"], tmp_path, ranks="2,4", limit=3)
+    again = run_small([f"b={first}", f"a={second}"], tmp_path, ranks="2,4", limit=3, reference="a")
+    assert [(adapter.name, adapter.method) for adapter in again.adapters] == [
+        ("b", "dylora"), ("a", "lora"),
+    ]  # fmt: skip
+    kept = load_run(tmp_path)
+    assert [(adapter.name, adapter.method) for adapter in kept.adapters] == [
+        ("a", "dylora"), ("b", "lora"),
+    ]  # fmt: skip
+    assert kept.question.reference == "b"
+
+
+@pytest.mark.usefixtures("plain_figures", "reports")
+def test_a_report_that_was_interrupted_is_written_again(adapters, tmp_path, monkeypatch):
+    options = {"ranks": "2,4", "limit": 3}
+    run_small(adapters["dylora"], tmp_path, **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("aurac.show.report.html_page", raises(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_small(adapters["dylora"], tmp_path, **options | {"limit": 4})
+    run_small(adapters["dylora"], tmp_path, **options | {"limit": 4})
+    assert "4 examples" in (tmp_path / "report.html").read_text()
+    assert "4 examples" in (tmp_path / "report.md").read_text()
 
 
 def test_a_smaller_run_after_an_interrupted_larger_one_is_read(adapters, tmp_path, monkeypatch):
@@ -188,7 +229,7 @@ def written(folder, adapter, tokens):
     options = {"ranks": "4", "gen_kwargs": f"max_gen_toks={tokens}"}
     run = run_small(adapter, folder, (WORDS,), **options)
     assert run.task(WORDS).token_limit == tokens
-    [block] = run.store.read(run.manifest.cuts[0].cells[WORDS][4]).blocks
+    [block] = run.store.read(run.cuts[0].cells[WORDS][4]).blocks
     return block
 
 

@@ -40,6 +40,11 @@ def written(folder, analysis, **more):
     return {path.relative_to(folder).as_posix(): path for path in paths}
 
 
+def asked(analysis, **changes):
+    """The same analysis under another question."""
+    return replace(analysis, question=analysis.question.but(**changes))
+
+
 def text_of(folder, name="report.md"):
     return (folder / name).read_text(encoding="utf-8")
 
@@ -80,8 +85,8 @@ def test_markdown_and_html_say_the_same_and_how_to_do_it_again(tmp_path):
 
 
 def test_the_question_of_an_experiment_stands_at_the_top(tmp_path):
-    found = three()
-    write_report(stored(found), found, tmp_path, question="Which <method> is better?")
+    found = asked(three(), title="Which <method> is better?")
+    write_report(stored(found), found, tmp_path)
     assert text_of(tmp_path).startswith("# Which &lt;method&gt; is better?\n")
     header = text_of(tmp_path, "report.html").split("</header>")[0]
     assert "<h1>Which &lt;method&gt; is better?</h1>" in header
@@ -93,8 +98,9 @@ def test_differences_that_are_the_primary_ones_stand_once(tmp_path, tasks, liste
     found = three(tasks=tasks)
     pairs = [*dict.fromkeys(zip(found.pairs.a, found.pairs.b, strict=True))][:listed]
     keys = {row.name: row.key for row in found.rows}
-    asked = Question(pairs=tuple((keys[a], keys[b]) for a, b in pairs), family=listed)
-    write_report(stored(found), found, tmp_path, primary=analyse(stored(found).curves, asked))
+    primary = tuple((keys[a], keys[b]) for a, b in pairs)
+    found = asked(found, primary=primary, family=listed)
+    write_report(stored(found), found, tmp_path)
     first = text_of(tmp_path).split("\n## ")[0]
     assert first.count("Primary comparisons: Differences of AURAC") == 1
     assert first.count("Differences of AURAC") == (2 if listed == 2 else 1)
@@ -158,15 +164,16 @@ def test_the_latex_table(tmp_path):
 def test_labels_rename_an_adapter_and_its_cuts(tmp_path):
     cuts = [curve(), curve(basis="prefix", rescale="rule"), curve("b")]
     found = analyse(cuts, Question(reference="lora"))
-    write_report(stored(found), found, tmp_path, {"lora": "LoRA"})
+    labelled = asked(found, labels={"lora": "LoRA"})
+    write_report(stored(found), labelled, tmp_path)
     text = text_of(tmp_path)
     assert "| LoRA " in text
     assert "| LoRA (prefix)" in text
     assert "No difference from LoRA is significant" in text
     with pytest.raises(UsageError, match="no adapter of the run is called loar"):
-        write_report(stored(found), found, tmp_path, {"loar": "LoRA"})
+        write_report(stored(found), asked(found, labels={"loar": "LoRA"}), tmp_path)
     with pytest.raises(UsageError, match="same label"):
-        write_report(stored(found), found, tmp_path, {"lora": "b"})
+        write_report(stored(found), asked(found, labels={"lora": "b"}), tmp_path)
 
 
 def test_several_tasks_begin_with_the_mean(tmp_path):
@@ -181,7 +188,7 @@ def test_tasks_of_a_group_are_folded(tmp_path):
     found = analyse([curve(name, doc_ids=ids) for name in ("lora", "dylora")])
     run = stored(found)
     run.tasks = (msgspec.structs.replace(run.tasks[0], members=("maths_1", "maths_2")),)
-    write_report(run, found, tmp_path, {"lora": "LoRA"})
+    write_report(run, asked(found, labels={"lora": "LoRA"}), tmp_path)
     text = text_of(tmp_path)
     assert "<summary>Each of 2 tasks of maths</summary>" in text
     assert re.search(r"\| task +\| +dylora \| +LoRA \|", text)

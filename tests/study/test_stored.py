@@ -29,7 +29,7 @@ def test_a_stored_study_is_done_and_read_as_its_report_says():
     run, kept = load_run(out), pd.read_csv(out / "scores.csv")
     assert list(run.scores["adapter"]) == list(kept["adapter"])
     np.testing.assert_allclose(run.scores["aurac"], kept["aurac"])
-    _, again = answered(out, ())  # `aurac report` and `aurac recommend` ask what the study asks
+    again = answered(out, ())  # `aurac report` and `aurac recommend` ask what the study asks
     np.testing.assert_allclose(again.pairs["p"], pd.read_csv(out / "pairs.csv")["p"])
     answers = run.samples("mawps", "lora", 16)
     there = {curve.adapter for curve in run.curves if curve.task == "mawps"}

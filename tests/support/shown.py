@@ -70,16 +70,11 @@ class FakeRun(SimpleNamespace):
         scores = found.outcomes[found.ranks.index(rank)] if rank else found.base_scores
         if scores is None:
             raise RunFolderError("no such cell")
-        answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
-        return pd.DataFrame(
-            {"example": found.doc_ids, "score": scores, "response": answers, "read": None}
-        )
-
-    def questions(self, task):
-        ids = next(c.doc_ids for c in self.curves if c.task == task)
+        ids = found.doc_ids
         asked = [f"Tom has {at} apples. {self.text}" for at in ids]
         columns = {"example": ids, "question": asked, "target": ids, "choices": [None] * len(ids)}
-        return pd.DataFrame(columns)
+        answers = [f"{self.text} {adapter} {int(score)}" for score in scores]
+        return pd.DataFrame(columns | {"score": scores, "response": answers, "read": None})
 
 
 def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()) -> Any:
@@ -107,6 +102,5 @@ def stored(analysis, folder=Path("runs/x"), *, text="The answer is", failures=()
         ),
         failures=tuple(Failure("lora", "svd", "keep", 4, "maths", text) for text in failures),
         groups={},
-        renamed=(),
         curves=tuple(curves),
     )
