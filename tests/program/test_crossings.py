@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_seeds_of_other_checkpoints(root, tmp_path):
             about | {"rank": 2**k, "doc_id": i, "score": scores[k, i]} for k, i in np.ndindex(2, 30)
         ]
         known = {"scores": {1: scores[0], 2: scores[1]}, "missing": set(), "base": None, "n": 30}
+        known |= {"examples": [*range(30)]}
         known |= {"cut": (None, None), "spec": None, "clusters": None, "cut_off": {}}
         curves.append(SimpleNamespace(**about, **known))
     groups = {f"r{r}": [f"r{r}-{task}-{seed}" for task, seed in np.ndindex(2, 3)] for r in range(2)}
@@ -160,3 +162,22 @@ def test_a_further_cut_is_the_reference(root, tmp_path, name, known):
 def test_the_base_fails_and_the_run_is_exported(state):
     run(state, asks("lora", "colours"), fails=0)
     state.export(at=0)
+
+
+@pytest.mark.parametrize("look", [{"basis": "prefix"}, {"ranks": "3"}, {}, {"ranks": "1"}])
+def test_a_look_at_few_examples_hides_nothing(state, look):
+    """Of another cut, another rank, the same ones, or fewer of them."""
+    run(state, asks("lora nested", "colours", limit=24), asks("lora", "colours", limit=4, **look))
+    state.ask(at=0, how="recommend", asks=PLAIN | {"margin": 0.2, "group": 0})
+    state.export(at=0)
+
+
+def test_a_look_at_a_member_leaves_its_group_as_it_is(state):
+    run(state, asks("lora", "both", limit=12), asks("lora dylora", "left", limit=4))
+    run(state, asks("lora", "right", limit=20))
+
+
+def test_clusters_of_a_smaller_later_command_are_those_of_the_folder(state):
+    run(state, asks("lora dylora", "colours", limit=24))
+    later = replace(asks("lora", "colours", limit=12), clusters=("colours",))
+    run(state, later)
