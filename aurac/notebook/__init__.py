@@ -193,9 +193,10 @@ class Run(Frames):
 
         run = self if labels is None else self.ask(labels=labels)
         folder = run.folder if out is None else Path(out)
-        if folder.resolve() == run.folder.resolve() and (folder / "locks").is_dir():
+        written = write_report(run.stored, run.analysis, folder)
+        if folder.resolve() == run.folder.resolve():
             RunFolder(folder).ask(run.question)
-        return write_report(run.stored, run.analysis, folder)
+        return written
 
     def __str__(self) -> str:
         from aurac.show import screen

@@ -75,9 +75,11 @@ class RunFolder:
 
     def ask(self, question: Question) -> None:
         """Keep a question as the last one."""
-        with writing(self.path), FileLock(self._locks / "run.lock"):
-            manifest = Manifest.read(self.path)
-            msgspec.structs.replace(manifest, question=question).write(self.path)
+        with writing(self.path):
+            self._locks.mkdir(exist_ok=True)
+            with FileLock(self._locks / "run.lock"):
+                manifest = Manifest.read(self.path)
+                msgspec.structs.replace(manifest, question=question).write(self.path)
 
     def take(self, key: str) -> FileLock | None:
         """The lock of a cell; None where another process holds it.

@@ -181,3 +181,9 @@ def test_clusters_of_a_smaller_later_command_are_those_of_the_folder(state):
     run(state, asks("lora dylora", "colours", limit=24))
     later = replace(asks("lora", "colours", limit=12), clusters=("colours",))
     run(state, later)
+
+
+def test_a_report_that_is_refused_changes_no_question(state):
+    run(state, asks("ada0 ada1 lora", "colours", margin=0.4))
+    state.ask(at=0, how="report", asks={"margin": 0.2, "reference": TYPO, "group": 0})
+    state.check_whole(state.runs[0])
