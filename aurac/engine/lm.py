@@ -118,9 +118,15 @@ class EngineLM(HFLM):
         """
         known: dict[int, tuple[float, bool]] = {}
         with torch.inference_mode():
-            while left := [i for i in range(len(requests)) if i not in known]:
+            packed: list[int] = []
+            if self.backend == "causal":
+                packed = self._packed(self.tokens.lengths([r.args for r in requests]))
+            while left := [i for i in packed if i not in known]:
                 answers = self._score([requests[i] for i in left])
                 known.update((left[place], answer) for place, answer in answers)
+            if rest := [i for i in range(len(requests)) if i not in known]:
+                others = self._ask(super().loglikelihood, [requests[i] for i in rest])
+                known.update(zip(rest, others, strict=True))
         return _finite(requests, [known[i] for i in range(len(requests))])
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
@@ -138,11 +144,10 @@ class EngineLM(HFLM):
         with torch.inference_mode():
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
-                longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)
-                if self._serves(longest):
-                    texts.update(zip(greedy, self._write(prompts, header), strict=True))
-            rest = [i for i in range(len(requests)) if i not in texts]
-            if rest:
+                packed = self._packed([len(p.tokens) + p.max_new_tokens for p in prompts])
+                written = self._write([prompts[i] for i in packed], header)
+                texts.update((greedy[i], text) for i, text in zip(packed, written, strict=True))
+            if rest := [i for i in range(len(requests)) if i not in texts]:
                 with finite_logits(self.model):
                     answers = self._ask(super().generate_until, [requests[i] for i in rest])
                 for i, text in zip(rest, answers, strict=True):
@@ -152,18 +157,14 @@ class EngineLM(HFLM):
         self.unfinished = [texts[i][1] for i in range(len(requests))]
         return [texts[i][0] for i in range(len(requests))]
 
-    def _serves(self, longest: int) -> bool:
-        """Whether packed passes give the model's own answers to inputs of this length."""
-        return self._repeated(lambda: probe(self.model)).serves(longest)
+    def _packed(self, lengths: Sequence[int]) -> list[int]:
+        """The places of those inputs to which packed passes give the model's own answers."""
+        verdict = self._repeated(lambda: probe(self.model))
+        return [place for place, length in enumerate(lengths) if verdict.serves(length)]
 
     def _score(self, requests: list[Any]) -> list[tuple[int, tuple[float, bool]]]:
         """(place, answer) of the requests; of some, where memory does not suffice for all."""
-        packed = self.backend == "causal"
-        if packed:
-            layout, ids = self.tokens.pairs([request.args for request in requests])
-            packed = self._serves(layout.longest)
-        if not packed:
-            return list(enumerate(self._ask(super().loglikelihood, requests)))
+        layout, ids = self.tokens.pairs([request.args for request in requests])
         sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
         plan = layout.plan(self.budgets.tokens, len(header), sizes)
         finished = np.bincount(plan.last, minlength=len(plan.steps)).tolist()

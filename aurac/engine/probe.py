@@ -15,7 +15,7 @@ import inspect
 import logging
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
-from aurac.engine.running import NOT_FINITE, forward, packed_model, sizes_of
+from aurac.engine.running import NOT_FINITE, forward, packed_model, rotary_limit, sizes_of
 from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory, unwrapped
 
@@ -131,7 +131,7 @@ def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
     """Packed, up to the length from which on its configuration says that passes differ."""
     limits = {
         "its attention is local": _length_limit(config, windows),
-        "its rotary positions change": _rotary_limit(config),
+        "its rotary positions change": rotary_limit(config),
     }
     known = {why: limit for why, limit in limits.items() if limit is not None}
     if not known:
@@ -149,20 +149,6 @@ def _length_limit(config: Any, windows: set[int]) -> int | None:
     if kinds is not None and set(kinds) == {"full_attention"}:
         return None
     return min(unseen, default=None)
-
-
-def _rotary_limit(config: Any) -> int | None:
-    """The length from which on a pass's longest sequence changes the positions of all in it."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    parts = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
-    name = "original_max_position_embeddings"
-    limits = []
-    for part in parts:
-        kind = str(part.get("rope_type") or part.get("type"))
-        if kind == "longrope" or "dynamic" in kind:
-            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
-            limits.append(int(length))
-    return min(limits, default=None)
 
 
 def _sequences(vocabulary: int) -> PrefixTree:

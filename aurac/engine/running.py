@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -60,6 +60,20 @@ def cached_tokens(model: Any) -> int:
     return max(_LEAST_CACHED, _CACHE_BYTES // size)
 
 
+def rotary_limit(config: Any) -> int | None:
+    """The length from which on a pass's longest sequence changes the positions of all in it."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
+    name = "original_max_position_embeddings"
+    limits = []
+    for part in parts:
+        kind = str(part.get("rope_type") or part.get("type"))
+        if kind == "longrope" or "dynamic" in kind:
+            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
+            limits.append(int(length))
+    return min(limits, default=None)
+
+
 @dataclass
 class Budgets:
     """How much is computed at once; none of it changes an answer beyond rounding."""
@@ -74,6 +88,8 @@ class Budgets:
         """Those for a model where it is, with at most ``batch_size`` sequences."""
         sizes = sizes_of(model)
         rows = batch_size or (1 if sizes is CPU else _HFLM_ROWS)
+        if rotary_limit(model.config.get_text_config()) is not None:
+            rows = 1  # in a batch the longest row would change the answers to the others
         return cls(sizes.tokens, batch_size or 256, cached_tokens(model), rows)
 
     def halve(self) -> bool:

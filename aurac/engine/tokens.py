@@ -121,11 +121,6 @@ class ScoringLayout:
             request_pairs=tuple(place[np.asarray(r, dtype=np.int64)] for r in requests),
         )
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest input."""
-        return max(len(row) for row in self.tree.rows)
-
     def plan(self, budget: int, header: int = 0, sizes: Sizes = CPU) -> ScoringPlan:
         """The passes that score it, of at most ``budget`` tokens; kept for the next rank.
 
@@ -245,6 +240,12 @@ class Tokens:
             scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
             header = header_tokens(inputs, scored)
             self._pairs.update((n, (pair, header)) for n, pair in zip(new, pairs, strict=True))
+
+    def lengths(self, requests: Sequence[tuple[str, str]]) -> list[int]:
+        """How many tokens the model reads to score each of the (context, continuation) texts."""
+        self.add_pairs(requests)
+        known = (self._pairs[request][0] for request in requests)
+        return [min(len(ctx) + len(cont) - 1, self._max_length) for ctx, cont in known]
 
     def pairs(self, requests: Sequence[tuple[str, str]]) -> tuple[ScoringLayout, Ids]:
         """(context, continuation) texts laid out for scoring, and the header of all."""
