@@ -173,7 +173,7 @@ def samples_text(kwargs: Mapping[str, Any]) -> bool:
 
 
 def decodes_greedily(kwargs: Mapping[str, Any]) -> bool:
-    """Whether ``generation_kwargs`` ask for greedy decoding alone, without penalties or beams."""
+    """Whether ``generation_kwargs`` ask for plain greedy decoding, without penalties or beams."""
     return not samples_text(kwargs) and set(kwargs) <= _GREEDY and most_new_tokens(kwargs) > 0
 
 
@@ -189,7 +189,7 @@ class Prompt:
 def encode_prompts(
     tokenizer: Any, requests: Sequence[tuple[str, Mapping[str, Any]]], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each (context, ``generation_kwargs``), cut on the left to fit its new tokens."""
+    """A prompt for each (context, ``generation_kwargs``), cut on the left if it leaves no room."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (context for context, _ in requests), tokenizer.bos_token)
     prompts = []
@@ -222,7 +222,7 @@ def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ..
 class Tokens:
     """Requests in tokens: tokenised and laid out once for every state of a model.
 
-    With each request goes its header, which those that were added together begin with.
+    With each request it keeps its header: the beginning of all requests that were added together.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, prefix: int) -> None:
@@ -313,7 +313,7 @@ class StopTable:
         return False
 
     def _could_end(self, token: int) -> bool:
-        """False only if no stop string can end in this token, judged by its text alone."""
+        """Whether a stop string can end in this token; False only if its text rules that out."""
         text = self._tokenizer.decode([token])
         if not text or _BROKEN in text:
             return True
