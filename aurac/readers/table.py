@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,27 +154,15 @@ def _of_examples(rows: pd.DataFrame, labels: dict[str, Any]) -> Curve:
     each = rows.groupby(["rank", "doc_id"], sort=False, observed=True)["score"]
     if each.size().nunique() > 1:
         raise CurveError("examples have unequal numbers of samples.")
-    scores = each.mean().unstack()
-    ranked = scores[scores.index > 0]
-    ranked = ranked if ranked.empty else ranked.loc[:, ranked.notna().any()]  # not the base's alone
-    lost = ranked.columns[ranked.isna().any()]
-    if len(lost):
-        count = f"{len(lost)} examples are not there at every rank"
-        raise CurveError(f"{count}, {lost[0]!r} among them.")
-    if 0 in scores.index:
-        base: Any = scores.loc[0]
-        same = base[ranked.columns]
-        labels |= {"baseline": float(base.mean())} if same.isna().any() else {"base_scores": same}
-    return Curve.from_outcomes(
-        ranked.index.tolist(),
-        ranked.to_numpy(),
-        doc_ids=tuple(map(str, ranked.columns)),
-        clusters=_clusters(rows, ranked.columns),
-        **labels,
-    )
+    scores: dict[int, dict[str, float]] = {}
+    means: Any = each.mean().items()
+    for (rank, example), mean in means:
+        scores.setdefault(rank, {})[example] = mean
+    examples = next((row for rank, row in scores.items() if rank), {})
+    return Curve.from_examples(scores, clusters=_clusters(rows, examples), **labels)
 
 
-def _clusters(rows: pd.DataFrame, examples: pd.Index) -> tuple[str, ...] | None:
+def _clusters(rows: pd.DataFrame, examples: Iterable[str]) -> tuple[str, ...] | None:
     """What examples share, the same at every rank; None where the column is empty."""
     if "cluster" not in rows or rows["cluster"].isna().all():
         return None

@@ -143,7 +143,7 @@ def test_names_that_are_numbers_keep_their_zeros(tmp_path):
         (HEAD + "a,t,1.5,x,1\n", "data row 1 has rank 1.5, which is no whole number"),
         (HEAD + "a,t,1,x,50\n", "percent"),
         (HEAD + BODY + "a,t,2,y,1\n", "example 'y' appears twice at rank 2"),
-        (HEAD + BODY + "a,t,2,z,1\n", "1 examples are not there at every rank, 'z'"),
+        (HEAD + BODY + "a,t,2,z,1\n", "different examples .1 differ, 'z' among them"),
         (HEAD + "a,t,0,x,1\n", "no ranks"),
         ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 appears twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
