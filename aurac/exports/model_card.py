@@ -157,7 +157,7 @@ def hub_entries(
             dataset_id=str(sources.pop()),
             task_id=task,
             value=round(100 * curve.accuracy[curve.ranks.index(rank)], 4),
-            dataset_revision=records[0]["config"].get("dataset_kwargs", {}).get("revision"),
+            dataset_revision=records[0].get("dataset_revision"),
             date=made["started"],
             notes=f"{notes}{shots}-shot, split {split}, lm-eval {made['versions']['lm-eval']}",
         )

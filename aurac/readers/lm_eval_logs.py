@@ -168,8 +168,8 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
         raise DataError(
-            f"{root} is no run folder and holds no samples_*.jsonl, which lm_eval writes with "
-            "--log_samples."
+            f"{root} is no run folder and holds no samples_*.jsonl, which "
+            "`lm-eval run --log_samples` writes."
         )
     beside, logs = cache(_results), []  # several samples files share it
     for file in files:

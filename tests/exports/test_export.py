@@ -193,7 +193,7 @@ def test_an_export_is_of_lm_evals_own_types(real, exported, rank):
         assert strangers(SampleResult, row) == set()
 
 
-HUB = {"dataset_path": "openai/gsm8k", "dataset_kwargs": {"revision": "e53f048"}}
+HUB = {"dataset_path": "openai/gsm8k"}
 LOCAL = HUB | {"custom_dataset": "aurac.tasks.local_data:with_local_examples"}
 
 
@@ -201,7 +201,11 @@ def told_otherwise(folder, task, config, original):
     """Change what a run folder keeps of a task."""
     path = folder / read_run(folder).task(task).requests
     first, *rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
-    first |= {"config": first["config"] | config, "original": original}
+    first |= {
+        "config": first["config"] | config,
+        "original": original,
+        "dataset_revision": "e53f048",
+    }
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, [first, *rows])).encode()))
 
 
@@ -293,4 +297,3 @@ def test_an_export_overwrites_nothing(run, tmp_path):
     done = CliRunner().invoke(cli, ["export", str(run), "--out", str(tmp_path)])
     assert "already there" in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
