@@ -246,8 +246,8 @@ def gather(curves: Iterable[Curve], groups: Groups) -> list[Row]:
                 which = f"{one.adapter or 'the adapter'}{seed} on {task}"
                 raise CurveError(f"There are two curves of {which} under one cut.")
         rows.append(Row(key, task, tuple(seeds), first=key == first[key.adapter]))
-    tasks = dict.fromkeys(row.task for row in rows)
-    shared_rows = [_on_shared_examples([r for r in rows if r.task == task]) for task in tasks]
+    each_task = dict.fromkeys(row.task for row in rows)
+    shared_rows = [_on_shared_examples([r for r in rows if r.task == t]) for t in each_task]
     placed = {(row.task, row.key): row for some in shared_rows for row in some}
     return [placed[row.task, row.key] for row in rows]
 

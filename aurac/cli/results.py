@@ -157,13 +157,17 @@ def report(run: Path, out: Path | None, label: tuple[tuple[str, str], ...], **as
 @command()
 @RUN
 @click.option("--out", type=FOLDER, required=True, help="Folder to write to, a new one.")
-def export(run: Path, out: Path) -> None:
+@shared.margin()
+def export(run: Path, out: Path, margin: float | None) -> None:
     """Write a run as lm-eval's own results and sample logs, a folder for each adapter and rank.
+
+    Beside them are the adapter's model card and, where a task's data are on the hub, the result of
+    the rank to ship in .eval_results.
 
     \b
     aurac export runs/gsm8k --out exported
     """  # noqa: D301
     from aurac.exports import export as write_export
 
-    written = write_export(run, out)
+    written = write_export(run, out, margin)
     click.echo(f"{len(written)} results and their samples in {out}")

@@ -1,29 +1,38 @@
-"""A run folder → lm-eval's own results and sample logs, and a model card for each adapter.
+"""A run folder → lm-eval's own results and sample logs, and what a hub's repository shows.
 
-``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as ``lm_eval
+``OUT/ADAPTER/rank_R/MODEL/{results_DATE.json, samples_TASK_DATE.jsonl}``, as ``lm-eval run
 --output_path OUT/ADAPTER/rank_R --log_samples`` would have written them; the base lies in
-``OUT/base/rank_0``. How the adapter was cut is in ``config.model_args`` under ``aurac``.
+``OUT/base/rank_0``. How the adapter was cut is in ``config.model_args``. ``OUT/ADAPTER`` also has
+the adapter's model card and, for tasks whose data are on the hub, ``.eval_results/TASK.yaml``.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from aurac.adapters.export import check_free
+from aurac.analysis import Question, analyse
 from aurac.exports.lm_eval_files import Point, model_folder, results, safe, sample_rows
-from aurac.exports.model_card import card
-from aurac.files import fresh_folder
-from aurac.records.manifest import CutInfo
-from aurac.records.run import Logged, StoredRun, read_run
+from aurac.exports.model_card import card, default_curves, hub_entries
+from aurac.files import fresh_folder, write_atomic
+from aurac.notebook import load_run
+from aurac.records.manifest import AdapterInfo, CutInfo
+from aurac.records.run import Logged, StoredRun
 
 BASE = "base"
 
 
-def export(run_folder: Path, out: Path) -> list[Path]:
+def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Path]:
     """Write a run as lm-eval's files and model cards into a new or empty folder.
+
+    Args:
+        run_folder: The run.
+        out: The folder to write to.
+        margin: The accuracy that the rank to ship may lose; None: the margin of the run's question.
 
     Returns:
         The ``results_*.json`` files, one for each adapter (or further cut of one) and rank.
@@ -31,14 +40,16 @@ def export(run_folder: Path, out: Path) -> list[Path]:
     Raises:
         RunFolderError: No run, one that did not keep its prompts, or files at `out`.
     """
-    run = read_run(run_folder)
+    opened = load_run(run_folder)
+    run, margin = opened.stored, margin or opened.question.margin
     check_free(out, force=False)
     with fresh_folder(out) as folder:
-        written = [_write(run, point, folder) for point in _points(run)]
+        points = list(_points(run))
+        written = [_write(run, point, folder) for point in points]
+        told = {name: each.rows[0] for point in points for name, each in point.cells.items()}
         for adapter in run.adapters:
-            if (folder / safe(adapter.name)).is_dir() and (text := card(run, adapter)):
-                path = folder / safe(adapter.name) / "README.md"
-                path.write_text(text, encoding="utf-8")
+            if (place := folder / safe(adapter.name)).is_dir():
+                _write_repository(run, adapter, place, told, margin)
     return [out / path.relative_to(folder) for path in written]
 
 
@@ -79,3 +90,23 @@ def _write(run: StoredRun, point: Point, out: Path) -> Path:
     content = results(run, point)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
     return path
+
+
+def _write_repository(
+    run: StoredRun,
+    adapter: AdapterInfo,
+    place: Path,
+    told: Mapping[str, Mapping[str, Any]],
+    margin: float | None,
+) -> None:
+    """The model card of an adapter with a curve, and its results as the hub reads them."""
+    import yaml
+    from huggingface_hub import eval_result_entries_to_yaml
+
+    if not (curves := default_curves(run, adapter)):
+        return
+    analysis = analyse(curves.values(), Question(margin=margin))
+    write_atomic(place / "README.md", card(run, adapter, curves, analysis))
+    for task, entry in hub_entries(run, curves, analysis, told).items():
+        text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False)
+        write_atomic(place / ".eval_results" / f"{safe(task)}.yaml", text)

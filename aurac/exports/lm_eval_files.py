@@ -171,9 +171,8 @@ def _config(run: StoredRun, point: Point) -> dict[str, Any]:
     prompting = run.task(next(iter(point.cells))).prompting if point.cells else {}
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
-        how = {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
         args["peft"] = next(each.path for each in run.adapters if each.name == cut.adapter)
-        args["aurac"] = how
+        args |= {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
     return {
         "model": made.get("model", "hf"),
         "model_args": args,

@@ -1,4 +1,4 @@
-"""A model card for an adapter's repository on the hub, with its results as a `model-index`."""
+"""An adapter's repository on the hub: the model card, and its results as the hub reads them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aurac.adapters.methods import METHODS
-from aurac.analysis import Question, analyse
+from aurac.analysis import Analysis
 from aurac.curves.curve import Curve
 from aurac.curves.display import truncate_options
 from aurac.models.packaged import hub_id
@@ -17,7 +17,7 @@ from aurac.records.run import StoredRun
 from aurac.show import numbers
 
 if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
+    from huggingface_hub import EvalResultEntry
 
 _ELSEWHERE = re.compile(r"(?<![^\s=,])/[^\s=,]*/(?=[^\s=,/]+)")  # folders of this machine
 
@@ -33,7 +33,7 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 {% for task in tasks %}
 ## {{ task.task }}
 
-{% if not task.rolling %}AURAC {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
+{% if not task.rolling %}AURAC over ranks {{ task.over }}: {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
 {% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
 {% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
@@ -69,24 +69,27 @@ run would have done.
 """  # noqa: E501 - a row of a table is one line
 
 
-def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
-    """The `README.md` of an adapter's repository; None of a family, or without a curve."""
+def default_curves(run: StoredRun, adapter: AdapterInfo) -> dict[str, Curve]:
+    """Task → the adapter's curve under its default cut, which is the first; none of a family."""
+    own = [c for c in run.curves if c.adapter == adapter.name and adapter.format != "family"]
+    first = {curve.task: curve for curve in own[::-1]}
+    return {str(curve.task): curve for curve in own if first[curve.task] is curve}
+
+
+def card(
+    run: StoredRun, adapter: AdapterInfo, curves: Mapping[str, Curve], analysis: Analysis
+) -> str:
+    """The `README.md` of an adapter's repository."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    own = [curve for curve in run.curves[::-1] if curve.adapter == adapter.name]
-    curves = {str(curve.task): curve for curve in own}
-    if not curves or adapter.format == "family":
-        return None
-    tasks = _tasks(curves)
+    first = next(iter(curves.values()))
     revision = str(adapter.base).partition("@")[2] if hub_id(adapter.base) else ""
     data = ModelCardData(
         base_model=(repository := hub_id(adapter.base)),
         library_name="peft",
         license=adapter.licence,
         pipeline_tag="text-generation",
-        model_name=adapter.name,
         tags=["lora", adapter.method or "lora", "aurac"],
-        eval_results=[result for task in tasks for result in _results(task)],
     )
     made = ModelCard.from_template(
         data,
@@ -95,9 +98,9 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
         method=method.title if (method := METHODS.get(adapter.method or "")) else "LoRA",
         base=adapter.base if repository else Path(str(adapter.base)).name,
         repository=repr(repository or "BASE_MODEL") + (f", {revision=}" if revision else ""),
-        tasks=tasks,
+        tasks=_tasks(curves, analysis),
         percent=numbers.interval,
-        cut="".join(f" {word}" for word in truncate_options(own[-1].basis, own[-1].rescale)),
+        cut="".join(f" {word}" for word in truncate_options(first.basis, first.rescale)),
         with_p=any(curve.rescale == "trained" for curve in curves.values()),
         made=run.provenance,
         command=_ELSEWHERE.sub("", str(run.provenance.get("command") or "")),
@@ -105,9 +108,8 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
     return str(made)
 
 
-def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
+def _tasks(curves: Mapping[str, Curve], analysis: Analysis) -> list[dict[str, Any]]:
     """Of each task its row of scores, with its points and how a value is written."""
-    analysis = analyse(list(curves.values())[::-1], Question())
     points, tasks = analysis.records("points"), []
     for score in analysis.records("scores"):
         if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
@@ -115,6 +117,7 @@ def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
         said = _value if curve.rolling else numbers.interval
         told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
+        told["over"] = ", ".join(map(str, analysis.ranks[str(curve.task)]))
         tasks.append({**score, **told})
     return tasks
 
@@ -123,22 +126,45 @@ def _value(value: float, *_interval: object) -> str:
     return numbers.metric_value(value)
 
 
-def _results(task: dict[str, Any]) -> list[EvalResult]:
-    from huggingface_hub import EvalResult
+def hub_entries(
+    run: StoredRun,
+    curves: Mapping[str, Curve],
+    analysis: Analysis,
+    told: Mapping[str, Mapping[str, Any]],
+) -> dict[str, EvalResultEntry]:
+    """Task → the accuracy in percent of the cut that is shipped, for a data set of the hub.
 
-    metric = task["metric"].partition(",")[0]
-    named = [("AURAC, log2 axis", "aurac", task["aurac"])]
-    named += [(f"{metric} at rank {p['rank']}", metric, p["accuracy"]) for p in task["points"]]
-    return [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=task["task"],
-            dataset_name=task["task"],
-            metric_type=kind,
-            metric_name=name,
-            metric_value=round(value, 6),
-            metric_args={"metric": task["metric"], "cut": task["cut"]},
+    The rank that is shipped is the smallest that the margin of the `analysis` allows on all tasks,
+    else the trained one. A task of which only some examples were evaluated, or examples of local
+    files, has no entry. `told` is what the run kept of each task.
+    """
+    from huggingface_hub import EvalResultEntry
+
+    accuracies = {task: curve for task, curve in curves.items() if not curve.rolling}
+    ranks = [record["rank"] for record in analysis.records("recommended")]
+    enough = max(ranks) if len(ranks) == len(accuracies) and all(ranks) else None
+    entries = {}
+    for task, curve in accuracies.items():
+        rank = enough or curve.trained_rank
+        records = [told[leaf.name] for leaf in run.leaves(run.task(task))]
+        sources = {_hub_data(record["config"]) for record in records}
+        whole = curve.n_docs == sum(record["original"] for record in records)
+        if len(sources) > 1 or None in sources or not whole or rank not in curve.ranks:
+            continue
+        shots, split = run.task(task).num_fewshot, records[0]["config"].get("test_split")
+        notes = f"rank {rank} of {curve.trained_rank} ({curve.cut}), {curve.metric}, "
+        made = run.provenance
+        entries[task] = EvalResultEntry(
+            dataset_id=str(sources.pop()),
+            task_id=task,
+            value=round(100 * curve.accuracy[curve.ranks.index(rank)], 4),
+            dataset_revision=records[0].get("dataset_revision"),
+            date=made["started"],
+            notes=f"{notes}{shots}-shot, split {split}, lm-eval {made['versions']['lm-eval']}",
         )
-        for name, kind, value in named
-        if value is not None
-    ]
+    return entries
+
+
+def _hub_data(config: Mapping[str, Any]) -> str | None:
+    """The hub's name of the data set that a task read; None where it read other data."""
+    return None if config.get("custom_dataset") else hub_id(config.get("dataset_path"))

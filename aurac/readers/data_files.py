@@ -7,9 +7,12 @@ import gzip
 import json
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = dict[str, Any]
 
@@ -28,7 +31,7 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
     Args:
         path: The file.
         typed: The rows are of one table: each has the columns of the first, and the cells of a CSV
-            file are numbers, or JSON, where their whole column is; else they are texts.
+            file are numbers, or JSON, where their whole column is. Otherwise they are texts.
 
     Raises:
         DataError: It cannot be read, has no row, or one that is no JSON object of these columns.
@@ -37,10 +40,8 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
     if kind == ".parquet":
         return list(read_parquet(path).to_pylist())
     if kind == ".csv":
-        try:
-            return _csv_rows(path, typed=typed)
-        except (OSError, ValueError, csv.Error) as error:
-            raise _unreadable(path, error) from error
+        texts = _read_csv(path)
+        return _typed_cells(path, texts) if typed else texts.to_dict("records")
     placed = _json_rows(path)
     if not placed:
         raise DataError(f"{path} is empty.")
@@ -51,6 +52,19 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
         if typed and (absent := [column for column in first if column not in row]):
             raise DataError(f"{path}, {place} has no {', '.join(map(repr, absent))} as the first.")
     return [row for _, row in placed]
+
+
+def read_frame(path: Path) -> pd.DataFrame:
+    """The rows of a file as a frame; the cells of a CSV file are texts.
+
+    Raises:
+        DataError: It cannot be read, or has a row that is no JSON object.
+    """
+    import pandas as pd
+
+    if suffix_of(path) == ".parquet":
+        return read_parquet(path).to_pandas()  # type: ignore[no-any-return]
+    return _read_csv(path) if suffix_of(path) == ".csv" else pd.DataFrame(read_rows(path))
 
 
 def _json_rows(path: Path) -> list[tuple[str, Any]]:
@@ -80,28 +94,34 @@ def _parsed(path: Path, text: str, number: int) -> Any:
         ) from error
 
 
-def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
-    """Rows of texts; typed, numbers as pandas knows them.
+def _read_csv(path: Path, kinds: Any = str) -> pd.DataFrame:
+    """The cells of a CSV file as texts, or of the `kinds` of their columns as pandas knows them.
 
     No cell is taken for a missing number: "NA", "null" and "None" are words of a language too.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        rows: list[Row] = []
-        for row in reader:
-            if None in row or None in row.values():
-                where = f"{path}, line {reader.line_num}"
-                raise DataError(f"{where} has more or fewer cells than the first.")
-            rows.append(row)
-    if reader.fieldnames is None:
-        raise ValueError("it is empty")
-    if not typed or not rows:
-        return rows
     import pandas as pd
 
-    frame = pd.read_csv(path, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-    columns = [_nested(frame[name].tolist()) for name in frame.columns]
-    return [dict(zip(frame.columns, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            width = len(next(reader, ()))
+            for row in reader:
+                if row and len(row) != width:
+                    where = f"{path}, line {reader.line_num}"
+                    raise DataError(f"{where} has more or fewer cells than the first.")
+        return pd.read_csv(
+            path, dtype=kinds, keep_default_na=False, index_col=False, encoding="utf-8-sig"
+        )
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _typed_cells(path: Path, texts: pd.DataFrame) -> list[Row]:
+    """The rows of a CSV file by the types of its columns; one with a number such as 007 is text."""
+    kinds = {name: str for name in texts if texts[name].str.match(r"[+-]?0\d").any()}
+    frame = _read_csv(path, kinds)
+    columns = [_nested(frame[name].tolist()) for name in frame]
+    return [dict(zip(frame, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def _nested(cells: list[Any]) -> list[Any]:

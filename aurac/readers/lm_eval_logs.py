@@ -22,12 +22,7 @@ PREFERRED = (
     *("exact_match,strict-match", "acc,none", "exact_match,none", "exact_match,flexible-extract"),
     "acc_norm,none",
 )
-# How a folder says its rank, the surest first: `8`, `r8` or `rank_8`; `lora-rank-8`; `lora-8`.
-_RANKS = (
-    re.compile(r"^(?:rank|r)?[-_=.]?0*(\d+)$", re.IGNORECASE),
-    re.compile(r"[^a-z0-9](?:rank|r)[-_=.]?0*(\d+)$", re.IGNORECASE),
-    re.compile(r"[^a-z0-9]0*(\d+)$", re.IGNORECASE),
-)
+_RANK = re.compile(r"rank_(\d+)")
 _FILE = re.compile(r"samples_(.+?)(?:_(\d{4}-\d{2}-\d{2}T[\d.\-]+))?\.jsonl$")
 HASHES = ("doc_hash", "prompt_hash", "target_hash")
 
@@ -55,10 +50,9 @@ Logs = dict[int, _Log]  # of one task of one adapter, by rank
 
 
 def read_samples(root: Path, asked: Mapping[str, str], cluster: Mapping[str, str]) -> list[Curve]:
-    """Curves of ``ROOT[/ADAPTER]/RANK/**/samples_TASK_DATE.jsonl``.
+    """Curves of ``ROOT[/ADAPTER]/rank_8/**/samples_TASK_DATE.jsonl``; rank 0 is the base.
 
-    A rank's folder is named by its number, with or without ``r``, ``rank`` or a prefix; rank 0 is
-    the base. An adapter with logs at rank 0 only is the base of all others. A group that lm-eval
+    An adapter with logs at rank 0 only is the base of all others. A group that lm-eval
     was asked for gets a curve of its own, over the examples of its tasks.
 
     Raises:
@@ -174,15 +168,15 @@ def _find_logs(root: Path, fields: Mapping[str, str]) -> list[_Log]:
     files = sorted(root.rglob("samples_*.jsonl"))
     if not files:
         raise DataError(
-            f"{root} is no run folder and holds no samples_*.jsonl, which lm_eval writes with "
-            "--log_samples."
+            f"{root} is no run folder and holds no samples_*.jsonl, which "
+            "`lm-eval run --log_samples` writes."
         )
     beside, logs = cache(_results), []  # several samples files share it
     for file in files:
         named = _FILE.search(file.name)
         task, date = (named[1], named[2] or "") if named else (file.stem, "")
         results = beside(file.parent, date)
-        adapter, rank = _place(root, file, results)
+        adapter, rank = _place(root, file)
         groups = _asked_groups(results.get("group_subtasks") or {})
         logs.append(_Log(file, adapter, rank, task, groups, fields.get(task, fields.get(""))))
         _read(logs[-1])
@@ -212,28 +206,16 @@ def _asked_groups(subtasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]
     return {group: leaves(group) for group in known if group not in inner}
 
 
-def _place(root: Path, file: Path, results: Mapping[str, Any]) -> tuple[str, int]:
-    """Adapter and rank of a log, from its record and the folders above it, never from the base's.
+def _place(root: Path, file: Path) -> tuple[str, int]:
+    """Adapter and rank of a log: the folder ``rank_8`` above it, and those between it and the root.
 
-    Without a folder between, the root is that of the rank and may lie in the adapter's.
+    Where there is none between, the adapter has the name of the folder that holds ``rank_8``.
     """
-    folders, adapter = list(file.relative_to(root).parts[:-1]), root
-    args = (results.get("config") or {}).get("model_args")
-    cut = args.get("aurac") if isinstance(args, dict) else None  # of a run's export
-    recorded: int | None = cut.get("rank") if isinstance(cut, dict) else None
-    if folders and folders[-1] == results.get("model_name_sanitized"):
-        folders.pop()
-    if not folders:
-        folders, adapter = [root.resolve().name], root.resolve().parent
-    for pattern in _RANKS:
-        for depth in range(len(folders) - 1, -1, -1):
-            match = pattern.search(folders[depth])
-            if match and recorded in (None, int(match[1])):
-                above = "/".join(folders[:depth])
-                rest = folders[depth][: match.start()].strip("-_=. ")
-                return above or rest or adapter.resolve().name, int(match[1])
-    if recorded is not None:
-        return "/".join(folders), int(recorded)
+    top = root.resolve().parts
+    folders = [*top, *file.relative_to(root).parts[:-1]]
+    for depth in range(len(folders) - 1, 0, -1):
+        if match := _RANK.fullmatch(folders[depth]):
+            return "/".join(folders[len(top) : depth]) or folders[depth - 1], int(match[1])
     raise DataError(f"{file} is in no folder named by its rank, such as rank_8.")
 
 

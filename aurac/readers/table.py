@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,18 @@ import pandas as pd
 from aurac.curves.curve import Curve
 from aurac.curves.metrics import check_asked, wanted_metric
 from aurac.errors import AuracError, CurveError, DataError, first_line
+from aurac.readers.data_files import read_frame
 
 KEYS = ("adapter", "task", "metric", "basis", "rescale", "seed")
 TEXTS = ("adapter", "task", "metric", "basis", "rescale", "method", "doc_id", "cluster", "sample")
-NUMBERS = ("rank", "score", "accuracy", "seed", "bytes", "trained_rank")
+WHOLE = ("rank", "seed", "bytes", "trained_rank")
+NUMBERS = ("score", "accuracy", *WHOLE)
+MOST = 2**53  # above it a float64 is no exact whole number
 
 
 def read_table(path: Path, metric: Mapping[str, str] | None = None) -> list[Curve]:
     """Curves of a table file."""
-    kinds = dict.fromkeys((*TEXTS, "example"), "category")
-    try:
-        if path.suffix.lower() == ".csv":
-            frame = pd.read_csv(path, dtype=kinds, encoding="utf-8-sig", keep_default_na=False,
-                                na_values={name: [""] for name in (*TEXTS, *NUMBERS)})  # fmt: skip
-        elif path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_json(path, lines=True, dtype=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{path} cannot be read as a table ({first_line(error)}).") from error
-    return curves_from_frame(frame, metric, path.name)
+    return curves_from_frame(read_frame(path), metric, path.name)
 
 
 def curves_from_frame(
@@ -94,12 +86,9 @@ def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd
     table: dict[str, Any] = {}
     for column in columns:
         if column in TEXTS:
-            values = frame[column]
-            if not isinstance(values.dtype, pd.CategoricalDtype):
-                values = values.where(values.notna() & (values != ""), None).map(
-                    str, na_action="ignore"
-                )
-            table[column] = values.astype("category")
+            values = frame[column].astype(object)
+            known = values.where(values.notna() & (values != ""), None)
+            table[column] = known.map(str, na_action="ignore").astype("category")
         elif column in NUMBERS:
             try:
                 table[column] = pd.to_numeric(frame[column]).astype("float64")
@@ -111,9 +100,15 @@ def _typed(frame: pd.DataFrame, columns: list[str], name: str, value: str) -> pd
         if empty.any():
             text = f"{name} has {int(empty.sum())} rows without a {column}, the first in data row "
             raise DataError(f"{text}{int(empty.argmax()) + 1}.")
-    rank = table["rank"]
-    if (rank != rank.round()).any() or rank.min() < 0:
-        raise DataError(f"{name} has a rank that is no whole number from 0 up.")
+    for column in (column for column in WHOLE if column in table):
+        values = table[column]
+        wrong = values.notna() & ~(values.between(0, MOST) & (values % 1 == 0))
+        if wrong.any():
+            at = int(wrong.to_numpy().argmax())
+            raise DataError(
+                f"{name}, data row {at + 1} has {column} {values.iloc[at]:g}, which is no whole "
+                "number from 0 up."
+            )
     return pd.DataFrame(table).astype({"rank": "int64"})
 
 
@@ -159,27 +154,15 @@ def _of_examples(rows: pd.DataFrame, labels: dict[str, Any]) -> Curve:
     each = rows.groupby(["rank", "doc_id"], sort=False, observed=True)["score"]
     if each.size().nunique() > 1:
         raise CurveError("examples have unequal numbers of samples.")
-    scores = each.mean().unstack()
-    ranked = scores[scores.index > 0]
-    ranked = ranked if ranked.empty else ranked.loc[:, ranked.notna().any()]  # not the base's alone
-    lost = ranked.columns[ranked.isna().any()]
-    if len(lost):
-        count = f"{len(lost)} examples are not there at every rank"
-        raise CurveError(f"{count}, {lost[0]!r} among them.")
-    if 0 in scores.index:
-        base: Any = scores.loc[0]
-        same = base[ranked.columns]
-        labels |= {"baseline": float(base.mean())} if same.isna().any() else {"base_scores": same}
-    return Curve.from_outcomes(
-        ranked.index.tolist(),
-        ranked.to_numpy(),
-        doc_ids=tuple(map(str, ranked.columns)),
-        clusters=_clusters(rows, ranked.columns),
-        **labels,
-    )
+    scores: dict[int, dict[str, float]] = {}
+    means: Any = each.mean().items()
+    for (rank, example), mean in means:
+        scores.setdefault(rank, {})[example] = mean
+    examples = next((row for rank, row in scores.items() if rank), {})
+    return Curve.from_examples(scores, clusters=_clusters(rows, examples), **labels)
 
 
-def _clusters(rows: pd.DataFrame, examples: pd.Index) -> tuple[str, ...] | None:
+def _clusters(rows: pd.DataFrame, examples: Iterable[str]) -> tuple[str, ...] | None:
     """What examples share, the same at every rank; None where the column is empty."""
     if "cluster" not in rows or rows["cluster"].isna().all():
         return None

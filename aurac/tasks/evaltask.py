@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -254,6 +255,7 @@ class EvalTask:
             "version": plain(self.task.VERSION),
             "higher_is_better": plain(self.task.higher_is_better()),
             "original": len(self.task.eval_docs),
+            "dataset_revision": _revision(self.task.eval_docs),
             "system_instruction": self.options.system_instruction,
             "fewshot_as_multiturn": self.options.fewshot_as_multiturn is not False,
         }
@@ -304,6 +306,13 @@ class TaskGroup:
         declared = [member.usable for member in self.members]
         everywhere = (key for key in declared[0] if all(key in other for other in declared))
         return {key: all(usable[key] for usable in declared) for key in everywhere}
+
+
+def _revision(examples: Any) -> str | None:
+    """The commit of the hub's data set that examples come from; None where it is not recorded."""
+    files = getattr(getattr(examples, "info", None), "download_checksums", None) or ()
+    found = {match[1] for file in files if (match := re.match(r"hf://datasets/.+?@(\w+)/", file))}
+    return found.pop() if len(found) == 1 else None
 
 
 def _check_finite(name: str, instances: Sequence[Any], answers: Sequence[Sequence[Any]]) -> None:

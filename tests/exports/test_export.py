@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import shutil
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from harness_doubles import stay_offline, write_choice_task, write_text_task
+from huggingface_hub import parse_eval_result_entries
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from lm_eval.result_schema import EvalResults, SampleResult
+from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import load_file
 from support.small_runs import random_adapter
 
 from aurac.adapters import Nesting, load_adapter, save_adapter, truncate
+from aurac.analysis import Question, analyse
 from aurac.cli import cli
+from aurac.curves.curve import Curve
 from aurac.errors import AuracError
 from aurac.exports import export
 from aurac.exports.lm_eval_files import safe
+from aurac.exports.model_card import hub_entries
 from aurac.readers import read_curves
 from aurac.records.run import read_run
 from aurac.runs.compare import run as compare
@@ -158,6 +166,100 @@ def test_lm_evals_own_tools_read_an_export(exported):
     assert names == {"tiny_choice", "other_choice", "tiny_text"}
 
 
+def strangers(kind, value):
+    """Where a value is none of lm-eval's own types; it writes N/A beside them itself."""
+    found = json.loads(json.dumps(value), object_hook=known)
+    try:
+        TypeAdapter(kind).validate_python(found, strict=True)
+    except ValidationError as error:
+        return {(each["loc"], each["type"]) for each in error.errors()}
+    return set()
+
+
+def known(row):
+    return {key: value for key, value in row.items() if value != "N/A"}
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_an_export_is_of_lm_evals_own_types(real, exported, rank):
+    """Its own files leave them in a few places, and an export in no other."""
+    ours = exported / ("first" if rank else "base") / f"rank_{rank}"
+    allowed = strangers(EvalResults, results_file(real / f"rank_{rank}"))
+    assert strangers(EvalResults, results_file(ours)) <= allowed
+    assert ("results", "tiny_text", "name") in {
+        loc for loc, _ in strangers(EvalResults, {"results": {"tiny_text": {}}})
+    }
+    for row in samples_of(ours, "tiny_text"):
+        assert strangers(SampleResult, row) == set()
+
+
+HUB = {"dataset_path": "openai/gsm8k"}
+LOCAL = HUB | {"custom_dataset": "aurac.tasks.local_data:with_local_examples"}
+
+
+def told_otherwise(folder, task, config, original):
+    """Change what a run folder keeps of a task."""
+    path = folder / read_run(folder).task(task).requests
+    first, *rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    first |= {
+        "config": first["config"] | config,
+        "original": original,
+        "dataset_revision": "e53f048",
+    }
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, [first, *rows])).encode()))
+
+
+def hub_results(folder):
+    """What the hub's own parser reads of a repository: name of the file → entries."""
+    return {
+        path.name: parse_eval_result_entries(yaml.safe_load(path.read_text()))
+        for path in (folder / ".eval_results").glob("*")
+    }
+
+
+def test_the_hub_reads_the_result_of_the_cut_that_is_shipped(run, real, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    for member in ("tiny_choice", "other_choice"):
+        told_otherwise(folder, member, HUB, original=LIMIT)
+    export(folder, tmp_path / "out")
+    [(name, [entry])] = hub_results(tmp_path / "out" / "first").items()
+    theirs = results_file(real / "rank_2")["results"]["tiny_group"]["acc,none"]
+    assert 0 < theirs < 1
+    assert name == "tiny_group.yaml"
+    assert (entry.dataset_id, entry.task_id) == ("openai/gsm8k", "tiny_group")
+    assert entry.dataset_revision == "e53f048"
+    assert entry.value == pytest.approx(100 * theirs, abs=1e-4)
+    assert entry.date == read_run(folder).provenance["started"]
+    for words in ("rank 2", "svd", "acc,none", "2-shot", "split test"):
+        assert words in entry.notes
+
+
+@pytest.mark.parametrize(
+    ("config", "original"),
+    [(HUB, LIMIT + 1), (LOCAL, LIMIT), ({}, LIMIT), ({"dataset_path": "."}, LIMIT)],
+    ids=["some examples", "local files in its place", "json", "a folder"],
+)
+def test_no_result_is_written_for_the_hub_of_other_examples(run, tmp_path, config, original):
+    folder = shutil.copytree(run, tmp_path / "run")
+    told_otherwise(folder, "tiny_text", config, original)
+    export(folder, tmp_path / "out")
+    assert hub_results(tmp_path / "out" / "first") == {}
+
+
+@pytest.mark.parametrize(("margin", "value"), [(None, 100.0), (0.2, 95.0), (0.01, 100.0)])
+def test_the_recommended_rank_is_shipped_and_else_the_trained_one(run, margin, value):
+    """57 of 60 at rank 1, all at rank 2, none of the base: rank 1 loses 5 points."""
+    scores = [[1.0] * 57 + [0.0] * 3, [1.0] * 60]
+    curve = Curve.from_outcomes(
+        (1, 2), scores, base_scores=[0.0] * 60, task="tiny_text", metric="exact_match,none",
+        adapter="first", basis="svd", rescale="keep", trained_rank=2,
+    )  # fmt: skip
+    told = {"tiny_text": {"config": HUB, "original": 60}}
+    analysis = analyse([curve], Question(margin=margin))
+    found = hub_entries(read_run(run), {"tiny_text": curve}, analysis, told)
+    assert found["tiny_text"].value == pytest.approx(value)
+
+
 def test_an_export_has_the_curves_of_its_run(run, exported):
     after = {
         (c.adapter, c.task): c
@@ -172,13 +274,11 @@ def test_an_export_has_the_curves_of_its_run(run, exported):
 
 
 def test_a_card_says_the_scores_and_names_no_folder_of_this_machine(exported):
-    import yaml
-
     text = (exported / "first" / "README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
     assert (front["license"], front["tags"]) == ("mit", ["lora", "aurac"])
-    found = [row["dataset"]["name"] for row in front["model-index"][0]["results"]]
-    assert sorted(found) == sorted(NAMES)
+    assert "model-index" not in front
+    assert all(f"## {name}" in text for name in NAMES)
     assert "| 2 | " in text
     assert "PEFT does not apply" not in text
     assert "aurac compare first`" in text

@@ -44,12 +44,12 @@ def test_broken_files_are_named(tmp_path, name, content, message):
 
 def test_cells_are_texts_or_of_the_type_of_their_column(tmp_path):
     path = tmp_path / "t.csv"
-    path.write_text("n,word,list\n1,007a,[1]\n2,x,[2]\n")
+    path.write_text("n,word,code,list\n1,007a,007,[1]\n2,x,1,[2]\n")
     typed, texts = (
         [list(row.values()) for row in read_rows(path, typed=typed)] for typed in (True, False)
     )
-    assert typed == [[1, "007a", [1]], [2, "x", [2]]]
-    assert texts == [["1", "007a", "[1]"], ["2", "x", "[2]"]]
+    assert typed == [[1, "007a", "007", [1]], [2, "x", "1", [2]]]
+    assert texts == [["1", "007a", "007", "[1]"], ["2", "x", "1", "[2]"]]
 
 
 def test_rows_of_other_columns_are_refused_of_one_table_only(tmp_path):

@@ -55,36 +55,25 @@ def test_the_base_may_have_fewer_examples(tmp_path):
 
 def test_lm_eval_logs_of_several_adapters(tmp_path):
     for name in ("a", "b"):
-        for rank in ("r2", "r4"):
+        for rank in ("rank_2", "rank_4"):
             log(tmp_path / name, rank, [0, 1])
     assert [c.adapter for c in read_curves(tmp_path)] == ["a", "b"]
-    flat = tmp_path / "flat"
-    log(flat, "lora-r2", [0, 1])
-    log(flat, "lora-r4", [1, 1])
-    assert [(c.adapter, c.ranks) for c in read_curves(flat)] == [("lora", (2, 4))]
 
 
-@pytest.mark.parametrize("cut", [{}, {"aurac": {"rank": 8}}])
-def test_no_rank_is_read_from_the_name_of_a_base(tmp_path, cut):
+def test_the_rank_is_that_of_its_folder_from_wherever_one_looks(tmp_path):
     """The name of a base may end in a number, as that of `smollm2-135m-instruct-q4_1` does."""
     root = tmp_path / "lora" / "rank_8"
     log(root, ".", [0, 1])
-    base = (root / "some__model").rename(root / "base-q4_1")
-    results = {"model_name_sanitized": "base-q4_1", "config": {"model_args": cut}}
-    (base / "results_2025-05-01T10-00-00.123456.json").write_text(json.dumps(results))
-    for place in (root, root.parent, tmp_path):
+    (root / "some__model").rename(root / "base-q4_1")
+    for place in (root, root.parent, tmp_path, root / "base-q4_1"):
         (curve,) = read_curves(place)
-        assert (curve.adapter, curve.ranks) == ("lora", (8,))
-    if cut:  # the record holds where no folder says it
-        root.rename(tmp_path / "lora" / "some-2")
-        (curve,) = read_curves(tmp_path)
-        assert (curve.adapter, curve.ranks) == ("lora/some-2", (8,))
+        assert (curve.adapter, curve.ranks) == ("lora", (8,)), place
 
 
 def test_bad_logs(tmp_path):
     log(tmp_path / "twice", "rank_1", [0])
     log(tmp_path / "twice", "rank_1", [0], when="2025-05-02T10-00-00.1")
-    log(tmp_path / "unranked", "first", [0])
+    log(tmp_path / "unranked", "lora-r8", [0])
     log(tmp_path / "prompts", "rank_1", [0, 1])
     log(tmp_path / "prompts", "rank_2", [0, 1], prompt_hash="other")
     log(tmp_path / "fewer", "rank_1", [0, 1])
@@ -126,29 +115,29 @@ EMPTY = ["0", "True"], ["0", "True"]  # its sum over no token
 
 def test_logs_of_a_server_without_prompt_log_probabilities_are_refused(tmp_path, caplog):
     """Accuracies would be chance: every choice scores 0, and the first of them is the pick."""
-    choices(tmp_path / "a", "r1", KNOWN, KNOWN)
+    choices(tmp_path / "a", "rank_1", KNOWN, KNOWN)
     assert read_curves(tmp_path / "a")[0].accuracy == (1.0,)
     assert not caplog.text
-    choices(tmp_path / "a", "r2", EMPTY, EMPTY)
+    choices(tmp_path / "a", "rank_2", EMPTY, EMPTY)
     with pytest.raises(
-        DataError, match=r"r2/samples.* 0\.0 for every choice in 2 of 2 .*prompt_logprobs"
+        DataError, match=r"rank_2/samples.* 0\.0 for every choice in 2 of 2 .*prompt_logprobs"
     ):
         read_curves(tmp_path / "a")
-    choices(tmp_path / "base", "r1", KNOWN)
+    choices(tmp_path / "base", "rank_1", KNOWN)
     choices(tmp_path / "base", "rank_0", EMPTY)
     with pytest.raises(DataError, match="rank_0"):  # the base is read as well
         read_curves(tmp_path / "base")
     for name, gone in (("nan", ["nan", "False"]), ("none", ["None", "None"]), ("empty", None)):
-        choices(tmp_path / name, "r1", KNOWN, (KNOWN[0], gone))
+        choices(tmp_path / name, "rank_1", KNOWN, (KNOWN[0], gone))
         with pytest.raises(DataError, match="without a number in 1 of 2 rows"):
             read_curves(tmp_path / name)
-    choices(tmp_path / "some", "r1", KNOWN, EMPTY)
+    choices(tmp_path / "some", "rank_1", KNOWN, EMPTY)
     assert read_curves(tmp_path / "some")[0].n_docs == 2
     assert "0.0 for every choice in 1 of 2 rows" in caplog.text
 
 
 def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
-    for rank in ("r1", "r2"):
+    for rank in ("rank_1", "rank_2"):
         log(tmp_path, rank, [0, 1], task="one")
         log(tmp_path, rank, [1, 1, 1], task="two")
         place = tmp_path / rank / "some__model"
@@ -163,7 +152,7 @@ def test_a_group_that_was_asked_for_pools_the_documents_of_its_tasks(tmp_path):
 
 
 def test_a_field_of_the_documents_clusters_them(tmp_path):
-    for rank in ("r1", "r2"):
+    for rank in ("rank_1", "rank_2"):
         log(tmp_path, rank, [0, 1], doc={"passage": "p"})
     (curve,) = read_curves(tmp_path, cluster={"": "passage"})
     assert curve.clusters == ("p", "p")

@@ -113,18 +113,37 @@ def test_a_metric_is_chosen_by_name_for_all_tasks_or_one(tmp_path):
         read_curves(path, "v=f1")
 
 
+def test_names_that_are_numbers_keep_their_zeros(tmp_path):
+    """Examples 01 and 1 are two, as they are in JSON Lines."""
+    rows = [(rank, doc, score) for rank in (1, 2) for doc, score in (("01", 0), ("1", 1))]
+    table = "rank,example,score\n" + "".join(f"{r},{doc},{score}\n" for r, doc, score in rows)
+    lines = "".join(f'{{"rank":{r},"example":"{doc}","score":{score}}}\n' for r, doc, score in rows)
+    for path in (write(tmp_path, table), write(tmp_path, lines, "t.jsonl")):
+        (curve,) = read_curves(path)
+        assert curve.doc_ids == ("01", "1")
+        np.testing.assert_array_equal(curve.outcomes, [[0, 1], [0, 1]])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("rank,accuracy\n1,.2\n2\n", "line 3 has more or fewer cells than the first"),
+        ("rank,accuracy\n8,1,.5\n8,2,.6\n", "line 2 has more or fewer cells than the first"),
+        ("rank,accuracy\n1,.2\ninf,.3\n", "data row 2 has rank inf, which is no whole number"),
+        ("rank,accuracy\n1e30,.2\n", r"data row 1 has rank 1e\+30"),
+        ("rank,accuracy\n-1,.2\n", "data row 1 has rank -1"),
+        ("rank,accuracy,seed\n1,.2,1\n2,.3,1.5\n", "data row 2 has seed 1.5"),
+        ("rank,accuracy,trained_rank\n1,.2,inf\n", "data row 1 has trained_rank inf"),
+        ("rank,accuracy,bytes\n1,.2,1e30\n", r"data row 1 has bytes 1e\+30"),
         ("adapter,score\na,1\n", "columns adapter, score"),
         (HEAD, "no rows"),
         (HEAD + "a,t,1,x,yes\n", "column score: a cell is no number"),
         (HEAD + "a,t,1,x,\n", "1 rows without a score"),
         (HEAD + "a,t,1,x,nan\n", "no number|without a score"),
-        (HEAD + "a,t,1.5,x,1\n", "a rank that is no whole number"),
+        (HEAD + "a,t,1.5,x,1\n", "data row 1 has rank 1.5, which is no whole number"),
         (HEAD + "a,t,1,x,50\n", "percent"),
         (HEAD + BODY + "a,t,2,y,1\n", "example 'y' appears twice at rank 2"),
-        (HEAD + BODY + "a,t,2,z,1\n", "1 examples are not there at every rank, 'z'"),
+        (HEAD + BODY + "a,t,2,z,1\n", "different examples .1 differ, 'z' among them"),
         (HEAD + "a,t,0,x,1\n", "no ranks"),
         ("rank,accuracy\n1,0.2\n1,0.3\n", "rank 1 appears twice"),
         ("rank,doc_id,sample,score\n1,x,0,1\n1,x,1,1\n1,y,0,1\n", "unequal numbers of samples"),
@@ -141,7 +160,7 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(DataError, match="There is no"):
         read_curves(tmp_path / "gone.csv")
     for name in ("t.xlsx", "t.parquet", "t.jsonl", "t.csv"):
-        with pytest.raises(DataError, match=f"{name} cannot be read"):
+        with pytest.raises(DataError, match=rf"{name}(, line 1 is not JSON| cannot be read)"):
             read_curves(write(tmp_path, "" if name == "t.csv" else "nonsense", name))
     with pytest.raises(DataError, match="only for sample logs"):
         read_curves(write(tmp_path, HEAD + BODY), cluster={"": "passage"})

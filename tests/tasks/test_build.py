@@ -48,6 +48,18 @@ def test_two_builds_give_the_same_prompts_and_leave_no_trace(tmp_path):
     assert len(shown) > 1  # examples are drawn anew for each prompt, so seeding matters
 
 
+def test_the_commit_of_a_hubs_data_is_recorded(tmp_path):
+    """As the data sets of the hub name it, in the addresses of the files that were fetched."""
+    task = built(write_text_task(tmp_path))
+    assert task.record()["dataset_revision"] is None
+    commit = "e53f048856ff4f594e959d75785d2c2d37b678ee"
+    task.task.eval_docs.info.download_checksums = {
+        f"hf://datasets/openai/gsm8k@{commit}/main/{split}-00000-of-00001.parquet": {"num_bytes": 1}
+        for split in ("train", "test")
+    }
+    assert task.record()["dataset_revision"] == commit
+
+
 def test_another_seed_another_shot_count_are_other_prompts(tmp_path):
     path = write_choice_task(tmp_path)
     tasks = [built(path, **o) for o in ({}, {"seed": 7}, {"num_fewshot": 3}, {"num_fewshot": 0})]
