@@ -12,13 +12,15 @@ import gzip
 import json
 import sys
 import tarfile
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aurac.files import write_atomic, write_json
 from aurac.records.manifest import RUN_SCHEMA
 from aurac.records.run import read_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 EQUAL = 1e-12  # rounding of a mean
 
@@ -40,7 +42,7 @@ def main() -> None:
         every = {*known, *after}
         if different := {k for k in every if abs(known.get(k, 9) - after.get(k, 9)) > EQUAL}:
             sys.exit(f"{folder}: {len(different)} accuracies differ, {min(different)} among them")
-        print(f"{folder}: {len(after)} accuracies are as before")  # noqa: T201
+        print(f"{folder}: {len(after)} accuracies are as before")
 
 
 def accuracies(folder: Path, run: dict[str, Any]) -> dict[Any, float]:
@@ -69,7 +71,7 @@ def accuracies(folder: Path, run: dict[str, Any]) -> dict[Any, float]:
                 values = cells.get(key, {}).get(metric, {})
                 if all(k in values for k in keys):
                     row = cut["adapter"], cut["basis"], cut["rescale"], int(rank)
-                    found[name, *row] = sum(values[k] for k in keys) / count
+                    found[(name, *row)] = sum(values[k] for k in keys) / count
     return found
 
 

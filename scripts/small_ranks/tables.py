@@ -14,8 +14,8 @@ import pandas as pd
 
 from aurac.analysis import Question, analyse
 from aurac.analysis.frames import MEAN
-from aurac.curves.question import Key
 from aurac.curves.area import quadrature_weights
+from aurac.curves.question import Key
 from aurac.show import numbers
 from aurac.show.tabular import render_table
 from aurac.study.search import score
