@@ -24,8 +24,10 @@ from aurac.records.run import StoredRun, read_run
 BASE = "base"
 
 
-def export(run_folder: Path, out: Path) -> list[Path]:
+def export(run_folder: Path, out: Path, margin: float | None = None) -> list[Path]:
     """Write a run as lm-eval's files and model cards into a new or empty folder.
+
+    With a margin the cards say which rank to ship.
 
     Returns:
         The ``results_*.json`` files, one for each adapter (or further cut of one) and rank.
@@ -40,7 +42,7 @@ def export(run_folder: Path, out: Path) -> list[Path]:
     with fresh_folder(out) as folder:
         written = [_write(run, point, folder, requests) for point in _points(run)]
         for adapter in run.adapters:
-            if (folder / safe(adapter.name)).is_dir() and (text := card(run, adapter)):
+            if (folder / safe(adapter.name)).is_dir() and (text := card(run, adapter, margin)):
                 path = folder / safe(adapter.name) / "README.md"
                 path.write_text(text, encoding="utf-8")
     return [out / path.relative_to(folder) for path in written]

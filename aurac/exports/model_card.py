@@ -14,7 +14,8 @@ from aurac.curves.display import truncate_options
 from aurac.models.packaged import hub_id
 from aurac.records.manifest import AdapterInfo
 from aurac.records.run import StoredRun
-from aurac.show import numbers
+from aurac.show import numbers, wording
+from aurac.show.views import View
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -37,11 +38,13 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 {% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
 {% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
-| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB |
-|---:|---:|---:|
+| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB | vLLM rank |
+|---:|---:|---:|---:|
 {% for p in task.points -%}
-| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} |
-{% endfor %}{% endfor %}
+| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} | {{ p.slot or "" }} |
+{% endfor %}{% if task.advice %}
+{{ task.advice }}
+{% endif %}{% endfor %}
 ## Use it
 
 ```python
@@ -69,15 +72,18 @@ run would have done.
 """  # noqa: E501 - a row of a table is one line
 
 
-def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
-    """The `README.md` of an adapter's repository; None of a family, or without a curve."""
+def card(run: StoredRun, adapter: AdapterInfo, margin: float | None = None) -> str | None:
+    """The `README.md` of an adapter's repository; None of a family, or without a curve.
+
+    With a margin it says which rank to ship.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     own = [curve for curve in run.curves[::-1] if curve.adapter == adapter.name]
     curves = {str(curve.task): curve for curve in own}
     if not curves or adapter.format == "family":
         return None
-    tasks = _tasks(curves)
+    tasks = _tasks(curves, margin)
     revision = str(adapter.base).partition("@")[2] if hub_id(adapter.base) else ""
     data = ModelCardData(
         base_model=(repository := hub_id(adapter.base)),
@@ -105,9 +111,9 @@ def card(run: StoredRun, adapter: AdapterInfo) -> str | None:
     return str(made)
 
 
-def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
-    """Of each task its row of scores, with its points and how a value is written."""
-    analysis = analyse(list(curves.values())[::-1], Question())
+def _tasks(curves: Mapping[str, Curve], margin: float | None) -> list[dict[str, Any]]:
+    """Of each task its row of scores, its points, what to ship and how a value is written."""
+    analysis = analyse(list(curves.values())[::-1], Question(margin))
     points, tasks = analysis.records("points"), []
     for score in analysis.records("scores"):
         if (curve := curves.get(str(score["task"]))) is None:  # the mean over tasks
@@ -115,7 +121,8 @@ def _tasks(curves: Mapping[str, Curve]) -> list[dict[str, Any]]:
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
         said = _value if curve.rolling else numbers.interval
         told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
-        tasks.append({**score, **told})
+        advice = [sentence for sentence, _ in wording.advice(View(analysis, score["task"]), None)]
+        tasks.append({**score, **told, "advice": " ".join(advice)})
     return tasks
 
 
