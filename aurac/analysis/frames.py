@@ -13,6 +13,7 @@ from aurac.analysis.gather import Row, difference, gather
 from aurac.analysis.points import about, ends, points_of, recommended
 from aurac.analysis.schema import Frames, Record
 from aurac.curves.area import quadrature_weights
+from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS, Key, Question
 from aurac.errors import UsageError
 from aurac.stats.estimate import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
 
-MEAN = "mean over tasks"
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
 
@@ -180,7 +180,7 @@ class _Task:
         def order(row: Row) -> tuple[bool, bool, float, str]:
             mean = sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks))
             best = mean if (known := areas.get(row.key)) is None else known[0]
-            return row.outside is not None, known is None, -best, row.name
+            return row.outside is not None, known is None, best if row.rolling else -best, row.name
 
         self.rows = {row.key: row for row in sorted(rows, key=order)}
         self.areas = {key: areas[key] for key in self.rows if key in areas}

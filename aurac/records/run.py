@@ -431,7 +431,7 @@ class StoredRun:
             "seed": adapter.seed,
             "data_order": adapter.data_order,
             "trained_rank": adapter.trained_rank,
-            "width": adapter.width or None,
+            "width": adapter.width,
             "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.analysis.frames import MEAN
+from aurac.curves.checks import MEAN
 from aurac.curves.question import ALL_PAIRS
 from aurac.errors import UsageError
 from aurac.show.numbers import (
