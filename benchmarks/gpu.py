@@ -4,11 +4,10 @@
 
 Needs no network, no data and no base: all models are Llamas with random weights, with LoRA (R = 16)
 on all projections. It writes a page of tables, one after another, so that what is there stays when
-something fails or time runs out: the answers in three dtypes beside the CPU's; decoding with graphs
-and without, at 1 to 256 sequences, and the share of the base's matrix products; scoring; lm-eval's
-``HFLM`` with PEFT and, where it is installed, vLLM on the same prompts; what happens when memory is
-short; training. ``--sections`` takes some of them, ``--pretended`` runs it with tiny models on the
-tests' pretended device, to see that it gets to its end.
+something fails or time runs out: the engine's answers in three dtypes beside the CPU's; scoring by
+the engine and by lm-eval's ``HFLM`` with PEFT; writing by the engine and, where it is installed, by
+vLLM as ``--model vllm`` runs it; training. ``--sections`` takes some of them, ``--pretended`` runs
+all with tiny models on the tests' pretended device, to see that the program gets to its end.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import importlib.util
 import json
 import math
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -31,32 +30,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Request = tuple[str, dict[str, Any]]
+    from collections.abc import Callable
 
 RANK = 16
-PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Llama's sizes."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv: int
-    inner: int
-    vocabulary: int
+BATCHES = (16, 64, 256)  # of HFLM, whose best one counts
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
+FIELDS = (*FIELDS, "intermediate_size", "vocab_size")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done."""
+    """How much is done; the shapes of the Llamas are in the order of `FIELDS`."""
 
-    small: Shape  # for answers and training
-    large: Shape  # for speed
+    small: tuple[int, ...]  # for answers and training
+    large: tuple[int, ...]  # for speed
     sequences: tuple[int, ...]
     prompt: int  # tokens
     new: int
@@ -64,30 +52,25 @@ class Scale:
     shots: int  # tokens before them
 
 
-LLAMA_8B = Shape(32, 4096, 32, 8, 14_336, 128_256)
 REAL = Scale(
-    Shape(8, 1024, 16, 4, 2816, 32_000), LLAMA_8B, (1, 4, 16, 64, 256), 128, 128, 200, 1500
+    small=(8, 1024, 16, 4, 2816, 32_000),
+    large=(32, 4096, 32, 8, 14_336, 128_256),  # Llama 3 8B
+    sequences=(1, 16, 256),
+    prompt=128,
+    new=128,
+    examples=200,
+    shots=1500,
 )
-PRETENDED = Scale(Shape(2, 32, 4, 2, 48, 300), Shape(3, 32, 4, 2, 48, 300), (1, 6), 9, 12, 6, 40)
-BATCHES = (16, 64, 256)  # of HFLM
+PRETENDED = Scale((2, 32, 4, 2, 48, 300), (3, 32, 4, 2, 48, 300), (1, 6), 9, 12, 6, 40)
 
 
-def config_of(shape: Shape) -> Any:
+def config_of(shape: tuple[int, ...]) -> Any:
     """The transformers config."""
     from transformers import LlamaConfig
 
-    return LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv,
-        max_position_embeddings=4096,
-        bos_token_id=None,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
+    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+    sizes = dict(zip(FIELDS, shape, strict=True))
+    return LlamaConfig(max_position_embeddings=4096, **sizes, **ends)
 
 
 @functools.cache
@@ -104,55 +87,31 @@ def tokenizer(vocabulary: int) -> Any:
     )
 
 
-def built(shape: Shape, dtype: torch.dtype, device: str, *, scale: float = 1.0) -> Any:
-    """A model with LoRA in it, its factors in float32 as PEFT loads them."""
-    from peft import LoraConfig, inject_adapter_in_model
+@functools.cache
+def built(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> Any:
+    """A PEFT model, its factors in float32 as PEFT loads them."""
+    from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            model = LlamaForCausalLM(config_of(shape))
-    finally:
-        torch.set_default_dtype(default)
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS))
-    inject_adapter_in_model(config, model, adapter_name="a")
-    model.requires_grad_(requires_grad=False)
+    with torch.device(device):
+        base = LlamaForCausalLM._from_config(config_of(shape), dtype=dtype)
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=PROJECTIONS, inference_mode=True)
+    model = get_peft_model(base, config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
             torch.nn.init.normal_(parameter, std=1 / math.sqrt(max(parameter.shape)))
         elif parameter.dim() > 1:
-            parameter.data.mul_(scale)
+            parameter.data.mul_(2)  # so that attention decides the answers
     return model.eval()
 
 
-def texts_of(shape: Shape, count: int, length: int, seed: int = 0) -> list[str]:
+def texts_of(vocabulary: int, count: int, length: int, seed: int = 0) -> list[str]:
     """Texts of random words, one token each."""
     draw = random.Random(seed)
     return [
-        " ".join(f"w{draw.randrange(1, shape.vocabulary)}" for _ in range(length))
-        for _ in range(count)
-    ]
-
-
-def writing(shape: Shape, count: int, scale: Scale, new: int | None = None) -> list[Request]:
-    """Prompts to continue by so many tokens."""
-    limit = {"until": [], "max_gen_toks": new or scale.new}
-    return [(text, limit) for text in texts_of(shape, count, scale.prompt)]
-
-
-def scoring(shape: Shape, scale: Scale) -> list[tuple[str, str]]:
-    """Examples of four choices behind what all share."""
-    (shared,) = texts_of(shape, 1, scale.shots, seed=1)
-    questions = texts_of(shape, scale.examples, 40, seed=2)
-    choices = texts_of(shape, 4 * scale.examples, 5, seed=3)
-    return [
-        (f"{shared} {question}", f" {choice}")
-        for i, question in enumerate(questions)
-        for choice in choices[4 * i : 4 * i + 4]
+        " ".join(f"w{draw.randrange(1, vocabulary)}" for _ in range(length)) for _ in range(count)
     ]
 
 
@@ -163,14 +122,30 @@ def instances(kind: str, requests: list[Any]) -> list[Any]:
     return [Instance(kind, {}, request, i) for i, request in enumerate(requests)]
 
 
-def engine(model: Any, **limits: Any) -> Any:
-    """The engine around a model."""
+def prompts_of(vocabulary: int, count: int, scale: Scale) -> list[Any]:
+    """Prompts to continue."""
+    limit = {"until": [], "max_gen_toks": scale.new}
+    texts = texts_of(vocabulary, count, scale.prompt)
+    return instances("generate_until", [(text, limit) for text in texts])
+
+
+def pairs_of(vocabulary: int, examples: int, scale: Scale) -> list[Any]:
+    """Examples of four choices behind what all share."""
+    (shared,) = texts_of(vocabulary, 1, scale.shots, seed=1)
+    questions = texts_of(vocabulary, examples, 40, seed=2)
+    choices = texts_of(vocabulary, 4 * examples, 5, seed=3)
+    requests = [(f"{shared} {questions[i // 4]}", f" {choice}") for i, choice in enumerate(choices)]
+    return instances("loglikelihood", requests)
+
+
+def engine(model: Any) -> Any:
+    """The engine around a PEFT model."""
     from aurac.engine.lm import EngineLM
 
-    return EngineLM(model, tokenizer(model.config.vocab_size), **limits)
+    return EngineLM(model.base_model.model, tokenizer(model.config.vocab_size))
 
 
-def seconds(run: Callable[[], Any], repeats: int = 3) -> float:
+def seconds(run: Callable[[], Any], repeats: int = 1) -> float:
     """The least of a few runs, after one that warms up."""
     run()
     taken = []
@@ -183,27 +158,6 @@ def seconds(run: Callable[[], Any], repeats: int = 3) -> float:
     return min(taken)
 
 
-def products(model: Any, tokens: int, logits: int) -> float:
-    """Seconds of the base's matrix products alone."""
-    layers = [
-        (module, logits if name == "lm_head" else tokens)
-        for name, module in model.named_modules()
-        if type(module) is torch.nn.Linear and ".lora_" not in name
-    ]
-    weight = model.lm_head.weight
-    inputs = {
-        (count, module.in_features): weight.new_ones(count, module.in_features)
-        for module, count in layers
-    }
-
-    def run() -> None:
-        for module, count in layers:
-            torch.nn.functional.linear(inputs[count, module.in_features], module.weight)
-
-    with torch.inference_mode():
-        return seconds(run)
-
-
 def table(*rows: tuple[Any, ...]) -> str:
     """Rows, the first of which is the head, as Markdown."""
     head, *body = [f"| {' | '.join(map(str, row))} |" for row in rows]
@@ -212,14 +166,13 @@ def table(*rows: tuple[Any, ...]) -> str:
 
 def answers(scale: Scale) -> str:
     """The engine's answers on the device beside its own on the CPU in float32."""
-    shape = scale.small
-    pairs = instances("loglikelihood", scoring(shape, scale)[:96])
-    prompts = instances("generate_until", writing(shape, 16, scale))
-    expected = engine(built(shape, torch.float32, "cpu", scale=2.0))
+    vocabulary = scale.small[-1]
+    pairs, prompts = pairs_of(vocabulary, 24, scale), prompts_of(vocabulary, 16, scale)
+    expected = engine(built(scale.small, torch.float32, "cpu"))
     right = expected.loglikelihood(pairs), expected.generate_until(prompts)
     rows = [("dtype", "log-likelihoods within", "greedy hits that differ", "texts that differ")]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        model = built(shape, torch.float32, "cpu", scale=2.0)
+        model = built.__wrapped__(scale.small, torch.float32, "cpu")
         for name, parameter in model.named_parameters():
             if "lora_" not in name:
                 parameter.data = parameter.data.to(dtype)
@@ -234,198 +187,76 @@ def answers(scale: Scale) -> str:
     return table(*rows)
 
 
-@contextlib.contextmanager
-def passes_of(decoder: type) -> Iterator[list[float]]:
-    """Seconds of the decoding passes in this block; each ends with the host waiting for it."""
-    taken: list[float] = []
-    whole = decoder._advance  # type: ignore[attr-defined]
-
-    def advance(self: Any) -> None:
-        began = time.perf_counter()
-        whole(self)
-        taken.append(time.perf_counter() - began)
-
-    decoder._advance = advance  # type: ignore[attr-defined]
-    try:
-        yield taken
-    finally:
-        decoder._advance = whole  # type: ignore[attr-defined]
-
-
-def decoding(scale: Scale) -> str:
-    """Milliseconds of a decoding pass with graphs and without, and the products' share."""
-    from aurac.engine import graphs
-    from aurac.engine.decoding import Decoder
-
-    model = large(scale)
-    rows = [("sequences", "eager, ms", "graphs, ms", "tokens/s", "products, ms", "share")]
-    for count in scale.sequences:
-        prompts = instances("generate_until", writing(scale.large, count, scale))
-        taken = []
-        for eager in (True, False):
-            before, graphs._EAGER = graphs._EAGER, 10**9 if eager else 3
-            lm = engine(model)
-            lm.generate_until(prompts[:1])
-            with passes_of(Decoder) as passes:
-                lm.generate_until(prompts)
-            graphs._EAGER = before
-            taken.append(statistics.median(passes))
-        alone, best = products(model, count, count), min(taken)
-        times = (f"{1e3 * part:.2f}" for part in (*taken, alone))
-        eager, graph, product = times
-        rows.append((count, eager, graph, f"{count / best:.0f}", product, f"{alone / best:.2f}"))
-    return table(*rows)
-
-
-def scores(scale: Scale) -> str:
-    """Scoring behind a shared beginning, and the products' share."""
-    model, lm = large(scale), engine(large(scale))
-    pairs = instances("loglikelihood", scoring(scale.large, scale))
-    shapes: list[tuple[int, int]] = []
-    hook = model.register_forward_hook(
-        lambda _m, _a, kwargs, out: shapes.append(
-            (kwargs["input_ids"].shape[1], out.logits.shape[1])
-        ),
-        with_kwargs=True,
-    )
-
-    def run() -> None:
-        lm.forget()
-        shapes.clear()
-        lm.loglikelihood(pairs)
-
-    taken = seconds(run)
-    hook.remove()
-    alone = sum(products(model, *shape) for shape in list(shapes))
-    tokens = sum(count for count, _ in shapes)
-    head = ("requests", "passes", "tokens", "s", "tokens/s", "share of products")
-    told = f"{taken:.2f}", f"{tokens / taken:.0f}", f"{alone / taken:.2f}"
-    return table(head, (len(pairs), len(shapes), tokens, *told))
-
-
-def rivals(scale: Scale) -> str:
-    """The engine beside HFLM with PEFT at its best batch size, and vLLM, on the same prompts."""
+def scoring(scale: Scale) -> str:
+    """Log-likelihoods by the engine, and by HFLM with PEFT at its best batch size."""
     from lm_eval.models.huggingface import HFLM
 
-    model, count = large(scale), scale.sequences[-1]
-    prompts = instances("generate_until", writing(scale.large, count, scale))
-    pairs = instances("loglikelihood", scoring(scale.large, scale)[:200])
-    rows = [("who", "writing, s", "scoring, s")]
-    lm = engine(model)
+    model = built(scale.large, torch.bfloat16, "cuda")
+    lm, words = engine(model), tokenizer(scale.large[-1])
+    pairs = pairs_of(scale.large[-1], scale.examples, scale)
 
-    def scored() -> None:
+    def ours() -> None:
         lm.forget()
         lm.loglikelihood(pairs)
 
-    rows.append(
-        ("aurac", f"{seconds(lambda: lm.generate_until(prompts), 1):.2f}", f"{seconds(scored):.2f}")
-    )
-    best = {"generate_until": (math.inf, 0), "loglikelihood": (math.inf, 0)}
+    theirs = []
     for size in BATCHES:
-        other = HFLM(pretrained=model, tokenizer=tokenizer(scale.large.vocabulary), batch_size=size)
-        for kind, asked in (("generate_until", prompts), ("loglikelihood", pairs)):
-            ask = functools.partial(getattr(other, kind), asked, disable_tqdm=True)
-            with contextlib.suppress(torch.OutOfMemoryError):
-                best[kind] = min(best[kind], (seconds(ask, 1), size))
-    told = [f"{taken:.2f} (batch {size})" for taken, size in best.values()]
-    rows.append(("HFLM with PEFT", *told))
-    rows.append(("vLLM", *with_vllm(scale, [text for text, _ in (p.args for p in prompts)])))
-    return table(*rows)
+        other = HFLM(pretrained=model.base_model.model, tokenizer=words, batch_size=size)
+        ask = functools.partial(other.loglikelihood, pairs, disable_tqdm=True)
+        with contextlib.suppress(torch.OutOfMemoryError):
+            theirs.append((seconds(ask), size))
+    taken, best = min(theirs)
+    head = ("requests", "aurac, s", "HFLM with PEFT, s")
+    return table(head, (len(pairs), f"{seconds(ours, 3):.2f}", f"{taken:.2f} (batch {best})"))
 
 
-def with_vllm(scale: Scale, prompts: list[str]) -> tuple[str, str]:
-    """Seconds of vLLM for the same prompts, with a LoRA adapter of the same rank."""
-    try:
-        from vllm import LLM, SamplingParams
-        from vllm.lora.request import LoRARequest
-    except ImportError:
-        return "not installed", ""
-    large.cache_clear()
-    torch.cuda.empty_cache()
-    folder = Path(tempfile.mkdtemp())
-    config_of(scale.large).save_pretrained(folder / "base")
-    tokenizer(scale.large.vocabulary).save_pretrained(folder / "base")
-    save_adapter_of(scale.large, folder / "adapter")
-    llm = LLM(
-        str(folder / "base"), load_format="dummy", enable_lora=True, max_lora_rank=RANK,
-        max_num_seqs=scale.sequences[-1], dtype="bfloat16", max_model_len=4096,
-    )  # fmt: skip
-    how = SamplingParams(temperature=0, max_tokens=scale.new, ignore_eos=True)
-    adapter = LoRARequest("a", 1, str(folder / "adapter"))
-
-    def write() -> None:
-        llm.generate(prompts, how, lora_request=adapter, use_tqdm=False)
-
-    return f"{seconds(write, 1):.2f}", ""
-
-
-def save_adapter_of(shape: Shape, folder: Path) -> None:
-    """A random adapter for a model of this shape, as PEFT saves one."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
-
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config_of(shape))
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(PROJECTIONS))
-    adapted = get_peft_model(model, config)
-    state = {
-        name.replace(".default", ""): torch.randn(parameter.shape, dtype=torch.bfloat16) / 100
-        for name, parameter in adapted.named_parameters()
-        if "lora_" in name
+def writing(scale: Scale) -> str:
+    """Greedy texts by the engine, and by vLLM with an adapter of the same rank."""
+    model = built(scale.large, torch.bfloat16, "cuda")
+    prompts = {count: prompts_of(scale.large[-1], count, scale) for count in scale.sequences}
+    lm = engine(model)
+    ours = {
+        count: seconds(functools.partial(lm.generate_until, asked))
+        for count, asked in prompts.items()
     }
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    adapted.peft_config["default"].save_pretrained(folder)
-    save_file(state, folder / "adapter_model.safetensors")
-
-
-@contextlib.contextmanager
-def little_memory(scale: Scale) -> Iterator[None]:
-    """Leave the device a gigabyte; on the pretended device let some allocations fail."""
-    if scale is PRETENDED:
-        import accelerator
-
-        with accelerator.failing(300, times=2):
-            yield
-        return
-    torch.cuda.empty_cache()
-    ballast = torch.empty(
-        max(torch.cuda.mem_get_info()[0] - (1 << 30), 0), dtype=torch.uint8, device="cuda"
-    )
-    yield
-    del ballast
+    torch.cuda.empty_cache()  # for vLLM's process
+    theirs = dict.fromkeys(prompts, "not installed")
+    if importlib.util.find_spec("vllm"):
+        other = vllm(model, scale)
+        for count, asked in prompts.items():
+            taken = seconds(functools.partial(other.generate_until, asked, disable_tqdm=True))
+            theirs[count] = f"{taken:.2f}"
+    rows = [(count, f"{ours[count]:.2f}", theirs[count]) for count in prompts]
+    return table(("prompts", "aurac, s", "vLLM, s"), *rows)
 
 
-def memory(scale: Scale) -> str:
-    """The same answers when memory is short, with budgets made when it was not."""
-    model, count = large(scale), scale.sequences[-1]
-    prompts = instances("generate_until", writing(scale.large, count, scale))
-    pairs = instances("loglikelihood", scoring(scale.large, scale))
-    lm = engine(model)
-    whole = lm.generate_until(prompts), lm.loglikelihood(pairs)
-    lm = engine(model)
-    with little_memory(scale):
-        less = lm.generate_until(prompts), lm.loglikelihood(pairs)
-    apart = sum(a != b for a, b in zip(whole[0], less[0], strict=True))
-    gap = max(abs(a - b) for (a, _), (b, _) in zip(whole[1], less[1], strict=True))
-    head = ("texts that differ", "log-likelihoods within", "budgets in the end")
-    return table(head, (f"{apart} of {count}", f"{gap:.1e}", lm.budgets))
+def vllm(model: Any, scale: Scale) -> Any:
+    """lm-eval's own ``vllm`` for this adapter, as ``--model vllm`` opens it, on random weights."""
+    from aurac.backends.lm_eval_models import model_class
+
+    folder = Path(tempfile.mkdtemp())
+    model.config.save_pretrained(folder / "base")
+    tokenizer(scale.large[-1]).save_pretrained(folder / "base")
+    model.save_pretrained(folder / "adapter", save_embedding_layers=False)
+    return model_class("vllm")(
+        pretrained=str(folder / "base"), load_format="dummy", dtype="bfloat16", max_model_len=4096,
+        lora_local_path=str(folder / "adapter"), max_lora_rank=RANK, batch_size="auto",
+        gpu_memory_utilization=0.7,
+    )  # fmt: skip
 
 
 def training(scale: Scale) -> str:
     """Steps of each method on a small model, beside the CPU's losses for the first ones."""
+    from transformers import LlamaForCausalLM
+
     from aurac.training.job import train
     from aurac.training.recipe import make_recipe
 
-    folder = Path(tempfile.mkdtemp())
-    config = config_of(scale.small)
-    from transformers import LlamaForCausalLM
-
+    folder, vocabulary = Path(tempfile.mkdtemp()), scale.small[-1]
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder / "base")
-    tokenizer(scale.small.vocabulary).save_pretrained(folder / "base")
-    words = texts_of(scale.small, 64, 2 * scale.prompt)
+    LlamaForCausalLM(config_of(scale.small)).save_pretrained(folder / "base")
+    tokenizer(vocabulary).save_pretrained(folder / "base")
+    words = texts_of(vocabulary, 64, 2 * scale.prompt)
     documents = [{"question": text, "answer": text.split()[0]} for text in words]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
     rows = [("method", "first loss", "on the CPU", "s")]
@@ -446,19 +277,11 @@ def training(scale: Scale) -> str:
     return table(*rows)
 
 
-@functools.cache
-def large(scale: Scale) -> Any:
-    """The model whose speed is measured."""
-    return built(scale.large, torch.bfloat16, "cuda")
-
-
 SECTIONS = {
     "Answers beside the CPU's": answers,
-    "Decoding": decoding,
-    "Scoring": scores,
-    "Memory": memory,
+    "Scoring": scoring,
+    "Writing": writing,
     "Training": training,
-    "Beside others": rivals,
 }
 
 

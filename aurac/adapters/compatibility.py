@@ -1,4 +1,4 @@
-"""Whether an adapter and a base fit, and what the modules of a base are."""
+"""Whether an adapter fits a base, whether vLLM serves it, and what the modules of a base are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from aurac.adapters.adapter import Adapter, Factors
+from aurac.adapters.family import Family, members_of
 from aurac.errors import CheckpointError, UsageError
 
 
@@ -58,6 +59,15 @@ def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
         f"adapter {adapter.name!r} was trained on other weights (hash {trained}) than those of "
         f"base {name} (hash {now}): give --base the base that it was trained on"
     )
+
+
+def served_by_vllm(adapter: Adapter | Family) -> bool:
+    """Whether vLLM serves it: no DoRA, no whole modules, one rank and alpha for all modules."""
+    plain = []
+    for member in members_of(adapter):
+        sizes = {(f.rank, f.alpha, f.kind) for f in member.modules.values()}
+        plain.append(len(sizes) == 1 and not member.dora and not member.extras)
+    return all(plain)
 
 
 def features_of(module: nn.Module) -> tuple[int, int] | None:

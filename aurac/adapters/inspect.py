@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from aurac.adapters.adapter import Adapter, Derived, Factors, only
+from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.formats import load_adapter
 from aurac.adapters.nesting import default_nested_ranks
-from aurac.adapters.truncate import default_basis, default_rescale
+from aurac.adapters.truncate import by_rule, default_basis, default_rescale
 from aurac.curves.display import slot_bytes
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class AtRank:
         rank: The rank.
         parameters: Their number.
         bytes: The size of its tensors.
-        slot: Bytes that a vLLM server sets aside for it.
-        scale: The scaling rule at that rank; ``None`` where modules differ.
+        slot: Bytes that a vLLM server sets aside for it; ``None`` where vLLM does not serve it.
+        scale: The factor outside of A and B in the best cut; ``None`` where modules differ.
         prefix: The share of the energy in the first components, the mean over modules.
         svd: The share in the best approximation of that rank.
     """
@@ -49,7 +50,7 @@ class AtRank:
     rank: int
     parameters: int
     bytes: int
-    slot: int
+    slot: int | None
     scale: float | None
     prefix: float | None
     svd: float | None
@@ -98,13 +99,15 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
     mean = np.mean(known, axis=0) if known else None  # (2, ranks)
     p = adapter.rank_weights(next(iter(adapter.modules)))
     nesting, basis = adapter.nesting, default_basis(adapter)
+    rescale = default_rescale(adapter, basis)
+    own, ruled = adapter.modules.values(), by_rule(adapter, rescale)
     by_rank = [
         AtRank(
             rank=r,
             parameters=adapter.parameters(r),
             bytes=adapter.bytes(r),
-            slot=slot_bytes(r, adapter.width),
-            scale=only(f.scale(min(r, f.rank)) for f in adapter.modules.values()),
+            slot=slot_bytes(r, adapter.width) if served_by_vllm(adapter) else None,
+            scale=only(f.scale(min(r, f.rank) if ruled else f.rank) for f in own),
             prefix=None if mean is None else float(mean[0, k]),
             svd=None if mean is None else float(mean[1, k]),
         )
@@ -122,7 +125,7 @@ def inspect(adapter: Adapter | str | Path | PeftModel) -> Description:
         dtypes=sorted({str(f.A.dtype).removeprefix("torch.") for f in adapter.modules.values()}),
         extra_tensors=len(adapter.extras),
         basis=basis,
-        rescale=default_rescale(adapter, basis),
+        rescale=rescale,
         p=None if p is None or adapter.trained_at_each_rank else p.tolist(),
         by_rank=by_rank,
         notes=list(adapter.notes),

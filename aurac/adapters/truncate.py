@@ -70,7 +70,8 @@ class Prepared:
             modules={name: replace(f, B=f.B.contiguous()) for name, f in cut.items()},
             # P follows from the rule and the trained rank, so it is only known where both are.
             nesting=self.adapter.nesting
-            if self._by_rule and len({f.rank for f in self.adapter.modules.values()}) == 1
+            if by_rule(self.adapter, self.rescale)
+            and len({f.rank for f in self.adapter.modules.values()}) == 1
             else None,
             derived=self._record(r),
         )
@@ -93,7 +94,7 @@ class Prepared:
         if self._untouched(r):
             return f
         A, B = self.factors(name, r)
-        if self._by_rule:
+        if by_rule(self.adapter, self.rescale):
             return replace(f, A=A, B=B)
         kept = f.scale(f.rank) * (self._fit_factor(r) if self.rescale == "fit" else 1.0)
         return replace(f, A=A, B=B, rule="none", alpha=kept)
@@ -105,12 +106,6 @@ class Prepared:
             r == self.rank
             and self.rescale != "fit"
             and all(A is own[name].A for name, (A, _) in self.whole.items())
-        )
-
-    @property
-    def _by_rule(self) -> bool:
-        return self.rescale == "rule" or (
-            self.rescale == "trained" and self.adapter.trained_at_each_rank
         )
 
     def _fit_factor(self, r: int) -> float:
@@ -182,6 +177,11 @@ def prepare(
         if chosen == "svd" and not is_svd(adapter):
             sliced[name] = _svd(f, relative, name)
     return Prepared(adapter, chosen, rescale, whole, sliced, fit_factors)
+
+
+def by_rule(adapter: Adapter, rescale: Rescale) -> bool:
+    """Whether a cut has the scaling rule's factor of its rank; else it keeps the trained rank's."""
+    return rescale == "rule" or (rescale == "trained" and adapter.trained_at_each_rank)
 
 
 def check_cut(adapter: Adapter, basis: Basis, rescale: Rescale) -> None:

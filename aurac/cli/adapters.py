@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 
 _METHODS = ("lora", "dylora", "matryoshka", "nested_loss")
+_CAPTIONS = {  # of the columns that do not explain themselves
+    "scale": "the factor of the update B A in the best cut",
+    "trained p": "the factor of the component of that rank in training, which the best cut keeps",
+    "energy, prefix": "the share of the trained update (squared norm) in the first components",
+    "energy, svd": "the share of it in the best approximation of that rank",
+}
 checkpoint_options = shared.options(  # for what a checkpoint's file may not say
     click.option("--base", help="Base model, where the checkpoint does not name it."),
     click.option(
@@ -57,7 +63,15 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
     for label, value in _heading(facts).items():
         click.echo(f"{label:<12}{value}")
     click.echo()
-    shared.print_table(*_table(facts))
+    head, rows = _table(facts)
+    shared.print_table(head, rows)
+    for column, meaning in _CAPTIONS.items():
+        if column in head:
+            click.echo(f"{column}: {meaning}")
+    if facts.by_rank[0].slot is None:
+        click.echo(
+            "vLLM does not serve this: it has DoRA, whole modules, or several ranks or alphas"
+        )
     for note in facts.notes:
         click.echo(f"note: {note}")
 
@@ -97,7 +111,7 @@ def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
     def number(value: float | None, form: str) -> str | None:
         return None if value is None else format(value, form)
 
-    head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd", "vLLM slot"]
+    head = ["rank", "parameters", "MB", "scale", "energy, prefix", "energy, svd"]
     rows: list[list[object]] = [
         [
             row.rank,
@@ -106,10 +120,13 @@ def _table(facts: Description) -> tuple[list[str], list[list[object]]]:
             number(row.scale, ".4g"),
             number(row.prefix, ".1%"),
             number(row.svd, ".1%"),
-            f"{slot_rank(row.rank)}: {size(row.slot)}",
         ]
         for row in facts.by_rank
     ]
+    if facts.by_rank[0].slot is not None:
+        head.append("vLLM slot")
+        for cells, row in zip(rows, facts.by_rank, strict=True):
+            cells.append(f"{slot_rank(row.rank)}: {size(row.slot)}")
     if facts.rescale == "trained" and facts.p is not None:
         head.insert(4, "trained p")  # of the component of that rank
         for cells, row in zip(rows, facts.by_rank, strict=True):

@@ -1,4 +1,4 @@
-"""`aurac zoo`: adapters that come with the sources, and base models."""
+"""`aurac zoo`: adapters that come with the sources, and their base model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @shared.as_json
 def zoo(folder: Path, base: str | None, as_json: bool) -> None:
-    """List the adapters below FOLDER, and the base models that can be had through pip.
+    """List the adapters below FOLDER, and the base model that can be had through pip.
 
     \b
     aurac zoo

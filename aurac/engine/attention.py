@@ -23,7 +23,7 @@ KeyValuePair = tuple[Tensor, Tensor]
 
 
 def upload(device: torch.device, *arrays: IntArray | Sequence[int]) -> list[Tensor]:
-    """Whole numbers on a device, by one copy for which the host does not wait."""
+    """Move arrays of whole numbers to a device, in one copy for which the host does not wait."""
     parts = [np.asarray(array, dtype=np.int64) for array in arrays]
     flat = torch.from_numpy(np.concatenate([part.reshape(-1) for part in parts]))
     if device.type == "cuda":
@@ -33,10 +33,10 @@ def upload(device: torch.device, *arrays: IntArray | Sequence[int]) -> list[Tens
 
 
 class SlotCache:
-    """Keys and values (Hkv, slots, width, d) of sequences, per layer.
+    """The keys and values (Hkv, slots, width, d) of sequences, for each layer.
 
-    Places beyond a sequence's length are masked: zero, or left by a sequence or a wrong draft
-    before.
+    Attention masks the places beyond a sequence's length: they are zero, or hold what an earlier
+    sequence or a wrong draft left there.
     """
 
     def __init__(self, slots: int, width: int) -> None:
@@ -55,7 +55,7 @@ class SlotCache:
         return new.new_zeros(new.shape[1], self.slots, self.width, new.shape[2])
 
     def move(self, source: Tensor, target: Tensor) -> None:
-        """Copy whole slots."""
+        """Copy the slots ``source`` to the slots ``target``, whole."""
         for pair in self.layers:
             place = pair[0].device
             here, there = (x.to(place, non_blocking=True) for x in (source, target))
@@ -63,7 +63,7 @@ class SlotCache:
                 store[:, there] = store[:, here]
 
     def resize(self, slots: int, width: int) -> None:
-        """Change the number of slots and their width; what fits is kept."""
+        """Change the number of slots and their width; the cache keeps what fits."""
 
         def resized(old: Tensor) -> Tensor:
             new = old.new_zeros(len(old), slots, width, old.shape[3])
@@ -77,7 +77,7 @@ class SlotCache:
 
 
 class Block(NamedTuple):
-    """Queries ``start:stop`` of a group see keys ``0:stop``; from ``clean`` on through a bias."""
+    """The queries ``start:stop`` see the keys ``0:stop``, and those from ``clean`` by a mask."""
 
     start: int
     stop: int
@@ -86,25 +86,25 @@ class Block(NamedTuple):
 
 @dataclass
 class GroupView:
-    """A group on the device, with masks that are made once for all layers."""
+    """A group of subtrees on the device, with masks that are made once for all layers."""
 
-    rows: slice  # of the padded ones
+    rows: slice  # the rows of the pass, with padding, that are this group's
     blocks: Sequence[Block]
     place: Tensor  # (G, L) positions
     end: Tensor  # (G, L) subtree ends
     _bias: dict[Any, Tensor] = field(default_factory=dict, init=False)
 
     def on(self, device: torch.device) -> GroupView:
-        """The same on another device."""
+        """The same group on another device."""
         place, end = (x.to(device, non_blocking=True) for x in (self.place, self.end))
         return replace(self, place=place, end=end)
 
     def own(self, _layer: int, key: Tensor, value: Tensor) -> KeyValuePair:
-        """(Hkv, G, keys, d) keys and values of the group, from this pass's."""
+        """The keys and values (Hkv, G, keys, d) that the group sees, made of those of this pass."""
         return key.contiguous(), value.contiguous()
 
     def bias(self, block: Block, prefix: int, window: int | None, dtype: torch.dtype) -> Tensor:
-        """(G, n, keys) what hides the last of the keys that a block sees: 0 where seen, or -inf."""
+        """The mask (G, n, keys) of a block's last keys: 0 where a query sees a key, else -inf."""
         key = block, window, dtype
         if key not in self._bias:
             seen = self._seen(block, prefix, window)
@@ -113,7 +113,10 @@ class GroupView:
         return self._bias[key]
 
     def _seen(self, block: Block, prefix: int, window: int | None) -> Tensor:
-        """Of keys from ``block.clean`` on; with a window of all, and the prefix."""
+        """Which query sees which key from ``block.clean`` on.
+
+        With a window: which sees which of all keys of the group, and after them of the prefix.
+        """
         first = block.clean if window is None else 0
         query, keys = (
             torch.arange(*ends, device=self.end.device)
@@ -131,17 +134,17 @@ class GroupView:
 
 @dataclass
 class SlotsView(GroupView):
-    """Sequences that are decoded, a few tokens of each, which see its slot."""
+    """Sequences that are being decoded: the few new tokens of each see its slot."""
 
     slots: SlotCache
 
     def own(self, layer: int, _key: Tensor, _value: Tensor) -> KeyValuePair:
-        """Those in the slots."""
+        """The keys and values in the slots; those of this pass are among them."""
         key, value = self.slots.layers[layer]
         return key[:, : len(self.place)], value[:, : len(self.place)]
 
     def _seen(self, _block: Block, prefix: int, window: int | None) -> Tensor:
-        """A sequence so far."""
+        """Which new token sees which place of its slot: those up to its own."""
         at = torch.arange(prefix, prefix + self.slots.width, device=self.place.device)
         if window is not None:
             at = torch.cat([at, torch.arange(prefix, device=at.device)])
@@ -160,7 +163,7 @@ def _blocks(group: Group, prefix: int, sizes: Sizes) -> Iterator[Block]:
 
 
 class ScoreRule(NamedTuple):
-    """What a layer does to its scores: a factor, a sliding window, a bound."""
+    """What a layer does to its scores: it scales, windows and bounds them."""
 
     scaling: float
     window: int | None = None
@@ -172,24 +175,24 @@ class AttentionMetadata:
     """What the tokens of one forward pass see, and where their keys and values go."""
 
     positions: Tensor  # (T,) positions of the tokens
-    longest: int  # largest position plus one, for sliding windows
+    longest: int  # the largest position plus one; a wider sliding window hides nothing
     sizes: Sizes
-    prefix: int = 0  # held tokens that every token sees
-    store: SlotCache | None = None  # where they are cached, in its one slot
-    groups: Sequence[GroupView] = ()  # sequences, or subtrees of a packed pass
-    padded: Tensor | None = None  # (N,) tokens of the groups' rows; ``None``: none is padded
-    row: Tensor | None = None  # (T,) their places there
-    slots: SlotCache | None = None  # decoding slots
-    slot: Tensor | None = None  # (W,) slot of each token that is written, or ``None``
+    prefix: int = 0  # so many cached tokens are seen by every token
+    store: SlotCache | None = None  # the cache that holds them, in its one slot
+    groups: Sequence[GroupView] = ()  # the sequences, or the subtrees of a packed pass
+    padded: Tensor | None = None  # (N,) the token in each row of the groups; None: no padding
+    row: Tensor | None = None  # (T,) the row of each token; None: no padding
+    slots: SlotCache | None = None  # the cache that new keys and values are written to
+    slot: Tensor | None = None  # (W,) the slot of each token that is written
     place: Tensor | None = None  # (W,) its place in the slot
-    # (W,) which of this pass's tokens is written; ``None`` writes all T in order
+    # (W,) which tokens of this pass are written; None: all T in order
     source: Tensor | None = None
     layer: int = 0
     windows: set[int] = field(default_factory=set)
     _elsewhere: dict[torch.device, AttentionMetadata] = field(default_factory=dict)
 
     def on(self, device: torch.device) -> AttentionMetadata:
-        """The same for layers on another device."""
+        """The same metadata for layers on another device."""
         if device == self.positions.device:
             return self
         if device not in self._elsewhere:
@@ -205,7 +208,7 @@ class AttentionMetadata:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule
     ) -> Tensor:
-        """(T, H, d) queries over (T, Hkv, d) new keys and whatever else this metadata sees."""
+        """Attention (T, H, d) of queries over new keys (T, Hkv, d) and the cached ones they see."""
         cached = None
         if self.prefix and self.store is not None:
             wide = -(-self.prefix // self.sizes.align) * self.sizes.align
@@ -223,7 +226,7 @@ class AttentionMetadata:
             query, key, value = (x.index_select(0, self.padded) for x in (query, key, value))
         out = query.new_empty(len(query), heads, value.shape[-1])
         for group in self.groups:
-            # Each (Hkv, G, L, heads for one of keys, d)
+            # Each is (Hkv, G, L, query heads for one head of keys, d).
             q, k, v, result = (
                 x[group.rows]
                 .reshape(*group.place.shape, kv, -1, x.shape[-1])
@@ -246,10 +249,11 @@ class AttentionMetadata:
         rule: ScoreRule,
         bias: Tensor,
     ) -> Tensor:
-        """Values (Hkv, G, n, heads for one of keys, d) for queries of this shape.
+        """The weighted values for queries (Hkv, G, n, query heads for one head of keys, d).
 
-        They see keys (Hkv, G, keys, d) of their own, and the prefix, which is read once for all of
-        them. ``bias`` (G, n, columns) hides the last of their own, or with the prefix all.
+        The queries see their own keys (Hkv, G, keys, d) and those of the prefix, which are read
+        once for all queries. ``bias`` (G, n, columns) is added to the last columns of their own
+        keys, or with a window to all columns, the prefix among them.
         """
         shape, q, (k, v) = q.shape, q.flatten(2, 3), own
         keys, wide = k.shape[2], 0 if cached is None else cached[0].shape[1]
@@ -275,7 +279,7 @@ class AttentionMetadata:
 
 
 def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> None:
-    """Products (Hkv, G, ..) of matrices; one for each head of keys where slots are left out."""
+    """Products of matrices (Hkv, G, ..) in one call; one per head where slots are left out."""
     whole = b.stride(0) == b.shape[1] * b.stride(1)
     parts = [[x.flatten(0, 1) for x in (a, b, out)]] if whole else zip(a, b, out, strict=True)
     for left, right, result in parts:
@@ -285,7 +289,7 @@ def _product(a: Tensor, b: Tensor, out: Tensor, scale: float = 1.0) -> None:
 def pass_metadata(
     step: ForwardPass, store: SlotCache | None, device: torch.device, sizes: Sizes
 ) -> AttentionMetadata:
-    """The metadata of a planned pass."""
+    """The metadata of a planned pass, whose prefix is in ``store``."""
     ends = [group.end for group in step.groups]
     positions, padded, row, place, *ends_there = upload(
         device, step.positions, step.padded, step.row, step.positions[step.padded], *ends

@@ -23,10 +23,8 @@ import torch
 from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
-from aurac.engine.graphs import Graphs
 from aurac.engine.passes import (
     BRANCH_TOKENS,
-    CPU,
     PrefixTree,
     Subtree,
     batch_subtrees,
@@ -60,9 +58,9 @@ _REFILL = 0.75  # prefill new prompts when fewer than this fraction of the slots
 
 
 class PromptLookup:
-    """Continues a text as it went on where its last tokens stood before.
+    """Drafts how a text goes on: as it did where its last tokens stood before.
 
-    It drafts only while it would have been right lately; nine of ten drafts are right then.
+    It drafts only while its last guesses were right; nine of ten drafted tokens are right then.
     """
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -73,7 +71,7 @@ class PromptLookup:
             self.add(token)
 
     def add(self, token: int) -> None:
-        """The text goes on with this token."""
+        """Append the token with which the text goes on."""
         place = self._place()
         right = place is not None and self._tokens[place] == token
         self._right = self._right + 1 if right else 0
@@ -83,7 +81,7 @@ class PromptLookup:
         self._tokens.append(token)
 
     def draft(self, most: int) -> list[int]:
-        """Up to ``most`` tokens; none where the last ones are new or the drafts were wrong.
+        """Up to ``most`` tokens; none where the last tokens are new or the last guess was wrong.
 
         A draft that reaches the end of the text goes on in itself, as loops do.
         """
@@ -95,30 +93,30 @@ class PromptLookup:
         return [self._tokens[place + i % period] for i in range(count)]
 
     def _place(self) -> int | None:
-        """Where the text went on after the longest of its endings that it had before."""
+        """The place after an earlier occurrence of the text's ending, the longest that occurred."""
         endings = (tuple(self._tokens[-n:]) for n in _ENDINGS if len(self._tokens) >= n)
         return next((self._after[e] for e in endings if e in self._after), None)
 
 
 @dataclass
 class Stream:
-    """One prompt on its way."""
+    """A prompt and the tokens that were written after it so far."""
 
     number: int
     prompt: Prompt
     stops: StopTable
     new: list[int] = field(default_factory=list)
     ended: bool = False
-    unfinished: bool = False  # the limit ended it
+    unfinished: bool = False  # the limit of new tokens ended it
     lookup: PromptLookup | None = None
 
     @property
     def length(self) -> int:
-        """Tokens whose keys and values are needed to go on: all but the newest."""
+        """How many tokens must have keys and values before the next pass: all but the newest."""
         return len(self.prompt.tokens) + len(self.new) - 1
 
     def add(self, token: int, ends: frozenset[int]) -> bool:
-        """Append a token; whether it was the last."""
+        """Append a token and say whether the text ends with it."""
         self.new.append(token)
         if self.lookup is not None:
             self.lookup.add(token)
@@ -128,7 +126,7 @@ class Stream:
         return self.ended
 
     def draft(self, most: int) -> list[int]:
-        """Up to ``most`` tokens with which the text might go on."""
+        """Draft up to ``most`` tokens with which the text might go on."""
         if self.lookup is None:
             self.lookup = PromptLookup([*self.prompt.tokens, *self.new])
         return self.lookup.draft(most)
@@ -137,8 +135,8 @@ class Stream:
 class Decoder:
     """Runs distinct prompts through one model state, in evaluation mode without gradients.
 
-    All prompts begin with the header, and more follows in each; ``finished`` is called with the
-    number of one that has ended.
+    All prompts begin with the header and are longer than it. ``finished`` is called with the number
+    of each prompt whose text has ended.
     """
 
     def __init__(
@@ -163,11 +161,10 @@ class Decoder:
         self._waiting = deque(streams)
         self._active: list[Stream] = []
         self._slots = SlotCache(0, 0)
-        self._graphs = Graphs(model)
         self._ended: list[Stream] = []
 
     def run(self) -> list[tuple[list[int], bool]]:
-        """New tokens of every prompt, with the one that ended it, and whether the limit did."""
+        """The new tokens of each prompt, the last one included, and whether the limit ended them."""
         with packed_model(self._model):
             while self._waiting or self._active:
                 self._start_over()
@@ -184,7 +181,6 @@ class Decoder:
     def _start_over(self) -> None:
         """Put all that is in flight back, with its tokens so far, and drop the slots."""
         active, self._active, self._slots = self._active, [], SlotCache(0, 0)
-        self._graphs.forget()
         for stream in reversed(active):
             if stream.ended:
                 self._leave(stream)
@@ -196,11 +192,11 @@ class Decoder:
         self._finished(stream.number)
 
     def _own(self, sequence: Stream) -> int:
-        """Places that a sequence needs for its next pass."""
+        """How many places of its slot a sequence needs for its next pass."""
         return sequence.length + 1 - self._header
 
     def _slots_allowed(self) -> int:
-        """How many slots the budget allows at the width that the longest needs."""
+        """How many slots the budget allows if each is as wide as the longest sequence needs."""
         widest = max(self._own(s) for s in (*self._active, *list(self._waiting)[:1]))
         room = self._budgets.cached // (widest + self._sizes.width)
         return max(1, min(self._budgets.sequences, room))
@@ -227,7 +223,7 @@ class Decoder:
     def _prefill(
         self, subtrees: Sequence[Subtree], slots_of: Mapping[int, Sequence[int]]
     ) -> list[int]:
-        """One pass over subtrees of prompts, copied into their slots; the slots that have ended."""
+        """Fill the slots of prompts by one pass over their subtrees; return those that have ended."""
         paths: list[Any] = []
         slots: list[int] = []
         at = 0
@@ -269,24 +265,16 @@ class Decoder:
         self._fit(count, self._widest() + each - 1)
         fed = [t for s, d in zip(self._active, drafts, strict=True) for t in (s.new[-1], *d)]
         at = [s.length + i for s in self._active for i in range(each)]
-        # On an accelerator free slots compute what nobody reads, so that few shapes occur.
-        idle = 0 if self._sizes is CPU else (self._slots.slots - count) * each
-        rows = np.asarray([fed + [0] * idle, at + [self._header] * idle])
-        (numbers,) = upload(self._device, rows)
-
-        def run(numbers: Tensor) -> Tensor:
-            metadata = decoding_metadata(
-                numbers[1], each, self._header, self._store, self._slots, self._sizes
-            )
-            return forward(self._model, numbers[0], metadata)
-
-        logits = self._graphs((rows.shape[1], each), numbers, run)
-        best = self._best(logits[: len(fed)])
+        tokens, positions = upload(self._device, fed, at)
+        metadata = decoding_metadata(
+            positions, each, self._header, self._store, self._slots, self._sizes
+        )
+        best = self._best(forward(self._model, tokens, metadata))
         chosen = [best[i : i + each] for i in range(0, len(fed), each)]
         self._release([s for s in range(count) if self._take(s, chosen[s], drafts[s])])
 
     def _drafts(self) -> list[list[int]]:
-        """Draft tokens, equally many for each sequence in flight; fillers are taken if right."""
+        """Draft tokens, equally many for each sequence in flight; shorter drafts are filled up."""
         count, streams = len(self._active), self._active
         ahead = min(s.prompt.max_new_tokens - len(s.new) - 1 for s in streams)
         room = min(_ROWS // count - 1, self._budgets.cached // count - self._widest())
@@ -297,7 +285,7 @@ class Decoder:
         return [d + [s.new[-1]] * (longest - len(d)) for s, d in zip(streams, drafts, strict=True)]
 
     def _take(self, slot: int, best: Sequence[int], draft: Sequence[int]) -> bool:
-        """Take what was chosen up to the first wrong draft token; whether the text has ended."""
+        """Take the chosen tokens up to the first wrong draft; say whether the text has ended."""
         for token, expected in zip(best, [*draft, None], strict=True):
             if self._active[slot].add(token, self._ends):
                 return True
@@ -309,18 +297,12 @@ class Decoder:
         return max(map(self._own, self._active))
 
     def _fit(self, count: int, width: int) -> None:
-        """Make the slots as wide and many as needed, within the budget; all their width is read."""
+        """Make enough slots, wide enough but not much wider: a pass reads their whole width."""
         held, step = self._slots, self._sizes.width
-        if self._sizes is not CPU:
-            part = 1 << max(count.bit_length() - 2, 0)
-            count = -(-count // part) * part  # a few numbers only
-        much = self._sizes is not CPU and count < held.slots and not self._waiting
         budget = self._budgets.cached // count
         fits = width <= held.width <= min(1.3 * width + step, budget)
-        if fits and count <= held.slots and not much:
-            return
-        held.resize(count, max(width, min(-(-width // step) * step, budget)))
-        self._graphs.forget()
+        if not fits or count > held.slots:
+            held.resize(count, max(width, min(-(-width // step) * step, budget)))
 
     def _release(self, ended: Sequence[int]) -> None:
         """Let sequences leave; the last ones in flight move into their slots."""

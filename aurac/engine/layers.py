@@ -75,7 +75,7 @@ class _Down:
 
 
 def _fused_forward(layer: Any, name: str, down: _Down, number: int) -> Callable[..., Tensor]:
-    """The layer's function at its present rank and scale.
+    """The layer's forward function at its present rank and scale.
 
     DoRA (arXiv 2402.09353) is LoRA's output times one number per output, magnitude / norm, before
     the bias; the norms of ``W + s B A`` are computed here, once, as PEFT does in each pass.
@@ -114,7 +114,7 @@ _SAME_INPUT = {"k_proj": "q_proj", "v_proj": "q_proj", "up_proj": "gate_proj"}  
 
 
 def _fused_adapters(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
-    """The model's LoRA layers, each with its function."""
+    """The model's LoRA layers, each with the forward function that replaces its own."""
     if sys.modules.get("peft") is None:
         return
     from peft.tuners.lora import Linear
@@ -139,7 +139,7 @@ _ONE_KERNEL: dict[type, bool] = {}  # of a class of norms: whether torch's own f
 
 
 def _fused_norms(model: Any) -> Iterator[tuple[Any, Callable[..., Tensor]]]:
-    """The model's RMS norms on CUDA, where torch has a kernel for one, each with its function."""
+    """The model's RMS norms on CUDA, each with torch's kernel as its forward function."""
     for norm in model.modules():
         kind, weight = type(norm), getattr(norm, "weight", None)
         eps = getattr(norm, "variance_epsilon", None)

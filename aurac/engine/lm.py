@@ -34,13 +34,7 @@ from aurac.engine.running import (
     sizes_of,
     sparing,
 )
-from aurac.engine.tokens import (
-    Ids,
-    Prompt,
-    Tokens,
-    decodes_greedily,
-    most_new_tokens,
-)
+from aurac.engine.tokens import Ids, Prompt, Tokens, decodes_greedily, most_new_tokens
 from aurac.errors import CellError
 
 log = logging.getLogger(__name__)
@@ -62,8 +56,8 @@ class EngineLM(HFLM):
 
     Attributes:
         progress: Called with the number of requests newly answered.
-        unfinished: Of each text of the last `generate_until`, whether the token limit ended it. Of
-            what ``HFLM`` wrote that is judged by its length in tokens, and may be missed.
+        unfinished: For each text of the last `generate_until`, whether the token limit ended it.
+            Texts that ``HFLM`` wrote are judged by their length in tokens, which may miss some.
     """
 
     def __init__(
@@ -96,8 +90,8 @@ class EngineLM(HFLM):
     def prepare(self, requests: Sequence[Any]) -> None:
         """Tokenise all requests of a task, for every state of the model.
 
-        What all of them begin with is computed once for a state. Without this each call finds out
-        what its own requests share.
+        The beginning that all of them share is then computed once for a state of the model. Without
+        this call each later one finds out what its own requests share.
         """
         if self.backend == "causal":
             self.tokens.add_pairs([r.args for r in requests if r.request_type == "loglikelihood"])
@@ -118,9 +112,15 @@ class EngineLM(HFLM):
         """
         known: dict[int, tuple[float, bool]] = {}
         with torch.inference_mode():
-            while left := [i for i in range(len(requests)) if i not in known]:
+            packed: list[int] = []
+            if self.backend == "causal":
+                packed = self._packed(self.tokens.lengths([r.args for r in requests]))
+            while left := [i for i in packed if i not in known]:
                 answers = self._score([requests[i] for i in left])
                 known.update((left[place], answer) for place, answer in answers)
+            if rest := [i for i in range(len(requests)) if i not in known]:
+                others = self._ask(super().loglikelihood, [requests[i] for i in rest])
+                known.update(zip(rest, others, strict=True))
         return _finite(requests, [known[i] for i in range(len(requests))])
 
     def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
@@ -138,11 +138,10 @@ class EngineLM(HFLM):
         with torch.inference_mode():
             if greedy and self.backend == "causal" and plainly_greedy(self.model):
                 prompts, header = self.tokens.prompts([requests[i].args for i in greedy])
-                longest = max(len(prompt.tokens) + prompt.max_new_tokens for prompt in prompts)
-                if self._serves(longest):
-                    texts.update(zip(greedy, self._write(prompts, header), strict=True))
-            rest = [i for i in range(len(requests)) if i not in texts]
-            if rest:
+                packed = self._packed([len(p.tokens) + p.max_new_tokens for p in prompts])
+                written = self._write([prompts[i] for i in packed], header)
+                texts.update((greedy[i], text) for i, text in zip(packed, written, strict=True))
+            if rest := [i for i in range(len(requests)) if i not in texts]:
                 with finite_logits(self.model):
                     answers = self._ask(super().generate_until, [requests[i] for i in rest])
                 for i, text in zip(rest, answers, strict=True):
@@ -152,18 +151,14 @@ class EngineLM(HFLM):
         self.unfinished = [texts[i][1] for i in range(len(requests))]
         return [texts[i][0] for i in range(len(requests))]
 
-    def _serves(self, longest: int) -> bool:
-        """Whether packed passes give the model's own answers to inputs of this length."""
-        return self._repeated(lambda: probe(self.model)).serves(longest)
+    def _packed(self, lengths: Sequence[int]) -> list[int]:
+        """The places of those inputs to which packed passes give the model's own answers."""
+        verdict = self._repeated(lambda: probe(self.model))
+        return [place for place, length in enumerate(lengths) if verdict.serves(length)]
 
     def _score(self, requests: list[Any]) -> list[tuple[int, tuple[float, bool]]]:
-        """(place, answer) of the requests; of some, where memory does not suffice for all."""
-        packed = self.backend == "causal"
-        if packed:
-            layout, ids = self.tokens.pairs([request.args for request in requests])
-            packed = self._serves(layout.longest)
-        if not packed:
-            return list(enumerate(self._ask(super().loglikelihood, requests)))
+        """(place, answer) of each request, or of some, where memory does not suffice for all."""
+        layout, ids = self.tokens.pairs([request.args for request in requests])
         sizes, header, passes = sizes_of(self.model), self._header_of(ids), 0
         plan = layout.plan(self.budgets.tokens, len(header), sizes)
         finished = np.bincount(plan.last, minlength=len(plan.steps)).tolist()
@@ -213,13 +208,13 @@ class EngineLM(HFLM):
         return self._header
 
     def _repeated(self, answer: Callable[[], _Answer]) -> _Answer:
-        """What a function gives, called again while memory does not suffice."""
+        """The result of a function that is called again while memory does not suffice."""
         while True:
             with sparing(self.budgets):
                 return answer()
 
     def _ask(self, ask: Callable[..., list[_Answer]], requests: list[Any]) -> list[_Answer]:
-        """Answers of ``HFLM``."""
+        """The answers of ``HFLM``, by one of its methods."""
         log.info("lm-eval's own model answers %d requests", len(requests))
 
         def answer() -> list[_Answer]:
@@ -237,7 +232,10 @@ def scoring_requests(pairs: Sequence[tuple[str, str]]) -> list[Instance]:
 
 
 def _finite(requests: Sequence[Any], answers: list[Any]) -> list[Any]:
-    """NaN compares false with everything, so an argmax would quietly call an example wrong."""
+    """The answers, if all are finite numbers.
+
+    NaN compares false with everything, so an argmax would quietly call an example wrong.
+    """
     for request, answer in zip(requests, answers, strict=True):
         value = answer[0] if isinstance(answer, tuple) else answer
         if not math.isfinite(value):

@@ -15,7 +15,7 @@ import inspect
 import logging
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aurac.engine.attention import SlotCache, decoding_metadata, pass_metadata, upload
 from aurac.engine.passes import PrefixTree, chain_subtree, make_pass, make_subtree
-from aurac.engine.running import NOT_FINITE, forward, packed_model, sizes_of
+from aurac.engine.running import NOT_FINITE, forward, packed_model, rotary_limit, sizes_of
 from aurac.errors import CellError
 from aurac.models.device import device_of, no_memory, unwrapped
 
@@ -44,8 +44,8 @@ _KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 class Verdict:
     """Whether packed passes give a model's own answers."""
 
-    packed: bool  # they do
-    longest: int | None = None  # inputs up to this length; ``None`` for any
+    packed: bool  # whether they do
+    longest: int | None = None  # the longest inputs for which they do; None: any
     reason: str = ""  # why not, or why only up to a length
 
     def serves(self, length: int) -> bool:
@@ -77,7 +77,7 @@ def probe(model: Any) -> Verdict:
 
 @contextlib.contextmanager
 def _without_adapters(model: Any) -> Iterator[None]:
-    """The base alone, whichever adapter is attached."""
+    """Switch every adapter off in this block."""
     peft = sys.modules.get("peft")
     if peft is None:
         yield
@@ -128,10 +128,10 @@ def _examine(model: Any) -> Verdict:
 
 
 def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
-    """Packed, up to the length from which on its configuration says that passes differ."""
+    """The verdict of a model whose packed logits agree: up to which length its passes serve."""
     limits = {
         "its attention is local": _length_limit(config, windows),
-        "its rotary positions change": _rotary_limit(config),
+        "its rotary positions change": rotary_limit(config),
     }
     known = {why: limit for why, limit in limits.items() if limit is not None}
     if not known:
@@ -141,7 +141,7 @@ def _packed_verdict(config: Any, windows: set[int]) -> Verdict:
 
 
 def _length_limit(config: Any, windows: set[int]) -> int | None:
-    """The shortest window in the configuration that the attention function was not told about."""
+    """The shortest window in the configuration of which no layer told the attention function."""
     local = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     used = getattr(config, "use_sliding_window", True)
     unseen = [int(w) for w in local if w and used and int(w) not in windows]
@@ -151,22 +151,8 @@ def _length_limit(config: Any, windows: set[int]) -> int | None:
     return min(unseen, default=None)
 
 
-def _rotary_limit(config: Any) -> int | None:
-    """The length from which on a pass's longest sequence changes the positions of all in it."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    parts = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
-    name = "original_max_position_embeddings"
-    limits = []
-    for part in parts:
-        kind = str(part.get("rope_type") or part.get("type"))
-        if kind == "longrope" or "dynamic" in kind:
-            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
-            limits.append(int(length))
-    return min(limits, default=None)
-
-
 def _sequences(vocabulary: int) -> PrefixTree:
-    """Four rows over one head, two of them sharing more."""
+    """Four sequences that share their first tokens; two of them share some more."""
     draw = np.random.default_rng(20).integers(0, vocabulary, size=_HEAD + 4 * _TAIL).tolist()
     head, parts = draw[:_HEAD], [draw[_HEAD + i * _TAIL :][:_TAIL] for i in range(4)]
     rows = [head + parts[0], head + parts[0][:3] + parts[1], head + parts[2], head + parts[3][:4]]
@@ -174,7 +160,7 @@ def _sequences(vocabulary: int) -> PrefixTree:
 
 
 def _plain_logits(model: Any, tree: PrefixTree) -> Tensor:
-    """(n_nodes, V) logits of the tree's nodes, each row in a pass of its own."""
+    """The logits (n_nodes, V) of the tree's nodes, by one pass of the model itself for each row."""
     parts = []
     for row, shared in zip(tree.rows, tree.shared, strict=True):
         tokens = torch.from_numpy(row)[None].to(device_of(model))
@@ -183,9 +169,11 @@ def _plain_logits(model: Any, tree: PrefixTree) -> Tensor:
 
 
 def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[tuple[Any, Tensor]]:
-    """(nodes, their logits) of a cached head, of a tree below it, of a whole tree, of decoding.
+    """(nodes, their logits) of each kind of packed pass.
 
-    The windows that the attention function was told of are added to ``windows``.
+    They are a cached head, a tree below it, a whole tree, and decoding passes of one and of two
+    tokens.
+    The windows of which layers tell the attention function are added to ``windows``.
     """
     device, sizes = device_of(model), sizes_of(model)
     store = SlotCache(1, -(-_HEAD // sizes.align) * sizes.align)

@@ -7,7 +7,7 @@ import gc
 import logging
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,13 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aurac.engine.attention import (
-    AttentionMetadata,
-    ScoreRule,
-    SlotCache,
-    pass_metadata,
-    upload,
-)
+from aurac.engine.attention import AttentionMetadata, ScoreRule, SlotCache, pass_metadata, upload
 from aurac.engine.layers import fewer_operations
 from aurac.engine.passes import ACCELERATOR, CPU, ForwardPass, Sizes, chain_subtree, make_pass
 from aurac.errors import CellError
@@ -43,9 +37,10 @@ def sizes_of(model: Any) -> Sizes:
 
 
 def cached_tokens(model: Any) -> int:
-    """How many tokens' keys and values may be kept while decoding.
+    """The number of tokens whose keys and values may be kept while decoding.
 
-    On CUDA what four fifths of the free memory take; else 32,768, or what 2 GiB take.
+    On CUDA as many as four fifths of the free memory take; elsewhere as many as 2 GiB take, and at
+    least 32,768.
     """
     try:
         config: Any = model.config.get_text_config()
@@ -60,6 +55,20 @@ def cached_tokens(model: Any) -> int:
     return max(_LEAST_CACHED, _CACHE_BYTES // size)
 
 
+def rotary_limit(config: Any) -> int | None:
+    """The length from which on a pass's longest sequence changes the positions of all in it."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [part for part in rope.values() if isinstance(part, Mapping)] or [rope]
+    name = "original_max_position_embeddings"
+    limits = []
+    for part in parts:
+        kind = str(part.get("rope_type") or part.get("type"))
+        if kind == "longrope" or "dynamic" in kind:
+            length = part.get(name) or getattr(config, name, None) or config.max_position_embeddings
+            limits.append(int(length))
+    return min(limits, default=None)
+
+
 @dataclass
 class Budgets:
     """How much is computed at once; none of it changes an answer beyond rounding."""
@@ -71,13 +80,15 @@ class Budgets:
 
     @classmethod
     def of(cls, model: Any, batch_size: int | None = None) -> Budgets:
-        """Those for a model where it is, with at most ``batch_size`` sequences."""
+        """The budgets for a model on its device, with at most ``batch_size`` sequences."""
         sizes = sizes_of(model)
         rows = batch_size or (1 if sizes is CPU else _HFLM_ROWS)
+        if rotary_limit(model.config.get_text_config()) is not None:
+            rows = 1  # in a batch the longest row would change the answers to the others
         return cls(sizes.tokens, batch_size or 256, cached_tokens(model), rows)
 
     def halve(self) -> bool:
-        """Half of everything; False where it is as little as it may be."""
+        """Halve every budget; return False where each is as small as it may be."""
         before = replace(self)
         self.tokens = max(64, self.tokens // 2)
         self.sequences = max(1, self.sequences // 2)
@@ -86,7 +97,7 @@ class Budgets:
         return self != before
 
     def grow(self, whole: Budgets) -> None:
-        """Twice of everything, up to what it was at first."""
+        """Double every budget, up to what it was at first."""
         for name, most in vars(whole).items():
             setattr(self, name, min(2 * getattr(self, name), most))
 
@@ -95,8 +106,8 @@ class Budgets:
 def sparing(budgets: Budgets) -> Iterator[None]:
     """Where memory does not suffice in this block, halve the budgets and leave it without an error.
 
-    The caller repeats what is missing. What is no memory error is raised, and one that comes where
-    all is as little as it may be.
+    The caller repeats what is missing. Other errors are raised, and so is a memory error where no
+    budget can be halved any more.
     """
     try:
         yield
@@ -136,9 +147,10 @@ def finite_logits(model: Any) -> Iterator[None]:
 
 
 def best_tokens(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """(n,) first argmax and maximum of each row of logits (n, V), NaN before all numbers.
+    """The first argmax (n,) and the maximum (n,) of each row of logits (n, V); NaN is the largest.
 
-    By the maxima of pieces: a CPU takes several times as long for `argmax` as for `amax`.
+    They are found by the maxima of pieces, since on a CPU `argmax` takes several times as long as
+    `amax`.
     """
     number, piece = len(logits), math.gcd(logits.shape[1], _PIECE)
     rows = torch.arange(number, device=logits.device)
@@ -154,7 +166,7 @@ def score_logits(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of tokens (m,) at rows (m,) of logits (n, V), and whether each is the argmax.
 
-    Log-softmax is in float32, of ``chunk`` rows at once so that the copy stays small.
+    Log-softmax is computed in float32, of ``chunk`` rows at once so that the copy stays small.
     """
     best, top = best_tokens(logits)
     sums = [
@@ -226,7 +238,7 @@ def packed_model(model: Any) -> Iterator[None]:
 def forward(
     model: Any, tokens: Tensor, metadata: AttentionMetadata, select: Tensor | list[int] | int = 0
 ) -> Tensor:
-    """(S, V) logits of a packed pass of (T,) tokens at the (S,) selected places; 0: at all."""
+    """The logits (S, V) of a packed pass of tokens (T,) at the selected places (S,); 0 is all."""
     if isinstance(select, Tensor) and getattr(unwrapped(model), "hf_device_map", None):
         select = select.tolist()  # a tensor would go to the first device, not to the last layer's
     current = _CURRENT.set(metadata)
@@ -245,9 +257,9 @@ def forward(
 def run_pass(
     model: Any, step: ForwardPass, cache: SlotCache, *more: NDArray[np.int64]
 ) -> tuple[Tensor, list[Tensor]]:
-    """(S, V) logits of a planned pass, read at its first place where it selects none.
+    """The logits (S, V) of a planned pass at the places that it selects, or else at its first.
 
-    Also ``more`` on the model's device.
+    Also returns ``more`` on the model's device.
     """
     select = step.select if len(step.select) else np.zeros(1, dtype=np.int64)
     device = device_of(model)
@@ -268,7 +280,10 @@ class Header:
         return len(self.tokens)
 
     def compute(self, model: Any, longest: int = 0) -> None:
-        """Make room for the longest prefix, and fill it, the first time, within `packed_model`."""
+        """Make room for the longest prefix; the first time, compute the header into it.
+
+        Call it within `packed_model`.
+        """
         align = sizes_of(model).align
         if (width := -(-max(longest, len(self)) // align) * align) > self.cache.width:
             self.cache.resize(1, width)

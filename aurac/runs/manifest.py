@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from aurac.adapters import Adapter, Family, members_of
+from aurac.adapters import members_of
+from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.cut import Sweep
 from aurac.files import write_atomic
 from aurac.models.device import in_use, machine, versions
@@ -99,20 +100,11 @@ def adapter_info(name: str, sweeps: Sequence[Sweep]) -> AdapterInfo:
         trained_rank=adapter.rank,
         sizes={rank: adapter.member(rank).bytes(rank) for rank in ranks},
         parameters=adapter.member(adapter.rank).parameters(adapter.rank),
-        width=max(member.width for member in members_of(adapter)) if _served(adapter) else 0,
+        width=max(member.width for member in members_of(adapter)) if served_by_vllm(adapter) else 0,
         recipe=dict(adapter.recipe) if adapter.recipe else None,
         licence=_licence(adapter.source),
         **{fact: getattr(adapter, fact) for fact in facts},
     )
-
-
-def _served(adapter: Adapter | Family) -> bool:
-    """Whether vLLM serves it: no DoRA, no whole modules, one rank and alpha for all modules."""
-    plain = []
-    for member in members_of(adapter):
-        sizes = {(f.rank, f.alpha, f.kind) for f in member.modules.values()}
-        plain.append(len(sizes) == 1 and not member.dora and not member.extras)
-    return all(plain)
 
 
 def task_info(

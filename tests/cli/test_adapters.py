@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from click.testing import CliRunner
-from support.adapters import load_with_peft, logits, random_adapter, tiny_llama
+from support.adapters import load_with_peft, logits, random_adapter, save_with_peft, tiny_llama
 
 from aurac.adapters import Nesting, attach, load_adapter, prepare, save_adapter, truncate
 from aurac.adapters.inspect import inspect
@@ -40,7 +40,6 @@ def test_scales_and_energies_are_those_of_the_dense_update(adapter):
     facts = inspect(adapter)
     # S = {1, 2, 4}, alpha 2, sqrt: s = 2, √2, 1, so p = (3 + √2, 1 + √2, 1, 1)
     assert facts.p == pytest.approx([3 + math.sqrt(2), 1 + math.sqrt(2), 1, 1])
-    assert [row.scale for row in facts.by_rank] == pytest.approx([2, math.sqrt(2), 1])
     p = torch.tensor(facts.p, dtype=torch.float64)
     for row in facts.by_rank:
         r, prefix, svd = row.rank, [], []
@@ -54,6 +53,40 @@ def test_scales_and_energies_are_those_of_the_dense_update(adapter):
         assert row.prefix == pytest.approx(sum(prefix) / len(prefix))
         assert row.svd == pytest.approx(sum(svd) / len(svd))
         assert (row.parameters, row.bytes) == (adapter.parameters(r), adapter.bytes(r))
+
+
+@pytest.mark.parametrize(
+    ("nesting", "scales"),
+    [
+        (None, [1, 1, 1]),  # best cut svd, rescale keep: s_4 = 2 / √4 at every rank
+        (NESTED, [1, 1, 1]),  # rescale trained: P / s_4 is in A, and s_4 outside
+        (Nesting("dylora", (1, 2, 4)), [2, math.sqrt(2), 1]),  # rescale rule: s_r
+    ],
+    ids=["lora", "matryoshka", "dylora"],
+)
+def test_the_scale_of_a_rank_is_that_of_its_best_cut(adapter, nesting, scales, tmp_path):
+    adapter = replace(adapter, nesting=nesting)
+    facts = inspect(adapter)
+    assert [row.scale for row in facts.by_rank] == pytest.approx(scales)
+    for row in facts.by_rank:
+        cut = save_adapter(truncate(adapter, row.rank), tmp_path / str(row.rank))
+        plain = load_with_peft(tiny_llama(), cut)
+        layer = plain.base_model.model.model.layers[0].self_attn.q_proj
+        assert layer.scaling["default"] == pytest.approx(row.scale)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"modules_to_save": ["lm_head"]}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}}],
+    ids=str,
+)
+def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, tmp_path):
+    save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj", "v_proj"], **config)
+    out, facts = run("inspect", tmp_path), json.loads(run("inspect", tmp_path, "--json"))
+    assert ("vLLM slot" in out) == (not config)
+    assert ("vLLM does not serve this" in out) == bool(config)
+    # 2 bytes × rank 8 × 2 layers × (q: 32 + 32, v: 32 + 16)
+    assert {row["slot"] for row in facts["by_rank"][1:]} == {None if config else 2 * 8 * 2 * 112}
 
 
 def test_the_text_names_what_matters(adapter, folder, tmp_path):

