@@ -237,8 +237,8 @@ def load_study(path: str | Path) -> Study:
             raise RecipeError(f"{path}: {task} has the unknown recipes {sorted(unknown)}.")
         if unknown := set(plan.bases) - {part.alias for part in parts}:
             raise RecipeError(f"{path}: {task} has the unknown bases {sorted(unknown)}.")
-        known = _OPTIONS - ({"num_fewshot"} if study.num_fewshot is not None else set())
-        if unknown := {*study.options, *plan.options} - known:
+        allowed = _OPTIONS if study.num_fewshot is None else _OPTIONS - {"num_fewshot"}
+        if unknown := {*study.options, *plan.options} - allowed:
             raise RecipeError(f"{path}: options for {task} cannot have {', '.join(unknown)}.")
     at = study.search.at if study.search else "aurac"
     for adapter in (each for part in parts for each in planned(study, path, part)):
