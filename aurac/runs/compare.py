@@ -142,6 +142,7 @@ def _compute(
     """Compute what is missing of the cells."""
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
+    todo.sort(key=lambda cell: work.before[cell.key])  # one that ends the engine comes last
     if todo:
         check(inputs, todo, work.progress)
         work.progress.plan(cells, left)
