@@ -104,7 +104,7 @@ def test_an_engine_that_has_died_ends_the_process_and_the_same_command_goes_on(t
             raise RuntimeError("generation failed") from error
 
     cells = planned(Task("a", act=dies), Task("b"))
-    with pytest.raises(LostDeviceError, match="the base on a.*the same command goes on") as lost:
+    with pytest.raises(LostDeviceError, match=r"the base on a.*the same command goes on") as lost:
         compute_all(tmp_path, cells)
     assert lost.value.exit_code == 3
     assert cells[1].task.blocks == []
