@@ -74,7 +74,7 @@ def sweeps_of(
     name: str,
     adapter: Adapter | Family,
     ranks: str | Sequence[int] = "pow2",
-    bases: Sequence[str] = (),
+    bases: Sequence[Basis] = (),
     rescales: Sequence[str] = (),
 ) -> list[Sweep]:
     """The curves of one adapter: its method's best truncation, or those that were asked for.

@@ -175,8 +175,8 @@ def _config(run: StoredRun, point: Point) -> dict[str, Any]:
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
         how = {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
-        made = {task: cell.identity for task, cell in point.cells.items()}
-        if factors := {task: of.factor for task, of in made.items() if of and of.factor}:
+        whose = {task: cell.identity for task, cell in point.cells.items()}
+        if factors := {task: of.factor for task, of in whose.items() if of and of.factor}:
             how["factors"] = factors
         args["peft"] = next(each.path for each in run.adapters if each.name == cut.adapter)
         args["aurac"] = how

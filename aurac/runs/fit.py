@@ -22,7 +22,6 @@ from aurac.backends.backend import Backend
 from aurac.files import sha256_json, write_json
 from aurac.records.cells import writing
 from aurac.records.folder import RunFolder
-from aurac.runs.compute import PAUSE_SECONDS
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import Factors, asked_as
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = 48  # of a task or group: the optimum is flat, and each costs a pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r
+_PAUSE_SECONDS = 1.0  # between rounds in which others hold all factors
 _FARTHEST = 12  # exponent at which the search for a maximum beyond that grid ends
 
 
@@ -113,7 +113,7 @@ def fitted(
     files = {key: folder.path / "fit" / f"{key}.json" for key in wanted}
     while left := [key for key in wanted if not files[key].exists()]:
         with contextlib.ExitStack() as locks:
-            mine = []
+            mine: list[str] = []
             for key in left:
                 if (find or not mine) and (lock := folder.take(key)):
                     locks.callback(lock.release)
@@ -123,7 +123,7 @@ def fitted(
                 with writing(folder.path):
                     write_json(files[key], {"factor": factor})
         if not mine:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
     return {
         (fit.sweep, fit.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
         for key, fit in wanted.items()
