@@ -38,8 +38,6 @@ class Backend:
         base: The base; perhaps an outline, without weights.
         checked: Whether its answers are held against the engine's before the first cell.
         scores: Whether it gives log-likelihoods.
-        finds_factors: Whether rescale `fit` may ask it for its factors.
-        on_ray: Whether workers of a Ray cluster may each have one.
         counts: Whether it calls `progress`.
         several: The attribute of lm-eval's model for how many requests go at once, if there is one.
         progress: Called with the number of requests newly answered (negative if repeated).
@@ -47,7 +45,6 @@ class Backend:
 
     checked = False
     scores: Any = True
-    finds_factors = on_ray = False
     counts = False
     several = ""
     progress: Callable[[int], None] = staticmethod(lambda _count: None)

@@ -70,7 +70,6 @@ class CutInfo(Record, frozen=True, kw_only=True):
     adapter: str  #: its name in the run
     basis: str
     rescale: str
-    factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
     examples: dict[str, int]  #: task (no group) → how many were asked for last
     limits: dict[str, float | None] = {}  #: task (no group) → the limit that was given last
     cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
@@ -191,6 +190,5 @@ def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
     for task, keys in cut.cells.items():
         cells[task] = dict(sorted({**cells.get(task, {}), **keys}.items()))
     examples = {**before.examples, **cut.examples}
-    limits, factors = {**before.limits, **cut.limits}, {**before.factors, **cut.factors}
-    changes = {"cells": cells, "examples": examples, "limits": limits, "factors": factors}
-    return msgspec.structs.replace(cut, **changes)
+    limits = {**before.limits, **cut.limits}
+    return msgspec.structs.replace(cut, cells=cells, examples=examples, limits=limits)

@@ -305,7 +305,8 @@ class StoredRun:
         )
 
     def _names(self, task: TaskInfo, cut: CutInfo, ranks: Iterable[int]) -> dict[str, Any]:
-        adapter = self._adapters[cut.adapter]
+        adapter, [first, *_] = self._adapters[cut.adapter], self.leaves(task)
+        made = {rank: self._kept(first, cut, rank).identity for rank in ranks}
         return {
             "adapter": cut.adapter,
             "task": task.name,
@@ -319,6 +320,7 @@ class StoredRun:
             "trained_rank": adapter.trained_rank,
             "width": adapter.width or None,
             "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
+            "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
         }
 
     def _scores(self, task: TaskInfo, cut: CutInfo, rank: int) -> NDArray[np.float64] | str:

@@ -28,7 +28,6 @@ def manifest_of(
     inputs: Inputs,
     command: str | None,
     began: float,
-    sweeps: Sequence[Sweep] = (),
     cells: Sequence[PlannedCell] = (),
     documents: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Manifest:
@@ -38,7 +37,6 @@ def manifest_of(
         inputs: Of the run.
         command: As it was typed.
         began: When, in seconds since 1970.
-        sweeps: The curves.
         cells: What is evaluated for them.
         documents: Task → the files of its questions and prompts, see `write_documents`.
     """
@@ -65,7 +63,9 @@ def manifest_of(
         adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
         tasks=[task_info(task, inputs.tokens, documents) for task in inputs.tasks],
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(sweep, keys[sweep], examples, given.limit) for sweep in sweeps],
+        cuts=[
+            _cut_info(sweep, keys[sweep], examples, given.limit) for sweep in inputs.sweeps if cells
+        ],
         base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
         groups={recipe: list(members) for recipe, members in given.group.items()},
     )
@@ -82,7 +82,6 @@ def _cut_info(
         adapter=sweep.name,
         basis=sweep.basis,
         rescale=sweep.rescale,
-        factors=dict(sweep.factors),
         examples={task: examples[task] for task in ordered},
         limits=dict.fromkeys(ordered, limit),
         cells=ordered,

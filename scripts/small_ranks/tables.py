@@ -284,10 +284,8 @@ def fitted(bases: list[Base]) -> str:
     """The factors of the fitted scales, the geometric mean over seeds."""
     rows = []
     for base in bases:
-        known = {(c.adapter, c.basis, c.rescale): c.factors for c in base.run.manifest.cuts}
         for task, key in (each for each in base.rows if each[1].rescale == "fit"):
-            curves = base.rows[task, key].curves
-            found = [known[str(c.adapter), str(c.basis), str(c.rescale)] for c in curves]
+            found = [curve.factors for curve in base.rows[task, key].curves]
             each = np.exp(np.mean([[np.log(x[rank]) for rank in RANKS] for x in found], axis=0))
             rows.append(
                 [f"{base.name}, {TITLES[task]}", base.label(key), *(f"{x:.1f}" for x in each)]

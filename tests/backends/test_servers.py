@@ -82,8 +82,7 @@ def test_a_notebook_has_an_event_loop_of_its_own(place, server, engine, tmp_path
 
 @pytest.mark.parametrize("model", ["hflm", "huggingface"])
 def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path, model):
-    more = {"model_args": "dtype=float32"} if model == "huggingface" else {}
-    _, found = compared(place, tmp_path / "run", model=model, **more)
+    _, found = compared(place, tmp_path / "run", model=model)
     same_answers(found, engine)
     backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
     assert backend.startswith(f"{model}, lm-eval 0.")
