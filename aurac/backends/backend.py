@@ -77,6 +77,13 @@ class Backend:
         """Of what computes."""
         return f"lm-eval {version('lm_eval')}"
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt that it does not cut, by its arguments or the base's config."""
+        told = self.arguments.get("max_model_len") or self.arguments.get("max_length")
+        config = self.base.model.config
+        return int(told or getattr(config, "max_position_embeddings", None) or 2048)
+
     def identity(self) -> dict[str, Any]:
         """What decides its answers beside the base and the prompts."""
         told = {

@@ -56,6 +56,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         model: Who answers, as lm-eval names it; `hf` is aurac's engine, `hflm` lm-eval's own HFLM.
         model_args: lm-eval's, of that model. Those of `hf`, and `pretrained` and `tokenizer` of
             any, are other words for the above.
+        check: Hold a server's or vLLM's answers against the engine's before the first cell.
     """
 
     checkpoints: tuple[str, ...]
@@ -78,6 +79,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ray: str | None = None
     model: str = "hf"
     model_args: dict[str, Any] = {}
+    check: bool = True
 
     def redacted(self, text: str) -> str:
         """A text without the keys in `model_args`."""

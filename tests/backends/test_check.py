@@ -60,6 +60,38 @@ def test_what_a_run_would_show_as_the_adapters_accuracy_ends_it(
     assert not list((tmp_path / "run").glob("cells/*"))
 
 
+def test_a_base_whose_log_probabilities_are_nan_is_not_called_another_model(
+    place, server, tmp_path, monkeypatch
+):
+    model = Server.model
+
+    def broken(self, name):
+        found = model(self, name)
+        found.get_output_embeddings().weight.data.fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(Server, "model", broken)
+    with pytest.raises(NotComputedError, match="base: its log-probabilities are no finite numbers"):
+        compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
+
+
+@pytest.mark.parametrize("packs", ["gzip", "br"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_compressed_answer_that_nobody_asked_for_is_read_or_not_shown(
+    place, server, tmp_path, packs
+):
+    """An error's text is shown where the client can unpack it; bytes never are."""
+    server.always, server.packs = 400, packs
+    how = over_http(server, max_retries=1)
+    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **how)
+    reason = stored.failures[0].reason
+    assert "answers 400 Bad Request" in reason
+    assert ("Accept-Encoding" in reason) == (packs == "gzip"), reason
+    assert reason.isprintable(), reason
+    assert "\\u" not in reason
+    assert "\ufffd" not in reason
+
+
 def test_prompts_that_are_cut_are_seen_by_their_log_probabilities(place, server, tmp_path):
     server.most_prompt = 48  # the longest is longer
     with pytest.raises(CellError, match="no log-probability for each token"):
