@@ -34,11 +34,12 @@ from aurac.terminal import one_line
 
 QUICK = 8  # prompts before a run
 FLOOR = 0.01  # nats, the least rounding: a server may add up in another order than the engine does
-MOST, MOST_OF_BASE = 2.5, 4.0  # roundings; the base has no scale that could be wrong
+MOST, MOST_OF_BASE = 3.0, 4.0  # roundings, of a cut and of the base
 SCALE, SEEN = 0.05, 20.0  # a scale off by more is wrong where the effect has so many roundings
 TIE, APART = 10.0, 8  # roundings of a token between two of a text; one text in so many may part
 _SCALES = np.linspace(0.0, 2.5, 251)
-_NEAREST, _ENDS = 8, -1  # tokens that are kept of each place of a text; what ends the text
+_BROKEN = "\ufffd"  # bytes that are no text
+_NEAREST, _ENDS = 64, -1  # tokens that are kept of each place of a text; what ends the text
 _WORDS, _PARTS, _LONG = 120, 4, 4  # one prompt in four is of the longest, and scored whole
 
 Array = NDArray[np.float64]
@@ -135,7 +136,7 @@ class Text:
 
     Attributes:
         text: Decoded.
-        tokens: The n tokens.
+        tokens: The n tokens, up to where bytes are no text: they cannot be told from their text.
         most: How many tokens were asked for.
         leads: For n + 1 places: token (`_ENDS` for whatever ends the text) → by how many nats the
             likeliest token leads it.
@@ -146,11 +147,11 @@ class Text:
     most: int
     leads: list[dict[int, float]]
 
-    def lead(self, tokens: Sequence[int]) -> float:
+    def lead(self, served: str, tokens: Sequence[int]) -> float:
         """In nats, by how much the engine's token leads the served one where two texts part."""
-        same = itertools.takewhile(lambda two: two[0] == two[1], zip(self.tokens, tokens))  # noqa: B905
-        at = len(list(same))
-        if at == len(self.tokens) == len(tokens):
+        pairs = zip(self.tokens, tokens, strict=False)
+        at = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        if served == self.text or (at == len(self.tokens) and _BROKEN in self.text):
             return 0.0
         if at == len(self.tokens) >= self.most - 1:
             return math.inf  # the served one is longer than it was asked for
@@ -224,8 +225,8 @@ class Judge:
         backend: Who is asked.
         questions: What.
         answers: The engine's for the base and each cut.
-        rounding: In nats; once the base was asked it is the larger of the engine's two evaluations
-            and of the served base and the engine's, since other kernels round elsewhere.
+        rounding: In nats, of all cuts; once the base was asked not less than the served base is off
+            the engine's, since other kernels round elsewhere.
     """
 
     backend: Backend
@@ -240,72 +241,70 @@ class Judge:
     def verdicts(self, cuts: Sequence[Cut]) -> Iterator[Verdict]:
         """Of the base and of each cut, as they are asked."""
         for cut, own in zip((None, *cuts), self.answers, strict=True):
+            rounding = max(self.rounding, rms(own.packed - own.single))
             distance = wrong = texts = None
             with self.backend.checking(cut) as lm:
                 if self.backend.scores:
-                    served = self.questions.scored(lm)
-                    distance, wrong = self._misscored(served, own)
+                    off = self.questions.scored(lm) - own.packed
+                    distance, wrong = rms(off) / rounding, self._misscored(off, own, rounding)
                 written = [] if wrong else self.questions.written(lm)
             if written:
-                texts, wrong = self._miswritten(written, own, alone=cut is None)
-            effect = rms(own.packed - self.answers[0].packed) / self.rounding if cut else None
+                texts, wrong = self._miswritten(written, own, rounding)
+            if cut is None and distance is not None:
+                self.rounding = max(self.rounding, distance * rounding)
+            effect = rms(own.packed - self.answers[0].packed) / rounding if cut else None
             says = wrong or "is computed as it should be"
             if not wrong and effect is not None and effect <= MOST:
                 says = "no difference is seen, and the adapter changes hardly more than rounding"
-            rank = cut.rank if cut else 0
-            yield Verdict(rank, not wrong, says, self.rounding, distance, effect, texts)
+            yield Verdict(
+                cut.rank if cut else 0, not wrong, says, rounding, distance, effect, texts
+            )
 
-    def _misscored(self, served: Array, own: Answers) -> tuple[float, str | None]:
-        """How many roundings log-likelihoods are off, and what is wrong."""
-        off = rms(served - own.packed)
-        distance = off / self.rounding
-        if not math.isfinite(off):
-            return distance, "its log-probabilities are no finite numbers"
+    def _misscored(self, off: Array, own: Answers, rounding: float) -> str | None:
+        """What is wrong with log-likelihoods that are off the engine's."""
+        distance = rms(off) / rounding
+        if not math.isfinite(distance):
+            return "its log-probabilities are no finite numbers"
         differs = f"its log-probabilities differ by {distance:.3g} roundings"
         if own.doubled is None:
-            if distance > MOST_OF_BASE:
-                return distance, differs
-            self.rounding = max(self.rounding, off)
-            return off / self.rounding, None
-        base = self.answers[0].packed
-        scale, left = _scale(served, base, own.packed, own.doubled)
-        seen = rms(own.packed - base) >= SEEN * self.rounding and abs(scale - 1) > SCALE
-        if distance <= MOST and not seen:
-            return distance, None
-        if left > max(MOST * self.rounding, off / 2):
-            return distance, differs
-        says = (
+            return differs if distance > MOST_OF_BASE else None
+        effect = own.packed - self.answers[0].packed
+        scale, left = _scale(off, effect, own.doubled - own.packed)
+        scaled = abs(scale - 1) > SCALE
+        if distance <= MOST and not (scaled and rms(effect) >= SEEN * rounding):
+            return None
+        if not scaled or left > max(MOST * rounding, rms(off) / 2):
+            return differs
+        return (
             f"the adapter is scaled by {scale:.2g}" if scale > SCALE else "the adapter is ignored"
         )
-        return distance, says
 
     def _miswritten(
-        self, served: list[str], own: Answers, *, alone: bool
+        self, served: list[str], own: Answers, rounding: float
     ) -> tuple[tuple[int, int], str | None]:
         """(texts as the engine's, of how many), and what is wrong where they are too few."""
         tokenizer, pairs = self.backend.base.tokenizer, self.questions.pairs
-        count = len(tokenizer("".join(part for _, part in pairs)).input_ids) / max(1, len(pairs))
-        tie = TIE * self.rounding / math.sqrt(max(1.0, count))
-        rows = [(_tokens(tokenizer, text), text, right) for text, right in zip(served, own.texts)]  # noqa: B905
-        bad = [(text, right.text) for ids, text, right in rows if right.lead(ids) > tie]
+        scored = _tokens(tokenizer, "".join(part for _, part in pairs))
+        tie = TIE * rounding / math.sqrt(max(1.0, len(scored) / max(1, len(pairs))))
+        both = list(zip(served, own.texts, strict=True))
+        bad = [(t, own.text) for t, own in both if own.lead(t, _tokens(tokenizer, t)) > tie]
         texts = len(served) - len(bad), len(served)
         if len(bad) * APART <= len(served):
             return texts, None
         base = [each.text for each in self.answers[0].texts]
-        if not alone and 2 * sum(map(str.__eq__, served, base)) > len(served):
+        if own.doubled is not None and 2 * sum(map(str.__eq__, served, base)) > len(served):
             return texts, "the adapter is ignored in texts"
         text, right = (one_line(repr(each), 60) for each in bad[0])
         return texts, f"its texts differ: {text} where greedy decoding gives {right}"
 
 
-def _scale(served: Array, base: Array, right: Array, doubled: Array) -> tuple[float, float]:
+def _scale(off: Array, effect: Array, doubled: Array) -> tuple[float, float]:
     """The scale at which the adapter would be nearest to what is served, and what is left in nats.
 
-    Each log-likelihood is a parabola of the scale, through those at 0, 1 and 2.
+    Each log-likelihood is a parabola of the scale, by the changes from 0 to 1 and from 1 to 2.
     """
-    bend = (doubled - 2 * right + base) / 2
-    slope = right - base - bend
-    left = [rms(served - base - slope * f - bend * f * f) for f in _SCALES]
+    bend, slope = (doubled - effect) / 2, (doubled + effect) / 2
+    left = [rms(off - slope * (f - 1) - bend * (f - 1) ** 2) for f in _SCALES]
     best = int(np.argmin(left))
     return float(_SCALES[best]), left[best]
 
@@ -313,7 +312,7 @@ def _scale(served: Array, base: Array, right: Array, doubled: Array) -> tuple[fl
 def _text(lm: Any, prompt: tuple[str, dict[str, Any]], text: str) -> Text:
     """A text of the engine with what else it might have written at each place."""
     [asked], _ = lm.tokens.prompts([prompt])
-    tokens = _tokens(lm.tokenizer, text)
+    tokens = _tokens(lm.tokenizer, text.partition(_BROKEN)[0])
     row = torch.tensor([[*asked.tokens, *tokens]], device=lm.device)
     logits = lm.model(row).logits[0, len(asked.tokens) - 1 :].float()
     logits = logits.max(dim=-1, keepdim=True).values - logits

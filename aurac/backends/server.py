@@ -261,12 +261,14 @@ class ServerBackend(Backend):
             ServerError, UsageError, CellError: No answer yet; no such path; no such request.
         """
         from requests import RequestException
+        from urllib3.exceptions import ProtocolError
 
         timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
         try:
             reply = self._session.request(method, self._root + path, timeout=timeout, **content)
         except RequestException as error:
             reason = getattr(next(iter(error.args), None), "reason", None) or error
+            reason = reason.args[-1] if isinstance(reason, ProtocolError) else reason
             what = redacted(first_line(reason).rpartition(": ")[2])
             raise ServerError(f"{self.address} does not answer ({what})") from error
         reply.encoding = "utf-8"

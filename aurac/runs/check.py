@@ -1,4 +1,4 @@
-"""Holds a backend's answers to the engine's before the first cell, and cells to each other after it."""
+"""Holds a backend's answers to the engine's before the first cell, and cells to each other."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def alike(stored: StoredRun) -> Iterator[str]:
         for cut in stored.manifest.cuts:
             seen: dict[str, NDArray[np.float64]] = {}
             for rank in (0, *sorted(cut.cells.get(leaf.name, {}))):
-                cell = stored.cell(leaf, cut, rank)
+                cell = stored.cell(leaf, cut if rank else None, rank)
                 answers = cell.responses(stored.keys(leaf)) if cell else []
                 flat = [value for each in answers for value in np.ravel(each).tolist()]
                 if not flat or isinstance(flat[0], str):

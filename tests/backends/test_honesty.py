@@ -12,7 +12,6 @@ import pytest
 import torch
 from harness_doubles import make_model, make_tokenizer, write_choice_task, write_text_task
 from support.adapters import LLAMA_TARGETS, save_with_peft
-from support.completions import Server
 
 from aurac.adapters import load_adapter, save_adapter
 from aurac.runs.check import verdicts
@@ -35,10 +34,24 @@ MISTAKES = {  # what the server does, and the verdict's words
     "another rank": ({"keeps_first": True}, "differ by|is scaled by"),
     "scale 1.1": ({"scale": 1.1}, "is scaled by|differ by"),
     "scale 0.9": ({"scale": 0.9}, "is scaled by|differ by"),
-    "half of the layers": ({"without": ("layers.1",)}, "differ by|is scaled by"),
+    "half of the layers": (
+        {"without": ("layers.1.",)},
+        "differ by|is scaled by",
+    ),
     "truncated": ({"most_tokens": 2}, "its texts differ"),
     "sampled": ({"samples": True}, "its texts differ"),
 }
+
+
+def model_of(seed):
+    """A random model that writes printable ASCII, which is the same in tokens and in text."""
+    model, tokenizer = make_model(seed), make_tokenizer()
+    shown = [tokenizer.convert_tokens_to_ids(chr(code)) for code in range(33, 127)]
+    weight = model.get_output_embeddings().weight.data
+    kept = weight[shown].clone()
+    weight.zero_()
+    weight[shown] = kept
+    return model
 
 
 def checked(root, server, seed, adapter, dtype):
@@ -46,17 +59,18 @@ def checked(root, server, seed, adapter, dtype):
     method, rank, modules, rslora = ADAPTERS[adapter]
     base, mine = root / f"BASE{seed}", root / f"{adapter}{seed}"
     if not base.exists():
-        make_model(seed).save_pretrained(base)
+        model_of(seed).save_pretrained(base)
         make_tokenizer().save_pretrained(base)
     if not mine.exists():
         how = {"r": rank, "target_modules": modules, "use_rslora": rslora, "lora_alpha": rank}
-        save_with_peft(make_model(seed), root / "peft", seed=seed + 10, **how)
-        save_adapter(load_adapter(root / "peft", method=method, base=str(base)), mine)
+        nested = {} if method == "lora" else {"nested_ranks": (1, 2, 4, 8)}
+        save_with_peft(model_of(seed), root / "peft", seed=seed + 10, **how)
+        save_adapter(load_adapter(root / "peft", method=method, base=str(base), **nested), mine)
     tasks = [str(write_choice_task(root / "tasks")), str(write_text_task(root / "tasks"))]
     text = root / "tasks" / "tiny_choice.yaml"
     mcc = "  - metric: mcc\n    aggregation: matthews_corrcoef\n    higher_is_better: true\n"
     text.write_text(text.read_text().replace(mcc, ""))
-    server.base, server.dtype = lambda: make_model(seed), getattr(torch, dtype)
+    server.base, server.dtype = lambda: model_of(seed), getattr(torch, dtype)
     server.models.clear()
     how = {"model": "local-completions", "model_args": {"base_url": server.url}, "device": "cpu"}
     inputs = load(Settings.of(mine, tasks, dtype=dtype, limit=8, out=root / "run", **how))
@@ -75,7 +89,6 @@ def root(tmp_path_factory):
 def honest(root, server, seed, adapter, dtype):
     server.attention = ("sdpa", "eager")[seed % 2]
     found = checked(root, server, seed, adapter, dtype)
-    print(*found, sep="\n")
     assert all(verdict.right for verdict in found), found
 
 
@@ -84,7 +97,6 @@ def dishonest(root, server, adapter, dtype, mistake):
     twist, says = MISTAKES[mistake]
     vars(server).update(twist)
     found = checked(root, server, 1, adapter, dtype)
-    print(mistake, *found, sep="\n")
     wrong = [verdict for verdict in found if not verdict.right]
     if not wrong and mistake.startswith("scale"):
         assert all("off by 10 % cannot be seen" in str(verdict) for verdict in found[1:]), found
@@ -105,7 +117,7 @@ def test_a_dishonest_one_is_refused(root, server, mistake):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("seed", "adapter", "dtype"), itertools.product(range(1, 6), ADAPTERS, DTYPES)
+    ("seed", "adapter", "dtype"), list(itertools.product(range(1, 6), ADAPTERS, DTYPES))
 )
 def test_fifty_honest_servers(root, server, seed, adapter, dtype):
     honest(root, server, seed, adapter, dtype)
@@ -113,7 +125,7 @@ def test_fifty_honest_servers(root, server, seed, adapter, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("adapter", "dtype", "mistake"), itertools.product(ADAPTERS, DTYPES, MISTAKES)
+    ("adapter", "dtype", "mistake"), list(itertools.product(ADAPTERS, DTYPES, MISTAKES))
 )
 def test_seventy_dishonest_ones(root, server, adapter, dtype, mistake):
     dishonest(root, server, adapter, dtype, mistake)

@@ -130,7 +130,7 @@ class Server(ThreadingHTTPServer):
     Attributes:
         faults, always: What the next answers are, and all later ones: a status, a name of
             `BODIES`, "drop", "slow", or "unload", which forgets the adapters.
-        scale, without: Of every adapter: a factor of its scale (0: ignored), kinds not applied.
+        scale, without: Of every adapter: a factor of its scale (0: ignored), modules not applied.
         keeps_first: Whether it answers for the first adapter, whichever is asked for.
         writes_base: Whether texts are the base's.
         wrapped: What stands before each prompt that is continued, as a chat template puts it.
@@ -165,7 +165,7 @@ class Server(ThreadingHTTPServer):
 
     def model(self, name):
         """The base, or with an adapter as `scale` and `without` have it."""
-        key = name, self.scale, self.without
+        key = name, self.scale, self.without, self.keeps_first
         if key not in self.models:
             model = self.base().to(self.dtype)
             model.set_attn_implementation(self.attention)
@@ -174,7 +174,8 @@ class Server(ThreadingHTTPServer):
                 model = load_with_peft(model, self.adapters[served])
                 for path, module in model.named_modules():
                     for part in module.scaling if hasattr(module, "lora_A") else ():
-                        module.scaling[part] *= 0 if path.endswith(self.without) else self.scale
+                        lacks = any(each in path for each in self.without)
+                        module.scaling[part] *= 0 if lacks else self.scale
             self.models[key] = model
         return self.models[key]
 
@@ -184,7 +185,7 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
     shown, command = words.pop("progress", False), words.pop("command", None)
-    settings = Settings.of(place / "mine", files, out=out, **given, **words)
+    settings = Settings.of(place / "mine", files, out=out, **{**given, **words})
     stored = run(settings, Bar() if shown else None, command).stored
     return stored, {
         (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)
