@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from typing_extensions import Self
 
@@ -41,7 +40,6 @@ class Backend:
         finds_factors: Whether rescale `fit` may ask it for its factors.
         on_ray: Whether workers of a Ray cluster may each have one.
         counts: Whether it calls `progress`.
-        several: The attribute of lm-eval's model for how many requests go at once, if there is one.
         progress: Called with the number of requests newly answered (negative if repeated).
     """
 
@@ -49,7 +47,6 @@ class Backend:
     scores: Any = True
     finds_factors = on_ray = False
     counts = False
-    several = ""
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
     def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
@@ -119,18 +116,6 @@ class Backend:
         What lm-eval's own models say is kept from the terminal.
         """
         with quiet(), self._model(cut) as lm:
-            yield lm
-
-    @contextmanager
-    def checking(self, cut: Cut | None) -> Iterator[Any]:
-        """``lm(cut)`` as the check asks it: one request at a time.
-
-        vLLM 0.32 on CPUs ends where the prompts of several requests with LoRA are scored together.
-        """
-        with (
-            self.lm(cut) as lm,
-            patch.object(lm, self.several, 1) if self.several else nullcontext(),
-        ):
             yield lm
 
     def _model(self, cut: Cut | None) -> AbstractContextManager[Any]:

@@ -155,7 +155,15 @@ class Text:
             return 0.0
         if at == len(self.tokens) >= self.most - 1:
             return math.inf  # the served one is longer than it was asked for
-        return self.leads[at].get(tokens[at] if at < len(tokens) else _ENDS, math.inf)
+        return self._lead(at, tokens[at] if at < len(tokens) else _ENDS)
+
+    def own(self) -> float:
+        """The same of its own tokens, since packed rows wrote them and one row gave the leads."""
+        return max(itertools.starmap(self._lead, enumerate(self.tokens)), default=0.0)
+
+    def _lead(self, place: int, token: int) -> float:
+        """At least that of the farthest token that is known."""
+        return self.leads[place].get(token, max(self.leads[place].values()))
 
 
 @dataclass(frozen=True)
@@ -243,7 +251,7 @@ class Judge:
         for cut, own in zip((None, *cuts), self.answers, strict=True):
             rounding = max(self.rounding, rms(own.packed - own.single))
             distance = wrong = texts = None
-            with self.backend.checking(cut) as lm:
+            with self.backend.lm(cut) as lm:
                 if self.backend.scores:
                     off = self.questions.scored(lm) - own.packed
                     distance, wrong = rms(off) / rounding, self._misscored(off, own, rounding)
@@ -286,6 +294,7 @@ class Judge:
         tokenizer, pairs = self.backend.base.tokenizer, self.questions.pairs
         scored = _tokens(tokenizer, "".join(part for _, part in pairs))
         tie = TIE * rounding / math.sqrt(max(1.0, len(scored) / max(1, len(pairs))))
+        tie = max(tie, 2 * max(text.own() for text in own.texts))
         both = list(zip(served, own.texts, strict=True))
         bad = [(t, own.text) for t, own in both if own.lead(t, _tokens(tokenizer, t)) > tie]
         texts = len(served) - len(bad), len(served)

@@ -34,8 +34,6 @@ from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
-_CLIENT = ("aiohttp", "requests", "tenacity")
-_PATHS = ("/v1/completions", "/v1", "/")
 _COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
 _NOT_THERE, _LATER = (401, 403, 404, 405), (429, *range(500, 600))
 
@@ -57,18 +55,15 @@ class ServerBackend(Backend):
 
     checked = True
     device_kind = place = "server"
-    several = "concurrent"
 
     def __init__(self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports) -> None:
         super().__init__(SERVER, arguments, base)
-        if missing := [each for each in _CLIENT if find_spec(each) is None]:
-            raise UsageError(f"asking a server needs pip install 'aurac[servers]' ({missing[0]})")
+        if not all(map(find_spec, ("aiohttp", "requests", "tenacity"))):
+            raise UsageError("asking a server needs pip install 'aurac[servers]'")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")
-        self._root = url.rstrip("/")
-        for path in _PATHS:
-            self._root = self._root.removesuffix(path)
+        self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
         self._exports = exports
@@ -183,17 +178,18 @@ class ServerBackend(Backend):
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
             told = self.told("post", _COMPLETIONS, json=asked)
-        choices = told.get("choices") if isinstance(told, dict) else None
-        choices = choices if isinstance(choices, list) else []
-        at = [each.get("index") for each in choices if isinstance(each, dict)]
-        if sorted(at, key=repr) != sorted(range(len(prompts)), key=repr):
-            raise ServerError(f"{self.address} answers {len(at)} of {len(prompts)} prompts")
-        for choice in choices:
-            if "echo" in asked:
-                each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-                if len(each) != len(prompts[choice["index"]]) + 1:
-                    raise CellError(f"{self.address} gives no log-probability for each token")
-            elif not isinstance(choice.get("text"), str):
+        try:
+            choices = {choice["index"]: choice for choice in told["choices"]}
+        except (KeyError, TypeError):
+            choices = {}
+        if set(choices) != set(range(len(prompts))):
+            count = f"{len(choices)} of {len(prompts)} prompts"
+            raise ServerError(f"{self.address} answers {count}")
+        for at, choice in choices.items():
+            each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+            if "echo" in asked and len(each) != len(prompts[at]) + 1:
+                raise CellError(f"{self.address} gives no log-probability for each token")
+            if "echo" not in asked and not isinstance(choice.get("text"), str):
                 raise CellError(f"{self.address} answers without a text")
         return told
 

@@ -102,12 +102,11 @@ class InProcess:
 
     def __init__(self, **arguments):
         self.arguments, self.lora_request, self.batch_size = arguments, None, "auto"
-        self.seen, self.sizes = set(), []
+        self.seen = set()
         engines.append(self)
 
     def _ask(self, kind, requests):
         self.seen.add(self.lora_request)
-        self.sizes.append(self.batch_size)
         model = make_model(1)
         if self.lora_request:
             model = load_with_peft(model, self.lora_request.lora_path)
@@ -142,9 +141,6 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     requests = one.seen - {None}
     assert None in one.seen
     assert len(requests) == len({request.lora_int_id for request in requests}) == len(RANKS)
-    first = one.sizes.index("auto")
-    assert set(one.sizes[:first]) == {1}  # checked one prompt at a time
-    assert set(one.sizes[first:]) == {"auto"}
 
 
 def test_backends_do_not_mix_in_a_folder(place, server, tmp_path):
