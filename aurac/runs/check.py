@@ -56,14 +56,14 @@ def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> N
     if not asked:
         return
     progress.step("asking the engine")
-    for key, verdict in zip([None, *asked], verdicts(inputs, [*asked.values()], QUICK)):  # noqa: B905
-        cut = asked[key] if key else None
+    found = verdicts(inputs, list(asked.values()), QUICK)
+    for cut, verdict in zip((None, *asked.values()), found, strict=False):
         line = f"{backend.name}: {f'{cut.adapter.name} at {verdict}' if cut else verdict}"
         progress.say(line)
         if not verdict.right:
             raise NotComputedError(line)
-        if key:
-            known[key] = line
+        if cut:
+            known[_key(inputs, cut)] = line
     write_json(path, known)
 
 

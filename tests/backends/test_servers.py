@@ -10,9 +10,10 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -123,6 +124,16 @@ class InProcess:
 engines: list[InProcess] = []
 
 
+class Pool(ProcessPoolExecutor):
+    """Says how many engines there are when its process has ended."""
+
+    ended: ClassVar[list[int]] = []
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.ended.append(len(engines))
+
+
 def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     place, engine, tmp_path, monkeypatch
 ):
@@ -132,10 +143,13 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
         "aurac.backends.lm_eval_models.model_class", lambda name: {"vllm": InProcess}[name]
     )
     monkeypatch.setattr("aurac.backends.lm_eval_models.VllmBackend.version", "vllm 0")
+    monkeypatch.setattr("aurac.runs.check.ProcessPoolExecutor", Pool)
     engines.clear()
+    Pool.ended.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
     same_answers(found, engine)
     [one] = engines
+    assert Pool.ended == [0]  # what it is checked by has given its memory back
     told = {"enable_lora": True, "max_lora_rank": 8, "max_loras": 5}
     assert told.items() <= one.arguments.items()
     requests = one.seen - {None}
