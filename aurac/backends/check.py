@@ -93,10 +93,12 @@ class Questions:
 
     Attributes:
         pairs: Beginnings of prompts, each with the words after it that are scored.
+        rows: Of each prompt its shortest beginning, with all the rest.
         prompts: Prompts to continue, each with lm-eval's ``generation_kwargs``.
     """
 
     pairs: list[tuple[str, str]]
+    rows: list[tuple[str, str]]
     prompts: list[tuple[str, dict[str, Any]]]
 
     @classmethod
@@ -105,24 +107,27 @@ class Questions:
 
         No prompt that is scored has more than `length` tokens, so that nobody cuts it.
         """
-        pairs: list[tuple[str, str]] = []
+        made: list[list[tuple[str, str]]] = []
         bos = tokenizer.bos_token or ""
         long, others = _chosen(requests, count)
         for request in (*long, *others):
             text = "".join(part for part in request.args if isinstance(part, str))
             start = bos * text.startswith(bos)
             for words in [0] * (request in long) + [_WORDS >> times for times in range(6)]:
-                made = parts(text, words, start)
-                if len(tokenizer("".join(made[-1] if made else ())).input_ids) < length:
+                some = parts(text, words, start)
+                if len(tokenizer("".join(some[-1] if some else ())).input_ids) < length:
                     break
-            pairs += made
+            made += [some] if some else []
+        pairs = [pair for some in made for pair in some]
+        rows = [(some[0][0], "".join(part for _, part in some)) for some in made]
         written = [r for r in requests if r.request_type == "generate_until"]
         chosen = [each.args for part in _chosen(written, count) for each in part]
-        return cls(pairs, [(text, _greedy(how)) for text, how in chosen])
+        return cls(pairs, rows, [(text, _greedy(how)) for text, how in chosen])
 
-    def scored(self, lm: Any) -> Array:
-        """The log-likelihoods that an lm-eval model gives."""
-        return np.array([value for value, _ in lm.loglikelihood(scoring_requests(self.pairs))])
+    def scored(self, lm: Any, *, rows: bool = False) -> Array:
+        """The log-likelihoods of the pairs, and of the rows, that an lm-eval model gives."""
+        asked = scoring_requests([*self.pairs, *(self.rows if rows else ())])
+        return np.array([value for value, _ in lm.loglikelihood(asked)])
 
     def written(self, lm: Any) -> list[str]:
         """The texts that an lm-eval model gives."""
@@ -168,10 +173,18 @@ class Text:
 
 @dataclass(frozen=True)
 class Answers:
-    """The engine's for a cut or the base: scores packed, row by row and at twice its scale."""
+    """The engine's for a cut or the base.
 
-    packed: Array
-    single: Array
+    Attributes:
+        scores: Of the pairs, in packed passes.
+        apart: In nats for each row, between packed passes and one row at a time, as far as a part
+            of it would be.
+        doubled: The scores at twice the scale; None of the base.
+        texts: Of the prompts.
+    """
+
+    scores: Array
+    apart: Array
     doubled: Array | None
     texts: list[Text]
 
@@ -211,18 +224,19 @@ class Reference:
             return [self._of(engine, cut) for cut in (None, *self.cuts)]
 
     def _of(self, engine: EngineBackend, cut: Cut | None) -> Answers:
+        asked, count, doubled = self.questions, len(self.questions.pairs), None
         with engine.lm(cut) as lm:
-            packed, written = self.questions.scored(lm), self.questions.written(lm)
-            texts = [_text(lm, *row) for row in zip(self.questions.prompts, written, strict=True)]
+            packed, written = asked.scored(lm, rows=True), asked.written(lm)
+            texts = [_text(lm, *row) for row in zip(asked.prompts, written, strict=True)]
             lm.batch_size_per_gpu = 1
-            requests = scoring_requests(self.questions.pairs)
-            rows = HFLM.loglikelihood(lm, requests, disable_tqdm=True)
-        single, doubled = np.array([value for value, _ in rows]), None
+            rows = HFLM.loglikelihood(lm, scoring_requests(asked.rows), disable_tqdm=True)
+        apart = packed[count:] - np.array([value for value, _ in rows])
         if cut:
             exported = cut.prepared().at(cut.rank)
             with engine.lm(Cut(exported, exported.rank, "prefix", "fit", 2.0)) as lm:
-                doubled = self.questions.scored(lm)
-        return Answers(packed, single, doubled, texts)
+                doubled = asked.scored(lm)
+        share = math.sqrt(len(asked.rows) / max(1, count))
+        return Answers(packed[:count], apart * share, doubled, texts)
 
 
 @dataclass
@@ -243,24 +257,24 @@ class Judge:
     rounding: float = field(init=False)
 
     def __post_init__(self) -> None:
-        apart = np.concatenate([each.packed - each.single for each in self.answers])
+        apart = np.concatenate([each.apart for each in self.answers])
         self.rounding = max(FLOOR, rms(apart))
 
     def verdicts(self, cuts: Sequence[Cut]) -> Iterator[Verdict]:
         """Of the base and of each cut, as they are asked."""
         for cut, own in zip((None, *cuts), self.answers, strict=True):
-            rounding = max(self.rounding, rms(own.packed - own.single))
+            rounding = max(self.rounding, rms(own.apart))
             distance = wrong = texts = None
             with self.backend.lm(cut) as lm:
                 if self.backend.scores:
-                    off = self.questions.scored(lm) - own.packed
+                    off = self.questions.scored(lm) - own.scores
                     distance, wrong = rms(off) / rounding, self._misscored(off, own, rounding)
                 written = [] if wrong else self.questions.written(lm)
             if written:
                 texts, wrong = self._miswritten(written, own, rounding)
             if cut is None and distance is not None:
                 self.rounding = max(self.rounding, distance * rounding)
-            effect = rms(own.packed - self.answers[0].packed) / rounding if cut else None
+            effect = rms(own.scores - self.answers[0].scores) / rounding if cut else None
             says = wrong or "is computed as it should be"
             if not wrong and effect is not None and effect <= MOST:
                 says = "no difference is seen, and the adapter changes hardly more than rounding"
@@ -276,8 +290,8 @@ class Judge:
         differs = f"its log-probabilities differ by {distance:.3g} roundings"
         if own.doubled is None:
             return differs if distance > MOST_OF_BASE else None
-        effect = own.packed - self.answers[0].packed
-        scale, left = _scale(off, effect, own.doubled - own.packed)
+        effect = own.scores - self.answers[0].scores
+        scale, left = _scale(off, effect, own.doubled - own.scores)
         scaled = abs(scale - 1) > SCALE
         if distance <= MOST and not (scaled and rms(effect) >= SEEN * rounding):
             return None
