@@ -80,7 +80,6 @@ class VllmBackend(Backend):
     """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
     checked = True
-    several = "batch_size"
 
     def __init__(
         self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports, largest: int

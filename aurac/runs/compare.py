@@ -21,7 +21,7 @@ from aurac.files import sweep_scraps, write_json
 from aurac.records.cells import writing
 from aurac.records.folder import RESULTS_FILE, RESULTS_SCHEMA, RunFolder
 from aurac.records.run import StoredRun, recipe_groups
-from aurac.runs.check import check
+from aurac.runs.check import alike, check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
@@ -115,7 +115,10 @@ def run(
         seconds = {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, provenance=manifest.provenance | seconds)
         folder.record(manifest)
-        return _written(StoredRun(folder.path, manifest, folder.cells), settings, report=report)
+        stored = StoredRun(folder.path, manifest, folder.cells)
+        for line in alike(stored) if inputs.backend.checked else ():
+            logger.warning("%s", line)
+        return _written(stored, settings, report=report)
 
 
 def _check_question(inputs: Inputs) -> None:

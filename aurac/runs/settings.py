@@ -60,6 +60,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         ray: `local` or the address of a Ray cluster; None: this process.
         model: Who answers, as lm-eval names it; `hf` is aurac's engine, `hflm` lm-eval's own HFLM.
         model_args: lm-eval's, of that model; none for which there is an option above.
+        check: Hold a server's or vLLM's answers against the engine's before the first cell.
     """
 
     checkpoints: tuple[str, ...]
@@ -82,6 +83,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ray: str | None = None
     model: str = "hf"
     model_args: dict[str, Any] = {}
+    check: bool = True
 
     def redacted(self, text: str) -> str:
         """A text without the keys in `model_args`."""

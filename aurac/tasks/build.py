@@ -31,7 +31,7 @@ from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
 
 _log = logging.getLogger(__name__)
-_LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
+_LOGGERS = ("lm_eval", "datasets", "huggingface_hub", "urllib3")
 _BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 

@@ -308,8 +308,8 @@ def test_an_export_says_the_factors_of_a_fitted_scale(tiny_base_folder, tmp_path
     kept = {json.loads(path.read_text())["factor"] for path in (run / "fit").iterdir()}
     found = {}
     for path in export(run, tmp_path / "out"):
-        how = json.loads(path.read_text())["config"]["model_args"].get("aurac", {})
-        found |= {how["rank"]: how["factors"][task]} if how else {}
+        how = json.loads(path.read_text())["config"]["model_args"]
+        found |= {how["rank"]: how[f"factor_{task}"]} if "rank" in how else {}
     assert set(found.values()) == kept
     card = (tmp_path / "out" / "mine" / "README.md").read_text()
     listed = ", ".join(f"{found[rank]:.4g} at rank {rank}" for rank in (1, 2))
