@@ -13,7 +13,7 @@ from aurac.analysis.gather import Groups, Row, difference, gather
 from aurac.analysis.points import about, ends, points_of, recommended
 from aurac.analysis.schema import Frames, Key, Record
 from aurac.curves.area import quadrature_weights
-from aurac.curves.checks import check_level
+from aurac.curves.checks import MEAN, check_level
 from aurac.errors import UsageError
 from aurac.stats.estimate import (
     FRACTION,
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
 
-MEAN = "mean over tasks"
 ALL_PAIRS = "all"
 MOST_ALL_PAIRS = 6  # adapters on a task of which all pairs are compared by default
 
@@ -215,7 +214,8 @@ class _Task:
         def order(row: Row) -> tuple[int, float, str]:
             if row.key in areas:
                 return 0, -areas[row.key][0], row.name
-            return 1, -sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks)), row.name
+            mean = sum(map(row.accuracy, row.ranks)) / max(1, len(row.ranks))
+            return 1, mean if row.rolling else -mean, row.name
 
         self.rows = {row.key: row for row in sorted(rows, key=order)}
         self.areas = {key: areas[key] for key in self.rows if key in areas}

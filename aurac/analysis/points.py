@@ -89,7 +89,10 @@ def recommended(row: Row, points: Sequence[Record], margin: float | None) -> lis
         crossed = shipped is not None and any(rank < r < shipped["rank"] for r in missing)
         if crossed or bound is None or bound > margin or not point["above_base"]:
             break
-        shipped = {"rank": rank, "bytes": point["bytes"], "loss": point["loss"] or 0.0}
-        shipped["bound"] = bound
-    found = shipped or dict.fromkeys(("rank", "bytes", "loss", "bound"))
+        shipped = {name: point[name] for name in ("rank", "bytes", "slot")}
+        shipped |= {"loss": point["loss"] or 0.0, "bound": bound, "same_slot_rank": None}
+    if shipped and shipped["slot"]:
+        same_slot = [p["rank"] for p in ladder if shipped["rank"] < p["rank"] <= shipped["slot"]]
+        shipped["same_slot_rank"] = max(same_slot, default=None)
+    found = shipped or dict.fromkeys(("rank", "bytes", "loss", "bound", "slot", "same_slot_rank"))
     return [about(row) | {"reference": reference, "margin": margin} | found]

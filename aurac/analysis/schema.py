@@ -31,7 +31,8 @@ FRAMES = {
         "pairs": "task a a_basis a_rescale b b_basis b_rescale difference low high p comparisons"
         " wins losses examples seeds",
         "rank_pairs": "task a a_basis a_rescale b b_basis b_rescale rank difference low high",
-        "recommended": "task adapter basis rescale cut rank reference margin loss bound bytes",
+        "recommended": "task adapter basis rescale cut rank reference margin loss bound bytes"
+        " slot same_slot_rank",
     }.items()
 }
 
@@ -66,7 +67,11 @@ COLUMNS: dict[str, tuple[type, str]] = {
     "margin": (float, "the loss that was allowed"),
     "unfinished": (int, "answers, of all seeds, cut off at the limit of tokens"),
     "bytes": (int, "size of the adapter cut to that rank"),
-    "slot": (int, "smallest `--max-lora-rank` with which vLLM serves it"),
+    "slot": (int, "smallest `--max-lora-rank` with which vLLM serves that rank"),
+    "same_slot_rank": (
+        int,
+        "largest rank evaluated that takes no larger slot than the rank to ship",
+    ),
 }
 
 

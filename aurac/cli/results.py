@@ -34,7 +34,10 @@ def answered(folder: Path, group: Groups, **asked: Any) -> tuple[StoredRun, Anal
     return run.stored, run.ask(groups=groups | given, **changes).analysis
 
 
-@command(epilog="Exit codes: 0 answered, 2 bad input, 4 a rank to ship is above --rank.")
+@command(
+    epilog="Exit codes: 0 answered, 2 bad input, 3 results are missing, so that the answer may "
+    "change, 4 a rank to ship is above --rank."
+)
 @RUN
 @shared.margin(required=True)
 @shared.reference
@@ -59,11 +62,21 @@ def recommend(run: Path, rank: int | None, details: bool, as_json: bool, **asked
     """  # noqa: D301 - click's mark for lines that stay as they are
     stored, analysis = answered(run, **asked)
     shared.print_analysis(analysis, stored, as_json=as_json, details=details)
-    if rank and (larger := beyond(analysis, rank, [a.name for a in stored.adapters])):
+    names = [adapter.name for adapter in stored.adapters]
+    if rank and (larger := beyond(analysis, rank, names)):
         line = f"aurac: rank {rank} is not enough for {'; '.join(larger)}"
         click.echo(one_line(line), err=True)
         return 4
-    return 0
+    return 3 if not rank and is_open(analysis, names) else 0
+
+
+def is_open(analysis: Analysis, adapters: Iterable[str]) -> bool:
+    """Whether a result is missing, so that there is no recommendation or it may change."""
+    known = {(each["task"], each["key"]) for each in analysis.tables["recommended"]}
+    rows = [row for row in analysis.rows if not row.rolling]
+    there = {curve.adapter for row in analysis.rows for curve in row.curves}
+    missing = any(curve.missing for row in rows for curve in row.curves)
+    return missing or any((r.task, r.key) not in known for r in rows) or bool({*adapters} - there)
 
 
 def beyond(analysis: Analysis, rank: int, adapters: Iterable[str]) -> list[str]:
@@ -162,7 +175,7 @@ def export(run: Path, out: Path, margin: float | None) -> None:
     the rank to ship in .eval_results.
 
     \b
-    aurac export runs/gsm8k --out exported
+    aurac export runs/gsm8k --out exported --margin 0.02
     """  # noqa: D301
     from aurac.exports import export as write_export
 

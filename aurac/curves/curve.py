@@ -10,6 +10,7 @@ import numpy as np
 
 from aurac.curves.checks import (
     check_ranks,
+    check_task,
     check_unit_interval,
     fractions,
     is_missing,
@@ -56,7 +57,7 @@ class Curve:
         factors: ``rank -> factor`` of the scale, of rescale "fit".
         token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
-        width: Inputs and outputs of all adapted modules; None where vLLM does not serve it.
+        width: Inputs and outputs of all adapted modules; 0: vLLM does not serve it; None: unknown.
         rolling: Whether `accuracy` is a metric such as perplexity, any number, without an area.
 
     Raises:
@@ -94,6 +95,7 @@ class Curve:
     def __post_init__(self) -> None:
         """Validate and sort."""
         ranks = check_ranks(self.ranks)
+        check_task(self.task)
         numbers = [*self.accuracy] if self.rolling else fractions(self.accuracy, "accuracies")
         if len(numbers) != len(ranks):
             raise CurveError(f"{len(numbers)} accuracies for {len(ranks)} ranks.")

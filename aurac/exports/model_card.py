@@ -14,7 +14,8 @@ from aurac.curves.display import truncate_options
 from aurac.models.packaged import hub_id
 from aurac.records.manifest import AdapterInfo
 from aurac.records.run import StoredRun
-from aurac.show import numbers
+from aurac.show import numbers, wording
+from aurac.show.views import View
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -38,11 +39,13 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 {% if task.factors %} Its scale is the trained one times {{ task.factors }}.{% endif %}\
 {% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
-| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB |
-|---:|---:|---:|
+| rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB | vLLM rank |
+|---:|---:|---:|---:|
 {% for p in task.points -%}
-| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} |
-{% endfor %}{% endfor %}
+| {{ p.rank }} | {{ task.said(p.accuracy, p.low, p.high) }} | {{ "%.2f" % (p.bytes / 1e6) if p.bytes else "" }} | {{ p.slot or "" }} |
+{% endfor %}{% if task.advice %}
+{{ task.advice }}
+{% endif %}{% endfor %}
 ## Use it
 
 ```python
@@ -118,12 +121,14 @@ def _tasks(curves: Mapping[str, Curve], analysis: Analysis) -> list[dict[str, An
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
         said = _value if curve.rolling else numbers.interval
         factors = ", ".join(f"{x:.4g} at rank {r}" for r, x in sorted(curve.factors.items()))
+        advice = [sentence for sentence, _ in wording.advice(View(analysis, score["task"]), None)]
         told = {
             "factors": factors,
             "metric": curve.metric,
             "rolling": curve.rolling,
             "said": said,
             "points": own,
+            "advice": " ".join(advice),
         }
         tasks.append({**score, **told})
     return tasks

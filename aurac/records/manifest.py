@@ -38,7 +38,8 @@ class AdapterInfo(Record, frozen=True, kw_only=True):
     trained_rank: int  #: its largest rank
     sizes: dict[int, int] = {}  #: rank → bytes, at each rank that was evaluated
     parameters: int = 0  #: of the trained rank
-    width: int = 0  #: inputs and outputs of all adapted modules; 0 where not known
+    #: inputs and outputs of all adapted modules; 0: vLLM does not serve it; None: not known
+    width: int | None = None
     recipe: dict[str, Any] | None = None  #: of its training, where recorded
     notes: tuple[str, ...] = ()  #: what limits or explains its results, one sentence each
     licence: str | None = None  #: as the front matter of its README names it

@@ -318,7 +318,7 @@ class StoredRun:
             "seed": adapter.seed,
             "data_order": adapter.data_order,
             "trained_rank": adapter.trained_rank,
-            "width": adapter.width or None,
+            "width": adapter.width,
             "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
             "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
         }

@@ -100,9 +100,10 @@ def plot(
     areas = areas if len(of.keys) > 1 else {}
     shown = of.keys if keys is None else keys
     _lines(ax, of, scale, {key: areas.get(key, "") for key in shown})
-    for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
-        ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label="base")
     _shipped(ax, of)
+    for value in sorted({p["accuracy"] for p in of.points if p["rank"] == 0}):
+        label = f"base: {percent(value)} %" if of.shipped else "base"
+        ax.axhline(scale * value, color=BASE, linestyle=(0, (6, 3)), linewidth=1, label=label)
     ax.set_ylabel(one_line(of.measure, NAME) + ("" if of.rolling else " (%)"))
     _ranks_below(ax, of.ranks, axis)
     if legend:
@@ -156,6 +157,7 @@ def _shipped(ax: Axes, of: View) -> None:
     ax.axhline(floor, color=BASE, linestyle=":", linewidth=1, label=named)
     rank, name = record["rank"], f"ship rank {record['rank']}"
     ax.plot([rank], [heights[rank]], "o", color=BASE, label=name, markersize=11, fillstyle="none")
+    ax.set_ylim(ax.get_ylim())  # a base far below would flatten the bars
 
 
 def plot_differences(of: View, pairs: Sequence[tuple[Key, Key]], ax: Axes) -> Axes:

@@ -6,7 +6,6 @@ import math
 from typing import Final
 
 NONE: Final = "–"
-EVERYTHING: Final = ((0.0, 1.0), (-1.0, 1.0))  # intervals that leave nothing out
 
 
 def decimals(value: float, digits: int) -> str:
@@ -36,11 +35,10 @@ def upper(value: float) -> str:
     return percent(math.ceil(round(1000 * value, 6)) / 1000)
 
 
-def interval(value: float | None, low: float | None, high: float | None) -> str:
-    """``39.1 [31.6, 46.7]`` in percent, or the value alone."""
-    if value is None or low is None or high is None or (low, high) in EVERYTHING:
-        return percent(value)
-    return f"{percent(value)} [{lower(low)}, {upper(high)}]"
+def interval(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """``39.1 [31.6, 46.7]`` in percent, or the value alone where the interval is not known."""
+    ends = "" if low is None or high is None else f" [{lower(low)}, {upper(high)}]"
+    return f"{percent(value)}{unit}{ends}"
 
 
 def loss(value: float | None, bound: float | None) -> str:

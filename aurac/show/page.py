@@ -132,7 +132,7 @@ class Pages:
             texts.append(wording.cut_off(of))
             yield from (f"{task}{text}" for text in texts if text)
         may_ask = self.analysis.question.margin is None and len(self.names) == 1
-        if may_ask and not all(of.rolling or wording.not_above_base(of) for of in self.views):
+        if may_ask and not all(not of.examples or wording.not_above_base(of) for of in self.views):
             yield wording.how_to_ask(self.views, None)
 
     def commands(self) -> Iterator[Code]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.analysis.frames import ALL_PAIRS, MEAN
+from aurac.analysis.frames import ALL_PAIRS
+from aurac.curves.checks import MEAN
 from aurac.errors import UsageError
 from aurac.show.numbers import (
     NONE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from aurac.curves.display import truncate_options
+from aurac.curves.display import slot_rank, truncate_options
 from aurac.show.numbers import confidence, counted, interval, listed, points, size, upper
 from aurac.show.views import LOSS, MARK, SLOT
 from aurac.stats.planning import examples_for_margin
@@ -44,6 +44,11 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append("unfinished: answers that were cut off")
     if SLOT in columns:
         found.append(f"{SLOT}: the smallest --max-lora-rank that serves it, which sets its memory")
+    elif "rank" in columns and any(c.width == 0 for row in of.rows.values() for c in row.curves):
+        found.append("vLLM does not serve this adapter")
+    shown = of.points if "rank" in columns else of.scores
+    if not of.rolling and any(r["low"] is None for r in shown if r.get("aurac", 0) is not None):
+        found.append("without an interval: the outcomes of its examples are not known")
     if margin is not None and "ship" in columns:
         which = "the smallest of these ranks that, like every larger one,"
         found.append(f"ship: {which} loses at most {points(margin)}")
@@ -95,29 +100,40 @@ def _shipped(of: View, record: Record, adapter: str) -> str:
     if rank is None:
         nothing = f"Ship no rank{adapter and ' of '}{adapter.removesuffix(' at ')}"
         return f"{nothing}: {reference} is not shown to be above the base {sure}."
+    known = {point["rank"]: point for point in of.of(record["key"])}
+    missing = {r: why for c in of.rows[record["key"]].curves for r, why in c.missing.items()}
+    below = max((r for r in {*known, *missing} if r < rank), default=0)  # it was to be tested next
+    until = below in missing
+    ship = f"Until rank {below} has a result ({missing[below]}), ship" if until else "Ship"
     if rank == record["reference"]:
-        return f"Ship {adapter}{reference}, as trained: {_no_smaller(of, record, sure)}."
-    sizes = {point["rank"]: point["bytes"] for point in of.of(record["key"])}
-    small, full = sizes.get(rank), sizes.get(record["reference"])
-    instead = f"{size(small)} instead of {size(full)}; it" if small and full else "it"
+        why = "" if until else f": {_fails(known.get(below), record['margin'], sure)}"
+        return f"{ship} {adapter}{reference}, as trained{why}."
     lost = f"at most {upper(record['bound'])} points" if record["bound"] > 0 else "nothing"
-    return f"Ship {adapter}rank {rank}: {instead} loses {lost} against {reference} {sure}."
+    files = record["bytes"], known[record["reference"]]["bytes"]
+    file = f" Its file has {size(files[0])} instead of {size(files[1])}." if all(files) else ""
+    claim = f"{ship} {adapter}rank {rank}: it loses {lost} against {reference} {sure}."
+    return f"{claim}{_slot(record)}{file}"
 
 
-def _no_smaller(of: View, record: Record, sure: str) -> str:
-    """Why no rank below the trained one is shipped: the first that was to be tested failed."""
-    key, margin = record["key"], record["margin"]
-    known = {point["rank"]: point for point in of.of(key)}
-    missing = {rank for curve in of.rows[key].curves for rank in curve.missing}
-    below = [rank for rank in {*known, *missing} if 0 < rank < record["reference"]]
-    if not below:
+def _slot(record: Record) -> str:
+    """What a rank takes in vLLM, which sets the same memory aside for all ranks of a slot."""
+    rank, reference, slot = record["rank"], record["reference"], record["slot"]
+    if slot is None:
+        return ""
+    if record["same_slot_rank"] == reference:
+        both = f"ranks {rank} and {reference} both take a slot of rank {slot}"
+        return f" In vLLM it saves nothing: {both}."
+    free = f"; rank {same} would take the same" if (same := record["same_slot_rank"]) else ""
+    return f" In vLLM it takes a slot of rank {slot} instead of {slot_rank(reference)}{free}."
+
+
+def _fails(point: Record | None, margin: float, sure: str) -> str:
+    """Why the rank below the trained one is not shipped."""
+    if point is None or not point["rank"]:
         return "no smaller rank was evaluated"
-    if max(below) in missing:
-        return f"rank {max(below)} has no result"
-    bound = known[max(below)]["loss_bound"]
-    small = bound is not None and bound <= margin
+    small = point["loss_bound"] is not None and point["loss_bound"] <= margin
     fails = "is not shown to be above the base" if small else f"may lose over {points(margin)}"
-    return f"rank {max(below)} {fails} {sure}"
+    return f"rank {point['rank']} {fails} {sure}"
 
 
 def too_few(examples: int, margin: float, clusters: Any = None) -> str:
@@ -169,29 +185,37 @@ def not_above_base(of: View) -> str:
 
 def how_to_ask(tasks: Sequence[View], run: StoredRun | None) -> str:
     """How a margin that the examples may show is given; the command on a line of its own."""
-    fewest = min(of.examples or 0 for of in tasks)
-    margin = next((m for m in (0.02, 0.05, 0.1) if examples_for_margin(m) <= fewest), 0.2)
+    row = min((r for of in tasks for r in of.rows.values()), key=lambda row: row.examples or 0)
+    few = {m: too_few(row.examples or 0, m, row.clusters) for m in (0.02, 0.05, 0.1, 0.2)}
+    margin = next((m for m, text in few.items() if not text), 0.2)
     command = f"\n  aurac recommend {shlex.quote(str(run.folder))} --margin {margin}" if run else ""
     names = f"names the smallest rank that loses at most {points(margin)}"
-    return f"The option --margin {margin} {names}.{command}"
+    needs = few[margin] or few[0.02]
+    return f"The option --margin {margin} {names}.{needs and ' '}{needs}{command}"
 
 
 def cut_off(of: View) -> str:
-    """That answers did not end, where that is most of all, and so often that it matters."""
-    worst, found = _FEW, ""
-    for key, row in of.rows.items():
-        for point in of.of(key):
-            count, total = point["unfinished"] or 0, (row.examples or 0) * row.seeds
-            if point["rank"] == 0 or not total or count / total <= worst:
-                continue
-            worst, limit = count / total, row.curves[0].token_limit
-            whose = f" of {of.names[key]}" if len(of.keys) > 1 else ""
-            found = (
-                f"{count:,} of {total:,} answers{whose} at rank {point['rank']} were cut off"
-                f"{f' at {limit} tokens' if limit else ''}: allow more with "
-                '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
-            )
-    return found
+    """Where so many answers did not end that it matters, and the most of them at one rank."""
+    found = [
+        (count / total, f"{count:,} of {total:,}", point["rank"], key)
+        for key, row in of.rows.items()
+        for point in of.of(key)
+        if (total := (row.examples or 0) * row.seeds) and (count := point["unfinished"] or 0)
+        if point["rank"] and count / total > _FEW
+    ]
+    if not found:
+        return ""
+    shares, _, ranks, keys = (dict.fromkeys(each) for each in zip(*found, strict=True))
+    _, most, _, worst = max(found, key=lambda each: each[0])
+    limit = of.rows[worst].curves[0].token_limit
+    whose = f" of {listed([of.names[key] for key in keys])}" if len(of.keys) > 1 else ""
+    at = f"rank{'s' * (len(ranks) > 1)} {listed([*map(str, sorted(ranks))])}"
+    return (
+        f"{'up to ' * (len(shares) > 1)}{most} answers{whose} at "
+        f"{'every rank' if sorted(ranks) == of.ranks else at} were cut off"
+        f"{f' at {limit} tokens' if limit else ''}: allow more with "
+        '--gen-kwargs max_gen_toks=N, or give the task an "until" that ends an answer.'
+    )
 
 
 def other_bases(run: StoredRun | None) -> list[str]:
@@ -217,9 +241,9 @@ def verdict(of: View) -> str:
     over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
     text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
     if better:
-        text += f" and is better than {_losers(of, better)}"
+        text += f" and {_are([name, *tied])} better than {_losers(of, better)}"
     if equal:
-        lead = "the lead" if len(equal) == 1 else "its leads"
+        lead = "the lead" if len(equal) == 1 else f"{'their' if tied else 'its'} leads"
         text += f"; {lead} over {_losers(of, equal)} {_are(equal)} not significant"
     return f"{text.replace(',;', ';').removesuffix(',')}."
 
@@ -228,8 +252,7 @@ def primary_results(of: View) -> Iterator[str]:
     """What each comparison shows, in a sentence."""
     for record in of.pairs:
         a, b = of.names[record["a"]], of.names[record["b"]]
-        ends = interval(*(record[name] for name in ("difference", "low", "high")))
-        found = f"{ends.replace(' [', ' points [')}"
+        found = interval(record["difference"], record["low"], record["high"], " points")
         if record["p"] is not None and record["p"] < 1 - of.level:
             yield f"{a} is better than {b} ({found})."
         else:
@@ -241,8 +264,9 @@ def _losers(of: View, records: Sequence[Record]) -> str:
     names = listed([of.names[record["b"]] for record in records])
     if len(records) > 1:
         return names
-    ends = interval(*(records[0][name] for name in ("difference", "low", "high")))
-    return f"{names} ({ends.replace(' [', ' points [')})"
+    record = records[0]
+    ends = interval(record["difference"], record["low"], record["high"], " points")
+    return f"{names} ({ends})"
 
 
 def _against_reference(of: View, records: Iterable[Record], reference: Key) -> str:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.frames import MEAN
 from aurac.analysis.schema import COLUMNS, FRAMES, Key
 from aurac.curves.area import quadrature_weights
+from aurac.curves.checks import MEAN
 from aurac.curves.curve import Curve
 from aurac.errors import CurveError, UsageError
 
@@ -202,3 +202,8 @@ def test_levels_change_the_intervals_of_scores_and_pairs():
         assert (w.low < n.low).all()
         assert (w.high > n.high).all()
     assert (wide.points.loss_bound.dropna() == narrow.points.loss_bound.dropna()).all()
+
+
+def test_no_task_has_the_name_of_the_mean():
+    with pytest.raises(UsageError, match="mean over tasks"):
+        analyse([made(task=MEAN)])

@@ -61,6 +61,34 @@ def test_the_smallest_rank_down_to_the_first_that_is_not_shown(losses, about, ra
         assert found["loss"] <= found["bound"] <= 0.02
 
 
+@pytest.mark.parametrize(
+    ("losses", "trained", "rank", "slot", "same"),
+    [
+        ({2: 0.1, 4: 0.0, 8: 0.0, 16: 0.0}, 16, 4, 8, 8),
+        ({4: 0.0, 6: 0.0, 8: 0.0, 16: 0.0}, 16, 4, 8, 8),
+        ({4: 0.0, 6: 0.0, 16: 0.0}, 16, 4, 8, 6),  # rank 8 was not evaluated
+        ({4: 0.1, 8: 0.0, 16: 0.0}, 16, 8, 8, None),
+        ({4: 0.0, 8: 0.0, 16: 0.0}, 8, 4, 8, 8),  # not beyond the trained rank
+        ({9: 0.0, 12: 0.0}, 12, 9, 16, 12),
+        ({8: 0.1, 16: 0.0}, 16, 16, 16, None),
+        ({1: 0.0, 2: 0.0, 8: 0.0}, 8, 1, 1, None),  # the one slot below that of rank 8
+    ],
+)
+def test_the_slot_of_a_rank_and_the_largest_rank_that_takes_the_same(
+    losses, trained, rank, slot, same
+):
+    found = named(curve(losses, trained_rank=trained, width=100))
+    assert (found["rank"], found["slot"], found["same_slot_rank"]) == (rank, slot, same)
+    for width in (0, None):  # vLLM does not serve it, or that is not known
+        found = named(curve(losses, trained_rank=trained, width=width))
+        assert (found["slot"], found["same_slot_rank"]) == (None, None)
+
+
+def test_nothing_to_ship_has_no_slot():
+    found = named(curve({8: 0.0, 16: 0.0}, right=0.3, base=0.3, width=100))
+    assert (found["rank"], found["slot"], found["same_slot_rank"]) == (None, None, None)
+
+
 def test_an_unmeasured_trained_rank_or_base_has_no_recommendation():
     known = curve({2: 0.0, 4: 0.0, 16: 0.0})
     assert analyse([replace(known.at([2, 4]), missing={16: "x"})], MARGIN).recommended.empty

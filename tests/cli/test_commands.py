@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from made_runs import make_run
 from small_runs import TASK, random_adapter
 
 import aurac
@@ -24,6 +25,7 @@ from aurac.cli import COMMANDS, cli, log, main
 from aurac.cli.results import beyond
 from aurac.curves.curve import Curve
 from aurac.errors import CellError
+from aurac.records.manifest import Manifest
 from aurac.tasks.evaltask import EvalTask
 
 REPORTS = Path(aurac.__file__).parents[1] / "reports"
@@ -108,6 +110,24 @@ def test_recommend_is_a_check_with_a_rank(monkeypatch, capsys):
     assert f"rank {largest - 1} is not enough for " in err
     named = set(re.findall(r"(\w+) on \w+ \(the rank to ship is (?:\d+|not known)\)", err))
     assert named == {name for name, needed in ranks.items() if not needed or needed > largest - 1}
+
+
+def test_recommend_of_a_run_that_is_not_finished_exits_with_three(tmp_path):
+    scores = {1: [0] * 300, 2: [1] * 300, 4: [1] * 300}
+    folder = make_run(tmp_path / "run", {"a": scores})
+    words = "recommend", folder, "--margin", "0.1"
+    assert "Ship rank 2: " in run(*words)
+    key = Manifest.read(folder).cuts[0].cells["t"][2]
+    [cell] = (folder / "cells").glob(f"{key}*")
+    cell.unlink()
+    shown = " ".join(run(*words, code=3).split())
+    assert "Until rank 2 has a result (not finished: 0 of 300 examples), ship rank 4" in shown
+    run(*words, "--rank", "4")  # a larger run would not take that back
+    run(*words, "--rank", "2", code=4)
+    key = Manifest.read(folder).cuts[0].cells["t"][4]
+    [cell] = (folder / "cells").glob(f"{key}*")
+    cell.unlink()
+    assert "a recommendation needs" in run(*words, code=3)
 
 
 def test_an_adapter_that_failed_is_not_within_a_margin():

@@ -31,6 +31,7 @@ from aurac.readers import read_curves
 from aurac.records.run import read_run
 from aurac.runs.compare import run as compare
 from aurac.runs.settings import Settings
+from aurac.show import screen
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 GROUP = "group: tiny_group\ntask: [tiny_choice, other_choice]\n"
@@ -282,6 +283,19 @@ def test_a_card_says_the_scores_and_names_no_folder_of_this_machine(exported):
     assert "| 2 | " in text
     assert "PEFT does not apply" not in text
     assert "aurac compare first`" in text
+    assert "Ship" not in text
+
+
+def test_a_card_says_what_to_ship_and_its_slot(run, tmp_path):
+    words = ["export", str(run), "--out", str(tmp_path / "out"), "--margin", "0.9"]
+    CliRunner().invoke(cli, words, standalone_mode=False, catch_exceptions=False)
+    text = " ".join((tmp_path / "out" / "first" / "README.md").read_text().split())
+    assert "| vLLM rank |" in text
+    shown = {curve.task: curve for curve in read_run(run).curves[::-1]}  # the default cut
+    advice = screen(analyse(shown.values(), Question(margin=0.9)), width=10_000)
+    said = [line for line in advice.splitlines() if line.startswith("Ship")]
+    assert len(said) == len(NAMES)
+    assert all(sentence in text for sentence in said)
 
 
 def test_runs_that_cannot_be_exported_say_why(run, tmp_path):

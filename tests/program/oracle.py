@@ -293,7 +293,10 @@ def recommended(row, points, margin):
         shipped = {**point, "rank": rank} | (lost if rank == row.trained else {})
     result = {"reference": row.trained, "margin": margin}
     columns = {"rank": "rank", "loss": "loss", "bound": "loss_bound", "bytes": "bytes"}
-    return result | {k: shipped and shipped[column] for k, column in columns.items()}
+    result |= {k: shipped and shipped[column] for k, column in columns.items()}
+    slot = shipped and shipped["slot"]  # 1, or 8 for the ranks 2 to 8 of these adapters
+    fit = [r for r in row.ranks if slot and result["rank"] < r <= min(slot, row.trained)]
+    return result | {"slot": slot, "same_slot_rank": max(fit, default=None)}
 
 
 # What a run folder holds ------------------------------------------------------------------------

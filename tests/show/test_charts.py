@@ -94,6 +94,18 @@ def test_the_rank_to_ship_and_the_margin_are_marked():
     )
 
 
+def test_a_base_far_below_does_not_flatten_the_bars_of_a_margin():
+    high = (0.9, 0.94, 0.95, 0.95, 0.95)
+    found = analyse([curve(accuracy=high, base=0.0)], Question(margin=0.05))
+    ax = drawn_on(found)
+    lowest = min(0.95 - bound for bound in found.points["loss_bound"].dropna())
+    bottom, top = ax.get_ylim()
+    assert 0 < bottom < 100 * lowest
+    assert 5 / (top - bottom) > 0.2  # the margin takes a fifth of the axis
+    assert "base: 0.0 %" in lines(ax)
+    assert drawn_on(analyse([curve(accuracy=high, base=0.0)])).get_ylim()[0] < 0
+
+
 def test_files_are_anonymous_and_as_wide_as_a_column(tmp_path):
     paths = save(lambda ax: drawn_on(three(), ax), tmp_path / "a")
     assert [path.suffix for path in paths] == [".svg", ".png", ".pdf"]

@@ -44,10 +44,8 @@ def test_one_adapter_gets_a_table_a_sentence_and_a_command():
     assert table["4"][1] == "50.0"
     assert table["4"][4:] == ["6.0", "(9.9)", "10", "MB"]
     assert table["16"][4:] == ["trained", "40", "MB"]
-    assert (
-        "Ship rank 8: 20 MB instead of 40 MB; it loses at most 3.7 points against rank 16"
-        in " ".join(shown.split())
-    )
+    loses = "Ship rank 8: it loses at most 3.7 points against rank 16 (95 % confidence)."
+    assert f"{loses} Its file has 20 MB instead of 40 MB." in " ".join(shown.split())
     assert "\n  aurac truncate zoo/lora --rank 8 --basis svd --out lora_r8" in shown
     assert "AURAC" not in shown
 
@@ -79,7 +77,34 @@ def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]
     assert (rows(shown)["8"][1], rows(shown)["8"][-1]) == ("yes", "8")
-    assert "lora-rank" not in screen(one(margin=0.05), width=100)
+    unknown = screen(one(margin=0.05), width=100)
+    assert "lora-rank" not in unknown
+    assert "vLLM" not in unknown
+
+
+@pytest.mark.parametrize(
+    ("margin", "ranks", "said"),
+    [
+        (0.05, RANKS, "In vLLM it takes a slot of rank 8 instead of 16. Its file"),
+        (0.1, RANKS, "vLLM it takes a slot of rank 8 instead of 16; rank 8 would take the same."),
+        (0.1, (1, 2, 4, 16), "In vLLM it takes a slot of rank 8 instead of 16. Its file"),
+        (0.1, (2, 4, 8), "In vLLM it saves nothing: ranks 4 and 8 both take a slot of rank 8. Its"),
+        (0.01, RANKS, "Ship rank 16, as trained: rank 8 may lose over 1 point"),
+    ],
+)
+def test_a_server_pays_for_a_slot_and_the_disk_for_the_file(margin, ranks, said):
+    accuracy = [dict(zip(RANKS, LORA, strict=True))[rank] for rank in ranks]
+    found = one(margin, ranks=ranks, accuracy=accuracy, width=1000)
+    shown = " ".join(screen(found, width=80).split())
+    assert said in shown
+    assert ("slot" in shown) == ("vLLM it" in said)
+
+
+def test_an_adapter_that_vllm_does_not_serve_has_no_slot():
+    shown = " ".join(screen(one(0.05, width=0), width=80).split())
+    assert shown.count("vLLM") == 1
+    assert "vLLM does not serve this adapter" in shown
+    assert "slot" not in shown
 
 
 @pytest.mark.parametrize("margin", [None, 0.05])
@@ -108,15 +133,26 @@ def test_where_only_the_trained_rank_may_be_shipped_the_next_one_is_named():
     bounds = dict(zip(lossy.points["rank"], lossy.points["loss_bound"], strict=True))
     assert bounds[4] < 0.05 < bounds[8]  # rank 4 would pass; the tests end at rank 8
     low = one(margin=0.5, base=0.4, accuracy=(0.3, 0.3, 0.3, 0.3, 0.6))
-    failed = analyse([replace(curve().at([1, 2, 4, 16]), missing={8: "memory"})], Question(0.3))
     for found, why in (
         (lossy, "rank 8 may lose over 5 points (95 % confidence)."),
         (low, "rank 8 is not shown to be above the base (95 % confidence)."),
-        (failed, "rank 8 has no result."),
         (one(0.05, ranks=(8, 16), accuracy=(0.3, 0.5)), "rank 8 may lose over 5"),
         (one(0.05, ranks=(16,), accuracy=(0.5,)), "no smaller rank was evaluated."),
     ):
         assert f"Ship rank 16, as trained: {why}" in " ".join(screen(found, width=80).split())
+
+
+def test_a_rank_without_a_result_leaves_the_question_open():
+    why = "not finished: 3 of 200 examples"
+    for kept, gone, said in (
+        ([1, 2, 4, 16], 8, f"Until rank 8 has a result ({why}), ship rank 16, as trained. A m"),
+        ([1, 2, 8, 16], 4, f"Until rank 4 has a result ({why}), ship rank 8: it loses at most 3"),
+        ([1, 4, 8, 16], 2, "Ship rank 8: it loses at most 3"),  # rank 4 may lose too much
+    ):
+        found = analyse([replace(curve(n=200).at(kept), missing={gone: why})], Question(0.05))
+        if gone == 8:
+            found = analyse([replace(curve(n=40).at(kept), missing={gone: why})], Question(0.05))
+        assert said in " ".join(screen(found, width=80).split())
 
 
 @given(st.floats(0.005, 0.4))
@@ -150,6 +186,9 @@ def test_several_adapters_are_ordered_by_aurac_winner_first():
     same = analyse([curve(), curve("b"), curve("c", np.array(LORA) - 0.02)])
     said = " ".join(screen(same, width=120).split())
     assert "Of these checkpoints b and lora have the largest AURAC; the lead over c (2.0" in said
+    far = analyse([curve(), curve("b"), curve("c", np.array(LORA) / 2)])
+    said = " ".join(screen(far, width=120).split())
+    assert "b and lora have the largest AURAC and are better than c (" in said
 
 
 def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
@@ -158,7 +197,9 @@ def test_with_a_margin_each_adapter_has_its_rank_and_the_leader_its_sentence():
     for name, each in advice.items():
         assert f"Ship {name} at rank {each}" in shown
     rank = advice["matryoshka"]
-    assert f"Ship matryoshka at rank {rank}: {2.5 * rank:.0f} MB instead of 40 MB" in shown
+    file = f"Its file has {2.5 * rank:.0f} MB instead of 40 MB."
+    assert f"Ship matryoshka at rank {rank}: it loses " in shown
+    assert file in " ".join(shown.split())
     assert (
         f"aurac truncate zoo/matryoshka --rank {rank} --basis svd --out matryoshka_r{rank}" in shown
     )
@@ -219,7 +260,23 @@ def test_accuracies_without_examples_stand_alone():
     curves = [replace(curve(name), outcomes=None, base_scores=None, doc_ids=None) for name in "ab"]
     shown = screen(analyse(curves, Question(margin=0.02)), width=80)
     assert "[" not in shown
+    assert "without an interval: the outcomes of its examples are not known" in " ".join(
+        shown.split()
+    )
+    alone = replace(curves[0], base_scores=None, baseline=0.1)
+    assert "--margin" not in screen(analyse([alone]), width=80)  # it would name no rank
     assert "a recommendation needs the base, and every outcome" in " ".join(shown.split())
+
+
+def test_an_interval_of_everything_is_shown_with_its_unit():
+    # One example more, 0 or 1, beside the only one: the mean of a right and a wrong answer.
+    found = analyse([curve(n=1), curve("b", (0.0,) * 5, n=1)])
+    shown = screen(found, width=120)
+    assert "the lead over b (100.0 points [−100.0, 100.0]) is not significant" in shown
+    assert "without an interval" not in shown
+    base = screen(one(base=None, baseline=0.05), width=80)
+    assert rows(base)["0"][:2] == ["0", "5.0"]
+    assert "without an interval: the outcomes of its examples are not known" in base
 
 
 def test_a_missing_rank_is_a_dash():
@@ -236,6 +293,23 @@ def test_perplexity_has_no_aurac():
     assert [line.split()[:2] for line in text.splitlines()[2:]] == [
         ["0", "30"], ["1", "24"], ["2", "23"], ["4", "21"], ["8", "17"], ["16", "9"],
     ]  # fmt: skip
+
+
+def test_the_lowest_perplexity_stands_first():
+    better = replace(perplexity(), adapter="z", accuracy=(20.0, 19.0, 18.0, 12.0, 8.0))
+    table = screen(analyse([perplexity(), better]), width=80).splitlines()[2:4]
+    assert [line.split()[0] for line in table] == ["z", "lora"]
+
+
+@pytest.mark.parametrize("count", [20, 30, 300])
+def test_a_margin_is_offered_with_the_examples_that_it_needs(count):
+    # 20 points need 20 examples, 2 points 215 (`aurac plan`): 1/(n + 2) · 2 and its reach.
+    said = " ".join(screen(one(n=count), width=80).split())
+    assert "The option --margin" in said
+    needs = (
+        f"A margin of 2 points needs 215 examples or more, even without a loss; there are {count}."
+    )
+    assert (needs in said) == (count < 215)
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])
@@ -271,7 +345,8 @@ def test_bounds_are_rounded_away_from_the_claim(value):
 
 def test_numbers_have_one_form():
     assert interval(0.4104, 0.3841, 0.4369) == "41.0 [38.4, 43.7]"
-    assert interval(0.41, 0.0, 1.0) == interval(0.41, None, None) == "41.0"  # says nothing
+    assert (interval(0.41, 0.0, 1.0), interval(0.41, None, None)) == ("41.0 [0.0, 100.0]", "41.0")
+    assert interval(-0.1, -0.2, 0.1, " points") == "−10.0 points [−20.0, 10.0]"
     assert [loss(0.011, 0.0181), loss(-0.02, 0.033), loss(0.0, None)] == [
         "1.1 (1.9)", "−2.0 (3.3)", "0.0",
     ]  # fmt: skip
@@ -297,6 +372,13 @@ def test_answers_that_were_cut_off_are_said():
     several = analyse([curve(unfinished={16: 5}), curve("b")])
     said = screen(several, width=120)
     assert "5 of 200 answers of lora at rank 16 were cut off: allow" in said
+    for counts, most in (
+        (dict.fromkeys(RANKS, 200), "200 of 200 answers at every rank were cut off: allow"),
+        ({1: 30, 2: 50, 4: 2, 8: 0, 16: 0}, "up to 50 of 200 answers at ranks 1 and 2 were cut"),
+    ):
+        assert most in screen(one(unfinished=counts), width=200)
+    both = analyse([curve(unfinished={16: 50}), curve("b", unfinished={16: 50})])
+    assert "50 of 200 answers of b and lora at rank 16 were cut off" in screen(both, width=200)
 
 
 def test_another_base_than_the_recorded_one_is_said():

@@ -194,6 +194,8 @@ def test_a_group_brings_its_tasks_along(tmp_path):
     assert (first.clusters, second.clusters) == (None, ("A", "B"))
     with pytest.raises(TaskError, match="more than once"):
         built(["both", "leaf_a"], include_path=tmp_path)
+    with pytest.raises(UsageError, match="mean over tasks"):
+        built(write_choice_task(tmp_path, "mean over tasks"))
 
 
 def test_clusters_are_named_by_the_user_or_the_task(tmp_path):
