@@ -116,10 +116,11 @@ def packed(folder: Path) -> Mapping[str, bytes]:
     compression spans its members. A damaged one is a RunFolderError.
     """
     archive = archive_of(folder)
-    if not archive.exists():
+    try:
+        state = archive.stat()
+        return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
+    except FileNotFoundError:  # perhaps another process has just unpacked it
         return {}
-    state = archive.stat()
-    return _members(archive, folder.name, state.st_mtime_ns, state.st_size)
 
 
 def unpack(folder: Path) -> None:
@@ -140,6 +141,8 @@ def _members(archive: Path, folder: str, *_state: int) -> dict[str, bytes]:
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is not None and parts[:1] == (folder,):
                     files["/".join(parts[1:])] = file.read()
+    except FileNotFoundError:
+        raise
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         raise RunFolderError(f"{archive} cannot be read ({first_line(error)}).") from error
     return files

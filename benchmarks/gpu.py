@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 RANK = 16
 BATCHES = (16, 64, 256)  # of HFLM, whose best one counts
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads")
-FIELDS = (*FIELDS, "intermediate_size", "vocab_size")
+FIELDS = (
+    *("num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "vocab_size"),
+)
 
 
 @dataclass(frozen=True)

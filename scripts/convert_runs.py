@@ -97,6 +97,7 @@ def converted(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     limits: dict[str, list[Any]] = {}
     for cut in run["cuts"]:
         cut["asked"] = {}
+        cut.pop("factors", None)  # each cell has its own
         given, examples = cut.pop("limits", {}), cut.pop("examples")
         for name, count in examples.items():
             stem = sets[name, count]
@@ -120,7 +121,7 @@ def converted(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
 
 def documents(folder: Path, task: dict[str, Any], count: int) -> str:
     """The beginning of the names of the files of the first so many examples."""
-    stem = task["documents"].removesuffix(".json")
+    stem = str(task["documents"]).removesuffix(".json")
     told = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
     whole = len(told["keys"]) == count
     target = stem if whole else f"{stem}-{count}"

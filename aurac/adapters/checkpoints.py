@@ -39,14 +39,6 @@ class NamedCheckpoint(NamedTuple):
         paths = tuple(f"{head}{word.strip()}{tail}" for word in inside.split(","))
         return cls(name or Path(head + tail).name.rstrip("_-.") or given, paths, family=True)
 
-    @property
-    def absolute(self) -> str:
-        """The same as another process finds it; a hub id as it is."""
-        paths = [str(Path(p).expanduser().resolve()) if _exists(p) else p for p in self.paths]
-        if not self.family:
-            return f"{self.name}={paths[0]}" if self.name else paths[0]
-        return f"{self.name}={{{','.join(paths)}}}"
-
 
 def _exists(path: str) -> bool:
     return os.path.exists(os.path.expanduser(path))  # noqa: PTH110, PTH111 - pathlib's may raise

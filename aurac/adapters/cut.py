@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from aurac.adapters.adapter import Adapter
 from aurac.adapters.family import Family
@@ -53,10 +53,12 @@ class Sweep:
     basis: Basis  #: each member of a family is cut by its own default
     rescale: Rescale
     ranks: tuple[int, ...]  #: to evaluate, ascending; the last is the trained rank
-    factors: Mapping[int, float] = field(default_factory=dict)  #: rank → factor, of rescale `fit`
 
-    def at(self, rank: int) -> Cut:
-        """What is evaluated at a rank: at full rank the adapter itself, whatever the basis."""
+    def at(self, rank: int, factor: float | None = None) -> Cut:
+        """What is evaluated at a rank: at full rank the adapter itself, whatever the basis.
+
+        A rescale `fit` needs its factor, which differs from task to task.
+        """
         member = self.adapter.member(rank)
         basis, rescale = self.basis, self.rescale
         if isinstance(self.adapter, Family):
@@ -65,14 +67,14 @@ class Sweep:
             with_p = basis == "svd" or rescale == "trained"
             trained = with_p and default_rescale(member) == "trained"
             basis, rescale = "prefix", "trained" if trained else "rule"
-        return Cut(member, rank, basis, rescale, self.factors.get(rank))
+        return Cut(member, rank, basis, rescale, factor)
 
 
 def sweeps_of(
     name: str,
     adapter: Adapter | Family,
     ranks: str | Sequence[int] = "pow2",
-    bases: Sequence[str] = (),
+    bases: Sequence[Basis] = (),
     rescales: Sequence[str] = (),
 ) -> list[Sweep]:
     """The curves of one adapter: its method's best truncation, or those that were asked for.
@@ -84,8 +86,9 @@ def sweeps_of(
         return [Sweep(name, adapter, "prefix", default_rescale(adapter.member(wanted[-1])), wanted)]
     first: Rescale | None = rescales[0] if rescales else None  # type: ignore[assignment]
     own = default_basis(adapter, first)
-    named: list[Basis] = [own if basis == "auto" else basis for basis in bases or ("auto",)]  # type: ignore[misc]
-    pairs = [(b, r) for b in named for r in (rescales or (default_rescale(adapter, b),))]
+    pairs = [
+        (b, r) for b in (bases or (own,)) for r in (rescales or (default_rescale(adapter, b),))
+    ]
     pairs = [(b, r) for b, r in pairs if b == "prefix" or r in ("keep", "fit")] or pairs
     for basis, rescale in pairs:
         check_cut(adapter, basis, rescale)  # type: ignore[arg-type]

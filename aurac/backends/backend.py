@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from typing_extensions import Self
 
@@ -38,18 +37,13 @@ class Backend:
         base: The base; perhaps an outline, without weights.
         checked: Whether its answers are held against the engine's before the first cell.
         scores: Whether it gives log-likelihoods.
-        finds_factors: Whether rescale `fit` may ask it for its factors.
-        on_ray: Whether workers of a Ray cluster may each have one.
         counts: Whether it calls `progress`.
-        several: The attribute of lm-eval's model for how many requests go at once, if there is one.
         progress: Called with the number of requests newly answered (negative if repeated).
     """
 
     checked = False
     scores: Any = True
-    finds_factors = on_ray = False
     counts = False
-    several = ""
     progress: Callable[[int], None] = staticmethod(lambda _count: None)
 
     def __init__(self, name: str, arguments: Mapping[str, Any], base: LoadedBase) -> None:
@@ -76,6 +70,13 @@ class Backend:
     def version(self) -> str:
         """Of what computes."""
         return f"lm-eval {version('lm_eval')}"
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a prompt that it does not cut, by its arguments or the base's config."""
+        told = self.arguments.get("max_model_len") or self.arguments.get("max_length")
+        config = self.base.model.config
+        return int(told or getattr(config, "max_position_embeddings", None) or 2048)
 
     def identity(self) -> dict[str, Any]:
         """What decides its answers beside the base and the prompts."""
@@ -112,18 +113,6 @@ class Backend:
         What lm-eval's own models say is kept from the terminal.
         """
         with quiet(), self._model(cut) as lm:
-            yield lm
-
-    @contextmanager
-    def checking(self, cut: Cut | None) -> Iterator[Any]:
-        """``lm(cut)`` as the check asks it: one request at a time.
-
-        vLLM 0.32 on CPUs ends where the prompts of several requests with LoRA are scored together.
-        """
-        with (
-            self.lm(cut) as lm,
-            patch.object(lm, self.several, 1) if self.several else nullcontext(),
-        ):
             yield lm
 
     def _model(self, cut: Cut | None) -> AbstractContextManager[Any]:

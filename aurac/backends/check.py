@@ -1,49 +1,47 @@
 """Whether a server or another backend computes the adapter: its answers beside the engine's.
 
-The engine answers with the base in float32; how far it moves when the base and the adapter have the
-served dtype is the rounding. Where log-likelihoods are off by more than that, the difference is
-projected on what each known mistake would change: 0 is right, 1 is that mistake. Texts are held
-against the engine's greedy ones, up to where rounding may part them.
+The engine answers in the served dtype, in packed passes and again one row at a time. How far these
+two are apart is a rounding, the unit of all distances. Log-probabilities may be off by some
+roundings, and a greedy text may leave the engine's where two tokens are nearly as likely.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from numpy.typing import NDArray
 
-from aurac.adapters import Adapter, default_rescale
 from aurac.adapters.cut import Cut
-from aurac.adapters.truncate import default_basis
+from aurac.backends.backend import Backend
 from aurac.backends.engine import EngineBackend
 from aurac.engine.lm import scoring_requests
 from aurac.engine.tokens import most_new_tokens
 from aurac.errors import AuracError
-from aurac.models.base import LoadedBase
+from aurac.models.base import load_base, resolve_base
+from aurac.models.device import no_memory
+from aurac.models.tokenizer import Tokenizer
 from aurac.terminal import one_line
 
 QUICK = 8  # prompts before a run
-FLOOR = 0.01  # nats, the least rounding: a server rounds in other places than the engine does
-SUSPECT, MOST = 1.25, 2.0  # roundings: nearer no mistake can be told, farther all is one
-SURE = 0.125  # largest standard error of a projection that tells a mistake
-NEAR, CLEAR = 2.5, 1.4  # roundings, and times less, that what is named leaves
-TIE = 10.0  # roundings of a token by which the engine's may lead the served one
-APART = 8  # one text in so many may be led by more
+FLOOR = 0.01  # nats, the least rounding: a server may add up in another order than the engine does
+MOST, MOST_OF_BASE = 3.0, 4.0  # roundings, of a cut and of the base
+SCALE, SEEN = 0.05, 20.0  # a scale off by more is wrong where the effect has so many roundings
+TIE, APART = 10.0, 8  # roundings of a token between two of a text; one text in so many may part
+_SCALES = np.linspace(0.0, 2.5, 251)
+_BROKEN = "\ufffd"  # bytes that are no text
+_NEAREST, _ENDS = 64, -1  # tokens that are kept of each place of a text; what ends the text
 _WORDS, _PARTS, _LONG = 120, 4, 4  # one prompt in four is of the longest, and scored whole
-_SLIGHT, _LACKS, _ALIKE, _MOSTLY = 1.02, 0.3, 2, 20
 
-Asked = Callable[[Cut | None], AbstractContextManager[Any]]
 Array = NDArray[np.float64]
 
 
@@ -61,10 +59,9 @@ class Verdict:
         rank: The rank.
         right: Whether its answers are the adapter's.
         says: In words, after "rank r: ".
-        rounding: Root mean square, in nats, between the log-likelihoods of the engine in the served
-            dtype and in float32.
-        distance: The same between the backend's and the engine's in float32.
-        effect: The same between the adapter's and the base's.
+        rounding: Root mean square, in nats, between two evaluations of the engine.
+        distance: The same between the backend and the engine, in roundings; None without scores.
+        effect: The same between the adapter and the base.
         texts: How many of its texts are the engine's until rounding parts them, and of how many.
     """
 
@@ -77,264 +74,300 @@ class Verdict:
     texts: tuple[int, int] | None = None
 
     def __str__(self) -> str:
-        told = {"off by ": self.distance, "rounding ": self.rounding, "the adapter ": self.effect}
-        parts = [", ".join(f"{what}{x:.3g}" for what, x in told.items() if x is not None) + " nats"]
-        if self.right and self.effect and self.distance is not None:
-            parts.append(
-                f"less than {MOST * self.rounding / self.effect:.1%} of it may not be seen"
-            )
+        parts = [f"a rounding is {self.rounding:.2g} nats"]
+        if self.distance is not None:
+            parts.insert(0, f"off by {self.distance:.3g} roundings")
+        if self.effect is not None:
+            parts.append(f"the adapter changes {self.effect:.3g} roundings")
         if self.texts:
-            parts.append("{} of {} texts as the engine's".format(*self.texts))
+            parts.append("{} of {} texts are the engine's".format(*self.texts))
+        if self.effect is not None and self.effect < SEEN:
+            parts.append("a scale that is off by 10 % cannot be seen")
         name = f"rank {self.rank}" if self.rank else "base"
         return f"{name}: {self.says} ({'; '.join(parts)})"
 
 
-def fits(model: Any) -> bool:
-    """Whether a model (its outline) fits this machine's memory in float32 and a second time."""
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    return 6 * numbers < 0.8 * float(psutil.virtual_memory().available)
+@dataclass(frozen=True)
+class Questions:
+    """What everyone is asked.
 
-
-@dataclass(eq=False)
-class Check:
-    """The questions, and the engine's answers to them.
-
-    Args:
-        base: In float32.
-        dtype: The served one, as torch calls it.
-        requests: lm-eval's, of all tasks: prompts are chosen among them.
-        count: How many prompts.
-        scores: Whether the backend gives log-likelihoods.
+    Attributes:
+        pairs: Beginnings of prompts, each with the words after it that are scored.
+        rows: Of each prompt its shortest beginning, with all the rest.
+        prompts: Prompts to continue, each with lm-eval's ``generation_kwargs``.
     """
 
-    base: LoadedBase
-    dtype: str
-    requests: Sequence[Any]
-    count: int
-    scores: bool = True
+    pairs: list[tuple[str, str]]
+    rows: list[tuple[str, str]]
+    prompts: list[tuple[str, dict[str, Any]]]
 
-    def verdicts(self, lm: Asked, cuts: Sequence[Cut]) -> Iterator[Verdict]:
-        """Of the base and of each cut; `lm` gives the lm-eval model of one."""
-        with lm(None) as served:  # cuts long prompts; the engine does it likewise
-            length = getattr(served, "max_length", None)
-        self._exact = EngineBackend(self.base, max_length=length)
-        self._rounded = self._exact
-        if self.dtype != "float32":
-            model = copy.deepcopy(self.base.model).to(getattr(torch, self.dtype))
-            same = replace(self.base, model=model, dtype=self.dtype)
-            self._rounded = EngineBackend(same, max_length=length)
-        self._ask(self._exact.model.max_length)
-        self._least, self._base = FLOOR, np.zeros(len(self._pairs))
-        for cut in (None, *cuts):
-            yield self._verdict(lm, cut)
+    @classmethod
+    def of(cls, requests: Sequence[Any], count: int, tokenizer: Any, length: int) -> Questions:
+        """Of a run's requests: `count` prompts, of which some are the longest.
 
-    def _ask(self, length: int) -> None:
-        """Make the requests: parts of prompts to score, and prompts to continue."""
-        ids, self._pairs = self.base.tokenizer, []
-        bos = ids.bos_token or ""
-        long, others = self._chosen(self.requests)
+        No prompt that is scored has more than `length` tokens, so that nobody cuts it.
+        """
+        made: list[list[tuple[str, str]]] = []
+        bos = tokenizer.bos_token or ""
+        long, others = _chosen(requests, count)
         for request in (*long, *others):
             text = "".join(part for part in request.args if isinstance(part, str))
             start = bos * text.startswith(bos)
             for words in [0] * (request in long) + [_WORDS >> times for times in range(6)]:
-                pairs = parts(text, words, start)
-                if len(ids("".join(pairs[-1] if pairs else ())).input_ids) < length:
+                some = parts(text, words, start)
+                if len(tokenizer("".join(some[-1] if some else ())).input_ids) < length:
                     break
-            self._pairs += pairs
-        tokens = ids("".join(part for _, part in self._pairs)).input_ids
-        self._tokens = max(1.0, len(tokens) / max(1, len(self._pairs)))  # of a continuation
-        written = [r for r in self.requests if r.request_type == "generate_until"]
-        long, others = self._chosen(written)
-        self._prompts = [
-            Instance("generate_until", {}, (r.args[0], _greedy(r.args[1])), number)
-            for number, r in enumerate([*long, *others, *long[:1]])  # one of them twice
-        ]
+            made += [some] if some else []
+        pairs = [pair for some in made for pair in some]
+        rows = [(some[0][0], "".join(part for _, part in some)) for some in made]
+        written = [r for r in requests if r.request_type == "generate_until"]
+        chosen = [each.args for part in _chosen(written, count) for each in part]
+        return cls(pairs, rows, [(text, _greedy(how)) for text, how in chosen])
 
-    def _chosen(self, requests: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        """The longest prompts of a run, and others evenly spaced."""
-        known = {request.args[0]: request for request in requests}
-        long = sorted(known, key=len, reverse=True)[: -(-self.count // _LONG)]
-        rest = [known[text] for text in known if text not in long]
-        left = self.count - len(long)
-        return [known[text] for text in long], rest[:: max(1, len(rest) // max(1, left))][:left]
+    def scored(self, lm: Any, *, rows: bool = False) -> Array:
+        """The log-likelihoods of the pairs, and of the rows, that an lm-eval model gives."""
+        asked = scoring_requests([*self.pairs, *(self.rows if rows else ())])
+        return np.array([value for value, _ in lm.loglikelihood(asked)])
 
-    def _verdict(self, lm: Asked, cut: Cut | None) -> Verdict:
-        exact = self._scored(self._exact.lm, cut)
-        rounding = max(self._least, rms(self._scored(self._rounded.lm, cut) - exact))
-        if cut is None:
-            self._least, self._base = rounding, exact
-        effect = rms(exact - self._base) if cut else None
-        wrong = distance = texts = None
-        if self.scores:
-            off = self._scored(lm, cut) - exact
-            distance, wrong = rms(off), self._misscored(off, exact, rounding, cut)
-        if self._prompts and not wrong:
-            texts, wrong = self._miswritten(lm, cut, TIE * rounding / math.sqrt(self._tokens))
-        says = wrong or "is computed as it should be"
-        if not wrong and effect is not None and effect <= SUSPECT * rounding:
-            says = "no difference is seen, and the adapter changes less than rounding does"
-        return Verdict(cut.rank if cut else 0, not wrong, says, rounding, distance, effect, texts)
+    def written(self, lm: Any) -> list[str]:
+        """The texts that an lm-eval model gives."""
+        asked = [Instance("generate_until", {}, each, n) for n, each in enumerate(self.prompts)]
+        return list(lm.generate_until(asked)) if asked else []
 
-    def _misscored(self, off: Array, exact: Array, rounding: float, cut: Cut | None) -> str | None:
-        """What is computed instead, by how far log-likelihoods are off; None where it is right."""
-        far, wrong = rms(off), not rms(off) <= MOST * rounding
-        if far <= SUSPECT * rounding or (cut is None and not wrong):
-            return None
-        if cut is None:
-            return _OTHER_BASE
-        if not math.isfinite(far):
+
+@dataclass(frozen=True)
+class Text:
+    """What the engine writes: its tokens, and for each place its nearest tokens.
+
+    Attributes:
+        text: Decoded.
+        tokens: The n tokens, up to where bytes are no text: they cannot be told from their text.
+        most: How many tokens were asked for.
+        leads: For n + 1 places: token (`_ENDS` for whatever ends the text) → by how many nats the
+            likeliest token leads it.
+    """
+
+    text: str
+    tokens: list[int]
+    most: int
+    leads: list[dict[int, float]]
+
+    def lead(self, served: str, tokens: Sequence[int]) -> float:
+        """In nats, by how much the engine's token leads the served one where two texts part."""
+        pairs = zip(self.tokens, tokens, strict=False)
+        at = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        if served == self.text or (at == len(self.tokens) and _BROKEN in self.text):
+            return 0.0
+        if at == len(self.tokens) >= self.most - 1:
+            return math.inf  # the served one is longer than it was asked for
+        return self._lead(at, tokens[at] if at < len(tokens) else _ENDS)
+
+    def own(self) -> float:
+        """The same of its own tokens, since packed rows wrote them and one row gave the leads."""
+        return max(itertools.starmap(self._lead, enumerate(self.tokens)), default=0.0)
+
+    def _lead(self, place: int, token: int) -> float:
+        """At least that of the farthest token that is known."""
+        return self.leads[place].get(token, max(self.leads[place].values()))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The engine's for a cut or the base.
+
+    Attributes:
+        scores: Of the pairs, in packed passes.
+        apart: In nats for each row, between packed passes and one row at a time, as far as a part
+            of it would be.
+        doubled: The scores at twice the scale; None of the base.
+        texts: Of the prompts.
+    """
+
+    scores: Array
+    apart: Array
+    doubled: Array | None
+    texts: list[Text]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """All that the engine needs to answer; it can be sent to another process."""
+
+    name: str
+    device: str
+    dtype: str
+    tokenizer: Tokenizer
+    length: int | None
+    questions: Questions
+    cuts: Sequence[Cut]
+    trust_remote_code: bool = False
+
+    def answers(self) -> list[Answers]:
+        """Of the base and of each cut, on the device or else on the CPU; none if it fits nowhere.
+
+        The base is loaded, and given back.
+        """
+        try:
+            return self._answers()
+        except (AuracError, RuntimeError) as error:
+            if not no_memory(error):
+                raise
+        return replace(self, device="cpu").answers() if self.device != "cpu" else []
+
+    def _answers(self) -> list[Answers]:
+        trust = self.trust_remote_code
+        if self.device == "cpu" and not _fits(self.name):
+            return []
+        base = load_base(self.name, dtype=self.dtype, device=self.device, trust_remote_code=trust)
+        base = self.tokenizer.adopted_by(base)
+        with EngineBackend(base, max_length=self.length) as engine, torch.inference_mode():
+            return [self._of(engine, cut) for cut in (None, *self.cuts)]
+
+    def _of(self, engine: EngineBackend, cut: Cut | None) -> Answers:
+        asked, count, doubled = self.questions, len(self.questions.pairs), None
+        with engine.lm(cut) as lm:
+            packed, written = asked.scored(lm, rows=True), asked.written(lm)
+            texts = [_text(lm, *row) for row in zip(asked.prompts, written, strict=True)]
+            lm.batch_size_per_gpu = 1
+            rows = HFLM.loglikelihood(lm, scoring_requests(asked.rows), disable_tqdm=True)
+        apart = packed[count:] - np.array([value for value, _ in rows])
+        if cut:
+            exported = cut.prepared().at(cut.rank)
+            with engine.lm(Cut(exported, exported.rank, "prefix", "fit", 2.0)) as lm:
+                doubled = asked.scored(lm)
+        share = math.sqrt(len(asked.rows) / max(1, count))
+        return Answers(packed[:count], apart * share, doubled, texts)
+
+
+@dataclass
+class Judge:
+    """Holds what a backend answers against the engine's answers, the base's first.
+
+    Attributes:
+        backend: Who is asked.
+        questions: What.
+        answers: The engine's for the base and each cut.
+        rounding: In nats, of all cuts; once the base was asked not less than the served base is off
+            the engine's, since other kernels round elsewhere.
+    """
+
+    backend: Backend
+    questions: Questions
+    answers: Sequence[Answers]
+    rounding: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        apart = np.concatenate([each.apart for each in self.answers])
+        self.rounding = max(FLOOR, rms(apart))
+
+    def verdicts(self, cuts: Sequence[Cut]) -> Iterator[Verdict]:
+        """Of the base and of each cut, as they are asked."""
+        for cut, own in zip((None, *cuts), self.answers, strict=True):
+            rounding = max(self.rounding, rms(own.apart))
+            distance = wrong = texts = None
+            with self.backend.lm(cut) as lm:
+                if self.backend.scores:
+                    off = self.questions.scored(lm) - own.scores
+                    distance, wrong = rms(off) / rounding, self._misscored(off, own, rounding)
+                written = [] if wrong else self.questions.written(lm)
+            if written:
+                texts, wrong = self._miswritten(written, own, rounding)
+            if cut is None and distance is not None:
+                self.rounding = max(self.rounding, distance * rounding)
+            effect = rms(own.scores - self.answers[0].scores) / rounding if cut else None
+            says = wrong or "is computed as it should be"
+            if not wrong and effect is not None and effect <= MOST:
+                says = "no difference is seen, and the adapter changes hardly more than rounding"
+            yield Verdict(
+                cut.rank if cut else 0, not wrong, says, rounding, distance, effect, texts
+            )
+
+    def _misscored(self, off: Array, own: Answers, rounding: float) -> str | None:
+        """What is wrong with log-likelihoods that are off the engine's."""
+        distance = rms(off) / rounding
+        if not math.isfinite(distance):
             return "its log-probabilities are no finite numbers"
-        left: dict[str, float] = {}
-        self._exact.__exit__()  # it lets go of the model
-        with EngineBackend(self.base) as engine:
-            for says, change in self._changes(engine.lm, off, exact, cut):
-                size = float(change @ change)
-                if rounding <= SURE * math.sqrt(size) and off @ change > size / 2:
-                    wrong, left[says] = True, rms(off - change)
-                    if left[says] <= max(SUSPECT * rounding, far / _MOSTLY):
-                        break
-        if not wrong:
+        differs = f"its log-probabilities differ by {distance:.3g} roundings"
+        if own.doubled is None:
+            return differs if distance > MOST_OF_BASE else None
+        effect = own.scores - self.answers[0].scores
+        scale, left = _scale(off, effect, own.doubled - own.scores)
+        scaled = abs(scale - 1) > SCALE
+        if distance <= MOST and not (scaled and rms(effect) >= SEEN * rounding):
             return None
-        best = min(left.values(), default=math.inf)
-        known = best <= min(max(NEAR * rounding, far / _MOSTLY), far / CLEAR)
-        alike = [says for says, rest in left.items() if rest <= CLEAR * best]
-        if not known or len(alike) > _ALIKE:
-            return "it answers as no known mistake does"
-        return ", or ".join(alike)
-
-    def _changes(
-        self, engine: Asked, off: Array, exact: Array, cut: Cut
-    ) -> Iterator[tuple[str, Array]]:
-        """What known mistakes change, in words and nats; partial ones as they fit best."""
-
-        def change(other: Cut | None) -> Array:
-            return self._scored(engine, other) - exact
-
-        def fitting(whole: Array, low: float, high: float) -> float:
-            share = float(off @ whole) / max(float(whole @ whole), 1e-9)
-            return min(max(share, low), high)
-
-        yield _BASE_ALONE, change(None)
-        for says, other in _mistakes(cut).items():
-            yield says, change(other)
-        exported = cut.prepared().at(cut.rank)
-        slight = change(_scaled(exported, _SLIGHT))
-        times = fitting(slight, -math.inf, math.inf)
-        scale = 1 + times * (_SLIGHT - 1)
-        yield f"its scale is about {scale:.3g} times what it should be", times * slight
-        for groups in (each for each in _groups(exported) if len(each) > 1):
-            names = list(groups)
-            alone = [change(_without(exported, groups[name])) for name in names]
-            weights = np.linalg.lstsq(np.stack(alone, axis=1), off, rcond=None)[0]
-            order = [names[i] for i in np.argsort(-weights) if weights[i] > _LACKS]
-            for count in range(1, len(order) + 1):
-                gone = set().union(*(groups[name] for name in order[:count]))
-                if len(gone) < len(exported.modules):
-                    whole = change(_without(exported, gone))
-                    says = f"partly applied: {', '.join(order[:count])}"
-                    yield says, whole * fitting(whole, 0, 1)
+        if not scaled or left > max(MOST * rounding, rms(off) / 2):
+            return differs
+        return (
+            f"the adapter is scaled by {scale:.2g}" if scale > SCALE else "the adapter is ignored"
+        )
 
     def _miswritten(
-        self, lm: Asked, cut: Cut | None, tie: float
+        self, served: list[str], own: Answers, rounding: float
     ) -> tuple[tuple[int, int], str | None]:
         """(texts as the engine's, of how many), and what is wrong where they are too few."""
-        served, own = self._written(lm, cut), self._written(self._exact.lm, cut)
-        with self._exact.lm(cut) as engine, torch.inference_mode():
-            rows = zip(self._prompts, own, served, strict=True)
-            bad = [row[1:] for row in rows if _lead(engine, *row) > tie]
-        count, wrong = len(served), None
-        if len(bad) * APART > count:
-            base = self._written(self._exact.lm, None) if cut else []
-            right, text = (one_line(repr(each), 60) for each in bad[0])
-            wrong = f"it writes {text} where greedy decoding gives {right}"
-            if served[0] != served[-1]:
-                wrong = "it does not decode greedily: one prompt got two texts"
-            elif 2 * sum(map(str.__eq__, served, base)) > count:
-                wrong = "it writes as the base does: it does not apply the adapter to generation"
-        return (count - len(bad), count), wrong
-
-    def _scored(self, ask: Asked, cut: Cut | None) -> Array:
-        with ask(cut) as lm:
-            return np.array([value for value, _ in lm.loglikelihood(scoring_requests(self._pairs))])
-
-    def _written(self, ask: Asked, cut: Cut | None) -> list[str]:
-        with ask(cut) as lm:
-            return list(lm.generate_until(self._prompts))
+        tokenizer, pairs = self.backend.base.tokenizer, self.questions.pairs
+        scored = _tokens(tokenizer, "".join(part for _, part in pairs))
+        tie = TIE * rounding / math.sqrt(max(1.0, len(scored) / max(1, len(pairs))))
+        tie = max(tie, 2 * max(text.own() for text in own.texts))
+        both = list(zip(served, own.texts, strict=True))
+        bad = [(t, own.text) for t, own in both if own.lead(t, _tokens(tokenizer, t)) > tie]
+        texts = len(served) - len(bad), len(served)
+        if len(bad) * APART <= len(served):
+            return texts, None
+        base = [each.text for each in self.answers[0].texts]
+        if own.doubled is not None and 2 * sum(map(str.__eq__, served, base)) > len(served):
+            return texts, "the adapter is ignored in texts"
+        text, right = (one_line(repr(each), 60) for each in bad[0])
+        return texts, f"its texts differ: {text} where greedy decoding gives {right}"
 
 
-_BASE_ALONE = "it answers as the base does: it does not compute the adapter"
-_OTHER_BASE = "its base is another model, or has another tokenizer"
+def _scale(off: Array, effect: Array, doubled: Array) -> tuple[float, float]:
+    """The scale at which the adapter would be nearest to what is served, and what is left in nats.
+
+    Each log-likelihood is a parabola of the scale, by the changes from 0 to 1 and from 1 to 2.
+    """
+    bend, slope = (doubled - effect) / 2, (doubled + effect) / 2
+    left = [rms(off - slope * (f - 1) - bend * (f - 1) ** 2) for f in _SCALES]
+    best = int(np.argmin(left))
+    return float(_SCALES[best]), left[best]
 
 
-def _mistakes(cut: Cut) -> Mapping[str, Cut]:
-    """What servers have been seen to compute instead of a cut: in words, and as a cut."""
-    whole, r = cut.adapter, cut.rank
-    prepared = cut.prepared()
-    exported = prepared.at(r)
-    ranks = {2**k for k in range(r.bit_length() + 3)} | {r - 1, r + 1, whole.rank}
-    found, basis, rescale = {}, cut.basis, cut.rescale
-    if r == whole.rank:  # where every basis is the adapter itself
-        basis = default_basis(whole)
-        rescale = default_rescale(whole, basis)
-    if cut.factor is None:
-        for other in sorted(rank for rank in ranks - {r} if 1 <= rank <= whole.rank):
-            found[f"it computes rank {other}"] = Cut(whole, other, basis, rescale)
-    module, trained = next(iter(whole.modules.items()))
-    root, scale = math.sqrt(r), prepared.scaling(module, r)
-    scales = {
-        "its scale is alpha/r and should be alpha/√r (rsLoRA)": 1 / root,
-        "its scale is alpha/√r and should be alpha/r": root,
-        "its scale is that of the trained rank": trained.scale(trained.rank) / (scale or math.nan),
-        "its scale is 1": 1 / (scale or math.nan),
-        "its scale is twice what it should be": 2.0,
-        "its scale is half of what it should be": 0.5,
-    }
-    for says, factor in scales.items():
-        if abs(factor - 1) > 1e-3:
-            found[says] = _scaled(exported, factor)
-    return found
+def _text(lm: Any, prompt: tuple[str, dict[str, Any]], text: str) -> Text:
+    """A text of the engine with what else it might have written at each place."""
+    [asked], _ = lm.tokens.prompts([prompt])
+    tokens = _tokens(lm.tokenizer, text.partition(_BROKEN)[0])
+    row = torch.tensor([[*asked.tokens, *tokens]], device=lm.device)
+    logits = lm.model(row).logits[0, len(asked.tokens) - 1 :].float()
+    logits = logits.max(dim=-1, keepdim=True).values - logits
+    stops = [start for stop in asked.until for start in (stop, stop[:1])]  # or what begins one
+    ends = [lm.tokenizer.eos_token_id, *(t for s in stops for t in _tokens(lm.tokenizer, s)[:1])]
+    near = logits.topk(min(_NEAREST, logits.shape[-1]), largest=False)
+    leads = [
+        dict(zip(*row, strict=True))
+        for row in zip(near.indices.tolist(), near.values.tolist(), strict=True)
+    ]
+    for place, end in zip(leads, logits[:, ends].min(dim=-1).values.tolist(), strict=True):
+        place[_ENDS] = end
+    return Text(text, tokens, asked.max_new_tokens, leads)
 
 
-def _scaled(exported: Adapter, factor: float) -> Cut:
-    return Cut(exported, exported.rank, "prefix", "fit", factor)
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _without(exported: Adapter, gone: set[str]) -> Cut:
-    kept = {name: f for name, f in exported.modules.items() if name not in gone}
-    return _scaled(replace(exported, modules=kept), 1.0)
+def _fits(name: str) -> bool:
+    """Whether the weights of a base fit this machine's memory."""
+    files = sum(f.stat().st_size for f in resolve_base(name).path.glob("*.safetensors"))
+    return 1.2 * files < float(psutil.virtual_memory().available)
 
 
-def _groups(adapter: Adapter) -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """The modules of each kind, and those of each layer, by name."""
-    kinds: dict[str, set[str]] = {}
-    layers: dict[str, set[str]] = {}
-    for name in adapter.modules:
-        kinds.setdefault(name.rpartition(".")[2], set()).add(name)
-        if number := re.search(r"\.(\d+)\.", name):
-            layers.setdefault(f"layer {number[1]}", set()).add(name)
-    return kinds, layers
-
-
-def _lead(lm: Any, request: Any, own: str, served: str) -> float:
-    """In nats, by how much the engine's next token leads the served one where two texts part."""
-    if own == served:
-        return 0.0
-
-    def ids(text: str) -> list[int]:
-        return list(lm.tokenizer(text, add_special_tokens=False).input_ids)
-
-    [prompt], _ = lm.tokens.prompts([request.args])
-    a, b = ids(own), ids(served)
-    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
-    at = len(list(same))
-    if at == len(a) >= prompt.max_new_tokens - 1:
-        return math.inf  # the served one is longer than it was asked for
-    # Of a text that has ended: what could end it, of a stop string also its first character.
-    stops = [start for stop in prompt.until for start in (stop, stop[:1])]
-    ends = [lm.tokenizer.eos_token_id, *(token for stop in stops for token in ids(stop)[:1])]
-    logits = lm.model(torch.tensor([[*prompt.tokens, *a[:at]]])).logits[0, -1].float()
-    first, second = (float(logits[part[at : at + 1] or ends].max()) for part in (a, b))
-    return first - second
+def _chosen(requests: Sequence[Any], count: int) -> tuple[list[Any], list[Any]]:
+    """Requests with the longest prompts, and others that are evenly spaced."""
+    known = {request.args[0]: request for request in requests}
+    long = sorted(known, key=len, reverse=True)[: -(-count // _LONG)]
+    rest = [known[text] for text in known if text not in long]
+    left = count - len(long)
+    return [known[text] for text in long], rest[:: max(1, len(rest) // max(1, left))][:left]
 
 
 def _greedy(how: Mapping[str, Any]) -> dict[str, Any]:

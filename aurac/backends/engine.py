@@ -23,7 +23,7 @@ class EngineBackend(Backend):
     Leaving it as a context restores the base.
     """
 
-    finds_factors = on_ray = counts = True
+    counts = True
 
     def __init__(
         self,

@@ -21,8 +21,6 @@ from aurac.models.base import LoadedBase
 class HflmBackend(Backend):
     """lm-eval's own ``HFLM`` on the model with the adapter attached: slow, and the reference."""
 
-    finds_factors = True
-
     def __init__(
         self, arguments: Mapping[str, Any], base: LoadedBase, load: Callable[[], LoadedBase]
     ) -> None:
@@ -82,7 +80,6 @@ class VllmBackend(Backend):
     """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
     checked = True
-    several = "batch_size"
 
     def __init__(
         self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports, largest: int

@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -34,12 +34,8 @@ from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
-_CLIENT = ("aiohttp", "requests", "tenacity")
-_PATHS = ("/v1/completions", "/v1", "/")
 _COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
 _NOT_THERE, _LATER = (401, 403, 404, 405), (429, *range(500, 600))
-_LARGEST = 64 << 20  # bytes of an answer; log-probabilities take about 150 for each token
-_TOKEN = 256  # characters of a token, at most
 
 
 class ServerError(AuracError):
@@ -59,18 +55,15 @@ class ServerBackend(Backend):
 
     checked = True
     device_kind = place = "server"
-    several = "concurrent"
 
     def __init__(self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports) -> None:
         super().__init__(SERVER, arguments, base)
-        if missing := [each for each in _CLIENT if find_spec(each) is None]:
-            raise UsageError(f"asking a server needs pip install 'aurac[servers]' ({missing[0]})")
+        if not all(map(find_spec, ("aiohttp", "requests", "tenacity"))):
+            raise UsageError("asking a server needs pip install 'aurac[servers]'")
         url = str(arguments.get("base_url") or "")
         if not urlsplit(url).netloc:
             raise UsageError(f"--model {SERVER} needs --model-args base_url=http://HOST:PORT/v1/…")
-        self._root = url.rstrip("/")
-        for path in _PATHS:
-            self._root = self._root.removesuffix(path)
+        self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
         self._exports = exports
@@ -94,22 +87,26 @@ class ServerBackend(Backend):
         with suppress(AuracError, AttributeError):
             number = self.told("get", "/version").get("version", "")
         owner = self.models()[self.served].get("owned_by") or "server"
-        return redacted(f"{owner} {number}".strip())
+        return f"{owner} {number}".strip()
 
     def identity(self) -> dict[str, Any]:
         """As of any backend; also the served model's name and its length in tokens."""
         length = self._arguments["max_length"]
         return {**super().identity(), "served_model": self.served, "max_length": length}
 
+    @property
+    def longest(self) -> int:
+        """One token less than the server takes: lm-eval asks for one beyond what is scored."""
+        return int(self._arguments["max_length"]) - 1
+
     @cached_property
     def _arguments(self) -> dict[str, Any]:
         """Of lm-eval's class."""
-        tokenizer, config = self.base.tokenizer, self.base.model.config
-        longest = self._longest or getattr(config, "max_position_embeddings", None) or 2048
+        tokenizer = self.base.tokenizer
         here = {
             "tokenizer": tokenizer.name_or_path or str(self.base.path),
             "tokenizer_backend": "huggingface",
-            "max_length": longest,
+            "max_length": self._longest or super().longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
         url = {"base_url": f"{self._root}{_COMPLETIONS}", "model": self.served}
@@ -165,37 +162,35 @@ class ServerBackend(Backend):
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
-        told = self.again(self.told)("get", _MODELS)
+        told = self.told("get", _MODELS)
         try:
-            return {redacted(each["id"]): dict(each) for each in told["data"]}
+            return {each["id"]: dict(each) for each in told["data"]}
         except (KeyError, TypeError, ValueError) as error:
             raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
 
     def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
-        """The answers to prompts (tokens where they are scored), if all of them are whole."""
+        """The answers to prompts (tokens where they are scored), if all of them are whole.
+
+        lm-eval would take what is missing for wrong, or for certain.
+        """
         try:
             told = self.told("post", _COMPLETIONS, json=asked)
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
-            raise
-        choices = told.get("choices") if isinstance(told, dict) else None
-        choices = choices if isinstance(choices, list) else []
-        at = [each.get("index") for each in choices if isinstance(each, dict)]
-        if sorted(at, key=repr) != sorted(range(len(prompts)), key=repr):
-            raise ServerError(f"{self.address} answers {len(at)} of {len(prompts)} prompts")
-        for choice in choices:
-            if "echo" in asked:
-                each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-                if len(each) != len(prompts[choice["index"]]) + 1:
-                    raise CellError(f"{self.address} gives no log-probability for each token")
-                continue
-            if not isinstance(text := choice.get("text"), str):
+            told = self.told("post", _COMPLETIONS, json=asked)
+        try:
+            choices = {choice["index"]: choice for choice in told["choices"]}
+        except (KeyError, TypeError):
+            choices = {}
+        if set(choices) != set(range(len(prompts))):
+            count = f"{len(choices)} of {len(prompts)} prompts"
+            raise ServerError(f"{self.address} answers {count}")
+        for at, choice in choices.items():
+            each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
+            if "echo" in asked and len(each) != len(prompts[at]) + 1:
+                raise CellError(f"{self.address} gives no log-probability for each token")
+            if "echo" not in asked and not isinstance(choice.get("text"), str):
                 raise CellError(f"{self.address} answers without a text")
-            if len(text) > _TOKEN * asked["max_tokens"]:
-                raise CellError(f"{self.address} answers with too long a text")
-            for stop in filter(None, asked["stop"]):
-                text = text.split(stop, maxsplit=1)[0]
-            choice["text"] = redacted(text)
         return told
 
     def _name(self, cut: Cut | None) -> str:
@@ -213,7 +208,7 @@ class ServerBackend(Backend):
                 raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
             what = {"lora_name": name, "lora_path": str(self._exports.of(cut))}
             try:
-                self.again(self.send)("post", _LOAD, json=what)
+                self.send("post", _LOAD, json=what)
             except UsageError as error:
                 raise UsageError(
                     f"{self.address} loads no adapters while it runs: start it with "
@@ -227,56 +222,62 @@ class ServerBackend(Backend):
 
     def told(self, method: str, path: str, **content: Any) -> Any:
         """The JSON with which the server answers a request."""
-        body = self.send(method, path, **content)
+        text = self.send(method, path, **content)
         try:
-            return json.loads(body)
+            return json.loads(text)
         except (ValueError, RecursionError) as error:
-            what = f"what is no JSON: {_said(body)}"
+            what = f"what is no JSON: {_said(text)}"
             raise ServerError(f"{self.address}{path} answers {what}") from error
 
-    def again(self, ask: Callable[..., Any]) -> Callable[..., Any]:
-        """A request that is tried as often as lm-eval does."""
-        from tenacity import retry, stop_after_attempt, wait_exponential
+    @cached_property
+    def _session(self) -> Any:
+        """Connections that stay, and try again what fails as often as lm-eval does."""
+        from requests import Session
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
 
-        return retry(
-            stop=stop_after_attempt(int(self.arguments.get("max_retries", 3))),
-            wait=wait_exponential(multiplier=0.5, min=1, max=10),
-            reraise=True,
-        )(ask)
+        given, session = self.arguments, Session()
+        retries = Retry(
+            int(given.get("max_retries", 3)) - 1, status_forcelist=_LATER, allowed_methods=None,
+            backoff_factor=0.5, backoff_max=10, raise_on_status=False,
+        )  # fmt: skip
+        size = int(given.get("num_concurrent", 1))
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(pool_maxsize=size, max_retries=retries))
+        verify = given.get("verify_certificate", True)
+        session.verify = verify and (given.get("ca_cert_path") or True)
+        key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
+        session.headers.update(given.get("header") or key)
+        return session
 
-    def send(self, method: str, path: str, **content: Any) -> bytes:
-        """A request; the body that comes back, as it is: a small compressed one may fill memory.
+    def send(self, method: str, path: str, **content: Any) -> str:
+        """A request; what comes back, without keys.
 
         Raises:
             ServerError, UsageError, CellError: No answer yet; no such path; no such request.
         """
-        import requests
-        from urllib3.exceptions import HTTPError
+        from requests import RequestException
+        from urllib3.exceptions import ProtocolError
 
-        verify = self.arguments.get("verify_certificate", True)
-        verify = verify and (self.arguments.get("ca_cert_path") or True)
         timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
-        key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
-        header = {**(self.arguments.get("header") or key), "Accept-Encoding": "identity"}
-        how = {"verify": verify, "headers": header, "stream": True, **content}
         try:
-            with requests.request(method, self._root + path, timeout=timeout, **how) as reply:
-                status, body = reply.status_code, reply.raw.read(_LARGEST + 1)
-        except (requests.RequestException, HTTPError) as error:
-            kind = type(error).__name__
-            late = f"within {timeout:g} s" if "Timeout" in kind else f"({kind})"
-            raise ServerError(f"{self.address} does not answer {late}") from error
-        if len(body) > _LARGEST:
-            raise ServerError(f"{self.address} answers with more than {_LARGEST >> 20} MiB")
+            reply = self._session.request(method, self._root + path, timeout=timeout, **content)
+        except RequestException as error:
+            reason = getattr(next(iter(error.args), None), "reason", None) or error
+            reason = reason.args[-1] if isinstance(reason, ProtocolError) else reason
+            what = redacted(first_line(reason).rpartition(": ")[2])
+            raise ServerError(f"{self.address} does not answer ({what})") from error
+        reply.encoding = "utf-8"
+        status, text = reply.status_code, redacted(reply.text)
         if status >= 400:
             kinds = {**dict.fromkeys(_NOT_THERE, UsageError), **dict.fromkeys(_LATER, ServerError)}
-            what = f"{status} {responses.get(status, '')}: {_said(body)}"
+            what = f"{status} {responses.get(status, '')}: {_said(text)}"
             raise kinds.get(status, CellError)(f"{self.address}{path} answers {what}")
-        return body
+        return text
 
 
-def _said(body: bytes) -> str:
-    return redacted(one_line(body[:9999].decode("utf-8", "replace")))[:200]
+def _said(text: str) -> str:
+    return "no text" if "\ufffd" in text else one_line(text)[:200]
 
 
 def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
@@ -323,7 +324,7 @@ def _client(server: ServerBackend) -> Any:
 
             pool = ThreadPoolExecutor(self.concurrent)
             try:
-                parts = list(pool.map(server.again(answers), range(0, len(messages), self.size)))
+                parts = list(pool.map(answers, range(0, len(messages), self.size)))
             finally:
                 pool.shutdown(cancel_futures=True)
             return {"choices": list(chain.from_iterable(parts))}

@@ -128,6 +128,10 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
 @click.option(
     "--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Settings of --model."
 )
+@click.option(
+    "--no-check", "check", is_flag=True, flag_value=False, default=True,
+    help="Do not hold a server's or vLLM's answers against the engine's before the first cell.",
+)  # fmt: skip
 def compare(
     checkpoints: tuple[str, ...],
     tasks: tuple[str, ...],

@@ -53,9 +53,10 @@ def check_server(
 ) -> int:
     """Check that a server computes an adapter at every rank.
 
-    Its answers are compared with those of aurac's own engine in float32, for which the base is
-    loaded here, on the CPU. The server offers OpenAI's completions and can read the folders in
-    which the ranks are written; start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.
+    Its answers are compared with those of aurac's own engine, for which the base is loaded here, on
+    the GPU if one has room for it, in the precision of the server. The server offers OpenAI's
+    completions and can read the folders in which the ranks are written; start vLLM with
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1.
 
     \b
     aurac check-server http://localhost:8000 my_adapter
@@ -70,7 +71,7 @@ def check_server(
     ranks = ",".join(rank for _, rank in names) or ranks
     arguments: dict[str, Any] = {"base_url": url, "timeout": timeout}
     arguments |= {"model": model} if model else {}
-    words |= {"ranks": ranks, "device": "cpu", "out": cache_root() / "check"}
+    words |= {"ranks": ranks, "out": cache_root() / "check"}
     words |= {"model": "local-completions", "model_args": arguments}
     inputs = load(Settings.of(checkpoint, "aurac_word_problems", **words))
     listed = None if ranks in ("pow2", "all") else {int(rank) for rank in ranks.split(",")}
@@ -84,7 +85,7 @@ def check_server(
         for what in ("the base", *(f"rank {cut.rank}" for cut in cuts)):
             click.echo(f"{prompts} prompts for {what} …", err=True)
             if (verdict := next(found, None)) is None:
-                raise UsageError("the base does not fit this machine in float32: nothing is known")
+                raise UsageError("the base does not fit this machine: nothing is known")
             verdicts.append(verdict)
             if not as_json:
                 click.echo(str(verdict))
@@ -94,6 +95,6 @@ def check_server(
         elif not backend.scores:
             click.echo(
                 "no log-probabilities of the prompt: multiple choice cannot be evaluated, and a "
-                "wrong scale or a missing kind of module may not be seen"
+                "wrong scale or a module that is left out may not be seen"
             )
     return 0 if all(verdict.right for verdict in verdicts) else 4

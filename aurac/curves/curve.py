@@ -54,6 +54,7 @@ class Curve:
         sizes: ``rank -> bytes`` of the adapter truncated there.
         unfinished: ``rank -> answers`` that were cut off at `token_limit`; rank 0 is the base. Of
             a rank that is absent it is not known.
+        factors: ``rank -> factor`` of the scale, of rescale "fit".
         token_limit: Tokens that an answer may have.
         trained_rank: The adapter's own rank, to which it was trained.
         width: Inputs and outputs of all adapted modules; 0: vLLM does not serve it; None: unknown.
@@ -85,6 +86,7 @@ class Curve:
     missing: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[int, int] = field(default_factory=dict)
     unfinished: Mapping[int, int] = field(default_factory=dict)
+    factors: Mapping[int, float] = field(default_factory=dict)
     token_limit: int | None = None
     trained_rank: int | None = None
     width: int | None = None

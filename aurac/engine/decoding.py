@@ -164,7 +164,7 @@ class Decoder:
         self._ended: list[Stream] = []
 
     def run(self) -> list[tuple[list[int], bool]]:
-        """The new tokens of each prompt, the last included, and whether the limit ended them."""
+        """The new tokens of each prompt with the last one, and whether the limit ended them."""
         with packed_model(self._model):
             while self._waiting or self._active:
                 self._start_over()
@@ -223,7 +223,7 @@ class Decoder:
     def _prefill(
         self, subtrees: Sequence[Subtree], slots_of: Mapping[int, Sequence[int]]
     ) -> list[int]:
-        """Fill the slots of prompts by one pass over their subtrees; return those that ended."""
+        """Fill the slots of prompts by a pass over their subtrees; return those that ended."""
         paths: list[Any] = []
         slots: list[int] = []
         at = 0

@@ -172,8 +172,7 @@ def _packed_passes(model: Any, tree: PrefixTree, windows: set[int]) -> Iterator[
     """(nodes, their logits) of each kind of packed pass.
 
     They are a cached head, a tree below it, a whole tree, and decoding passes of one and of two
-    tokens.
-    The windows of which layers tell the attention function are added to ``windows``.
+    tokens. The windows of which layers tell the attention function are added to ``windows``.
     """
     device, sizes = device_of(model), sizes_of(model)
     store = SlotCache(1, -(-_HEAD // sizes.align) * sizes.align)

@@ -171,8 +171,10 @@ def _config(run: StoredRun, point: Point) -> dict[str, Any]:
     prompting = run.task(next(iter(point.cells))).prompting if point.cells else {}
     args: dict[str, Any] = {"pretrained": made["base"], "dtype": made["dtype"]}
     if cut is not None:
+        whose = {task: each.cell.identity for task, each in point.cells.items()}
+        factors = {f"factor_{t}": of.factor for t, of in whose.items() if of and of.factor}
         args["peft"] = next(each.path for each in run.adapters if each.name == cut.adapter)
-        args |= {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale}
+        args |= {"rank": point.rank, "basis": cut.basis, "rescale": cut.rescale, **factors}
     return {
         "model": made.get("model", "hf"),
         "model_args": args,

@@ -36,6 +36,7 @@ rank-accuracy curve over log2 of the rank, with its 95 % interval.
 
 {% if not task.rolling %}AURAC over ranks {{ task.over }}: {{ percent(task.aurac, task.low, task.high) }} % on {{ task.examples }} examples. \
 {% endif %}The metric is {{ task.metric }}, the cut {{ task.cut }}.\
+{% if task.factors %} Its scale is the trained one times {{ task.factors }}.{% endif %}\
 {% if task.base is not none %} The base has {{ task.said(task.base, none, none) }}{{ "" if task.rolling else " %" }}.{% endif %}
 
 | rank | {{ "value" if task.rolling else "accuracy [95 %] in %" }} | MB | vLLM rank |
@@ -119,10 +120,18 @@ def _tasks(curves: Mapping[str, Curve], analysis: Analysis) -> list[dict[str, An
             continue
         own = [p for p in points if p["task"] == curve.task and p["rank"]]
         said = _value if curve.rolling else numbers.interval
-        told = {"metric": curve.metric, "rolling": curve.rolling, "said": said, "points": own}
-        told["over"] = ", ".join(map(str, analysis.ranks[str(curve.task)]))
+        factors = ", ".join(f"{x:.4g} at rank {r}" for r, x in sorted(curve.factors.items()))
         advice = [sentence for sentence, _ in wording.advice(View(analysis, score["task"]), None)]
-        tasks.append({**score, **told, "advice": " ".join(advice)})
+        told = {
+            "factors": factors,
+            "over": ", ".join(map(str, analysis.ranks[str(curve.task)])),
+            "metric": curve.metric,
+            "rolling": curve.rolling,
+            "said": said,
+            "points": own,
+            "advice": " ".join(advice),
+        }
+        tasks.append({**score, **told})
     return tasks
 
 

@@ -200,11 +200,10 @@ def outline_base(
     dtype: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
-    elsewhere: bool = False,
 ) -> LoadedBase:
     """As `load_base`, but without weights: the model is on the meta device.
 
-    `elsewhere`: it is for another machine, whose devices are not looked for here.
+    A device that is named may be another machine's: it is not looked for here.
     """
     base = resolve_base(name)
     try:
@@ -214,7 +213,7 @@ def outline_base(
     except BaseModelError as error:  # its code may need weights, which `load_base` has
         logger.debug("base %s cannot be outlined (%s)", name, error)
         return load_base(name, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-    place = pick_device(device, elsewhere=elsewhere)
+    place = pick_device() if device in (None, "auto") else str(device)
     kind = str(pick_dtype(dtype, place)).removeprefix("torch.")
     return LoadedBase(name, base.path, base.sha256, model, tokenizer, kind, place)
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 _PACKAGES = ("aurac", "torch", "transformers", "peft", "lm-eval", "datasets", "tokenizers", "numpy")
-KINDS = ("cpu", "cuda", "mps")
 _OUT_OF_MEMORY = (
     *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate"),
     # what a library of CUDA's that gets no workspace says instead
@@ -57,11 +56,10 @@ def keep_freed_memory() -> None:
                 libc.mallopt(option, 1 << 30)
 
 
-def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
+def pick_device(device: str | None = None) -> str:
     """`device` if given, else the first accelerator that torch sees, else the CPU.
 
-    Where the model will be on other machines (`elsewhere`) a device that is named need not be here,
-    and only its kind counts. BaseModelError: one that is not here, or is none.
+    BaseModelError: one that is not here, or is none.
     """
     import torch
 
@@ -70,8 +68,6 @@ def pick_device(device: str | None = None, *, elsewhere: bool = False) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        if elsewhere and (kind := torch.device(str(device)).type) in KINDS:
-            return kind
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BaseModelError(

@@ -40,8 +40,7 @@ def read_rows(path: Path, *, typed: bool = False) -> list[Row]:
     if kind == ".parquet":
         return list(read_parquet(path).to_pylist())
     if kind == ".csv":
-        texts = _read_csv(path)
-        return _typed_cells(path, texts) if typed else texts.to_dict("records")
+        return _csv_rows(path, typed=typed)
     placed = _json_rows(path)
     if not placed:
         raise DataError(f"{path} is empty.")
@@ -116,12 +115,16 @@ def _read_csv(path: Path, kinds: Any = str) -> pd.DataFrame:
         raise _unreadable(path, error) from error
 
 
-def _typed_cells(path: Path, texts: pd.DataFrame) -> list[Row]:
-    """The rows of a CSV file by the types of its columns; one with a number such as 007 is text."""
-    kinds = {name: str for name in texts if texts[name].str.match(r"[+-]?0\d").any()}
-    frame = _read_csv(path, kinds)
-    columns = [_nested(frame[name].tolist()) for name in frame]
-    return [dict(zip(frame, cells, strict=True)) for cells in zip(*columns, strict=True)]
+def _csv_rows(path: Path, *, typed: bool) -> list[Row]:
+    """Rows of texts; typed, by the types of the columns. One with a number such as 007 is text."""
+    frame = _read_csv(path)
+    if typed:
+        padded = {name for name in frame if frame[name].str.match(r"[+-]?0\d").any()}
+        frame = _read_csv(path, dict.fromkeys(padded, str))
+    names = [str(name) for name in frame]
+    columns = [frame[name].tolist() for name in names]
+    columns = [_nested(cells) for cells in columns] if typed else columns
+    return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
 
 
 def _nested(cells: list[Any]) -> list[Any]:

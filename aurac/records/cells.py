@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from filelock import FileLock
@@ -47,6 +47,7 @@ class Cell:
     #: hash of a set of examples → lm-eval's aggregates over these
     aggregates: dict[str, dict[str, float]] = field(default_factory=dict)
     failed: Failed | None = None  #: why it could not be completed, if nothing was kept since
+    failures: int = 0  #: how often it could not be completed
 
     def add(self, line: Any) -> None:
         """Take in one line of the file."""
@@ -55,7 +56,7 @@ class Cell:
         elif isinstance(line, Aggregates):
             self.aggregates[line.examples] = line.values
         elif isinstance(line, Failed):
-            self.failed = line
+            self.failed, self.failures = line, self.failures + 1
         else:
             self.failed = None
             for row, key in enumerate(line.documents):
@@ -166,15 +167,27 @@ class CellStore:
 
 def read_cell(path: Path, *, whole: bool = True) -> Cell:
     """The outcomes in a cell's file, or in the archive; without `whole` its scores alone."""
-    cell, file = Cell(), None
-    with suppress(FileNotFoundError):
-        file = path.open("rb")
-    with file or io.BytesIO(packed(path.parent).get(path.name, b"")) as lines:
+    cell = Cell()
+    with _opened(path) as lines:
         for line in lines:
             if line.strip():
                 with suppress(ValueError):  # its examples are computed again
                     cell.add(decode_line(line, whole=whole))
     return cell
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A cell's lines, wherever they lie; none where nothing is kept.
+
+    Where neither the file nor the archive has them, another process may have unpacked the archive
+    between the two looks. It removes the archive last, so that a second look finds the file.
+    """
+    for _ in range(2):
+        with suppress(FileNotFoundError):
+            return path.open("rb")
+        if content := packed(path.parent).get(path.name):
+            return io.BytesIO(content)
+    return io.BytesIO()
 
 
 @contextmanager

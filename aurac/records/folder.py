@@ -30,12 +30,13 @@ class RunFolder:
     Attributes:
         path: Of the folder, which may not be there yet.
         cells: What is computed.
+        locks: Of the processes that work on it; may be deleted while none does.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cells = CellStore(path)
-        self._locks = path / "locks"
+        self.locks = path / "locks"
 
     def check(self, manifest: Manifest) -> None:
         """Refuse a folder that is of another run, or of none.
@@ -51,7 +52,7 @@ class RunFolder:
                 )
             return
         there = [each.name for each in self.path.iterdir()] if self.path.is_dir() else []
-        foreign = any(not name.startswith(".") and name != self._locks.name for name in there)
+        foreign = any(not name.startswith(".") and name != self.locks.name for name in there)
         if self.path.is_file() or foreign:
             raise RunFolderError(f"{self.path} holds other files: give a new folder with --out")
 
@@ -65,8 +66,8 @@ class RunFolder:
             RunFolderError: See `check`; or the folder cannot be written.
         """
         with writing(self.path):
-            self._locks.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._locks / "run.lock"):
+            self.locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.locks / "run.lock"):
                 self.check(manifest)
                 if (self.path / RUN_FILE).is_file():
                     manifest = Manifest.read(self.path).grown(manifest)
@@ -76,8 +77,8 @@ class RunFolder:
     def ask(self, question: Question) -> None:
         """Keep a question as the last one."""
         with writing(self.path):
-            self._locks.mkdir(exist_ok=True)
-            with FileLock(self._locks / "run.lock"):
+            self.locks.mkdir(exist_ok=True)
+            with FileLock(self.locks / "run.lock"):
                 manifest = Manifest.read(self.path)
                 msgspec.structs.replace(manifest, question=question).write(self.path)
 
@@ -87,7 +88,7 @@ class RunFolder:
         It goes with its process, however that ends, and its file stays. It saves work and protects
         nothing: of examples that two processes compute, the first outcome counts.
         """
-        lock = FileLock(self._locks / f"{key}.lock", thread_local=False)
+        lock = FileLock(self.locks / f"{key}.lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -97,7 +98,7 @@ class RunFolder:
     @contextlib.contextmanager
     def begun(self, key: str) -> Iterator[int]:
         """Work on a cell; yields how many processes ended within it since it last grew."""
-        mark = self._locks / f"{key}.begun"
+        mark = self.locks / f"{key}.begun"
         deaths = mark.stat().st_size if mark.exists() else 0
         if deaths >= MOST_DEATHS:
             yield deaths
@@ -111,6 +112,6 @@ class RunFolder:
 
     def grown(self, key: str) -> None:
         """Something of the cell is kept: those that ended within it did not end in vain."""
-        mark = self._locks / f"{key}.begun"
+        mark = self.locks / f"{key}.begun"
         if mark.exists():  # on Ray workers do not mark
             mark.write_bytes(b".")

@@ -74,6 +74,11 @@ class TaskInfo(Record, frozen=True, kw_only=True):
     scoring: str = ""  #: hash of how answers become scores
     token_limit: int | None = None  #: most tokens of an answer, where answers are generated
 
+    @property
+    def leaves(self) -> dict[str, str]:
+        """Each task of a group, or itself → the name of its cells in a cut."""
+        return {leaf: f"{self.name}:{leaf}" for leaf in self.members} or {self.name: self.name}
+
 
 class CutInfo(Record, frozen=True, kw_only=True):
     """One way of truncating one adapter."""
@@ -81,8 +86,8 @@ class CutInfo(Record, frozen=True, kw_only=True):
     adapter: str  #: its name in the run
     basis: str
     rescale: str
-    factors: dict[int, float] = {}  #: rank → factor that rescale `fit` found
-    cells: dict[str, dict[int, str]]  #: task (no group) → rank → key of the cell
+    #: task (no group), or `GROUP:TASK` for a task of a group → rank → key of the cell
+    cells: dict[str, dict[int, str]]
     #: task or group → name of a set of its examples → ranks that were asked for on it
     asked: dict[str, dict[str, list[int]]] = {}
 
@@ -135,7 +140,7 @@ class Manifest(Record, frozen=True, kw_only=True):
             (key, each.name)
             for cut in self.cuts
             for task in self.tasks
-            for leaf in task.members or (task.name,)
+            for leaf in task.leaves.values()
             for rank, key in cut.cells.get(leaf, {}).items()
             for each in task.sets
             if rank in cut.asked.get(task.name, {}).get(each.name, ())
@@ -261,5 +266,4 @@ def _grown(before: CutInfo, cut: CutInfo) -> CutInfo:
         known = asked.get(task, {})
         both = {name: sorted({*known.get(name, ()), *ranks}) for name, ranks in sets.items()}
         asked[task] = known | both
-    factors = {**before.factors, **cut.factors}
-    return msgspec.structs.replace(cut, cells=cells, asked=asked, factors=factors)
+    return msgspec.structs.replace(cut, cells=cells, asked=asked)

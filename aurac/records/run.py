@@ -71,7 +71,8 @@ class Logged(NamedTuple):
 class Chosen:
     """The examples that a curve is read on: the first ones of a set of each task (no group)."""
 
-    parts: tuple[tuple[str, str, int], ...]  #: task, its files, and how many examples
+    task: str  #: task or group
+    parts: tuple[tuple[str, str, int], ...]  #: task (no group), its files, and how many examples
 
     @property
     def size(self) -> int:
@@ -164,9 +165,10 @@ class StoredRun:
         for name, key in self.manifest.base.items():
             yield None, name, 0, key
         for cut in self._cuts:
-            for name, cells in cut.cells.items():
-                for rank, key in cells.items():
-                    yield cut, name, rank, key
+            for task in self._tasks.values():
+                for leaf, name in task.leaves.items():
+                    for rank, key in cut.cells.get(name, {}).items():
+                        yield cut, leaf, rank, key
 
     def task(self, name: str) -> TaskInfo:
         """A task or group of the run; a RunFolderError where it has none of that name."""
@@ -193,14 +195,14 @@ class StoredRun:
         for each in reversed(task.sets):
             ranks = {0} if cut is None else {*cut.asked.get(task.name, {}).get(each.name, ())}
             if ranks:
-                found.setdefault(self._limited(each.documents), set()).update(ranks)
+                found.setdefault(self._limited(task, each.documents), set()).update(ranks)
         return found
 
-    def _limited(self, documents: Mapping[str, str]) -> Chosen:
+    def _limited(self, task: TaskInfo, documents: Mapping[str, str]) -> Chosen:
         limit = self.question.limit
         counts = {name: len(self._file(stem).keys) for name, stem in documents.items()}
         parts = ((n, stem, min(counts[n], limit or counts[n])) for n, stem in documents.items())
-        return Chosen(tuple(parts))
+        return Chosen(task.name, tuple(parts))
 
     def keys(self, chosen: Chosen, leaf: str) -> list[DocumentKey]:
         """The examples of a task (no group) in a set."""
@@ -228,7 +230,7 @@ class StoredRun:
 
     def _whole(self, chosen: Chosen, cut: CutInfo | None, rank: int) -> bool:
         return not any(
-            self._kept(name, cut, rank).missing(self.keys(chosen, name))
+            self._kept(chosen, name, cut, rank).missing(self.keys(chosen, name))
             for name, *_ in chosen.parts
         )
 
@@ -241,7 +243,7 @@ class StoredRun:
     def limited(self, curve: Curve, limit: float | None) -> bool:
         """Whether all ranks of a curve have a whole set that was asked for with this limit."""
         cut, task = self._cut(curve.adapter, curve.basis, curve.rescale), self.task(str(curve.task))
-        sets = [self._limited(each.documents) for each in task.sets if limit in each.limits]
+        sets = [self._limited(task, each.documents) for each in task.sets if limit in each.limits]
         return any(all(self._whole(each, cut, rank) for rank in curve.ranks) for each in sets)
 
     def _cut(self, adapter: str | None, basis: str | None, rescale: str | None) -> CutInfo:
@@ -251,15 +253,15 @@ class StoredRun:
                 return cut
         raise RunFolderError(f"the run has no cut {basis}, {rescale} of {adapter}")
 
-    def _kept(self, leaf: str, cut: CutInfo | None, rank: int) -> Cell:
+    def _kept(self, chosen: Chosen, leaf: str, cut: CutInfo | None, rank: int) -> Cell:
         """The scores of a cut on a task (no group) at a rank, those of the base at rank 0."""
-        key = self._key(leaf, cut, rank)
+        key = self._key(chosen, leaf, cut, rank)
         return self.store.scores(key) if key else Cell()
 
-    def _key(self, leaf: str, cut: CutInfo | None, rank: int) -> str | None:
+    def _key(self, chosen: Chosen, leaf: str, cut: CutInfo | None, rank: int) -> str | None:
         if cut is None or rank == 0:
             return self.manifest.base.get(leaf)
-        return cut.cells.get(leaf, {}).get(rank)
+        return cut.cells.get(self.task(chosen.task).leaves[leaf], {}).get(rank)
 
     def _file(self, stem: str) -> TaskQuestions:
         """What is kept of a set of examples."""
@@ -290,13 +292,13 @@ class StoredRun:
         info, rows = self.task(task), list[tuple[Any, ...]]()
         metric, cut = self.metric(info), self._cut(adapter, basis, rescale)
         known = self._chosen(info, cut, self._ranks(info, cut))
-        chosen = known[0] if known else Chosen(())
+        chosen = known[0] if known else Chosen(task, ())
         if not known or not self._whole(chosen, cut, rank):
             what = f"{adapter if rank else 'the base'} at rank {rank} on {task}"
             raise RunFolderError(f"{what} is not there as a whole")
         for name, stem, count in chosen.parts:
             told, keys = self._file(stem), self.keys(chosen, name)
-            cell = self.store.read(str(self._key(name, cut, rank)))
+            cell = self.store.read(str(self._key(chosen, name, cut, rank)))
             read = cell.filtered(metric.partition(",")[2], keys)
             rows += zip(
                 self._labels(info, chosen, name),
@@ -313,18 +315,21 @@ class StoredRun:
 
     def logged(self, leaf: str, cut: CutInfo | None, rank: int) -> Logged | None:
         """What is exported of a cut on a task (no group); None where it has no whole set."""
-        known = self._chosen(self.task(leaf), cut, [rank])
-        if known is None:
+        having = [task for task in self._tasks.values() if leaf in task.leaves]
+        every = (self._chosen(task, cut, [rank]) for task in reversed(having))
+        known = [found[0] for found in every if found]
+        if not known:
             return None
-        [(_, stem, count)] = known[0].parts
+        chosen = max(known, key=lambda each: len(self.keys(each, leaf)))
+        stem, count = next((stem, count) for name, stem, count in chosen.parts if name == leaf)
         path = self.folder / f"{stem}.jsonl.gz"
         try:
             with gzip.open(path, "rb") as lines:
                 rows = [json.loads(line) for line in lines]
         except (OSError, EOFError, ValueError) as error:
             raise RunFolderError(f"{path} cannot be read ({first_line(error)})") from error
-        cell = self.store.read(str(self._key(leaf, cut, rank)))
-        return Logged(cell, self.keys(known[0], leaf), rows[: count + 1])
+        cell = self.store.read(str(self._key(chosen, leaf, cut, rank)))
+        return Logged(cell, self.keys(chosen, leaf), rows[: count + 1])
 
     def _labels(self, task: TaskInfo, chosen: Chosen, leaf: str) -> list[str]:
         """The examples as curves name them: in a group with the task before them."""
@@ -334,7 +339,7 @@ class StoredRun:
     # Curves -------------------------------------------------------------------------------------
 
     def _ranks(self, task: TaskInfo, cut: CutInfo) -> list[int]:
-        return sorted({rank for x in self.leaves(task) for rank in cut.cells.get(x.name, ())})
+        return sorted({rank for name in task.leaves.values() for rank in cut.cells.get(name, ())})
 
     def curve(self, task: TaskInfo, cut: CutInfo) -> Curve | None:
         """The curve of a cut on a task or group; None where it has a score at no rank."""
@@ -367,7 +372,7 @@ class StoredRun:
             missing={rank: why for rank, why in found.items() if isinstance(why, str) and rank},
             unfinished=self._unfinished(cut, (0, *rows), chosen),
             token_limit=max((leaf.token_limit or 0 for leaf in leaves), default=0) or None,
-            **self._names(task, cut, rows),
+            **self._names(task, cut, rows, chosen),
         )
 
     def _scores(
@@ -376,7 +381,7 @@ class StoredRun:
         """(n,) scores, those of a group's tasks one after the other, or why there are none."""
         parts, metric = [], self.metric(task)
         for name, *_ in chosen.parts:
-            wanted, cell = self.keys(chosen, name), self._kept(name, cut, rank)
+            wanted, cell = self.keys(chosen, name), self._kept(chosen, name, cut, rank)
             if left := len(cell.missing(wanted)):
                 there = f"{len(wanted) - left} of {len(wanted)} examples"
                 return cell.failed.reason if cell.failed else f"not finished: {there}"
@@ -391,7 +396,7 @@ class StoredRun:
     ) -> Curve | None:
         """The curve of a metric of whole texts, by lm-eval's own aggregation; no group."""
         wanted = examples_sha256(self.keys(chosen, task.name))
-        told = {rank: self._kept(task.name, cut, rank).aggregates for rank in (0, *ranks)}
+        told = {rank: self._kept(chosen, task.name, cut, rank).aggregates for rank in (0, *ranks)}
         values = {r: known.get(wanted, {}).get(self.metric(task)) for r, known in told.items()}
         known = {rank: value for rank, value in values.items() if rank and value is not None}
         if not known:
@@ -403,7 +408,7 @@ class StoredRun:
             prompts=self._same([key.prompt for key in self.keys(chosen, task.name)]),
             baseline=values.get(0),
             missing={rank: "not finished" for rank in ranks if rank not in known},
-            **self._names(task, cut, known),
+            **self._names(task, cut, known, chosen),
         )
 
     def _unfinished(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, int]:
@@ -412,14 +417,17 @@ class StoredRun:
         for rank in ranks:
             counts = []
             for name, *_ in chosen.parts:
-                cell, wanted = self._kept(name, cut, rank), self.keys(chosen, name)
+                cell, wanted = self._kept(chosen, name, cut, rank), self.keys(chosen, name)
                 counts.append(None if cell.missing(wanted) else cell.unfinished(wanted))
             if None not in counts:
                 found[rank] = sum(count or 0 for count in counts)
         return found
 
-    def _names(self, task: TaskInfo, cut: CutInfo, ranks: Mapping[int, Any]) -> dict[str, Any]:
-        adapter = self._adapters[cut.adapter]
+    def _names(
+        self, task: TaskInfo, cut: CutInfo, ranks: Mapping[int, Any], chosen: Chosen
+    ) -> dict[str, Any]:
+        adapter, first = self._adapters[cut.adapter], chosen.parts[0][0]
+        made = {rank: self._kept(chosen, first, cut, rank).identity for rank in ranks}
         return {
             "adapter": cut.adapter,
             "task": task.name,
@@ -433,6 +441,7 @@ class StoredRun:
             "trained_rank": adapter.trained_rank,
             "width": adapter.width,
             "sizes": {rank: adapter.sizes[rank] for rank in ranks if rank in adapter.sizes},
+            "factors": {rank: of.factor for rank, of in made.items() if of and of.factor},
         }
 
     def _same(self, labels: Sequence[str]) -> tuple[str, ...]:
@@ -465,7 +474,7 @@ def _shown(
     for row in rows:
         cut, key = cuts[row.adapter, row.basis, row.rescale], (row.name, row.basis, row.rescale)
         cells = dict(kept[key].cells) if key in kept else {}
-        cells |= {leaf: cut.cells[leaf] for leaf in tasks[row.task].members or (row.task,)}
+        cells |= {name: cut.cells[name] for name in tasks[row.task].leaves.values()}
         kept[key] = replace(cut, adapter=row.name, cells=cells)
         infos[row.name] = replace(adapters[row.adapter], name=row.name)
     return tuple(kept.values()), infos

@@ -1,12 +1,20 @@
-"""Holds a backend's answers against the engine's before the first cell."""
+"""Holds a backend's answers to the engine's before the first cell, and cells to each other."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aurac.adapters.cut import Cut
+from aurac.files import sha256_json, write_json
+from aurac.records.run import StoredRun
 from aurac.runs.inputs import Inputs
 from aurac.runs.plan import PlannedCell
 from aurac.runs.progress import Progress
@@ -16,48 +24,83 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+CHECKED_FILE = "checked.json"  # of a run folder: what was found right
+_SAME = 1e-3  # nats between two log-likelihoods that are one
+
 
 def check(inputs: Inputs, cells: Sequence[PlannedCell], progress: Progress) -> None:
     """Before the first of these cells: what a backend cannot do, and whether it computes.
+
+    Of each adapter the trained and the smallest rank are asked, unless the run folder says that
+    this backend computed them before.
 
     Raises:
         NotComputedError: Its answers are not those of the engine.
     """
     backend = inputs.backend
     own = {(*cut.truncation, cut.rank, cut.factor): cut for cell in cells if (cut := cell.cut)}
-    cuts = list(own.values())
     requests = [cell.task.instances([0])[0] for cell in cells]
-    backend.begin(cuts, scores=any(r.request_type != "generate_until" for r in requests))
-    if not backend.checked or not cuts:
+    scores = any(r.request_type != "generate_until" for r in requests)
+    backend.begin(list(own.values()), scores=scores)
+    if not backend.checked or not inputs.settings.check or not own:
         return
     from aurac.backends.check import QUICK, NotComputedError
 
-    for cut, verdict in zip([None, *cuts], verdicts(inputs, cuts, QUICK), strict=False):
+    path = inputs.folder / CHECKED_FILE
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    first = {sweep.name: sweep for sweep in reversed(inputs.sweeps)}
+    ends = [
+        sweep.at(rank) for sweep in first.values() for rank in (sweep.ranks[-1], sweep.ranks[0])
+    ]
+    asked = {key: cut for cut in ends if (key := _key(inputs, cut)) not in known}
+    if not asked:
+        return
+    progress.step("asking the engine")
+    found = verdicts(inputs, list(asked.values()), QUICK)
+    for cut, verdict in zip((None, *asked.values()), found, strict=False):
         line = f"{backend.name}: {f'{cut.adapter.name} at {verdict}' if cut else verdict}"
         progress.say(line)
         if not verdict.right:
             raise NotComputedError(line)
+        if cut:
+            known[_key(inputs, cut)] = line
+    write_json(path, known)
+
+
+def _key(inputs: Inputs, cut: Cut) -> str:
+    """Of a server or model with its version, a base, a dtype and a cut of an adapter."""
+    where: Any = [inputs.settings.model_args.get("base_url"), inputs.identity]
+    return sha256_json([where, served_dtype(inputs), cut.truncation, cut.rank, cut.factor])
 
 
 def verdicts(inputs: Inputs, cuts: Sequence[Cut], prompts: int) -> Iterator[Verdict]:
-    """What the backend computes of the base and of each cut, by so many of the prompts."""
-    from aurac.backends.check import Check, fits
-    from aurac.models.base import load_base
+    """What the backend computes of the base and of each cut, by so many of the prompts.
 
-    base, given = inputs.base, inputs.settings
-    if not fits(base.model):
+    The engine answers first. Unless it does so on the CPU, beside a server, it has a process of its
+    own, which ends before the backend takes memory. None where the base fits nowhere.
+    """
+    from aurac.backends.check import Judge, Questions, Reference
+
+    base, given, backend = inputs.base, inputs.settings, inputs.backend
+    requests = [r for task in inputs.leaves for r in task.instances(range(len(task)))]
+    questions = Questions.of(requests, prompts, base.tokenizer, backend.longest)
+    reference = Reference(
+        base.name, base.device, served_dtype(inputs), inputs.tokenizer, backend.longest, questions,
+        cuts, given.trust_remote_code,
+    )  # fmt: skip
+    if base.device == "cpu" and backend.device_kind == "server":
+        answers = reference.answers()
+    else:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            answers = pool.submit(Reference.answers, reference).result()
+    if answers:
+        yield from Judge(backend, questions, answers).verdicts(cuts)
+    else:
         logger.warning(
-            "the base does not fit this machine in float32, so that what %s computes is not "
-            "held against the engine",
+            "the base does not fit this machine, so that what %s computes is not held against the "
+            "engine",
             given.model,
         )
-        return
-    trust = given.trust_remote_code
-    loaded = load_base(base.name, dtype="float32", device="cpu", trust_remote_code=trust)
-    loaded = inputs.tokenizer.adopted_by(loaded)
-    requests = [r for task in inputs.leaves for r in task.instances(range(len(task)))]
-    check = Check(loaded, served_dtype(inputs), requests, prompts, scores=inputs.backend.scores)
-    yield from check.verdicts(inputs.backend.checking, cuts)
 
 
 def served_dtype(inputs: Inputs) -> str:
@@ -67,3 +110,30 @@ def served_dtype(inputs: Inputs) -> str:
     if given in (None, "auto"):
         given = "bfloat16" if stored in ("float32", "None") else stored
     return str(given).replace("half", "float16")
+
+
+def alike(stored: StoredRun) -> Iterator[str]:
+    """What no cut shows alone: a rank that gave the log-likelihoods of the base or another rank.
+
+    They are the same where most differ by less than any rounding; two computations of two ranks
+    never come so near.
+    """
+    leaves = [leaf.name for task in stored.tasks for leaf in stored.leaves(task)]
+    for leaf in dict.fromkeys(leaves):
+        for cut in stored.cuts:
+            seen: dict[str, NDArray[np.float64]] = {}
+            for rank in (0, *cut.ranks):
+                known = stored.logged(leaf, cut if rank else None, rank)
+                answers = known.cell.responses(known.keys) if known else []
+                flat = [value for each in answers for value in np.ravel(each).tolist()]
+                if not flat or isinstance(flat[0], str):
+                    continue
+                values = np.array(flat)
+                for other, before in seen.items():
+                    if values.size == before.size and np.median(np.abs(values - before)) < _SAME:
+                        yield (
+                            f"{cut.adapter} at rank {rank} has the log-likelihoods of {other} on "
+                            f"{leaf}: the backend may not compute it"
+                        )
+                        break
+                seen[f"rank {rank}" if rank else "the base"] = values

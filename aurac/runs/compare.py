@@ -8,7 +8,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +20,19 @@ from aurac.errors import UsageError
 from aurac.files import sweep_scraps
 from aurac.records.folder import RunFolder
 from aurac.records.run import StoredRun, recipe_groups
-from aurac.runs import ray
-from aurac.runs.check import check
+from aurac.runs.check import alike, check
 from aurac.runs.compute import Work, compute
 from aurac.runs.fit import fitted
 from aurac.runs.inputs import Inputs, load
 from aurac.runs.manifest import manifest_of, write_documents
 from aurac.runs.plan import distinct, plan
 from aurac.runs.progress import Bar, Progress
+from aurac.runs.ray import Cluster, cluster
 from aurac.runs.settings import Settings
 from aurac.show.report import is_written, write_report
 from aurac.show.wording import too_few
 
 if TYPE_CHECKING:
-    from aurac.adapters.cut import Sweep
     from aurac.notebook import Run
     from aurac.runs.plan import PlannedCell
 
@@ -97,17 +97,19 @@ def run(
         inputs = load(settings, progress)
         folder = RunFolder(inputs.folder)
         _check_question(inputs)
-        with inputs.backend as backend:
+        with inputs.backend as backend, contextlib.ExitStack() as stack:
+            connected = cache(lambda: stack.enter_context(cluster(inputs)))
             if settings.ray is None and not folder.path.exists():
                 backend.load()  # a base that cannot be used leaves no folder behind
             folder.record(manifest_of(inputs, command, began))
-            sweeps = fitted(inputs, folder.path / "fit")
-            cells = plan(sweeps, inputs.leaves, inputs.digest, inputs.tokens)
+            find = (lambda keys: connected().find(keys)) if settings.ray else None
+            factors = fitted(inputs, folder, find)
+            cells = plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
-            manifest = manifest_of(inputs, command, began, sweeps, cells, documents)
+            manifest = manifest_of(inputs, command, began, cells, documents)
             folder.record(manifest)
             sweep_scraps(folder.path)
-            _compute(inputs, sweeps, distinct(cells), Work(folder, progress))
+            _compute(inputs, distinct(cells), Work(folder, progress), connected)
         progress.step("writing the report")
         entry = manifest.log[-1] | {"seconds": round(time.time() - began, 1)}
         manifest = msgspec.structs.replace(manifest, log=[entry])
@@ -117,6 +119,8 @@ def run(
         shown = answerable(StoredRun(folder.path, manifest, folder.cells, manifest.question))
         if shown.question.reference != settings.reference:
             logger.warning("%s has no result to compare with", settings.reference)
+        for line in alike(shown) if inputs.backend.checked else ():
+            logger.warning("%s", line)
         everything = answerable(StoredRun(folder.path, whole, folder.cells, whole.question))
         if report and everything.curves:
             all_of_it = Run(everything)
@@ -146,18 +150,19 @@ def _names(reference: str | None, names: Iterable[str | None]) -> bool:
 
 
 def _compute(
-    inputs: Inputs, sweeps: Sequence[Sweep], cells: Sequence[PlannedCell], work: Work
+    inputs: Inputs, cells: Sequence[PlannedCell], work: Work, connected: Callable[[], Cluster]
 ) -> None:
     """Compute what is missing of the cells."""
     left = [len(work.left(cell)) for cell in cells]
     todo = [cell for cell, count in zip(cells, left, strict=True) if count]
+    todo.sort(key=lambda cell: work.before[cell.key])  # one that ends the engine comes last
     if todo:
         check(inputs, todo, work.progress)
         work.progress.plan(cells, left)
         if inputs.settings.ray is None:
             compute(todo, inputs.backend, work)
         else:
-            ray.compute_on_ray(inputs, sweeps, todo, work)
+            connected().compute(todo, work)
     for cell, count in zip(cells, left, strict=True):
         if not count:
             work.aggregate(cell)  # of fewer examples than before it is not there yet

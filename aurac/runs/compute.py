@@ -26,7 +26,7 @@ PAUSE_SECONDS = 1.0  # between rounds in which others hold all cells
 
 
 class LostDeviceError(AuracError):
-    """An accelerator that answers nothing more in this process; other cells would fail with it."""
+    """An accelerator or engine that answers nothing more; other cells would fail with it."""
 
     exit_code = 3
 
@@ -37,16 +37,21 @@ class Work:
 
     folder: RunFolder
     progress: Progress = field(default_factory=Progress)
-    started: float = field(default_factory=time.time)
+    #: key of a cell → how often it had failed when this process first looked at it
+    before: dict[str, int] = field(default_factory=dict)
 
     def left(self, cell: PlannedCell) -> list[int]:
         """The places of the examples that a cell lacks."""
-        return self.folder.cells.scores(cell.key).missing(cell.documents)
+        stored = self.folder.cells.scores(cell.key)
+        self.before.setdefault(cell.key, stored.failures)
+        return stored.missing(cell.documents)
 
     def settled(self, cell: PlannedCell) -> bool:
-        """Whether a cell is done, or has failed since this command began."""
-        failed = self.folder.cells.scores(cell.key).failed
-        return not self.left(cell) or (failed is not None and failed.time >= self.started)
+        """Whether a cell is done, or has failed since this process first looked at it."""
+        if not self.left(cell):
+            return True
+        stored = self.folder.cells.scores(cell.key)
+        return stored.failed is not None and stored.failures > self.before[cell.key]
 
     def fail(self, cell: PlannedCell, reason: str) -> None:
         """Keep why a cell cannot be computed, without keys."""
@@ -106,7 +111,8 @@ def _attempt(cell: PlannedCell, backend: Backend, work: Work) -> bool:
             return True
         with work.folder.begun(cell.key) as deaths:
             if deaths >= MOST_DEATHS:
-                work.fail(cell, f"{deaths} processes ended while they computed it")
+                why = f"{deaths} processes ended while they computed it: to try it again, delete "
+                work.fail(cell, f"{why}{work.folder.locks}")
             else:
                 _compute(cell, backend, work)
     finally:
@@ -135,9 +141,20 @@ def _compute(cell: PlannedCell, backend: Backend, work: Work) -> None:
 
 
 def raise_if_lost(error: Exception, cell: PlannedCell) -> None:
-    """Raise a LostDeviceError where an error of a cell is that of all that follow here."""
-    if "CUDA error" in str(error) and not no_memory(error):
-        raise LostDeviceError(f"the accelerator is lost since {cell.label} ({error})") from error
+    """Raise a LostDeviceError where an error of a cell is that of all that follow here.
+
+    That is an error of CUDA other than a lack of memory, and vLLM's `EngineDeadError`, by its name:
+    vLLM need not be installed here.
+    """
+    cause: BaseException | None = error
+    while cause and all(kind.__name__ != "EngineDeadError" for kind in type(cause).__mro__):
+        cause = cause.__cause__ or cause.__context__
+    if cause or ("CUDA error" in str(error) and not no_memory(error)):
+        what = "the engine has died" if cause else "the accelerator is lost"
+        raise LostDeviceError(
+            f"{what} since {cell.label} ({first_line(error)}); what is done is kept, and the same "
+            "command goes on"
+        ) from error
 
 
 def blocks(cell: PlannedCell, places: Sequence[Sequence[int]], backend: Backend) -> Iterator[Block]:

@@ -1,27 +1,36 @@
-"""Rescale `fit`: one factor per rank, found on held-out examples, never on the test.
+"""Rescale `fit`: a factor for each rank and task, found on held-out examples, never on the test.
 
 At rank r the scale is s_R times a factor f_r. f_r maximises the mean log-likelihood of the
 reference answers of the last examples of the task's validation split, or of its training split
-where all of those are evaluated.
+where all of those are evaluated. The prompts are those of the evaluation. The tasks of a group that
+was asked for share a factor.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from aurac.adapters.cut import Sweep
 from aurac.backends.backend import Backend
 from aurac.files import sha256_json, write_json
+from aurac.records.cells import writing
+from aurac.records.folder import RunFolder
 from aurac.runs.inputs import Inputs
+from aurac.runs.plan import Factors, asked_as
 
-EXAMPLES = 48  # per run: the optimum is flat, and each costs a forward pass per factor tried
+if TYPE_CHECKING:
+    from aurac.tasks.evaltask import EvalTask
+
+EXAMPLES = 48  # of a task or group: the optimum is flat, and each costs a pass per factor tried
 EXPONENTS = tuple(range(-2, 6))  # factors 1/4 … 32 of s_R; the rule `rank` needs R/r
+_PAUSE_SECONDS = 1.0  # between rounds in which others hold all factors
 _FARTHEST = 12  # exponent at which the search for a maximum beyond that grid ends
 
 
@@ -46,42 +55,76 @@ def best_factor(objective: Callable[[float], float], exponents: Sequence[int] = 
     return float(2.0 ** (best + shift))
 
 
-def fitted(inputs: Inputs, folder: Path) -> list[Sweep]:
-    """The sweeps, those of rescale `fit` with their factors, which are kept in `folder`."""
-    if all(sweep.rescale != "fit" for sweep in inputs.sweeps):
-        return list(inputs.sweeps)
-    share = max(1, EXAMPLES // len(inputs.leaves))
-    pairs = [pair for task in inputs.leaves for pair in task.held_out(share)]
-    about = [inputs.digest, inputs.tokens, pairs]
-    return [
-        replace(
-            sweep,
-            factors={
-                r: _factor(sweep, r, pairs, inputs.backend, about, folder) for r in sweep.ranks
-            },
-        )
-        if sweep.rescale == "fit"
-        else sweep
-        for sweep in inputs.sweeps
-    ]
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A factor that a run needs: of a rank, for a task or group that was asked for."""
 
+    sweep: Sweep
+    rank: int
+    asked: str
+    pairs: Sequence[tuple[str, str]]  #: (prompt, reference answer) of the held-out examples
 
-def _factor(
-    sweep: Sweep, rank: int, pairs: Any, backend: Backend, about: Any, folder: Path
-) -> float:
-    """A factor that is kept, or found now; the one that counts is the one kept first."""
-    sha256 = sweep.adapter.member(rank).sha256
-    path = folder / f"{sha256_json([sha256, sweep.basis, rank, about])[:32]}.json"
-    if not path.exists():
+    def best(self, backend: Backend) -> float:
+        """Find it."""
         from aurac.engine.lm import scoring_requests
 
-        requests = scoring_requests(pairs)
+        requests = scoring_requests(self.pairs)
 
         def objective(factor: float) -> float:
-            with backend.lm(replace(sweep, factors={rank: factor}).at(rank)) as lm:
+            with backend.lm(self.sweep.at(self.rank, factor)) as lm:
                 return float(np.mean([value for value, _ in lm.loglikelihood(requests)]))
 
-        factor = best_factor(objective)
-        if not path.exists():
-            write_json(path, {"factor": factor})
-    return float(json.loads(path.read_bytes())["factor"])
+        return best_factor(objective)
+
+
+def held_out(tasks: Sequence[EvalTask]) -> list[tuple[str, str]]:
+    """(prompt, reference answer) of `EXAMPLES` examples, shared out evenly among the tasks."""
+    share, more = divmod(EXAMPLES, len(tasks))
+    counts = [share + (at < more) for at in range(len(tasks))]
+    return [p for task, n in zip(tasks, counts, strict=True) if n for p in task.held_out(n)]
+
+
+def fits(inputs: Inputs) -> dict[str, Fit]:
+    """All factors that a run needs, by a hash of what decides each."""
+    found, sweeps = dict[str, Fit](), [s for s in inputs.sweeps if s.rescale == "fit"]
+    asked: dict[str, list[EvalTask]] = {}
+    for task in inputs.leaves if sweeps else ():
+        asked.setdefault(asked_as(task), []).append(task)
+    for name, tasks in asked.items():
+        pairs = held_out(tasks)
+        about = sha256_json([inputs.digest, inputs.tokens, pairs])
+        for fit in (Fit(sweep, rank, name, pairs) for sweep in sweeps for rank in sweep.ranks):
+            what = fit.sweep.adapter.member(fit.rank).sha256, fit.sweep.basis, fit.rank, about
+            found[sha256_json([*what, name])[:32]] = fit
+    return found
+
+
+def fitted(
+    inputs: Inputs,
+    folder: RunFolder,
+    find: Callable[[Sequence[str]], Iterable[float]] | None = None,
+) -> Factors:
+    """The factors of rescale `fit`, which are kept in the run folder, each under a lock.
+
+    `find` finds all that no other process holds at once, by their hashes, such as on a cluster;
+    without it they are found one by one in this process.
+    """
+    wanted = fits(inputs)
+    files = {key: folder.path / "fit" / f"{key}.json" for key in wanted}
+    while left := [key for key in wanted if not files[key].exists()]:
+        with contextlib.ExitStack() as locks:
+            mine: list[str] = []
+            for key in left:
+                if (find or not mine) and (lock := folder.take(key)):
+                    locks.callback(lock.release)
+                    mine += [] if files[key].exists() else [key]
+            found = find(mine) if find else (wanted[key].best(inputs.backend) for key in mine)
+            for key, factor in zip(mine, found, strict=True):
+                with writing(folder.path):
+                    write_json(files[key], {"factor": factor})
+        if not mine:
+            time.sleep(_PAUSE_SECONDS)
+    return {
+        (fit.sweep, fit.rank, fit.asked): float(json.loads(files[key].read_bytes())["factor"])
+        for key, fit in wanted.items()
+    }

@@ -17,6 +17,7 @@ from aurac.backends.opening import open_backend
 from aurac.errors import UsageError
 from aurac.files import sha256_json
 from aurac.models.base import LoadedBase, load_base, outline_base
+from aurac.models.device import pick_device
 from aurac.models.packaged import PACKAGED, packaged_folder
 from aurac.models.tokenizer import Tokenizer, choose_tokenizer
 from aurac.records.folder import known_names
@@ -122,10 +123,6 @@ def load(
         batch_size=settings.batch_size,
         max_length=settings.max_length,
     )
-    if settings.ray and not backend.on_ray:
-        raise UsageError(f"--ray computes with the engine, and not with --model {settings.model}")
-    if not backend.finds_factors and any(sweep.rescale == "fit" for sweep in sweeps):
-        raise UsageError(f"rescale fit needs the model hf or hflm, and not {settings.model}")
     inputs = Inputs(settings, adapters, sweeps, base, tokenizer, tasks, backend)
     if names is None:
         adapters = named(loaded, known_names(inputs.folder))
@@ -155,9 +152,8 @@ def _base(
     base = outline_base(
         name,
         dtype=settings.dtype,
-        device=settings.device,
+        device=settings.device if settings.ray else pick_device(settings.device),
         trust_remote_code=trust,
-        elsewhere=settings.ray is not None,
     )
     for member in members.values():
         check_base(member, base.name, base.sha256)

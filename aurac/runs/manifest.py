@@ -32,7 +32,6 @@ def manifest_of(
     inputs: Inputs,
     command: str | None,
     began: float,
-    sweeps: Sequence[Sweep] = (),
     cells: Sequence[PlannedCell] = (),
     documents: Mapping[str, str] = MappingProxyType({}),
 ) -> Manifest:
@@ -42,7 +41,6 @@ def manifest_of(
         inputs: Of the run.
         command: As it was typed.
         began: When, in seconds since 1970.
-        sweeps: The curves.
         cells: What is evaluated for them.
         documents: Task (no group) → the beginning of the names of its files, see `write_documents`.
     """
@@ -74,20 +72,28 @@ def manifest_of(
         adapters=[adapter_info(name, inputs.sweeps) for name in inputs.adapters],
         tasks=tasks,
         asked=[task.name for task in inputs.tasks if task.group is None],
-        cuts=[_cut_info(sweep, keys[sweep], tasks) for sweep in sweeps],
+        cuts=[_cut_info(sweep, keys[sweep], tasks) for sweep in inputs.sweeps if cells],
         base={task: ranks[0] for task, ranks in keys.get(None, {}).items()},
     )
 
 
 def _cut_info(sweep: Sweep, cells: dict[str, dict[int, str]], tasks: Sequence[TaskInfo]) -> CutInfo:
-    ranks = list(sweep.ranks)
+    """A cut with its cells; a factor of `fit` is a group's own, and so are its cells."""
+    members = {leaf for task in tasks for leaf in task.members}
+    shared = () if sweep.rescale != "fit" else members
+    ordered = {leaf: dict(sorted(keys.items())) for leaf, keys in cells.items()}
+    named = {leaf: keys for leaf, keys in ordered.items() if leaf not in shared}
+    named |= {f"{t.name}:{leaf}": ordered[leaf] for t in tasks for leaf in t.members}
     return CutInfo(
         adapter=sweep.name,
         basis=sweep.basis,
         rescale=sweep.rescale,
-        factors=dict(sweep.factors),
-        cells={task: dict(sorted(keys.items())) for task, keys in cells.items()},
-        asked={task.name: {each.name: ranks for each in task.sets} for task in tasks},
+        cells=named,
+        asked={
+            task.name: {each.name: list(sweep.ranks) for each in task.sets}
+            for task in tasks
+            if task.name not in shared
+        },
     )
 
 

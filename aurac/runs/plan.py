@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 BLOCK_EXAMPLES = {"cpu": 128, "server": 256}  # what a kill loses at most
 _ACCELERATOR_BLOCK = 1024
 _LONG, _BLOCKS_JOINED = 64, 4  # tokens of an answer
+Factors = Mapping[tuple[Sweep, int, str], float]
+"""Sweep of rescale `fit`, rank, and task or group that was asked for → factor."""
+
 _BASE_LEVEL, _FULL_LEVEL, _LOWEST_LEVEL = 0, 1, 2
 
 
@@ -35,11 +38,12 @@ class PlannedCell:
     task: EvalTask
     settings: str  #: hash of the run's settings
     tokens: Mapping[str, Any] = field(default_factory=dict)  #: what makes tokens of the prompts
+    factor: float | None = None  #: of rescale `fit`
 
     @cached_property
     def cut(self) -> Cut | None:
         """What answers."""
-        return self.sweep.at(self.rank) if self.sweep else None
+        return self.sweep.at(self.rank, self.factor) if self.sweep else None
 
     @property
     def prompting(self) -> dict[str, Any]:
@@ -96,6 +100,11 @@ class PlannedCell:
         return [list(block) for _, block in groupby(places, lambda place: place // size)]
 
 
+def asked_as(task: EvalTask) -> str:
+    """The group that brought a task along, or the task itself."""
+    return task.group or task.name
+
+
 def keys_of(task: EvalTask) -> tuple[DocumentKey, ...]:
     """The n examples of a task, as cells name them."""
     known: Any = task.__dict__.get("_keys")
@@ -110,6 +119,7 @@ def plan(
     tasks: Sequence[EvalTask],
     settings: str,
     tokens: Mapping[str, Any] = MappingProxyType({}),
+    factors: Factors = MappingProxyType({}),
 ) -> list[PlannedCell]:
     """All cells, those that sweeps share once for each of them.
 
@@ -120,7 +130,9 @@ def plan(
     cells = [(_BASE_LEVEL, PlannedCell(None, 0, task, *about)) for task in tasks]
     for sweep in sweeps:
         for rank, level in coarse_levels(sweep.ranks).items():
-            cells += [(level, PlannedCell(sweep, rank, task, *about)) for task in tasks]
+            for task in tasks:
+                factor = factors.get((sweep, rank, asked_as(task)))
+                cells.append((level, PlannedCell(sweep, rank, task, *about, factor)))
     cells.sort(key=lambda pair: pair[0])
     return [cell for _, cell in cells]
 

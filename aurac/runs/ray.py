@@ -13,23 +13,21 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from aurac.adapters.checkpoints import NamedCheckpoint
-from aurac.adapters.cut import Sweep
 from aurac.errors import AuracError, UsageError, first_line
 from aurac.models.device import WAIT_POLICY
 from aurac.records.lines import Block
 from aurac.runs.compute import LostDeviceError, Work, blocks, raise_if_lost, reason_of
+from aurac.runs.fit import Fit, fits
 from aurac.runs.inputs import Inputs, load
-from aurac.runs.plan import PlannedCell, plan
+from aurac.runs.plan import PlannedCell
 from aurac.runs.settings import Settings
-from aurac.tasks.listing import is_file
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -49,19 +47,24 @@ class ClusterError(AuracError):
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker must know: names, hashes and settings, no weights."""
+    """What a worker must know: names and settings, no weights."""
 
-    settings: Settings  #: with absolute paths
+    settings: Settings
     names: dict[str, str]  #: hash of an adapter → its name in the run
-    digest: str  #: hash of the run's settings
-    #: (adapter, basis) → rank → factor, of rescale `fit`
-    factors: dict[tuple[str, str], dict[int, float]]
+    folder: str  #: that of the command, to which paths in settings and in task files are relative
+
+    @classmethod
+    def of(cls, inputs: Inputs) -> Job:
+        """That of a run, given in the working folder of this process."""
+        base, device = inputs.base, inputs.backend.device_kind
+        changes = {"base": base.name, "dtype": base.dtype, "device": device, "ray": None}
+        names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
+        return cls(msgspec.structs.replace(inputs.settings, **changes), names, str(Path.cwd()))
 
 
-def compute_on_ray(
-    inputs: Inputs, sweeps: Sequence[Sweep], cells: Sequence[PlannedCell], work: Work
-) -> None:
-    """Until every cell is done or failed, as many at a time as the cluster has room for.
+@contextlib.contextmanager
+def cluster(inputs: Inputs) -> Iterator[Cluster]:
+    """A connection to the cluster of a run, or a cluster of this machine, for the block.
 
     Raises:
         UsageError: Ray is not installed.
@@ -73,29 +76,7 @@ def compute_on_ray(
         raise UsageError(
             "--ray needs Ray: pip install 'aurac[ray]' here and on every node"
         ) from error
-    gpus = 1 if inputs.backend.device_kind == "cuda" else 0
-    with _cluster(ray, str(inputs.settings.ray)):
-        # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
-        how = {"num_cpus": 1, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
-        task = ray.remote(num_returns="streaming", **how)(answer)
-        kind = "GPU" if gpus else "CPU"
-        slots = int(ray.cluster_resources().get(kind, 0))
-        if not slots:
-            raise ClusterError(f"the Ray cluster {inputs.settings.ray} has no {kind}")
-        head = _Head(str(ray.get_runtime_context().gcs_address))
-        job = ray.put(_job(inputs, sweeps))
-        driver = _Driver(ray, task, job, work, inputs.backend.device_kind)
-        try:
-            driver.run(cells, slots + 1, head)
-        except (ray.exceptions.RaySystemError, ConnectionError) as error:
-            raise ClusterError(f"the Ray cluster was lost ({first_line(error)})") from error
-        finally:
-            driver.close()
-
-
-@contextlib.contextmanager
-def _cluster(ray: Any, address: str) -> Iterator[None]:
-    """A connection to the cluster, or a cluster of this machine for the length of the block."""
+    address = str(inputs.settings.ray)
     where: dict[str, Any] = {"address": address, "log_to_driver": False}
     if address == "local":
         where["include_dashboard"] = False
@@ -108,9 +89,58 @@ def _cluster(ray: Any, address: str) -> Iterator[None]:
         reason = first_line(error)
         raise ClusterError(f"the Ray cluster {address} cannot be reached ({reason})") from error
     try:
-        yield
+        yield Cluster(ray, inputs)
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise ClusterError(f"the Ray cluster was lost ({first_line(error)})") from error
     finally:
         ray.shutdown()
+
+
+class Cluster:
+    """Workers that find factors and compute cells."""
+
+    def __init__(self, ray: Any, inputs: Inputs) -> None:
+        self._ray, self._inputs, self._job = ray, inputs, Job.of(inputs)
+        kind = "GPU" if inputs.backend.device_kind == "cuda" else "CPU"
+        self._slots = int(ray.cluster_resources().get(kind, 0))
+        if not self._slots:
+            raise ClusterError(f"the Ray cluster {inputs.settings.ray} has no {kind}")
+        self._head = _Head(str(ray.get_runtime_context().gcs_address))
+        # max_calls 0: a worker with a GPU would otherwise end, and its base with it, each time.
+        self._how = {"num_cpus": 1, "num_gpus": int(kind == "GPU"), "max_calls": 0}
+
+    def find(self, keys: Sequence[str]) -> Iterator[float]:
+        """The factors of these hashes (`aurac.runs.fit.fits`), in order."""
+        task = self._ray.remote(max_retries=MOST_DEATHS - 1, **self._how)(find)
+        for found in [task.remote(self._job, key) for key in keys]:
+            while not self._ray.wait([found], timeout=_PATIENCE)[0]:
+                self._head.check()
+            yield float(_got(self._ray, found))
+
+    def compute(self, cells: Sequence[PlannedCell], work: Work) -> None:
+        """Until every cell is done or failed, as many at a time as the cluster has room for."""
+        task = self._ray.remote(num_returns="streaming", max_retries=0, **self._how)(answer)
+        sweeps, leaves = list(self._inputs.sweeps), self._inputs.leaves
+
+        def submit(cell: PlannedCell, places: list[list[int]]) -> Any:
+            sweep = sweeps.index(cell.sweep) if cell.sweep else None
+            where = sweep, cell.rank, leaves.index(cell.task), cell.factor
+            return task.remote(self._job, cell.key, where, places)
+
+        driver = _Driver(self._ray, submit, work, self._inputs.backend.device_kind)
+        try:
+            driver.run(cells, self._slots + 1, self._head)
+        finally:
+            driver.close()
+
+
+def _got(ray: Any, reference: Any) -> Any:
+    """A result; a ClusterError where the worker raised an error."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        cause = getattr(error, "cause", None) or error
+        raise ClusterError(f"a Ray worker cannot serve: {reason_of(cause)}") from error
 
 
 def _connect(address: str) -> None:
@@ -151,8 +181,8 @@ class _Open:
 class _Driver:
     """Submits cells and keeps their blocks."""
 
-    def __init__(self, ray: Any, task: Any, job: Any, work: Work, device_kind: str) -> None:
-        self._ray, self._task, self._job = ray, task, job
+    def __init__(self, ray: Any, submit: Callable[..., Any], work: Work, device_kind: str) -> None:
+        self._ray, self._to_worker = ray, submit
         self._work, self._device_kind = work, device_kind
         self._open: dict[Any, _Open] = {}
 
@@ -189,20 +219,19 @@ class _Driver:
     def _submit(self, entry: _Open) -> None:
         cell = entry.cell
         places = cell.blocks(self._work.left(cell), self._device_kind)
-        self._open[self._task.remote(self._job, cell.key, places)] = entry
+        self._open[self._to_worker(cell, places)] = entry
 
     def _collect(self, stream: Any) -> None:
         """Take in a block, the end of a cell, or its failure."""
         errors, entry = self._ray.exceptions, self._open[stream]
         try:
-            result = self._ray.get(next(stream))
+            result = _got(self._ray, next(stream))
         except StopIteration:
             self._work.done(entry.cell)
             self._close(stream)
-        except errors.RayTaskError as error:
-            cause = getattr(error, "cause", None) or error
-            raise ClusterError(f"a Ray worker cannot serve: {reason_of(cause)}") from error
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError) as error:
+        except errors.RaySystemError:
+            raise
+        except errors.RayError as error:  # the worker, its node, or what it has sent, is gone
             del self._open[stream]
             entry.deaths += 1
             if entry.deaths < MOST_DEATHS:
@@ -234,60 +263,59 @@ class _Driver:
             self._close(stream)
 
 
-def _job(inputs: Inputs, sweeps: Sequence[Sweep]) -> Job:
-    given = inputs.settings
-    settings = msgspec.structs.replace(
-        given,
-        checkpoints=tuple(NamedCheckpoint.of(path).absolute for path in given.checkpoints),
-        tasks=tuple(str(Path(t).resolve()) if is_file(t) else t for t in given.tasks),
-        base=NamedCheckpoint(None, (inputs.base.name,)).absolute,
-        dtype=inputs.base.dtype,
-        device=inputs.backend.device_kind,
-        data={task: str(Path(folder).resolve()) for task, folder in given.data.items()},
-        include_path=str(Path(given.include_path).resolve()) if given.include_path else None,
-        ray=None,
-    )
-    names = {adapter.sha256: name for name, adapter in inputs.adapters.items()}
-    factors = {(s.name, str(s.basis)): dict(s.factors) for s in sweeps if s.factors}
-    return Job(settings, names, inputs.digest, factors)
-
-
-_CACHE: dict[str, tuple[Inputs, dict[str, PlannedCell]]] = {}
+_CACHE: dict[str, tuple[Inputs, dict[str, Fit]]] = {}
 """In a worker: the job that it served last, with the base and the adapter in use."""
 
 
-def answer(job: Job, key: str, places: list[list[int]]) -> Iterator[Block | str]:
-    """In a worker: the blocks of a cell, and at last why it failed, if it did.
-
-    A worker whose accelerator is lost ends: another one takes the cell.
-    """
+def _inputs(job: Job) -> tuple[Inputs, dict[str, Fit]]:
+    """In a worker: what is evaluated, and the factors that it needs by their hashes."""
     name = repr(job)
     if name not in _CACHE:
         _CACHE.clear()
-        _CACHE[name] = _prepared(job)
-    inputs, cells = _CACHE[name]
+        with contextlib.suppress(OSError):  # only relative paths need the folder here
+            os.chdir(job.folder)
+        inputs = load(job.settings, names=job.names)
+        _CACHE[name] = inputs, fits(inputs)
+    return _CACHE[name]
+
+
+def find(job: Job, key: str) -> float:
+    """In a worker: a factor."""
+    inputs, wanted = _inputs(job)
+    if key not in wanted:
+        raise _other(inputs)
+    return wanted[key].best(inputs.backend)
+
+
+def answer(
+    job: Job,
+    key: str,
+    where: tuple[int | None, int, int, float | None],
+    places: list[list[int]],
+) -> Iterator[Block | str]:
+    """In a worker: the blocks of a cell, and at last why it failed, if it did.
+
+    `where` are the number of its sweep (None: the base), its rank, the number of its task, and its
+    factor. A worker whose accelerator is lost ends: another one takes the cell.
+    """
+    inputs, _ = _inputs(job)
+    sweep, rank, task, factor = where
+    swept = None if sweep is None else inputs.sweeps[sweep]
+    cell = PlannedCell(swept, rank, inputs.leaves[task], inputs.digest, inputs.tokens, factor)
+    if cell.key != key:
+        raise _other(inputs)
     try:
-        yield from blocks(cells[key], places, inputs.backend)
+        yield from blocks(cell, places, inputs.backend)
     except Exception as error:  # noqa: BLE001 - whatever it is, the cell has failed
         try:
-            raise_if_lost(error, cells[key])
+            raise_if_lost(error, cell)
         except LostDeviceError:
             os._exit(1)
         yield reason_of(error)
 
 
-def _prepared(job: Job) -> tuple[Inputs, dict[str, PlannedCell]]:
-    inputs = load(job.settings, names=job.names)
-    if inputs.digest != job.digest:
-        raise ClusterError(
-            f"a worker would compute something else ({inputs.identity}): every node needs the "
-            "same packages, base, data and kind of device"
-        )
-    sweeps = [
-        replace(sweep, factors=job.factors[sweep.name, sweep.basis])
-        if sweep.rescale == "fit"
-        else sweep
-        for sweep in inputs.sweeps
-    ]
-    cells = plan(sweeps, inputs.leaves, inputs.digest, inputs.tokens)
-    return inputs, {cell.key: cell for cell in cells}
+def _other(inputs: Inputs) -> ClusterError:
+    return ClusterError(
+        f"a worker would compute something else ({inputs.identity}): every node needs the same "
+        "packages, base, adapters, data and kind of device"
+    )

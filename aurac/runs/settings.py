@@ -16,14 +16,19 @@ from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_pairs
 
-_ENGINE, _SERVER = ("hf", "hflm"), "local-completions"
-_OF_THE_BASE = {"pretrained": "base", "tokenizer": "tokenizer"}
-_OF_THE_ENGINE = {name: name for name in ("dtype", "max_length", "trust_remote_code")}
+_OPTIONS = {  # for which there is an option, of lm-eval's arguments of a model
+    "pretrained": "--base",
+    "tokenizer": "--tokenizer",
+    "dtype": "--dtype",
+    "max_length": "--max-length",
+    "trust_remote_code": "--trust-remote-code",
+    "max_gen_toks": "--gen-kwargs max_gen_toks=N",
+}
 _TAKES = {  # in words, for who gave something else
     "limit": "a number of examples, a share below 1, or 0 for all",
     "margin": "a fraction above 0 and below 1: 5 points are 0.05",
     "ranks": "pow2, all, or whole numbers from 1 such as 1,2,4",
-    "basis": "prefix, svd or auto",
+    "basis": "prefix or svd",
     "rescale": "rule, keep, trained or fit",
     "fewshot": "stock or fixed",
     "num_fewshot": "a whole number from 0",
@@ -54,8 +59,8 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         out: Run folder; None: `runs/<tasks>-<hash>`.
         ray: `local` or the address of a Ray cluster; None: this process.
         model: Who answers, as lm-eval names it; `hf` is aurac's engine, `hflm` lm-eval's own HFLM.
-        model_args: lm-eval's, of that model. Those of `hf`, and `pretrained` and `tokenizer` of
-            any, are other words for the above.
+        model_args: lm-eval's, of that model; none for which there is an option above.
+        check: Hold a server's or vLLM's answers against the engine's before the first cell.
     """
 
     checkpoints: tuple[str, ...]
@@ -66,7 +71,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     margin: Annotated[float, Meta(gt=0, lt=1)] | None = None
     tokenizer: str | None = None
     ranks: Literal["pow2", "all"] | tuple[Annotated[int, Meta(ge=1)], ...] = "pow2"
-    basis: tuple[Literal["auto", "prefix", "svd"], ...] = ()
+    basis: tuple[Literal["prefix", "svd"], ...] = ()
     rescale: tuple[Literal["rule", "keep", "trained", "fit"], ...] = ()
     device: str | None = None
     dtype: str | None = None
@@ -78,6 +83,7 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ray: str | None = None
     model: str = "hf"
     model_args: dict[str, Any] = {}
+    check: bool = True
 
     def redacted(self, text: str) -> str:
         """A text without the keys in `model_args`."""
@@ -101,7 +107,6 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         names = several(tasks)
         if not given or not names:
             raise UsageError("compare needs at least one checkpoint and one task")
-        words |= _of_model(words.get("model", "hf"), words.pop("model_args", None))
         words |= {"checkpoints": given, "tasks": names}
         if isinstance(data := words.get("data"), (str, Path)) and "=" not in str(data):
             if len(names) > 1:
@@ -116,11 +121,22 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise _refused(str(error), words) from error
         if (limit := settings.limit) and limit >= 1 and limit != int(limit):
             raise UsageError(f"limit takes {_TAKES['limit']}, not {limit:g}")
-        return msgspec.structs.replace(
-            settings,
-            ranks=tuple(sorted(set(r))) if isinstance(r := settings.ranks, tuple) else r,
-            basis=() if settings.basis == ("auto",) else settings.basis,
-        )
+        settings._check_model()
+        ranks = tuple(sorted(set(r))) if isinstance(r := settings.ranks, tuple) else r
+        return msgspec.structs.replace(settings, ranks=ranks)
+
+    def _check_model(self) -> None:
+        """Refuse what the model does not take."""
+        model, args = self.model, self.model_args
+        if twice := args.keys() & _OPTIONS.keys():
+            name = min(twice)
+            raise UsageError(f"{name} goes by {_OPTIONS[name]}, not by --model-args")
+        if model == "hf" and args:
+            raise UsageError(f"the model hf takes no --model-args, such as {min(args)}")
+        if self.ray and model != "hf":
+            raise UsageError(f"--ray computes with the engine, and not with --model {model}")
+        if "fit" in self.rescale and model not in ("hf", "hflm"):
+            raise UsageError(f"rescale fit needs the model hf or hflm, and not {model}")
 
 
 def _refused(reason: str, words: Mapping[str, Any]) -> UsageError:
@@ -137,20 +153,6 @@ def several(given: Any) -> tuple[str, ...]:
     parts = given.split(",") if isinstance(given, str) else given
     words = (word for part in parts for word in str(part).split(","))
     return tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
-
-
-def _of_model(model: str, given: Any) -> dict[str, Any]:
-    """lm-eval's arguments of a model as words of `compare`; of others than `hf` some stay."""
-    stay = parse_pairs("--model-args", given or ())
-    known = {**_OF_THE_BASE, **(_OF_THE_ENGINE if model in _ENGINE else {})}
-    if model == _SERVER:
-        known.pop("pretrained")  # a name on the server
-    if model == "hf" and (unknown := stay.keys() - known):
-        raise UsageError(f"model_args has {min(unknown)!r}, and compare knows {', '.join(known)}")
-    if "max_gen_toks" in stay:  # a limit that aurac would not know of
-        raise UsageError("max_gen_toks goes by --gen-kwargs max_gen_toks=N, not by --model-args")
-    words = {known[name]: stay.pop(name) for name in known if name in stay}
-    return words if model == "hf" else {**words, "model_args": stay}
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -197,6 +199,7 @@ _READ: Mapping[str, Callable[[str, Any], Any]] = {
     },
     "cluster": _mapping,
     "gen_kwargs": lambda _name, value: parse_pairs("--gen-kwargs", value),
+    "model_args": lambda _name, value: parse_pairs("--model-args", value or ()),
     "ranks": lambda _name, value: (
         value if value in ("pow2", "all") else several([value] if isinstance(value, int) else value)
     ),

@@ -37,8 +37,8 @@ def upper(value: float) -> str:
 
 def interval(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
     """``39.1 [31.6, 46.7]`` in percent, or the value alone where the interval is not known."""
-    known = value is not None and low is not None and high is not None
-    return f"{percent(value)}{unit}" + (f" [{lower(low)}, {upper(high)}]" if known else "")
+    ends = "" if low is None or high is None else f" [{lower(low)}, {upper(high)}]"
+    return f"{percent(value)}{unit}{ends}"
 
 
 def loss(value: float | None, bound: float | None) -> str:

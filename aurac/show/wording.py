@@ -84,6 +84,11 @@ def _advice(of: View, key: Key, run: StoredRun | None) -> tuple[str, str]:
         why = "a recommendation needs the base, and every outcome at the trained rank"
         return f"{name}: {why}.", ""
     sentence = _shipped(of, record, f"{name} at " if len(of.keys) > 1 else "")
+    if factors := [
+        curve.factors[r] for curve in row.curves if (r := record["rank"]) in curve.factors
+    ]:
+        listed = ", ".join(f"{factor:.3g}" for factor in factors)
+        sentence += f" Its scale is the trained one times {listed}, which was fitted to this task."
     if record["rank"] == record["reference"]:
         few = too_few(row.examples or 0, record["margin"], row.clusters)
         return f"{sentence} {few}".rstrip(), ""

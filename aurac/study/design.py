@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aurac.records.run import StoredRun
 
 ADAPTERS = "adapters"  # below the study's folder
-_OF_THE_STUDY = {"checkpoints", "tasks", "base", "num_fewshot", "ranks", "basis", "rescale"}
+_OF_THE_STUDY = {"checkpoints", "tasks", "base", "ranks", "basis", "rescale"}
 _OPTIONS = set(Settings.__struct_fields__) - _OF_THE_STUDY - {"margin", "out", "split"}
 Fraction = Annotated[float, Meta(gt=0, lt=1)]
 Cut = tuple[str, str]  # basis and rescale
@@ -38,7 +38,8 @@ class StudyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         bases: Those of the study's that do the task; empty: all.
         recipe: Fields of every recipe of the task, such as its training data.
         recipes: Those that are trained for the task, with fields of their own; empty: all.
-        options: Options of `aurac.compare` for the task, such as `limit`.
+        options: Options of `aurac.compare` for the task, such as `limit`, and `num_fewshot` in a
+            study that names none for all tasks.
     """
 
     bases: tuple[str, ...] = ()
@@ -236,7 +237,8 @@ def load_study(path: str | Path) -> Study:
             raise RecipeError(f"{path}: {task} has the unknown recipes {sorted(unknown)}.")
         if unknown := set(plan.bases) - {part.alias for part in parts}:
             raise RecipeError(f"{path}: {task} has the unknown bases {sorted(unknown)}.")
-        if unknown := {*study.options, *plan.options} - _OPTIONS:
+        allowed = _OPTIONS if study.num_fewshot is None else _OPTIONS - {"num_fewshot"}
+        if unknown := {*study.options, *plan.options} - allowed:
             raise RecipeError(f"{path}: options for {task} cannot have {', '.join(unknown)}.")
     at = study.search.at if study.search else "aurac"
     for adapter in (each for part in parts for each in planned(study, path, part)):

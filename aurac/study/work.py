@@ -137,7 +137,7 @@ class Work:
     def settings(self, part: Part, adapter: Planned, where: str, cut: Sequence[str]) -> Settings:
         """Those of an evaluation, folders as they are found beside the study."""
         own = self.study.tasks[adapter.task].options
-        options: dict[str, Any] = {**self.study.options, **own, "num_fewshot": part.num_fewshot}
+        options: dict[str, Any] = {"num_fewshot": part.num_fewshot, **self.study.options, **own}
         beside = self.path.parent
         if "data" in options:
             found = {name: located_data(at, beside) for name, at in options["data"].items()}

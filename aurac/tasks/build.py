@@ -32,7 +32,7 @@ from aurac.tasks.options import TaskOptions
 from aurac.tasks.seeds import seeded
 
 _log = logging.getLogger(__name__)
-_LOGGERS = ("lm_eval", "datasets", "huggingface_hub")
+_LOGGERS = ("lm_eval", "datasets", "huggingface_hub", "urllib3")
 _BARS = ("lm_eval.api.task", "lm_eval.api.model", "lm_eval.models.huggingface")
 
 
@@ -188,15 +188,14 @@ class _Builder:
             task.set_config(key="generation_kwargs", value=settings, update=True)
         if limit is not None and limit < 1:  # a share, which lm-eval rounds up
             limit = math.ceil(len(task.eval_docs) * limit)
-        task.build_all_requests(
-            limit=limit if limit is None else int(limit),
-            rank=0,
-            world_size=1,
-            system_instruction=self._options.system_instruction,
-            apply_chat_template=self._template is not None,
-            fewshot_as_multiturn=self._options.fewshot_as_multiturn is not False,
-            chat_template=self._template,
-        )
+        templates: dict[str, Any] = {
+            "system_instruction": self._options.system_instruction,
+            "apply_chat_template": self._template is not None,
+            "fewshot_as_multiturn": self._options.fewshot_as_multiturn is not False,
+            "chat_template": self._template,
+        }
+        limit = limit if limit is None else int(limit)
+        task.build_all_requests(limit=limit, rank=0, world_size=1, **templates)
         examples = _examples(task)
         contents = [example.content for example in examples]
         if name in self._local:
@@ -208,6 +207,7 @@ class _Builder:
             metric="",
             options=self._options,
             task=task,
+            templates=templates,
             examples=examples,
             group=group,
             cluster=cluster,

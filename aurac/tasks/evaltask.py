@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -64,6 +65,7 @@ class EvalTask:
     metric: str  # the ``name,filter`` that is compared
     options: TaskOptions
     task: Any = None  # lm-eval's object
+    templates: Mapping[str, Any] = field(default_factory=dict)  # what prompts are built with
     examples: tuple[Example, ...] = field(default=(), repr=False)
     group: str | None = None  # the group that brought this task along
     cluster: str | None = None  # the field that examples are clustered by
@@ -266,9 +268,10 @@ class EvalTask:
         return [_row(self.task, example) for example in self.examples]
 
     def held_out(self, count: int) -> list[tuple[str, str]]:
-        """(context, reference answer) of the last `count` examples that are not evaluated.
+        """(prompt, reference answer) of the last `count` examples that are not evaluated.
 
         From the validation split, where it has enough beside those that are, else the training one.
+        The prompts are built as those of the evaluation; solved examples in them are drawn anew.
         """
         task, config = self.task, self.task.config
         splits = {
@@ -283,8 +286,30 @@ class EvalTask:
             rows = list(contents() if there() else ())
             beside = rows[len(self) :] if split == evaluated else rows
             if len(beside) >= (count if split == evaluated else 1):
-                return [_reference(self.name, task, content) for content in beside[-count:]]
+                # Of the split that it evaluates lm-eval shows no example in its own prompt.
+                with seeded(), patch.object(config, "test_split", split):
+                    task.set_fewshot_seed(seed=self.options.seed)
+                    return [self._reference(content) for content in beside[-count:]]
         raise TaskError(f"Task {self.name} has no examples beside those that are evaluated.")
+
+    def _reference(self, content: Any) -> tuple[str, str]:
+        """The prompt and the reference answer of an example, as they are scored or generated."""
+        task, how, prefix = self.task, self.templates, self.task.doc_to_prefix(content)
+        context = task.fewshot_context(content, self.num_fewshot, gen_prefix=prefix, **how)
+        target, _ = _target(task, content)
+        if not isinstance(context, str) or not isinstance(target, str):
+            raise TaskError(f"Task {self.name} has no single reference answer in text.")
+        chat = {name: how[name] for name in ("apply_chat_template", "chat_template")}
+        if task.OUTPUT_TYPE in ("multiple_choice", "loglikelihood"):
+            about = self.name, 0, 1
+            made = task.construct_requests(doc=content, ctx=context, metadata=about, **chat)
+            for request in made if isinstance(made, list) else [made]:
+                if request.args[1].strip() == target.strip():
+                    return request.args
+            raise TaskError(f"Task {self.name} does not score the reference answer {target!r}.")
+        # In a chat the answer begins a turn, as lm-eval has it for choices.
+        begins = chat["apply_chat_template"] and (not prefix or prefix[-1].isspace())
+        return context, f"{'' if begins else task.config.target_delimiter}{target}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,13 +399,6 @@ def _row(task: Any, example: Example) -> dict[str, Json]:
         "prompt_hash": sha256_text(str(example.instances[0].args[0])),
         "target_hash": sha256_text(target),
     }
-
-
-def _reference(name: str, task: Any, content: Any) -> tuple[str, str]:
-    context, (target, _) = task.doc_to_text(content), _target(task, content)
-    if not isinstance(context, str) or not isinstance(target, str):
-        raise TaskError(f"Task {name} has no single reference answer in text.")
-    return context, f"{task.config.target_delimiter}{target}"
 
 
 def cluster_labels(task: str, contents: Iterable[Any], column: str) -> tuple[str, ...]:

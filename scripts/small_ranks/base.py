@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from aurac.analysis.frames import MEAN
+from aurac.curves.checks import MEAN
 from aurac.show.views import names_of
 from aurac.study.design import groups_of, tasks_of
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from aurac.analysis import Question, analyse
-from aurac.analysis.frames import MEAN
 from aurac.curves.area import quadrature_weights
+from aurac.curves.checks import MEAN
 from aurac.curves.question import Key
 from aurac.show import numbers
 from aurac.show.tabular import render_table
@@ -157,8 +157,8 @@ def _compared(
     if not curves:
         return None
     over = ranks if axis == "log2" else FLAT
-    groups = {name: list(dict.fromkeys(adapters)) for name, adapters in groups.items()}
-    return analyse(curves, Question(groups=groups, pairs=(pair,), family=family, ranks=over))
+    seeds_of = {name: tuple(dict.fromkeys(adapters)) for name, adapters in groups.items()}
+    return analyse(curves, Question(groups=seeds_of, pairs=(pair,), family=family, ranks=over))
 
 
 def _flat(curve: Curve, ranks: tuple[int, ...], axis: Axis) -> Curve:
@@ -205,8 +205,6 @@ def by_value(bases: list[Base]) -> str:
 
 
 def _by_value(base: Base) -> Iterator[str]:
-    questions = base.run.questions("mawps").set_index("example")
-    right = {example: value(text) for example, text in questions["target"].items()}
     weights = quadrature_weights(base.analysis.ranks["mawps"])
     for a, b in base.declared:
         areas = []
@@ -216,7 +214,7 @@ def _by_value(base: Base) -> Iterator[str]:
                 cells = [base.run.samples(*where, rank) for rank in base.analysis.ranks["mawps"]]
                 each = [
                     np.mean(
-                        [value(x) == right[e] for e, x in zip(c.example, c.response, strict=True)]
+                        [value(x) == value(y) for x, y in zip(c.response, c.target, strict=True)]
                     )
                     for c in cells
                 ]
@@ -284,10 +282,8 @@ def fitted(bases: list[Base]) -> str:
     """The factors of the fitted scales, the geometric mean over seeds."""
     rows = []
     for base in bases:
-        known = {(c.adapter, c.basis, c.rescale): c.factors for c in base.run.manifest.cuts}
         for task, key in (each for each in base.rows if each[1].rescale == "fit"):
-            curves = base.rows[task, key].curves
-            found = [known[str(c.adapter), str(c.basis), str(c.rescale)] for c in curves]
+            found = [curve.factors for curve in base.rows[task, key].curves]
             each = np.exp(np.mean([[np.log(x[rank]) for rank in RANKS] for x in found], axis=0))
             rows.append(
                 [f"{base.name}, {TITLES[task]}", base.label(key), *(f"{x:.1f}" for x in each)]

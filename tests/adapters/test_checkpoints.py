@@ -21,7 +21,6 @@ from aurac.adapters.checkpoints import NamedCheckpoint
 def test_names_of_checkpoints(text, name, paths):
     checkpoint = NamedCheckpoint.of(text)
     assert (checkpoint.name, checkpoint.paths) == (name, paths)
-    assert NamedCheckpoint.of(checkpoint.absolute).paths == checkpoint.paths
 
 
 def test_a_path_that_exists_is_a_path(tmp_path):

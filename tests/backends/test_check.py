@@ -8,11 +8,8 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from harness_doubles import make_model
-from support.adapters import load_with_peft
 from support.completions import KEY, Server, compared, over_http
 
-from aurac.adapters import load_adapter, save_adapter, truncate
 from aurac.backends.check import NotComputedError
 from aurac.backends.keys import hide, redacted
 from aurac.cli import cli, main
@@ -34,21 +31,20 @@ def empty(choice):
 
 
 @pytest.mark.parametrize(("twist", "says"), [
-    ({"writes_base": True}, "writes as the base does"),
-    ({"samples": True}, "one prompt got two texts"),
-    ({"wrapped": "[user]\n"}, "where greedy decoding gives"),
-    ({"most_tokens": 2}, "where greedy decoding gives"),
-    ({"text": empty}, "it writes '' where"),
-    ({"most_prompt": 48, "echoes": False}, "where greedy decoding gives"),
-    ({"without": ("v_proj",)}, "partly applied: v_proj"),
-    ({"without": ("layers.1.self_attn.q_proj", "layers.1.self_attn.v_proj")},
-     "partly applied: layer 1"),
-    ({"scale": 0.0}, "as the base does"),
-    ({"scale": 0.0, "echoes": False}, "as the base does"),
-    ({"scale": 0.5}, "alpha/r and should be alpha/√r|half of what it should be"),
+    ({"writes_base": True}, "the adapter is ignored in texts"),
+    ({"samples": True}, "its texts differ"),
+    ({"wrapped": "[user]\n"}, "its texts differ"),
+    ({"most_tokens": 2}, "its texts differ"),
+    ({"text": empty}, "its texts differ: '' where"),
+    ({"stops": False, "most_tokens": 2}, "its texts differ"),
+    ({"most_prompt": 48, "echoes": False}, "its texts differ"),
+    ({"without": ("v_proj",)}, "log-probabilities differ by"),
+    ({"without": ("layers.1.",)}, "log-probabilities differ by"),
+    ({"scale": 0.0}, "the adapter is ignored"),
+    ({"scale": 0.0, "echoes": False}, "the adapter is ignored in texts"),
+    ({"scale": 2.0}, "the adapter is scaled by 2"),
+    ({"scale": 0.95}, "log-probabilities differ by|is scaled by 0.9"),
     ({"scale": float("nan")}, "no finite numbers"),
-    ({"scale": 1.02}, "scale is about 1.02 times"),
-    ({"scale": 0.7}, "as no known mistake does|scale is about 0.7"),
 ])  # fmt: skip
 def test_what_a_run_would_show_as_the_adapters_accuracy_ends_it(
     place, server, tmp_path, twist, says
@@ -60,41 +56,101 @@ def test_what_a_run_would_show_as_the_adapters_accuracy_ends_it(
     assert not list((tmp_path / "run").glob("cells/*"))
 
 
+def test_a_base_whose_log_probabilities_are_nan_is_not_called_another_model(
+    place, server, tmp_path, monkeypatch
+):
+    model = Server.model
+
+    def broken(self, name):
+        found = model(self, name)
+        found.get_output_embeddings().weight.data.fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(Server, "model", broken)
+    with pytest.raises(NotComputedError, match="base: its log-probabilities are no finite numbers"):
+        compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
+
+
+@pytest.mark.parametrize("packs", ["gzip", "br"])
+@pytest.mark.usefixtures("unchecked")
+def test_a_compressed_answer_that_nobody_asked_for_is_read_or_not_shown(
+    place, server, tmp_path, packs
+):
+    """An error's text is shown where the client can unpack it; bytes never are."""
+    server.always, server.packs = 400, packs
+    how = over_http(server, max_retries=1)
+    stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **how)
+    reason = stored.failures[0].reason
+    assert "answers 400 Bad Request" in reason
+    assert ("Accept-Encoding" in reason) == (packs == "gzip"), reason
+    assert reason.isprintable(), reason
+    assert "\\u" not in reason
+    assert "\ufffd" not in reason
+
+
 def test_prompts_that_are_cut_are_seen_by_their_log_probabilities(place, server, tmp_path):
     server.most_prompt = 48  # the longest is longer
     with pytest.raises(CellError, match="no log-probability for each token"):
         compared(place, tmp_path / "run", tasks=["tiny_choice"], **over_http(server))
 
 
-@pytest.mark.parametrize(
-    "twist", [{"longest": 48}, {"longest": 48, "echoes": False}, {"stops": False}]
-)
+@pytest.mark.parametrize("twist", [{"longest": 48}, {"longest": 48, "echoes": False}])
 def test_what_lm_eval_cuts_itself_is_no_mistake(place, server, tmp_path, twist):
-    """Prompts that are longer than the server takes, and what is written beyond a stop string."""
+    """Prompts that are longer than the server takes."""
     vars(server).update(twist)
     stored, _ = compared(place, tmp_path / "run", tasks=["tiny_text"], **over_http(server))
     assert not stored.failures
 
 
-def test_every_rank_is_checked_and_the_verdicts_are_shown(
+def test_the_trained_and_the_smallest_rank_are_checked_once(
     place, server, tmp_path, monkeypatch, capsys
 ):
-    how = over_http(server)
-    compared(place, tmp_path / "right", tasks=["tiny_text"], progress=True, **how)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "should be" in line]
-    assert [line.split(":")[1].strip() for line in lines] == [
-        "base", "mine at rank 4", "mine at rank 1", "mine at rank 2",
-    ]  # fmt: skip
-    first = tmp_path / "r1"
-    save_adapter(truncate(load_adapter(place / "mine"), 1), first)
+    """The verdict is kept for the same server, base and adapter; it is asked for all else."""
+    how = {"tasks": ["tiny_text"], "progress": True, **over_http(server)}
+
+    def lines(out, **more):
+        compared(place, out, **how, **more)
+        said = [line for line in capsys.readouterr().err.splitlines() if "should be" in line]
+        return [line.split(":")[1].strip() for line in said]
+
+    assert lines(tmp_path / "run", limit=4) == ["base", "mine at rank 4", "mine at rank 1"]
+    assert len(json.loads((tmp_path / "run" / "checked.json").read_text())) == 2
+    asked = len(server.asked)
+    assert lines(tmp_path / "run", limit=5) == []
+    assert len(server.asked) == asked + 4 * 1  # one more example at three ranks and of the base
+    assert len(lines(tmp_path / "other")) == 3
+    monkeypatch.setattr("aurac.runs.check.verdicts", lambda *_: pytest.fail("it is checked"))
+    assert lines(tmp_path / "unchecked", check=False) == []
+
+
+def test_a_wrong_verdict_is_not_kept(place, server, tmp_path):
+    server.keeps_first = True  # the trained rank, which is asked before the smallest
+    how = {"tasks": ["tiny_text"], **over_http(server)}
+    with pytest.raises(NotComputedError, match="mine at rank 1: its log-probabilities differ by"):
+        compared(place, tmp_path / "run", **how)
+    server.keeps_first = False
+    assert not compared(place, tmp_path / "run", **how)[0].failures
+
+
+@pytest.mark.parametrize(("other", "named"), [("4", "rank 4"), (None, "the base")])
+def test_what_two_cuts_do_not_show_the_cells_show(
+    place, server, tmp_path, monkeypatch, caplog, other, named
+):
     model = Server.model
 
     def swapped(self, name):
-        return load_with_peft(make_model(1), first) if "-r2-" in name else model(self, name)
+        swap = [each for each in self.adapters if f"-r{other}-" in each] or ["BASE"]
+        return model(self, swap[0] if "-r2-" in name else name)
 
+    how = {"tasks": ["tiny_choice"], **over_http(server)}
+    compared(place, tmp_path / "right", **how)
+    assert "has the log-likelihoods" not in caplog.text
     monkeypatch.setattr(Server, "model", swapped)
-    with pytest.raises(NotComputedError, match="rank 2: it computes rank 1"):
-        compared(place, tmp_path / "swapped", tasks=["tiny_text"], **how)
+    compared(place, tmp_path / "swapped", **how)
+    said = [line.message for line in caplog.records if "has the log-likelihoods" in line.message]
+    pair = {"rank 2", named} if other else {"rank 2", "the base"}
+    assert len(said) == 1
+    assert all(each in said[0] for each in pair), said
 
 
 @pytest.mark.parametrize(("twist", "reason"), [
@@ -103,9 +159,6 @@ def test_every_rank_is_checked_and_the_verdicts_are_shown(
     ({"most_choices": 0}, "answers 0 of 1 prompts"),
     ({"always": "garbage"}, "what is no JSON: <html>"),
     ({"always": "no choices"}, "answers 0 of 1 prompts"),
-    ({"always": "long"}, "too long a text"),
-    ({"always": "huge"}, "more than 64 MiB"),
-    ({"always": "bomb"}, "what is no JSON"),
 ])  # fmt: skip
 @pytest.mark.parametrize("concurrent", [1, 4])
 @pytest.mark.usefixtures("unchecked")
@@ -178,12 +231,12 @@ def test_check_server(server, checked):
     assert code == 0, besides
     rows = json.loads(told)["ranks"]
     assert [row["rank"] for row in rows] == [0, 1, 2, 4]
-    assert all(row["right"] and row["texts"] == [5, 5] for row in rows)
+    assert all(row["right"] and row["texts"] == [4, 4] for row in rows)
     assert "4 prompts for rank 2" in besides
     server.scale = 0.0
     code, told, _ = checked()
     assert code == 4, told
-    assert told.count("does not compute the adapter") == 3, told
+    assert told.count("the adapter is ignored") == 3, told
 
 
 def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, checked):
@@ -205,7 +258,8 @@ def test_only_what_is_asked_for_is_loaded_and_it_is_unloaded(place, server, chec
     (401, 2, "answers 401 Unauthorized"), (404, 2, "answers 404 Not Found"),
     (429, 3, "answers 429 Too Many Requests"), (500, 3, "answers 500 Internal"),
     ("garbage", 3, "answers what is no JSON: <html>"), ("no choices", 3, "answers 0 of 1"),
-    ("drop", 3, "does not answer (ConnectionError)"), ("slow", 3, "does not answer within 1 s"),
+    ("drop", 3, "does not answer (Remote end closed"),
+    ("slow", 3, "does not answer (Read timed out. (read timeout=1.0))"),
 ])  # fmt: skip
 def test_exit_code_4_is_for_wrong_answers_alone(server, checked, always, code, says):
     server.always, began = always, time.monotonic()

@@ -10,9 +10,10 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -82,8 +83,7 @@ def test_a_notebook_has_an_event_loop_of_its_own(place, server, engine, tmp_path
 
 @pytest.mark.parametrize("model", ["hflm", "huggingface"])
 def test_other_models_of_lm_eval_give_it_too(place, engine, tmp_path, model):
-    more = {"model_args": "dtype=float32"} if model == "huggingface" else {}
-    _, found = compared(place, tmp_path / "run", model=model, **more)
+    _, found = compared(place, tmp_path / "run", model=model)
     same_answers(found, engine)
     backend = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["backend"]
     assert backend.startswith(f"{model}, lm-eval 0.")
@@ -102,12 +102,11 @@ class InProcess:
 
     def __init__(self, **arguments):
         self.arguments, self.lora_request, self.batch_size = arguments, None, "auto"
-        self.seen, self.sizes = set(), []
+        self.seen = set()
         engines.append(self)
 
     def _ask(self, kind, requests):
         self.seen.add(self.lora_request)
-        self.sizes.append(self.batch_size)
         model = make_model(1)
         if self.lora_request:
             model = load_with_peft(model, self.lora_request.lora_path)
@@ -124,6 +123,16 @@ class InProcess:
 engines: list[InProcess] = []
 
 
+class Pool(ProcessPoolExecutor):
+    """Says how many engines there are when its process has ended."""
+
+    ended: ClassVar[list[int]] = []
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self.ended.append(len(engines))
+
+
 def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
     place, engine, tmp_path, monkeypatch
 ):
@@ -133,18 +142,18 @@ def test_vllm_in_process_is_one_engine_with_a_request_for_each_cut(
         "aurac.backends.lm_eval_models.model_class", lambda name: {"vllm": InProcess}[name]
     )
     monkeypatch.setattr("aurac.backends.lm_eval_models.VllmBackend.version", "vllm 0")
+    monkeypatch.setattr("aurac.runs.check.ProcessPoolExecutor", Pool)
     engines.clear()
+    Pool.ended.clear()
     _, found = compared(place, tmp_path / "run", model="vllm", model_args="max_loras=5")
     same_answers(found, engine)
     [one] = engines
+    assert Pool.ended == [0]  # what it is checked by has given its memory back
     told = {"enable_lora": True, "max_lora_rank": 8, "max_loras": 5}
     assert told.items() <= one.arguments.items()
     requests = one.seen - {None}
     assert None in one.seen
     assert len(requests) == len({request.lora_int_id for request in requests}) == len(RANKS)
-    first = one.sizes.index("auto")
-    assert set(one.sizes[:first]) == {1}  # checked one prompt at a time
-    assert set(one.sizes[first:]) == {"auto"}
 
 
 def test_backends_do_not_mix_in_a_folder(place, server, tmp_path):

@@ -312,3 +312,20 @@ def test_an_export_overwrites_nothing(run, tmp_path):
     done = CliRunner().invoke(cli, ["export", str(run), "--out", str(tmp_path)])
     assert "already there" in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_export_says_the_factors_of_a_fitted_scale(tiny_base_folder, tmp_path):
+    folder, task = random_adapter(tiny_base_folder, tmp_path / "mine", rank=2), "tiny_choice"
+    write_choice_task(tmp_path / "tasks")
+    words = {"include_path": tmp_path / "tasks", "device": "cpu", "limit": 2, "rescale": "fit"}
+    settings = Settings.of(folder, task, out=tmp_path / "run", dtype="float32", **words)
+    run = compare(settings, report=False).folder
+    kept = {json.loads(path.read_text())["factor"] for path in (run / "fit").iterdir()}
+    found = {}
+    for path in export(run, tmp_path / "out"):
+        how = json.loads(path.read_text())["config"]["model_args"]
+        found |= {how["rank"]: how[f"factor_{task}"]} if "rank" in how else {}
+    assert set(found.values()) == kept
+    card = (tmp_path / "out" / "mine" / "README.md").read_text()
+    listed = ", ".join(f"{found[rank]:.4g} at rank {rank}" for rank in (1, 2))
+    assert f"Its scale is the trained one times {listed}." in card

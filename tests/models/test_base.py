@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from aurac.errors import BaseModelError
 from aurac.files import sha256_file
-from aurac.models.base import load_base, resolve_base
+from aurac.models.base import load_base, outline_base, resolve_base
 from aurac.models.device import pick_device, pick_dtype
 from aurac.models.packaged import DEFAULT_BASE, PACKAGED, PackagedModel
 from aurac.models.weights import sha256_weights
@@ -292,13 +292,11 @@ def test_dtype_and_device_choices(monkeypatch):
         pick_device("cuda:99")
 
 
-def test_a_device_of_other_machines_need_not_be_here(monkeypatch):
+def test_a_device_of_other_machines_need_not_be_here(tiny_base_folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert pick_device("cuda:3", elsewhere=True) == "cuda"
-    assert pick_dtype("auto", "cuda") == torch.bfloat16
-    assert pick_device(None, elsewhere=True) == pick_device(None)
-    with pytest.raises(BaseModelError, match="device 'tpu' cannot be used here"):
-        pick_device("tpu", elsewhere=True)
+    outline = outline_base(str(tiny_base_folder), device="cuda:3")
+    assert (outline.device, outline.dtype) == ("cuda:3", "bfloat16")
+    assert outline_base(str(tiny_base_folder)).device == pick_device(None)
 
 
 def test_a_base_that_needs_remote_code_is_refused(tiny_base_folder, tmp_path, isolated_cache):

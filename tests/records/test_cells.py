@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.made_runs import make_block, make_identity, make_keys
 
+from aurac import files
 from aurac.errors import RunFolderError
 from aurac.records.cells import CellStore, read_cell
 from aurac.records.lines import decode_line, encode_line
@@ -112,6 +113,26 @@ def test_the_first_line_that_is_added_to_a_packed_run_unpacks_it(tmp_path):
     assert not (tmp_path / "cells.tar.xz").exists()
     store.append(IDENTITY, blocks(KEYS[2:])[0])
     assert store.read(IDENTITY.key).missing(KEYS) == []
+
+
+@pytest.mark.parametrize("moment", ["before the archive is looked for", "once it was found"])
+def test_a_cell_that_another_process_unpacks_at_that_moment_is_read(tmp_path, monkeypatch, moment):
+    stored(tmp_path, *blocks(KEYS[:2]))
+    with tarfile.open(tmp_path / "cells.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "cells", "cells")
+    shutil.rmtree(tmp_path / "cells")
+    name = "archive_of" if moment.startswith("before") else "_members"
+    real = getattr(files, name)
+
+    def unpacked_meanwhile(*given):
+        monkeypatch.setattr(files, name, real)
+        files.unpack(tmp_path / "cells")
+        files._members.cache_clear()
+        return real(*given)
+
+    files._members.cache_clear()
+    monkeypatch.setattr(files, name, unpacked_meanwhile)
+    assert CellStore(tmp_path).read(IDENTITY.key).missing(KEYS) == [2, 3, 4, 5]
 
 
 def test_a_folder_that_cannot_be_written_says_that_what_is_in_it_is_whole(tmp_path):

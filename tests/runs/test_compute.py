@@ -7,13 +7,13 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from support.runs_doubles import Task, compute_all, planned, work_in
+from support.runs_doubles import Backend, Task, compute_all, planned, work_in
 
 from aurac.errors import TaskError
 from aurac.records.cells import CellStore
 from aurac.records.folder import MOST_DEATHS
 from aurac.records.lines import examples_sha256
-from aurac.runs.compute import LostDeviceError
+from aurac.runs.compute import LostDeviceError, compute
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +79,43 @@ def test_a_lost_accelerator_ends_the_process(tmp_path):
     assert lost.value.exit_code == 3
 
 
+def test_a_failed_cell_is_tried_again_also_where_the_clock_went_back(tmp_path, monkeypatch):
+    cells = planned(Task("a", act=raises(ValueError("no"))), Task("b"))
+    with monkeypatch.context() as patch:
+        patch.setattr("time.time", lambda: 4e9)  # when it failed the clock was years ahead
+        assert compute_all(tmp_path, cells) == [("a", "failed: ValueError: no"), ("b", "done")]
+    assert compute_all(tmp_path, planned(Task("a"))) == [("a", "done")]
+
+
+def test_what_another_process_failed_meanwhile_is_not_tried_again(tmp_path):
+    [cell] = planned(Task("a", act=raises(ValueError("no"))))
+    work, ended = work_in(tmp_path)
+    work.left(cell)
+    assert compute_all(tmp_path, [cell]) == [("a", "failed: ValueError: no")]
+    compute([cell], Backend(), work)
+    assert ended == []
+
+
+class EngineDeadError(Exception):
+    """vLLM's, by its name."""
+
+
+def test_an_engine_that_has_died_ends_the_process_and_the_same_command_goes_on(tmp_path):
+    def dies(_places):
+        try:
+            raise EngineDeadError("EngineCore encountered an issue. See stack trace (above)")
+        except EngineDeadError as error:
+            raise RuntimeError("generation failed") from error
+
+    cells = planned(Task("a", act=dies), Task("b"))
+    with pytest.raises(LostDeviceError, match=r"the base on a.*the same command goes on") as lost:
+        compute_all(tmp_path, cells)
+    assert lost.value.exit_code == 3
+    assert cells[1].task.blocks == []
+    again = planned(Task("a"), Task("b"))
+    assert compute_all(tmp_path, again) == [("a", "done"), ("b", "done")]
+
+
 def test_a_cell_that_another_process_holds_is_waited_for(tmp_path):
     [cell] = planned(Task("a"))
     work, _ = work_in(tmp_path)
@@ -95,7 +132,10 @@ def test_a_cell_in_which_processes_die_is_given_up_after_some_deaths(tmp_path):
     works = [work_in(tmp_path)[0].folder.begun(cell.key) for _ in range(MOST_DEATHS)]
     # never left: the processes were killed
     assert [work.__enter__() for work in works] == list(range(MOST_DEATHS))
-    reason = f"{MOST_DEATHS} processes ended while they computed it"
+    reason = (
+        f"{MOST_DEATHS} processes ended while they computed it: to try it again, delete "
+        f"{tmp_path / 'locks'}"
+    )
     assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
     assert compute_all(tmp_path, [cell]) == [("a", f"failed: {reason}")]
     shutil.rmtree(tmp_path / "locks")  # what the user may do

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from support.harness_doubles import text_rows, write_text_task
+from support.runs_doubles import Task
 from support.small_runs import TASK, run_small
 
 from aurac.adapters import Adapter, Factors, save_adapter
-from aurac.errors import CellError, RunFolderError, UsageError
+from aurac.errors import CellError, RunFolderError
 from aurac.notebook import load_run
 from aurac.records.folder import RunFolder
 from aurac.records.run import read_run
@@ -170,37 +173,6 @@ def test_rows_that_another_adapter_adds_to_the_base_are_in_the_identity_of_all_c
     assert alone.isdisjoint(beside)
 
 
-def test_a_tokenizer_among_the_arguments_of_a_model_is_that_of_the_run():
-    settings = Settings.of("a", "t", model="vllm", model_args="tokenizer=mine,max_num_seqs=2")
-    assert (settings.tokenizer, settings.model_args) == ("mine", {"max_num_seqs": 2})
-
-
-def test_factors_are_found_by_the_engine_and_hflm_alone(adapters, tmp_path):
-    from lm_eval.api.model import LM
-    from lm_eval.api.registry import register_model
-
-    @register_model("takes_an_adapter")
-    class TakesAnAdapter(LM):
-        def __init__(self, pretrained, peft=None, **_):
-            super().__init__()
-
-        loglikelihood = loglikelihood_rolling = generate_until = None
-
-    options = {"rescale": "fit", "basis": "prefix", "model": "takes_an_adapter"}
-    with pytest.raises(UsageError, match="rescale fit needs the model hf or hflm"):
-        run_small(adapters["dylora"], tmp_path / "run", **options)
-    with pytest.raises(UsageError, match="--ray computes with the engine"):
-        run_small(adapters["dylora"], tmp_path / "run", ray="local", model="hflm")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_cluster_is_told_where_a_task_lies(adapters, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    path = write_text_task(tmp_path).relative_to(tmp_path)
-    inputs = load(Settings.of(adapters["dylora"], str(path), limit=2, device="cpu"))
-    assert ray._job(inputs, inputs.sweeps).settings.tasks == (str(tmp_path / path),)
-
-
 def test_a_process_that_ends_takes_nothing_from_one_that_writes(adapters, tmp_path):
     run = run_small(adapters["dylora"], tmp_path / "run", ranks="4")
     folder = RunFolder(run.folder)
@@ -216,11 +188,13 @@ def test_a_worker_without_its_accelerator_ends_and_fails_no_cell(monkeypatch):
     ended = []
     monkeypatch.setattr(ray.os, "_exit", lambda code: ended.append(code) or raises(SystemExit)())
     monkeypatch.setattr(ray, "blocks", raises(RuntimeError("CUDA error: unspecified")))
-    job = ray.Job(None, {}, "", {})
-    [cell] = plan([], [type("T", (), {"name": "t"})()], "s")
-    monkeypatch.setitem(ray._CACHE, repr(job), (type("I", (), {"backend": None})(), {"k": cell}))
+    job = ray.Job(None, {}, "")
+    [task] = tasks = [Task("t")]
+    [cell] = plan([], tasks, "s")
+    inputs = SimpleNamespace(backend=None, leaves=[task], sweeps=[], digest="s", tokens={})
+    monkeypatch.setitem(ray._CACHE, repr(job), (inputs, {}))
     with pytest.raises(SystemExit):
-        list(ray.answer(job, "k", [[0]]))
+        list(ray.answer(job, cell.key, (None, 0, 0, None), [[0]]))
     assert ended == [1]
 
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
+from support.harness_doubles import write_choice_task
+from support.small_runs import SMALL, TASK, random_adapter, run_small
 
-from aurac.runs.fit import EXPONENTS, best_factor
+from aurac.records.folder import RunFolder
+from aurac.runs import fit
+from aurac.runs.fit import EXPONENTS, best_factor, fitted
+from aurac.runs.inputs import load
+from aurac.runs.settings import Settings
+
+FIT = {"ranks": "4", "rescale": "fit", "basis": "prefix", "limit": 2}
 
 
 def peak_at(exponent, tried):
@@ -36,3 +45,77 @@ def test_an_objective_without_a_maximum_ends_the_search(sign):
 
 def test_a_flat_objective_keeps_the_first_factor():
     assert best_factor(lambda _: 0.0, range(3)) == 1.0
+
+
+def factors_of(run, name):
+    """Rank → factor of the only adapter on a task or group of a run."""
+    [curve] = [curve for curve in run.curves if curve.task == name]
+    return curve.factors
+
+
+@pytest.fixture
+def three_tasks(tmp_path):
+    """A folder with two tasks in a group, and one more."""
+    for number, name in enumerate(("leaf_a", "leaf_b", "other")):
+        write_choice_task(tmp_path, name, 20 * number)
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [leaf_a, leaf_b]\n")
+    return str(tmp_path)
+
+
+def test_a_factor_is_one_of_a_task_or_group_that_was_asked_for(adapters, three_tasks, tmp_path):
+    def run(*tasks):
+        out = tmp_path / "-".join(tasks)
+        return run_small(adapters["dylora"], out, tasks, include_path=three_tasks, **FIT)
+
+    together = run("both", "other")
+    for name in ("both", "other"):
+        assert factors_of(run(name), name) == factors_of(together, name)
+    assert factors_of(together, "both") != factors_of(together, "other")
+    [cut] = together.manifest.cuts
+    cells = {name: together.store.read(keys[4]) for name, keys in cut.cells.items()}
+    factors = {name: cell.identity.factor for name, cell in cells.items()}
+    assert factors["leaf_a"] == factors["leaf_b"] == factors_of(together, "both")[4]
+
+
+@pytest.mark.parametrize(("tasks", "shares"), [(1, [48]), (5, [10, 10, 10, 9, 9]), (50, [1] * 48)])
+def test_a_group_has_48_examples_in_all(tasks, shares):
+    class Task:
+        group, asked = "g", None
+
+        def held_out(self, count):
+            self.asked = count
+            return ["pair"] * count
+
+    members = [Task() for _ in range(tasks)]
+    assert fit.held_out(members) == ["pair"] * 48
+    assert [task.asked for task in members if task.asked is not None] == shares
+
+
+def test_processes_share_the_factors_and_the_first_one_counts(
+    tiny_base_folder, tmp_path, monkeypatch
+):
+    folder, found = random_adapter(tiny_base_folder, tmp_path / "mine"), []
+
+    def slow(_objective):
+        found.append(number := len(found) + 1.0)
+        threading.Event().wait(0.2)
+        return number
+
+    monkeypatch.setattr(fit, "best_factor", slow)
+    words = {**SMALL, **FIT, "ranks": "1,2,4"}
+    given = [load(Settings.of(folder, TASK, out=tmp_path / "run", **words)) for _ in range(2)]
+    (tmp_path / "run" / "locks").mkdir(parents=True)
+    results = []
+
+    def work(inputs):
+        with inputs.backend:
+            factors = fitted(inputs, RunFolder(tmp_path / "run"))
+        results.append(sorted(factors.values()))
+
+    threads = [threading.Thread(target=work, args=(inputs,)) for inputs in given]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [sorted(found)] * 2
+    assert len(found) == 3

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 
 import pytest
+from support.harness_doubles import write_choice_task, write_text_task
 from support.runs_doubles import Backend, Task, planned, work_in
+from support.small_runs import SMALL, TASK
 
+from aurac.adapters import load_adapter, save_adapter
+from aurac.backends.engine import EngineBackend
 from aurac.records.cells import CellStore
+from aurac.records.folder import RunFolder
 from aurac.runs import ray
 from aurac.runs.compute import blocks
+from aurac.runs.fit import fits, fitted
+from aurac.runs.inputs import load
+from aurac.runs.plan import plan
 from aurac.runs.ray import MOST_DEATHS, ClusterError, _Driver, _Head
+from aurac.runs.settings import Settings
 
-
-class DiedError(RuntimeError):
-    """A worker that is gone."""
+exceptions = pytest.importorskip("ray.exceptions", reason="needs aurac[ray]")
 
 
 class FakeRay:
@@ -23,22 +31,20 @@ class FakeRay:
     `failing` is the task that yields a failure.
     """
 
-    class exceptions:  # noqa: N801
-        RayTaskError = KeyError
-        WorkerCrashedError = NodeDiedError = OutOfMemoryError = DiedError
+    exceptions = exceptions
 
-    def __init__(self, cells, dying=None, failing=None):
-        self._cells = {cell.key: cell for cell in cells}
-        self._dying, self._failing = dict(dying or {}), failing
+    def __init__(self, dying=None, failing=None, dies_of=None):
+        self._dying, self._failing, self._dies_of = (
+            dict(dying or {}),
+            failing,
+            dies_of or exceptions.WorkerCrashedError(),
+        )
 
-    def remote(self, _job, key, places):
-        return self._stream(self._cells[key], places)
-
-    def _stream(self, cell, places):
+    def submit(self, cell, places):
         for block in blocks(cell, places, Backend()):
             if self._dying.get(cell.task.name, 0):
                 self._dying[cell.task.name] -= 1
-                raise DiedError("the worker died")
+                raise self._dies_of
             if cell.task.name == self._failing:
                 yield "ValueError: why"
                 return
@@ -58,9 +64,9 @@ class Alive:
 
 def compute(folder, cells, **options):
     """How cells were settled."""
-    fake = FakeRay(cells, **options)
+    fake = FakeRay(**options)
     work, ended = work_in(folder)
-    driver = _Driver(fake, fake, None, work, "cpu")
+    driver = _Driver(fake, fake.submit, work, "cpu")
     driver.run(cells, 3, Alive())
     driver.close()
     assert all(work.folder.take(cell.key) for cell in cells)  # all were given back
@@ -81,6 +87,62 @@ def test_streams_of_blocks_make_whole_cells(tmp_path):
     for cell in cells:
         found = CellStore(tmp_path).read(cell.key).responses(cell.documents)
         assert found == [f"{cell.task.name}{k}" for k in range(cell.task.n)]
+
+
+def test_a_block_that_is_lost_with_its_node_is_computed_again(tmp_path):
+    cells = planned(Task("a", n=4), Task("b", n=2))
+    lost = exceptions.ObjectLostError("0" * 56, None, "")
+    ended = compute(tmp_path, cells, dying={"a": 2}, dies_of=lost)
+    assert ended == [("a", "done"), ("b", "done")]
+
+
+def test_a_worker_finds_what_is_named_relative_to_the_folder_of_the_command(
+    adapters, tmp_path, monkeypatch
+):
+    """The task's file with its data, a folder of tasks, and the tokenizer."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    there.mkdir()
+    monkeypatch.chdir(tmp_path)
+    path = write_text_task(here)
+    adapter = load_adapter(adapters["dylora"])
+    shutil.copytree(str(adapter.base), here / "tok", ignore=shutil.ignore_patterns("*.safetensors"))
+    save_adapter(adapter, here / "mine")
+    write_choice_task(here / "more", "further")
+    shutil.copytree(here / "tiny_text_data", here / "data")
+    monkeypatch.chdir(here)
+    settings = Settings.of(
+        "mine", [f"./{path.name}", "further"], limit=2, device="cpu", ray="local",
+        data={f"./{path.name}": "data"}, include_path="more", tokenizer="./tok",
+    )  # fmt: skip
+    inputs = load(settings)
+    job = ray.Job.of(inputs)
+    monkeypatch.chdir(there)
+    monkeypatch.setattr(ray, "_CACHE", {})
+    found, _ = ray._inputs(job)
+    assert found.digest == inputs.digest
+    keys = [[c.key for c in plan(x.sweeps, x.leaves, x.digest, x.tokens)] for x in (inputs, found)]
+    assert keys[0] == keys[1]
+
+
+def test_the_base_is_not_loaded_where_workers_find_the_factors(adapters, tmp_path, monkeypatch):
+    """Each is found once, by its hash."""
+    settings = Settings.of(
+        adapters["dylora"], TASK, ray="local", ranks="1,4", rescale="fit", basis="prefix", **SMALL
+    )
+    inputs = load(settings)
+    monkeypatch.setattr(EngineBackend, "load", lambda _: pytest.fail("the base is loaded"))
+    monkeypatch.setattr(EngineBackend, "lm", lambda *_: pytest.fail("the base is asked"))
+    (tmp_path / "locks").mkdir()
+    folder, asked = RunFolder(tmp_path), []
+
+    def find(keys):
+        asked.extend(keys)
+        return [float(len(key)) for key in keys]
+
+    factors = fitted(inputs, folder, find)
+    assert fitted(inputs, folder, find) == factors
+    assert sorted(asked) == sorted(fits(inputs))
+    assert {(rank, task) for _, rank, task in factors} == {(1, TASK), (4, TASK)}
 
 
 def test_a_cell_whose_workers_die_again_and_again_is_a_failure(tmp_path):

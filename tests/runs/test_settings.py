@@ -25,7 +25,9 @@ def test_texts_are_read_as_python_has_them():
         basis="prefix,svd",
         batch_size="auto:4",
         gen_kwargs="temperature=0.5,until=['Q:']",
-        model_args="pretrained=x/y,dtype=float32,trust_remote_code=True",
+        base="x/y",
+        dtype="float32",
+        trust_remote_code="True",
         device_map='{"": "cpu"}',
         margin="0.02",
     )
@@ -62,7 +64,7 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"limit": 1.5}, "limit takes .* not 1.5"),
         ({"ranks": "1,x"}, "ranks takes .* not '1,x'"),
         ({"ranks": [0]}, "ranks takes .* not"),
-        ({"basis": "energy"}, "basis takes prefix, svd or auto, not 'energy'"),
+        ({"basis": "energy"}, "basis takes prefix or svd, not 'energy'"),
         ({"rescale": "twice"}, "rescale takes .* not 'twice'"),
         ({"margin": 5}, "margin takes .* 5 points are 0.05, not 5"),
         ({"batch_size": 0}, "batch_size takes .* not 0"),
@@ -70,7 +72,13 @@ def test_a_folder_alone_is_the_data_of_the_first_task():
         ({"group": "a"}, "not NAME=VALUE"),
         ({"device_map": "{"}, "device_map takes .* not '{'"),
         ({"workers": 2}, "no option 'workers'"),
-        ({"model_args": "peft=x"}, "model_args has 'peft'"),
+        ({"basis": "auto"}, "basis takes prefix or svd, not 'auto'"),
+        ({"model_args": "peft=x"}, "the model hf takes no --model-args, such as peft"),
+        ({"model_args": "pretrained=x/y,dtype=half"}, "dtype goes by --dtype, not by --model-args"),
+        ({"model": "vllm", "model_args": "pretrained=x/y"}, "pretrained goes by --base, not by"),
+        ({"model": "vllm", "model_args": {"tokenizer": "x"}}, "tokenizer goes by --tokenizer"),
+        ({"model": "vllm", "rescale": "fit"}, "rescale fit needs the model hf or hflm, and not"),
+        ({"model": "hflm", "ray": "local"}, "--ray computes with the engine, and not with"),
         ({"model": "hflm", "model_args": "max_gen_toks=8"}, "goes by --gen-kwargs max_gen_toks"),
     ],
 )
@@ -79,12 +87,9 @@ def test_what_is_refused(words, message):
         of(**words)
 
 
-def test_arguments_of_another_model_stay_its_own_but_the_base():
-    words = of(
-        model="vllm", model_args=["pretrained=x/y,dtype=half", "max_num_seqs=8,enforce=True"]
-    )
-    assert words.base == "x/y"
-    assert words.model_args == {"dtype": "half", "max_num_seqs": 8, "enforce": True}
+def test_arguments_of_another_model_are_its_own():
+    words = of(model="vllm", model_args=["max_num_seqs=8", "enforce=True"])
+    assert words.model_args == {"max_num_seqs": 8, "enforce": True}
     words = of(model="local-completions", model_args="base_url=http://u:pw@h/v1,header=abc")
     assert words.redacted("--model-args base_url=http://u:pw@h/v1,header=abc") == (
         "--model-args base_url=http://…@h/v1,header=…"

@@ -64,6 +64,15 @@ def test_the_folder_of_a_cut_is_none_of_the_runs_adapters():
         assert ("aurac truncate" in shown, words in shown) == (rescale == "rule", True)
 
 
+def test_the_factor_of_a_cut_with_a_fitted_scale_is_said():
+    """Of the rank to ship; without a command, since `aurac truncate` does not make it."""
+    factors = {1: 13.2, 8: 1.4226, 16: 0.96}
+    found = analyse([curve(basis="prefix", rescale="fit", factors=factors)], Question(margin=0.05))
+    shown = " ".join(screen(found, stored(found), 80).split())
+    assert "Its scale is the trained one times 1.42, which was fitted to this task." in shown
+    assert "aurac truncate" not in shown
+
+
 def test_what_vllm_is_started_with_stands_beside_the_size():
     shown = screen(one(margin=0.05, width=1_000_000), width=100)
     assert [rows(shown)[str(rank)][-1] for rank in (0, 1, 2, 16)] == ["–", "1", "8", "16"]

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from aurac.errors import RecipeError
-from aurac.study.design import parts_of
+from aurac.study.design import load_study, parts_of
 from aurac.study.design import planned as planned_of
+from aurac.study.work import RUN, Work
 
 FILE = {
     "recipe": {"rank": 4, "steps": 10},
@@ -123,6 +124,7 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
         ({"tasks": {"words": {"recipes": {"lira": {}}}}}, "unknown recipes.*lira"),
         ({"options": {"ranks": [1]}}, "cannot have ranks"),
         ({"options": {"split": "test"}}, "cannot have split"),
+        ({"options": {"num_fewshot": 3}, "num_fewshot": 5}, "cannot have num_fewshot"),
         ({"primary": [{"a": "lora", "b": "lira"}]}, "names lira; there are lora"),
         ({"tasks": {"t": {"bases": ["x"]}}}, "unknown bases.*x"),
         ({"search": {"learning_rate": [1, 2], "at": []}}, "search.at"),
@@ -136,3 +138,27 @@ def test_the_cuts_that_are_wanted_are_those_of_compare(study):
 def test_a_wrong_file_is_refused(study, changes, said):
     with pytest.raises(RecipeError, match=said):
         study(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "shots"),
+    [
+        ("gsm8k", [("gsm8k", 3), ("gsm8k", 8)]),
+        ("open_platypus", [("arc_challenge", 25), ("hellaswag", 10)]),
+    ],
+)
+def test_the_papers_studies_have_the_batches_and_prompts_of_its_code(name, shots):
+    """Its grid: device batches of 4, eight in a step, `eval_shots` 3,8; its later evaluation."""
+    path = Path(__file__).parents[2] / "reports" / name / "study.yaml"
+    study = load_study(path)
+    work, found, folders = Work(study, path, Path("out")), {}, set()
+    for part in parts_of(study):
+        for adapter in planned_of(study, path, part):
+            recipe = adapter.recipe
+            assert (recipe.batch_size, recipe.accumulation, recipe.epochs) == (32, 8, 3)
+            folders.add(adapter.folder)
+            settings = work.settings(part, adapter, RUN, adapter.cuts[0])
+            found.setdefault((adapter.task, settings.num_fewshot), []).append(recipe.seed)
+    assert list(found) == shots
+    assert all(sorted(set(seeds)) == [42, 666, 2408] for seeds in found.values())
+    assert len(folders) == 9  # three methods and seeds, each trained once for both

@@ -28,8 +28,9 @@ class Completions(BaseHTTPRequestHandler):
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
-        if self.server.always == "bomb":
-            self.send_header("Content-Encoding", "gzip")
+        if self.server.packs and self.path == "/v1/completions":
+            body = gzip.compress(body)
+            self.send_header("Content-Encoding", self.server.packs)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -88,9 +89,6 @@ class Completions(BaseHTTPRequestHandler):
 BODIES = {
     "garbage": lambda: b"<html>It works!</html>",
     "no choices": lambda: {"object": "text_completion"},
-    "huge": lambda: b'{"choices": [{"index": 0, "text": "' + b"a" * (70 << 20) + b'"}]}',
-    "long": lambda: {"choices": [{"index": 0, "text": "a" * (5 << 20)}]},
-    "bomb": lambda: gzip.compress(b" " * (300 << 20), 1),
 }
 
 
@@ -132,12 +130,16 @@ class Server(ThreadingHTTPServer):
     Attributes:
         faults, always: What the next answers are, and all later ones: a status, a name of
             `BODIES`, "drop", "slow", or "unload", which forgets the adapters.
-        scale, without: Of every adapter: a factor of its scale (0: ignored), kinds not applied.
+        scale, without: Of every adapter: a factor of its scale (0: ignored), modules not applied.
+        keeps_first: Whether it answers for the first adapter, whichever is asked for.
         writes_base: Whether texts are the base's.
         wrapped: What stands before each prompt that is continued, as a chat template puts it.
         most_prompt, most_tokens, most_choices: Lengths to which it cuts.
         text: What becomes of a choice.
         longest: The length in tokens that it states.
+        packs: How it says that its answers are compressed, which nobody asked for.
+        dtype: Of the model and its adapters.
+        attention: Of transformers.
     """
 
     def __init__(self):
@@ -147,7 +149,9 @@ class Server(ThreadingHTTPServer):
         self.always, self.loads, self.echoes, self.scale, self.models = None, True, True, 1.0, {}
         self.without, self.writes_base, self.samples, self.wrapped = (), False, False, ""
         self.most_tokens, self.most_choices, self.most_prompt, self.stops = 10**9, None, 0, True
-        self.text, self.longest = lambda choice: choice, None
+        self.text, self.longest, self.packs = lambda choice: choice, None, None
+        self.dtype, self.attention, self.keeps_first = torch.float32, "sdpa", False
+        self.base = lambda: make_model(1)
 
     @property
     def url(self):
@@ -161,14 +165,17 @@ class Server(ThreadingHTTPServer):
 
     def model(self, name):
         """The base, or with an adapter as `scale` and `without` have it."""
-        key = name, self.scale, self.without
+        key = name, self.scale, self.without, self.keeps_first
         if key not in self.models:
-            model = make_model(1)
+            model = self.base().to(self.dtype)
+            model.set_attn_implementation(self.attention)
             if name != "BASE" and self.scale:
-                model = load_with_peft(model, self.adapters[name])
+                served = next(iter(self.adapters)) if self.keeps_first else name
+                model = load_with_peft(model, self.adapters[served])
                 for path, module in model.named_modules():
                     for part in module.scaling if hasattr(module, "lora_A") else ():
-                        module.scaling[part] *= 0 if path.endswith(self.without) else self.scale
+                        lacks = any(each in path for each in self.without)
+                        module.scaling[part] *= 0 if lacks else self.scale
             self.models[key] = model
         return self.models[key]
 
@@ -178,7 +185,7 @@ def compared(place, out, model="hf", tasks=("tiny_choice", "tiny_text"), **words
     files = [str(place / "tasks" / f"{task}.yaml") for task in tasks]
     given = {"limit": 5, "dtype": "float32", "device": "cpu", "ranks": RANKS, "model": model}
     shown, command = words.pop("progress", False), words.pop("command", None)
-    settings = Settings.of(place / "mine", files, out=out, **given, **words)
+    settings = Settings.of(place / "mine", files, out=out, **{**given, **words})
     stored = run(settings, Bar() if shown else None, command).stored
     return stored, {
         (task.name, rank): stored.samples(task.name, "mine", "svd", "keep", rank)

@@ -26,6 +26,7 @@ class Task:
     scoring: str = "s"
     prompting: dict = field(default_factory=dict)
     token_limit: int | None = None
+    group: str | None = None
     blocks: list = field(default_factory=list)
 
     def __len__(self):

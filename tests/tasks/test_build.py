@@ -117,7 +117,30 @@ def test_what_a_task_says_about_itself(tmp_path):
     assert (task.version, task.num_fewshot) == ("2.5", 2)
     question = {"doc_id": "1", "question": "Q: which b1?\nA:", "target": "f"}
     assert task.questions()[1] == {**question, "choices": ["dd", "f", "hhh", "l"]}
-    assert task.held_out(2) == [("Q: which g110?\nA:", " q"), ("Q: which h111?\nA:", " zzz")]
+
+
+def test_examples_that_are_held_out_are_asked_as_those_that_are_evaluated(tmp_path):
+    """The file's two solved examples come first, and a chat's answer begins without a space."""
+    path = write_choice_task(tmp_path)
+    solved = "Q: which w100?\nA: oo\n\nQ: which x101?\nA: ll\n\n"
+    bare = built(path, fewshot="fixed").held_out(2)
+    assert bare == [(f"{solved}Q: which g110?\nA:", " q"), (f"{solved}Q: which h111?\nA:", " zzz")]
+    chat = {"apply_chat_template": True, "system_instruction": "Be brief."}
+    how = {"tokenizer": make_tokenizer("system"), "fewshot": "fixed", **chat}
+    turns = "[system]Be brief.[user]Q: which w100?\nA:[assistant]oo"
+    turns += "[user]Q: which x101?\nA:[assistant]ll"
+    [(context, answer)] = built(path, **how).held_out(1)
+    assert (context, answer) == (f"{turns}[user]Q: which h111?\nA:[assistant]", "zzz")
+    [(context, answer)] = built(write_text_task(tmp_path), num_fewshot=0, **how).held_out(1)
+    assert context == "[system]Be brief.[user]Question: say h 111\nAnswer:[assistant]"
+    assert answer == "hh"
+
+
+def test_no_example_that_is_held_out_stands_among_its_own_solved_ones(tmp_path):
+    """Of a training split of 12 examples 11 are shown."""
+    task = built(write_text_task(tmp_path), num_fewshot=11)
+    for context, answer in task.held_out(6):
+        assert context.count(answer) == 0
 
 
 def test_the_metric_can_be_named_for_one_task_and_for_all(tmp_path):

@@ -20,6 +20,13 @@ def test_built_in_recipes_load_and_open_with_their_launch_command(name):
     assert recipe.method == name.split("/")[1].split("-")[0]
 
 
+@pytest.mark.parametrize("name", [n for n in built_in_recipes() if "-r" in n])
+def test_the_papers_recipes_have_its_batches(name):
+    """Its grid has device batches of 4 and 8 steps of accumulation."""
+    recipe = load_recipe(name)
+    assert (recipe.batch_size, recipe.accumulation) == (4 * 8, 8)
+
+
 def test_the_papers_settings():
     recipe = load_recipe("gsm8k/matryoshka-r256")
     assert recipe.nesting.ranks == (1, 2, 4, 8, 16, 32, 64, 128, 256)
