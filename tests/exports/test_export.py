@@ -200,7 +200,8 @@ LOCAL = HUB | {"custom_dataset": "aurac.tasks.local_data:with_local_examples"}
 
 def told_otherwise(folder, task, config, original):
     """Change what a run folder keeps of a task."""
-    path = folder / read_run(folder).task(task).requests
+    [stem] = read_run(folder).task(task).sets[-1].documents.values()
+    path = folder / f"{stem}.jsonl.gz"
     first, *rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     first |= {
         "config": first["config"] | config,
