@@ -32,7 +32,7 @@ TESTS = Path(__file__).parents[1] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "support")]
 ADAPTERS, TASKS = ("lora", "family", "ada0", "ada1", "ada2"), ("colours", "both", "sums")
 LIBRARIES = ("lm_eval.tasks", "lm_eval.api.task", "datasets", "peft", "matplotlib.figure", "pandas")
-FILES = ("results.json", "scores.csv", "points.csv", "pairs.csv", "rank_pairs.csv")
+FILES = ("analysis.json", "scores.csv", "points.csv", "pairs.csv", "rank_pairs.csv")
 
 
 class Campaign:

@@ -19,7 +19,6 @@ from aurac.stats.estimate import Array, Components, components, minus
 
 if TYPE_CHECKING:
     from aurac.curves.curve import Curve
-    from aurac.curves.matching import Identities
 
 Groups = Mapping[str, Sequence[str]]
 T = TypeVar("T")
@@ -304,7 +303,7 @@ def _on_same_texts(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _seeds_on_shared(row: Row, own: dict[int, Identities]) -> Row:
+def _seeds_on_shared(row: Row, own: dict[int, tuple[Hashable, ...]]) -> Row:
     """The seeds of a row that share their examples; `own` gets those of the curves it makes."""
     sets = [own[id(curve)] for curve in row.curves]
     places, common = shared(sets)

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
 
     from aurac.curves.curve import Curve
 
-    Identities = tuple[Hashable, ...]
 
-
-def identities(curves: Sequence[Curve]) -> list[Identities]:
+def identities(curves: Sequence[Curve]) -> list[tuple[Hashable, ...]]:
     """What tells the n examples of each curve apart: `doc_ids`, with contents and prompts if known.
 
     Contents and prompts count where all curves have them. Where no curve has `doc_ids`, examples
@@ -38,7 +36,7 @@ def identities(curves: Sequence[Curve]) -> list[Identities]:
         if (first.doc_ids is None) != (other.doc_ids is None):
             both = f"{first.label} and {other.label}"
             raise CurveError(f"Only one of {both} says which examples it was evaluated on.")
-    made: dict[tuple[int, ...], Identities] = {}
+    made: dict[tuple[int, ...], tuple[Hashable, ...]] = {}
     found = []
     for curve in curves:
         columns = [_of(curve, name) for name in ("doc_ids", *known)]
@@ -53,7 +51,7 @@ def _of(curve: Curve, name: str) -> Any:
     return getattr(curve, name)
 
 
-def shared(sets: Sequence[Identities]) -> tuple[list[int], Identities]:
+def shared(sets: Sequence[tuple[Hashable, ...]]) -> tuple[list[int], tuple[Hashable, ...]]:
     """The sets that are compared, by their places, and the examples on which they are.
 
     Tried are the examples of each set and those that two sets have in common. The largest product
@@ -72,7 +70,7 @@ def shared(sets: Sequence[Identities]) -> tuple[list[int], Identities]:
     return places, tuple(example for example in sets[places[0]] if example in best)
 
 
-def on(curve: Curve, own: Identities, wanted: Identities) -> Curve:
+def on(curve: Curve, own: tuple[Hashable, ...], wanted: tuple[Hashable, ...]) -> Curve:
     """A curve on these of its examples, in this order."""
     if own is wanted or own == wanted:
         return curve

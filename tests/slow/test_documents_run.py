@@ -127,7 +127,7 @@ def test_the_readme_runs(clone, plain_figures, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", plain_figures)
     monkeypatch.setattr("aurac.tasks.options.QUICK_EXAMPLES", 16)
     assert "compare" in run_page(README)
-    runs = [aurac.load_run(path.parent) for path in Path("runs").glob("*/results.json")]
+    runs = [aurac.load_run(path.parent) for path in Path("runs").glob("*/run.json")]
     [run] = [run for run in runs if len(run.scores) == 3]
     names = {path.name for path in run.folder.iterdir()}
     assert {"run.json", "report.md", "report.html", "scores.csv", "table.tex", "cells"} <= names

@@ -15,7 +15,7 @@ import yaml
 from scipy.stats import t
 
 STUDY = Path(__file__).parents[2] / "reports/small_ranks"
-RUNS = sorted(path.parent for path in STUDY.rglob("results.json"))
+RUNS = sorted(path.parent for path in STUDY.rglob("run.json"))
 READ = {  # what counts of an answer, and of its reference
     "aurac_word_problems": lambda text: re.findall(r"#### (-?\d+)", text)[:1],
     "mawps": lambda text: re.sub(r"[\s()]", "", text.rpartition("=")[0] or text),
