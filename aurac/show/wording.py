@@ -57,7 +57,20 @@ def notes(of: View, columns: Columns) -> list[str]:
         found.append(f"{MARK}: not significantly above the base")
     if of.seeds == 2:
         found.append("two seeds: intervals reach 12.7 standard errors, add a third seed")
-    return found
+    return [*found, *_apart(of)]
+
+
+def _apart(of: View) -> Iterator[str]:
+    """Which rows and seeds are not compared with the others, and why."""
+    for record in of.scores:
+        row, name = of.rows[record["key"]], of.names[record["key"]]
+        if row.outside:
+            yield f"below the others and in no difference stands {name}: it has {row.outside}"
+        elif record["reason"] and len(of.keys) > 1 and not row.rolling:
+            yield f"no AURAC and no difference has {name}: {record['reason']}"
+        yield from (f"left out: {sentence}" for sentence in row.left_out)
+    if unpaired := max((row.unpaired for row in of.rows.values()), default=0):
+        yield f"{counted(unpaired, 'example')} of a row have no partner and are left out"
 
 
 def cuts(of: View) -> str:
@@ -238,7 +251,9 @@ def verdict(of: View) -> str:
     better = [record for record in rows if record["p"] < 1 - of.level]
     tied = [of.names[record["b"]] for record in rows if abs(record["difference"]) < _EQUAL]
     equal = [r for r in rows if r["p"] >= 1 - of.level and of.names[r["b"]] not in tied]
+    gone = [of.names[r["key"]] for r in of.scores if r["aurac"] is None]
     which = f"Of these {'methods' if of.seeds > 1 else 'checkpoints'}"
+    which += f", without {listed(gone)}," if gone else ""
     over = f" over ranks {of.some_ranks}, which all have," if of.some_ranks else ""
     text = f"{which} {listed([name, *tied])} {'have' if tied else 'has'} the largest AURAC{over}"
     if better:

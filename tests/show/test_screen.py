@@ -397,3 +397,13 @@ def test_details_have_weights_wins_and_losses_and_the_spread_over_seeds():
     seeds = [curve(f"{n}-{s}", np.array(LORA) - 0.05 * s, seed=s) for n in "ab" for s in range(3)]
     found = analyse(seeds, Question(groups={n: [f"{n}-{s}" for s in range(3)] for n in "ab"}))
     assert "SD over seeds" in screen(found, width=120, details=True)
+
+
+def test_a_row_on_fewer_examples_and_one_without_a_rank_are_said():
+    look = replace(curve("look").in_order(np.arange(4)), adapter="look")
+    failed = replace(curve("torn").at([1, 2, 8, 16]), missing={4: "out of memory"})
+    shown = screen(analyse([look, failed, curve(), curve("b")]), width=200)
+    assert "below the others and in no difference stands look: it has 4 of 200 examples" in shown
+    assert "no AURAC and no difference has torn: rank 4 has no result: out of memory" in shown
+    assert "Of these checkpoints, without torn, b and lora have the largest AURAC" in shown
+    assert "200 examples" in shown.splitlines()[0]
