@@ -10,6 +10,7 @@ from support.harness_doubles import write_choice_task
 from support.small_runs import SMALL, TASK, random_adapter, run_small
 
 from aurac.records.folder import RunFolder
+from aurac.records.run import read_run
 from aurac.runs import fit
 from aurac.runs.fit import EXPONENTS, best_factor, fitted
 from aurac.runs.inputs import load
@@ -74,7 +75,23 @@ def test_a_factor_is_one_of_a_task_or_group_that_was_asked_for(adapters, three_t
     [cut] = together.manifest.cuts
     cells = {name: together.store.read(keys[4]) for name, keys in cut.cells.items()}
     factors = {name: cell.identity.factor for name, cell in cells.items()}
-    assert factors["leaf_a"] == factors["leaf_b"] == factors_of(together, "both")[4]
+    found = factors_of(together, "both")[4]
+    assert factors["both:leaf_a"] == factors["both:leaf_b"] == found
+
+
+def test_a_later_look_at_a_member_leaves_the_factor_of_its_group(adapters, three_tasks, tmp_path):
+    def run(task):
+        out = tmp_path / "run"
+        run_small(adapters["dylora"], out, (task,), include_path=three_tasks, **FIT)
+        return read_run(out)
+
+    before = run("both")
+    [group] = before.curves
+    after = run("leaf_a")
+    again, alone = after.curves
+    assert factors_of(after, "both") == factors_of(before, "both") != factors_of(after, "leaf_a")
+    assert again.outcomes.tolist() == group.outcomes.tolist()
+    assert alone.task == "leaf_a"
 
 
 @pytest.mark.parametrize(("tasks", "shares"), [(1, [48]), (5, [10, 10, 10, 9, 9]), (50, [1] * 48)])
