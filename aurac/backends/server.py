@@ -12,16 +12,16 @@ import json
 import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from http.client import responses
 from importlib.util import find_spec
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
+
+from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend, Exports
@@ -35,7 +35,6 @@ from aurac.terminal import one_line
 
 SERVER = "local-completions"
 _COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
-_NOT_THERE, _LATER = (401, 403, 404, 405), (429, *range(500, 600))
 
 
 class ServerError(AuracError):
@@ -146,10 +145,10 @@ class ServerBackend(Backend):
     @cached_property
     def scores(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
+        asked = Instance("loglikelihood", {}, ("One two three", " four five six"), 0)
         with self.lm(None) as lm:
-            tokens = lm.tok_encode("One two three four five six")
             try:
-                lm.model_call([tokens], generate=False)
+                lm.loglikelihood([asked])
             except CellError:
                 return False
         return True
@@ -177,17 +176,14 @@ class ServerBackend(Backend):
             told = self.told("post", _COMPLETIONS, json=asked)
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
-            told = self.told("post", _COMPLETIONS, json=asked)
-        try:
-            choices = {choice["index"]: choice for choice in told["choices"]}
-        except (KeyError, TypeError):
-            choices = {}
-        if set(choices) != set(range(len(prompts))):
+            raise  # lm-eval asks again
+        choices = told.get("choices") or []
+        if sorted(choice.get("index") for choice in choices) != [*range(len(prompts))]:
             count = f"{len(choices)} of {len(prompts)} prompts"
             raise ServerError(f"{self.address} answers {count}")
-        for at, choice in choices.items():
+        for choice in choices:
             each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-            if "echo" in asked and len(each) != len(prompts[at]) + 1:
+            if "echo" in asked and len(each) != len(prompts[choice["index"]]) + 1:
                 raise CellError(f"{self.address} gives no log-probability for each token")
             if "echo" not in asked and not isinstance(choice.get("text"), str):
                 raise CellError(f"{self.address} answers without a text")
@@ -225,27 +221,19 @@ class ServerBackend(Backend):
         text = self.send(method, path, **content)
         try:
             return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            what = f"what is no JSON: {_said(text)}"
-            raise ServerError(f"{self.address}{path} answers {what}") from error
+        except ValueError as error:
+            what = f"{self.address}{path} answers what is no JSON: {_said(text)}"
+            raise ServerError(what) from error
 
     @cached_property
     def _session(self) -> Any:
-        """Connections that stay, and try again what fails as often as lm-eval does."""
+        """Connections that stay, with what lm-eval's arguments say of keys and certificates."""
         from requests import Session
         from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
 
         given, session = self.arguments, Session()
-        retries = Retry(
-            int(given.get("max_retries", 3)) - 1, status_forcelist=_LATER, allowed_methods=None,
-            backoff_factor=0.5, backoff_max=10, raise_on_status=False,
-        )  # fmt: skip
-        size = int(given.get("num_concurrent", 1))
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=size, max_retries=retries))
-        verify = given.get("verify_certificate", True)
-        session.verify = verify and (given.get("ca_cert_path") or True)
+        session.mount(self._root, HTTPAdapter(pool_maxsize=int(given.get("num_concurrent", 1))))
+        session.verify = given.get("verify_certificate", True) and given.get("ca_cert_path", True)
         key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
         session.headers.update(given.get("header") or key)
         return session
@@ -257,22 +245,19 @@ class ServerBackend(Backend):
             ServerError, UsageError, CellError: No answer yet; no such path; no such request.
         """
         from requests import RequestException
-        from urllib3.exceptions import ProtocolError
 
         timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
         try:
             reply = self._session.request(method, self._root + path, timeout=timeout, **content)
         except RequestException as error:
-            reason = getattr(next(iter(error.args), None), "reason", None) or error
-            reason = reason.args[-1] if isinstance(reason, ProtocolError) else reason
-            what = redacted(first_line(reason).rpartition(": ")[2])
+            what = redacted(first_line(error)).rpartition(": ")[2].strip("')\"")
             raise ServerError(f"{self.address} does not answer ({what})") from error
         reply.encoding = "utf-8"
         status, text = reply.status_code, redacted(reply.text)
         if status >= 400:
-            kinds = {**dict.fromkeys(_NOT_THERE, UsageError), **dict.fromkeys(_LATER, ServerError)}
-            what = f"{status} {responses.get(status, '')}: {_said(text)}"
-            raise kinds.get(status, CellError)(f"{self.address}{path} answers {what}")
+            later, absent = status == 429 or status >= 500, status in (401, 403, 404, 405)
+            kind = ServerError if later else UsageError if absent else CellError
+            raise kind(f"{self.address}{path} answers {status} {reply.reason}: {_said(text)}")
         return text
 
 
@@ -288,21 +273,19 @@ def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _client(server: ServerBackend) -> Any:
-    """lm-eval's class: its requests, retries and scores; `server` sends and looks at answers."""
+    """lm-eval's class: its batches, retries and scores; `server` sends and looks at answers."""
     from lm_eval.models import api_models
 
     api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
     class Client(model_class(server.name)):  # type: ignore[misc]
-        """Splits requests itself: lm-eval's way, `asyncio.run`, fails in notebooks."""
+        """Each thread asks for a batch in lm-eval's way; `asyncio.run` fails in notebooks."""
 
         _batch_size: int
-        _concurrent: int
 
         def __init__(self, **arguments: Any) -> None:
-            super().__init__(**arguments)
-            self.size, self.concurrent = self._batch_size, self._concurrent
-            self._batch_size, self._concurrent, self.max_retries = sys.maxsize, 1, 1
+            super().__init__(**{**arguments, "num_concurrent": 1})
+            self._threads = int(arguments.get("num_concurrent", 1))
 
         def tok_encode(self, string: Any, **_: Any) -> Any:
             """The engine's tokens, of a text or of several."""
@@ -314,19 +297,23 @@ def _client(server: ServerBackend) -> Any:
         def model_call(
             self, messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **_: Any
         ) -> Any:
-            def answers(start: int) -> list[dict[str, Any]]:
-                part = messages[start : start + self.size]
-                how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
-                sent = self.create_message(part)
-                asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
-                told = server.complete(part, asked)["choices"]
-                return [{**choice, "index": start + choice["index"]} for choice in told]
+            how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
+            sent = self.create_message(messages)
+            asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
+            return server.complete(messages, asked)
 
-            pool = ThreadPoolExecutor(self.concurrent)
+        def loglikelihood(self, requests: Any, **_: Any) -> list[Any]:
+            return self._spread(super().loglikelihood, requests)
+
+        def generate_until(self, requests: Any, **_: Any) -> list[Any]:
+            return self._spread(super().generate_until, requests)
+
+        def _spread(self, answer: Callable[[Any], list[Any]], requests: Any) -> list[Any]:
+            size, pool = self._batch_size, ThreadPoolExecutor(self._threads)
+            parts = [requests[at : at + size] for at in range(0, len(requests), size)]
             try:
-                parts = list(pool.map(answers, range(0, len(messages), self.size)))
+                return list(chain.from_iterable(pool.map(answer, parts)))
             finally:
                 pool.shutdown(cancel_futures=True)
-            return {"choices": list(chain.from_iterable(parts))}
 
     return Client
