@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from importlib.util import find_spec
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,6 @@ from lm_eval.api.instance import Instance
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend, Exports
 from aurac.backends.keys import redacted
-from aurac.backends.lm_eval_models import model_class
 from aurac.curves.display import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
@@ -34,7 +34,6 @@ from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
-_COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
 
 
 class ServerError(AuracError):
@@ -50,6 +49,7 @@ class ServerBackend(Backend):
         address: The server's, without a path or a password.
         served: The name of the served base.
         names: Rank → name of an adapter that is served already; the others are loaded.
+        threads: How many requests are sent at a time.
     """
 
     checked = True
@@ -65,6 +65,7 @@ class ServerBackend(Backend):
         self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
+        self.threads = int(arguments.get("num_concurrent", 1))
         self._exports = exports
         self._loaded: set[str] = set()
         served = self.models()
@@ -108,8 +109,7 @@ class ServerBackend(Backend):
             "max_length": self._longest or super().longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        url = {"base_url": f"{self._root}{_COMPLETIONS}", "model": self.served}
-        return {**here, **given, **url}
+        return {**here, **given, "model": self.served, "num_concurrent": 1}
 
     @cached_property
     def _lm(self) -> Any:
@@ -161,31 +161,27 @@ class ServerBackend(Backend):
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
-        told = self.told("get", _MODELS)
-        try:
-            return {each["id"]: dict(each) for each in told["data"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
+        return {each["id"]: each for each in self.told("get", "/v1/models")["data"]}
 
-    def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
+    def complete(self, asked: Mapping[str, Any]) -> Any:
         """The answers to prompts (tokens where they are scored), if all of them are whole.
 
         lm-eval would take what is missing for wrong, or for certain.
         """
         try:
-            told = self.told("post", _COMPLETIONS, json=asked)
+            told = self.told("post", "/v1/completions", json=asked)
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
             raise  # lm-eval asks again
-        choices = told.get("choices") or []
-        if sorted(choice.get("index") for choice in choices) != [*range(len(prompts))]:
-            count = f"{len(choices)} of {len(prompts)} prompts"
+        given = sorted(told.get("choices") or (), key=itemgetter("index"))
+        if len(given) != len(asked["prompt"]):
+            count = f"{len(given)} of {len(asked['prompt'])} prompts"
             raise ServerError(f"{self.address} answers {count}")
-        for choice in choices:
+        for prompt, choice in zip(asked["prompt"], given, strict=True):
             each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-            if "echo" in asked and len(each) != len(prompts[choice["index"]]) + 1:
+            if "echo" in asked and len(each) != len(prompt) + 1:
                 raise CellError(f"{self.address} gives no log-probability for each token")
-            if "echo" not in asked and not isinstance(choice.get("text"), str):
+            if "echo" not in asked and choice.get("text") is None:
                 raise CellError(f"{self.address} answers without a text")
         return told
 
@@ -204,7 +200,7 @@ class ServerBackend(Backend):
                 raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
             what = {"lora_name": name, "lora_path": str(self._exports.of(cut))}
             try:
-                self.send("post", _LOAD, json=what)
+                self.send("post", "/v1/load_lora_adapter", json=what)
             except UsageError as error:
                 raise UsageError(
                     f"{self.address} loads no adapters while it runs: start it with "
@@ -232,7 +228,7 @@ class ServerBackend(Backend):
         from requests.adapters import HTTPAdapter
 
         given, session = self.arguments, Session()
-        session.mount(self._root, HTTPAdapter(pool_maxsize=int(given.get("num_concurrent", 1))))
+        session.mount(self._root, HTTPAdapter(pool_maxsize=self.threads))
         session.verify = given.get("verify_certificate", True) and given.get("ca_cert_path", True)
         key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
         session.headers.update(given.get("header") or key)
@@ -275,17 +271,12 @@ def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
 def _client(server: ServerBackend) -> Any:
     """lm-eval's class: its batches, retries and scores; `server` sends and looks at answers."""
     from lm_eval.models import api_models
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
-    class Client(model_class(server.name)):  # type: ignore[misc]
-        """Each thread asks for a batch in lm-eval's way; `asyncio.run` fails in notebooks."""
-
-        _batch_size: int
-
-        def __init__(self, **arguments: Any) -> None:
-            super().__init__(**{**arguments, "num_concurrent": 1})
-            self._threads = int(arguments.get("num_concurrent", 1))
+    class Client(LocalCompletionsAPI):  # type: ignore[misc]
+        """Each thread sends one request after the other, since `asyncio.run` fails in notebooks."""
 
         def tok_encode(self, string: Any, **_: Any) -> Any:
             """The engine's tokens, of a text or of several."""
@@ -298,9 +289,9 @@ def _client(server: ServerBackend) -> Any:
             self, messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **_: Any
         ) -> Any:
             how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
-            sent = self.create_message(messages)
-            asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
-            return server.complete(messages, asked)
+            return server.complete(
+                self._create_payload(messages, seed=self._seed, eos=self.eos_string, **how)
+            )
 
         def loglikelihood(self, requests: Any, **_: Any) -> list[Any]:
             return self._spread(super().loglikelihood, requests)
@@ -309,7 +300,7 @@ def _client(server: ServerBackend) -> Any:
             return self._spread(super().generate_until, requests)
 
         def _spread(self, answer: Callable[[Any], list[Any]], requests: Any) -> list[Any]:
-            size, pool = self._batch_size, ThreadPoolExecutor(self._threads)
+            size, pool = self._batch_size, ThreadPoolExecutor(server.threads)
             parts = [requests[at : at + size] for at in range(0, len(requests), size)]
             try:
                 return list(chain.from_iterable(pool.map(answer, parts)))
