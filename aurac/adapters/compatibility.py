@@ -62,12 +62,18 @@ def check_base(adapter: Adapter, name: str, sha256: str | None) -> None:
 
 
 def served_by_vllm(adapter: Adapter | Family) -> bool:
-    """Whether vLLM serves it: no DoRA, no whole modules, one rank and alpha for all modules."""
-    plain = []
-    for member in members_of(adapter):
-        sizes = {(f.rank, f.alpha, f.kind) for f in member.modules.values()}
-        plain.append(len(sizes) == 1 and not member.dora and not member.extras)
-    return all(plain)
+    """Whether vLLM 0.34 serves it: no DoRA, no whole modules or biases, factors of one kind.
+
+    vLLM looks at the config: what that names is refused, though the file may lack it.
+    """
+    return not any(
+        member.dora
+        or member.extras
+        or member.peft_config.get("modules_to_save")
+        or member.peft_config.get("bias", "none") != "none"
+        or len({f.kind for f in member.modules.values()}) > 1
+        for member in members_of(adapter)
+    )
 
 
 def features_of(module: nn.Module) -> tuple[int, int] | None:

@@ -8,29 +8,24 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_SHORTEST = 8  # what is shorter, such as "EMPTY", is no key and may stand in an answer
 _KNOWN: set[str] = set()
-
-
-def secrets(arguments: Mapping[str, Any]) -> list[str]:
-    """The texts in a model's arguments that no file may hold, the longest first."""
-    found = [text for name, value in arguments.items() if holds_key(name) for text in _texts(value)]
-    if user := re.match(r"\w+://([^/@]+)@", str(arguments.get("base_url", ""))):
-        password = user[1].partition(":")[2]
-        found += [user[1], password, b64encode(user[1].encode()).decode()]
-    return sorted(filter(None, found), key=len, reverse=True)
 
 
 def hide(arguments: Mapping[str, Any]) -> None:
     """Have `redacted` know the keys in a model's arguments, as long as this process lives."""
-    _KNOWN.update(secrets(arguments))
+    _KNOWN.update(text for k, v in arguments.items() if holds_key(k) for text in _texts(v))
+    if user := re.match(r"\w+://([^/@]+)@", str(arguments.get("base_url", ""))):
+        _KNOWN.update({user[1], user[1].partition(":")[2], b64encode(user[1].encode()).decode()})
 
 
-def redacted(text: object) -> str:
-    """What a server or a library says, without `OPENAI_API_KEY` and the keys of `hide`."""
+def redacted(text: object, shortest: int = 8) -> str:
+    """What a server or a library says, without `OPENAI_API_KEY` and the keys of `hide`.
+
+    What is shorter than `shortest`, such as "EMPTY", is no key and may stand in an answer.
+    """
     clean = str(text)
     for key in sorted({*_KNOWN, os.environ.get("OPENAI_API_KEY", "")}, key=len, reverse=True):
-        if len(key) >= _SHORTEST:
+        if len(key) >= shortest:
             clean = clean.replace(key, "…")
     return clean
 

@@ -1,8 +1,7 @@
-"""lm-eval's own models of this process: ``HFLM``, vLLM, and those that take ``peft=``."""
+"""lm-eval's own models of this process: ``HFLM`` and vLLM."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -52,30 +51,6 @@ class HflmBackend(Backend):
             yield self._lm
 
 
-class PeftBackend(Backend):
-    """Any model of lm-eval that takes ``peft=``, made anew for each cut."""
-
-    def __init__(
-        self, name: str, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports
-    ) -> None:
-        super().__init__(name, arguments, base)
-        self._exports = exports
-        self._lm: Any = None
-        self._peft: tuple[str, ...] | None = None
-
-    @contextmanager
-    def _model(self, cut: Cut | None) -> Iterator[Any]:
-        peft = () if cut is None else (str(self._exports.of(cut)),)
-        if peft != self._peft:
-            self._lm = self._peft = None
-            gc.collect()  # two of them may not fit
-            self._lm = model_class(self.name)(
-                **self.arguments, **({"peft": peft[0]} if peft else {})
-            )
-            self._peft = peft
-        yield self._lm
-
-
 class VllmBackend(Backend):
     """lm-eval's ``vllm``: one engine with ``enable_lora``, and a LoRA request for each cut."""
 
@@ -84,7 +59,9 @@ class VllmBackend(Backend):
     def __init__(
         self, arguments: Mapping[str, Any], base: LoadedBase, exports: Exports, largest: int
     ) -> None:
-        super().__init__("vllm", {"max_lora_rank": slot_rank(largest), **arguments}, base)
+        here = {"pretrained": str(base.path), "tokenizer": base.tokenizer.name_or_path or None}
+        here["max_lora_rank"] = slot_rank(largest)
+        super().__init__("vllm", {**here, **arguments}, base)
         self._exports = exports
         self._numbers: dict[Path, int] = {}
 
@@ -97,7 +74,9 @@ class VllmBackend(Backend):
 
     @cached_property
     def _lm(self) -> Any:
-        return model_class(self.name)(enable_lora=True, **self.arguments)
+        from lm_eval.models.vllm_causallms import VLLM
+
+        return VLLM(enable_lora=True, **self.arguments)
 
     @contextmanager
     def _model(self, cut: Cut | None) -> Iterator[Any]:
@@ -109,16 +88,3 @@ class VllmBackend(Backend):
             number = self._numbers.setdefault(folder, len(self._numbers) + 1)
             self._lm.lora_request = LoRARequest(folder.name, number, str(folder))
         yield self._lm
-
-
-def model_class(name: str) -> Any:
-    """lm-eval's class of that name; a UsageError where there is none or a package is missing."""
-    import lm_eval.models  # noqa: F401 - fills the registry
-    from lm_eval.api.registry import get_model
-
-    try:
-        return get_model(name)
-    except ValueError as error:
-        raise UsageError(f"lm-eval has no model {name!r}") from error
-    except ImportError as error:
-        raise UsageError(f"lm-eval's model {name!r} cannot be used here: {error}") from error

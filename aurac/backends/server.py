@@ -12,21 +12,21 @@ import json
 import os
 import re
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from http.client import responses
 from importlib.util import find_spec
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
+
+from lm_eval.api.instance import Instance
 
 from aurac.adapters.cut import Cut
 from aurac.backends.backend import Backend, Exports
 from aurac.backends.keys import redacted
-from aurac.backends.lm_eval_models import model_class
 from aurac.curves.display import slot_rank
 from aurac.engine.tokens import encode_texts
 from aurac.errors import AuracError, CellError, UsageError, first_line
@@ -34,8 +34,6 @@ from aurac.models.base import LoadedBase
 from aurac.terminal import one_line
 
 SERVER = "local-completions"
-_COMPLETIONS, _MODELS, _LOAD = "/v1/completions", "/v1/models", "/v1/load_lora_adapter"
-_NOT_THERE, _LATER = (401, 403, 404, 405), (429, *range(500, 600))
 
 
 class ServerError(AuracError):
@@ -51,6 +49,7 @@ class ServerBackend(Backend):
         address: The server's, without a path or a password.
         served: The name of the served base.
         names: Rank → name of an adapter that is served already; the others are loaded.
+        threads: How many requests are sent at a time.
     """
 
     checked = True
@@ -66,6 +65,7 @@ class ServerBackend(Backend):
         self._root = re.sub("(/v1(/completions)?)?/?$", "", url)
         self.address = re.sub("//[^/@]*@", "//", self._root)
         self.names: Mapping[int, str] = {}
+        self.threads = int(arguments.get("num_concurrent", 1))
         self._exports = exports
         self._loaded: set[str] = set()
         served = self.models()
@@ -109,8 +109,7 @@ class ServerBackend(Backend):
             "max_length": self._longest or super().longest,
         }
         given = {k: v for k, v in self.arguments.items() if k != "dtype"}
-        url = {"base_url": f"{self._root}{_COMPLETIONS}", "model": self.served}
-        return {**here, **given, **url}
+        return {**here, **given, "model": self.served, "num_concurrent": 1}
 
     @cached_property
     def _lm(self) -> Any:
@@ -146,10 +145,10 @@ class ServerBackend(Backend):
     @cached_property
     def scores(self) -> bool:
         """Whether a request with echo and logprobs gets one log-probability for each token."""
+        asked = Instance("loglikelihood", {}, ("One two three", " four five six"), 0)
         with self.lm(None) as lm:
-            tokens = lm.tok_encode("One two three four five six")
             try:
-                lm.model_call([tokens], generate=False)
+                lm.loglikelihood([asked])
             except CellError:
                 return False
         return True
@@ -162,34 +161,27 @@ class ServerBackend(Backend):
 
     def models(self) -> dict[str, dict[str, Any]]:
         """Name → what the server says of a model or adapter."""
-        told = self.told("get", _MODELS)
-        try:
-            return {each["id"]: dict(each) for each in told["data"]}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ServerError(f"{self.address}{_MODELS} answers no list of models") from error
+        return {each["id"]: each for each in self.told("get", "/v1/models")["data"]}
 
-    def complete(self, prompts: Sequence[Any], asked: Mapping[str, Any]) -> Any:
+    def complete(self, asked: Mapping[str, Any]) -> Any:
         """The answers to prompts (tokens where they are scored), if all of them are whole.
 
         lm-eval would take what is missing for wrong, or for certain.
         """
         try:
-            told = self.told("post", _COMPLETIONS, json=asked)
+            told = self.told("post", "/v1/completions", json=asked)
         except UsageError:  # another process that uses the adapter, too, may have unloaded it
             self._serve([self._cut])
-            told = self.told("post", _COMPLETIONS, json=asked)
-        try:
-            choices = {choice["index"]: choice for choice in told["choices"]}
-        except (KeyError, TypeError):
-            choices = {}
-        if set(choices) != set(range(len(prompts))):
-            count = f"{len(choices)} of {len(prompts)} prompts"
+            raise  # lm-eval asks again
+        given = sorted(told.get("choices") or (), key=itemgetter("index"))
+        if len(given) != len(asked["prompt"]):
+            count = f"{len(given)} of {len(asked['prompt'])} prompts"
             raise ServerError(f"{self.address} answers {count}")
-        for at, choice in choices.items():
+        for prompt, choice in zip(asked["prompt"], given, strict=True):
             each = (choice.get("logprobs") or {}).get("token_logprobs") or ()
-            if "echo" in asked and len(each) != len(prompts[at]) + 1:
+            if "echo" in asked and len(each) != len(prompt) + 1:
                 raise CellError(f"{self.address} gives no log-probability for each token")
-            if "echo" not in asked and not isinstance(choice.get("text"), str):
+            if "echo" not in asked and choice.get("text") is None:
                 raise CellError(f"{self.address} answers without a text")
         return told
 
@@ -208,7 +200,7 @@ class ServerBackend(Backend):
                 raise UsageError(f"{self.address} serves {', '.join(served)}, and no {name!r}")
             what = {"lora_name": name, "lora_path": str(self._exports.of(cut))}
             try:
-                self.send("post", _LOAD, json=what)
+                self.send("post", "/v1/load_lora_adapter", json=what)
             except UsageError as error:
                 raise UsageError(
                     f"{self.address} loads no adapters while it runs: start it with "
@@ -225,27 +217,19 @@ class ServerBackend(Backend):
         text = self.send(method, path, **content)
         try:
             return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            what = f"what is no JSON: {_said(text)}"
-            raise ServerError(f"{self.address}{path} answers {what}") from error
+        except ValueError as error:
+            what = f"{self.address}{path} answers what is no JSON: {_said(text)}"
+            raise ServerError(what) from error
 
     @cached_property
     def _session(self) -> Any:
-        """Connections that stay, and try again what fails as often as lm-eval does."""
+        """Connections that stay, with what lm-eval's arguments say of keys and certificates."""
         from requests import Session
         from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
 
         given, session = self.arguments, Session()
-        retries = Retry(
-            int(given.get("max_retries", 3)) - 1, status_forcelist=_LATER, allowed_methods=None,
-            backoff_factor=0.5, backoff_max=10, raise_on_status=False,
-        )  # fmt: skip
-        size = int(given.get("num_concurrent", 1))
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(pool_maxsize=size, max_retries=retries))
-        verify = given.get("verify_certificate", True)
-        session.verify = verify and (given.get("ca_cert_path") or True)
+        session.mount(self._root, HTTPAdapter(pool_maxsize=self.threads))
+        session.verify = given.get("verify_certificate", True) and given.get("ca_cert_path", True)
         key = {"Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"}
         session.headers.update(given.get("header") or key)
         return session
@@ -257,22 +241,19 @@ class ServerBackend(Backend):
             ServerError, UsageError, CellError: No answer yet; no such path; no such request.
         """
         from requests import RequestException
-        from urllib3.exceptions import ProtocolError
 
         timeout = float(self.arguments.get("timeout", 300))  # lm-eval's own
         try:
             reply = self._session.request(method, self._root + path, timeout=timeout, **content)
         except RequestException as error:
-            reason = getattr(next(iter(error.args), None), "reason", None) or error
-            reason = reason.args[-1] if isinstance(reason, ProtocolError) else reason
-            what = redacted(first_line(reason).rpartition(": ")[2])
+            what = redacted(first_line(error)).rpartition(": ")[2].strip("')\"")
             raise ServerError(f"{self.address} does not answer ({what})") from error
         reply.encoding = "utf-8"
         status, text = reply.status_code, redacted(reply.text)
         if status >= 400:
-            kinds = {**dict.fromkeys(_NOT_THERE, UsageError), **dict.fromkeys(_LATER, ServerError)}
-            what = f"{status} {responses.get(status, '')}: {_said(text)}"
-            raise kinds.get(status, CellError)(f"{self.address}{path} answers {what}")
+            later, absent = status == 429 or status >= 500, status in (401, 403, 404, 405)
+            kind = ServerError if later else UsageError if absent else CellError
+            raise kind(f"{self.address}{path} answers {status} {reply.reason}: {_said(text)}")
         return text
 
 
@@ -288,21 +269,14 @@ def _base_of(served: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _client(server: ServerBackend) -> Any:
-    """lm-eval's class: its requests, retries and scores; `server` sends and looks at answers."""
+    """lm-eval's class: its batches, retries and scores; `server` sends and looks at answers."""
     from lm_eval.models import api_models
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
 
     api_models.tqdm = partial(api_models.tqdm, disable=True)  # it draws a bar for each call
 
-    class Client(model_class(server.name)):  # type: ignore[misc]
-        """Splits requests itself: lm-eval's way, `asyncio.run`, fails in notebooks."""
-
-        _batch_size: int
-        _concurrent: int
-
-        def __init__(self, **arguments: Any) -> None:
-            super().__init__(**arguments)
-            self.size, self.concurrent = self._batch_size, self._concurrent
-            self._batch_size, self._concurrent, self.max_retries = sys.maxsize, 1, 1
+    class Client(LocalCompletionsAPI):  # type: ignore[misc]
+        """Each thread sends one request after the other, since `asyncio.run` fails in notebooks."""
 
         def tok_encode(self, string: Any, **_: Any) -> Any:
             """The engine's tokens, of a text or of several."""
@@ -314,19 +288,23 @@ def _client(server: ServerBackend) -> Any:
         def model_call(
             self, messages: Any, *, generate: bool = True, gen_kwargs: Any = None, **_: Any
         ) -> Any:
-            def answers(start: int) -> list[dict[str, Any]]:
-                part = messages[start : start + self.size]
-                how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
-                sent = self.create_message(part)
-                asked = self._create_payload(sent, seed=self._seed, eos=self.eos_string, **how)
-                told = server.complete(part, asked)["choices"]
-                return [{**choice, "index": start + choice["index"]} for choice in told]
+            how = {"generate": generate, "gen_kwargs": copy.deepcopy(gen_kwargs)}
+            return server.complete(
+                self._create_payload(messages, seed=self._seed, eos=self.eos_string, **how)
+            )
 
-            pool = ThreadPoolExecutor(self.concurrent)
+        def loglikelihood(self, requests: Any, **_: Any) -> list[Any]:
+            return self._spread(super().loglikelihood, requests)
+
+        def generate_until(self, requests: Any, **_: Any) -> list[Any]:
+            return self._spread(super().generate_until, requests)
+
+        def _spread(self, answer: Callable[[Any], list[Any]], requests: Any) -> list[Any]:
+            size, pool = self._batch_size, ThreadPoolExecutor(server.threads)
+            parts = [requests[at : at + size] for at in range(0, len(requests), size)]
             try:
-                parts = list(pool.map(answers, range(0, len(messages), self.size)))
+                return list(chain.from_iterable(pool.map(answer, parts)))
             finally:
                 pool.shutdown(cancel_futures=True)
-            return {"choices": list(chain.from_iterable(parts))}
 
     return Client

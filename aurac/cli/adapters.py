@@ -70,7 +70,8 @@ def inspect(checkpoint_path: str, as_json: bool, **stated: Any) -> None:
             click.echo(f"{column}: {meaning}")
     if facts.by_rank[0].slot is None:
         click.echo(
-            "vLLM does not serve this: it has DoRA, whole modules, or several ranks or alphas"
+            "vLLM does not serve this: it has DoRA, whole modules, biases, or experts or "
+            "embeddings beside linear modules"
         )
     for note in facts.notes:
         click.echo(f"note: {note}")

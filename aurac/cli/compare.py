@@ -122,8 +122,8 @@ _LENGTH = "Longest input in tokens; a longer one loses its beginning. Default: t
     help="Compute on a Ray cluster.",
 )  # fmt: skip
 @click.option(
-    "--model", default="hf", show_default=True,
-    help="Engine: hf is aurac's, any other one of lm-eval's.",
+    "--model", default="hf", show_default=True, metavar="[hf|hflm|vllm|local-completions]",
+    help="Who answers: aurac's engine, lm-eval's HFLM, vLLM here, or a server.",
 )  # fmt: skip
 @click.option(
     "--model-args", "-a", multiple=True, metavar="NAME=VALUE,…", help="Settings of --model."

@@ -15,6 +15,7 @@ import msgspec
 from aurac.adapters import members_of
 from aurac.adapters.compatibility import served_by_vllm
 from aurac.adapters.cut import Sweep
+from aurac.backends.keys import redacted
 from aurac.curves.question import Question
 from aurac.files import sha256_text, write_atomic
 from aurac.models.device import in_use, machine, versions
@@ -50,7 +51,7 @@ def manifest_of(
         keys.setdefault(cell.sweep, {}).setdefault(cell.task.name, {})[cell.rank] = cell.key
     tasks = [task_info(task, inputs.tokens, documents, given.limit) for task in inputs.tasks]
     entry = {
-        "command": command and given.redacted(command),
+        "command": command and redacted(command, 1),
         "started": dt.datetime.fromtimestamp(began, dt.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
         "machine": {**machine(), **in_use(base.device)} if not given.ray else machine(),

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from aurac.backends.keys import secrets
 from aurac.curves.metrics import asked_metrics
 from aurac.errors import UsageError
 from aurac.tasks.options import TaskOptions, parse_pairs
@@ -36,6 +35,7 @@ _TAKES = {  # in words, for who gave something else
     "max_length": "a whole number from 1",
     "device_map": "auto, balanced, balanced_low_0, sequential, or JSON",
     "checkpoints": "folders, files or hub ids",
+    "model": "hf, hflm, local-completions or vllm",
 }
 
 
@@ -81,15 +81,9 @@ class Settings(TaskOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     trust_remote_code: bool = False
     out: str | None = None
     ray: str | None = None
-    model: str = "hf"
+    model: Literal["hf", "hflm", "local-completions", "vllm"] = "hf"
     model_args: dict[str, Any] = {}
     check: bool = True
-
-    def redacted(self, text: str) -> str:
-        """A text without the keys in `model_args`."""
-        for secret in secrets(self.model_args):
-            text = text.replace(secret, "…")
-        return text
 
     @classmethod
     def of(

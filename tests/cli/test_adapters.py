@@ -76,17 +76,25 @@ def test_the_scale_of_a_rank_is_that_of_its_best_cut(adapter, nesting, scales, t
 
 
 @pytest.mark.parametrize(
-    "config",
-    [{}, {"modules_to_save": ["lm_head"]}, {"use_dora": True}, {"rank_pattern": {"q_proj": 2}}],
+    ("config", "served"),
+    [
+        ({}, True),
+        ({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}, True),
+        ({"modules_to_save": ["lm_head"]}, False),
+        ({"modules_to_save": ["absent"]}, False),  # which the base has not: vLLM reads the config
+        ({"bias": "lora_only"}, False),
+        ({"use_dora": True}, False),
+    ],
     ids=str,
 )
-def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, tmp_path):
+def test_a_slot_is_shown_where_vllm_serves_the_adapter(config, served, tmp_path):
+    """By the rules of `PEFTHelper.validate_legal` in vLLM 0.34."""
     save_with_peft(tiny_llama(), tmp_path, r=4, target_modules=["q_proj", "v_proj"], **config)
     out, facts = run("inspect", tmp_path), json.loads(run("inspect", tmp_path, "--json"))
-    assert ("vLLM slot" in out) == (not config)
-    assert ("vLLM does not serve this" in out) == bool(config)
+    assert ("vLLM slot" in out) == served
+    assert ("vLLM does not serve this" in out) == (not served)
     # 2 bytes × rank 8 × 2 layers × (q: 32 + 32, v: 32 + 16)
-    assert {row["slot"] for row in facts["by_rank"][1:]} == {None if config else 2 * 8 * 2 * 112}
+    assert {row["slot"] for row in facts["by_rank"][1:]} == {2 * 8 * 2 * 112 if served else None}
 
 
 def test_the_text_names_what_matters(adapter, folder, tmp_path):
