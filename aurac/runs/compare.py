@@ -104,7 +104,7 @@ def run(
             folder.record(manifest_of(inputs, command, began))
             find = (lambda keys: connected().find(keys)) if settings.ray else None
             factors = fitted(inputs, folder, find)
-            cells = plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens, factors)
+            cells = plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens, factors)
             documents = {t.name: write_documents(folder.path, t) for t in inputs.leaves}
             manifest = manifest_of(inputs, command, began, cells, documents)
             folder.record(manifest)
@@ -188,10 +188,9 @@ def dry_run(settings: Settings) -> tuple[Path, list[dict[str, Any]]]:
     """
     inputs = load(settings)
     folder, rows = RunFolder(inputs.folder), []
-    for cell in distinct(plan(inputs.sweeps, inputs.leaves, inputs.digest, inputs.tokens)):
+    for cell in distinct(plan(inputs.cuts, inputs.leaves, inputs.digest, inputs.tokens)):
         left = len(folder.cells.scores(cell.key).missing(cell.documents))
-        sweep = cell.sweep
-        named = (sweep.name, sweep.basis, sweep.rescale) if sweep else (None, None, None)
-        values = (cell.task.name, *named, cell.rank, len(cell.task), left)
+        row = cell.row or (None, None, None)
+        values = (cell.task.name, *row, cell.rank, len(cell.task), left)
         rows.append(dict(zip(_DRY_RUN, values, strict=True)))
     return folder.path, rows

@@ -74,8 +74,8 @@ def checked(root, server, seed, adapter, dtype):
     server.models.clear()
     how = {"model": "local-completions", "model_args": {"base_url": server.url}, "device": "cpu"}
     inputs = load(Settings.of(mine, tasks, dtype=dtype, limit=8, out=root / "run", **how))
-    [sweep] = inputs.sweeps
-    cuts = [sweep.at(rank) for rank in dict.fromkeys((sweep.ranks[-1], sweep.ranks[0]))]
+    [every] = inputs.cuts.values()
+    cuts = [every[rank] for rank in dict.fromkeys((max(every), min(every)))]
     with inputs.backend as backend:
         backend.begin(cuts, scores=True)
         return list(verdicts(inputs, cuts, 8))
