@@ -217,8 +217,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         last, asked = self.question, other.question
         told = {task.name for task in other.tasks}
         groups = {n: tuple(names[m] for m in some) for n, some in asked.groups.items()}
-        taken = {name for members in groups.values() for name in members}
-        before = {n: some for n, some in last.groups.items() if taken.isdisjoint(some)}
         kept = {
             field: {t: value for t, value in getattr(last, field).items() if t not in told}
             for field in ("metrics", "clusters")
@@ -230,7 +228,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 break
         return asked.but(
             reference=reference,
-            groups=before | groups,
+            groups=last.apart(groups) | groups,
             metrics=kept["metrics"] | asked.metrics,
             clusters=kept["clusters"] | asked.clusters,
             labels=last.labels,

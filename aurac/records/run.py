@@ -389,7 +389,7 @@ class StoredRun:
 
         Of a metric of whole texts lm-eval's own aggregate.
         """
-        parts, metric = [], self.metric(task)
+        parts, metric = list[Any](), self.metric(task)
         for part in chosen:
             wanted, cell = self.keys(part), self._cell(part, cut, rank)
             if left := len(cell.missing(wanted)):
@@ -398,11 +398,11 @@ class StoredRun:
             if task.rolling:
                 known = cell.aggregates.get(examples_sha256(wanted), {})
                 return known.get(metric, "not finished")
-            column = cell.scores(metric, wanted)
+            column = cell.values(metric, wanted)
             if column is None:
                 return f"its cell holds no {metric}"
-            parts.append(column)
-        return np.concatenate(parts)
+            parts += column
+        return np.array(parts, dtype=np.float64)
 
     def _unfinished(self, cut: CutInfo, ranks: Sequence[int], chosen: Chosen) -> dict[int, int]:
         """Rank → answers that were cut off at the token limit, where that is known of all."""

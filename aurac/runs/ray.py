@@ -218,40 +218,36 @@ class _Driver:
             self._submit(_Open(cell, lock))
 
     def _submit(self, entry: _Open) -> None:
-        cell = entry.cell
-        places = cell.blocks(self._work.left(cell), self._device_kind)
-        self._open[self._to_worker(cell, places)] = entry
+        places = entry.cell.blocks(self._work.left(entry.cell), self._device_kind)
+        self._open[self._to_worker(entry.cell, places)] = entry
 
     def _collect(self, stream: Any) -> None:
         """Take in a block, the end of a cell, or its failure."""
-        errors, entry = self._ray.exceptions, self._open[stream]
+        errors, work, entry = self._ray.exceptions, self._work, self._open[stream]
         try:
             result = _got(self._ray, next(stream))
         except StopIteration:
-            self._work.done(entry.cell)
+            work.done(entry.cell)
             self._close(stream)
         except errors.RaySystemError:
             raise
         except errors.RayError as error:  # the worker, its node, or what it has sent, is gone
-            del self._open[stream]
             entry.deaths += 1
             if entry.deaths < MOST_DEATHS:
+                del self._open[stream]
                 self._submit(entry)
             else:
                 why = f"{entry.deaths} workers died while they computed it ({first_line(error)})"
-                self._work.fail(entry.cell, why)
-                entry.lock.release()
+                work.fail(entry.cell, why)
+                self._close(stream)
         else:
-            self._keep(stream, entry, result)
-
-    def _keep(self, stream: Any, entry: _Open, result: Block | str) -> None:
-        if isinstance(result, str):
-            self._work.fail(entry.cell, result)
-            self._close(stream)
-        else:
-            entry.deaths = 0
-            self._work.add(entry.cell, result)
-            self._work.progress.advance(entry.cell, len(result.documents))
+            if isinstance(result, str):
+                work.fail(entry.cell, result)
+                self._close(stream)
+            else:
+                entry.deaths = 0
+                work.add(entry.cell, result)
+                work.progress.advance(entry.cell, len(result.documents))
 
     def _close(self, stream: Any) -> None:
         self._open.pop(stream).lock.release()
